@@ -1,0 +1,1 @@
+"""The `city` command: one short file a subcommand, no logic of its own."""

@@ -1,0 +1,17 @@
+"""city doctor: is this machine ready?"""
+
+import typer
+
+
+def command() -> None:
+    """Check Python, Java, jars, ports, memory and disk, and say how to mend what is wrong."""
+    from city.settings import settings
+    from city.stack.doctor import examine
+
+    findings = examine(settings())
+    for finding in findings:
+        print(f"{'ok ' if finding.ok else 'BAD'} {finding.what}: {finding.found}")
+        if not finding.ok:
+            print(f"    {finding.mend}")
+    if not all(finding.ok for finding in findings):
+        raise typer.Exit(1)

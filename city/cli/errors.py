@@ -1,0 +1,27 @@
+"""Which errors are a person's to mend: these are said in one line, the others keep their traceback."""
+
+import importlib
+
+_MENDABLE = {
+    "city.contracts.model": ("ContractError",),
+    "city.questdb": ("QuestDBError",),
+    "city.stack.jars": ("JarError",),
+    "city.stack.supervisor": ("CannotStart",),
+    "city.streaming.bronze": ("Fenced", "ForeignTable"),
+    "city.streaming.source": ("TopicReset",),
+    "confluent_kafka": ("KafkaException",),
+    "deltalake.exceptions": ("TableNotFoundError",),
+    "pydantic": ("ValidationError",),
+    "requests": ("RequestException",),
+}
+
+
+def explain(error: Exception) -> str | None:
+    """What to tell the person, or None for a fault of the program."""
+    if isinstance(error, FileNotFoundError | ValueError) or type(error) is RuntimeError:
+        return str(error)
+    for module, names in _MENDABLE.items():
+        for name in names:
+            if isinstance(error, getattr(importlib.import_module(module), name)):
+                return f"{name}: {error}" if name in ("Fenced", "KafkaException") else str(error)
+    return None

@@ -1,0 +1,42 @@
+"""The `city` command. Each module here with a function `command` is a subcommand, or a group with `app`."""
+
+import importlib
+import pkgutil
+import sys
+
+import typer
+
+import city.cli
+
+app = typer.Typer(
+    help="A city's real-time data and machine learning on one platform.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+_HIDDEN = {"bridge"}
+
+for _, _name, _ in sorted(pkgutil.iter_modules(city.cli.__path__), key=lambda info: info.name):
+    if _name not in ("main", "errors"):
+        _module = importlib.import_module(f"city.cli.{_name}")
+        if hasattr(_module, "app"):
+            app.add_typer(_module.app, name=_name)
+        elif hasattr(_module, "command"):
+            app.command(_name, hidden=_name in _HIDDEN)(_module.command)
+
+
+def main() -> None:
+    from city.cli.errors import explain
+
+    try:
+        app()
+    except Exception as error:
+        text = explain(error)
+        if text is None:
+            raise
+        print(f"city: {text}", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

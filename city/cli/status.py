@@ -1,0 +1,20 @@
+"""city status: what runs, how fast, how far behind."""
+
+import json
+from typing import Annotated
+
+import typer
+
+
+def command(as_json: Annotated[bool, typer.Option("--json", help="one JSON object")] = False) -> None:
+    """Each part's address, state, events a second, lag, p95 latency and last error; rows in bronze."""
+    from city.settings import settings
+    from city.stack.status import status
+
+    found = status(settings())
+    if as_json:
+        print(json.dumps(found))
+    else:
+        from city.stack import console
+
+        console.show(found)

@@ -1,0 +1,22 @@
+"""city stream: the hot path of one domain, without Dagster."""
+
+from typing import Annotated
+
+import typer
+
+
+def command(domain: Annotated[str, typer.Argument(help="such as traffic")]) -> None:
+    """Stream a domain's topics into bronze and its sinks until interrupted."""
+    import logging
+    import signal
+
+    from city.contracts.registry import domain_of
+    from city.settings import settings
+    from city.streaming.job import StreamJob
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s - %(message)s")
+    contracts = [contract for contract in domain_of(domain).contracts if contract.rate == "high"]
+    job = StreamJob(contracts, settings())
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: job.stop.set())
+    job.run()

@@ -1,0 +1,24 @@
+"""city table: a look at a Delta table."""
+
+from typing import Annotated
+
+import typer
+
+
+def command(
+    name: Annotated[str, typer.Argument(help="such as vehicle_positions, or quarantine/sensors")],
+    rows: Annotated[int, typer.Option(help="how many of the newest rows", min=1)] = 10,
+) -> None:
+    """Show a table's newest rows, its row count and its version."""
+    import polars as pl
+
+    from city.contracts.registry import contract_of
+    from city.lake import locate
+    from city.settings import settings
+    from city.streaming.preview import latest
+
+    layer, _, table = name.rpartition("/")
+    found = latest(locate(settings().lake, contract_of(table), layer or "bronze"), rows)
+    with pl.Config(tbl_rows=rows, tbl_cols=-1, fmt_str_lengths=40, tbl_hide_dataframe_shape=True):
+        print(found.frame)
+    print(f"{found.rows:,} rows, version {found.version}, {found.files} files")

@@ -1,0 +1,210 @@
+"""The words that a domain declares its events in. Nothing here computes: see schema, validity, questdb, …"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Literal
+
+Kind = Literal["string", "float", "integer", "boolean", "timestamp"]
+MAX_STRING = 1024
+_NAME = re.compile(r"^[a-z][a-z0-9_]*$")
+_TOPIC = re.compile(r"^[a-zA-Z0-9._-]{1,249}$")  # Kafka's own rule, org.apache.kafka.common.internals.Topic
+
+
+class ContractError(ValueError):
+    """A declaration that cannot hold: the message names the contract, the field and the mend."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Field:
+    """One field of an event.
+
+    `minimum` and `maximum` are inclusive and in `unit`. A string may be held to `choices` or to `pattern`
+    (a regular expression that must match the whole value). Strings never hold control characters.
+    """
+
+    name: str
+    kind: Kind
+    means: str
+    unit: str | None = None
+    minimum: float | None = None
+    maximum: float | None = None
+    choices: tuple[str, ...] = ()
+    pattern: str | None = None
+    nullable: bool = False
+
+    def __post_init__(self) -> None:
+        if not _NAME.match(self.name):
+            raise ContractError(f"field {self.name!r}: a name is lower-case letters, digits and underscores")
+        check_range(f"field {self.name!r}", self.minimum, self.maximum)
+        if self.kind not in ("float", "integer") and (self.minimum, self.maximum) != (None, None):
+            raise ContractError(f"field {self.name!r} is a {self.kind}: only numbers have a range")
+        if self.kind != "string" and (self.choices or self.pattern):
+            raise ContractError(f"field {self.name!r} is a {self.kind}: only strings have choices or a pattern")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantity:
+    """What is measured, in which unit, and what a sensor of this kind can possibly report (inclusive)."""
+
+    name: str
+    unit: str
+    minimum: float
+    maximum: float
+    means: str
+
+    def __post_init__(self) -> None:
+        check_range(f"quantity {self.name!r}", self.minimum, self.maximum)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantities:
+    """A cross-field rule: `value` has the unit and the range of the quantity that the field `by` names."""
+
+    value: str
+    unit: str
+    by: str
+    of: tuple[Quantity, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """A cross-field rule: an SQL condition that holds for every valid event (null counts as broken)."""
+
+    name: str
+    sql: str
+    means: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class H3Cell:
+    """A derived column: the H3 cell (hexadecimal string) of a position, computed once, at decode."""
+
+    name: str
+    latitude: str = "latitude"
+    longitude: str = "longitude"
+    resolution: int = 8
+
+
+@dataclass(frozen=True)
+class Aggregate:
+    """A column of a window's row."""
+
+    name: str
+    of: str = ""
+
+
+class Count(Aggregate):
+    """How many events."""
+
+
+class Distinct(Aggregate):
+    """How many different values of the field `of`. A window has at most one."""
+
+
+class Mean(Aggregate):
+    """The mean of the field `of`."""
+
+
+class Std(Aggregate):
+    """The sample standard deviation of the field `of`; null for fewer than two events."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Window:
+    """An event-time tumbling window, aligned to the epoch, one row for each `by`.
+
+    `where` is an SQL condition on the event. An event whose window ended more than `lateness` before its
+    partition's watermark is counted as too late and changes nothing.
+    """
+
+    name: str
+    every: timedelta
+    by: str
+    aggregates: tuple[Aggregate, ...]
+    means: str
+    where: str = "true"
+    lateness: timedelta = timedelta(minutes=10)
+    topic: str | None = None
+
+    @property
+    def distinct(self) -> str | None:
+        return next((a.of for a in self.aggregates if isinstance(a, Distinct)), None)
+
+    @property
+    def measured(self) -> tuple[str, ...]:
+        """The fields whose moments the window keeps."""
+        return tuple(dict.fromkeys(a.of for a in self.aggregates if isinstance(a, Mean | Std)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contract:
+    """A stream of events: its topic, key, event time, fields and rules, declared once.
+
+    `mqtt` is the MQTT topic it also arrives on, with <field> for a level that varies; a bridge carries it to Kafka.
+    `rate` is "high" for topics of the hot path, "low" for topics that a Dagster sensor turns into runs.
+    An event more than `max_ahead` after its arrival in Kafka, or more than `max_age` before it, is rejected;
+    so is a message of more than `max_bytes`. QuestDB keeps rows for `ttl`, one for each event time and key.
+    """
+
+    name: str
+    topic: str
+    version: int
+    means: str
+    key: str
+    event_time: str
+    fields: tuple[Field, ...]
+    quantities: Quantities | None = None
+    rules: tuple[Rule, ...] = ()
+    cells: tuple[H3Cell, ...] = ()
+    windows: tuple[Window, ...] = ()
+    rate: Literal["high", "low"] = "high"
+    mqtt: str | None = None
+    partitions: int = 4
+    max_ahead: timedelta = timedelta(minutes=1)
+    max_age: timedelta = timedelta(days=30)
+    max_bytes: int = 1_000_000
+    ttl: timedelta = timedelta(days=2)
+
+    def __post_init__(self) -> None:
+        def require(held: bool, mend: str) -> None:
+            if not held:
+                raise ContractError(f"contract {self.name!r}: {mend}")
+
+        names = [field.name for field in self.fields]
+        columns = set(names) | {cell.name for cell in self.cells}
+        require(bool(_NAME.match(self.name)), "a name is lower-case letters, digits and underscores")
+        require(bool(_TOPIC.match(self.topic)), f"topic {self.topic!r} is not a name that Kafka takes")
+        require(len(names) == len(set(names)), f"a field stands twice in {names}")
+        require(len(columns) == len(names) + len(self.cells), "a cell has the name of a field")
+        for role, name in (("key", self.key), ("event_time", self.event_time)):
+            require(name in names, f"{role} {name!r} is not among its fields {names}")
+            require(not self.field(name).nullable, f"{role} {name!r} must not be nullable")
+        require(self.field(self.event_time).kind == "timestamp", f"event_time {self.event_time!r} must be a timestamp")
+        require(self.field(self.key).kind == "string", f"key {self.key!r} must be a string")
+        used = [n for cell in self.cells for n in (cell.latitude, cell.longitude)]
+        if self.quantities:
+            used += [self.quantities.value, self.quantities.unit, self.quantities.by]
+        for name in used:
+            require(name in names, f"{name!r} is used and is not among its fields {names}")
+        for window in self.windows:
+            require(len([a for a in window.aggregates if isinstance(a, Distinct)]) <= 1, "one Distinct a window")
+            for name in (window.by, *(a.of for a in window.aggregates if a.of)):
+                require(name in columns, f"window {window.name!r} uses {name!r}, which is not among {sorted(columns)}")
+
+    @property
+    def mqtt_filter(self) -> str | None:
+        """What to subscribe to: `city/sensors/<location>/<type>` is `city/sensors/+/+`."""
+        return re.sub(r"<[^/]*>", "+", self.mqtt) if self.mqtt else None
+
+    def field(self, name: str) -> Field:
+        return next(field for field in self.fields if field.name == name)
+
+    def of_kind(self, kind: Kind) -> Iterator[Field]:
+        return (field for field in self.fields if field.kind == kind)
+
+
+def check_range(what: str, minimum: float | None, maximum: float | None) -> None:
+    if minimum is not None and maximum is not None and minimum > maximum:
+        raise ContractError(f"{what}: its minimum {minimum} is above its maximum {maximum}, so no value can be valid")

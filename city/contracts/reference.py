@@ -1,0 +1,58 @@
+"""The reference page of the contracts (docs/contracts.md), generated: `city docs`."""
+
+from collections.abc import Iterable, Iterator
+
+from city.contracts.model import Contract, Field
+from city.contracts.registry import Domain
+from city.contracts.validity import span, words
+
+_HEAD = "# Contracts\n\nGenerated from `city_assets/*/contract.py` by `city docs`. A test fails when it is out of date.\n"
+
+
+def page(domains: Iterable[Domain]) -> str:
+    """The whole page, as Markdown."""
+    parts = [_HEAD]
+    for domain in domains:
+        parts.append(f"\n## {domain.name}\n")
+        parts += [line for contract in domain.contracts for line in _contract(contract)]
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def _contract(contract: Contract) -> Iterator[str]:
+    yield f"### {contract.name}\n\n{contract.means}\n"
+    mqtt = f", MQTT topic `{contract.mqtt}`" if contract.mqtt else ""
+    yield (
+        f"Kafka topic `{contract.topic}` (JSON, key `{contract.key}`, event time `{contract.event_time}`){mqtt}, "
+        f"version {contract.version}, {contract.rate} rate. Rejected: events more than {words(contract.max_ahead)} "
+        f"ahead of or {words(contract.max_age)} behind their arrival, messages above {contract.max_bytes:,} bytes, "
+        f"fields not listed here. QuestDB keeps {words(contract.ttl)}.\n"
+    )
+    yield "| field | type | unit | valid | null | means |\n| --- | --- | --- | --- | --- | --- |"
+    for field in contract.fields:
+        null = "yes" if field.nullable else "no"
+        yield f"| {field.name} | {field.kind} | {field.unit or ''} | {_valid(field)} | {null} | {field.means} |"
+    for cell in contract.cells:
+        yield f"| *{cell.name}* | string | | H3 resolution {cell.resolution} | no | derived from {cell.latitude}, {cell.longitude} |"
+    if quantities := contract.quantities:
+        yield f"\n| {quantities.by} | {quantities.unit} | {quantities.value} | means |\n| --- | --- | --- | --- |"
+        for q in quantities.of:
+            yield f"| {q.name} | {q.unit} | {q.minimum:g} to {q.maximum:g} | {q.means} |"
+    for rule in contract.rules:
+        yield f"\nRule **{rule.name}**: {rule.means} (`{rule.sql}`)."
+    for window in contract.windows:
+        columns = ", ".join(f"`{a.name}`" for a in window.aggregates)
+        topic = f", and Kafka topic `{window.topic}`" if window.topic else ""
+        yield (
+            f"\nWindow **{window.name}**: {window.means} Every {words(window.every)} by `{window.by}` "
+            f"where `{window.where}`: {columns}; late events change it for {words(window.lateness)}. "
+            f"QuestDB table `{window.name}`{topic}."
+        )
+    yield ""
+
+
+def _valid(field: Field) -> str:
+    if field.choices:
+        return ", ".join(field.choices)
+    if field.minimum is not None or field.maximum is not None:
+        return span(field.minimum, field.maximum, None)
+    return f"`{field.pattern}`" if field.pattern else ""

@@ -1,0 +1,45 @@
+"""The column types that follow from a contract: of its JSON, its bronze table and its quarantine."""
+
+import polars as pl
+
+from city.contracts.model import Contract, Kind
+
+TIMESTAMP = pl.Datetime("us", "UTC")
+POLARS: dict[Kind, pl.DataType] = {
+    "string": pl.String(),
+    "float": pl.Float64(),
+    "integer": pl.Int64(),
+    "boolean": pl.Boolean(),
+    "timestamp": TIMESTAMP,
+}
+
+# What the platform itself knows of each event. `_watermark` is the newest event time that the event's partition
+# had brought up to and including the event, so lateness is a function of the row alone: a stream, a restart and
+# a backfill all decide alike.
+LINEAGE = {"_partition": pl.Int32(), "_offset": pl.Int64(), "_arrived": TIMESTAMP, "_watermark": TIMESTAMP}
+
+QUARANTINE = {
+    "topic": pl.String(),
+    "partition": pl.Int32(),
+    "offset": pl.Int64(),
+    "arrived": TIMESTAMP,
+    "reasons": pl.List(pl.String()),
+    "raw": pl.Binary(),
+    "contract_version": pl.Int32(),
+}
+
+
+def wire_schema(contract: Contract) -> dict[str, pl.DataType]:
+    """What JSON carries: times are still strings."""
+    return {f.name: pl.String() if f.kind == "timestamp" else POLARS[f.kind] for f in contract.fields}
+
+
+def event_schema(contract: Contract) -> dict[str, pl.DataType]:
+    """The fields, typed, and the derived cells."""
+    fields: dict[str, pl.DataType] = {f.name: POLARS[f.kind] for f in contract.fields}
+    return fields | {cell.name: pl.String() for cell in contract.cells}
+
+
+def bronze_schema(contract: Contract) -> dict[str, pl.DataType]:
+    """The columns of the contract's bronze table."""
+    return event_schema(contract) | LINEAGE

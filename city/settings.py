@@ -1,0 +1,101 @@
+"""All configuration, in one typed object. Every field can be set as CITY_<NAME>, in the environment or in .env."""
+
+from functools import lru_cache
+from pathlib import Path
+
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+
+
+class Settings(BaseSettings):
+    """Where the platform keeps its state and what it talks to. Documented for people in .env.example."""
+
+    model_config = SettingsConfigDict(env_prefix="CITY_", env_file=CHECKOUT / ".env", extra="ignore", frozen=True)
+
+    home: Path = Field(CHECKOUT / ".city", description="the one folder that holds all state")
+    cache: Path | None = Field(None, description="downloaded jars; default <home>/cache")
+    host: str = Field("127.0.0.1", description="the address that every embedded server binds to")
+
+    kafka_address: str | None = Field(None, description="host:port of a Kafka to use instead of the embedded one")
+    kafka_port: int = 9092
+    kafka_controller_port: int = 9093
+    questdb_address: str | None = Field(None, description="host:port of a QuestDB's HTTP server to use instead")
+    questdb_http_port: int = 9000
+    questdb_pg_port: int = 8812
+    mqtt_address: str | None = Field(None, description="host:port of an MQTT broker to use instead")
+    mqtt_port: int = 1883
+    mqtt_username: str | None = None
+    mqtt_password: SecretStr | None = None
+    dagster_port: int = 3000
+    dagster_postgres_url: SecretStr | None = Field(None, description="Dagster's storage on PostgreSQL, not SQLite")
+
+    domains: list[str] = Field([], description="the domains to stream and to simulate; none named means all")
+    extra_domains: list[Path] = Field([], description="folders that hold further domains, beside city_assets/")
+    maven_url: str | None = Field(None, description="a mirror of Maven Central to fetch the jars from")
+    tlc_url: str = Field(
+        "https://d37ci6vzurychx.cloudfront.net/trip-data", description="where `city data tlc` fetches months from"
+    )
+
+    batch_rows: int = Field(100_000, gt=0, description="a micro-batch is committed at this many events")
+    batch_seconds: float = Field(0.4, gt=0, description="or after this many seconds, whichever comes first")
+    report_seconds: float = Field(10.0, gt=0, description="how often the stream reports to the asset graph")
+    stream_hours: float = Field(24.0, gt=0, description="a streaming run ends after this, and the next one starts")
+    run_retention_days: int = Field(7, gt=0, description="ended Dagster runs older than this are deleted")
+    vacuum_hours: int = Field(24, ge=1, description="files that compaction replaced are kept this long")
+
+    @field_validator("home", "cache")
+    @classmethod
+    def _absolute(cls, value: Path | None) -> Path | None:
+        return value.expanduser().absolute() if value else value
+
+    @property
+    def lake(self) -> Path:
+        return self.home / "lake"
+
+    @property
+    def run(self) -> Path:
+        """What is running now: process ids, states and reports."""
+        return self.home / "run"
+
+    @property
+    def logs(self) -> Path:
+        return self.home / "logs"
+
+    @property
+    def jars(self) -> Path:
+        return (self.cache or self.home / "cache") / "jars"
+
+    @property
+    def kafka(self) -> str:
+        return self.kafka_address or f"{self.host}:{self.kafka_port}"
+
+    @property
+    def questdb(self) -> str:
+        return self.questdb_address or f"{self.host}:{self.questdb_http_port}"
+
+    @property
+    def mqtt(self) -> str:
+        return self.mqtt_address or f"{self.host}:{self.mqtt_port}"
+
+    def is_active(self, domain: str) -> bool:
+        return not self.domains or domain in self.domains
+
+    @property
+    def dagster(self) -> str:
+        return f"{self.host}:{self.dagster_port}"
+
+
+@lru_cache(maxsize=1)
+def settings() -> Settings:
+    """The settings of this process. Tests clear the cache when they change the environment."""
+    return Settings()
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """`host:port` as a pair. Raises ValueError that names the address and the mend."""
+    host, colon, port = address.rpartition(":")
+    if not colon or not host or not port.isdigit():
+        raise ValueError(f"address {address!r} is not of the form host:port, such as 127.0.0.1:9092")
+    return host, int(port)

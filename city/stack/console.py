@@ -1,0 +1,169 @@
+"""What a person sees of `up`, `down` and `status`."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Table
+
+from city.contracts.registry import domains
+from city.settings import Settings
+from city.stack import jars
+from city.stack.status import status
+from city.stack.state import SUPERVISOR, is_alive, read_json
+from city.stack.supervisor import CannotStart, Supervisor, end_leftovers, specs
+
+_COLOURS = {"running": "green", "external": "cyan", "starting": "yellow", "restarting": "red", "down": "red"}
+_REFRESH_SECONDS = 5.0
+_DETACH_SECONDS = 300
+
+
+def up(config: Settings, rate: float | None, simulators: bool) -> None:
+    """Runs in the foreground until SIGINT or SIGTERM."""
+    console = Console(soft_wrap=True)
+    supervisor = Supervisor(config, specs(config, simulators, rate))
+    supervisor.check()
+    # A handler, whatever was inherited: a shell's background job has SIGINT ignored, and would hand that on.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: supervisor.stop.set())
+    fetch(config, console)
+    view = _View(config, console)
+    supervisor.run(view.show)
+    console.print("stopped")
+
+
+def detach(config: Settings, rate: float | None, simulators: bool) -> None:
+    """Starts `city up` in the background and waits until every part runs."""
+    console = Console(soft_wrap=True)
+    Supervisor(config, specs(config, simulators, rate)).check()
+    fetch(config, console)
+    command = [sys.executable, "-m", "city.cli.main", "up", *(["--rate", str(rate)] if rate else [])]
+    command += [] if simulators else ["--no-simulators"]
+    command += [word for name in config.domains for word in ("--domain", name)]
+    config.logs.mkdir(parents=True, exist_ok=True)
+    log = config.logs / "up.log"
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+        )
+    with console.status("starting") as shown:
+        deadline = time.monotonic() + _DETACH_SECONDS
+        while time.monotonic() < deadline:
+            if process.poll() is not None:
+                raise CannotStart(f"it ended at once; its log {log} says why")
+            found = status(config)
+            waiting = [name for name, part in found["parts"].items() if part["state"] not in ("running", "external")]
+            if found["parts"] and not waiting:
+                break
+            shown.update(f"starting {', '.join(waiting)}")
+            time.sleep(1)
+    show(status(config), console)
+
+
+def down(config: Settings) -> None:
+    console = Console(soft_wrap=True)
+    state = read_json(config, SUPERVISOR)
+    if state is None:
+        console.print("nothing to stop: it is not up")
+        return
+    if not is_alive(state["pid"], state["created"]):
+        ended = end_leftovers(config)
+        console.print(f"`city up` had been killed; stopped what it left: {', '.join(ended) or 'nothing'}")
+        return
+    os.kill(state["pid"], signal.SIGTERM)
+    with console.status("stopping"):
+        while is_alive(state["pid"], state["created"]):
+            time.sleep(0.2)
+    console.print("stopped")
+
+
+def fetch(config: Settings, console: Console) -> None:
+    """Brings the jars of the servers that will be started, with a progress bar."""
+    servers = [] if config.kafka_address else ["kafka"]
+    servers += [] if config.questdb_address else ["questdb"]
+    absent = jars.missing(config, servers)
+    if not absent:
+        return
+    console.print(f"fetching {len(absent)} jars, once, into {config.jars}")
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("jars", total=len(absent))
+        jars.fetch(config, absent, lambda jar: progress.update(task, advance=1, description=jar.coordinate))
+
+
+def show(found: dict[str, Any], console: Console | None = None) -> None:
+    """The status as tables."""
+    console = console or Console(soft_wrap=True)
+    if not found["parts"]:
+        console.print("not up; start it with `city up`")
+    else:
+        console.print(_parts_table(found["parts"]))
+        for name, part in found["parts"].items():
+            if part["last_error"]:
+                console.print(f"[yellow]{name}[/]: {part['last_error']}", highlight=False)
+    table = Table("topic", "rows in bronze", "quarantined", box=None, pad_edge=False)
+    for topic, rows in found["bronze_rows"].items():
+        table.add_row(topic, f"{rows:,}", f"{found['quarantined'][topic]:,}")
+    console.print(table)
+
+
+def _parts_table(parts: dict[str, dict[str, Any]]) -> Table:
+    table = Table("part", "address", "state", "events/s", "lag", "p95 ms", box=None, pad_edge=False)
+    for name, part in parts.items():
+        state = f"[{_COLOURS[part['state']]}]{part['state']}[/]"
+        figures = [_figure(part[key]) for key in ("events_per_second", "lag", "p95_ms")]
+        table.add_row(name, part["address"], state, *figures)
+    return table
+
+
+def _figure(value: float | None) -> str:
+    return "" if value is None else f"{value:,.0f}"
+
+
+class _View:
+    """Says each change of state in a line; shows the table once everything runs, and on a terminal keeps it fresh."""
+
+    def __init__(self, config: Settings, console: Console) -> None:
+        self._config, self._console = config, console
+        self._states: dict[str, str] = {}
+        self._complete = False
+        self._shown = 0.0
+        self._began = time.monotonic()
+
+    def show(self, supervisor: Supervisor) -> None:
+        for part in supervisor.parts:
+            if self._states.get(part.spec.name) != part.state:
+                self._states[part.spec.name] = part.state
+                colour = _COLOURS[part.state]
+                took = time.monotonic() - self._began
+                self._console.print(f"{took:6.1f} s  {part.spec.name} [{colour}]{part.state}[/]", highlight=False)
+                if part.state == "restarting" and part.last_error:
+                    self._console.print(f"          {part.last_error}", highlight=False)
+        if supervisor.stop.is_set() or time.monotonic() - self._shown < _REFRESH_SECONDS:
+            return
+        if not self._complete and supervisor.is_ready() and self._flowing():
+            self._complete = True
+            self._print(f"\nup after {time.monotonic() - self._began:.1f} s; Ctrl-C stops it\n")
+        elif self._complete and self._console.is_terminal:
+            self._print("")
+
+    def _flowing(self) -> bool:
+        self._shown = time.monotonic() - _REFRESH_SECONDS + 1
+        found = status(self._config)
+        expected = [c.topic for d in domains(self._config) if self._config.is_active(d.name) for c in d.contracts]
+        return found["parts"].get("stream", {}).get("state") == "running" and (
+            any(found["bronze_rows"][topic] for topic in expected) or "simulator" not in " ".join(found["parts"])
+        )
+
+    def _print(self, head: str) -> None:
+        self._shown = time.monotonic()
+        if self._console.is_terminal and not head:
+            self._console.clear()
+        if head:
+            self._console.print(head, highlight=False)
+        show(status(self._config), self._console)

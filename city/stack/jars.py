@@ -1,0 +1,123 @@
+"""The servers' jars: locked by version and hash in jars.lock, fetched once, checked before they are used."""
+
+import hashlib
+import shutil
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+
+from city.settings import Settings
+
+LOCK = Path(__file__).with_name("jars.lock")
+ROOTS = {
+    # 4.4.0's dependencies do not all resolve; log4j's binding gives the broker a log at all.
+    "kafka": ("org.apache.kafka:kafka_2.13:4.2.0", "org.apache.logging.log4j:log4j-slf4j-impl:2.25.3"),
+    "questdb": ("org.questdb:questdb:9.3.4",),
+}
+
+
+class JarError(RuntimeError):
+    """A jar that cannot be had, or is not what the lock says."""
+
+
+@dataclass(frozen=True)
+class Jar:
+    server: str
+    coordinate: str
+    sha256: str
+
+    def path(self, folder: Path) -> Path:
+        _, artifact, version = self.coordinate.split(":")
+        return folder / self.server / f"{artifact}-{version}.jar"
+
+
+def locked(server: str | None = None) -> list[Jar]:
+    """The jars of a server, or of all."""
+    lines = [line.split() for line in LOCK.read_text().splitlines() if line and not line.startswith("#")]
+    return [jar for jar in (Jar(*line) for line in lines) if server in (None, jar.server)]
+
+
+def missing(config: Settings, servers: Iterable[str]) -> list[Jar]:
+    """The jars that are not in the cache with the right hash."""
+    return [j for s in servers for j in locked(s) if not is_intact(j.path(config.jars), j.sha256)]
+
+
+def fetch(config: Settings, jars: list[Jar], progress: Callable[[Jar], None] = lambda jar: None) -> None:
+    """Downloads jars into the cache. Raises JarError that names the jar and the mend."""
+    with ThreadPoolExecutor(8) as pool:
+        for done in as_completed([pool.submit(_fetch, config, jar) for jar in jars]):
+            progress(done.result())
+
+
+def classpath(config: Settings, server: str) -> str:
+    return ":".join(str(jar.path(config.jars)) for jar in locked(server))
+
+
+def is_intact(path: Path, sha256: str) -> bool:
+    """Whether the file is there and has that hash. A mark beside it, of the same size and time, saves reading it."""
+    mark = path.with_suffix(".sha256")
+    if not path.exists():
+        return False
+    stat = path.stat()
+    seal = f"{sha256} {stat.st_size} {stat.st_mtime_ns}"
+    if mark.exists() and mark.read_text() == seal:
+        return True
+    if hash_of(path) != sha256:
+        return False
+    mark.write_text(seal)
+    return True
+
+
+def hash_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def lock() -> str:
+    """Resolves the servers' dependencies anew; the text of jars.lock. Needs the network (`make lock`)."""
+    import jgo
+    from jgo.maven import MavenContext
+
+    context = MavenContext()
+    lines = ["# server, coordinate, sha256 of each jar: written by `make lock`"]
+    for server, roots in ROOTS.items():
+        found = {f"{a.groupId}:{a.artifactId}:{a.version}" for root in roots for a in jgo.resolve(root)}
+        for coordinate in sorted(found):
+            group, artifact, version = coordinate.split(":")
+            path = context.project(group, artifact).at_version(version).artifact().resolve()
+            lines.append(f"{server} {coordinate} {hash_of(path)}")
+    return "\n".join(lines) + "\n"
+
+
+def _fetch(config: Settings, jar: Jar) -> Jar:
+    from jgo.maven import MavenContext
+
+    target = jar.path(config.jars)
+    scratch = config.jars / ".download" / jar.server / target.stem
+    shutil.rmtree(scratch, ignore_errors=True)
+    group, artifact, version = jar.coordinate.split(":")
+    remote = {"mirror": config.maven_url} if config.maven_url else None
+    context = MavenContext(repo_cache=scratch, remote_repos=remote, timeout=60)
+    try:
+        found = context.project(group, artifact).at_version(version).artifact().resolve()
+    except Exception as error:  # requests' errors, and jgo's own for a file that is nowhere
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise JarError(
+            f"cannot fetch {jar.coordinate}: {reason}. It is needed once: connect to the network, set "
+            f"CITY_MAVEN_URL to a mirror of Maven Central, or put the file at {target}."
+        ) from error
+    actual = hash_of(found)
+    if actual != jar.sha256:
+        raise JarError(
+            f"{jar.coordinate} has the hash {actual}, and jars.lock says {jar.sha256}: what was downloaded is not "
+            "what was tested. Try again, and if it stays so, do not use the network you are on."
+        )
+    target.parent.mkdir(parents=True, exist_ok=True)
+    found.replace(target)
+    shutil.rmtree(scratch, ignore_errors=True)
+    return jar
+
+
+if __name__ == "__main__":
+    LOCK.write_text(lock())

@@ -1,0 +1,176 @@
+"""A part of the running platform: a process that is started, watched, restarted and stopped."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import psutil
+
+State = Literal["running", "starting", "restarting", "down", "external"]
+_RESTART_SECONDS = (0.5, 1, 2, 5, 10, 30)
+_STEADY_SECONDS = 60  # a part that ran this long begins again with the shortest wait
+
+
+@dataclass(frozen=True)
+class Spec:
+    """How a part is started, when it is ready and how it is stopped. `stage` orders start and stop."""
+
+    name: str
+    address: str
+    argv: list[str] = field(default_factory=list)
+    environment: Mapping[str, str] = field(default_factory=dict)
+    prepare: Callable[[], None] = lambda: None
+    ready: Callable[[], bool] = lambda: True
+    stage: int = 0
+    stop_signal: signal.Signals = signal.SIGTERM
+    stop_seconds: float = 15.0
+    ports: Mapping[str, int] = field(default_factory=dict)
+    """The ports it listens on, by the setting that moves each."""
+
+
+class Part:
+    """A process of a Spec. Called from one thread, the supervisor's."""
+
+    def __init__(self, spec: Spec, logs: Path) -> None:
+        self.spec = spec
+        self.log = logs / f"{spec.name}.log"
+        self.state: State = "down" if spec.argv else "external"
+        self.last_error: str | None = None
+        self.restarts = 0
+        self._process: subprocess.Popen[bytes] | None = None
+        self._started = 0.0
+        self._again_at = 0.0
+        self._failures = 0
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process and self._process.poll() is None else None
+
+    def start(self) -> None:
+        """Starts the process, in a session of its own so that a terminal's Ctrl-C reaches only the supervisor."""
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        self.spec.prepare()
+        with self.log.open("ab") as output:
+            self._process = subprocess.Popen(
+                self.spec.argv,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=os.environ | dict(self.spec.environment),
+                start_new_session=True,
+            )
+        self._started = time.monotonic()
+        self.state = "restarting" if self.restarts else "starting"
+
+    def watch(self) -> None:
+        """Brings `state` up to date, and starts the process again when it has ended and its wait is over."""
+        if self.state == "external" or self._process is None:
+            return
+        code = self._process.poll()
+        now = time.monotonic()
+        if code is not None and not self._again_at:
+            self._failures = 0 if now - self._started > _STEADY_SECONDS else self._failures
+            wait = _RESTART_SECONDS[min(self._failures, len(_RESTART_SECONDS) - 1)]
+            self._failures += 1
+            self._again_at = now + wait
+            self.state = "restarting"
+            self.last_error = f"{describe_exit(code)}; its log {self.log} ends: {last_line(self.log)}"
+        elif code is not None and now >= self._again_at:
+            self._again_at = 0.0
+            self.restarts += 1
+            self.start()
+        elif code is None and self.state != "running" and self.spec.ready():
+            self.state = "running"
+        elif code is None and self.state == "running" and now - self._started > _STEADY_SECONDS:
+            self.last_error = None
+
+    def signal(self) -> None:
+        """Asks the process to stop."""
+        if self.pid is not None:
+            os.kill(self.pid, self.spec.stop_signal)
+
+    def await_stop(self) -> None:
+        """Waits for the end, at most `stop_seconds`, then ends what is left of its session."""
+        if self._process is None:
+            return
+        try:
+            self._process.wait(self.spec.stop_seconds)
+        except subprocess.TimeoutExpired:
+            self.last_error = f"did not stop within {self.spec.stop_seconds:g} s and was killed"
+        end_session(self._process.pid, seconds=5)
+        self._process.wait()
+        self.state = "down"
+
+
+def end_session(pid: int, seconds: float = 0.0) -> None:
+    """Ends every process of the session that `pid` leads or led: at once, or after `seconds` to end by itself."""
+    left = session(pid)
+    for process in left if seconds else []:
+        with contextlib.suppress(psutil.Error):
+            process.terminate()
+    for process in psutil.wait_procs(left, timeout=seconds)[1]:
+        with contextlib.suppress(psutil.Error):
+            process.kill()
+    psutil.wait_procs(left, timeout=5)
+
+
+def session(pid: int) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if os.getsid(process.pid) == pid and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
+
+
+def describe_exit(code: int) -> str:
+    return f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+
+
+def last_line(log: Path) -> str:
+    """The last line of a log that says something."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - 8192))
+            lines = file.read().decode(errors="replace").splitlines()
+    except OSError:
+        return ""
+    return next((line.strip()[:300] for line in reversed(lines) if line.strip()), "")
+
+
+def accepts(host: str, port: int) -> bool:
+    """Whether something listens there."""
+    try:
+        with socket.create_connection((host, port), timeout=1):
+            return True
+    except OSError:
+        return False
+
+
+def listener(port: int) -> str | None:
+    """What listens on a TCP port of this machine, in words; None where nothing does."""
+    for connection in psutil.net_connections("tcp"):
+        if connection.status == psutil.CONN_LISTEN and connection.laddr and connection.laddr.port == port:
+            try:
+                name = psutil.Process(connection.pid).name() if connection.pid else "another user's process"
+            except psutil.Error:
+                name = "a process"
+            return f"{name} (pid {connection.pid})" if connection.pid else name
+    return None
+
+
+def can_bind(host: str, port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True

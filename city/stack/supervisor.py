@@ -1,0 +1,176 @@
+"""Starts everything, keeps it running, and stops what it started and nothing else."""
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import psutil
+
+from city.contracts.registry import domains
+from city.settings import CHECKOUT, Settings
+from city.stack import servers
+from city.stack.dagster_home import prepare_dagster_home
+from city.stack.part import Part, Spec, accepts, can_bind, end_session, listener
+from city.stack.state import SUPERVISOR, is_alive, read_json
+
+BRIDGE = "mqtt-bridge"
+_READY_SECONDS = 180
+
+
+class CannotStart(RuntimeError):
+    """`up` cannot begin; the message names what is in the way and the mend."""
+
+
+def specs(config: Settings, simulators: bool = True, rate: float | None = None) -> list[Spec]:
+    """Every part of the platform, for the domains that are active."""
+    active = [domain for domain in domains(config) if config.is_active(domain.name)]
+    environment = {"CITY_DOMAINS": json.dumps(config.domains)}
+    city = [sys.executable, "-m", "city.cli.main"]
+    found = [servers.kafka(config), servers.questdb(config)]
+    if any(contract.mqtt for domain in active for contract in domain.contracts):
+        bridge = [*city, "bridge"]
+        found += [servers.mqtt(config), _own(config, BRIDGE, bridge, environment, config.mqtt + " → " + config.kafka)]
+    for domain in active:
+        if simulators and domain.module("", package="simulators"):
+            command = [*city, "simulate", domain.name, *(["--rate", str(rate)] if rate else [])]
+            found.append(_own(config, f"simulator-{domain.name}", command, environment, domain.contracts[0].topic))
+    found.append(_dagster(config, environment))
+    return found
+
+
+def _own(config: Settings, name: str, argv: list[str], environment: dict[str, str], address: str) -> Spec:
+    """A process of ours: ready when its heartbeat is fresh."""
+    started = time.time()
+
+    def ready() -> bool:
+        beat = read_json(config, f"{name}.json")
+        return beat is not None and beat["at"] > max(started, time.time() - 5)
+
+    return Spec(name, address, argv, environment, ready=ready, stage=1, stop_seconds=10)
+
+
+def _dagster(config: Settings, environment: dict[str, str]) -> Spec:
+    home = config.home / "dagster"
+    host, port = config.host, config.dagster_port
+    argv = [sys.executable, "-m", "dagster", "dev", "-w", str(CHECKOUT / "workspace.yaml")]
+    return Spec(
+        "dagster",
+        f"http://{config.dagster}",
+        argv=[*argv, "-h", host, "-p", str(port)],
+        environment=environment | {"DAGSTER_HOME": str(home), "PYTHONWARNINGS": "ignore"},
+        prepare=lambda: prepare_dagster_home(config, home),
+        ready=lambda: accepts(host, port),
+        stage=2,
+        stop_signal=signal.SIGINT,
+        stop_seconds=15,
+        ports={"CITY_DAGSTER_PORT": port},
+    )
+
+
+class Supervisor:
+    """One `city up`. Runs in the main thread; `stop` may be set from a signal handler."""
+
+    def __init__(self, config: Settings, parts: list[Spec]) -> None:
+        self.config = config
+        self.parts = [Part(spec, config.logs) for spec in parts]
+        self.stop = threading.Event()
+
+    def check(self) -> None:
+        """Raises CannotStart where another `up` runs or a port is taken. Ends what a killed `up` left behind."""
+        state = read_json(self.config, SUPERVISOR)
+        if state and is_alive(state["pid"], state["created"]):
+            raise CannotStart(f"already up (pid {state['pid']}): see `city status`, end it with `city down`")
+        end_leftovers(self.config)
+        for part in self.parts:
+            for setting, port in part.spec.ports.items():
+                if part.spec.argv and not can_bind(self.config.host, port):
+                    who = listener(port) or "another process"
+                    raise CannotStart(f"port {port} is in use by {who}: stop that, or set {setting} to a free port")
+
+    def run(self, changed: Callable[["Supervisor"], None] = lambda supervisor: None) -> None:
+        """Starts the parts stage by stage and watches them until `stop`; then stops them in the opposite order."""
+        try:
+            for stage in sorted({part.spec.stage for part in self.parts}):
+                for part in self._at(stage):
+                    if part.state != "external":
+                        part.start()
+                self._await_ready(stage, changed)
+            while not self.stop.wait(0.5):
+                self._tick(changed)
+        finally:
+            self.shut_down(changed)
+
+    def is_ready(self) -> bool:
+        return all(part.state in ("running", "external") for part in self.parts)
+
+    def shut_down(self, changed: Callable[["Supervisor"], None] = lambda supervisor: None) -> None:
+        for stage in sorted({part.spec.stage for part in self.parts}, reverse=True):
+            for part in self._at(stage):
+                part.signal()
+            for part in self._at(stage):
+                part.await_stop()
+            changed(self)
+        (self.config.run / SUPERVISOR).unlink(missing_ok=True)
+
+    def _at(self, stage: int) -> list[Part]:
+        return [part for part in self.parts if part.spec.stage == stage]
+
+    def _await_ready(self, stage: int, changed: Callable[["Supervisor"], None]) -> None:
+        deadline = time.monotonic() + _READY_SECONDS
+        while not self.stop.is_set() and time.monotonic() < deadline:
+            self._tick(changed)
+            # Dagster is slow to start, and nobody waits for it: events already flow.
+            if stage == 2 or all(part.state in ("running", "external") for part in self._at(stage)):
+                return
+            self.stop.wait(0.2)
+
+    def _tick(self, changed: Callable[["Supervisor"], None]) -> None:
+        for part in self.parts:
+            part.watch()
+        self._write_state()
+        changed(self)
+
+    def _write_state(self) -> None:
+        content = {
+            "pid": os.getpid(),
+            "created": psutil.Process().create_time(),
+            "at": time.time(),
+            "parts": {part.spec.name: _describe(part) for part in self.parts},
+        }
+        self.config.run.mkdir(parents=True, exist_ok=True)
+        fresh = self.config.run / f".{SUPERVISOR}"
+        fresh.write_text(json.dumps(content))
+        fresh.replace(self.config.run / SUPERVISOR)
+
+
+def end_leftovers(config: Settings) -> list[str]:
+    """Ends the processes that a killed supervisor left behind, by the ids it wrote down; returns their names."""
+    state = read_json(config, SUPERVISOR)
+    ended = []
+    for name, part in (state or {"parts": {}})["parts"].items():
+        if part["pid"] and is_alive(part["pid"], part["created"]):
+            end_session(part["pid"])
+            ended.append(name)
+    (config.run / SUPERVISOR).unlink(missing_ok=True)
+    return ended
+
+
+def _describe(part: Part) -> dict[str, Any]:
+    pid = part.pid
+    try:
+        created = psutil.Process(pid).create_time() if pid else None
+    except psutil.Error:
+        pid = created = None
+    return {
+        "address": part.spec.address,
+        "state": part.state,
+        "pid": pid,
+        "created": created,
+        "restarts": part.restarts,
+        "last_error": part.last_error,
+    }

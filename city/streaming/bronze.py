@@ -1,0 +1,200 @@
+"""Bronze and quarantine in Delta, exactly once: the Delta log is where the stream resumes.
+
+Each commit of rows carries, for each partition, an application transaction whose version is the next offset. A
+writer keeps its handle of the table, so a commit fails when another process has meanwhile moved the same partition:
+then it is `Fenced` and must stop. Quarantine is committed before bronze with a transaction of its own; a crash in
+between leaves quarantine ahead, and what it already has is left out when the range is read again.
+"""
+
+import logging
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+from deltalake.exceptions import CommitFailedError, TableNotFoundError
+from deltalake.schema import Schema
+
+from city.contracts.model import Contract
+from city.contracts.schema import QUARANTINE, bronze_schema
+from city.lake import bronze_path, quarantine_path
+from city.streaming.backoff import Backoff, Stopped
+from city.streaming.records import Batch, Offsets, before, behind, beyond
+
+log = logging.getLogger(__name__)
+
+# A day of log is enough to read a table's recent past; 100 commits are some 40 s of stream.
+_CONFIGURATION = {"delta.logRetentionDuration": "interval 1 days", "delta.checkpointInterval": "100"}
+
+
+class Fenced(RuntimeError):
+    """Another process has taken over a partition of this stream; this one wrote nothing of it and must stop."""
+
+
+class ForeignTable(RuntimeError):
+    """The path holds a Delta table of other columns."""
+
+
+def open_table(path: Path, schema: dict[str, pl.DataType]) -> DeltaTable:
+    """The table at `path`, made if it is not there. Raises ForeignTable when it has other columns."""
+    arrow = pl.DataFrame(schema=schema).to_arrow().schema
+    try:
+        table = DeltaTable(path)
+    except TableNotFoundError:
+        path.mkdir(parents=True, exist_ok=True)
+        try:
+            DeltaTable.create(path, schema=Schema.from_arrow(arrow), mode="ignore", configuration=_CONFIGURATION)
+        except CommitFailedError:
+            log.info("%s was created by another process at the same time", path)
+        table = DeltaTable(path)
+    found = {field.name: field.type for field in table.schema().fields}
+    wanted = {field.name: field.type for field in Schema.from_arrow(arrow).fields}
+    if found != wanted:
+        extra, missing = sorted(found.keys() - wanted.keys()), sorted(wanted.keys() - found.keys())
+        raise ForeignTable(
+            f"the Delta table at {path} is not this contract's: unexpected columns {extra}, missing {missing}, "
+            f"of another type {sorted(n for n in found.keys() & wanted.keys() if found[n] != wanted[n])}. "
+            "Move it away, or point CITY_HOME at another folder."
+        )
+    return table
+
+
+class BronzeStream:
+    """One contract's bronze and quarantine tables, as the single writer of its partitions.
+
+    `job` names the stream in the transactions; a replica that owns other partitions has the same job.
+    """
+
+    def __init__(self, lake: Path, contract: Contract, job: str = "stream") -> None:
+        self.contract = contract
+        self.path = bronze_path(lake, contract)
+        self._app = f"{job}/{contract.topic}"
+        self._writer = uuid.uuid4().hex
+        self._bronze = open_table(self.path, bronze_schema(contract))
+        self._quarantine = open_table(quarantine_path(lake, contract), QUARANTINE)
+        self.position: Offsets = {}
+        self.watermarks: Offsets = {}
+
+    def load(self, partitions: list[int]) -> Offsets:
+        """Reads where bronze stands: the next offset of each partition, and its watermark."""
+        self.position = {p: self._version(self._bronze, p) or 0 for p in partitions}
+        known = {p: self._version(self._bronze, p, "watermark") for p in partitions}
+        self.watermarks = {p: version for p, version in known.items() if version is not None}
+        return self.position
+
+    def sink_position(self, sink: str) -> Offsets:
+        """The position that the last commits recorded for a sink (see `commit`)."""
+        return {p: self._version(self._bronze, p, sink) or 0 for p in self.position}
+
+    def commit(
+        self,
+        batch: Batch,
+        rejects: pl.DataFrame,
+        sinks: dict[str, Offsets],
+        stop: threading.Event,
+        failed: Callable[[str], None],
+    ) -> None:
+        """Commits the batch, and with it the positions that sinks have reached.
+
+        Retries with backoff for as long as storage fails, telling `failed` why. Raises Fenced when another process
+        owns a partition, Stopped when `stop` is set while it waits.
+        """
+        watermarks = self._watermarks_after(batch.rows)
+        transactions = [Transaction(f"{self._app}/{p}", end) for p, end in batch.end.items()]
+        transactions += [Transaction(f"{self._app}/{p}/watermark", at) for p, at in watermarks.items()]
+        for sink, position in sinks.items():
+            transactions += [Transaction(f"{self._app}/{p}/{sink}", offset) for p, offset in position.items()]
+        if not rejects.is_empty():
+            self._commit_rejects(batch, rejects, stop, failed)
+        self._bronze = self._commit(self._bronze, batch.rows, transactions, batch, stop, failed)
+        self.position = self.position | batch.end
+        self.watermarks = self.watermarks | watermarks
+
+    def read(self, after: Offsets, until: Offsets, limit: int) -> Iterator[Batch]:
+        """Bronze rows of [after, until), in batches of at most `limit` offsets a partition."""
+        position = dict(after)
+        while behind(position, until):
+            end = {p: max(position.get(p, 0), min(position.get(p, 0) + limit, last)) for p, last in until.items()}
+            rows = scan(self.path).filter(beyond(position) & before(end)).sort("_partition", "_offset").collect()
+            yield Batch(rows, {p: position.get(p, 0) for p in end}, end)
+            position = end
+
+    def _commit_rejects(
+        self, batch: Batch, rejects: pl.DataFrame, stop: threading.Event, failed: Callable[[str], None]
+    ) -> None:
+        held = {p: self._version(self._quarantine, p) or 0 for p in batch.end}
+        fresh = rejects.filter(beyond(held, partition="partition", offset="offset"))
+        if fresh.is_empty():
+            return
+        ends = {p: max(end, held[p]) for p, end in batch.end.items()}
+        transactions = [Transaction(f"{self._app}/{p}", end) for p, end in ends.items()]
+        self._quarantine = self._commit(self._quarantine, fresh, transactions, batch, stop, failed)
+
+    def _commit(
+        self,
+        table: DeltaTable,
+        rows: pl.DataFrame,
+        transactions: list[Transaction],
+        batch: Batch,
+        stop: threading.Event,
+        failed: Callable[[str], None],
+    ) -> DeltaTable:
+        expected = {p: self._version(table, p) for p in batch.end}
+        properties = CommitProperties(app_transactions=transactions, custom_metadata={"writer": self._writer})
+        backoff = Backoff(stop)
+        while True:
+            try:
+                write_deltalake(table, rows, mode="append", commit_properties=properties)
+                return table
+            except Exception as error:  # storage fails in many types, and each of them must be retried
+                failed(f"bronze {self.contract.name}: {_plain(error)}")
+                log.warning("commit to %s failed: %s", table.table_uri, error)
+                table = self._reload(table, batch, expected, backoff)
+                if all(self._version(table, p) == t.version for p, t in zip(batch.end, transactions, strict=False)):
+                    return table
+
+    def _reload(self, table: DeltaTable, batch: Batch, expected: dict[int, int | None], backoff: Backoff) -> DeltaTable:
+        """The table as it stands after a failed commit. Raises Fenced when another writer moved a partition."""
+        while True:
+            try:
+                table = DeltaTable(table.table_uri)
+                found = {p: self._version(table, p) for p in batch.end}
+                if found == expected or (found == batch.end and self._is_mine(table)):
+                    if found == expected:
+                        backoff.wait()
+                    return table
+                raise Fenced(
+                    f"another process now writes {self.contract.topic}: expected to continue at {expected}, "
+                    f"found {found}. This copy stops, and nothing is lost."
+                )
+            except (Fenced, Stopped):
+                raise
+            except Exception as error:  # storage is still away
+                log.warning("cannot read %s: %s", table.table_uri, error)
+                backoff.wait()
+
+    def _is_mine(self, table: DeltaTable) -> bool:
+        """Whether the commit that failed was written after all (delta-io/delta-rs#2609)."""
+        return any(entry.get("writer") == self._writer for entry in table.history(limit=5))
+
+    def _version(self, table: DeltaTable, partition: int, what: str = "") -> int | None:
+        return table.transaction_version(f"{self._app}/{partition}" + (f"/{what}" if what else ""))
+
+    def _watermarks_after(self, rows: pl.DataFrame) -> Offsets:
+        newest = rows.group_by("_partition").agg(pl.col("_watermark").max().dt.epoch("us"))
+        return dict(newest.iter_rows())
+
+
+def scan(path: Path) -> pl.LazyFrame:
+    return pl.scan_delta(str(path))
+
+
+def _plain(error: Any) -> str:
+    text = str(error).strip().splitlines()
+    first = text[0] if text else type(error).__name__
+    if "os error 28" in str(error) or "No space left" in str(error):
+        return f"the disk is full: {first}; free some space, the stream goes on by itself"
+    return first[:300]

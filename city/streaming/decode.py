@@ -1,0 +1,300 @@
+"""Raw JSON messages to typed, valid rows, and to quarantine records for the rest. Pure: no I/O, no clock.
+
+The fast path is columnar. Polars parses all messages of a batch at once, strictly for numbers, booleans and nesting,
+but it is silent about three things that a contract forbids: a field that is not declared, a key that stands twice, and
+a number where a string belongs. Counting settles these without looking at a row in Python: in a message without a
+backslash every quote delimits a string, so quotes and keys (`":`) have one possible count. Messages that do not add
+up, and those that Polars refuses, are read one by one by `inspect`, which says what is wrong with each.
+"""
+
+import json
+import math
+from itertools import compress
+from typing import Any
+
+import numpy as np
+import orjson
+import polars as pl
+import polars_h3
+
+from city.contracts import validity
+from city.contracts.model import Contract, Kind
+from city.contracts.schema import QUARANTINE, TIMESTAMP, bronze_schema, wire_schema
+from city.streaming.records import Offsets, RawBatch
+
+_CHUNK = 8192  # where a batch holds a message that Polars refuses, it is looked for in chunks of this many
+_QUOTE, _COLON, _SPACE, _NEWLINE = 0x22, 0x3A, 0x20, 0x0A
+_PYTHON: dict[Kind, tuple[type, ...]] = {
+    "string": (str,),
+    "timestamp": (str,),
+    "float": (float, int),
+    "integer": (int,),
+    "boolean": (bool,),
+}
+_INT64 = range(-(2**63), 2**63)
+
+
+def decode(contract: Contract, raw: RawBatch, watermarks: Offsets) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Rows of the contract's bronze schema, and quarantine records (QUARANTINE schema), in the batch's order.
+
+    `watermarks` holds each partition's newest event time so far (microseconds since the epoch).
+    """
+    if not len(raw):
+        return pl.DataFrame(schema=bronze_schema(contract)), pl.DataFrame(schema=QUARANTINE)
+    parsed, refused = parse(contract, raw.values)
+    coordinates = raw.coordinates()
+    if parsed.height == len(raw):
+        frame = pl.concat([parsed.drop("_row"), coordinates], how="horizontal")
+    else:
+        frame = pl.concat([parsed.drop("_row"), coordinates[parsed["_row"]]], how="horizontal")
+    frame = frame.with_columns(_row=parsed["_row"])
+    frame = frame.with_columns(parse_time(frame[f.name]) for f in contract.of_kind("timestamp"))
+    rows, invalid = validity.split(contract, frame)
+    rejects = _quarantine(contract, raw, coordinates, refused, invalid)
+    rows = rows.with_columns(
+        polars_h3.latlng_to_cell(c.latitude, c.longitude, c.resolution, return_dtype=pl.String).alias(c.name)
+        for c in contract.cells
+    )
+    return with_watermark(contract, rows, watermarks).select(*bronze_schema(contract)), rejects
+
+
+def parse(contract: Contract, values: list[bytes | None]) -> tuple[pl.DataFrame, dict[int, list[str]]]:
+    """The messages that are JSON objects of the contract's shape, in order (wire schema and `_row`, the index in
+    `values`), and for each other message why it is not."""
+    refused: dict[int, list[str]] = {}
+    if None in values or max(map(len, values)) > contract.max_bytes:  # type: ignore[arg-type]
+        for row, value in enumerate(values):
+            if value is None:
+                refused[row] = ["message: empty"]
+            elif len(value) > contract.max_bytes:
+                refused[row] = [f"message: {len(value):,} bytes, more than {contract.max_bytes:,}"]
+    rows = [row for row in range(len(values)) if row not in refused]
+    text, frame, rows, one_by_one = _read(contract, values, rows)  # type: ignore[arg-type]
+    doubtful = _doubtful(contract, frame, text, [values[row] or b"" for row in rows])
+    frame = frame.with_columns(_row=pl.Series(rows, dtype=pl.UInt32))
+    if doubtful is not None:
+        one_by_one += frame.filter(doubtful)["_row"].to_list()
+        frame = frame.filter(~doubtful)
+    schema: dict[str, Any] = wire_schema(contract) | {"_row": pl.UInt32()}
+    accepted = []
+    for row in one_by_one:
+        event, reasons = inspect(contract, values[row] or b"")
+        if event is None:
+            refused[row] = reasons
+        else:
+            accepted.append(event | {"_row": row})
+    if accepted:
+        frame = pl.concat([frame, pl.DataFrame(accepted, schema=schema, orient="row")]).sort("_row")
+    return frame, refused
+
+
+def inspect(contract: Contract, message: bytes) -> tuple[dict[str, Any] | None, list[str]]:
+    """One message read slowly: the event, or every reason why it is not one."""
+    try:
+        pairs = _strict_json(message.decode())
+    except UnicodeDecodeError as error:
+        return None, [f"message: not UTF-8 at byte {error.start}"]
+    except (ValueError, RecursionError) as error:
+        return None, [f"message: not JSON: {error}"]
+    if not isinstance(pairs, _Pairs):
+        return None, [f"message: a JSON {type(pairs).__name__}, not an object"]
+    event = dict(pairs)
+    reasons = [f"{name}: not a field of {contract.name} v{contract.version}" for name in _unknown(contract, event)]
+    keys = [key for key, _ in pairs]
+    reasons += [f"{key}: stands twice" for key in dict.fromkeys(keys) if keys.count(key) > 1]
+    for field in contract.fields:
+        value = event.get(field.name)
+        if value is not None and not _fits(field.kind, value):
+            reasons.append(f"{field.name}: {_kind(value)}, not a {field.kind}")
+        elif isinstance(value, str) and not value.isprintable() and any("\ud800" <= c <= "\udfff" for c in value):
+            reasons.append(f"{field.name}: holds half of a surrogate pair")
+    if reasons:
+        return None, [reason[:300] for reason in reasons]
+    return {name: event.get(name) for name in wire_schema(contract)}, []
+
+
+def parse_time(times: pl.Series) -> pl.Series:
+    """ISO 8601 to UTC microseconds; null where it is not one. A time without an offset is taken as UTC."""
+    found = _to_datetime(times, "%Y-%m-%dT%H:%M:%S%.f%#z")
+    for layout in ("%Y-%m-%d %H:%M:%S%.f%#z", "%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f"):
+        if found.null_count() == times.null_count():
+            break
+        found = found.zip_with(found.is_not_null(), _to_datetime(times, layout))
+    return found
+
+
+def with_watermark(contract: Contract, rows: pl.DataFrame, watermarks: Offsets) -> pl.DataFrame:
+    """Adds `_watermark`, each partition's running maximum of event time, beginning from `watermarks`."""
+    if rows.is_empty():
+        return rows.with_columns(_watermark=pl.lit(None, dtype=TIMESTAMP))
+    running = pl.col(contract.event_time).cum_max()
+    many = rows["_partition"].n_unique() > 1
+    if not watermarks:
+        return rows.with_columns(_watermark=running.over("_partition") if many else running)
+    known = pl.col("_partition").replace_strict(
+        list(watermarks), list(watermarks.values()), default=0, return_dtype=pl.Int64
+    )
+    running = running.over("_partition") if many else running
+    return rows.with_columns(_watermark=pl.max_horizontal(running, known.cast(TIMESTAMP)))
+
+
+class _Pairs(list[tuple[str, Any]]):
+    """A JSON object with its keys as they stood."""
+
+
+def _strict_json(text: str) -> Any:
+    def refuse(constant: str) -> None:
+        raise ValueError(f"{constant} is not a JSON number")
+
+    def number(digits: str) -> float:
+        value = float(digits)
+        if not math.isfinite(value):
+            raise ValueError(f"{digits[:40]} is too large a number")
+        return value
+
+    return json.loads(text, object_pairs_hook=_Pairs, parse_constant=refuse, parse_float=number)
+
+
+def _unknown(contract: Contract, event: dict[str, Any]) -> list[str]:
+    return [name for name in event if name not in wire_schema(contract)]
+
+
+def _fits(kind: Kind, value: Any) -> bool:
+    if isinstance(value, bool) and kind != "boolean":
+        return False
+    if not isinstance(value, _PYTHON[kind]):
+        return False
+    return not isinstance(value, int) or isinstance(value, bool) or kind == "float" or value in _INT64
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, _Pairs):
+        return "an object"
+    names = {str: "a string", bool: "a boolean", int: "a number", float: "a number", list: "an array"}
+    return names.get(type(value), type(value).__name__)
+
+
+def _read(
+    contract: Contract, values: list[bytes], rows: list[int]
+) -> tuple[bytes, pl.DataFrame, list[int], list[int]]:
+    """Of those of `rows` that Polars parses their text, frame and indexes; and the indexes of the others."""
+    text = b"\n".join(values if len(rows) == len(values) else [values[row] for row in rows])
+    frame = _read_ndjson(contract, text, len(rows))
+    if frame is not None:
+        return text, frame, rows, []
+    shaped = _shaped(contract, [values[row] for row in rows])
+    good, bad = list(compress(rows, shaped)), list(compress(rows, ~shaped))
+    text = b"\n".join([values[row] for row in good])
+    frame = _read_ndjson(contract, text, len(good))
+    if frame is not None:
+        return text, frame, good, bad
+    rows, good = good, []
+    frames = [pl.DataFrame(schema=wire_schema(contract))]
+    for first in range(0, len(rows), _CHUNK):
+        chunk = rows[first : first + _CHUNK]
+        for is_sound in (_is_any, _is_json, _is_typed):  # each looks closer, and costs more
+            kept = [row for row in chunk if is_sound(contract, values[row])]
+            frame = _read_ndjson(contract, b"\n".join([values[row] for row in kept]), len(kept))
+            if frame is not None:
+                break
+        else:
+            kept, frame = [], frames[0]
+        frames.append(frame)
+        good += kept
+        bad += sorted(set(chunk) - set(kept))
+    return b"\n".join([values[row] for row in good]), pl.concat(frames), good, bad
+
+
+def _read_ndjson(contract: Contract, text: bytes, count: int) -> pl.DataFrame | None:
+    """`count` rows, or None where a message stops the parser or is more or less than a line."""
+    if not count:
+        return pl.DataFrame(schema=wire_schema(contract))
+    if int(np.count_nonzero(np.frombuffer(text, np.uint8) == _NEWLINE)) != count - 1:
+        return None
+    try:
+        frame = pl.read_ndjson(text, schema=wire_schema(contract))
+    except pl.exceptions.PolarsError:
+        return None
+    return frame if frame.height == count else None
+
+
+def _shaped(contract: Contract, values: list[bytes]) -> pl.Series:
+    """Which messages look like the contract's from afar: braces around as many keys as it has fields."""
+    message = pl.Series(values, dtype=pl.Binary).cast(pl.String, strict=False)
+    keys = message.str.count_matches('":', literal=True)
+    required = sum(not field.nullable for field in contract.fields)
+    braces = message.str.starts_with("{") & message.str.ends_with("}")
+    return (braces & keys.is_between(required, len(contract.fields))).fill_null(False)
+
+
+def _is_any(contract: Contract, message: bytes) -> bool:
+    return True
+
+
+def _is_json(contract: Contract, message: bytes) -> bool:
+    """A JSON object on one line."""
+    try:
+        return type(orjson.loads(message)) is dict and b"\n" not in message
+    except orjson.JSONDecodeError:
+        return False
+
+
+def _is_typed(contract: Contract, message: bytes) -> bool:
+    """A JSON object on one line whose values have the contract's types."""
+    if not _is_json(contract, message):
+        return False
+    event = orjson.loads(message)
+    return all(event.get(f.name) is None or _fits(f.kind, event[f.name]) for f in contract.fields)
+
+
+def _doubtful(contract: Contract, frame: pl.DataFrame, joined: bytes, values: list[bytes]) -> pl.Series | None:
+    """Which rows may have an undeclared field, a repeated key or a coerced string; None when surely none has."""
+    strings = [name for name, kind in wire_schema(contract).items() if kind == pl.String]
+    present = sum(frame[name].count() for name in frame.columns)
+    quoted = present + sum(frame[name].count() for name in strings)
+    text = np.frombuffer(joined, np.uint8)
+    quote = text == _QUOTE
+    # `"key" :` would hide a key from a count of `":`
+    spaced = bool(np.any(quote[:-1] & (text[1:] <= _SPACE) & (text[1:] != _NEWLINE)))
+    adds_up = (
+        not spaced
+        and b"\\" not in joined
+        and np.count_nonzero(quote) == 2 * quoted
+        and np.count_nonzero(quote[:-1] & (text[1:] == _COLON)) == present
+    )
+    if adds_up:
+        return None
+    message = pl.Series("m", values, dtype=pl.Binary).cast(pl.String)
+    keys = message.str.count_matches(r'"\s*:') if spaced else message.str.count_matches('":', literal=True)
+    counts = frame.select(
+        present=pl.sum_horizontal(pl.all().is_not_null()),
+        quoted=pl.sum_horizontal(pl.all().is_not_null()) + pl.sum_horizontal(pl.col(strings).is_not_null()),
+    )
+    return (
+        message.str.contains("\\", literal=True)
+        | (keys != counts["present"])
+        | (message.str.count_matches('"', literal=True) != 2 * counts["quoted"])
+    )
+
+
+def _to_datetime(times: pl.Series, layout: str) -> pl.Series:
+    found = times.str.to_datetime(layout, time_unit="us", strict=False)
+    return found.dt.replace_time_zone("UTC") if found.dtype.time_zone is None else found.dt.convert_time_zone("UTC")  # type: ignore[attr-defined]
+
+
+def _quarantine(
+    contract: Contract, raw: RawBatch, coordinates: pl.DataFrame, refused: dict[int, list[str]], invalid: pl.DataFrame
+) -> pl.DataFrame:
+    reasons = refused | dict(zip(invalid["_row"].to_list(), invalid["reasons"].to_list(), strict=True))
+    if not reasons:
+        return pl.DataFrame(schema=QUARANTINE)
+    rows = sorted(reasons)
+    return coordinates[rows].select(
+        topic=pl.lit(contract.topic),
+        partition="_partition",
+        offset="_offset",
+        arrived="_arrived",
+        reasons=pl.Series([reasons[row] for row in rows], dtype=pl.List(pl.String)),
+        raw=pl.Series([raw.values[row] for row in rows], dtype=pl.Binary),
+        contract_version=pl.lit(contract.version, dtype=pl.Int32),
+    )

@@ -1,0 +1,51 @@
+"""What a small process (a bridge, a simulator) says of itself, in <home>/run/<name>.json, once a second."""
+
+import json
+import os
+import threading
+import time
+from collections import deque
+
+from city.settings import Settings
+
+_HORIZON = 10.0
+
+
+class Heartbeat:
+    """Counts events; `error` is what is wrong now, None when nothing is. Safe to count from any thread."""
+
+    def __init__(self, config: Settings, name: str) -> None:
+        self.error: str | None = None
+        self._path = config.run / f"{name}.json"
+        self._lock = threading.Lock()
+        self._total = 0
+        self._written = 0.0
+        self._seen: deque[tuple[float, int]] = deque(maxlen=int(_HORIZON) + 1)
+
+    def count(self, events: int) -> None:
+        with self._lock:
+            self._total += events
+
+    def beat(self, lag: int | None = None) -> None:
+        """Writes the file when a second has passed since it last did."""
+        now = time.time()
+        if now - self._written < 1.0:
+            return
+        self._written = now
+        self._seen.append((now, self._total))
+        content = {
+            "pid": os.getpid(),
+            "at": now,
+            "events": self._total,
+            "events_per_second": self._rate(),
+            "lag": lag,
+            "last_error": self.error,
+        }
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        fresh = self._path.with_suffix(f".{os.getpid()}")
+        fresh.write_text(json.dumps(content))
+        fresh.replace(self._path)
+
+    def _rate(self) -> float:
+        (first, before), (last, after) = self._seen[0], self._seen[-1]
+        return round((after - before) / (last - first), 1) if last > first else 0.0

@@ -1,0 +1,118 @@
+"""One contract's hot path: Kafka → decode → bronze → sinks, for as long as it is not told to stop."""
+
+import logging
+import threading
+from collections.abc import Callable
+
+import polars as pl
+from confluent_kafka import KafkaException
+
+from city.contracts.model import Contract
+from city.settings import Settings
+from city.streaming.backoff import Backoff, Stopped
+from city.streaming.bronze import BronzeStream
+from city.streaming.decode import decode
+from city.streaming.kafka_sink import KafkaSink
+from city.streaming.questdb_sink import QuestDBSink
+from city.streaming.records import Batch, RawBatch
+from city.streaming.report import StreamReport
+from city.streaming.scoring import Identity, Scorer
+from city.streaming.sink import Sink, SinkWorker
+from city.streaming.source import KafkaSource
+from city.streaming.topics import ensure_topics
+
+log = logging.getLogger(__name__)
+
+SinkFactory = Callable[[Contract, Settings, BronzeStream], Sink]
+
+
+def questdb_sink(contract: Contract, config: Settings, bronze: BronzeStream) -> Sink:
+    return QuestDBSink(contract, config.questdb, bronze)
+
+
+def kafka_sink(contract: Contract, config: Settings, bronze: BronzeStream) -> Sink:
+    return KafkaSink(contract, config.kafka, bronze)
+
+
+class Pipeline:
+    """Runs in the caller's thread. Ends when `stop` is set; raises Fenced, ForeignTable or TopicReset."""
+
+    def __init__(
+        self,
+        contract: Contract,
+        config: Settings,
+        stop: threading.Event,
+        sinks: tuple[SinkFactory, ...] = (questdb_sink, kafka_sink),
+        scorer: Scorer | None = None,
+    ) -> None:
+        self.contract, self.config = contract, config
+        self.report = StreamReport(contract.topic)
+        self._stop, self._factories = stop, sinks
+        self._scorer = scorer or Identity()
+
+    def run(self) -> None:
+        backoff = Backoff(self._stop)
+        while not self._stop.is_set():
+            try:
+                self._stream()
+            except Stopped:
+                return
+            except KafkaException as error:
+                self._failed("kafka", f"Kafka at {self.config.kafka} is away: {error.args[0]}")
+                try:
+                    backoff.wait()
+                except Stopped:
+                    return
+
+    def _stream(self) -> None:
+        config, contract = self.config, self.contract
+        ensure_topics(config.kafka, [contract])
+        source = KafkaSource(config.kafka, contract.topic, config.batch_rows, config.batch_seconds)
+        workers: list[SinkWorker] = []
+        halt = threading.Event()
+        try:
+            bronze = BronzeStream(config.lake, contract)
+            source.start(bronze.load(source.partitions()))
+            for factory in self._factories:
+                sink = factory(contract, config, bronze)
+                workers.append(SinkWorker(sink, bronze, bronze.sink_position(sink.name), halt, self._score))
+            for worker in workers:
+                worker.start()
+            log.info("%s: streaming from %s", contract.topic, bronze.position)
+            while not self._stop.is_set():
+                raw = source.poll()
+                if raw is not None:
+                    self._ingest(raw, bronze, workers)
+                self._observe(source, workers)
+            for worker in workers:
+                worker.finish(seconds=5)
+        finally:
+            halt.set()
+            source.close()
+
+    def _ingest(self, raw: RawBatch, bronze: BronzeStream, workers: list[SinkWorker]) -> None:
+        rows, rejects = decode(self.contract, raw, bronze.watermarks)
+        batch = Batch(rows, raw.start, raw.end, rejects.height)
+        reached = {worker.name: dict(worker.position) for worker in workers}
+        bronze.commit(batch, rejects, reached, self._stop, lambda reason: self._failed("bronze", reason))
+        self.report.errors.pop("bronze", None)
+        for worker in workers:
+            worker.offer(batch)
+        self.report.committed(rows[self.contract.event_time], rejects.height)
+
+    def _observe(self, source: KafkaSource, workers: list[SinkWorker]) -> None:
+        report = self.report
+        report.lag = source.lag()
+        report.sinks = {worker.name: worker.behind() for worker in workers}
+        errors = {"kafka": source.last_error} | {worker.name: worker.last_error for worker in workers}
+        report.errors = {name: error for name, error in errors.items() if error}
+        operators = next((worker.sink.operators for worker in workers if worker.sink.operators), ())
+        report.late = sum(operator.late for operator in operators)
+        report.too_late = sum(operator.too_late for operator in operators)
+
+    def _score(self, rows: pl.DataFrame) -> pl.DataFrame:
+        return self._scorer.score(self.contract, rows)
+
+    def _failed(self, what: str, reason: str) -> None:
+        self.report.errors[what] = reason
+        log.warning("%s: %s", self.contract.topic, reason)

@@ -1,0 +1,75 @@
+"""What travels along the hot path: raw messages in, batches of rows out."""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import polars as pl
+
+from city.contracts.schema import TIMESTAMP
+
+Offsets = dict[int, int]
+"""For each partition of a topic the next offset: everything below it is done."""
+
+
+@dataclass(frozen=True)
+class RawBatch:
+    """Messages as Kafka gave them, in the order of their offsets within a partition.
+
+    `arrived` is Kafka's own time of arrival in microseconds since the epoch; `start` and `end` are the offset
+    range [start, end) of each partition that the batch covers.
+    """
+
+    values: list[bytes | None]
+    partitions: np.ndarray
+    offsets: np.ndarray
+    arrived: np.ndarray
+    start: Offsets
+    end: Offsets
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def coordinates(self) -> pl.DataFrame:
+        """One row a message: `_partition`, `_offset`, `_arrived`."""
+        return pl.DataFrame(
+            {"_partition": self.partitions, "_offset": self.offsets, "_arrived": self.arrived},
+            schema_overrides={"_partition": pl.Int32, "_offset": pl.Int64},
+        ).with_columns(pl.col("_arrived").cast(pl.Int64).cast(TIMESTAMP))
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Valid rows (the contract's bronze schema) of the offset ranges [start, end), and what a scorer adds to them."""
+
+    rows: pl.DataFrame
+    start: Offsets
+    end: Offsets
+    rejected: int = field(default=0, compare=False)
+
+    @cached_property
+    def is_empty(self) -> bool:
+        return self.rows.is_empty()
+
+    def after(self, position: Offsets) -> pl.DataFrame:
+        """The rows that a sink at `position` has not applied yet."""
+        if all(position.get(p, 0) <= first for p, first in self.start.items()):
+            return self.rows
+        return self.rows.filter(beyond(position))
+
+
+def beyond(position: Offsets, partition: str = "_partition", offset: str = "_offset") -> pl.Expr:
+    """Rows at or after `position`; a partition that it does not name is at 0."""
+    conditions = [(pl.col(partition) != p) | (pl.col(offset) >= first) for p, first in position.items()]
+    return pl.all_horizontal(conditions) if conditions else pl.lit(True)
+
+
+def before(position: Offsets) -> pl.Expr:
+    """Rows below `position`; none of a partition that it does not name."""
+    conditions = [(pl.col("_partition") == p) & (pl.col("_offset") < offset) for p, offset in position.items()]
+    return pl.any_horizontal(conditions) if conditions else pl.lit(False)
+
+
+def behind(position: Offsets, target: Offsets) -> bool:
+    """Whether `position` has not reached `target` in some partition."""
+    return any(position.get(partition, 0) < offset for partition, offset in target.items())

@@ -1,0 +1,62 @@
+"""What a stream says of itself: counters, rates, lag and latency, for status, the asset graph and metrics."""
+
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+import polars as pl
+
+_HORIZON = 10.0  # seconds over which rates and latencies are taken
+_SAMPLE = 200  # latencies kept of each batch
+
+
+@dataclass
+class StreamReport:
+    """One contract's stream. Written by its pipeline, read by anybody."""
+
+    topic: str
+    rows: int = 0
+    quarantined: int = 0
+    late: int = 0
+    too_late: int = 0
+    lag: int = 0
+    errors: dict[str, str] = field(default_factory=dict)
+    sinks: dict[str, int] = field(default_factory=dict)
+    _recent: deque[tuple[float, int, pl.Series]] = field(default_factory=lambda: deque(maxlen=400), repr=False)
+
+    def committed(self, times: pl.Series, rejected: int, now: float | None = None) -> None:
+        """A batch is in bronze; `times` are its event times."""
+        now = time.time() if now is None else now
+        self.rows += len(times)
+        self.quarantined += rejected
+        sample = times.gather_every(max(1, len(times) // _SAMPLE)).dt.epoch("us")
+        self._recent.append((now, len(times) + rejected, now * 1000 - sample / 1000))
+
+    def events_per_second(self, now: float | None = None) -> float:
+        recent = self._within(now)
+        return round(sum(count for _, count, _ in recent) / _HORIZON, 1)
+
+    def p95_ms(self, now: float | None = None) -> float | None:
+        """95th percentile of the time from an event to its bronze commit."""
+        recent = [sample for _, _, sample in self._within(now) if len(sample)]
+        value = pl.concat(recent).quantile(0.95) if recent else None
+        return round(value, 1) if value is not None else None
+
+    def summary(self, now: float | None = None) -> dict[str, Any]:
+        return {
+            "topic": self.topic,
+            "rows": self.rows,
+            "quarantined": self.quarantined,
+            "late": self.late,
+            "too_late": self.too_late,
+            "lag": self.lag,
+            "events_per_second": self.events_per_second(now),
+            "p95_ms": self.p95_ms(now),
+            "sinks_behind": dict(self.sinks),
+            "last_error": "; ".join(self.errors.values()) or None,
+        }
+
+    def _within(self, now: float | None) -> list[tuple[float, int, pl.Series]]:
+        since = (time.time() if now is None else now) - _HORIZON
+        return [entry for entry in list(self._recent) if entry[0] >= since]

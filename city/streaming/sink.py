@@ -1,0 +1,145 @@
+"""What is derived from bronze: each sink in a thread of its own, at a position of its own."""
+
+import logging
+import queue
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from datetime import datetime
+
+import polars as pl
+
+from city.contracts.model import Contract
+from city.streaming.backoff import Backoff, Stopped
+from city.streaming.bronze import BronzeStream, scan
+from city.streaming.records import Batch, Offsets, before, behind
+from city.streaming.windows import WindowOperator
+
+log = logging.getLogger(__name__)
+
+_QUEUED = 4  # batches held in memory for a sink that is slower than bronze; beyond it, it reads bronze
+_CATCH_UP = 50_000  # offsets a partition in each batch that is read back from bronze
+
+
+class Sink(ABC):
+    """Applies batches, idempotently: after a crash it is given again what it may have applied already."""
+
+    name: str
+    operators: tuple[WindowOperator, ...] = ()
+
+    @abstractmethod
+    def open(self, recorded: Offsets) -> Offsets:
+        """Connects; returns the position it has durably reached. `recorded` is what bronze's log says of it."""
+
+    @abstractmethod
+    def apply(self, rows: pl.DataFrame, start: Offsets) -> None:
+        """Applies rows of a batch that begins at `start`, durably: when it returns, they will not be given again."""
+
+    @abstractmethod
+    def close(self) -> None: ...
+
+
+class SinkWorker:
+    """Feeds a sink: from memory while it keeps up, from bronze when it has fallen behind."""
+
+    def __init__(
+        self,
+        sink: Sink,
+        bronze: BronzeStream,
+        recorded: Offsets,
+        stop: threading.Event,
+        score: Callable[[pl.DataFrame], pl.DataFrame],
+    ) -> None:
+        self.sink, self.name = sink, sink.name
+        self.position: Offsets = dict(recorded)
+        self.last_error: str | None = None
+        self._bronze, self._recorded, self._score = bronze, recorded, score
+        self._stop, self._drain = stop, threading.Event()
+        self._target: Offsets = dict(bronze.position)
+        self._queue: queue.Queue[Batch] = queue.Queue(maxsize=_QUEUED)
+        self._thread = threading.Thread(target=self._run, name=f"sink-{sink.name}", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def offer(self, batch: Batch) -> None:
+        """Hands over a committed batch; never blocks."""
+        self._target = self._target | batch.end
+        try:
+            self._queue.put_nowait(batch)
+        except queue.Full:
+            log.debug("%s is behind and will read bronze", self.name)
+
+    def behind(self) -> int:
+        """How many offsets bronze is ahead of the sink."""
+        return sum(max(0, last - self.position.get(p, 0)) for p, last in self._target.items())
+
+    def finish(self, seconds: float) -> None:
+        """Applies what is queued, for at most `seconds`, and ends the thread."""
+        self._drain.set()
+        self._thread.join(seconds)
+        self._stop.set()
+        self._thread.join(5)
+
+    def _run(self) -> None:
+        backoff = Backoff(self._stop)
+        while not self._stop.is_set():
+            try:
+                self.position = self.sink.open(self._recorded) | {}
+                self._follow(backoff)
+                break
+            except Stopped:
+                break
+            except Exception as error:  # whatever a server that is away makes its client raise
+                self.last_error = f"{self.name}: {str(error).strip()[:300] or type(error).__name__}"
+                log.warning("sink %s of %s: %s", self.name, self._bronze.contract.name, self.last_error)
+                try:
+                    backoff.wait()
+                except Stopped:
+                    break
+        self._close()
+
+    def _follow(self, backoff: Backoff) -> None:
+        while not self._stop.is_set():
+            batch = self._next()
+            if batch is not None and all(self.position.get(p, 0) >= first for p, first in batch.start.items()):
+                self._apply(batch)
+            elif behind(self.position, self._target):
+                for caught in self._bronze.read(self.position, dict(self._target), _CATCH_UP):
+                    self._apply(caught)
+                    if self._stop.is_set():
+                        return
+            elif self._drain.is_set() and batch is None:
+                return
+            self.last_error = None
+            backoff.reset()
+
+    def _next(self) -> Batch | None:
+        try:
+            return self._queue.get(timeout=0.05 if self._drain.is_set() else 0.2)
+        except queue.Empty:
+            return None
+
+    def _apply(self, batch: Batch) -> None:
+        if behind(self.position, batch.end):
+            self.sink.apply(self._score(batch.after(self.position)), self.position)
+            self.position = self.position | {p: max(end, self.position.get(p, 0)) for p, end in batch.end.items()}
+            self._recorded = self.position
+
+    def _close(self) -> None:
+        try:
+            self.sink.close()
+        except Exception as error:  # it ends either way
+            log.debug("closing %s: %s", self.name, error)
+
+
+def window_operators(contract: Contract, bronze: BronzeStream) -> tuple[WindowOperator, ...]:
+    """The contract's windows, over what bronze holds."""
+
+    def earlier(first: datetime, until: datetime, below: Offsets) -> pl.DataFrame:
+        time = pl.col(contract.event_time)
+        return scan(bronze.path).filter((time >= first) & (time < until) & before(below)).collect()
+
+    newest = max(bronze.watermarks.values(), default=None)
+    seen = pl.Series([newest], dtype=pl.Int64).cast(pl.Datetime("us", "UTC"))[0] if newest is not None else None
+    return tuple(WindowOperator(contract, window, earlier, seen) for window in contract.windows)

@@ -1,0 +1,162 @@
+"""Kafka as the hot path reads it: librdkafka in a thread of its own, offset ranges out, no consumer group."""
+
+import logging
+import queue
+import threading
+import time
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import numpy as np
+from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException, TopicPartition
+
+from city.streaming.records import Offsets, RawBatch
+
+log = logging.getLogger(__name__)
+
+_FETCH = 20_000  # messages a call: few enough for a smooth queue, enough to make the call itself cheap
+_POLL_SECONDS = 0.05
+
+
+class TopicReset(RuntimeError):
+    """The topic has less than the lake already holds of it: it was deleted or another Kafka is addressed."""
+
+
+@dataclass(frozen=True)
+class _Piece:
+    values: list[bytes | None]
+    partitions: list[int]
+    offsets: list[int]
+    arrived: list[int]
+
+
+class KafkaSource:
+    """Reads a topic's partitions from given offsets, into batches bounded by rows and by time."""
+
+    def __init__(self, address: str, topic: str, rows: int, seconds: float) -> None:
+        self.topic = topic
+        self.last_error: str | None = None
+        self._rows, self._seconds = rows, seconds
+        self._consumer = Consumer(
+            {
+                "bootstrap.servers": address,
+                "group.id": f"city-stream-{topic}",  # required by librdkafka; never committed to
+                "enable.auto.commit": False,
+                "auto.offset.reset": "earliest",
+                "check.crcs": False,
+                "fetch.message.max.bytes": 20_971_520,
+                "queued.max.messages.kbytes": 65_536,
+                "queued.min.messages": 200_000,
+                "fetch.wait.max.ms": 20,
+                "error_cb": self._on_error,
+                "log_level": 0,
+                "reconnect.backoff.max.ms": 2_000,
+                "allow.auto.create.topics": False,
+            }
+        )
+        self._pieces: queue.Queue[_Piece] = queue.Queue(maxsize=2 * max(1, rows // _FETCH))
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._read, name=f"kafka-{topic}", daemon=True)
+        self._position: Offsets = {}
+
+    def partitions(self) -> list[int]:
+        """The topic's partitions. Raises KafkaException when no broker answers or the topic is not there."""
+        found = self._consumer.list_topics(self.topic, timeout=5).topics[self.topic]
+        if found.error is not None:
+            raise KafkaException(found.error)
+        return sorted(found.partitions)
+
+    def start(self, position: Offsets) -> None:
+        """Begins to read at `position`. Raises TopicReset when the topic ends before it."""
+        self._position = dict(position)
+        for partition, offset in position.items():
+            low, high = self._consumer.get_watermark_offsets(TopicPartition(self.topic, partition), timeout=5)
+            if high < offset:
+                raise TopicReset(
+                    f"topic {self.topic!r} partition {partition} ends at {high}, but the lake holds it up to {offset}: "
+                    "the topic was deleted, or CITY_KAFKA_ADDRESS names another Kafka. "
+                    "Point CITY_HOME at another folder, or at the Kafka that the data came from."
+                )
+            if low > offset:
+                self.last_error = f"{self.topic}/{partition}: offsets {offset} to {low} expired in Kafka unread"
+                log.error(self.last_error)
+        self._consumer.assign([TopicPartition(self.topic, p, offset) for p, offset in position.items()])
+        self._thread.start()
+
+    def poll(self) -> RawBatch | None:
+        """The next batch, or None when nothing came within the batch time."""
+        pieces: list[_Piece] = []
+        rows, deadline = 0, time.monotonic() + self._seconds
+        while rows < self._rows:
+            try:
+                piece = self._pieces.get(timeout=max(0.0, deadline - time.monotonic()))
+            except queue.Empty:
+                break
+            pieces.append(piece)
+            rows += len(piece.values)
+        return self._batch(pieces) if pieces else None
+
+    def lag(self) -> int:
+        """Messages that Kafka has and `poll` has not given out yet, as of the last fetch."""
+        total = 0
+        for partition, offset in self._position.items():
+            _, high = self._consumer.get_watermark_offsets(TopicPartition(self.topic, partition), cached=True)
+            if high not in (OFFSET_INVALID, -1):
+                total += max(0, high - offset)
+        return total
+
+    def close(self) -> None:
+        self._stop.set()
+        while self._thread.is_alive():
+            self._drain()
+            self._thread.join(0.1)
+        self._consumer.close()
+
+    def _drain(self) -> None:
+        while not self._pieces.empty():
+            self._pieces.get_nowait()
+
+    def _read(self) -> None:
+        while not self._stop.is_set():
+            messages = self._consumer.consume(_FETCH, _POLL_SECONDS)
+            if not messages:
+                continue
+            good = [m for m in messages if m.error() is None]
+            if len(good) != len(messages):
+                self._note(messages)
+            if not good:
+                continue
+            self.last_error = None
+            piece = _Piece(
+                [m.value() for m in good],
+                [m.partition() for m in good],
+                [m.offset() for m in good],
+                [m.timestamp()[1] for m in good],
+            )
+            while not self._stop.is_set():
+                try:
+                    self._pieces.put(piece, timeout=0.5)
+                    break
+                except queue.Full:
+                    continue
+
+    def _batch(self, pieces: list[_Piece]) -> RawBatch:
+        partitions = np.concatenate([np.asarray(piece.partitions, np.int32) for piece in pieces])
+        offsets = np.concatenate([np.asarray(piece.offsets, np.int64) for piece in pieces])
+        arrived = np.concatenate([np.asarray(piece.arrived, np.int64) for piece in pieces]) * 1000
+        seen = np.unique(partitions)
+        start = {int(p): self._position[int(p)] for p in seen}
+        end = {int(p): int(offsets[partitions == p].max()) + 1 for p in seen}
+        self._position |= end
+        values = list(chain.from_iterable(piece.values for piece in pieces))
+        return RawBatch(values, partitions, offsets, arrived, start, end)
+
+    def _note(self, messages: list[Any]) -> None:
+        for message in messages:
+            if message.error() is not None:
+                self._on_error(message.error())
+
+    def _on_error(self, error: KafkaError) -> None:
+        self.last_error = f"Kafka: {error.str()}"
+        log.warning("%s: %s", self.topic, self.last_error)

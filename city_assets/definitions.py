@@ -1,0 +1,48 @@
+"""Assembles the asset graph. No logic here: a new domain is found, not listed."""
+
+import dagster as dg
+
+from city.contracts.registry import domains
+from city.settings import settings
+from city_assets.bronze import low_rate_asset, output_specs, stream_specs
+from city_assets.checks import contract_checks
+from city_assets.maintenance import lake_maintenance, run_retention
+from city_assets.streaming import stream_job
+from resources.kafka import KafkaResource
+from resources.lake import LakeResource
+from resources.questdb import QuestDBResource
+from sensors_and_schedules.keep_streaming import keep_streaming
+from sensors_and_schedules.low_rate_topics import low_rate_sensor
+from sensors_and_schedules.schedules import SCHEDULES
+
+
+def build() -> dg.Definitions:
+    config = settings()
+    found = domains()
+    pairs = [(domain, contract) for domain in found for contract in domain.contracts]
+    low_rate = [pair for pair in pairs if pair[1].rate == "low"]
+    own = [module for domain in found for file in ("assets", "checks") if (module := domain.module(file))]
+    return dg.Definitions(
+        assets=[
+            *(spec for domain in found for spec in stream_specs(domain)),
+            *output_specs(found),
+            *(low_rate_asset(*pair) for pair in low_rate),
+            *(dg.load_assets_from_modules(own)),
+            lake_maintenance,
+        ],
+        asset_checks=[
+            *(check for _, contract in pairs for check in contract_checks(contract)),
+            *(dg.load_asset_checks_from_modules(own)),
+        ],
+        jobs=[stream_job, run_retention],
+        sensors=[keep_streaming, *(low_rate_sensor(*pair) for pair in low_rate)],
+        schedules=SCHEDULES,
+        resources={
+            "lake": LakeResource(path=str(config.lake)),
+            "kafka": KafkaResource(address=config.kafka),
+            "questdb": QuestDBResource(address=config.questdb),
+        },
+    )
+
+
+defs = build()

@@ -1,0 +1,1 @@
+"""City sensors over MQTT: traffic counters, air quality, noise, temperature, humidity, utilities."""

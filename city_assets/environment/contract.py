@@ -1,0 +1,89 @@
+"""The city's sensors: what they measure, and the announcements in which they say what and where they are."""
+
+from datetime import timedelta
+
+from city.contracts import Contract, Count, Distinct, Field, Mean, Quantities, Quantity, Rule, Window
+
+LOCATIONS = ("downtown", "north_side", "south_side", "east_side", "west_side")
+
+QUANTITIES = (
+    Quantity(name="traffic", unit="vehicles/min", minimum=0, maximum=500, means="vehicles that passed"),
+    Quantity(name="air_quality", unit="AQI", minimum=0, maximum=500, means="US EPA air quality index"),
+    Quantity(name="noise", unit="dB", minimum=30, maximum=140, means="A-weighted sound level"),
+    Quantity(name="temperature", unit="°C", minimum=-20, maximum=50, means="air temperature"),
+    Quantity(name="humidity", unit="%", minimum=0, maximum=100, means="relative humidity"),
+    Quantity(name="consumption", unit="kWh", minimum=0, maximum=1000, means="energy drawn in the last hour"),
+    Quantity(name="voltage", unit="V", minimum=0, maximum=500, means="mains voltage"),
+    Quantity(name="current", unit="A", minimum=0, maximum=200, means="mains current"),
+)
+TYPES = tuple(quantity.name for quantity in QUANTITIES)
+_ID = "[a-z_]+_[0-9]+"
+
+SENSORS = Contract(
+    name="sensors",
+    topic="city.sensors",
+    version=1,
+    means="A sensor's reading.",
+    mqtt="city/sensors/<location>/<type>",
+    key="sensor_id",
+    event_time="timestamp",
+    fields=(
+        Field(name="timestamp", kind="timestamp", means="when it was measured"),
+        Field(name="sensor_id", kind="string", pattern=_ID, means="<location>_<type>_<number>"),
+        Field(name="type", kind="string", choices=TYPES, means="what is measured"),
+        Field(name="location", kind="string", choices=LOCATIONS, means="the district"),
+        Field(name="value", kind="float", means="the reading, in `unit`"),
+        Field(name="unit", kind="string", choices=tuple(q.unit for q in QUANTITIES), means="the unit of `type`"),
+    ),
+    quantities=Quantities(value="value", unit="unit", by="type", of=QUANTITIES),
+    rules=(
+        Rule(
+            name="named_by_place_and_type",
+            sql="starts_with(sensor_id, location || '_' || type || '_')",
+            means="a sensor's id begins with its location and type",
+        ),
+    ),
+    windows=(
+        Window(
+            name="location_traffic",
+            every=timedelta(minutes=5),
+            by="location",
+            where="type = 'traffic'",
+            aggregates=(Distinct("sensors", "sensor_id"), Count("readings"), Mean("traffic_mean", "value")),
+            topic="city.processed.traffic",
+            means="Mean traffic (vehicles/min) at a location.",
+        ),
+    ),
+)
+
+DEVICES = Contract(
+    name="devices",
+    topic="city.devices",
+    version=1,
+    means="A sensor announces itself, or a change of itself. The reference that readings are looked up in.",
+    key="sensor_id",
+    event_time="timestamp",
+    rate="low",
+    partitions=1,
+    fields=(
+        Field(name="timestamp", kind="timestamp", means="when it announced itself"),
+        Field(name="sensor_id", kind="string", pattern=_ID, means="<location>_<type>_<number>"),
+        Field(name="type", kind="string", choices=TYPES, means="what it measures"),
+        Field(name="location", kind="string", choices=LOCATIONS, means="the district it stands in"),
+        Field(name="latitude", kind="float", unit="°", minimum=-90, maximum=90, means="WGS 84 latitude"),
+        Field(name="longitude", kind="float", unit="°", minimum=-180, maximum=180, means="WGS 84 longitude"),
+        Field(name="unit", kind="string", choices=tuple(q.unit for q in QUANTITIES), means="the unit of its readings"),
+        Field(name="normal_minimum", kind="float", means="the least that is normal where it stands, in `unit`"),
+        Field(name="normal_maximum", kind="float", means="the most that is normal where it stands, in `unit`"),
+        Field(name="firmware", kind="string", pattern=r"[0-9]+\.[0-9]+\.[0-9]+", means="its firmware's version"),
+    ),
+    rules=(
+        Rule(
+            name="normal_range",
+            sql="normal_minimum <= normal_maximum",
+            means="the normal range's minimum is not above its maximum",
+        ),
+    ),
+)
+
+CONTRACTS = (SENSORS, DEVICES)

@@ -1,0 +1,65 @@
+"""Asset keys, and what the graph shows of a contract."""
+
+import dagster as dg
+import polars as pl
+
+from city.contracts.model import Contract
+from city.contracts.schema import LINEAGE, QUARANTINE, bronze_schema
+from city.streaming.kafka_sink import DASHBOARD_TOPIC
+
+_LINEAGE_MEANS = {
+    "_partition": "Kafka partition",
+    "_offset": "Kafka offset",
+    "_arrived": "when Kafka had it",
+    "_watermark": "the newest event time of its partition up to it",
+}
+
+
+def bronze(contract: Contract) -> dg.AssetKey:
+    return dg.AssetKey(["bronze", contract.name])
+
+
+def quarantine(contract: Contract) -> dg.AssetKey:
+    return dg.AssetKey(["quarantine", contract.name])
+
+
+def topic(name: str) -> dg.AssetKey:
+    return dg.AssetKey(["kafka", name.replace(".", "_")])
+
+
+def questdb(table: str) -> dg.AssetKey:
+    return dg.AssetKey(["questdb", table])
+
+
+DASHBOARD = topic(DASHBOARD_TOPIC)
+
+
+def bronze_columns(contract: Contract) -> dg.TableSchema:
+    """The table's columns with type, unit and meaning, for the UI."""
+    means = {f.name: f.means + (f" [{f.unit}]" if f.unit else "") for f in contract.fields}
+    means |= {cell.name: f"H3 cell, resolution {cell.resolution}" for cell in contract.cells} | _LINEAGE_MEANS
+    nullable = {f.name for f in contract.fields if f.nullable} | set(LINEAGE)
+    return _columns(bronze_schema(contract), means, nullable)
+
+
+def quarantine_columns() -> dg.TableSchema:
+    means = {
+        "reasons": "every reason for which it was rejected",
+        "raw": "the message as it came",
+        "contract_version": "the version of the contract that rejected it",
+    }
+    return _columns(QUARANTINE, means, set())
+
+
+def _columns(schema: dict[str, pl.DataType], means: dict[str, str], nullable: set[str]) -> dg.TableSchema:
+    return dg.TableSchema(
+        [
+            dg.TableColumn(
+                name,
+                str(kind),
+                description=means.get(name),
+                constraints=dg.TableColumnConstraints(nullable=name in nullable),
+            )
+            for name, kind in schema.items()
+        ]
+    )

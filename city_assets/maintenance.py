@@ -1,0 +1,60 @@
+"""Keeps the lake's tables and Dagster's own records small."""
+
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import dagster as dg
+from deltalake import DeltaTable
+from deltalake.exceptions import CommitFailedError
+
+from city.contracts.registry import contracts
+from city.settings import settings
+from resources.lake import LakeResource
+
+_ATTEMPTS = 5
+
+
+@dg.asset(group_name="maintenance", kinds={"deltalake"}, description="Compacts and vacuums every table of the lake.")
+def lake_maintenance(lake: LakeResource) -> dg.MaterializeResult:  # type: ignore[type-arg]
+    hours = settings().vacuum_hours
+    done = {name: maintain(table, hours) for name, table in lake.tables(contracts()).items()}
+    totals = {what: sum(report[what] for report in done.values()) for what in ("files_before", "files_after", "vacuumed")}
+    return dg.MaterializeResult(metadata=totals | {"tables": dg.MetadataValue.json(done)})
+
+
+def maintain(table: DeltaTable, vacuum_hours: int) -> dict[str, Any]:
+    """Compacts, then deletes the files that have been replaced for `vacuum_hours`. Appends go on meanwhile."""
+    before = len(table.file_uris())
+    for attempt in range(_ATTEMPTS):
+        try:
+            table.optimize.compact()
+            break
+        except CommitFailedError:  # another compaction came first: look again at what is left to do
+            if attempt == _ATTEMPTS - 1:
+                raise
+            time.sleep(0.2 * 2**attempt)
+            table.update_incremental()
+    deleted = table.vacuum(retention_hours=vacuum_hours, dry_run=False, enforce_retention_duration=False)
+    table.create_checkpoint()
+    table.cleanup_metadata()
+    return {"files_before": before, "files_after": len(table.file_uris()), "vacuumed": len(deleted)}
+
+
+@dg.op(description="Deletes ended runs, and their events, older than CITY_RUN_RETENTION_DAYS.")
+def delete_old_runs(context: dg.OpExecutionContext) -> int:
+    before = datetime.now(UTC) - timedelta(days=settings().run_retention_days)
+    ended = dg.RunsFilter(
+        statuses=[dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED],
+        created_before=before,
+    )
+    records = context.instance.get_run_records(ended, limit=1000)
+    for record in records:
+        context.instance.delete_run(record.dagster_run.run_id)
+    context.log.info("deleted %d runs created before %s", len(records), before)
+    return len(records)
+
+
+@dg.job(executor_def=dg.in_process_executor, description="Dagster's event log grows without bound: this bounds it.")
+def run_retention() -> None:
+    delete_old_runs()

@@ -1,0 +1,1 @@
+"""Vehicles, speeds, congestion."""

@@ -1,0 +1,48 @@
+"""Vehicles on the road: positions and speeds, and what a cell of the map looks like every two minutes."""
+
+from datetime import timedelta
+
+from city.contracts import Contract, Count, Distinct, Field, H3Cell, Mean, Rule, Std, Window
+
+VEHICLE_POSITIONS = Contract(
+    name="vehicle_positions",
+    topic="vehicle_positions",
+    version=1,
+    means="Where a vehicle was and how fast it went.",
+    key="vehicle_id",
+    event_time="timestamp",
+    fields=(
+        Field(name="vehicle_id", kind="string", means="the vehicle", pattern="[A-Za-z0-9_-]{1,64}"),
+        Field(name="timestamp", kind="timestamp", means="when the position was taken"),
+        Field(name="latitude", kind="float", unit="°", minimum=-90, maximum=90, means="WGS 84 latitude"),
+        Field(name="longitude", kind="float", unit="°", minimum=-180, maximum=180, means="WGS 84 longitude"),
+        Field(name="speed", kind="float", unit="km/h", minimum=0, maximum=200, means="speed over ground"),
+        Field(name="trip_id", kind="string", nullable=True, means="the trip it is on; null when it is free"),
+    ),
+    rules=(
+        Rule(
+            name="not_null_island",
+            sql="latitude <> 0 OR longitude <> 0",
+            means="a receiver without a fix reports 0°, 0°",
+        ),
+    ),
+    # Resolution 8: some 0.74 km² a cell, about a Manhattan avenue block by ten streets.
+    cells=(H3Cell(name="cell", resolution=8),),
+    windows=(
+        Window(
+            name="traffic_cells",
+            every=timedelta(minutes=2),
+            by="cell",
+            aggregates=(
+                Distinct("vehicle_count", "vehicle_id"),
+                Count("positions"),
+                Mean("speed_mean", "speed"),
+                Std("speed_std", "speed"),
+            ),
+            topic="city.processed.traffic",
+            means="Vehicles and their speed (km/h) in a cell.",
+        ),
+    ),
+)
+
+CONTRACTS = (VEHICLE_POSITIONS,)

@@ -1,0 +1,148 @@
+"""New York yellow-taxi trips, in any layout that the TLC has published since 2009, read and cleaned. Pure but for
+reading the files.
+
+A trip has `pickup_at`, `dropoff_at` (local New York time as published), the coordinates of both ends in degrees,
+`distance_km` and `by_zone`, true where the file gives zones and the ends are the zones' centres.
+"""
+
+from pathlib import Path
+
+import polars as pl
+
+# Every spelling of a column, after stripping and lower-casing, in the files of 2009 to today.
+_SPELLINGS = {
+    "pickup_at": ("pickup_datetime", "tpep_pickup_datetime", "trip_pickup_datetime", "lpep_pickup_datetime"),
+    "dropoff_at": ("dropoff_datetime", "tpep_dropoff_datetime", "trip_dropoff_datetime", "lpep_dropoff_datetime"),
+    "pickup_latitude": ("pickup_latitude", "start_lat"),
+    "pickup_longitude": ("pickup_longitude", "start_lon"),
+    "dropoff_latitude": ("dropoff_latitude", "end_lat"),
+    "dropoff_longitude": ("dropoff_longitude", "end_lon"),
+    "pickup_zone": ("pulocationid",),
+    "dropoff_zone": ("dolocationid",),
+    "distance_miles": ("trip_distance", "trip_distance_mi"),
+}
+_ENDS = ("pickup_latitude", "pickup_longitude", "dropoff_latitude", "dropoff_longitude")
+_REQUIRED = ("pickup_at", "dropoff_at", "distance_miles")
+_KM_PER_MILE = 1.609344
+_KM_PER_DEGREE = 111.32
+ZONES_FILE = "taxi_zone_centers.csv"
+
+# The five boroughs, Newark and their surroundings; the city's speed limits and traffic leave no trip faster.
+SOUTH, NORTH, WEST, EAST = 40.45, 41.05, -74.35, -73.60
+FASTEST_KMH = 120.0
+LONGEST_HOURS = 3
+
+
+class UnknownLayout(ValueError):
+    """A file that is not of trips; the message names the file and what it lacks."""
+
+
+def read_trips(path: Path, zones: Path | None = None) -> pl.DataFrame:
+    """A CSV or Parquet file of trips, typed and uncleaned; what cannot be read in a row is null.
+
+    `zones` is a table of zone centres (LocationID, lon, lat), looked for beside the file when it is not given.
+    Raises UnknownLayout, FileNotFoundError.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"no file {path}: fetch a month with `city data tlc 2015-01`")
+    frame = _scan(path)
+    names = {name.strip().lower(): name for name in frame.collect_schema().names()}
+    found = {
+        column: names[spelling] for column, spellings in _SPELLINGS.items() for spelling in spellings if spelling in names
+    }
+    with_zones = "pickup_zone" in found and "dropoff_zone" in found
+    lacking = [column for column in (*_REQUIRED, *(() if with_zones else _ENDS)) if column not in found]
+    if lacking:
+        raise UnknownLayout(f"{path} is not a file of yellow-taxi trips: it has no column for {', '.join(lacking)}")
+    frame = frame.select(pl.col(name).alias(column) for column, name in found.items())
+    typed = frame.with_columns(
+        _time("pickup_at", frame), _time("dropoff_at", frame), pl.col("distance_miles").cast(pl.Float64, strict=False)
+    )
+    typed = _at_zone_centres(typed, zones or path.with_name(ZONES_FILE)) if with_zones else typed
+    return typed.select(
+        "pickup_at",
+        "dropoff_at",
+        *(pl.col(name).cast(pl.Float64, strict=False) for name in _ENDS),
+        distance_km=pl.col("distance_miles") * _KM_PER_MILE,
+        by_zone=pl.lit(with_zones),
+    ).collect()
+
+
+def clean(trips: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, int]]:
+    """The trips that can have happened, by pickup time, and how many were rejected for each reason (the first that
+    holds)."""
+    reasons = {
+        "incomplete": pl.any_horizontal(pl.col("pickup_at", "dropoff_at", "distance_km", *_ENDS).is_null()),
+        "outside the area": ~_inside("pickup") | ~_inside("dropoff"),
+        "ends before it begins": pl.col("dropoff_at") < pl.col("pickup_at"),
+        "takes no time": pl.col("dropoff_at") == pl.col("pickup_at"),
+        f"longer than {LONGEST_HOURS} hours": _hours() > LONGEST_HOURS,
+        "goes nowhere": (straight_km() < 0.05) & (pl.col("distance_km") < 0.05),
+        "negative distance": pl.col("distance_km") < 0,
+        "too fast": pl.max_horizontal(straight_km(), "distance_km") / _hours() > FASTEST_KMH,
+    }
+    reason: pl.Expr = pl.coalesce([pl.when(broken).then(pl.lit(name)) for name, broken in reasons.items()])
+    judged = trips.with_columns(_reason=reason)
+    counts = dict(judged["_reason"].drop_nulls().value_counts(sort=True).iter_rows())
+    return judged.filter(pl.col("_reason").is_null()).drop("_reason").sort("pickup_at"), counts
+
+
+def straight_km() -> pl.Expr:
+    """The distance between a trip's ends, on a plane: right to a thousandth across a city."""
+    north = (pl.col("dropoff_latitude") - pl.col("pickup_latitude")) * _KM_PER_DEGREE
+    east = (pl.col("dropoff_longitude") - pl.col("pickup_longitude")) * _KM_PER_DEGREE * 0.758  # cos 40.7°
+    return (north**2 + east**2).sqrt()
+
+
+def positions(trips: pl.DataFrame, moment: object) -> pl.DataFrame:
+    """Where the vehicles of trips under way are at `moment` (a datetime of the trips' own time).
+
+    Adds `latitude`, `longitude` (on the straight line between the ends) and `speed` (km/h, the trip's mean).
+    """
+    under_way = (pl.col("pickup_at") <= moment) & (pl.col("dropoff_at") > moment)
+    share = (pl.lit(moment) - pl.col("pickup_at")) / (pl.col("dropoff_at") - pl.col("pickup_at"))
+    return trips.filter(under_way).with_columns(
+        latitude=(pl.col("pickup_latitude") + share * (pl.col("dropoff_latitude") - pl.col("pickup_latitude"))).round(6),
+        longitude=(
+            pl.col("pickup_longitude") + share * (pl.col("dropoff_longitude") - pl.col("pickup_longitude"))
+        ).round(6),
+        speed=(pl.col("distance_km") / _hours()).round(2),
+    )
+
+
+def _scan(path: Path) -> pl.LazyFrame:
+    if path.suffix == ".parquet":
+        return pl.scan_parquet(path)
+    # As strings: a row that is cut off must not stop the file, nor may a stray word in a column of numbers.
+    return pl.scan_csv(path, infer_schema=False, truncate_ragged_lines=True, quote_char='"').filter(
+        ~pl.all_horizontal(pl.all().is_null())
+    )
+
+
+def _time(name: str, frame: pl.LazyFrame) -> pl.Expr:
+    if frame.collect_schema()[name] == pl.String:
+        return pl.col(name).str.to_datetime("%Y-%m-%d %H:%M:%S", time_unit="us", strict=False)
+    return pl.col(name).cast(pl.Datetime("us"))
+
+
+def _at_zone_centres(trips: pl.LazyFrame, zones: Path) -> pl.LazyFrame:
+    if not zones.exists():
+        raise FileNotFoundError(
+            f"these trips have zones, not coordinates, and there is no table of zone centres at {zones}: "
+            "give one with --zones (columns LocationID, lon, lat)"
+        )
+    centres = pl.scan_csv(zones).select(pl.col("LocationID").cast(pl.Int64), "lat", "lon")
+    for end in ("pickup", "dropoff"):
+        named = centres.rename({"LocationID": f"{end}_zone", "lat": f"{end}_latitude", "lon": f"{end}_longitude"})
+        trips = trips.with_columns(pl.col(f"{end}_zone").cast(pl.Int64, strict=False)).join(
+            named, on=f"{end}_zone", how="left"
+        )
+    return trips
+
+
+def _inside(end: str) -> pl.Expr:
+    return pl.col(f"{end}_latitude").is_between(SOUTH, NORTH) & pl.col(f"{end}_longitude").is_between(WEST, EAST)
+
+
+def _hours() -> pl.Expr:
+    return (pl.col("dropoff_at") - pl.col("pickup_at")).dt.total_seconds() / 3600

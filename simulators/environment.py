@@ -1,0 +1,191 @@
+"""The city's sensors: 400 of them, with daily and weekly rhythm, noise, drift and faults, over MQTT."""
+
+import json
+import logging
+import math
+import random
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import paho.mqtt.client as mqtt
+from confluent_kafka import Producer
+
+from city.settings import Settings, split_address
+from city.streaming.heartbeat import Heartbeat
+from city.streaming.topics import ensure_topics
+from city_assets.environment.contract import DEVICES, LOCATIONS, QUANTITIES
+from simulators.clock import iso, pace
+from simulators.faults import FaultRates, Faults
+
+log = logging.getLogger(__name__)
+
+DEFAULT_RATE = 200.0
+PER_KIND = 10
+_ANNOUNCE_SECONDS = 20.0
+# Around lower Manhattan, some two kilometres apart.
+_CENTRES = dict(zip(LOCATIONS, [(40.713, -74.006), (40.733, -74.000), (40.702, -74.012), (40.715, -73.985), (40.712, -74.022)], strict=True))
+
+
+@dataclass(frozen=True)
+class Rhythm:
+    """A quantity's day: `mean` plus `swing` at the peak hours, with `noise` (standard deviation), in its unit.
+
+    `weekend` scales the swing on Saturday and Sunday.
+    """
+
+    mean: float
+    swing: float
+    peaks: tuple[float, ...]
+    noise: float
+    weekend: float = 1.0
+
+    def at(self, moment: datetime) -> float:
+        """The expected value; peaks are bells of two hours' width, on the 24-hour circle."""
+        hour = moment.hour + moment.minute / 60
+        apart = (min(abs(hour - peak), 24 - abs(hour - peak)) for peak in self.peaks)
+        height = max(math.exp(-((d / 2.0) ** 2) / 2) for d in apart)
+        return self.mean + self.swing * height * (self.weekend if moment.weekday() >= 5 else 1.0)
+
+
+RHYTHMS = {
+    "traffic": Rhythm(25, 75, (8.5, 17.5), 6, weekend=0.5),
+    "air_quality": Rhythm(45, 40, (9.0, 18.5), 5, weekend=0.7),
+    "noise": Rhythm(52, 18, (8.5, 18.0), 3, weekend=0.8),
+    "temperature": Rhythm(12, 8, (15.0,), 0.6),
+    "humidity": Rhythm(70, -20, (15.0,), 3),
+    "consumption": Rhythm(180, 140, (8.0, 19.5), 12, weekend=0.9),
+    "voltage": Rhythm(231, -4, (19.0,), 1),
+    "current": Rhythm(40, 35, (8.0, 19.5), 4, weekend=0.9),
+}
+
+
+class Sensor:
+    """One sensor: its own bias, sometimes a drift, sometimes stuck at a value."""
+
+    def __init__(self, location: str, kind: str, number: int, rates: FaultRates, chance: random.Random) -> None:
+        self.location, self.kind, self.id = location, kind, f"{location}_{kind}_{number}"
+        self.quantity = next(quantity for quantity in QUANTITIES if quantity.name == kind)
+        self.rhythm = RHYTHMS[kind]
+        self._random = chance
+        self._bias = chance.gauss(0, self.rhythm.noise / 2)
+        self._drift_per_hour = self.rhythm.noise * 2 if chance.random() < rates.drifting else 0.0
+        self._stuck = chance.random() < rates.stuck
+        self._stuck_at: float | None = None
+        self._since: datetime | None = None
+        centre = _CENTRES[location]
+        self.latitude, self.longitude = (round(c + chance.uniform(-0.006, 0.006), 6) for c in centre)
+        self.firmware = f"2.{chance.randrange(4)}.{chance.randrange(10)}"
+
+    def reading(self, moment: datetime) -> dict[str, Any]:
+        """A payload of the contract `sensors`."""
+        self._since = self._since or moment
+        hours = (moment - self._since).total_seconds() / 3600
+        value = self.rhythm.at(moment) + self._bias + self._drift_per_hour * hours
+        value = self._random.gauss(value, self.rhythm.noise)
+        value = round(min(max(value, self.quantity.minimum), self.quantity.maximum), 2)
+        if self._stuck:
+            self._stuck_at = value = value if self._stuck_at is None else self._stuck_at
+        return {
+            "timestamp": iso(moment),
+            "sensor_id": self.id,
+            "type": self.kind,
+            "location": self.location,
+            "value": value,
+            "unit": self.quantity.unit,
+        }
+
+    def announcement(self, moment: datetime) -> dict[str, Any]:
+        """A payload of the contract `devices`; normal is within three standard deviations of its day."""
+        ends = sorted((self.rhythm.mean, self.rhythm.mean + self.rhythm.swing))
+        return {
+            "timestamp": iso(moment),
+            "sensor_id": self.id,
+            "type": self.kind,
+            "location": self.location,
+            "latitude": self.latitude,
+            "longitude": self.longitude,
+            "unit": self.quantity.unit,
+            "normal_minimum": max(self.quantity.minimum, ends[0] - 3 * self.rhythm.noise),
+            "normal_maximum": min(self.quantity.maximum, ends[1] + 3 * self.rhythm.noise),
+            "firmware": self.firmware,
+        }
+
+    def update_firmware(self) -> None:
+        major, minor, patch = self.firmware.split(".")
+        self.firmware = f"{major}.{minor}.{int(patch) + 1}"
+
+
+class Simulator:
+    """All sensors of the city. Readings go to MQTT with QoS 1, announcements to Kafka."""
+
+    def __init__(self, config: Settings, rate: float = DEFAULT_RATE, faults: float = 0.2, seed: int = 0) -> None:
+        self.config, self.rate = config, rate
+        rates = FaultRates.scaled(faults)
+        self._random = random.Random(seed)
+        self.sensors = fleet(rates, seed)
+        self._faults = Faults(rates, seed + 1, spiked="value")
+        self._turn = 0
+        self.heartbeat = Heartbeat(config, "simulator-environment")
+
+    def events(self, moment: datetime, count: int) -> Iterator[tuple[str, bytes]]:
+        """`count` readings, sensor by sensor, as (MQTT topic, message)."""
+        for _ in range(count):
+            sensor = self.sensors[self._turn % len(self.sensors)]
+            self._turn += 1
+            for message in self._faults.messages([sensor.reading(moment)]):
+                yield f"city/sensors/{sensor.location}/{sensor.kind}", message
+
+    def run(self, stop: threading.Event) -> None:
+        """Until `stop`. Waits for a broker that is away."""
+        client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id="city-simulator-environment")
+        client.max_queued_messages_set(10_000)
+        if self.config.mqtt_username:
+            secret = self.config.mqtt_password.get_secret_value() if self.config.mqtt_password else None
+            client.username_pw_set(self.config.mqtt_username, secret)
+        client.connect_async(*split_address(self.config.mqtt))
+        client.loop_start()
+        announcer = threading.Thread(target=self._announce, args=(stop,), daemon=True)
+        announcer.start()
+
+        def step(now: datetime, count: int) -> None:
+            self.heartbeat.error = None if client.is_connected() else f"MQTT at {self.config.mqtt} is away"
+            if client.is_connected():
+                for topic, message in self.events(now, count):
+                    client.publish(topic, message, qos=1)
+                    self.heartbeat.count(1)
+            self.heartbeat.beat()
+
+        pace(self.rate, stop, step)
+        announcer.join(5)
+        client.disconnect()
+        client.loop_stop()
+
+    def _announce(self, stop: threading.Event) -> None:
+        """Every sensor once, then a few changes (new firmware) now and then."""
+        producer = Producer({"bootstrap.servers": self.config.kafka, "log_level": 0})
+        ensure_topics(self.config.kafka, [DEVICES])
+        changed = self.sensors
+        while True:
+            for sensor in changed:
+                message = json.dumps(sensor.announcement(datetime.now(UTC)))
+                producer.produce(DEVICES.topic, message.encode(), sensor.id.encode())
+            producer.flush(10)
+            if stop.wait(_ANNOUNCE_SECONDS):
+                return
+            changed = self._random.sample(self.sensors, 3)
+            for sensor in changed:
+                sensor.update_firmware()
+
+
+def fleet(rates: FaultRates, seed: int) -> list[Sensor]:
+    """Ten sensors of each kind at each location."""
+    chance = random.Random(seed)
+    return [
+        Sensor(location, quantity.name, number, rates, chance)
+        for number in range(1, PER_KIND + 1)
+        for location in LOCATIONS
+        for quantity in QUANTITIES
+    ]

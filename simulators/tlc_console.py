@@ -1,0 +1,53 @@
+"""What a person sees of a replay and of a download."""
+
+import signal
+import threading
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+from city.settings import Settings
+from simulators.tlc import Loaded, download, load, replay
+
+
+def play(paths: Sequence[Path], config: Settings, speed: float, zones: Path | None) -> None:
+    console = Console(soft_wrap=True)
+    loaded = load(paths, zones)
+    for line in describe(loaded):
+        console.print(line)
+    if loaded.trips.is_empty():
+        raise ValueError("no trip is left to replay")
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    with console.status("starting") as shown:
+
+        def tell(moment: datetime, sent: int) -> None:
+            shown.update(f"{moment:%Y-%m-%d %H:%M:%S} at {speed:g}×, {sent:,} positions sent")
+
+        sent = replay(loaded, config, speed, stop, tell)
+    console.print(f"{sent:,} positions sent")
+
+
+def describe(loaded: Loaded) -> list[str]:
+    """What was read, what was rejected and why, and where places are only a zone's centre."""
+    lines = [f"{loaded.read:,} trips read, {loaded.trips.height:,} to replay"]
+    lines += [f"  {count:,} rejected: {reason}" for reason, count in loaded.rejected.items()]
+    if loaded.by_zone:
+        lines.append(f"  {loaded.by_zone:,} have zones instead of coordinates and are placed at the zones' centres")
+    return lines
+
+
+def fetch(months: Sequence[str], config: Settings, folder: Path) -> None:
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    with Progress(*columns) as progress:
+        for month in months:
+            task = progress.add_task(month, total=None)
+
+            def tell(done: int, total: int, task=task) -> None:  # type: ignore[no-untyped-def]
+                progress.update(task, completed=done, total=total or None)
+
+            progress.console.print(str(download(config, month, folder, tell)))

@@ -1,0 +1,127 @@
+"""Vehicles that wander through a city's streets, faster at night than in the rush hour, straight to Kafka."""
+
+import math
+import random
+import threading
+from datetime import datetime
+from typing import Any
+
+from confluent_kafka import Producer
+
+from city.settings import Settings
+from city.streaming.heartbeat import Heartbeat
+from city.streaming.topics import ensure_topics
+from city_assets.traffic.contract import VEHICLE_POSITIONS
+from simulators.clock import iso, pace
+from simulators.faults import FaultRates, Faults
+
+DEFAULT_RATE = 300.0
+_SECONDS_BETWEEN = 2.0  # a vehicle reports this often, so a rate of 300 events a second is 600 vehicles
+_BOX = (40.70, 40.80, -74.02, -73.93)  # south, north, west, east: Manhattan
+_METRES_PER_DEGREE = 111_320.0
+
+
+class Vehicle:
+    """Drives a grid of streets, turns now and then, and takes a trip or waits for one."""
+
+    def __init__(self, number: int, chance: random.Random) -> None:
+        self.id = f"vehicle_{number:05d}"
+        self._random = chance
+        south, north, west, east = _BOX
+        self.latitude, self.longitude = chance.uniform(south, north), chance.uniform(west, east)
+        self._heading = chance.choice((0, 90, 180, 270))
+        self.speed = chance.uniform(5, 40)
+        self._trips = 0
+        self._trip_until: datetime | None = None
+        self._at: datetime | None = None
+
+    def report(self, moment: datetime) -> dict[str, Any]:
+        """Moves on to `moment`; a payload of the contract `vehicle_positions`."""
+        seconds = min((moment - self._at).total_seconds(), 30.0) if self._at else 0.0
+        self._at = moment
+        wanted = 38 * free_flow(moment)
+        self.speed = max(0.0, self.speed + 0.3 * (wanted - self.speed) + self._random.gauss(0, 4))
+        if self._random.random() < 0.08:
+            self._heading = (self._heading + self._random.choice((90, 270))) % 360
+        self._move(self.speed / 3.6 * seconds)
+        found = {
+            "vehicle_id": self.id,
+            "timestamp": iso(moment),
+            "latitude": round(self.latitude, 6),
+            "longitude": round(self.longitude, 6),
+            "speed": round(min(self.speed, 120.0), 1),
+        }
+        trip = self._trip(moment)
+        return found | {"trip_id": trip} if trip else found
+
+    def _trip(self, moment: datetime) -> str | None:
+        if self._trip_until is None or moment >= self._trip_until:
+            busy = self._random.random() < 0.7
+            self._trips += busy
+            self._trip_until = datetime.fromtimestamp(moment.timestamp() + self._random.uniform(120, 1200), moment.tzinfo)
+            self._busy = busy
+        return f"trip_{self.id[8:]}_{self._trips}" if self._busy else None
+
+    def _move(self, metres: float) -> None:
+        angle = math.radians(self._heading)
+        self.latitude += metres * math.cos(angle) / _METRES_PER_DEGREE
+        self.longitude += metres * math.sin(angle) / (_METRES_PER_DEGREE * math.cos(math.radians(self.latitude)))
+        south, north, west, east = _BOX
+        if not (south < self.latitude < north and west < self.longitude < east):
+            self._heading = (self._heading + 180) % 360
+            self.latitude = min(max(self.latitude, south), north)
+            self.longitude = min(max(self.longitude, west), east)
+
+
+class Simulator:
+    def __init__(self, config: Settings, rate: float = DEFAULT_RATE, faults: float = 0.2, seed: int = 0) -> None:
+        self.config, self.rate = config, rate
+        chance = random.Random(seed)
+        self.vehicles = [Vehicle(number, chance) for number in range(max(1, round(rate * _SECONDS_BETWEEN)))]
+        self._faults = Faults(FaultRates.scaled(faults), seed + 1, spiked="speed")
+        self._turn = 0
+        self.heartbeat = Heartbeat(config, "simulator-traffic")
+
+    def events(self, moment: datetime, count: int) -> list[tuple[str, bytes]]:
+        """`count` positions, vehicle by vehicle, as (key, message)."""
+        found = []
+        for _ in range(count):
+            vehicle = self.vehicles[self._turn % len(self.vehicles)]
+            self._turn += 1
+            found += [(vehicle.id, message) for message in self._faults.messages([vehicle.report(moment)])]
+        return found
+
+    def run(self, stop: threading.Event) -> None:
+        """Until `stop`. What a Kafka that is away does not take within ten seconds is lost, as from a vehicle."""
+        ensure_topics(self.config.kafka, [VEHICLE_POSITIONS])
+        settings = {"bootstrap.servers": self.config.kafka, "message.timeout.ms": 10_000, "linger.ms": 20}
+        producer = Producer(settings | {"compression.type": "lz4", "log_level": 0, "error_cb": self._on_error})
+
+        def delivered(error: Any, _: Any) -> None:
+            if error is None:
+                self.heartbeat.error = None
+                self.heartbeat.count(1)
+
+        def step(now: datetime, count: int) -> None:
+            for key, message in self.events(now, count):
+                try:
+                    producer.produce(VEHICLE_POSITIONS.topic, message, key, on_delivery=delivered)
+                except BufferError:
+                    break
+            producer.poll(0)
+            self.heartbeat.beat()
+
+        pace(self.rate, stop, step)
+        producer.flush(5)
+
+    def _on_error(self, error: Any) -> None:
+        self.heartbeat.error = f"Kafka: {error.str()}"
+
+
+def free_flow(moment: datetime) -> float:
+    """The share of the free speed that traffic leaves at this hour (UTC): 1 at night, about a half in rush hours."""
+    hour = moment.hour + moment.minute / 60
+    rush = max(math.exp(-(((hour - peak) / 1.5) ** 2) / 2) for peak in (8.5, 17.5))
+    return 1 - 0.5 * rush * (0.5 if moment.weekday() >= 5 else 1.0)
+
+
