@@ -4,6 +4,7 @@ import threading
 from typing import Any
 
 import dagster as dg
+import polars as pl
 
 from city.contracts.model import Contract
 from city.contracts.registry import Domain
@@ -17,6 +18,7 @@ from resources.kafka import KafkaResource
 from resources.lake import LakeResource
 
 _PREVIEW_ROWS = 5
+_PREVIEW_WIDTH = 120
 
 
 def stream_specs(domain: Domain) -> list[dg.AssetSpec]:
@@ -77,14 +79,16 @@ def ingest_range(contract: Contract, kafka: KafkaResource, lake: LakeResource, e
 def describe(lake: LakeResource, contract: Contract, layer: str, report: dict[str, Any]) -> dict[str, Any]:
     """A table's metadata for the UI: rows, files, version, the newest rows, and what the caller reports."""
     found = latest(locate(lake.root, contract, layer), _PREVIEW_ROWS)
-    records = found.frame.to_pandas().astype(str).to_dict("records")
-    preview = dg.MetadataValue.md(_markdown(list(found.frame.columns), records)) if records else "empty"
+    preview = dg.MetadataValue.md(_markdown(found.frame)) if found.frame.height else "empty"
     return {"dagster/row_count": found.rows, "files": found.files, "version": found.version, "newest": preview} | report
 
 
-def _markdown(columns: list[str], records: list[dict[Any, str]]) -> str:
-    lines = [" | ".join(columns), " | ".join("---" for _ in columns)]
-    lines += [" | ".join(str(r[c]).replace("|", "\\|")[:120] for c in columns) for r in records]
+def _markdown(frame: pl.DataFrame) -> str:
+    """A table of the values as text; bytes, which may be anything, as Python writes them."""
+    lines = [" | ".join(frame.columns), " | ".join("---" for _ in frame.columns)]
+    for row in frame.iter_rows():
+        cells = (str(value)[:_PREVIEW_WIDTH].replace("|", "\\|").replace("\n", " ") for value in row)
+        lines.append(" | ".join(cells))
     return "\n".join(f"| {line} |" for line in lines)
 
 

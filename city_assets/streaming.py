@@ -17,7 +17,7 @@ JOB = "stream"
 
 
 @dg.op(description="Streams until it is stopped, fenced off, or has run for CITY_STREAM_HOURS.")
-def stream(context: dg.OpExecutionContext, lake: LakeResource) -> None:
+def stream_topics(context: dg.OpExecutionContext, lake: LakeResource) -> None:
     config = settings()
     contracts = [c for d in domains() if config.is_active(d.name) for c in d.contracts if c.rate == "high"]
     job = StreamJob(contracts, config)
@@ -25,7 +25,10 @@ def stream(context: dg.OpExecutionContext, lake: LakeResource) -> None:
     ends = time.monotonic() + config.stream_hours * 3600
 
     def every_second(job: StreamJob) -> None:
-        reporter.report(job.summary())
+        try:
+            reporter.report(job.summary())
+        except Exception as error:  # the stream goes on, whatever the graph's storage or the preview says
+            context.log.warning("cannot report to the asset graph: %s", error)
         if time.monotonic() > ends:
             job.stop.set()
 
@@ -62,4 +65,4 @@ class Reporter:
 
 @dg.job(name=JOB, executor_def=dg.in_process_executor, tags={"dagster/max_retries": "0"})
 def stream_job() -> None:
-    stream()
+    stream_topics()

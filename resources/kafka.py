@@ -18,7 +18,7 @@ class KafkaResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         """The next offset of each partition; nothing where the topic is not there. Raises KafkaError when it is away."""
         from kafka import KafkaConsumer, TopicPartition
 
-        consumer = KafkaConsumer(bootstrap_servers=self.address, api_version_auto_timeout_ms=5000)
+        consumer = KafkaConsumer(bootstrap_servers=self.address)
         try:
             partitions = [TopicPartition(topic, p) for p in consumer.partitions_for_topic(topic) or ()]
             return {tp.partition: offset for tp, offset in consumer.end_offsets(partitions).items()}

@@ -16,7 +16,10 @@ _SECONDS = 15
 
 
 def low_rate_sensor(domain: Domain, contract: Contract) -> dg.SensorDefinition:
-    job = dg.define_asset_job(f"ingest_{contract.name}_job", dg.AssetSelection.assets(keys.bronze(contract)))
+    tables = dg.AssetSelection.assets(keys.bronze(contract), keys.quarantine(contract))
+    job = dg.define_asset_job(
+        f"ingest_{contract.name}_job", tables.without_checks(), executor_def=dg.in_process_executor
+    )
 
     @dg.sensor(
         name=f"new_{contract.name}",

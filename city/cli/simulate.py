@@ -18,7 +18,7 @@ def command(
     from city.contracts.registry import domain_of
     from city.settings import settings
 
-    module = domain_of(domain).module("", package="simulators")
+    module = domain_of(domain).simulator()
     if module is None:
         raise ValueError(f"there is no simulator for {domain}: add simulators/{domain}.py")
     stop = threading.Event()

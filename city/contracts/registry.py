@@ -10,6 +10,7 @@ from city.contracts.model import Contract, ContractError
 from city.settings import Settings, settings
 
 PACKAGE = "city_assets"
+SIMULATORS = "simulators"
 
 
 @dataclass(frozen=True)
@@ -19,10 +20,17 @@ class Domain:
     name: str
     contracts: tuple[Contract, ...]
 
-    def module(self, file: str, package: str = PACKAGE) -> ModuleType | None:
+    def module(self, file: str) -> ModuleType | None:
         """The domain's `file`.py, or None where it has none."""
-        name = f"{package}.{self.name}.{file}"
-        return importlib.import_module(name) if importlib.util.find_spec(name) else None
+        return _module(f"{PACKAGE}.{self.name}.{file}")
+
+    @property
+    def has_simulator(self) -> bool:
+        return importlib.util.find_spec(f"{SIMULATORS}.{self.name}") is not None
+
+    def simulator(self) -> ModuleType | None:
+        """The module of the domain's name in simulators/, or None."""
+        return _module(f"{SIMULATORS}.{self.name}")
 
 
 def domains(config: Settings | None = None) -> list[Domain]:
@@ -62,6 +70,10 @@ def contract_of(name: str) -> Contract:
         if name in (contract.name, contract.topic):
             return contract
     raise ContractError(f"no contract {name!r}; known: {', '.join(c.name for c in found)}")
+
+
+def _module(name: str) -> ModuleType | None:
+    return importlib.import_module(name) if importlib.util.find_spec(name) else None
 
 
 def _check_unique(found: list[Contract]) -> None:

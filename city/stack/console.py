@@ -137,7 +137,7 @@ class _View:
 
     def show(self, supervisor: Supervisor) -> None:
         for part in supervisor.parts:
-            if self._states.get(part.spec.name) != part.state:
+            if self._states.get(part.spec.name, "down") != part.state:
                 self._states[part.spec.name] = part.state
                 colour = _COLOURS[part.state]
                 took = time.monotonic() - self._began

@@ -36,7 +36,7 @@ def specs(config: Settings, simulators: bool = True, rate: float | None = None) 
         bridge = [*city, "bridge"]
         found += [servers.mqtt(config), _own(config, BRIDGE, bridge, environment, config.mqtt + " → " + config.kafka)]
     for domain in active:
-        if simulators and domain.module("", package="simulators"):
+        if simulators and domain.has_simulator:
             command = [*city, "simulate", domain.name, *(["--rate", str(rate)] if rate else [])]
             found.append(_own(config, f"simulator-{domain.name}", command, environment, domain.contracts[0].topic))
     found.append(_dagster(config, environment))

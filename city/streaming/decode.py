@@ -220,11 +220,21 @@ def _read_ndjson(contract: Contract, text: bytes, count: int) -> pl.DataFrame | 
 
 def _shaped(contract: Contract, values: list[bytes]) -> pl.Series:
     """Which messages look like the contract's from afar: braces around as many keys as it has fields."""
-    message = pl.Series(values, dtype=pl.Binary).cast(pl.String, strict=False)
+    message = pl.Series([value if _is_utf8(value) else b"" for value in values], dtype=pl.Binary).cast(pl.String)
     keys = message.str.count_matches('":', literal=True)
     required = sum(not field.nullable for field in contract.fields)
     braces = message.str.starts_with("{") & message.str.ends_with("}")
-    return (braces & keys.is_between(required, len(contract.fields))).fill_null(False)
+    return braces & keys.is_between(required, len(contract.fields))
+
+
+def _is_utf8(message: bytes) -> bool:
+    if message.isascii():
+        return True
+    try:
+        message.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _is_any(contract: Contract, message: bytes) -> bool:
