@@ -37,7 +37,7 @@ docs: $(INSTALLED)
 lock: $(INSTALLED)
 	$(COMPILE) requirements/bootstrap.in -o requirements/bootstrap.txt
 	$(COMPILE) --extra dev pyproject.toml -o $(LOCK)
-	$(COMPILE) --extra bench pyproject.toml -c $(LOCK) -o requirements/bench.txt
+	$(COMPILE) requirements/bench.in -o requirements/bench.txt
 	$(BIN)/python -m city.stack.jars
 
 # Spark, which only `city bench ingest` needs, in an environment of its own.

@@ -15,6 +15,17 @@ ROOTS = {
     "kafka": ("org.apache.kafka:kafka_2.13:4.2.0", "org.apache.logging.log4j:log4j-slf4j-impl:2.25.3"),
     "questdb": ("org.questdb:questdb:9.3.4",),
 }
+# Only for `city bench ingest`. Alone, because Spark brings what they depend on.
+ALONE = {
+    "spark": (
+        "io.delta:delta-spark_2.13:4.0.0",
+        "io.delta:delta-storage:4.0.0",
+        "org.apache.commons:commons-pool2:2.12.0",
+        "org.apache.kafka:kafka-clients:3.9.0",
+        "org.apache.spark:spark-sql-kafka-0-10_2.13:4.0.0",
+        "org.apache.spark:spark-token-provider-kafka-0-10_2.13:4.0.0",
+    )
+}
 
 
 class JarError(RuntimeError):
@@ -81,8 +92,11 @@ def lock() -> str:
 
     context = MavenContext()
     lines = ["# server, coordinate, sha256 of each jar: written by `make lock`"]
-    for server, roots in ROOTS.items():
-        found = {f"{a.groupId}:{a.artifactId}:{a.version}" for root in roots for a in jgo.resolve(root)}
+    resolved = {
+        server: {f"{a.groupId}:{a.artifactId}:{a.version}" for root in roots for a in jgo.resolve(root)}
+        for server, roots in ROOTS.items()
+    }
+    for server, found in (resolved | {server: set(jars) for server, jars in ALONE.items()}).items():
         for coordinate in sorted(found):
             group, artifact, version = coordinate.split(":")
             path = context.project(group, artifact).at_version(version).artifact().resolve()

@@ -9,7 +9,7 @@ from itertools import chain
 from typing import Any
 
 import numpy as np
-from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from city.streaming.records import Offsets, RawBatch
 
@@ -17,6 +17,7 @@ log = logging.getLogger(__name__)
 
 _FETCH = 20_000  # messages a call: few enough for a smooth queue, enough to make the call itself cheap
 _POLL_SECONDS = 0.05
+_LAG_SECONDS = 0.5
 
 
 class TopicReset(RuntimeError):
@@ -59,6 +60,7 @@ class KafkaSource:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._read, name=f"kafka-{topic}", daemon=True)
         self._position: Offsets = {}
+        self._highs: Offsets = {}
 
     def partitions(self) -> list[int]:
         """The topic's partitions. Raises KafkaException when no broker answers or the topic is not there."""
@@ -72,6 +74,7 @@ class KafkaSource:
         self._position = dict(position)
         for partition, offset in position.items():
             low, high = self._consumer.get_watermark_offsets(TopicPartition(self.topic, partition), timeout=5)
+            self._highs[partition] = high
             if high < offset:
                 raise TopicReset(
                     f"topic {self.topic!r} partition {partition} ends at {high}, but the lake holds it up to {offset}: "
@@ -98,13 +101,8 @@ class KafkaSource:
         return self._batch(pieces) if pieces else None
 
     def lag(self) -> int:
-        """Messages that Kafka has and `poll` has not given out yet, as of the last fetch."""
-        total = 0
-        for partition, offset in self._position.items():
-            _, high = self._consumer.get_watermark_offsets(TopicPartition(self.topic, partition), cached=True)
-            if high not in (OFFSET_INVALID, -1):
-                total += max(0, high - offset)
-        return total
+        """Messages that Kafka has and `poll` has not given out yet, as of the last half second."""
+        return sum(max(0, high - self._position.get(p, 0)) for p, high in self._highs.items())
 
     def close(self) -> None:
         self._stop.set()
@@ -118,8 +116,13 @@ class KafkaSource:
             self._pieces.get_nowait()
 
     def _read(self) -> None:
+        """The only thread that uses the consumer once it runs: a second one can deadlock with `consume`."""
+        noted = 0.0
         while not self._stop.is_set():
             messages = self._consumer.consume(_FETCH, _POLL_SECONDS)
+            if time.monotonic() - noted > _LAG_SECONDS:
+                noted = time.monotonic()
+                self._note_highs()
             if not messages:
                 continue
             good = [m for m in messages if m.error() is None]
@@ -140,6 +143,12 @@ class KafkaSource:
                     break
                 except queue.Full:
                     continue
+
+    def _note_highs(self) -> None:
+        for partition in list(self._position):
+            _, high = self._consumer.get_watermark_offsets(TopicPartition(self.topic, partition), cached=True)
+            if high >= 0:
+                self._highs[partition] = high
 
     def _batch(self, pieces: list[_Piece]) -> RawBatch:
         partitions = np.concatenate([np.asarray(piece.partitions, np.int32) for piece in pieces])

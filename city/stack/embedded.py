@@ -1,0 +1,68 @@
+"""Servers for as long as a block lasts, on free ports and in a folder of their own: for tests and benchmarks."""
+
+import contextlib
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from city.settings import Settings
+from city.stack import jars, servers
+from city.stack.part import Part, last_line
+
+_SECONDS = 60
+_SPECS = {"kafka": servers.kafka, "questdb": servers.questdb, "mqtt": servers.mqtt}
+_PORTS = ("kafka_port", "kafka_controller_port", "questdb_http_port", "questdb_pg_port", "mqtt_port", "dagster_port")
+
+
+def settings_at(home: Path, cache: Path, **changes: object) -> Settings:
+    """Settings with `home` as the state folder, free ports, and the jars of `cache`."""
+    ports = dict(zip(_PORTS, free_ports(len(_PORTS)), strict=True))
+    return Settings(_env_file=None, home=home, cache=cache, **(ports | changes))  # type: ignore[arg-type, call-arg]
+
+
+def environment(config: Settings) -> dict[str, str]:
+    """The environment that gives another process these settings."""
+    import json
+
+    changed = config.model_dump(mode="json", exclude_defaults=True, exclude_none=True)
+    return {
+        f"CITY_{name.upper()}": value if isinstance(value, str) else json.dumps(value) for name, value in changed.items()
+    }
+
+
+@contextlib.contextmanager
+def running(config: Settings, *names: str) -> Iterator[dict[str, Part]]:
+    """Starts the named servers and waits until they are ready; stops them at the end."""
+    jars.fetch(config, jars.missing(config, [name for name in names if name in jars.ROOTS]))
+    parts = {name: Part(_SPECS[name](config), config.logs) for name in names}
+    try:
+        for part in parts.values():
+            part.start()
+        for part in parts.values():
+            await_running(part)
+        yield parts
+    finally:
+        for part in parts.values():
+            part.signal()
+        for part in parts.values():
+            part.await_stop()
+
+
+def await_running(part: Part, seconds: float = _SECONDS) -> None:
+    """Raises TimeoutError with the end of the part's log."""
+    deadline = time.monotonic() + seconds
+    while part.state != "running":
+        part.watch()
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{part.spec.name} was not ready after {seconds:g} s: {last_line(part.log)}")
+        time.sleep(0.1)
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on now."""
+    with contextlib.ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]
