@@ -29,7 +29,14 @@ def messages(count: int, broken_in: int = 0, first: int = 0, seed: int = 0) -> I
         vehicle = b"taxi_%05d" % chance.randrange(VEHICLES)
         message = (
             b'{"vehicle_id":"%s","timestamp":"%s","latitude":%.6f,"longitude":%.6f,"speed":%.2f,"trip_id":"trip_%08d"}'
-            % (vehicle, stamp, 40.70 + chance.random() / 10, -74.02 + chance.random() / 10, chance.random() * 60, number)
+            % (
+                vehicle,
+                stamp,
+                40.70 + chance.random() / 10,
+                -74.02 + chance.random() / 10,
+                chance.random() * 60,
+                number,
+            )
         )
         broken = bool(broken_in) and chance.randrange(broken_in) == 0
         if broken:
@@ -37,7 +44,9 @@ def messages(count: int, broken_in: int = 0, first: int = 0, seed: int = 0) -> I
         yield vehicle, message, not broken
 
 
-def produce(address: str, found: Iterator[tuple[bytes, bytes, bool]], done: Callable[[int], None] = lambda n: None) -> tuple[int, int]:
+def produce(
+    address: str, found: Iterator[tuple[bytes, bytes, bool]], done: Callable[[int], None] = lambda n: None
+) -> tuple[int, int]:
     """Sends messages; (valid, broken) as counted. Raises RuntimeError where Kafka did not take all."""
     producer = Producer({"bootstrap.servers": address, "linger.ms": 20, "queue.buffering.max.messages": 500_000})
     valid = broken = 0

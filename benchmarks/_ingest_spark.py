@@ -43,7 +43,12 @@ def main(address: str, topic: str, folder: str, batch: int, events: int, jars: s
         .option("maxOffsetsPerTrigger", batch)
         .load()
     )
-    parsed = raw.select(from_json(col("value").cast("string"), schema).alias("e"), "partition", "offset", col("timestamp").alias("arrived"))
+    parsed = raw.select(
+        from_json(col("value").cast("string"), schema).alias("e"),
+        "partition",
+        "offset",
+        col("timestamp").alias("arrived"),
+    )
     rows = parsed.select("e.*", "partition", "offset", "arrived").withColumn("timestamp", to_timestamp("timestamp"))
     query = (
         rows.writeStream.format("delta").option("checkpointLocation", f"{folder}/checkpoint").start(f"{folder}/table")

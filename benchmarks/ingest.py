@@ -28,7 +28,9 @@ ROUNDS = 3
 SPARK_PYTHON = CHECKOUT / ".venv-bench" / "bin" / "python"
 
 
-def run(tell: Callable[[str], None], events: int = EVENTS, spark_events: int = SPARK_EVENTS, rounds: int = ROUNDS) -> dict[str, Any]:
+def run(
+    tell: Callable[[str], None], events: int = EVENTS, spark_events: int = SPARK_EVENTS, rounds: int = ROUNDS
+) -> dict[str, Any]:
     """Medians of `rounds` rounds, each of bronze alone, the full path and Spark. Spark's keys are null where it is
     not installed (`make bench-install`)."""
     with tempfile.TemporaryDirectory() as folder:

@@ -18,7 +18,9 @@ def execute(address: str, sql: str, seconds: float = 10.0) -> dict[str, Any]:
     try:
         found: dict[str, Any] = answer.json()
     except ValueError:
-        raise QuestDBError(f"{address} answered HTTP {answer.status_code}, not QuestDB's JSON: is it a QuestDB?") from None
+        raise QuestDBError(
+            f"{address} answered HTTP {answer.status_code}, not QuestDB's JSON: is it a QuestDB?"
+        ) from None
     if "error" in found:
         raise QuestDBError(f"{found['error']} (at character {found.get('position', '?')} of: {sql})")
     return found

@@ -73,7 +73,11 @@ def ingest_range(contract: Contract, kafka: KafkaResource, lake: LakeResource, e
         return {"appended": 0}
     rows, rejects = decode(contract, raw, stream.watermarks)
     stream.commit(Batch(rows, raw.start, raw.end), rejects, {}, threading.Event(), lambda reason: None)
-    return {"appended": rows.height, "rejected": rejects.height, "offsets": dg.MetadataValue.json(_offsets(raw.start, raw.end))}
+    return {
+        "appended": rows.height,
+        "rejected": rejects.height,
+        "offsets": dg.MetadataValue.json(_offsets(raw.start, raw.end)),
+    }
 
 
 def describe(lake: LakeResource, contract: Contract, layer: str, report: dict[str, Any]) -> dict[str, Any]:

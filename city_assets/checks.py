@@ -21,7 +21,11 @@ def contract_checks(contract: Contract) -> list[dg.AssetChecksDefinition]:
     """Schema, validity and uniqueness (errors), share of quarantine and silence (warnings)."""
     specs: dict[str, tuple[Any, dg.AssetCheckSeverity, str]] = {
         "schema": (check_schema, dg.AssetCheckSeverity.ERROR, "The table has the contract's columns."),
-        "valid": (check_valid, dg.AssetCheckSeverity.ERROR, f"Recent rows satisfy {contract.name} v{contract.version}."),
+        "valid": (
+            check_valid,
+            dg.AssetCheckSeverity.ERROR,
+            f"Recent rows satisfy {contract.name} v{contract.version}.",
+        ),
         "once": (check_once, dg.AssetCheckSeverity.ERROR, "No Kafka offset is in the table twice."),
         "quarantine": (check_quarantine, dg.AssetCheckSeverity.WARN, f"At most {QUARANTINED_SHARE:.0%} is rejected."),
     }

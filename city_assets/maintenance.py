@@ -19,7 +19,9 @@ _ATTEMPTS = 5
 def lake_maintenance(lake: LakeResource) -> dg.MaterializeResult:  # type: ignore[type-arg]
     hours = settings().vacuum_hours
     done = {name: maintain(table, hours) for name, table in lake.tables(contracts()).items()}
-    totals = {what: sum(report[what] for report in done.values()) for what in ("files_before", "files_after", "vacuumed")}
+    totals = {
+        what: sum(report[what] for report in done.values()) for what in ("files_before", "files_after", "vacuumed")
+    }
     return dg.MaterializeResult(metadata=totals | {"tables": dg.MetadataValue.json(done)})
 
 

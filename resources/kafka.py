@@ -49,7 +49,9 @@ class KafkaResource(dg.ConfigurableResource):  # type: ignore[type-arg]
                     raise TimeoutError(f"topic {topic!r} did not give {start} to {end} within {self.seconds:g} s")
                 for tp, records in consumer.poll(timeout_ms=500).items():
                     found += [
-                        (tp.partition, r.offset, r.timestamp, r.value) for r in records if r.offset < wanted[tp.partition]
+                        (tp.partition, r.offset, r.timestamp, r.value)
+                        for r in records
+                        if r.offset < wanted[tp.partition]
                     ]
         finally:
             consumer.close()

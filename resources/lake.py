@@ -30,4 +30,6 @@ class LakeResource(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     def tables(self, contracts: list[Contract]) -> dict[str, DeltaTable]:
         """Those that exist, by `layer/name`."""
-        return {f"{layer}/{c.name}": self.table(c, layer) for c in contracts for layer in LAYERS if self.exists(c, layer)}
+        return {
+            f"{layer}/{c.name}": self.table(c, layer) for c in contracts for layer in LAYERS if self.exists(c, layer)
+        }

@@ -26,7 +26,13 @@ DEFAULT_RATE = 200.0
 PER_KIND = 10
 _ANNOUNCE_SECONDS = 20.0
 # Around lower Manhattan, some two kilometres apart.
-_CENTRES = dict(zip(LOCATIONS, [(40.713, -74.006), (40.733, -74.000), (40.702, -74.012), (40.715, -73.985), (40.712, -74.022)], strict=True))
+_CENTRES = dict(
+    zip(
+        LOCATIONS,
+        [(40.713, -74.006), (40.733, -74.000), (40.702, -74.012), (40.715, -73.985), (40.712, -74.022)],
+        strict=True,
+    )
+)
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,9 @@ class Vehicle:
         if self._trip_until is None or moment >= self._trip_until:
             busy = self._random.random() < 0.7
             self._trips += busy
-            self._trip_until = datetime.fromtimestamp(moment.timestamp() + self._random.uniform(120, 1200), moment.tzinfo)
+            self._trip_until = datetime.fromtimestamp(
+                moment.timestamp() + self._random.uniform(120, 1200), moment.tzinfo
+            )
             self._busy = busy
         return f"trip_{self.id[8:]}_{self._trips}" if self._busy else None
 
@@ -123,5 +125,3 @@ def free_flow(moment: datetime) -> float:
     hour = moment.hour + moment.minute / 60
     rush = max(math.exp(-(((hour - peak) / 1.5) ** 2) / 2) for peak in (8.5, 17.5))
     return 1 - 0.5 * rush * (0.5 if moment.weekday() >= 5 else 1.0)
-
-

@@ -6,7 +6,9 @@ from city.contracts.model import Contract, Field
 from city.contracts.registry import Domain
 from city.contracts.validity import span, words
 
-_HEAD = "# Contracts\n\nGenerated from `city_assets/*/contract.py` by `city docs`. A test fails when it is out of date.\n"
+_HEAD = (
+    "# Contracts\n\nGenerated from `city_assets/*/contract.py` by `city docs`. A test fails when it is out of date.\n"
+)
 
 
 def page(domains: Iterable[Domain]) -> str:

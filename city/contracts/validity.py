@@ -24,7 +24,9 @@ def checks(contract: Contract) -> list[Check]:
     found = [check for field in contract.fields for check in _field_checks(field)]
     time, arrived = pl.col(contract.event_time), pl.col("_arrived")
     found += [
-        Check(time > arrived + contract.max_ahead, f"{contract.event_time}: more than {words(contract.max_ahead)} ahead"),
+        Check(
+            time > arrived + contract.max_ahead, f"{contract.event_time}: more than {words(contract.max_ahead)} ahead"
+        ),
         Check(time < arrived - contract.max_age, f"{contract.event_time}: more than {words(contract.max_age)} old"),
     ]
     if quantities := contract.quantities:
@@ -34,7 +36,9 @@ def checks(contract: Contract) -> list[Check]:
         found.append(Check(pl.col(quantities.unit) != unit, f"{quantities.unit}: not the unit of its {quantities.by}"))
         for quantity in quantities.of:
             outside = ~value.is_between(quantity.minimum, quantity.maximum)
-            reason = f"{quantities.value}: {quantity.name} outside {span(quantity.minimum, quantity.maximum, quantity.unit)}"
+            reason = (
+                f"{quantities.value}: {quantity.name} outside {span(quantity.minimum, quantity.maximum, quantity.unit)}"
+            )
             found.append(Check((by == quantity.name) & outside, reason))
     found += [Check(~pl.sql_expr(rule.sql).fill_null(False), f"{rule.name}: {rule.means}") for rule in contract.rules]
     return found
@@ -75,7 +79,9 @@ def _field_checks(field: Field) -> list[Check]:
         found.append(Check(~column.is_in(list(field.choices)), f"{name}: not one of {', '.join(field.choices)}"))
     elif field.kind == "string":
         if field.pattern:
-            found.append(Check(~column.str.contains(f"^(?:{field.pattern})$"), f"{name}: does not match {field.pattern}"))
+            found.append(
+                Check(~column.str.contains(f"^(?:{field.pattern})$"), f"{name}: does not match {field.pattern}")
+            )
         found.append(Check(column.str.len_bytes() > MAX_STRING, f"{name}: longer than {MAX_STRING} bytes"))
         found.append(Check(column.str.contains(_CONTROL), f"{name}: holds a control character"))
     return found

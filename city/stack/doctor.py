@@ -35,9 +35,15 @@ def examine(config: Settings) -> list[Finding]:
     python = ".".join(map(str, sys.version_info[:3]))
     return [
         Finding("Python", sys.version_info >= (3, 11), python, "install Python 3.11 or later"),
-        Finding("Java", runtime.returncode == 0, runtime.stderr.partition("\n")[0], "run `make up` again: it brings one"),
-        Finding("jars", True, f"{len(absent)} to be fetched by `city up`" if absent else "all in the cache, hashes right"),
-        Finding("memory", free > _MEMORY_GB, f"{free:.1f} GB free", f"some {_MEMORY_GB} GB are needed: close something"),
+        Finding(
+            "Java", runtime.returncode == 0, runtime.stderr.partition("\n")[0], "run `make up` again: it brings one"
+        ),
+        Finding(
+            "jars", True, f"{len(absent)} to be fetched by `city up`" if absent else "all in the cache, hashes right"
+        ),
+        Finding(
+            "memory", free > _MEMORY_GB, f"{free:.1f} GB free", f"some {_MEMORY_GB} GB are needed: close something"
+        ),
         Finding("disk", disk > _DISK_GB, f"{disk:.1f} GB free at {config.home}", "free some, or set CITY_HOME"),
         *_ports(config),
     ]

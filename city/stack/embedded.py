@@ -27,7 +27,8 @@ def environment(config: Settings) -> dict[str, str]:
 
     changed = config.model_dump(mode="json", exclude_defaults=True, exclude_none=True)
     return {
-        f"CITY_{name.upper()}": value if isinstance(value, str) else json.dumps(value) for name, value in changed.items()
+        f"CITY_{name.upper()}": value if isinstance(value, str) else json.dumps(value)
+        for name, value in changed.items()
     }
 
 

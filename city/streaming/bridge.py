@@ -100,7 +100,9 @@ class Bridge:
             self._waiting += 1
         while True:
             try:
-                self._producer.produce(contract.topic, message.payload, key_of(contract, message.payload), on_delivery=delivered)
+                self._producer.produce(
+                    contract.topic, message.payload, key_of(contract, message.payload), on_delivery=delivered
+                )
                 return
             except BufferError:  # Kafka is away: hold the MQTT broker back
                 self._producer.poll(0.2)

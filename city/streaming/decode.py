@@ -9,6 +9,7 @@ up, and those that Polars refuses, are read one by one by `inspect`, which says 
 
 import json
 import math
+from collections.abc import Iterable
 from itertools import compress
 from typing import Any
 
@@ -68,13 +69,16 @@ def parse(contract: Contract, values: list[bytes | None]) -> tuple[pl.DataFrame,
                 refused[row] = ["message: empty"]
             elif len(value) > contract.max_bytes:
                 refused[row] = [f"message: {len(value):,} bytes, more than {contract.max_bytes:,}"]
-    rows = [row for row in range(len(values)) if row not in refused]
-    text, frame, rows, one_by_one = _read(contract, values, rows)  # type: ignore[arg-type]
-    doubtful = _doubtful(contract, frame, text, [values[row] or b"" for row in rows])
-    frame = frame.with_columns(_row=pl.Series(rows, dtype=pl.UInt32))
-    if doubtful is not None:
-        one_by_one += frame.filter(doubtful)["_row"].to_list()
-        frame = frame.filter(~doubtful)
+    rows = [row for row in range(len(values)) if row not in refused] if refused else list(range(len(values)))
+    one_by_one: list[int] = []
+    frames = []
+    # In chunks, so that a message which needs a closer look costs only its neighbours one too.
+    for first in range(0, len(rows), _CHUNK):
+        chunk = rows[first : first + _CHUNK]
+        frame, kept = _parse_chunk(contract, chunk, [values[row] for row in chunk])  # type: ignore[misc]
+        frames.append(frame)
+        if len(kept) < len(chunk):
+            one_by_one += sorted(set(chunk).difference(kept))
     schema: dict[str, Any] = wire_schema(contract) | {"_row": pl.UInt32()}
     accepted = []
     for row in one_by_one:
@@ -84,8 +88,9 @@ def parse(contract: Contract, values: list[bytes | None]) -> tuple[pl.DataFrame,
         else:
             accepted.append(event | {"_row": row})
     if accepted:
-        frame = pl.concat([frame, pl.DataFrame(accepted, schema=schema, orient="row")]).sort("_row")
-    return frame, refused
+        frames.append(pl.DataFrame(accepted, schema=schema, orient="row"))
+    frame = pl.concat([pl.DataFrame(schema=schema), *frames])
+    return (frame.sort("_row") if accepted else frame), refused
 
 
 def inspect(contract: Contract, message: bytes) -> tuple[dict[str, Any] | None, list[str]]:
@@ -174,35 +179,25 @@ def _kind(value: Any) -> str:
     return names.get(type(value), type(value).__name__)
 
 
-def _read(
-    contract: Contract, values: list[bytes], rows: list[int]
-) -> tuple[bytes, pl.DataFrame, list[int], list[int]]:
-    """Of those of `rows` that Polars parses their text, frame and indexes; and the indexes of the others."""
-    text = b"\n".join(values if len(rows) == len(values) else [values[row] for row in rows])
+def _parse_chunk(contract: Contract, rows: list[int], values: list[bytes]) -> tuple[pl.DataFrame, list[int]]:
+    """Of `rows` those that are surely what they seem: their frame (wire schema and `_row`) and their indexes."""
+    text = b"\n".join(values)
     frame = _read_ndjson(contract, text, len(rows))
-    if frame is not None:
-        return text, frame, rows, []
-    shaped = _shaped(contract, [values[row] for row in rows])
-    good, bad = list(compress(rows, shaped)), list(compress(rows, ~shaped))
-    text = b"\n".join([values[row] for row in good])
-    frame = _read_ndjson(contract, text, len(good))
-    if frame is not None:
-        return text, frame, good, bad
-    rows, good = good, []
-    frames = [pl.DataFrame(schema=wire_schema(contract))]
-    for first in range(0, len(rows), _CHUNK):
-        chunk = rows[first : first + _CHUNK]
-        for is_sound in (_is_any, _is_json, _is_typed):  # each looks closer, and costs more
-            kept = [row for row in chunk if is_sound(contract, values[row])]
-            frame = _read_ndjson(contract, b"\n".join([values[row] for row in kept]), len(kept))
-            if frame is not None:
-                break
-        else:
-            kept, frame = [], frames[0]
-        frames.append(frame)
-        good += kept
-        bad += sorted(set(chunk) - set(kept))
-    return b"\n".join([values[row] for row in good]), pl.concat(frames), good, bad
+    for sound in (_shaped, _json, _typed):  # each looks closer, and costs more
+        if frame is not None:
+            break
+        mask = list(sound(contract, values))
+        rows, values = list(compress(rows, mask)), list(compress(values, mask))
+        text = b"\n".join(values)
+        frame = _read_ndjson(contract, text, len(rows))
+    if frame is None:
+        return pl.DataFrame(schema=wire_schema(contract) | {"_row": pl.UInt32()}), []
+    doubtful = _doubtful(contract, frame, text, values)
+    frame = frame.with_columns(_row=pl.Series(rows, dtype=pl.UInt32))
+    if doubtful is not None:
+        frame = frame.filter(~doubtful)
+        rows = frame["_row"].to_list()
+    return frame, rows
 
 
 def _read_ndjson(contract: Contract, text: bytes, count: int) -> pl.DataFrame | None:
@@ -218,13 +213,31 @@ def _read_ndjson(contract: Contract, text: bytes, count: int) -> pl.DataFrame | 
     return frame if frame.height == count else None
 
 
-def _shaped(contract: Contract, values: list[bytes]) -> pl.Series:
+def _shaped(contract: Contract, values: list[bytes]) -> Iterable[bool]:
     """Which messages look like the contract's from afar: braces around as many keys as it has fields."""
     message = pl.Series([value if _is_utf8(value) else b"" for value in values], dtype=pl.Binary).cast(pl.String)
     keys = message.str.count_matches('":', literal=True)
     required = sum(not field.nullable for field in contract.fields)
     braces = message.str.starts_with("{") & message.str.ends_with("}")
     return braces & keys.is_between(required, len(contract.fields))
+
+
+def _json(contract: Contract, values: list[bytes]) -> Iterable[bool]:
+    """Which messages are JSON objects on one line."""
+    return (type(_loads(value)) is dict and b"\n" not in value for value in values)
+
+
+def _typed(contract: Contract, values: list[bytes]) -> Iterable[bool]:
+    """Which messages, JSON objects all, have values of the contract's types."""
+    events = (_loads(value) for value in values)
+    return (all(event.get(f.name) is None or _fits(f.kind, event[f.name]) for f in contract.fields) for event in events)
+
+
+def _loads(message: bytes) -> Any:
+    try:
+        return orjson.loads(message)
+    except orjson.JSONDecodeError:
+        return None
 
 
 def _is_utf8(message: bytes) -> bool:
@@ -235,26 +248,6 @@ def _is_utf8(message: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return True
-
-
-def _is_any(contract: Contract, message: bytes) -> bool:
-    return True
-
-
-def _is_json(contract: Contract, message: bytes) -> bool:
-    """A JSON object on one line."""
-    try:
-        return type(orjson.loads(message)) is dict and b"\n" not in message
-    except orjson.JSONDecodeError:
-        return False
-
-
-def _is_typed(contract: Contract, message: bytes) -> bool:
-    """A JSON object on one line whose values have the contract's types."""
-    if not _is_json(contract, message):
-        return False
-    event = orjson.loads(message)
-    return all(event.get(f.name) is None or _fits(f.kind, event[f.name]) for f in contract.fields)
 
 
 def _doubtful(contract: Contract, frame: pl.DataFrame, joined: bytes, values: list[bytes]) -> pl.Series | None:

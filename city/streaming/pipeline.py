@@ -3,6 +3,7 @@
 import logging
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import polars as pl
 from confluent_kafka import KafkaException
@@ -10,7 +11,7 @@ from confluent_kafka import KafkaException
 from city.contracts.model import Contract
 from city.settings import Settings
 from city.streaming.backoff import Backoff, Stopped
-from city.streaming.bronze import BronzeStream
+from city.streaming.bronze import BronzeStream, watermarks_after
 from city.streaming.decode import decode
 from city.streaming.kafka_sink import KafkaSink
 from city.streaming.questdb_sink import QuestDBSink
@@ -70,6 +71,7 @@ class Pipeline:
         source = KafkaSource(config.kafka, contract.topic, config.batch_rows, config.batch_seconds)
         workers: list[SinkWorker] = []
         halt = threading.Event()
+        committer = ThreadPoolExecutor(1, thread_name_prefix=f"commit-{contract.name}")
         try:
             bronze = BronzeStream(config.lake, contract)
             source.start(bronze.load(source.partitions()))
@@ -79,20 +81,33 @@ class Pipeline:
             for worker in workers:
                 worker.start()
             log.info("%s: streaming from %s", contract.topic, bronze.position)
+            watermarks = dict(bronze.watermarks)
+            committing: Future[None] | None = None
             while not self._stop.is_set():
                 raw = source.poll()
                 if raw is not None:
-                    self._ingest(raw, bronze, workers)
+                    rows, rejects = decode(contract, raw, watermarks)
+                    watermarks |= watermarks_after(rows)
+                    if committing is not None:
+                        committing.result()
+                    # While a batch is committed, the next one is decoded.
+                    committing = committer.submit(self._commit, raw, rows, rejects, bronze, workers)
+                elif committing is not None:
+                    committing.result()
                 self._observe(source, workers)
+            if committing is not None:
+                committing.result()
             for worker in workers:
                 worker.finish(seconds=5)
         finally:
+            committer.shutdown()
             halt.set()
             source.close()
 
-    def _ingest(self, raw: RawBatch, bronze: BronzeStream, workers: list[SinkWorker]) -> None:
-        rows, rejects = decode(self.contract, raw, bronze.watermarks)
-        batch = Batch(rows, raw.start, raw.end, rejects.height)
+    def _commit(
+        self, raw: RawBatch, rows: pl.DataFrame, rejects: pl.DataFrame, bronze: BronzeStream, workers: list[SinkWorker]
+    ) -> None:
+        batch = Batch(rows, raw.start, raw.end)
         reached = {worker.name: dict(worker.position) for worker in workers}
         bronze.commit(batch, rejects, reached, self._stop, lambda reason: self._failed("bronze", reason))
         self.report.errors.pop("bronze", None)

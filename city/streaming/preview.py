@@ -24,5 +24,9 @@ def latest(path: Path, rows: int) -> Latest:
     frames = [pl.read_parquet(path / name) for name in newest]
     frame = pl.concat(frames) if frames else pl.scan_delta(str(path)).head(0).collect()
     offset = next((name for name in ("_offset", "offset") if name in frame.columns), None)
-    frame = frame.sort("_arrived" if "_arrived" in frame.columns else "arrived", offset, descending=True) if offset else frame
+    frame = (
+        frame.sort("_arrived" if "_arrived" in frame.columns else "arrived", offset, descending=True)
+        if offset
+        else frame
+    )
     return Latest(frame.head(rows), total, actions.height, table.version())

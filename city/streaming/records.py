@@ -1,7 +1,6 @@
 """What travels along the hot path: raw messages in, batches of rows out."""
 
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
@@ -45,11 +44,6 @@ class Batch:
     rows: pl.DataFrame
     start: Offsets
     end: Offsets
-    rejected: int = field(default=0, compare=False)
-
-    @cached_property
-    def is_empty(self) -> bool:
-        return self.rows.is_empty()
 
     def after(self, position: Offsets) -> pl.DataFrame:
         """The rows that a sink at `position` has not applied yet."""

@@ -48,7 +48,10 @@ def read_trips(path: Path, zones: Path | None = None) -> pl.DataFrame:
     frame = _scan(path)
     names = {name.strip().lower(): name for name in frame.collect_schema().names()}
     found = {
-        column: names[spelling] for column, spellings in _SPELLINGS.items() for spelling in spellings if spelling in names
+        column: names[spelling]
+        for column, spellings in _SPELLINGS.items()
+        for spelling in spellings
+        if spelling in names
     }
     with_zones = "pickup_zone" in found and "dropoff_zone" in found
     lacking = [column for column in (*_REQUIRED, *(() if with_zones else _ENDS)) if column not in found]
@@ -102,7 +105,9 @@ def positions(trips: pl.DataFrame, moment: object) -> pl.DataFrame:
     under_way = (pl.col("pickup_at") <= moment) & (pl.col("dropoff_at") > moment)
     share = (pl.lit(moment) - pl.col("pickup_at")) / (pl.col("dropoff_at") - pl.col("pickup_at"))
     return trips.filter(under_way).with_columns(
-        latitude=(pl.col("pickup_latitude") + share * (pl.col("dropoff_latitude") - pl.col("pickup_latitude"))).round(6),
+        latitude=(pl.col("pickup_latitude") + share * (pl.col("dropoff_latitude") - pl.col("pickup_latitude"))).round(
+            6
+        ),
         longitude=(
             pl.col("pickup_longitude") + share * (pl.col("dropoff_longitude") - pl.col("pickup_longitude"))
         ).round(6),
