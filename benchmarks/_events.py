@@ -18,12 +18,17 @@ _BROKEN = (
 )
 
 
-def messages(count: int, broken_in: int = 0, first: int = 0, seed: int = 0) -> Iterator[tuple[bytes, bytes, bool]]:
-    """(key, message, is valid); one in `broken_in` is broken in one of several ways, none where that is 0."""
+def messages(
+    count: int, broken_in: int = 0, first: int = 0, seed: int = 0, stamp_every: int = 100
+) -> Iterator[tuple[bytes, bytes, bool]]:
+    """(key, message, is valid); one in `broken_in` is broken in one of several ways, none where that is 0.
+
+    The time is read for every `stamp_every`th message: for each where times must differ.
+    """
     chance = random.Random(seed)
     stamp, at = b"", 0.0
     for number in range(first, first + count):
-        if number % 100 == 0 or time.time() - at > 0.001:
+        if number % stamp_every == 0 or time.time() - at > 0.001:
             at = time.time()
             stamp = datetime.fromtimestamp(at, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z").encode()
         vehicle = b"taxi_%05d" % chance.randrange(VEHICLES)

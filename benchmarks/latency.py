@@ -1,0 +1,121 @@
+"""From the creation of an event to its being visible in QuestDB, and to its arrival at a consumer of
+`dashboard_events`, at a steady rate."""
+
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import orjson
+import polars as pl
+from confluent_kafka import Consumer, Producer, TopicPartition
+
+from benchmarks import _events
+from benchmarks._stream import Stream
+from city import questdb
+from city.lake import bronze_path
+from city.settings import Settings, settings
+from city.stack.embedded import running, settings_at
+from city.streaming.kafka_sink import DASHBOARD_TOPIC
+from city.streaming.topics import ensure_topics
+from city_assets.traffic.contract import VEHICLE_POSITIONS
+
+RATE = 1_000
+SECONDS = 60
+WARM_UP = 5
+
+
+def run(tell: Callable[[str], None], rate: int = RATE, seconds: float = SECONDS) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        config = settings_at(Path(folder), settings().cache or settings().home / "cache")
+        with running(config, "kafka", "questdb"):
+            ensure_topics(config.kafka, [VEHICLE_POSITIONS])
+            config.logs.mkdir(parents=True, exist_ok=True)
+            stream = Stream(config, config.logs / "stream.log")
+            try:
+                return _measure(config, stream, tell, rate, seconds)
+            finally:
+                stream.stop()
+
+
+def _measure(config: Settings, stream: Stream, tell: Callable[[str], None], rate: int, seconds: float) -> dict[str, Any]:
+    stream.await_caught_up()
+    stop = threading.Event()
+    arrivals: list[tuple[float, float]] = []
+    visible: list[tuple[float, dict[int, int]]] = []
+    watchers = [
+        threading.Thread(target=_watch_topic, args=(config.kafka, stop, arrivals)),
+        threading.Thread(target=_watch_questdb, args=(config.questdb, stop, visible)),
+    ]
+    for watcher in watchers:
+        watcher.start()
+    tell(f"{rate:,} events a second for {seconds + WARM_UP:g} s")
+    _produce(config.kafka, rate, seconds + WARM_UP)
+    stream.await_caught_up()
+    time.sleep(1)
+    stop.set()
+    for watcher in watchers:
+        watcher.join()
+    events = pl.read_delta(str(bronze_path(config.lake, VEHICLE_POSITIONS)))
+    counted_from = events["timestamp"].min() + pl.duration(seconds=WARM_UP)  # type: ignore[operator]
+    events = events.filter(pl.col("timestamp") >= counted_from)
+    first = events["timestamp"].dt.epoch("us").min() / 1e6  # type: ignore[operator]
+    to_questdb = _until_visible(events, visible)
+    to_dashboard = pl.Series([(at - created) * 1000 for at, created in arrivals if created >= first])
+    quantiles = {"p50_ms": 0.5, "p95_ms": 0.95, "p99_ms": 0.99}
+    return {
+        "bench": "latency",
+        "rate": rate,
+        "events": events.height,
+        **{name: round(to_questdb.quantile(q), 1) for name, q in quantiles.items()},  # type: ignore[arg-type]
+        **{f"dashboard_{name}": round(to_dashboard.quantile(q), 1) for name, q in quantiles.items()},  # type: ignore[arg-type]
+        "dashboard_events": len(to_dashboard),
+    }
+
+
+def _until_visible(events: pl.DataFrame, visible: list[tuple[float, dict[int, int]]]) -> pl.Series:
+    """Milliseconds from each event's creation to the first look at QuestDB that saw it."""
+    seen = pl.DataFrame(
+        [(p, offset, at) for at, offsets in visible for p, offset in offsets.items()],
+        schema={"_partition": pl.Int32, "_offset": pl.Int64, "at": pl.Float64},
+        orient="row",
+    ).sort("_offset", "at")
+    found = events.sort("_offset").join_asof(seen, on="_offset", by="_partition", strategy="forward")
+    return ((found["at"] - found["timestamp"].dt.epoch("us") / 1e6) * 1000).alias("ms")
+
+
+def _watch_questdb(address: str, stop: threading.Event, visible: list[tuple[float, dict[int, int]]]) -> None:
+    recent = f"SELECT part, max(off) FROM {VEHICLE_POSITIONS.name} WHERE timestamp > dateadd('s', -20, now())"
+    while not stop.is_set():
+        rows = questdb.rows(address, recent)
+        visible.append((time.time(), {int(part): int(offset) for part, offset in rows if part is not None}))
+        stop.wait(0.02)
+
+
+def _watch_topic(address: str, stop: threading.Event, arrivals: list[tuple[float, float]]) -> None:
+    consumer = Consumer({"bootstrap.servers": address, "group.id": "latency", "auto.offset.reset": "earliest"})
+    partitions = consumer.list_topics(DASHBOARD_TOPIC).topics[DASHBOARD_TOPIC].partitions
+    consumer.assign([TopicPartition(DASHBOARD_TOPIC, p, 0) for p in partitions])
+    raw: list[tuple[float, bytes]] = []
+    while not stop.is_set():
+        messages = consumer.consume(1000, 0.02)
+        now = time.time()
+        raw += [(now, message.value()) for message in messages if message.error() is None]
+    consumer.close()
+    times = pl.Series([orjson.loads(value)["timestamp"] for _, value in raw], dtype=pl.String)
+    created = times.str.to_datetime("%Y-%m-%dT%H:%M:%S%.fZ", time_unit="us").dt.epoch("us") / 1e6
+    arrivals += zip([at for at, _ in raw], created.to_list(), strict=True)
+
+
+def _produce(address: str, rate: int, seconds: float) -> None:
+    producer = Producer({"bootstrap.servers": address, "linger.ms": 5})
+    began = time.monotonic()
+    for count, (key, message, _) in enumerate(_events.messages(int(rate * seconds), stamp_every=1), 1):
+        producer.produce(VEHICLE_POSITIONS.topic, message, key)
+        ahead = count / rate - (time.monotonic() - began)
+        if ahead > 0.005:
+            producer.poll(0)
+            time.sleep(ahead)
+    producer.flush(30)
