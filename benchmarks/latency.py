@@ -82,7 +82,9 @@ def _until_visible(events: pl.DataFrame, visible: list[tuple[float, dict[int, in
         schema={"_partition": pl.Int32, "_offset": pl.Int64, "at": pl.Float64},
         orient="row",
     ).sort("_offset", "at")
-    found = events.sort("_offset").join_asof(seen, on="_offset", by="_partition", strategy="forward")
+    found = events.sort("_offset").join_asof(
+        seen, on="_offset", by="_partition", strategy="forward", check_sortedness=False
+    )
     return ((found["at"] - found["timestamp"].dt.epoch("us") / 1e6) * 1000).alias("ms")
 
 

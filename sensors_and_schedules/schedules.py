@@ -9,7 +9,7 @@ maintain_lake = dg.ScheduleDefinition(
     target=dg.AssetSelection.assets(lake_maintenance),
     cron_schedule="7,37 * * * *",
     default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="The stream commits some 9,000 small files an hour; this makes few of them.",
+    description="The stream commits some 14,000 small files an hour; this makes few of them.",
 )
 
 check_contracts = dg.ScheduleDefinition(

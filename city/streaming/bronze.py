@@ -27,7 +27,7 @@ from city.streaming.records import Batch, Offsets, before, behind, beyond
 
 log = logging.getLogger(__name__)
 
-# A day of log is enough to read a table's recent past; 100 commits are some 40 s of stream.
+# A day of log is enough to read a table's recent past; 100 commits are some 25 s of stream.
 _CONFIGURATION = {"delta.logRetentionDuration": "interval 1 days", "delta.checkpointInterval": "100"}
 
 

@@ -1,0 +1,214 @@
+import subprocess
+import threading
+from pathlib import Path
+
+import polars as pl
+import pytest
+from deltalake import DeltaTable, write_deltalake
+
+from city.lake import bronze_path, quarantine_path, row_count
+from city.streaming import bronze as module
+from city.streaming.backoff import Backoff, Stopped
+from city.streaming.bronze import BronzeStream, Fenced, ForeignTable, open_table
+from city.streaming.decode import decode
+from city.streaming.preview import latest
+from city.streaming.records import Batch, Offsets
+from city_assets.traffic.contract import VEHICLE_POSITIONS
+from tests.events import encode, later, position, raw
+
+
+def batch(first: int, count: int, bad: int = 0) -> tuple[Batch, pl.DataFrame]:
+    """`count` valid and `bad` broken messages of partition 0, from offset `first`."""
+    events = encode(*(position(trip_id=f"t{first + n}", timestamp=later(n / 100)) for n in range(count)))
+    found = raw([*events, *([b"{"] * bad)], first=first)
+    rows, rejects = decode(VEHICLE_POSITIONS, found, {})
+    return Batch(rows, found.start, found.end), rejects
+
+
+def commit(stream: BronzeStream, first: int, count: int, bad: int = 0, sinks: dict[str, Offsets] | None = None) -> list[str]:
+    failures: list[str] = []
+    stream.commit(*batch(first, count, bad), sinks or {}, threading.Event(), failures.append)
+    return failures
+
+
+def opened(lake: Path) -> BronzeStream:
+    stream = BronzeStream(lake, VEHICLE_POSITIONS)
+    stream.load([0, 1])
+    return stream
+
+
+def offsets(lake: Path) -> list[int]:
+    return pl.read_delta(str(bronze_path(lake, VEHICLE_POSITIONS)))["_offset"].sort().to_list()
+
+
+def test_the_log_says_where_to_resume(tmp_path: Path) -> None:
+    stream = opened(tmp_path)
+    assert stream.position == {0: 0, 1: 0}
+    commit(stream, 0, 3, bad=2, sinks={"kafka": {0: 0, 1: 7}})
+    again = opened(tmp_path)
+    assert again.position == {0: 5, 1: 0}
+    assert again.sink_position("kafka") == {0: 0, 1: 7}
+    assert again.sink_position("other") == {0: 0, 1: 0}
+    assert again.watermarks == stream.watermarks
+    assert again.watermarks[0] == int(pl.Series([later(0.02)]).str.to_datetime("%Y-%m-%dT%H:%M:%S%.fZ").dt.epoch("us")[0])
+    assert row_count(bronze_path(tmp_path, VEHICLE_POSITIONS)) == 3
+    assert row_count(quarantine_path(tmp_path, VEHICLE_POSITIONS)) == 2
+
+
+def test_a_batch_without_a_valid_row_moves_the_position_too(tmp_path: Path) -> None:
+    commit(opened(tmp_path), 0, 0, bad=3)
+    assert opened(tmp_path).position[0] == 3
+
+
+def test_of_two_writers_the_second_is_fenced_off_and_writes_nothing(tmp_path: Path) -> None:
+    old, new = opened(tmp_path), opened(tmp_path)
+    commit(old, 0, 5)
+    with pytest.raises(Fenced, match="another process now writes vehicle_positions"):
+        commit(new, 0, 5)
+    commit(old, 5, 1)
+    assert offsets(tmp_path) == list(range(6))
+
+
+def test_the_fenced_writer_leaves_no_quarantine_twice(tmp_path: Path) -> None:
+    old, new = opened(tmp_path), opened(tmp_path)
+    commit(old, 0, 1, bad=1)
+    with pytest.raises(Fenced):
+        commit(new, 0, 1, bad=1)
+    assert row_count(quarantine_path(tmp_path, VEHICLE_POSITIONS)) == 1
+
+
+def test_a_crash_between_quarantine_and_bronze_repeats_neither(tmp_path: Path) -> None:
+    stream = opened(tmp_path)
+    found, rejects = batch(0, 2, bad=2)
+    stream._commit_rejects(found, rejects, threading.Event(), lambda _: None)
+    again = opened(tmp_path)
+    assert again.position[0] == 0
+    commit(again, 0, 2, bad=3)
+    assert offsets(tmp_path) == [0, 1]
+    quarantined = pl.read_delta(str(quarantine_path(tmp_path, VEHICLE_POSITIONS)))
+    assert sorted(quarantined["offset"]) == [2, 3, 4]
+
+
+def test_appends_go_on_through_a_compaction(tmp_path: Path) -> None:
+    stream = opened(tmp_path)
+    for first in range(4):
+        commit(stream, first, 1)
+    other = DeltaTable(stream.path)
+    other.optimize.compact()
+    other.vacuum(retention_hours=0, dry_run=False, enforce_retention_duration=False)
+    commit(stream, 4, 1)
+    assert offsets(tmp_path) == list(range(5))
+    assert opened(tmp_path).position[0] == 5
+
+
+def test_a_commit_that_failed_but_was_written_is_not_written_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = opened(tmp_path)
+
+    def written_but_failed(*args: object, **kwargs: object) -> None:
+        monkeypatch.setattr(module, "write_deltalake", write_deltalake)
+        write_deltalake(*args, **kwargs)  # type: ignore[arg-type]
+        raise OSError("connection lost")
+
+    monkeypatch.setattr(module, "write_deltalake", written_but_failed)
+    assert commit(stream, 0, 3) == ["bronze vehicle_positions: connection lost"]
+    commit(stream, 3, 1)
+    assert offsets(tmp_path) == [0, 1, 2, 3]
+
+
+def test_a_full_disk_is_said_plainly_and_waited_for(tmp_path: Path) -> None:
+    """On a real file system of one megabyte that is full; somebody frees it while the stream waits."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)], capture_output=True).returncode:
+        pytest.skip("a file system of one megabyte cannot be mounted here")
+    try:
+        stream = opened(disk)
+        ballast = disk / "ballast"
+        with pytest.raises(OSError, match="No space left"), ballast.open("wb") as file:
+            file.write(b"x" * 2_000_000)
+        failures: list[str] = []
+
+        def failed(reason: str) -> None:
+            failures.append(reason)
+            if len(failures) == 2:
+                ballast.unlink()
+
+        stream.commit(*batch(0, 50), {}, threading.Event(), failed)
+        assert all("the disk is full" in failure for failure in failures)
+        assert len(failures) == 2
+        assert offsets(disk) == list(range(50))
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def test_a_stop_ends_the_wait_for_a_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stream, stop = opened(tmp_path), threading.Event()
+
+    def fail(*args: object, **kwargs: object) -> None:
+        stop.set()
+        raise OSError("No space left on device (os error 28)")
+
+    monkeypatch.setattr(module, "write_deltalake", fail)
+    with pytest.raises(Stopped):
+        stream.commit(*batch(0, 1), {}, stop, lambda _: None)
+
+
+def test_a_table_of_other_columns_is_not_touched(tmp_path: Path) -> None:
+    path = bronze_path(tmp_path, VEHICLE_POSITIONS)
+    write_deltalake(path, pl.DataFrame({"speed": [1], "other": [2]}))
+    with pytest.raises(ForeignTable) as error:
+        BronzeStream(tmp_path, VEHICLE_POSITIONS)
+    assert "unexpected columns ['other']" in str(error.value)
+    assert "of another type ['speed']" in str(error.value)
+    assert str(path) in str(error.value)
+
+
+def test_many_creators_make_one_table(tmp_path: Path) -> None:
+    failures: list[BaseException] = []
+
+    def create() -> None:
+        try:
+            open_table(tmp_path / "t", {"a": pl.Int64()})
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=create) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert DeltaTable(tmp_path / "t").version() == 0
+
+
+def test_a_range_is_read_back_in_batches(tmp_path: Path) -> None:
+    stream = opened(tmp_path)
+    for first in range(0, 50, 10):
+        commit(stream, first, 10)
+    batches = list(stream.read({0: 5}, {0: 42}, limit=20))
+    assert [(b.start, b.end) for b in batches] == [({0: 5}, {0: 25}), ({0: 25}, {0: 42})]
+    assert [offset for b in batches for offset in b.rows["_offset"]] == list(range(5, 42))
+    assert batches[0].after({0: 20})["_offset"].to_list() == list(range(20, 25))
+
+
+def test_the_newest_rows_are_shown_first(tmp_path: Path) -> None:
+    stream = opened(tmp_path)
+    for first in range(5):
+        commit(stream, first, 1)
+    found = latest(bronze_path(tmp_path, VEHICLE_POSITIONS), 3)
+    assert (found.rows, found.files, found.frame["_offset"].to_list()) == (5, 5, [4, 3, 2])
+
+
+def test_backoff_grows_and_ends_at_a_stop() -> None:
+    stop = threading.Event()
+    backoff = Backoff(stop, longest=0.3)
+    for _ in range(3):
+        backoff.wait()
+    assert backoff._next == 0.3
+    backoff.reset()
+    assert backoff._next == 0.2
+    stop.set()
+    with pytest.raises(Stopped):
+        backoff.wait()

@@ -1,0 +1,145 @@
+from datetime import datetime, timedelta
+from typing import Any
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from polars.testing import assert_frame_equal
+
+from city.contracts import Aggregate, Window
+from city.contracts.schema import bronze_schema
+from city.streaming.records import Offsets, before
+from city.streaming.windows import WindowOperator, compute, moments, results
+from city_assets.environment.contract import SENSORS
+from city_assets.traffic.contract import VEHICLE_POSITIONS
+from tests.events import NOW
+
+WINDOW = VEHICLE_POSITIONS.windows[0]
+
+
+def rows(*events: tuple[float, str, str, float], partition: int = 0) -> pl.DataFrame:
+    """Bronze rows of (seconds after NOW, vehicle, cell, speed), in the order of their offsets."""
+    times = [NOW + timedelta(seconds=seconds) for seconds, *_ in events]
+    watermarks = [max(times[: index + 1]) for index in range(len(times))]
+    data: dict[str, Any] = {
+        "vehicle_id": [vehicle for _, vehicle, _, _ in events],
+        "timestamp": times,
+        "latitude": [40.7] * len(events),
+        "longitude": [-74.0] * len(events),
+        "speed": [speed for *_, speed in events],
+        "trip_id": [None] * len(events),
+        "cell": [cell for _, _, cell, _ in events],
+        "_partition": [partition] * len(events),
+        "_offset": list(range(len(events))),
+        "_arrived": times,
+        "_watermark": watermarks,
+    }
+    return pl.DataFrame(data, schema=bronze_schema(VEHICLE_POSITIONS))
+
+
+def operator_over(everything: pl.DataFrame, newest: datetime | None = None) -> WindowOperator:
+    def earlier(first: datetime, until: datetime, below: Offsets) -> pl.DataFrame:
+        time = pl.col("timestamp")
+        return everything.filter((time >= first) & (time < until) & before(below))
+
+    return WindowOperator(VEHICLE_POSITIONS, WINDOW, earlier, newest)
+
+
+def test_a_window_counts_vehicles_once_and_positions_all() -> None:
+    found = compute(VEHICLE_POSITIONS, WINDOW, rows((0, "a", "c", 10), (1, "a", "c", 20), (2, "b", "c", 30)))
+    assert found.to_dicts() == [
+        {
+            "window_start": NOW - timedelta(seconds=30),
+            "cell": "c",
+            "vehicle_count": 2,
+            "positions": 3,
+            "speed_mean": 20.0,
+            "speed_std": 10.0,
+        }
+    ]
+
+
+def test_windows_are_aligned_to_two_minutes_and_kept_apart_by_cell() -> None:
+    found = compute(VEHICLE_POSITIONS, WINDOW, rows((0, "a", "c", 1), (89.9, "a", "c", 1), (90, "a", "c", 1), (0, "a", "d", 1)))
+    starts = [(row["window_start"] - NOW).total_seconds() for row in found.to_dicts()]
+    assert sorted(zip(starts, found["cell"], found["positions"], strict=True)) == [(-30, "c", 2), (-30, "d", 1), (90, "c", 1)]
+
+
+def test_one_event_has_no_deviation() -> None:
+    assert compute(VEHICLE_POSITIONS, WINDOW, rows((0, "a", "c", 10)))["speed_std"].to_list() == [None]
+
+
+def test_late_events_change_their_window_until_the_lateness_is_over() -> None:
+    everything = rows((0, "a", "c", 10), (500, "b", "d", 10), (1, "b", "c", 30), (689.9, "e", "d", 1), (2, "f", "c", 5))
+    operator = operator_over(everything)
+    changed = [operator.add(everything[index : index + 1], {0: index}) for index in range(5)]
+    assert changed[2].select("vehicle_count", "speed_mean").row(0) == (2, 20.0)
+    assert changed[4]["positions"].to_list() == [3]
+    assert (operator.late, operator.too_late) == (2, 0)
+    too_late = rows((700, "g", "d", 1), (3, "h", "c", 99)).with_columns(_offset=pl.col("_offset") + 5)
+    assert operator.add(too_late, {0: 5})["cell"].to_list() == ["d"]
+    assert (operator.late, operator.too_late) == (2, 1)
+
+
+def test_an_empty_batch_changes_nothing() -> None:
+    assert operator_over(rows()).add(rows(), {0: 0}).is_empty()
+
+
+def test_a_window_can_be_limited_to_some_events() -> None:
+    window = SENSORS.windows[0]
+    data = {
+        "timestamp": [NOW] * 3,
+        "sensor_id": ["a", "b", "c"],
+        "type": ["traffic", "noise", "traffic"],
+        "location": ["downtown"] * 3,
+        "value": [10.0, 99.0, 20.0],
+        "unit": [""] * 3,
+        "_partition": [0] * 3,
+        "_offset": [0, 1, 2],
+        "_arrived": [NOW] * 3,
+        "_watermark": [NOW] * 3,
+    }
+    found = compute(SENSORS, window, pl.DataFrame(data, schema=bronze_schema(SENSORS)))
+    assert found.select("location", "sensors", "readings", "traffic_mean").rows() == [("downtown", 2, 2, 15.0)]
+    assert found["window_start"].to_list() == [NOW - timedelta(seconds=30)]
+
+
+def test_an_aggregate_without_a_rule_is_named() -> None:
+    class Median(Aggregate):
+        pass
+
+    window = Window(name="w", every=timedelta(1), by="cell", aggregates=(Median("m", "speed"),), means="")
+    with pytest.raises(TypeError, match="window 'w': no rule for an aggregate of type Median"):
+        results(window, pl.DataFrame({"window_start": [1], "cell": ["c"], "_n": [1]}))
+
+
+_EVENTS = st.lists(
+    st.tuples(st.integers(0, 2000), st.sampled_from("abc"), st.sampled_from(["c", "d"]), st.integers(0, 90)),
+    min_size=1,
+    max_size=40,
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(_EVENTS, _EVENTS, st.lists(st.integers(1, 39), max_size=6), st.integers(0, 39))
+def test_batches_restarts_and_backfill_give_the_same_windows(
+    first: list[Any], second: list[Any], cuts: list[int], restart: int
+) -> None:
+    """Two partitions with their own watermarks, cut into any batches, with a restart in between."""
+    parts = [rows(*first), rows(*second, partition=1)]
+    everything = pl.concat(parts)
+    bounds = sorted({0, *cuts, restart, 40})
+    operator = operator_over(everything)
+    live: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for begin, end in zip(bounds, bounds[1:], strict=False):
+        if begin == restart:
+            seen = everything.filter(pl.col("_offset") < begin)
+            operator = operator_over(everything, seen["_watermark"].max())  # type: ignore[arg-type]
+        batch = everything.filter(pl.col("_offset").is_between(begin, end - 1))
+        for row in operator.add(batch, {0: begin, 1: begin}).to_dicts():
+            live[row["window_start"], row["cell"]] = row
+    expected = compute(VEHICLE_POSITIONS, WINDOW, everything)
+    schema = results(WINDOW, moments(WINDOW, expected.head(0).with_columns(vehicle_id=pl.lit("")).with_columns(speed=0.0))).schema
+    found = pl.DataFrame(list(live.values()), schema=schema, orient="row").sort("window_start", "cell")
+    assert_frame_equal(found.cast(dict(expected.schema)), expected, check_exact=False, abs_tol=1e-6)  # type: ignore[arg-type]

@@ -1,0 +1,73 @@
+"""Fixtures. The embedded Kafka, QuestDB and MQTT broker are started once, when the first integration test asks."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from city.settings import CHECKOUT, Settings, settings
+from city.stack.embedded import environment, running, settings_at
+from city.stack.part import Part
+
+_DATA = os.environ.get("CITY_DATA_DIR") or str(CHECKOUT.parent / "shared" / "data")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What uses the stack is an integration test, and runs after all that do not."""
+    for item in items:
+        if "stack" in getattr(item, "fixturenames", ()):
+            item.add_marker("integration")
+    items.sort(key=lambda item: item.get_closest_marker("integration") is not None)
+
+
+@pytest.fixture(scope="session")
+def stack_parts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Settings, dict[str, Part]]]:
+    cache = settings().cache or CHECKOUT / ".city" / "cache"
+    config = settings_at(tmp_path_factory.mktemp("stack"), cache)
+    with running(config, "kafka", "questdb", "mqtt") as parts:
+        yield config, parts
+
+
+@pytest.fixture
+def stack(
+    stack_parts: tuple[Settings, dict[str, Part]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Settings]:
+    """Settings of the shared servers, with a lake and a run folder of the test's own."""
+    config, _ = stack_parts
+    yield from _use(
+        config.model_copy(
+            update={
+                "home": tmp_path,
+                "kafka_address": config.kafka,
+                "questdb_address": config.questdb,
+                "mqtt_address": config.mqtt,
+            }
+        ),
+        monkeypatch,
+    )
+
+
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
+    """Settings of an empty home, without servers."""
+    yield from _use(settings_at(tmp_path, CHECKOUT / ".city" / "cache"), monkeypatch)
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """The folder of real data (CITY_DATA_DIR)."""
+    folder = Path(_DATA)
+    if not folder.exists():
+        pytest.skip(f"the real data is not at {folder}: set CITY_DATA_DIR")
+    return folder
+
+
+def _use(config: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
+    for name in [name for name in os.environ if name.startswith("CITY_")]:
+        monkeypatch.delenv(name)
+    for name, value in environment(config).items():
+        monkeypatch.setenv(name, value)
+    settings.cache_clear()
+    yield config
+    settings.cache_clear()
