@@ -32,7 +32,10 @@ def stream_topics(context: dg.OpExecutionContext, lake: LakeResource) -> None:
         if time.monotonic() > ends:
             job.stop.set()
 
-    job.run(every_second)
+    try:
+        job.run(every_second)
+    except dg.DagsterExecutionInterruptedError:  # `city down`, or a person in the UI: an end like any other
+        context.log.info("asked to stop")
     reporter.report(job.summary(), now=True)
 
 

@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 _FETCH = 20_000  # messages a call: few enough for a smooth queue, enough to make the call itself cheap
 _POLL_SECONDS = 0.05
 _LAG_SECONDS = 0.5
+_ERROR_SECONDS = 6.0
 
 
 class TopicReset(RuntimeError):
@@ -37,7 +38,8 @@ class KafkaSource:
 
     def __init__(self, address: str, topic: str, rows: int, seconds: float) -> None:
         self.topic = topic
-        self.last_error: str | None = None
+        self._error: str | None = None
+        self._error_at = 0.0
         self._rows, self._seconds = rows, seconds
         self._consumer = Consumer(
             {
@@ -65,6 +67,11 @@ class KafkaSource:
         self._position: Offsets = {}
         self._highs: Offsets = {}
 
+    @property
+    def last_error(self) -> str | None:
+        """What librdkafka complained of within its longest pause between two attempts; None when all is well."""
+        return self._error if time.monotonic() - self._error_at < _ERROR_SECONDS else None
+
     def partitions(self) -> list[int]:
         """The topic's partitions. Raises KafkaException when no broker answers or the topic is not there."""
         found = self._consumer.list_topics(self.topic, timeout=5).topics[self.topic]
@@ -85,8 +92,7 @@ class KafkaSource:
                     "Point CITY_HOME at another folder, or at the Kafka that the data came from."
                 )
             if low > offset:
-                self.last_error = f"{self.topic}/{partition}: offsets {offset} to {low} expired in Kafka unread"
-                log.error(self.last_error)
+                log.error("%s/%d: offsets %d to %d expired in Kafka unread", self.topic, partition, offset, low)
         self._consumer.assign([TopicPartition(self.topic, p, offset) for p, offset in position.items()])
         self._thread.start()
 
@@ -135,7 +141,7 @@ class KafkaSource:
                 offsets = [message.offset() for message in messages]
             if not messages:
                 continue
-            self.last_error = None
+            self._error = None
             piece = _Piece(
                 [message.value() for message in messages],
                 [message.partition() for message in messages],
@@ -172,5 +178,6 @@ class KafkaSource:
                 self._on_error(message.error())
 
     def _on_error(self, error: KafkaError) -> None:
-        self.last_error = f"Kafka: {error.str()}"
-        log.warning("%s: %s", self.topic, self.last_error)
+        if self.last_error is None:  # it is said once, not at each of librdkafka's attempts
+            log.warning("%s: Kafka: %s", self.topic, error.str())
+        self._error, self._error_at = f"Kafka: {error.str()}", time.monotonic()

@@ -174,7 +174,7 @@ def test_many_creators_make_one_table(tmp_path: Path) -> None:
         except BaseException as error:
             failures.append(error)
 
-    threads = [threading.Thread(target=create) for _ in range(8)]
+    threads = [threading.Thread(daemon=True, target=create) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:

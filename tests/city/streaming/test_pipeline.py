@@ -1,0 +1,243 @@
+"""The hot path on a real Kafka and a real QuestDB."""
+
+import contextlib
+import json
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import polars as pl
+import pytest
+from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from city import questdb
+from city.contracts.model import Contract
+from city.lake import bronze_path, quarantine_path
+from city.settings import Settings
+from city.stack.embedded import await_running
+from city.stack.part import Part
+from city.stack.state import read_json
+from city.streaming.bronze import Fenced
+from city.streaming.job import StreamJob
+from city.streaming.pipeline import kafka_sink, questdb_sink
+from city.streaming.source import TopicReset
+from city.streaming.topics import ensure_topics
+from city.streaming.windows import compute
+from city_assets.traffic.contract import VEHICLE_POSITIONS
+from tests.events import iso, position
+
+
+def until(holds: Callable[[], Any], seconds: float = 40) -> Any:
+    """Waits for it; its value. Fails when it does not come."""
+    deadline = time.monotonic() + seconds
+    while True:
+        with contextlib.suppress(Exception):
+            if value := holds():
+                return value
+        assert time.monotonic() < deadline, f"not within {seconds} s"
+        time.sleep(0.1)
+
+
+@pytest.fixture
+def contract() -> Contract:
+    """The traffic contract under a name, a topic and tables of the test's own."""
+    name = f"t{uuid.uuid4().hex[:8]}"
+    window = replace(VEHICLE_POSITIONS.windows[0], name=f"{name}_cells", topic=f"{name}.windows")
+    return replace(VEHICLE_POSITIONS, name=name, topic=name, windows=(window,), partitions=2)
+
+
+@contextlib.contextmanager
+def streaming(contract: Contract, stack: Settings, sinks: Any = (questdb_sink, kafka_sink)) -> Iterator[StreamJob]:
+    job = StreamJob([contract], stack, sinks)
+    failure: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            job.run()
+        except BaseException as error:
+            failure.append(error)
+
+    thread = threading.Thread(daemon=True, target=run)
+    thread.start()
+    try:
+        yield job
+    finally:
+        job.stop.set()
+        thread.join(40)
+        assert not thread.is_alive()
+
+
+def send(stack: Settings, contract: Contract, *messages: bytes) -> None:
+    ensure_topics(stack.kafka, [contract])
+    producer = Producer({"bootstrap.servers": stack.kafka, "message.max.bytes": 15_000_000})
+    for number, message in enumerate(messages):
+        producer.produce(contract.topic, message, str(number))
+    assert producer.flush(20) == 0
+
+
+def fresh(count: int, first: int = 0) -> list[bytes]:
+    """Valid messages of now, no two of the same time and vehicle."""
+    now = datetime.now(UTC)
+    return [
+        json.dumps(position(vehicle_id=f"v{n}", trip_id=f"t{n}", timestamp=iso(now))).encode()
+        for n in range(first, first + count)
+    ]
+
+
+def trips_in_bronze(stack: Settings, contract: Contract) -> list[str]:
+    return pl.read_delta(str(bronze_path(stack.lake, contract)))["trip_id"].sort().to_list()
+
+
+def trips_in_questdb(stack: Settings, contract: Contract) -> list[str]:
+    return sorted(row[0] for row in questdb.rows(stack.questdb, f"SELECT trip_id FROM {contract.name}"))
+
+
+def consume(stack: Settings, topic: str) -> list[dict[str, Any]]:
+    consumer = Consumer({"bootstrap.servers": stack.kafka, "group.id": uuid.uuid4().hex})
+    partitions = [TopicPartition(topic, p, 0) for p in consumer.list_topics(topic).topics[topic].partitions]
+    ends = {p.partition: consumer.get_watermark_offsets(p)[1] for p in partitions}
+    consumer.assign(partitions)
+    found: list[dict[str, Any]] = []
+    while len(found) < sum(ends.values()):
+        found += [json.loads(message.value()) for message in consumer.consume(100, 0.5)]
+    consumer.close()
+    return found
+
+
+def test_events_reach_bronze_questdb_windows_and_the_dashboard(stack: Settings, contract: Contract) -> None:
+    good, bad = fresh(50), [b"\x00\xff", b'{"vehicle_id": 1}', b"x" * 10_000_000]
+    send(stack, contract, *good, *bad)
+    with streaming(contract, stack) as job:
+        until(lambda: job.summary()[0]["rows"] == 50 and not any(job.summary()[0]["sinks_behind"].values()))
+        until(lambda: len(trips_in_questdb(stack, contract)) == 50)
+        report = until(lambda: read_json(stack, "stream.json"))
+        assert report["streams"][0]["topic"] == contract.topic
+    expected = sorted(f"t{n}" for n in range(50))
+    assert trips_in_bronze(stack, contract) == trips_in_questdb(stack, contract) == expected
+    quarantine = pl.read_delta(str(quarantine_path(stack.lake, contract)))
+    assert sorted(quarantine["raw"].to_list()) == sorted(bad)
+    assert quarantine["reasons"].list.len().min() > 0  # type: ignore[operator]
+    assert quarantine["topic"].unique().to_list() == [contract.topic]
+    window = contract.windows[0]
+    rows = questdb.rows(stack.questdb, f"SELECT cell, vehicle_count, positions, speed_mean FROM {window.name}")
+    wanted = compute(contract, window, pl.read_delta(str(bronze_path(stack.lake, contract))))
+    assert sorted(map(tuple, rows)) == wanted.select("cell", "vehicle_count", "positions", "speed_mean").sort("cell").rows()
+    events = [event for event in consume(stack, "dashboard_events") if event["kind"] == contract.name]
+    assert sorted(event["trip_id"] for event in events) == expected
+    assert len({event["id"] for event in events}) == 50
+    last = {message["id"]: message for message in consume(stack, f"{contract.name}.windows")}
+    assert sum(message["positions"] for message in last.values()) == 50
+    assert read_json(stack, "stream.json")["ended"]  # type: ignore[index]
+
+
+def test_a_second_run_goes_on_where_the_first_ended(stack: Settings, contract: Contract) -> None:
+    for first in (0, 20):
+        send(stack, contract, *fresh(20, first))
+        with streaming(contract, stack):
+            until(lambda first=first: len(trips_in_questdb(stack, contract)) == first + 20)
+    assert len(trips_in_bronze(stack, contract)) == 40
+    positions = questdb.rows(stack.questdb, f"SELECT sum(positions), sum(vehicle_count) FROM {contract.windows[0].name}")
+    assert positions == [[40, 40]]
+
+
+def test_a_sink_that_lost_everything_is_caught_up_from_bronze(stack: Settings, contract: Contract) -> None:
+    send(stack, contract, *fresh(30))
+    with streaming(contract, stack, ()) as job:
+        until(lambda: job.summary()[0]["rows"] == 30)
+    with streaming(contract, stack):
+        until(lambda: len(trips_in_questdb(stack, contract)) == 30)
+    questdb.execute(stack.questdb, f"DROP TABLE {contract.name}")
+    with streaming(contract, stack):
+        until(lambda: len(trips_in_questdb(stack, contract)) == 30)
+
+
+def test_of_two_copies_one_is_fenced_off_and_says_so(stack: Settings, contract: Contract) -> None:
+    send(stack, contract, *fresh(5))
+    old, new = StreamJob([contract], stack, ()), StreamJob([contract], stack, ())
+    failures: dict[str, BaseException] = {}
+
+    def run(name: str, job: StreamJob) -> None:
+        try:
+            job.run()
+        except BaseException as error:
+            failures[name] = error
+
+    threads = [threading.Thread(daemon=True, target=run, args=pair) for pair in (("old", old), ("new", new))]
+    for thread in threads:
+        thread.start()
+    deadline = time.monotonic() + 40
+    count = 5
+    while not failures and time.monotonic() < deadline:
+        send(stack, contract, *fresh(5, count))
+        count += 5
+        time.sleep(0.2)
+    survivor = new if "old" in failures else old
+    until(lambda: len(trips_in_bronze(stack, contract)) == count)
+    survivor.stop.set()
+    for thread in threads:
+        thread.join(20)
+    (error,) = failures.values()
+    assert isinstance(error, Fenced)
+    assert "another process now writes" in str(error)
+    assert trips_in_bronze(stack, contract) == sorted(f"t{n}" for n in range(count))
+
+
+def test_a_topic_that_was_deleted_is_not_mistaken_for_silence(stack: Settings, contract: Contract) -> None:
+    send(stack, contract, *fresh(10))
+    with streaming(contract, stack, ()) as job:
+        until(lambda: job.summary()[0]["rows"] == 10)
+    admin = AdminClient({"bootstrap.servers": stack.kafka})
+    admin.delete_topics([contract.topic])[contract.topic].result(10)
+    time.sleep(1)
+    with pytest.raises(TopicReset, match=r"ends at 0, but the lake holds it up to .*CITY_HOME"):
+        StreamJob([contract], stack, ()).run()
+
+
+def test_bronze_goes_on_while_questdb_is_away_and_questdb_is_caught_up(
+    stack: Settings, contract: Contract, stack_parts: tuple[Settings, dict[str, Part]]
+) -> None:
+    server = stack_parts[1]["questdb"]
+    send(stack, contract, *fresh(20))
+    with streaming(contract, stack) as job:
+        until(lambda: len(trips_in_questdb(stack, contract)) == 20)
+        server._process.kill()  # type: ignore[union-attr]
+        send(stack, contract, *fresh(20, 20))
+        until(lambda: len(trips_in_bronze(stack, contract)) == 40)
+        said = until(lambda: job.summary()[0]["last_error"])
+        assert "questdb" in said
+        assert job.summary()[0]["sinks_behind"]["kafka"] == 0
+        server.watch()
+        assert server.state == "restarting"
+        assert "killed by SIGKILL" in str(server.last_error)
+        await_running(server)
+        until(lambda: len(trips_in_questdb(stack, contract)) == 40)
+        until(lambda: job.summary()[0]["last_error"] is None)
+    assert trips_in_questdb(stack, contract) == trips_in_bronze(stack, contract)
+    assert questdb.rows(stack.questdb, f"SELECT sum(positions) FROM {contract.windows[0].name}") == [[40]]
+
+
+def test_a_killed_kafka_is_waited_for_and_said_plainly(
+    stack: Settings, contract: Contract, stack_parts: tuple[Settings, dict[str, Part]]
+) -> None:
+    server = stack_parts[1]["kafka"]
+    send(stack, contract, *fresh(20))
+    with streaming(contract, stack) as job:
+        until(lambda: len(trips_in_bronze(stack, contract)) == 20)
+        server._process.kill()  # type: ignore[union-attr]
+        assert "Kafka" in until(lambda: job.summary()[0]["last_error"])
+        await_running(_restarted(server))
+        send(stack, contract, *fresh(20, 20))
+        until(lambda: len(trips_in_bronze(stack, contract)) == 40, 60)
+        until(lambda: len(trips_in_questdb(stack, contract)) == 40)
+        until(lambda: job.summary()[0]["last_error"] is None)
+    assert trips_in_bronze(stack, contract) == sorted(f"t{n}" for n in range(40))
+
+
+def _restarted(server: Part) -> Part:
+    until(lambda: server.watch() or server.state == "restarting")
+    return server
