@@ -1,6 +1,9 @@
 """Apache Kafka, QuestDB and an MQTT broker as parts: their command lines, configuration and readiness."""
 
 import base64
+import os
+import shutil
+import subprocess
 import sys
 import uuid
 from pathlib import Path
@@ -72,15 +75,28 @@ def questdb(config: Settings) -> Spec:
 
 
 def mqtt(config: Settings) -> Spec:
+    """Mosquitto where it is installed; else amqtt, which drops what a client had not acknowledged when it left."""
     if config.mqtt_address:
         return Spec("mqtt", config.mqtt)
     host, port = split_address(config.mqtt)
+    folder = config.home / "mosquitto"
+    installed = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
+    own = [sys.executable, "-m", "city.stack.mqtt_broker", host, str(port)]
     return Spec(
         "mqtt",
         config.mqtt,
-        argv=[sys.executable, "-m", "city.stack.mqtt_broker", host, str(port)],
+        argv=[installed, "-c", str(folder / "mosquitto.conf")] if installed else own,
+        prepare=lambda: _prepare_mosquitto(config, folder),
         ready=lambda: accepts(host, port),
         ports={"CITY_MQTT_PORT": config.mqtt_port},
+    )
+
+
+def _prepare_mosquitto(config: Settings, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "mosquitto.conf").write_text(
+        f"listener {config.mqtt_port} {config.host}\nallow_anonymous true\nuser root\n"
+        f"persistence true\npersistence_location {folder}/\nautosave_interval 60\nmax_queued_messages 100000\n"
     )
 
 
@@ -123,8 +139,6 @@ def _prepare_kafka(config: Settings, folder: Path, properties: Path, log4j: Path
 
 
 def _format(config: Settings, properties: Path) -> None:
-    import subprocess
-
     cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
     command = [java(), "-cp", classpath(config, "kafka"), "kafka.tools.StorageTool", "format"]
     done = subprocess.run([*command, "-t", cluster, "-c", str(properties)], capture_output=True, text=True)
