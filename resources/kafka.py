@@ -18,7 +18,7 @@ class KafkaResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         """The next offset of each partition; nothing where the topic is not there. Raises KafkaError when it is away."""
         from kafka import KafkaConsumer, TopicPartition
 
-        consumer = KafkaConsumer(bootstrap_servers=self.address)
+        consumer = KafkaConsumer(bootstrap_servers=self.address, bootstrap_timeout_ms=3_000)
         try:
             partitions = [TopicPartition(topic, p) for p in consumer.partitions_for_topic(topic) or ()]
             return {tp.partition: offset for tp, offset in consumer.end_offsets(partitions).items()}
@@ -33,6 +33,7 @@ class KafkaResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         found: list[tuple[int, int, int, bytes | None]] = []
         consumer = KafkaConsumer(
             bootstrap_servers=self.address,
+            bootstrap_timeout_ms=3_000,
             enable_auto_commit=False,
             auto_offset_reset="earliest",
             max_poll_interval_ms=600_000,

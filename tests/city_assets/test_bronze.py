@@ -1,0 +1,185 @@
+"""The low-rate path, the checks, the reports and the maintenance, on a lake of the test's own."""
+
+import json
+import threading
+from datetime import UTC, datetime
+from typing import Any
+
+import dagster as dg
+import numpy as np
+import polars as pl
+import pytest
+from deltalake import write_deltalake
+
+from city.contracts.model import Contract
+from city.contracts.registry import domain_of
+from city.lake import bronze_path, quarantine_path
+from city.settings import Settings
+from city.streaming.bronze import BronzeStream
+from city.streaming.decode import decode
+from city.streaming.records import Batch, Offsets, RawBatch
+from city_assets import keys
+from city_assets.bronze import low_rate_asset
+from city_assets.checks import contract_checks
+from city_assets.environment.contract import DEVICES
+from city_assets.maintenance import lake_maintenance, run_retention
+from city_assets.streaming import Reporter
+from city_assets.traffic.contract import VEHICLE_POSITIONS
+from resources.kafka import KafkaResource
+from resources.lake import LakeResource
+from simulators.environment import fleet
+from simulators.faults import FaultRates
+from tests.events import encode, iso, position, raw
+
+
+class MemoryKafka(KafkaResource):
+    """A double: a topic of one partition, in memory."""
+
+    messages: list[str] = []
+
+    def ends(self, topic: str) -> Offsets:
+        return {0: len(self.messages)} if self.messages else {}
+
+    def read(self, topic: str, start: Offsets, end: Offsets) -> RawBatch:
+        values: list[bytes | None] = [message.encode() for message in self.messages[start.get(0, 0) : end.get(0, 0)]]
+        stamp = int(datetime.now(UTC).timestamp() * 1e6)
+        count = len(values)
+        covered = {0: end[0]} if count else dict[int, int]()
+        offsets = np.arange(start.get(0, 0), end.get(0, 0), dtype=np.int64)
+        return RawBatch(values, np.zeros(count, np.int32), offsets, np.full(count, stamp), dict(start), covered)
+
+
+def announcements(count: int) -> list[str]:
+    now = datetime.now(UTC)
+    return [json.dumps(sensor.announcement(now)) for sensor in fleet(FaultRates(), 0)[:count]]
+
+
+def materialize(lake: LakeResource, kafka: KafkaResource, end: dict[str, int] | None = None) -> dg.ExecuteInProcessResult:
+    config = {"ops": {"ingest_devices": {"config": {"end": end or {}}}}}
+    asset = low_rate_asset(domain_of("environment"), DEVICES)
+    return dg.materialize_to_memory([asset], resources={"lake": lake, "kafka": kafka}, run_config=config)
+
+
+@pytest.fixture
+def lake(config: Settings) -> LakeResource:
+    return LakeResource(path=str(config.lake))
+
+
+def devices(lake: LakeResource) -> pl.DataFrame:
+    return pl.read_delta(str(bronze_path(lake.root, DEVICES))).sort("_offset")
+
+
+def test_a_run_appends_its_offset_range_once_however_often_it_comes(lake: LakeResource) -> None:
+    kafka = MemoryKafka(address="", messages=[*announcements(10), "{broken"])
+    for _ in range(2):
+        result = materialize(lake, kafka, {"0": 6})
+        assert devices(lake)["_offset"].to_list() == list(range(6))
+    metadata = result.asset_materializations_for_node("ingest_devices")[0].metadata
+    assert metadata["dagster/row_count"].value == 6
+    assert "| timestamp | sensor_id |" in str(metadata["newest"].value)
+    materialize(lake, kafka)
+    assert devices(lake)["_offset"].to_list() == list(range(10))
+    quarantined = pl.read_delta(str(quarantine_path(lake.root, DEVICES)))
+    assert quarantined.select("offset", "raw").rows() == [(10, b"{broken")]
+
+
+def test_an_empty_topic_makes_an_empty_run(lake: LakeResource) -> None:
+    assert materialize(lake, MemoryKafka(address="")).success
+
+
+def stream_in(lake: LakeResource, contract: Contract, values: list[bytes | None], first: int = 0) -> None:
+    stream = BronzeStream(lake.root, contract)
+    stream.load([0])
+    found = raw(values, first=first, arrived=datetime.now(UTC))
+    rows, rejects = decode(contract, found, {})
+    stream.commit(Batch(rows, found.start, found.end), rejects, {}, threading.Event(), lambda _: None)
+
+
+def now_positions(count: int) -> list[bytes | None]:
+    return encode(*(position(timestamp=iso(datetime.now(UTC)), trip_id=f"t{n}") for n in range(count)))
+
+
+def judge(lake: LakeResource, contract: Contract = VEHICLE_POSITIONS) -> dict[str, dg.AssetCheckEvaluation]:
+    checks = contract_checks(contract)
+    assets = [dg.AssetSpec(keys.bronze(contract))]
+    defs = dg.Definitions(assets=assets, asset_checks=checks, resources={"lake": lake})
+    job = dg.define_asset_job("checks", dg.AssetSelection.all_asset_checks())
+    found = dg.Definitions.merge(defs, dg.Definitions(jobs=[job])).resolve_job_def("checks").execute_in_process()
+    return {evaluation.check_name: evaluation for evaluation in found.get_asset_check_evaluations()}
+
+
+def test_a_healthy_table_passes_every_check(lake: LakeResource) -> None:
+    stream_in(lake, VEHICLE_POSITIONS, now_positions(20))
+    assert {name: e.passed for name, e in judge(lake).items()} == dict.fromkeys(
+        ["schema", "valid", "once", "quarantine", "alive"], True
+    )
+
+
+def test_checks_see_what_somebody_else_wrote(lake: LakeResource) -> None:
+    stream_in(lake, VEHICLE_POSITIONS, [*now_positions(20), *([b"{"] * 20)])
+    path = bronze_path(lake.root, VEHICLE_POSITIONS)
+    rows = pl.read_delta(str(path)).head(3)
+    write_deltalake(path, rows.with_columns(speed=pl.lit(900.0)), mode="append")
+    found = judge(lake)
+    assert {name for name, e in found.items() if not e.passed} == {"valid", "once", "quarantine"}
+    assert found["valid"].metadata["reasons"].value == {"speed: outside 0 to 200 km/h": 3}
+    assert found["once"].metadata["repeated"].value == 3
+    assert found["valid"].severity == dg.AssetCheckSeverity.ERROR
+    assert found["quarantine"].severity == dg.AssetCheckSeverity.WARN
+
+
+def test_checks_of_a_table_that_is_not_there_fail_and_say_so(lake: LakeResource) -> None:
+    found = judge(lake)
+    assert not any(e.passed for e in found.values())
+    assert {e.description for e in found.values()} == {"there is no table yet"}
+
+
+def test_checks_see_silence_and_foreign_columns(lake: LakeResource) -> None:
+    stream_in(lake, VEHICLE_POSITIONS, now_positions(2))
+    path = bronze_path(lake.root, VEHICLE_POSITIONS)
+    rows = pl.read_delta(str(path)).with_columns(_arrived=pl.col("_arrived") - pl.duration(hours=1), more=1)
+    write_deltalake(path, rows, mode="overwrite", schema_mode="overwrite")
+    assert {name for name, e in judge(lake).items() if not e.passed} == {"schema", "alive"}
+
+
+def test_maintenance_leaves_few_files_and_every_row(lake: LakeResource, config: Settings) -> None:
+    for first in range(12):
+        stream_in(lake, VEHICLE_POSITIONS, now_positions(1), first)
+    result = dg.materialize_to_memory([lake_maintenance], resources={"lake": lake})
+    metadata = result.asset_materializations_for_node("lake_maintenance")[0].metadata
+    assert (metadata["files_before"].value, metadata["files_after"].value) == (12, 1)
+    assert pl.read_delta(str(bronze_path(lake.root, VEHICLE_POSITIONS))).height == 12
+    assert BronzeStream(lake.root, VEHICLE_POSITIONS).load([0]) == {0: 12}
+
+
+def test_old_runs_are_forgotten_and_new_ones_kept(config: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        run_retention.execute_in_process(instance=instance)
+        assert len(instance.get_runs()) == 1
+        monkeypatch.setattr("city_assets.maintenance.timedelta", lambda days: -(datetime.max - datetime.now()) / 2)
+        run_retention.execute_in_process(instance=instance)
+        assert len(instance.get_runs()) == 1, "the first is gone, the second ran"
+
+
+def test_the_stream_reports_a_table_only_when_it_grew(lake: LakeResource) -> None:
+    stream_in(lake, VEHICLE_POSITIONS, [*now_positions(3), b"\xff"])
+
+    class Context:
+        events: list[dg.AssetMaterialization] = []
+
+        def log_event(self, event: dg.AssetMaterialization) -> None:
+            self.events.append(event)
+
+    context: Any = Context()
+    summary = {"topic": VEHICLE_POSITIONS.topic, "rows": 3, "quarantined": 1, "lag": 7, "p95_ms": None, "sinks_behind": {}}
+    reporter = Reporter(context, lake, [VEHICLE_POSITIONS], seconds=0.0)
+    reporter.report([summary])
+    reporter.report([summary])
+    reporter.report([summary | {"rows": 5}])
+    reported = [event.asset_key for event in context.events]
+    bronze, quarantine = keys.bronze(VEHICLE_POSITIONS), keys.quarantine(VEHICLE_POSITIONS)
+    assert reported == [bronze, quarantine, bronze]
+    assert context.events[0].metadata["lag"].value == 7
+    assert context.events[0].metadata["dagster/row_count"].value == 3
+    Reporter(context, lake, [VEHICLE_POSITIONS], seconds=60.0).report([summary], now=True)
+    assert len(context.events) == 5

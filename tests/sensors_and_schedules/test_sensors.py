@@ -1,0 +1,102 @@
+import json
+import os
+import time
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from city.contracts.registry import domain_of
+from city.settings import Settings
+from city_assets.environment.contract import DEVICES
+from city_assets.streaming import stream_job
+from resources.kafka import KafkaResource
+from resources.lake import LakeResource
+from sensors_and_schedules.keep_streaming import keep_streaming
+from sensors_and_schedules.low_rate_topics import low_rate_sensor
+from tests.city_assets.test_bronze import MemoryKafka, announcements, materialize
+
+
+@pytest.fixture
+def instance() -> Any:
+    with dg.DagsterInstance.ephemeral() as found:
+        yield found
+
+
+def report(config: Settings, **changes: Any) -> None:
+    content = {"pid": os.getpid(), "at": time.time(), "ended": False, "failure": None, "streams": []} | changes
+    config.run.mkdir(parents=True, exist_ok=True)
+    (config.run / "stream.json").write_text(json.dumps(content))
+
+
+def tick(instance: dg.DagsterInstance) -> Any:
+    return keep_streaming(dg.build_sensor_context(instance=instance))
+
+
+def active_run(instance: dg.DagsterInstance) -> dg.DagsterRun:
+    return instance.create_run_for_job(stream_job, status=dg.DagsterRunStatus.STARTED)
+
+
+def test_a_run_is_requested_when_none_streams(config: Settings, instance: dg.DagsterInstance) -> None:
+    assert isinstance(tick(instance), dg.RunRequest)
+    report(config, ended=True)
+    assert isinstance(tick(instance), dg.RunRequest)
+
+
+def test_none_is_requested_while_one_streams(config: Settings, instance: dg.DagsterInstance) -> None:
+    run = active_run(instance)
+    assert run.run_id in tick(instance).skip_message  # it has just been started and has not reported yet
+    report(config)
+    assert run.run_id in tick(instance).skip_message
+
+
+def test_a_stream_outside_dagster_is_left_alone(config: Settings, instance: dg.DagsterInstance) -> None:
+    report(config)
+    assert "outside Dagster" in tick(instance).skip_message
+
+
+def test_a_run_whose_process_is_gone_is_replaced(
+    config: Settings, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = active_run(instance)
+    report(config, at=time.time() - 100)
+    monkeypatch.setattr("sensors_and_schedules.keep_streaming._START_SECONDS", 0)
+    assert isinstance(tick(instance), dg.RunRequest)
+    assert instance.get_run_by_id(run.run_id).status == dg.DagsterRunStatus.CANCELED  # type: ignore[union-attr]
+
+
+def evaluate(lake: LakeResource, kafka: KafkaResource, instance: dg.DagsterInstance, cursor: str | None = None) -> Any:
+    sensor = low_rate_sensor(domain_of("environment"), DEVICES)
+    context = dg.build_sensor_context(instance=instance, cursor=cursor, resources={"lake": lake, "kafka": kafka})
+    return sensor(context)
+
+
+def test_new_messages_become_one_run_with_a_key_of_their_own(config: Settings, instance: dg.DagsterInstance) -> None:
+    lake, kafka = LakeResource(path=str(config.lake)), MemoryKafka(address="", messages=announcements(5))
+    found = evaluate(lake, kafka, instance)
+    (request,) = found.run_requests
+    assert request.run_key == "city.devices@0:0"
+    end = request.run_config["ops"]["ingest_devices"]["config"]["end"]
+    assert end == {"0": 5}
+    materialize(lake, kafka, end)
+    assert "nothing new" in evaluate(lake, kafka, instance, found.cursor).skip_message
+    more = MemoryKafka(address="", messages=announcements(8))
+    assert evaluate(lake, more, instance, found.cursor).run_requests[0].run_key == "city.devices@0:5"
+
+
+def test_a_run_that_failed_is_tried_again_and_one_under_way_is_not(config: Settings, instance: dg.DagsterInstance) -> None:
+    lake, kafka = LakeResource(path=str(config.lake)), MemoryKafka(address="", messages=announcements(5))
+    cursor = evaluate(lake, kafka, instance).cursor
+    again = evaluate(lake, kafka, instance, cursor)
+    assert again.run_requests[0].run_key == "city.devices@0:0#1"
+
+    @dg.job(name="ingest_devices_job")
+    def under_way() -> None: ...
+
+    instance.create_run_for_job(under_way, status=dg.DagsterRunStatus.STARTED)
+    assert "under way" in evaluate(lake, kafka, instance, cursor).skip_message
+
+
+def test_a_kafka_that_is_away_is_said_and_asked_again(config: Settings, instance: dg.DagsterInstance) -> None:
+    lake, away = LakeResource(path=str(config.lake)), KafkaResource(address="127.0.0.1:1", seconds=1)
+    assert "is away" in evaluate(lake, away, instance).skip_message

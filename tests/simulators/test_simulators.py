@@ -1,0 +1,111 @@
+import json
+import threading
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from city.settings import Settings
+from city.streaming.decode import decode
+from city_assets.environment.contract import DEVICES, SENSORS
+from city_assets.traffic.contract import VEHICLE_POSITIONS
+from simulators import environment, traffic
+from simulators.clock import pace
+from simulators.environment import RHYTHMS, fleet
+from simulators.faults import FaultRates, Faults
+from tests.events import NOW, encode, raw
+
+
+def test_without_faults_every_event_is_valid(config: Settings) -> None:
+    sensors = environment.Simulator(config, faults=0)
+    vehicles = traffic.Simulator(config, faults=0, rate=50)
+    for moment in (NOW, NOW + timedelta(hours=5), NOW + timedelta(hours=12)):
+        readings = [message for _, message in sensors.events(moment, 400)]
+        positions = [message for _, message in vehicles.events(moment, 200)]
+        for contract, messages in ((SENSORS, readings), (VEHICLE_POSITIONS, positions)):
+            rows, rejects = decode(contract, raw(list(messages), arrived=moment), {})
+            assert rejects["reasons"].to_list() == []
+            assert rows.height == len(messages)
+    announced = encode(*(sensor.announcement(NOW) for sensor in sensors.sensors))
+    assert decode(DEVICES, raw(announced), {})[0].height == 400
+
+
+def test_the_same_seed_makes_the_same_city(config: Settings) -> None:
+    def city(seed: int) -> list[Any]:
+        return [
+            list(environment.Simulator(config, faults=1, seed=seed).events(NOW, 300)),
+            traffic.Simulator(config, faults=1, seed=seed).events(NOW, 300),
+        ]
+
+    assert city(1) == city(1)
+    assert city(1) != city(2)
+
+
+def test_topics_follow_the_sensor(config: Settings) -> None:
+    for topic, message in environment.Simulator(config, faults=0).events(NOW, 80):
+        event = json.loads(message)
+        assert topic == f"city/sensors/{event['location']}/{event['type']}"
+
+
+def test_a_day_has_its_rush_hours_and_a_weekend_less_of_them() -> None:
+    rhythm = RHYTHMS["traffic"]
+    monday, sunday = datetime(2026, 5, 4, tzinfo=UTC), datetime(2026, 5, 3, tzinfo=UTC)
+    assert rhythm.at(monday.replace(hour=17, minute=30)) > 3 * rhythm.at(monday.replace(hour=3))
+    assert rhythm.at(sunday.replace(hour=8, minute=30)) < rhythm.at(monday.replace(hour=8, minute=30))
+    assert traffic.free_flow(monday.replace(hour=8, minute=30)) < traffic.free_flow(sunday.replace(hour=8, minute=30))
+    assert traffic.free_flow(monday.replace(hour=3)) > 0.95
+
+
+def test_stuck_sensors_repeat_and_drifting_ones_leave() -> None:
+    stuck = fleet(FaultRates(stuck=1), 0)[0]
+    assert len({stuck.reading(NOW + timedelta(hours=hours))["value"] for hours in range(5)}) == 1
+    steady, drifting = fleet(FaultRates(), 0)[0], fleet(FaultRates(drifting=1), 0)[0]
+    steady.reading(NOW), drifting.reading(NOW)
+    day = NOW + timedelta(hours=24)
+    assert drifting.reading(day)["value"] > steady.reading(day)["value"] + 100
+
+
+def messages(rates: FaultRates, count: int = 2000) -> tuple[list[dict[str, Any]], list[bytes]]:
+    faults = Faults(rates, seed=1, spiked="value")
+    events = [{"n": n, "value": 1.0} for n in range(count)]
+    return events, [message for event in events for message in faults.messages([event])]
+
+
+@pytest.mark.parametrize(
+    ("rates", "count"),
+    [(FaultRates(), 2000), (FaultRates(drop_out=0.5), 1000), (FaultRates(duplicate=0.5), 3000)],
+)
+def test_each_rate_is_its_own(rates: FaultRates, count: int) -> None:
+    assert len(messages(rates)[1]) == pytest.approx(count, rel=0.06)
+
+
+def test_spikes_multiply_and_broken_messages_are_broken_in_every_way() -> None:
+    _, found = messages(FaultRates(spike=0.1))
+    assert sum(json.loads(message)["value"] == 20.0 for message in found) == pytest.approx(200, rel=0.3)
+    events, broken = messages(FaultRates(malformed=1), 300)
+    assert not {json.dumps(event).encode() for event in events} & set(broken)
+
+
+def test_out_of_order_events_come_later_and_none_is_lost() -> None:
+    events, found = messages(FaultRates(out_of_order=0.2))
+    order = [json.loads(message)["n"] for message in found]
+    assert order != sorted(order)
+    assert len(events) - len(set(order)) <= 1  # the last may still be held back
+
+
+def test_a_rate_that_is_no_probability_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"spike=1.5 is not between 0 and 1"):
+        FaultRates(spike=1.5)
+
+
+def test_the_pace_is_kept_whatever_a_step_costs() -> None:
+    stop, counts = threading.Event(), list[int]()
+
+    def step(now: datetime, count: int) -> None:
+        counts.append(count)
+        stop.wait(0.05)
+        if len(counts) == 10:
+            stop.set()
+
+    pace(200, stop, step)
+    assert sum(counts) == pytest.approx(200 * 10 * 0.15, rel=0.35)
