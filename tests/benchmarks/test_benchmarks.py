@@ -1,0 +1,59 @@
+"""The crash benchmark, shorter: what it counts must come out even."""
+
+import polars as pl
+
+from benchmarks import _events, crash, known
+from city.lake import bronze_path
+from city.settings import Settings
+from city.streaming.decode import decode
+from city_assets.traffic.contract import VEHICLE_POSITIONS
+from tests.events import raw
+
+
+def test_killed_again_and_again_nothing_is_lost_and_nothing_is_twice(stack: Settings, stack_parts: object) -> None:
+    found = crash.crash(fresh_topic(stack), print, kills=4, rate=2000)
+    assert found["kills"] == 4
+    assert found["fenced"] >= 1
+    assert found["produced"] > 10_000
+    assert (found["lost"], found["duplicated"], found["windows_wrong"]) == (0, 0, 0)
+    assert found["bronze"] == found["questdb"] > 0
+    assert found["bronze"] + found["quarantined"] == found["produced"]
+
+
+def test_what_is_missing_or_double_is_counted(stack: Settings) -> None:
+    """The check itself can fail: a row less and a row more are seen."""
+    sent = crash.Sent([f"trip_{n:08d}" for n in range(3)], [b"{"])
+    rows = pl.DataFrame({"trip_id": ["trip_00000000", "trip_00000001", "trip_00000001"]})
+    assert len(set(sent.valid) - set(rows["trip_id"])) == 1
+    quarantine = pl.DataFrame({"partition": [0, 0], "offset": [1, 1], "raw": [b"x", b"x"]})
+    assert (crash._lost(sent, quarantine), crash._twice(quarantine)) == (1, 1)
+
+
+def test_the_events_of_benchmarks_are_as_valid_as_they_say() -> None:
+    found = list(_events.messages(2000, broken_in=10, seed=1))
+    from datetime import UTC, datetime
+
+    rows, rejects = decode(VEHICLE_POSITIONS, raw([m for _, m, _ in found], arrived=datetime.now(UTC)), {})
+    assert [offset for offset, (_, _, valid) in enumerate(found) if not valid] == rejects["offset"].to_list()
+    assert rows.height > 1500
+
+
+def test_every_benchmark_is_known() -> None:
+    assert known() == ["crash", "ingest", "latency"]
+
+
+def fresh_topic(stack: Settings) -> Settings:
+    """The benchmark counts a whole topic and its tables, so they must be empty."""
+    from confluent_kafka.admin import AdminClient
+
+    from city import questdb
+
+    admin = AdminClient({"bootstrap.servers": stack.kafka})
+    if VEHICLE_POSITIONS.topic in admin.list_topics(timeout=10).topics:
+        admin.delete_topics([VEHICLE_POSITIONS.topic])[VEHICLE_POSITIONS.topic].result(10)
+    for table in (VEHICLE_POSITIONS.name, *(w.name for w in VEHICLE_POSITIONS.windows)):
+        questdb.execute(stack.questdb, f"DROP TABLE IF EXISTS {table}")
+    assert not bronze_path(stack.lake, VEHICLE_POSITIONS).exists()
+    return stack
+
+

@@ -1,0 +1,128 @@
+"""The command line, as a person uses it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import polars as pl
+import pytest
+from typer.testing import CliRunner
+
+from city.cli.errors import explain
+from city.cli.main import app, main
+from city.settings import Settings
+from tests.city.streaming.test_pipeline import fresh, send, until
+from city_assets.traffic.contract import VEHICLE_POSITIONS
+
+RUN = [sys.executable, "-m", "city.cli.main"]
+
+
+def city(*words: str) -> str:
+    found = CliRunner().invoke(app, list(words), catch_exceptions=False)
+    assert found.exit_code == 0, found.output
+    return found.output
+
+
+def fails(*words: str) -> str:
+    """What a person is told."""
+    with pytest.raises(Exception) as error:  # noqa: PT011
+        CliRunner().invoke(app, list(words), catch_exceptions=False)
+    said = explain(error.value)
+    assert said is not None, repr(error.value)
+    return said
+
+
+def test_every_command_has_its_help() -> None:
+    listed = city("--help")
+    for name in ("up", "status", "down", "stream", "simulate", "replay", "sql", "table", "bench", "doctor", "data"):
+        assert name in listed
+        assert "Usage" in city(name, "--help")
+
+
+def test_status_before_anything_ran(config: Settings) -> None:
+    assert json.loads(city("status", "--json")) == {
+        "parts": {},
+        "bronze_rows": {"city.sensors": 0, "city.devices": 0, "vehicle_positions": 0},
+        "quarantined": {"city.sensors": 0, "city.devices": 0, "vehicle_positions": 0},
+    }
+    assert "not up; start it with `city up`" in city("status")
+    assert "nothing to stop" in city("down")
+
+
+def test_what_is_wrong_is_said_in_one_line(config: Settings) -> None:
+    assert fails("stream", "moon") == "no domain 'moon'; known: environment, traffic"
+    assert fails("up", "--domain", "moon") == "no domain 'moon'; known: environment, traffic"
+    assert "known: crash, ingest, latency" in fails("bench", "moon")
+    assert "no contract 'moon'" in fails("table", "moon")
+    assert "no layer 'gold'; known: bronze, quarantine" in fails("table", "gold/sensors")
+    assert "does not exist" in fails("table", "sensors")
+    assert "no file" in fails("replay", "tlc", "/nowhere.parquet")
+    assert "not a month" in fails("data", "tlc", "moon")
+    assert "refused" in fails("sql", "SELECT 1")
+
+
+def test_a_fault_of_the_program_keeps_its_traceback() -> None:
+    assert explain(KeyError("x")) is None
+
+
+def test_the_process_exits_with_one_line(config: Settings, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["city", "stream", "moon"])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 1
+    assert capsys.readouterr().err == "city: no domain 'moon'; known: environment, traffic\n"
+
+
+def test_status_is_quick(config: Settings) -> None:
+    """Against the same Python doing nothing but its imports of a data frame: no heavy library is on its way."""
+    began = time.perf_counter()
+    subprocess.run([*RUN, "status", "--json"], check=True, capture_output=True)
+    ours = time.perf_counter() - began
+    began = time.perf_counter()
+    subprocess.run([sys.executable, "-c", "import dagster, polars, confluent_kafka"], check=True)
+    assert ours < time.perf_counter() - began
+
+
+def test_a_domain_is_streamed_queried_and_looked_at(stack: Settings) -> None:
+    send(stack, VEHICLE_POSITIONS, *fresh(5), b"{broken")
+    stream = subprocess.Popen([*RUN, "stream", "traffic"], env=os.environ, stderr=subprocess.PIPE)
+    try:
+        until(lambda: json.loads(city("status", "--json"))["bronze_rows"]["vehicle_positions"] >= 5)
+        until(lambda: json.loads(city("status", "--json"))["quarantined"]["vehicle_positions"] >= 1)
+        until(lambda: "taxi" in city("sql", "SELECT vehicle_id, speed FROM vehicle_positions LIMIT 1") or "v" in city("sql", "SELECT vehicle_id FROM vehicle_positions LIMIT 1"))
+        shown = json.loads(city("status", "--json"))["parts"]["stream"]
+        assert shown["state"] in ("running", "down")
+        assert "stream" in city("status")
+    finally:
+        stream.send_signal(signal.SIGINT)
+        assert stream.wait(30) == 0
+    assert "rows, version" in city("table", "vehicle_positions", "--rows", "2")
+    assert "not JSON" in city("table", "quarantine/vehicle_positions")
+    assert city("sql", "CREATE TABLE IF NOT EXISTS cli_test (a INT)").strip() == "ok"
+
+
+def test_simulators_run_until_they_are_interrupted(stack: Settings) -> None:
+    for domain in ("traffic", "environment"):
+        process = subprocess.Popen([*RUN, "simulate", domain, "--rate", "200"], env=os.environ)
+        beat = stack.run / f"simulator-{domain}.json"
+        until(lambda beat=beat: json.loads(beat.read_text())["events"] > 100)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 0
+
+
+def test_real_trips_are_replayed(stack: Settings, data: Path) -> None:
+    trips = pl.read_parquet(data / "tlc" / "trips_with_coordinates.parquet").head(20)
+    file = stack.home / "few.parquet"
+    trips.write_parquet(file)
+    said = city("replay", "tlc", str(file), "--speed", "3000")
+    assert "20 trips read" in said
+    assert "positions sent" in said
+
+
+def test_docs_and_doctor(config: Settings) -> None:
+    assert "docs/contracts.md" in city("docs")
+    assert "ok  Java" in city("doctor")

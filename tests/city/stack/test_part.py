@@ -1,0 +1,100 @@
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from city.stack.part import Part, Spec, accepts, can_bind, describe_exit, end_session, last_line, listener
+from tests.city.streaming.test_pipeline import until
+
+_STUBBORN = "import signal, time; signal.signal(15, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"
+
+
+def part(folder: Path, code: str, **more: object) -> Part:
+    return Part(Spec("thing", "nowhere", [sys.executable, "-c", code], **more), folder)  # type: ignore[arg-type]
+
+
+def watch(found: Part, state: str) -> None:
+    until(lambda: found.watch() or found.state == state, 20)
+
+
+def test_a_part_is_started_watched_and_stopped(tmp_path: Path) -> None:
+    found = part(tmp_path, "import time; time.sleep(60)")
+    assert found.state == "down"
+    found.start()
+    assert found.state == "starting"
+    watch(found, "running")
+    pid = found.pid
+    assert pid is not None
+    found.signal()
+    found.await_stop()
+    assert (found.state, found.pid, psutil.pid_exists(pid)) == ("down", None, False)
+
+
+def test_a_part_that_ends_is_started_again_and_its_last_words_are_kept(tmp_path: Path) -> None:
+    found = part(tmp_path, "print('cannot go on'); raise SystemExit(3)")
+    found.start()
+    watch(found, "restarting")
+    assert found.last_error == f"ended with code 3; its log {found.log} ends: cannot go on"
+    until(lambda: found.watch() or found.restarts == 2, 20)
+    found.await_stop()
+
+
+def test_a_part_that_does_not_stop_is_killed_with_all_of_its_session(tmp_path: Path) -> None:
+    child = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {_STUBBORN!r}]); {_STUBBORN}"
+    found = part(tmp_path, child, stop_seconds=0.5)
+    found.start()
+    until(lambda: found.log.read_text().count("up") == 2)
+    pids = [found.pid, *(process.pid for process in psutil.Process(found.pid).children())]
+    assert len(pids) == 2
+    found.signal()
+    found.await_stop()
+    assert "was killed" in str(found.last_error)
+    assert not any(psutil.pid_exists(pid) for pid in pids if pid)
+
+
+def test_a_server_that_is_given_is_external_and_left_alone(tmp_path: Path) -> None:
+    found = Part(Spec("kafka", "elsewhere:9092"), tmp_path)
+    found.watch()
+    found.signal()
+    found.await_stop()
+    assert found.state == "external"
+
+
+def test_ports() -> None:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        port = server.getsockname()[1]
+        assert accepts("127.0.0.1", port)
+        assert not can_bind("127.0.0.1", port)
+        assert f"(pid {os.getpid()})" in str(listener(port))
+    assert not accepts("127.0.0.1", port)
+    assert can_bind("127.0.0.1", port)
+    assert listener(port) is None
+
+
+def test_words(tmp_path: Path) -> None:
+    assert describe_exit(-signal.SIGKILL) == "killed by SIGKILL"
+    assert last_line(tmp_path / "none") == ""
+    (tmp_path / "log").write_text("one\ntwo\n\n")
+    assert last_line(tmp_path / "log") == "two"
+
+
+def test_a_session_may_end_by_itself_first() -> None:
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)
+    time.sleep(0.2)
+    began = time.monotonic()
+    end_session(process.pid, seconds=20)
+    assert time.monotonic() - began < 10
+    assert not psutil.pid_exists(process.pid)
+
+
+@pytest.mark.parametrize("pid", [999_999_999])
+def test_a_session_that_is_gone_is_no_error(pid: int) -> None:
+    end_session(pid)

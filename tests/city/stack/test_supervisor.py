@@ -1,0 +1,145 @@
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from city.settings import Settings, split_address
+from city.stack.dagster_home import prepare_dagster_home
+from city.stack.doctor import examine
+from city.stack.part import Spec
+from city.stack.state import SUPERVISOR, is_alive, read_json
+from city.stack.status import status
+from city.stack.supervisor import CannotStart, Supervisor, end_leftovers, specs
+
+_SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
+
+
+def test_the_parts_follow_from_the_domains(config: Settings) -> None:
+    names = [spec.name for spec in specs(config)]
+    assert names == [
+        *("kafka", "questdb", "mqtt", "mqtt-bridge", "simulator-environment", "simulator-traffic", "dagster"),
+    ]
+    only = config.model_copy(update={"domains": ["traffic"]})
+    assert [spec.name for spec in specs(only)] == ["kafka", "questdb", "simulator-traffic", "dagster"]
+    assert [spec.name for spec in specs(only, simulators=False)] == ["kafka", "questdb", "dagster"]
+    rated = next(spec for spec in specs(only, rate=5.0) if spec.name == "simulator-traffic")
+    assert rated.argv[-2:] == ["--rate", "5.0"]
+
+
+def test_an_address_in_the_settings_means_that_server_and_none_of_ours(config: Settings) -> None:
+    given = config.model_copy(
+        update={"kafka_address": "kafka:9092", "questdb_address": "db:9000", "mqtt_address": "mqtt:1883"}
+    )
+    found = {spec.name: spec for spec in specs(given)}
+    assert [found[name].argv for name in ("kafka", "questdb", "mqtt")] == [[], [], []]
+    assert (found["kafka"].address, found["questdb"].address) == ("kafka:9092", "http://db:9000")
+
+
+def test_a_port_in_use_is_named_with_its_setting(config: Settings) -> None:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", config.questdb_http_port))
+        server.listen()
+        with pytest.raises(CannotStart) as error:
+            Supervisor(config, specs(config)).check()
+    assert f"port {config.questdb_http_port} is in use by" in str(error.value)
+    assert "set CITY_QUESTDB_HTTP_PORT" in str(error.value)
+
+
+def test_it_starts_in_stages_and_stops_what_it_started(config: Settings) -> None:
+    order: list[str] = []
+    parts = [Spec(name, "a", _SLEEP, prepare=lambda name=name: order.append(name), stage=stage) for name, stage in (("late", 1), ("early", 0))]  # type: ignore[misc]
+    supervisor = Supervisor(config, parts)
+    supervisor.check()
+    pids: list[int] = []
+
+    def changed(found: Supervisor) -> None:
+        if found.is_ready() and not found.stop.is_set():
+            pids.extend(part.pid for part in found.parts if part.pid)
+            shown = status(config)["parts"]
+            assert {name: part["state"] for name, part in shown.items()} == {"late": "running", "early": "running", "stream": "starting"}
+            with pytest.raises(CannotStart, match="already up"):
+                Supervisor(config, parts).check()
+            found.stop.set()
+
+    supervisor.run(changed)
+    assert order == ["early", "late"]
+    assert len(pids) == 2
+    assert not any(psutil.pid_exists(pid) for pid in pids)
+    assert read_json(config, SUPERVISOR) is None
+    assert status(config)["parts"] == {}
+
+
+def test_what_a_killed_supervisor_left_is_ended_by_the_next(config: Settings) -> None:
+    left = subprocess.Popen(_SLEEP, start_new_session=True)
+    other = subprocess.Popen(_SLEEP, start_new_session=True)
+    created = psutil.Process(left.pid).create_time()
+    config.run.mkdir(parents=True)
+    state = {
+        "pid": 999_999_999,
+        "created": 1.0,
+        "parts": {
+            "kafka": {"pid": left.pid, "created": created, "address": "a", "state": "running", "last_error": None},
+            "reused": {"pid": other.pid, "created": 1.0, "address": "b", "state": "running", "last_error": None},
+        },
+    }
+    (config.run / SUPERVISOR).write_text(json.dumps(state))
+    assert {part["state"] for part in status(config)["parts"].values()} == {"down"}
+    assert end_leftovers(config) == ["kafka"]
+    assert not psutil.pid_exists(left.pid)
+    assert other.poll() is None
+    other.kill()
+    other.wait()
+
+
+def test_the_stream_is_shown_by_its_own_report(config: Settings) -> None:
+    config.run.mkdir(parents=True)
+    stream = {"topic": "t", "rows": 9, "events_per_second": 5.04, "lag": 3, "p95_ms": 120.0, "last_error": "QuestDB is away"}
+    report = {"pid": os.getpid(), "at": time.time(), "ended": False, "failure": None, "streams": [stream, stream | {"topic": "u", "last_error": None}]}
+    (config.run / "stream.json").write_text(json.dumps(report))
+    found = status(config)["parts"]["stream"]
+    assert (found["state"], found["events_per_second"], found["lag"], found["p95_ms"]) == ("running", 10.1, 6, 120.0)
+    assert found["last_error"] == "t: QuestDB is away"
+    (config.run / "stream.json").write_text(json.dumps(report | {"at": time.time() - 100, "failure": "fenced"}))
+    found = status(config)["parts"]["stream"]
+    assert (found["state"], found["last_error"]) == ("down", "fenced")
+
+
+def test_a_process_is_known_by_its_start_too() -> None:
+    assert is_alive(os.getpid(), psutil.Process().create_time())
+    assert not is_alive(os.getpid(), 1.0)
+    assert not is_alive(999_999_999, 1.0)
+
+
+def test_dagster_stores_in_sqlite_unless_postgresql_is_set(config: Settings, tmp_path: Path) -> None:
+    prepare_dagster_home(config, tmp_path / "d")
+    assert "postgres:" not in (tmp_path / "d" / "dagster.yaml").read_text()
+    given = Settings(_env_file=None, home=tmp_path, dagster_postgres_url="postgresql://u:secret@h/db")  # type: ignore[call-arg, arg-type]
+    prepare_dagster_home(given, tmp_path / "d")
+    text = (tmp_path / "d" / "dagster.yaml").read_text()
+    assert "env: CITY_DAGSTER_POSTGRES_URL" in text
+    assert "secret" not in text
+
+
+def test_the_doctor_names_what_is_wrong_and_the_mend(config: Settings) -> None:
+    healthy = {finding.what: finding for finding in examine(config)}
+    assert healthy["Java"].ok
+    assert healthy[f"port {config.kafka_port}"].ok
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", config.kafka_port))
+        server.listen()
+        finding = next(f for f in examine(config) if f.what == f"port {config.kafka_port}")
+    assert not finding.ok
+    assert "CITY_KAFKA_PORT" in finding.mend
+
+
+def test_an_address_that_is_none_is_refused() -> None:
+    assert split_address("[::1]:9092") == ("[::1]", 9092)
+    for address in ("kafka", "kafka:", ":9092", "kafka:abc"):
+        with pytest.raises(ValueError, match="host:port"):
+            split_address(address)

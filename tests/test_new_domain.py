@@ -1,0 +1,67 @@
+"""A newcomer adds a domain by adding a folder: a tiny one, from its contract to bronze, QuestDB, windows and the graph."""
+
+import json
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import city_assets
+import dagster as dg
+import pytest
+
+from city import questdb
+from city.contracts.registry import contract_of, domain_of, domains
+from city.settings import Settings, settings
+from city_assets.definitions import build
+from tests.city.streaming.test_pipeline import consume, send, streaming, trips_in_bronze, until
+from tests.events import iso
+
+CONTRACT = '''
+from datetime import timedelta
+from city.contracts import Contract, Count, Field, Mean, Window
+
+BIKES = Contract(
+    name="bikes", topic="city.bikes", version=1, means="Bicycles at a counter.", key="counter", event_time="at",
+    fields=(
+        Field(name="counter", kind="string", means="the counter"),
+        Field(name="at", kind="timestamp", means="when"),
+        Field(name="bikes", kind="integer", unit="bikes", minimum=0, means="how many"),
+        Field(name="trip_id", kind="string", means="which"),
+    ),
+    windows=(Window(name="bikes_minutes", every=timedelta(minutes=1), by="counter", means="Bikes a minute.",
+                    aggregates=(Count("n"), Mean("bikes_mean", "bikes"))),),
+)
+CONTRACTS = (BIKES,)
+'''
+
+
+@pytest.fixture
+def bikes(stack: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    folder = tmp_path / "more" / "bikes"
+    folder.mkdir(parents=True)
+    (folder / "__init__.py").touch()
+    (folder / "contract.py").write_text(CONTRACT)
+    monkeypatch.setenv("CITY_EXTRA_DOMAINS", json.dumps([str(folder.parent)]))
+    settings.cache_clear()
+    before = list(city_assets.__path__)
+    yield
+    city_assets.__path__[:] = before
+    for name in [name for name in sys.modules if name.startswith("city_assets.bikes")]:
+        del sys.modules[name]
+
+
+def test_a_folder_is_a_domain(stack: Settings, bikes: None) -> None:
+    assert "bikes" in [domain.name for domain in domains()]
+    contract = contract_of("city.bikes")
+    assert domain_of("bikes").contracts == (contract,)
+    event = {"counter": "bridge", "at": iso(datetime.now(UTC)), "bikes": 4, "trip_id": "a"}
+    send(stack, contract, json.dumps(event).encode(), json.dumps(event | {"bikes": -1}).encode())
+    with streaming(contract, stack) as job:
+        until(lambda: questdb.rows(stack.questdb, "SELECT n, bikes_mean FROM bikes_minutes") == [[1, 4.0]])
+        until(lambda: questdb.rows(stack.questdb, "SELECT counter, bikes FROM bikes") == [["bridge", 4]])
+        assert job.summary()[0]["quarantined"] == 1
+        until(lambda: [e["bikes"] for e in consume(stack, "dashboard_events") if e["kind"] == "bikes"] == [4])
+    assert trips_in_bronze(stack, contract) == ["a"]
+    keys = {spec.key for spec in build().resolve_all_asset_specs()}
+    assert {dg.AssetKey(["bronze", "bikes"]), dg.AssetKey(["questdb", "bikes_minutes"])} <= keys

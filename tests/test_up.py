@@ -1,0 +1,72 @@
+"""`city up`, whole: real servers, simulators, the stream and Dagster, as a person starts them."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from typing import Any
+
+import psutil
+import pytest
+import requests
+
+from city import questdb
+from city.settings import Settings
+from tests.city.streaming.test_pipeline import consume
+
+CITY = [sys.executable, "-m", "city.cli.main"]
+_ASSETS = "{ assetNodes { assetKey { path } assetMaterializations(limit: 1) { timestamp } } }"
+
+
+@pytest.fixture
+def stack(config: Settings) -> Settings:
+    """This test starts its own."""
+    return config
+
+
+def status() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(subprocess.run([*CITY, "status", "--json"], capture_output=True, check=True).stdout)
+    return found
+
+
+def materialized(config: Settings) -> set[str]:
+    answer = requests.post(f"http://{config.dagster}/graphql", json={"query": _ASSETS}, timeout=20).json()
+    nodes = answer["data"]["assetNodes"]
+    assert len(nodes) > 10
+    return {"/".join(node["assetKey"]["path"]) for node in nodes if node["assetMaterializations"]}
+
+
+def test_a_city_starts_with_one_command_and_stops_without_a_trace(stack: Settings) -> None:
+    try:
+        started = subprocess.run([*CITY, "up", "--detach", "--rate", "100"], capture_output=True, text=True, timeout=200)
+        assert started.returncode == 0, started.stderr
+        assert "http://" in started.stdout
+        deadline = time.monotonic() + 120
+        wanted = {"bronze/sensors", "bronze/vehicle_positions", "bronze/devices"}
+        while not (wanted <= materialized(stack) and all(status()["bronze_rows"].values())):
+            assert time.monotonic() < deadline, (materialized(stack), status())
+            time.sleep(2)
+        found = status()
+        assert {part["state"] for part in found["parts"].values()} == {"running"}
+        assert {"address", "state", "events_per_second", "lag", "p95_ms", "last_error"} <= found["parts"]["stream"].keys()
+        assert found["parts"]["stream"]["events_per_second"] > 50
+        for table in ("sensors", "vehicle_positions", "traffic_cells"):
+            assert questdb.rows(stack.questdb, f"SELECT count() FROM {table}")[0][0] > 0
+        assert {event["kind"] for event in consume(stack, "dashboard_events")} == {"sensors", "vehicle_positions"}
+        again = subprocess.run([*CITY, "up"], capture_output=True, text=True, timeout=60)
+        assert again.returncode == 1
+        assert "already up" in again.stderr
+    finally:
+        ended = subprocess.run([*CITY, "down"], capture_output=True, text=True, timeout=100)
+    assert ended.stdout.strip().endswith("stopped")
+    time.sleep(1)
+    left = [p.cmdline() for p in psutil.process_iter() if _belongs(p, stack)]
+    assert left == []
+
+
+def _belongs(process: psutil.Process, config: Settings) -> bool:
+    try:
+        return process.pid != os.getpid() and process.environ().get("CITY_HOME") == str(config.home)
+    except psutil.Error:
+        return False
