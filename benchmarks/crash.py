@@ -138,15 +138,14 @@ def _await_fenced(old: Stream, new: Stream, seconds: float = 60) -> Stream:
 
 def _produce(address: str, rate: int, stop: threading.Event, sent: Sent) -> None:
     producer = Producer({"bootstrap.servers": address, "linger.ms": 5})
-    began, count = time.monotonic(), 0
-    for key, message, valid in _events.messages(10**9, BROKEN_IN, stamp_every=1):
+    began = time.monotonic()
+    for number, (key, message, valid) in enumerate(_events.messages(10**9, BROKEN_IN, stamp_every=1)):
         producer.produce(VEHICLE_POSITIONS.topic, message, key)
         if valid:
-            sent.valid.append(f"trip_{count:08d}")
+            sent.valid.append(f"trip_{number:08d}")
         else:
             sent.broken.append(message)
-        count += 1
-        ahead = count / rate - (time.monotonic() - began)
+        ahead = (number + 1) / rate - (time.monotonic() - began)
         if ahead > 0.02:
             producer.poll(0)
             time.sleep(ahead)

@@ -40,7 +40,9 @@ def run(tell: Callable[[str], None], rate: int = RATE, seconds: float = SECONDS)
                 stream.stop()
 
 
-def _measure(config: Settings, stream: Stream, tell: Callable[[str], None], rate: int, seconds: float) -> dict[str, Any]:
+def _measure(
+    config: Settings, stream: Stream, tell: Callable[[str], None], rate: int, seconds: float
+) -> dict[str, Any]:
     stream.await_caught_up()
     stop = threading.Event()
     arrivals: list[tuple[float, float]] = []
@@ -59,9 +61,9 @@ def _measure(config: Settings, stream: Stream, tell: Callable[[str], None], rate
     for watcher in watchers:
         watcher.join()
     events = pl.read_delta(str(bronze_path(config.lake, VEHICLE_POSITIONS)))
-    counted_from = events["timestamp"].min() + pl.duration(seconds=WARM_UP)  # type: ignore[operator]
-    events = events.filter(pl.col("timestamp") >= counted_from)
-    first = events["timestamp"].dt.epoch("us").min() / 1e6  # type: ignore[operator]
+    seconds_since = pl.col("timestamp").dt.epoch("us") / 1e6
+    events = events.filter(seconds_since >= seconds_since.min() + WARM_UP)
+    first: float = events.select(seconds_since.min()).item()
     to_questdb = _until_visible(events, visible)
     to_dashboard = pl.Series([(at - created) * 1000 for at, created in arrivals if created >= first])
     quantiles = {"p50_ms": 0.5, "p95_ms": 0.95, "p99_ms": 0.99}
@@ -104,7 +106,7 @@ def _watch_topic(address: str, stop: threading.Event, arrivals: list[tuple[float
     while not stop.is_set():
         messages = consumer.consume(1000, 0.02)
         now = time.time()
-        raw += [(now, message.value()) for message in messages if message.error() is None]
+        raw += [(now, message.value() or b"") for message in messages if message.error() is None]
     consumer.close()
     times = pl.Series([orjson.loads(value)["timestamp"] for _, value in raw], dtype=pl.String)
     created = times.str.to_datetime("%Y-%m-%dT%H:%M:%S%.fZ", time_unit="us").dt.epoch("us") / 1e6

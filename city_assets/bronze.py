@@ -22,7 +22,7 @@ _PREVIEW_WIDTH = 120
 
 
 def stream_specs(domain: Domain) -> list[dg.AssetSpec]:
-    """What the streaming job reads and writes for a domain: topics, bronze, quarantine, QuestDB tables, output topics."""
+    """What the streaming job reads and writes for a domain: topics, bronze, quarantine, QuestDB tables."""
     specs = []
     for contract in domain.contracts:
         specs.append(_topic(domain, contract))
@@ -45,13 +45,13 @@ def output_specs(domains: list[Domain]) -> list[dg.AssetSpec]:
 
 
 class OffsetRange(dg.Config):
-    """The next offset of each partition (by number, as a string) at which a run ends; all there is where none is given."""
+    """The next offset of each partition (its number, as a string) at which a run ends; all there is by default."""
 
     end: dict[str, int] = {}
 
 
 def low_rate_asset(domain: Domain, contract: Contract) -> dg.AssetsDefinition:
-    """Bronze and quarantine of a low-rate topic: a run appends an offset range. A range that comes twice adds nothing."""
+    """Bronze and quarantine of a low-rate topic: a run appends an offset range; one that comes twice adds nothing."""
     specs = [_bronze(domain, contract), _quarantine(domain, contract)]
 
     @dg.multi_asset(name=f"ingest_{contract.name}", specs=specs)

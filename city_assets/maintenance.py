@@ -16,7 +16,7 @@ _ATTEMPTS = 5
 
 
 @dg.asset(group_name="maintenance", kinds={"deltalake"}, description="Compacts and vacuums every table of the lake.")
-def lake_maintenance(lake: LakeResource) -> dg.MaterializeResult:  # type: ignore[type-arg]
+def lake_maintenance(lake: LakeResource) -> dg.MaterializeResult:
     hours = settings().vacuum_hours
     done = {name: maintain(table, hours) for name, table in lake.tables(contracts()).items()}
     totals = {

@@ -8,14 +8,14 @@ import numpy as np
 from city.streaming.records import Offsets, RawBatch
 
 
-class KafkaResource(dg.ConfigurableResource):  # type: ignore[type-arg]
+class KafkaResource(dg.ConfigurableResource):
     """A Kafka at `address` (host:port)."""
 
     address: str
     seconds: float = 15.0
 
     def ends(self, topic: str) -> Offsets:
-        """The next offset of each partition; nothing where the topic is not there. Raises KafkaError when it is away."""
+        """The next offset of each partition; nothing where there is no such topic. Raises KafkaError when away."""
         from kafka import KafkaConsumer, TopicPartition
 
         consumer = KafkaConsumer(bootstrap_servers=self.address, bootstrap_timeout_ms=3_000)

@@ -10,7 +10,7 @@ from city.contracts.model import Contract
 from city.lake import LAYERS, locate
 
 
-class LakeResource(dg.ConfigurableResource):  # type: ignore[type-arg]
+class LakeResource(dg.ConfigurableResource):
     """Tables by contract and layer ("bronze", "quarantine")."""
 
     path: str

@@ -7,7 +7,7 @@ import dagster as dg
 from city import questdb
 
 
-class QuestDBResource(dg.ConfigurableResource):  # type: ignore[type-arg]
+class QuestDBResource(dg.ConfigurableResource):
     """A QuestDB at `address` (host:port of its HTTP server)."""
 
     address: str

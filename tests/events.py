@@ -43,7 +43,9 @@ def encode(*events: dict[str, Any]) -> list[bytes | None]:
     return [json.dumps(event).encode() for event in events]
 
 
-def raw(values: list[bytes | None], partitions: list[int] | None = None, first: int = 0, arrived: datetime = NOW) -> RawBatch:
+def raw(
+    values: list[bytes | None], partitions: list[int] | None = None, first: int = 0, arrived: datetime = NOW
+) -> RawBatch:
     """A batch of messages that arrived at `arrived`, all of partition 0 unless named."""
     parts = np.asarray(partitions or [0] * len(values), np.int32)
     offsets = np.zeros(len(values), np.int64)

@@ -1,4 +1,4 @@
-"""A newcomer adds a domain by adding a folder: a tiny one, from its contract to bronze, QuestDB, windows and the graph."""
+"""A newcomer adds a domain by adding a folder: a tiny one, from its contract to bronze, QuestDB and the graph."""
 
 import json
 import sys
@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-import city_assets
 import dagster as dg
 import pytest
 
+import city_assets
 from city import questdb
 from city.contracts.registry import contract_of, domain_of, domains
 from city.settings import Settings, settings
@@ -17,7 +17,7 @@ from city_assets.definitions import build
 from tests.city.streaming.test_pipeline import consume, send, streaming, trips_in_bronze, until
 from tests.events import iso
 
-CONTRACT = '''
+CONTRACT = """
 from datetime import timedelta
 from city.contracts import Contract, Count, Field, Mean, Window
 
@@ -33,7 +33,7 @@ BIKES = Contract(
                     aggregates=(Count("n"), Mean("bikes_mean", "bikes"))),),
 )
 CONTRACTS = (BIKES,)
-'''
+"""
 
 
 @pytest.fixture

@@ -26,7 +26,9 @@ def stack(config: Settings) -> Settings:
 
 
 def status() -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(subprocess.run([*CITY, "status", "--json"], capture_output=True, check=True).stdout)
+    found: dict[str, Any] = json.loads(
+        subprocess.run([*CITY, "status", "--json"], capture_output=True, check=True).stdout
+    )
     return found
 
 
@@ -39,7 +41,9 @@ def materialized(config: Settings) -> set[str]:
 
 def test_a_city_starts_with_one_command_and_stops_without_a_trace(stack: Settings) -> None:
     try:
-        started = subprocess.run([*CITY, "up", "--detach", "--rate", "100"], capture_output=True, text=True, timeout=200)
+        started = subprocess.run(
+            [*CITY, "up", "--detach", "--rate", "100"], capture_output=True, text=True, timeout=200
+        )
         assert started.returncode == 0, started.stderr
         assert "http://" in started.stdout
         deadline = time.monotonic() + 120
@@ -49,7 +53,9 @@ def test_a_city_starts_with_one_command_and_stops_without_a_trace(stack: Setting
             time.sleep(2)
         found = status()
         assert {part["state"] for part in found["parts"].values()} == {"running"}
-        assert {"address", "state", "events_per_second", "lag", "p95_ms", "last_error"} <= found["parts"]["stream"].keys()
+        assert {"address", "state", "events_per_second", "lag", "p95_ms", "last_error"} <= found["parts"][
+            "stream"
+        ].keys()
         assert found["parts"]["stream"]["events_per_second"] > 50
         for table in ("sensors", "vehicle_positions", "traffic_cells"):
             assert questdb.rows(stack.questdb, f"SELECT count() FROM {table}")[0][0] > 0

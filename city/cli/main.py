@@ -16,7 +16,7 @@ app = typer.Typer(
 )
 _HIDDEN = {"bridge"}
 
-for _, _name, _ in sorted(pkgutil.iter_modules(city.cli.__path__), key=lambda info: info.name):
+for _name in sorted(info.name for info in pkgutil.iter_modules(city.cli.__path__)):
     if _name not in ("main", "errors"):
         _module = importlib.import_module(f"city.cli.{_name}")
         if hasattr(_module, "app"):

@@ -34,7 +34,8 @@ def _contract(contract: Contract) -> Iterator[str]:
         null = "yes" if field.nullable else "no"
         yield f"| {field.name} | {field.kind} | {field.unit or ''} | {_valid(field)} | {null} | {field.means} |"
     for cell in contract.cells:
-        yield f"| *{cell.name}* | string | | H3 resolution {cell.resolution} | no | derived from {cell.latitude}, {cell.longitude} |"
+        derived = f"derived from {cell.latitude}, {cell.longitude}"
+        yield f"| *{cell.name}* | string | | H3 resolution {cell.resolution} | no | {derived} |"
     if quantities := contract.quantities:
         yield f"\n| {quantities.by} | {quantities.unit} | {quantities.value} | means |\n| --- | --- | --- | --- |"
         for q in quantities.of:

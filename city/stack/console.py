@@ -14,8 +14,8 @@ from rich.table import Table
 from city.contracts.registry import domains
 from city.settings import Settings
 from city.stack import jars
-from city.stack.status import status
 from city.stack.state import SUPERVISOR, is_alive, read_json
+from city.stack.status import status
 from city.stack.supervisor import CannotStart, Supervisor, end_leftovers, specs
 
 _COLOURS = {"running": "green", "external": "cyan", "starting": "yellow", "restarting": "red", "down": "red"}

@@ -18,7 +18,7 @@ _PORTS = ("kafka_port", "kafka_controller_port", "questdb_http_port", "questdb_p
 def settings_at(home: Path, cache: Path, **changes: object) -> Settings:
     """Settings with `home` as the state folder, free ports, and the jars of `cache`."""
     ports = dict(zip(_PORTS, free_ports(len(_PORTS)), strict=True))
-    return Settings(_env_file=None, home=home, cache=cache, **(ports | changes))  # type: ignore[arg-type, call-arg]
+    return Settings(_env_file=None, home=home, cache=cache, **(ports | changes))  # type: ignore[arg-type]
 
 
 def environment(config: Settings) -> dict[str, str]:

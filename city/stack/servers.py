@@ -62,11 +62,11 @@ def questdb(config: Settings) -> Spec:
         "QDB_SHARED_WORKER_COUNT": "2",
     }
     options = ["-Xmx512m", "-XX:+UseSerialGC"]
+    main = "io.questdb/io.questdb.ServerMain"
     return Spec(
         "questdb",
         f"http://{config.questdb}",
-        argv=[java(), *options, "-p", classpath(config, "questdb"), "-m", "io.questdb/io.questdb.ServerMain"]
-        + ["-d", str(folder)],
+        argv=[java(), *options, "-p", classpath(config, "questdb"), "-m", main, "-d", str(folder)],
         environment=environment,
         prepare=lambda: folder.mkdir(parents=True, exist_ok=True),
         ready=lambda: _questdb_answers(config.questdb),

@@ -1,9 +1,7 @@
 """MQTT to Kafka: a message is acknowledged to the MQTT broker only when Kafka has it."""
 
-import json
 import logging
 import threading
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -96,13 +94,12 @@ class Bridge:
             else:  # left without an acknowledgement, so the broker gives it again
                 self.heartbeat.error = f"Kafka refused a message of {message.topic}: {error}"
 
+        payload = bytes(message.payload)
         with self._lock:
             self._waiting += 1
         while True:
             try:
-                self._producer.produce(
-                    contract.topic, message.payload, key_of(contract, message.payload), on_delivery=delivered
-                )
+                self._producer.produce(contract.topic, payload, key_of(contract, payload), on_delivery=delivered)
                 return
             except BufferError:  # Kafka is away: hold the MQTT broker back
                 self._producer.poll(0.2)

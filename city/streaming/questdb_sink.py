@@ -1,4 +1,4 @@
-"""Events and windows to QuestDB. Its own table is where it reads how far it came, and its keys make repeats harmless."""
+"""Events and windows to QuestDB. Its own table says how far it came, and its keys make repeats harmless."""
 
 import logging
 

@@ -128,7 +128,7 @@ class KafkaSource:
         """The only thread that uses the consumer once it runs: a second one can deadlock with `consume`."""
         noted = 0.0
         while not self._stop.is_set():
-            messages = self._consumer.consume(_FETCH, _POLL_SECONDS)
+            messages: list[Any] = self._consumer.consume(_FETCH, _POLL_SECONDS)
             if time.monotonic() - noted > _LAG_SECONDS:
                 noted = time.monotonic()
                 self._note_highs()

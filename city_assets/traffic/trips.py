@@ -5,6 +5,7 @@ A trip has `pickup_at`, `dropoff_at` (local New York time as published), the coo
 `distance_km` and `by_zone`, true where the file gives zones and the ends are the zones' centres.
 """
 
+from datetime import datetime
 from pathlib import Path
 
 import polars as pl
@@ -97,7 +98,7 @@ def straight_km() -> pl.Expr:
     return (north**2 + east**2).sqrt()
 
 
-def positions(trips: pl.DataFrame, moment: object) -> pl.DataFrame:
+def positions(trips: pl.DataFrame, moment: datetime) -> pl.DataFrame:
     """Where the vehicles of trips under way are at `moment` (a datetime of the trips' own time).
 
     Adds `latitude`, `longitude` (on the straight line between the ends) and `speed` (km/h, the trip's mean).

@@ -55,5 +55,3 @@ def fresh_topic(stack: Settings) -> Settings:
         questdb.execute(stack.questdb, f"DROP TABLE IF EXISTS {table}")
     assert not bronze_path(stack.lake, VEHICLE_POSITIONS).exists()
     return stack
-
-

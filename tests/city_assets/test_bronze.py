@@ -54,7 +54,9 @@ def announcements(count: int) -> list[str]:
     return [json.dumps(sensor.announcement(now)) for sensor in fleet(FaultRates(), 0)[:count]]
 
 
-def materialize(lake: LakeResource, kafka: KafkaResource, end: dict[str, int] | None = None) -> dg.ExecuteInProcessResult:
+def materialize(
+    lake: LakeResource, kafka: KafkaResource, end: dict[str, int] | None = None
+) -> dg.ExecuteInProcessResult:
     config = {"ops": {"ingest_devices": {"config": {"end": end or {}}}}}
     asset = low_rate_asset(domain_of("environment"), DEVICES)
     return dg.materialize_to_memory([asset], resources={"lake": lake, "kafka": kafka}, run_config=config)
@@ -171,7 +173,14 @@ def test_the_stream_reports_a_table_only_when_it_grew(lake: LakeResource) -> Non
             self.events.append(event)
 
     context: Any = Context()
-    summary = {"topic": VEHICLE_POSITIONS.topic, "rows": 3, "quarantined": 1, "lag": 7, "p95_ms": None, "sinks_behind": {}}
+    summary = {
+        "topic": VEHICLE_POSITIONS.topic,
+        "rows": 3,
+        "quarantined": 1,
+        "lag": 7,
+        "p95_ms": None,
+        "sinks_behind": {},
+    }
     reporter = Reporter(context, lake, [VEHICLE_POSITIONS], seconds=0.0)
     reporter.report([summary])
     reporter.report([summary])

@@ -12,7 +12,6 @@ from resources.kafka import KafkaResource
 from resources.questdb import QuestDBResource
 
 
-
 def test_a_range_of_a_topic_is_read_exactly(stack: Settings) -> None:
     topic = uuid.uuid4().hex
     kafka = KafkaResource(address=stack.kafka)

@@ -84,7 +84,9 @@ def test_new_messages_become_one_run_with_a_key_of_their_own(config: Settings, i
     assert evaluate(lake, more, instance, found.cursor).run_requests[0].run_key == "city.devices@0:5"
 
 
-def test_a_run_that_failed_is_tried_again_and_one_under_way_is_not(config: Settings, instance: dg.DagsterInstance) -> None:
+def test_a_run_that_failed_is_tried_again_and_one_under_way_is_not(
+    config: Settings, instance: dg.DagsterInstance
+) -> None:
     lake, kafka = LakeResource(path=str(config.lake)), MemoryKafka(address="", messages=announcements(5))
     cursor = evaluate(lake, kafka, instance).cursor
     again = evaluate(lake, kafka, instance, cursor)

@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 from city.cli.errors import explain
 from city.cli.main import app, main
 from city.settings import Settings
-from tests.city.streaming.test_pipeline import fresh, send, until
 from city_assets.traffic.contract import VEHICLE_POSITIONS
+from tests.city.streaming.test_pipeline import fresh, send, until
 
 RUN = [sys.executable, "-m", "city.cli.main"]
 
@@ -69,7 +69,9 @@ def test_a_fault_of_the_program_keeps_its_traceback() -> None:
     assert explain(KeyError("x")) is None
 
 
-def test_the_process_exits_with_one_line(config: Settings, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_process_exits_with_one_line(
+    config: Settings, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sys, "argv", ["city", "stream", "moon"])
     with pytest.raises(SystemExit) as end:
         main()
@@ -93,7 +95,12 @@ def test_a_domain_is_streamed_queried_and_looked_at(stack: Settings) -> None:
     try:
         until(lambda: json.loads(city("status", "--json"))["bronze_rows"]["vehicle_positions"] >= 5)
         until(lambda: json.loads(city("status", "--json"))["quarantined"]["vehicle_positions"] >= 1)
-        until(lambda: "taxi" in city("sql", "SELECT vehicle_id, speed FROM vehicle_positions LIMIT 1") or "v" in city("sql", "SELECT vehicle_id FROM vehicle_positions LIMIT 1"))
+        until(
+            lambda: (
+                "taxi" in city("sql", "SELECT vehicle_id, speed FROM vehicle_positions LIMIT 1")
+                or "v" in city("sql", "SELECT vehicle_id FROM vehicle_positions LIMIT 1")
+            )
+        )
         shown = json.loads(city("status", "--json"))["parts"]["stream"]
         assert shown["state"] in ("running", "down")
         assert "stream" in city("status")

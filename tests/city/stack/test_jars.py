@@ -40,9 +40,7 @@ def mirror(config: Settings, tmp_path: Path) -> Iterator[Settings]:
     Mirror.asked, Mirror.content = [], CONTENT
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Mirror)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield config.model_copy(
-        update={"maven_url": f"http://127.0.0.1:{server.server_port}", "cache": tmp_path / "cache"}
-    )
+    yield config.model_copy(update={"maven_url": f"http://127.0.0.1:{server.server_port}", "cache": tmp_path / "cache"})
     server.shutdown()
 
 

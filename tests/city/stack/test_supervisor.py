@@ -53,7 +53,10 @@ def test_a_port_in_use_is_named_with_its_setting(config: Settings) -> None:
 
 def test_it_starts_in_stages_and_stops_what_it_started(config: Settings) -> None:
     order: list[str] = []
-    parts = [Spec(name, "a", _SLEEP, prepare=lambda name=name: order.append(name), stage=stage) for name, stage in (("late", 1), ("early", 0))]  # type: ignore[misc]
+    parts = [
+        Spec(name, "a", _SLEEP, prepare=lambda name=name: order.append(name), stage=stage)
+        for name, stage in (("late", 1), ("early", 0))
+    ]  # type: ignore[misc]
     supervisor = Supervisor(config, parts)
     supervisor.check()
     pids: list[int] = []
@@ -62,7 +65,11 @@ def test_it_starts_in_stages_and_stops_what_it_started(config: Settings) -> None
         if found.is_ready() and not found.stop.is_set():
             pids.extend(part.pid for part in found.parts if part.pid)
             shown = status(config)["parts"]
-            assert {name: part["state"] for name, part in shown.items()} == {"late": "running", "early": "running", "stream": "starting"}
+            assert {name: part["state"] for name, part in shown.items()} == {
+                "late": "running",
+                "early": "running",
+                "stream": "starting",
+            }
             with pytest.raises(CannotStart, match="already up"):
                 Supervisor(config, parts).check()
             found.stop.set()
@@ -99,8 +106,21 @@ def test_what_a_killed_supervisor_left_is_ended_by_the_next(config: Settings) ->
 
 def test_the_stream_is_shown_by_its_own_report(config: Settings) -> None:
     config.run.mkdir(parents=True)
-    stream = {"topic": "t", "rows": 9, "events_per_second": 5.04, "lag": 3, "p95_ms": 120.0, "last_error": "QuestDB is away"}
-    report = {"pid": os.getpid(), "at": time.time(), "ended": False, "failure": None, "streams": [stream, stream | {"topic": "u", "last_error": None}]}
+    stream = {
+        "topic": "t",
+        "rows": 9,
+        "events_per_second": 5.04,
+        "lag": 3,
+        "p95_ms": 120.0,
+        "last_error": "QuestDB is away",
+    }
+    report = {
+        "pid": os.getpid(),
+        "at": time.time(),
+        "ended": False,
+        "failure": None,
+        "streams": [stream, stream | {"topic": "u", "last_error": None}],
+    }
     (config.run / "stream.json").write_text(json.dumps(report))
     found = status(config)["parts"]["stream"]
     assert (found["state"], found["events_per_second"], found["lag"], found["p95_ms"]) == ("running", 10.1, 6, 120.0)

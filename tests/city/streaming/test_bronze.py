@@ -25,7 +25,9 @@ def batch(first: int, count: int, bad: int = 0) -> tuple[Batch, pl.DataFrame]:
     return Batch(rows, found.start, found.end), rejects
 
 
-def commit(stream: BronzeStream, first: int, count: int, bad: int = 0, sinks: dict[str, Offsets] | None = None) -> list[str]:
+def commit(
+    stream: BronzeStream, first: int, count: int, bad: int = 0, sinks: dict[str, Offsets] | None = None
+) -> list[str]:
     failures: list[str] = []
     stream.commit(*batch(first, count, bad), sinks or {}, threading.Event(), failures.append)
     return failures
@@ -50,7 +52,9 @@ def test_the_log_says_where_to_resume(tmp_path: Path) -> None:
     assert again.sink_position("kafka") == {0: 0, 1: 7}
     assert again.sink_position("other") == {0: 0, 1: 0}
     assert again.watermarks == stream.watermarks
-    assert again.watermarks[0] == int(pl.Series([later(0.02)]).str.to_datetime("%Y-%m-%dT%H:%M:%S%.fZ").dt.epoch("us")[0])
+    assert again.watermarks[0] == int(
+        pl.Series([later(0.02)]).str.to_datetime("%Y-%m-%dT%H:%M:%S%.fZ").dt.epoch("us")[0]
+    )
     assert row_count(bronze_path(tmp_path, VEHICLE_POSITIONS)) == 3
     assert row_count(quarantine_path(tmp_path, VEHICLE_POSITIONS)) == 2
 

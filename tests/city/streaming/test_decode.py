@@ -13,7 +13,9 @@ from city_assets.traffic.contract import VEHICLE_POSITIONS
 from tests.events import NOW, encode, later, position, raw, reading
 
 
-def decoded(values: list[bytes | None], contract: Any = VEHICLE_POSITIONS, **more: Any) -> tuple[pl.DataFrame, pl.DataFrame]:
+def decoded(
+    values: list[bytes | None], contract: Any = VEHICLE_POSITIONS, **more: Any
+) -> tuple[pl.DataFrame, pl.DataFrame]:
     rows, rejects = decode(contract, raw(values, **more), {})
     assert dict(rows.schema) == bronze_schema(contract)
     assert dict(rejects.schema) == QUARANTINE
@@ -176,7 +178,10 @@ def test_every_usual_way_to_write_iso_8601_is_read(text: str, moment: str) -> No
     ("changes", "reason"),
     [
         ({"value": 500.5}, "value: traffic outside 0 to 500 vehicles/min"),
-        ({"type": "noise", "unit": "dB", "sensor_id": "downtown_noise_1", "value": 20}, "value: noise outside 30 to 140 dB"),
+        (
+            {"type": "noise", "unit": "dB", "sensor_id": "downtown_noise_1", "value": 20},
+            "value: noise outside 30 to 140 dB",
+        ),
         ({"unit": "dB"}, "unit: not the unit of its type"),
         ({"type": "smell"}, "type: not one of traffic"),
         ({"location": "moon"}, "location: not one of downtown"),

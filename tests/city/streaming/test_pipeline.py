@@ -126,7 +126,10 @@ def test_events_reach_bronze_questdb_windows_and_the_dashboard(stack: Settings, 
     window = contract.windows[0]
     rows = questdb.rows(stack.questdb, f"SELECT cell, vehicle_count, positions, speed_mean FROM {window.name}")
     wanted = compute(contract, window, pl.read_delta(str(bronze_path(stack.lake, contract))))
-    assert sorted(map(tuple, rows)) == wanted.select("cell", "vehicle_count", "positions", "speed_mean").sort("cell").rows()
+    assert (
+        sorted(map(tuple, rows))
+        == wanted.select("cell", "vehicle_count", "positions", "speed_mean").sort("cell").rows()
+    )
     events = [event for event in consume(stack, "dashboard_events") if event["kind"] == contract.name]
     assert sorted(event["trip_id"] for event in events) == expected
     assert len({event["id"] for event in events}) == 50
@@ -141,7 +144,9 @@ def test_a_second_run_goes_on_where_the_first_ended(stack: Settings, contract: C
         with streaming(contract, stack):
             until(lambda first=first: len(trips_in_questdb(stack, contract)) == first + 20)
     assert len(trips_in_bronze(stack, contract)) == 40
-    positions = questdb.rows(stack.questdb, f"SELECT sum(positions), sum(vehicle_count) FROM {contract.windows[0].name}")
+    positions = questdb.rows(
+        stack.questdb, f"SELECT sum(positions), sum(vehicle_count) FROM {contract.windows[0].name}"
+    )
     assert positions == [[40, 40]]
 
 

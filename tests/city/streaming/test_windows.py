@@ -1,4 +1,5 @@
 from datetime import datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
 import polars as pl
@@ -61,9 +62,15 @@ def test_a_window_counts_vehicles_once_and_positions_all() -> None:
 
 
 def test_windows_are_aligned_to_two_minutes_and_kept_apart_by_cell() -> None:
-    found = compute(VEHICLE_POSITIONS, WINDOW, rows((0, "a", "c", 1), (89.9, "a", "c", 1), (90, "a", "c", 1), (0, "a", "d", 1)))
+    found = compute(
+        VEHICLE_POSITIONS, WINDOW, rows((0, "a", "c", 1), (89.9, "a", "c", 1), (90, "a", "c", 1), (0, "a", "d", 1))
+    )
     starts = [(row["window_start"] - NOW).total_seconds() for row in found.to_dicts()]
-    assert sorted(zip(starts, found["cell"], found["positions"], strict=True)) == [(-30, "c", 2), (-30, "d", 1), (90, "c", 1)]
+    assert sorted(zip(starts, found["cell"], found["positions"], strict=True)) == [
+        (-30, "c", 2),
+        (-30, "d", 1),
+        (90, "c", 1),
+    ]
 
 
 def test_one_event_has_no_deviation() -> None:
@@ -132,7 +139,7 @@ def test_batches_restarts_and_backfill_give_the_same_windows(
     bounds = sorted({0, *cuts, restart, 40})
     operator = operator_over(everything)
     live: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for begin, end in zip(bounds, bounds[1:], strict=False):
+    for begin, end in pairwise(bounds):
         if begin == restart:
             seen = everything.filter(pl.col("_offset") < begin)
             operator = operator_over(everything, seen["_watermark"].max())  # type: ignore[arg-type]
@@ -140,6 +147,8 @@ def test_batches_restarts_and_backfill_give_the_same_windows(
         for row in operator.add(batch, {0: begin, 1: begin}).to_dicts():
             live[row["window_start"], row["cell"]] = row
     expected = compute(VEHICLE_POSITIONS, WINDOW, everything)
-    schema = results(WINDOW, moments(WINDOW, expected.head(0).with_columns(vehicle_id=pl.lit("")).with_columns(speed=0.0))).schema
+    schema = results(
+        WINDOW, moments(WINDOW, expected.head(0).with_columns(vehicle_id=pl.lit("")).with_columns(speed=0.0))
+    ).schema
     found = pl.DataFrame(list(live.values()), schema=schema, orient="row").sort("window_start", "cell")
     assert_frame_equal(found.cast(dict(expected.schema)), expected, check_exact=False, abs_tol=1e-6)  # type: ignore[arg-type]

@@ -21,7 +21,9 @@ def test_every_layout_from_2009_to_2020_is_read(data: Path) -> None:
         assert file.stem[-7:] in trips["pickup_at"].drop_nulls().dt.strftime("%Y-%m").to_list(), file
         by_zone = int(file.stem[-7:-3]) >= 2017
         assert trips["by_zone"].all() == by_zone, file
-        located = trips.filter(pl.col("pickup_latitude").is_between(40, 42), pl.col("dropoff_longitude").is_between(-75, -73))
+        located = trips.filter(
+            pl.col("pickup_latitude").is_between(40, 42), pl.col("dropoff_longitude").is_between(-75, -73)
+        )
         assert located.height >= 1, file
 
 
@@ -36,7 +38,9 @@ def test_trips_by_zone_need_the_table_of_zones(data: Path, tmp_path: Path) -> No
 def test_what_is_no_file_of_trips_is_named(tmp_path: Path) -> None:
     file = tmp_path / "other.csv"
     file.write_text("a,b\n1,2\n")
-    with pytest.raises(UnknownLayout, match=r"other.csv is not a file of yellow-taxi trips: it has no column for pickup_at"):
+    with pytest.raises(
+        UnknownLayout, match=r"other.csv is not a file of yellow-taxi trips: it has no column for pickup_at"
+    ):
         read_trips(file)
     with pytest.raises(FileNotFoundError, match="city data tlc"):
         read_trips(tmp_path / "none.csv")
