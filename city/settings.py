@@ -91,11 +91,3 @@ class Settings(BaseSettings):
 def settings() -> Settings:
     """The settings of this process. Tests clear the cache when they change the environment."""
     return Settings()
-
-
-def split_address(address: str) -> tuple[str, int]:
-    """`host:port` as a pair. Raises ValueError that names the address and the mend."""
-    host, colon, port = address.rpartition(":")
-    if not colon or not host or not port.isdigit():
-        raise ValueError(f"address {address!r} is not of the form host:port, such as 127.0.0.1:9092")
-    return host, int(port)

@@ -13,7 +13,8 @@ from typing import Any
 import paho.mqtt.client as mqtt
 from confluent_kafka import Producer
 
-from city.settings import Settings, split_address
+from city.net import split_address
+from city.settings import Settings
 from city.streaming.heartbeat import Heartbeat
 from city.streaming.topics import ensure_topics
 from city_assets.environment.contract import DEVICES, LOCATIONS, QUANTITIES

@@ -145,15 +145,6 @@ def last_line(log: Path) -> str:
     return next((line.strip()[:300] for line in reversed(lines) if line.strip()), "")
 
 
-def accepts(host: str, port: int) -> bool:
-    """Whether something listens there."""
-    try:
-        with socket.create_connection((host, port), timeout=1):
-            return True
-    except OSError:
-        return False
-
-
 def listener(port: int) -> str | None:
     """What listens on a TCP port of this machine, in words; None where nothing does."""
     for connection in psutil.net_connections("tcp"):

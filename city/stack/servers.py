@@ -8,9 +8,10 @@ import sys
 import uuid
 from pathlib import Path
 
-from city.settings import Settings, split_address
+from city.net import accepts, split_address
+from city.settings import Settings
 from city.stack.jars import classpath
-from city.stack.part import Spec, accepts
+from city.stack.part import Spec
 
 _LOG4J = """\
 rootLogger.level = info

@@ -12,10 +12,11 @@ from typing import Any
 import psutil
 
 from city.contracts.registry import domains
+from city.net import accepts
 from city.settings import CHECKOUT, Settings
 from city.stack import servers
 from city.stack.dagster_home import prepare_dagster_home
-from city.stack.part import Part, Spec, accepts, can_bind, end_session, listener
+from city.stack.part import Part, Spec, can_bind, end_session, listener
 from city.stack.state import SUPERVISOR, is_alive, read_json
 
 BRIDGE = "mqtt-bridge"

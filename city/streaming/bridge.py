@@ -10,7 +10,8 @@ import paho.mqtt.client as mqtt
 from confluent_kafka import KafkaException, Producer
 
 from city.contracts.model import Contract
-from city.settings import Settings, split_address
+from city.net import split_address
+from city.settings import Settings
 from city.streaming.heartbeat import Heartbeat
 from city.streaming.topics import ensure_topics
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
+from city.net import accepts, split_address
 from city.streaming.records import Offsets, RawBatch
 
 log = logging.getLogger(__name__)
@@ -38,6 +39,8 @@ class KafkaSource:
 
     def __init__(self, address: str, topic: str, rows: int, seconds: float) -> None:
         self.topic = topic
+        self._address, self._away = address, False
+        self._failure: BaseException | None = None
         self._error: str | None = None
         self._error_at = 0.0
         self._rows, self._seconds = rows, seconds
@@ -63,13 +66,15 @@ class KafkaSource:
         )
         self._pieces: queue.Queue[_Piece] = queue.Queue(maxsize=2 * max(1, rows // _FETCH))
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._read, name=f"kafka-{topic}", daemon=True)
+        self._thread = threading.Thread(target=self._guard, name=f"kafka-{topic}", daemon=True)
         self._position: Offsets = {}
         self._highs: Offsets = {}
 
     @property
     def last_error(self) -> str | None:
-        """What librdkafka complained of within its longest pause between two attempts; None when all is well."""
+        """Why nothing comes, or may not: no broker listens, or librdkafka complained a moment ago."""
+        if self._away:
+            return f"no Kafka listens at {self._address}"
         return self._error if time.monotonic() - self._error_at < _ERROR_SECONDS else None
 
     def partitions(self) -> list[int]:
@@ -98,6 +103,8 @@ class KafkaSource:
 
     def poll(self) -> RawBatch | None:
         """The next batch, or None when nothing came within the batch time."""
+        if self._failure is not None:
+            raise self._failure
         pieces: list[_Piece] = []
         rows, deadline = 0, time.monotonic() + self._seconds
         while rows < self._rows:
@@ -124,6 +131,12 @@ class KafkaSource:
         while not self._pieces.empty():
             self._pieces.get_nowait()
 
+    def _guard(self) -> None:
+        try:
+            self._read()
+        except BaseException as error:  # `poll` raises it where somebody hears it
+            self._failure = error
+
     def _read(self) -> None:
         """The only thread that uses the consumer once it runs: a second one can deadlock with `consume`."""
         noted = 0.0
@@ -132,6 +145,8 @@ class KafkaSource:
             if time.monotonic() - noted > _LAG_SECONDS:
                 noted = time.monotonic()
                 self._note_highs()
+                # librdkafka says that a broker is gone when it likes, and never that it is back.
+                self._away = not any(accepts(*split_address(one)) for one in self._address.split(","))
             if not messages:
                 continue
             offsets = [message.offset() for message in messages]

@@ -9,7 +9,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from city.stack.part import Part, Spec, accepts, can_bind, describe_exit, end_session, last_line, listener
+from city.net import accepts
+from city.stack.part import Part, Spec, can_bind, describe_exit, end_session, last_line, listener
 from tests.city.streaming.test_pipeline import until
 
 _STUBBORN = "import signal, time; signal.signal(15, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"

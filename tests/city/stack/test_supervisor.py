@@ -9,7 +9,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from city.settings import Settings, split_address
+from city.net import split_address
+from city.settings import Settings
 from city.stack.dagster_home import prepare_dagster_home
 from city.stack.doctor import examine
 from city.stack.part import Spec

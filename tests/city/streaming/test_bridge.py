@@ -13,7 +13,8 @@ import pytest
 from confluent_kafka import Consumer, TopicPartition
 
 from city.contracts.model import Contract
-from city.settings import Settings, split_address
+from city.net import split_address
+from city.settings import Settings
 from city.stack import servers
 from city.stack.embedded import await_running
 from city.stack.part import Part
