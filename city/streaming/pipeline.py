@@ -59,7 +59,7 @@ class Pipeline:
             except Stopped:
                 return
             except KafkaException as error:
-                self._failed("kafka", f"Kafka at {self.config.kafka} is away: {error.args[0]}")
+                self._failed("source", f"Kafka at {self.config.kafka} is away: {error.args[0]}")
                 try:
                     backoff.wait()
                 except Stopped:
@@ -119,7 +119,7 @@ class Pipeline:
         report = self.report
         report.lag = source.lag()
         report.sinks = {worker.name: worker.behind() for worker in workers}
-        errors = {"kafka": source.last_error} | {worker.name: worker.last_error for worker in workers}
+        errors = {"source": source.last_error} | {f"sink {worker.name}": worker.last_error for worker in workers}
         report.errors = {name: error for name, error in errors.items() if error}
         operators = next((worker.sink.operators for worker in workers if worker.sink.operators), ())
         report.late = sum(operator.late for operator in operators)
