@@ -6,6 +6,7 @@ then it is `Fenced` and must stop. Quarantine is committed before bronze with a 
 between leaves quarantine ahead, and what it already has is left out when the range is read again.
 """
 
+import fcntl
 import logging
 import threading
 import uuid
@@ -15,7 +16,7 @@ from typing import Any
 
 import polars as pl
 from deltalake import ColumnProperties, CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
-from deltalake.exceptions import CommitFailedError, TableNotFoundError
+from deltalake.exceptions import TableNotFoundError
 from deltalake.schema import Schema
 
 from city.contracts.model import Contract
@@ -45,12 +46,7 @@ def open_table(path: Path, schema: dict[str, pl.DataType]) -> DeltaTable:
     try:
         table = DeltaTable(path)
     except TableNotFoundError:
-        path.mkdir(parents=True, exist_ok=True)
-        try:
-            DeltaTable.create(path, schema=Schema.from_arrow(arrow), mode="ignore", configuration=_CONFIGURATION)
-        except CommitFailedError:
-            log.info("%s was created by another process at the same time", path)
-        table = DeltaTable(path)
+        table = _create(path, Schema.from_arrow(arrow))
     found = {field.name: field.type for field in table.schema().fields}
     wanted = {field.name: field.type for field in Schema.from_arrow(arrow).fields}
     if found != wanted:
@@ -61,6 +57,16 @@ def open_table(path: Path, schema: dict[str, pl.DataType]) -> DeltaTable:
             "Move it away, or point CITY_HOME at another folder."
         )
     return table
+
+
+def _create(path: Path, schema: Schema) -> DeltaTable:
+    """Creates the table once, however many processes try: two creators would race (delta-io/delta-rs#3505)."""
+    path.mkdir(parents=True, exist_ok=True)
+    with path.with_name(f".{path.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not DeltaTable.is_deltatable(str(path)):
+            DeltaTable.create(path, schema=schema, mode="error", configuration=_CONFIGURATION)
+    return DeltaTable(path)
 
 
 def writer_properties(contract: Contract) -> WriterProperties:

@@ -101,7 +101,7 @@ def test_a_domain_is_streamed_queried_and_looked_at(stack: Settings) -> None:
                 or "v" in city("sql", "SELECT vehicle_id FROM vehicle_positions LIMIT 1")
             )
         )
-        shown = json.loads(city("status", "--json"))["parts"]["stream"]
+        shown = until(lambda: json.loads(city("status", "--json"))["parts"]["stream"])
         assert shown["state"] in ("running", "down")
         assert "stream" in city("status")
     finally:
