@@ -14,6 +14,8 @@ def quarantine_path(lake: Path, contract: Contract) -> Path:
 
 
 LAYERS = {"bronze": bronze_path, "quarantine": quarantine_path}
+# What a layer's rows are ordered by as they come.
+ORDER = {"bronze": ("_arrived", "_offset"), "quarantine": ("arrived", "offset")}
 
 
 def locate(lake: Path, contract: Contract, layer: str) -> Path:

@@ -8,7 +8,7 @@ import polars as pl
 
 from city.contracts.model import Contract
 from city.contracts.registry import Domain
-from city.lake import locate
+from city.lake import ORDER, locate
 from city.streaming.bronze import BronzeStream
 from city.streaming.decode import decode
 from city.streaming.preview import latest
@@ -82,7 +82,7 @@ def ingest_range(contract: Contract, kafka: KafkaResource, lake: LakeResource, e
 
 def describe(lake: LakeResource, contract: Contract, layer: str, report: dict[str, Any]) -> dict[str, Any]:
     """A table's metadata for the UI: rows, files, version, the newest rows, and what the caller reports."""
-    found = latest(locate(lake.root, contract, layer), _PREVIEW_ROWS)
+    found = latest(locate(lake.root, contract, layer), _PREVIEW_ROWS, ORDER[layer])
     preview = dg.MetadataValue.md(_markdown(found.frame)) if found.frame.height else "empty"
     return {"dagster/row_count": found.rows, "files": found.files, "version": found.version, "newest": preview} | report
 

@@ -14,8 +14,8 @@ from city import questdb
 from city.contracts.registry import contract_of, domain_of, domains
 from city.settings import Settings, settings
 from city_assets.definitions import build
-from tests.city.streaming.test_pipeline import consume, send, streaming, trips_in_bronze, until
 from tests.events import iso
+from tests.live import consume, send, streaming, trips_in_bronze, until
 
 CONTRACT = """
 from datetime import timedelta

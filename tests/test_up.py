@@ -13,7 +13,7 @@ import requests
 
 from city import questdb
 from city.settings import Settings
-from tests.city.streaming.test_pipeline import consume
+from tests.live import consume
 
 CITY = [sys.executable, "-m", "city.cli.main"]
 _ASSETS = "{ assetNodes { assetKey { path } assetMaterializations(limit: 1) { timestamp } } }"

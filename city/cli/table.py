@@ -13,12 +13,13 @@ def command(
     import polars as pl
 
     from city.contracts.registry import contract_of
-    from city.lake import locate
+    from city.lake import ORDER, locate
     from city.settings import settings
     from city.streaming.preview import latest
 
     layer, _, table = name.rpartition("/")
-    found = latest(locate(settings().lake, contract_of(table), layer or "bronze"), rows)
+    layer = layer or "bronze"
+    found = latest(locate(settings().lake, contract_of(table), layer), rows, ORDER[layer])
     with pl.Config(tbl_rows=rows, tbl_cols=-1, fmt_str_lengths=40, tbl_hide_dataframe_shape=True):
         print(found.frame)
     print(f"{found.rows:,} rows, version {found.version}, {found.files} files")

@@ -87,7 +87,7 @@ def mqtt(config: Settings) -> Spec:
         "mqtt",
         config.mqtt,
         argv=[installed, "-c", str(folder / "mosquitto.conf")] if installed else own,
-        prepare=lambda: _prepare_mosquitto(config, folder),
+        prepare=lambda: _prepare_mosquitto(config, folder) if installed else None,
         ready=lambda: accepts(host, port),
         ports={"CITY_MQTT_PORT": config.mqtt_port},
     )

@@ -80,5 +80,5 @@ class StreamJob:
         except BaseException as error:
             log.error("%s: %s", pipeline.contract.topic, error)
             self._failure = self._failure or error
-            pipeline.report.errors["stream"] = str(error)
+            pipeline.report.note("stream", str(error))
             self.stop.set()

@@ -110,7 +110,7 @@ class Pipeline:
         batch = Batch(rows, raw.start, raw.end)
         reached = {worker.name: dict(worker.position) for worker in workers}
         bronze.commit(batch, rejects, reached, self._stop, lambda reason: self._failed("bronze", reason))
-        self.report.errors.pop("bronze", None)
+        self.report.note("bronze", None)
         for worker in workers:
             worker.offer(batch)
         self.report.committed(rows[self.contract.event_time], rejects.height)
@@ -119,8 +119,10 @@ class Pipeline:
         report = self.report
         report.lag = source.lag()
         report.sinks = {worker.name: worker.behind() for worker in workers}
-        errors = {"source": source.last_error} | {f"sink {worker.name}": worker.last_error for worker in workers}
-        report.errors = {name: error for name, error in errors.items() if error}
+        report.note("source", source.last_error)
+        report.note("expired", source.expired)
+        for worker in workers:
+            report.note(f"sink {worker.name}", worker.last_error)
         operators = next((worker.sink.operators for worker in workers if worker.sink.operators), ())
         report.late = sum(operator.late for operator in operators)
         report.too_late = sum(operator.too_late for operator in operators)
@@ -129,5 +131,5 @@ class Pipeline:
         return self._scorer.score(self.contract, rows)
 
     def _failed(self, what: str, reason: str) -> None:
-        self.report.errors[what] = reason
+        self.report.note(what, reason)
         log.warning("%s: %s", self.contract.topic, reason)

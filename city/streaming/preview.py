@@ -1,5 +1,6 @@
 """A look at a Delta table: its newest rows, and how large it is, from its log and its newest files alone."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,18 +16,12 @@ class Latest:
     version: int
 
 
-def latest(path: Path, rows: int) -> Latest:
-    """The newest rows of the table. Raises TableNotFoundError."""
+def latest(path: Path, rows: int, order: Sequence[str]) -> Latest:
+    """The newest rows of the table, by the columns of `order`. Raises TableNotFoundError."""
     table = DeltaTable(path)
     actions = pl.DataFrame(table.get_add_actions(flatten=True)).sort("modification_time", descending=True)
     total = int(actions["num_records"].sum()) if actions.height else 0
     newest = actions.filter(pl.col("num_records").cum_sum() - pl.col("num_records") < rows)["path"].to_list()
     frames = [pl.read_parquet(path / name) for name in newest]
     frame = pl.concat(frames) if frames else pl.scan_delta(str(path)).head(0).collect()
-    offset = next((name for name in ("_offset", "offset") if name in frame.columns), None)
-    frame = (
-        frame.sort("_arrived" if "_arrived" in frame.columns else "arrived", offset, descending=True)
-        if offset
-        else frame
-    )
-    return Latest(frame.head(rows), total, actions.height, table.version())
+    return Latest(frame.sort(order, descending=True).head(rows), total, actions.height, table.version())

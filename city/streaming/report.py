@@ -25,6 +25,13 @@ class StreamReport:
     sinks: dict[str, int] = field(default_factory=dict)
     _recent: deque[tuple[float, int, pl.Series]] = field(default_factory=lambda: deque(maxlen=400), repr=False)
 
+    def note(self, what: str, error: str | None) -> None:
+        """What is wrong with one part of the stream, or None once it is right again."""
+        if error:
+            self.errors[what] = error
+        else:
+            self.errors.pop(what, None)
+
     def committed(self, times: pl.Series, rejected: int, now: float | None = None) -> None:
         """A batch is in bronze; `times` are its event times."""
         now = time.time() if now is None else now
@@ -54,7 +61,7 @@ class StreamReport:
             "events_per_second": self.events_per_second(now),
             "p95_ms": self.p95_ms(now),
             "sinks_behind": dict(self.sinks),
-            "last_error": "; ".join(self.errors.values()) or None,
+            "last_error": "; ".join(list(self.errors.values())) or None,
         }
 
     def _within(self, now: float | None) -> list[tuple[float, int, pl.Series]]:

@@ -43,6 +43,8 @@ class KafkaSource:
         self._failure: BaseException | None = None
         self._error: str | None = None
         self._error_at = 0.0
+        self.expired: str | None = None
+        """What Kafka deleted before it was read, if anything: a loss that no later success takes back."""
         self._rows, self._seconds = rows, seconds
         self._consumer = Consumer(
             {
@@ -97,7 +99,9 @@ class KafkaSource:
                     "Point CITY_HOME at another folder, or at the Kafka that the data came from."
                 )
             if low > offset:
-                log.error("%s/%d: offsets %d to %d expired in Kafka unread", self.topic, partition, offset, low)
+                gap = f"{self.topic}/{partition}: offsets {offset} to {low - 1} expired in Kafka unread"
+                log.error("%s", gap)
+                self.expired = f"{self.expired}; {gap}" if self.expired else gap
         self._consumer.assign([TopicPartition(self.topic, p, offset) for p, offset in position.items()])
         self._thread.start()
 

@@ -12,9 +12,9 @@ import requests
 from city.settings import Settings
 from simulators.tlc import download, events, load, moments, month_file, replay
 from simulators.tlc_console import describe, fetch, play
-from tests.city.streaming.test_pipeline import consume
 from tests.city_assets.traffic.test_trips import trip
 from tests.events import NOW
+from tests.live import consume
 
 
 def two_trips() -> pl.DataFrame:

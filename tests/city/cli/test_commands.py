@@ -16,7 +16,7 @@ from city.cli.errors import explain
 from city.cli.main import app, main
 from city.settings import Settings
 from city_assets.traffic.contract import VEHICLE_POSITIONS
-from tests.city.streaming.test_pipeline import fresh, send, until
+from tests.live import fresh, send, until
 
 RUN = [sys.executable, "-m", "city.cli.main"]
 

@@ -11,7 +11,7 @@ import pytest
 
 from city.net import accepts
 from city.stack.part import Part, Spec, can_bind, describe_exit, end_session, last_line, listener
-from tests.city.streaming.test_pipeline import until
+from tests.live import until
 
 _STUBBORN = "import signal, time; signal.signal(15, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"
 

@@ -22,8 +22,8 @@ from city.stack.state import read_json
 from city.streaming.bridge import Bridge, key_of
 from city.streaming.topics import ensure_topics
 from city_assets.environment.contract import SENSORS
-from tests.city.streaming.test_pipeline import until
 from tests.events import encode, reading
+from tests.live import kill, restarted, until
 
 
 @pytest.fixture
@@ -75,16 +75,16 @@ def test_messages_reach_kafka_unchanged_with_their_key(stack: Settings, contract
     assert (beat["lag"], beat["last_error"]) == (0, None)
 
 
-def test_it_subscribes_again_after_the_broker_was_restarted(
+def test_it_subscribes_again_after_the_broker_wasrestarted(
     stack: Settings, contract: Contract, bridge: Bridge, stack_parts: tuple[Settings, dict[str, Part]]
 ) -> None:
     server = stack_parts[1]["mqtt"]
     publish(stack, contract, 1)
     until(lambda: len(in_kafka(stack, contract.topic)) == 1)
-    server._process.kill()  # type: ignore[union-attr]
+    kill(server)
     until(lambda: bridge.heartbeat.error)
     assert "MQTT broker" in str(bridge.heartbeat.error)
-    await_running(_restarted(server))
+    await_running(restarted(server))
     until(lambda: bridge._client.is_connected())
     time.sleep(0.5)
     publish(stack, contract, 2)
@@ -153,8 +153,3 @@ def test_a_payload_without_a_key_has_none() -> None:
     assert key_of(SENSORS, b"not json") is None
     assert key_of(SENSORS, b"[1]") is None
     assert key_of(SENSORS, b'{"sensor_id": 5}') is None
-
-
-def _restarted(server: Part) -> Part:
-    until(lambda: server.watch() or server.state == "restarting")
-    return server

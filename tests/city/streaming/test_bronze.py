@@ -201,7 +201,7 @@ def test_the_newest_rows_are_shown_first(tmp_path: Path) -> None:
     stream = opened(tmp_path)
     for first in range(5):
         commit(stream, first, 1)
-    found = latest(bronze_path(tmp_path, VEHICLE_POSITIONS), 3)
+    found = latest(bronze_path(tmp_path, VEHICLE_POSITIONS), 3, ("_arrived", "_offset"))
     assert (found.rows, found.files, found.frame["_offset"].to_list()) == (5, 5, [4, 3, 2])
 
 

@@ -1,18 +1,13 @@
 """The hot path on a real Kafka and a real QuestDB."""
 
-import contextlib
-import json
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
 from dataclasses import replace
-from datetime import UTC, datetime
-from typing import Any
 
 import polars as pl
 import pytest
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from city import questdb
@@ -24,23 +19,10 @@ from city.stack.part import Part
 from city.stack.state import read_json
 from city.streaming.bronze import Fenced
 from city.streaming.job import StreamJob
-from city.streaming.pipeline import kafka_sink, questdb_sink
 from city.streaming.source import TopicReset
-from city.streaming.topics import ensure_topics
 from city.streaming.windows import compute
 from city_assets.traffic.contract import VEHICLE_POSITIONS
-from tests.events import iso, position
-
-
-def until(holds: Callable[[], Any], seconds: float = 40) -> Any:
-    """Waits for it; its value. Fails when it does not come."""
-    deadline = time.monotonic() + seconds
-    while True:
-        with contextlib.suppress(Exception):
-            if value := holds():
-                return value
-        assert time.monotonic() < deadline, f"not within {seconds} s"
-        time.sleep(0.1)
+from tests.live import consume, fresh, kill, restarted, send, streaming, trips_in_bronze, until
 
 
 @pytest.fixture
@@ -51,66 +33,8 @@ def contract() -> Contract:
     return replace(VEHICLE_POSITIONS, name=name, topic=name, windows=(window,), partitions=2)
 
 
-@contextlib.contextmanager
-def streaming(contract: Contract, stack: Settings, sinks: Any = (questdb_sink, kafka_sink)) -> Iterator[StreamJob]:
-    job = StreamJob([contract], stack, sinks)
-    failure: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            job.run()
-        except BaseException as error:
-            failure.append(error)
-
-    thread = threading.Thread(daemon=True, target=run)
-    thread.start()
-    try:
-        yield job
-    finally:
-        job.stop.set()
-        thread.join(40)
-        assert not thread.is_alive()
-
-
-def send(stack: Settings, contract: Contract, *messages: bytes) -> None:
-    ensure_topics(stack.kafka, [contract])
-    producer = Producer({"bootstrap.servers": stack.kafka, "message.max.bytes": 15_000_000})
-    for number, message in enumerate(messages):
-        producer.produce(contract.topic, message, str(number))
-    assert producer.flush(20) == 0
-
-
-def fresh(count: int, first: int = 0) -> list[bytes]:
-    """Valid messages of now, no two of the same time and vehicle."""
-    now = datetime.now(UTC)
-    return [
-        json.dumps(position(vehicle_id=f"v{n}", trip_id=f"t{n}", timestamp=iso(now))).encode()
-        for n in range(first, first + count)
-    ]
-
-
-def trips_in_bronze(stack: Settings, contract: Contract) -> list[str]:
-    return pl.read_delta(str(bronze_path(stack.lake, contract)))["trip_id"].sort().to_list()
-
-
 def trips_in_questdb(stack: Settings, contract: Contract) -> list[str]:
     return sorted(row[0] for row in questdb.rows(stack.questdb, f"SELECT trip_id FROM {contract.name}"))
-
-
-def consume(stack: Settings, topic: str) -> list[dict[str, Any]]:
-    consumer = Consumer({"bootstrap.servers": stack.kafka, "group.id": uuid.uuid4().hex})
-    partitions = [TopicPartition(topic, p, 0) for p in consumer.list_topics(topic).topics[topic].partitions]
-    ends = {p.partition: consumer.get_watermark_offsets(p)[1] for p in partitions}
-    consumer.assign(partitions)
-    raw: list[bytes] = []
-    while len(raw) < sum(ends.values()):
-        raw += [message.value() or b"" for message in consumer.consume(100, 0.5)]
-    found: list[dict[str, Any]] = []
-    for value in raw:
-        with contextlib.suppress(ValueError):  # other tests send broken messages to the topics of real domains
-            found.append(json.loads(value))
-    consumer.close()
-    return found
 
 
 def test_events_reach_bronze_questdb_windows_and_the_dashboard(stack: Settings, contract: Contract) -> None:
@@ -207,6 +131,22 @@ def test_a_topic_that_was_deleted_is_not_mistaken_for_silence(stack: Settings, c
         StreamJob([contract], stack, ()).run()
 
 
+def test_what_expired_in_kafka_unread_is_said_for_as_long_as_the_stream_runs(
+    stack: Settings, contract: Contract
+) -> None:
+    contract = replace(contract, partitions=1)
+    send(stack, contract, *fresh(5))
+    with streaming(contract, stack, ()) as job:
+        until(lambda: job.summary()[0]["rows"] == 5)
+    send(stack, contract, *fresh(5, 5))
+    admin = AdminClient({"bootstrap.servers": stack.kafka})
+    for done in admin.delete_records([TopicPartition(contract.topic, 0, 8)]).values():
+        done.result(10)
+    with streaming(contract, stack, ()) as job:
+        until(lambda: job.summary()[0]["rows"] == 2)
+        assert job.summary()[0]["last_error"] == f"{contract.topic}/0: offsets 5 to 7 expired in Kafka unread"
+
+
 def test_bronze_goes_on_while_questdb_is_away_and_questdb_is_caught_up(
     stack: Settings, contract: Contract, stack_parts: tuple[Settings, dict[str, Part]]
 ) -> None:
@@ -214,14 +154,13 @@ def test_bronze_goes_on_while_questdb_is_away_and_questdb_is_caught_up(
     send(stack, contract, *fresh(20))
     with streaming(contract, stack) as job:
         until(lambda: len(trips_in_questdb(stack, contract)) == 20)
-        server._process.kill()  # type: ignore[union-attr]
+        kill(server)
         send(stack, contract, *fresh(20, 20))
         until(lambda: len(trips_in_bronze(stack, contract)) == 40)
         said = until(lambda: job.summary()[0]["last_error"])
         assert "questdb" in said
         assert job.summary()[0]["sinks_behind"]["kafka"] == 0
-        server.watch()
-        assert server.state == "restarting"
+        restarted(server)
         assert "killed by SIGKILL" in str(server.last_error)
         await_running(server)
         until(lambda: len(trips_in_questdb(stack, contract)) == 40)
@@ -237,16 +176,11 @@ def test_a_killed_kafka_is_waited_for_and_said_plainly(
     send(stack, contract, *fresh(20))
     with streaming(contract, stack) as job:
         until(lambda: len(trips_in_bronze(stack, contract)) == 20)
-        server._process.kill()  # type: ignore[union-attr]
+        kill(server)
         assert "Kafka" in until(lambda: job.summary()[0]["last_error"])
-        await_running(_restarted(server))
+        await_running(restarted(server))
         send(stack, contract, *fresh(20, 20))
         until(lambda: len(trips_in_bronze(stack, contract)) == 40, 60)
         until(lambda: len(trips_in_questdb(stack, contract)) == 40)
         until(lambda: job.summary()[0]["last_error"] is None)
     assert trips_in_bronze(stack, contract) == sorted(f"t{n}" for n in range(40))
-
-
-def _restarted(server: Part) -> Part:
-    until(lambda: server.watch() or server.state == "restarting")
-    return server
