@@ -2,6 +2,7 @@
 
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -38,6 +39,14 @@ class Settings(BaseSettings):
         "https://d37ci6vzurychx.cloudfront.net/trip-data", description="where `city data tlc` fetches months from"
     )
 
+    data_dir: Path | None = Field(None, description="real data for tests and benchmarks; default ../shared/data")
+    engine: Literal["polars", "spark"] = Field("polars", description="what runs the tables' transforms")
+    spark_master: str = Field("local[2]", description="the Spark cluster's address, where the engine is spark")
+    spark_memory: str = Field("4g", description="memory of Spark's driver")
+    spark_partitions: int = Field(2, gt=0, description="partitions of Spark's shuffles: its cores, or some more")
+    timezone: str = Field("America/New_York", description="whose local days and hours count")
+    country: str = Field("US", description="whose public holidays count (a code that the package holidays knows)")
+
     batch_rows: int = Field(100_000, gt=0, description="a micro-batch is committed at this many events")
     batch_seconds: float = Field(0.25, gt=0, description="or after this many seconds, whichever comes first")
     report_seconds: float = Field(10.0, gt=0, description="how often the stream reports to the asset graph")
@@ -49,6 +58,10 @@ class Settings(BaseSettings):
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
         return value.expanduser().absolute() if value else value
+
+    @property
+    def data(self) -> Path:
+        return self.data_dir or CHECKOUT.parent / "shared" / "data"
 
     @property
     def lake(self) -> Path:

@@ -4,21 +4,22 @@ import threading
 from typing import Any
 
 import dagster as dg
-import polars as pl
 
 from city.contracts.model import Contract
 from city.contracts.registry import Domain
 from city.lake import ORDER, locate
+from city.lake.preview import latest
 from city.streaming.bronze import BronzeStream
 from city.streaming.decode import decode
-from city.streaming.preview import latest
 from city.streaming.records import Batch, Offsets
+from city.tables.model import Table
 from city_assets import keys
+from city_assets.preview import markdown
 from resources.kafka import KafkaResource
 from resources.lake import LakeResource
 
 _PREVIEW_ROWS = 5
-_PREVIEW_WIDTH = 120
+FIRST_DAY = Table.first_day
 
 
 def stream_specs(domain: Domain) -> list[dg.AssetSpec]:
@@ -82,18 +83,9 @@ def ingest_range(contract: Contract, kafka: KafkaResource, lake: LakeResource, e
 
 def describe(lake: LakeResource, contract: Contract, layer: str, report: dict[str, Any]) -> dict[str, Any]:
     """A table's metadata for the UI: rows, files, version, the newest rows, and what the caller reports."""
-    found = latest(locate(lake.root, contract, layer), _PREVIEW_ROWS, ORDER[layer])
-    preview = dg.MetadataValue.md(_markdown(found.frame)) if found.frame.height else "empty"
+    found = latest(locate(lake.root, layer, contract.name), _PREVIEW_ROWS, ORDER[layer])
+    preview = dg.MetadataValue.md(markdown(found.frame)) if found.frame.height else "empty"
     return {"dagster/row_count": found.rows, "files": found.files, "version": found.version, "newest": preview} | report
-
-
-def _markdown(frame: pl.DataFrame) -> str:
-    """A table of the values as text; bytes, which may be anything, as Python writes them."""
-    lines = [" | ".join(frame.columns), " | ".join("---" for _ in frame.columns)]
-    for row in frame.iter_rows():
-        cells = (str(value)[:_PREVIEW_WIDTH].replace("|", "\\|").replace("\n", " ") for value in row)
-        lines.append(" | ".join(cells))
-    return "\n".join(f"| {line} |" for line in lines)
 
 
 def _offsets(start: Offsets, end: Offsets) -> dict[str, list[int]]:
@@ -116,6 +108,7 @@ def _bronze(domain: Domain, contract: Contract) -> dg.AssetSpec:
         deps=[keys.topic(contract.topic)],
         group_name=domain.name,
         kinds={"deltalake", "bronze"},
+        partitions_def=keys.days(FIRST_DAY) if contract.rate == "high" else None,
         description=f"{contract.means} Every valid event of `{contract.topic}`, exactly once.",
         metadata={"dagster/column_schema": keys.bronze_columns(contract)},
     )

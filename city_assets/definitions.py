@@ -8,9 +8,11 @@ from city_assets.bronze import low_rate_asset, output_specs, stream_specs
 from city_assets.checks import contract_checks
 from city_assets.maintenance import lake_maintenance, run_retention
 from city_assets.streaming import stream_job
+from city_assets.tables import calendar_spec, loaded_specs, table_assets
 from resources.kafka import KafkaResource
 from resources.lake import LakeResource
 from resources.questdb import QuestDBResource
+from sensors_and_schedules.keep_fresh import keep_fresh
 from sensors_and_schedules.keep_streaming import keep_streaming
 from sensors_and_schedules.low_rate_topics import low_rate_sensor
 from sensors_and_schedules.schedules import SCHEDULES
@@ -28,6 +30,9 @@ def build() -> dg.Definitions:
             *output_specs(found),
             *(low_rate_asset(*pair) for pair in low_rate),
             *(dg.load_assets_from_modules(own)),
+            *(spec for domain in found for spec in loaded_specs(domain)),
+            *(asset for domain in found for asset in table_assets(domain)),
+            calendar_spec(),
             lake_maintenance,
         ],
         asset_checks=[
@@ -35,7 +40,8 @@ def build() -> dg.Definitions:
             *(dg.load_asset_checks_from_modules(own)),
         ],
         jobs=[stream_job, run_retention],
-        sensors=[keep_streaming, *(low_rate_sensor(*pair) for pair in low_rate)],
+        executor=dg.in_process_executor,  # a process a step costs seconds, and our steps are seconds
+        sensors=[keep_streaming, keep_fresh, *(low_rate_sensor(*pair) for pair in low_rate)],
         schedules=SCHEDULES,
         resources={
             "lake": LakeResource(path=str(config.lake)),

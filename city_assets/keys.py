@@ -1,11 +1,16 @@
 """Asset keys, and what the graph shows of a contract."""
 
+from datetime import date
+
 import dagster as dg
 import polars as pl
 
 from city.contracts.model import Contract
 from city.contracts.schema import LINEAGE, QUARANTINE, bronze_schema
+from city.settings import settings
 from city.streaming.kafka_sink import DASHBOARD_TOPIC
+from city.tables.model import Table
+from city.tables.schema import schema
 
 _LINEAGE_MEANS = {
     "_partition": "Kafka partition",
@@ -17,6 +22,16 @@ _LINEAGE_MEANS = {
 
 def bronze(contract: Contract) -> dg.AssetKey:
     return dg.AssetKey(["bronze", contract.name])
+
+
+def table(name: str) -> dg.AssetKey:
+    """Of a table by its `layer/name`."""
+    return dg.AssetKey(name.split("/"))
+
+
+def days(first: date) -> dg.DailyPartitionsDefinition:
+    """The city's local days from `first` to today."""
+    return dg.DailyPartitionsDefinition(first.isoformat(), timezone=settings().timezone, end_offset=1)
 
 
 def quarantine(contract: Contract) -> dg.AssetKey:
@@ -40,6 +55,11 @@ def bronze_columns(contract: Contract) -> dg.TableSchema:
     means |= {cell.name: f"H3 cell, resolution {cell.resolution}" for cell in contract.cells} | _LINEAGE_MEANS
     nullable = {f.name for f in contract.fields if f.nullable} | set(LINEAGE)
     return _columns(bronze_schema(contract), means, nullable)
+
+
+def table_columns(table: Table) -> dg.TableSchema:
+    means = {c.name: c.means + (f" [{c.unit}]" if c.unit else "") for c in table.columns}
+    return _columns(schema(table), means, {c.name for c in table.columns if c.nullable})
 
 
 def quarantine_columns() -> dg.TableSchema:

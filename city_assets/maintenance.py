@@ -8,7 +8,6 @@ import dagster as dg
 from deltalake import DeltaTable
 from deltalake.exceptions import CommitFailedError
 
-from city.contracts.registry import contracts
 from city.settings import settings
 from resources.lake import LakeResource
 
@@ -18,7 +17,7 @@ _ATTEMPTS = 5
 @dg.asset(group_name="maintenance", kinds={"deltalake"}, description="Compacts and vacuums every table of the lake.")
 def lake_maintenance(lake: LakeResource) -> dg.MaterializeResult:
     hours = settings().vacuum_hours
-    done = {name: maintain(table, hours) for name, table in lake.tables(contracts()).items()}
+    done = {name: maintain(table, hours) for name, table in lake.tables().items()}
     totals = {
         what: sum(report[what] for report in done.values()) for what in ("files_before", "files_after", "vacuumed")
     }

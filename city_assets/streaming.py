@@ -1,6 +1,7 @@
 """The streaming job: the one long run that carries every high-rate topic, and tells the graph how it goes."""
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import dagster as dg
@@ -21,12 +22,12 @@ def stream_topics(context: dg.OpExecutionContext, lake: LakeResource) -> None:
     config = settings()
     contracts = [c for d in domains() if config.is_active(d.name) for c in d.contracts if c.rate == "high"]
     job = StreamJob(contracts, config)
-    reporter = Reporter(context, lake, contracts, config.report_seconds)
+    reporter = Reporter(context, lake, config.report_seconds)
     ends = time.monotonic() + config.stream_hours * 3600
 
     def every_second(job: StreamJob) -> None:
         try:
-            reporter.report(job.summary())
+            reporter.report(job)
         except Exception as error:  # the stream goes on, whatever the graph's storage or the preview says
             context.log.warning("cannot report to the asset graph: %s", error)
         if time.monotonic() > ends:
@@ -36,34 +37,43 @@ def stream_topics(context: dg.OpExecutionContext, lake: LakeResource) -> None:
         job.run(every_second)
     except dg.DagsterExecutionInterruptedError:  # `city down`, or a person in the UI: an end like any other
         context.log.info("asked to stop")
-    reporter.report(job.summary(), now=True)
+    reporter.report(job, now=True)
 
 
 class Reporter:
     """Logs a materialization of each table that grew, at most every `seconds`."""
 
-    def __init__(self, context: Any, lake: LakeResource, contracts: list[Contract], seconds: float) -> None:
+    def __init__(self, context: Any, lake: LakeResource, seconds: float) -> None:
         self._context, self._lake, self._seconds = context, lake, seconds
-        self._contracts = {contract.topic: contract for contract in contracts}
         self._reported: dict[dg.AssetKey, int] = {}
         self._last = 0.0
 
-    def report(self, summaries: list[dict[str, Any]], now: bool = False) -> None:
+    def report(self, job: StreamJob, now: bool = False) -> None:
         if not now and time.monotonic() - self._last < self._seconds:
             return
         self._last = time.monotonic()
-        for summary in summaries:
-            contract = self._contracts[summary["topic"]]
-            self._log(keys.bronze(contract), contract, "bronze", summary["rows"], summary)
-            self._log(keys.quarantine(contract), contract, "quarantine", summary["quarantined"], summary)
+        for pipeline in job.pipelines:
+            contract, summary = pipeline.contract, pipeline.report.summary()
+            days = sorted(str(day) for day in pipeline.report.take_days())
+            self._log(keys.bronze(contract), contract, "bronze", summary["rows"], summary, days)
+            self._log(keys.quarantine(contract), contract, "quarantine", summary["quarantined"], summary, [None])
 
-    def _log(self, key: dg.AssetKey, contract: Contract, layer: str, count: int, summary: dict[str, Any]) -> None:
+    def _log(
+        self,
+        key: dg.AssetKey,
+        contract: Contract,
+        layer: str,
+        count: int,
+        summary: dict[str, Any],
+        partitions: Sequence[str | None],
+    ) -> None:
         if not count or self._reported.get(key) == count:
             return
         self._reported[key] = count
         shown = {name: value for name, value in summary.items() if value is not None and not isinstance(value, dict)}
         metadata = describe(self._lake, contract, layer, shown)
-        self._context.log_event(dg.AssetMaterialization(key, metadata=metadata))
+        for partition in partitions:
+            self._context.log_event(dg.AssetMaterialization(key, metadata=metadata, partition=partition))
 
 
 @dg.job(name=JOB, executor_def=dg.in_process_executor, tags={"dagster/max_retries": "0"})

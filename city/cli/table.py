@@ -14,12 +14,16 @@ def command(
 
     from city.contracts.registry import contract_of
     from city.lake import ORDER, locate
+    from city.lake.preview import latest
     from city.settings import settings
-    from city.streaming.preview import latest
+    from city.tables.registry import tables
 
     layer, _, table = name.rpartition("/")
     layer = layer or "bronze"
-    found = latest(locate(settings().lake, contract_of(table), layer), rows, ORDER[layer])
+    declared = tables().get(f"{layer}/{table}")
+    table = table if declared else contract_of(table).name
+    order = ([declared.time] if declared.time else []) if declared else ORDER.get(layer, ())
+    found = latest(locate(settings().lake, layer, table), rows, order)
     with pl.Config(tbl_rows=rows, tbl_cols=-1, fmt_str_lengths=40, tbl_hide_dataframe_shape=True):
         print(found.frame)
     print(f"{found.rows:,} rows, version {found.version}, {found.files} files")

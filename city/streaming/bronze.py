@@ -6,7 +6,6 @@ then it is `Fenced` and must stop. Quarantine is committed before bronze with a 
 between leaves quarantine ahead, and what it already has is left out when the range is read again.
 """
 
-import fcntl
 import logging
 import threading
 import uuid
@@ -16,57 +15,20 @@ from typing import Any
 
 import polars as pl
 from deltalake import ColumnProperties, CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
-from deltalake.exceptions import TableNotFoundError
-from deltalake.schema import Schema
 
 from city.contracts.model import Contract
 from city.contracts.questdb import symbols
-from city.contracts.schema import QUARANTINE, bronze_schema
+from city.contracts.schema import LINEAGE, QUARANTINE, bronze_schema
 from city.lake import bronze_path, quarantine_path
+from city.lake.tables import open_table
 from city.streaming.backoff import Backoff, Stopped
 from city.streaming.records import Batch, Offsets, before, behind, beyond
 
 log = logging.getLogger(__name__)
 
-# A day of log is enough to read a table's recent past; 100 commits are some 25 s of stream.
-_CONFIGURATION = {"delta.logRetentionDuration": "interval 1 days", "delta.checkpointInterval": "100"}
-
 
 class Fenced(RuntimeError):
     """Another process has taken over a partition of this stream; this one wrote nothing of it and must stop."""
-
-
-class ForeignTable(RuntimeError):
-    """The path holds a Delta table of other columns."""
-
-
-def open_table(path: Path, schema: dict[str, pl.DataType]) -> DeltaTable:
-    """The table at `path`, made if it is not there. Raises ForeignTable when it has other columns."""
-    arrow = pl.DataFrame(schema=schema).to_arrow().schema
-    try:
-        table = DeltaTable(path)
-    except TableNotFoundError:
-        table = _create(path, Schema.from_arrow(arrow))
-    found = {field.name: field.type for field in table.schema().fields}
-    wanted = {field.name: field.type for field in Schema.from_arrow(arrow).fields}
-    if found != wanted:
-        extra, missing = sorted(found.keys() - wanted.keys()), sorted(wanted.keys() - found.keys())
-        raise ForeignTable(
-            f"the Delta table at {path} is not this contract's: unexpected columns {extra}, missing {missing}, "
-            f"of another type {sorted(n for n in found.keys() & wanted.keys() if found[n] != wanted[n])}. "
-            "Move it away, or point CITY_HOME at another folder."
-        )
-    return table
-
-
-def _create(path: Path, schema: Schema) -> DeltaTable:
-    """Creates the table once, however many processes try: two creators would race (delta-io/delta-rs#3505)."""
-    path.mkdir(parents=True, exist_ok=True)
-    with path.with_name(f".{path.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not DeltaTable.is_deltatable(str(path)):
-            DeltaTable.create(path, schema=schema, mode="error", configuration=_CONFIGURATION)
-    return DeltaTable(path)
 
 
 def writer_properties(contract: Contract) -> WriterProperties:
@@ -89,7 +51,9 @@ class BronzeStream:
         self._app = f"{job}/{contract.topic}"
         self._writer = uuid.uuid4().hex
         self._properties = writer_properties(contract)
-        self._bronze = open_table(self.path, bronze_schema(contract))
+        schema = bronze_schema(contract)
+        may_add = schema.keys() - LINEAGE.keys() - {contract.key, contract.event_time}
+        self._bronze = open_table(self.path, schema, may_add=may_add)
         self._quarantine = open_table(quarantine_path(lake, contract), QUARANTINE)
         self.position: Offsets = {}
         self.watermarks: Offsets = {}

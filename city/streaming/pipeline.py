@@ -47,7 +47,7 @@ class Pipeline:
         scorer: Scorer | None = None,
     ) -> None:
         self.contract, self.config = contract, config
-        self.report = StreamReport(contract.topic)
+        self.report = StreamReport(contract.topic, timezone=config.timezone)
         self._stop, self._factories = stop, sinks
         self._scorer = scorer or Identity()
 

@@ -3,6 +3,7 @@
 import time
 from collections import deque
 from dataclasses import dataclass, field
+from datetime import date
 from typing import Any
 
 import polars as pl
@@ -23,7 +24,14 @@ class StreamReport:
     lag: int = 0
     errors: dict[str, str] = field(default_factory=dict)
     sinks: dict[str, int] = field(default_factory=dict)
+    timezone: str = "UTC"
+    days: set[date] = field(default_factory=set)
     _recent: deque[tuple[float, int, pl.Series]] = field(default_factory=lambda: deque(maxlen=400), repr=False)
+
+    def take_days(self) -> set[date]:
+        """The local days that events came for since this was last asked."""
+        taken, self.days = self.days, set()
+        return taken
 
     def note(self, what: str, error: str | None) -> None:
         """What is wrong with one part of the stream, or None once it is right again."""
@@ -36,6 +44,7 @@ class StreamReport:
         """A batch is in bronze; `times` are its event times."""
         now = time.time() if now is None else now
         self.rows += len(times)
+        self.days |= local_days(times, self.timezone)
         self.quarantined += rejected
         sample = times.gather_every(max(1, len(times) // _SAMPLE)).dt.epoch("us")
         self._recent.append((now, len(times) + rejected, now * 1000 - sample / 1000))
@@ -67,3 +76,11 @@ class StreamReport:
     def _within(self, now: float | None) -> list[tuple[float, int, pl.Series]]:
         since = (time.time() if now is None else now) - _HORIZON
         return [entry for entry in list(self._recent) if entry[0] >= since]
+
+
+def local_days(times: pl.Series, timezone: str) -> set[date]:
+    """The local days of some times. Nearly always all are of one day, which the first and the last of them tell."""
+    if not len(times):
+        return set()
+    ends = pl.Series([times.min(), times.max()]).dt.convert_time_zone(timezone).dt.date().unique()
+    return set(ends if len(ends) == 1 else times.dt.convert_time_zone(timezone).dt.date().unique())

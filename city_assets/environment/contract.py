@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from city.contracts import Contract, Count, Distinct, Field, Mean, Quantities, Quantity, Rule, Window
+from city.contracts import Contract, Count, Distinct, Field, H3Cell, Mean, Quantities, Quantity, Rule, Window
 
 LOCATIONS = ("downtown", "north_side", "south_side", "east_side", "west_side")
 
@@ -84,6 +84,7 @@ DEVICES = Contract(
             means="the normal range's minimum is not above its maximum",
         ),
     ),
+    cells=(H3Cell(name="cell", resolution=8),),
 )
 
 CONTRACTS = (SENSORS, DEVICES)

@@ -8,7 +8,10 @@ A trip has `pickup_at`, `dropoff_at` (local New York time as published), the coo
 from datetime import datetime
 from pathlib import Path
 
+import narwhals as nw
 import polars as pl
+
+from city_assets.traffic.transforms import impossible
 
 # Every spelling of a column, after stripping and lower-casing, in the files of 2009 to today.
 _SPELLINGS = {
@@ -25,20 +28,14 @@ _SPELLINGS = {
 _ENDS = ("pickup_latitude", "pickup_longitude", "dropoff_latitude", "dropoff_longitude")
 _REQUIRED = ("pickup_at", "dropoff_at", "distance_miles")
 _KM_PER_MILE = 1.609344
-_KM_PER_DEGREE = 111.32
 ZONES_FILE = "taxi_zone_centers.csv"
-
-# The five boroughs, Newark and their surroundings; the city's speed limits and traffic leave no trip faster.
-SOUTH, NORTH, WEST, EAST = 40.45, 41.05, -74.35, -73.60
-FASTEST_KMH = 120.0
-LONGEST_HOURS = 3
 
 
 class UnknownLayout(ValueError):
     """A file that is not of trips; the message names the file and what it lacks."""
 
 
-def read_trips(path: Path, zones: Path | None = None) -> pl.DataFrame:
+def scan_trips(path: Path, zones: Path | None = None) -> pl.LazyFrame:
     """A CSV or Parquet file of trips, typed and uncleaned; what cannot be read in a row is null.
 
     `zones` is a table of zone centres (LocationID, lon, lat), looked for beside the file when it is not given.
@@ -69,33 +66,22 @@ def read_trips(path: Path, zones: Path | None = None) -> pl.DataFrame:
         *(pl.col(name).cast(pl.Float64, strict=False) for name in _ENDS),
         distance_km=pl.col("distance_miles") * _KM_PER_MILE,
         by_zone=pl.lit(with_zones),
-    ).collect()
+    )
+
+
+def read_trips(path: Path, zones: Path | None = None) -> pl.DataFrame:
+    """The same, read."""
+    return scan_trips(path, zones).collect()
 
 
 def clean(trips: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, int]]:
     """The trips that can have happened, by pickup time, and how many were rejected for each reason (the first that
     holds)."""
-    reasons = {
-        "incomplete": pl.any_horizontal(pl.col("pickup_at", "dropoff_at", "distance_km", *_ENDS).is_null()),
-        "outside the area": ~_inside("pickup") | ~_inside("dropoff"),
-        "ends before it begins": pl.col("dropoff_at") < pl.col("pickup_at"),
-        "takes no time": pl.col("dropoff_at") == pl.col("pickup_at"),
-        f"longer than {LONGEST_HOURS} hours": _hours() > LONGEST_HOURS,
-        "goes nowhere": (straight_km() < 0.05) & (pl.col("distance_km") < 0.05),
-        "negative distance": pl.col("distance_km") < 0,
-        "too fast": pl.max_horizontal(straight_km(), "distance_km") / _hours() > FASTEST_KMH,
-    }
-    reason: pl.Expr = pl.coalesce([pl.when(broken).then(pl.lit(name)) for name, broken in reasons.items()])
-    judged = trips.with_columns(_reason=reason)
+    seconds = {f"_{name}_seconds": pl.col(name).dt.epoch("s") for name in ("pickup_at", "dropoff_at")}
+    reasons = [nw.when(broken).then(nw.lit(name)) for name, broken in impossible().items()]
+    judged = nw.from_native(trips.with_columns(**seconds)).with_columns(_reason=nw.coalesce(*reasons)).to_native()
     counts = dict(judged["_reason"].drop_nulls().value_counts(sort=True).iter_rows())
-    return judged.filter(pl.col("_reason").is_null()).drop("_reason").sort("pickup_at"), counts
-
-
-def straight_km() -> pl.Expr:
-    """The distance between a trip's ends, on a plane: right to a thousandth across a city."""
-    north = (pl.col("dropoff_latitude") - pl.col("pickup_latitude")) * _KM_PER_DEGREE
-    east = (pl.col("dropoff_longitude") - pl.col("pickup_longitude")) * _KM_PER_DEGREE * 0.758  # cos 40.7°
-    return (north**2 + east**2).sqrt()
+    return judged.filter(pl.col("_reason").is_null()).select(trips.columns).sort("pickup_at"), counts
 
 
 def positions(trips: pl.DataFrame, moment: datetime) -> pl.DataFrame:
@@ -146,9 +132,12 @@ def _at_zone_centres(trips: pl.LazyFrame, zones: Path) -> pl.LazyFrame:
     return trips
 
 
-def _inside(end: str) -> pl.Expr:
-    return pl.col(f"{end}_latitude").is_between(SOUTH, NORTH) & pl.col(f"{end}_longitude").is_between(WEST, EAST)
-
-
 def _hours() -> pl.Expr:
     return (pl.col("dropoff_at") - pl.col("pickup_at")).dt.total_seconds() / 3600
+
+
+def count(path: Path) -> int | None:
+    """How many rows a Parquet file says it has; None for others. Raises FileNotFoundError."""
+    if not path.exists():
+        raise FileNotFoundError(f"no file {path}: fetch a month with `city data tlc 2015-01`")
+    return pl.scan_parquet(path).select(pl.len()).collect().item() if path.suffix == ".parquet" else None

@@ -13,10 +13,12 @@ from deltalake import write_deltalake
 
 from city.contracts.model import Contract
 from city.contracts.registry import domain_of
+from city.contracts.schema import TIMESTAMP
 from city.lake import bronze_path, quarantine_path
 from city.settings import Settings
 from city.streaming.bronze import BronzeStream
 from city.streaming.decode import decode
+from city.streaming.job import StreamJob
 from city.streaming.records import Batch, Offsets, RawBatch
 from city_assets import keys
 from city_assets.bronze import low_rate_asset
@@ -163,7 +165,7 @@ def test_old_runs_are_forgotten_and_new_ones_kept(config: Settings, monkeypatch:
         assert len(instance.get_runs()) == 1, "the first is gone, the second ran"
 
 
-def test_the_stream_reports_a_table_only_when_it_grew(lake: LakeResource) -> None:
+def test_the_stream_reports_the_days_that_grew_and_only_those(lake: LakeResource, config: Settings) -> None:
     stream_in(lake, VEHICLE_POSITIONS, [*now_positions(3), b"\xff"])
 
     class Context:
@@ -173,22 +175,23 @@ def test_the_stream_reports_a_table_only_when_it_grew(lake: LakeResource) -> Non
             self.events.append(event)
 
     context: Any = Context()
-    summary = {
-        "topic": VEHICLE_POSITIONS.topic,
-        "rows": 3,
-        "quarantined": 1,
-        "lag": 7,
-        "p95_ms": None,
-        "sinks_behind": {},
-    }
-    reporter = Reporter(context, lake, [VEHICLE_POSITIONS], seconds=0.0)
-    reporter.report([summary])
-    reporter.report([summary])
-    reporter.report([summary | {"rows": 5}])
+    job = StreamJob([VEHICLE_POSITIONS], config)
+    report = job.pipelines[0].report
+    # Four in the morning in UTC is still the day before in New York, in summer.
+    days = [datetime(2026, 5, 2, hour, tzinfo=UTC) for hour in (3, 5)]
+    report.lag = 7
+    report.committed(pl.Series([*days, days[1]], dtype=TIMESTAMP), 1)
+    reporter = Reporter(context, lake, seconds=0.0)
+    reporter.report(job)
+    reporter.report(job)
+    report.committed(pl.Series([days[1]] * 2, dtype=TIMESTAMP), 0)
+    reporter.report(job)
     reported = [event.asset_key for event in context.events]
     bronze, quarantine = keys.bronze(VEHICLE_POSITIONS), keys.quarantine(VEHICLE_POSITIONS)
-    assert reported == [bronze, quarantine, bronze]
+    assert reported == [bronze, bronze, quarantine, bronze]
+    assert [e.partition for e in context.events] == ["2026-05-01", "2026-05-02", None, "2026-05-02"]
     assert context.events[0].metadata["lag"].value == 7
     assert context.events[0].metadata["dagster/row_count"].value == 3
-    Reporter(context, lake, [VEHICLE_POSITIONS], seconds=60.0).report([summary], now=True)
-    assert len(context.events) == 5
+    report.committed(pl.Series([days[1]], dtype=TIMESTAMP), 0)
+    Reporter(context, lake, seconds=60.0).report(job, now=True)
+    assert len(context.events) == 6

@@ -3,10 +3,12 @@
 from datetime import datetime, timedelta
 from pathlib import Path
 
+import narwhals as nw
 import polars as pl
 import pytest
 
-from city_assets.traffic.trips import UnknownLayout, clean, positions, read_trips, straight_km
+from city_assets.traffic.transforms import straight_km
+from city_assets.traffic.trips import UnknownLayout, clean, positions, read_trips
 
 
 def test_every_layout_from_2009_to_2020_is_read(data: Path) -> None:
@@ -98,4 +100,4 @@ def test_a_vehicle_moves_from_one_end_to_the_other() -> None:
     assert positions(trip(), start)["latitude"].to_list() == [40.70]
     assert positions(trip(), start - timedelta(seconds=1)).is_empty()
     assert positions(trip(), start + timedelta(minutes=10)).is_empty()
-    assert trip().select(km=straight_km())["km"][0] == pytest.approx(2.79, abs=0.02)
+    assert nw.from_native(trip()).select(km=straight_km())["km"][0] == pytest.approx(2.79, abs=0.02)

@@ -1,27 +1,26 @@
-"""Where the Delta tables of contracts are, and how many rows they have."""
+"""The lake: a folder of Delta tables, `<layer>/<name>`."""
 
 from pathlib import Path
 
 from city.contracts.model import Contract, ContractError
 
+# What a layer's rows are ordered by as they come; the rows of a derived table have no such order.
+ORDER = {"bronze": ("_arrived", "_offset"), "quarantine": ("arrived", "offset")}
+LAYERS = ("bronze", "quarantine", "silver", "gold", "features")
+
 
 def bronze_path(lake: Path, contract: Contract) -> Path:
-    return lake / "bronze" / contract.name
+    return locate(lake, "bronze", contract.name)
 
 
 def quarantine_path(lake: Path, contract: Contract) -> Path:
-    return lake / "quarantine" / contract.name
+    return locate(lake, "quarantine", contract.name)
 
 
-LAYERS = {"bronze": bronze_path, "quarantine": quarantine_path}
-# What a layer's rows are ordered by as they come.
-ORDER = {"bronze": ("_arrived", "_offset"), "quarantine": ("arrived", "offset")}
-
-
-def locate(lake: Path, contract: Contract, layer: str) -> Path:
+def locate(lake: Path, layer: str, name: str) -> Path:
     if layer not in LAYERS:
         raise ContractError(f"no layer {layer!r}; known: {', '.join(LAYERS)}")
-    return LAYERS[layer](lake, contract)
+    return lake / layer / name
 
 
 def row_count(path: Path) -> int:

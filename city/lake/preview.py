@@ -22,6 +22,8 @@ def latest(path: Path, rows: int, order: Sequence[str]) -> Latest:
     actions = pl.DataFrame(table.get_add_actions(flatten=True)).sort("modification_time", descending=True)
     total = int(actions["num_records"].sum()) if actions.height else 0
     newest = actions.filter(pl.col("num_records").cum_sum() - pl.col("num_records") < rows)["path"].to_list()
-    frames = [pl.read_parquet(path / name) for name in newest]
-    frame = pl.concat(frames) if frames else pl.scan_delta(str(path)).head(0).collect()
-    return Latest(frame.sort(order, descending=True).head(rows), total, actions.height, table.version())
+    frames = [pl.read_parquet(path / name, hive_partitioning=True) for name in newest]
+    frame = pl.concat(frames, how="diagonal_relaxed") if frames else pl.scan_delta(str(path)).head(0).collect()
+    return Latest(
+        (frame.sort(order, descending=True) if order else frame).head(rows), total, actions.height, table.version()
+    )

@@ -1,0 +1,31 @@
+"""city build: derived tables, with all that they are made from."""
+
+from datetime import datetime
+from typing import Annotated
+
+import typer
+
+
+def command(
+    names: Annotated[list[str], typer.Argument(help="such as gold/trip_flows_daily, or gold for all of a layer")],
+    first: Annotated[datetime, typer.Option(formats=["%Y-%m-%d"], help="the first local day")],
+    last: Annotated[datetime, typer.Option(formats=["%Y-%m-%d"], help="the last local day")],
+) -> None:
+    """Build days of tables, and of the tables that they are made from, from scratch."""
+    from datetime import timedelta
+
+    from rich.console import Console
+
+    from city.lake.lakehouse import lakehouse
+    from city.settings import settings
+    from city.tables.registry import chosen
+
+    console = Console()
+    lake = lakehouse(settings())
+    days = [first.date() + timedelta(days=n) for n in range((last - first).days + 1)]
+    if not days:
+        raise ValueError(f"--last {last.date()} is before --first {first.date()}")
+    for table in chosen(names):
+        with console.status(f"{table.id}"):
+            built = lake.build(table, days, full=True, tell=lambda line: console.log(line))
+        console.print(f"{table.id}: {built.rows:,} rows in {built.seconds:.1f} s")

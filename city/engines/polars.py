@@ -1,0 +1,55 @@
+"""Polars on one machine: lazy, streaming, bounded in memory by the chunk."""
+
+import time
+from pathlib import Path
+
+import narwhals as nw
+import polars as pl
+from deltalake import DeltaTable, WriterProperties
+from deltalake.exceptions import CommitFailedError, DeltaError
+
+from city.tables.model import Frame, Table
+from city.tables.slices import Slices
+
+_ATTEMPTS = 5
+
+
+class PolarsEngine:
+    chunk_rows: int | None = 4_000_000
+    # A file whose end is not Parquet makes the reader panic, which Polars raises as no Exception.
+    errors: tuple[type[BaseException], ...] = (
+        pl.exceptions.PolarsError,
+        pl.exceptions.PanicException,
+        DeltaError,
+        OSError,
+    )
+
+    def scan(self, path: Path) -> Frame:
+        return nw.from_native(_with_seconds(pl.scan_delta(str(path))))
+
+    def local(self, frame: pl.DataFrame) -> Frame:
+        return nw.from_native(_with_seconds(frame.lazy()))
+
+    def collect(self, frame: Frame) -> pl.DataFrame:
+        return frame.to_native().collect(engine="streaming")
+
+    def replace(self, table: Table, path: Path, frame: Frame, slices: Slices | None) -> None:
+        rows: pl.LazyFrame = frame.to_native()
+        options = {
+            "predicate": slices.sql() if slices else None,
+            "writer_properties": WriterProperties(compression="ZSTD", compression_level=1),
+            "target_file_size": 128 << 20,
+        }
+        for attempt in range(_ATTEMPTS):
+            try:
+                rows.sink_delta(DeltaTable(path), mode="overwrite", delta_write_options=options, engine="streaming")
+                return
+            except CommitFailedError:  # another partition's run committed first: these rows are not of its slices
+                if attempt == _ATTEMPTS - 1:
+                    raise
+                time.sleep(0.2 * 2**attempt)
+
+
+def _with_seconds(frame: pl.LazyFrame) -> pl.LazyFrame:
+    times = [name for name, kind in frame.collect_schema().items() if isinstance(kind, pl.Datetime)]
+    return frame.with_columns(pl.col(name).dt.epoch("s").alias(f"_{name}_seconds") for name in times)

@@ -1,0 +1,213 @@
+"""Builds days of a table: reads its sources, applies its transform, and replaces those days, chunk by chunk."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+import narwhals as nw
+import polars as pl
+from deltalake import DeltaTable
+
+from city.contracts.model import Contract
+from city.contracts.registry import contracts
+from city.contracts.schema import bronze_schema
+from city.engines import Engine, engine_of
+from city.lake.tables import open_table
+from city.settings import Settings
+from city.tables import calendar
+from city.tables.model import DAY, Frame, Source, Table, TableError
+from city.tables.registry import tables
+from city.tables.schema import partition_by, schema
+from city.tables.slices import HOUR, Slices, chunks
+
+REFERENCE_CALENDAR = "reference/calendar"
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Built:
+    """What a build did."""
+
+    rows: int
+    days: int
+    seconds: float
+    hours: int | None = None
+    """How many hours had news and were built; None where all were."""
+
+
+@dataclass(frozen=True)
+class Lakehouse:
+    """Where tables are, what runs the transforms, and whose local time counts."""
+
+    root: Path
+    engine: Engine
+    timezone: str
+    country: str
+    contracts: dict[str, Contract]
+    tables: dict[str, Table]
+
+    def path(self, table: str) -> Path:
+        return self.root / table
+
+    def build(
+        self, table: Table, days: Sequence[date] = (), full: bool = False, tell: Tell = lambda line: None
+    ) -> Built:
+        """Replaces the days of the table (all of it, where it is a snapshot). The rows are a function of the sources
+        alone. Unless `full`, a table with hourly slices is built only for the hours that have new events.
+
+        Raises TableError for a day before the table's first, or for a source that nobody declared.
+        """
+        began = time.monotonic()
+        if early := [day for day in days if day < table.first_day]:
+            raise TableError(f"table {table.id!r} begins with {table.first_day}; it has no {min(early)}")
+        path = self.open(table)
+        try:
+            if not table.daily:
+                self.engine.replace(table, path, self._shaped(table, self._transformed(table, None)), None)
+                return Built(self.count(table), 0, time.monotonic() - began)
+            pieces = self._pieces(table, days, full)
+            for slices in pieces:
+                self.engine.replace(table, path, self._result(table, slices), slices)
+                tell(f"{table.id}: {slices.first} to {slices.last}")
+        except self.engine.errors as error:
+            sources = ", ".join(sorted(source.table for source in table.sources.values()))
+            raise TableError(
+                f"table {table.id!r} cannot be built from {sources}, and stays as it was: {_first_line(error)}. "
+                "Where a file is broken, restore it, or rebuild the table it belongs to."
+            ) from error
+        hours = sum(len(s.hours or ()) for s in pieces) if table.hourly_slices and not full else None
+        return Built(self.count(table, days), len(days), time.monotonic() - began, hours)
+
+    def open(self, table: Table) -> Path:
+        """Creates the table where it is not there yet. Raises ForeignTable where another is."""
+        open_table(self.path(table.id), schema(table), partition_by(table))
+        return self.path(table.id)
+
+    def count(self, table: Table, days: Sequence[date] | None = None) -> int:
+        """Rows of the table, or of some of its days, from the Delta log."""
+        by_day = self.rows_by_day(table)
+        return sum(by_day.values()) if days is None else sum(by_day.get(day, 0) for day in days)
+
+    def rows_by_day(self, table: Table) -> dict[date | None, int]:
+        path = self.path(table.id)
+        if not DeltaTable.is_deltatable(str(path)):
+            return {}
+        actions = pl.DataFrame(DeltaTable(path).get_add_actions(flatten=True))
+        if not table.daily:
+            return {None: int(actions["num_records"].sum())}
+        days = actions.select(day=pl.col(f"partition.{DAY}").cast(pl.Date), rows="num_records")
+        return dict(days.group_by("day").agg(pl.col("rows").sum()).iter_rows())
+
+    def read(self, table: Table | str) -> Frame:
+        """The whole table, as a lazy frame of the engine."""
+        return self.engine.scan(self.path(table if isinstance(table, str) else table.id))
+
+    def _result(self, table: Table, slices: Slices) -> Frame:
+        result = self._transformed(table, slices)
+        if any(source.days_before for source in table.sources.values()):
+            result = result.filter(slices.expr())
+        return self._shaped(table, result)
+
+    def _pieces(self, table: Table, days: Sequence[date], full: bool) -> list[Slices]:
+        streams = [c for s in table.sources.values() if (c := self._contract(s)) is not None]
+        if not streams:
+            rows: dict[date, int] = {}
+            for source in table.sources.values():
+                if (declared := self.tables.get(source.table)) and declared.daily:
+                    for day, count in self.rows_by_day(declared).items():
+                        if day is not None:
+                            rows[day] = rows.get(day, 0) + count
+            return list(chunks(days, rows, self.engine.chunk_rows))
+        pieces = [Slices(day, day) for day in sorted(days)]
+        if full or not table.hourly_slices:
+            return pieces
+        fresh = ((piece, self._fresh_hours(table, streams[0], piece)) for piece in pieces)
+        return [Slices(piece.first, piece.last, hours) for piece, hours in fresh if hours]
+
+    def _fresh_hours(self, table: Table, contract: Contract, day: Slices) -> tuple[int, ...]:
+        """The local hours of which bronze has events that silver has not seen. Silver's rows say how far it saw:
+        a batch is appended to bronze whole, so what it has is all up to its largest offset of each partition."""
+        held = self.read(table).filter(day.expr()).group_by("_partition").agg(seen=nw.col("_offset").max())
+        events = calendar.on_calendar(self._stream(contract, day), contract.event_time, self._calendar(day))
+        events = events.select(HOUR, "_offset", nw.col("_partition").cast(nw.Int64))
+        fresh = events.join(held, on="_partition", how="left").filter(nw.col("_offset") > nw.col("seen").fill_null(-1))
+        return tuple(sorted(self.engine.collect(fresh.select(HOUR).unique())[HOUR].to_list()))
+
+    def _transformed(self, table: Table, slices: Slices | None) -> Frame:
+        if table.transform is None:
+            raise TableError(f"table {table.id!r} has no transform: it is loaded, not built")
+        return table.transform(**{name: self._source(table, s, slices) for name, s in table.sources.items()})
+
+    def _source(self, table: Table, source: Source, slices: Slices | None) -> Frame:
+        wanted = slices.before(source.days_before) if slices and source.days_before else slices
+        if source.table == REFERENCE_CALENDAR:
+            assert wanted is not None
+            return self._calendar(wanted)
+        if (contract := self._contract(source)) is not None:
+            return self._stream(contract, wanted)
+        declared = self.tables.get(source.table)
+        if declared is None:
+            known = sorted([*self.tables, *(f"bronze/{name}" for name in self.contracts)])
+            raise TableError(f"table {table.id!r} is made from {source.table!r}, which nobody declares; known: {known}")
+        if not DeltaTable.is_deltatable(str(self.path(declared.id))):
+            return self.engine.local(pl.DataFrame(schema=schema(declared)))
+        frame = self.read(declared)
+        return frame.filter(wanted.expr()) if declared.daily and wanted else frame
+
+    def _stream(self, contract: Contract, slices: Slices | None) -> Frame:
+        """A contract's bronze, of the days alone; the calendar picks the hours."""
+        path = self.path(f"bronze/{contract.name}")
+        if not DeltaTable.is_deltatable(str(path)):
+            return self.engine.local(pl.DataFrame(schema=bronze_schema(contract)))
+        frame = self.engine.scan(path)
+        if slices is None:
+            return frame
+        begin, _ = calendar.bounds(slices.first, self.timezone)
+        _, end = calendar.bounds(slices.last, self.timezone)
+        moment = nw.col(contract.event_time)
+        return frame.filter((moment >= nw.lit(begin)) & (moment < nw.lit(end)))
+
+    def _calendar(self, slices: Slices) -> Frame:
+        slots = calendar.calendar(slices.days(), self.timezone, self.country)
+        if slices.hours is not None:
+            slots = slots.filter(pl.col(HOUR).is_in(slices.hours))
+        return self.engine.local(slots)
+
+    def _contract(self, source: Source) -> Contract | None:
+        layer, _, name = source.table.partition("/")
+        return self.contracts.get(name) if layer == "bronze" else None
+
+    def _shaped(self, table: Table, frame: Frame) -> Frame:
+        """The declared columns, in their order and types."""
+        missing = sorted({c.name for c in table.columns} - set(frame.collect_schema().names()))
+        if missing:
+            raise TableError(f"the transform of {table.id!r} gives no column {', '.join(missing)}")
+        return frame.select(nw.col(c.name).cast(_NARWHALS[c.kind]) for c in table.columns)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+_NARWHALS = {
+    "string": nw.String(),
+    "float": nw.Float64(),
+    "integer": nw.Int64(),
+    "boolean": nw.Boolean(),
+    "timestamp": nw.Datetime("us", "UTC"),
+    "date": nw.Date(),
+}
+
+
+def lakehouse(config: Settings, root: Path | None = None) -> Lakehouse:
+    """The lake that the settings describe (or the one at `root`), with every table and contract that is declared."""
+    return Lakehouse(
+        root=root or config.lake,
+        engine=engine_of(config),
+        timezone=config.timezone,
+        country=config.country,
+        contracts={contract.name: contract for contract in contracts(config)},
+        tables=tables(),
+    )

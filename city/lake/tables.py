@@ -1,0 +1,69 @@
+"""Delta tables made once and opened safely: of the declared columns, or not at all."""
+
+import fcntl
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+import polars as pl
+from deltalake import DeltaTable
+from deltalake.exceptions import TableNotFoundError
+from deltalake.schema import Schema
+
+# A day of log is enough to read a table's recent past; 100 commits are some 25 s of stream.
+_CONFIGURATION = {"delta.logRetentionDuration": "interval 1 days", "delta.checkpointInterval": "100"}
+
+
+class ForeignTable(RuntimeError):
+    """The path holds a Delta table of other columns."""
+
+
+def open_table(
+    path: Path, schema: dict[str, pl.DataType], partition_by: Sequence[str] = (), may_add: Collection[str] = ()
+) -> DeltaTable:
+    """The table at `path`, made if it is not there.
+
+    Columns of `may_add` that an older table has not are added to it; its rows have null there. Raises ForeignTable
+    when it has other columns than that.
+    """
+    wanted = Schema.from_arrow(pl.DataFrame(schema=schema).to_arrow().schema)
+    try:
+        table = DeltaTable(path)
+    except TableNotFoundError:
+        table = _create(path, wanted, partition_by)
+    found = {field.name: field.type for field in table.schema().fields}
+    kinds = {field.name: field.type for field in wanted.fields}
+    extra, missing = sorted(found.keys() - kinds.keys()), sorted(kinds.keys() - found.keys())
+    other = sorted(n for n in found.keys() & kinds.keys() if found[n] != kinds[n])
+    if extra or other or not set(missing) <= set(may_add):
+        raise ForeignTable(
+            f"the Delta table at {path} is not this one: unexpected columns {extra}, missing {missing}, "
+            f"of another type {other}. Move it away, or point CITY_HOME at another folder."
+        )
+    if list(table.metadata().partition_columns) != list(partition_by):
+        raise ForeignTable(
+            f"the Delta table at {path} is partitioned by {table.metadata().partition_columns}, not by "
+            f"{list(partition_by)}. Move it away, or point CITY_HOME at another folder."
+        )
+    return _evolve(path, wanted, missing) if missing else table
+
+
+def _create(path: Path, schema: Schema, partition_by: Sequence[str]) -> DeltaTable:
+    """Creates the table once, however many processes try: two creators would race (delta-io/delta-rs#3505)."""
+    path.mkdir(parents=True, exist_ok=True)
+    with path.with_name(f".{path.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not DeltaTable.is_deltatable(str(path)):
+            DeltaTable.create(
+                path, schema=schema, mode="error", partition_by=list(partition_by), configuration=_CONFIGURATION
+            )
+    return DeltaTable(path)
+
+
+def _evolve(path: Path, schema: Schema, missing: Sequence[str]) -> DeltaTable:
+    with path.with_name(f".{path.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        table = DeltaTable(path)
+        held = {field.name for field in table.schema().fields}
+        if added := [field for field in schema.fields if field.name in missing and field.name not in held]:
+            table.alter.add_columns(added)
+    return DeltaTable(path)

@@ -1,0 +1,78 @@
+"""Local time as a table: for each quarter of an hour (UTC) the local day, hour, weekday, holiday and rush hour.
+
+A join with it is the one way in which time zones, clock changes and holidays come into a transform, so both engines
+agree on them. Every time zone's offset is a multiple of a quarter of an hour.
+"""
+
+from collections.abc import Sequence
+from datetime import UTC, date, datetime, time, timedelta
+from functools import lru_cache
+from zoneinfo import ZoneInfo
+
+import narwhals as nw
+import polars as pl
+
+from city.tables.model import Column, Frame
+
+SLOT_SECONDS = 900
+# Weekday peaks, as the Port Authority of New York and New Jersey sets its tolls: 6 to 10 and 16 to 20 o'clock.
+_RUSH_HOURS = (*range(6, 10), *range(16, 20))
+
+COLUMNS = (
+    Column(name="day", kind="date", means="the local date"),
+    Column(name="local_hour", kind="integer", unit="h", means="the local hour, 0 to 23"),
+    Column(name="weekday", kind="integer", means="the local day of the week, Monday is 1"),
+    Column(name="holiday", kind="string", nullable=True, means="the public holiday that the local day is"),
+    Column(name="rush_hour", kind="boolean", means="a peak hour (6 to 10, 16 to 20) of a working day"),
+)
+
+
+def bounds(day: date, timezone: str) -> tuple[datetime, datetime]:
+    """The first moment of the local day and of the next one, in UTC: 23, 24 or 25 hours apart."""
+    zone = ZoneInfo(timezone)
+    begin, end = (datetime.combine(d, time(), zone) for d in (day, day + timedelta(days=1)))
+    return begin.astimezone(UTC), end.astimezone(UTC)
+
+
+def local_day(moment: datetime, timezone: str) -> date:
+    return moment.astimezone(ZoneInfo(timezone)).date()
+
+
+def calendar(days: Sequence[date], timezone: str, country: str) -> pl.DataFrame:
+    """The slots of the given local days: `slot` (seconds since the epoch // 900) and COLUMNS."""
+    if not days:
+        return _slots(date(2000, 1, 1), date(2000, 1, 1), timezone, country).clear()
+    return _slots(min(days), max(days), timezone, country).filter(pl.col("day").is_in(list(days)))
+
+
+def on_calendar(frame: Frame, time: str, calendar: Frame) -> Frame:
+    """The rows whose `time` is in the calendar, with its columns. Needs the companion `_<time>_seconds`."""
+    slotted = frame.with_columns(slot=nw.col(f"_{time}_seconds") // SLOT_SECONDS)
+    return slotted.join(calendar, on="slot", how="inner").drop("slot")
+
+
+@lru_cache(maxsize=8)
+def _slots(first: date, last: date, timezone: str, country: str) -> pl.DataFrame:
+    import holidays
+
+    begin, end = bounds(first, timezone)[0], bounds(last, timezone)[1]
+    named = holidays.country_holidays(country, years=range(first.year, last.year + 1))
+    names = pl.DataFrame({"day": list(named), "holiday": [str(name) for name in named.values()]}, _NAMES)
+    utc = pl.datetime_range(begin, end, timedelta(seconds=SLOT_SECONDS), closed="left", time_zone="UTC", eager=True)
+    local = pl.col("utc").dt.convert_time_zone(timezone)
+    return (
+        pl.DataFrame({"utc": utc})
+        .select(
+            slot=pl.col("utc").dt.epoch("s") // SLOT_SECONDS,
+            day=local.dt.date(),
+            local_hour=local.dt.hour().cast(pl.Int64),
+            weekday=local.dt.weekday().cast(pl.Int64),
+        )
+        .join(names, on="day", how="left")
+        .with_columns(
+            rush_hour=pl.col("local_hour").is_in(_RUSH_HOURS) & (pl.col("weekday") < 6) & pl.col("holiday").is_null()
+        )
+    )
+
+
+_NAMES = {"day": pl.Date(), "holiday": pl.String()}

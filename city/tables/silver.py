@@ -1,0 +1,93 @@
+"""The silver table that follows from every contract: deduplicated, on the local calendar, with its lineage."""
+
+from collections.abc import Callable, Mapping
+
+from city.contracts.model import Contract
+from city.tables import calendar
+from city.tables.model import Column, Frame, Source, Table
+
+_LINEAGE = (
+    Column(name="_partition", kind="integer", means="Kafka partition"),
+    Column(name="_offset", kind="integer", means="Kafka offset"),
+    Column(name="_arrived", kind="timestamp", means="when Kafka had it"),
+)
+
+
+def silver_table(
+    contract: Contract,
+    columns: tuple[Column, ...] = (),
+    sources: Mapping[str, Source] | None = None,
+    enrich: Callable[..., Frame] | None = None,
+) -> Table:
+    """Silver of a contract's events. A domain that knows more of them gives `enrich`: it is given the rows and the
+    further `sources` by name, and adds `columns`."""
+
+    def transform(**frames: Frame) -> Frame:
+        rows = first_of(frames.pop(contract.name), contract.key, contract.event_time)
+        rows = calendar.on_calendar(rows, contract.event_time, frames.pop("calendar"))
+        return enrich(rows, **frames) if enrich else rows
+
+    return Table(
+        name=contract.name,
+        layer="silver",
+        means=f"{contract.means} Once for each `{contract.key}` and `{contract.event_time}`, on the local calendar.",
+        key=(contract.key, contract.event_time),
+        time=contract.event_time,
+        order=(contract.event_time, contract.key),
+        columns=(*event_columns(contract), *columns, *calendar.COLUMNS, *_LINEAGE),
+        sources={
+            contract.name: Source(table=f"bronze/{contract.name}"),
+            "calendar": Source(table="reference/calendar"),
+            **(sources or {}),
+        },
+        transform=transform,
+        hourly_slices=True,
+    )
+
+
+def latest_table(contract: Contract) -> Table:
+    """The newest event of each key, for topics whose events are states."""
+
+    def transform(**frames: Frame) -> Frame:
+        newest = [contract.event_time, "_offset"]
+        return frames[contract.name].unique([contract.key], keep="last", order_by=newest)
+
+    return Table(
+        name=contract.name,
+        layer="silver",
+        means=f"{contract.means} The newest for each `{contract.key}`.",
+        key=(contract.key,),
+        daily=False,
+        columns=(*event_columns(contract), *_LINEAGE),
+        sources={contract.name: Source(table=f"bronze/{contract.name}")},
+        transform=transform,
+    )
+
+
+def first_of(rows: Frame, key: str, time: str) -> Frame:
+    """Of the events with the same key and time, which a device sent twice, the one that Kafka had first."""
+    return rows.unique([key, time], keep="first", order_by=["_arrived", "_partition", "_offset"])
+
+
+def event_columns(contract: Contract) -> tuple[Column, ...]:
+    fields = [
+        Column(
+            name=f.name,
+            kind=f.kind,
+            means=f.means,
+            unit=f.unit,
+            nullable=f.nullable,
+            of=(f"{contract.name}.{f.name}",),
+        )
+        for f in contract.fields
+    ]
+    cells = [
+        Column(
+            name=cell.name,
+            kind="string",
+            means=f"H3 cell, resolution {cell.resolution}",
+            of=(f"{contract.name}.{cell.latitude}", f"{contract.name}.{cell.longitude}"),
+        )
+        for cell in contract.cells
+    ]
+    return (*fields, *cells)

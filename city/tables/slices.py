@@ -1,0 +1,56 @@
+"""The parts of a table that a build replaces: local days, or some hours of one."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+
+import narwhals as nw
+
+from city.tables.model import DAY
+
+HOUR = "local_hour"
+
+
+@dataclass(frozen=True)
+class Slices:
+    """The days from `first` to `last`, both included; of them only the local `hours`, where these are given."""
+
+    first: date
+    last: date
+    hours: tuple[int, ...] | None = None
+
+    def sql(self) -> str:
+        """The condition, as Delta's replaceWhere takes it."""
+        days = f"{DAY} >= '{self.first}' AND {DAY} <= '{self.last}'"
+        return days if self.hours is None else f"{days} AND {HOUR} IN ({', '.join(map(str, self.hours))})"
+
+    def expr(self) -> nw.Expr:
+        """The same, as a filter."""
+        days = nw.col(DAY).is_between(nw.lit(self.first), nw.lit(self.last))
+        return days if self.hours is None else days & nw.col(HOUR).is_in(self.hours)
+
+    def days(self) -> list[date]:
+        return [self.first + timedelta(days=n) for n in range((self.last - self.first).days + 1)]
+
+    def before(self, days: int) -> "Slices":
+        """With so many days before them."""
+        return Slices(self.first - timedelta(days=days), self.last)
+
+
+def chunks(days: Sequence[date], rows: dict[date, int], limit: int | None) -> Iterator[Slices]:
+    """Runs of consecutive days of at most `limit` rows each, but at least one day."""
+    begin: date | None = None
+    held = 0
+    previous: date | None = None
+    for day in sorted(days):
+        count = rows.get(day, 0)
+        broken = previous is not None and day - previous > timedelta(days=1)
+        full = limit is not None and held + count > limit
+        if begin is not None and previous is not None and (broken or full):
+            yield Slices(begin, previous)
+            begin, held = None, 0
+        begin = begin or day
+        held += count
+        previous = day
+    if begin is not None and previous is not None:
+        yield Slices(begin, previous)

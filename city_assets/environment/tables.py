@@ -1,0 +1,115 @@
+"""The environment's derived tables: what each is, what its columns mean and come from."""
+
+from city.tables import Column, Source, Table, calendar
+from city.tables.silver import latest_table, silver_table
+from city_assets.environment import transforms
+from city_assets.environment.contract import DEVICES, QUANTITIES, SENSORS
+
+_DAY, _LOCAL_HOUR, _WEEKDAY, _HOLIDAY, _RUSH_HOUR = calendar.COLUMNS
+_LOCATION = Column(name="location", kind="string", means="the district", of=("sensors.location",))
+_READINGS = Column(name="readings", kind="integer", means="how many readings")
+_SENSORS = {"sensors": Source(table="silver/sensors")}
+_WORDS = {"mean": "mean of", "min": "least", "max": "most"}
+
+
+def _quantities(*aggregates: str) -> tuple[Column, ...]:
+    return tuple(
+        Column(
+            name=f"{q.name}_{aggregate}",
+            kind="float",
+            unit=q.unit,
+            nullable=True,
+            means=f"{_WORDS[aggregate]} {q.means}",
+            of=("sensors.value", "sensors.type"),
+        )
+        for aggregate in aggregates
+        for q in QUANTITIES
+    )
+
+
+def _number(name: str, means: str, unit: str | None = None, nullable: bool = False) -> Column:
+    return Column(name=name, kind="float", unit=unit, means=means, nullable=nullable, of=("sensors.value",))
+
+
+SILVER_SENSORS = silver_table(
+    SENSORS,
+    columns=(
+        Column(
+            name="latitude", kind="float", unit="°", nullable=True, means="where it stands", of=("devices.latitude",)
+        ),
+        Column(
+            name="longitude", kind="float", unit="°", nullable=True, means="where it stands", of=("devices.longitude",)
+        ),
+        Column(name="cell", kind="string", nullable=True, means="H3 cell in which it stands", of=("devices.cell",)),
+    ),
+    sources={"devices": Source(table="silver/devices")},
+    enrich=lambda rows, devices: transforms.placed(rows, devices),
+)
+
+CONDITIONS_HOURLY = Table(
+    name="city_conditions_hourly",
+    layer="gold",
+    means="What it was like in each district by the hour.",
+    key=("hour", "location"),
+    time="hour",
+    columns=(
+        _DAY,
+        Column(name="hour", kind="timestamp", means="the hour's beginning, UTC", of=("sensors.timestamp",)),
+        _LOCAL_HOUR,
+        _WEEKDAY,
+        _RUSH_HOUR,
+        _LOCATION,
+        _READINGS,
+        *_quantities("mean"),
+    ),
+    sources=_SENSORS,
+    transform=transforms.conditions_hourly,
+)
+
+CONDITIONS_DAILY = Table(
+    name="city_conditions_daily",
+    layer="gold",
+    means="What it was like in each district by the day.",
+    key=("day", "location"),
+    columns=(_DAY, _LOCATION, _READINGS, *_quantities("mean", "min", "max")),
+    sources=_SENSORS,
+    transform=transforms.conditions_daily,
+)
+
+SENSOR_HEALTH = Table(
+    name="sensor_health_daily",
+    layer="gold",
+    means="How well each sensor worked on each day.",
+    key=("day", "sensor_id"),
+    columns=(
+        _DAY,
+        Column(name="sensor_id", kind="string", means="the sensor", of=("sensors.sensor_id",)),
+        _LOCATION,
+        Column(name="type", kind="string", means="what it measures", of=("sensors.type",)),
+        _READINGS,
+        Column(name="first_at", kind="timestamp", means="its first reading", of=("sensors.timestamp",)),
+        Column(name="last_at", kind="timestamp", means="its last reading", of=("sensors.timestamp",)),
+        Column(
+            name="uptime",
+            kind="float",
+            means="share of the day's quarter-hours in which it reported",
+            of=("sensors.timestamp",),
+        ),
+        Column(
+            name="longest_gap_seconds",
+            kind="integer",
+            unit="s",
+            nullable=True,
+            means="longest time between two readings",
+            of=("sensors.timestamp",),
+        ),
+        _number("value_mean", "mean reading, in its unit"),
+        _number("value_std", "spread of its readings, in its unit", nullable=True),
+        _number("offset", "its mean less that of its kind at its location"),
+        _number("drift", "how far the offset moved since the day before, in spreads", nullable=True),
+    ),
+    sources={"sensors": Source(table="silver/sensors", days_before=1)},
+    transform=transforms.sensor_health_daily,
+)
+
+TABLES = (SILVER_SENSORS, latest_table(DEVICES), CONDITIONS_HOURLY, CONDITIONS_DAILY, SENSOR_HEALTH)

@@ -1,0 +1,70 @@
+"""The environment's silver, gold and feature tables as functions of frames, on any engine."""
+
+from typing import Any
+
+import narwhals as nw
+
+from city.tables.calendar import SLOT_SECONDS
+from city.tables.model import Frame
+from city_assets.environment.contract import QUANTITIES
+
+HOUR = ("day", "hour", "local_hour", "weekday", "rush_hour")
+
+
+def placed(readings: Frame, devices: Frame) -> Frame:
+    """Readings with where their sensor stands; null where it never announced itself."""
+    return readings.join(devices.select("sensor_id", "latitude", "longitude", "cell"), on="sensor_id", how="left")
+
+
+def conditions_hourly(sensors: Frame) -> Frame:
+    """The mean of each quantity at each location and hour."""
+    hours = sensors.with_columns(hour=nw.col("timestamp").dt.truncate("1h"))
+    return hours.group_by(*HOUR, "location").agg(readings=nw.len(), **_each_quantity("mean"))
+
+
+def conditions_daily(sensors: Frame) -> Frame:
+    """Mean, least and most of each quantity at each location and day."""
+    return sensors.group_by("day", "location").agg(
+        readings=nw.len(), **_each_quantity("mean"), **_each_quantity("min"), **_each_quantity("max")
+    )
+
+
+def sensor_health_daily(sensors: Frame) -> Frame:
+    """How well each sensor worked on each day.
+
+    `uptime` is the share of the day's quarter-hours, of those in which any sensor reported, in which this one did.
+    `offset` is its mean less that of its kind at its location; `drift` is how far that moved since the day before, in
+    spreads of its readings.
+    """
+    slots = sensors.with_columns(slot=nw.col("_timestamp_seconds") // SLOT_SECONDS)
+    gaps = slots.with_columns(
+        gap=nw.col("_timestamp_seconds")
+        - nw.col("_timestamp_seconds").shift(1).over("day", "sensor_id", order_by="_timestamp_seconds")
+    )
+    by_sensor = gaps.group_by("day", "sensor_id", "location", "type").agg(
+        readings=nw.len(),
+        first_at=nw.col("timestamp").min(),
+        last_at=nw.col("timestamp").max(),
+        slots=nw.col("slot").n_unique(),
+        longest_gap_seconds=nw.col("gap").max(),
+        value_mean=nw.col("value").mean(),
+        value_std=nw.col("value").std(),
+    )
+    in_all = slots.group_by("day").agg(slots_in_all=nw.col("slot").n_unique())
+    peers = sensors.group_by("day", "location", "type").agg(peers_mean=nw.col("value").mean())
+    judged = by_sensor.join(in_all, on="day").join(peers, on=["day", "location", "type"])
+    judged = judged.with_columns(
+        uptime=(nw.col("slots") / nw.col("slots_in_all")).round(6), offset=nw.col("value_mean") - nw.col("peers_mean")
+    )
+    moved = nw.col("offset") - nw.col("offset").shift(1).over("sensor_id", order_by="day")
+    return judged.with_columns(
+        drift=(moved / nw.when(nw.col("value_std") > 0).then(nw.col("value_std"))).round(6),
+        **{name: nw.col(name).round(6) for name in ("offset", "value_mean", "value_std")},
+    )
+
+
+def _each_quantity(what: str) -> dict[str, Any]:
+    return {
+        f"{q.name}_{what}": getattr(nw.when(nw.col("type") == q.name).then(nw.col("value")), what)().round(6)
+        for q in QUANTITIES
+    }

@@ -1,0 +1,153 @@
+"""Silver, gold and feature tables as assets: each declaration becomes one, with partitions, lineage and freshness."""
+
+from collections.abc import Iterable
+from datetime import date, timedelta
+from typing import Any
+
+import dagster as dg
+
+from city.contracts.registry import Domain
+from city.lake import ORDER
+from city.lake.lakehouse import REFERENCE_CALENDAR, Built
+from city.lake.preview import latest
+from city.tables.model import Source, Table
+from city.tables.registry import tables, tables_of
+from city_assets import keys
+from city_assets.preview import bars, markdown
+from resources.lake import LakeResource
+
+EVERY = "*/10 * * * *"
+FRESH = dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=2), warn_window=timedelta(minutes=40))
+_PREVIEW_ROWS = 5
+_PLOTTED_DAYS = 60
+
+
+class BuildConfig(dg.Config):
+    """`full` builds every hour of the day, and not only those with new events. Backfills always do."""
+
+    full: bool = False
+
+
+def table_assets(domain: Domain) -> list[dg.AssetsDefinition]:
+    """An asset for each table with a transform."""
+    return [_asset(domain, table) for table in tables_of(domain) if table.transform is not None]
+
+
+def loaded_specs(domain: Domain) -> list[dg.AssetSpec]:
+    """Tables that are loaded from outside (`city ingest`)."""
+    return [
+        dg.AssetSpec(
+            keys.table(table.id),
+            group_name=domain.name,
+            kinds={"deltalake", table.layer},
+            description=table.means,
+            partitions_def=partitions(table),
+            metadata={"dagster/column_schema": keys.table_columns(table)},
+        )
+        for table in tables_of(domain)
+        if table.transform is None
+    ]
+
+
+def calendar_spec() -> dg.AssetSpec:
+    return dg.AssetSpec(
+        keys.table(REFERENCE_CALENDAR),
+        group_name="reference",
+        description="Local time, weekdays, public holidays and rush hours, of CITY_TIMEZONE and CITY_COUNTRY.",
+    )
+
+
+def partitions(table: Table) -> dg.DailyPartitionsDefinition | None:
+    """Local days, today's included."""
+    return keys.days(table.first_day) if table.daily else None
+
+
+def is_live(table: Table) -> bool:
+    """Whether it follows from a stream, however far: then it must be fresh."""
+    known = tables()
+    return any(
+        is_live(known[source.table]) if source.table in known else source.table.startswith("bronze/")
+        for source in table.sources.values()
+    )
+
+
+def automation(table: Table) -> dg.AutomationCondition:
+    """Every ten minutes, the days whose sources have changed. A snapshot that changes does not make all days old."""
+    known = tables()
+    snapshots = [keys.table(s.table) for s in table.sources.values() if s.table in known and not known[s.table].daily]
+    changed: Any = dg.AutomationCondition.any_deps_updated()
+    if table.daily and snapshots:
+        changed = changed.ignore(dg.AssetSelection.assets(*snapshots))
+    return (
+        _tick().since_last_handled() & changed.since_last_handled() & ~dg.AutomationCondition.in_progress()
+    ).with_label(f"changed, at most every ten minutes ({EVERY})")
+
+
+def _tick() -> Any:
+    return dg.AutomationCondition.cron_tick_passed(EVERY)
+
+
+def _asset(domain: Domain, table: Table) -> dg.AssetsDefinition:
+    live = is_live(table)
+
+    @dg.asset(
+        key=keys.table(table.id),
+        deps=[_dep(table, source) for source in table.sources.values()],
+        group_name=domain.name,
+        kinds={"deltalake", table.layer},
+        description=table.means,
+        partitions_def=partitions(table),
+        backfill_policy=dg.BackfillPolicy.single_run() if table.daily else None,
+        automation_condition=automation(table) if live else None,
+        freshness_policy=FRESH if live else None,
+        metadata={
+            "dagster/column_schema": keys.table_columns(table),
+            "dagster/column_lineage": lineage(table),
+            "key": ", ".join(table.key),
+        },
+    )
+    def build(context: dg.AssetExecutionContext, config: BuildConfig, lake: LakeResource) -> dg.MaterializeResult:
+        days = [date.fromisoformat(key) for key in context.partition_keys] if table.daily else []
+        full = config.full or "dagster/backfill" in context.run.tags
+        built = lake.house().build(table, days, full, context.log.info)
+        return dg.MaterializeResult(metadata=describe(lake, table, built, days))
+
+    return build
+
+
+def _dep(table: Table, source: Source) -> dg.AssetDep:
+    key = keys.table(source.table)
+    if not source.days_before:
+        return dg.AssetDep(key)
+    mapping = dg.TimeWindowPartitionMapping(
+        start_offset=-source.days_before, allow_nonexistent_upstream_partitions=True
+    )
+    return dg.AssetDep(key, partition_mapping=mapping)
+
+
+def lineage(table: Table) -> dg.TableColumnLineage:
+    """Of each column, the columns of the sources that it comes from."""
+
+    def origins(of: Iterable[str]) -> list[dg.TableColumnDep]:
+        pairs = (origin.split(".", 1) for origin in of)
+        return [dg.TableColumnDep(keys.table(table.sources[source].table), column) for source, column in pairs]
+
+    return dg.TableColumnLineage({column.name: origins(column.of) for column in table.columns if column.of})
+
+
+def describe(lake: LakeResource, table: Table, built: Built, days: list[date]) -> dict[str, Any]:
+    """What a build did, the newest rows, and how many rows the last days have."""
+    found = latest(lake.root / table.id, _PREVIEW_ROWS, [table.time] if table.time else ORDER.get(table.layer, ()))
+    metadata: dict[str, Any] = {
+        "dagster/row_count": found.rows,
+        "dagster/partition_row_count": built.rows,
+        "seconds": round(built.seconds, 3),
+        "files": found.files,
+        "newest": dg.MetadataValue.md(markdown(found.frame)) if found.frame.height else "empty",
+    }
+    if built.hours is not None:
+        metadata["hours_rebuilt"] = built.hours
+    if table.daily:
+        counts = sorted((day, rows) for day, rows in lake.house().rows_by_day(table).items() if day is not None)
+        metadata["rows_by_day"] = dg.MetadataValue.md(bars({str(d): rows for d, rows in counts[-_PLOTTED_DAYS:]}))
+    return metadata

@@ -1,0 +1,191 @@
+"""Traffic's derived tables: what each is, what its columns mean and come from."""
+
+from datetime import date
+
+from city.contracts.model import Kind
+from city.tables import Column, Source, Table, calendar
+from city.tables.silver import silver_table
+from city_assets.traffic import transforms
+from city_assets.traffic.contract import VEHICLE_POSITIONS
+
+_DAY, _LOCAL_HOUR, _WEEKDAY, _HOLIDAY, _RUSH_HOUR = calendar.COLUMNS
+_HOUR = (
+    _DAY,
+    Column(name="hour", kind="timestamp", means="the hour's beginning, UTC"),
+    _LOCAL_HOUR,
+    _WEEKDAY,
+    _RUSH_HOUR,
+)
+_FIRST_TRIPS = date(2009, 1, 1)
+
+
+def _congestion(*of: str) -> Column:
+    means = f"high below {transforms.SLOW_KMH:g} km/h, medium below {transforms.FREE_KMH:g} km/h, else low"
+    return Column(name="congestion", kind="string", means=means, of=of)
+
+
+def _speed(of: str) -> tuple[Column, ...]:
+    return (
+        Column(name="speed_mean", kind="float", unit="km/h", means="mean speed", of=(of,)),
+        Column(name="speed_std", kind="float", unit="km/h", nullable=True, means="spread of speed", of=(of,)),
+        _congestion(of),
+    )
+
+
+def _count(name: str, means: str, *of: str) -> Column:
+    return Column(name=name, kind="integer", means=means, of=of)
+
+
+_VEHICLES = (
+    _count("positions", "positions reported"),
+    _count("vehicles", "different vehicles", "positions.vehicle_id"),
+    *_speed("positions.speed"),
+)
+_POSITIONS = {"positions": Source(table="silver/vehicle_positions")}
+_TRIPS = {"trips": Source(table="silver/trips")}
+
+CELLS_HOURLY = Table(
+    name="traffic_cells_hourly",
+    layer="gold",
+    means="Traffic in each H3 cell by the hour.",
+    key=("hour", "cell"),
+    time="hour",
+    columns=(*_HOUR, Column(name="cell", kind="string", means="H3 cell", of=("positions.cell",)), *_VEHICLES),
+    sources=_POSITIONS,
+    transform=transforms.cells_hourly,
+)
+
+CELLS_DAILY = Table(
+    name="traffic_cells_daily",
+    layer="gold",
+    means="Traffic in each H3 cell by the day.",
+    key=("day", "cell"),
+    columns=(_DAY, Column(name="cell", kind="string", means="H3 cell", of=("positions.cell",)), *_VEHICLES),
+    sources=_POSITIONS,
+    transform=transforms.cells_daily,
+)
+
+
+def _same(source: str, name: str, kind: Kind, means: str, unit: str | None = None, nullable: bool = False) -> Column:
+    return Column(name=name, kind=kind, means=means, unit=unit, nullable=nullable, of=(f"{source}.{name}",))
+
+
+_TRIP = (
+    _same("trips", "file", "string", "the file it came in"),
+    _same("trips", "row", "integer", "its row there"),
+    _same("trips", "pickup_at", "timestamp", "when it began"),
+    _same("trips", "dropoff_at", "timestamp", "when it ended"),
+    _same("trips", "pickup_cell", "string", "H3 cell, resolution 8"),
+    _same("trips", "dropoff_cell", "string", "H3 cell, resolution 8"),
+    _same("trips", "distance_km", "float", "distance driven", "km"),
+    _same("trips", "by_zone", "boolean", "true where the ends are the centres of zones"),
+)
+
+BRONZE_TRIPS = Table(
+    name="trips",
+    layer="bronze",
+    means="Taxi trips as the TLC published them, in one layout and uncleaned (`city ingest tlc`).",
+    key=("file", "row"),
+    time="pickup_at",
+    first_day=_FIRST_TRIPS,
+    order=("pickup_at",),
+    columns=(
+        _DAY,
+        Column(name="file", kind="string", means="the file it came in"),
+        Column(name="row", kind="integer", means="its row there"),
+        Column(name="pickup_at", kind="timestamp", nullable=True, means="when it began"),
+        Column(name="dropoff_at", kind="timestamp", nullable=True, means="when it ended"),
+        *(
+            Column(name=f"{end}_{axis}", kind="float", unit="°", nullable=True, means=f"WGS 84 {axis} of its {end}")
+            for end in ("pickup", "dropoff")
+            for axis in ("latitude", "longitude")
+        ),
+        Column(name="distance_km", kind="float", unit="km", nullable=True, means="distance driven"),
+        Column(name="by_zone", kind="boolean", means="true where the ends are the centres of zones"),
+        Column(name="pickup_cell", kind="string", nullable=True, means="H3 cell, resolution 8"),
+        Column(name="dropoff_cell", kind="string", nullable=True, means="H3 cell, resolution 8"),
+    ),
+)
+
+TRIPS = Table(
+    name="trips",
+    layer="silver",
+    means="The taxi trips that can have happened.",
+    key=("file", "row"),
+    time="pickup_at",
+    first_day=_FIRST_TRIPS,
+    order=("pickup_at",),
+    columns=(
+        *_TRIP,
+        Column(name="minutes", kind="float", unit="min", means="how long it took", of=("trips.pickup_at",)),
+        Column(name="speed", kind="float", unit="km/h", means="its mean speed", of=("trips.distance_km",)),
+        *calendar.COLUMNS,
+    ),
+    sources={"trips": Source(table="bronze/trips"), "calendar": Source(table="reference/calendar")},
+    transform=transforms.trips,
+)
+
+TRIP_CELLS_HOURLY = Table(
+    name="trip_cells_hourly",
+    layer="gold",
+    means="Taxi pickups in each H3 cell by the hour, and how fast those trips went.",
+    key=("hour", "cell"),
+    time="hour",
+    first_day=_FIRST_TRIPS,
+    columns=(
+        *_HOUR,
+        Column(name="cell", kind="string", means="H3 cell", of=("trips.pickup_cell",)),
+        _count("trips", "pickups"),
+        Column(name="distance_mean", kind="float", unit="km", means="mean distance", of=("trips.distance_km",)),
+        *_speed("trips.speed"),
+    ),
+    sources=_TRIPS,
+    transform=transforms.trip_cells_hourly,
+)
+
+TRIP_FLOWS = Table(
+    name="trip_flows_daily",
+    layer="gold",
+    means="Taxi trips of a day from one H3 cell to another.",
+    key=("day", "origin", "destination"),
+    first_day=_FIRST_TRIPS,
+    columns=(
+        _DAY,
+        Column(name="origin", kind="string", means="H3 cell", of=("trips.pickup_cell",)),
+        Column(name="destination", kind="string", means="H3 cell", of=("trips.dropoff_cell",)),
+        _count("trips", "trips"),
+        Column(name="minutes_mean", kind="float", unit="min", means="mean duration", of=("trips.minutes",)),
+        Column(name="distance_mean", kind="float", unit="km", means="mean distance", of=("trips.distance_km",)),
+        Column(name="speed_mean", kind="float", unit="km/h", means="mean speed", of=("trips.speed",)),
+    ),
+    sources=_TRIPS,
+    transform=transforms.trip_flows_daily,
+)
+
+HOTSPOTS = Table(
+    name="trip_hotspots_daily",
+    layer="gold",
+    means=f"The {transforms.HOTSPOTS} H3 cells in which most taxi trips of a day begin and end.",
+    key=("day", "cell"),
+    first_day=_FIRST_TRIPS,
+    columns=(
+        _DAY,
+        Column(name="cell", kind="string", means="H3 cell", of=("trips.pickup_cell", "trips.dropoff_cell")),
+        _count("pickups", "trips that began there", "trips.pickup_cell"),
+        _count("dropoffs", "trips that ended there", "trips.dropoff_cell"),
+        _count("rank", "1 for the busiest; equal for cells that are equally busy"),
+    ),
+    sources=_TRIPS,
+    transform=transforms.trip_hotspots_daily,
+)
+
+TABLES = (
+    silver_table(VEHICLE_POSITIONS),
+    CELLS_HOURLY,
+    CELLS_DAILY,
+    BRONZE_TRIPS,
+    TRIPS,
+    TRIP_CELLS_HOURLY,
+    TRIP_FLOWS,
+    HOTSPOTS,
+)

@@ -1,0 +1,127 @@
+"""Traffic's silver, gold and feature tables as functions of frames, on any engine."""
+
+from typing import Any
+
+import narwhals as nw
+
+from city.tables.calendar import on_calendar
+from city.tables.model import Frame
+
+HOUR = ("day", "hour", "local_hour", "weekday", "rush_hour")
+# New York's taxis average 11 to 13 km/h in Midtown's peak and 25 km/h at night (NYC DOT Mobility Report).
+SLOW_KMH, FREE_KMH = 12.0, 22.0
+
+# The five boroughs, Newark and their surroundings; the city's speed limits and traffic leave no trip faster.
+SOUTH, NORTH, WEST, EAST = 40.45, 41.05, -74.35, -73.60
+FASTEST_KMH = 120.0
+LONGEST_HOURS = 3
+HOTSPOTS = 50
+_KM_PER_DEGREE = 111.32
+_ENDS = ("pickup_latitude", "pickup_longitude", "dropoff_latitude", "dropoff_longitude")
+
+
+def cells_hourly(positions: Frame) -> Frame:
+    """Volume, mean and spread of speed (km/h), and congestion, of each cell and hour."""
+    hours = positions.with_columns(hour=nw.col("timestamp").dt.truncate("1h"))
+    return hours.group_by(*HOUR, "cell").agg(**_volume_of_vehicles(), **spread("speed")).with_columns(congestion())
+
+
+def cells_daily(positions: Frame) -> Frame:
+    """The same of each cell and day."""
+    return positions.group_by("day", "cell").agg(**_volume_of_vehicles(), **spread("speed")).with_columns(congestion())
+
+
+def trips(trips: Frame, calendar: Frame) -> Frame:
+    """The trips that can have happened, with duration and mean speed, on the local calendar."""
+    possible = trips.drop("day").filter(~nw.any_horizontal(*impossible().values(), ignore_nulls=False).fill_null(True))
+    return on_calendar(
+        possible.with_columns(minutes=_hours() * 60, speed=nw.col("distance_km") / _hours()), "pickup_at", calendar
+    )
+
+
+def trip_cells_hourly(trips: Frame) -> Frame:
+    """Pickups of each cell and hour, and how fast the trips that began there went."""
+    hours = trips.with_columns(hour=nw.col("pickup_at").dt.truncate("1h"))
+    return (
+        hours.with_columns(cell=nw.col("pickup_cell"))
+        .group_by(*HOUR, "cell")
+        .agg(trips=nw.len(), distance_mean=mean("distance_km"), **spread("speed"))
+        .with_columns(congestion())
+    )
+
+
+def trip_flows_daily(trips: Frame) -> Frame:
+    """Trips of each day from one cell to another."""
+    flows = trips.group_by("day", "pickup_cell", "dropoff_cell").agg(
+        trips=nw.len(), minutes_mean=mean("minutes"), distance_mean=mean("distance_km"), speed_mean=mean("speed")
+    )
+    return flows.rename({"pickup_cell": "origin", "dropoff_cell": "destination"})
+
+
+def trip_hotspots_daily(trips: Frame) -> Frame:
+    """The cells in which most trips of a day begin and end, the busiest first."""
+    ends = [
+        trips.select("day", cell=nw.col(f"{end}_cell"), pickups=nw.lit(pickups), dropoffs=nw.lit(1 - pickups))
+        for end, pickups in (("pickup", 1), ("dropoff", 0))
+    ]
+    totals = (
+        nw.concat(ends)
+        .group_by("day", "cell")
+        .agg(pickups=nw.col("pickups").sum(), dropoffs=nw.col("dropoffs").sum())
+        .with_columns(total=nw.col("pickups") + nw.col("dropoffs"))
+    )
+    ranked = totals.with_columns(rank=nw.col("total").rank("min", descending=True).over("day"))
+    return ranked.filter(nw.col("rank") <= HOTSPOTS).drop("total")
+
+
+def impossible() -> dict[str, nw.Expr]:
+    """Why a trip cannot have happened, each with what is true of such a trip (null where something is missing)."""
+    begin, end = nw.col("_pickup_at_seconds"), nw.col("_dropoff_at_seconds")
+    return {
+        "incomplete": nw.any_horizontal(
+            *(nw.col(name).is_null() for name in ("pickup_at", "dropoff_at", "distance_km", *_ENDS)), ignore_nulls=False
+        ),
+        "outside the area": ~_inside("pickup") | ~_inside("dropoff"),
+        "ends before it begins": end < begin,
+        "takes no time": end == begin,
+        f"longer than {LONGEST_HOURS} hours": _hours() > LONGEST_HOURS,
+        "goes nowhere": (straight_km() < 0.05) & (nw.col("distance_km") < 0.05),
+        "negative distance": nw.col("distance_km") < 0,
+        "too fast": nw.max_horizontal(straight_km(), nw.col("distance_km")) > FASTEST_KMH * _hours(),
+    }
+
+
+def straight_km() -> nw.Expr:
+    """The distance between a trip's ends, on a plane: right to a thousandth across a city."""
+    north = (nw.col("dropoff_latitude") - nw.col("pickup_latitude")) * _KM_PER_DEGREE
+    east = (nw.col("dropoff_longitude") - nw.col("pickup_longitude")) * _KM_PER_DEGREE * 0.758  # cos 40.7°
+    return (north**2 + east**2) ** 0.5
+
+
+def congestion(speed: str = "speed_mean") -> nw.Expr:
+    """low, medium or high, by the mean speed in km/h."""
+    level = nw.when(nw.col(speed) < SLOW_KMH).then(nw.lit("high"))
+    return level.otherwise(nw.when(nw.col(speed) < FREE_KMH).then(nw.lit("medium")).otherwise(nw.lit("low"))).alias(
+        "congestion"
+    )
+
+
+def mean(name: str) -> nw.Expr:
+    """Rounded, so that the order in which an engine adds up leaves no trace."""
+    return nw.col(name).mean().round(6)
+
+
+def spread(name: str) -> dict[str, Any]:
+    return {f"{name}_mean": mean(name), f"{name}_std": nw.col(name).std().round(6)}
+
+
+def _volume_of_vehicles() -> dict[str, Any]:
+    return {"positions": nw.len(), "vehicles": nw.col("vehicle_id").n_unique()}
+
+
+def _hours() -> nw.Expr:
+    return (nw.col("_dropoff_at_seconds") - nw.col("_pickup_at_seconds")) / 3600
+
+
+def _inside(end: str) -> nw.Expr:
+    return nw.col(f"{end}_latitude").is_between(SOUTH, NORTH) & nw.col(f"{end}_longitude").is_between(WEST, EAST)

@@ -1,0 +1,84 @@
+"""Months of trips into bronze, silver and gold: once each, bounded, and cleaned."""
+
+from datetime import date, datetime
+from pathlib import Path
+
+import polars as pl
+import pytest
+from deltalake import DeltaTable
+
+from city.settings import Settings
+from city.tables.registry import table_of
+from city_assets.traffic import ingest as ingesting
+from city_assets.traffic.ingest import ingest, shape
+from city_assets.traffic.trips import clean, read_trips
+from tests.lakes import house, rows
+
+ZONE = "America/New_York"
+GOLD = ("gold/trip_cells_hourly", "gold/trip_flows_daily", "gold/trip_hotspots_daily")
+
+
+@pytest.fixture
+def real(data: Path) -> Path:
+    return data / "tlc" / "trips_with_coordinates.parquet"
+
+
+def test_a_file_is_in_bronze_once_however_often_it_comes(config: Settings, real: Path, tmp_path: Path) -> None:
+    told: list[int] = []
+    first = ingest(real, config.lake, ZONE, told.append)
+    assert (first.rows, told[-1]) == (68_416, 68_416)
+    again = ingest(real, config.lake, ZONE, told.append)
+    renamed = tmp_path / "renamed.parquet"
+    renamed.write_bytes(real.read_bytes())
+    assert [again.rows, ingest(renamed, config.lake, ZONE, told.append).rows] == [0, 0]
+    assert DeltaTable(config.lake / "bronze/trips").count() == 68_416
+
+
+def test_a_load_that_dies_leaves_nothing_and_is_done_whole_the_next_time(
+    config: Settings, real: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ingesting, "_BATCH", 5_000)
+
+    def die(rows: int) -> None:
+        if rows > 20_000:
+            raise KeyboardInterrupt
+
+    with pytest.raises(BaseException):  # noqa: B017, PT011  # the writer hands an interrupt on as an error of its own
+        ingest(real, config.lake, ZONE, die)
+    assert DeltaTable(config.lake / "bronze/trips").count() == 0
+    assert ingest(real, config.lake, ZONE, lambda rows: None).rows == 68_416
+
+
+def test_the_trips_that_can_have_happened_are_those_of_the_replay(config: Settings, real: Path) -> None:
+    lake = house(config)
+    ingest(real, lake.root, ZONE, lambda rows: None)
+    days = sorted(day for day in lake.rows_by_day(table_of("bronze/trips")) if day)
+    for name in ("silver/trips", *GOLD):
+        lake.build(table_of(name), days)
+    good, _ = clean(read_trips(real))
+    silver = rows(lake, "silver/trips", "row")
+    assert silver.height == good.height
+    assert silver["speed"].max() <= 120  # type: ignore[operator]
+    hourly, flows, spots = (pl.read_delta(str(lake.path(name))) for name in GOLD)
+    assert hourly["trips"].sum() == flows["trips"].sum() == silver.height
+    assert set(hourly["congestion"]) == {"low", "medium", "high"}
+    busiest = spots.filter(pl.col("day") == days[0]).sort("rank").row(0, named=True)
+    of_day = silver.filter(pl.col("day") == days[0])
+    counts = pl.concat([of_day["pickup_cell"], of_day["dropoff_cell"]]).value_counts(sort=True)
+    assert busiest["pickups"] + busiest["dropoffs"] == counts["count"][0]
+    assert spots.group_by("day").len()["len"].max() >= 50  # type: ignore[operator]
+
+
+def test_local_times_are_told_apart_when_the_clocks_change() -> None:
+    times = [datetime(2015, 3, 8, 1, 30), datetime(2015, 3, 8, 2, 30), datetime(2015, 11, 1, 1, 30)]
+    trips = pl.LazyFrame({"pickup_at": times, "dropoff_at": times, "by_zone": [False] * 3}).with_columns(
+        *(
+            pl.lit(40.75 if "latitude" in name else -73.98).alias(name)
+            for name in ("pickup_latitude", "pickup_longitude", "dropoff_latitude", "dropoff_longitude")
+        ),
+        distance_km=pl.lit(1.0),
+    )
+    found = shape(trips, "f", ZONE).collect()
+    assert found["pickup_at"].dt.strftime("%H:%M").to_list() == ["06:30", None, "05:30"]
+    assert found["day"].to_list() == [date(2015, 3, 8)] * 2 + [date(2015, 11, 1)]
+    assert found["pickup_cell"].n_unique() == 1
