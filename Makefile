@@ -4,14 +4,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 LOCK := requirements/lock.txt
+SPARK := $(VENV)/.spark
 COMPILE = $(BIN)/uv pip compile -q --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links --universal --python-version 3.11
 
-.PHONY: up test check format fast lock docs bench-install clean
+.PHONY: up test check format fast lock docs spark clean
 
 up: $(INSTALLED)
 	@$(BIN)/city up
 
-test: $(INSTALLED)
+test: $(INSTALLED) $(SPARK)
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest
 	$(BIN)/coverage combine -q
@@ -37,13 +38,16 @@ docs: $(INSTALLED)
 lock: $(INSTALLED)
 	$(COMPILE) requirements/bootstrap.in -o requirements/bootstrap.txt
 	$(COMPILE) --extra dev pyproject.toml -o $(LOCK)
-	$(COMPILE) requirements/bench.in -o requirements/bench.txt
+	$(COMPILE) --extra dev --extra spark -c $(LOCK) pyproject.toml -o requirements/spark.txt
 	$(BIN)/python -m city.stack.jars
 
-# Spark, which only `city bench ingest` needs, in an environment of its own.
-bench-install: $(INSTALLED)
-	$(PYTHON) -m venv .venv-bench
-	$(BIN)/uv pip install -q --python .venv-bench/bin/python --require-hashes -r requirements/bench.txt
+# Spark, the second engine, and the peer of two benchmarks. Nothing else needs it.
+spark: $(SPARK)
+
+$(SPARK): $(INSTALLED) requirements/spark.txt
+	@echo "installing Spark into $(VENV)"
+	@$(BIN)/uv pip install -q --python $(BIN)/python --require-hashes -r requirements/spark.txt
+	@touch $@
 
 $(INSTALLED): requirements/bootstrap.txt $(LOCK) pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -56,4 +60,4 @@ $(INSTALLED): requirements/bootstrap.txt $(LOCK) pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .venv-bench .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache

@@ -1,4 +1,4 @@
-"""One measurement of Spark Structured Streaming, run by the Python of .venv-bench; prints a JSON line.
+"""One measurement of Spark Structured Streaming, in a process of its own; prints a JSON line.
 
 Arguments: Kafka's address, topic, folder, events a trigger, events in all, jars. The same schema, the same Kafka
 coordinates in the rows; broken messages become rows of nulls, where ours are quarantined with reasons.

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import _events
-from city.settings import CHECKOUT, Settings, settings
+from city.engines import spark
+from city.settings import Settings, settings
 from city.stack import jars
 from city.stack.embedded import environment, running, settings_at
 from city.streaming.topics import ensure_topics
@@ -25,14 +26,13 @@ SPARK_EVENTS = 1_500_000
 BATCH = 100_000
 BROKEN_IN = 10_000
 ROUNDS = 3
-SPARK_PYTHON = CHECKOUT / ".venv-bench" / "bin" / "python"
 
 
 def run(
     tell: Callable[[str], None], events: int = EVENTS, spark_events: int = SPARK_EVENTS, rounds: int = ROUNDS
 ) -> dict[str, Any]:
     """Medians of `rounds` rounds, each of bronze alone, the full path and Spark. Spark's keys are null where it is
-    not installed (`make bench-install`)."""
+    not installed (`make spark`)."""
     with tempfile.TemporaryDirectory() as folder:
         base = settings_at(Path(folder), settings().cache or settings().home / "cache", batch_rows=BATCH)
         with running(base, "kafka", "questdb"):
@@ -71,7 +71,7 @@ def _measure(
 ) -> dict[str, float] | None:
     config = base.model_copy(update={"home": home})
     if name == "spark":
-        return _spark(config, spark_events) if SPARK_PYTHON.exists() else None
+        return _spark(config, spark_events) if spark.installed() else None
     command = [sys.executable, "-m", "benchmarks._ingest_ours", name, str(valid), str(broken)]
     return _json_of(command, environment(config))
 
@@ -79,8 +79,11 @@ def _measure(
 def _spark(config: Settings, events: int) -> dict[str, float]:
     jars.fetch(config, jars.missing(config, ["spark"]))
     worker = Path(__file__).with_name("_ingest_spark.py")
-    command = [str(SPARK_PYTHON), str(worker), config.kafka, VEHICLE_POSITIONS.topic, str(config.home)]
-    return _json_of([*command, str(BATCH), str(events), jars.classpath(config, "spark").replace(":", ",")], {})
+    command = [sys.executable, str(worker), config.kafka, VEHICLE_POSITIONS.topic, str(config.home)]
+    return _json_of(
+        [*command, str(BATCH), str(events), jars.classpath(config, "spark").replace(":", ",")],
+        {"JAVA_HOME": spark.java_home(config)},
+    )
 
 
 def _json_of(command: list[str], more: dict[str, str]) -> dict[str, float]:

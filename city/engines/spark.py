@@ -1,5 +1,6 @@
-"""Spark, local or a cluster, for lakes that one machine does not carry. Needs the extra `city[spark]` and a Java 17."""
+"""Spark, local or a cluster, for lakes that one machine does not carry. Needs the extra `city[spark]`."""
 
+import os
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
@@ -9,13 +10,36 @@ import narwhals as nw
 import polars as pl
 
 from city.settings import Settings
+from city.stack.jars import classpath
+from city.stack.servers import java
 from city.tables.model import Frame, Table
 from city.tables.schema import partition_by
 from city.tables.slices import Slices
 
+_JAVA = """\
+#!/bin/sh
+for argument in "$@"; do
+  shift
+  [ "$argument" = --add-modules=jdk.incubator.vector ] || set -- "$@" "$argument"
+done
+exec {java} "$@"
+"""
+
 
 def installed() -> bool:
     return bool(find_spec("pyspark") and find_spec("delta"))
+
+
+def java_home(config: Settings) -> str:
+    """JAVA_HOME, or where it is not set our own runtime behind a script: Spark asks for a module that it has not, and
+    works without."""
+    if home := os.environ.get("JAVA_HOME"):
+        return home
+    script = config.home / "spark" / "java" / "bin" / "java"
+    script.parent.mkdir(parents=True, exist_ok=True)
+    script.write_text(_JAVA.format(java=java()))
+    script.chmod(0o755)
+    return str(script.parents[1])
 
 
 class SparkEngine:
@@ -41,8 +65,8 @@ class SparkEngine:
             raise ImportError(
                 "CITY_ENGINE=spark needs PySpark: run `make spark`, or pip install 'city[spark]'"
             ) from error
-        from city.stack.jars import classpath
-
+        os.environ.setdefault("JAVA_HOME", java_home(self._config))
+        os.environ.setdefault("SPARK_LOCAL_IP", self._config.host)
         builder = (
             SparkSession.builder.master(self._config.spark_master)
             .appName("city")
@@ -51,6 +75,7 @@ class SparkEngine:
             .config("spark.driver.host", self._config.host)
             .config("spark.driver.bindAddress", self._config.host)
             .config("spark.ui.enabled", "false")
+            .config("spark.ui.showConsoleProgress", "false")
             .config("spark.sql.session.timeZone", "UTC")
             .config("spark.sql.shuffle.partitions", str(self._config.spark_partitions))
             .config("spark.sql.extensions", "io.delta.sql.DeltaSparkSessionExtension")

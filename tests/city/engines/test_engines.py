@@ -1,6 +1,5 @@
 """Every transform of every domain on Polars and on Spark: the same tables of the same lake, the same rows."""
 
-import os
 import shutil
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
@@ -33,8 +32,6 @@ BEGIN = datetime(2026, 5, 4, tzinfo=ZoneInfo("America/New_York"))
 def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkEngine]:
     if not installed():
         pytest.skip("Spark is not installed: make spark")
-    if not (shutil.which("java") or os.environ.get("JAVA_HOME")):
-        pytest.skip("Spark needs a Java 17")
     config = settings_at(tmp_path_factory.mktemp("spark"), CHECKOUT / ".city" / "cache", engine="spark")
     jars.fetch(config, jars.missing(config, ["spark"]))
     engine = engine_of(config)
