@@ -8,7 +8,7 @@ from city_assets.bronze import low_rate_asset, output_specs, stream_specs
 from city_assets.checks import contract_checks
 from city_assets.maintenance import lake_maintenance, run_retention
 from city_assets.streaming import stream_job
-from city_assets.tables import calendar_spec, loaded_specs, table_assets
+from city_assets.tables import loaded_specs, reference_specs, table_assets
 from resources.kafka import KafkaResource
 from resources.lake import LakeResource
 from resources.questdb import QuestDBResource
@@ -32,7 +32,7 @@ def build() -> dg.Definitions:
             *(dg.load_assets_from_modules(own)),
             *(spec for domain in found for spec in loaded_specs(domain)),
             *(asset for domain in found for asset in table_assets(domain)),
-            calendar_spec(),
+            *reference_specs(),
             lake_maintenance,
         ],
         asset_checks=[

@@ -8,7 +8,7 @@ import dagster as dg
 
 from city.contracts.registry import Domain
 from city.lake import ORDER
-from city.lake.lakehouse import REFERENCE_CALENDAR, Built
+from city.lake.lakehouse import REFERENCE_CALENDAR, REFERENCE_NEIGHBOURS, Built
 from city.lake.preview import latest
 from city.tables.model import Source, Table
 from city.tables.registry import tables, tables_of
@@ -49,12 +49,13 @@ def loaded_specs(domain: Domain) -> list[dg.AssetSpec]:
     ]
 
 
-def calendar_spec() -> dg.AssetSpec:
-    return dg.AssetSpec(
-        keys.table(REFERENCE_CALENDAR),
-        group_name="reference",
-        description="Local time, weekdays, public holidays and rush hours, of CITY_TIMEZONE and CITY_COUNTRY.",
-    )
+def reference_specs() -> list[dg.AssetSpec]:
+    """What is computed rather than stored."""
+    means = {
+        REFERENCE_CALENDAR: "Local time, weekdays, public holidays and rush hours, of CITY_TIMEZONE and CITY_COUNTRY.",
+        REFERENCE_NEIGHBOURS: "The H3 cells that share an edge with a cell.",
+    }
+    return [dg.AssetSpec(keys.table(name), group_name="reference", description=text) for name, text in means.items()]
 
 
 def partitions(table: Table) -> dg.DailyPartitionsDefinition | None:

@@ -27,6 +27,10 @@ class Engine(Protocol):
         """The table at `path`; each timestamp column `t` has a companion `_t_seconds` since the epoch."""
         ...
 
+    def where(self, frame: Frame, sql: str) -> Frame:
+        """The rows for which an SQL condition holds."""
+        ...
+
     def local(self, frame: pl.DataFrame) -> Frame:
         """A small frame of our own, with the same companions."""
         ...

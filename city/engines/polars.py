@@ -27,6 +27,9 @@ class PolarsEngine:
     def scan(self, path: Path) -> Frame:
         return nw.from_native(_with_seconds(pl.scan_delta(str(path))))
 
+    def where(self, frame: Frame, sql: str) -> Frame:
+        return frame if sql == "true" else nw.from_native(frame.to_native().filter(pl.sql_expr(sql)))
+
     def local(self, frame: pl.DataFrame) -> Frame:
         return nw.from_native(_with_seconds(frame.lazy()))
 

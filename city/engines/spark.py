@@ -88,6 +88,9 @@ class SparkEngine:
     def scan(self, path: Path) -> Frame:
         return nw.from_native(_with_seconds(self.session.read.format("delta").load(str(path))))
 
+    def where(self, frame: Frame, sql: str) -> Frame:
+        return frame if sql == "true" else nw.from_native(frame.to_native().filter(sql))
+
     def local(self, frame: pl.DataFrame) -> Frame:
         return nw.from_native(_with_seconds(self.session.createDataFrame(frame.to_arrow())))
 

@@ -23,6 +23,8 @@ from city.tables.schema import partition_by, schema
 from city.tables.slices import HOUR, Slices, chunks
 
 REFERENCE_CALENDAR = "reference/calendar"
+REFERENCE_NEIGHBOURS = "reference/neighbours"
+REFERENCES = (REFERENCE_CALENDAR, REFERENCE_NEIGHBOURS)
 Tell = Callable[[str], None]
 
 
@@ -138,7 +140,16 @@ class Lakehouse:
     def _transformed(self, table: Table, slices: Slices | None) -> Frame:
         if table.transform is None:
             raise TableError(f"table {table.id!r} has no transform: it is loaded, not built")
-        return table.transform(**{name: self._source(table, s, slices) for name, s in table.sources.items()})
+        frames = {
+            name: self._source(table, source, slices)
+            for name, source in table.sources.items()
+            if source.table != REFERENCE_NEIGHBOURS
+        }
+        for name, source in table.sources.items():
+            if source.table == REFERENCE_NEIGHBOURS:
+                cells = self.engine.collect(frames[source.of].select("cell").unique())
+                frames[name] = self.engine.local(neighbours(cells["cell"]))
+        return table.transform(**frames)
 
     def _source(self, table: Table, source: Source, slices: Slices | None) -> Frame:
         wanted = slices.before(source.days_before) if slices and source.days_before else slices
@@ -146,14 +157,14 @@ class Lakehouse:
             assert wanted is not None
             return self._calendar(wanted)
         if (contract := self._contract(source)) is not None:
-            return self._stream(contract, wanted)
+            return self.engine.where(self._stream(contract, wanted), source.where)
         declared = self.tables.get(source.table)
         if declared is None:
             known = sorted([*self.tables, *(f"bronze/{name}" for name in self.contracts)])
             raise TableError(f"table {table.id!r} is made from {source.table!r}, which nobody declares; known: {known}")
         if not DeltaTable.is_deltatable(str(self.path(declared.id))):
             return self.engine.local(pl.DataFrame(schema=schema(declared)))
-        frame = self.read(declared)
+        frame = self.engine.where(self.read(declared), source.where)
         return frame.filter(wanted.expr()) if declared.daily and wanted else frame
 
     def _stream(self, contract: Contract, slices: Slices | None) -> Frame:
@@ -185,6 +196,14 @@ class Lakehouse:
         if missing:
             raise TableError(f"the transform of {table.id!r} gives no column {', '.join(missing)}")
         return frame.select(nw.col(c.name).cast(_NARWHALS[c.kind]) for c in table.columns)
+
+
+def neighbours(cells: pl.Series) -> pl.DataFrame:
+    """Pairs of H3 cells (`cell`, `neighbour`) that share an edge, both among the given ones."""
+    import polars_h3
+
+    pairs = pl.DataFrame({"cell": cells.unique()}).with_columns(neighbour=polars_h3.grid_ring("cell", 1))
+    return pairs.explode("neighbour").filter(pl.col("neighbour").is_in(cells.implode()))
 
 
 def _first_line(error: BaseException) -> str:

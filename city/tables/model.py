@@ -32,10 +32,14 @@ class Column:
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """What a table is made from: `layer/name` of another table, with so many days before those that are built."""
+    """What a table is made from: `layer/name` of another table, with so many days before those that are built, and of
+    it the rows for which the SQL condition `where` holds. `reference/neighbours` has the H3 cells next to those of
+    the source `of`."""
 
     table: str
     days_before: int = 0
+    where: str = "true"
+    of: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +51,7 @@ class Table:
     local date, partitions the table; one that is not `daily` is a snapshot. `time` is the column of a row's time.
     `order` is how a day's rows are sorted in cold storage. With `hourly_slices` the table is replaced an hour at a
     time, as its stream fills it; it then has `local_hour`, and its rows depend on no others than their hour's.
+    A table of the layer `features` is a feature view of that `version`, of the entities in its key.
     """
 
     name: str
@@ -61,6 +66,7 @@ class Table:
     first_day: date = date(2026, 1, 1)
     order: tuple[str, ...] = ()
     hourly_slices: bool = False
+    version: int = 1
 
     def __post_init__(self) -> None:
         names = [column.name for column in self.columns]

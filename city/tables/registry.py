@@ -1,4 +1,4 @@
-"""Every derived table: those that a domain declares in its tables.py, and silver of each contract that it left out."""
+"""Every derived table: those that a domain declares in its tables.py, and what follows from each of its contracts."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from graphlib import TopologicalSorter
@@ -6,6 +6,7 @@ from graphlib import TopologicalSorter
 from city.contracts.registry import Domain, domains
 from city.tables.model import Table, TableError
 from city.tables.silver import latest_table, silver_table
+from city.tables.windows import window_table
 
 
 def tables_of(domain: Domain) -> list[Table]:
@@ -17,7 +18,13 @@ def tables_of(domain: Domain) -> list[Table]:
         for contract in domain.contracts
         if f"silver/{contract.name}" not in known
     ]
-    return declared + derived
+    windows = [
+        window_table(contract, window)
+        for contract in domain.contracts
+        for window in contract.windows
+        if f"gold/{window.name}" not in known
+    ]
+    return declared + derived + windows
 
 
 def tables() -> dict[str, Table]:

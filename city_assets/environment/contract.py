@@ -53,6 +53,17 @@ SENSORS = Contract(
             topic="city.processed.traffic",
             means="Mean traffic (vehicles/min) at a location.",
         ),
+        *(
+            Window(
+                name=f"location_{kind}",
+                every=timedelta(minutes=5),
+                by="location",
+                where=f"type = '{kind}'",
+                aggregates=(Count("readings"), Mean(f"{kind}_mean", "value")),
+                means=f"Mean {kind.replace('_', ' ')} at a location.",
+            )
+            for kind in ("air_quality", "noise", "temperature", "humidity")
+        ),
     ),
 )
 

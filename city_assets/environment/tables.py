@@ -112,4 +112,69 @@ SENSOR_HEALTH = Table(
     transform=transforms.sensor_health_daily,
 )
 
-TABLES = (SILVER_SENSORS, latest_table(DEVICES), CONDITIONS_HOURLY, CONDITIONS_DAILY, SENSOR_HEALTH)
+_LIVE = ("air_quality", "noise", "temperature", "humidity")
+_UNITS = {q.name: q.unit for q in QUANTITIES}
+
+
+def _feature(name: str, means: str, of: str, unit: str | None = None) -> Column:
+    return Column(name=name, kind="float", unit=unit, nullable=True, means=means, of=(of,))
+
+
+WEATHER_FEATURES = Table(
+    name="weather_features",
+    layer="features",
+    means="What is known of a district's air, noise and weather when a window of five minutes ends.",
+    key=("location", "as_of"),
+    time="as_of",
+    columns=(
+        Column(name="location", kind="string", means="the district", of=("air_quality.location",)),
+        Column(name="as_of", kind="timestamp", means="the window's end", of=("air_quality.window_start",)),
+        Column(name="window_start", kind="timestamp", means="its beginning", of=("air_quality.window_start",)),
+        *(_feature(f"{name}_mean", f"mean {name}", f"{name}.{name}_mean", _UNITS[name]) for name in _LIVE),
+        *(
+            _feature(f"{name}_lag_1", f"mean {name} in the window before", f"{name}.{name}_mean", _UNITS[name])
+            for name in _LIVE
+        ),
+        _LOCAL_HOUR,
+        _WEEKDAY,
+        Column(name="holiday", kind="boolean", means="whether the day is a public holiday"),
+        _RUSH_HOUR,
+        _DAY,
+    ),
+    sources={
+        **{name: Source(table=f"gold/location_{name}", days_before=1) for name in _LIVE},
+        "calendar": Source(table="reference/calendar"),
+    },
+    transform=transforms.weather_features,
+)
+
+SENSOR_FEATURES = Table(
+    name="sensor_features",
+    layer="features",
+    means="What a sensor reported in an hour.",
+    key=("sensor_id", "as_of"),
+    time="as_of",
+    columns=(
+        Column(name="sensor_id", kind="string", means="the sensor", of=("sensors.sensor_id",)),
+        Column(name="as_of", kind="timestamp", means="the hour's end", of=("sensors.timestamp",)),
+        Column(name="hour", kind="timestamp", means="the hour's beginning, UTC", of=("sensors.timestamp",)),
+        _READINGS,
+        _feature("value_mean", "mean reading", "sensors.value"),
+        _feature("value_std", "spread of its readings", "sensors.value"),
+        _feature("value_min", "least reading", "sensors.value"),
+        _feature("value_max", "highest reading", "sensors.value"),
+        _DAY,
+    ),
+    sources=_SENSORS,
+    transform=transforms.sensor_features,
+)
+
+TABLES = (
+    WEATHER_FEATURES,
+    SENSOR_FEATURES,
+    SILVER_SENSORS,
+    latest_table(DEVICES),
+    CONDITIONS_HOURLY,
+    CONDITIONS_DAILY,
+    SENSOR_HEALTH,
+)

@@ -4,10 +4,11 @@ from typing import Any
 
 import narwhals as nw
 
-from city.tables.calendar import SLOT_SECONDS
+from city.tables.calendar import SLOT_SECONDS, on_calendar
 from city.tables.model import Frame
 from city_assets.environment.contract import QUANTITIES
 
+WINDOW_SECONDS = 300  # of the windows by location
 HOUR = ("day", "hour", "local_hour", "weekday", "rush_hour")
 
 
@@ -61,6 +62,41 @@ def sensor_health_daily(sensors: Frame) -> Frame:
         drift=(moved / nw.when(nw.col("value_std") > 0).then(nw.col("value_std"))).round(6),
         **{name: nw.col(name).round(6) for name in ("offset", "value_mean", "value_std")},
     )
+
+
+def weather_features(air_quality: Frame, noise: Frame, temperature: Frame, humidity: Frame, calendar: Frame) -> Frame:
+    """A district's air, noise and weather in a window, each with what it was in the one before it.
+
+    The windows are those in which the air was measured; of what was not measured then, the value is null.
+    """
+    found = on_calendar(air_quality.drop("day"), "window_start", calendar)
+    at = ["location", "_window_start_seconds"]
+    windows = {"air_quality": air_quality, "noise": noise, "temperature": temperature, "humidity": humidity}
+    for name, frame in windows.items():
+        if name != "air_quality":
+            found = found.join(frame.select(*at, f"{name}_mean"), on=at, how="left")
+        before = frame.select(
+            "location",
+            _window_start_seconds=nw.col("_window_start_seconds") + WINDOW_SECONDS,
+            **{f"{name}_lag_1": nw.col(f"{name}_mean")},
+        )
+        found = found.join(before, on=at, how="left")
+    return found.with_columns(
+        as_of=nw.col("window_start").dt.offset_by(f"{WINDOW_SECONDS // 60}m"), holiday=~nw.col("holiday").is_null()
+    )
+
+
+def sensor_features(sensors: Frame) -> Frame:
+    """What each sensor reported in each hour."""
+    hours = sensors.with_columns(hour=nw.col("timestamp").dt.truncate("1h"))
+    by_hour = hours.group_by("day", "hour", "sensor_id").agg(
+        readings=nw.len(),
+        value_mean=nw.col("value").mean().round(6),
+        value_std=nw.col("value").std().round(6),
+        value_min=nw.col("value").min(),
+        value_max=nw.col("value").max(),
+    )
+    return by_hour.with_columns(as_of=nw.col("hour").dt.offset_by("1h"))
 
 
 def _each_quantity(what: str) -> dict[str, Any]:

@@ -179,7 +179,65 @@ HOTSPOTS = Table(
     transform=transforms.trip_hotspots_daily,
 )
 
+
+def _feature(name: str, means: str, *of: str, unit: str | None = "km/h", nullable: bool = True) -> Column:
+    return Column(name=name, kind="float", unit=unit, nullable=nullable, means=means, of=of)
+
+
+TRAFFIC_FEATURES = Table(
+    name="traffic_features",
+    layer="features",
+    means="What is known of a cell's traffic when a window of two minutes ends.",
+    key=("cell", "as_of"),
+    time="as_of",
+    columns=(
+        Column(name="cell", kind="string", means="H3 cell", of=("windows.cell",)),
+        Column(name="as_of", kind="timestamp", means="the window's end", of=("windows.window_start",)),
+        Column(name="window_start", kind="timestamp", means="the window's beginning", of=("windows.window_start",)),
+        _count("vehicle_count", "different vehicles", "windows.vehicle_count"),
+        _count("positions", "positions reported", "windows.positions"),
+        _feature("speed_mean", "mean speed", "windows.speed_mean"),
+        _feature("speed_std", "spread of speed", "windows.speed_std"),
+        *(_feature(f"speed_lag_{n}", f"mean speed {n} windows before", "windows.speed_mean") for n in (1, 2, 3)),
+        _feature("speed_recent", "mean of the window's speed and those before it", "windows.speed_mean"),
+        _feature("speed_neighbours", "mean speed of the cells around it", "windows.speed_mean"),
+        _LOCAL_HOUR,
+        _WEEKDAY,
+        Column(name="holiday", kind="boolean", means="whether the day is a public holiday"),
+        _RUSH_HOUR,
+        _DAY,
+    ),
+    sources={
+        "windows": Source(table="gold/traffic_cells", days_before=1),
+        "neighbours": Source(table="reference/neighbours", of="windows"),
+        "calendar": Source(table="reference/calendar"),
+    },
+    transform=transforms.traffic_features,
+)
+
+VEHICLE_FEATURES = Table(
+    name="vehicle_features",
+    layer="features",
+    means="How far and how fast a vehicle was about in an hour.",
+    key=("vehicle_id", "as_of"),
+    time="as_of",
+    columns=(
+        Column(name="vehicle_id", kind="string", means="the vehicle", of=("positions.vehicle_id",)),
+        Column(name="as_of", kind="timestamp", means="the hour's end", of=("positions.timestamp",)),
+        Column(name="hour", kind="timestamp", means="the hour's beginning, UTC", of=("positions.timestamp",)),
+        _count("positions", "positions reported"),
+        _count("cells", "different H3 cells", "positions.cell"),
+        _feature("speed_mean", "mean speed", "positions.speed"),
+        _feature("speed_std", "spread of speed", "positions.speed"),
+        _DAY,
+    ),
+    sources=_POSITIONS,
+    transform=transforms.vehicles_hourly,
+)
+
 TABLES = (
+    TRAFFIC_FEATURES,
+    VEHICLE_FEATURES,
     silver_table(VEHICLE_POSITIONS),
     CELLS_HOURLY,
     CELLS_DAILY,

@@ -16,6 +16,8 @@ SOUTH, NORTH, WEST, EAST = 40.45, 41.05, -74.35, -73.60
 FASTEST_KMH = 120.0
 LONGEST_HOURS = 3
 HOTSPOTS = 50
+WINDOW_SECONDS = 120  # of the window traffic_cells
+LAGS = 3
 _KM_PER_DEGREE = 111.32
 _ENDS = ("pickup_latitude", "pickup_longitude", "dropoff_latitude", "dropoff_longitude")
 
@@ -125,3 +127,41 @@ def _hours() -> nw.Expr:
 
 def _inside(end: str) -> nw.Expr:
     return nw.col(f"{end}_latitude").is_between(SOUTH, NORTH) & nw.col(f"{end}_longitude").is_between(WEST, EAST)
+
+
+def traffic_features(windows: Frame, neighbours: Frame, calendar: Frame) -> Frame:
+    """A cell's window, the three before it, their mean, the cells around it, and the time of day.
+
+    Of a window that does not exist the speed is null: nothing is filled in.
+    """
+    speeds = windows.select("cell", "_window_start_seconds", "speed_mean")
+    found = on_calendar(windows.drop("day"), "window_start", calendar)
+    for lag in range(1, LAGS + 1):
+        earlier = speeds.select(
+            "cell",
+            _window_start_seconds=nw.col("_window_start_seconds") + lag * WINDOW_SECONDS,
+            **{f"speed_lag_{lag}": nw.col("speed_mean")},
+        )
+        found = found.join(earlier, on=["cell", "_window_start_seconds"], how="left")
+    around = (
+        neighbours.join(speeds.rename({"cell": "neighbour"}), on="neighbour", how="inner")
+        .group_by("cell", "_window_start_seconds")
+        .agg(speed_neighbours=mean("speed_mean"))
+    )
+    found = found.join(around, on=["cell", "_window_start_seconds"], how="left")
+    recent = nw.mean_horizontal("speed_mean", *(f"speed_lag_{lag}" for lag in range(1, LAGS + 1)))
+    return found.with_columns(
+        speed_recent=recent.round(6),
+        as_of=nw.col("window_start").dt.offset_by(f"{WINDOW_SECONDS // 60}m"),
+        holiday=~nw.col("holiday").is_null(),
+    )
+
+
+def vehicles_hourly(positions: Frame) -> Frame:
+    """How far and how fast each vehicle was about in each hour."""
+    hours = positions.with_columns(hour=nw.col("timestamp").dt.truncate("1h"))
+    return (
+        hours.group_by("day", "hour", "vehicle_id")
+        .agg(positions=nw.len(), cells=nw.col("cell").n_unique(), **spread("speed"))
+        .with_columns(as_of=nw.col("hour").dt.offset_by("1h"))
+    )

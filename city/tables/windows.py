@@ -1,0 +1,91 @@
+"""The table that follows from every window of a contract: what the stream computes live, computed from bronze."""
+
+from typing import Any
+
+import narwhals as nw
+
+from city.contracts.model import Contract, Count, Distinct, Mean, Std, Window
+from city.tables import calendar
+from city.tables.model import Column, Frame, Source, Table
+from city.tables.silver import event_columns
+
+START = "window_start"
+
+
+def window_table(contract: Contract, window: Window) -> Table:
+    """The windows of a contract's bronze rows, row for row those of the stream: the same lateness, from the rows'
+    own watermarks."""
+
+    def transform(events: Frame, calendar: Frame) -> Frame:
+        return windows(contract, window, events, calendar)
+
+    by = next(column for column in event_columns(contract) if column.name == window.by)
+    return Table(
+        name=window.name,
+        layer="gold",
+        means=window.means,
+        key=(START, window.by),
+        time=START,
+        columns=(
+            Column(name=START, kind="timestamp", means="its beginning", of=(f"events.{contract.event_time}",)),
+            Column(name=window.by, kind="string", means=by.means, of=(f"events.{window.by}",)),
+            *(_column(contract, aggregate) for aggregate in window.aggregates),
+            calendar_day(),
+        ),
+        sources={
+            "events": Source(table=f"bronze/{contract.name}", where=window.where),
+            "calendar": Source(table="reference/calendar"),
+        },
+        transform=transform,
+    )
+
+
+def windows(contract: Contract, window: Window, events: Frame, days: Frame) -> Frame:
+    """One row for each window and `by`: the declared aggregates, and the local day on which the window begins."""
+    every, late = (int(duration.total_seconds()) for duration in (window.every, window.lateness))
+    seconds = nw.col(f"_{contract.event_time}_seconds")
+    begun = seconds - seconds % every
+    timely = events.filter(nw.col("__watermark_seconds") < begun + every + late)
+    started = timely.with_columns(**{START: floor(contract.event_time, every // 60), f"_{START}_seconds": begun})
+    return calendar.on_calendar(
+        started.group_by(START, f"_{START}_seconds", window.by).agg(**_aggregates(window)), START, days
+    )
+
+
+def floor(time: str, minutes: int) -> nw.Expr:
+    """The beginning of the stretch of so many minutes (a divisor of 60) that a time is in. Spark truncates to one."""
+    start = minute = nw.col(time).dt.truncate("1m")
+    rest = nw.col(time).dt.minute() % minutes
+    for ahead in range(1, minutes):
+        start = nw.when(rest == ahead).then(minute.dt.offset_by(f"-{ahead}m")).otherwise(start)
+    return start
+
+
+def calendar_day() -> Column:
+    return calendar.COLUMNS[0]
+
+
+def _aggregates(window: Window) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for aggregate in window.aggregates:
+        column = nw.col(aggregate.of) if aggregate.of else None
+        if isinstance(aggregate, Count) or column is None:
+            found[aggregate.name] = nw.len()
+        elif isinstance(aggregate, Distinct):
+            found[aggregate.name] = column.n_unique()
+        elif isinstance(aggregate, Mean):
+            found[aggregate.name] = column.mean()
+        elif isinstance(aggregate, Std):
+            found[aggregate.name] = column.std()
+        else:
+            raise TypeError(f"window {window.name!r}: no rule for an aggregate of type {type(aggregate).__name__}")
+    return found
+
+
+def _column(contract: Contract, aggregate: Any) -> Column:
+    of = (f"events.{aggregate.of}",) if aggregate.of else ()
+    if isinstance(aggregate, Count | Distinct):
+        return Column(name=aggregate.name, kind="integer", means=type(aggregate).__name__.lower(), of=of)
+    unit = contract.field(aggregate.of).unit
+    means = f"{'mean' if isinstance(aggregate, Mean) else 'standard deviation'} of {aggregate.of}"
+    return Column(name=aggregate.name, kind="float", unit=unit, nullable=True, means=means, of=of)
