@@ -44,6 +44,7 @@ class Settings(BaseSettings):
     spark_master: str = Field("local[2]", description="the Spark cluster's address, where the engine is spark")
     spark_memory: str = Field("4g", description="memory of Spark's driver")
     spark_partitions: int = Field(2, gt=0, description="partitions of Spark's shuffles: its cores, or some more")
+    redis_url: SecretStr | None = Field(None, description="the online feature store on Redis, not SQLite")
     timezone: str = Field("America/New_York", description="whose local days and hours count")
     country: str = Field("US", description="whose public holidays count (a code that the package holidays knows)")
 

@@ -6,6 +6,7 @@ from city.contracts.registry import domains
 from city.settings import settings
 from city_assets.bronze import low_rate_asset, output_specs, stream_specs
 from city_assets.checks import contract_checks
+from city_assets.features import online_checks, online_features
 from city_assets.maintenance import lake_maintenance, run_retention
 from city_assets.streaming import stream_job
 from city_assets.tables import loaded_specs, reference_specs, table_assets
@@ -33,11 +34,13 @@ def build() -> dg.Definitions:
             *(spec for domain in found for spec in loaded_specs(domain)),
             *(asset for domain in found for asset in table_assets(domain)),
             *reference_specs(),
+            online_features,
             lake_maintenance,
         ],
         asset_checks=[
             *(check for _, contract in pairs for check in contract_checks(contract)),
             *(dg.load_asset_checks_from_modules(own)),
+            *online_checks(),
         ],
         jobs=[stream_job, run_retention],
         executor=dg.in_process_executor,  # a process a step costs seconds, and our steps are seconds

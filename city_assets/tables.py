@@ -76,9 +76,14 @@ def automation(table: Table) -> dg.AutomationCondition:
     """Every ten minutes, the days whose sources have changed. A snapshot that changes does not make all days old."""
     known = tables()
     snapshots = [keys.table(s.table) for s in table.sources.values() if s.table in known and not known[s.table].daily]
+    return when_changed(*snapshots if table.daily else ())
+
+
+def when_changed(*but: dg.AssetKey) -> dg.AutomationCondition:
+    """At most every ten minutes, when something upstream changed, other than `but`."""
     changed: Any = dg.AutomationCondition.any_deps_updated()
-    if table.daily and snapshots:
-        changed = changed.ignore(dg.AssetSelection.assets(*snapshots))
+    if but:
+        changed = changed.ignore(dg.AssetSelection.assets(*but))
     return (
         _tick().since_last_handled() & changed.since_last_handled() & ~dg.AutomationCondition.in_progress()
     ).with_label(f"changed, at most every ten minutes ({EVERY})")

@@ -16,8 +16,7 @@ from city.contracts.model import Contract
 from city.lake import bronze_path
 from city.settings import Settings
 from city.stack.part import Part
-from city.streaming.job import StreamJob
-from city.streaming.pipeline import kafka_sink, questdb_sink
+from city.streaming.job import SINKS, StreamJob
 from city.streaming.topics import ensure_topics
 from tests.events import iso, position
 
@@ -34,7 +33,7 @@ def until(holds: Callable[[], Any], seconds: float = 40) -> Any:
 
 
 @contextlib.contextmanager
-def streaming(contract: Contract, stack: Settings, sinks: Any = (questdb_sink, kafka_sink)) -> Iterator[StreamJob]:
+def streaming(contract: Contract, stack: Settings, sinks: Any = SINKS) -> Iterator[StreamJob]:
     job = StreamJob([contract], stack, sinks)
     failure: list[BaseException] = []
 

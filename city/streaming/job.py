@@ -9,12 +9,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from city.contracts.model import Contract
+from city.features.live import feature_sink
 from city.settings import Settings
 from city.streaming.pipeline import Pipeline, SinkFactory, kafka_sink, questdb_sink
 
 log = logging.getLogger(__name__)
 
 REPORT = "stream.json"
+SINKS: tuple[SinkFactory, ...] = (questdb_sink, kafka_sink, feature_sink)
 
 
 class StreamJob:
@@ -24,7 +26,7 @@ class StreamJob:
         self,
         contracts: Sequence[Contract],
         config: Settings,
-        sinks: tuple[SinkFactory, ...] = (questdb_sink, kafka_sink),
+        sinks: tuple[SinkFactory, ...] = SINKS,
     ) -> None:
         self.config = config
         self.stop = threading.Event()

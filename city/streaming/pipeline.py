@@ -24,7 +24,8 @@ from city.streaming.topics import ensure_topics
 
 log = logging.getLogger(__name__)
 
-SinkFactory = Callable[[Contract, Settings, BronzeStream], Sink]
+SinkFactory = Callable[[Contract, Settings, BronzeStream], Sink | None]
+"""Makes a contract's sink, or None where the contract has nothing for it."""
 
 
 def questdb_sink(contract: Contract, config: Settings, bronze: BronzeStream) -> Sink:
@@ -77,6 +78,8 @@ class Pipeline:
             source.start(bronze.load(source.partitions()))
             for factory in self._factories:
                 sink = factory(contract, config, bronze)
+                if sink is None:
+                    continue
                 workers.append(SinkWorker(sink, bronze, bronze.sink_position(sink.name), halt, self._score))
             for worker in workers:
                 worker.start()

@@ -1,0 +1,97 @@
+"""The feature store as Feast sees it: entities, views and services that follow from the declared tables."""
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from city.features.views import View, views
+from city.settings import Settings
+
+if TYPE_CHECKING:
+    from feast import FeatureStore
+
+PROJECT = "city"
+
+
+def feature_store(config: Settings, online: dict[str, str] | None = None) -> "FeatureStore":
+    """Feast on our lake and online store (or on another, `online` as Feast configures it), with every declared view
+    registered. Imports Feast: that takes seconds."""
+    from feast import FeatureStore, RepoConfig
+
+    folder = config.home / "features"
+    folder.mkdir(parents=True, exist_ok=True)
+    store = FeatureStore(
+        config=RepoConfig(
+            project=PROJECT,
+            provider="local",
+            registry=str(folder / "registry.db"),
+            online_store=online or {"type": "city.features.feast.CityOnlineStore"},
+            offline_store={"type": "city.features.feast.DeltaOfflineStore"},
+            entity_key_serialization_version=3,
+        )
+    )
+    store.apply(objects())
+    return store
+
+
+def objects() -> list[Any]:
+    """Entities, views, and for each view a service of its name."""
+    from feast import Entity, FeatureService, FeatureView, Field, ValueType
+
+    from city.features.feast import DeltaSource
+
+    found = views()
+    entities: dict[str, Entity] = {}
+    for view in found.values():
+        for name in view.entities:
+            means = view.table.column(name).means
+            entities.setdefault(
+                name, Entity(name=name, join_keys=[name], value_type=ValueType.STRING, description=means)
+            )
+    built = {
+        name: FeatureView(
+            name=name,
+            entities=[entities[entity] for entity in view.entities],
+            schema=[
+                *(Field(name=entity, dtype=_types()["string"]) for entity in view.entities),
+                *(Field(name=c.name, dtype=_types()[c.kind], description=_means(c)) for c in view.features.values()),
+            ],
+            source=DeltaSource(name=name, table=view.table.id, timestamp_field=view.time, description=view.table.means),
+            ttl=view.ttl,
+            description=view.table.means,
+            tags={"version": str(view.table.version), "table": view.table.id},
+        )
+        for name, view in found.items()
+    }
+    services = [FeatureService(name=name, features=[view], tags=dict(view.tags)) for name, view in built.items()]
+    return [*entities.values(), *built.values(), *services]
+
+
+def materialize_views(config: Settings, since: timedelta) -> dict[str, int]:
+    """Writes the newest row of each entity, from the feature tables' last days, to the online store. Rows by view."""
+    import polars as pl
+    from deltalake import DeltaTable
+
+    from city.features.online import online_store, push
+
+    store, written = online_store(config), dict[str, int]()
+    for name, view in views().items():
+        path = config.lake / view.table.id
+        if not DeltaTable.is_deltatable(str(path)):
+            continue
+        rows = pl.scan_delta(str(path))
+        newest = rows.select(pl.col(view.time).max()).collect().item()
+        written[name] = push(store, view, rows.filter(pl.col(view.time) > newest - since).collect()) if newest else 0
+    return written
+
+
+def _means(column: Any) -> str:
+    return column.means + (f" [{column.unit}]" if column.unit else "")
+
+
+def _types() -> dict[str, Any]:
+    from feast.types import Bool, Float64, Int64, String, UnixTimestamp
+
+    return {"string": String, "float": Float64, "integer": Int64, "boolean": Bool, "timestamp": UnixTimestamp}
+
+
+__all__ = ["View", "feature_store", "materialize_views", "objects"]

@@ -1,0 +1,64 @@
+"""The online store against the tables."""
+
+from datetime import date, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+import dagster as dg
+import polars as pl
+import pytest
+
+from city.features.online import online_store, push
+from city.features.views import view_of
+from city.settings import Settings
+from city.tables.registry import chosen
+from city_assets import keys
+from city_assets.features import compare, online_checks, online_features
+from city_assets.traffic.contract import VEHICLE_POSITIONS
+from resources.lake import LakeResource
+from tests.lakes import drive, house, stream
+
+DAY = date(2026, 5, 4)
+BEGIN = datetime(2026, 5, 4, 8, tzinfo=ZoneInfo("America/New_York"))
+
+
+@pytest.fixture
+def built(config: Settings) -> pl.LazyFrame:
+    lake = house(config)
+    stream(lake.root, VEHICLE_POSITIONS, drive(BEGIN, 1, vehicles=20, every=30), BEGIN + timedelta(hours=2))
+    for table in chosen(["traffic_features", "vehicle_features"]):
+        lake.build(table, [DAY])
+    return pl.scan_delta(str(lake.path("features/traffic_features")))
+
+
+def test_the_asset_fills_the_store_from_history(config: Settings, built: pl.LazyFrame) -> None:
+    result = dg.materialize([online_features])
+    assert result.success
+    shown = result.asset_materializations_for_node(online_features.node_def.name)[0].metadata
+    cells = built.select(pl.col("cell").n_unique()).collect().item()
+    assert shown["traffic_features"].value == cells
+    assert len(online_store(config).keys("traffic_features", 10_000)) == cells
+
+
+def test_what_is_served_is_compared_with_the_table(config: Settings, built: pl.LazyFrame) -> None:
+    view, store = view_of("traffic_features"), online_store(config)
+    assert compare(view, store, built) == (0, [])
+    push(store, view, built.collect())
+    compared, different = compare(view, store, built)
+    assert compared > 20
+    assert different == []
+    cell = built.filter(pl.col("as_of") < built.select(pl.col("as_of").max()).collect().item()).collect()["cell"][0]
+    wrong = built.collect().with_columns(speed_mean=pl.col("speed_mean") + (pl.col("cell") == cell).cast(pl.Float64))
+    push(store, view, wrong)
+    different = compare(view, store, built)[1]
+    assert {(entry["entity"], entry["feature"]) for entry in different} <= {(cell, "speed_mean")}
+
+
+def test_a_difference_fails_the_check(config: Settings, built: pl.LazyFrame) -> None:
+    view = view_of("traffic_features")
+    push(online_store(config), view, built.collect().with_columns(pl.col("speed_mean") + 1))
+    check = next(c for c in online_checks() if next(iter(c.check_keys)).asset_key == keys.table(view.table.id))
+    lake = LakeResource(path=str(config.lake))
+    result = check(lake=lake)
+    assert isinstance(result, dg.AssetCheckResult)
+    assert not result.passed
+    assert result.metadata["compared"].value > 20  # type: ignore[operator]
