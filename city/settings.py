@@ -48,6 +48,20 @@ class Settings(BaseSettings):
     timezone: str = Field("America/New_York", description="whose local days and hours count")
     country: str = Field("US", description="whose public holidays count (a code that the package holidays knows)")
 
+    alerts_url: SecretStr | None = Field(None, description="alarms on PostgreSQL (an SQLAlchemy URL), not SQLite")
+    alert_rules: Path | None = Field(None, description="a TOML file of alert rules, instead of the few that we bring")
+    alert_escalate_minutes: float = Field(30.0, gt=0, description="an alarm nobody acknowledges is graver after this")
+    alert_webhook_url: SecretStr | None = Field(None, description="where every alert is posted, as JSON")
+    alert_slack_url: SecretStr | None = Field(None, description="a Slack incoming webhook")
+    alert_email_to: list[str] = Field([], description="who gets alerts by e-mail")
+    alert_email_from: str = "city@localhost"
+    smtp_address: str | None = Field(None, description="host:port of the SMTP server")
+    smtp_tls: bool = Field(True, description="STARTTLS, which only a server on this machine should go without")
+    smtp_username: str | None = None
+    smtp_password: SecretStr | None = None
+    alert_sms_url: SecretStr | None = Field(None, description="an SMS gateway, posted {to, text}")
+    alert_sms_to: str | None = None
+
     batch_rows: int = Field(100_000, gt=0, description="a micro-batch is committed at this many events")
     batch_seconds: float = Field(0.25, gt=0, description="or after this many seconds, whichever comes first")
     report_seconds: float = Field(10.0, gt=0, description="how often the stream reports to the asset graph")

@@ -8,6 +8,7 @@ from city_assets.bronze import low_rate_asset, output_specs, stream_specs
 from city_assets.checks import contract_checks
 from city_assets.features import online_checks, online_features
 from city_assets.maintenance import lake_maintenance, run_retention
+from city_assets.monitoring.quality import quality_assets
 from city_assets.streaming import stream_job
 from city_assets.tables import loaded_specs, reference_specs, table_assets
 from resources.kafka import KafkaResource
@@ -17,6 +18,7 @@ from sensors_and_schedules.keep_fresh import keep_fresh
 from sensors_and_schedules.keep_streaming import keep_streaming
 from sensors_and_schedules.low_rate_topics import low_rate_sensor
 from sensors_and_schedules.schedules import SCHEDULES
+from sensors_and_schedules.watch_data import watch_data
 
 
 def build() -> dg.Definitions:
@@ -35,6 +37,7 @@ def build() -> dg.Definitions:
             *(asset for domain in found for asset in table_assets(domain)),
             *reference_specs(),
             online_features,
+            *quality_assets(),
             lake_maintenance,
         ],
         asset_checks=[
@@ -44,7 +47,7 @@ def build() -> dg.Definitions:
         ],
         jobs=[stream_job, run_retention],
         executor=dg.in_process_executor,  # a process a step costs seconds, and our steps are seconds
-        sensors=[keep_streaming, keep_fresh, *(low_rate_sensor(*pair) for pair in low_rate)],
+        sensors=[keep_streaming, keep_fresh, watch_data, *(low_rate_sensor(*pair) for pair in low_rate)],
         schedules=SCHEDULES,
         resources={
             "lake": LakeResource(path=str(config.lake)),

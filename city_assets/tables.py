@@ -17,6 +17,7 @@ from city_assets.preview import bars, markdown
 from resources.lake import LakeResource
 
 EVERY = "*/10 * * * *"
+SOUND = "sound"
 FRESH = dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=2), warn_window=timedelta(minutes=40))
 _PREVIEW_ROWS = 5
 _PLOTTED_DAYS = 60
@@ -79,18 +80,18 @@ def automation(table: Table) -> dg.AutomationCondition:
     return when_changed(*snapshots if table.daily else ())
 
 
-def when_changed(*but: dg.AssetKey) -> dg.AutomationCondition:
-    """At most every ten minutes, when something upstream changed, other than `but`."""
+def when_changed(*but: dg.AssetKey, cron: str = EVERY) -> dg.AutomationCondition:
+    """At most at each tick of `cron`, when something upstream changed, other than `but`."""
     changed: Any = dg.AutomationCondition.any_deps_updated()
     if but:
         changed = changed.ignore(dg.AssetSelection.assets(*but))
     return (
-        _tick().since_last_handled() & changed.since_last_handled() & ~dg.AutomationCondition.in_progress()
-    ).with_label(f"changed, at most every ten minutes ({EVERY})")
+        _tick(cron).since_last_handled() & changed.since_last_handled() & ~dg.AutomationCondition.in_progress()
+    ).with_label(f"changed, at most at each of {cron}")
 
 
-def _tick() -> Any:
-    return dg.AutomationCondition.cron_tick_passed(EVERY)
+def _tick(cron: str) -> Any:
+    return dg.AutomationCondition.cron_tick_passed(cron)
 
 
 def _asset(domain: Domain, table: Table) -> dg.AssetsDefinition:
@@ -106,6 +107,14 @@ def _asset(domain: Domain, table: Table) -> dg.AssetsDefinition:
         backfill_policy=dg.BackfillPolicy.single_run() if table.daily else None,
         automation_condition=automation(table) if live else None,
         freshness_policy=FRESH if live else None,
+        check_specs=[
+            dg.AssetCheckSpec(
+                SOUND,
+                asset=keys.table(table.id),
+                blocking=True,  # what is built on twofold or missing rows is wrong itself
+                description=f"One row for each {', '.join(table.key)}; no nulls where the table allows none.",
+            )
+        ],
         metadata={
             "dagster/column_schema": keys.table_columns(table),
             "dagster/column_lineage": lineage(table),
@@ -115,8 +124,11 @@ def _asset(domain: Domain, table: Table) -> dg.AssetsDefinition:
     def build(context: dg.AssetExecutionContext, config: BuildConfig, lake: LakeResource) -> dg.MaterializeResult:
         days = [date.fromisoformat(key) for key in context.partition_keys] if table.daily else []
         full = config.full or "dagster/backfill" in context.run.tags
-        built = lake.house().build(table, days, full, context.log.info)
-        return dg.MaterializeResult(metadata=describe(lake, table, built, days))
+        house = lake.house()
+        built = house.build(table, days, full, context.log.info)
+        faults = house.faults(table, days)
+        sound = dg.AssetCheckResult(check_name=SOUND, passed=not faults, metadata=dict(faults))
+        return dg.MaterializeResult(metadata=describe(lake, table, built, days), check_results=[sound])
 
     return build
 

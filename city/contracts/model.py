@@ -139,6 +139,14 @@ class Window:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Reference:
+    """The field `field` names something that the contract `to` announces, by its key."""
+
+    field: str
+    to: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Contract:
     """A stream of events: its topic, key, event time, fields and rules, declared once.
 
@@ -157,6 +165,7 @@ class Contract:
     fields: tuple[Field, ...]
     quantities: Quantities | None = None
     rules: tuple[Rule, ...] = ()
+    references: tuple[Reference, ...] = ()
     cells: tuple[H3Cell, ...] = ()
     windows: tuple[Window, ...] = ()
     rate: Literal["high", "low"] = "high"
@@ -183,6 +192,8 @@ class Contract:
             require(not self.field(name).nullable, f"{role} {name!r} must not be nullable")
         require(self.field(self.event_time).kind == "timestamp", f"event_time {self.event_time!r} must be a timestamp")
         require(self.field(self.key).kind == "string", f"key {self.key!r} must be a string")
+        for reference in self.references:
+            require(reference.field in names, f"{reference.field!r} refers, and is not among its fields {names}")
         used = [n for cell in self.cells for n in (cell.latitude, cell.longitude)]
         if self.quantities:
             used += [self.quantities.value, self.quantities.unit, self.quantities.by]

@@ -82,6 +82,20 @@ class Lakehouse:
         hours = sum(len(s.hours or ()) for s in pieces) if table.hourly_slices and not full else None
         return Built(self.count(table, days), len(days), time.monotonic() - began, hours)
 
+    def faults(self, table: Table, days: Sequence[date] = ()) -> dict[str, int]:
+        """What must not be in the table (or in its days): rows beyond the first of a key, and nulls, by column, where
+        the declaration allows none."""
+        rows = self.read(table)
+        if table.daily:
+            rows = rows.filter(nw.col(DAY).is_in(list(days)))
+        required = [c.name for c in table.columns if not c.nullable]
+        keys = self.engine.collect(rows.group_by(*table.key).agg(n=nw.len()).select(nw.col("n").sum(), k=nw.len()))
+        nulls = self.engine.collect(rows.select(nw.col(name).is_null().sum() for name in required))
+        counts = {name: int(count or 0) for name, count in nulls.row(0, named=True).items()}
+        total, different = keys.row(0)
+        repeated = {"repeated keys": int(total or 0) - int(different or 0)}
+        return {what: count for what, count in (repeated | counts).items() if count}
+
     def open(self, table: Table) -> Path:
         """Creates the table where it is not there yet. Raises ForeignTable where another is."""
         open_table(self.path(table.id), schema(table), partition_by(table))

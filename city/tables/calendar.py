@@ -34,6 +34,10 @@ def bounds(day: date, timezone: str) -> tuple[datetime, datetime]:
     return begin.astimezone(UTC), end.astimezone(UTC)
 
 
+def zone(timezone: str) -> ZoneInfo:
+    return ZoneInfo(timezone)
+
+
 def local_day(moment: datetime, timezone: str) -> date:
     return moment.astimezone(ZoneInfo(timezone)).date()
 

@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from city.contracts import Contract, Count, Distinct, Field, H3Cell, Mean, Quantities, Quantity, Rule, Window
+from city.contracts import Contract, Count, Distinct, Field, H3Cell, Mean, Quantities, Quantity, Reference, Rule, Window
 
 LOCATIONS = ("downtown", "north_side", "south_side", "east_side", "west_side")
 
@@ -36,6 +36,7 @@ SENSORS = Contract(
         Field(name="unit", kind="string", choices=tuple(q.unit for q in QUANTITIES), means="the unit of `type`"),
     ),
     quantities=Quantities(value="value", unit="unit", by="type", of=QUANTITIES),
+    references=(Reference(field="sensor_id", to="devices"),),
     rules=(
         Rule(
             name="named_by_place_and_type",

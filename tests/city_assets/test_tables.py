@@ -36,9 +36,16 @@ def instance() -> Iterator[dg.DagsterInstance]:
         yield found
 
 
-def run(lake: LakeResource, instance: dg.DagsterInstance) -> dg.ExecuteInProcessResult:
+def run(lake: LakeResource, instance: dg.DagsterInstance, raises: bool = True) -> dg.ExecuteInProcessResult:
     assets = table_assets(domain_of("traffic"))
-    return dg.materialize(assets, selection=LIVE, resources={"lake": lake}, partition_key=str(DAY), instance=instance)
+    return dg.materialize(
+        assets,
+        raise_on_error=raises,
+        selection=LIVE,
+        resources={"lake": lake},
+        partition_key=str(DAY),
+        instance=instance,
+    )
 
 
 def test_a_day_is_built_from_silver_to_gold_and_shows_what_it_is(
@@ -62,6 +69,20 @@ def test_a_second_run_builds_only_the_hours_with_news(lake: LakeResource, instan
     run(lake, instance)
     event = instance.get_latest_materialization_event(keys.table("silver/vehicle_positions"))
     assert event.asset_materialization.metadata["hours_rebuilt"].value == 1  # type: ignore[union-attr]
+
+
+def test_a_table_that_is_not_sound_stops_what_is_made_of_it(
+    lake: LakeResource, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("city.tables.silver.first_of", lambda rows, key, time: rows)
+    twice = drive(MIDNIGHT, 0.1)
+    stream(lake.root, VEHICLE_POSITIONS, [*twice, *twice], MIDNIGHT + timedelta(hours=4))
+    result = run(lake, instance, raises=False)
+    assert not result.success
+    (check,) = [c for c in result.get_asset_check_evaluations() if not c.passed]
+    assert (check.check_name, check.blocking) == ("sound", True)
+    assert check.metadata["repeated keys"].value > 0
+    assert not (lake.root / "gold/traffic_cells_daily").exists()
 
 
 def test_columns_say_what_they_mean_and_where_they_come_from() -> None:

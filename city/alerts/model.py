@@ -1,0 +1,117 @@
+"""What an alarm is, and the rules that raise one."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+Severity = Literal["info", "warning", "error", "critical"]
+SEVERITIES: tuple[Severity, ...] = ("info", "warning", "error", "critical")
+Operator = Literal["greater", "less", "equals", "absent", "changed"]
+
+
+class AlertError(ValueError):
+    """What cannot be done with an alarm, a rule or a channel; the message names it and the mend."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that is wrong now. `cause` names it for good: the same cause is the same alarm."""
+
+    cause: str
+    severity: Severity
+    title: str
+    group: str = ""
+    detail: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """One cause's alarm, in one of four states: active or cleared, by acknowledged or not."""
+
+    id: int
+    cause: str
+    severity: Severity
+    title: str
+    group: str
+    active: bool
+    acknowledged: bool
+    count: int
+    first_at: datetime
+    last_at: datetime
+    assignee: str | None
+    escalations: int
+    silenced: bool = False
+    detail: Mapping[str, Any] | None = None
+
+    @property
+    def state(self) -> str:
+        return f"{'active' if self.active else 'cleared'}, {'acknowledged' if self.acknowledged else 'unacknowledged'}"
+
+    @property
+    def open(self) -> bool:
+        """Until it is both cleared and acknowledged, the same cause adds to this alarm."""
+        return self.active or not self.acknowledged
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """A condition on a metric; `metric` may end in * for every metric that begins so.
+
+    greater, less and equals compare with `value`; absent holds while the metric is not there, or is null; changed
+    holds when it differs from what it was at the evaluation before.
+    """
+
+    name: str
+    metric: str
+    operator: Operator
+    severity: Severity = "warning"
+    value: float | None = None
+    means: str = ""
+
+    def __post_init__(self) -> None:
+        if self.operator not in ("greater", "less", "equals", "absent", "changed"):
+            raise AlertError(
+                f"rule {self.name!r}: no operator {self.operator!r}; known: greater, less, equals, absent, changed"
+            )
+        if self.severity not in SEVERITIES:
+            raise AlertError(f"rule {self.name!r}: no severity {self.severity!r}; known: {', '.join(SEVERITIES)}")
+        if self.operator in ("greater", "less", "equals") and self.value is None:
+            raise AlertError(f"rule {self.name!r}: {self.operator} needs a value")
+        if self.operator == "absent" and self.metric.endswith("*"):
+            raise AlertError(f"rule {self.name!r}: absent needs the whole name of a metric")
+
+    def findings(self, metrics: Mapping[str, float | None], before: Mapping[str, float | None]) -> list[Finding]:
+        """One for each metric for which the condition holds."""
+        names = [self.metric]
+        if self.metric.endswith("*"):
+            names = sorted(name for name in metrics if name.startswith(self.metric[:-1]))
+        return [self._finding(name, metrics.get(name)) for name in names if self._holds(name, metrics, before)]
+
+    def _holds(self, name: str, metrics: Mapping[str, float | None], before: Mapping[str, float | None]) -> bool:
+        value = metrics.get(name)
+        if self.operator == "absent":
+            return value is None
+        if self.operator == "changed":
+            return name in before and before[name] != value
+        if value is None:
+            return False
+        assert self.value is not None
+        return {"greater": value > self.value, "less": value < self.value, "equals": value == self.value}[self.operator]
+
+    def _finding(self, name: str, value: float | None) -> Finding:
+        limit = "" if self.value is None else f" {self.value:g}"
+        said = (
+            "is absent"
+            if self.operator == "absent"
+            else f"is {value:g}: {self.operator}{limit}"
+            if value is not None
+            else "has changed"
+        )
+        return Finding(
+            cause=f"rule/{self.name}/{name}",
+            severity=self.severity,
+            title=f"{name} {said}" + (f" ({self.means})" if self.means else ""),
+            group=name.split(".")[0],
+            detail={"metric": name, "value": value, "rule": self.name},
+        )

@@ -1,0 +1,35 @@
+"""What is usual at an hour of the week, learned from the past: a band for volumes and for means."""
+
+import polars as pl
+
+_FEWEST = 3  # comparable hours before anything is judged
+_SPREADS = 6.0
+_LEAST_SHARE = 0.15  # a band is never narrower than this share of its middle
+_MAD = 1.4826  # of a normal distribution, the standard deviation over the median absolute deviation
+
+
+def band(history: pl.DataFrame, value: str, by: list[str]) -> pl.DataFrame:
+    """For each of `by`, local hour and kind of day, `low`, `middle` and `high` of `value`.
+
+    `history` has `day`, `local_hour`, `weekday`, the columns of `by`, and `value`. The middle is the median, the
+    width six times the median absolute deviation, so a few bad days do not widen it.
+    """
+    keys = [*by, "local_hour", "weekend"]
+    middle = pl.col(value).median()
+    return (
+        history.with_columns(weekend=pl.col("weekday") > 5)
+        .group_by(keys)
+        .agg(middle=middle, spread=(pl.col(value) - middle).abs().median() * _MAD, seen=pl.col(value).count())
+        .filter(pl.col("seen") >= _FEWEST)
+        .with_columns(width=pl.max_horizontal(_SPREADS * pl.col("spread"), _LEAST_SHARE * pl.col("middle").abs()))
+        .select(*keys, "middle", low=pl.col("middle") - pl.col("width"), high=pl.col("middle") + pl.col("width"))
+    )
+
+
+def unusual(day: pl.DataFrame, history: pl.DataFrame, value: str, by: list[str]) -> pl.DataFrame:
+    """The rows of a day that are outside their band, with it. Hours without a band are not judged."""
+    judged = day.with_columns(weekend=pl.col("weekday") > 5).join(
+        band(history, value, by), on=[*by, "local_hour", "weekend"], how="inner"
+    )
+    outside = (pl.col(value) < pl.col("low")) | (pl.col(value) > pl.col("high"))
+    return judged.filter(outside).select("day", "local_hour", *by, value, "low", "middle", "high")

@@ -1,0 +1,212 @@
+"""The quality of each stream, a day at a time: measured, judged by Great Expectations, scored, and kept as a trend."""
+
+from collections.abc import Iterator
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import polars as pl
+from deltalake import DeltaTable, write_deltalake
+
+from city.contracts.model import Contract
+from city.contracts.registry import contracts
+from city.contracts.schema import QUARANTINE, bronze_schema
+from city.lake.tables import open_table
+from city.quality.bands import unusual
+from city.quality.measures import DIMENSIONS, measures, scores
+from city.quality.suites import LIMITS, Judged, judge
+from city.settings import settings
+from city.tables import calendar
+from city.tables.model import Table
+from city_assets import keys
+from city_assets.preview import bars, markdown
+from city_assets.tables import when_changed
+from resources.lake import LakeResource
+
+SCORES, HOURS = "monitoring/quality", "monitoring/hours"
+EVERY = "5 * * * *"
+_TREND_DAYS = 60
+_ALL = "all"
+# Of these, what follows from the data is wrong; the others are for people to look at.
+_GRAVE = ("malformed", "duplicate", "unknown")
+_BANDS = ("volume_usual", "values_usual")
+_SCORES_SCHEMA = {
+    "dataset": pl.String(),
+    "day": pl.Date(),
+    **{name: pl.Int64() for name in ("rows", "quarantined", "keys")},
+    **{name: pl.Float64() for names in DIMENSIONS.values() for name in names},
+    **{name: pl.Float64() for name in (*DIMENSIONS, "score")},
+}
+_HOURS_SCHEMA = {
+    "dataset": pl.String(),
+    "day": pl.Date(),
+    "local_hour": pl.Int64(),
+    "weekday": pl.Int64(),
+    "kind": pl.String(),
+    "rows": pl.Int64(),
+    "mean": pl.Float64(),
+}
+
+
+def quality_key(contract: Contract) -> dg.AssetKey:
+    return dg.AssetKey(["monitoring", f"{contract.name}_quality"])
+
+
+def quality_asset(contract: Contract) -> dg.AssetsDefinition:
+    """A day's quality of a contract's stream. Its checks are the expectations that follow from the contract."""
+    names = [*(measure.removesuffix("_share") for measure in LIMITS), "not_empty", "rows_valid", *_BANDS]
+    specs = [dg.AssetCheckSpec(name, asset=quality_key(contract)) for name in names]
+
+    @dg.asset(
+        key=quality_key(contract),
+        deps=[keys.bronze(contract), keys.quarantine(contract)],
+        group_name="monitoring",
+        kinds={"greatexpectations"},
+        description=f"How good {contract.name} is, a day at a time: {', '.join(DIMENSIONS)}, and one score of all.",
+        partitions_def=keys.days(Table.first_day),
+        automation_condition=when_changed(cron=EVERY),
+        check_specs=specs,
+    )
+    def quality(context: dg.AssetExecutionContext, lake: LakeResource) -> Iterator[Any]:
+        day = date.fromisoformat(context.partition_key)
+        docs = settings().home / "quality" / contract.name
+        found, judged = assess(contract, lake.root, day, docs)
+        yield dg.MaterializeResult(metadata=describe(contract, lake.root, found, docs))
+        for name in names:
+            yield _result(contract, name, [one for one in judged if one.name == name])
+
+    return quality
+
+
+def quality_assets() -> list[dg.AssetsDefinition]:
+    return [quality_asset(contract) for contract in contracts() if contract.rate == "high"]
+
+
+def assess(
+    contract: Contract, lake: Path, day: date, docs: Path | None, now: datetime | None = None
+) -> tuple[pl.DataFrame, list[Judged]]:
+    """Measures, judges and records a day. Returns its scores, and what each expectation came to."""
+    bronze, rejected = of_day(contract, lake, day)
+    found = scores(measures(contract, bronze, rejected, known_keys(contract, lake)))
+    judged = judge(contract, bronze, found, docs)
+    of_rows = [one for one in judged if one.blocking]
+    failed = {one.name: one.detail for one in of_rows if not one.passed}
+    summary = Judged("rows_valid", not failed, True, {"expectations": len(of_rows), "failed": failed})
+    dated = found.with_columns(dataset=pl.lit(contract.name), day=pl.lit(day)).select(
+        pl.col(name).cast(kind) for name, kind in _SCORES_SCHEMA.items()
+    )
+    by_hour = hours(contract, bronze, day)
+    bands = judge_bands(contract, lake, by_hour, now or datetime.now(UTC))
+    record(lake / SCORES, _SCORES_SCHEMA, dated, contract, day)
+    record(lake / HOURS, _HOURS_SCHEMA, by_hour, contract, day)
+    return dated, [*(one for one in judged if not one.blocking), summary, *bands]
+
+
+def of_day(contract: Contract, lake: Path, day: date) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The bronze rows whose event time is on the local day, and what was rejected of what arrived on it."""
+    begin, end = calendar.bounds(day, settings().timezone)
+
+    def read(layer: str, time: str, schema: dict[str, pl.DataType]) -> pl.DataFrame:
+        path = lake / layer / contract.name
+        if not DeltaTable.is_deltatable(str(path)):
+            return pl.DataFrame(schema=schema)
+        return pl.scan_delta(str(path)).filter(pl.col(time) >= begin, pl.col(time) < end).collect(engine="streaming")
+
+    return read("bronze", contract.event_time, bronze_schema(contract)), read("quarantine", "arrived", QUARANTINE)
+
+
+def known_keys(contract: Contract, lake: Path) -> dict[str, pl.Series]:
+    """By field that refers to another contract, the keys which that has announced; none where nothing was."""
+    declared = {c.name: c for c in contracts()}
+    found = {}
+    for reference in contract.references:
+        path = lake / "bronze" / reference.to
+        if DeltaTable.is_deltatable(str(path)):
+            key = declared[reference.to].key
+            found[reference.field] = pl.scan_delta(str(path)).select(pl.col(key).unique()).collect()[key]
+    return found
+
+
+def hours(contract: Contract, bronze: pl.DataFrame, day: date) -> pl.DataFrame:
+    """How many rows each local hour has, and of measured quantities each kind's mean."""
+    config = settings()
+    slots = calendar.calendar([day], config.timezone, config.country)
+    slot = pl.col(contract.event_time).dt.epoch("s") // calendar.SLOT_SECONDS
+    timed = bronze.with_columns(slot=slot).join(slots.select("slot", "local_hour", "weekday"), on="slot")
+    counts = timed.group_by("local_hour", "weekday").agg(rows=pl.len(), mean=pl.lit(None, dtype=pl.Float64))
+    parts = [counts.with_columns(kind=pl.lit(_ALL))]
+    if contract.quantities:
+        by = [pl.col(contract.quantities.by).alias("kind"), "local_hour", "weekday"]
+        parts.append(timed.group_by(by).agg(rows=pl.len(), mean=pl.col(contract.quantities.value).mean()))
+    return pl.concat(parts, how="diagonal_relaxed").select(
+        pl.lit(contract.name).alias("dataset"),
+        pl.lit(day).alias("day"),
+        *(pl.col(name).cast(kind) for name, kind in _HOURS_SCHEMA.items() if name not in ("dataset", "day")),
+    )
+
+
+def judge_bands(contract: Contract, lake: Path, by_hour: pl.DataFrame, now: datetime) -> list[Judged]:
+    """Whether the day's whole hours have the volume and the means that such hours usually have."""
+    history = read_table(lake / HOURS, _HOURS_SCHEMA).filter(pl.col("dataset") == contract.name)
+    history = history.join(by_hour.select("day").unique(), on="day", how="anti")
+    local = now.astimezone(calendar.zone(settings().timezone))
+    ended = by_hour.filter((pl.col("day") < local.date()) | (pl.col("local_hour") < local.hour))
+    volume = unusual(_of(ended, True), _of(history, True), "rows", ["kind"])
+    means = unusual(_of(ended, False), _of(history, False), "mean", ["kind"])
+    return [
+        Judged(name, found.is_empty(), False, {"unusual": found.head(10).to_dicts()} if found.height else {})
+        for name, found in zip(_BANDS, (volume, means), strict=True)
+    ]
+
+
+def describe(contract: Contract, lake: Path, found: pl.DataFrame, docs: Path) -> dict[str, Any]:
+    trend = read_table(lake / SCORES, _SCORES_SCHEMA).filter(pl.col("dataset") == contract.name).sort("day")
+    by_day = {str(day): score for day, score in trend.tail(_TREND_DAYS).select("day", "score").iter_rows()}
+    row = found.row(0, named=True)
+    return {
+        "score": row["score"],
+        "dagster/partition_row_count": row["rows"],
+        "dimensions": dg.MetadataValue.md(markdown(found.select(*DIMENSIONS, "score"))),
+        "trend": dg.MetadataValue.md(bars(by_day)),
+        "data_docs": dg.MetadataValue.url((docs / "index.html").as_uri()),
+    }
+
+
+def latest_scores(lake: Path) -> dict[str, float | None]:
+    """The newest score of each dataset, as the metric `quality.<dataset>`."""
+    newest = read_table(lake / SCORES, _SCORES_SCHEMA).sort("day").unique("dataset", keep="last")
+    return {f"quality.{name}": score for name, score in newest.select("dataset", "score").iter_rows()}
+
+
+def record(path: Path, schema: dict[str, pl.DataType], rows: pl.DataFrame, contract: Contract, day: date) -> None:
+    """Puts a dataset's rows of a day in place of those that are there."""
+    table = open_table(path, schema, ["dataset"])
+    write_deltalake(table, rows, mode="overwrite", predicate=f"dataset = '{contract.name}' AND day = '{day}'")
+
+
+def read_table(path: Path, schema: dict[str, pl.DataType]) -> pl.DataFrame:
+    return pl.read_delta(str(path)) if DeltaTable.is_deltatable(str(path)) else pl.DataFrame(schema=schema)
+
+
+def _of(rows: pl.DataFrame, volume: bool) -> pl.DataFrame:
+    return rows.filter((pl.col("kind") == _ALL) == volume)
+
+
+def _result(contract: Contract, name: str, judged: list[Judged]) -> dg.AssetCheckResult:
+    grave = name in _GRAVE or any(one.blocking for one in judged)
+    return dg.AssetCheckResult(
+        asset_key=quality_key(contract),
+        check_name=name,
+        passed=all(one.passed for one in judged),
+        severity=dg.AssetCheckSeverity.ERROR if grave else dg.AssetCheckSeverity.WARN,
+        metadata={"detail": dg.MetadataValue.json(_plain([one.detail for one in judged]))},
+    )
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(held) for key, held in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(held) for held in value]
+    return value if isinstance(value, str | int | float | bool) or value is None else str(value)
