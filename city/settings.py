@@ -48,6 +48,7 @@ class Settings(BaseSettings):
     timezone: str = Field("America/New_York", description="whose local days and hours count")
     country: str = Field("US", description="whose public holidays count (a code that the package holidays knows)")
 
+    schema_registry_url: str | None = Field(None, description="a registry that speaks Confluent's REST API")
     alerts_url: SecretStr | None = Field(None, description="alarms on PostgreSQL (an SQLAlchemy URL), not SQLite")
     alert_rules: Path | None = Field(None, description="a TOML file of alert rules, instead of the few that we bring")
     alert_escalate_minutes: float = Field(30.0, gt=0, description="an alarm nobody acknowledges is graver after this")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal
 
+Compatibility = Literal["backward", "forward", "full", "none"]
 Kind = Literal["string", "float", "integer", "boolean", "timestamp"]
 MAX_STRING = 1024
 _NAME = re.compile(r"^[a-z][a-z0-9_]*$")
@@ -154,6 +155,7 @@ class Contract:
     `rate` is "high" for topics of the hot path, "low" for topics that a Dagster sensor turns into runs.
     An event more than `max_ahead` after its arrival in Kafka, or more than `max_age` before it, is rejected;
     so is a message of more than `max_bytes`. QuestDB keeps rows for `ttl`, one for each event time and key.
+    `compatibility` is what a new version promises towards the one before it.
     """
 
     name: str
@@ -175,6 +177,7 @@ class Contract:
     max_age: timedelta = timedelta(days=30)
     max_bytes: int = 1_000_000
     ttl: timedelta = timedelta(days=2)
+    compatibility: Compatibility = "backward"
 
     def __post_init__(self) -> None:
         def require(held: bool, mend: str) -> None:

@@ -3,9 +3,11 @@
 import json
 from pathlib import Path
 
+from city.contracts.compatibility import against_released
 from city.contracts.json_schema import json_schema
+from city.contracts.model import Contract, ContractError
 from city.contracts.reference import page
-from city.contracts.registry import domains
+from city.contracts.registry import contracts, domains
 
 
 def files() -> dict[str, str]:
@@ -17,8 +19,24 @@ def files() -> dict[str, str]:
     }
 
 
+def write_schema(contract: Contract, folder: Path) -> Path:
+    """Writes a contract's schema. Raises ContractError where that version is released and accepts something else."""
+    path = folder / f"{contract.name}.v{contract.version}.json"
+    if path.exists() and (broken := against_released(contract, folder)):
+        changes = "; ".join(one.change for one in broken)
+        raise ContractError(
+            f"{contract.name} v{contract.version} is released, and this changes it ({changes}): "
+            f"declare version={contract.version + 1}, or restore {path.name}"
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(json_schema(contract), indent=2, ensure_ascii=False) + "\n")
+    return path
+
+
 def write(folder: Path) -> list[Path]:
     paths = []
+    for contract in contracts():
+        write_schema(contract, folder / "schemas")
     for name, content in files().items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -40,6 +40,26 @@ def create_window(contract: Contract, window: Window) -> str:
     return _create(window.name, window_columns(window), "window_start", window.by, contract.ttl)
 
 
+def evolve_events(contract: Contract) -> list[str]:
+    """What adds the columns that an older table has not; its rows have null there."""
+    return [
+        f"ALTER TABLE {contract.name} ADD COLUMN IF NOT EXISTS {name} {kind}"
+        for name, kind in columns(contract).items()
+    ]
+
+
+def evolve_window(window: Window) -> list[str]:
+    return [
+        f"ALTER TABLE {window.name} ADD COLUMN IF NOT EXISTS {name} {kind}"
+        for name, kind in window_columns(window).items()
+    ]
+
+
+def missing(statements: list[str], held: set[str]) -> list[str]:
+    """Those of `evolve_…` that are about columns which are not held."""
+    return [statement for statement in statements if statement.split()[-2] not in held]
+
+
 def _create(table: str, types: dict[str, str], timestamp: str, key: str, ttl: timedelta) -> str:
     body = ", ".join(f"{name} {kind}" for name, kind in types.items())
     hours = max(1, round(ttl.total_seconds() / 3600))

@@ -98,7 +98,8 @@ class Lakehouse:
 
     def open(self, table: Table) -> Path:
         """Creates the table where it is not there yet. Raises ForeignTable where another is."""
-        open_table(self.path(table.id), schema(table), partition_by(table))
+        wanted, by = schema(table), partition_by(table)
+        open_table(self.path(table.id), wanted, by, may_add=wanted.keys() - set(by) - set(table.key))
         return self.path(table.id)
 
     def count(self, table: Table, days: Sequence[date] | None = None) -> int:

@@ -60,12 +60,21 @@ class QuestDBSink(Sink):
 
 
 def ensure_tables(address: str, contract: Contract) -> None:
-    """Creates the contract's tables where they are not, and resumes those that a crash has suspended."""
-    questdb.execute(address, tables.create_events(contract))
+    """Creates the contract's tables where they are not, adds the columns that older ones lack, and resumes those that
+    a crash has suspended."""
+    _ensure(address, contract.name, tables.create_events(contract), tables.evolve_events(contract))
     for window in contract.windows:
-        questdb.execute(address, tables.create_window(contract, window))
+        _ensure(address, window.name, tables.create_window(contract, window), tables.evolve_window(window))
     for table in questdb.resume_suspended(address, [contract.name, *(w.name for w in contract.windows)]):
         log.warning("QuestDB table %s was suspended and has been resumed", table)
+
+
+def _ensure(address: str, table: str, create: str, evolve: list[str]) -> None:
+    questdb.execute(address, create)
+    held = {row[0] for row in questdb.rows(address, f"SHOW COLUMNS FROM {table}")}
+    for statement in tables.missing(evolve, held):
+        log.info("QuestDB table %s: %s", table, statement)
+        questdb.execute(address, statement)
 
 
 def applied(address: str, contract: Contract) -> Offsets:

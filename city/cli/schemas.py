@@ -1,0 +1,36 @@
+"""city schemas: the published schemas of the contracts."""
+
+import typer
+
+app = typer.Typer(help="Check the contracts' schemas, and publish them.", no_args_is_help=True)
+
+
+@app.command()
+def check() -> None:
+    """Compare each contract with its last released schema (docs/schemas), and say which change breaks whom."""
+    from city.contracts.compatibility import against_released
+    from city.contracts.registry import contracts
+    from city.settings import CHECKOUT
+
+    broken = [b for contract in contracts() for b in against_released(contract, CHECKOUT / "docs" / "schemas")]
+    for one in broken:
+        print(one)
+    if broken:
+        raise typer.Exit(1)
+    print("every contract keeps what it promises")
+
+
+@app.command()
+def publish() -> None:
+    """Register every contract's schema at the registry of CITY_SCHEMA_REGISTRY_URL."""
+    from city.contracts.model import ContractError
+    from city.contracts.registry import contracts
+    from city.contracts.schema_registry import SchemaRegistry, subject_of
+    from city.settings import settings
+
+    url = settings().schema_registry_url
+    if url is None:
+        raise ContractError("no schema registry: set CITY_SCHEMA_REGISTRY_URL; the schemas are in docs/schemas too")
+    registry = SchemaRegistry(url)
+    for contract in contracts():
+        print(f"{subject_of(contract)} v{contract.version}: id {registry.publish(contract)}")
