@@ -68,6 +68,8 @@ class Settings(BaseSettings):
     report_seconds: float = Field(10.0, gt=0, description="how often the stream reports to the asset graph")
     stream_hours: float = Field(24.0, gt=0, description="a streaming run ends after this, and the next one starts")
     run_retention_days: int = Field(7, gt=0, description="ended Dagster runs older than this are deleted")
+    warm_days: int = Field(400, ge=1, description="bronze older than this goes to cold storage")
+    cold: str | None = Field(None, description="a folder, or s3://bucket/path; default <home>/cold")
     vacuum_hours: int = Field(24, ge=1, description="files that compaction replaced are kept this long")
 
     @field_validator("home", "cache")
@@ -82,6 +84,10 @@ class Settings(BaseSettings):
     @property
     def lake(self) -> Path:
         return self.home / "lake"
+
+    @property
+    def cold_path(self) -> str:
+        return (self.cold or str(self.home / "cold")).rstrip("/")
 
     @property
     def run(self) -> Path:

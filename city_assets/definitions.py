@@ -7,7 +7,7 @@ from city.settings import settings
 from city_assets.bronze import low_rate_asset, output_specs, stream_specs
 from city_assets.checks import contract_checks
 from city_assets.features import online_checks, online_features
-from city_assets.maintenance import lake_maintenance, run_retention
+from city_assets.maintenance import lake_archive, lake_maintenance, run_retention
 from city_assets.monitoring.quality import quality_assets
 from city_assets.streaming import stream_job
 from city_assets.tables import loaded_specs, reference_specs, table_assets
@@ -39,6 +39,7 @@ def build() -> dg.Definitions:
             online_features,
             *quality_assets(),
             lake_maintenance,
+            lake_archive,
         ],
         asset_checks=[
             *(check for _, contract in pairs for check in contract_checks(contract)),

@@ -1,17 +1,16 @@
 """Keeps the lake's tables and Dagster's own records small."""
 
-import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import dagster as dg
 from deltalake import DeltaTable
-from deltalake.exceptions import CommitFailedError
 
+from city.contracts.registry import contracts
+from city.lake.cold import archive
+from city.lake.retry import committed
 from city.settings import settings
 from resources.lake import LakeResource
-
-_ATTEMPTS = 5
 
 
 @dg.asset(group_name="maintenance", kinds={"deltalake"}, description="Compacts and vacuums every table of the lake.")
@@ -27,19 +26,27 @@ def lake_maintenance(lake: LakeResource) -> dg.MaterializeResult:
 def maintain(table: DeltaTable, vacuum_hours: int) -> dict[str, Any]:
     """Compacts, then deletes the files that have been replaced for `vacuum_hours`. Appends go on meanwhile."""
     before = len(table.file_uris())
-    for attempt in range(_ATTEMPTS):
-        try:
-            table.optimize.compact()
-            break
-        except CommitFailedError:  # another compaction came first: look again at what is left to do
-            if attempt == _ATTEMPTS - 1:
-                raise
-            time.sleep(0.2 * 2**attempt)
-            table.update_incremental()
+    committed(table.table_uri, lambda newest: newest.optimize.compact())  # appends, and other compactions, go on
+    table.update_incremental()
     deleted = table.vacuum(retention_hours=vacuum_hours, dry_run=False, enforce_retention_duration=False)
     table.create_checkpoint()
     table.cleanup_metadata()
     return {"files_before": before, "files_after": len(table.file_uris()), "vacuumed": len(deleted)}
+
+
+@dg.asset(
+    group_name="maintenance",
+    kinds={"deltalake"},
+    description="Moves bronze older than CITY_WARM_DAYS to cold storage (CITY_COLD), sorted and compressed, by year.",
+)
+def lake_archive(lake: LakeResource) -> dg.MaterializeResult:
+    config = settings()
+    keep = timedelta(days=config.warm_days)
+    done = {c.name: archive(c, lake.root, config.cold_path, keep) for c in contracts()}
+    counts = {name: {"rows": a.rows, "deleted": a.deleted, "before": str(a.before)} for name, a in done.items()}
+    return dg.MaterializeResult(
+        metadata={"rows": sum(a.rows for a in done.values()), "tables": dg.MetadataValue.json(counts)}
+    )
 
 
 @dg.op(description="Deletes ended runs, and their events, older than CITY_RUN_RETENTION_DAYS.")

@@ -5,7 +5,7 @@ import dagster as dg
 from city.contracts.registry import contracts
 from city_assets.checks import contract_checks
 from city_assets.features import online_checks
-from city_assets.maintenance import lake_maintenance, run_retention
+from city_assets.maintenance import lake_archive, lake_maintenance, run_retention
 
 maintain_lake = dg.ScheduleDefinition(
     name="maintain_lake",
@@ -39,4 +39,12 @@ forget_old_runs = dg.ScheduleDefinition(
     default_status=dg.DefaultScheduleStatus.RUNNING,
 )
 
-SCHEDULES = [maintain_lake, check_contracts, forget_old_runs]
+archive_lake = dg.ScheduleDefinition(
+    name="archive_lake",
+    target=dg.AssetSelection.assets(lake_archive),
+    cron_schedule="41 3 * * *",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Moves what is old to cold storage.",
+)
+
+SCHEDULES = [maintain_lake, archive_lake, check_contracts, forget_old_runs]

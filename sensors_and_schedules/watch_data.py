@@ -1,5 +1,7 @@
 """Looks at what the checks found, and at the rules, and tells people."""
 
+import time
+
 import dagster as dg
 
 from city.alerts.desk import desk
@@ -8,6 +10,9 @@ from city.settings import settings
 from city_assets.monitoring.alarms import check_findings, watch
 from city_assets.monitoring.quality import latest_scores
 
+_BEGUN = time.monotonic()  # of the code location, which starts with all the rest
+_START_SECONDS = 90.0
+
 
 @dg.sensor(
     minimum_interval_seconds=30,
@@ -15,6 +20,8 @@ from city_assets.monitoring.quality import latest_scores
     description="Makes alarms of failing checks and of rules that hold, clears what is over, and tells people.",
 )
 def watch_data(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+    if time.monotonic() - _BEGUN < _START_SECONDS:
+        return dg.SkipReason("everything is still starting")
     config = settings()
     assert context.repository_def is not None
     found = check_findings(context.instance, context.repository_def.asset_graph.asset_check_keys)

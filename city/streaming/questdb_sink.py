@@ -42,6 +42,10 @@ class QuestDBSink(Sink):
         for operator in self.operators:
             window = operator.window
             self._send(window.name, operator.add(rows, start), [window.by], "window_start")
+        self.send_events(rows)
+
+    def send_events(self, rows: pl.DataFrame) -> None:
+        """Bronze rows, without their windows."""
         events = rows.rename({"_partition": "part", "_offset": "off"}).select(self._columns)
         self._send(self._contract.name, events, self._symbols, self._contract.event_time)
 

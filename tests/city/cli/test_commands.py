@@ -10,30 +10,14 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from typer.testing import CliRunner
 
-from city.cli.errors import explain
-from city.cli.main import app, main
+from city.cli.main import main
 from city.settings import Settings
 from city_assets.traffic.contract import VEHICLE_POSITIONS
+from tests.commands import city, fails
 from tests.live import fresh, send, until
 
 RUN = [sys.executable, "-m", "city.cli.main"]
-
-
-def city(*words: str) -> str:
-    found = CliRunner().invoke(app, list(words), catch_exceptions=False)
-    assert found.exit_code == 0, found.output
-    return found.output
-
-
-def fails(*words: str) -> str:
-    """What a person is told."""
-    with pytest.raises(Exception) as error:  # noqa: PT011
-        CliRunner().invoke(app, list(words), catch_exceptions=False)
-    said = explain(error.value)
-    assert said is not None, repr(error.value)
-    return said
 
 
 def test_every_command_has_its_help() -> None:

@@ -99,11 +99,16 @@ def test_an_alarm_nobody_takes_is_escalated(config: Settings, kept: Desk, instan
     assert next(a for a in kept.alarms() if a.cause.startswith("check/")).severity == "error"
 
 
-def test_the_sensor_says_what_it_did(config: Settings, kept: Desk, instance: dg.DagsterInstance) -> None:
+def test_the_sensor_says_what_it_did(
+    config: Settings, kept: Desk, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
     @dg.asset
     def anything() -> None: ...
 
     context = dg.build_sensor_context(instance=instance, repository_def=dg.Definitions([anything]).get_repository_def())
+    reason = watch_data(context)
+    assert "still starting" in str(reason.skip_message)  # type: ignore[union-attr]
+    monkeypatch.setattr("sensors_and_schedules.watch_data._START_SECONDS", 0.0)
     reason = watch_data(context)
     assert isinstance(reason, dg.SkipReason)
     assert "raised" in str(reason.skip_message)

@@ -1,0 +1,24 @@
+"""Changes to tables that others write to meanwhile: retried on a conflict, never lost."""
+
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from deltalake import DeltaTable
+from deltalake.exceptions import CommitFailedError
+
+_ATTEMPTS = 10
+
+
+def committed(path: Path | str, change: Callable[[DeltaTable], Any]) -> Any:
+    """What `change` gives for the newest state of the table; made again where another commit came between."""
+    for attempt in range(_ATTEMPTS):
+        try:
+            return change(DeltaTable(path))
+        except CommitFailedError:
+            if attempt == _ATTEMPTS - 1:
+                raise
+            time.sleep(random.uniform(0.05, 0.2) * 2 ** min(attempt, 5))
+    raise AssertionError("unreachable")

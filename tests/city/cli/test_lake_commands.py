@@ -1,0 +1,68 @@
+"""The commands for tables, trips, alarms, schemas and forgetting."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from city.alerts.desk import desk
+from city.alerts.model import Finding
+from city.cli.errors import mendable
+from city.settings import Settings
+from city_assets.traffic.contract import VEHICLE_POSITIONS
+from tests.commands import city, fails
+from tests.lakes import drive, stream
+
+BEGIN = datetime(2026, 5, 4, 12, tzinfo=UTC)
+
+
+def test_every_error_that_a_person_can_mend_is_still_where_it_was() -> None:
+    assert all(issubclass(kind, Exception) for _, kind in mendable())
+
+
+def test_tables_are_built_and_looked_at(config: Settings) -> None:
+    stream(config.lake, VEHICLE_POSITIONS, drive(BEGIN, 1), BEGIN + timedelta(hours=2))
+    assert "does not exist" in fails("table", "gold/traffic_cells_hourly")
+    built = city(
+        "build", "traffic_cells_daily", "traffic_cells_hourly", "--first", "2026-05-04", "--last", "2026-05-04"
+    )
+    assert "gold/traffic_cells_daily" in built
+    assert "congestion" in city("table", "gold/traffic_cells_hourly")
+    known = "no table or layer 'nothing'; known: "
+    assert known in fails("build", "nothing", "--first", "2026-05-04", "--last", "2026-05-04")
+    assert "before --first" in fails("build", "gold", "--first", "2026-05-04", "--last", "2026-05-03")
+
+
+def test_trips_are_loaded_once(config: Settings, data: Path) -> None:
+    file = str(data / "tlc" / "trips_with_coordinates.parquet")
+    assert "68,416 trips loaded, of " in city("ingest", "tlc", file)
+    assert "0 trips loaded" in city("ingest", "tlc", file)
+    assert "no file" in fails("ingest", "tlc", "nowhere.parquet")
+
+
+def test_alarms_are_looked_after(config: Settings) -> None:
+    assert "no alarms" in city("alerts", "list")
+    desk(config).report([Finding("check/a/b", "error", "a is wrong", "a")], "check/")
+    assert json.loads(city("alerts", "list", "--json"))[0]["title"] == "a is wrong"
+    assert "error" in city("alerts", "list")
+    assert "active, acknowledged" in city("alerts", "ack", "1", "--by", "ada", "--note", "mine")
+    assert "bo's" in city("alerts", "assign", "1", "bo")
+    assert "silence 1" in city("alerts", "silence", "check/*", "--hours", "2")
+    assert "check/*" in city("alerts", "silences")
+    city("alerts", "unsilence", "1")
+    assert "cleared, acknowledged" in city("alerts", "clear", "1")
+    assert "acknowledged  ada  mine" in city("alerts", "history", "1")
+    assert "no alarm 9" in fails("alerts", "ack", "9")
+
+
+def test_a_vehicle_is_forgotten(config: Settings) -> None:
+    stream(config.lake, VEHICLE_POSITIONS, drive(BEGIN, 1), BEGIN + timedelta(hours=2))
+    assert "nothing is kept of vehicle 'nobody'" in city("forget", "vehicle", "nobody")
+    said = city("forget", "vehicle", "v1", "--yes")
+    assert "bronze/vehicle_positions: " in said
+    assert "erased" in said
+    assert "nothing is kept" in city("forget", "vehicle", "v1")
+
+
+def test_schemas_are_checked(config: Settings) -> None:
+    assert "every contract keeps what it promises" in city("schemas", "check")
+    assert "set CITY_SCHEMA_REGISTRY_URL" in fails("schemas", "publish")

@@ -1,0 +1,136 @@
+"""Cold storage, forgetting, and maintenance beside a running stream."""
+
+import json
+import threading
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import polars as pl
+import pytest
+from deltalake import DeltaTable, write_deltalake
+
+from city import questdb
+from city.contracts.model import ContractError
+from city.features.online import online_store
+from city.lake.cold import archive
+from city.lake.forget import LOG, find, forget
+from city.lake.tables import open_table
+from city.settings import Settings
+from city.tables.registry import chosen
+from city_assets.maintenance import maintain
+from city_assets.traffic.contract import VEHICLE_POSITIONS
+from tests.lakes import drive, house, stream
+from tests.live import fresh, send, streaming, trips_in_bronze, until
+
+NOW = datetime(2026, 5, 10, 15, tzinfo=UTC)
+KEEP = timedelta(days=3)
+
+
+def bronze(config: Settings) -> pl.DataFrame:
+    return pl.read_delta(str(config.lake / "bronze/vehicle_positions"))
+
+
+def cold(config: Settings) -> pl.DataFrame:
+    return pl.read_delta(f"{config.cold_path}/vehicle_positions")
+
+
+def test_what_is_old_moves_to_cold_storage_once(config: Settings) -> None:
+    events = drive(NOW - timedelta(days=8), 24 * 8, every=7200)
+    stream(config.lake, VEHICLE_POSITIONS, events, NOW)
+    before = bronze(config)
+    first = archive(VEHICLE_POSITIONS, config.lake, config.cold_path, KEEP, NOW)
+    assert first.rows == first.deleted > 0
+    again = archive(VEHICLE_POSITIONS, config.lake, config.cold_path, KEEP, NOW)
+    assert (again.rows, again.deleted) == (0, 0)
+    assert archive(VEHICLE_POSITIONS, config.lake, config.cold_path, KEEP, NOW + timedelta(days=1)).rows > 0
+    assert bronze(config)["timestamp"].min() >= NOW - KEEP - timedelta(hours=15)  # type: ignore[operator]
+    both = pl.concat([bronze(config), cold(config).drop("year")]).sort("_offset")
+    assert both.equals(before.sort("_offset")), "every row is in one of the two"
+    file = next(Path(config.cold_path).rglob("year=2026/*.parquet"))
+    assert pl.read_parquet(file)["vehicle_id"].is_sorted()
+
+
+def test_a_crash_between_writing_and_deleting_doubles_nothing(
+    config: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream(config.lake, VEHICLE_POSITIONS, drive(NOW - timedelta(days=8), 24, every=7200), NOW)
+    rows = bronze(config).height
+    with monkeypatch.context() as patched:
+        patched.setattr("city.lake.cold.committed", lambda path, change: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            archive(VEHICLE_POSITIONS, config.lake, config.cold_path, KEEP, NOW)
+    assert (bronze(config).height, cold(config).height) == (rows, rows)
+    archive(VEHICLE_POSITIONS, config.lake, config.cold_path, KEEP, NOW)
+    assert (bronze(config).height, cold(config).height) == (0, rows)
+
+
+def test_compaction_bounds_the_files_beside_a_writer(tmp_path: Path) -> None:
+    schema = {"a": pl.Int64()}
+    open_table(tmp_path / "t", schema)
+    stop = threading.Event()
+    written = 0
+
+    def write() -> None:
+        nonlocal written
+        table = DeltaTable(tmp_path / "t")
+        while not stop.is_set():
+            write_deltalake(table, pl.DataFrame({"a": [written]}), mode="append")
+            written += 1
+
+    thread = threading.Thread(target=write, daemon=True)
+    thread.start()
+    try:
+        for _ in range(5):
+            until(lambda: len(DeltaTable(tmp_path / "t").file_uris()) > 30)
+            assert maintain(DeltaTable(tmp_path / "t"), 24)["files_before"] > 30
+            assert len(DeltaTable(tmp_path / "t").file_uris()) < 30
+    finally:
+        stop.set()
+        thread.join(20)
+    assert pl.read_delta(str(tmp_path / "t"))["a"].sort().to_list() == list(range(written))
+
+
+def test_a_vehicle_is_forgotten_in_every_tier(stack: Settings) -> None:
+    send(stack, VEHICLE_POSITIONS, *fresh(40))
+    questdb.execute(stack.questdb, "DROP TABLE IF EXISTS vehicle_positions")
+    with streaming(VEHICLE_POSITIONS, stack) as job:
+        until(lambda: job.summary()[0]["rows"] >= 40 and not any(job.summary()[0]["sinks_behind"].values()))
+        kept = len(trips_in_bronze(stack, VEHICLE_POSITIONS))
+        count = "SELECT count() FROM vehicle_positions"
+        until(lambda: questdb.rows(stack.questdb, count) == [[kept]])
+    old = drive(datetime.now(UTC) - timedelta(days=8), 1, vehicles=8)
+    stream(stack.lake, VEHICLE_POSITIONS, old, datetime.now(UTC))
+    archive(VEHICLE_POSITIONS, stack.lake, stack.cold_path, KEEP)
+    lake = house(stack)
+    for table in chosen(["silver/vehicle_positions", "vehicle_features"]):
+        lake.build(table, [datetime.now(UTC).date() - timedelta(days=n) for n in (1, 0)], full=True)
+    online_store(stack).write("vehicle_features", ["v7"], [1], [b"{}"])
+    found = find(stack, "vehicle", "v7")
+    assert set(found) >= {
+        "bronze/vehicle_positions",
+        "cold/vehicle_positions",
+        "silver/vehicle_positions",
+        "features/vehicle_features",
+        "questdb/vehicle_positions",
+        "online/vehicle_features",
+    }
+    done = forget(stack, "vehicle", "v7")
+    assert done.problems == []
+    until(lambda: find(stack, "vehicle", "v7") == {})
+    files = [*stack.lake.rglob("*.parquet"), *Path(stack.cold_path).rglob("*.parquet")]
+    assert files
+    for file in files:
+        frame = pl.read_parquet(file, hive_partitioning=False)
+        assert "vehicle_id" not in frame.columns or "v7" not in set(frame["vehicle_id"]), file
+    in_bronze = pl.read_delta(str(stack.lake / "bronze/vehicle_positions")).height
+    until(lambda: questdb.rows(stack.questdb, count) == [[in_bronze]])
+    (line,) = (stack.home / LOG).read_text().splitlines()
+    record = json.loads(line)
+    assert record["rows"]["questdb/vehicle_positions"] >= 1
+    assert "v7" not in line, "the record is not a trace of whom it is about"
+
+
+def test_what_cannot_be_forgotten_is_told(config: Settings) -> None:
+    with pytest.raises(ContractError, match="nothing is known as 'person'; known: vehicle, sensor"):
+        find(config, "person", "x")
+    assert find(config, "vehicle", "x'; DROP TABLE vehicle_positions") == {}

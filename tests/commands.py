@@ -1,0 +1,22 @@
+"""The `city` command, called as a person calls it."""
+
+import pytest
+from typer.testing import CliRunner
+
+from city.cli.errors import explain
+from city.cli.main import app
+
+
+def city(*words: str) -> str:
+    found = CliRunner().invoke(app, list(words), catch_exceptions=False)
+    assert found.exit_code == 0, found.output
+    return found.output
+
+
+def fails(*words: str) -> str:
+    """What a person is told."""
+    with pytest.raises(Exception) as error:  # noqa: PT011
+        CliRunner().invoke(app, list(words), catch_exceptions=False)
+    said = explain(error.value)
+    assert said is not None, repr(error.value)
+    return said
