@@ -117,7 +117,6 @@ def _asset(domain: Domain, table: Table) -> dg.AssetsDefinition:
         ],
         metadata={
             "dagster/column_schema": keys.table_columns(table),
-            "dagster/column_lineage": lineage(table),
             "key": ", ".join(table.key),
         },
     )
@@ -158,6 +157,7 @@ def describe(lake: LakeResource, table: Table, built: Built, days: list[date]) -
     found = latest(lake.root / table.id, _PREVIEW_ROWS, [table.time] if table.time else ORDER.get(table.layer, ()))
     metadata: dict[str, Any] = {
         "dagster/row_count": found.rows,
+        "dagster/column_lineage": lineage(table),
         "dagster/partition_row_count": built.rows,
         "seconds": round(built.seconds, 3),
         "files": found.files,

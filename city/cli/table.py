@@ -16,14 +16,19 @@ def command(
     from city.lake import ORDER, locate
     from city.lake.preview import latest
     from city.settings import settings
-    from city.tables.registry import tables
+    from city.tables.registry import table_of, tables
 
     layer, _, table = name.rpartition("/")
     layer = layer or "bronze"
     declared = tables().get(f"{layer}/{table}")
+    if declared is None and layer not in ORDER:
+        declared = table_of(f"{layer}/{table}")
     table = table if declared else contract_of(table).name
-    order = ([declared.time] if declared.time else []) if declared else ORDER.get(layer, ())
-    found = latest(locate(settings().lake, layer, table), rows, order)
+    order = ([declared.time] if declared.time else []) if declared else ORDER[layer]
+    path = locate(settings().lake, layer, table)
+    if not path.exists():
+        raise ValueError(f"there is nothing in {layer}/{table} yet" + (f": city build {table}" if declared else ""))
+    found = latest(path, rows, order)
     with pl.Config(tbl_rows=rows, tbl_cols=-1, fmt_str_lengths=40, tbl_hide_dataframe_shape=True):
         print(found.frame)
     print(f"{found.rows:,} rows, version {found.version}, {found.files} files")

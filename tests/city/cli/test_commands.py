@@ -11,6 +11,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from city.cli.errors import explain
 from city.cli.main import main
 from city.settings import Settings
 from city_assets.traffic.contract import VEHICLE_POSITIONS
@@ -40,10 +41,10 @@ def test_status_before_anything_ran(config: Settings) -> None:
 def test_what_is_wrong_is_said_in_one_line(config: Settings) -> None:
     assert fails("stream", "moon") == "no domain 'moon'; known: environment, traffic"
     assert fails("up", "--domain", "moon") == "no domain 'moon'; known: environment, traffic"
-    assert "known: crash, ingest, latency" in fails("bench", "moon")
+    assert "known: batch, crash, features, ingest, latency" in fails("bench", "moon")
     assert "no contract 'moon'" in fails("table", "moon")
-    assert "no layer 'gold'; known: bronze, quarantine" in fails("table", "gold/sensors")
-    assert "does not exist" in fails("table", "sensors")
+    assert "no table 'gold/sensors'; known: " in fails("table", "gold/sensors")
+    assert "there is nothing in bronze/sensors yet" in fails("table", "sensors")
     assert "no file" in fails("replay", "tlc", "/nowhere.parquet")
     assert "not a month" in fails("data", "tlc", "moon")
     assert "refused" in fails("sql", "SELECT 1")
