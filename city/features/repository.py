@@ -3,6 +3,7 @@
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from city.features.on_demand import OnDemand, on_demand
 from city.features.views import View, views
 from city.settings import Settings
 
@@ -62,8 +63,41 @@ def objects() -> list[Any]:
         )
         for name, view in found.items()
     }
+    computed = [_on_demand(view, built) for view in on_demand().values()]
     services = [FeatureService(name=name, features=[view], tags=dict(view.tags)) for name, view in built.items()]
-    return [*entities.values(), *built.values(), *services]
+    return [*entities.values(), *built.values(), *computed, *services]
+
+
+def _on_demand(view: OnDemand, built: dict[str, Any]) -> Any:
+    import pandas as pd
+    from feast import Field, OnDemandFeatureView, RequestSource
+    from feast.transformation.pandas_transformation import PandasTransformation
+
+    def compute(frame: pd.DataFrame) -> pd.DataFrame:  # Feast reads these annotations
+        import narwhals
+
+        found = view.compute(narwhals.from_native(frame)).to_native()
+        return found[[column.name for column in view.columns]]
+
+    def fields(columns: Any) -> list[Any]:
+        # Feast compares these with what it infers, which has no description.
+        return [Field(name=c.name, dtype=_types()[c.kind]) for c in columns]
+
+    sources = [
+        built[name][[f.partition(":")[2] for f in view.needs if f.startswith(f"{name}:")]] for name in _views(view)
+    ]
+    return OnDemandFeatureView(
+        name=view.name,
+        sources=[*sources, RequestSource(name=f"{view.name}_request", schema=fields(view.request))],
+        schema=fields(view.columns),
+        feature_transformation=PandasTransformation(udf=compute, udf_string=view.means),
+        mode="pandas",
+        description=view.means,
+    )
+
+
+def _views(view: OnDemand) -> list[str]:
+    return list(dict.fromkeys(need.partition(":")[0] for need in view.needs))
 
 
 def materialize_views(config: Settings, since: timedelta) -> dict[str, int]:

@@ -6,7 +6,7 @@ here): its log cannot be rewritten.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -116,16 +116,29 @@ def _erase(path: Path | str, column: str, identity: str) -> int:
 
 def _count(path: Path | str, column: str, identity: str) -> int:
     frame = pl.scan_delta(str(path))
-    names = frame.collect_schema().names()
-    if column in names:
-        return int(frame.filter(pl.col(column) == identity).select(pl.len()).collect().item())
-    return 0
+    about = _about(frame.collect_schema().names(), column, identity)
+    return int(frame.filter(about).select(pl.len()).collect().item()) if about is not None else 0
 
 
 def _condition(path: Path | str, column: str, identity: str) -> str | None:
-    names = {f.name for f in DeltaTable(path).schema().fields}
-    escaped = identity.replace("'", "''")
-    return f"{column} = '{escaped}'" if column in names else None
+    """What Delta deletes by; None where the table knows of no such thing."""
+    names = [f.name for f in DeltaTable(path).schema().fields]
+    if column in names:
+        escaped = identity.replace("'", "''")
+        return f"{column} = '{escaped}'"
+    about = _about(names, column, identity)
+    if about is None:
+        return None
+    rows = pl.scan_delta(str(path)).filter(about).select("partition", "offset").collect()
+    places = rows.group_by("partition").agg("offset").iter_rows()
+    return " OR ".join(f"(partition = {p} AND offset IN ({', '.join(map(str, offsets))}))" for p, offsets in places)
+
+
+def _about(names: Sequence[str], column: str, identity: str) -> pl.Expr | None:
+    """The rows about it: by their column, or in quarantine by a raw message that has its id as a JSON string."""
+    if column in names:
+        return pl.col(column) == identity
+    return pl.col("raw").bin.contains(json.dumps(identity).encode()) if "raw" in names else None
 
 
 def _of(column: str) -> list[Contract]:

@@ -3,6 +3,7 @@
 from datetime import date
 
 from city.contracts.model import Kind
+from city.features.on_demand import OnDemand
 from city.tables import Column, Source, Table, calendar
 from city.tables.silver import silver_table
 from city_assets.traffic import transforms
@@ -246,4 +247,21 @@ TABLES = (
     TRIP_CELLS_HOURLY,
     TRIP_FLOWS,
     HOTSPOTS,
+)
+
+ON_DEMAND = (
+    OnDemand(
+        name="traffic_now",
+        means="Where a cell's speed is going, when a prediction so many minutes ahead is asked for.",
+        needs=tuple(
+            f"traffic_features:{name}" for name in ("speed_mean", "speed_recent", "speed_neighbours", "rush_hour")
+        ),
+        request=(_feature("minutes_ahead", "how far ahead is asked for", unit="min", nullable=False),),
+        columns=(
+            _feature("speed_trend", "speed less the mean of the last windows"),
+            _feature("speed_against_neighbours", "speed less that of the cells around it"),
+            _feature("minutes_ahead_in_rush", "how far ahead, in the rush hour; else 0", unit="min", nullable=False),
+        ),
+        compute=transforms.traffic_now,
+    ),
 )

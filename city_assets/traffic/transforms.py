@@ -157,6 +157,15 @@ def traffic_features(windows: Frame, neighbours: Frame, calendar: Frame) -> Fram
     )
 
 
+def traffic_now(rows: nw.DataFrame[Any]) -> nw.DataFrame[Any]:
+    """Where a cell's speed is going, against its own past and the cells around it."""
+    return rows.with_columns(
+        speed_trend=nw.col("speed_mean") - nw.col("speed_recent"),
+        speed_against_neighbours=nw.col("speed_mean") - nw.col("speed_neighbours"),
+        minutes_ahead_in_rush=nw.when(nw.col("rush_hour")).then(nw.col("minutes_ahead")).otherwise(nw.lit(0.0)),
+    )
+
+
 def vehicles_hourly(positions: Frame) -> Frame:
     """How far and how fast each vehicle was about in each hour."""
     hours = positions.with_columns(hour=nw.col("timestamp").dt.truncate("1h"))

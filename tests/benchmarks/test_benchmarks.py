@@ -39,7 +39,7 @@ def test_the_events_of_benchmarks_are_as_valid_as_they_say() -> None:
 
 
 def test_every_benchmark_is_known() -> None:
-    assert known() == ["crash", "ingest", "latency"]
+    assert known() == ["batch", "crash", "features", "ingest", "latency"]
 
 
 def fresh_topic(stack: Settings) -> Settings:

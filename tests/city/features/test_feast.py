@@ -16,6 +16,7 @@ from city.features.reader import FeatureReader
 from city.features.repository import feature_store, materialize_views
 from city.features.views import view_of, views
 from city.settings import Settings
+from city.tables import TableError
 from city.tables.registry import chosen
 from city_assets.traffic.contract import VEHICLE_POSITIONS
 from tests.lakes import drive, house, rows, stream
@@ -127,3 +128,21 @@ def test_feast_materialises_through_our_stores_too(built: Settings) -> None:
     end = BEGIN.astimezone(UTC) + timedelta(hours=4)
     store.materialize(end - timedelta(days=1), end, feature_views=["vehicle_features"])
     assert online_store(built).read("vehicle_features", ["v3"])[0] is not None
+
+
+def test_what_is_asked_for_at_request_time_is_computed_alike(built: Settings) -> None:
+    store, view = feature_store(built), view_of("traffic_features")
+    newest = rows(house(built), "features/traffic_features", "as_of", "cell").tail(3)
+    shift = datetime.now(UTC) - timedelta(minutes=5) - newest["as_of"].max()  # type: ignore[operator]
+    push(online_store(built), view, newest.with_columns(pl.col("as_of") + shift))
+    names = ["traffic_features:speed_mean", "traffic_now:speed_trend", "traffic_now:minutes_ahead_in_rush"]
+    cells = newest["cell"].unique(maintain_order=True).to_list()
+    ours = FeatureReader(online_store(built), names).read([{"cell": c} for c in cells], {"minutes_ahead": 15.0})
+    theirs = store.get_online_features(names, [{"cell": c, "minutes_ahead": 15.0} for c in cells]).to_dict()
+    for name in ("speed_mean", "speed_trend", "minutes_ahead_in_rush"):
+        assert theirs[name] == pytest.approx([row[name] for row in ours]), name
+    last = newest.unique("cell", keep="last", maintain_order=True).row(0, named=True)
+    trend = next(row["speed_trend"] for row, c in zip(ours, cells, strict=True) if c == last["cell"])
+    assert trend == pytest.approx(last["speed_mean"] - last["speed_recent"])
+    with pytest.raises(TableError, match="'traffic_now' needs of the request: minutes_ahead"):
+        FeatureReader(online_store(built), names).read([{"cell": cells[0]}])

@@ -106,6 +106,7 @@ def test_the_sensor_says_what_it_did(
     def anything() -> None: ...
 
     context = dg.build_sensor_context(instance=instance, repository_def=dg.Definitions([anything]).get_repository_def())
+    monkeypatch.setattr("sensors_and_schedules.watch_data._START_SECONDS", 1e9)
     reason = watch_data(context)
     assert "still starting" in str(reason.skip_message)  # type: ignore[union-attr]
     monkeypatch.setattr("sensors_and_schedules.watch_data._START_SECONDS", 0.0)
