@@ -27,8 +27,6 @@ from city.streaming.bronze import BronzeStream
 from city.streaming.questdb_sink import QuestDBSink
 
 LOG = "forgotten.jsonl"
-# A name for each kind of thing that can be forgotten, and the columns it is known by.
-KINDS = {"vehicle": "vehicle_id", "sensor": "sensor_id"}
 
 
 @dataclass
@@ -43,11 +41,17 @@ class Forgotten:
     problems: list[str] = field(default_factory=list)
 
 
+def kinds() -> dict[str, str]:
+    """What can be forgotten, and the column it is known by: the keys of contracts, `vehicle` for `vehicle_id`."""
+    return {contract.key.removesuffix("_id"): contract.key for contract in contracts()}
+
+
 def column_of(kind: str) -> str:
     """Raises ContractError that lists the known kinds."""
-    if kind not in KINDS:
-        raise ContractError(f"nothing is known as {kind!r}; known: {', '.join(KINDS)}")
-    return KINDS[kind]
+    known = kinds()
+    if kind not in known:
+        raise ContractError(f"nothing is known as {kind!r}; known: {', '.join(sorted(known))}")
+    return known[kind]
 
 
 def find(config: Settings, kind: str, identity: str) -> dict[str, int]:
