@@ -8,7 +8,7 @@ import dagster as dg
 
 from city.contracts.registry import Domain
 from city.lake import ORDER
-from city.lake.lakehouse import REFERENCE_CALENDAR, REFERENCE_NEIGHBOURS, Built
+from city.lake.lakehouse import REFERENCE_CALENDAR, REFERENCE_NEIGHBOURS, Built, Lakehouse
 from city.lake.preview import latest
 from city.tables.model import Source, Table
 from city.tables.registry import tables, tables_of
@@ -127,7 +127,7 @@ def _asset(domain: Domain, table: Table) -> dg.AssetsDefinition:
         built = house.build(table, days, full, context.log.info)
         faults = house.faults(table, days)
         sound = dg.AssetCheckResult(check_name=SOUND, passed=not faults, metadata=dict(faults))
-        return dg.MaterializeResult(metadata=describe(lake, table, built, days), check_results=[sound])
+        return dg.MaterializeResult(metadata=describe(house, table, built), check_results=[sound])
 
     return build
 
@@ -152,9 +152,9 @@ def lineage(table: Table) -> dg.TableColumnLineage:
     return dg.TableColumnLineage({column.name: origins(column.of) for column in table.columns if column.of})
 
 
-def describe(lake: LakeResource, table: Table, built: Built, days: list[date]) -> dict[str, Any]:
+def describe(house: Lakehouse, table: Table, built: Built) -> dict[str, Any]:
     """What a build did, the newest rows, and how many rows the last days have."""
-    found = latest(lake.root / table.id, _PREVIEW_ROWS, [table.time] if table.time else ORDER.get(table.layer, ()))
+    found = latest(house.path(table.id), _PREVIEW_ROWS, [table.time] if table.time else ORDER.get(table.layer, ()))
     metadata: dict[str, Any] = {
         "dagster/row_count": found.rows,
         "dagster/column_lineage": lineage(table),
@@ -166,6 +166,6 @@ def describe(lake: LakeResource, table: Table, built: Built, days: list[date]) -
     if built.hours is not None:
         metadata["hours_rebuilt"] = built.hours
     if table.daily:
-        counts = sorted((day, rows) for day, rows in lake.house().rows_by_day(table).items() if day is not None)
+        counts = sorted((day, rows) for day, rows in house.rows_by_day(table).items() if day is not None)
         metadata["rows_by_day"] = dg.MetadataValue.md(bars({str(d): rows for d, rows in counts[-_PLOTTED_DAYS:]}))
     return metadata

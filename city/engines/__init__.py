@@ -1,7 +1,6 @@
 """What reads and writes the lake's tables for a transform: Polars on one machine, Spark on many. The transforms are the
 same text; nothing outside this folder knows which one runs."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -51,6 +50,3 @@ def engine_of(config: Settings) -> Engine:
     from city.engines.polars import PolarsEngine
 
     return PolarsEngine()
-
-
-__all__: Sequence[str] = ["Engine", "engine_of"]

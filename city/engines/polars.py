@@ -1,17 +1,15 @@
 """Polars on one machine: lazy, streaming, bounded in memory by the chunk."""
 
-import time
 from pathlib import Path
 
 import narwhals as nw
 import polars as pl
-from deltalake import DeltaTable, WriterProperties
-from deltalake.exceptions import CommitFailedError, DeltaError
+from deltalake import WriterProperties
+from deltalake.exceptions import DeltaError
 
+from city.lake.retry import committed
 from city.tables.model import Frame, Table
 from city.tables.slices import Slices
-
-_ATTEMPTS = 5
 
 
 class PolarsEngine:
@@ -43,14 +41,11 @@ class PolarsEngine:
             "writer_properties": WriterProperties(compression="ZSTD", compression_level=1),
             "target_file_size": 128 << 20,
         }
-        for attempt in range(_ATTEMPTS):
-            try:
-                rows.sink_delta(DeltaTable(path), mode="overwrite", delta_write_options=options, engine="streaming")
-                return
-            except CommitFailedError:  # another partition's run committed first: these rows are not of its slices
-                if attempt == _ATTEMPTS - 1:
-                    raise
-                time.sleep(0.2 * 2**attempt)
+        # Where another partition's run committed first, these rows are not of its slices.
+        committed(
+            path,
+            lambda held: rows.sink_delta(held, mode="overwrite", delta_write_options=options, engine="streaming"),
+        )
 
 
 def _with_seconds(frame: pl.LazyFrame) -> pl.LazyFrame:

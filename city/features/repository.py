@@ -4,7 +4,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from city.features.on_demand import OnDemand, on_demand
-from city.features.views import View, views
+from city.features.views import views
 from city.settings import Settings
 
 if TYPE_CHECKING:
@@ -126,6 +126,3 @@ def _types() -> dict[str, Any]:
     from feast.types import Bool, Float64, Int64, String, UnixTimestamp
 
     return {"string": String, "float": Float64, "integer": Int64, "boolean": Bool, "timestamp": UnixTimestamp}
-
-
-__all__ = ["View", "feature_store", "materialize_views", "objects"]

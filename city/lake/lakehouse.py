@@ -24,7 +24,6 @@ from city.tables.slices import HOUR, Slices, chunks
 
 REFERENCE_CALENDAR = "reference/calendar"
 REFERENCE_NEIGHBOURS = "reference/neighbours"
-REFERENCES = (REFERENCE_CALENDAR, REFERENCE_NEIGHBOURS)
 Tell = Callable[[str], None]
 
 

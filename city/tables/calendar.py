@@ -26,6 +26,9 @@ COLUMNS = (
     Column(name="rush_hour", kind="boolean", means="a peak hour (6 to 10, 16 to 20) of a working day"),
 )
 
+# What a table by the hour is grouped by: the hour itself, and what the calendar knows of it.
+HOUR = ("day", "hour", "local_hour", "weekday", "rush_hour")
+
 
 def bounds(day: date, timezone: str) -> tuple[datetime, datetime]:
     """The first moment of the local day and of the next one, in UTC: 23, 24 or 25 hours apart."""

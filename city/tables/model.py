@@ -49,8 +49,8 @@ class Table:
     `transform` is given the frames of `sources` by their names there, and gives the columns of `columns`. Of each
     timestamp `t` a source also has `_t_seconds`, since the epoch, which both engines can calculate with. `day`, the
     local date, partitions the table; one that is not `daily` is a snapshot. `time` is the column of a row's time.
-    `order` is how a day's rows are sorted in cold storage. With `hourly_slices` the table is replaced an hour at a
-    time, as its stream fills it; it then has `local_hour`, and its rows depend on no others than their hour's.
+    With `hourly_slices` the table is replaced an hour at a time, as its stream fills it; it then has `local_hour`, and
+    its rows depend on no others than their hour's.
     A table of the layer `features` is a feature view of that `version`, of the entities in its key.
     """
 
@@ -64,7 +64,6 @@ class Table:
     time: str | None = None
     daily: bool = True
     first_day: date = date(2026, 1, 1)
-    order: tuple[str, ...] = ()
     hourly_slices: bool = False
     version: int = 1
 
@@ -72,7 +71,7 @@ class Table:
         names = [column.name for column in self.columns]
         if len(names) != len(set(names)):
             raise TableError(f"table {self.id!r}: a column stands twice in {names}")
-        for name in (*self.key, *self.order, *([DAY] if self.daily else []), *([self.time] if self.time else [])):
+        for name in (*self.key, *([DAY] if self.daily else []), *([self.time] if self.time else [])):
             if name not in names:
                 raise TableError(f"table {self.id!r} uses {name!r}, which is not among its columns {names}")
         for column in self.columns:

@@ -33,7 +33,6 @@ def silver_table(
         means=f"{contract.means} Once for each `{contract.key}` and `{contract.event_time}`, on the local calendar.",
         key=(contract.key, contract.event_time),
         time=contract.event_time,
-        order=(contract.event_time, contract.key),
         columns=(*event_columns(contract), *columns, *calendar.COLUMNS, *_LINEAGE),
         sources={
             contract.name: Source(table=f"bronze/{contract.name}"),

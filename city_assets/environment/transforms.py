@@ -4,12 +4,11 @@ from typing import Any
 
 import narwhals as nw
 
-from city.tables.calendar import SLOT_SECONDS, on_calendar
+from city.tables.calendar import HOUR, SLOT_SECONDS, on_calendar
 from city.tables.model import Frame
 from city_assets.environment.contract import QUANTITIES
 
 WINDOW_SECONDS = 300  # of the windows by location
-HOUR = ("day", "hour", "local_hour", "weekday", "rush_hour")
 
 
 def placed(readings: Frame, devices: Frame) -> Frame:

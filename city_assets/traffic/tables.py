@@ -89,7 +89,6 @@ BRONZE_TRIPS = Table(
     key=("file", "row"),
     time="pickup_at",
     first_day=_FIRST_TRIPS,
-    order=("pickup_at",),
     columns=(
         _DAY,
         Column(name="file", kind="string", means="the file it came in"),
@@ -115,7 +114,6 @@ TRIPS = Table(
     key=("file", "row"),
     time="pickup_at",
     first_day=_FIRST_TRIPS,
-    order=("pickup_at",),
     columns=(
         *_TRIP,
         Column(name="minutes", kind="float", unit="min", means="how long it took", of=("trips.pickup_at",)),

@@ -4,10 +4,9 @@ from typing import Any
 
 import narwhals as nw
 
-from city.tables.calendar import on_calendar
+from city.tables.calendar import HOUR, on_calendar
 from city.tables.model import Frame
 
-HOUR = ("day", "hour", "local_hour", "weekday", "rush_hour")
 # New York's taxis average 11 to 13 km/h in Midtown's peak and 25 km/h at night (NYC DOT Mobility Report).
 SLOW_KMH, FREE_KMH = 12.0, 22.0
 
