@@ -24,11 +24,12 @@ def lake_maintenance(lake: LakeResource) -> dg.MaterializeResult:
 
 
 def maintain(table: DeltaTable, vacuum_hours: int) -> dict[str, Any]:
-    """Compacts, then deletes the files that have been replaced for `vacuum_hours`. Appends go on meanwhile."""
+    """Compacts, then deletes the files that have been replaced, or that nothing committed, for `vacuum_hours`.
+    Appends go on meanwhile."""
     before = len(table.file_uris())
     committed(table.table_uri, lambda newest: newest.optimize.compact())  # appends, and other compactions, go on
     table.update_incremental()
-    deleted = table.vacuum(retention_hours=vacuum_hours, dry_run=False, enforce_retention_duration=False)
+    deleted = table.vacuum(retention_hours=vacuum_hours, dry_run=False, enforce_retention_duration=False, full=True)
     table.create_checkpoint()
     table.cleanup_metadata()
     return {"files_before": before, "files_after": len(table.file_uris()), "vacuumed": len(deleted)}

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import narwhals as nw
 import polars as pl
-from deltalake import WriterProperties
 from deltalake.exceptions import DeltaError
 
-from city.lake.retry import committed
+from city.lake.partitions import replace_partitions
 from city.tables.model import Frame, Table
+from city.tables.schema import partition_by
 from city.tables.slices import Slices
 
 
@@ -35,17 +35,7 @@ class PolarsEngine:
         return frame.to_native().collect(engine="streaming")
 
     def replace(self, table: Table, path: Path, frame: Frame, slices: Slices | None) -> None:
-        rows: pl.LazyFrame = frame.to_native()
-        options = {
-            "predicate": slices.sql() if slices else None,
-            "writer_properties": WriterProperties(compression="ZSTD", compression_level=1),
-            "target_file_size": 128 << 20,
-        }
-        # Where another partition's run committed first, these rows are not of its slices.
-        committed(
-            path,
-            lambda held: rows.sink_delta(held, mode="overwrite", delta_write_options=options, engine="streaming"),
-        )
+        replace_partitions(path, partition_by(table), frame.to_native(), slices.filters() if slices else None)
 
 
 def _with_seconds(frame: pl.LazyFrame) -> pl.LazyFrame:

@@ -4,7 +4,6 @@ A row is written only over one that is not newer, so what comes late changes not
 one value: reading a hundred entities is one query and a hundred small JSON documents.
 """
 
-import fcntl
 import re
 import sqlite3
 import threading
@@ -17,6 +16,7 @@ import orjson
 import polars as pl
 
 from city.features.views import SEPARATOR, View
+from city.lake.lock import alone
 from city.settings import Settings
 
 _NAME = re.compile(r"^[a-z][a-z0-9_]*$")
@@ -64,8 +64,7 @@ class SQLiteStore:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path, self._local = path, threading.local()
         # The journal's mode is the file's own, and SQLite does not wait for a lock to change it.
-        with path.with_suffix(".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with alone(path):
             self._connection().execute("PRAGMA journal_mode = WAL")
 
     def write(self, view: str, keys: Sequence[str], at: Sequence[int], rows: Sequence[bytes]) -> None:

@@ -1,6 +1,5 @@
 """Delta tables made once and opened safely: of the declared columns, or not at all."""
 
-import fcntl
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
@@ -8,6 +7,8 @@ import polars as pl
 from deltalake import DeltaTable
 from deltalake.exceptions import TableNotFoundError
 from deltalake.schema import Schema
+
+from city.lake.lock import alone
 
 # A day of log is enough to read a table's recent past; 100 commits are some 25 s of stream.
 _CONFIGURATION = {"delta.logRetentionDuration": "interval 1 days", "delta.checkpointInterval": "100"}
@@ -50,8 +51,7 @@ def open_table(
 def _create(path: Path, schema: Schema, partition_by: Sequence[str]) -> DeltaTable:
     """Creates the table once, however many processes try: two creators would race (delta-io/delta-rs#3505)."""
     path.mkdir(parents=True, exist_ok=True)
-    with path.with_name(f".{path.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with alone(path):
         if not DeltaTable.is_deltatable(str(path)):
             DeltaTable.create(
                 path, schema=schema, mode="error", partition_by=list(partition_by), configuration=_CONFIGURATION
@@ -60,8 +60,7 @@ def _create(path: Path, schema: Schema, partition_by: Sequence[str]) -> DeltaTab
 
 
 def _evolve(path: Path, schema: Schema, missing: Sequence[str]) -> DeltaTable:
-    with path.with_name(f".{path.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with alone(path):
         table = DeltaTable(path)
         held = {field.name for field in table.schema().fields}
         if added := [field for field in schema.fields if field.name in missing and field.name not in held]:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
+from typing import Any
 
 import narwhals as nw
 
@@ -23,6 +24,11 @@ class Slices:
         """The condition, as Delta's replaceWhere takes it."""
         days = f"{DAY} >= '{self.first}' AND {DAY} <= '{self.last}'"
         return days if self.hours is None else f"{days} AND {HOUR} IN ({', '.join(map(str, self.hours))})"
+
+    def filters(self) -> list[tuple[str, str, Any]]:
+        """The same, as the partitions of a Delta table are named."""
+        days: list[tuple[str, str, Any]] = [(DAY, ">=", str(self.first)), (DAY, "<=", str(self.last))]
+        return days if self.hours is None else [*days, (HOUR, "in", [str(hour) for hour in self.hours])]
 
     def expr(self) -> nw.Expr:
         """The same, as a filter."""
