@@ -13,7 +13,7 @@ from typing import Any
 from uuid import uuid4
 
 import polars as pl
-from deltalake.transaction import AddAction
+from deltalake.transaction import AddAction, RemoveAction
 
 from city.lake.lock import alone
 from city.lake.retry import committed
@@ -39,7 +39,7 @@ def replace_partitions(path: Path, by: Sequence[str], rows: pl.LazyFrame, partit
         )
 
 
-def _write(path: Path, by: Sequence[str], rows: pl.LazyFrame) -> list[AddAction]:
+def _write(path: Path, by: Sequence[str], rows: pl.LazyFrame) -> list[AddAction | RemoveAction]:
     values: dict[str, dict[str, str]] = {}
     sunk: list[Any] = []
 
