@@ -1,21 +1,27 @@
-"""city bench: measurements against a peer in the same run."""
+"""city bench: measurements against a peer in the same run, and against what others have published."""
 
 import json
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 
 def command(
-    name: Annotated[str, typer.Argument(help="ingest, latency or crash")],
+    name: Annotated[str, typer.Argument(help="ingest, latency, crash, batch, features, metr-la, rul, …")],
     as_json: Annotated[bool, typer.Option("--json", help="only the JSON line")] = False,
+    data: Annotated[Path | None, typer.Option(help="a folder of runs, for the benchmarks that take one")] = None,
 ) -> None:
-    """Run a benchmark of benchmarks/ on servers of its own, and print one JSON line."""
+    """Run a benchmark of benchmarks/, on servers of its own where it needs some, and print one JSON line."""
+    import inspect
     import sys
 
     from benchmarks import known, load
 
     if name not in known():
         raise ValueError(f"no benchmark {name!r}; known: {', '.join(known())}")
+    run = load(name).run
+    if data is not None and "data" not in inspect.signature(run).parameters:
+        raise ValueError(f"the benchmark {name!r} takes no --data")
     tell = (lambda text: None) if as_json else (lambda text: print(text, file=sys.stderr))
-    print(json.dumps(load(name).run(tell)))
+    print(json.dumps(run(tell) if data is None else run(tell, data=data)))

@@ -39,7 +39,19 @@ def test_the_events_of_benchmarks_are_as_valid_as_they_say() -> None:
 
 
 def test_every_benchmark_is_known() -> None:
-    assert known() == ["batch", "crash", "features", "ingest", "latency"]
+    assert known() == [
+        "anomaly",
+        "batch",
+        "crash",
+        "drift",
+        "elec2",
+        "features",
+        "fraud",
+        "ingest",
+        "latency",
+        "metr-la",
+        "rul",
+    ]
 
 
 def fresh_topic(stack: Settings) -> Settings:

@@ -1,0 +1,27 @@
+"""Concept drift: a model's errors, once the labels are there."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from city.drift.measures import Measured
+
+Floats = NDArray[np.floating[Any]]
+
+
+def decayed(reference: Floats, current: Floats) -> Measured:
+    """Whether losses (0 or 1, absolute or squared errors) have grown: Welch's test, one-sided. The effect is the
+    growth in standard deviations of the reference's losses.
+
+    Raises ValueError for fewer than two losses in a sample.
+    """
+    if min(len(reference), len(current)) < 2:
+        raise ValueError("give at least two losses of each sample")
+    growth = float(current.mean() - reference.mean())
+    spread = float(np.sqrt((reference.var() + current.var()) / 2))
+    if spread == 0:
+        return Measured(growth, float(growth <= 0), float(growth > 0))
+    found = stats.ttest_ind(current, reference, equal_var=False, alternative="greater")
+    return Measured(float(found.statistic), float(found.pvalue), growth / spread)

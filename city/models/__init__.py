@@ -1,0 +1,1 @@
+"""Training, judging and registering models: what every model needs, whatever it predicts."""

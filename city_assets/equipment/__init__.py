@@ -1,0 +1,1 @@
+"""Pumps and motors: anomalies and remaining life."""

@@ -1,0 +1,48 @@
+"""Intervals hold what they promise, level by level, and say what they cannot be made from."""
+
+import numpy as np
+import pytest
+
+from city.models.conformal import intervals
+
+CHANCE = np.random.default_rng(0)
+
+
+def sample(groups: int, rows: int = 40) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Predictions whose error grows with them and is shared, in part, by a group's rows."""
+    group = np.repeat(np.arange(groups), rows)
+    predicted = CHANCE.uniform(0, 100, groups * rows)
+    shared = CHANCE.normal(size=groups)[group]
+    return predicted, predicted + (shared + CHANCE.normal(size=len(group))) * predicted / 10, group
+
+
+@pytest.mark.parametrize("coverage", [0.8, 0.9])
+def test_new_groups_are_covered_as_promised_and_wide_where_errors_are(coverage: float) -> None:
+    around = intervals(*sample(300), coverage=coverage)
+    predicted, actual, _ = sample(2000)
+    low, high = around.around(predicted)
+    assert abs(((actual >= low) & (actual <= high)).mean() - coverage) < 0.025
+    width = high - low
+    assert width[predicted > 90].mean() > 5 * width[predicted < 10].mean()
+
+
+def test_few_groups_make_wider_intervals_than_as_many_single_rows() -> None:
+    predicted, actual, group = sample(12)
+    grouped, single = intervals(predicted, actual, group), intervals(predicted, actual)
+    assert np.mean(grouped.widths) > np.mean(single.widths)
+
+
+def test_what_cannot_carry_intervals_is_named() -> None:
+    predicted, actual, group = sample(5)
+    with pytest.raises(ValueError, match="5 groups cannot carry"):
+        intervals(predicted, actual, group, coverage=0.9)
+    with pytest.raises(ValueError, match="3 rows are too few"):
+        intervals(predicted[:3], actual[:3])
+    with pytest.raises(ValueError, match="finite"):
+        intervals(np.where(group == 1, np.nan, predicted), actual)
+
+
+def test_a_level_without_any_error_keeps_a_width() -> None:
+    predicted = np.repeat([1.0, 2.0], 50)
+    around = intervals(predicted, predicted + np.repeat([0.0, 1.0], 50))
+    assert min(around.widths) > 0
