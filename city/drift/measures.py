@@ -118,7 +118,7 @@ def correlations(reference: Floats, current: Floats) -> tuple[Floats, Floats]:
     """
     scores = [_normal_scores(reference, sample) for sample in (reference, current)]
     upper = np.triu_indices(reference.shape[1], 1)
-    was, now = (np.corrcoef(sample.T)[upper] for sample in scores)
+    was, now = (np.atleast_2d(np.corrcoef(sample.T))[upper] for sample in scores)
     z = [np.arctanh(np.clip(np.nan_to_num(r), -0.999999, 0.999999)) for r in (was, now)]
     spread = np.sqrt(1 / max(len(reference) - 3, 1) + 1 / max(len(current) - 3, 1))
     return 2 * stats.norm.sf(np.abs(z[0] - z[1]) / spread), np.abs(np.nan_to_num(was) - np.nan_to_num(now))
