@@ -48,6 +48,8 @@ class Settings(BaseSettings):
     timezone: str = Field("America/New_York", description="whose local days and hours count")
     country: str = Field("US", description="whose public holidays count (a code that the package holidays knows)")
 
+    mlflow_url: str | None = Field(None, description="an MLflow server, instead of SQLite and files in CITY_HOME")
+    promote: Literal["automatic", "manual"] = Field("automatic", description="who makes a challenger the champion")
     schema_registry_url: str | None = Field(None, description="a registry that speaks Confluent's REST API")
     alerts_url: SecretStr | None = Field(None, description="alarms on PostgreSQL (an SQLAlchemy URL), not SQLite")
     alert_rules: Path | None = Field(None, description="a TOML file of alert rules, instead of the few that we bring")

@@ -1,10 +1,19 @@
 """Speeds and congestion some minutes ahead."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
+
+from city.models.model import Label, Model, Parameters
+from city_assets.traffic.transforms import FREE_KMH, SLOW_KMH, WINDOW_SECONDS
+
+if TYPE_CHECKING:
+    from optuna import Trial
 
 Floats = NDArray[np.floating[Any]]
 
@@ -90,3 +99,71 @@ class Network:
 def _standard(values: Floats) -> Floats:
     standard: Floats = (values - values.mean(0)) / np.maximum(values.std(0), 1e-9)
     return standard
+
+
+def _boosted(kind: Literal["classification", "regression"]) -> Callable[[Parameters], Any]:
+    def estimator(parameters: Parameters) -> Any:
+        from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+
+        if kind == "classification":
+            return HistGradientBoostingClassifier(random_state=0, **parameters)
+        return HistGradientBoostingRegressor(loss="absolute_error", random_state=0, **parameters)
+
+    return estimator
+
+
+def _space(trial: "Trial") -> dict[str, Any]:
+    return {
+        "learning_rate": trial.suggest_float("learning_rate", 0.02, 0.2, log=True),
+        "max_iter": trial.suggest_int("max_iter", 40, 200, step=20),
+        "max_leaf_nodes": trial.suggest_int("max_leaf_nodes", 7, 63, log=True),
+        "min_samples_leaf": trial.suggest_int("min_samples_leaf", 10, 200, log=True),
+        "l2_regularization": trial.suggest_float("l2_regularization", 0.01, 10, log=True),
+    }
+
+
+_DEFAULTS = {
+    "learning_rate": 0.06,
+    "max_iter": 100,
+    "max_leaf_nodes": 31,
+    "min_samples_leaf": 40,
+    "l2_regularization": 1.0,
+}
+_SPEEDS = ("speed_mean", "speed_std", *(f"speed_lag_{lag}" for lag in range(1, 4)), "speed_recent", "speed_neighbours")
+_INPUTS = (*_SPEEDS, "vehicle_count", "positions", "local_hour", "weekday", "holiday", "rush_hour")
+_WINDOW = timedelta(seconds=WINDOW_SECONDS)
+
+
+def _level(speed: pl.Expr) -> pl.Expr:
+    level = pl.when(speed < SLOW_KMH).then(pl.lit("high")).when(speed < FREE_KMH).then(pl.lit("medium"))
+    return pl.when(speed.is_null()).then(None).otherwise(level.otherwise(pl.lit("low")))
+
+
+CONGESTION = Model(
+    name="traffic_congestion",
+    means="How congested a cell will be in a quarter of an hour: low, medium or high.",
+    features="traffic_features",
+    inputs=_INPUTS,
+    label=Label("speed_mean", timedelta(minutes=15), _WINDOW, ("low", "medium", "high"), _level),
+    estimator=_boosted("classification"),
+    space=_space,
+    defaults=_DEFAULTS,
+    segments=("rush_hour",),
+)
+
+
+def _speed(minutes: int) -> Model:
+    return Model(
+        name=f"traffic_speed_{minutes}",
+        means=f"The mean speed in a cell in {minutes} minutes.",
+        features="traffic_features",
+        inputs=_INPUTS,
+        label=Label("speed_mean", timedelta(minutes=minutes), _WINDOW, unit="km/h"),
+        estimator=_boosted("regression"),
+        space=_space,
+        defaults=_DEFAULTS,
+        segments=("rush_hour",),
+    )
+
+
+MODELS = (CONGESTION, *(_speed(minutes) for minutes in (5, 10, 15)))

@@ -1,0 +1,76 @@
+"""A model card (Mitchell et al., 2019), written from what training knows."""
+
+from collections.abc import Mapping
+from datetime import datetime
+
+from city.models.examples import Split
+from city.models.judge import Verdict
+from city.models.model import Model, Parameters
+
+
+def card(
+    model: Model,
+    parts: Split,
+    parameters: Parameters,
+    scores: Mapping[str, Mapping[str, float]],
+    importance: Mapping[str, float],
+    tags: Mapping[str, str],
+    verdict: Verdict | None,
+    now: datetime,
+) -> str:
+    """Markdown. `scores` are metrics by who was judged: ours, the naive baseline, the champion."""
+    time, label = model.view.time, model.label
+    lines = [
+        f"# {model.name}",
+        "",
+        model.means,
+        "",
+        f"Trained {now:%Y-%m-%d %H:%M} UTC on `features/{model.view.name}`, Delta version {tags['data_version']}, "
+        f"code {tags['code_version']}.",
+        "",
+        "## What it predicts",
+        "",
+        f"`{label.column}`{f' ({label.unit})' if label.unit else ''} of the same "
+        f"{', '.join(model.view.entities)}, {label.ahead} ahead"
+        + (f", as one of {', '.join(label.classes)}." if label.classes else "."),
+        "",
+        "## Data",
+        "",
+        "| part | rows | from | to |",
+        "| --- | --- | --- | --- |",
+        *(
+            f"| {name.replace('_', ' ')} | {part.height:,} | {part[time].min():%Y-%m-%d %H:%M} "
+            f"| {part[time].max():%Y-%m-%d %H:%M} |"
+            for name, part in vars(parts).items()
+        ),
+        "",
+        "## On the held-out rows",
+        "",
+        *_table(scores),
+        "",
+        *(["Against the champion: " + verdict.reason + ".", ""] if verdict else ["There was no champion yet.", ""]),
+        "## What it looks at most",
+        "",
+        "| input | loss grows, when shuffled, by |",
+        "| --- | --- |",
+        *(f"| {name} | {value:.4g} |" for name, value in sorted(importance.items(), key=lambda i: -i[1])[:10]),
+        "",
+        "## Parameters",
+        "",
+        *(f"- {name}: {value}" for name, value in parameters.items()),
+        "",
+        "## Limits",
+        "",
+        f"It knows {', '.join(model.inputs)}, and nothing else: no events, no road works, no weather that is not among "
+        "them. Judged in a later stretch of time than it was fitted on; drift is watched from then on.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _table(scores: Mapping[str, Mapping[str, float]]) -> list[str]:
+    names = list(dict.fromkeys(name for of in scores.values() for name in of))
+    return [
+        f"| | {' | '.join(names)} |",
+        f"| --- |{' --- |' * len(names)}",
+        *(f"| {who} | {' | '.join(f'{of[n]:.4g}' if n in of else '' for n in names)} |" for who, of in scores.items()),
+    ]

@@ -1,0 +1,238 @@
+"""From a feature view's rows to a registered version: split, search, fit, judge, export, register, promote."""
+
+import subprocess
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from city.models import examples, judge
+from city.models.card import card
+from city.models.examples import Split
+from city.models.exported import Exported, export, own
+from city.models.judge import Floats, Verdict
+from city.models.model import Model
+from city.models.registry import Registry, Version
+from city.models.search import search
+from city.settings import CHECKOUT
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Tell = Callable[[str], None]
+_IMPORTANCE_ROWS, _EXPORT_ROWS, _EXAMPLE_ROWS = 2_000, 2_000, 5
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A model fitted and judged; nothing of it is registered yet."""
+
+    exported: bytes
+    parts: Split
+    parameters: Mapping[str, Any]
+    scores: dict[str, dict[str, float]]
+    """Metrics on the held-out rows: of `model`, `naive`, and the `champion` where there is one."""
+    importance: dict[str, float]
+    verdict: Verdict | None
+    """Against the champion; None where there is none."""
+    predicted: Floats
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training came to."""
+
+    version: Version
+    fitted: Fitted
+    promoted: bool
+    reason: str
+
+
+def fit(
+    model: Model,
+    rows: pl.DataFrame,
+    *,
+    champion: Callable[[NDArray[np.float32]], Floats] | None,
+    now: datetime,
+    study: tuple[Path | None, str] = (None, "study"),
+    tell: Tell = lambda line: None,
+) -> Fitted:
+    """Fits the model on a view's rows, and judges it on the newest of them, beside the naive answer and the champion.
+
+    Nothing of the held-out rows is used before that. Raises ModelError for rows that cannot be learned from.
+    """
+    model.check()
+    parts = examples.split(model, examples.checked(model, examples.labelled(model, rows), now))
+    x, x_valid = (examples.inputs(model, part) for part in (parts.train, parts.validation))
+    y, y_valid = (examples.labels(model, part) for part in (parts.train, parts.validation))
+    kept = _telling(x)
+
+    def loss(parameters: dict[str, Any]) -> float:
+        estimator = _fitted(model, parameters, x, y, kept)
+        return float(judge.losses(model, own(model, estimator, x_valid), y_valid).mean())
+
+    tell(f"{model.name}: {parts.train.height:,} rows to train on, searching")
+    parameters = search(model, loss, *study)
+    known = pl.concat([parts.train, parts.validation])
+    x_known = examples.inputs(model, known)
+    estimator = _fitted(model, parameters, x_known, examples.labels(model, known), _telling(x_known))
+    x_held, y_held = examples.inputs(model, parts.held_out), examples.labels(model, parts.held_out)
+    exported = export(model, estimator, np.vstack([x_known[-_EXPORT_ROWS:], x_held[:_EXPORT_ROWS]]))
+    # What is judged is what will serve: the exported form.
+    predicted = Exported(model, exported).predict(x_held)
+    scores = {
+        "model": judge.metrics(model, predicted, y_held),
+        "naive": judge.metrics(model, judge.naive(model, known, parts.held_out), y_held),
+    }
+    verdict = None
+    if champion is not None:
+        theirs = champion(x_held)
+        scores["champion"] = judge.metrics(model, theirs, y_held)
+        segments = {name: parts.held_out[name].cast(pl.String).fill_null("").to_numpy() for name in model.segments}
+        verdict = judge.compare(judge.losses(model, theirs, y_held), judge.losses(model, predicted, y_held), segments)
+    tell(f"{model.name}: {scores}")
+    importance = _importance(model, Exported(model, exported), x_held, y_held)
+    return Fitted(exported, parts, parameters, scores, importance, verdict, predicted)
+
+
+def train(
+    model: Model,
+    rows: pl.DataFrame,
+    registry: Registry,
+    *,
+    data_version: int,
+    home: Path | None = None,
+    now: datetime | None = None,
+    promote: bool = True,
+    tell: Tell = lambda line: None,
+) -> Trained:
+    """Fits, registers a version as challenger and, where it is better than the champion (or than the naive answer,
+    where there is none) and `promote` allows, makes it the champion.
+
+    Whatever fails before, the champion stays.
+    """
+    moment = now or datetime.now(UTC)
+    champion = registry.at(model.name)
+    serving = Exported(model, registry.content(champion)).predict if champion else None
+    study = (home / "models" / "search.db" if home else None, f"{model.name}-{data_version}")
+    fitted = fit(model, rows, champion=serving, now=moment, study=study, tell=tell)
+    tags = {
+        "data_version": str(data_version),
+        "code_version": code_version(),
+        "features": model.view.name,
+        "trained_at": moment.isoformat(),
+    }
+    example = fitted.parts.held_out.head(_EXAMPLE_ROWS)
+    version = registry.add(
+        model,
+        fitted.exported,
+        parameters=fitted.parameters,
+        metrics={f"{who}_{name}": value for who, of in fitted.scores.items() for name, value in of.items()},
+        tags=tags,
+        card=card(
+            model, fitted.parts, fitted.parameters, fitted.scores, fitted.importance, tags, fitted.verdict, moment
+        ),
+        example=examples.inputs(model, example),
+        figures=dict(figures(model, fitted)),
+    )
+    registry.challenge(version)
+    better, reason = _verdict(model, fitted)
+    if better and promote:
+        registry.promote(registry.version(model.name, version.number), reason)
+    elif better:
+        reason = f"{reason}; waiting for `city models promote {model.name}`"
+    tell(f"{model.name} version {version.number}: {reason}")
+    return Trained(registry.version(model.name, version.number), fitted, better and promote, reason)
+
+
+def figures(model: Model, fitted: Fitted) -> Mapping[str, "Figure"]:
+    """What people look at: predictions against what came, and the inputs that matter."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib.figure import Figure
+
+    outcome = Figure(figsize=(5, 5), layout="tight")
+    axes = outcome.subplots()
+    actual = examples.labels(model, fitted.parts.held_out)
+    if model.kind == "regression":
+        axes.hexbin(actual, fitted.predicted, gridsize=40, mincnt=1, cmap="viridis")
+        axes.axline((float(actual.mean()), float(actual.mean())), slope=1, color="grey")
+        axes.set(xlabel=f"came ({model.label.unit})", ylabel=f"predicted ({model.label.unit})", title=model.name)
+    else:
+        classes = model.label.classes
+        table = np.zeros((len(classes), len(classes)), int)
+        np.add.at(table, (actual, fitted.predicted.argmax(1)), 1)
+        axes.imshow(table / np.maximum(table.sum(1, keepdims=True), 1), cmap="Blues", vmin=0, vmax=1)
+        for (row, column), count in np.ndenumerate(table):
+            axes.text(column, row, f"{count:,}", ha="center", va="center")
+        places = range(len(classes))
+        axes.set(xticks=places, yticks=places, xticklabels=classes, yticklabels=classes)
+        axes.set(xlabel="predicted", ylabel="came", title=model.name)
+    weights = Figure(figsize=(6, 4), layout="tight")
+    names = sorted(fitted.importance, key=lambda name: fitted.importance[name])[-12:]
+    bars = weights.subplots()
+    bars.barh(names, [fitted.importance[name] for name in names])
+    bars.set(xlabel="growth of the loss when shuffled", title=model.name)
+    return {"outcome.png": outcome, "importance.png": weights}
+
+
+@lru_cache(maxsize=1)
+def code_version() -> str:
+    """The commit that the code is of, or the package's version outside a checkout."""
+    from importlib.metadata import version
+
+    try:
+        found = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=CHECKOUT, capture_output=True, text=True)
+    except OSError:
+        return version("city")
+    return found.stdout.strip() or version("city")
+
+
+def _verdict(model: Model, fitted: Fitted) -> tuple[bool, str]:
+    if fitted.verdict is not None:
+        return fitted.verdict.better, fitted.verdict.reason
+    name = "mae" if model.kind == "regression" else "log_loss"
+    ours, naive = (fitted.scores[who][name] for who in ("model", "naive"))
+    if ours < naive:
+        return True, f"the first, and better than the naive answer ({name} {ours:.4g}, not {naive:.4g})"
+    return False, f"no better than the naive answer ({name} {ours:.4g}, not {naive:.4g})"
+
+
+def _telling(x: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """The inputs that have more than one value; one that is empty or constant tells nothing, and breaks the binning
+    of boosted trees."""
+    return np.array([len(np.unique(column[~np.isnan(column)])) > 1 for column in x.T])
+
+
+def _fitted(
+    model: Model, parameters: Mapping[str, Any], x: NDArray[np.float32], y: NDArray[Any], kept: NDArray[np.bool_]
+) -> Any:
+    from sklearn.compose import ColumnTransformer
+    from sklearn.pipeline import make_pipeline
+
+    estimator = model.estimator(parameters)
+    if kept.all():
+        return estimator.fit(x, y)
+    chosen = ColumnTransformer([("telling", "passthrough", np.flatnonzero(kept).tolist())])
+    return make_pipeline(chosen, estimator).fit(x, y)
+
+
+def _importance(model: Model, exported: Exported, x: NDArray[np.float32], y: NDArray[Any]) -> dict[str, float]:
+    """By how much the loss grows when an input is shuffled (Breiman, 2001)."""
+    chance = np.random.default_rng(0)
+    some = np.sort(chance.choice(len(x), min(len(x), _IMPORTANCE_ROWS), replace=False))
+    rows, actual = x[some], y[some]
+    before = judge.losses(model, exported.predict(rows), actual).mean()
+    found = {}
+    for column, name in enumerate(model.inputs):
+        shuffled = rows.copy()
+        shuffled[:, column] = chance.permutation(shuffled[:, column])
+        found[name] = float(judge.losses(model, exported.predict(shuffled), actual).mean() - before)
+    return found

@@ -1,0 +1,91 @@
+"""Rows to learn from: labels of later only, a split by time, and what cannot be learned from is named."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from city.models.examples import LABEL, NAIVE, checked, inputs, labelled, labels, split
+from city.models.model import Label, Model, ModelError, model_of, models
+from city_assets.traffic.models import CONGESTION, MODELS
+from tests.city.models.rows import END, traffic
+
+SPEED = MODELS[-1]
+ROWS = traffic(hours=6, cells=4)
+
+
+def test_a_label_is_the_same_cells_speed_so_much_later() -> None:
+    found = labelled(SPEED, ROWS)
+    later = {(cell, at): speed for cell, at, speed in ROWS.select("cell", "as_of", "speed_mean").iter_rows()}
+    for cell, at, label, now in found.select("cell", "as_of", LABEL, NAIVE).head(200).iter_rows():
+        assert label in [later[cell, at + timedelta(minutes=m)] for m in (14, 16)]
+        assert now == later[cell, at]
+    assert found["as_of"].max() < ROWS["as_of"].max()
+    assert labelled(CONGESTION, ROWS)[LABEL].is_in(CONGESTION.label.classes).all()
+
+
+@settings(max_examples=25, deadline=None)
+@given(gap=st.integers(1, 40), ahead=st.integers(2, 30))
+def test_whatever_is_missing_no_label_is_of_its_own_time_or_before(gap: int, ahead: int) -> None:
+    model = replace(SPEED, label=replace(SPEED.label, ahead=timedelta(minutes=ahead)))
+    thin = ROWS.filter((pl.int_range(pl.len()) * 7919) % (gap + 1) == 0).with_columns(
+        speed_mean=pl.col("as_of").dt.epoch("s").cast(pl.Float64)
+    )
+    distance = labelled(model, thin).select(pl.col(LABEL) - pl.col(NAIVE)).to_series()
+    assert ((distance > 0) & ((distance - ahead * 60).abs() <= 120)).all()
+
+
+def test_no_label_of_a_stretch_is_known_in_the_next() -> None:
+    parts = split(SPEED, labelled(SPEED, ROWS))
+    ahead = SPEED.label.ahead
+    assert parts.train["as_of"].max() + ahead < parts.validation["as_of"].min()  # type: ignore[operator]
+    assert parts.validation["as_of"].max() + ahead < parts.held_out["as_of"].min()  # type: ignore[operator]
+    with pytest.raises(ModelError, match="leave nothing for train, for it looks 0:15:00 ahead"):
+        split(SPEED, labelled(SPEED, ROWS).head(40))
+
+
+def test_what_is_missing_is_not_a_number() -> None:
+    found = labelled(SPEED, ROWS).head(4)
+    assert inputs(SPEED, found).shape == (4, len(SPEED.inputs))
+    assert pl.Series(inputs(SPEED, found)[:, SPEED.inputs.index("speed_lag_3")]).is_nan().all()
+    assert labels(CONGESTION, labelled(CONGESTION, ROWS)).max() < 3
+
+
+@pytest.mark.parametrize(
+    ("rows", "says"),
+    [
+        (ROWS.head(300), "are too few, it needs 500; let the stream run"),
+        (ROWS.with_columns(as_of=pl.col("as_of") + timedelta(days=9)), "rows are of the future"),
+        (ROWS.with_columns(speed_lag_1=pl.lit(float("inf"))), "infinite values in speed_lag_1"),
+        (ROWS.with_columns(speed_mean=pl.lit(3.0)), "one class only"),
+    ],
+)
+def test_what_cannot_be_learned_from_is_named(rows: pl.DataFrame, says: str) -> None:
+    with pytest.raises(ModelError, match=says):
+        checked(CONGESTION, labelled(CONGESTION, rows), END)
+
+
+def test_labels_that_are_no_numbers_or_no_classes_are_named() -> None:
+    with pytest.raises(ModelError, match="is constant"):
+        checked(SPEED, labelled(SPEED, ROWS.with_columns(speed_mean=pl.lit(3.0))), END)
+    with pytest.raises(ModelError, match="not always finite"):
+        checked(SPEED, labelled(SPEED, ROWS.with_columns(speed_mean=pl.lit(float("nan")))), END)
+    other = replace(CONGESTION, label=replace(CONGESTION.label, classes=("low", "medium")))
+    with pytest.raises(ModelError, match=r"unknown classes \['high'\]"):
+        checked(other, labelled(other, ROWS), END)
+
+
+def test_declarations_are_checked_and_found() -> None:
+    for model in models().values():
+        model.check()
+    with pytest.raises(ModelError, match="has no moon"):
+        replace(SPEED, inputs=("moon",)).check()
+    with pytest.raises(ModelError, match="two models are called"):
+        models([SPEED, SPEED])
+    with pytest.raises(ModelError, match="known: .*traffic_congestion"):
+        model_of("moon")
+    assert isinstance(model_of("traffic_speed_5"), Model)
+    assert isinstance(SPEED.label, Label)

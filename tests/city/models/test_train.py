@@ -1,0 +1,187 @@
+"""A model's whole life in a real registry: trained, promoted only when better, gone back from; and what goes wrong."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from city.models import judge
+from city.models.examples import inputs, labelled
+from city.models.exported import Exported, agree, export
+from city.models.model import Model, ModelError
+from city.models.registry import CHALLENGER, CHAMPION, PREVIOUS, Registry
+from city.models.search import search
+from city.models.train import fit, train
+from city.settings import Settings
+from city_assets.traffic.models import CONGESTION, MODELS
+from tests.city.models.rows import END, traffic
+
+SPEED = replace(MODELS[-1], space=None)
+LEVEL = replace(CONGESTION, space=None)
+BEFORE, NOW = traffic(back=0.25), traffic(back=0.25, seed=2)
+OTHER = traffic(back=0.05, seed=3)  # where speeds come back more slowly
+
+
+def teach(model: Model, rows: pl.DataFrame, registry: Registry, **options: Any) -> Any:
+    return train(model, rows, registry, **{"data_version": 1, "now": END} | options)
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Registry:
+    return Registry(Settings(home=tmp_path_factory.mktemp("home")))
+
+
+def test_a_model_lives(registry: Registry) -> None:
+    first = teach(SPEED, BEFORE, registry)
+    assert first.promoted
+    assert "the first, and better than the naive answer" in first.reason
+    assert first.fitted.scores["model"]["mae"] < first.fitted.scores["naive"]["mae"]
+    assert registry.version(SPEED.name, 1).aliases == (CHAMPION,)
+
+    same = teach(SPEED, BEFORE, registry)
+    assert not same.promoted
+    assert "not surely better" in same.reason
+    assert same.version.aliases == (CHALLENGER,)
+
+    waiting = teach(SPEED, OTHER, registry, promote=False)
+    assert "waiting for `city models promote traffic_speed_15`" in waiting.reason
+    assert registry.at(SPEED.name).number == 1  # type: ignore[union-attr]
+
+    better = teach(SPEED, OTHER, registry)
+    assert better.promoted
+    assert better.fitted.scores["model"]["mae"] < better.fitted.scores["champion"]["mae"]
+    assert registry.at(SPEED.name).number == 4  # type: ignore[union-attr]
+    assert registry.at(SPEED.name, PREVIOUS).number == 1  # type: ignore[union-attr]
+    assert "Against the champion: better" in registry.card(better.version)
+
+    assert registry.rollback(SPEED.name).number == 1
+    assert registry.at(SPEED.name).number == 1  # type: ignore[union-attr]
+    assert registry.rollback(SPEED.name).number == 4  # and back again
+
+    rows = inputs(SPEED, labelled(SPEED, NOW))
+    served = Exported(SPEED, registry.content(registry.version(SPEED.name, 4))).predict(rows)
+    assert served.shape == (len(rows),)
+    assert np.isfinite(served).all()
+
+
+def test_a_run_says_what_it_was(registry: Registry, tmp_path: Path) -> None:
+    found = teach(LEVEL, BEFORE, registry, data_version=7).version
+    assert found.tags["data_version"] == "7"
+    assert found.tags["code_version"]
+    assert 0 < found.metrics["model_accuracy"] <= 1
+    card = registry.card(found)
+    for words in ("Delta version 7", "one of low, medium, high", "| naive |", "speed_neighbours", "learning_rate"):
+        assert words in card
+    from mlflow import MlflowClient
+
+    client = MlflowClient(registry.uri)
+    run = client.get_run(found.run)
+    assert run.data.params["max_iter"] == str(LEVEL.defaults["max_iter"])
+    assert {file.path for file in client.list_artifacts(found.run)} >= {"card.md", "outcome.png", "importance.png"}
+    logged = client.get_logged_model(run.outputs.model_outputs[0].model_id)
+    files = {file.path for file in client.list_logged_model_artifacts(logged.model_id)}
+    assert {"MLmodel", "model.onnx", "input_example.json"} <= files
+
+
+def test_a_failed_training_leaves_the_champion(registry: Registry) -> None:
+    champion = teach(replace(SPEED, name="kept"), BEFORE, registry).version
+
+    def broken(parameters: Any) -> Any:
+        raise MemoryError("no room")
+
+    for rows, estimator, error, says in (
+        (BEFORE.head(90), SPEED.estimator, ModelError, "too few"),
+        (BEFORE, broken, MemoryError, "no room"),
+    ):
+        with pytest.raises(error, match=says):
+            teach(replace(SPEED, name="kept", estimator=estimator), rows, registry)
+    assert [v.number for v in registry.versions("kept")] == [1]
+    assert registry.at("kept") == champion
+
+
+def test_an_export_that_disagrees_is_not_registered() -> None:
+    from sklearn.linear_model import LinearRegression
+
+    x = np.random.default_rng(0).normal(size=(200, len(SPEED.inputs))).astype(np.float32)
+    fitted = LinearRegression().fit(x, x[:, 0])
+    assert Exported(SPEED, export(SPEED, fitted, x)).predict(x) == pytest.approx(x[:, 0], abs=1e-4)
+
+    class Other(LinearRegression):
+        """Predicts what its coefficients, which are exported, do not say."""
+
+        def predict(self, rows: Any) -> Any:
+            return super().predict(rows) + 1.0
+
+    with pytest.raises(ModelError, match="cannot be exported|differs from the fitted one"):
+        export(SPEED, Other().fit(x, x[:, 0]), x)
+    with pytest.raises(ModelError, match=r"differs from the fitted one in 100.0% of rows"):
+        agree(SPEED, x[:, 0], x[:, 0] + 1)
+    with pytest.raises(ModelError, match="takes 13 inputs, not 1"):
+        Exported(replace(SPEED, inputs=("speed_mean",)), export(SPEED, fitted, x))
+
+
+def test_inputs_that_tell_nothing_are_left_to_the_side_and_still_taken() -> None:
+    rows = BEFORE.with_columns(speed_std=pl.lit(None, pl.Float64), positions=pl.lit(3))
+    fitted = fit(SPEED, rows, champion=None, now=END)
+    assert fitted.importance["speed_std"] == fitted.importance["positions"] == 0
+    assert fitted.scores["model"]["mae"] < fitted.scores["naive"]["mae"]
+
+
+def test_a_class_that_training_had_not_keeps_its_place() -> None:
+    slow = BEFORE.with_columns(pl.col("^speed_(mean|lag_.|recent|neighbours)$").clip(upper_bound=20.0))
+    fitted = fit(LEVEL, slow, champion=None, now=END)
+    assert fitted.predicted.shape[1] == 3
+    assert (fitted.predicted[:, 0] == 0).all()  # nothing was low
+    np.testing.assert_allclose(fitted.predicted.sum(1), 1, atol=1e-5)
+
+
+def test_a_registry_that_is_away_is_named() -> None:
+    away = Registry(Settings(mlflow_url="http://127.0.0.1:9"))
+    with pytest.raises(ModelError, match=r"registry at http://127.0.0.1:9 is away .* the champion stays"):
+        away.at(SPEED.name)
+
+
+def test_there_is_nothing_to_go_back_to(registry: Registry) -> None:
+    with pytest.raises(ModelError, match="no champion before this one"):
+        registry.rollback("moon")
+    with pytest.raises(ModelError, match="no version 3"):
+        registry.version("moon", 3)
+
+
+def test_a_search_is_bounded_and_goes_on_where_it_was_left(tmp_path: Path) -> None:
+    asked: list[float] = []
+    model = replace(CONGESTION, trials=6, space=lambda trial: {"x": trial.suggest_float("x", -1, 1)}, defaults={"x": 0.9})
+
+    def loss(parameters: dict[str, Any]) -> float:
+        asked.append(parameters["x"])
+        if len(asked) == 3:
+            raise KeyboardInterrupt
+        return abs(parameters["x"] - 0.2)
+
+    with pytest.raises(KeyboardInterrupt):
+        search(model, loss, tmp_path / "search.db", "study")
+    assert asked[0] == 0.9
+    best = search(model, loss, tmp_path / "search.db", "study")
+    assert len(asked) in (6, 7)
+    assert best["x"] == min(asked[:2] + asked[3:], key=lambda x: abs(x - 0.2))
+    count = len(asked)
+    assert search(model, loss, tmp_path / "search.db", "study") == best
+    assert len(asked) == count
+
+
+def test_a_challenger_must_be_better_beyond_chance_and_nowhere_worse() -> None:
+    chance = np.random.default_rng(0)
+    champion = chance.gamma(2, 1, 3000)
+    rush = np.repeat(["yes", "no", "no"], 1000)
+    better = champion - 0.2 + chance.normal(0, 0.3, 3000)
+    assert judge.compare(champion, better, {"rush": rush}).better
+    assert not judge.compare(champion, champion + chance.normal(0, 0.3, 3000), {}).better
+    uneven = judge.compare(champion, np.where(rush == "yes", champion + 0.2, champion - 0.5), {"rush": rush})
+    assert not uneven.better
+    assert uneven.worse_in == ("rush = yes",)
+    few = judge.compare(champion[:60], champion[:60] - 0.01 + chance.normal(0, 1, 60), {})
+    assert not few.better
+    assert few.low < few.gain < few.high
