@@ -8,15 +8,19 @@ from city_assets.bronze import low_rate_asset, output_specs, stream_specs
 from city_assets.checks import contract_checks
 from city_assets.features import online_checks, online_features
 from city_assets.maintenance import lake_archive, lake_maintenance, run_retention
+from city_assets.models import model_assets
+from city_assets.monitoring.drift import drift_assets
 from city_assets.monitoring.quality import quality_assets
 from city_assets.streaming import stream_job
 from city_assets.tables import loaded_specs, reference_specs, table_assets
 from resources.kafka import KafkaResource
 from resources.lake import LakeResource
+from resources.models import ModelRegistryResource
 from resources.questdb import QuestDBResource
 from sensors_and_schedules.keep_fresh import keep_fresh
 from sensors_and_schedules.keep_streaming import keep_streaming
 from sensors_and_schedules.low_rate_topics import low_rate_sensor
+from sensors_and_schedules.retrain import retrain, train_models
 from sensors_and_schedules.schedules import SCHEDULES
 from sensors_and_schedules.watch_data import watch_data
 
@@ -37,7 +41,9 @@ def build() -> dg.Definitions:
             *(asset for domain in found for asset in table_assets(domain)),
             *reference_specs(),
             online_features,
+            *(asset for domain in found for asset in model_assets(domain)),
             *quality_assets(),
+            *drift_assets(),
             lake_maintenance,
             lake_archive,
         ],
@@ -46,11 +52,12 @@ def build() -> dg.Definitions:
             *(dg.load_asset_checks_from_modules(own)),
             *online_checks(),
         ],
-        jobs=[stream_job, run_retention],
+        jobs=[stream_job, run_retention, train_models],
         executor=dg.in_process_executor,  # a process a step costs seconds, and our steps are seconds
-        sensors=[keep_streaming, keep_fresh, watch_data, *(low_rate_sensor(*pair) for pair in low_rate)],
+        sensors=[keep_streaming, keep_fresh, watch_data, retrain, *(low_rate_sensor(*pair) for pair in low_rate)],
         schedules=SCHEDULES,
         resources={
+            "models": ModelRegistryResource(),
             "lake": LakeResource(path=str(config.lake)),
             "kafka": KafkaResource(address=config.kafka),
             "questdb": QuestDBResource(address=config.questdb),

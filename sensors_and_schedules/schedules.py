@@ -6,6 +6,7 @@ from city.contracts.registry import contracts
 from city_assets.checks import contract_checks
 from city_assets.features import online_checks
 from city_assets.maintenance import lake_archive, lake_maintenance, run_retention
+from sensors_and_schedules.retrain import retrain_nightly
 
 maintain_lake = dg.ScheduleDefinition(
     name="maintain_lake",
@@ -47,4 +48,4 @@ archive_lake = dg.ScheduleDefinition(
     description="Moves what is old to cold storage.",
 )
 
-SCHEDULES = [maintain_lake, archive_lake, check_contracts, forget_old_runs]
+SCHEDULES = [maintain_lake, archive_lake, check_contracts, forget_old_runs, retrain_nightly]

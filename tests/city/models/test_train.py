@@ -153,7 +153,9 @@ def test_there_is_nothing_to_go_back_to(registry: Registry) -> None:
 
 def test_a_search_is_bounded_and_goes_on_where_it_was_left(tmp_path: Path) -> None:
     asked: list[float] = []
-    model = replace(CONGESTION, trials=6, space=lambda trial: {"x": trial.suggest_float("x", -1, 1)}, defaults={"x": 0.9})
+    model = replace(
+        CONGESTION, trials=6, space=lambda trial: {"x": trial.suggest_float("x", -1, 1)}, defaults={"x": 0.9}
+    )
 
     def loss(parameters: dict[str, Any]) -> float:
         asked.append(parameters["x"])

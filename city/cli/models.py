@@ -1,0 +1,108 @@
+"""city models: what is registered, and who serves."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from city.models.registry import Registry
+
+app = typer.Typer(no_args_is_help=True, help="Models: list, train, promote, roll back, read their cards.")
+Name = Annotated[str, typer.Argument(help="such as traffic_congestion")]
+Number = Annotated[int | None, typer.Argument(help="a version; default: the challenger (card: the champion)")]
+
+
+@app.command("list")
+def listed() -> None:
+    """Every declared model, its champion and challenger, and how good they were on held-out rows."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from city.models.model import models
+    from city.models.registry import CHALLENGER, CHAMPION
+
+    table = Table("model", "version", "alias", "held out", "naive", "trained")
+    registry = _registry()
+    for model in models().values():
+        shown = [v for v in registry.versions(model.name) if {CHAMPION, CHALLENGER} & {*v.aliases}]
+        measure = "mae" if model.kind == "regression" else "log_loss"
+        for v in shown:
+            scores = [f"{measure} {v.metrics.get(f'{who}_{measure}', float('nan')):.4g}" for who in ("model", "naive")]
+            table.add_row(model.name, str(v.number), ", ".join(v.aliases), *scores, v.tags["trained_at"][:16])
+        if not shown:
+            table.add_row(model.name, "none yet", "", "", "", "")
+    Console().print(table)
+
+
+@app.command()
+def train(name: Name) -> None:
+    """Train a model now, on all rows of its features, and promote it where it is better."""
+    from rich.console import Console
+
+    from city.models.model import model_of
+    from city.settings import settings
+    from city_assets.models import train_on
+
+    console = Console()
+    config = settings()
+    with console.status(f"training {name}"):
+        trained = train_on(model_of(name), config.lake, config, _registry(), console.log)
+    console.print(f"version {trained.version.number}: {trained.reason}")
+
+
+@app.command()
+def promote(name: Name, version: Number = None) -> None:
+    """Make a version the champion."""
+    from city.models.model import ModelError, model_of
+    from city.models.registry import CHALLENGER
+
+    registry = _registry()
+    chosen = registry.version(name, version) if version else registry.at(model_of(name).name, CHALLENGER)
+    if chosen is None:
+        raise ModelError(f"model {name!r} has no challenger: name a version")
+    registry.promote(chosen, "by hand")
+    typer.echo(f"{name} version {chosen.number} is the champion")
+
+
+@app.command()
+def rollback(name: Name) -> None:
+    """Make the champion before this one the champion again."""
+    typer.echo(f"{name} version {_registry().rollback(name).number} is the champion again")
+
+
+@app.command()
+def card(name: Name, version: Number = None) -> None:
+    """The model card of a version."""
+    from rich.console import Console
+    from rich.markdown import Markdown
+
+    from city.models.model import ModelError, model_of
+
+    registry = _registry()
+    chosen = registry.version(name, version) if version else registry.at(model_of(name).name)
+    if chosen is None:
+        raise ModelError(f"model {name!r} has no champion yet: name a version, or train it")
+    Console().print(Markdown(registry.card(chosen)))
+
+
+@app.command("pin")
+def pin(view: Annotated[str, typer.Argument(help="a feature view, such as traffic_features")]) -> None:
+    """Make the newest day of a feature view the one that drift is measured against."""
+    from city.features.views import view_of
+    from city.models.model import ModelError
+    from city.settings import settings
+    from city_assets.monitoring.drift import pin as pinned
+    from city_assets.monitoring.drift import watched
+
+    of = watched()
+    if view not in of:
+        raise ModelError(f"no model looks at the view {view!r}; known: {', '.join(sorted(of))}")
+    config = settings()
+    typer.echo(f"{view}: {pinned(view_of(view), of[view], config.lake, config):,} rows pinned")
+
+
+def _registry() -> "Registry":
+    from city.models.registry import Registry
+    from city.settings import settings
+
+    return Registry(settings())

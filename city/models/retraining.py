@@ -1,0 +1,46 @@
+"""Whether a model should be trained again, and why."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from city.drift.measures import Measured
+from city.drift.monitor import Thresholds
+from city.models.model import Model
+from city.models.registry import Version
+
+FRESH_SHARE = 0.5
+"""A model is trained again when its rows have grown by this share."""
+LEAST_BETWEEN = timedelta(hours=1)
+
+
+@dataclass(frozen=True)
+class Signs:
+    """What is known of a model since it was trained."""
+
+    newest: Version | None
+    """Its newest version, champion or not: that it was no better is no reason to try again at once."""
+    rows: int
+    """Rows of its features by now."""
+    rows_then: int
+    """And when the newest version was trained."""
+    drifted: tuple[str, ...] = ()
+    """Inputs that have drifted from the reference."""
+    decay: Measured | None = None
+
+
+def reason(model: Model, signs: Signs, now: datetime, thresholds: Thresholds | None = None) -> str | None:
+    """Why to train now; None where there is no reason. At most once an hour, whatever is wrong."""
+    limits = thresholds or Thresholds()
+    if signs.newest is None:
+        return "first training" if signs.rows >= 2 * model.least_rows else None
+    trained = datetime.fromisoformat(signs.newest.tags["trained_at"])
+    if now - trained < LEAST_BETWEEN:
+        return None
+    decay = signs.decay
+    if decay is not None and decay.p_value <= limits.alpha and decay.effect >= limits.effects["losses"]:
+        return f"performance decay: losses grew by {decay.effect:.2f} deviations"
+    if named := sorted(set(signs.drifted) & set(model.inputs)):
+        return f"drift of {', '.join(named)}"
+    if signs.rows >= (1 + FRESH_SHARE) * signs.rows_then:
+        return f"new labels: {signs.rows - signs.rows_then:,} rows since the last training"
+    return None

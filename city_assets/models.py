@@ -1,0 +1,166 @@
+"""Each declared model as two assets: its training, and a day's predictions of its champion beside what came."""
+
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import polars as pl
+from deltalake import DeltaTable
+
+from city.contracts.registry import Domain
+from city.lake.lock import alone
+from city.lake.partitions import replace_partitions
+from city.lake.tables import open_table
+from city.models.exported import Exported
+from city.models.model import Model, ModelError
+from city.models.predictions import LOSS, VERSION, predictions, schema
+from city.models.registry import Registry
+from city.models.train import Trained, train
+from city.settings import Settings, settings
+from city.tables.model import DAY
+from city_assets import keys
+from city_assets.preview import markdown
+from city_assets.tables import when_changed
+from resources.lake import LakeResource
+from resources.models import ModelRegistryResource
+
+HOURLY = "20 * * * *"
+_PREVIEW_ROWS = 5
+BETTER = "better_than_naive"
+
+
+def model_key(model: Model) -> dg.AssetKey:
+    return dg.AssetKey(["models", model.name])
+
+
+def predictions_key(model: Model) -> dg.AssetKey:
+    return dg.AssetKey(["predictions", model.name])
+
+
+def declared(domain: Domain) -> list[Model]:
+    """The models of a domain's models.py."""
+    module = domain.module("models")
+    return list(getattr(module, "MODELS", ())) if module else []
+
+
+def model_assets(domain: Domain) -> list[dg.AssetsDefinition]:
+    return [asset for model in declared(domain) for asset in (_training(domain, model), _predictions(domain, model))]
+
+
+def train_on(model: Model, lake: Path, config: Settings, registry: Registry, tell: Any = print) -> Trained:
+    """Trains on all rows of the model's view. Never two of a model at once: a second waits for the first.
+
+    Raises ModelError where the view has not been built yet.
+    """
+    rows, version = view_rows(model, lake)
+    folder = config.home / "models"
+    folder.mkdir(parents=True, exist_ok=True)
+    with alone(folder / model.name):
+        automatic = config.promote == "automatic"
+        return train(model, rows, registry, data_version=version, home=config.home, promote=automatic, tell=tell)
+
+
+def view_rows(model: Model, lake: Path, first: date | None = None) -> tuple[pl.DataFrame, int]:
+    """The view's rows (from a day on), and the Delta version that they are of."""
+    path = lake / model.view.table.id
+    if not DeltaTable.is_deltatable(str(path)):
+        raise ModelError(
+            f"model {model.name!r}: {model.view.table.id} has not been built yet; let the stream run for ten minutes, "
+            f"or `city build {model.view.table.id} --first … --last …`"
+        )
+    table = DeltaTable(path)
+    rows = pl.scan_delta(table)
+    return (rows if first is None else rows.filter(pl.col(DAY) >= first)).collect(), table.version()
+
+
+def predict_days(model: Model, lake: Path, registry: Registry, days: list[date]) -> pl.DataFrame:
+    """The champion's predictions for the days, with the outcomes that are known; replaces them in the lake.
+
+    Raises ModelError where there is no champion yet.
+    """
+    champion = registry.at(model.name)
+    if champion is None:
+        raise ModelError(f"model {model.name!r} has no champion yet: train it (models/{model.name})")
+    rows, _ = view_rows(model, lake, min(days))
+    last = max(days) + timedelta(days=1)  # outcomes of the evening come after midnight
+    rows = rows.filter(pl.col(DAY) <= last)
+    found = predictions(model, Exported(model, registry.content(champion)), champion.number, rows)
+    found = found.with_columns(rows[DAY]).filter(pl.col(DAY).is_in(days))
+    path = lake / "predictions" / model.name
+    open_table(path, schema(model) | {DAY: pl.Date()}, [DAY])
+    chosen = found.select(*schema(model), DAY)
+    for day in days:
+        replace_partitions(path, [DAY], chosen.filter(pl.col(DAY) == day).lazy(), [(DAY, "=", str(day))])
+    return chosen
+
+
+def _training(domain: Domain, model: Model) -> dg.AssetsDefinition:
+    @dg.asset(
+        key=model_key(model),
+        deps=[keys.table(model.view.table.id)],
+        group_name=domain.name,
+        kinds={"mlflow", "scikitlearn", "onnx"},
+        description=model.means,
+        check_specs=[
+            dg.AssetCheckSpec(
+                BETTER, asset=model_key(model), description="On the held-out rows it beats what one says without it."
+            )
+        ],
+        metadata={"inputs": ", ".join(model.inputs), "label": f"{model.label.column}, {model.label.ahead} ahead"},
+    )
+    def fit(
+        context: dg.AssetExecutionContext, lake: LakeResource, models: ModelRegistryResource
+    ) -> dg.MaterializeResult:
+        registry = models.registry()
+        trained = train_on(model, lake.root, settings(), registry, context.log.info)
+        scores = trained.fitted.scores
+        measure = "mae" if model.kind == "regression" else "log_loss"
+        check = dg.AssetCheckResult(
+            check_name=BETTER,
+            passed=scores["model"][measure] < scores["naive"][measure],
+            severity=dg.AssetCheckSeverity.WARN,
+            metadata={who: of[measure] for who, of in scores.items()},
+        )
+        metadata: dict[str, Any] = {
+            "version": trained.version.number,
+            "champion": trained.promoted,
+            "why": trained.reason,
+            "card": dg.MetadataValue.md(registry.card(trained.version)),
+            **{f"{who}_{name}": value for who, of in scores.items() for name, value in of.items()},
+        }
+        return dg.MaterializeResult(metadata=metadata, check_results=[check])
+
+    return fit
+
+
+def _predictions(domain: Domain, model: Model) -> dg.AssetsDefinition:
+    @dg.asset(
+        key=predictions_key(model),
+        deps=[keys.table(model.view.table.id), model_key(model)],
+        group_name=domain.name,
+        kinds={"deltalake", "onnx"},
+        description=f"What the champion of {model.name} said, a day at a time, beside what came.",
+        partitions_def=keys.days(model.view.table.first_day),
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        automation_condition=when_changed(model_key(model), cron=HOURLY),
+    )
+    def predict(
+        context: dg.AssetExecutionContext, lake: LakeResource, models: ModelRegistryResource
+    ) -> dg.MaterializeResult:
+        registry = models.registry()
+        if registry.at(model.name) is None:
+            return dg.MaterializeResult(metadata={"champion": "none yet"})
+        days = [date.fromisoformat(key) for key in context.partition_keys]
+        found = predict_days(model, lake.root, registry, days)
+        judged = found.filter(pl.col(LOSS).is_not_null())
+        metadata: dict[str, Any] = {
+            "dagster/partition_row_count": found.height,
+            "with_outcome": judged.height,
+            "newest": dg.MetadataValue.md(markdown(found.tail(_PREVIEW_ROWS).drop("inputs"))) if found.height else "",
+        }
+        if judged.height:
+            metadata |= judged.select(pl.col(LOSS).mean().alias("mean_loss"), pl.col(VERSION).max()).row(0, named=True)
+        return dg.MaterializeResult(metadata=metadata)
+
+    return predict

@@ -1,0 +1,155 @@
+"""Drift of the feature views that models look at: the last day against a pinned one, hour for hour."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import polars as pl
+from deltalake import write_deltalake
+
+from city.drift import Monitor
+from city.drift.reference import References, comparable, newest, whole
+from city.drift.report import page
+from city.features.views import View, view_of
+from city.lake.tables import open_table
+from city.models.exported import Exported
+from city.models.model import Model, models
+from city.models.predictions import PREDICTION
+from city.models.registry import Registry
+from city.settings import Settings, settings
+from city.tables.slices import HOUR
+from city_assets import keys
+from city_assets.models import view_rows
+from city_assets.preview import markdown
+from city_assets.tables import when_changed
+from resources.lake import LakeResource
+from resources.models import ModelRegistryResource
+
+DRIFT = "monitoring/drift"
+STABLE = "stable"
+EVERY = "25 * * * *"
+_SCHEMA = {
+    "view": pl.String(),
+    "at": pl.Datetime("us", "UTC"),
+    "feature": pl.String(),
+    "measure": pl.String(),
+    "statistic": pl.Float64(),
+    "p_value": pl.Float64(),
+    "effect": pl.Float64(),
+    "drifted": pl.Boolean(),
+}
+# What the calendar says changes by the day, and is known beforehand.
+_CLOCK = (HOUR, "weekday", "holiday", "rush_hour")
+
+
+def references(config: Settings) -> References:
+    return References(config.home / "drift" / "reference")
+
+
+def watched() -> dict[str, list[Model]]:
+    """The views that models look at, with their models."""
+    found: dict[str, list[Model]] = {}
+    for model in models().values():
+        found.setdefault(model.features, []).append(model)
+    return found
+
+
+def drift_assets() -> list[dg.AssetsDefinition]:
+    return [_asset(view_of(name), of) for name, of in watched().items()]
+
+
+def pin(view: View, of: list[Model], lake: Path, config: Settings) -> int:
+    """Makes the newest day the reference. Gives its rows. Raises ModelError where the view has not been built."""
+    rows, _ = view_rows(of[0], lake)
+    day = newest(rows, view.time)
+    references(config).update_reference(view.name, day)
+    return day.height
+
+
+def measure(
+    view: View, of: list[Model], lake: Path, config: Settings, registry: Registry, now: datetime
+) -> tuple[pl.DataFrame, str] | None:
+    """The comparison of the newest day with the reference, and its page; None where no reference was pinned yet (it
+    is, once there is a whole day). The champions' answers are compared like features."""
+    rows, _ = view_rows(of[0], lake)
+    current = newest(rows, view.time)
+    pinned = references(config)
+    reference = pinned.get(view.name)
+    if reference is None:
+        if whole(current, view.time):
+            pinned.update_reference(view.name, current)
+        return None
+    inputs = sorted({name for model in of for name in model.inputs})
+    both = comparable(reference, current, HOUR)
+    if not (both[0].height and both[1].height):
+        return None
+    frames = [frame.select(*inputs, *_answers(of, registry, frame)) for frame in both]
+    found = Monitor(frames[0].drop(_CLOCK, strict=False)).compare(frames[1])
+    html = page(view.name, found, frames[0].drop(_CLOCK, strict=False), frames[1], now)
+    return found.with_columns(view=pl.lit(view.name), at=pl.lit(now)).select(
+        pl.col(name).cast(kind) for name, kind in _SCHEMA.items()
+    ), html
+
+
+def _answers(of: list[Model], registry: Registry, frame: pl.DataFrame) -> list[pl.Series]:
+    from city.models.examples import inputs
+
+    found = []
+    for model in of:
+        if (champion := registry.at(model.name)) is not None:
+            said = Exported(model, registry.content(champion)).predict(inputs(model, frame))
+            values = said if model.kind == "regression" else [model.label.classes[n] for n in said.argmax(1)]
+            found.append(pl.Series(f"{model.name} {PREDICTION}", values))
+    return found
+
+
+def drifted(lake: Path, view: str) -> tuple[str, ...]:
+    """The features of a view that its newest comparison found drifted."""
+    path = lake / DRIFT
+    if not path.exists():
+        return ()
+    rows = pl.scan_delta(str(path)).filter(pl.col("view") == view).collect()
+    last = rows.filter(pl.col("at") == rows["at"].max(), "drifted")
+    return tuple(sorted(last["feature"].unique()))
+
+
+def _asset(view: View, of: list[Model]) -> dg.AssetsDefinition:
+    key = dg.AssetKey(["monitoring", f"{view.name}_drift"])
+
+    @dg.asset(
+        key=key,
+        deps=[keys.table(view.table.id)],
+        group_name="monitoring",
+        kinds={"scipy"},
+        description=f"Whether {view.name}, and what models say of it, is as it was in the pinned day.",
+        automation_condition=when_changed(cron=EVERY),
+        check_specs=[dg.AssetCheckSpec(STABLE, asset=key, description="Nothing drifted beyond chance and by enough.")],
+    )
+    def compare(lake: LakeResource, models: ModelRegistryResource) -> dg.MaterializeResult:
+        config, now = settings(), datetime.now(UTC)
+        found = measure(view, of, lake.root, config, models.registry(), now)
+        if found is None:
+            passed = dg.AssetCheckResult(check_name=STABLE, passed=True, metadata={"reference": "not pinned yet"})
+            return dg.MaterializeResult(metadata={"reference": "not pinned yet"}, check_results=[passed])
+        rows, html = found
+        open_table(lake.root / DRIFT, _SCHEMA)
+        write_deltalake(str(lake.root / DRIFT), rows, mode="append")
+        file = config.home / "drift" / f"{view.name}.html"
+        file.write_text(html)
+        wrong = rows.filter("drifted")
+        check = dg.AssetCheckResult(
+            check_name=STABLE,
+            passed=not wrong.height,
+            severity=dg.AssetCheckSeverity.WARN,
+            description=", ".join(wrong["feature"].unique().sort()) or None,
+        )
+        table = wrong.drop("view", "at").sort("effect", descending=True)
+        metadata: dict[str, Any] = {
+            "page": dg.MetadataValue.path(str(file)),
+            "drifted": dg.MetadataValue.md(markdown(table) if wrong.height else "nothing"),
+            "pinned": str(references(config).pinned_at(view.name)),
+        }
+        return dg.MaterializeResult(metadata=metadata, check_results=[check])
+
+    return compare

@@ -1,0 +1,85 @@
+"""Training again when there is a reason: the first data, drift, decay, many new labels."""
+
+from datetime import UTC, datetime
+
+import dagster as dg
+import polars as pl
+
+from city.models.model import Model, ModelError, models
+from city.models.predictions import decay
+from city.models.registry import Registry
+from city.models.retraining import Signs, reason
+from city.settings import settings
+from city_assets.models import model_key, view_rows
+from city_assets.monitoring.drift import drifted
+from resources.lake import LakeResource
+from resources.models import ModelRegistryResource
+
+_JOB = "train_models"
+_RUNNING = [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
+REASON = "city/reason"
+
+train_models = dg.define_asset_job(
+    _JOB,
+    dg.AssetSelection.assets(*(model_key(model) for model in models().values())),
+    executor_def=dg.in_process_executor,
+    description="Trains models; a better one becomes the champion.",
+)
+
+retrain_nightly = dg.ScheduleDefinition(
+    name="retrain_nightly",
+    job=train_models,
+    cron_schedule="30 4 * * *",
+    execution_timezone=settings().timezone,
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Whatever has happened: yesterday is new.",
+)
+
+
+@dg.sensor(
+    job=train_models,
+    minimum_interval_seconds=300,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Trains a model on drift of its inputs, on decay, on enough new labels, and the first time.",
+)
+def retrain(
+    context: dg.SensorEvaluationContext, lake: LakeResource, models: ModelRegistryResource
+) -> dg.SensorResult | dg.SkipReason:
+    if context.instance.get_run_records(dg.RunsFilter(job_name=_JOB, statuses=_RUNNING), limit=1):
+        return dg.SkipReason("a training is going on")
+    reasons = wanted(models.registry(), lake, datetime.now(UTC))
+    if not reasons:
+        return dg.SkipReason("no model has a reason")
+    requests = [
+        dg.RunRequest(asset_selection=[model_key(model)], tags={"city/model": model.name, REASON: why})
+        for model, why in reasons
+    ]
+    return dg.SensorResult(run_requests=requests[:1])  # one at a time: the others wait for the next tick
+
+
+def wanted(registry: Registry, lake: LakeResource, now: datetime) -> list[tuple[Model, str]]:
+    """The models that there is a reason to train, with it."""
+    found = []
+    for model in models().values():
+        try:
+            rows, _ = view_rows(model, lake.root)
+        except ModelError:
+            continue  # not built yet
+        if why := reason(model, signs(model, registry, lake, rows), now):
+            found.append((model, why))
+    return found
+
+
+def signs(model: Model, registry: Registry, lake: LakeResource, rows: pl.DataFrame) -> Signs:
+    versions = registry.versions(model.name)
+    if not versions:
+        return Signs(None, rows.height, 0)
+    newest, champion = versions[0], registry.at(model.name)
+    trained = datetime.fromisoformat(newest.tags["trained_at"])
+    then = rows.filter(pl.col(model.view.time) <= trained).height
+    path = lake.root / "predictions" / model.name
+    worse = None
+    if champion is not None and path.exists():
+        since = datetime.fromisoformat(champion.tags["trained_at"])
+        worse = decay(model, pl.read_delta(str(path)), champion.number, since)
+    return Signs(newest, rows.height, then, drifted(lake.root, model.view.name), worse)

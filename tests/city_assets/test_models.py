@@ -1,0 +1,166 @@
+"""A model's life in the graph, hands off: first training, decay, retraining, promotion, and who serves then."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import dagster as dg
+import polars as pl
+import pytest
+from deltalake import write_deltalake
+
+from city.models import model as declarations
+from city.models.examples import LABEL, labelled
+from city.models.model import Model, ModelError
+from city.models.predictions import LOSS, decay
+from city.models.registry import Registry
+from city.settings import Settings, settings
+from city.tables.schema import partition_by, schema
+from city_assets.definitions import defs
+from city_assets.models import BETTER, model_key, predict_days, predictions_key, train_on, view_rows
+from city_assets.monitoring.drift import STABLE, drifted, measure, pin, references
+from city_assets.traffic.models import CONGESTION, MODELS
+from resources.lake import LakeResource
+from resources.models import ModelRegistryResource
+from sensors_and_schedules import retrain as sensor
+from tests.city.models.rows import traffic
+
+SPEED = MODELS[-1]
+VIEW = SPEED.view
+NOW = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
+
+
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    monkeypatch.setenv("CITY_HOME", str(tmp_path / "home"))
+    settings.cache_clear()
+    return settings()
+
+
+def put(config: Settings, rows: pl.DataFrame, end: datetime) -> None:
+    """Appends rows to the view's table, the last of them at `end`."""
+    shift = end - rows["as_of"].max()  # type: ignore[operator]
+    moved = rows.with_columns(pl.col("as_of") + shift)
+    moved = moved.with_columns(window_start=pl.col("as_of") - timedelta(minutes=2), day=pl.col("as_of").dt.date())
+    wanted = schema(VIEW.table)
+    path = config.lake / VIEW.table.id
+    typed = moved.select(pl.col(name).cast(kind) for name, kind in wanted.items())
+    write_deltalake(path, typed, mode="append", partition_by=partition_by(VIEW.table))
+
+
+def reasons(config: Settings, now: datetime) -> dict[str, str]:
+    return {m.name: why for m, why in sensor.wanted(Registry(config), LakeResource(path=str(config.lake)), now)}
+
+
+def materialize(*keys: dg.AssetKey, partition: str | None = None) -> dg.ExecuteInProcessResult:
+    chosen = [a for a in defs.assets or () if isinstance(a, dg.AssetsDefinition) and not a.keys.isdisjoint(keys)]
+    resources = {"lake": LakeResource(path=str(settings().lake)), "models": ModelRegistryResource()}
+    return dg.materialize(chosen, resources=resources, partition_key=partition, instance=dg.DagsterInstance.ephemeral())
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> Model:
+    """One model, with its defaults: the search is tested elsewhere."""
+    quick = replace(SPEED, space=None)
+    for where in (declarations, sensor):
+        monkeypatch.setattr(where, "models", lambda declared=None: {quick.name: quick})
+    monkeypatch.setattr("city_assets.monitoring.drift.models", lambda: {quick.name: quick})
+    return quick
+
+
+def test_a_model_that_decays_is_found_retrained_promoted_and_serves(config: Settings, quick: Model) -> None:
+    registry = Registry(config)
+    assert reasons(config, NOW) == {}  # nothing built yet
+    put(config, traffic(hours=12, seed=1), NOW - timedelta(hours=30))
+    assert reasons(config, NOW) == {quick.name: "first training"}
+
+    first = train_on(quick, config.lake, config, registry, print)
+    assert first.promoted
+    assert reasons(config, NOW + timedelta(minutes=5)) == {}
+
+    # Trained a while ago, as far as anybody can tell; then the world changes: speeds hardly come back any more.
+    begin = NOW - timedelta(hours=29)
+    _backdate(registry, quick.name, begin)
+    put(config, traffic(hours=10, seed=2), NOW - timedelta(hours=19))
+    put(config, traffic(hours=18, seed=3, back=0.02), NOW)
+    days = sorted(view_rows(quick, config.lake)[0]["day"].unique())
+    recorded = predict_days(quick, config.lake, registry, days)
+    worse = decay(quick, recorded, 1, begin)
+    assert worse is not None
+    assert worse.effect > 0.3
+    assert "performance decay" in reasons(config, NOW)[quick.name]
+
+    second = train_on(quick, config.lake, config, registry, print)
+    assert second.promoted
+    assert "better" in second.reason
+    assert second.fitted.scores["model"]["mae"] < second.fitted.scores["champion"]["mae"]
+    after = predict_days(quick, config.lake, registry, days)
+    assert set(after["version"]) == {2}
+    assert after[LOSS].mean() < recorded[LOSS].mean()  # type: ignore[operator]
+    assert pl.read_delta(str(config.lake / "predictions" / quick.name)).height == after.height
+    assert reasons(config, datetime.now(UTC)) == {}
+
+
+def _backdate(registry: Registry, name: str, to: datetime) -> None:
+    from mlflow import MlflowClient
+
+    MlflowClient(registry.uri).set_model_version_tag(name, "1", "trained_at", to.isoformat())
+
+
+def test_new_labels_and_drift_are_reasons_too(config: Settings, quick: Model) -> None:
+    registry = Registry(config)
+    put(config, traffic(hours=24, seed=1), NOW - timedelta(hours=25))
+    assert measure(VIEW, [quick], config.lake, config, registry, NOW) is None  # a whole day: pinned now
+    assert references(config).get(VIEW.name) is not None
+    train_on(quick, config.lake, config, registry, print)
+    _backdate(registry, quick.name, NOW - timedelta(hours=25))
+    put(config, traffic(hours=14, seed=2), NOW)
+    assert "new labels" in reasons(config, NOW)[quick.name]
+
+    faster = traffic(hours=24, seed=3).with_columns(pl.col("^speed_(mean|lag_.|recent)$") + 12)
+    put(config, faster, NOW + timedelta(hours=23))
+    result = materialize(dg.AssetKey(["monitoring", f"{VIEW.name}_drift"]))
+    (check,) = result.get_asset_check_evaluations()
+    assert (check.check_name, check.passed) == (STABLE, False)
+    assert {"speed_mean", "speed_recent", f"{quick.name} prediction"} <= set(drifted(config.lake, VIEW.name))
+    assert "speed_neighbours" not in drifted(config.lake, VIEW.name)
+    page = (config.home / "drift" / f"{VIEW.name}.html").read_text()
+    assert "speed_mean, then and now" in page
+    assert len(page) < 200_000
+    assert "drift of speed_" in reasons(config, NOW)[quick.name]
+
+    pin(VIEW, [quick], config.lake, config)
+    result = materialize(dg.AssetKey(["monitoring", f"{VIEW.name}_drift"]))
+    assert all(check.passed for check in result.get_asset_check_evaluations())
+
+
+def test_assets_of_a_model_train_and_predict(config: Settings) -> None:
+    key, said = model_key(CONGESTION), predictions_key(CONGESTION)
+    end = datetime.now(UTC) - timedelta(hours=1)
+    put(config, traffic(hours=12), end)
+    day = str(end.date())
+    (empty,) = materialize(said, partition=day).asset_materializations_for_node(said.to_python_identifier())
+    assert empty.metadata["champion"].value == "none yet"
+    result = materialize(key)
+    (check,) = result.get_asset_check_evaluations()
+    assert check.check_name == BETTER
+    (made,) = result.asset_materializations_for_node(key.to_python_identifier())
+    assert made.metadata["version"].value == 1
+    assert "# traffic_congestion" in str(made.metadata["card"].value)
+    assert materialize(said, partition=day).success
+    rows = pl.read_delta(str(config.lake / "predictions" / CONGESTION.name))
+    assert set(rows["prediction"]) <= set(CONGESTION.label.classes)
+    truth = labelled(CONGESTION, view_rows(CONGESTION, config.lake)[0])
+    both = rows.join(truth.select("cell", "as_of", LABEL), on=["cell", "as_of"])
+    assert both.height
+    assert (both["outcome"] == both[LABEL]).all()
+    assert (rows["for"] - rows["as_of"]).unique().to_list() == [timedelta(minutes=15)]
+    assert rows.filter(pl.col("outcome").is_null())["loss"].null_count() == rows["outcome"].null_count() > 0
+    assert rows["confidence"].is_between(1 / 3, 1).all()
+
+
+def test_what_is_not_there_yet_is_named(config: Settings) -> None:
+    with pytest.raises(ModelError, match="features/traffic_features has not been built yet"):
+        train_on(SPEED, config.lake, config, Registry(config))
+    with pytest.raises(ModelError, match="has no champion yet"):
+        predict_days(SPEED, config.lake, Registry(config), [NOW.date()])
