@@ -1,5 +1,6 @@
 """From a feature view's rows to a registered version: split, search, fit, judge, export, register, promote."""
 
+import os
 import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -67,6 +68,18 @@ def fit(
 
     Nothing of the held-out rows is used before that. Raises ModelError for rows that cannot be learned from.
     """
+    with _half_the_machine():
+        return _fit(model, rows, champion, now, study, tell)
+
+
+def _fit(
+    model: Model,
+    rows: pl.DataFrame,
+    champion: Callable[[NDArray[np.float32]], Floats] | None,
+    now: datetime,
+    study: tuple[Path | None, str],
+    tell: Tell,
+) -> Fitted:
     model.check()
     parts = examples.split(model, examples.checked(model, examples.labelled(model, rows), now))
     x, x_valid = (examples.inputs(model, part) for part in (parts.train, parts.validation))
@@ -193,6 +206,14 @@ def code_version() -> str:
     except OSError:
         return version("city")
     return found.stdout.strip() or version("city")
+
+
+def _half_the_machine() -> Any:
+    """Training shares the machine with the stream. Boosted trees on every core would spin, waiting for one that is
+    busy: ten times as slow, for both."""
+    from threadpoolctl import threadpool_limits
+
+    return threadpool_limits(max(1, (os.cpu_count() or 2) // 2))
 
 
 def _verdict(model: Model, fitted: Fitted) -> tuple[bool, str]:

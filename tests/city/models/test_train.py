@@ -138,7 +138,8 @@ def test_a_class_that_training_had_not_keeps_its_place() -> None:
     np.testing.assert_allclose(fitted.predicted.sum(1), 1, atol=1e-5)
 
 
-def test_a_registry_that_is_away_is_named() -> None:
+def test_a_registry_that_is_away_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     away = Registry(Settings(mlflow_url="http://127.0.0.1:9"))
     with pytest.raises(ModelError, match=r"registry at http://127.0.0.1:9 is away .* the champion stays"):
         away.at(SPEED.name)
