@@ -1,14 +1,15 @@
 """Training again when there is a reason: the first data, drift, decay, many new labels."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 import polars as pl
 
-from city.models.model import Model, ModelError, models
+from city.models.model import Model, ModelError
+from city.models.model import models as declared
 from city.models.predictions import decay
 from city.models.registry import Registry
-from city.models.retraining import Signs, reason
+from city.models.retraining import LEAST_BETWEEN, Signs, reason
 from city.settings import settings
 from city_assets.models import model_key, view_rows
 from city_assets.monitoring.drift import drifted
@@ -17,11 +18,11 @@ from resources.models import ModelRegistryResource
 
 _JOB = "train_models"
 _RUNNING = [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
-REASON = "city/reason"
+MODEL, REASON = "city/model", "city/reason"
 
 train_models = dg.define_asset_job(
     _JOB,
-    dg.AssetSelection.assets(*(model_key(model) for model in models().values())),
+    dg.AssetSelection.assets(*(model_key(model) for model in declared().values())),
     executor_def=dg.in_process_executor,
     description="Trains models; a better one becomes the champion.",
 )
@@ -47,20 +48,28 @@ def retrain(
 ) -> dg.SensorResult | dg.SkipReason:
     if context.instance.get_run_records(dg.RunsFilter(job_name=_JOB, statuses=_RUNNING), limit=1):
         return dg.SkipReason("a training is going on")
-    reasons = wanted(models.registry(), lake, datetime.now(UTC))
+    now = datetime.now(UTC)
+    tried = {model: _tried_lately(context.instance, model, now) for model in declared()}
+    reasons = [(model, why) for model, why in wanted(models.registry(), lake, now) if not tried[model.name]]
     if not reasons:
         return dg.SkipReason("no model has a reason")
     requests = [
-        dg.RunRequest(asset_selection=[model_key(model)], tags={"city/model": model.name, REASON: why})
+        dg.RunRequest(asset_selection=[model_key(model)], tags={MODEL: model.name, REASON: why})
         for model, why in reasons
     ]
     return dg.SensorResult(run_requests=requests[:1])  # one at a time: the others wait for the next tick
 
 
+def _tried_lately(instance: dg.DagsterInstance, model: str, now: datetime) -> bool:
+    """A training that failed has left no version; it is not tried again at each tick."""
+    runs = instance.get_run_records(dg.RunsFilter(job_name=_JOB, tags={MODEL: model}), limit=1)
+    return bool(runs) and now - runs[0].create_timestamp < LEAST_BETWEEN
+
+
 def wanted(registry: Registry, lake: LakeResource, now: datetime) -> list[tuple[Model, str]]:
     """The models that there is a reason to train, with it."""
     found = []
-    for model in models().values():
+    for model in declared().values():
         try:
             rows, _ = view_rows(model, lake.root)
         except ModelError:
@@ -72,8 +81,10 @@ def wanted(registry: Registry, lake: LakeResource, now: datetime) -> list[tuple[
 
 def signs(model: Model, registry: Registry, lake: LakeResource, rows: pl.DataFrame) -> Signs:
     versions = registry.versions(model.name)
+    times = rows[model.view.time]
+    span: timedelta = times.max() - times.min() if rows.height else timedelta()  # type: ignore[operator,assignment]
     if not versions:
-        return Signs(None, rows.height, 0)
+        return Signs(None, rows.height, 0, span)
     newest, champion = versions[0], registry.at(model.name)
     trained = datetime.fromisoformat(newest.tags["trained_at"])
     then = rows.filter(pl.col(model.view.time) <= trained).height
@@ -82,4 +93,4 @@ def signs(model: Model, registry: Registry, lake: LakeResource, rows: pl.DataFra
     if champion is not None and path.exists():
         since = datetime.fromisoformat(champion.tags["trained_at"])
         worse = decay(model, pl.read_delta(str(path)), champion.number, since)
-    return Signs(newest, rows.height, then, drifted(lake.root, model.view.name), worse)
+    return Signs(newest, rows.height, then, span, drifted(lake.root, model.view.name), worse)

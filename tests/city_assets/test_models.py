@@ -63,7 +63,9 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> Model:
     """One model, with its defaults: the search is tested elsewhere."""
     quick = replace(SPEED, space=None)
     for where in (declarations, sensor):
-        monkeypatch.setattr(where, "models", lambda declared=None: {quick.name: quick})
+        monkeypatch.setattr(
+            where, "declared" if where is sensor else "models", lambda declared=None: {quick.name: quick}
+        )
     monkeypatch.setattr("city_assets.monitoring.drift.models", lambda: {quick.name: quick})
     return quick
 
@@ -164,3 +166,32 @@ def test_what_is_not_there_yet_is_named(config: Settings) -> None:
         train_on(SPEED, config.lake, config, Registry(config))
     with pytest.raises(ModelError, match="has no champion yet"):
         predict_days(SPEED, config.lake, Registry(config), [NOW.date()])
+
+
+def test_the_sensor_gives_the_reason_and_does_not_insist(config: Settings, quick: Model) -> None:
+    instance = dg.DagsterInstance.ephemeral()
+    resources = {"lake": LakeResource(path=str(config.lake)), "models": ModelRegistryResource()}
+
+    def tick() -> dg.SensorResult | dg.SkipReason:
+        context = dg.build_sensor_context(
+            instance=instance, resources=resources, repository_def=defs.get_repository_def()
+        )
+        found = sensor.retrain(context)
+        assert isinstance(found, dg.SensorResult | dg.SkipReason)
+        return found
+
+    assert isinstance(tick(), dg.SkipReason)
+    put(config, traffic(hours=2, cells=40, seed=1), NOW)
+    assert isinstance(tick(), dg.SkipReason)  # rows enough, but of too short a time to hold some out
+    put(config, traffic(hours=10, seed=1), NOW - timedelta(hours=2))
+    asked = tick()
+    assert isinstance(asked, dg.SensorResult)
+    (request,) = asked.run_requests or []
+    assert request.asset_selection == [model_key(quick)]
+    assert request.tags[sensor.REASON] == "first training"
+    instance.create_run_for_job(sensor_job(), tags=dict(request.tags), status=dg.DagsterRunStatus.FAILURE)
+    assert isinstance(tick(), dg.SkipReason)
+
+
+def sensor_job() -> dg.JobDefinition:
+    return defs.get_repository_def().get_job("train_models")
