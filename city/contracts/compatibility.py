@@ -76,6 +76,9 @@ def rejected(writer: Schema, reader: Schema) -> Iterator[str]:
 
 def _narrower(written: Schema, read: Schema) -> Iterator[str]:
     types = _types(written) - _types(read)
+    if not types and "object" in _types(read):
+        yield from rejected(written, read)
+        return
     if types:
         yield f"may be {' or '.join(sorted(types))}, where {' or '.join(sorted(_types(read)))} is read"
     if "enum" in read:

@@ -1,5 +1,6 @@
 """The JSON Schema (draft 2020-12) that is published for a contract, for producers in any language."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from city.contracts.model import MAX_STRING, Contract, Field
@@ -15,10 +16,12 @@ def json_schema(contract: Contract) -> dict[str, Any]:
         "title": contract.name,
         "description": contract.means,
         "type": "object",
-        "properties": {field.name: _property(field) for field in contract.fields},
-        "required": [field.name for field in contract.fields if not field.nullable],
-        "additionalProperties": False,
+        **_object([field for field in contract.fields if field.within is None]),
     }
+    for name, fields in contract.objects.items():
+        schema["properties"][name] = {"type": "object", **_object(fields)}
+        if any(not field.nullable for field in fields):
+            schema["required"].append(name)
     if quantities := contract.quantities:
         schema["allOf"] = [
             {
@@ -35,6 +38,14 @@ def json_schema(contract: Contract) -> dict[str, Any]:
     if contract.rules:
         schema["$comment"] = "; ".join(f"{rule.name}: {rule.means}" for rule in contract.rules)
     return schema
+
+
+def _object(fields: Sequence[Field]) -> dict[str, Any]:
+    return {
+        "properties": {field.name: _property(field) for field in fields},
+        "required": [field.name for field in fields if not field.nullable],
+        "additionalProperties": False,
+    }
 
 
 def _property(field: Field) -> dict[str, Any]:

@@ -19,10 +19,12 @@ class ContractError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class Field:
-    """One field of an event.
+    """One field of an event: a column of its tables.
 
-    `minimum` and `maximum` are inclusive and in `unit`. A string may be held to `choices` or to `pattern`
-    (a regular expression that must match the whole value). Strings never hold control characters.
+    `within` names the JSON object that the field stands in on the wire, `{"readings": {"temperature": 21.5}}`; without
+    it, it stands in the event itself. `minimum` and `maximum` are inclusive and in `unit`. A string may be held to
+    `choices` or to `pattern` (a regular expression that must match the whole value). Strings never hold control
+    characters.
     """
 
     name: str
@@ -34,10 +36,12 @@ class Field:
     choices: tuple[str, ...] = ()
     pattern: str | None = None
     nullable: bool = False
+    within: str | None = None
 
     def __post_init__(self) -> None:
-        if not _NAME.match(self.name):
-            raise ContractError(f"field {self.name!r}: a name is lower-case letters, digits and underscores")
+        for name in (self.name, *([self.within] if self.within else ())):
+            if not _NAME.match(name):
+                raise ContractError(f"field {name!r}: a name is lower-case letters, digits and underscores")
         check_range(f"field {self.name!r}", self.minimum, self.maximum)
         if self.kind not in ("float", "integer") and (self.minimum, self.maximum) != (None, None):
             raise ContractError(f"field {self.name!r} is a {self.kind}: only numbers have a range")
@@ -190,6 +194,8 @@ class Contract:
         require(bool(_TOPIC.match(self.topic)), f"topic {self.topic!r} is not a name that Kafka takes")
         require(len(names) == len(set(names)), f"a field stands twice in {names}")
         require(len(columns) == len(names) + len(self.cells), "a cell has the name of a field")
+        for name in self.objects:
+            require(name not in columns, f"the object {name!r} has the name of a field")
         for role, name in (("key", self.key), ("event_time", self.event_time)):
             require(name in names, f"{role} {name!r} is not among its fields {names}")
             require(not self.field(name).nullable, f"{role} {name!r} must not be nullable")
@@ -214,6 +220,12 @@ class Contract:
 
     def field(self, name: str) -> Field:
         return next(field for field in self.fields if field.name == name)
+
+    @property
+    def objects(self) -> dict[str, tuple[Field, ...]]:
+        """The JSON objects within an event, with the fields that stand in them."""
+        names = dict.fromkeys(field.within for field in self.fields if field.within)
+        return {name: tuple(field for field in self.fields if field.within == name) for name in names}
 
     def of_kind(self, kind: Kind) -> Iterator[Field]:
         return (field for field in self.fields if field.kind == kind)

@@ -32,7 +32,8 @@ def _contract(contract: Contract) -> Iterator[str]:
     yield "| field | type | unit | valid | null | means |\n| --- | --- | --- | --- | --- | --- |"
     for field in contract.fields:
         null = "yes" if field.nullable else "no"
-        yield f"| {field.name} | {field.kind} | {field.unit or ''} | {_valid(field)} | {null} | {field.means} |"
+        name = f"{field.within}.{field.name}" if field.within else field.name
+        yield f"| {name} | {field.kind} | {field.unit or ''} | {_valid(field)} | {null} | {field.means} |"
     for cell in contract.cells:
         derived = f"derived from {cell.latitude}, {cell.longitude}"
         yield f"| *{cell.name}* | string | | H3 resolution {cell.resolution} | no | {derived} |"

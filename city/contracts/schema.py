@@ -29,8 +29,17 @@ QUARANTINE = {
 }
 
 
+def json_shape(contract: Contract) -> dict[str, pl.DataType]:
+    """What JSON carries, as it is nested: an object within the event is a struct."""
+    flat = wire_schema(contract)
+    shape = {name: kind for name, kind in flat.items() if contract.field(name).within is None}
+    return shape | {
+        name: pl.Struct({field.name: flat[field.name] for field in fields}) for name, fields in contract.objects.items()
+    }
+
+
 def wire_schema(contract: Contract) -> dict[str, pl.DataType]:
-    """What JSON carries: times are still strings."""
+    """The fields that JSON carries, a column each: times are still strings."""
     return {f.name: pl.String() if f.kind == "timestamp" else POLARS[f.kind] for f in contract.fields}
 
 

@@ -1,10 +1,11 @@
 """Raw JSON messages to typed, valid rows, and to quarantine records for the rest. Pure: no I/O, no clock.
 
 The fast path is columnar. Polars parses all messages of a batch at once, strictly for numbers, booleans and nesting,
-but it is silent about three things that a contract forbids: a field that is not declared, a key that stands twice, and
-a number where a string belongs. Counting settles these without looking at a row in Python: in a message without a
-backslash every quote delimits a string, so quotes and keys (`":`) have one possible count. Messages that do not add
-up, and those that Polars refuses, are read one by one by `inspect`, which says what is wrong with each.
+but it is silent about four things that a contract forbids: a field that is not declared, a key that stands twice, and
+a number, or an array of one string, where a string belongs. Counting settles these without looking at a row in Python:
+in a message without a backslash or a bracket every quote delimits a string, so quotes and keys (`":`) have one possible
+count. Messages that do not add up, and those that Polars refuses, are read one by one by `inspect`, which says what is
+wrong with each.
 """
 
 import json
@@ -20,7 +21,7 @@ import polars_h3
 
 from city.contracts import validity
 from city.contracts.model import Contract, Kind
-from city.contracts.schema import QUARANTINE, TIMESTAMP, bronze_schema, wire_schema
+from city.contracts.schema import QUARANTINE, TIMESTAMP, bronze_schema, json_shape, wire_schema
 from city.streaming.records import Offsets, RawBatch
 
 _CHUNK = 8192  # where a batch holds a message that Polars refuses, it is looked for in chunks of this many
@@ -103,10 +104,7 @@ def inspect(contract: Contract, message: bytes) -> tuple[dict[str, Any] | None, 
         return None, [f"message: not JSON: {error}"]
     if not isinstance(pairs, _Pairs):
         return None, [f"message: a JSON {type(pairs).__name__}, not an object"]
-    event = dict(pairs)
-    reasons = [f"{name}: not a field of {contract.name} v{contract.version}" for name in _unknown(contract, event)]
-    keys = [key for key, _ in pairs]
-    reasons += [f"{key}: stands twice" for key in dict.fromkeys(keys) if keys.count(key) > 1]
+    event, reasons = _flat(contract, pairs)
     for field in contract.fields:
         value = event.get(field.name)
         if value is not None and not _fits(field.kind, value):
@@ -160,8 +158,25 @@ def _strict_json(text: str) -> Any:
     return json.loads(text, object_pairs_hook=_Pairs, parse_constant=refuse, parse_float=number)
 
 
-def _unknown(contract: Contract, event: dict[str, Any]) -> list[str]:
-    return [name for name in event if name not in wire_schema(contract)]
+def _flat(contract: Contract, pairs: _Pairs) -> tuple[dict[str, Any], list[str]]:
+    """The fields of an event and of the objects within it, and what stands there without being declared, or twice."""
+    event: dict[str, Any] = {}
+    reasons: list[str] = []
+    for within, of in (None, pairs), *((name, dict(pairs).get(name)) for name in contract.objects):
+        path = f"{within}." if within else ""
+        if of is None:
+            continue
+        if not isinstance(of, _Pairs):
+            reasons.append(f"{within}: {_kind(of)}, not an object")
+            continue
+        known = {f.name for f in contract.fields if f.within == within} | ({*contract.objects} if not within else set())
+        keys = [key for key, _ in of]
+        reasons += [
+            f"{path}{key}: not a field of {contract.name} v{contract.version}" for key in keys if key not in known
+        ]
+        reasons += [f"{path}{key}: stands twice" for key in dict.fromkeys(keys) if keys.count(key) > 1]
+        event |= {key: value for key, value in of if key in known and key not in contract.objects}
+    return event, reasons
 
 
 def _fits(kind: Kind, value: Any) -> bool:
@@ -207,9 +222,11 @@ def _read_ndjson(contract: Contract, text: bytes, count: int) -> pl.DataFrame | 
     if int(np.count_nonzero(np.frombuffer(text, np.uint8) == _NEWLINE)) != count - 1:
         return None
     try:
-        frame = pl.read_ndjson(text, schema=wire_schema(contract))
+        frame = pl.read_ndjson(text, schema=json_shape(contract))
     except pl.exceptions.PolarsError:
         return None
+    if contract.objects:
+        frame = frame.unnest(*contract.objects).select(*wire_schema(contract))
     return frame if frame.height == count else None
 
 
@@ -219,7 +236,7 @@ def _shaped(contract: Contract, values: list[bytes]) -> Iterable[bool]:
     keys = message.str.count_matches('":', literal=True)
     required = sum(not field.nullable for field in contract.fields)
     braces = message.str.starts_with("{") & message.str.ends_with("}")
-    return braces & keys.is_between(required, len(contract.fields))
+    return braces & keys.is_between(required, len(contract.fields) + len(contract.objects))
 
 
 def _json(contract: Contract, values: list[bytes]) -> Iterable[bool]:
@@ -229,8 +246,15 @@ def _json(contract: Contract, values: list[bytes]) -> Iterable[bool]:
 
 def _typed(contract: Contract, values: list[bytes]) -> Iterable[bool]:
     """Which messages, JSON objects all, have values of the contract's types."""
-    events = (_loads(value) for value in values)
-    return (all(event.get(f.name) is None or _fits(f.kind, event[f.name]) for f in contract.fields) for event in events)
+
+    def fits(event: dict[str, Any]) -> bool:
+        objects = {name: event.get(name) or {} for name in contract.objects}
+        if not all(type(of) is dict for of in objects.values()):
+            return False
+        found = ((f.kind, (objects[f.within] if f.within else event).get(f.name)) for f in contract.fields)
+        return all(value is None or _fits(kind, value) for kind, value in found)
+
+    return (fits(_loads(value)) for value in values)
 
 
 def _loads(message: bytes) -> Any:
@@ -253,7 +277,10 @@ def _is_utf8(message: bytes) -> bool:
 def _doubtful(contract: Contract, frame: pl.DataFrame, joined: bytes, values: list[bytes]) -> pl.Series | None:
     """Which rows may have an undeclared field, a repeated key or a coerced string; None when surely none has."""
     strings = [name for name, kind in wire_schema(contract).items() if kind == pl.String]
-    present = sum(frame[name].count() for name in frame.columns)
+    # An object stands there where any of its fields does. One that is empty, or null, does not add up: it is looked at.
+    objects = [pl.any_horizontal(pl.col(f.name).is_not_null() for f in of) for of in contract.objects.values()]
+    nested = int(frame.select(pl.sum_horizontal(objects).sum()).item()) if objects else 0
+    present = nested + sum(frame[name].count() for name in frame.columns)
     quoted = present + sum(frame[name].count() for name in strings)
     text = np.frombuffer(joined, np.uint8)
     quote = text == _QUOTE
@@ -262,6 +289,7 @@ def _doubtful(contract: Contract, frame: pl.DataFrame, joined: bytes, values: li
     adds_up = (
         not spaced
         and b"\\" not in joined
+        and b"[" not in joined
         and np.count_nonzero(quote) == 2 * quoted
         and np.count_nonzero(quote[:-1] & (text[1:] == _COLON)) == present
     )
@@ -269,12 +297,10 @@ def _doubtful(contract: Contract, frame: pl.DataFrame, joined: bytes, values: li
         return None
     message = pl.Series("m", values, dtype=pl.Binary).cast(pl.String)
     keys = message.str.count_matches(r'"\s*:') if spaced else message.str.count_matches('":', literal=True)
-    counts = frame.select(
-        present=pl.sum_horizontal(pl.all().is_not_null()),
-        quoted=pl.sum_horizontal(pl.all().is_not_null()) + pl.sum_horizontal(pl.col(strings).is_not_null()),
-    )
+    found = pl.sum_horizontal(pl.all().is_not_null(), *objects)
+    counts = frame.select(present=found, quoted=found + pl.sum_horizontal(pl.col(strings).is_not_null()))
     return (
-        message.str.contains("\\", literal=True)
+        message.str.contains(r"[\\\[]")
         | (keys != counts["present"])
         | (message.str.count_matches('"', literal=True) != 2 * counts["quoted"])
     )

@@ -74,6 +74,8 @@ def test_what_is_no_json_object_is_rejected(message: bytes | None, reason: str) 
         ({"speed": None}, "speed: missing or null"),
         ({"vehicle_id": 5}, "vehicle_id: a number, not a string"),
         ({"vehicle_id": {"a": 1}}, "vehicle_id: an object, not a string"),
+        ({"trip_id": [""]}, "trip_id: an array, not a string"),
+        ({"trip_id": ["trip_1"]}, "trip_id: an array, not a string"),
         ({"vehicle_id": ""}, "vehicle_id: does not match"),
         ({"vehicle_id": "a b"}, "vehicle_id: does not match"),
         ({"trip_id": "a\u0000b"}, "trip_id: holds a control character"),
