@@ -1,5 +1,6 @@
 """Each declared model as two assets: its training, and a day's predictions of its champion beside what came."""
 
+from collections.abc import Mapping
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from city.models.exported import Exported
 from city.models.model import Model, ModelError
 from city.models.predictions import LOSS, VERSION, predictions, schema
 from city.models.registry import Registry
-from city.models.train import Trained, train
+from city.models.train import Tell, Trained, train
 from city.settings import Settings, settings
 from city.tables.model import DAY
 from city_assets import keys
@@ -28,6 +29,8 @@ from resources.models import ModelRegistryResource
 HOURLY = "20 * * * *"
 _PREVIEW_ROWS = 5
 BETTER = "better_than_naive"
+REASON = "city/reason"
+"""The tag of a run, and of a version, that says why it was trained."""
 
 
 def model_key(model: Model) -> dg.AssetKey:
@@ -48,7 +51,14 @@ def model_assets(domain: Domain) -> list[dg.AssetsDefinition]:
     return [asset for model in declared(domain) for asset in (_training(domain, model), _predictions(domain, model))]
 
 
-def train_on(model: Model, lake: Path, config: Settings, registry: Registry, tell: Any = print) -> Trained:
+def train_on(
+    model: Model,
+    lake: Path,
+    config: Settings,
+    registry: Registry,
+    tell: Tell = print,
+    tags: Mapping[str, str] | None = None,
+) -> Trained:
     """Trains on all rows of the model's view. Never two of a model at once: a second waits for the first.
 
     Raises ModelError where the view has not been built yet.
@@ -56,9 +66,11 @@ def train_on(model: Model, lake: Path, config: Settings, registry: Registry, tel
     rows, version = view_rows(model, lake)
     folder = config.home / "models"
     folder.mkdir(parents=True, exist_ok=True)
+    automatic = config.promote == "automatic"
     with alone(folder / model.name):
-        automatic = config.promote == "automatic"
-        return train(model, rows, registry, data_version=version, home=config.home, promote=automatic, tell=tell)
+        return train(
+            model, rows, registry, data_version=version, home=config.home, promote=automatic, tags=tags, tell=tell
+        )
 
 
 def view_rows(model: Model, lake: Path, first: date | None = None) -> tuple[pl.DataFrame, int]:
@@ -113,7 +125,8 @@ def _training(domain: Domain, model: Model) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, lake: LakeResource, models: ModelRegistryResource
     ) -> dg.MaterializeResult:
         registry = models.registry()
-        trained = train_on(model, lake.root, settings(), registry, context.log.info)
+        tags = {"dagster_run_id": context.run_id, REASON: context.run.tags.get(REASON, "by hand")}
+        trained = train_on(model, lake.root, settings(), registry, context.log.info, tags)
         scores = trained.fitted.scores
         measure = "mae" if model.kind == "regression" else "log_loss"
         check = dg.AssetCheckResult(

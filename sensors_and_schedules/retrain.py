@@ -11,14 +11,14 @@ from city.models.predictions import decay
 from city.models.registry import Registry
 from city.models.retraining import LEAST_BETWEEN, Signs, reason
 from city.settings import settings
-from city_assets.models import model_key, view_rows
+from city_assets.models import REASON, model_key, view_rows
 from city_assets.monitoring.drift import drifted
 from resources.lake import LakeResource
 from resources.models import ModelRegistryResource
 
 _JOB = "train_models"
 _RUNNING = [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
-MODEL, REASON = "city/model", "city/reason"
+MODEL = "city/model"
 
 train_models = dg.define_asset_job(
     _JOB,

@@ -123,10 +123,11 @@ def train(
     home: Path | None = None,
     now: datetime | None = None,
     promote: bool = True,
+    tags: Mapping[str, str] | None = None,
     tell: Tell = lambda line: None,
 ) -> Trained:
     """Fits, registers a version as challenger and, where it is better than the champion (or than the naive answer,
-    where there is none) and `promote` allows, makes it the champion.
+    where there is none) and `promote` allows, makes it the champion. `tags` are kept with the run and the version.
 
     Whatever fails before, the champion stays.
     """
@@ -135,11 +136,12 @@ def train(
     serving = Exported(model, registry.content(champion)).predict if champion else None
     study = (home / "models" / "search.db" if home else None, f"{model.name}-{data_version}")
     fitted = fit(model, rows, champion=serving, now=moment, study=study, tell=tell)
-    tags = {
+    said = {
         "data_version": str(data_version),
         "code_version": code_version(),
         "features": model.view.name,
         "trained_at": moment.isoformat(),
+        **(tags or {}),
     }
     example = fitted.parts.held_out.head(_EXAMPLE_ROWS)
     version = registry.add(
@@ -147,9 +149,9 @@ def train(
         fitted.exported,
         parameters=fitted.parameters,
         metrics={f"{who}_{name}": value for who, of in fitted.scores.items() for name, value in of.items()},
-        tags=tags,
+        tags=said,
         card=card(
-            model, fitted.parts, fitted.parameters, fitted.scores, fitted.importance, tags, fitted.verdict, moment
+            model, fitted.parts, fitted.parameters, fitted.scores, fitted.importance, said, fitted.verdict, moment
         ),
         example=examples.inputs(model, example),
         figures=dict(figures(model, fitted)),

@@ -148,6 +148,7 @@ def test_assets_of_a_model_train_and_predict(config: Settings) -> None:
     assert check.check_name == BETTER
     (made,) = result.asset_materializations_for_node(key.to_python_identifier())
     assert made.metadata["version"].value == 1
+    assert Registry(config).version(CONGESTION.name, 1).tags["dagster_run_id"] == result.run_id
     assert "# traffic_congestion" in str(made.metadata["card"].value)
     assert materialize(said, partition=day).success
     rows = pl.read_delta(str(config.lake / "predictions" / CONGESTION.name))
