@@ -4,7 +4,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from city.drift.measures import Measured
 
@@ -17,6 +16,8 @@ def decayed(reference: Floats, current: Floats) -> Measured:
 
     Raises ValueError for fewer than two losses in a sample.
     """
+    from scipy import stats
+
     if min(len(reference), len(current)) < 2:
         raise ValueError("give at least two losses of each sample")
     growth = float(current.mean() - reference.mean())

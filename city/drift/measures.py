@@ -2,6 +2,8 @@
 
 Every measure gives its statistic, the probability of one as large where nothing has changed, and an effect size that
 does not grow with the samples. Missing values are a bin, or a category, of their own: that they become more is drift.
+
+SciPy takes over a second to import, so only who measures does it.
 """
 
 from collections.abc import Callable
@@ -11,7 +13,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 Floats = NDArray[np.floating[Any]]
 
@@ -31,6 +32,8 @@ class Measured:
 
 def kolmogorov_smirnov(reference: Floats, current: Floats) -> Measured:
     """The largest distance of the two distribution functions, which is the effect, too."""
+    from scipy import stats
+
     reference, current = _known(reference), _known(current)
     if not (len(reference) and len(current)):
         return Measured(1.0, float(len(reference) == len(current)), float(len(reference) != len(current)))
@@ -41,6 +44,8 @@ def kolmogorov_smirnov(reference: Floats, current: Floats) -> Measured:
 def wasserstein(reference: Floats, current: Floats) -> Measured:
     """The distance that must be carried, in standard deviations of the reference. Its distribution is that of random
     permutations, whose mean and spread a gamma distribution takes over, for its far end."""
+    from scipy import stats
+
     reference, current = _known(reference), _known(current)
     scale = float(reference.std()) if len(reference) else 0.0
     if scale == 0 or not len(current):
@@ -89,6 +94,8 @@ def jensen_shannon(reference: Floats, current: Floats) -> Measured:
 
 def chi_square(reference: NDArray[Any], current: NDArray[Any]) -> Measured:
     """Of categories; the effect is Cramér's V. A category that one sample alone has counts."""
+    from scipy import stats
+
     names, where = np.unique(
         [str(value) for value in np.concatenate([np.asarray(reference, object), np.asarray(current, object)])],
         return_inverse=True,
@@ -116,6 +123,8 @@ def correlations(reference: Floats, current: Floats) -> tuple[Floats, Floats]:
     The values are first made normal by the reference's ranks, so that a feature's own drift or odd shape says little;
     then by Fisher's z.
     """
+    from scipy import stats
+
     scores = [_normal_scores(reference, sample) for sample in (reference, current)]
     upper = np.triu_indices(reference.shape[1], 1)
     was, now = (np.atleast_2d(np.corrcoef(sample.T))[upper] for sample in scores)
@@ -139,6 +148,8 @@ def histogram(reference: Floats, current: Floats) -> tuple[Floats, NDArray[np.in
 def _divergence(
     reference: Floats, current: Floats, of: Callable[[Floats, Floats], float], per_chi_square: float
 ) -> Measured:
+    from scipy import stats
+
     _, was, now = histogram(reference, current)
     seen = (was + now) > 0
     if seen.sum() < 2 or not was.sum() or not now.sum():
@@ -151,6 +162,8 @@ def _divergence(
 
 
 def _normal_scores(reference: Floats, sample: Floats) -> Floats:
+    from scipy import stats
+
     columns = []
     for column in range(reference.shape[1]):
         known = np.sort(_known(reference[:, column]))

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 import numpy as np
 import polars as pl
 from polars import selectors as cs
-from scipy import stats
 
 from city.drift import measures
 from city.drift.measures import Measured
@@ -80,6 +79,8 @@ class Monitor:
         return {p: Measured(float(d), float(v), float(d)) for p, v, d in zip(pairs, p_values, differences, strict=True)}
 
     def _judged(self, measure: str, found: Mapping[str, Measured]) -> pl.DataFrame | None:
+        from scipy import stats
+
         if not found:
             return None
         p_values = stats.false_discovery_control([m.p_value for m in found.values()])
@@ -101,6 +102,8 @@ class Monitor:
 
 def _missing(was: pl.Series, now: pl.Series) -> Measured:
     """Whether another share of values is missing (null, or not a number)."""
+    from scipy import stats
+
     gone = [int((s.fill_nan(None) if s.dtype.is_float() else s).null_count()) for s in (was, now)]
     table = [[gone[0], len(was) - gone[0]], [gone[1], len(now) - gone[1]]]
     p_value = float(stats.fisher_exact(table).pvalue) if sum(gone) else 1.0
