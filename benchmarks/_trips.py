@@ -7,6 +7,8 @@ import numpy as np
 import polars as pl
 import pyarrow.parquet as pq
 
+from benchmarks._real import real
+
 _CHUNK = 1_000_000
 _METRES_PER_DEGREE = 111_320.0
 _SPREAD_METRES = 60.0
@@ -14,21 +16,21 @@ _SPREAD_SECONDS = 900
 _COORDINATES = ("pickup_longitude", "pickup_latitude", "dropoff_longitude", "dropoff_latitude")
 
 
-def real_trips(data: Path) -> pl.DataFrame:
+def real_trips() -> pl.DataFrame:
     """The 68,416 real trips with coordinates, dirt included."""
-    file = data / "tlc" / "trips_with_coordinates.parquet"
-    if not file.exists():
-        raise FileNotFoundError(f"the real trips are not at {file}: set CITY_DATA_DIR")
+    file = real("tlc/trips_with_coordinates.parquet")
     return pl.read_parquet(file, columns=["pickup_datetime", "dropoff_datetime", *_COORDINATES, "trip_distance_mi"])
 
 
-def write_month(path: Path, month: datetime, rows: int, real: pl.DataFrame, seed: int) -> Path:
+def write_month(path: Path, month: datetime, rows: int, trips: pl.DataFrame, seed: int) -> Path:
     """A month of trips in the TLC's layout of 2015. The same seed gives the same file."""
     chance = np.random.default_rng(seed)
     days = ((month + timedelta(days=31)).replace(day=1) - month).days
     writer: pq.ParquetWriter | None = None
     for begin in range(0, rows, _CHUNK):
-        part = _moved(real[chance.integers(0, real.height, min(_CHUNK, rows - begin))], month, days, chance).to_arrow()
+        part = _moved(
+            trips[chance.integers(0, trips.height, min(_CHUNK, rows - begin))], month, days, chance
+        ).to_arrow()
         writer = writer or pq.ParquetWriter(path, part.schema, compression="lz4")
         writer.write_table(part)
     if writer:

@@ -38,7 +38,7 @@ _ROUNDING = 2e-6  # values are rounded to six digits, and a last digit may fall 
 def run(tell: Callable[[str], None], rows: int = MONTH_ROWS, months: int = MONTHS) -> dict[str, Any]:
     """One month on both engines, then `months` of them on ours alone. Raises AssertionError where they disagree.
     Spark's keys are null where it is not installed (`make spark`)."""
-    real = real_trips(settings().data)
+    real = real_trips()
     with tempfile.TemporaryDirectory() as folder:
         base = settings_at(Path(folder), settings().cache or settings().home / "cache")
         warm, one = (base.model_copy(update={"home": Path(folder) / name}) for name in ("warm", "one"))

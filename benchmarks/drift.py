@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from city.arrays import Floats
 from city.drift import Monitor, Thresholds, decayed
-from city.drift.measures import Floats
 
 FEATURES, REFERENCE, WINDOW = 8, 2_000, 500
 BEFORE, AFTER = 6, 8

@@ -12,7 +12,8 @@ import numpy as np
 import polars as pl
 
 from benchmarks._real import real
-from city.models.prequential import Floats, live
+from city.arrays import Floats
+from city.models.prequential import live
 
 BLOCK = 48  # a day of half hours
 MEMORY, WATCH = 6_000, 96

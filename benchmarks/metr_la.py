@@ -8,7 +8,8 @@ import numpy as np
 import polars as pl
 
 from benchmarks._real import real
-from city_assets.traffic.models import LAGS, Floats, Network, speed_ahead
+from city.arrays import Floats
+from city_assets.traffic.models import LAGS, Network, speed_ahead
 
 TRAIN = 0.8
 STEPS = 3

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks._real import real
-from city.models.conformal import Floats, intervals
+from city.arrays import Floats
+from city.models.conformal import intervals
 from city_assets.equipment.models import CAP, life_features, nasa_score, remaining_life
 
 FOLDS = 10

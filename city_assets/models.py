@@ -14,7 +14,7 @@ from city.lake.lock import alone
 from city.lake.partitions import replace_partitions
 from city.lake.tables import open_table
 from city.models.exported import Exported
-from city.models.model import Model, ModelError
+from city.models.model import Model, ModelError, models_of
 from city.models.predictions import LOSS, VERSION, predictions, schema
 from city.models.registry import Registry
 from city.models.train import Tell, Trained, train
@@ -41,14 +41,8 @@ def predictions_key(model: Model) -> dg.AssetKey:
     return dg.AssetKey(["predictions", model.name])
 
 
-def declared(domain: Domain) -> list[Model]:
-    """The models of a domain's models.py."""
-    module = domain.module("models")
-    return list(getattr(module, "MODELS", ())) if module else []
-
-
 def model_assets(domain: Domain) -> list[dg.AssetsDefinition]:
-    return [asset for model in declared(domain) for asset in (_training(domain, model), _predictions(domain, model))]
+    return [asset for model in models_of(domain) for asset in (_training(domain, model), _predictions(domain, model))]
 
 
 def train_on(
@@ -69,12 +63,19 @@ def train_on(
     automatic = config.promote == "automatic"
     with alone(folder / model.name):
         return train(
-            model, rows, registry, data_version=version, home=config.home, promote=automatic, tags=tags, tell=tell
+            model,
+            rows.collect(),
+            registry,
+            data_version=version,
+            home=config.home,
+            promote=automatic,
+            tags=tags,
+            tell=tell,
         )
 
 
-def view_rows(model: Model, lake: Path, first: date | None = None) -> tuple[pl.DataFrame, int]:
-    """The view's rows (from a day on), and the Delta version that they are of."""
+def view_rows(model: Model, lake: Path) -> tuple[pl.LazyFrame, int]:
+    """The view's rows, and the Delta version that they are of. Raises ModelError where it has not been built yet."""
     path = lake / model.view.table.id
     if not DeltaTable.is_deltatable(str(path)):
         raise ModelError(
@@ -82,8 +83,7 @@ def view_rows(model: Model, lake: Path, first: date | None = None) -> tuple[pl.D
             f"or `city build {model.view.table.id} --first … --last …`"
         )
     table = DeltaTable(path)
-    rows = pl.scan_delta(table)
-    return (rows if first is None else rows.filter(pl.col(DAY) >= first)).collect(), table.version()
+    return pl.scan_delta(table), table.version()
 
 
 def predict_days(model: Model, lake: Path, registry: Registry, days: list[date]) -> pl.DataFrame:
@@ -94,16 +94,15 @@ def predict_days(model: Model, lake: Path, registry: Registry, days: list[date])
     champion = registry.at(model.name)
     if champion is None:
         raise ModelError(f"model {model.name!r} has no champion yet: train it (models/{model.name})")
-    rows, _ = view_rows(model, lake, min(days))
+    scan, _ = view_rows(model, lake)
     last = max(days) + timedelta(days=1)  # outcomes of the evening come after midnight
-    rows = rows.filter(pl.col(DAY) <= last)
+    rows = scan.filter(pl.col(DAY).is_between(min(days), last)).collect()
     found = predictions(model, Exported(model, registry.content(champion)), champion.number, rows)
     found = found.with_columns(rows[DAY]).filter(pl.col(DAY).is_in(days))
     path = lake / "predictions" / model.name
     open_table(path, schema(model) | {DAY: pl.Date()}, [DAY])
     chosen = found.select(*schema(model), DAY)
-    for day in days:
-        replace_partitions(path, [DAY], chosen.filter(pl.col(DAY) == day).lazy(), [(DAY, "=", str(day))])
+    replace_partitions(path, [DAY], chosen.lazy(), [(DAY, "in", [str(day) for day in days])])
     return chosen
 
 
@@ -128,12 +127,11 @@ def _training(domain: Domain, model: Model) -> dg.AssetsDefinition:
         tags = {"dagster_run_id": context.run_id, REASON: context.run.tags.get(REASON, "by hand")}
         trained = train_on(model, lake.root, settings(), registry, context.log.info, tags)
         scores = trained.fitted.scores
-        measure = "mae" if model.kind == "regression" else "log_loss"
         check = dg.AssetCheckResult(
             check_name=BETTER,
-            passed=scores["model"][measure] < scores["naive"][measure],
+            passed=scores["model"][model.measure] < scores["naive"][model.measure],
             severity=dg.AssetCheckSeverity.WARN,
-            metadata={who: of[measure] for who, of in scores.items()},
+            metadata={who: of[model.measure] for who, of in scores.items()},
         )
         metadata: dict[str, Any] = {
             "version": trained.version.number,

@@ -7,7 +7,7 @@ import polars as pl
 
 from city.models.model import Model, ModelError
 from city.models.model import models as declared
-from city.models.predictions import decay
+from city.models.predictions import LOSS, VERSION, decay
 from city.models.registry import Registry
 from city.models.retraining import LEAST_BETWEEN, Signs, reason
 from city.settings import settings
@@ -74,23 +74,25 @@ def wanted(registry: Registry, lake: LakeResource, now: datetime) -> list[tuple[
             rows, _ = view_rows(model, lake.root)
         except ModelError:
             continue  # not built yet
-        if why := reason(model, signs(model, registry, lake, rows), now):
+        times = rows.select(model.view.time).collect().to_series()
+        if why := reason(model, signs(model, registry, lake, times), now):
             found.append((model, why))
     return found
 
 
-def signs(model: Model, registry: Registry, lake: LakeResource, rows: pl.DataFrame) -> Signs:
+def signs(model: Model, registry: Registry, lake: LakeResource, times: pl.Series) -> Signs:
+    """`times` are those of the view's rows."""
     versions = registry.versions(model.name)
-    times = rows[model.view.time]
-    span: timedelta = times.max() - times.min() if rows.height else timedelta()  # type: ignore[operator,assignment]
+    span: timedelta = times.max() - times.min() if len(times) else timedelta()  # type: ignore[operator,assignment]
     if not versions:
-        return Signs(None, rows.height, 0, span)
+        return Signs(None, len(times), 0, span)
     newest, champion = versions[0], registry.at(model.name)
     trained = datetime.fromisoformat(newest.tags["trained_at"])
-    then = rows.filter(pl.col(model.view.time) <= trained).height
+    then = int((times <= trained).sum())
     path = lake.root / "predictions" / model.name
     worse = None
     if champion is not None and path.exists():
         since = datetime.fromisoformat(champion.tags["trained_at"])
-        worse = decay(model, pl.read_delta(str(path)), champion.number, since)
-    return Signs(newest, rows.height, then, span, drifted(lake.root, model.view.name), worse)
+        recorded = pl.scan_delta(str(path)).select(VERSION, LOSS, model.view.time).collect()
+        worse = decay(model, recorded, champion.number, since)
+    return Signs(newest, len(times), then, span, drifted(lake.root, model.view.name), worse)

@@ -1,5 +1,6 @@
 """city models: what is registered, and who serves."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -25,9 +26,8 @@ def listed() -> None:
     registry = _registry()
     for model in models().values():
         shown = [v for v in registry.versions(model.name) if {CHAMPION, CHALLENGER} & {*v.aliases}]
-        measure = "mae" if model.kind == "regression" else "log_loss"
         for v in shown:
-            scores = [f"{measure} {v.metrics.get(f'{who}_{measure}', float('nan')):.4g}" for who in ("model", "naive")]
+            scores = [_score(model.measure, v.metrics, who) for who in ("model", "naive")]
             table.add_row(model.name, str(v.number), ", ".join(v.aliases), *scores, v.tags["trained_at"][:16])
         if not shown:
             table.add_row(model.name, "none yet", "", "", "", "")
@@ -99,6 +99,10 @@ def pin(view: Annotated[str, typer.Argument(help="a feature view, such as traffi
         raise ModelError(f"no model looks at the view {view!r}; known: {', '.join(sorted(of))}")
     config = settings()
     typer.echo(f"{view}: {pinned(view_of(view), of[view], config.lake, config):,} rows pinned")
+
+
+def _score(measure: str, metrics: Mapping[str, float], who: str) -> str:
+    return f"{measure} {metrics.get(f'{who}_{measure}', float('nan')):.4g}"
 
 
 def _registry() -> "Registry":

@@ -1,13 +1,9 @@
 """Concept drift: a model's errors, once the labels are there."""
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
+from city.arrays import Floats
 from city.drift.measures import Measured
-
-Floats = NDArray[np.floating[Any]]
 
 
 def decayed(reference: Floats, current: Floats) -> Measured:

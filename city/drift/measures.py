@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.floating[Any]]
+from city.arrays import Floats
 
 BINS = 10
 _PERMUTATIONS = 200

@@ -35,10 +35,9 @@ class References:
         return self.folder / f"{name}.parquet"
 
 
-def newest(rows: pl.DataFrame, time: str, span: timedelta = SPAN) -> pl.DataFrame:
+def newest(rows: pl.LazyFrame, time: str, span: timedelta = SPAN) -> pl.LazyFrame:
     """The rows of the last `span` up to the newest."""
-    last = rows[time].max()
-    return rows.filter(pl.col(time) > last - span) if last is not None else rows  # type: ignore[operator]
+    return rows.filter(pl.col(time) > pl.col(time).max() - span)
 
 
 def whole(rows: pl.DataFrame, time: str, span: timedelta = SPAN) -> bool:

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.floating[Any]]
+from city.arrays import Floats
+
 _LEAST_ROWS = 20
 
 

@@ -6,9 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from city.arrays import Floats
 from city.models.model import Model, ModelError
-
-Floats = NDArray[np.floating[Any]]
 
 _CLASSES = "classes"
 _CLOSE = 1e-3

@@ -8,10 +8,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from city.arrays import Floats
 from city.models.examples import LABEL, NAIVE, labels
 from city.models.model import Model
-
-Floats = NDArray[np.floating[Any]]
 
 _SAMPLES = 1_000
 _BLOCKS = 30

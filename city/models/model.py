@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import polars as pl
 
+from city.arrays import Floats
 from city.features.views import View, view_of
 
 if TYPE_CHECKING:
     from optuna import Trial
+
+    from city.contracts.registry import Domain
 
 Parameters = Mapping[str, Any]
 
@@ -32,6 +35,10 @@ class Label:
     of: Callable[[pl.Expr], pl.Expr] = lambda value: value
     """The label, from the column's later value."""
     unit: str = ""
+
+    def named(self, probabilities: Floats) -> list[str]:
+        """The likeliest class of each row (n, classes)."""
+        return [self.classes[n] for n in probabilities.argmax(1)]
 
 
 @dataclass(frozen=True)
@@ -63,6 +70,11 @@ class Model:
         return "classification" if self.label.classes else "regression"
 
     @property
+    def measure(self) -> str:
+        """The metric that versions are compared by: the mean of the losses."""
+        return "mae" if self.kind == "regression" else "log_loss"
+
+    @property
     def view(self) -> View:
         return view_of(self.features)
 
@@ -75,12 +87,18 @@ class Model:
             )
 
 
+def models_of(domain: "Domain") -> list[Model]:
+    """What a domain's models.py declares."""
+    module = domain.module("models")
+    return list(getattr(module, "MODELS", ())) if module else []
+
+
 def models(declared: Sequence[Model] | None = None) -> dict[str, Model]:
     """Every domain's models, by name. Raises ModelError where two have one name."""
     if declared is None:
         from city.contracts.registry import domains
 
-        declared = [m for d in domains() if (module := d.module("models")) for m in getattr(module, "MODELS", ())]
+        declared = [model for domain in domains() for model in models_of(domain)]
     found: dict[str, Model] = {}
     for model in declared:
         if model.name in found:

@@ -1,16 +1,16 @@
 """What a version predicted, and what came: the record that decay is seen in."""
 
 from datetime import datetime
-from typing import Any
 
 import numpy as np
 import polars as pl
 
+from city.arrays import Floats
 from city.drift.losses import decayed
 from city.drift.measures import Measured
 from city.models.examples import LABEL, inputs, labelled, labels
 from city.models.exported import Exported
-from city.models.judge import Floats, losses
+from city.models.judge import losses
 from city.models.model import Model
 
 OUTCOME, PREDICTION, CONFIDENCE, LOSS, VERSION, FOR = "outcome", "prediction", "confidence", "loss", "version", "for"
@@ -74,5 +74,4 @@ def decay(model: Model, recorded: pl.DataFrame, version: int, since: datetime, r
 def _answers(model: Model, said: Floats) -> tuple[list[str], list[float | None]]:
     if model.kind == "regression":
         return [f"{value:.6g}" for value in said], [None] * len(said)
-    best: Any = said.argmax(1)
-    return [model.label.classes[n] for n in best], [float(p) for p in said.max(1)]
+    return model.label.named(said), [float(p) for p in said.max(1)]

@@ -5,11 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from city.arrays import Floats
 from city.drift.losses import decayed
-
-Floats = NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True)

@@ -150,10 +150,11 @@ class Registry:
         """The version's model card, as Markdown."""
         return self._artifact(f"runs:/{version.run}/{_CARD}").decode()
 
-    def challenge(self, version: Version) -> None:
+    def challenge(self, version: Version) -> Version:
         """Makes it the challenger."""
         with self._client() as client:
             client.set_registered_model_alias(version.model, CHALLENGER, str(version.number))
+        return self.version(version.model, version.number)
 
     def promote(self, version: Version, why: str) -> None:
         """Makes it the champion; the one before can be gone back to."""

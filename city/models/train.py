@@ -2,7 +2,8 @@
 
 import os
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -13,11 +14,12 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from city.arrays import Floats
 from city.models import examples, judge
 from city.models.card import card
 from city.models.examples import Split
 from city.models.exported import Exported, export, own
-from city.models.judge import Floats, Verdict
+from city.models.judge import Verdict
 from city.models.model import Model
 from city.models.registry import Registry, Version
 from city.models.search import search
@@ -55,6 +57,17 @@ class Trained:
     reason: str
 
 
+@contextmanager
+def _half_the_machine() -> Iterator[None]:
+    """Training shares the machine with the stream. Boosted trees on every core would spin, waiting for one that is
+    busy: ten times as slow, for both."""
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(max(1, (os.cpu_count() or 2) // 2)):
+        yield
+
+
+@_half_the_machine()
 def fit(
     model: Model,
     rows: pl.DataFrame,
@@ -68,18 +81,6 @@ def fit(
 
     Nothing of the held-out rows is used before that. Raises ModelError for rows that cannot be learned from.
     """
-    with _half_the_machine():
-        return _fit(model, rows, champion, now, study, tell)
-
-
-def _fit(
-    model: Model,
-    rows: pl.DataFrame,
-    champion: Callable[[NDArray[np.float32]], Floats] | None,
-    now: datetime,
-    study: tuple[Path | None, str],
-    tell: Tell,
-) -> Fitted:
     model.check()
     parts = examples.split(model, examples.checked(model, examples.labelled(model, rows), now))
     x, x_valid = (examples.inputs(model, part) for part in (parts.train, parts.validation))
@@ -97,8 +98,8 @@ def _fit(
     estimator = _fitted(model, parameters, x_known, examples.labels(model, known), _telling(x_known))
     x_held, y_held = examples.inputs(model, parts.held_out), examples.labels(model, parts.held_out)
     exported = export(model, estimator, np.vstack([x_known[-_EXPORT_ROWS:], x_held[:_EXPORT_ROWS]]))
-    # What is judged is what will serve: the exported form.
-    predicted = Exported(model, exported).predict(x_held)
+    serving = Exported(model, exported)  # what is judged is what will serve
+    predicted = serving.predict(x_held)
     scores = {
         "model": judge.metrics(model, predicted, y_held),
         "naive": judge.metrics(model, judge.naive(model, known, parts.held_out), y_held),
@@ -110,7 +111,7 @@ def _fit(
         segments = {name: parts.held_out[name].cast(pl.String).fill_null("").to_numpy() for name in model.segments}
         verdict = judge.compare(judge.losses(model, theirs, y_held), judge.losses(model, predicted, y_held), segments)
     tell(f"{model.name}: {scores}")
-    importance = _importance(model, Exported(model, exported), x_held, y_held)
+    importance = _importance(model, serving, x_held, y_held)
     return Fitted(exported, parts, parameters, scores, importance, verdict, predicted)
 
 
@@ -156,10 +157,10 @@ def train(
         example=examples.inputs(model, example),
         figures=dict(figures(model, fitted)),
     )
-    registry.challenge(version)
+    version = registry.challenge(version)
     better, reason = _verdict(model, fitted)
     if better and promote:
-        registry.promote(registry.version(model.name, version.number), reason)
+        registry.promote(version, reason)
     elif better:
         reason = f"{reason}; waiting for `city models promote {model.name}`"
     tell(f"{model.name} version {version.number}: {reason}")
@@ -210,18 +211,10 @@ def code_version() -> str:
     return found.stdout.strip() or version("city")
 
 
-def _half_the_machine() -> Any:
-    """Training shares the machine with the stream. Boosted trees on every core would spin, waiting for one that is
-    busy: ten times as slow, for both."""
-    from threadpoolctl import threadpool_limits
-
-    return threadpool_limits(max(1, (os.cpu_count() or 2) // 2))
-
-
 def _verdict(model: Model, fitted: Fitted) -> tuple[bool, str]:
     if fitted.verdict is not None:
         return fitted.verdict.better, fitted.verdict.reason
-    name = "mae" if model.kind == "regression" else "log_loss"
+    name = model.measure
     ours, naive = (fitted.scores[who][name] for who in ("model", "naive"))
     if ours < naive:
         return True, f"the first, and better than the naive answer ({name} {ours:.4g}, not {naive:.4g})"

@@ -6,9 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.floating[Any]]
+from city.arrays import Floats
 
 CAP = 125
 """Cycles. Wear shows in the signals only towards the end; before that the life left cannot be told (Heimes, 2008)."""

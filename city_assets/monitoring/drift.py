@@ -13,6 +13,7 @@ from city.drift.reference import References, comparable, newest, whole
 from city.drift.report import page
 from city.features.views import View, view_of
 from city.lake.tables import open_table
+from city.models.examples import inputs
 from city.models.exported import Exported
 from city.models.model import Model, models
 from city.models.predictions import PREDICTION
@@ -61,8 +62,7 @@ def drift_assets() -> list[dg.AssetsDefinition]:
 
 def pin(view: View, of: list[Model], lake: Path, config: Settings) -> int:
     """Makes the newest day the reference. Gives its rows. Raises ModelError where the view has not been built."""
-    rows, _ = view_rows(of[0], lake)
-    day = newest(rows, view.time)
+    day = _newest_day(view, of, lake)
     references(config).update_reference(view.name, day)
     return day.height
 
@@ -72,35 +72,37 @@ def measure(
 ) -> tuple[pl.DataFrame, str] | None:
     """The comparison of the newest day with the reference, and its page; None where no reference was pinned yet (it
     is, once there is a whole day). The champions' answers are compared like features."""
-    rows, _ = view_rows(of[0], lake)
-    current = newest(rows, view.time)
+    current = _newest_day(view, of, lake)
     pinned = references(config)
     reference = pinned.get(view.name)
     if reference is None:
         if whole(current, view.time):
             pinned.update_reference(view.name, current)
         return None
-    inputs = sorted({name for model in of for name in model.inputs})
     both = comparable(reference, current, HOUR)
     if not (both[0].height and both[1].height):
         return None
-    frames = [frame.select(*inputs, *_answers(of, registry, frame)) for frame in both]
-    found = Monitor(frames[0].drop(_CLOCK, strict=False)).compare(frames[1])
-    html = page(view.name, found, frames[0].drop(_CLOCK, strict=False), frames[1], now)
+    features = sorted({name for model in of for name in model.inputs} - {*_CLOCK})
+    champions = [(m, Exported(m, registry.content(v))) for m in of if (v := registry.at(m.name)) is not None]
+    then, current = (frame.select(*features, *_answers(champions, frame)) for frame in both)
+    found = Monitor(then).compare(current)
+    html = page(view.name, found, then, current, now)
     return found.with_columns(view=pl.lit(view.name), at=pl.lit(now)).select(
         pl.col(name).cast(kind) for name, kind in _SCHEMA.items()
     ), html
 
 
-def _answers(of: list[Model], registry: Registry, frame: pl.DataFrame) -> list[pl.Series]:
-    from city.models.examples import inputs
+def _newest_day(view: View, of: list[Model], lake: Path) -> pl.DataFrame:
+    rows, _ = view_rows(of[0], lake)
+    return newest(rows, view.time).collect()
 
+
+def _answers(champions: list[tuple[Model, Exported]], frame: pl.DataFrame) -> list[pl.Series]:
     found = []
-    for model in of:
-        if (champion := registry.at(model.name)) is not None:
-            said = Exported(model, registry.content(champion)).predict(inputs(model, frame))
-            values = said if model.kind == "regression" else [model.label.classes[n] for n in said.argmax(1)]
-            found.append(pl.Series(f"{model.name} {PREDICTION}", values))
+    for model, champion in champions:
+        said = champion.predict(inputs(model, frame))
+        values = said if model.kind == "regression" else model.label.named(said)
+        found.append(pl.Series(f"{model.name} {PREDICTION}", values))
     return found
 
 

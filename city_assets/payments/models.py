@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-Floats = NDArray[np.floating[Any]]
+from city.arrays import Floats
 
 DAYS = (1, 7, 30)
 GIVEN = (

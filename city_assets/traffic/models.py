@@ -1,21 +1,17 @@
 """Speeds and congestion some minutes ahead."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from city.models.model import Label, Model, Parameters
+from city.arrays import Floats
+from city.models.boosting import boosted, defaults, space
+from city.models.model import Label, Model
 from city_assets.traffic.transforms import FREE_KMH, SLOW_KMH, WINDOW_SECONDS
-
-if TYPE_CHECKING:
-    from optuna import Trial
-
-Floats = NDArray[np.floating[Any]]
 
 LAGS = 12
 _LEADERS, _ALIKE = 6, 4
@@ -101,34 +97,7 @@ def _standard(values: Floats) -> Floats:
     return standard
 
 
-def _boosted(kind: Literal["classification", "regression"]) -> Callable[[Parameters], Any]:
-    def estimator(parameters: Parameters) -> Any:
-        from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
-
-        if kind == "classification":
-            return HistGradientBoostingClassifier(random_state=0, **parameters)
-        return HistGradientBoostingRegressor(loss="absolute_error", random_state=0, **parameters)
-
-    return estimator
-
-
-def _space(trial: "Trial") -> dict[str, Any]:
-    return {
-        "learning_rate": trial.suggest_float("learning_rate", 0.02, 0.2, log=True),
-        "max_iter": trial.suggest_int("max_iter", 40, 200, step=20),
-        "max_leaf_nodes": trial.suggest_int("max_leaf_nodes", 7, 63, log=True),
-        "min_samples_leaf": trial.suggest_int("min_samples_leaf", 10, 200, log=True),
-        "l2_regularization": trial.suggest_float("l2_regularization", 0.01, 10, log=True),
-    }
-
-
-_DEFAULTS = {
-    "learning_rate": 0.06,
-    "max_iter": 100,
-    "max_leaf_nodes": 31,
-    "min_samples_leaf": 40,
-    "l2_regularization": 1.0,
-}
+_SPACE, _DEFAULTS = space((7, 63), (10, 200)), defaults(31, 40)
 _SPEEDS = ("speed_mean", "speed_std", *(f"speed_lag_{lag}" for lag in range(1, 4)), "speed_recent", "speed_neighbours")
 _INPUTS = (*_SPEEDS, "vehicle_count", "positions", "local_hour", "weekday", "holiday", "rush_hour")
 _WINDOW = timedelta(seconds=WINDOW_SECONDS)
@@ -145,8 +114,8 @@ CONGESTION = Model(
     features="traffic_features",
     inputs=_INPUTS,
     label=Label("speed_mean", timedelta(minutes=15), _WINDOW, ("low", "medium", "high"), _level),
-    estimator=_boosted("classification"),
-    space=_space,
+    estimator=boosted("classification"),
+    space=_SPACE,
     defaults=_DEFAULTS,
     segments=("rush_hour",),
 )
@@ -159,8 +128,8 @@ def _speed(minutes: int) -> Model:
         features="traffic_features",
         inputs=_INPUTS,
         label=Label("speed_mean", timedelta(minutes=minutes), _WINDOW, unit="km/h"),
-        estimator=_boosted("regression"),
-        space=_space,
+        estimator=boosted("regression"),
+        space=_SPACE,
         defaults=_DEFAULTS,
         segments=("rush_hour",),
     )

@@ -85,7 +85,7 @@ def test_a_model_that_decays_is_found_retrained_promoted_and_serves(config: Sett
     _backdate(registry, quick.name, begin)
     put(config, traffic(hours=10, seed=2), NOW - timedelta(hours=19))
     put(config, traffic(hours=18, seed=3, back=0.02), NOW)
-    days = sorted(view_rows(quick, config.lake)[0]["day"].unique())
+    days = sorted(view_rows(quick, config.lake)[0].collect()["day"].unique())
     recorded = predict_days(quick, config.lake, registry, days)
     worse = decay(quick, recorded, 1, begin)
     assert worse is not None
@@ -153,7 +153,7 @@ def test_assets_of_a_model_train_and_predict(config: Settings) -> None:
     assert materialize(said, partition=day).success
     rows = pl.read_delta(str(config.lake / "predictions" / CONGESTION.name))
     assert set(rows["prediction"]) <= set(CONGESTION.label.classes)
-    truth = labelled(CONGESTION, view_rows(CONGESTION, config.lake)[0])
+    truth = labelled(CONGESTION, view_rows(CONGESTION, config.lake)[0].collect())
     both = rows.join(truth.select("cell", "as_of", LABEL), on=["cell", "as_of"])
     assert both.height
     assert (both["outcome"] == both[LABEL]).all()

@@ -1,0 +1,48 @@
+"""Histogram gradient boosting, as most models of feature views use it: it takes NaN, and exports to ONNX."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal
+
+from city.models.model import Parameters
+
+if TYPE_CHECKING:
+    from optuna import Trial
+
+
+def boosted(kind: Literal["classification", "regression"]) -> Callable[[Parameters], Any]:
+    """Makes the estimator from its parameters; of numbers it predicts the median."""
+
+    def estimator(parameters: Parameters) -> Any:
+        from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+
+        if kind == "classification":
+            return HistGradientBoostingClassifier(random_state=0, **parameters)
+        return HistGradientBoostingRegressor(loss="absolute_error", random_state=0, **parameters)
+
+    return estimator
+
+
+def space(leaves: tuple[int, int], leaf_rows: tuple[int, int]) -> Callable[["Trial"], dict[str, Any]]:
+    """What is searched: the bounds of a tree's leaves and of a leaf's rows depend on how many rows there are."""
+
+    def draw(trial: "Trial") -> dict[str, Any]:
+        return {
+            "learning_rate": trial.suggest_float("learning_rate", 0.02, 0.2, log=True),
+            "max_iter": trial.suggest_int("max_iter", 40, 200, step=20),
+            "max_leaf_nodes": trial.suggest_int("max_leaf_nodes", *leaves, log=True),
+            "min_samples_leaf": trial.suggest_int("min_samples_leaf", *leaf_rows, log=True),
+            "l2_regularization": trial.suggest_float("l2_regularization", 0.01, 10, log=True),
+        }
+
+    return draw
+
+
+def defaults(leaves: int, leaf_rows: int) -> dict[str, Any]:
+    """What the search begins with."""
+    return {
+        "learning_rate": 0.06,
+        "max_iter": 100,
+        "max_leaf_nodes": leaves,
+        "min_samples_leaf": leaf_rows,
+        "l2_regularization": 1.0,
+    }
