@@ -9,12 +9,12 @@ import numpy as np
 import polars as pl
 
 from benchmarks._real import real
+from city.models.judge import calibration_error
 from city_assets.payments.models import FEATURES, calibrated, cheapest_threshold, fraud_features, fraud_model
 
 FILE = "fraud/fdh_2018-07-25_2018-08-14.parquet"
 TRAIN, DELAY, TEST = 7, 7, 7
 _TOP = 100
-_BINS = 10
 PUBLISHED = {
     "random forest": {"auc": 0.867, "average_precision": 0.658, "card_precision_100": 0.287},
     "XGBoost": {"auc": 0.862, "average_precision": 0.639, "card_precision_100": 0.273},
@@ -53,7 +53,7 @@ def run(tell: Callable[[str], None]) -> dict[str, Any]:
         "auc": round(float(roc_auc_score(truth, probability)), 4),
         "average_precision": round(float(average_precision_score(truth, probability)), 4),
         "card_precision_100": round(_card_precision(test.with_columns(probability=probability)), 4),
-        "calibration_error": round(_calibration_error(probability, truth), 5),
+        "calibration_error": round(calibration_error(probability, truth), 5),
         "threshold": round(threshold, 4),
         "precision_at_threshold": round(float(truth[alarm].mean()), 3),
         "recall_at_threshold": round(float(alarm[truth > 0].mean()), 3),
@@ -94,9 +94,3 @@ def _card_precision(test: pl.DataFrame) -> float:
         shares.append(len(hits) / _TOP)
         found += hits
     return float(np.mean(shares))
-
-
-def _calibration_error(probability: np.ndarray[Any, Any], truth: np.ndarray[Any, Any]) -> float:
-    """The expected calibration error over ten bins of as many payments each."""
-    bins = np.array_split(np.argsort(probability), _BINS)
-    return sum(len(b) * abs(float(probability[b].mean() - truth[b].mean())) for b in bins) / len(truth)

@@ -8,7 +8,7 @@ from city_assets.bronze import low_rate_asset, output_specs, stream_specs
 from city_assets.checks import contract_checks
 from city_assets.features import online_checks, online_features
 from city_assets.maintenance import lake_archive, lake_maintenance, run_retention
-from city_assets.models import model_assets
+from city_assets.models import model_assets, score_specs
 from city_assets.monitoring.drift import drift_assets
 from city_assets.monitoring.quality import quality_assets
 from city_assets.streaming import stream_job
@@ -42,6 +42,7 @@ def build() -> dg.Definitions:
             *reference_specs(),
             online_features,
             *(asset for domain in found for asset in model_assets(domain)),
+            *(spec for domain in found for spec in score_specs(domain)),
             *quality_assets(),
             *drift_assets(),
             lake_maintenance,

@@ -15,7 +15,7 @@ from city.lake.partitions import replace_partitions
 from city.lake.tables import open_table
 from city.models.exported import Exported
 from city.models.model import Model, ModelError, models_of
-from city.models.predictions import LOSS, VERSION, predictions, schema
+from city.models.predictions import ID, LATENCY, LOSS, VERSION, judged, predictions, schema, scores_schema
 from city.models.registry import Registry
 from city.models.train import Tell, Trained, train
 from city.settings import Settings, settings
@@ -45,6 +45,27 @@ def model_assets(domain: Domain) -> list[dg.AssetsDefinition]:
     return [asset for model in models_of(domain) for asset in (_training(domain, model), _predictions(domain, model))]
 
 
+def scores_key(model: Model) -> dg.AssetKey:
+    return dg.AssetKey(["scores", model.name])
+
+
+def score_specs(domain: Domain) -> list[dg.AssetSpec]:
+    """What the stream writes of models that score its events: a topic, and the record of what was said."""
+    specs = []
+    for model in models_of(domain):
+        if model.stream is None:
+            continue
+        # Not of the model: what it says may come back to it, as an anomaly that people have confirmed.
+        deps = [keys.bronze(c) for c in domain.contracts if model.view.events(c)]
+        says = f"What the champion of {model.name} says of each event, as it comes."
+        topic = keys.topic(model.stream.topic)
+        specs.append(dg.AssetSpec(topic, deps=deps, group_name=domain.name, kinds={"kafka"}, description=says))
+        specs.append(
+            dg.AssetSpec(scores_key(model), deps=deps, group_name=domain.name, kinds={"deltalake"}, description=says)
+        )
+    return specs
+
+
 def train_on(
     model: Model,
     lake: Path,
@@ -66,6 +87,7 @@ def train_on(
             model,
             rows.collect(),
             registry,
+            truth=truth_of(model, lake),
             data_version=version,
             home=config.home,
             promote=automatic,
@@ -86,8 +108,17 @@ def view_rows(model: Model, lake: Path) -> tuple[pl.LazyFrame, int]:
     return pl.scan_delta(table), table.version()
 
 
+def truth_of(model: Model, lake: Path) -> pl.DataFrame | None:
+    """The table in which the model's label finds what came; None where there is none, or not yet."""
+    path = lake / model.label.truth
+    if not model.label.truth or not DeltaTable.is_deltatable(str(path)):
+        return None
+    return pl.read_delta(str(path))
+
+
 def predict_days(model: Model, lake: Path, registry: Registry, days: list[date]) -> pl.DataFrame:
-    """The champion's predictions for the days, with the outcomes that are known; replaces them in the lake.
+    """What the champion says of the days, or what was said in the stream, where it scores there; with the outcomes
+    that are known. Replaces the days in the lake.
 
     Raises ModelError where there is no champion yet.
     """
@@ -97,19 +128,33 @@ def predict_days(model: Model, lake: Path, registry: Registry, days: list[date])
     scan, _ = view_rows(model, lake)
     last = max(days) + timedelta(days=1)  # outcomes of the evening come after midnight
     rows = scan.filter(pl.col(DAY).is_between(min(days), last)).collect()
-    found = predictions(model, Exported(model, registry.content(champion)), champion.number, rows)
-    found = found.with_columns(rows[DAY]).filter(pl.col(DAY).is_in(days))
-    path = lake / "predictions" / model.name
-    open_table(path, schema(model) | {DAY: pl.Date()}, [DAY])
-    chosen = found.select(*schema(model), DAY)
+    truth = truth_of(model, lake)
+    if model.stream is not None:
+        found = judged(model, _said(model, lake, days), rows, truth)
+    else:
+        found = predictions(model, Exported(model, registry.content(champion)), champion.number, rows, truth)
+        of_row = rows.select(*model.view.entities, model.view.time, DAY)
+        found = found.join(of_row, on=[*model.view.entities, model.view.time], maintain_order="left").with_columns(
+            pl.lit(None, pl.String).alias(ID), pl.lit(None, pl.Float64).alias(LATENCY)
+        )
+    path, columns = lake / "predictions" / model.name, schema(model)
+    open_table(path, columns | {DAY: pl.Date()}, [DAY], may_add=columns.keys())
+    chosen = found.filter(pl.col(DAY).is_in(days)).select(*columns, DAY)
     replace_partitions(path, [DAY], chosen.lazy(), [(DAY, "in", [str(day) for day in days])])
     return chosen
+
+
+def _said(model: Model, lake: Path, days: list[date]) -> pl.DataFrame:
+    path = lake / "scores" / model.name
+    if not DeltaTable.is_deltatable(str(path)):
+        return pl.DataFrame(schema=scores_schema(model) | {DAY: pl.Date()})
+    return pl.scan_delta(str(path)).filter(pl.col(DAY).is_in(days)).collect()
 
 
 def _training(domain: Domain, model: Model) -> dg.AssetsDefinition:
     @dg.asset(
         key=model_key(model),
-        deps=[keys.table(model.view.table.id)],
+        deps=[keys.table(table) for table in (model.view.table.id, model.label.truth) if table],
         group_name=domain.name,
         kinds={"mlflow", "scikitlearn", "onnx"},
         description=model.means,
@@ -118,7 +163,7 @@ def _training(domain: Domain, model: Model) -> dg.AssetsDefinition:
                 BETTER, asset=model_key(model), description="On the held-out rows it beats what one says without it."
             )
         ],
-        metadata={"inputs": ", ".join(model.inputs), "label": f"{model.label.column}, {model.label.ahead} ahead"},
+        metadata={"inputs": ", ".join(model.inputs), "label": model.label.says},
     )
     def fit(
         context: dg.AssetExecutionContext, lake: LakeResource, models: ModelRegistryResource
@@ -148,7 +193,7 @@ def _training(domain: Domain, model: Model) -> dg.AssetsDefinition:
 def _predictions(domain: Domain, model: Model) -> dg.AssetsDefinition:
     @dg.asset(
         key=predictions_key(model),
-        deps=[keys.table(model.view.table.id), model_key(model)],
+        deps=[keys.table(model.view.table.id), model_key(model), *([scores_key(model)] if model.stream else [])],
         group_name=domain.name,
         kinds={"deltalake", "onnx"},
         description=f"What the champion of {model.name} said, a day at a time, beside what came.",
@@ -164,14 +209,15 @@ def _predictions(domain: Domain, model: Model) -> dg.AssetsDefinition:
             return dg.MaterializeResult(metadata={"champion": "none yet"})
         days = [date.fromisoformat(key) for key in context.partition_keys]
         found = predict_days(model, lake.root, registry, days)
-        judged = found.filter(pl.col(LOSS).is_not_null())
+        shown = found.tail(_PREVIEW_ROWS).drop("inputs", "output")
+        known = found.filter(pl.col(LOSS).is_not_null())
         metadata: dict[str, Any] = {
             "dagster/partition_row_count": found.height,
-            "with_outcome": judged.height,
-            "newest": dg.MetadataValue.md(markdown(found.tail(_PREVIEW_ROWS).drop("inputs"))) if found.height else "",
+            "with_outcome": known.height,
+            "newest": dg.MetadataValue.md(markdown(shown)) if found.height else "",
         }
-        if judged.height:
-            metadata |= judged.select(pl.col(LOSS).mean().alias("mean_loss"), pl.col(VERSION).max()).row(0, named=True)
+        if known.height:
+            metadata |= known.select(pl.col(LOSS).mean().alias("mean_loss"), pl.col(VERSION).max()).row(0, named=True)
         return dg.MaterializeResult(metadata=metadata)
 
     return predict

@@ -35,7 +35,10 @@ def table_assets(domain: Domain) -> list[dg.AssetsDefinition]:
 
 
 def loaded_specs(domain: Domain) -> list[dg.AssetSpec]:
-    """Tables that are loaded from outside (`city ingest`)."""
+    """Tables that are loaded from outside (`city ingest`) or kept by people (`city reference`), but those that an asset
+    of the domain's own fills."""
+    module = domain.module("assets")
+    own = {key for found in dg.load_assets_from_modules([module]) for key in _keys(found)} if module else set()
     return [
         dg.AssetSpec(
             keys.table(table.id),
@@ -46,8 +49,12 @@ def loaded_specs(domain: Domain) -> list[dg.AssetSpec]:
             metadata={"dagster/column_schema": keys.table_columns(table)},
         )
         for table in tables_of(domain)
-        if table.transform is None
+        if table.transform is None and keys.table(table.id) not in own
     ]
+
+
+def _keys(found: Any) -> Iterable[dg.AssetKey]:
+    return found.keys if isinstance(found, dg.AssetsDefinition) else [found.key]
 
 
 def reference_specs() -> list[dg.AssetSpec]:

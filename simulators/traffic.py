@@ -3,17 +3,16 @@
 import math
 import random
 import threading
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
-from confluent_kafka import Producer
-
 from city.settings import Settings
 from city.streaming.heartbeat import Heartbeat
-from city.streaming.topics import ensure_topics
 from city_assets.traffic.contract import VEHICLE_POSITIONS
-from simulators.clock import iso, pace
+from simulators.clock import iso
 from simulators.faults import FaultRates, Faults
+from simulators.to_kafka import send
 
 DEFAULT_RATE = 300.0
 _SECONDS_BETWEEN = 2.0  # a vehicle reports this often, so a rate of 300 events a second is 600 vehicles
@@ -94,30 +93,11 @@ class Simulator:
         return found
 
     def run(self, stop: threading.Event) -> None:
-        """Until `stop`. What a Kafka that is away does not take within ten seconds is lost, as from a vehicle."""
-        ensure_topics(self.config.kafka, [VEHICLE_POSITIONS])
-        settings = {"bootstrap.servers": self.config.kafka, "message.timeout.ms": 10_000, "linger.ms": 20}
-        producer = Producer(settings | {"compression.type": "lz4", "log_level": 0, "error_cb": self._on_error})
+        """Until `stop`."""
+        send(self.config.kafka, [VEHICLE_POSITIONS], self._messages, self.rate, self.heartbeat, stop)
 
-        def delivered(error: Any, _: Any) -> None:
-            if error is None:
-                self.heartbeat.error = None
-                self.heartbeat.count(1)
-
-        def step(now: datetime, count: int) -> None:
-            for key, message in self.events(now, count):
-                try:
-                    producer.produce(VEHICLE_POSITIONS.topic, message, key, on_delivery=delivered)
-                except BufferError:
-                    break
-            producer.poll(0)
-            self.heartbeat.beat()
-
-        pace(self.rate, stop, step)
-        producer.flush(5)
-
-    def _on_error(self, error: Any) -> None:
-        self.heartbeat.error = f"Kafka: {error.str()}"
+    def _messages(self, moment: datetime, count: int) -> Iterator[tuple[str, str, bytes]]:
+        return ((VEHICLE_POSITIONS.topic, key, message) for key, message in self.events(moment, count))
 
 
 def free_flow(moment: datetime) -> float:

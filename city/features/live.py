@@ -1,6 +1,8 @@
-"""Features from the stream itself: the windows that a batch changes, through the same transforms as the tables."""
+"""Features from the stream itself: of the windows that a batch changes, or of its events, through the same transforms
+as the tables."""
 
 import logging
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -13,12 +15,15 @@ from city.engines.polars import PolarsEngine
 from city.features.online import OnlineStore, online_store, push
 from city.features.views import View, views
 from city.lake.lakehouse import REFERENCE_NEIGHBOURS, neighbours
+from city.lake.reference import read
 from city.settings import Settings
 from city.streaming.bronze import BronzeStream, scan
 from city.streaming.records import Offsets, before
 from city.streaming.sink import Sink, window_operators
 from city.streaming.windows import compute
 from city.tables import calendar
+from city.tables.model import Frame, Table
+from city.tables.registry import table_of
 from city.tables.schema import schema
 
 log = logging.getLogger(__name__)
@@ -26,11 +31,13 @@ log = logging.getLogger(__name__)
 LOOK_BACK = 4  # windows before its own that a feature may be made from
 _PUSHED = 4  # windows whose rows are pushed: the newest, and those that late events still change
 _WINDOWS = LOOK_BACK + _PUSHED
+_DAY = timedelta(days=1)
+_REREAD_SECONDS = 10.0  # what people edit counts from then on
 
 
 def live_views(contract: Contract) -> list[View]:
-    """The feature views that follow from the contract's windows alone."""
-    return [view for view in views().values() if view.windows(contract)]
+    """The feature views that follow from the contract's windows alone, or from its events."""
+    return [view for view in views().values() if view.windows(contract) or view.events(contract)]
 
 
 @dataclass
@@ -70,9 +77,74 @@ def features(view: View, contract: Contract, state: State, timezone: str, countr
             inputs[name] = engine.local(neighbours(frames[source.of]["cell"]))
         elif name not in inputs:
             inputs[name] = engine.local(calendar.calendar(days, timezone, country))
-    assert view.table.transform is not None
-    rows = view.table.transform(**inputs)
-    return engine.collect(rows.select(nw.col(name) for name in schema(view.table)))
+    return _transformed(view.table, inputs)
+
+
+def _transformed(table: Table, inputs: Mapping[str, Frame]) -> pl.DataFrame:
+    assert table.transform is not None
+    rows = table.transform(**inputs)
+    return PolarsEngine().collect(rows.select(nw.col(name) for name in schema(table)))
+
+
+class Events:
+    """A view's rows for the events of a stream, from the last events of each key, which it holds."""
+
+    def __init__(self, view: View, contract: Contract, config: Settings) -> None:
+        assert view.table.look_back is not None
+        self._view, self._contract, self._config = view, contract, config
+        self._rows, self._source = view.table.look_back, view.events(contract)
+        self._silver = table_of(f"silver/{contract.name}")
+        self._references = {name: table_of(s.table) for name, s in view.table.sources.items() if name != self._source}
+        self._read: dict[str, pl.DataFrame] = {}
+        self._read_at = float("-inf")
+        self._held: pl.DataFrame | None = None
+
+    def hold(self, earlier: pl.DataFrame) -> None:
+        """Forgets what it holds, for these bronze rows."""
+        self._held = None
+        self._keep(earlier)
+
+    def add(self, batch: pl.DataFrame) -> pl.DataFrame:
+        """The view's rows of a batch of bronze rows. An event that was sent before has none."""
+        at = [self._contract.key, self._contract.event_time]
+        known = batch.head(0) if self._held is None else self._held.join(batch, on=at[0], how="semi")
+        batch = batch.join(known, on=at, how="anti", maintain_order="left")
+        if batch.is_empty():
+            return pl.DataFrame(schema=schema(self._view.table))
+        rows = pl.concat([known, batch])
+        found = _transformed(self._view.table, {self._source or "": self._as_silver(rows), **self._as_kept()})
+        self._keep(batch)
+        return found.join(batch, left_on=[*self._view.entities, self._view.time], right_on=at, how="semi")
+
+    def _keep(self, batch: pl.DataFrame) -> None:
+        """The last rows of each key, of a day at most: what a build of the table looks at."""
+        key, at = self._contract.key, self._contract.event_time
+        held = batch if self._held is None else pl.concat([self._held, batch])
+        newest = held[at].max()
+        if newest is not None:
+            held = held.filter(pl.col(at) > newest - _DAY)  # type: ignore[operator]
+        self._held = held.sort(at).group_by(key, maintain_order=True).tail(self._rows).select(held.columns)
+
+    def _as_silver(self, rows: pl.DataFrame) -> Frame:
+        engine, times = PolarsEngine(), rows[self._contract.event_time]
+        first, last = (calendar.local_day(edge, self._config.timezone) for edge in (times.min(), times.max()))  # type: ignore[arg-type]
+        days = [first + timedelta(days=n) for n in range((last - first).days + 1)]
+        slots = engine.local(calendar.calendar(days, self._config.timezone, self._config.country))
+        inputs = {self._contract.name: engine.local(rows), "calendar": slots}
+        return engine.local(_transformed(self._silver, inputs))
+
+    def _as_kept(self) -> dict[str, Frame]:
+        if time.monotonic() > self._read_at + _REREAD_SECONDS:
+            self._read = {name: read(self._config.lake, table) for name, table in self._references.items()}
+            self._read_at = time.monotonic()
+        return {name: PolarsEngine().local(frame) for name, frame in self._read.items()}
+
+
+def earlier_events(contract: Contract, bronze: BronzeStream, below: Offsets) -> pl.DataFrame:
+    """A day of bronze rows up to a position: what live views of events begin with."""
+    newest = max(bronze.watermarks.values(), default=0)
+    since = pl.lit(newest).cast(pl.Datetime("us", "UTC")) - _DAY
+    return scan(bronze.path).filter((pl.col(contract.event_time) > since) & before(below)).collect()
 
 
 class FeatureSink(Sink):
@@ -82,7 +154,10 @@ class FeatureSink(Sink):
 
     def __init__(self, contract: Contract, config: Settings, bronze: BronzeStream) -> None:
         self._contract, self._config, self._bronze = contract, config, bronze
-        self._views = live_views(contract)
+        self._views = [view for view in live_views(contract) if view.windows(contract)]
+        self._events = [
+            (view, Events(view, contract, config)) for view in live_views(contract) if view.events(contract)
+        ]
         named = {w.name: w for view in self._views for w in view.windows(contract).values()}
         self._state = State(named)
         self._pushed: dict[str, pl.DataFrame] = {}
@@ -100,12 +175,19 @@ class FeatureSink(Sink):
         for window in self._state.windows.values():
             self._state.held[window.name] = compute(self._contract, window, self._recent(window, position))
         self._push()
+        if self._events:
+            earlier = earlier_events(self._contract, self._bronze, position)
+            for _, events in self._events:
+                events.hold(earlier)
         return position
 
     def apply(self, rows: pl.DataFrame, start: Offsets) -> None:
         for operator in self.operators:
             self._state.put(operator.window.name, operator.add(rows, start))
         self._push()
+        for view, events in self._events:
+            assert self._store is not None
+            push(self._store, view, events.add(rows))
 
     def _push(self) -> None:
         assert self._store is not None

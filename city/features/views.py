@@ -45,6 +45,15 @@ class View:
         others = {s.table for s in self.table.sources.values() if s.table not in named}
         return found if all(other.startswith("reference/") for other in others) else {}
 
+    def events(self, contract: Contract) -> str | None:
+        """The source that is the contract's own events, where the view has a row for each of them."""
+        if self.table.look_back is None:
+            return None
+        others = [s.table for s in self.table.sources.values() if s.table != f"silver/{contract.name}"]
+        if len(others) == len(self.table.sources) or not all(other.startswith("reference/") for other in others):
+            return None
+        return next(name for name, s in self.table.sources.items() if s.table not in others)
+
     @property
     def ttl(self) -> timedelta:
         """How old a value may be to be given out: short for what the stream keeps fresh."""

@@ -30,8 +30,7 @@ def card(
         "",
         "## What it predicts",
         "",
-        f"`{label.column}`{f' ({label.unit})' if label.unit else ''} of the same "
-        f"{', '.join(model.view.entities)}, {label.ahead} ahead"
+        f"For each {', '.join(model.view.entities)}: {label.says}{f' ({label.unit})' if label.unit else ''}"
         + (f", as one of {', '.join(label.classes)}." if label.classes else "."),
         "",
         "## Data",

@@ -8,46 +8,35 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from city.models.labels import KNOWN, LABEL
 from city.models.model import Model, ModelError
 
-LABEL, NAIVE = "_label", "_naive"
-_LATER = "_later"
 _LEAST_OF_A_CLASS = 10
 
 
 @dataclass(frozen=True)
 class Split:
-    """Three stretches of time, one after the other; between them a gap as long as the label looks ahead, so that no
-    label of one is known in the next."""
+    """Three stretches of time, one after the other. What came of a row is known before the next stretch begins."""
 
     train: pl.DataFrame
     validation: pl.DataFrame
     held_out: pl.DataFrame
 
 
-def labelled(model: Model, rows: pl.DataFrame) -> pl.DataFrame:
-    """The view's rows that have an outcome, in order of time, with `_label` and `_naive`.
+def chosen(model: Model, rows: pl.DataFrame) -> pl.DataFrame:
+    """Those of the view's rows that the model is about."""
+    return rows if model.where == "true" else rows.filter(pl.sql_expr(model.where))
 
-    The outcome is the entity's row nearest to `ahead` later, within the tolerance: always a later row.
+
+def labelled(model: Model, rows: pl.DataFrame, truth: pl.DataFrame | None = None) -> pl.DataFrame:
+    """The model's rows of the view whose truth is known, in order of time, with `_label`, `_naive` and `_known`.
+
+    Raises ModelError where the label is in a table, and `truth` was not given.
     """
-    view, label = model.view, model.label
-    ordered = rows.sort(view.time)
-    later = ordered.select(*view.entities, **{_LATER: pl.col(view.time), LABEL: pl.col(label.column)})
-    found = ordered.with_columns(_at=pl.col(view.time) + label.ahead).join_asof(
-        later,
-        left_on="_at",
-        right_on=_LATER,
-        by=list(view.entities),
-        strategy="nearest",
-        tolerance=label.tolerance,
-        check_sortedness=False,
-    )
-    naive = model.naive or label.of
-    return (
-        found.filter(pl.col(LABEL).is_not_null(), pl.col(_LATER) > pl.col(view.time))
-        .with_columns(label.of(pl.col(LABEL)).alias(LABEL), naive(pl.col(label.column)).alias(NAIVE))
-        .drop("_at", _LATER)
-    )
+    if model.label.truth and truth is None:
+        raise ModelError(f"model {model.name!r}: {model.label.truth} tells what came, and is not there yet")
+    told = pl.DataFrame() if truth is None else truth
+    return model.label.labelled(model.view, chosen(model, rows), told)
 
 
 def checked(model: Model, rows: pl.DataFrame, now: datetime) -> pl.DataFrame:
@@ -64,11 +53,15 @@ def checked(model: Model, rows: pl.DataFrame, now: datetime) -> pl.DataFrame:
     numbers = rows.select(pl.col(model.inputs).cast(pl.Float64))
     if infinite := [c.name for c in numbers if c.is_infinite().any()]:
         raise ModelError(f"model {model.name!r}: infinite values in {', '.join(infinite)}: mend the transform")
+    if model.kind == "anomaly":
+        if all(column.drop_nulls().n_unique() < 2 for column in numbers):
+            raise ModelError(f"model {model.name!r}: every input is constant: there is nothing to learn from")
+        return rows
     if model.kind == "regression":
         if not rows[LABEL].cast(pl.Float64).is_finite().all():
-            raise ModelError(f"model {model.name!r}: the label {model.label.column!r} is not always finite")
+            raise ModelError(f"model {model.name!r}: the label ({model.label.says}) is not always finite")
         if rows[LABEL].n_unique() < 2:
-            raise ModelError(f"model {model.name!r}: the label {model.label.column!r} is constant")
+            raise ModelError(f"model {model.name!r}: the label ({model.label.says}) is constant")
         return rows
     counts = {str(name): count for name, count in rows[LABEL].value_counts().iter_rows()}
     if unknown := sorted(counts.keys() - set(model.label.classes)):
@@ -83,18 +76,18 @@ def split(model: Model, rows: pl.DataFrame, validation: float = 0.15, held_out: 
     time = model.view.time
     count = rows.height
     borders = [rows[time][int(count * share)] for share in (1 - held_out - validation, 1 - held_out)]
-    ahead = model.label.ahead + model.label.tolerance
+    known = pl.col(KNOWN)
     parts = Split(
-        rows.filter(pl.col(time) + ahead < borders[0]),
-        rows.filter(pl.col(time) >= borders[0], pl.col(time) + ahead < borders[1]),
+        rows.filter(known < borders[0]),
+        rows.filter(pl.col(time) >= borders[0], known < borders[1]),
         rows.filter(pl.col(time) >= borders[1]),
     )
     for name, part in vars(parts).items():
         if not part.height:
-            begin, end = str(rows[time].min()), str(rows[time].max())
+            begin, end, stretch = rows[time].min(), rows[time].max(), name.replace("_", " ")
             raise ModelError(
-                f"model {model.name!r}: rows from {begin} to {end} leave nothing for {name.replace('_', ' ')}, for it "
-                f"looks {model.label.ahead} ahead; give a longer stretch"
+                f"model {model.name!r}: rows from {begin!s} to {end!s} leave nothing for {stretch}, for what came is "
+                f"known up to {model.label.wait} later; give a longer stretch"
             )
     return parts
 
@@ -106,6 +99,6 @@ def inputs(model: Model, rows: pl.DataFrame) -> NDArray[np.float32]:
 
 def labels(model: Model, rows: pl.DataFrame) -> NDArray[Any]:
     """(n,): numbers, or of classes their place in the declared order."""
-    if model.kind == "regression":
+    if model.kind != "classification":
         return rows[LABEL].cast(pl.Float64).to_numpy()
     return rows[LABEL].cast(pl.Enum(model.label.classes)).to_physical().cast(pl.Int64).to_numpy()

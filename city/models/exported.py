@@ -1,22 +1,32 @@
 """A fitted model as ONNX: what is registered and what predicts, without scikit-learn."""
 
 import json
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from city.arrays import Floats
+from city.models.conformal import Intervals
 from city.models.model import Model, ModelError
 
-_CLASSES = "classes"
+_CLASSES, _CALIBRATION = "classes", "calibration"
 _CLOSE = 1e-3
 """Of the label's spread, or of a probability."""
 _SHARE = 0.001
 """Rows that may differ by more: those on a split of a tree, which float32 puts on the other side."""
 
 
-def export(model: Model, estimator: Any, sample: NDArray[np.float32]) -> bytes:
+@dataclass(frozen=True)
+class Calibration:
+    """What was set on the validation rows, and travels with the model."""
+
+    intervals: Intervals | None = None
+    threshold: float | None = None
+
+
+def export(model: Model, estimator: Any, sample: NDArray[np.float32], calibration: Calibration | None = None) -> bytes:
     """The estimator as ONNX, checked on sample rows (n, inputs). Raises ModelError where the two disagree, or where
     the estimator cannot be exported."""
     from onnx.helper import set_model_props
@@ -24,33 +34,39 @@ def export(model: Model, estimator: Any, sample: NDArray[np.float32]) -> bytes:
 
     options = {id(estimator): {"zipmap": False}} if model.kind == "classification" else None
     try:
-        converted = to_onnx(estimator, sample[:1], options=options)
+        if hasattr(estimator, "to_onnx"):
+            converted = estimator.to_onnx(sample.shape[1])
+        else:
+            converted = to_onnx(estimator, sample[:1], options=options)
     except Exception as error:  # the converters raise whatever they like
         raise ModelError(
             f"model {model.name!r}: {type(estimator).__name__} cannot be exported to ONNX: {error}. "
             "Use an estimator that skl2onnx knows"
         ) from error
+    carried = {_CALIBRATION: json.dumps(asdict(calibration or Calibration()))}
     if model.kind == "classification":  # the training rows may have had not all of the declared ones
-        set_model_props(converted, {_CLASSES: json.dumps([int(c) for c in estimator.classes_])})
+        carried[_CLASSES] = json.dumps([int(c) for c in estimator.classes_])
+    set_model_props(converted, carried)
     exported: bytes = converted.SerializeToString()
     agree(model, own(model, estimator, sample), Exported(model, exported).predict(sample))
     return exported
 
 
 def own(model: Model, estimator: Any, rows: NDArray[np.float32]) -> Floats:
-    """What the estimator itself says: values (n,), or probabilities (n, classes) with the declared classes' columns."""
-    if model.kind == "regression":
+    """What the estimator itself says: values (n,), probabilities (n, classes) with the declared classes' columns, or
+    of anomalies what NormalRegion says."""
+    if model.kind != "classification":
         return np.asarray(estimator.predict(rows), float)
     return _widened(np.asarray(estimator.predict_proba(rows), float), estimator.classes_, len(model.label.classes))
 
 
 def agree(model: Model, ours: Floats, exported: Floats) -> None:
     """Raises ModelError where the exported model says something else than the fitted one."""
-    scale = max(float(np.std(ours)), 1e-9) if model.kind == "regression" else 1.0
-    apart = np.abs(ours - exported).reshape(len(ours), -1).max(1)
-    if not (apart <= _CLOSE * scale).mean() >= 1 - _SHARE:
+    scale = np.ones(1) if model.kind == "classification" else np.maximum(np.std(ours, axis=0), 1e-9)
+    apart = (np.abs(ours - exported) / scale).reshape(len(ours), -1).max(1)
+    if not (apart <= _CLOSE).mean() >= 1 - _SHARE:
         raise ModelError(
-            f"model {model.name!r}: its ONNX form differs from the fitted one in {(apart > _CLOSE * scale).mean():.1%} "
+            f"model {model.name!r}: its ONNX form differs from the fitted one in {(apart > _CLOSE).mean():.1%} "
             f"of rows, by up to {apart.max():.3g}; it is not registered"
         )
 
@@ -67,16 +83,26 @@ class Exported:
         self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         self._input = self._session.get_inputs()[0].name
         self._classes = json.loads(self._session.get_modelmeta().custom_metadata_map.get(_CLASSES, "[]"))
+        self.calibration = _calibration(self._session.get_modelmeta().custom_metadata_map.get(_CALIBRATION, "{}"))
         width = self._session.get_inputs()[0].shape[1]
         if width != len(model.inputs):
             raise ModelError(f"model {model.name!r}: this version takes {width} inputs, not {len(model.inputs)}")
 
     def predict(self, rows: NDArray[np.float32]) -> Floats:
-        """Values (n,), or probabilities (n, classes), for inputs (n, inputs)."""
+        """Values (n,), probabilities (n, classes), or of anomalies what NormalRegion says (n, 2 + inputs), for inputs
+        (n, inputs)."""
         found = self._session.run(None, {self._input: np.ascontiguousarray(rows, np.float32)})
         if self._model.kind == "regression":
             return np.asarray(found[0], float).reshape(len(rows))
+        if self._model.kind == "anomaly":
+            return np.asarray(found[0], float)
         return _widened(np.asarray(found[1], float), self._classes, len(self._model.label.classes))
+
+
+def _calibration(text: str) -> Calibration:
+    found = json.loads(text)
+    intervals = found.get("intervals")
+    return Calibration(Intervals(**intervals) if intervals else None, found.get("threshold"))
 
 
 def _widened(probabilities: Floats, seen: Any, classes: int) -> Floats:

@@ -9,7 +9,9 @@ import polars as pl
 from numpy.typing import NDArray
 
 from city.arrays import Floats
-from city.models.examples import LABEL, NAIVE, labels
+from city.models.anomaly import SCORE, SURPRISE, NormalRegion
+from city.models.examples import inputs, labels
+from city.models.labels import LABEL, NAIVE
 from city.models.model import Model
 
 _SAMPLES = 1_000
@@ -32,7 +34,9 @@ class Verdict:
 
 
 def losses(model: Model, predicted: Floats, actual: NDArray[Any]) -> Floats:
-    """Of each row: the absolute error, or the log loss of the probabilities (n, classes)."""
+    """Of each row: the absolute error, the log loss of the probabilities (n, classes), or the surprise."""
+    if model.kind == "anomaly":
+        return predicted[:, SURPRISE]
     if model.kind == "regression":
         return np.abs(predicted - actual)
     loss: Floats = -np.log(np.clip(predicted[np.arange(len(actual)), actual], _EPSILON, 1))
@@ -40,23 +44,39 @@ def losses(model: Model, predicted: Floats, actual: NDArray[Any]) -> Floats:
 
 
 def metrics(model: Model, predicted: Floats, actual: NDArray[Any]) -> dict[str, float]:
-    """MAE and RMSE; or accuracy, macro F1 and log loss."""
-    from sklearn.metrics import f1_score
+    """MAE and RMSE; or log loss, accuracy, macro F1 and, of two classes, average precision and calibration error; or
+    the surprise and the share of false alarms."""
+    from sklearn.metrics import average_precision_score, f1_score
 
     loss = float(losses(model, predicted, actual).mean())
+    if model.kind == "anomaly":
+        return {"surprise": loss, "alarms": float((predicted[:, SCORE] > 1).mean())}
     if model.kind == "regression":
         return {"mae": loss, "rmse": float(np.sqrt(np.mean((predicted - actual) ** 2)))}
     said = predicted.argmax(1)
-    return {
+    found = {
         "log_loss": loss,
         "accuracy": float((said == actual).mean()),
         "macro_f1": float(f1_score(actual, said, average="macro", zero_division=0)),
     }
+    if len(model.label.classes) == 2 and 0 < actual.sum() < len(actual):
+        found["average_precision"] = float(average_precision_score(actual, predicted[:, 1]))
+        found["calibration_error"] = calibration_error(predicted[:, 1], actual)
+    return found
+
+
+def calibration_error(probability: Floats, actual: NDArray[Any], bins: int = 10) -> float:
+    """How far probabilities (n,) are from frequencies, on average over bins of equally many rows (Naeini et al.,
+    2015)."""
+    parts = np.array_split(np.argsort(probability), bins)
+    return float(sum(abs(probability[p].mean() - actual[p].mean()) * len(p) for p in parts if len(p)) / len(actual))
 
 
 def naive(model: Model, known: pl.DataFrame, rows: pl.DataFrame) -> Floats:
-    """What one would say without a model: that it stays as it is. For classes, how often each followed that one in
-    the `known` rows."""
+    """What one would say without a model: that it stays as it is, or the mean. For classes, how often each followed
+    that one in the `known` rows. For anomalies, each signal by itself."""
+    if model.kind == "anomaly":
+        return NormalRegion().fit(inputs(model, known), independent=True).predict(inputs(model, rows))
     if model.kind == "regression":
         return rows[NAIVE].cast(pl.Float64).fill_null(known[LABEL].cast(pl.Float64).mean()).to_numpy()
     classes = model.label.classes

@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
 from city.arrays import Floats
 from city.features.views import View, view_of
+from city.models.labels import Kind, Label
 
 if TYPE_CHECKING:
     from optuna import Trial
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from city.contracts.registry import Domain
 
 Parameters = Mapping[str, Any]
+MEASURES: dict[Kind, str] = {"regression": "mae", "classification": "log_loss", "anomaly": "surprise"}
 
 
 class ModelError(ValueError):
@@ -23,22 +24,12 @@ class ModelError(ValueError):
 
 
 @dataclass(frozen=True)
-class Label:
-    """What is predicted: a feature of the same entity, some time later."""
+class Stream:
+    """The topic that a model's answers are published to, and what a message says: from the view's rows with the
+    answer's columns (see city.models.live) to the message's."""
 
-    column: str
-    ahead: timedelta
-    tolerance: timedelta
-    """How far from that time the row may be that tells."""
-    classes: tuple[str, ...] = ()
-    """For classification, in their order; `of` gives one of them."""
-    of: Callable[[pl.Expr], pl.Expr] = lambda value: value
-    """The label, from the column's later value."""
-    unit: str = ""
-
-    def named(self, probabilities: Floats) -> list[str]:
-        """The likeliest class of each row (n, classes)."""
-        return [self.classes[n] for n in probabilities.argmax(1)]
+    topic: str
+    message: Callable[[pl.DataFrame], pl.DataFrame]
 
 
 @dataclass(frozen=True)
@@ -54,25 +45,37 @@ class Model:
     label: Label
     estimator: Callable[[Parameters], Any]
     """Gives a scikit-learn estimator that takes NaN for what is missing."""
-    naive: Callable[[pl.Expr], pl.Expr] | None = None
-    """What one would say without a model, from the label's column as it is now; default: that it stays."""
     space: Callable[["Trial"], dict[str, Any]] | None = None
     """Draws parameters for the estimator; None where there is nothing to search."""
     segments: tuple[str, ...] = ()
     """Columns of the view by whose values a new version must nowhere be worse."""
+    where: str = "true"
+    """An SQL condition on the view's rows: others are neither learned from nor predicted for."""
+    coverage: float = 0.9
+    """Of numbers: how often what comes is to be within the interval that goes with a prediction."""
+    groups: tuple[str, ...] = ()
+    """Columns that name what errs together (a machine), for intervals and threshold; without any each row is by
+    itself."""
+    threshold: Callable[[pl.DataFrame, Floats], float] | None = None
+    """Of two classes: from which probability on the second is acted upon, given validation rows with their labels and
+    the second's probabilities (n,)."""
+    stream: Stream | None = None
+    """Where its answers go at once, as events come; without it only predictions by the day are made."""
     least_rows: int = 500
+    most_rows: int = 400_000
+    """The newest so many are learned from."""
     trials: int = 10
     search_seconds: float = 60.0
     defaults: Parameters = field(default_factory=dict)
 
     @property
-    def kind(self) -> Literal["classification", "regression"]:
-        return "classification" if self.label.classes else "regression"
+    def kind(self) -> Kind:
+        return self.label.kind
 
     @property
     def measure(self) -> str:
         """The metric that versions are compared by: the mean of the losses."""
-        return "mae" if self.kind == "regression" else "log_loss"
+        return MEASURES[self.kind]
 
     @property
     def view(self) -> View:
@@ -81,7 +84,7 @@ class Model:
     def check(self) -> None:
         """Raises ModelError for an input, label or segment that the view has not."""
         known = {*self.view.features, *self.view.entities}
-        if unknown := sorted({*self.inputs, self.label.column, *self.segments} - known):
+        if unknown := sorted({*self.inputs, *self.label.uses, *self.segments} - known):
             raise ModelError(
                 f"model {self.name!r}: the view {self.features!r} has no {', '.join(unknown)}; it has {sorted(known)}"
             )

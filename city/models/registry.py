@@ -4,7 +4,7 @@ import contextlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,9 @@ _MLFLOW = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # by default a server that is away is asked for minutes
     "MLFLOW_LOGGING_LEVEL": "WARNING",
 }
+
+
+_NOT_THERE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # no such model; no such alias of it
 
 
 @dataclass(frozen=True)
@@ -117,20 +120,7 @@ class Registry:
             for alias, number in (registered.aliases if registered else {}).items():
                 aliases.setdefault(int(number), []).append(alias)
             found = client.search_model_versions(f"name = '{model}'") if registered else []
-            return sorted(
-                (
-                    Version(
-                        model,
-                        int(v.version),
-                        str(v.run_id),
-                        tuple(sorted(aliases.get(int(v.version), []))),
-                        v.tags,
-                        v.creation_timestamp,
-                    )
-                    for v in found
-                ),
-                key=lambda version: -version.number,
-            )
+            return sorted((_version(v, aliases.get(int(v.version), [])) for v in found), key=lambda v: -v.number)
 
     def version(self, model: str, number: int) -> Version:
         for version in self.versions(model):
@@ -140,7 +130,16 @@ class Registry:
 
     def at(self, model: str, alias: str = CHAMPION) -> Version | None:
         """The version that has the alias."""
-        return next((v for v in self.versions(model) if alias in v.aliases), None)
+        from mlflow.exceptions import MlflowException
+
+        with self._client() as client:
+            try:
+                found = client.get_model_version_by_alias(model, alias)
+            except MlflowException as error:
+                if error.error_code in _NOT_THERE:
+                    return None
+                raise
+        return _version(found, found.aliases)
 
     def content(self, version: Version) -> bytes:
         """The version's ONNX model."""
@@ -208,3 +207,9 @@ class Registry:
             f"the model registry at {self._uri} is away ({str(error).splitlines()[0]}); the champion stays as it is. "
             "Start it, or set CITY_MLFLOW_URL"
         )
+
+
+def _version(found: Any, aliases: Sequence[str]) -> Version:
+    return Version(
+        found.name, int(found.version), str(found.run_id), tuple(sorted(aliases)), found.tags, found.creation_timestamp
+    )

@@ -10,8 +10,6 @@ from city.models.registry import Version
 
 FRESH_SHARE = 0.5
 """A model is trained again when its rows have grown by this share."""
-SPANS = 9
-"""How many times as long as it looks ahead a model's rows must reach, so that each of its three parts has some."""
 LEAST_BETWEEN = timedelta(hours=1)
 
 
@@ -36,7 +34,7 @@ def reason(model: Model, signs: Signs, now: datetime, thresholds: Thresholds | N
     """Why to train now; None where there is no reason. At most once an hour, whatever is wrong."""
     limits = thresholds or Thresholds()
     if signs.newest is None:
-        long_enough = signs.span >= SPANS * (model.label.ahead + model.label.tolerance)
+        long_enough = signs.span >= model.label.least_span
         return "first training" if long_enough and signs.rows >= 2 * model.least_rows else None
     trained = datetime.fromisoformat(signs.newest.tags["trained_at"])
     if now - trained < LEAST_BETWEEN:

@@ -16,9 +16,11 @@ from numpy.typing import NDArray
 
 from city.arrays import Floats
 from city.models import examples, judge
+from city.models.anomaly import SCORE
 from city.models.card import card
+from city.models.conformal import Intervals, intervals
 from city.models.examples import Split
-from city.models.exported import Exported, export, own
+from city.models.exported import Calibration, Exported, export, own
 from city.models.judge import Verdict
 from city.models.model import Model
 from city.models.registry import Registry, Version
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
 Tell = Callable[[str], None]
 _IMPORTANCE_ROWS, _EXPORT_ROWS, _EXAMPLE_ROWS = 2_000, 2_000, 5
+_FOLDS = 5
 
 
 @dataclass(frozen=True)
@@ -74,15 +77,18 @@ def fit(
     *,
     champion: Callable[[NDArray[np.float32]], Floats] | None,
     now: datetime,
+    truth: pl.DataFrame | None = None,
     study: tuple[Path | None, str] = (None, "study"),
     tell: Tell = lambda line: None,
 ) -> Fitted:
     """Fits the model on a view's rows, and judges it on the newest of them, beside the naive answer and the champion.
+    `truth` is the table that the label names, where it names one.
 
     Nothing of the held-out rows is used before that. Raises ModelError for rows that cannot be learned from.
     """
     model.check()
-    parts = examples.split(model, examples.checked(model, examples.labelled(model, rows), now))
+    rows = rows.sort(model.view.time).tail(model.most_rows)
+    parts = examples.split(model, examples.checked(model, examples.labelled(model, rows, truth), now))
     x, x_valid = (examples.inputs(model, part) for part in (parts.train, parts.validation))
     y, y_valid = (examples.labels(model, part) for part in (parts.train, parts.validation))
     kept = _telling(x)
@@ -94,16 +100,25 @@ def fit(
     tell(f"{model.name}: {parts.train.height:,} rows to train on, searching")
     parameters = search(model, loss, *study)
     known = pl.concat([parts.train, parts.validation])
-    x_known = examples.inputs(model, known)
-    estimator = _fitted(model, parameters, x_known, examples.labels(model, known), _telling(x_known))
+    x_known, y_known = examples.inputs(model, known), examples.labels(model, known)
+    kept_known = _telling(x_known)
+    estimator = _fitted(model, parameters, x_known, y_known, kept_known)
+    if model.groups:
+        calibration = _calibrated(model, _of_others(model, parameters, known, x_known, y_known, kept_known), known)
+    else:
+        calibration = _calibrated(model, own(model, _fitted(model, parameters, x, y, kept), x_valid), parts.validation)
     x_held, y_held = examples.inputs(model, parts.held_out), examples.labels(model, parts.held_out)
-    exported = export(model, estimator, np.vstack([x_known[-_EXPORT_ROWS:], x_held[:_EXPORT_ROWS]]))
+    exported = export(model, estimator, np.vstack([x_known[-_EXPORT_ROWS:], x_held[:_EXPORT_ROWS]]), calibration)
     serving = Exported(model, exported)  # what is judged is what will serve
     predicted = serving.predict(x_held)
     scores = {
         "model": judge.metrics(model, predicted, y_held),
         "naive": judge.metrics(model, judge.naive(model, known, parts.held_out), y_held),
     }
+    if calibration.intervals is not None:
+        low, high = calibration.intervals.around(predicted)
+        scores["model"]["coverage"] = float(((low <= y_held) & (y_held <= high)).mean())
+        scores["model"]["width"] = float((high - low).mean())
     verdict = None
     if champion is not None:
         theirs = champion(x_held)
@@ -121,6 +136,7 @@ def train(
     registry: Registry,
     *,
     data_version: int,
+    truth: pl.DataFrame | None = None,
     home: Path | None = None,
     now: datetime | None = None,
     promote: bool = True,
@@ -136,7 +152,7 @@ def train(
     champion = registry.at(model.name)
     serving = Exported(model, registry.content(champion)).predict if champion else None
     study = (home / "models" / "search.db" if home else None, f"{model.name}-{data_version}")
-    fitted = fit(model, rows, champion=serving, now=moment, study=study, tell=tell)
+    fitted = fit(model, rows, champion=serving, now=moment, truth=truth, study=study, tell=tell)
     said = {
         "data_version": str(data_version),
         "code_version": code_version(),
@@ -177,7 +193,11 @@ def figures(model: Model, fitted: Fitted) -> Mapping[str, "Figure"]:
     outcome = Figure(figsize=(5, 5), layout="tight")
     axes = outcome.subplots()
     actual = examples.labels(model, fitted.parts.held_out)
-    if model.kind == "regression":
+    if model.kind == "anomaly":
+        axes.hist(np.log10(np.maximum(fitted.predicted[:, SCORE], 1e-3)), bins=60)
+        axes.axvline(0, color="grey")
+        axes.set(xlabel="score of normal rows, as a power of ten; over 0 an alarm", ylabel="rows", title=model.name)
+    elif model.kind == "regression":
         axes.hexbin(actual, fitted.predicted, gridsize=40, mincnt=1, cmap="viridis")
         axes.axline((float(actual.mean()), float(actual.mean())), slope=1, color="grey")
         axes.set(xlabel=f"came ({model.label.unit})", ylabel=f"predicted ({model.label.unit})", title=model.name)
@@ -219,6 +239,45 @@ def _verdict(model: Model, fitted: Fitted) -> tuple[bool, str]:
     if ours < naive:
         return True, f"the first, and better than the naive answer ({name} {ours:.4g}, not {naive:.4g})"
     return False, f"no better than the naive answer ({name} {ours:.4g}, not {naive:.4g})"
+
+
+def _calibrated(model: Model, said: Floats, rows: pl.DataFrame) -> Calibration:
+    """By what was said of rows by estimators that had not seen them. Too few rows, or groups, carry no intervals."""
+    if model.kind == "regression":
+        return Calibration(intervals=_intervals(model, said, examples.labels(model, rows), rows))
+    if model.threshold is not None:
+        return Calibration(threshold=model.threshold(rows, said[:, 1]))
+    return Calibration()
+
+
+def _of_others(
+    model: Model,
+    parameters: Mapping[str, Any],
+    rows: pl.DataFrame,
+    x: NDArray[np.float32],
+    y: NDArray[Any],
+    kept: NDArray[np.bool_],
+) -> Floats:
+    """What is said of each group's rows by an estimator fitted on other groups."""
+    from sklearn.model_selection import GroupKFold
+
+    groups = _groups(model, rows)
+    said: Floats = np.zeros((len(rows), max(1, len(model.label.classes))))
+    for others, these in GroupKFold(min(_FOLDS, len(np.unique(groups)))).split(x, y, groups):
+        found = own(model, _fitted(model, parameters, x[others], y[others], kept), x[these])
+        said[these] = found.reshape(len(these), -1)
+    return said if model.label.classes else said[:, 0]
+
+
+def _groups(model: Model, rows: pl.DataFrame) -> NDArray[Any]:
+    return rows.select(pl.concat_str(model.groups, separator=" ")).to_series().to_numpy()
+
+
+def _intervals(model: Model, said: Floats, actual: Floats, rows: pl.DataFrame) -> Intervals | None:
+    try:
+        return intervals(said, actual, None, model.coverage)
+    except ValueError:
+        return None
 
 
 def _telling(x: NDArray[np.float32]) -> NDArray[np.bool_]:

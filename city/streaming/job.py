@@ -12,11 +12,12 @@ from city.contracts.model import Contract
 from city.features.live import feature_sink
 from city.settings import Settings
 from city.streaming.pipeline import Pipeline, SinkFactory, kafka_sink, questdb_sink
+from city.streaming.scoring import score_sink
 
 log = logging.getLogger(__name__)
 
 REPORT = "stream.json"
-SINKS: tuple[SinkFactory, ...] = (questdb_sink, kafka_sink, feature_sink)
+SINKS: tuple[SinkFactory, ...] = (questdb_sink, kafka_sink, feature_sink, score_sink)
 
 
 class StreamJob:

@@ -17,7 +17,6 @@ from city.streaming.kafka_sink import KafkaSink
 from city.streaming.questdb_sink import QuestDBSink
 from city.streaming.records import Batch, RawBatch
 from city.streaming.report import StreamReport
-from city.streaming.scoring import Identity, Scorer
 from city.streaming.sink import Sink, SinkWorker
 from city.streaming.source import KafkaSource
 from city.streaming.topics import ensure_topics
@@ -45,12 +44,10 @@ class Pipeline:
         config: Settings,
         stop: threading.Event,
         sinks: tuple[SinkFactory, ...] = (questdb_sink, kafka_sink),
-        scorer: Scorer | None = None,
     ) -> None:
         self.contract, self.config = contract, config
         self.report = StreamReport(contract.topic, timezone=config.timezone)
         self._stop, self._factories = stop, sinks
-        self._scorer = scorer or Identity()
 
     def run(self) -> None:
         backoff = Backoff(self._stop)
@@ -80,7 +77,7 @@ class Pipeline:
                 sink = factory(contract, config, bronze)
                 if sink is None:
                     continue
-                workers.append(SinkWorker(sink, bronze, bronze.sink_position(sink.name), halt, self._score))
+                workers.append(SinkWorker(sink, bronze, bronze.sink_position(sink.name), halt))
             for worker in workers:
                 worker.start()
             log.info("%s: streaming from %s", contract.topic, bronze.position)
@@ -129,9 +126,6 @@ class Pipeline:
         operators = next((worker.sink.operators for worker in workers if worker.sink.operators), ())
         report.late = sum(operator.late for operator in operators)
         report.too_late = sum(operator.too_late for operator in operators)
-
-    def _score(self, rows: pl.DataFrame) -> pl.DataFrame:
-        return self._scorer.score(self.contract, rows)
 
     def _failed(self, what: str, reason: str) -> None:
         self.report.note(what, reason)

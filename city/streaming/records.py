@@ -39,7 +39,7 @@ class RawBatch:
 
 @dataclass(frozen=True)
 class Batch:
-    """Valid rows (the contract's bronze schema) of the offset ranges [start, end), and what a scorer adds to them."""
+    """Valid rows (the contract's bronze schema) of the offset ranges [start, end)."""
 
     rows: pl.DataFrame
     start: Offsets

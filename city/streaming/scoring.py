@@ -1,20 +1,198 @@
-"""The step between bronze and the sinks in which models will score a batch."""
+"""Scores: what the champions of models say of each event, to Kafka at once and to the record of what was said.
 
-from typing import Protocol
+The record (`scores/<model>`) is appended to by commits that carry an application transaction for each partition, as
+bronze's do: an event is in it once. A message carries an id made of topic, partition and offset, so that a listener
+can drop what a restart repeats. A champion is swapped between two batches; what came while there was none is not
+scored afterwards.
+"""
+
+import logging
+import time
+from datetime import UTC, datetime
 
 import polars as pl
+from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 
+from city.arrays import Floats
 from city.contracts.model import Contract
+from city.features.live import Events, earlier_events
+from city.lake.tables import open_table
+from city.models.anomaly import SHARES
+from city.models.champions import Champions, Serving
+from city.models.examples import chosen, inputs
+from city.models.model import Model, models
+from city.models.predictions import FOR, ID, LATENCY, VERSION, answers, scores_schema
+from city.settings import Settings
+from city.streaming.bronze import BronzeStream
+from city.streaming.publish import Publisher
+from city.streaming.records import Offsets
+from city.streaming.sink import Sink
+from city.streaming.topics import ensure_topics
+from city.tables.model import DAY
+
+log = logging.getLogger(__name__)
+
+CONTRIBUTIONS = "contributions"
+_RECORD_SECONDS = 10.0
+_RECORD_ROWS = 20_000
 
 
-class Scorer(Protocol):
-    """Adds columns to a batch's rows; never removes, reorders or changes what is there."""
+def live_models(contract: Contract) -> list[Model]:
+    """The models whose answers go out as the contract's events come."""
+    return [model for model in models().values() if model.stream is not None and model.view.events(contract)]
 
-    def score(self, contract: Contract, rows: pl.DataFrame) -> pl.DataFrame: ...
+
+class ScoreSink(Sink):
+    """Scores each batch's events by the champions of that moment."""
+
+    name = "scores"
+
+    def __init__(self, contract: Contract, config: Settings, bronze: BronzeStream) -> None:
+        self._contract, self._config, self._bronze = contract, config, bronze
+        self._models = live_models(contract)
+        self._events = {
+            view.name: Events(view, contract, config) for view in {m.features: m.view for m in self._models}.values()
+        }
+        self._champions: Champions | None = None
+        self._publisher: Publisher | None = None
+        self._records: dict[str, Record] = {}
+        self._recorded_at = 0.0
+
+    def open(self, recorded: Offsets) -> Offsets:
+        self._records = {}  # what waits in them is read from bronze again
+        self.close()
+        self._champions = Champions(self._config, self._models)
+        self._champions.start()  # waits for the registry's first answer: what came meanwhile is read from bronze
+        topics = [model.stream.topic for model in self._models if model.stream]
+        ensure_topics(self._config.kafka, [self._contract], topics)
+        self._publisher = Publisher(self._config.kafka)
+        self._records = {model.name: Record(self._config, self._contract, model) for model in self._models}
+        now = dict(self._bronze.position)
+        positions = [self._records[m.name].begin(now) for m in self._models if self._champions.of(m)]
+        position = {p: min([now[p], *(reached.get(p, now[p]) for reached in positions)]) for p in now}
+        earlier = earlier_events(self._contract, self._bronze, position)
+        for events in self._events.values():
+            events.hold(earlier)
+        self._recorded_at = time.monotonic()
+        return position
+
+    def apply(self, rows: pl.DataFrame, start: Offsets) -> None:
+        assert self._champions is not None
+        assert self._publisher is not None
+        at = [self._contract.key, self._contract.event_time]
+        places = rows.unique(at, keep="first", maintain_order=True).select(*at, "_partition", "_offset")
+        for name, events in self._events.items():
+            found = events.add(rows)
+            for model in self._models:
+                serving = self._champions.of(model)
+                if model.features != name or serving is None:
+                    continue
+                self._records[model.name].begin(start)
+                of_view = [*model.view.entities, model.view.time]
+                placed = chosen(model, found).join(places, left_on=of_view, right_on=at, maintain_order="left")
+                self._score(model, serving, placed)
+        self._publisher.flush()
+        waited = time.monotonic() - self._recorded_at
+        if waited > _RECORD_SECONDS or any(record.waiting > _RECORD_ROWS for record in self._records.values()):
+            self._record()
+
+    def close(self) -> None:
+        if self._champions is not None:
+            self._champions.stop()
+            self._champions = None
+            self._record()
+        if self._publisher is not None:
+            self._publisher.close()
+            self._publisher = None
+
+    def _score(self, model: Model, serving: Serving, rows: pl.DataFrame) -> None:
+        assert self._publisher is not None
+        assert model.stream is not None
+        if rows.is_empty():
+            return
+        found = scored(model, serving, rows, self._contract.topic, datetime.now(UTC))
+        message = model.stream.message(found).with_columns(
+            id=found[ID], model_version=found[VERSION], _key=found[model.view.entities[0]]
+        )
+        self._publisher.publish(model.stream.topic, message)
+        self._records[model.name].add(found)
+
+    def _record(self) -> None:
+        for record in self._records.values():
+            record.write()
+        self._recorded_at = time.monotonic()
 
 
-class Identity:
-    """No model yet: the rows as they are."""
+def scored(model: Model, serving: Serving, rows: pl.DataFrame, topic: str, now: datetime) -> pl.DataFrame:
+    """A view's rows (with `_partition` and `_offset`) and what the champion says of them: `answers`, `id`, `version`,
+    `for`, `latency_ms` (from the event to `now`) and, of an anomaly, `contributions` by input."""
+    said = serving.exported.predict(inputs(model, rows))
+    time = pl.col(model.view.time)
+    found = rows.with_columns(
+        pl.concat_str(pl.lit(topic), "_partition", "_offset", separator="-").alias(ID),
+        pl.lit(serving.number, pl.Int64).alias(VERSION),
+        (time + model.label.ahead).alias(FOR),
+        ((pl.lit(now) - time).dt.total_microseconds() / 1000).alias(LATENCY),
+        pl.struct(model.inputs).struct.json_encode().alias("inputs"),
+        pl.lit(serving.exported.calibration.threshold, pl.Float64).alias("threshold"),
+    )
+    if model.kind == "anomaly":
+        found = found.with_columns(_contributions(model, said[:, SHARES:]))
+    return pl.concat([found, answers(model, serving.exported.calibration, said)], how="horizontal")
 
-    def score(self, contract: Contract, rows: pl.DataFrame) -> pl.DataFrame:
-        return rows
+
+def _contributions(model: Model, shares: Floats) -> pl.Series:
+    return pl.DataFrame(shares, schema=list(model.inputs)).to_struct(CONTRIBUTIONS)
+
+
+class Record:
+    """One model's table of what was said, and how far it is."""
+
+    def __init__(self, config: Settings, contract: Contract, model: Model) -> None:
+        self._path, self._app = config.lake / "scores" / model.name, f"scores/{contract.topic}/{model.name}"
+        self._schema = {**scores_schema(model), DAY: pl.Date()}
+        self._table: DeltaTable | None = None
+        self._waiting: list[pl.DataFrame] = []
+        self._reached: Offsets = {}
+
+    @property
+    def waiting(self) -> int:
+        return sum(rows.height for rows in self._waiting)
+
+    def begin(self, position: Offsets) -> Offsets:
+        """How far it is; at the very first, it begins at this position."""
+        if self._table is None:
+            self._table = open_table(self._path, self._schema, [DAY], may_add=self._schema.keys())
+        for partition, offset in position.items():
+            if partition not in self._reached:
+                held = self._table.transaction_version(f"{self._app}/{partition}")
+                self._reached[partition] = offset if held is None else held
+        return self._reached
+
+    def add(self, rows: pl.DataFrame) -> None:
+        """What was not recorded before a restart."""
+        known = pl.DataFrame(list(self._reached.items()), {"_partition": pl.Int32, "_from": pl.Int64}, orient="row")
+        fresh = rows.join(known, on="_partition", how="left", maintain_order="left")
+        self._waiting.append(fresh.filter(pl.col("_offset") >= pl.col("_from").fill_null(0)))
+
+    def write(self) -> None:
+        """Commits what waits. Raises CommitFailedError where another process records too."""
+        rows = pl.concat(self._waiting) if self._waiting else None
+        if rows is None or rows.is_empty() or self._table is None:
+            self._waiting = []
+            return
+        ends = dict(rows.group_by("_partition").agg(pl.col("_offset").max() + 1).iter_rows())
+        marks = [Transaction(f"{self._app}/{partition}", end) for partition, end in ends.items()]
+        write_deltalake(
+            self._table,
+            rows.select(*self._schema),
+            mode="append",
+            commit_properties=CommitProperties(app_transactions=marks),
+        )
+        self._reached |= ends
+        self._waiting = []
+
+
+def score_sink(contract: Contract, config: Settings, bronze: BronzeStream) -> Sink | None:
+    """None for a contract whose events no model scores."""
+    return ScoreSink(contract, config, bronze) if live_models(contract) else None

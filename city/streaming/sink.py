@@ -4,7 +4,6 @@ import logging
 import queue
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from datetime import datetime
 
 import polars as pl
@@ -48,12 +47,11 @@ class SinkWorker:
         bronze: BronzeStream,
         recorded: Offsets,
         stop: threading.Event,
-        score: Callable[[pl.DataFrame], pl.DataFrame],
     ) -> None:
         self.sink, self.name = sink, sink.name
         self.position: Offsets = dict(recorded)
         self.last_error: str | None = None
-        self._bronze, self._recorded, self._score = bronze, recorded, score
+        self._bronze, self._recorded = bronze, recorded
         self._stop, self._drain = stop, threading.Event()
         self._target: Offsets = dict(bronze.position)
         self._queue: queue.Queue[Batch] = queue.Queue(maxsize=_QUEUED)
@@ -122,7 +120,7 @@ class SinkWorker:
 
     def _apply(self, batch: Batch) -> None:
         if behind(self.position, batch.end):
-            self.sink.apply(self._score(batch.after(self.position)), self.position)
+            self.sink.apply(batch.after(self.position), self.position)
             self.position = self.position | {p: max(end, self.position.get(p, 0)) for p, end in batch.end.items()}
             self._recorded = self.position
 

@@ -12,14 +12,17 @@ from city.streaming.kafka_sink import DASHBOARD_TOPIC
 _HOUR_MS = str(60 * 60 * 1000)
 
 
-def ensure_topics(address: str, contracts: Iterable[Contract], seconds: float = 10.0) -> None:
-    """Creates the topics that are not there. Raises KafkaException where Kafka is away or refuses."""
+def ensure_topics(
+    address: str, contracts: Iterable[Contract], outputs: Iterable[str] = (), seconds: float = 10.0
+) -> None:
+    """Creates the topics of contracts, their windows, and `outputs`, that are not there. Raises KafkaException where
+    Kafka is away or refuses."""
     wanted = list(contracts)
     # The broker's own clock says when an event arrived: a producer's could not be trusted with `max_ahead`.
     arrival = {"message.timestamp.type": "LogAppendTime", "max.message.bytes": "20971520"}
     topics = [NewTopic(c.topic, c.partitions, 1, config=arrival) for c in wanted]
-    outputs = {DASHBOARD_TOPIC} | {w.topic for c in wanted for w in c.windows if w.topic}
-    topics += [NewTopic(topic, 4, 1, config={"retention.ms": _HOUR_MS}) for topic in sorted(outputs)]
+    written = {DASHBOARD_TOPIC, *outputs} | {w.topic for c in wanted for w in c.windows if w.topic}
+    topics += [NewTopic(topic, 4, 1, config={"retention.ms": _HOUR_MS}) for topic in sorted(written)]
     admin = AdminClient({"bootstrap.servers": address, "log_level": 0})
     known = admin.list_topics(timeout=seconds).topics
     missing = [topic for topic in topics if topic.topic not in known]

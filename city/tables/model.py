@@ -9,7 +9,7 @@ import narwhals as nw
 
 from city.contracts.model import Kind
 
-Layer = Literal["bronze", "silver", "gold", "features"]
+Layer = Literal["bronze", "silver", "gold", "features", "reference"]
 Frame = nw.LazyFrame[Any]
 DAY = "day"
 
@@ -51,7 +51,9 @@ class Table:
     local date, partitions the table; one that is not `daily` is a snapshot. `time` is the column of a row's time.
     With `hourly_slices` the table is replaced an hour at a time, as its stream fills it; it then has `local_hour`, and
     its rows depend on no others than their hour's.
-    A table of the layer `features` is a feature view of that `version`, of the entities in its key.
+    A table of the layer `features` is a feature view of that `version`, of the entities in its key. One with a
+    `look_back` has a row for each event of a silver table, made from it and that many events of its key before it (of
+    the last day at most), so that the stream can make it too. One of the layer `reference` is kept by people.
     """
 
     name: str
@@ -66,6 +68,7 @@ class Table:
     first_day: date = date(2026, 1, 1)
     hourly_slices: bool = False
     version: int = 1
+    look_back: int | None = None
 
     def __post_init__(self) -> None:
         names = [column.name for column in self.columns]

@@ -63,6 +63,25 @@ def latest_table(contract: Contract) -> Table:
     )
 
 
+def log_table(contract: Contract) -> Table:
+    """Every event once, for topics of few events that are no states."""
+
+    def transform(**frames: Frame) -> Frame:
+        return first_of(frames[contract.name], contract.key, contract.event_time)
+
+    return Table(
+        name=contract.name,
+        layer="silver",
+        means=f"{contract.means} Once for each `{contract.key}` and `{contract.event_time}`.",
+        key=(contract.key, contract.event_time),
+        time=contract.event_time,
+        daily=False,
+        columns=(*event_columns(contract), *_LINEAGE),
+        sources={contract.name: Source(table=f"bronze/{contract.name}")},
+        transform=transform,
+    )
+
+
 def first_of(rows: Frame, key: str, time: str) -> Frame:
     """Of the events with the same key and time, which a device sent twice, the one that Kafka had first."""
     return rows.unique([key, time], keep="first", order_by=["_arrived", "_partition", "_offset"])

@@ -1,13 +1,21 @@
-"""Remaining useful life, and anomalies of multivariate signals."""
+"""Remaining useful life, and anomalies of multivariate signals: the fleet's models, and those of the benchmarks."""
 
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
+import polars as pl
 
 from city.arrays import Floats
+from city.models.anomaly import NormalRegion, combined_index
+from city.models.boosting import boosted, defaults, space
+from city.models.labels import Normal, Until
+from city.models.model import Model, Stream
+from city_assets.equipment.contract import SIGNALS
+from city_assets.equipment.transforms import HORIZONS
 
 CAP = 125
 """Cycles. Wear shows in the signals only towards the end; before that the life left cannot be told (Heimes, 2008)."""
@@ -72,10 +80,9 @@ def nasa_score(predicted: Floats, actual: Floats) -> float:
 class AnomalyDetector:
     """Principal components of normal signals, watched as they come.
 
-    The score is the combined index of Hotelling's T² (how far inside the model's plane) and Q (how far off it), as
-    Yue and Qin (2001) have it, over the largest of normal data; `threshold` times that is an anomaly. Signals are
-    smoothed by a trailing mean. The centre follows slow change (warming up, wear) while nothing is wrong, and stands
-    still while something is.
+    The score is the combined index of T² and Q; `threshold` times its border is an anomaly. Signals are smoothed by a
+    trailing mean. The centre follows slow change (warming up, wear) while nothing is wrong, and stands still while
+    something is.
     """
 
     smoothing: int = 15
@@ -108,18 +115,7 @@ class AnomalyDetector:
             raise ValueError("every signal is constant: there is nothing to learn from")
         self._scale = np.where(self._live, deviation, 1.0)
         rows = (smooth - self._mean) / self._scale * self._live
-        _, singular, axes = np.linalg.svd(rows, full_matrices=False)
-        variance = singular**2 / (len(rows) - 1)
-        kept = int(np.searchsorted(np.cumsum(variance) / variance.sum(), self.explained)) + 1
-        along = rows @ axes.T
-        weight = np.zeros(len(variance))
-        weight[:kept] = 1 / np.maximum(variance[:kept], 1e-12)
-        weight[:kept] /= np.quantile((along[:, :kept] ** 2 * weight[:kept]).sum(1), self.quantile)
-        if kept < len(variance):
-            weight[kept:] = 1 / max(float(np.quantile((along[:, kept:] ** 2).sum(1), self.quantile)), 1e-12)
-        weight /= np.quantile((along**2 * weight).sum(1), self.quantile)
-        # The root of the index's matrix: the squares of a deviation's image are what each signal contributes.
-        self._root = axes.T @ np.diag(np.sqrt(weight)) @ axes
+        self._root = combined_index(rows, self.explained, self.quantile).root
         self._centre = np.zeros(signals.shape[1])
         return self
 
@@ -147,9 +143,89 @@ class AnomalyDetector:
         return smooth
 
 
+def anomaly_message(rows: pl.DataFrame) -> pl.DataFrame:
+    """Messages of `anomaly-detected`; contributions by signal, which sum to one."""
+    of = pl.col("contributions").struct
+    named = {signal: [name for name in ANOMALY_INPUTS if name.startswith(signal)] for signal in SIGNALS}
+    shares = pl.struct(
+        pl.sum_horizontal(of.field(name) for name in names).alias(signal) for signal, names in named.items()
+    )
+    return rows.select(
+        "timestamp",
+        "machine_id",
+        anomaly_score=pl.col("output").list.get(0),
+        threshold=pl.lit(1.0),
+        is_anomaly=pl.col("prediction") == "anomaly",
+        confidence="confidence",
+        feature_contributions=shares,
+    )
+
+
+def life_message(rows: pl.DataFrame) -> pl.DataFrame:
+    """Messages of `maintenance-predictions`; what to do follows from the lower end of the interval."""
+    hours = pl.col("output").list.get(0)
+    least = pl.coalesce("low", hours).clip(lower_bound=0)
+    action, priority = pl.lit("none"), pl.lit("low")
+    for below, what, how_soon in reversed(ACTIONS):
+        action = pl.when(least < below).then(pl.lit(what)).otherwise(action)
+        priority = pl.when(least < below).then(pl.lit(how_soon)).otherwise(priority)
+    return rows.select(
+        "timestamp",
+        "machine_id",
+        predicted_rul_hours=hours.clip(lower_bound=0).round(3),
+        confidence_interval=pl.concat_list(least.round(3), pl.coalesce("high", hours).round(3)),
+        recommended_action=action,
+        priority=priority,
+    )
+
+
 def _exponential(signals: Floats, share: float = 0.1) -> Floats:
     smooth = np.empty_like(signals)
     smooth[0] = signals[0]
     for row in range(1, len(signals)):
         smooth[row] = smooth[row - 1] + share * (signals[row] - smooth[row - 1])
     return smooth
+
+
+LIFE_CAP = timedelta(hours=1)
+"""The fleet's: of a mean life of two hours, wear shows in the last."""
+ACTIONS = (
+    (0.1, "stop it and replace the worn parts", "critical"),
+    (0.3, "replace the worn parts in this shift", "high"),
+    (0.7, "order parts, and plan a stop", "medium"),
+)
+"""Below so many hours left, what to do, and how soon."""
+ANOMALY_INPUTS = (*(f"{signal}_now" for signal in SIGNALS), "power_recent", "power_long")
+"""What it draws now and has drawn, which the temperature follows, with the other signals."""
+
+ANOMALIES = Model(
+    name="machine_anomaly",
+    means="How far a machine's readings are from normal, and which signals they are that are.",
+    features="machine_features",
+    inputs=ANOMALY_INPUTS,
+    label=Normal(truth="gold/machine_faults", where="true", begin="begin", end="end"),
+    # All components: the signals are few, and the least of their variance is where a fault shows most.
+    estimator=lambda parameters: NormalRegion(**parameters),
+    defaults={"explained": 0.9999, "quantile": 0.995, "threshold": 1.1},
+    stream=Stream("anomaly-detected", anomaly_message),
+    least_rows=2_000,
+)
+
+LIFE = Model(
+    name="machine_life",
+    means="The hours that a machine has left before it fails.",
+    features="machine_features",
+    where="first_of_minute",
+    inputs=(
+        *(f"{signal}_{name}" for signal in SIGNALS for name in HORIZONS if name != "now"),
+        *(f"{signal}_spread" for signal in SIGNALS),
+    ),
+    label=Until(truth="silver/maintenance_log", where="kind = 'failure'", time="timestamp", cap=LIFE_CAP, unit="h"),
+    estimator=boosted("regression"),
+    space=space((7, 31), (20, 200)),
+    defaults=defaults(31, 40),
+    groups=("machine_id",),
+    stream=Stream("maintenance-predictions", life_message),
+)
+
+MODELS = (ANOMALIES, LIFE)

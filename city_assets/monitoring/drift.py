@@ -16,7 +16,7 @@ from city.lake.tables import open_table
 from city.models.examples import inputs
 from city.models.exported import Exported
 from city.models.model import Model, models
-from city.models.predictions import PREDICTION
+from city.models.predictions import PREDICTION, answers
 from city.models.registry import Registry
 from city.settings import Settings, settings
 from city.tables.slices import HOUR
@@ -101,8 +101,10 @@ def _answers(champions: list[tuple[Model, Exported]], frame: pl.DataFrame) -> li
     found = []
     for model, champion in champions:
         said = champion.predict(inputs(model, frame))
-        values = said if model.kind == "regression" else model.label.named(said)
-        found.append(pl.Series(f"{model.name} {PREDICTION}", values))
+        values = answers(model, champion.calibration, said)[PREDICTION]
+        found.append(
+            values.cast(pl.Float64 if model.kind == "regression" else pl.String).alias(f"{model.name} {PREDICTION}")
+        )
     return found
 
 

@@ -1,5 +1,6 @@
-"""Which payments are frauds."""
+"""Which payments are frauds: the city's model, and that of the handbook's benchmark."""
 
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
@@ -7,6 +8,9 @@ import polars as pl
 from numpy.typing import NDArray
 
 from city.arrays import Floats
+from city.models.boosting import boosted, defaults, space
+from city.models.labels import LABEL, Reported
+from city.models.model import Model, Parameters, Stream
 
 DAYS = (1, 7, 30)
 GIVEN = (
@@ -88,3 +92,65 @@ def cheapest_threshold(probability: Floats, fraud: Floats, amount: Floats, revie
     cost = looked_at + missed.sum() - np.concatenate([[0.0], missed.cumsum()])
     best = int(np.argmin(cost))
     return float(probability[order][best - 1]) if best else float("inf")
+
+
+GENUINE, FRAUD = "genuine", "fraud"
+REPORTED_WITHIN = timedelta(minutes=30)
+"""After which a payment that nobody reported counts as genuine; a real city would wait for weeks."""
+INPUTS = (
+    *("amount", "amount_to_usual", "amount_to_largest", "hour_of_day", "is_weekend", "is_online"),
+    *("seconds_since_last", "seconds_since_third", "payments_10min", "payments_1h", "km_from_last", "kmh_from_last"),
+    *("same_device", "same_category", "payments_known"),
+)
+
+
+def calibrated_boosting(parameters: Parameters) -> Any:
+    """Boosted trees whose probabilities are frequencies, by a logistic curve on what they gave rows not seen."""
+    from sklearn.calibration import CalibratedClassifierCV
+
+    return CalibratedClassifierCV(boosted("classification")(parameters), method="sigmoid", cv=3, ensemble=False)
+
+
+def cost_threshold(rows: pl.DataFrame, probability: Floats) -> float:
+    """The cheapest threshold on labelled payments; never so high that nothing is looked at."""
+    fraud = (rows[LABEL] == FRAUD).to_numpy().astype(float)
+    return min(cheapest_threshold(probability, fraud, rows["amount"].to_numpy()), 1.0)
+
+
+def fraud_message(rows: pl.DataFrame) -> pl.DataFrame:
+    """Messages of `fraud-scores`."""
+    return rows.select(
+        "timestamp",
+        "payment_id",
+        "card",
+        "amount",
+        fraud_probability=pl.col("output").list.get(1),
+        threshold="threshold",
+        is_fraud=pl.col("prediction") == FRAUD,
+        confidence="confidence",
+    )
+
+
+FRAUDS = Model(
+    name="payment_fraud",
+    means="How probable it is that a payment is not its card owner's.",
+    features="payment_features",
+    inputs=INPUTS,
+    label=Reported(
+        truth="silver/chargebacks",
+        key="payment_id",
+        time="timestamp",
+        within=REPORTED_WITHIN,
+        classes=(GENUINE, FRAUD),
+    ),
+    estimator=calibrated_boosting,
+    space=space((7, 31), (20, 200)),
+    defaults=defaults(15, 40),
+    groups=("card",),
+    threshold=cost_threshold,
+    segments=("is_online",),
+    stream=Stream("fraud-scores", fraud_message),
+    least_rows=2_000,
+)
+
+MODELS = (FRAUDS,)

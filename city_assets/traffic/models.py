@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from city.arrays import Floats
 from city.models.boosting import boosted, defaults, space
-from city.models.model import Label, Model
+from city.models.labels import Later
+from city.models.model import Model
 from city_assets.traffic.transforms import FREE_KMH, SLOW_KMH, WINDOW_SECONDS
 
 LAGS = 12
@@ -113,7 +114,13 @@ CONGESTION = Model(
     means="How congested a cell will be in a quarter of an hour: low, medium or high.",
     features="traffic_features",
     inputs=_INPUTS,
-    label=Label("speed_mean", timedelta(minutes=15), _WINDOW, ("low", "medium", "high"), _level),
+    label=Later(
+        column="speed_mean",
+        after=timedelta(minutes=15),
+        tolerance=_WINDOW,
+        classes=("low", "medium", "high"),
+        of=_level,
+    ),
     estimator=boosted("classification"),
     space=_SPACE,
     defaults=_DEFAULTS,
@@ -127,7 +134,7 @@ def _speed(minutes: int) -> Model:
         means=f"The mean speed in a cell in {minutes} minutes.",
         features="traffic_features",
         inputs=_INPUTS,
-        label=Label("speed_mean", timedelta(minutes=minutes), _WINDOW, unit="km/h"),
+        label=Later(column="speed_mean", after=timedelta(minutes=minutes), tolerance=_WINDOW, unit="km/h"),
         estimator=boosted("regression"),
         space=_SPACE,
         defaults=_DEFAULTS,

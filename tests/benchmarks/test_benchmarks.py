@@ -46,6 +46,7 @@ def test_every_benchmark_is_known() -> None:
         "drift",
         "elec2",
         "features",
+        "fleet",
         "fraud",
         "ingest",
         "latency",

@@ -9,8 +9,9 @@ from syrupy.assertion import SnapshotAssertion
 from city_assets.definitions import build
 
 
-def test_every_definition_loads() -> None:
+def test_every_definition_loads_and_nothing_is_made_from_itself() -> None:
     dg.Definitions.validate_loadable(build())
+    assert build().resolve_asset_graph().toposorted_asset_keys
 
 
 def test_the_graph_is_as_it_was(snapshot: SnapshotAssertion) -> None:

@@ -10,7 +10,8 @@ import pytest
 from deltalake import write_deltalake
 
 from city.models import model as declarations
-from city.models.examples import LABEL, labelled
+from city.models.examples import labelled
+from city.models.labels import LABEL
 from city.models.model import Model, ModelError
 from city.models.predictions import LOSS, decay
 from city.models.registry import Registry

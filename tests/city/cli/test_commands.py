@@ -13,6 +13,7 @@ import pytest
 
 from city.cli.errors import explain
 from city.cli.main import main
+from city.contracts.registry import contracts
 from city.settings import Settings
 from city_assets.traffic.contract import VEHICLE_POSITIONS
 from tests.commands import city, fails
@@ -29,18 +30,15 @@ def test_every_command_has_its_help() -> None:
 
 
 def test_status_before_anything_ran(config: Settings) -> None:
-    assert json.loads(city("status", "--json")) == {
-        "parts": {},
-        "bronze_rows": {"city.sensors": 0, "city.devices": 0, "vehicle_positions": 0},
-        "quarantined": {"city.sensors": 0, "city.devices": 0, "vehicle_positions": 0},
-    }
+    nothing = {contract.topic: 0 for contract in contracts()}
+    assert json.loads(city("status", "--json")) == {"parts": {}, "bronze_rows": nothing, "quarantined": nothing}
     assert "not up; start it with `city up`" in city("status")
     assert "nothing to stop" in city("down")
 
 
 def test_what_is_wrong_is_said_in_one_line(config: Settings) -> None:
-    assert fails("stream", "moon") == "no domain 'moon'; known: environment, traffic"
-    assert fails("up", "--domain", "moon") == "no domain 'moon'; known: environment, traffic"
+    assert fails("stream", "moon") == "no domain 'moon'; known: environment, equipment, payments, traffic"
+    assert fails("up", "--domain", "moon") == "no domain 'moon'; known: environment, equipment, payments, traffic"
     assert "known: anomaly, batch, crash, drift, elec2" in fails("bench", "moon")
     assert "no contract 'moon'" in fails("table", "moon")
     assert "no table 'gold/sensors'; known: " in fails("table", "gold/sensors")
@@ -61,7 +59,7 @@ def test_the_process_exits_with_one_line(
     with pytest.raises(SystemExit) as end:
         main()
     assert end.value.code == 1
-    assert capsys.readouterr().err == "city: no domain 'moon'; known: environment, traffic\n"
+    assert capsys.readouterr().err == "city: no domain 'moon'; known: environment, equipment, payments, traffic\n"
 
 
 def test_status_is_quick(config: Settings) -> None:

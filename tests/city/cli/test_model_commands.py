@@ -35,7 +35,7 @@ def test_a_person_looks_promotes_and_goes_back(registry: Registry) -> None:
 
 
 def test_what_cannot_be_done_is_said(config: Settings) -> None:
-    assert "no model 'moon'; known: air_quality_60, traffic_congestion" in fails("models", "train", "moon")
+    assert "no model 'moon'; known: air_quality_60, machine_anomaly" in fails("models", "train", "moon")
     assert "has not been built yet" in fails("models", "train", "traffic_congestion")
     assert "has no champion yet" in fails("models", "card", "traffic_congestion")
     assert "no champion before this one" in fails("models", "rollback", "traffic_congestion")

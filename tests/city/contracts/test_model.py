@@ -76,7 +76,7 @@ def test_a_contract_is_found_by_its_name_and_by_its_topic() -> None:
 
 
 def test_what_is_unknown_is_answered_with_what_is_known() -> None:
-    with pytest.raises(ContractError, match="no domain 'moon'; known: environment, traffic"):
+    with pytest.raises(ContractError, match="no domain 'moon'; known: environment, .*traffic"):
         domain_of("moon")
     with pytest.raises(ContractError, match="no contract 'moon'; known: .*sensors"):
         contract_of("moon")

@@ -13,15 +13,20 @@ from polars.testing import assert_frame_equal
 from city.engines import Engine, engine_of
 from city.engines.spark import SparkEngine, installed
 from city.lake.lakehouse import Lakehouse
+from city.lake.reference import commission
 from city.settings import CHECKOUT, Settings
 from city.stack import jars
 from city.stack.embedded import settings_at
 from city.tables.registry import chosen, table_of
 from city_assets.environment.contract import DEVICES, SENSORS
+from city_assets.equipment.contract import MAINTENANCE_LOG, SENSOR_READINGS
+from city_assets.payments.contract import CHARGEBACKS, PAYMENTS
 from city_assets.traffic.contract import VEHICLE_POSITIONS
 from city_assets.traffic.ingest import ingest
 from simulators.environment import fleet
+from simulators.equipment import fleet as machines
 from simulators.faults import FaultRates
+from simulators.payments import City
 from tests.lakes import drive, house, stream
 
 DAYS = [date(2026, 5, 4), date(2026, 5, 5)]
@@ -32,10 +37,13 @@ BEGIN = datetime(2026, 5, 4, tzinfo=ZoneInfo("America/New_York"))
 def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkEngine]:
     if not installed():
         pytest.skip("Spark is not installed: make spark")
-    config = settings_at(tmp_path_factory.mktemp("spark"), CHECKOUT / ".city" / "cache", engine="spark")
+    config = settings_at(
+        tmp_path_factory.mktemp("spark"), CHECKOUT / ".city" / "cache", engine="spark", spark_partitions=1
+    )
     jars.fetch(config, jars.missing(config, ["spark"]))
     engine = engine_of(config)
     assert isinstance(engine, SparkEngine)
+    engine.session.conf.set("spark.databricks.delta.snapshotPartitions", "1")  # small tables: a second less a commit
     yield engine
     engine.session.stop()
 
@@ -47,8 +55,30 @@ def fill(lake: Path, data: Path) -> list[date]:
     stream(lake, DEVICES, [sensor.announcement(BEGIN.astimezone(UTC)) for sensor in sensors], BEGIN)
     moments = [BEGIN.astimezone(UTC) + timedelta(minutes=30 * n) for n in range(96)]
     stream(lake, SENSORS, [s.reading(m) for m in moments for s in sensors], BEGIN + timedelta(days=3))
+    fill_machines(lake)
+    payments = City(20, seed=0)
+    paid = [event for n in range(96) for event in payments.live(BEGIN.astimezone(UTC) + timedelta(minutes=30 * n), 20)]
+    for contract in (PAYMENTS, CHARGEBACKS):
+        events = [payload for topic, _, payload in paid if topic == contract.topic]
+        stream(lake, contract, events, BEGIN + timedelta(days=3))
     found = ingest(data / "tlc" / "trips_with_coordinates.parquet", lake, "America/New_York", lambda rows: None)
     return [found.first, found.first + timedelta(days=1)]  # type: ignore[operator, list-item]
+
+
+def fill_machines(lake: Path) -> None:
+    fleet = machines(0, 6)
+    log, readings = [], []
+    for n in range(1, 400):
+        moment = BEGIN.astimezone(UTC) + timedelta(minutes=7 * n)
+        for machine in fleet:
+            log += machine.step(moment)
+            readings += [reading] if (reading := machine.reading()) else []
+    stream(lake, SENSOR_READINGS, readings, BEGIN + timedelta(days=3))
+    stream(lake, MAINTENANCE_LOG, log, BEGIN + timedelta(days=3))
+    commission(lake, "machine_sensors", [row for machine in fleet for row in machine.ranges()])
+    event = {"machine_id": fleet[0].id, "begin": BEGIN, "end": BEGIN + timedelta(hours=1), "readings": 9}
+    told = {"peak_score": 2.0, "signal": "power", "confirmed": True, "root_cause": "leak", "resolution": None}
+    commission(lake, "anomaly_events", [event | told])
 
 
 def built(config: Settings, engine: Engine, of_trips: list[date]) -> dict[str, pl.DataFrame]:
@@ -64,7 +94,8 @@ def built(config: Settings, engine: Engine, of_trips: list[date]) -> dict[str, p
 def test_both_engines_build_the_same_rows(config: Settings, spark: SparkEngine, data: Path, tmp_path: Path) -> None:
     of_trips = fill(config.lake, data)
     other = config.model_copy(update={"home": tmp_path / "spark"})
-    shutil.copytree(config.lake / "bronze", other.lake / "bronze")
+    for layer in ("bronze", "reference"):
+        shutil.copytree(config.lake / layer, other.lake / layer)
     ours, theirs = built(config, engine_of(config), of_trips), built(other, spark, of_trips)
     assert len(ours) >= 10
     for name, frame in ours.items():

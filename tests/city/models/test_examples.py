@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from city.models.examples import LABEL, NAIVE, checked, inputs, labelled, labels, split
-from city.models.model import Label, Model, ModelError, model_of, models
+from city.models.examples import checked, inputs, labelled, labels, split
+from city.models.labels import LABEL, NAIVE, Label
+from city.models.model import Model, ModelError, model_of, models
 from city_assets.traffic.models import CONGESTION, MODELS
 from tests.city.models.rows import END, traffic
 
@@ -30,7 +31,7 @@ def test_a_label_is_the_same_cells_speed_so_much_later() -> None:
 @settings(max_examples=25, deadline=None)
 @given(gap=st.integers(1, 40), ahead=st.integers(2, 30))
 def test_whatever_is_missing_no_label_is_of_its_own_time_or_before(gap: int, ahead: int) -> None:
-    model = replace(SPEED, label=replace(SPEED.label, ahead=timedelta(minutes=ahead)))
+    model = replace(SPEED, label=replace(SPEED.label, after=timedelta(minutes=ahead)))
     thin = ROWS.filter((pl.int_range(pl.len()) * 7919) % (gap + 1) == 0).with_columns(
         speed_mean=pl.col("as_of").dt.epoch("s").cast(pl.Float64)
     )
@@ -43,7 +44,7 @@ def test_no_label_of_a_stretch_is_known_in_the_next() -> None:
     ahead = SPEED.label.ahead
     assert parts.train["as_of"].max() + ahead < parts.validation["as_of"].min()  # type: ignore[operator]
     assert parts.validation["as_of"].max() + ahead < parts.held_out["as_of"].min()  # type: ignore[operator]
-    with pytest.raises(ModelError, match="leave nothing for train, for it looks 0:15:00 ahead"):
+    with pytest.raises(ModelError, match="leave nothing for train, for what came is known up to 0:17:00 later"):
         split(SPEED, labelled(SPEED, ROWS).head(40))
 
 

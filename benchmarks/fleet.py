@@ -1,0 +1,105 @@
+"""The simulated fleet: models trained on one fleet's first hours, judged on fleets of seeds that nothing has seen."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from city.contracts.schema import TIMESTAMP
+from city.engines.polars import PolarsEngine
+from city.models.anomaly import SCORE
+from city.models.examples import chosen, inputs, labelled, labels
+from city.models.exported import Exported
+from city.models.train import fit
+from city.tables.schema import schema
+from city_assets.equipment.contract import SIGNALS
+from city_assets.equipment.models import ANOMALIES, LIFE, LIFE_CAP
+from city_assets.equipment.tables import ANOMALY_EVENTS
+from city_assets.equipment.transforms import machine_faults, machine_features
+from simulators.equipment import fleet
+
+BEGIN = datetime(2026, 5, 4, 6, tzinfo=UTC)
+EVERY = timedelta(seconds=5)
+TRAIN_HOURS, TEST_HOURS = 14, 8
+SEEDS = (2, 3, 4, 5, 6)
+
+
+def run(tell: Callable[[str], None], train_hours: int = TRAIN_HOURS, seeds: tuple[int, ...] = SEEDS) -> dict[str, Any]:
+    """F1 of single readings against the simulator's own faults, beside that of the normal ranges; and how often the
+    life that was left is within its 90 % interval."""
+    rows, log = simulated(1, train_hours)
+    now = BEGIN + timedelta(hours=train_hours)
+    tell(f"{rows.height:,} readings of a fleet to train on")
+    detector = Exported(ANOMALIES, fit(ANOMALIES, rows, champion=None, now=now, truth=faults(log)).exported)
+    fitted = fit(LIFE, rows, champion=None, now=now, truth=log, tell=tell)
+    life = Exported(LIFE, fitted.exported)
+    intervals = life.calibration.intervals
+    assert intervals is not None
+    truth, alarms, out_of_range, each = [], [], [], []
+    missed, within, usual = [], [], []
+    for seed in seeds:
+        unseen, log = simulated(seed, TEST_HOURS)
+        wrong = unseen["fault"].is_not_null().to_numpy()
+        found = detector.predict(inputs(ANOMALIES, unseen))[:, SCORE] > 1
+        truth.append(wrong)
+        alarms.append(found)
+        each.append(_f1(wrong, found))
+        now_columns = pl.col([f"{signal}_now" for signal in SIGNALS])
+        out = unseen.select(pl.any_horizontal(~now_columns.is_between(-0.1, 1.1)))
+        out_of_range.append(out.to_series().to_numpy())
+        known = labelled(LIFE, chosen(LIFE, unseen), log)
+        hours, said = labels(LIFE, known), life.predict(inputs(LIFE, known))
+        low, high = intervals.around(said)
+        missed.append(np.abs(said - hours))
+        within.append((low <= hours) & (hours <= high))
+        usual.append(np.abs(hours - np.median(labels(LIFE, fitted.parts.train))))
+        tell(f"seed {seed}: F1 {each[-1]:.3f}, intervals hold {within[-1].mean():.3f}")
+    wrong, found = np.concatenate(truth), np.concatenate(alarms)
+    return {
+        "bench": "fleet",
+        "unseen_seeds": list(seeds),
+        "readings": len(wrong),
+        "anomaly_f1": round(_f1(wrong, found), 4),
+        "anomaly_f1_worst_seed": round(min(each), 4),
+        "anomaly_far": round(float((found & ~wrong).sum() / (~wrong).sum()), 4),
+        "anomaly_mar": round(float((wrong & ~found).sum() / wrong.sum()), 4),
+        "normal_ranges_f1": round(_f1(wrong, np.concatenate(out_of_range)), 4),
+        "life_mae_hours": round(float(np.concatenate(missed).mean()), 4),
+        "life_mae_hours_of_the_median": round(float(np.concatenate(usual).mean()), 4),
+        "life_coverage_90": round(float(np.concatenate(within).mean()), 4),
+        "life_cap_hours": LIFE_CAP.total_seconds() / 3600,
+    }
+
+
+def simulated(seed: int, hours: int) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """A fleet's features at each reading, with the `fault` that the simulator had then, and its maintenance log."""
+    machines = fleet(seed)
+    readings, log = [], []
+    for step in range(int(hours * 3600 / EVERY.total_seconds())):
+        moment = BEGIN + step * EVERY
+        for machine in machines:
+            log += machine.step(moment)
+            if reading := machine.reading():
+                row = {"timestamp": moment, "machine_id": machine.id, "fault": machine.fault}
+                readings.append(row | reading["readings"])
+    ranges = pl.DataFrame([row for machine in machines for row in machine.ranges()])
+    rows = pl.DataFrame(readings, infer_schema_length=None).with_columns(pl.col("timestamp").cast(TIMESTAMP))
+    entries = pl.DataFrame(log, infer_schema_length=None).with_columns(
+        pl.col("timestamp").str.to_datetime(time_unit="us", time_zone="UTC")
+    )
+    engine = PolarsEngine()
+    found = engine.collect(machine_features(engine.local(rows), engine.local(ranges)))
+    return found.sort("timestamp", "machine_id"), entries
+
+
+def faults(log: pl.DataFrame) -> pl.DataFrame:
+    """What the log says, as the gold table has it; nobody has confirmed anything yet."""
+    engine = PolarsEngine()
+    events = pl.DataFrame(schema=schema(ANOMALY_EVENTS))
+    return engine.collect(machine_faults(engine.local(log), engine.local(events)))
+
+
+def _f1(truth: np.ndarray[Any, Any], found: np.ndarray[Any, Any]) -> float:
+    return float(2 * (truth & found).sum() / (truth.sum() + found.sum()))

@@ -1,0 +1,57 @@
+"""city reference: the tables that people edit."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, help="The tables that people edit: machines, normal ranges, anomaly events.")
+
+_Name = Annotated[str, typer.Argument(help="such as machines")]
+
+
+@app.command("list")
+def listed() -> None:
+    """Show the tables, what they are and how many rows they have."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from city.lake.reference import read, reference_tables
+    from city.settings import settings
+
+    shown = Table("table", "rows", "what it is", box=None)
+    for table in reference_tables():
+        shown.add_row(table.name, str(read(settings().lake, table).height), table.means)
+    Console().print(shown)
+
+
+@app.command()
+def export(
+    name: _Name,
+    file: Annotated[Path | None, typer.Argument(help="a CSV file to write; without one it is printed")] = None,
+) -> None:
+    """Write a table as CSV, to be edited and imported again."""
+    from city.lake.reference import read, reference_table
+    from city.settings import settings
+
+    text = read(settings().lake, reference_table(name)).write_csv()
+    if file is None:
+        print(text, end="")
+    else:
+        file.write_text(text)
+
+
+@app.command("import")
+def imported(
+    name: _Name,
+    file: Annotated[Path, typer.Argument(help="a CSV file with the table's columns", exists=True, dir_okay=False)],
+) -> None:
+    """Put a CSV file's rows in the place of a table's. Nothing is changed where one of them is wrong."""
+    import polars as pl
+
+    from city.lake.reference import reference_table, update
+    from city.settings import settings
+
+    rows = pl.read_csv(file, infer_schema=False)
+    count = update(settings().lake, reference_table(name), lambda _: rows, f"imported from {file.name}")
+    typer.echo(f"{name}: {count:,} rows")

@@ -1,0 +1,45 @@
+"""The payments' feature view."""
+
+from city.tables import Column, Source, Table, calendar
+from city_assets.payments import transforms
+
+_DAY = calendar.COLUMNS[0]
+
+
+def _of(name: str, means: str, of: str, unit: str | None = None, nullable: bool = False) -> Column:
+    return Column(name=name, kind="float", unit=unit, means=means, nullable=nullable, of=(f"payments.{of}",))
+
+
+PAYMENT_FEATURES = Table(
+    name="payment_features",
+    layer="features",
+    means="What a payment looks like beside the last ones of its card.",
+    key=("card", "timestamp"),
+    time="timestamp",
+    look_back=transforms.BEFORE,
+    columns=(
+        Column(name="card", kind="string", means="the card", of=("payments.card",)),
+        Column(name="timestamp", kind="timestamp", means="when it was made", of=("payments.timestamp",)),
+        Column(name="payment_id", kind="string", means="the payment", of=("payments.payment_id",)),
+        _of("amount", "what was paid", "amount", "USD"),
+        Column(name="hour_of_day", kind="integer", means="the local hour", of=("payments.hour_of_day",)),
+        Column(name="is_weekend", kind="boolean", means="whether on a weekend", of=("payments.is_weekend",)),
+        Column(name="is_online", kind="boolean", means="whether online", of=("payments.merchant_category",)),
+        _of("seconds_since_last", "since the card's last payment", "timestamp", "s", nullable=True),
+        _of("seconds_since_third", "since the third before", "timestamp", "s", nullable=True),
+        _of("payments_10min", "of the last eight, those within ten minutes", "timestamp"),
+        _of("payments_1h", "of the last eight, those within an hour", "timestamp"),
+        _of("amount_to_usual", "the amount over the mean of the last eight", "amount", nullable=True),
+        _of("amount_to_largest", "the amount over the largest of the last eight", "amount", nullable=True),
+        _of("km_from_last", "how far from the last payment", "latitude", "km", nullable=True),
+        _of("kmh_from_last", "how fast one would have had to go", "latitude", "km/h", nullable=True),
+        _of("same_device", "of the last eight, those by this device", "device"),
+        _of("same_category", "of the last eight, those at such merchants", "merchant_category"),
+        _of("payments_known", "how many of the last eight there are", "timestamp"),
+        _DAY,
+    ),
+    sources={"payments": Source(table="silver/payments", days_before=1)},
+    transform=transforms.payment_features,
+)
+
+TABLES = (PAYMENT_FEATURES,)

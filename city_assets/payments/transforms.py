@@ -1,0 +1,68 @@
+"""The payments' feature table as a function of frames, on any engine."""
+
+import math
+from typing import Any
+
+import narwhals as nw
+
+from city.tables.model import Frame
+
+BEFORE = 8
+"""Payments of the card that a payment is held against."""
+_DAY_SECONDS = 86_400
+_HOUR, _MINUTES = 3600, 600
+_KM_PER_DEGREE = 111.32
+_COSINE = math.cos(math.radians(40.7))  # of the city's latitude: what is far is far by any measure
+
+
+def payment_features(payments: Frame) -> Frame:
+    """What a payment looks like beside its card's last ones, of one day at most: how fast they come, how far apart,
+    how much is paid, and what is new."""
+    found = payments.with_columns(seconds=nw.col("_timestamp_seconds"))
+    kept = ("seconds", "amount", "device", "merchant_category")
+    found = found.with_columns(
+        **{f"_{name}_{n}": _earlier(name, n) for n in range(1, BEFORE + 1) for name in kept},
+        _latitude=_earlier("latitude", 1),
+        _longitude=_earlier("longitude", 1),
+    )
+    each = range(1, BEFORE + 1)
+    apart = {n: nw.col("seconds") - nw.col(f"_seconds_{n}") for n in each}
+    recent = {n: apart[n] <= _DAY_SECONDS for n in each}
+    amounts = [nw.when(recent[n]).then(nw.col(f"_amount_{n}")) for n in each]
+    km = _km()
+    return found.with_columns(
+        seconds_since_last=nw.when(recent[1]).then(apart[1]).cast(nw.Float64),
+        seconds_since_third=nw.when(recent[3]).then(apart[3]).cast(nw.Float64),
+        payments_10min=_count(apart[n] <= _MINUTES for n in each),
+        payments_1h=_count(apart[n] <= _HOUR for n in each),
+        amount_to_usual=nw.when(recent[1]).then(nw.col("amount") / nw.mean_horizontal(*amounts)),
+        amount_to_largest=nw.when(recent[1]).then(nw.col("amount") / nw.max_horizontal(*amounts)),
+        km_from_last=nw.when(recent[1]).then(km),
+        kmh_from_last=nw.when(recent[1]).then(km * _HOUR / (apart[1] + 1)),
+        same_device=_count(recent[n] & (nw.col("device") == nw.col(f"_device_{n}")) for n in each),
+        same_category=_count(
+            recent[n] & (nw.col("merchant_category") == nw.col(f"_merchant_category_{n}")) for n in each
+        ),
+        payments_known=_count(recent[n] for n in each),
+        is_online=nw.col("merchant_category") == "online",
+    )
+
+
+def _earlier(name: str, n: int) -> nw.Expr:
+    return nw.col(name).shift(n).over("card", order_by="timestamp")
+
+
+def _same(name: str, n: int) -> nw.Expr:
+    return nw.col(name) == nw.col(f"_{name}_{n}")
+
+
+def _count(conditions: Any) -> nw.Expr:
+    """How many hold; of a payment that is not there, none does."""
+    return nw.sum_horizontal(*(c.cast(nw.Int64).fill_null(0) for c in conditions)).cast(nw.Float64)
+
+
+def _km() -> nw.Expr:
+    """As the crow flies, on a map that is flat: good to a few per cent within a continent's width."""
+    north = (nw.col("latitude") - nw.col("_latitude")) * _KM_PER_DEGREE
+    east = (nw.col("longitude") - nw.col("_longitude")) * _KM_PER_DEGREE * _COSINE
+    return (north * north + east * east).sqrt()

@@ -1,0 +1,217 @@
+"""Machines that run through operating regimes, wear out, fail and are repaired, with faults on the way."""
+
+import json
+import math
+import random
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from city.lake.reference import commission
+from city.settings import Settings
+from city.streaming.heartbeat import Heartbeat
+from city_assets.equipment.contract import LOCATIONS, MAINTENANCE_LOG, SENSOR_READINGS, SHIFTS
+from simulators.clock import iso
+from simulators.faults import FaultRates, Faults
+from simulators.to_kafka import send
+
+DEFAULT_RATE = 5.0
+MACHINES = 24
+LIFE_HOURS = 2.0
+"""A machine's mean life: wear is some thousand times as fast as a real one's, so that an afternoon shows some lives."""
+_LIFE_SPREAD = 0.25
+_REPAIR = timedelta(minutes=4)
+_REGIMES = {"idle": 0.2, "half": 0.6, "full": 1.0}
+_REGIME_MINUTES = (4, 15)
+_FAULTS_PER_HOUR, _FAULT_MINUTES = 1.0, (4, 10)
+_LONGEST_STEP = 60.0
+_SMOOTH_SECONDS = {"temperature": 45.0, "load": 15.0}
+
+
+@dataclass(frozen=True)
+class Nominal:
+    """A kind of machine at full load, and the noise of its readings as a share of them."""
+
+    temperature: float
+    vibration: float
+    pressure: float
+    power: float
+    noise: float = 0.012
+
+
+NOMINAL = {"pump": Nominal(68, 2.8, 6.5, 22), "motor": Nominal(82, 3.6, 2.2, 45)}
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What a fault does: factors on vibration, pressure and power, degrees on temperature, and how unsteady it is."""
+
+    vibration: float = 1.0
+    pressure: float = 1.0
+    power: float = 1.0
+    degrees: float = 0.0
+    unsteady: float = 0.0
+
+
+FAULTS = {
+    "bearing": Fault(vibration=1.8, degrees=5),
+    "overheating": Fault(degrees=24),
+    "leak": Fault(pressure=0.7, power=0.93),
+    "electrical": Fault(power=1.3, degrees=3, unsteady=0.03),
+    "cavitation": Fault(vibration=1.55, pressure=0.8, unsteady=0.05),
+}
+
+
+class Machine:
+    """One machine. `fault` is what is wrong with it now, `wear` goes from 0 to 1, where it fails."""
+
+    def __init__(self, number: int, chance: random.Random) -> None:
+        self.kind = "pump" if number % 2 else "motor"
+        self.id, self.location = f"{self.kind}_{number:03d}", LOCATIONS[number % len(LOCATIONS)]
+        self._random = chance
+        nominal = NOMINAL[self.kind]
+        # No two machines are alike: each signal's level is its own.
+        self.level = {name: getattr(nominal, name) * chance.gauss(1, 0.05) for name in _SIGNALS}
+        self._noise = nominal.noise
+        self._at: datetime | None = None
+        self._regime, self._load = "half", _REGIMES["half"]
+        self._regime_until: datetime | None = None
+        self.fault: str | None = None
+        self._strength = 1.0
+        self._fault_until: datetime | None = None
+        self.down_until: datetime | None = None
+        self._begin_life()
+        self.wear = chance.uniform(0, 0.8)  # a fleet is of all ages
+        self._warmth = self._load
+
+    def _begin_life(self) -> None:
+        self.wear, self.fault = 0.0, None
+        self._life = LIFE_HOURS * math.exp(self._random.gauss(0, _LIFE_SPREAD))
+
+    def step(self, moment: datetime) -> list[dict[str, Any]]:
+        """Lives on to `moment`; what was written into the log meanwhile (payloads of `maintenance_log`)."""
+        seconds = min((moment - self._at).total_seconds(), _LONGEST_STEP) if self._at else 0.0
+        first, self._at = self._at is None, moment
+        if first:
+            return [self._log(moment, "commissioned")]
+        if self.down_until is not None:
+            if moment < self.down_until:
+                return []
+            self.down_until = None
+            self._begin_life()
+            return [self._log(moment, "repair", "wear")]
+        self._run(moment, seconds)
+        self.wear += seconds / 3600 / self._life * (0.55 + 0.75 * self._load)
+        if self.wear >= 1:
+            self.down_until, self.fault = moment + _REPAIR, None
+            return [self._log(moment, "failure", "wear")]
+        return self._fault_step(moment, seconds)
+
+    def _run(self, moment: datetime, seconds: float) -> None:
+        if self._regime_until is None or moment >= self._regime_until:
+            self._regime = self._random.choice([name for name in _REGIMES if name != self._regime])
+            self._regime_until = moment + timedelta(minutes=self._random.uniform(*_REGIME_MINUTES))
+        self._load += (_REGIMES[self._regime] - self._load) * (1 - math.exp(-seconds / _SMOOTH_SECONDS["load"]))
+        self._warmth += (self._load - self._warmth) * (1 - math.exp(-seconds / _SMOOTH_SECONDS["temperature"]))
+
+    def _fault_step(self, moment: datetime, seconds: float) -> list[dict[str, Any]]:
+        if self.fault is not None and self._fault_until is not None and moment >= self._fault_until:
+            found, self.fault = self.fault, None
+            return [self._log(moment, "inspection", found)]
+        if self.fault is None and self._random.random() < _FAULTS_PER_HOUR * seconds / 3600:
+            self.fault = self._random.choice(sorted(FAULTS))
+            self._strength = self._random.uniform(0.9, 1.3)
+            self._fault_until = moment + timedelta(minutes=self._random.uniform(*_FAULT_MINUTES))
+        return []
+
+    def reading(self) -> dict[str, Any] | None:
+        """A payload of `sensor_readings`, of the moment it has lived to; None while it is down."""
+        if self.down_until is not None or self._at is None:
+            return None
+        worn = self.wear**2
+        fault = FAULTS[self.fault] if self.fault else Fault()
+        noise = self._noise + fault.unsteady
+
+        def near(value: float, factor: float = 1.0) -> float:
+            return max(0.0, self._random.gauss(value * (1 + (factor - 1) * self._strength), abs(value) * noise))
+
+        temperature = 20 + (self.level["temperature"] - 20) * (0.35 + 0.65 * self._warmth) + 9 * worn
+        readings = {
+            "temperature": near(temperature) + fault.degrees * self._strength,
+            "vibration": near(self.level["vibration"] * (0.45 + 0.55 * self._load) * (1 + 0.6 * worn), fault.vibration),
+            "pressure": near(self.level["pressure"] * (0.55 + 0.45 * self._load) * (1 - 0.1 * worn), fault.pressure),
+            "power": near(self.level["power"] * (0.15 + 0.85 * self._load) * (1 + 0.06 * worn), fault.power),
+        }
+        shift = SHIFTS[(self._at.hour + 2) // 8 % 3 - 1]
+        return {
+            "timestamp": iso(self._at),
+            "machine_id": self.id,
+            "sensor_id": f"{self.id}_s1",
+            "readings": {name: round(value, 3) for name, value in readings.items()},
+            "metadata": {"location": self.location, "shift": shift},
+        }
+
+    def ranges(self) -> Iterator[dict[str, Any]]:
+        """Rows of the reference table `machine_sensors`: what is normal from idle to full load, hardly worn."""
+        idle = {"temperature": 0.45, "vibration": 0.54, "pressure": 0.64, "power": 0.32}
+        for name in _SIGNALS:
+            yield {
+                "machine_id": self.id,
+                "signal": name,
+                "sensor_id": f"{self.id}_s1",
+                "normal_minimum": round(self.level[name] * idle[name] * 0.95, 3),
+                "normal_maximum": round(self.level[name] * 1.05, 3),
+            }
+
+    def _log(self, moment: datetime, kind: str, cause: str | None = None) -> dict[str, Any]:
+        entry = {"timestamp": iso(moment), "machine_id": self.id, "kind": kind}
+        return entry | ({"cause": cause} if cause else {})
+
+
+_SIGNALS = ("temperature", "vibration", "pressure", "power")
+
+
+def fleet(seed: int, count: int = MACHINES) -> list[Machine]:
+    """Machines of the same seed behave alike."""
+    return [Machine(number, random.Random(seed * 1000 + number)) for number in range(1, count + 1)]
+
+
+class Simulator:
+    """The fleet. Readings and log entries go to Kafka; the fleet's reference tables are filled where there are none."""
+
+    def __init__(self, config: Settings, rate: float = DEFAULT_RATE, faults: float = 0.2, seed: int = 0) -> None:
+        self.config, self.rate = config, rate
+        self.machines = fleet(seed)
+        self._faults = Faults(FaultRates.scaled(faults), seed + 1)
+        self._turn = 0
+        self.heartbeat = Heartbeat(config, "simulator-equipment")
+
+    def events(self, moment: datetime, count: int) -> Iterator[tuple[str, str, bytes]]:
+        """`count` machines live on to `moment`: (topic, key, message) of their readings and log entries."""
+        for _ in range(count):
+            machine = self.machines[self._turn % len(self.machines)]
+            self._turn += 1
+            for entry in machine.step(moment):
+                yield MAINTENANCE_LOG.topic, machine.id, json.dumps(entry).encode()
+            reading = machine.reading()
+            for message in self._faults.messages([reading] if reading else []):
+                yield SENSOR_READINGS.topic, machine.id, message
+
+    def run(self, stop: threading.Event) -> None:
+        """Until `stop`."""
+        commission(self.config.lake, "machines", [_machine_row(machine) for machine in self.machines])
+        commission(self.config.lake, "machine_sensors", [row for machine in self.machines for row in machine.ranges()])
+        send(
+            self.config.kafka,
+            [SENSOR_READINGS, MAINTENANCE_LOG],
+            self.events,
+            self.rate,
+            self.heartbeat,
+            stop,
+        )
+
+
+def _machine_row(machine: Machine) -> dict[str, Any]:
+    return {"machine_id": machine.id, "kind": machine.kind, "location": machine.location, "criticality": 2}

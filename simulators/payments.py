@@ -1,0 +1,160 @@
+"""Card holders who pay where they live and work, and thieves who pay otherwise; chargebacks follow."""
+
+import heapq
+import json
+import math
+import random
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from city.settings import Settings
+from city.streaming.heartbeat import Heartbeat
+from city.tables.calendar import zone
+from city_assets.payments.contract import CATEGORIES, CHARGEBACKS, PAYMENTS
+from simulators.clock import iso
+from simulators.faults import FaultRates, Faults
+from simulators.to_kafka import send
+
+DEFAULT_RATE = 10.0
+SECONDS_BETWEEN = 150.0
+"""A card pays this often: days of a real card's life in an hour."""
+FRAUDS_PER_CARD_HOUR = 0.06
+REPORTED_WITHIN = timedelta(minutes=30)
+_REPORTED_AFTER = 360.0  # seconds, on average: days, as fast as all else here
+_CITY = (40.72, -73.99)
+
+
+@dataclass
+class Card:
+    """One card: its owner's places, habits and devices."""
+
+    number: int
+    chance: random.Random
+    id: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.id = f"card_{self.number:05d}"
+        self.home = tuple(c + self.chance.gauss(0, 0.06) for c in _CITY)
+        self.usual = math.exp(self.chance.gauss(3.2, 0.5))
+        self.devices = [f"{kind}-{self.number:05d}" for kind in ("phone", "card")]
+        self.categories = self.chance.sample(CATEGORIES, 4)
+
+    def pays(self, moment: datetime) -> dict[str, Any]:
+        """A payment of the owner's; some are unusual too: a journey, a new device, a large purchase."""
+        chance = self.chance
+        category = chance.choice(self.categories) if chance.random() < 0.9 else chance.choice(CATEGORIES)
+        large = 6.0 if chance.random() < 0.02 else 1.0
+        device = chance.choice(self.devices)
+        if chance.random() < 0.01:
+            device = f"new-{chance.randrange(10**6):06d}"
+            self.devices[chance.randrange(len(self.devices))] = device
+        spread = 2.0 if chance.random() < 0.01 else 0.02
+        place = [c + chance.gauss(0, spread) for c in self.home]
+        return self.payment(moment, self.usual * math.exp(chance.gauss(0, 0.6)) * large, category, device, place)
+
+    def payment(
+        self, moment: datetime, amount: float, category: str, device: str, place: list[float] | tuple[float, ...]
+    ) -> dict[str, Any]:
+        local = moment.astimezone(zone("America/New_York"))
+        return {
+            "timestamp": iso(moment),
+            "payment_id": f"pay_{self.chance.getrandbits(64):016x}",
+            "card": self.id,
+            "device": device,
+            "merchant_category": category,
+            "amount": round(min(max(amount, 0.5), 20_000), 2),
+            "hour_of_day": local.hour,
+            "is_weekend": local.weekday() >= 5,
+            "location": {"latitude": round(place[0], 5), "longitude": round(place[1], 5)},
+        }
+
+
+def card_testing(card: Card, moment: datetime) -> Iterator[tuple[datetime, dict[str, Any]]]:
+    """Whether stolen numbers work is tried with small sums, seconds apart."""
+    chance, device, at = card.chance, f"bot-{card.chance.randrange(10**6):06d}", moment
+    for _ in range(chance.randint(4, 9)):
+        yield at, card.payment(at, chance.uniform(0.5, 4), "online", device, _somewhere(chance))
+        at += timedelta(seconds=chance.uniform(2, 12))
+
+
+def stolen_card(card: Card, moment: datetime) -> Iterator[tuple[datetime, dict[str, Any]]]:
+    """A stolen card buys what can be sold again, somewhere else."""
+    chance, at, place = card.chance, moment, _somewhere(card.chance)
+    for _ in range(chance.randint(2, 4)):
+        category = chance.choice(("electronics", "jewellery"))
+        yield at, card.payment(at, card.usual * chance.uniform(3, 9), category, card.devices[-1], place)
+        at += timedelta(seconds=chance.uniform(30, 120))
+
+
+def takeover(card: Card, moment: datetime) -> Iterator[tuple[datetime, dict[str, Any]]]:
+    """Somebody else's device pays online from the owner's account, more than is usual."""
+    chance, at = card.chance, moment
+    device = f"web-{chance.randrange(10**6):06d}"
+    for _ in range(chance.randint(2, 5)):
+        place = [c + chance.gauss(0, 0.3) for c in card.home]
+        yield at, card.payment(at, card.usual * chance.uniform(1.5, 5), "online", device, place)
+        at += timedelta(seconds=chance.uniform(20, 90))
+
+
+PATTERNS = {"card_testing": card_testing, "stolen_card": stolen_card, "takeover": takeover}
+
+
+class City:
+    """All cards; `live` gives what happens up to a moment, in order: payments with their fraud pattern (None for an
+    owner's), and chargebacks."""
+
+    def __init__(self, cards: int, seed: int) -> None:
+        self.cards = [Card(number, random.Random(seed * 100_000 + number)) for number in range(cards)]
+        self._random = random.Random(seed)
+        self._later: list[tuple[datetime, int, str, str | None, dict[str, Any]]] = []
+        self._count = 0
+
+    def live(self, moment: datetime, count: int) -> Iterator[tuple[str, str | None, dict[str, Any]]]:
+        """Payments of `count` owners at `moment`, and what was due: (topic, pattern, payload)."""
+        for card in self._random.sample(self.cards, min(count, len(self.cards))):
+            yield PAYMENTS.topic, None, card.pays(moment)
+            if self._random.random() < FRAUDS_PER_CARD_HOUR * SECONDS_BETWEEN / 3600:
+                pattern = self._random.choice(sorted(PATTERNS))
+                for at, payment in PATTERNS[pattern](card, moment + timedelta(seconds=5)):
+                    self._put(at, PAYMENTS.topic, pattern, payment)
+                    delay = min(self._random.expovariate(1 / _REPORTED_AFTER), 0.9 * REPORTED_WITHIN.total_seconds())
+                    reported = at + timedelta(seconds=1 + delay)
+                    report = {"timestamp": iso(reported), "payment_id": payment["payment_id"], "card": card.id}
+                    self._put(reported, CHARGEBACKS.topic, pattern, report)
+        while self._later and self._later[0][0] <= moment:
+            _, _, topic, due, payload = heapq.heappop(self._later)
+            yield topic, due, payload
+
+    def _put(self, at: datetime, topic: str, pattern: str | None, payload: dict[str, Any]) -> None:
+        self._count += 1
+        heapq.heappush(self._later, (at, self._count, topic, pattern, payload))
+
+
+class Simulator:
+    """Payments and chargebacks, straight to Kafka."""
+
+    def __init__(self, config: Settings, rate: float = DEFAULT_RATE, faults: float = 0.2, seed: int = 0) -> None:
+        self.config, self.rate = config, rate
+        self.city = City(max(10, round(rate * SECONDS_BETWEEN)), seed)
+        self._faults = Faults(FaultRates.scaled(faults), seed + 1)
+        self.heartbeat = Heartbeat(config, "simulator-payments")
+
+    def events(self, moment: datetime, count: int) -> Iterator[tuple[str, str, bytes]]:
+        """(topic, key, message) of `count` owners' payments and of what was due."""
+        for topic, _, payload in self.city.live(moment, count):
+            if topic == CHARGEBACKS.topic:
+                yield topic, payload["payment_id"], json.dumps(payload).encode()
+                continue
+            for message in self._faults.messages([payload]):
+                yield topic, payload["card"], message
+
+    def run(self, stop: threading.Event) -> None:
+        """Until `stop`."""
+        send(self.config.kafka, [PAYMENTS, CHARGEBACKS], self.events, self.rate, self.heartbeat, stop)
+
+
+def _somewhere(chance: random.Random) -> list[float]:
+    return [_CITY[0] + chance.uniform(-8, 8), _CITY[1] + chance.uniform(-15, 15)]

@@ -1,0 +1,91 @@
+"""Features of single events: what the stream makes of batches is what a build makes of the whole day."""
+
+from datetime import UTC, date, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+import polars as pl
+import pytest
+from polars.testing import assert_frame_equal
+
+from city.contracts.model import Contract
+from city.features.live import Events, FeatureSink, earlier_events, live_views
+from city.features.online import online_store
+from city.features.reader import FeatureReader
+from city.features.views import view_of
+from city.lake.reference import commission
+from city.settings import Settings
+from city.streaming.bronze import BronzeStream
+from city.tables.registry import chosen
+from city_assets.equipment.contract import MAINTENANCE_LOG, SENSOR_READINGS
+from city_assets.payments.contract import PAYMENTS
+from simulators.equipment import fleet
+from simulators.payments import City
+from tests.lakes import house, rows, stream
+
+DAY = date(2026, 5, 4)
+BEGIN = datetime(2026, 5, 4, 8, tzinfo=ZoneInfo("America/New_York"))
+
+
+def readings(config: Settings) -> list[dict[str, object]]:
+    machines = fleet(0, 3)
+    commission(config.lake, "machine_sensors", [row for machine in machines for row in machine.ranges()])
+    found = []
+    for n in range(200):
+        for machine in machines:
+            machine.step(BEGIN.astimezone(UTC) + timedelta(seconds=5 * n))
+            found += [reading] if (reading := machine.reading()) else []
+    return found
+
+
+def paid(config: Settings) -> list[dict[str, object]]:
+    city = City(12, seed=3)
+    live = (event for n in range(200) for event in city.live(BEGIN.astimezone(UTC) + timedelta(seconds=20 * n), 2))
+    return [payload for topic, _, payload in live if topic == PAYMENTS.topic]
+
+
+@pytest.mark.parametrize(
+    ("contract", "view", "made"),
+    [(SENSOR_READINGS, "machine_features", readings), (PAYMENTS, "payment_features", paid)],
+)
+def test_rows_of_the_stream_are_the_rows_of_the_table(config: Settings, contract: Contract, view: str, made) -> None:  # type: ignore[no-untyped-def]
+    events = made(config)
+    events += events[-3:]  # sent twice, the second time in another batch
+    found, held = [], None
+    for number, first in enumerate(range(0, len(events), 37 if len(events) % 37 > 3 else 36)):
+        before = len(events[:first])
+        stream(config.lake, contract, events[first : first + 37], BEGIN + timedelta(hours=4))
+        batch = pl.read_delta(str(config.lake / "bronze" / contract.name)).filter(pl.col("_offset") >= before)
+        if held is None or number == 4:  # anew, as after a crash
+            bronze = BronzeStream(config.lake, contract)
+            bronze.load([0])
+            held = Events(view_of(view), contract, config)
+            held.hold(earlier_events(contract, bronze, {0: before}))
+        found.append(held.add(batch.sort("_offset")))
+    lake = house(config)
+    for table in chosen([view]):
+        lake.build(table, [DAY])
+    key = list(view_of(view).table.key)
+    table = rows(lake, f"features/{view}", *key)
+    assert table.height == len(events) - 3
+    assert_frame_equal(pl.concat(found).sort(key), table, check_exact=False, abs_tol=1e-9)
+
+
+def test_the_newest_reading_of_a_machine_is_online(config: Settings) -> None:
+    events = readings(config)
+    stream(config.lake, SENSOR_READINGS, events, BEGIN + timedelta(hours=4))
+    bronze = BronzeStream(config.lake, SENSOR_READINGS)
+    bronze.load([0])
+    sink = FeatureSink(SENSOR_READINGS, config, bronze)
+    assert sink.open({}) == {0: len(events)}
+    sink.apply(pl.read_delta(str(bronze.path)).head(0), {0: len(events)})
+    last = events[-1]
+    stream(config.lake, SENSOR_READINGS, [last | {"timestamp": "2026-05-04T12:30:00.000Z"}], BEGIN + timedelta(hours=5))
+    sink.apply(pl.read_delta(str(bronze.path)).filter(pl.col("_offset") == len(events)), {0: len(events)})
+    read = FeatureReader(online_store(config), ["machine_features:power_now"], BEGIN.timestamp)
+    (found,) = read.read([{"machine_id": last["machine_id"]}])
+    assert found["power_now"] is not None
+
+
+def test_a_topic_of_states_has_no_features_of_its_events() -> None:
+    assert live_views(MAINTENANCE_LOG) == []
+    assert [view.name for view in live_views(PAYMENTS)] == ["payment_features"]
