@@ -22,8 +22,7 @@ _OPSET, _IR_VERSION = 18, 10
 @dataclass(frozen=True)
 class Index:
     """The combined index of Hotelling's T² (how far inside the model's plane) and Q (how far off it), as Yue and Qin
-    (2001) have it: for a standardised row z, |root · z|², which is 1 at the border of normal rows. The squares of
-    root · z are what each signal contributes."""
+    (2001) have it: for a standardised row z, |root · z|², which is 1 at the border of normal rows."""
 
     root: Floats
     """(s, s)."""
@@ -48,6 +47,16 @@ def combined_index(rows: Floats, explained: float = 0.99, quantile: float = 0.99
     weight /= np.quantile((along**2 * weight).sum(1), quantile)
     there = variance > _LEAST_VARIANCE
     return Index(axes.T @ np.diag(np.sqrt(weight)) @ axes, float(np.log(weight[there]).sum()), int(there.sum()))
+
+
+def contributions(root: Floats, rows: Floats) -> Floats:
+    """Each signal's share (n, s) of the index of standardised rows (n, s): by how much it would fall if that signal
+    alone were as it should be (Alcala and Qin, 2009), which names the signal of a single fault rightly. They sum to
+    one."""
+    matrix = root.T @ root
+    parts = (rows @ matrix) ** 2 / np.maximum(np.diag(matrix), _LEAST_VARIANCE)
+    whole = parts.sum(-1, keepdims=True)
+    return np.where(whole > 0, parts / np.where(whole > 0, whole, 1), 1 / rows.shape[-1])
 
 
 class NormalRegion:
@@ -86,18 +95,23 @@ class NormalRegion:
     def predict(self, x: NDArray[Any]) -> Floats:
         """(n, 2 + s): the score, over 1 an anomaly; the surprise (negative log-likelihood); and each input's share of
         the score, which sum to one."""
-        parts = (self._standard(np.asarray(x, float)) @ self.root_.T) ** 2
-        score = parts.sum(1)
+        rows = self._standard(np.asarray(x, float))
+        score = ((rows @ self.root_.T) ** 2).sum(1)
         surprise = self.precision_ / 2 * np.minimum(score, _FAR) + self.constant_
-        return np.column_stack([score, surprise, parts / np.maximum(score, _LEAST_VARIANCE)[:, None]])
+        return np.column_stack([score, surprise, contributions(self.root_, rows)])
 
     def to_onnx(self, inputs: int) -> "ModelProto":
         """The same, as a graph of rows (n, inputs) float32."""
         from onnx import TensorProto, helper, numpy_helper
 
+        matrix = self.root_.T @ self.root_
+        each = matrix / np.sqrt(np.maximum(np.diag(matrix), _LEAST_VARIANCE))
         constants = {
             "mean": self.mean_.astype(np.float32),
             "image": (self.weight_[:, None] * self.root_.T).astype(np.float32),
+            "each": (self.weight_[:, None] * each).astype(np.float32),
+            "even": np.float32(1 / inputs),
+            "none": np.float32(0),
             "far": np.float32(_FAR),
             "half": np.float32(self.precision_ / 2),
             "constant": np.float32(self.constant_),
@@ -110,13 +124,18 @@ class NormalRegion:
             node("Where", ["missing", "mean", "rows"], ["filled"]),
             node("Sub", ["filled", "mean"], ["centred"]),
             node("MatMul", ["centred", "image"], ["turned"]),
-            node("Mul", ["turned", "turned"], ["parts"]),
-            node("ReduceSum", ["parts", "across"], ["score"], keepdims=1),
+            node("Mul", ["turned", "turned"], ["squares"]),
+            node("ReduceSum", ["squares", "across"], ["score"], keepdims=1),
             node("Min", ["score", "far"], ["clipped"]),
             node("Mul", ["clipped", "half"], ["scaled"]),
             node("Add", ["scaled", "constant"], ["surprise"]),
-            node("Max", ["score", "least"], ["whole"]),
-            node("Div", ["parts", "whole"], ["shares"]),
+            node("MatMul", ["centred", "each"], ["falls"]),
+            node("Mul", ["falls", "falls"], ["parts"]),
+            node("ReduceSum", ["parts", "across"], ["whole"], keepdims=1),
+            node("Greater", ["whole", "none"], ["any"]),
+            node("Max", ["whole", "least"], ["divisor"]),
+            node("Div", ["parts", "divisor"], ["divided"]),
+            node("Where", ["any", "divided", "even"], ["shares"]),
             node("Concat", ["score", "surprise", "shares"], ["said"], axis=1),
         ]
         graph = helper.make_graph(

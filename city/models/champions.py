@@ -27,8 +27,8 @@ class Champions:
     """Asks the registry every few seconds, in a thread of its own. A registry that is away, or a version that cannot
     be loaded, leaves the one that serves."""
 
-    def __init__(self, config: Settings, models: Sequence[Model], every: float = POLL_SECONDS) -> None:
-        self._config, self._models, self._every = config, models, every
+    def __init__(self, config: Settings, models: Sequence[Model], every: float | None = None) -> None:
+        self._config, self._models, self._every = config, models, every or POLL_SECONDS
         self._serving: dict[str, Serving] = {}
         self._failed: dict[str, int] = {}
         self._stop = threading.Event()

@@ -142,7 +142,9 @@ def _prepare_kafka(config: Settings, folder: Path, properties: Path, log4j: Path
 def _format(config: Settings, properties: Path) -> None:
     cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
     command = [java(), "-cp", classpath(config, "kafka"), "kafka.tools.StorageTool", "format"]
-    done = subprocess.run([*command, "-t", cluster, "-c", str(properties)], capture_output=True, text=True)
+    # One in sixty-four ids begins with "-", which as an argument of its own would be read as an option.
+    command += [f"--cluster-id={cluster}", f"--config={properties}"]
+    done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"Kafka's storage at {properties.parent} cannot be formatted: {done.stderr or done.stdout}")
 

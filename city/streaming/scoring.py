@@ -92,6 +92,9 @@ class ScoreSink(Sink):
                 placed = chosen(model, found).join(places, left_on=of_view, right_on=at, maintain_order="left")
                 self._score(model, serving, placed)
         self._publisher.flush()
+        self.idle()
+
+    def idle(self) -> None:
         waited = time.monotonic() - self._recorded_at
         if waited > _RECORD_SECONDS or any(record.waiting > _RECORD_ROWS for record in self._records.values()):
             self._record()

@@ -34,6 +34,10 @@ class Sink(ABC):
     def apply(self, rows: pl.DataFrame, start: Offsets) -> None:
         """Applies rows of a batch that begins at `start`, durably: when it returns, they will not be given again."""
 
+    def idle(self) -> None:
+        """Called a few times a second while nothing comes."""
+        return
+
     @abstractmethod
     def close(self) -> None: ...
 
@@ -107,8 +111,10 @@ class SinkWorker:
                     self._apply(caught)
                     if self._stop.is_set():
                         return
-            elif self._drain.is_set() and batch is None:
-                return
+            elif batch is None:
+                if self._drain.is_set():
+                    return
+                self.sink.idle()
             self.last_error = None
             backoff.reset()
 

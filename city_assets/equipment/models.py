@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from city.arrays import Floats
-from city.models.anomaly import NormalRegion, combined_index
+from city.models.anomaly import NormalRegion, combined_index, contributions
 from city.models.boosting import boosted, defaults, space
 from city.models.labels import Normal, Until
 from city.models.model import Model, Stream
@@ -123,11 +123,10 @@ class AnomalyDetector:
         """The score of the next row (s,), over 1 beyond normal and over `threshold` an anomaly, and what each signal
         contributes to it: shares (s,) that sum to one."""
         away = (self._smooth(row) - self._mean) / self._scale * self._live - self._centre
-        parts = (self._root @ away) ** 2
-        score = float(parts.sum())
+        score = float(((self._root @ away) ** 2).sum())
         if score <= self.threshold:
             self._centre = self._centre + self.adaption * away
-        return score, parts / score if score > 0 else np.full(len(parts), 1 / len(parts))
+        return score, contributions(self._root, away)
 
     def scores(self, signals: Floats) -> Floats:
         """The scores (n,) of rows that come after those it was fitted on."""
