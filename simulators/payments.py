@@ -111,22 +111,28 @@ class City:
         self._random = random.Random(seed)
         self._later: list[tuple[datetime, int, str, str | None, dict[str, Any]]] = []
         self._count = 0
+        self._known = False
 
     def live(self, moment: datetime, count: int) -> Iterator[tuple[str, str | None, dict[str, Any]]]:
         """Payments of `count` owners at `moment`, and what was due: (topic, pattern, payload)."""
+        if not self._known:  # a city begins with a fraud that is known, so that every table has a row
+            self._known = True
+            self._defraud(self._random.choice(self.cards), "takeover", moment, reported_after=1.0)
         for card in self._random.sample(self.cards, min(count, len(self.cards))):
             yield PAYMENTS.topic, None, card.pays(moment)
             if self._random.random() < FRAUDS_PER_CARD_HOUR * SECONDS_BETWEEN / 3600:
-                pattern = self._random.choice(sorted(PATTERNS))
-                for at, payment in PATTERNS[pattern](card, moment + timedelta(seconds=5)):
-                    self._put(at, PAYMENTS.topic, pattern, payment)
-                    delay = min(self._random.expovariate(1 / _REPORTED_AFTER), 0.9 * REPORTED_WITHIN.total_seconds())
-                    reported = at + timedelta(seconds=1 + delay)
-                    report = {"timestamp": iso(reported), "payment_id": payment["payment_id"], "card": card.id}
-                    self._put(reported, CHARGEBACKS.topic, pattern, report)
+                self._defraud(card, self._random.choice(sorted(PATTERNS)), moment + timedelta(seconds=5))
         while self._later and self._later[0][0] <= moment:
             _, _, topic, due, payload = heapq.heappop(self._later)
             yield topic, due, payload
+
+    def _defraud(self, card: Card, pattern: str, moment: datetime, reported_after: float | None = None) -> None:
+        for at, payment in PATTERNS[pattern](card, moment):
+            self._put(at, PAYMENTS.topic, pattern, payment)
+            usual = 1 + self._random.expovariate(1 / _REPORTED_AFTER)
+            delay = min(reported_after or usual, 0.9 * REPORTED_WITHIN.total_seconds())
+            report = {"timestamp": iso(at + timedelta(seconds=delay)), "payment_id": payment["payment_id"]}
+            self._put(at + timedelta(seconds=delay), CHARGEBACKS.topic, pattern, report | {"card": card.id})
 
     def _put(self, at: datetime, topic: str, pattern: str | None, payload: dict[str, Any]) -> None:
         self._count += 1

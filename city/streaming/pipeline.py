@@ -66,7 +66,9 @@ class Pipeline:
     def _stream(self) -> None:
         config, contract = self.config, self.contract
         ensure_topics(config.kafka, [contract])
-        source = KafkaSource(config.kafka, contract.topic, config.batch_rows, config.batch_seconds)
+        source = KafkaSource(
+            config.kafka, contract.topic, config.batch_rows, contract.batch_seconds or config.batch_seconds
+        )
         workers: list[SinkWorker] = []
         halt = threading.Event()
         committer = ThreadPoolExecutor(1, thread_name_prefix=f"commit-{contract.name}")
