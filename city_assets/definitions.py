@@ -30,6 +30,7 @@ def build() -> dg.Definitions:
     found = domains()
     pairs = [(domain, contract) for domain in found for contract in domain.contracts]
     low_rate = [pair for pair in pairs if pair[1].rate == "low"]
+    low_rate_sensors = [low_rate_sensor([contract for _, contract in low_rate])] if low_rate else []
     own = [module for domain in found for file in ("assets", "checks") if (module := domain.module(file))]
     return dg.Definitions(
         assets=[
@@ -55,7 +56,7 @@ def build() -> dg.Definitions:
         ],
         jobs=[stream_job, run_retention, train_models],
         executor=dg.in_process_executor,  # a process a step costs seconds, and our steps are seconds
-        sensors=[keep_streaming, keep_fresh, watch_data, retrain, *(low_rate_sensor(*pair) for pair in low_rate)],
+        sensors=[keep_streaming, keep_fresh, watch_data, retrain, *low_rate_sensors],
         schedules=SCHEDULES,
         resources={
             "models": ModelRegistryResource(),

@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 import polars as pl
+from deltalake import DeltaTable
 
 from city.models.model import Model, ModelError
 from city.models.model import models as declared
@@ -70,6 +71,8 @@ def wanted(registry: Registry, lake: LakeResource, now: datetime) -> list[tuple[
     """The models that there is a reason to train, with it."""
     found = []
     for model in declared().values():
+        if model.label.truth and not DeltaTable.is_deltatable(str(lake.root / model.label.truth)):
+            continue  # nothing tells yet what came
         try:
             rows, _ = view_rows(model, lake.root)
         except ModelError:

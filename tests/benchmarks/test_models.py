@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import anomaly
+from benchmarks import anomaly, fleet
 from city.settings import settings
 
 SKAB = settings().data / "skab"
@@ -20,3 +20,11 @@ def test_anomalies_are_found_better_than_the_published_detectors_do() -> None:
 def test_a_folder_without_runs_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=str(tmp_path)):
         anomaly.run(lambda line: None, tmp_path)
+
+
+def test_faults_and_lives_of_a_fleet_never_seen_are_told() -> None:
+    found = fleet.run(lambda line: None, train_hours=12, seeds=(9,))
+    assert found["anomaly_f1"] > 0.95
+    assert found["anomaly_f1"] > 2 * found["normal_ranges_f1"]
+    assert found["life_mae_hours"] < 0.5 * found["life_mae_hours_of_the_median"]
+    assert 0.86 < found["life_coverage_90"] < 0.97

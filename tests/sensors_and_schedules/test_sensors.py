@@ -6,12 +6,12 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from city.contracts.registry import domain_of
 from city.settings import Settings
 from city_assets.environment.contract import DEVICES
 from city_assets.streaming import stream_job
 from resources.kafka import KafkaResource
 from resources.lake import LakeResource
+from sensors_and_schedules import low_rate_topics
 from sensors_and_schedules.keep_streaming import keep_streaming
 from sensors_and_schedules.low_rate_topics import low_rate_sensor
 from tests.city_assets.test_bronze import MemoryKafka, announcements, materialize
@@ -66,12 +66,14 @@ def test_a_run_whose_process_is_gone_is_replaced(
 
 
 def evaluate(lake: LakeResource, kafka: KafkaResource, instance: dg.DagsterInstance, cursor: str | None = None) -> Any:
-    sensor = low_rate_sensor(domain_of("environment"), DEVICES)
+    sensor = low_rate_sensor([DEVICES])
     context = dg.build_sensor_context(instance=instance, cursor=cursor, resources={"lake": lake, "kafka": kafka})
     return sensor(context)
 
 
-def test_new_messages_become_one_run_with_a_key_of_their_own(config: Settings, instance: dg.DagsterInstance) -> None:
+def test_new_messages_become_one_run_with_a_key_of_their_own(
+    config: Settings, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
     lake, kafka = LakeResource(path=str(config.lake)), MemoryKafka(address="", messages=announcements(5))
     found = evaluate(lake, kafka, instance)
     (request,) = found.run_requests
@@ -81,6 +83,8 @@ def test_new_messages_become_one_run_with_a_key_of_their_own(config: Settings, i
     materialize(lake, kafka, end)
     assert "nothing new" in evaluate(lake, kafka, instance, found.cursor).skip_message
     more = MemoryKafka(address="", messages=announcements(8))
+    assert "gathering for another" in evaluate(lake, more, instance, found.cursor).skip_message
+    monkeypatch.setattr(low_rate_topics, "_GATHER_SECONDS", 0)
     assert evaluate(lake, more, instance, found.cursor).run_requests[0].run_key == "city.devices@0:5"
 
 
@@ -92,7 +96,7 @@ def test_a_run_that_failed_is_tried_again_and_one_under_way_is_not(
     again = evaluate(lake, kafka, instance, cursor)
     assert again.run_requests[0].run_key == "city.devices@0:0#1"
 
-    @dg.job(name="ingest_devices_job")
+    @dg.job(name=low_rate_topics.JOB)
     def under_way() -> None: ...
 
     instance.create_run_for_job(under_way, status=dg.DagsterRunStatus.STARTED)

@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 
+from city.contracts.registry import contract_of
 from city.settings import Settings
 from city.streaming.decode import decode
 from city_assets.environment.contract import DEVICES, SENSORS
 from city_assets.traffic.contract import VEHICLE_POSITIONS
-from simulators import environment, traffic
+from simulators import environment, equipment, payments, traffic
 from simulators.clock import pace
 from simulators.environment import RHYTHMS, fleet
 from simulators.faults import FaultRates, Faults
@@ -26,6 +27,17 @@ def test_without_faults_every_event_is_valid(config: Settings) -> None:
             rows, rejects = decode(contract, raw(list(messages), arrived=moment), {})
             assert rejects["reasons"].to_list() == []
             assert rows.height == len(messages)
+    machines, cards = equipment.Simulator(config, faults=0), payments.Simulator(config, faults=0)
+    for step in range(0, 7200, 30):
+        moment = NOW + timedelta(seconds=step)
+        for simulator, count in ((machines, 24), (cards, 20)):
+            sent: dict[str, list[bytes]] = {}
+            for topic, _, message in simulator.events(moment, count):
+                sent.setdefault(topic, []).append(message)
+            for topic, messages in sent.items():
+                rows, rejects = decode(contract_of(topic), raw(list(messages), arrived=moment), {})
+                assert rejects["reasons"].to_list() == []
+                assert rows.height == len(messages)
     announced = encode(*(sensor.announcement(NOW) for sensor in sensors.sensors))
     assert decode(DEVICES, raw(announced), {})[0].height == 400
 
@@ -35,6 +47,8 @@ def test_the_same_seed_makes_the_same_city(config: Settings) -> None:
         return [
             list(environment.Simulator(config, faults=1, seed=seed).events(NOW, 300)),
             traffic.Simulator(config, faults=1, seed=seed).events(NOW, 300),
+            list(equipment.Simulator(config, faults=1, seed=seed).events(NOW, 48)),
+            list(payments.Simulator(config, faults=1, seed=seed).events(NOW, 300)),
         ]
 
     assert city(1) == city(1)
@@ -109,3 +123,38 @@ def test_the_pace_is_kept_whatever_a_step_costs() -> None:
 
     pace(200, stop, step)
     assert sum(counts) == pytest.approx(200 * 10 * 0.15, rel=0.35)
+
+
+def test_machines_wear_out_fail_and_are_repaired_and_their_faults_show() -> None:
+    machine = equipment.fleet(1, 1)[0]
+    log, seen = [], dict[str | None, list[float]]()
+    for step in range(6 * 3600 // 5):
+        log += machine.step(NOW + timedelta(seconds=5 * step))
+        if reading := machine.reading():
+            assert 0 <= machine.wear < 1
+            seen.setdefault(machine.fault, []).append(reading["readings"]["vibration"])
+    kinds = [entry["kind"] for entry in log]
+    assert kinds[0] == "commissioned"
+    ends = [kind for kind in kinds if kind in ("failure", "repair")]
+    assert ends[:4] == ["failure", "repair", "failure", "repair"]
+    assert {entry["cause"] for entry in log if entry["kind"] == "inspection"} <= set(equipment.FAULTS)
+    assert len(seen) > 2
+    if "bearing" in seen:
+        assert max(seen["bearing"]) > max(seen[None])
+
+
+def test_each_pattern_of_fraud_is_told_by_its_payments_and_reported() -> None:
+    city, seen, reported = payments.City(300, seed=1), dict[str | None, list[dict[str, Any]]](), set[str]()
+    for step in range(3 * 3600):
+        for topic, pattern, payload in city.live(NOW + timedelta(seconds=step), 3):
+            if topic == payments.CHARGEBACKS.topic:
+                reported.add(payload["payment_id"])
+            else:
+                seen.setdefault(pattern, []).append(payload)
+    assert set(seen) == {None, *payments.PATTERNS}
+    frauds = {p["payment_id"] for pattern, found in seen.items() if pattern for p in found}
+    assert reported <= frauds
+    assert len(reported) > 0.7 * len(frauds)
+    mean = {pattern: sum(p["amount"] for p in found) / len(found) for pattern, found in seen.items()}
+    assert mean["card_testing"] < mean[None] < mean["stolen_card"]
+    assert {p["merchant_category"] for p in seen["takeover"]} == {"online"}

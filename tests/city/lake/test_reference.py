@@ -1,0 +1,90 @@
+"""Tables that people edit: whole or not at all, and what they wrote stays."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import polars as pl
+import pytest
+from deltalake import DeltaTable
+
+from city.lake.reference import commission, read, reference_table, reference_tables, update
+from city.settings import Settings
+from city.tables.model import TableError
+from city_assets.equipment.assets import episodes, with_episodes
+from city_assets.equipment.models import ANOMALY_INPUTS
+from city_assets.equipment.tables import ANOMALY_EVENTS, MACHINE_SENSORS, MACHINES
+from tests.commands import city, fails
+
+ROWS = [{"machine_id": f"pump_00{n}", "kind": "pump", "location": "metro", "criticality": n} for n in (1, 2)]
+START = datetime(2026, 5, 4, 12, tzinfo=UTC)
+
+
+def test_what_is_commissioned_once_stays_as_people_edit_it(config: Settings, tmp_path: Path) -> None:
+    assert commission(config.lake, "machines", ROWS)
+    file = tmp_path / "machines.csv"
+    city("reference", "export", "machines", str(file))
+    file.write_text(file.read_text().replace("pump_002,pump,metro,2", "pump_002,pump,harbour,3"))
+    assert "machines: 2 rows" in city("reference", "import", "machines", str(file))
+    assert not commission(config.lake, "machines", ROWS)
+    assert read(config.lake, MACHINES)["location"].to_list() == ["metro", "harbour"]
+    assert "machines" in city("reference", "list")
+    assert city("reference", "export", "machines") == file.read_text()
+    history = DeltaTable(config.lake / MACHINES.id).history()
+    assert {"commissioned", "imported from machines.csv"} <= {entry.get("why") for entry in history}
+    assert pl.read_delta(str(config.lake / MACHINES.id), version=1)["location"].to_list() == ["metro", "metro"]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("machine_id,kind,location\na,pump,metro", "the column criticality is missing"),
+        ("machine_id,kind,location,criticality,x\na,pump,metro,1,2", "there is no column x; it has machine_id"),
+        ("machine_id,kind,location,criticality\na,pump,metro,soon", "row 1: 'soon' in criticality is no integer"),
+        ("machine_id,kind,location,criticality\na,pump,,1", "row 1: location is empty, and must not be"),
+        ("machine_id,kind,location,criticality\na,p,m,1\na,q,m,1", "machine_id 'a' stands twice: keep one of them"),
+    ],
+)
+def test_a_file_with_a_mistake_changes_nothing(config: Settings, tmp_path: Path, text: str, says: str) -> None:
+    commission(config.lake, "machines", ROWS)
+    file = tmp_path / "wrong.csv"
+    file.write_text(text)
+    assert says in fails("reference", "import", "machines", str(file))
+    assert read(config.lake, MACHINES).height == 2
+
+
+def test_what_is_unknown_is_answered_with_what_is_known(config: Settings) -> None:
+    assert "known: " in fails("reference", "export", "moons")
+    assert {MACHINES.id, MACHINE_SENSORS.id, ANOMALY_EVENTS.id} <= {table.id for table in reference_tables()}
+    with pytest.raises(TableError, match="no table 'reference/moons'"):
+        reference_table("moons")
+
+
+def scores(*minutes: float, machine: str = "pump_001", signal: str = "vibration_now") -> pl.DataFrame:
+    """An anomaly at each of these."""
+    shares = [0.9 if name == signal else 0.02 for name in ANOMALY_INPUTS]
+    rows = [(machine, START + timedelta(minutes=n), "anomaly", [2.0 + n / 100, 5.0, *shares]) for n in minutes]
+    return pl.DataFrame(rows, ["machine_id", "timestamp", "prediction", "output"], orient="row")
+
+
+def test_readings_in_a_row_are_one_event_and_single_ones_none() -> None:
+    few = [n / 12 for n in range(24)]
+    found = episodes(pl.concat([scores(*few, 10, 30, *[40 + n for n in few]), scores(*few, machine="motor_002")]))
+    assert found.select("machine_id", "readings").rows() == [("motor_002", 24), ("pump_001", 24), ("pump_001", 24)]
+    assert found["signal"].unique().to_list() == ["vibration"]
+    assert found["peak_score"].max() == pytest.approx(2 + (40 + few[-1]) / 100)
+
+
+def test_what_people_wrote_of_an_event_stays_while_it_goes_on(config: Settings) -> None:
+    first = episodes(scores(*[n / 12 for n in range(12)]))
+    update(config.lake, ANOMALY_EVENTS, lambda events: with_episodes(events, first), "scores")
+    told = pl.lit("bearing").alias("root_cause"), pl.lit(value=True).alias("confirmed")
+    update(config.lake, ANOMALY_EVENTS, lambda events: events.with_columns(*told), "by hand")
+    longer = episodes(scores(*[n / 12 for n in range(36)], *[60 + n / 12 for n in range(12)]))
+    update(config.lake, ANOMALY_EVENTS, lambda events: with_episodes(events, longer), "scores")
+    found = read(config.lake, ANOMALY_EVENTS)
+    assert found["readings"].to_list() == [36, 12]
+    assert found["root_cause"].to_list() == ["bearing", None]
+    assert found["confirmed"].to_list() == [True, None]
+    version = DeltaTable(config.lake / ANOMALY_EVENTS.id).version()
+    update(config.lake, ANOMALY_EVENTS, lambda events: with_episodes(events, longer), "scores")
+    assert DeltaTable(config.lake / ANOMALY_EVENTS.id).version() == version

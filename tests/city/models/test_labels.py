@@ -1,0 +1,97 @@
+"""What came: an event after some time, a report, or nothing at all; never known before its time."""
+
+from datetime import UTC, datetime, timedelta
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from city.contracts.schema import TIMESTAMP
+from city.models.examples import labelled, split
+from city.models.labels import KNOWN, LABEL
+from city.models.model import ModelError
+from city_assets.equipment.models import ANOMALIES, LIFE, LIFE_CAP
+from city_assets.payments.models import FRAUDS, REPORTED_WITHIN
+
+START = datetime(2026, 5, 4, 12, tzinfo=UTC)
+
+
+def minutes(*of: float) -> list[datetime]:
+    return [START + timedelta(minutes=n) for n in of]
+
+
+def machine(count: int, name: str = "pump_001") -> pl.DataFrame:
+    """A reading a minute."""
+    return pl.DataFrame(
+        {"machine_id": name, "timestamp": minutes(*range(count)), "first_of_minute": True},
+        schema_overrides={"timestamp": TIMESTAMP},
+    )
+
+
+def log(*failures: float, name: str = "pump_001") -> pl.DataFrame:
+    columns = {"machine_id": pl.String, "timestamp": TIMESTAMP, "kind": pl.String}
+    return pl.DataFrame([(name, at, "failure") for at in minutes(*failures)], columns, orient="row")
+
+
+def test_the_life_left_is_the_time_to_the_next_failure_and_never_over_the_cap() -> None:
+    found = labelled(LIFE, machine(240), log(30, 200))
+    left = dict(found.select("timestamp", LABEL).iter_rows())
+    assert left[START] == pytest.approx(0.5)
+    assert left[START + timedelta(minutes=29)] == pytest.approx(1 / 60)
+    assert left[START + timedelta(minutes=31)] == pytest.approx(1)
+    assert left[START + timedelta(minutes=150)] == pytest.approx(50 / 60)
+    assert found["timestamp"].max() == START + timedelta(minutes=239) - LIFE_CAP
+
+
+def test_another_machines_failure_is_not_its_own() -> None:
+    found = labelled(LIFE, machine(100), log(30, name="pump_002"))
+    assert found[LABEL].unique().to_list() == [1.0]
+
+
+@settings(max_examples=30, deadline=None)
+@given(failures=st.lists(st.integers(0, 400), max_size=8), count=st.integers(200, 400))
+def test_a_row_counts_whether_it_fails_soon_or_not(failures: list[int], count: int) -> None:
+    """Rows near the end count by their time alone: by their end, only the short-lived would."""
+    found = labelled(LIFE, machine(count), log(*sorted(failures)))
+    assert found.height == count - LIFE_CAP // timedelta(minutes=1)
+    assert found[LABEL].is_between(0, 1).all()
+
+
+def payments(count: int) -> pl.DataFrame:
+    rows = {"card": "card_00001", "timestamp": minutes(*range(count)), "payment_id": [f"p{n}" for n in range(count)]}
+    return pl.DataFrame(rows, schema_overrides={"timestamp": TIMESTAMP})
+
+
+def test_a_payment_is_genuine_when_nobody_reported_it_in_time() -> None:
+    within = REPORTED_WITHIN // timedelta(minutes=1)
+    reports = pl.DataFrame({"payment_id": ["p3", "p3", "p5"], "timestamp": minutes(9, 4, 5 + within + 1)})
+    found = labelled(FRAUDS, payments(60), reports)
+    assert found.filter(pl.col(LABEL) == "fraud")["payment_id"].to_list() == ["p3"]
+    assert found.height == 60 - within  # of later ones it is not known yet
+
+
+def test_what_was_wrong_is_not_normal() -> None:
+    wrong = pl.DataFrame(
+        {
+            "machine_id": ["pump_001", "pump_001", "pump_001", "pump_002"],
+            "begin": minutes(10, 12, 50, 0),
+            "end": minutes(30, 15, 55, 100),
+        }
+    )
+    found = labelled(ANOMALIES, machine(60), wrong)
+    left = {(moment - START) // timedelta(minutes=1) for moment in found["timestamp"]}
+    assert left == set(range(60)) - set(range(10, 31)) - set(range(50, 56))
+
+
+def test_nothing_is_learned_from_what_became_known_later() -> None:
+    model = LIFE
+    rows = machine(1_000)
+    parts = split(model, labelled(model, rows, log(*range(50, 1_000, 70))))
+    assert parts.train[KNOWN].max() < parts.validation["timestamp"].min()  # type: ignore[operator]
+    assert parts.validation[KNOWN].max() < parts.held_out["timestamp"].min()  # type: ignore[operator]
+
+
+def test_a_truth_that_is_not_there_is_named() -> None:
+    with pytest.raises(ModelError, match="silver/maintenance_log tells what came, and is not there yet"):
+        labelled(LIFE, machine(10))
