@@ -1,0 +1,114 @@
+"""Models that score in the stream, in the graph: what was said there is joined with what came."""
+
+import json
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import polars as pl
+import pytest
+from deltalake import write_deltalake
+
+from city.engines.polars import PolarsEngine
+from city.models.champions import Serving
+from city.models.exported import Exported
+from city.models.model import ModelError
+from city.models.registry import Registry
+from city.models.train import train
+from city.settings import Settings
+from city.streaming.scoring import scored
+from city.tables.model import DAY
+from city.tables.schema import schema
+from city_assets.models import predict_days, truth_of
+from city_assets.payments.contract import PAYMENTS
+from city_assets.payments.models import FRAUDS, REPORTED_WITHIN, fraud_message
+from city_assets.payments.transforms import payment_features
+from simulators.payments import City
+
+START = datetime(2026, 5, 4, 4, tzinfo=UTC)
+HOURS = 6
+MODEL = FRAUDS
+
+
+def lived(seed: int) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Hours of payments with their features, and the chargebacks."""
+    city, paid, reports = City(150, seed), [], []
+    for second in range(0, HOURS * 3600, 2):
+        for topic, _, payload in city.live(START + timedelta(seconds=second), 2):
+            if topic == PAYMENTS.topic:
+                paid.append({**payload, **payload["location"]})
+            else:
+                reports.append(payload)
+    time = pl.col("timestamp").str.to_datetime(time_unit="us", time_zone="UTC")
+    rows = pl.DataFrame(paid).drop("location").with_columns(time).unique(["card", "timestamp"], keep="first")
+    engine = PolarsEngine()
+    rows = rows.with_columns(day=pl.col("timestamp").dt.date())
+    found = engine.collect(payment_features(engine.local(rows)))
+    return found.select(schema(MODEL.view.table).keys()).sort("timestamp"), pl.DataFrame(reports).with_columns(time)
+
+
+@pytest.fixture(scope="module")
+def taught(tmp_path_factory: pytest.TempPathFactory) -> tuple[Settings, pl.DataFrame, pl.DataFrame]:
+    config = Settings(home=tmp_path_factory.mktemp("home"))
+    rows, reports = lived(1)
+    quick = replace(MODEL, space=None)
+    made = train(quick, rows, Registry(config), data_version=1, now=START + timedelta(days=1), truth=reports)
+    assert made.promoted, made.reason
+    return config, *lived(2)
+
+
+def test_frauds_are_told_with_probabilities_that_are_frequencies(
+    taught: tuple[Settings, pl.DataFrame, pl.DataFrame],
+) -> None:
+    version = Registry(taught[0]).at(MODEL.name)
+    assert version is not None
+    assert version.metrics["model_average_precision"] > 0.9
+    assert version.metrics["model_calibration_error"] < 0.01
+    assert version.metrics["model_log_loss"] < 0.2 * version.metrics["naive_log_loss"]
+
+
+def test_what_the_stream_said_is_joined_with_what_came(
+    taught: tuple[Settings, pl.DataFrame, pl.DataFrame], tmp_path: Path
+) -> None:
+    config, rows, reports = taught
+    registry, lake = Registry(config), tmp_path / "lake"
+    champion = registry.at(MODEL.name)
+    assert champion is not None
+    serving = Serving(champion.number, Exported(MODEL, registry.content(champion)))
+    threshold = serving.exported.calibration.threshold
+    assert threshold is not None
+    assert 0 < threshold < 0.9
+    placed = rows.with_row_index("_offset").with_columns(_partition=pl.lit(0, pl.Int32))
+    said = scored(MODEL, serving, placed, PAYMENTS.topic, rows["timestamp"].max() + timedelta(seconds=1))  # type: ignore[operator]
+    assert said["latency_ms"].min() == 1000
+    messages = [json.loads(line) for line in fraud_message(said).write_ndjson().splitlines()]
+    assert all(m["is_fraud"] == (m["fraud_probability"] >= threshold) for m in messages)
+
+    write_deltalake(lake / MODEL.view.table.id, rows, partition_by=[DAY])
+    days = rows[DAY].unique().to_list()
+    assert truth_of(MODEL, lake) is None
+    assert predict_days(MODEL, lake, registry, days).is_empty()  # nothing was said yet
+    record = said.select("id", "card", "timestamp", "for", "version", "prediction", "confidence", "low", "high")
+    record = record.with_columns(said["output"], said["latency_ms"], said["inputs"], said[DAY])
+    write_deltalake(lake / "scores" / MODEL.name, record, partition_by=[DAY])
+    assert predict_days(MODEL, lake, registry, days)["outcome"].null_count() == rows.height  # nobody reported yet
+    write_deltalake(lake / MODEL.label.truth, reports)
+    found = predict_days(MODEL, lake, registry, days)
+    assert found.height == rows.height
+    last = rows["timestamp"].max() - REPORTED_WITHIN  # type: ignore[operator]
+    known = found.filter(pl.col("timestamp") <= last)
+    assert known["outcome"].null_count() == 0
+    assert found.filter(pl.col("timestamp") > last)["outcome"].null_count() == found.height - known.height
+    frauds = known.filter(pl.col("outcome") == "fraud")
+    assert (frauds["prediction"] == "fraud").mean() > 0.85  # type: ignore[operator]
+    assert known["loss"].mean() < 0.05  # type: ignore[operator]
+    assert found["id"].is_unique().all()
+
+
+def test_a_city_in_which_nothing_was_ever_reported_has_nothing_to_tell_apart(
+    taught: tuple[Settings, pl.DataFrame, pl.DataFrame],
+) -> None:
+    config, rows, reports = taught
+    with pytest.raises(ModelError, match="one class only"):
+        train(MODEL, rows, Registry(config), data_version=2, now=START + timedelta(days=1), truth=reports.head(0))
+    assert Registry(config).at(MODEL.name).number == 1  # type: ignore[union-attr]
