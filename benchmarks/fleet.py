@@ -26,7 +26,12 @@ TRAIN_HOURS, TEST_HOURS = 14, 8
 SEEDS = (2, 3, 4, 5, 6)
 
 
-def run(tell: Callable[[str], None], train_hours: int = TRAIN_HOURS, seeds: tuple[int, ...] = SEEDS) -> dict[str, Any]:
+def run(
+    tell: Callable[[str], None],
+    train_hours: int = TRAIN_HOURS,
+    test_hours: int = TEST_HOURS,
+    seeds: tuple[int, ...] = SEEDS,
+) -> dict[str, Any]:
     """F1 of single readings against the simulator's own faults, beside that of the normal ranges; and how often the
     life that was left is within its 90 % interval."""
     rows, log = simulated(1, train_hours)
@@ -40,7 +45,7 @@ def run(tell: Callable[[str], None], train_hours: int = TRAIN_HOURS, seeds: tupl
     truth, alarms, out_of_range, each = [], [], [], []
     missed, within, usual = [], [], []
     for seed in seeds:
-        unseen, log = simulated(seed, TEST_HOURS)
+        unseen, log = simulated(seed, test_hours)
         wrong = unseen["fault"].is_not_null().to_numpy()
         found = detector.predict(inputs(ANOMALIES, unseen))[:, SCORE] > 1
         truth.append(wrong)

@@ -12,6 +12,7 @@ import pytest
 import requests
 
 from city import questdb
+from city.contracts.registry import contracts
 from city.settings import Settings
 from tests.live import consume
 
@@ -59,7 +60,8 @@ def test_a_city_starts_with_one_command_and_stops_without_a_trace(stack: Setting
         assert found["parts"]["stream"]["events_per_second"] > 50
         for table in ("sensors", "vehicle_positions", "traffic_cells"):
             assert questdb.rows(stack.questdb, f"SELECT count() FROM {table}")[0][0] > 0
-        assert {event["kind"] for event in consume(stack, "dashboard_events")} == {"sensors", "vehicle_positions"}
+        streams = {contract.name for contract in contracts() if contract.rate == "high"}
+        assert {event["kind"] for event in consume(stack, "dashboard_events")} == streams
         again = subprocess.run([*CITY, "up"], capture_output=True, text=True, timeout=60)
         assert again.returncode == 1
         assert "already up" in again.stderr

@@ -102,7 +102,7 @@ class Events:
     def hold(self, earlier: pl.DataFrame) -> None:
         """Forgets what it holds, for these bronze rows."""
         self._held = None
-        self._keep(earlier)
+        self.keep(earlier)
 
     def add(self, batch: pl.DataFrame) -> pl.DataFrame:
         """The view's rows of a batch of bronze rows. An event that was sent before has none."""
@@ -113,11 +113,11 @@ class Events:
             return pl.DataFrame(schema=schema(self._view.table))
         rows = pl.concat([known, batch])
         found = _transformed(self._view.table, {self._source or "": self._as_silver(rows), **self._as_kept()})
-        self._keep(batch)
+        self.keep(batch)
         return found.join(batch, left_on=[*self._view.entities, self._view.time], right_on=at, how="semi")
 
-    def _keep(self, batch: pl.DataFrame) -> None:
-        """The last rows of each key, of a day at most: what a build of the table looks at."""
+    def keep(self, batch: pl.DataFrame) -> None:
+        """Holds the last rows of each key, of a day at most: what a build of the table looks at."""
         key, at = self._contract.key, self._contract.event_time
         held = batch if self._held is None else pl.concat([self._held, batch])
         newest = held[at].max()

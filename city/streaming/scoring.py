@@ -82,15 +82,16 @@ class ScoreSink(Sink):
         at = [self._contract.key, self._contract.event_time]
         places = rows.unique(at, keep="first", maintain_order=True).select(*at, "_partition", "_offset")
         for name, events in self._events.items():
+            serving = [(m, s) for m in self._models if m.features == name and (s := self._champions.of(m)) is not None]
+            if not serving:
+                events.keep(rows)
+                continue
             found = events.add(rows)
-            for model in self._models:
-                serving = self._champions.of(model)
-                if model.features != name or serving is None:
-                    continue
+            for model, champion in serving:
                 self._records[model.name].begin(start)
                 of_view = [*model.view.entities, model.view.time]
                 placed = chosen(model, found).join(places, left_on=of_view, right_on=at, maintain_order="left")
-                self._score(model, serving, placed)
+                self._score(model, champion, placed)
         self._publisher.flush()
         self.idle()
 
@@ -163,13 +164,15 @@ class Record:
         return sum(rows.height for rows in self._waiting)
 
     def begin(self, position: Offsets) -> Offsets:
-        """How far it is; at the very first, it begins at this position."""
+        """How far it is. At the very first it begins at this position, and says so in its log."""
         if self._table is None:
             self._table = open_table(self._path, self._schema, [DAY], may_add=self._schema.keys())
-        for partition, offset in position.items():
-            if partition not in self._reached:
-                held = self._table.transaction_version(f"{self._app}/{partition}")
-                self._reached[partition] = offset if held is None else held
+        if fresh := position.keys() - self._reached.keys():
+            found = {p: self._table.transaction_version(f"{self._app}/{p}") for p in fresh}
+            first = {p: position[p] for p, held in found.items() if held is None}
+            if first:
+                self._commit(pl.DataFrame(schema=self._schema), first)
+            self._reached |= first | {p: held for p, held in found.items() if held is not None}
         return self._reached
 
     def add(self, rows: pl.DataFrame) -> None:
@@ -185,15 +188,15 @@ class Record:
             self._waiting = []
             return
         ends = dict(rows.group_by("_partition").agg(pl.col("_offset").max() + 1).iter_rows())
-        marks = [Transaction(f"{self._app}/{partition}", end) for partition, end in ends.items()]
-        write_deltalake(
-            self._table,
-            rows.select(*self._schema),
-            mode="append",
-            commit_properties=CommitProperties(app_transactions=marks),
-        )
+        self._commit(rows.select(*self._schema), ends)
         self._reached |= ends
         self._waiting = []
+
+    def _commit(self, rows: pl.DataFrame, ends: Offsets) -> None:
+        assert self._table is not None
+        marks = [Transaction(f"{self._app}/{partition}", end) for partition, end in ends.items()]
+        marked = CommitProperties(app_transactions=marks)
+        write_deltalake(self._table, rows, mode="append", commit_properties=marked)
 
 
 def score_sink(contract: Contract, config: Settings, bronze: BronzeStream) -> Sink | None:

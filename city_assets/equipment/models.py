@@ -194,6 +194,8 @@ ACTIONS = (
     (0.7, "order parts, and plan a stop", "medium"),
 )
 """Below so many hours left, what to do, and how soon."""
+_KNOWN = SIGNALS[-1]
+"""Of a machine whose normal ranges nobody has given, nothing can be said."""
 ANOMALY_INPUTS = (*(f"{signal}_now" for signal in SIGNALS), "power_recent", "power_long")
 """What it draws now and has drawn, which the temperature follows, with the other signals."""
 
@@ -201,6 +203,7 @@ ANOMALIES = Model(
     name="machine_anomaly",
     means="How far a machine's readings are from normal, and which signals they are that are.",
     features="machine_features",
+    where=f"{_KNOWN}_now IS NOT NULL",
     inputs=ANOMALY_INPUTS,
     label=Normal(truth="gold/machine_faults", where="true", begin="begin", end="end"),
     # All components: the signals are few, and the least of their variance is where a fault shows most.
@@ -214,7 +217,7 @@ LIFE = Model(
     name="machine_life",
     means="The hours that a machine has left before it fails.",
     features="machine_features",
-    where="first_of_minute",
+    where=f"first_of_minute AND {_KNOWN}_now IS NOT NULL",
     inputs=(
         *(f"{signal}_{name}" for signal in SIGNALS for name in HORIZONS if name != "now"),
         *(f"{signal}_spread" for signal in SIGNALS),

@@ -23,7 +23,7 @@ def test_a_folder_without_runs_is_named(tmp_path: Path) -> None:
 
 
 def test_faults_and_lives_of_a_fleet_never_seen_are_told() -> None:
-    found = fleet.run(lambda line: None, train_hours=12, seeds=(9,))
+    found = fleet.run(lambda line: None, train_hours=9, test_hours=4, seeds=(9,))
     assert found["anomaly_f1"] > 0.95
     assert found["anomaly_f1"] > 2 * found["normal_ranges_f1"]
     assert found["life_mae_hours"] < 0.5 * found["life_mae_hours_of_the_median"]

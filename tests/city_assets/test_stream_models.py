@@ -26,7 +26,7 @@ from city_assets.payments.transforms import payment_features
 from simulators.payments import City
 
 START = datetime(2026, 5, 4, 4, tzinfo=UTC)
-HOURS = 6
+HOURS = 4
 MODEL = FRAUDS
 
 
