@@ -33,6 +33,14 @@ DAYS = [date(2026, 5, 5)]  # the day before is there too, for what looks back
 BEGIN = datetime(2026, 5, 4, tzinfo=ZoneInfo("America/New_York"))
 
 
+# Tables of some hundred rows: fewer tasks a commit, and no time spent on compiling what runs once.
+_SMALL = {
+    "spark.databricks.delta.snapshotPartitions": "1",
+    "spark.sql.codegen.wholeStage": "false",
+    "spark.sql.codegen.factoryMode": "NO_CODEGEN",
+}
+
+
 @pytest.fixture(scope="module")
 def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkEngine]:
     if not installed():
@@ -43,7 +51,8 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkEngine]:
     jars.fetch(config, jars.missing(config, ["spark"]))
     engine = engine_of(config)
     assert isinstance(engine, SparkEngine)
-    engine.session.conf.set("spark.databricks.delta.snapshotPartitions", "1")  # small tables: a second less a commit
+    for name, value in _SMALL.items():
+        engine.session.conf.set(name, value)
     yield engine
     engine.session.stop()
 
