@@ -14,7 +14,7 @@ up: $(INSTALLED)
 
 test: $(INSTALLED) $(SPARK)
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage run -m pytest --durations=10
 	$(BIN)/coverage combine -q
 	$(BIN)/coverage report
 

@@ -24,7 +24,7 @@ def minutes(*of: float) -> list[datetime]:
 def machine(count: int, name: str = "pump_001") -> pl.DataFrame:
     """A reading a minute."""
     return pl.DataFrame(
-        {"machine_id": name, "timestamp": minutes(*range(count)), "first_of_minute": True},
+        {"machine_id": name, "timestamp": minutes(*range(count)), "first_of_minute": True, "power_now": 0.5},
         schema_overrides={"timestamp": TIMESTAMP},
     )
 
@@ -90,6 +90,12 @@ def test_nothing_is_learned_from_what_became_known_later() -> None:
     parts = split(model, labelled(model, rows, log(*range(50, 1_000, 70))))
     assert parts.train[KNOWN].max() < parts.validation["timestamp"].min()  # type: ignore[operator]
     assert parts.validation[KNOWN].max() < parts.held_out["timestamp"].min()  # type: ignore[operator]
+
+
+def test_a_machine_whose_ranges_nobody_gave_is_left_out() -> None:
+    unknown = machine(100, "pump_002").with_columns(power_now=pl.lit(None, pl.Float64))
+    found = labelled(LIFE, pl.concat([machine(100), unknown]), log(30))
+    assert found["machine_id"].unique().to_list() == ["pump_001"]
 
 
 def test_a_truth_that_is_not_there_is_named() -> None:
