@@ -1,7 +1,11 @@
 """The simulated fleet: models trained on one fleet's first hours, judged on fleets of seeds that nothing has seen."""
 
+import json
+import tempfile
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,16 +13,23 @@ import polars as pl
 
 from city.contracts.schema import TIMESTAMP
 from city.engines.polars import PolarsEngine
+from city.features.live import Events
+from city.lake.reference import commission
 from city.models.anomaly import SCORE
+from city.models.champions import Serving
 from city.models.examples import chosen, inputs, labelled, labels
 from city.models.exported import Exported
 from city.models.train import fit
+from city.stack.embedded import settings_at
+from city.streaming.decode import decode
+from city.streaming.records import RawBatch
+from city.streaming.scoring import scored
 from city.tables.schema import schema
-from city_assets.equipment.contract import SIGNALS
+from city_assets.equipment.contract import SENSOR_READINGS, SIGNALS
 from city_assets.equipment.models import ANOMALIES, LIFE, LIFE_CAP
 from city_assets.equipment.tables import ANOMALY_EVENTS
-from city_assets.equipment.transforms import machine_faults, machine_features
-from simulators.equipment import fleet
+from city_assets.equipment.transforms import LONG, machine_faults, machine_features
+from simulators.equipment import Machine, fleet
 
 BEGIN = datetime(2026, 5, 4, 6, tzinfo=UTC)
 EVERY = timedelta(seconds=5)
@@ -71,6 +82,7 @@ def run(
         "anomaly_far": round(float((found & ~wrong).sum() / (~wrong).sum()), 4),
         "anomaly_mar": round(float((wrong & ~found).sum() / wrong.sum()), 4),
         "normal_ranges_f1": round(_f1(wrong, np.concatenate(out_of_range)), 4),
+        "stream_p99_ms": round(float(np.quantile(in_the_stream(detector), 0.99)) * 1000, 2),
         "life_mae_hours": round(float(np.concatenate(missed).mean()), 4),
         "life_mae_hours_of_the_median": round(float(np.concatenate(usual).mean()), 4),
         "life_coverage_90": round(float(np.concatenate(within).mean()), 4),
@@ -104,6 +116,40 @@ def faults(log: pl.DataFrame) -> pl.DataFrame:
     engine = PolarsEngine()
     events = pl.DataFrame(schema=schema(ANOMALY_EVENTS))
     return engine.collect(machine_faults(engine.local(log), engine.local(events)))
+
+
+def in_the_stream(detector: Exported, events: int = 500) -> list[float]:
+    """Seconds that the stream takes for each of single events: its features from what is held, and its score."""
+    machines, taken = fleet(1), []
+    with tempfile.TemporaryDirectory() as home:
+        config = settings_at(Path(home), Path(home))
+        commission(config.lake, "machine_sensors", [row for machine in machines for row in machine.ranges()])
+        held = Events(ANOMALIES.view, SENSOR_READINGS, config)
+        held.hold(_as_bronze(machines, 0, LONG))
+        serving = Serving(1, detector)
+        for step in range(-(-events // len(machines))):
+            rows = _as_bronze(machines, LONG + step, 1)
+            for row in rows.iter_slices(1):
+                began = time.perf_counter()
+                placed = held.add(row).with_columns(row["_partition"], row["_offset"])
+                scored(ANOMALIES, serving, placed, SENSOR_READINGS.topic, BEGIN)
+                taken.append(time.perf_counter() - began)
+    return taken
+
+
+def _as_bronze(machines: list[Machine], first: int, steps: int) -> pl.DataFrame:
+    """Readings of so many steps, as the stream has them in bronze."""
+    values: list[bytes | None] = []
+    for step in range(first, first + steps):
+        for machine in machines:
+            machine.step(BEGIN + step * EVERY)
+            if reading := machine.reading():
+                values.append(json.dumps(reading).encode())
+    count, offset = len(values), first * len(machines)
+    arrived = np.full(count, int((BEGIN + (first + steps) * EVERY).timestamp() * 1e6), np.int64)
+    offsets = np.arange(offset, offset + count, dtype=np.int64)
+    raw = RawBatch(values, np.zeros(count, np.int32), offsets, arrived, {0: offset}, {0: offset + count})
+    return decode(SENSOR_READINGS, raw, {})[0]
 
 
 def _f1(truth: np.ndarray[Any, Any], found: np.ndarray[Any, Any]) -> float:
