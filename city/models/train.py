@@ -103,7 +103,9 @@ def fit(
     x_known, y_known = examples.inputs(model, known), examples.labels(model, known)
     kept_known = _telling(x_known)
     estimator = _fitted(model, parameters, x_known, y_known, kept_known)
-    if model.groups:
+    if model.kind != "regression" and model.threshold is None:
+        calibration = Calibration()
+    elif model.groups:
         calibration = _calibrated(model, _of_others(model, parameters, known, x_known, y_known, kept_known), known)
     else:
         calibration = _calibrated(model, own(model, _fitted(model, parameters, x, y, kept), x_valid), parts.validation)
@@ -245,9 +247,8 @@ def _calibrated(model: Model, said: Floats, rows: pl.DataFrame) -> Calibration:
     """By what was said of rows by estimators that had not seen them. Too few rows, or groups, carry no intervals."""
     if model.kind == "regression":
         return Calibration(intervals=_intervals(model, said, examples.labels(model, rows), rows))
-    if model.threshold is not None:
-        return Calibration(threshold=model.threshold(rows, said[:, 1]))
-    return Calibration()
+    assert model.threshold is not None
+    return Calibration(threshold=model.threshold(rows, said[:, 1]))
 
 
 def _of_others(

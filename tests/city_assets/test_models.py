@@ -88,6 +88,10 @@ def test_a_model_that_decays_is_found_retrained_promoted_and_serves(config: Sett
     put(config, traffic(hours=18, seed=3, back=0.02), NOW)
     days = sorted(view_rows(quick, config.lake)[0].collect()["day"].unique())
     recorded = predict_days(quick, config.lake, registry, days)
+    low, high, came = (recorded[name].cast(pl.Float64) for name in ("low", "high", "outcome"))
+    assert (low < high).all()
+    then = recorded["as_of"] < NOW - timedelta(hours=19)  # while it was as it had learned
+    assert 0.8 < came.is_between(low, high).filter(then).mean() < 0.97  # type: ignore[operator]
     worse = decay(quick, recorded, 1, begin)
     assert worse is not None
     assert worse.effect > 0.3

@@ -1,9 +1,12 @@
 """The anomaly detector on signals whose faults are known, and the features of wear."""
 
+from datetime import UTC, datetime
+
 import numpy as np
+import polars as pl
 import pytest
 
-from city_assets.equipment.models import WINDOW, AnomalyDetector, life_features, nasa_score
+from city_assets.equipment.models import ACTIONS, WINDOW, AnomalyDetector, life_features, life_message, nasa_score
 
 SIGNALS = 5
 
@@ -67,3 +70,21 @@ def test_features_of_wear_look_back_only() -> None:
 
 def test_late_costs_more_than_early() -> None:
     assert nasa_score(np.array([110.0]), np.array([100.0])) > nasa_score(np.array([90.0]), np.array([100.0])) > 0
+
+
+def test_what_to_do_follows_from_the_least_life_that_is_left() -> None:
+    said = pl.DataFrame(
+        {
+            "timestamp": datetime(2026, 5, 4, tzinfo=UTC),
+            "machine_id": "pump_001",
+            "output": [[0.9], [0.5], [0.35], [0.08], [-0.02], [0.5]],
+            "low": [0.8, 0.4, 0.2, 0.01, -0.1, None],
+            "high": [1.0, 0.6, 0.5, 0.2, 0.1, None],
+        }
+    )
+    found = life_message(said)
+    assert found["priority"].to_list() == ["low", "medium", "high", "critical", "critical", "medium"]
+    assert found["recommended_action"][3] == ACTIONS[0][1]
+    assert found["predicted_rul_hours"].min() == 0
+    assert found["confidence_interval"].to_list()[1] == [0.4, 0.6]
+    assert found["confidence_interval"].to_list()[4] == [0.0, 0.1]
