@@ -12,7 +12,7 @@ from typing import Any
 from city.lake.reference import commission
 from city.settings import Settings
 from city.streaming.heartbeat import Heartbeat
-from city_assets.equipment.contract import LOCATIONS, MAINTENANCE_LOG, SENSOR_READINGS, SHIFTS
+from city_assets.equipment.contract import LOCATIONS, MAINTENANCE_LOG, SENSOR_READINGS, SHIFTS, SIGNALS
 from simulators.clock import iso
 from simulators.faults import FaultRates, Faults
 from simulators.to_kafka import send
@@ -73,7 +73,7 @@ class Machine:
         self._random = chance
         nominal = NOMINAL[self.kind]
         # No two machines are alike: each signal's level is its own.
-        self.level = {name: getattr(nominal, name) * chance.gauss(1, 0.05) for name in _SIGNALS}
+        self.level = {name: getattr(nominal, name) * chance.gauss(1, 0.05) for name in SIGNALS}
         self._noise = nominal.noise
         self._at: datetime | None = None
         self._regime, self._load = "half", _REGIMES["half"]
@@ -156,7 +156,7 @@ class Machine:
     def ranges(self) -> Iterator[dict[str, Any]]:
         """Rows of the reference table `machine_sensors`: what is normal from idle to full load, hardly worn."""
         idle = {"temperature": 0.45, "vibration": 0.54, "pressure": 0.64, "power": 0.32}
-        for name in _SIGNALS:
+        for name in SIGNALS:
             yield {
                 "machine_id": self.id,
                 "signal": name,
@@ -168,9 +168,6 @@ class Machine:
     def _log(self, moment: datetime, kind: str, cause: str | None = None) -> dict[str, Any]:
         entry = {"timestamp": iso(moment), "machine_id": self.id, "kind": kind}
         return entry | ({"cause": cause} if cause else {})
-
-
-_SIGNALS = ("temperature", "vibration", "pressure", "power")
 
 
 def fleet(seed: int, count: int = MACHINES) -> list[Machine]:

@@ -13,7 +13,7 @@ from typing import Any
 from city.settings import Settings
 from city.streaming.heartbeat import Heartbeat
 from city.tables.calendar import zone
-from city_assets.payments.contract import CATEGORIES, CHARGEBACKS, PAYMENTS
+from city_assets.payments.contract import CATEGORIES, CHARGEBACKS, PAYMENTS, REPORTED_WITHIN
 from simulators.clock import iso
 from simulators.faults import FaultRates, Faults
 from simulators.to_kafka import send
@@ -22,7 +22,6 @@ DEFAULT_RATE = 10.0
 SECONDS_BETWEEN = 150.0
 """A card pays this often: days of a real card's life in an hour."""
 FRAUDS_PER_CARD_HOUR = 0.06
-REPORTED_WITHIN = timedelta(minutes=30)
 _REPORTED_AFTER = 360.0  # seconds, on average: days, as fast as all else here
 _CITY = (40.72, -73.99)
 

@@ -68,16 +68,20 @@ def features(view: View, contract: Contract, state: State, timezone: str, countr
     times = [frame["window_start"] for frame in frames.values() if frame.height]
     if not times:
         return pl.DataFrame(schema=schema(view.table))
-    ends = [t for time in times for t in (time.min(), time.max())]
-    first, last = (calendar.local_day(edge, timezone) for edge in (min(ends), max(ends)))  # type: ignore[type-var, arg-type]
-    days = [first + timedelta(days=n) for n in range((last - first).days + 1)]
     inputs = {name: engine.local(frame) for name, frame in frames.items()}
     for name, source in view.table.sources.items():
         if source.table == REFERENCE_NEIGHBOURS:
             inputs[name] = engine.local(neighbours(frames[source.of]["cell"]))
         elif name not in inputs:
-            inputs[name] = engine.local(calendar.calendar(days, timezone, country))
+            inputs[name] = _slots(pl.concat(times), timezone, country)
     return _transformed(view.table, inputs)
+
+
+def _slots(times: pl.Series, timezone: str, country: str) -> Frame:
+    """The calendar of the local days from the first of some times to the last."""
+    first, last = (calendar.local_day(edge, timezone) for edge in (times.min(), times.max()))  # type: ignore[arg-type]
+    days = [first + timedelta(days=n) for n in range((last - first).days + 1)]
+    return PolarsEngine().local(calendar.calendar(days, timezone, country))
 
 
 def _transformed(table: Table, inputs: Mapping[str, Frame]) -> pl.DataFrame:
@@ -126,10 +130,8 @@ class Events:
         self._held = held.sort(at).group_by(key, maintain_order=True).tail(self._rows).select(held.columns)
 
     def _as_silver(self, rows: pl.DataFrame) -> Frame:
-        engine, times = PolarsEngine(), rows[self._contract.event_time]
-        first, last = (calendar.local_day(edge, self._config.timezone) for edge in (times.min(), times.max()))  # type: ignore[arg-type]
-        days = [first + timedelta(days=n) for n in range((last - first).days + 1)]
-        slots = engine.local(calendar.calendar(days, self._config.timezone, self._config.country))
+        engine = PolarsEngine()
+        slots = _slots(rows[self._contract.event_time], self._config.timezone, self._config.country)
         inputs = {self._contract.name: engine.local(rows), "calendar": slots}
         return engine.local(_transformed(self._silver, inputs))
 
@@ -140,10 +142,10 @@ class Events:
         return {name: PolarsEngine().local(frame) for name, frame in self._read.items()}
 
 
-def earlier_events(contract: Contract, bronze: BronzeStream, below: Offsets) -> pl.DataFrame:
-    """A day of bronze rows up to a position: what live views of events begin with."""
+def earlier_events(contract: Contract, bronze: BronzeStream, below: Offsets, span: timedelta = _DAY) -> pl.DataFrame:
+    """The bronze rows of the last `span` up to a position; a day is what live views of events begin with."""
     newest = max(bronze.watermarks.values(), default=0)
-    since = pl.lit(newest).cast(pl.Datetime("us", "UTC")) - _DAY
+    since = pl.lit(newest).cast(pl.Datetime("us", "UTC")) - span
     return scan(bronze.path).filter((pl.col(contract.event_time) > since) & before(below)).collect()
 
 
@@ -154,10 +156,9 @@ class FeatureSink(Sink):
 
     def __init__(self, contract: Contract, config: Settings, bronze: BronzeStream) -> None:
         self._contract, self._config, self._bronze = contract, config, bronze
-        self._views = [view for view in live_views(contract) if view.windows(contract)]
-        self._events = [
-            (view, Events(view, contract, config)) for view in live_views(contract) if view.events(contract)
-        ]
+        views = live_views(contract)
+        self._views = [view for view in views if view.windows(contract)]
+        self._events = [(view, Events(view, contract, config)) for view in views if view.events(contract)]
         named = {w.name: w for view in self._views for w in view.windows(contract).values()}
         self._state = State(named)
         self._pushed: dict[str, pl.DataFrame] = {}
@@ -173,7 +174,11 @@ class FeatureSink(Sink):
         # Only the newest values count: what is there already is read as it stands, not event by event.
         position = dict(self._bronze.position)
         for window in self._state.windows.values():
-            self._state.held[window.name] = compute(self._contract, window, self._recent(window, position))
+            self._state.held[window.name] = compute(
+                self._contract,
+                window,
+                earlier_events(self._contract, self._bronze, position, _WINDOWS * window.every),
+            )
         self._push()
         if self._events:
             earlier = earlier_events(self._contract, self._bronze, position)
@@ -202,12 +207,6 @@ class FeatureSink(Sink):
 
     def close(self) -> None:
         self._store = None
-
-    def _recent(self, window: Window, below: Offsets) -> pl.DataFrame:
-        """Bronze rows of the windows that are held, up to the sink's position."""
-        newest = max(self._bronze.watermarks.values(), default=0)
-        since = pl.lit(newest).cast(pl.Datetime("us", "UTC")) - _WINDOWS * window.every
-        return scan(self._bronze.path).filter((pl.col(self._contract.event_time) > since) & before(below)).collect()
 
 
 def feature_sink(contract: Contract, config: Settings, bronze: BronzeStream) -> Sink | None:

@@ -37,15 +37,22 @@ def predictions(
             about.select(
                 *view.entities,
                 view.time,
-                (pl.col(view.time) + model.label.ahead).alias(FOR),
-                pl.lit(version, pl.Int64).alias(VERSION),
-                pl.struct(model.inputs).struct.json_encode().alias("inputs"),
+                *beside(model, version),
             ),
             answers(model, exported.calibration, said),
         ],
         how="horizontal",
     )
     return judged(model, answered, rows, truth)
+
+
+def beside(model: Model, version: int) -> tuple[pl.Expr, ...]:
+    """What is recorded of a view's row with any answer: the time it is for, who said it, and from what."""
+    return (
+        (pl.col(model.view.time) + model.label.ahead).alias(FOR),
+        pl.lit(version, pl.Int64).alias(VERSION),
+        pl.struct(model.inputs).struct.json_encode().alias("inputs"),
+    )
 
 
 def answers(model: Model, calibration: Calibration, said: Floats) -> pl.DataFrame:

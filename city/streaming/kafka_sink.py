@@ -9,7 +9,7 @@ import polars as pl
 from city.contracts.model import Contract
 from city.contracts.schema import LINEAGE
 from city.streaming.bronze import BronzeStream
-from city.streaming.publish import Publisher
+from city.streaming.publish import Publisher, event_id
 from city.streaming.records import Offsets
 from city.streaming.sink import Sink, window_operators
 
@@ -49,8 +49,7 @@ class KafkaSink(Sink):
 def dashboard_events(contract: Contract, rows: pl.DataFrame) -> pl.DataFrame:
     """The newest event of each key, as messages: `kind`, `id`, the event's columns, and `_key`."""
     newest = rows.sort(contract.event_time).unique(contract.key, keep="last", maintain_order=True)
-    coordinates = pl.concat_str(pl.lit(contract.topic), "_partition", "_offset", separator="-")
-    named = newest.with_columns(kind=pl.lit(contract.name), id=coordinates, _key=pl.col(contract.key))
+    named = newest.with_columns(kind=pl.lit(contract.name), id=event_id(contract.topic), _key=pl.col(contract.key))
     return named.select("kind", "id", pl.exclude("kind", "id", *LINEAGE))
 
 

@@ -8,6 +8,11 @@ from confluent_kafka import KafkaException, Producer
 _SECONDS = 15.0
 
 
+def event_id(topic: str) -> pl.Expr:
+    """What a listener drops repeats by: topic, partition and offset, of rows with `_partition` and `_offset`."""
+    return pl.concat_str(pl.lit(topic), "_partition", "_offset", separator="-")
+
+
 class Publisher:
     """An idempotent producer. What was not delivered makes the next `flush` fail."""
 

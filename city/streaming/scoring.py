@@ -21,10 +21,10 @@ from city.models.anomaly import SHARES
 from city.models.champions import Champions, Serving
 from city.models.examples import chosen, inputs
 from city.models.model import Model, models
-from city.models.predictions import FOR, ID, LATENCY, VERSION, answers, scores_schema
+from city.models.predictions import ID, LATENCY, VERSION, answers, beside, scores_schema
 from city.settings import Settings
 from city.streaming.bronze import BronzeStream
-from city.streaming.publish import Publisher
+from city.streaming.publish import Publisher, event_id
 from city.streaming.records import Offsets
 from city.streaming.sink import Sink
 from city.streaming.topics import ensure_topics
@@ -131,13 +131,10 @@ def scored(model: Model, serving: Serving, rows: pl.DataFrame, topic: str, now: 
     """A view's rows (with `_partition` and `_offset`) and what the champion says of them: `answers`, `id`, `version`,
     `for`, `latency_ms` (from the event to `now`) and, of an anomaly, `contributions` by input."""
     said = serving.exported.predict(inputs(model, rows))
-    time = pl.col(model.view.time)
     found = rows.with_columns(
-        pl.concat_str(pl.lit(topic), "_partition", "_offset", separator="-").alias(ID),
-        pl.lit(serving.number, pl.Int64).alias(VERSION),
-        (time + model.label.ahead).alias(FOR),
-        ((pl.lit(now) - time).dt.total_microseconds() / 1000).alias(LATENCY),
-        pl.struct(model.inputs).struct.json_encode().alias("inputs"),
+        *beside(model, serving.number),
+        event_id(topic).alias(ID),
+        ((pl.lit(now) - pl.col(model.view.time)).dt.total_microseconds() / 1000).alias(LATENCY),
         pl.lit(serving.exported.calibration.threshold, pl.Float64).alias("threshold"),
     )
     if model.kind == "anomaly":

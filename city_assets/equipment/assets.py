@@ -7,6 +7,8 @@ import polars as pl
 from deltalake import DeltaTable
 
 from city.lake.reference import update
+from city.models.anomaly import SCORE, SHARES
+from city.models.predictions import ANOMALY
 from city_assets import keys
 from city_assets.equipment.models import ANOMALIES, ANOMALY_INPUTS
 from city_assets.equipment.tables import ANOMALY_EVENTS, MACHINE_FEATURES
@@ -18,19 +20,18 @@ GAP = timedelta(minutes=2)
 """Anomalies of a machine that are further apart are two events."""
 LEAST_READINGS = 5
 _RECENT = timedelta(days=2)
-_SHARES = 2  # of a score's numbers the first two are score and surprise
 
 
 def episodes(scores: pl.DataFrame) -> pl.DataFrame:
     """Stretches of anomalies (`machine_id`, `begin`, `end`, `readings`, `peak_score`, `signal`), from scores
     (`machine_id`, `timestamp`, `prediction`, `output`)."""
-    wrong = scores.filter(pl.col("prediction") == "anomaly").sort("machine_id", "timestamp")
+    wrong = scores.filter(pl.col("prediction") == ANOMALY).sort("machine_id", "timestamp")
     since = pl.col("timestamp").diff().over("machine_id")
     numbers = pl.col("output").list
     named = wrong.with_columns(
         _event=((since > GAP).fill_null(value=True)).cum_sum(),
-        _score=numbers.get(0),
-        _signal=numbers.slice(_SHARES)
+        _score=numbers.get(SCORE),
+        _signal=numbers.slice(SHARES)
         .list.arg_max()
         .replace_strict(dict(enumerate(name.split("_")[0] for name in ANOMALY_INPUTS)), return_dtype=pl.String),
     )

@@ -15,6 +15,8 @@ CATEGORIES = (
     "travel",
     "online",
 )
+REPORTED_WITHIN = timedelta(minutes=30)
+"""After which a payment that nobody reported counts as genuine; a real city would wait for weeks."""
 _PAYMENT = "pay_[0-9a-f]{16}"
 _CARD = "card_[0-9]{5}"
 

@@ -1,6 +1,5 @@
 """Which payments are frauds: the city's model, and that of the handbook's benchmark."""
 
-from datetime import timedelta
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ from city.arrays import Floats
 from city.models.boosting import boosted, defaults, space
 from city.models.labels import LABEL, Reported
 from city.models.model import Model, Parameters, Stream
+from city_assets.payments.contract import REPORTED_WITHIN
 
 DAYS = (1, 7, 30)
 GIVEN = (
@@ -95,8 +95,6 @@ def cheapest_threshold(probability: Floats, fraud: Floats, amount: Floats, revie
 
 
 GENUINE, FRAUD = "genuine", "fraud"
-REPORTED_WITHIN = timedelta(minutes=30)
-"""After which a payment that nobody reported counts as genuine; a real city would wait for weeks."""
 INPUTS = (
     *("amount", "amount_to_usual", "amount_to_largest", "hour_of_day", "is_weekend", "is_online"),
     *("seconds_since_last", "seconds_since_third", "payments_10min", "payments_1h", "km_from_last", "kmh_from_last"),

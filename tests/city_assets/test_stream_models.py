@@ -20,8 +20,8 @@ from city.streaming.scoring import scored
 from city.tables.model import DAY
 from city.tables.schema import schema
 from city_assets.models import predict_days, truth_of
-from city_assets.payments.contract import PAYMENTS
-from city_assets.payments.models import FRAUDS, REPORTED_WITHIN, fraud_message
+from city_assets.payments.contract import PAYMENTS, REPORTED_WITHIN
+from city_assets.payments.models import FRAUDS, fraud_message
 from city_assets.payments.transforms import payment_features
 from simulators.payments import City
 

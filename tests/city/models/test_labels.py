@@ -12,7 +12,8 @@ from city.models.examples import labelled, split
 from city.models.labels import KNOWN, LABEL
 from city.models.model import ModelError
 from city_assets.equipment.models import ANOMALIES, LIFE, LIFE_CAP
-from city_assets.payments.models import FRAUDS, REPORTED_WITHIN
+from city_assets.payments.contract import REPORTED_WITHIN
+from city_assets.payments.models import FRAUDS
 
 START = datetime(2026, 5, 4, 12, tzinfo=UTC)
 
