@@ -32,6 +32,20 @@ class Settings(BaseSettings):
     dagster_port: int = 3000
     dagster_postgres_url: SecretStr | None = Field(None, description="Dagster's storage on PostgreSQL, not SQLite")
 
+    serve_port: int = 8000
+    auth: Literal["auto", "on"] = Field("auto", description="who asks must have a key; auto: but on loopback")
+    jwt_secret: SecretStr | None = Field(None, description="signs our own tokens; default: made once, in CITY_HOME")
+    jwt_public_key: Path | None = Field(None, description="a PEM file: tokens of another issuer are taken too")
+    jwt_issuer: str | None = None
+    jwt_audience: str | None = None
+    rate_limit: float = Field(0.0, ge=0, description="requests a second of one address without a key; 0: no limit")
+    max_body_mb: float = Field(20.0, gt=0, description="a larger request is refused")
+    body_seconds: float = Field(10.0, gt=0, description="a request's body must be here after this")
+    cors_origins: list[str] = Field([], description="other sites whose pages may ask, such as https://maps.example.org")
+    tls_cert: Path | None = Field(None, description="a PEM file: HTTPS, with tls_key")
+    tls_key: Path | None = None
+    map_style_url: str | None = Field(None, description="a MapLibre style with online tiles, for the dashboard")
+
     domains: list[str] = Field([], description="the domains to stream and to simulate; none named means all")
     extra_domains: list[Path] = Field([], description="folders that hold further domains, beside city_assets/")
     maven_url: str | None = Field(None, description="a mirror of Maven Central to fetch the jars from")
@@ -118,6 +132,19 @@ class Settings(BaseSettings):
 
     def is_active(self, domain: str) -> bool:
         return not self.domains or domain in self.domains
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only this machine can reach what we serve."""
+        return self.host == "localhost" or self.host.startswith("127.") or self.host == "::1"
+
+    @property
+    def wants_keys(self) -> bool:
+        return self.auth == "on" or not self.is_local
+
+    @property
+    def serve(self) -> str:
+        return f"{'https' if self.tls_cert else 'http'}://{self.host}:{self.serve_port}"
 
     @property
     def dagster(self) -> str:

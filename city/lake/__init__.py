@@ -6,7 +6,19 @@ from city.contracts.model import Contract, ContractError
 
 # What a layer's rows are ordered by as they come; the rows of a derived table have no such order.
 ORDER = {"bronze": ("_arrived", "_offset"), "quarantine": ("arrived", "offset")}
-LAYERS = ("bronze", "quarantine", "silver", "gold", "features", "reference", "scores", "predictions", "monitoring")
+LAYERS = (
+    "bronze",
+    "quarantine",
+    "silver",
+    "gold",
+    "features",
+    "reference",
+    "scores",
+    "predictions",
+    "served",
+    "outcomes",
+    "monitoring",
+)
 
 
 def bronze_path(lake: Path, contract: Contract) -> Path:

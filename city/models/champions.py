@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from city.models.exported import Exported
-from city.models.model import Model, ModelError
-from city.models.registry import Registry
+from city.models.model import Model
+from city.models.registry import CHAMPION, Registry, RegistryAway
 from city.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -23,6 +23,14 @@ class Serving:
     exported: Exported
 
 
+def loaded(model: Model, number: int, registry: Registry) -> Serving:
+    """Raises ModelError where there is no such version, or where it takes other inputs; what ONNX raises where its
+    file is broken."""
+    exported = Exported(model, registry.content(registry.version(model.name, number)))
+    exported.warm()
+    return Serving(number, exported)
+
+
 class Champions:
     """Asks the registry every few seconds, in a thread of its own. A registry that is away, or a version that cannot
     be loaded, leaves the one that serves."""
@@ -36,7 +44,7 @@ class Champions:
         self._registry: Registry | None = None
 
     def start(self) -> None:
-        """Loads what there is, and watches from then on. Raises ModelError where the registry is away."""
+        """Loads what there is, and watches from then on. Raises RegistryAway where it is."""
         self._registry = Registry(self._config)
         self.refresh()
         self._thread.start()
@@ -46,22 +54,27 @@ class Champions:
         return self._serving.get(model.name)
 
     def refresh(self) -> None:
-        """Asks once. Raises ModelError where the registry is away."""
+        """Asks once. Raises RegistryAway where it is."""
         assert self._registry is not None
+        aliases = self._registry.aliases()
         for model in self._models:
-            champion = self._registry.at(model.name)
+            number = aliases.get(model.name, {}).get(CHAMPION)
             held = self._serving.get(model.name)
-            if champion is None or (held and held.number == champion.number):
+            if number is None or (held and held.number == number):
                 continue
             try:
-                exported = Exported(model, self._registry.content(champion))
-            except Exception as error:  # a broken file, or of other inputs: the one before serves on
-                if self._failed.get(model.name) != champion.number:
-                    log.error("%s version %d cannot serve: %s", model.name, champion.number, error)
-                self._failed[model.name] = champion.number
-                continue
-            self._serving[model.name] = Serving(champion.number, exported)
-            log.info("%s: version %d serves", model.name, champion.number)
+                self._serving[model.name] = loaded(model, number, self._registry)
+            except RegistryAway:
+                raise
+            except Exception as error:  # a broken file: the one before serves on
+                self._cannot(model, number, error)
+            else:
+                log.info("%s: version %d serves", model.name, number)
+
+    def _cannot(self, model: Model, number: int, error: Exception) -> None:
+        if self._failed.get(model.name) != number:
+            log.error("%s version %d cannot serve: %s", model.name, number, error)
+        self._failed[model.name] = number
 
     def stop(self) -> None:
         self._stop.set()
@@ -74,7 +87,7 @@ class Champions:
             try:
                 self.refresh()
                 away = False
-            except ModelError as error:
+            except RegistryAway as error:
                 if not away:
                     log.warning("%s", error)
                 away = True

@@ -24,6 +24,8 @@ class Calibration:
 
     intervals: Intervals | None = None
     threshold: float | None = None
+    background: tuple[tuple[float, ...], ...] = ()
+    """Some rows of its training, against which a prediction is explained."""
 
 
 def export(model: Model, estimator: Any, sample: NDArray[np.float32], calibration: Calibration | None = None) -> bytes:
@@ -88,6 +90,11 @@ class Exported:
         if width != len(model.inputs):
             raise ModelError(f"model {model.name!r}: this version takes {width} inputs, not {len(model.inputs)}")
 
+    def warm(self, rounds: int = 3) -> None:
+        """Predicts what nobody asked for: the first runs of a session are slow."""
+        for count in (1, 16) * rounds:
+            self.predict(np.zeros((count, len(self._model.inputs)), np.float32))
+
     def predict(self, rows: NDArray[np.float32]) -> Floats:
         """Values (n,), probabilities (n, classes), or of anomalies what NormalRegion says (n, 2 + inputs), for inputs
         (n, inputs)."""
@@ -102,7 +109,8 @@ class Exported:
 def _calibration(text: str) -> Calibration:
     found = json.loads(text)
     intervals = found.get("intervals")
-    return Calibration(Intervals(**intervals) if intervals else None, found.get("threshold"))
+    background = tuple(map(tuple, found.get("background", ())))
+    return Calibration(Intervals(**intervals) if intervals else None, found.get("threshold"), background)
 
 
 def _widened(probabilities: Floats, seen: Any, classes: int) -> Floats:

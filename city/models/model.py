@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -77,8 +78,9 @@ class Model:
         """The metric that versions are compared by: the mean of the losses."""
         return MEASURES[self.kind]
 
-    @property
+    @cached_property
     def view(self) -> View:
+        """Found once: to find it, every domain's tables are looked through."""
         return view_of(self.features)
 
     def check(self) -> None:

@@ -31,6 +31,10 @@ _MLFLOW = {
 _NOT_THERE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # no such model; no such alias of it
 
 
+class RegistryAway(ModelError):
+    """The registry cannot be reached; what was loaded from it serves on."""
+
+
 @dataclass(frozen=True)
 class Version:
     """A registered version of a model."""
@@ -128,6 +132,12 @@ class Registry:
                 return version
         raise ModelError(f"model {model!r} has no version {number}")
 
+    def aliases(self) -> dict[str, dict[str, int]]:
+        """Of every model, the version that each alias names: one question, for who asks often."""
+        with self._client() as client:
+            found = client.search_registered_models(max_results=1000)
+            return {model.name: {alias: int(n) for alias, n in model.aliases.items()} for model in found}
+
     def at(self, model: str, alias: str = CHAMPION) -> Version | None:
         """The version that has the alias."""
         from mlflow.exceptions import MlflowException
@@ -202,8 +212,8 @@ class Registry:
                 raise
             raise self._away(error) from error
 
-    def _away(self, error: Exception) -> ModelError:
-        return ModelError(
+    def _away(self, error: Exception) -> RegistryAway:
+        return RegistryAway(
             f"the model registry at {self._uri} is away ({str(error).splitlines()[0]}); the champion stays as it is. "
             "Start it, or set CITY_MLFLOW_URL"
         )

@@ -4,7 +4,7 @@ import os
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from city.arrays import Floats
 from city.models import examples, judge
 from city.models.anomaly import SCORE
+from city.models.attribution import background
 from city.models.card import card
 from city.models.conformal import Intervals, intervals
 from city.models.examples import Split
@@ -109,6 +110,7 @@ def fit(
         calibration = _calibrated(model, _of_others(model, parameters, known, x_known, y_known, kept_known), known)
     else:
         calibration = _calibrated(model, own(model, _fitted(model, parameters, x, y, kept), x_valid), parts.validation)
+    calibration = replace(calibration, background=background(x_known))
     x_held, y_held = examples.inputs(model, parts.held_out), examples.labels(model, parts.held_out)
     exported = export(model, estimator, np.vstack([x_known[-_EXPORT_ROWS:], x_held[:_EXPORT_ROWS]]), calibration)
     serving = Exported(model, exported)  # what is judged is what will serve

@@ -12,7 +12,15 @@ from city.stack.part import Part, can_bind, last_line
 
 _SECONDS = 60
 _SPECS = {"kafka": servers.kafka, "questdb": servers.questdb, "mqtt": servers.mqtt}
-_PORTS = ("kafka_port", "kafka_controller_port", "questdb_http_port", "questdb_pg_port", "mqtt_port", "dagster_port")
+_PORTS = (
+    "kafka_port",
+    "kafka_controller_port",
+    "questdb_http_port",
+    "questdb_pg_port",
+    "mqtt_port",
+    "dagster_port",
+    "serve_port",
+)
 
 
 def settings_at(home: Path, cache: Path, **changes: object) -> Settings:

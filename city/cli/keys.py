@@ -1,0 +1,52 @@
+"""city keys: who may ask the server."""
+
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, help="API keys: make, list, revoke.")
+Name = Annotated[str, typer.Argument(help="whose key it is")]
+
+
+@app.command()
+def add(
+    name: Name,
+    role: Annotated[str, typer.Option(help="viewer, client, operator or admin")] = "client",
+    rate: Annotated[float, typer.Option(help="requests a second; 0: no limit")] = 0.0,
+    days: Annotated[float | None, typer.Option(help="how long it is good for; default: until it is revoked")] = None,
+) -> None:
+    """Make a key. It is shown once, and not kept."""
+    from city.serving.keys import Keys
+    from city.settings import settings
+
+    typer.echo(Keys(settings()).add(name, role, rate, days))
+
+
+@app.command("list")
+def listed() -> None:
+    """Whose keys there are; not the keys."""
+    from datetime import UTC, datetime
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from city.serving.keys import Keys
+    from city.settings import settings
+
+    table = Table("name", "role", "requests/s", "expires")
+    for caller in Keys(settings()).all():
+        until = (
+            datetime.fromtimestamp(caller.expires, UTC).strftime("%Y-%m-%d %H:%M UTC") if caller.expires else "never"
+        )
+        table.add_row(caller.name, caller.role, f"{caller.rate:g}" if caller.rate else "no limit", until)
+    Console().print(table)
+
+
+@app.command()
+def revoke(name: Name) -> None:
+    """Revoke a key: it is refused within a second."""
+    from city.serving.keys import Keys
+    from city.settings import settings
+
+    Keys(settings()).revoke(name)
+    typer.echo(f"the key {name} is revoked")

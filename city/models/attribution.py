@@ -1,0 +1,51 @@
+"""How much each input has to do with a prediction: Shapley values, by sampling (Štrumbelj and Kononenko, 2014).
+
+An input's share is what the prediction changes by, on average over the orders in which inputs are made known, when its
+value takes the place of that of a background row. The shares of a prediction add up to its distance from the mean
+prediction of the background rows.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from city.arrays import Floats
+
+BACKGROUND_ROWS = 16
+_ORDERS = 2
+"""Of each background row: one drawn, and the same backwards, which halves the error (antithetic sampling)."""
+
+
+def background(rows: NDArray[np.float32]) -> tuple[tuple[float, ...], ...]:
+    """Rows of the training (n, inputs), evenly over its time."""
+    places = np.unique(np.linspace(0, len(rows) - 1, BACKGROUND_ROWS).astype(int))
+    return tuple(tuple(float(value) for value in row) for row in rows[places])
+
+
+def shapley(
+    predict: Callable[[NDArray[np.float32]], Floats],
+    row: NDArray[np.float32],
+    against: NDArray[np.float32],
+    seed: int = 0,
+) -> tuple[Floats, float]:
+    """Each input's share (inputs,) in what `predict` (n, inputs → n) says of a row, and the background's mean.
+
+    `predict` is called once, with background rows × 2 × (inputs + 1) rows.
+    """
+    chance = np.random.default_rng(seed)
+    count = len(row)
+    orders, steps = [], []
+    for other in against:
+        drawn = chance.permutation(count)
+        for order in (drawn, drawn[::-1])[:_ORDERS]:
+            # Row k of a walk has the first k inputs of the order from `row`, the rest from the background.
+            known = np.zeros((count + 1, count), bool)
+            known[:, order] = np.tri(count + 1, count, -1, dtype=bool)
+            steps.append(np.where(known, row, other))
+            orders.append(order)
+    said = predict(np.concatenate(steps).astype(np.float32)).reshape(len(orders), count + 1)
+    shares = np.zeros(count)
+    for order, walk in zip(orders, said, strict=True):
+        shares[order] += np.diff(walk)
+    return shares / len(orders), float(said[:, 0].mean())

@@ -1,0 +1,157 @@
+"""The server as one ASGI application: everything behind the guard."""
+
+import asyncio
+import contextlib
+import gc
+import logging
+import sys
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import orjson
+from fastapi import Depends, FastAPI, Form
+from fastapi.middleware.cors import CORSMiddleware
+from fastapi.responses import Response
+from fastapi.routing import APIRouter
+from prometheus_client import generate_latest
+from starlette.types import ASGIApp
+
+from city.models.model import Model, models
+from city.serving import models_api, predict_api, problems
+from city.serving.guard import Guard, needs
+from city.serving.health import Dependency, dependencies
+from city.serving.keys import Keys, Tokens
+from city.serving.metrics import Metrics
+from city.serving.predictor import Predictor
+from city.serving.problems import Problem
+from city.settings import Settings
+
+log = logging.getLogger(__name__)
+
+_SWITCH_SECONDS = 0.001
+"""Threads that write and load must not hold up a request for Python's five milliseconds."""
+DESCRIPTION = """Predictions of the city's models, the city as it is now, and how the platform itself does.
+
+Send a key as `X-API-Key`, or a token of `/token` as `Authorization: Bearer …`; on loopback none is needed. What goes
+wrong is told as problem details (RFC 9457), which name the field and the mend."""
+
+
+class City:
+    """What the routes work with. Opened and closed with the server."""
+
+    def __init__(self, config: Settings, declared: Mapping[str, Model]) -> None:
+        self.config = config
+        self.keys, self.tokens = Keys(config), Tokens(config)
+        self.metrics = Metrics(config)
+        self.predictor = Predictor(config, declared, self.metrics)
+
+    async def start(self) -> None:
+        sys.setswitchinterval(_SWITCH_SECONDS)
+        await self.predictor.start()
+        # What was imported stays: to look through it again and again for garbage would hold up requests.
+        gc.collect()
+        gc.freeze()
+
+    async def stop(self) -> None:
+        await self.predictor.stop()
+
+
+def build(config: Settings, declared: Sequence[Model] | None = None) -> ASGIApp:
+    """The application, of every domain's models or of those that are given."""
+    city = City(config, models(declared))
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await city.start()
+        if not config.wants_keys:
+            log.warning("no key is wanted, for only this machine can reach %s (CITY_AUTH=on wants one)", config.serve)
+        try:
+            yield
+        finally:
+            await city.stop()
+
+    app = FastAPI(title="City", version="1", description=DESCRIPTION, lifespan=lifespan)
+    problems.install(app)
+    predict = predict_api.one(city.predictor)
+    app.include_router(predict_api.router(city.predictor, predict))
+    app.include_router(predict_api.v2(city.predictor))
+    app.include_router(models_api.router(city.predictor))
+    app.include_router(_own(city))
+    within: ASGIApp = predict_api.Ahead(app, predict)
+    if config.cors_origins:
+        within = CORSMiddleware(
+            within, config.cors_origins, allow_methods=["*"], allow_headers=["*"], expose_headers=["retry-after"]
+        )
+    return Guard(within, config, city.keys, city.tokens)
+
+
+def _own(city: City) -> APIRouter:
+    found = APIRouter(tags=["the server"])
+
+    @found.get("/health", summary="Live, ready, and each dependency", response_model=None)
+    @found.get("/api/health", include_in_schema=False, response_model=None)
+    async def health() -> Response:
+        found = await asyncio.to_thread(dependencies, city.predictor)
+        needed = [d for d in found if d.needed and not d.ok]
+        body = {"live": True, "ready": not needed, "at": time.time(), "dependencies": {d.name: _told(d) for d in found}}
+        return Response(orjson.dumps(body), 503 if needed else 200, media_type="application/json")
+
+    @found.get("/health/live", summary="Whether the server lives")
+    async def live() -> dict[str, bool]:
+        return {"live": True}
+
+    @found.get("/health/ready", summary="Whether it can answer", response_model=None)
+    async def ready() -> Response:
+        found = await asyncio.to_thread(dependencies, city.predictor)
+        fine = all(d.ok for d in found if d.needed)
+        return Response(orjson.dumps({"ready": fine}), 200 if fine else 503, media_type="application/json")
+
+    @found.get("/metrics", summary="For Prometheus", response_model=None, dependencies=[Depends(needs("viewer"))])
+    async def metrics() -> Response:
+        text = await asyncio.to_thread(generate_latest, city.metrics.registry)
+        return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    @found.post("/token", summary="A short-lived token for a key (OAuth2 client credentials)")
+    async def token(
+        grant_type: Annotated[str, Form(max_length=50)],
+        client_id: Annotated[str, Form(max_length=100)],
+        client_secret: Annotated[str, Form(max_length=200)],
+    ) -> dict[str, Any]:
+        if grant_type != "client_credentials":
+            raise Problem(400, f"grant_type {grant_type!r} is not known: it is client_credentials")
+        caller = city.keys.of(client_secret)
+        if caller is None or caller.name != client_id or (caller.expires and caller.expires < time.time()):
+            raise Problem(401, "this name and key do not belong together, or the key has expired")
+        made, seconds = city.tokens.issue(caller)
+        return {"access_token": made, "token_type": "Bearer", "expires_in": seconds, "scope": caller.role}
+
+    return found
+
+
+def _told(dependency: Dependency) -> dict[str, Any]:
+    return {"ok": dependency.ok, "needed": dependency.needed, "detail": dependency.detail}
+
+
+def run(config: Settings, declared: Sequence[Model] | None = None) -> None:
+    """Serves until SIGINT or SIGTERM; then what is under way is answered, and recorded."""
+    import uvicorn
+
+    tls: dict[str, Path | None] = {"ssl_certfile": config.tls_cert, "ssl_keyfile": config.tls_key}
+    uvicorn.run(
+        build(config, declared),
+        host=config.host,
+        port=config.serve_port,
+        loop="auto",
+        http="httptools",
+        ws="websockets-sansio",
+        ws_max_size=65_536,
+        ws_per_message_deflate=False,  # of five hundred clients it would take a core
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        timeout_keep_alive=30,
+        timeout_graceful_shutdown=10,
+        **tls,  # type: ignore[arg-type]
+    )

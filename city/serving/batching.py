@@ -1,0 +1,95 @@
+"""Many requests, one run of the model."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import Executor
+
+import numpy as np
+from numpy.typing import NDArray
+
+from city.arrays import Floats
+
+Rows = NDArray[np.float32]
+_INLINE_SECONDS = 0.003
+_SMOOTHING = 0.2
+
+
+class Batcher:
+    """Answers many callers by one run. Nobody waits for a timer: what comes in the same turn of the event loop, or
+    while a run is under way, is in the next run, so batches grow with the load and a lone request is run at once.
+
+    A run that takes a few milliseconds at most is made in the event loop, which costs less than a thread's wake-up;
+    a longer one in `pool`.
+    """
+
+    def __init__(self, run: Callable[[Rows], Floats], pool: Executor, most_rows: int = 512) -> None:
+        self._run, self._pool, self._most_rows = run, pool, most_rows
+        self._waiting: list[tuple[Rows, asyncio.Future[Floats]]] = []
+        self._busy = False
+        self._row_seconds = 0.0
+        self.runs = 0
+
+    async def predict(self, rows: Rows) -> Floats:
+        """What the model says of rows (n, inputs). Raises what it raises."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Floats] = loop.create_future()
+        self._waiting.append((rows, future))
+        if not self._busy:
+            self._busy = True
+            loop.call_soon(self._next)
+        return await future
+
+    def _next(self) -> None:
+        batch: list[tuple[Rows, asyncio.Future[Floats]]] = []
+        count = 0
+        while self._waiting and (not batch or count + len(self._waiting[0][0]) <= self._most_rows):
+            batch.append(self._waiting.pop(0))
+            count += len(batch[-1][0])
+        if not batch:
+            self._busy = False
+            return
+        rows = batch[0][0] if len(batch) == 1 else np.concatenate([rows for rows, _ in batch])
+        if self._row_seconds * count < _INLINE_SECONDS:
+            try:
+                self._done(batch, self._timed(rows))
+            except Exception as error:
+                self._failed(batch, error)
+            return
+        made = asyncio.get_running_loop().run_in_executor(self._pool, self._timed, rows)
+        made.add_done_callback(lambda done: self._later(batch, done))
+
+    def _timed(self, rows: Rows) -> Floats:
+        began = time.perf_counter()
+        said = self._run(rows)
+        each = (time.perf_counter() - began) / len(rows)
+        self._row_seconds += _SMOOTHING * (each - self._row_seconds)
+        self.runs += 1
+        return said
+
+    def _later(self, batch: list[tuple[Rows, asyncio.Future[Floats]]], done: asyncio.Future[Floats]) -> None:
+        error = done.exception()
+        if error is not None:
+            self._failed(batch, error)
+        else:
+            self._done(batch, done.result())
+
+    def _done(self, batch: list[tuple[Rows, asyncio.Future[Floats]]], said: Floats) -> None:
+        at = 0
+        for rows, future in batch:
+            if not future.done():  # its caller may have gone
+                future.set_result(said[at : at + len(rows)])
+            at += len(rows)
+        self._go_on()
+
+    def _failed(self, batch: list[tuple[Rows, asyncio.Future[Floats]]], error: BaseException) -> None:
+        for _, future in batch:
+            if not future.done():
+                future.set_exception(error)
+        self._go_on()
+
+    def _go_on(self) -> None:
+        if self._waiting:
+            asyncio.get_running_loop().call_soon(self._next)
+        else:
+            self._busy = False

@@ -1,0 +1,180 @@
+"""API keys: made once and shown once; only their hashes are kept, in <home>/serving/keys.json."""
+
+import hashlib
+import json
+import re
+import secrets
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from city.lake.lock import alone
+from city.settings import Settings
+
+ROLES = ("viewer", "client", "operator", "admin")
+"""What each may do, and all that is before it: look at the city; ask for predictions; look after alarms; route models
+and read the audit log."""
+_PREFIX = "city_"
+_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+_LOOK_SECONDS = 1.0
+_MINUTES = 15
+
+
+class UnusableKey(ValueError):
+    """A key cannot be made or revoked so."""
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who asks. `rate` is how many requests a second it may make; 0 for as many as it likes."""
+
+    name: str
+    role: str
+    rate: float = 0.0
+    expires: float | None = None
+
+    def may(self, role: str) -> bool:
+        return ROLES.index(self.role) >= ROLES.index(role)
+
+
+class Keys:
+    """The keys' file; a change of it, by this process or another, counts within a second."""
+
+    def __init__(self, config: Settings) -> None:
+        self._path = config.home / "serving" / "keys.json"
+        self._known: dict[str, Caller] = {}
+        self._looked, self._stamp = float("-inf"), -1
+
+    def add(self, name: str, role: str, rate: float = 0.0, days: float | None = None) -> str:
+        """A new key, which is not kept: who loses it needs another. Raises UnusableKey."""
+        if role not in ROLES:
+            raise UnusableKey(f"no role {role!r}; known: {', '.join(ROLES)}")
+        if not _NAME.match(name):
+            raise UnusableKey(f"{name!r} is no name of a key: letters, digits, '.', '_' and '-', at most 64")
+        secret = _PREFIX + secrets.token_urlsafe(32)
+        expires = time.time() + days * 86_400 if days else None
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with alone(self._path):
+            held = self._read()
+            if any(caller.name == name for caller in held.values()):
+                raise UnusableKey(f"there is a key {name!r}: revoke it first, or take another name")
+            self._write(held | {hashed(secret): Caller(name, role, rate, expires)})
+        return secret
+
+    def revoke(self, name: str) -> None:
+        """Raises UnusableKey where there is none of that name."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with alone(self._path):
+            held = self._read()
+            left = {digest: caller for digest, caller in held.items() if caller.name != name}
+            if len(left) == len(held):
+                known = ", ".join(sorted(c.name for c in held.values())) or "none"
+                raise UnusableKey(f"there is no key {name!r}; known: {known}")
+            self._write(left)
+
+    def all(self) -> list[Caller]:
+        return sorted(self._read().values(), key=lambda caller: caller.name)
+
+    def of(self, secret: str) -> Caller | None:
+        """Whose key it is; None for one that is unknown. It may have expired."""
+        now = time.monotonic()
+        if now > self._looked + _LOOK_SECONDS:
+            self._looked = now
+            stamp = self._path.stat().st_mtime_ns if self._path.exists() else 0
+            if stamp != self._stamp:
+                self._known, self._stamp = self._read(), stamp
+        return self._known.get(hashed(secret))
+
+    def _read(self) -> dict[str, Caller]:
+        if not self._path.exists():
+            return {}
+        return {digest: Caller(**caller) for digest, caller in json.loads(self._path.read_text()).items()}
+
+    def _write(self, keys: Mapping[str, Caller]) -> None:
+        fresh = self._path.with_suffix(".new")
+        _private(fresh, json.dumps({digest: asdict(caller) for digest, caller in keys.items()}, indent=1))
+        fresh.replace(self._path)
+
+
+class Tokens:
+    """JSON Web Tokens: our own, short-lived, for a key (OAuth2 client credentials), and another issuer's where the
+    settings name its public key."""
+
+    def __init__(self, config: Settings) -> None:
+        self._own = config.jwt_secret.get_secret_value() if config.jwt_secret else _secret(config)
+        self._public = config.jwt_public_key.read_text() if config.jwt_public_key else None
+        self._issuer, self._audience = config.jwt_issuer, config.jwt_audience
+        self._checked: dict[str, Caller] = {}
+
+    def issue(self, caller: Caller) -> tuple[str, int]:
+        """A token, and the seconds it is good for."""
+        import jwt
+
+        claims = {"sub": caller.name, "role": caller.role, "rate": caller.rate, "iss": "city", "aud": "city"}
+        return jwt.encode({**claims, "exp": time.time() + _MINUTES * 60}, self._own, "HS256"), _MINUTES * 60
+
+    def of(self, token: str) -> Caller | None:
+        """Whose token it is; None for one that is not good. It may have expired."""
+        if token in self._checked:
+            return self._checked[token]
+        caller = self._decoded(token)
+        if caller is not None:
+            if len(self._checked) > 10_000:
+                self._checked.clear()
+            self._checked[token] = caller
+        return caller
+
+    def _decoded(self, token: str) -> Caller | None:
+        import jwt
+
+        # An expired token is told apart from a wrong one by the guard, as a key is.
+        need: Any = {"require": ["exp", "sub"], "verify_exp": False}
+        try:
+            theirs = self._public is not None and jwt.get_unverified_header(token).get("alg") != "HS256"
+            if theirs:
+                kinds = ["RS256", "ES256", "EdDSA"]
+                found = jwt.decode(
+                    token,
+                    self._public or "",
+                    kinds,
+                    need | {"verify_aud": self._audience is not None},
+                    audience=self._audience,
+                    issuer=self._issuer,
+                )
+            else:
+                found = jwt.decode(token, self._own, ["HS256"], need, audience="city", issuer="city")
+        except (jwt.PyJWTError, ValueError):
+            return None
+        roles = [found.get("role"), *str(found.get("scope", "")).split()]
+        known = [role for role in ROLES if role in roles]
+        if not known:
+            return None
+        return Caller(str(found["sub"]), known[-1], float(found.get("rate", 0)), float(found["exp"]))
+
+
+def hashed(secret: str) -> str:
+    """A key has 256 random bits, so a plain hash of it cannot be searched."""
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def nobody(config: Settings) -> Caller:
+    """Who asks where no key is wanted: on this machine's own address."""
+    return replace(Caller("local", "admin"), rate=config.rate_limit)
+
+
+def _secret(config: Settings) -> str:
+    path: Path = config.home / "serving" / "token.secret"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with alone(path):
+        if not path.exists():
+            _private(path, secrets.token_urlsafe(48))
+        return path.read_text()
+
+
+def _private(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch(0o600)
+    path.chmod(0o600)
+    path.write_text(text)

@@ -1,0 +1,97 @@
+"""What Prometheus reads at /metrics."""
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import polars as pl
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from city.settings import Settings
+from city.stack.status import stream_part
+
+_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+_DRIFT_SECONDS = 30.0
+
+
+class Metrics:
+    """The server's own counters, and what the platform says of itself at the moment it is asked."""
+
+    def __init__(self, config: Settings) -> None:
+        self.registry = CollectorRegistry()
+        self._latency = Histogram(
+            "prediction_latency_seconds",
+            "From a request's arrival to its answer.",
+            ["model"],
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self._requests = Counter(
+            "prediction_requests_total", "Predictions asked for.", ["model", "version", "role"], registry=self.registry
+        )
+        self.errors = Counter(
+            "prediction_errors_total", "Requests that got no prediction.", ["model", "status"], registry=self.registry
+        )
+        self.clients = Gauge("websocket_clients", "Who listens to /ws/stream.", registry=self.registry)
+        self.dropped = Counter(
+            "websocket_dropped_total", "Clients let go because they did not read.", registry=self.registry
+        )
+        self.performance = Gauge(
+            "model_performance_score",
+            "A champion's metrics on held-out rows.",
+            ["model", "version", "metric"],
+            registry=self.registry,
+        )
+        self._held: dict[tuple[str, int, str], tuple[Any, Any]] = {}
+        self.registry.register(_Platform(config))
+
+    def answered(self, model: str, version: int, role: str, seconds: float) -> None:
+        at = (model, version, role)
+        held = self._held.get(at)
+        if held is None:  # looking a label up costs more than counting
+            held = self._held[at] = (self._latency.labels(model), self._requests.labels(model, version, role))
+        held[0].observe(seconds)
+        held[1].inc()
+
+
+class _Platform(Collector):
+    def __init__(self, config: Settings) -> None:
+        self._config = config
+        self._drift: list[tuple[str, str, str, float]] = []
+        self._drift_at = float("-inf")
+
+    def describe(self) -> list[Metric]:
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        stream = stream_part(self._config, False) or {"streams": {}}
+        for name, means in (
+            ("lag", "Events in Kafka that are not in bronze."),
+            ("events_per_second", "Events that came to bronze."),
+            ("p95_ms", "95th percentile of the time from an event to bronze."),
+            ("quarantined", "Events that were rejected, since the stream was started."),
+        ):
+            family = GaugeMetricFamily(f"stream_{name}", means, labels=["topic"])
+            for topic, found in stream["streams"].items():
+                if found[name] is not None:
+                    family.add_metric([topic], found[name])
+            yield family
+        if time.monotonic() > self._drift_at + _DRIFT_SECONDS:
+            self._drift, self._drift_at = newest_drift(self._config), time.monotonic()
+        family = GaugeMetricFamily(
+            "data_drift_score", "The effect size of the newest comparison.", labels=["view", "feature", "measure"]
+        )
+        for view, feature, measure, effect in self._drift:
+            family.add_metric([view, feature, measure], effect)
+        yield family
+
+
+def newest_drift(config: Settings) -> list[tuple[str, str, str, float]]:
+    """View, feature, measure and effect of each view's newest comparison with its reference."""
+    path = config.lake / "monitoring" / "drift"
+    if not path.exists():
+        return []
+    rows = pl.scan_delta(str(path)).filter(pl.col("at") == pl.col("at").max().over("view")).collect()
+    return list(rows.select("view", "feature", "measure", pl.col("effect").fill_null(0.0)).iter_rows())

@@ -1,0 +1,175 @@
+"""The routes of models: their versions, how requests are routed between them, and who changed that."""
+
+import asyncio
+import time
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, Query, Request
+from fastapi.responses import PlainTextResponse
+from pydantic import BaseModel, ConfigDict, Field
+
+from city.models.model import Model, ModelError
+from city.models.registry import Registry, Version
+from city.serving.guard import caller_of, needs
+from city.serving.predictor import Predictor
+from city.serving.problems import Problem
+from city.serving.routing import Experiment, Limits
+
+_SHOWN = 10
+_Number = Annotated[int, Field(ge=1, le=2**31)]
+
+
+class LimitsBody(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    error_rate: float = Field(Limits.error_rate, ge=0, le=1)
+    latency_ratio: float = Field(Limits.latency_ratio, ge=1, le=1000)
+    least_requests: int = Field(Limits.least_requests, ge=1, le=1_000_000)
+
+
+class ExperimentBody(BaseModel):
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"kind": "canary", "version": 2}]})
+
+    kind: Literal["canary", "ab", "shadow"]
+    version: _Number
+    share: float = Field(0.1, gt=0, le=1, description="of the requests (canary, shadow) or of the keys (ab)")
+    limits: LimitsBody = Field(default_factory=LimitsBody, description="what a canary is ended at")
+
+
+class PromoteBody(BaseModel):
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"version": 2}]})
+
+    version: _Number
+
+
+def router(predictor: Predictor) -> APIRouter:
+    found = APIRouter(tags=["models"], dependencies=[Depends(needs("viewer"))])
+    admin = [Depends(needs("admin"))]
+    routes = predictor.routes
+
+    def registry() -> Registry:
+        return Registry(predictor.config)
+
+    async def asked(question: Any) -> Any:
+        try:
+            return await asyncio.to_thread(question)
+        except ModelError as error:
+            status = 404 if "has no version" in str(error) else 409 if "no champion before" in str(error) else 503
+            raise Problem(status, str(error)) from None
+
+    @found.get("/models", summary="Every model, its versions and how good they are")
+    async def models() -> dict[str, Any]:
+        def read() -> dict[str, list[Version]]:
+            asked = registry()
+            return {name: asked.versions(name)[:_SHOWN] for name in predictor.models}
+
+        versions = await asked(read)
+        return {"models": [_described(predictor, predictor.models[name], of) for name, of in versions.items()]}
+
+    @found.get("/models/{name}", summary="A model's versions, its routing and its inputs")
+    async def model(name: str) -> dict[str, Any]:
+        known = predictor.model(name)
+        versions = await asked(lambda: registry().versions(name))
+        return _described(predictor, known, versions) | {"inputs": _columns(known)}
+
+    @found.get("/models/{name}/versions/{version}/card", summary="A version's model card, as Markdown")
+    async def card(name: str, version: _Number) -> PlainTextResponse:
+        predictor.model(name)
+        text = await asked(lambda: registry().card(registry().version(name, version)))
+        return PlainTextResponse(text, media_type="text/markdown; charset=utf-8")
+
+    @found.get("/models/{name}/routing", summary="Which version answers")
+    async def routing(name: str) -> dict[str, Any]:
+        predictor.model(name)
+        champion = predictor.versions.champion(name)
+        return {
+            "champion": champion.number if champion else None,
+            "experiment": routes.report(name),
+            "ended": routes.ended.get(name),
+        }
+
+    @found.put("/models/{name}/routing", summary="Begin a canary, an A/B test or a shadow", dependencies=admin)
+    async def begin(name: str, body: ExperimentBody, request: Request) -> dict[str, Any]:
+        predictor.model(name)
+        champion = predictor.champion(name)
+        if champion.number == body.version:
+            raise Problem(
+                409, f"version {body.version} is the champion already: name another", [("version", "another")]
+            )
+        try:
+            await predictor.versions.version(name, body.version)
+        except ModelError as error:
+            raise Problem(
+                404 if "has no version" in str(error) else 409, str(error), [("version", str(error))]
+            ) from None
+        by, limits = caller_of(request).name, Limits(**body.limits.model_dump())
+        routes.put(name, Experiment(body.kind, body.version, body.share, limits, by, time.time()), by)
+        return await routing(name)
+
+    @found.delete("/models/{name}/routing", summary="The champion answers all again", dependencies=admin)
+    async def end(name: str, request: Request) -> dict[str, Any]:
+        predictor.model(name)
+        if routes.of(name) is None:
+            raise Problem(404, f"{name} has no experiment under way")
+        routes.remove(name, caller_of(request).name, "by hand")
+        return await routing(name)
+
+    @found.post("/models/{name}/promote", summary="Make a version the champion", dependencies=admin)
+    async def promote(name: str, body: PromoteBody, request: Request) -> dict[str, Any]:
+        """It serves within seconds, here and in the stream; no request is lost meanwhile."""
+        predictor.model(name)
+        by = caller_of(request).name
+
+        def change() -> None:
+            asked = registry()
+            asked.promote(asked.version(name, body.version), f"by {by}")
+
+        await asked(change)
+        predictor.audit.write(by, "promoted", model=name, version=body.version)
+        await asked(predictor.versions.refresh)
+        return await routing(name)
+
+    @found.post("/models/{name}/rollback", summary="Make the champion before the champion again", dependencies=admin)
+    async def rollback(name: str, request: Request) -> dict[str, Any]:
+        predictor.model(name)
+        version = await asked(lambda: registry().rollback(name))
+        predictor.audit.write(caller_of(request).name, "rolled back", model=name, version=version.number)
+        await asked(predictor.versions.refresh)
+        return await routing(name)
+
+    @found.get("/audit", summary="Who changed what, the newest first", dependencies=admin)
+    async def audit(count: Annotated[int, Query(ge=1, le=1000)] = 100) -> dict[str, Any]:
+        return {"entries": await asyncio.to_thread(predictor.audit.newest, count)}
+
+    return found
+
+
+def _described(predictor: Predictor, model: Model, versions: list[Version]) -> dict[str, Any]:
+    champion = predictor.versions.champion(model.name)
+    return {
+        "name": model.name,
+        "means": model.means,
+        "kind": model.kind,
+        "unit": model.label.unit or None,
+        "classes": list(model.label.classes) or None,
+        "features": model.features,
+        "entity": list(model.view.entities),
+        "measure": model.measure,
+        "ahead_minutes": model.label.ahead.total_seconds() / 60,
+        "serving": champion.number if champion else None,
+        "experiment": predictor.routes.report(model.name),
+        "versions": [
+            {
+                "version": version.number,
+                "aliases": list(version.aliases),
+                "trained_at": version.tags.get("trained_at"),
+                "metrics": version.metrics,
+            }
+            for version in versions
+        ],
+    }
+
+
+def _columns(model: Model) -> list[dict[str, Any]]:
+    columns = [model.view.features[name] for name in model.inputs]
+    return [{"name": c.name, "kind": c.kind, "unit": c.unit, "nullable": c.nullable, "means": c.means} for c in columns]

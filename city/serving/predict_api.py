@@ -1,0 +1,297 @@
+"""The routes of predictions."""
+
+import io
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import orjson
+import polars as pl
+from fastapi import APIRouter, Depends, Request
+from fastapi.responses import Response
+from pydantic import BaseModel
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from city.models.model import Model
+from city.models.predictions import CONFIDENCE, HIGH, LOW, OUTPUT, PREDICTION
+from city.serving.asked import Ask, AskMany, Came, Inputs, Value, frame_of, instances, parsed
+from city.serving.guard import caller_of, needs
+from city.serving.predictor import Predictor
+from city.serving.problems import Problem
+
+_JSON = "application/json"
+_PARQUET, _ARROW = "application/vnd.apache.parquet", "application/vnd.apache.arrow.stream"
+_BINARY = {"schema": {"type": "string", "format": "binary"}}
+
+
+def one(predictor: Predictor) -> Callable[[Request], Awaitable[Response]]:
+    """What answers /predict. It reads and checks the body itself, once: FastAPI would do that slower."""
+    allowed = needs("client")
+
+    async def predict(request: Request) -> Response:
+        """A model's answer to its features, or about an entity whose features are in the online store."""
+        began = time.perf_counter()
+        caller = await allowed(request)
+        ask = parsed(Ask, await request.body())
+        try:
+            return _json(await predictor.predict(ask, caller, began))
+        except Problem as problem:
+            model = ask.model_name if ask.model_name in predictor.models else "unknown"
+            predictor.metrics.errors.labels(model, str(problem.status)).inc()
+            raise
+
+    return predict
+
+
+class Ahead:
+    """Answers /predict before FastAPI's routing, which would take as long again. There the same function stands for
+    the documentation."""
+
+    def __init__(self, app: ASGIApp, predict: Callable[[Request], Awaitable[Response]]) -> None:
+        self._app, self._predict = app, predict
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] == "/predict" and scope["method"] == "POST":
+            answer = await self._predict(Request(scope, receive))
+            await answer(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+
+def router(predictor: Predictor, predict: Callable[[Request], Awaitable[Response]]) -> APIRouter:
+    found = APIRouter(tags=["predictions"], dependencies=[Depends(needs("client"))])
+    found.post("/predict", response_model=None, openapi_extra=_body(Ask, _examples(predictor)), summary="One answer")(
+        predict
+    )
+
+    @found.post(
+        "/predict/batch",
+        response_model=None,
+        summary="Many answers",
+        openapi_extra=_body(AskMany, _batch_examples(predictor), {_PARQUET: _BINARY, _ARROW: _BINARY}),
+    )
+    async def predict_batch(request: Request, model_name: str | None = None) -> Response:
+        """Answers to instances as JSON, or to the rows of a Parquet or Arrow body (with `?model_name=`), which come
+        back as the same kind: the rows, and the answers beside them."""
+        body, media = await request.body(), request.headers.get("content-type", _JSON)
+        caller = caller_of(request)
+        if media.partition(";")[0].strip() == _JSON:
+            asked = parsed(AskMany, body)
+            predictor.model(asked.model_name)
+            rows = instances(predictor.inputs[asked.model_name], asked.instances)
+            answered = await predictor.predict_rows(asked.model_name, rows, caller)
+            model = predictor.models[asked.model_name]
+            return _json(_many(model, answered, asked.return_probabilities))
+        if model_name is None:
+            raise Problem(422, "say which model: /predict/batch?model_name=…", [("model_name", "is needed")])
+        predictor.model(model_name)
+        frame = frame_of(media, body)
+        answered = await predictor.predict_rows(model_name, predictor.inputs[model_name].rows(frame), caller)
+        taken = [name for name in answered.columns if name in frame.columns]
+        both = pl.concat([frame.drop(taken), answered], how="horizontal")
+        kind = media.partition(";")[0].strip().lower()
+        into = io.BytesIO()
+        both.write_parquet(into) if kind == _PARQUET else both.write_ipc_stream(into)
+        return Response(into.getvalue(), media_type=_PARQUET if kind == _PARQUET else _ARROW)
+
+    @found.post("/feedback", response_model=None, openapi_extra=_body(Came, {}), summary="What came of a prediction")
+    async def feedback(request: Request) -> Response:
+        """Versions that compete are compared by this. Of the last hundred thousand predictions."""
+        came = parsed(Came, await request.body())
+        outcome = came.outcome if isinstance(came.outcome, str) else float(came.outcome)
+        return _json({"id": came.id, "loss": predictor.judged(came.id, outcome, caller_of(request))})
+
+    return found
+
+
+def v2(predictor: Predictor) -> APIRouter:
+    """The Open Inference Protocol (V2), as KServe, Triton and MLServer speak it."""
+    found = APIRouter(prefix="/v2", tags=["open inference protocol"])
+    wants = [Depends(needs("client"))]
+
+    @found.get("/health/live", summary="Whether the server lives")
+    async def live() -> dict[str, bool]:
+        return {"live": True}
+
+    @found.get("/health/ready", summary="Whether the registry has been read", response_model=None)
+    async def ready() -> Response:
+        away = predictor.versions.away
+        return _json({"ready": away is None}, 200 if away is None else 503)
+
+    @found.get("", summary="The server", dependencies=wants)
+    async def server() -> dict[str, Any]:
+        return {"name": "city", "version": "2", "extensions": []}
+
+    @found.get("/models/{name}", summary="A model's tensors", dependencies=wants)
+    @found.get("/models/{name}/versions/{version}", include_in_schema=False, dependencies=wants)
+    async def metadata(name: str, version: str | None = None) -> dict[str, Any]:
+        model = predictor.model(name)
+        champion = predictor.versions.champion(name)
+        _check_version(version, champion.number if champion else None)
+        columns = [{"name": n, "datatype": "FP32", "shape": [-1, 1]} for n in model.inputs]
+        outputs = [{"name": PREDICTION, "datatype": "FP64" if model.kind == "regression" else "BYTES", "shape": [-1]}]
+        return {
+            "name": name,
+            "versions": [str(champion.number)] if champion else [],
+            "platform": "onnx",
+            "inputs": columns,
+            "outputs": [*outputs, {"name": OUTPUT, "datatype": "FP64", "shape": [-1, -1]}],
+        }
+
+    @found.get("/models/{name}/ready", summary="Whether it has a champion", response_model=None, dependencies=wants)
+    @found.get("/models/{name}/versions/{version}/ready", include_in_schema=False, dependencies=wants)
+    async def model_ready(name: str, version: str | None = None) -> Response:
+        predictor.model(name)
+        champion = predictor.versions.champion(name)
+        _check_version(version, champion.number if champion else None)
+        return _json({"name": name, "ready": champion is not None}, 200 if champion else 503)
+
+    @found.post(
+        "/models/{name}/infer",
+        summary="Answers to tensors",
+        response_model=None,
+        dependencies=wants,
+        openapi_extra=_body(Infer, _infer_examples(predictor)),
+    )
+    @found.post("/models/{name}/versions/{version}/infer", include_in_schema=False, dependencies=wants)
+    async def infer(request: Request, name: str, version: str | None = None) -> Response:
+        model = predictor.model(name)
+        _check_version(version, predictor.champion(name).number)
+        asked = parsed(Infer, await request.body())
+        rows = predictor.inputs[name].rows(_tensors(predictor.inputs[name], asked))
+        told = await predictor.predict_rows(name, rows, caller_of(request))
+        prediction = told[PREDICTION].cast(pl.Float64) if model.kind == "regression" else told[PREDICTION]
+        output = told[OUTPUT].to_list()
+        outputs: list[dict[str, Any]] = [
+            {
+                "name": PREDICTION,
+                "datatype": "FP64" if model.kind == "regression" else "BYTES",
+                "shape": [told.height],
+                "data": prediction.to_list(),
+            },
+            {
+                "name": OUTPUT,
+                "datatype": "FP64",
+                "shape": [told.height, len(output[0])],
+                "data": [value for row in output for value in row],
+            },
+        ]
+        said = {"model_name": name, "model_version": str(told["version"][0]), "outputs": outputs}
+        return _json(said | ({"id": asked.id} if asked.id else {}))
+
+    return found
+
+
+class Tensor(BaseModel):
+    name: str
+    shape: list[int]
+    datatype: str
+    data: list[Any]
+
+
+class Infer(BaseModel):
+    """One tensor (n, inputs), or one of n values for each input."""
+
+    inputs: list[Tensor]
+    id: str | None = None
+
+
+def _tensors(inputs: Inputs, asked: Infer) -> pl.DataFrame:
+    columns: dict[str, list[Value]] = {}
+    for number, tensor in enumerate(asked.inputs):
+        at = f"inputs.{number}"
+        flat = _flat(tensor.data)
+        if any(size < 0 for size in tensor.shape) or len(flat) != _product(tensor.shape):
+            raise Problem(
+                422, f"{at}: {len(flat)} values are not of the shape {tensor.shape}", [(f"{at}.shape", "does not fit")]
+            )
+        if not all(value is None or isinstance(value, int | float) for value in flat):
+            raise Problem(422, f"{at}: not only numbers", [(f"{at}.data", "give numbers, booleans or null")])
+        if len(asked.inputs) == 1 and len(tensor.shape) == 2 and tensor.shape[1] == len(inputs.names):
+            wide = len(inputs.names)
+            columns = {name: flat[place::wide] for place, name in enumerate(inputs.names)}
+        else:
+            columns[tensor.name] = flat
+    if len({len(values) for values in columns.values()}) != 1 or not next(iter(columns.values())):
+        raise Problem(422, "tensors of different lengths, or of none", [("inputs", "give n values for each input")])
+    return pl.DataFrame({name: [None if v is None else float(v) for v in values] for name, values in columns.items()})
+
+
+def _flat(data: list[Any]) -> list[Any]:
+    if data and isinstance(data[0], list):
+        return [value for row in data for value in _flat(row if isinstance(row, list) else [row])]
+    return data
+
+
+def _product(shape: list[int]) -> int:
+    found = 1
+    for size in shape:
+        found *= size
+    return found
+
+
+def _check_version(asked: str | None, champion: int | None) -> None:
+    if asked is not None and asked != str(champion):
+        raise Problem(404, f"version {asked[:20]!r} does not serve; the champion is version {champion}")
+
+
+def _many(model: Model, answered: pl.DataFrame, probabilities: bool) -> dict[str, Any]:
+    columns = ["id", PREDICTION, CONFIDENCE, LOW, HIGH]
+    told = answered.with_columns(pl.col(PREDICTION).cast(pl.Float64)) if model.kind == "regression" else answered
+    predictions = [
+        {name: value for name, value in row.items() if value is not None}
+        for row in told.select(columns).iter_rows(named=True)
+    ]
+    if probabilities and model.kind == "classification":
+        for row, output in zip(predictions, answered[OUTPUT].to_list(), strict=True):
+            row["probabilities"] = dict(zip(model.label.classes, output, strict=True))
+    return {"model": model.name, "version": int(answered["version"][0]), "predictions": predictions}
+
+
+def _json(content: Any, status: int = 200) -> Response:
+    return Response(orjson.dumps(content), status, media_type=_JSON)
+
+
+def _body(kind: type[BaseModel], examples: dict[str, Any], others: dict[str, Any] | None = None) -> dict[str, Any]:
+    schema = kind.model_json_schema(ref_template="#/components/schemas/{model}")
+    schema = _inlined(schema, schema.pop("$defs", {}))
+    json = {"schema": schema} | ({"examples": {name: {"value": v} for name, v in examples.items()}} if examples else {})
+    return {"requestBody": {"required": True, "content": {_JSON: json, **(others or {})}}}
+
+
+def _inlined(schema: Any, known: dict[str, Any]) -> Any:
+    if isinstance(schema, list):
+        return [_inlined(part, known) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if "$ref" in schema:
+        return _inlined(known[schema["$ref"].rpartition("/")[2]], known)
+    return {name: _inlined(part, known) for name, part in schema.items()}
+
+
+def _features(model: Model) -> dict[str, Any]:
+    """What a request of a model looks like: a value of each input's kind."""
+    examples = {"float": 12.5, "integer": 3, "boolean": False}
+    return {name: examples.get(model.view.features[name].kind, 0) for name in model.inputs}
+
+
+def _examples(predictor: Predictor) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for model in predictor.models.values():
+        found[model.name] = {"model_name": model.name, "features": _features(model), "return_probabilities": True}
+        entity = {name: f"a {name}" for name in model.view.entities}
+        found[f"{model.name} of an entity"] = {"model_name": model.name, "entity": entity}
+    return found
+
+
+def _batch_examples(predictor: Predictor) -> dict[str, Any]:
+    return {m.name: {"model_name": m.name, "instances": [_features(m)] * 2} for m in predictor.models.values()}
+
+
+def _infer_examples(predictor: Predictor) -> dict[str, Any]:
+    found = {}
+    for model in predictor.models.values():
+        width = len(model.inputs)
+        tensor = {"name": "inputs", "shape": [1, width], "datatype": "FP32", "data": [1.0] * width}
+        found[model.name] = {"inputs": [tensor]}
+    return found

@@ -1,0 +1,103 @@
+"""What a caller is told when something is wrong: RFC 9457 problem details, which name the field and the mend."""
+
+import logging
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import orjson
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from starlette.exceptions import HTTPException
+
+log = logging.getLogger(__name__)
+
+MEDIA = "application/problem+json"
+TITLES = {
+    400: "Bad request",
+    401: "Who are you?",
+    403: "Not allowed",
+    404: "Not found",
+    405: "Method not allowed",
+    408: "Too slow",
+    409: "Conflict",
+    413: "Too large",
+    415: "Unknown media type",
+    422: "Not valid",
+    429: "Too many requests",
+    500: "Our fault",
+    503: "Not available now",
+}
+_MOST_ERRORS = 20
+_MOST_CHARACTERS = 200
+
+
+class Problem(Exception):
+    """Ends a request. `errors` are (field, what is wrong with it and the mend)."""
+
+    def __init__(
+        self,
+        status: int,
+        detail: str,
+        errors: Sequence[tuple[str, str]] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.status, self.detail, self.errors, self.headers = status, detail, errors, dict(headers or {})
+
+    def response(self) -> Response:
+        return _response(self.status, self.detail, self.errors, self.headers)
+
+
+def install(app: FastAPI) -> None:
+    """Every error of the app becomes a problem; of one that is ours, only a reference is given out."""
+    app.add_exception_handler(Problem, _problem)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(Exception, _fault)
+
+
+def from_pydantic(errors: Sequence[Mapping[str, Any]], within: str = "body") -> Problem:
+    """Pydantic's errors as one problem; what was given is not repeated."""
+    found = []
+    for error in errors[:_MOST_ERRORS]:
+        place = [str(part) for part in error["loc"] if part != "body"]
+        found.append((".".join(place) or within, str(error["msg"])[:_MOST_CHARACTERS]))
+    first = "; ".join(f"{field}: {message}" for field, message in found[:3])
+    status = 400 if any(error["type"] == "json_invalid" for error in errors) else 422
+    return Problem(status, f"the request is not as it should be: {first}. See /docs", found)
+
+
+def fault(error: BaseException, where: str) -> Response:
+    reference = uuid.uuid4().hex[:12]
+    log.error("%s failed (%s)", where, reference, exc_info=error)
+    return _response(500, f"something went wrong here; the server's log has more under {reference}", (), {})
+
+
+def _response(status: int, detail: str, errors: Sequence[tuple[str, str]], headers: Mapping[str, str]) -> Response:
+    body: dict[str, Any] = {"type": "about:blank", "title": TITLES.get(status, "Error"), "status": status}
+    body["detail"] = detail
+    if errors:
+        body["errors"] = [{"field": field, "message": message} for field, message in errors]
+    return Response(orjson.dumps(body), status, dict(headers), MEDIA)
+
+
+async def _problem(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Problem)
+    return error.response()
+
+
+async def _invalid(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    return from_pydantic(error.errors()).response()
+
+
+async def _http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    said = f"there is no {request.url.path}; see /docs" if error.status_code == 404 else str(error.detail)
+    return _response(error.status_code, said, (), dict(error.headers or {}))
+
+
+async def _fault(request: Request, error: Exception) -> Response:
+    return fault(error, f"{request.method} {request.url.path}")
