@@ -157,7 +157,7 @@ def serving(config: Settings, argv: list[str]) -> Iterator[int]:
     with log.open("ab") as output:
         process = subprocess.Popen(argv, env=os.environ | environment(config), stdout=output, stderr=output)
     try:
-        _await(f"http://127.0.0.1:{config.serve_port}/health/live", process, log)
+        _await(f"http://127.0.0.1:{config.serve_port}/health/ready", process, log)
         yield config.serve_port
     finally:
         process.send_signal(signal.SIGINT)

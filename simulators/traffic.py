@@ -18,6 +18,13 @@ DEFAULT_RATE = 300.0
 _SECONDS_BETWEEN = 2.0  # a vehicle reports this often, so a rate of 300 events a second is 600 vehicles
 _BOX = (40.70, 40.80, -74.02, -73.93)  # south, north, west, east: Manhattan
 _METRES_PER_DEGREE = 111_320.0
+# Latitude, longitude, what speed loses there, and how far around (m): Midtown, the bridges, two tunnels.
+_CROWDED = (
+    (40.755, -73.983, 0.75, 1_100.0),
+    (40.713, -74.003, 0.6, 700.0),
+    (40.761, -73.965, 0.5, 500.0),
+    (40.727, -74.011, 0.6, 500.0),
+)
 
 
 class Vehicle:
@@ -38,7 +45,7 @@ class Vehicle:
         """Moves on to `moment`; a payload of the contract `vehicle_positions`."""
         seconds = min((moment - self._at).total_seconds(), 30.0) if self._at else 0.0
         self._at = moment
-        wanted = 38 * free_flow(moment)
+        wanted = 38 * free_flow(moment) * flow_at(self.latitude, self.longitude)
         self.speed = max(0.0, self.speed + 0.3 * (wanted - self.speed) + self._random.gauss(0, 4))
         if self._random.random() < 0.08:
             self._heading = (self._heading + self._random.choice((90, 270))) % 360
@@ -98,6 +105,16 @@ class Simulator:
 
     def _messages(self, moment: datetime, count: int) -> Iterator[tuple[str, str, bytes]]:
         return ((VEHICLE_POSITIONS.topic, key, message) for key, message in self.events(moment, count))
+
+
+def flow_at(latitude: float, longitude: float) -> float:
+    """The share of that speed at a place: less the nearer it is to one of the crowded ones."""
+    crowded = 0.0
+    for place in _CROWDED:
+        north = (latitude - place[0]) * _METRES_PER_DEGREE
+        east = (longitude - place[1]) * _METRES_PER_DEGREE * math.cos(math.radians(latitude))
+        crowded += place[2] * math.exp(-(north**2 + east**2) / (2 * place[3] ** 2))
+    return 1 - min(crowded, 0.8)
 
 
 def free_flow(moment: datetime) -> float:

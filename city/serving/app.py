@@ -2,11 +2,9 @@
 
 import asyncio
 import contextlib
-import gc
 import logging
-import sys
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,53 +16,33 @@ from fastapi.routing import APIRouter
 from prometheus_client import generate_latest
 from starlette.types import ASGIApp
 
+from city.contracts.registry import domains
 from city.models.model import Model, models
-from city.serving import models_api, predict_api, problems
+from city.serving import city_api, models_api, predict_api, problems
+from city.serving.city import City
+from city.serving.dashboard import Pages
 from city.serving.guard import Guard, needs
 from city.serving.health import Dependency, dependencies
-from city.serving.keys import Keys, Tokens
-from city.serving.metrics import Metrics
-from city.serving.predictor import Predictor
+from city.serving.layers import layers
 from city.serving.problems import Problem
 from city.settings import Settings
 
 log = logging.getLogger(__name__)
 
-_SWITCH_SECONDS = 0.001
-"""Threads that write and load must not hold up a request for Python's five milliseconds."""
 DESCRIPTION = """Predictions of the city's models, the city as it is now, and how the platform itself does.
 
 Send a key as `X-API-Key`, or a token of `/token` as `Authorization: Bearer …`; on loopback none is needed. What goes
 wrong is told as problem details (RFC 9457), which name the field and the mend."""
 
 
-class City:
-    """What the routes work with. Opened and closed with the server."""
-
-    def __init__(self, config: Settings, declared: Mapping[str, Model]) -> None:
-        self.config = config
-        self.keys, self.tokens = Keys(config), Tokens(config)
-        self.metrics = Metrics(config)
-        self.predictor = Predictor(config, declared, self.metrics)
-
-    async def start(self) -> None:
-        sys.setswitchinterval(_SWITCH_SECONDS)
-        await self.predictor.start()
-        # What was imported stays: to look through it again and again for garbage would hold up requests.
-        gc.collect()
-        gc.freeze()
-
-    async def stop(self) -> None:
-        await self.predictor.stop()
-
-
 def build(config: Settings, declared: Sequence[Model] | None = None) -> ASGIApp:
     """The application, of every domain's models or of those that are given."""
-    city = City(config, models(declared))
+    city = City(config, models(declared), layers(config) if declared is None else [])
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await city.start()
+        pages.start()
         if not config.wants_keys:
             log.warning("no key is wanted, for only this machine can reach %s (CITY_AUTH=on wants one)", config.serve)
         try:
@@ -72,13 +50,19 @@ def build(config: Settings, declared: Sequence[Model] | None = None) -> ASGIApp:
         finally:
             await city.stop()
 
-    app = FastAPI(title="City", version="1", description=DESCRIPTION, lifespan=lifespan)
+    app = FastAPI(title="City", version="1", description=DESCRIPTION, lifespan=lifespan, docs_url=None, redoc_url=None)
     problems.install(app)
     predict = predict_api.one(city.predictor)
     app.include_router(predict_api.router(city.predictor, predict))
     app.include_router(predict_api.v2(city.predictor))
     app.include_router(models_api.router(city.predictor))
     app.include_router(_own(city))
+    app.include_router(city_api.pages(city))
+    app.include_router(city_api.router(city))
+    for domain in domains(config):
+        if declared is None and config.is_active(domain.name) and (module := domain.module("api")) is not None:
+            app.include_router(module.router(city))
+    pages = Pages(app, config)
     within: ASGIApp = predict_api.Ahead(app, predict)
     if config.cors_origins:
         within = CORSMiddleware(

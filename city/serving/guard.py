@@ -17,9 +17,9 @@ from city.settings import Settings
 
 log = logging.getLogger(__name__)
 
-_OPEN = ("/health", "/v2/health", "/token", "/assets/", "/docs", "/openapi.json", "/redoc")
+_OPEN = ("/health/", "/v2/health/", "/token", "/assets/", "/docs", "/openapi.json")
 """What needs no key: whether we live, how to get a token, the pages themselves (their data needs one)."""
-_PAGES = ("/", "/index.html", "/dashboard", "/favicon.svg", "/basemap.json", "/api/config")
+_PAGES = ("/", "/index.html", "/dashboard", "/favicon.svg", "/basemap.json", "/api/config", "/health")
 _SAFE = ("GET", "HEAD", "OPTIONS")
 _BUCKETS = 10_000
 _LOOPBACK = ("localhost", "127.0.0.1", "[::1]", "::1")
@@ -52,7 +52,8 @@ class Guard:
             await self._app(scope, receive, send)
             return
         http = scope["type"] == "http"
-        secure = self._securing(send) if http else send
+        answered: list[bool] = []
+        secure = self._securing(send, answered) if http else send
         try:
             headers = Headers(scope=scope)
             self._check_host(scope, headers)
@@ -61,11 +62,13 @@ class Guard:
                 receive = self._bounded(scope, headers, receive)
             await self._app(scope, receive, secure)
         except Problem as problem:
-            await self._refuse(problem, scope, receive, secure)
+            if not answered:
+                await self._refuse(problem, scope, receive, secure)
         except Exception as error:  # whatever the app let through: the server stays up
             if not http:
                 raise
-            await fault(error, scope["path"])(scope, receive, secure)
+            if not answered:
+                await fault(error, scope["path"])(scope, receive, secure)
 
     def _check_host(self, scope: Scope, headers: Headers) -> None:
         """Without keys, a page of another site must not reach us, neither by a name that it makes point here (DNS
@@ -173,11 +176,13 @@ class Guard:
 
         return bounded
 
-    def _securing(self, send: Send) -> Send:
+    def _securing(self, send: Send, answered: list[bool]) -> Send:
+        """With the headers, and a mark once an answer has begun: there can be no other then."""
         extra = self._headers
 
         async def secured(message: Message) -> None:
             if message["type"] == "http.response.start":
+                answered.append(True)
                 held = {name for name, _ in message["headers"]}
                 message["headers"] = [*message["headers"], *(pair for pair in extra if pair[0] not in held)]
             await send(message)

@@ -1,6 +1,7 @@
 """Predictions: who answers, what it says, and that it is recorded. One of these a server."""
 
 import asyncio
+import gc
 import logging
 import secrets
 import time
@@ -56,15 +57,23 @@ class Predictor:
 
     async def start(self) -> None:
         self.store.start()
+        self._opening = asyncio.create_task(self._open())
+
+    async def _open(self) -> None:
+        """Loads the champions, and the versions that experiments were under way with."""
         await self.versions.start()
         for name, experiment in self.routes.all().items():
             try:
                 await self.versions.version(name, experiment.version)
             except ModelError as error:
                 self.routes.remove(name, "the platform itself", str(error))
+        # What was imported stays: to look through it again and again for garbage would hold up requests.
+        gc.collect()
+        gc.freeze()
 
     async def stop(self) -> None:
         """Ends when the last shadow has answered, and the last answer is recorded."""
+        self._opening.cancel()
         if self._shadows:
             await asyncio.wait(self._shadows, timeout=5)
         self.versions.stop()

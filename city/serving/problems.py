@@ -60,13 +60,29 @@ def install(app: FastAPI) -> None:
 
 def from_pydantic(errors: Sequence[Mapping[str, Any]], within: str = "body") -> Problem:
     """Pydantic's errors as one problem; what was given is not repeated."""
-    found = []
-    for error in errors[:_MOST_ERRORS]:
-        place = [str(part) for part in error["loc"] if part != "body"]
-        found.append((".".join(place) or within, str(error["msg"])[:_MOST_CHARACTERS]))
+    places: dict[str, list[Mapping[str, Any]]] = {}
+    for error in errors:
+        places.setdefault(_place(error["loc"]) or within, []).append(error)
+    # Of a union, each of its kinds complains: what went deepest is what was meant.
+    deepest = {place: of for place, of in places.items() if not any(o.startswith(f"{place}.") for o in places)}
+    found = [(place, _message(of)) for place, of in list(deepest.items())[:_MOST_ERRORS]]
     first = "; ".join(f"{field}: {message}" for field, message in found[:3])
     status = 400 if any(error["type"] == "json_invalid" for error in errors) else 422
     return Problem(status, f"the request is not as it should be: {first}. See /docs", found)
+
+
+def _place(location: Sequence[str | int]) -> str:
+    parts = [str(part) for part in location if part != "body" and "[" not in str(part)]
+    if len(parts) > 1 and parts[-1] in ("bool", "float", "int", "str"):
+        parts.pop()
+    return ".".join(parts)[:_MOST_CHARACTERS]
+
+
+def _message(errors: Sequence[Mapping[str, Any]]) -> str:
+    kinds = {error["type"].partition("_")[0] for error in errors}
+    if len(errors) > 1 and kinds <= {"bool", "float", "int", "finite"}:
+        return "give a number, true, false or null"
+    return str(errors[0]["msg"])[:_MOST_CHARACTERS]
 
 
 def fault(error: BaseException, where: str) -> Response:

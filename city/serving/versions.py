@@ -54,15 +54,11 @@ class Versions:
         self.models = models
         self._champions = Champions(config, list(models.values()))
         self._served: dict[tuple[str, int], Served] = {}
-        self.away: str | None = "not asked yet"
-        self._starting: asyncio.Task[None] | None = None
+        self.away: str | None = "it has not been read yet"
 
     async def start(self) -> None:
-        """Loads the champions; where the registry is away, goes on asking for it meanwhile."""
-        self._starting = asyncio.create_task(self._start())
-        await asyncio.wait([self._starting], timeout=30)
-
-    async def _start(self) -> None:
+        """Loads the champions, which takes seconds, for MLflow does; goes on asking for a registry that is away.
+        Until it is done /health/ready says no."""
         while True:
             try:
                 await asyncio.to_thread(self._champions.start)
@@ -74,8 +70,6 @@ class Versions:
             await asyncio.sleep(2)
 
     def stop(self) -> None:
-        if self._starting is not None:
-            self._starting.cancel()
         self._champions.stop()
 
     def refresh(self) -> None:

@@ -40,7 +40,7 @@ def specs(config: Settings, simulators: bool = True, rate: float | None = None) 
         if simulators and domain.has_simulator:
             command = [*city, "simulate", domain.name, *(["--rate", str(rate)] if rate else [])]
             found.append(_own(config, f"simulator-{domain.name}", command, environment, domain.contracts[0].topic))
-    found.append(_dagster(config, environment))
+    found += [_server(config, [*city, "serve"], environment), _dagster(config, environment)]
     return found
 
 
@@ -53,6 +53,20 @@ def _own(config: Settings, name: str, argv: list[str], environment: dict[str, st
         return beat is not None and beat["at"] > max(started, time.time() - 5)
 
     return Spec(name, address, argv, environment, ready=ready, stage=1, stop_seconds=10)
+
+
+def _server(config: Settings, argv: list[str], environment: dict[str, str]) -> Spec:
+    return Spec(
+        "server",
+        config.serve,
+        argv,
+        environment,
+        ready=lambda: accepts(config.host, config.serve_port),
+        stage=2,
+        stop_signal=signal.SIGINT,
+        stop_seconds=25,
+        ports={"CITY_SERVE_PORT": config.serve_port},
+    )
 
 
 def _dagster(config: Settings, environment: dict[str, str]) -> Spec:

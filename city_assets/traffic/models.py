@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -128,7 +129,12 @@ CONGESTION = Model(
 )
 
 
-def _speed(minutes: int) -> Model:
+MINUTES_AHEAD = (5, 10, 15)
+
+
+@lru_cache
+def speed_model(minutes: int) -> Model:
+    """The model that says how fast a cell will be in so many minutes."""
     return Model(
         name=f"traffic_speed_{minutes}",
         means=f"The mean speed in a cell in {minutes} minutes.",
@@ -142,4 +148,4 @@ def _speed(minutes: int) -> Model:
     )
 
 
-MODELS = (CONGESTION, *(_speed(minutes) for minutes in (5, 10, 15)))
+MODELS = (CONGESTION, *map(speed_model, MINUTES_AHEAD))

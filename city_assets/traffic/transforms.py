@@ -21,6 +21,13 @@ _KM_PER_DEGREE = 111.32
 _ENDS = ("pickup_latitude", "pickup_longitude", "dropoff_latitude", "dropoff_longitude")
 
 
+def level(speed: float | None) -> str | None:
+    """How congested a mean speed (km/h) is: as `congestion` says it of frames."""
+    if speed is None:
+        return None
+    return "high" if speed < SLOW_KMH else "medium" if speed < FREE_KMH else "low"
+
+
 def cells_hourly(positions: Frame) -> Frame:
     """Volume, mean and spread of speed (km/h), and congestion, of each cell and hour."""
     hours = positions.with_columns(hour=nw.col("timestamp").dt.truncate("1h"))

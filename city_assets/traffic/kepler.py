@@ -1,0 +1,92 @@
+"""A map for Kepler.gl: the cells of a stretch of time and the configuration that shows them, in the form in which
+Kepler.gl saves a map (its schema v1)."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from city_assets.traffic.transforms import level
+
+_DATASET = "cells"
+_KINDS = {"time": ("timestamp", "YYYY-M-D H:m:s"), "cell": ("string", ""), "congestion": ("string", "")}
+_COLOURS = ["#56B4E9", "#F0E442", "#D55E00"]
+
+
+def kepler_map(columns: list[str], rows: list[list[Any]]) -> dict[str, Any]:
+    """Of windows as `history.windows` gives them: t (ms), cell, vehicle_count, speed_mean."""
+    place = {name: columns.index(name) for name in columns}
+    told = [
+        [
+            datetime.fromtimestamp(row[place["t"]] / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S"),
+            row[place["cell"]],
+            row[place["vehicle_count"]],
+            row[place["speed_mean"]],
+            level(row[place["speed_mean"]]),
+        ]
+        for row in rows
+    ]
+    names = ["time", "cell", "vehicle_count", "speed_mean", "congestion"]
+    fields = [
+        {"name": name, "type": kind, "format": form, "analyzerType": kind.upper()}
+        for name in names
+        for kind, form in [_KINDS.get(name, ("real" if name == "speed_mean" else "integer", ""))]
+    ]
+    return {
+        "datasets": [
+            {
+                "version": "v1",
+                "data": {
+                    "id": _DATASET,
+                    "label": "Traffic by H3 cell",
+                    "color": [86, 180, 233],
+                    "allData": told,
+                    "fields": fields,
+                },
+            }
+        ],
+        "config": {"version": "v1", "config": _config()},
+        "info": {"app": "kepler.gl", "created_at": datetime.now(UTC).isoformat(), "title": "Traffic"},
+    }
+
+
+def _config() -> dict[str, Any]:
+    layer = {
+        "id": "speed",
+        "type": "hexagonId",
+        "config": {
+            "dataId": _DATASET,
+            "label": "Mean speed",
+            "columns": {"hex_id": "cell"},
+            "isVisible": True,
+            "visConfig": {
+                "opacity": 0.7,
+                "colorRange": {"name": "Okabe-Ito", "type": "custom", "category": "Custom", "colors": _COLOURS[::-1]},
+                "coverage": 0.95,
+                "enable3d": True,
+                "sizeRange": [0, 500],
+                "elevationScale": 5,
+            },
+        },
+        "visualChannels": {
+            "colorField": {"name": "speed_mean", "type": "real"},
+            "colorScale": "quantile",
+            "sizeField": {"name": "vehicle_count", "type": "integer"},
+            "sizeScale": "linear",
+        },
+    }
+    shown = [{"name": name, "format": None} for name in ("time", "cell", "vehicle_count", "speed_mean", "congestion")]
+    return {
+        "visState": {
+            "filters": [{"dataId": [_DATASET], "id": "time", "name": ["time"], "type": "timeRange", "enlarged": True}],
+            "layers": [layer],
+            "interactionConfig": {"tooltip": {"fieldsToShow": {_DATASET: shown}, "enabled": True}},
+        },
+        "mapState": {
+            "latitude": 40.752,
+            "longitude": -73.975,
+            "zoom": 11.6,
+            "pitch": 50,
+            "bearing": -17,
+            "dragRotate": True,
+        },
+        "mapStyle": {"styleType": "dark"},
+    }

@@ -1,0 +1,47 @@
+"""Traffic as it is shown live: vehicles where they are, and cells by their congestion, now and in a quarter of an
+hour."""
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+from city.serving.layers import Layer
+from city_assets.traffic.contract import VEHICLE_POSITIONS
+from city_assets.traffic.models import CONGESTION, MINUTES_AHEAD, speed_model
+from city_assets.traffic.transforms import level
+
+_WINDOW = VEHICLE_POSITIONS.windows[0]
+
+VEHICLES = Layer(
+    name="vehicles",
+    kind=VEHICLE_POSITIONS.name,
+    key=VEHICLE_POSITIONS.key,
+    time=VEHICLE_POSITIONS.event_time,
+    columns=("longitude", "latitude", "speed"),
+    means="Where each vehicle is, and how fast it goes (km/h).",
+)
+
+
+def _congestion(window: Mapping[str, Any]) -> tuple[str | None]:
+    return (level(window["speed_mean"]),)
+
+
+CELLS = Layer(
+    name="cells",
+    kind=_WINDOW.name,
+    topic=_WINDOW.topic or "",
+    key=_WINDOW.by,
+    time="window_start",
+    columns=("vehicle_count", "speed_mean", "speed_std"),
+    means="Each H3 cell's last two minutes: vehicles, speed (km/h), congestion; both predicted some minutes ahead.",
+    ttl=timedelta(minutes=8),
+    settle=timedelta(seconds=40),
+    derived=("congestion",),
+    derive=_congestion,
+    predictions={
+        **{f"speed_{minutes}": speed_model(minutes).name for minutes in MINUTES_AHEAD},
+        "congestion_15": CONGESTION.name,
+    },
+)
+
+LAYERS = (VEHICLES, CELLS)

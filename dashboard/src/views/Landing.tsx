@@ -1,0 +1,45 @@
+import type { Stats } from '../api';
+import { figure, useApi, useTitle } from '../hooks';
+
+export function Landing() {
+  useTitle('Welcome');
+  const { data, error } = useApi<Stats>('/api/stats', 2);
+  const figures: [string, string, string][] = [
+    [figure(data?.events_per_second), 'events a second', 'from sensors, vehicles, machines and payments, each checked'],
+    [figure(data?.events), 'events kept', 'in Delta tables, each exactly once'],
+    [figure(data?.p95_ms), 'ms', 'from an event to its table, for 95 of 100'],
+    [figure(data?.live.vehicles), 'vehicles', 'on the map now'],
+    [figure(data?.models_serving), 'models', 'that serve, trained and judged by themselves'],
+    [figure(data?.predictions), 'predictions', 'given by this server, each recorded'],
+  ];
+  return (
+    <main id="main" class="landing">
+      <h1>The city, as it is now</h1>
+      <p class="lead">
+        City brings a city's real-time data and its machine learning onto one platform: what sensors, vehicles and machines
+        say becomes tables, features, models and predictions, and what is wrong becomes an alarm that somebody owns.
+      </p>
+      <p>
+        <a class="button" href="#/map">
+          Open the dashboard
+        </a>
+        <a href="/docs">The API</a>
+      </p>
+      {error && (
+        <p class="warn" role="status">
+          {error}
+        </p>
+      )}
+      <dl class="figures" aria-label="The platform's own figures, now">
+        {figures.map(([value, unit, means]) => (
+          <div key={means}>
+            <dt>
+              <b>{value}</b> {unit}
+            </dt>
+            <dd>{means}</dd>
+          </div>
+        ))}
+      </dl>
+    </main>
+  );
+}
