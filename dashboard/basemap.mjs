@@ -1,4 +1,5 @@
-// The offline base map: land around New York, from the US Census Bureau's boundaries as us-atlas brings them.
+// The offline base map: land around New York, from the US Census Bureau's boundaries as us-atlas brings them, which
+// know no rivers; those are in waters.json.
 import { readFileSync, writeFileSync } from 'node:fs';
 import { feature, mesh } from 'topojson-client';
 
@@ -28,6 +29,15 @@ land.push({
   properties: { kind: 'border' },
   geometry: { type: 'MultiLineString', coordinates: rounded(inside) },
 });
+const waters = JSON.parse(readFileSync(new URL('waters.json', import.meta.url)));
+const polygon = (kind, ring, name) => ({
+  type: 'Feature',
+  properties: { kind, name },
+  geometry: { type: 'Polygon', coordinates: [ring] },
+});
+land.push(polygon('water', waters.water));
+for (const kind of ['islands', 'parks'])
+  for (const [name, ring] of Object.entries(waters[kind])) land.push(polygon(kind, ring, name));
 const target = new URL('public/basemap.json', import.meta.url);
 writeFileSync(target, JSON.stringify({ type: 'FeatureCollection', features: land }));
 console.log(`basemap.json: ${land.length} features`);

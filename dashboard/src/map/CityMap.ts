@@ -38,8 +38,8 @@ const PLACES: { name: string; at: [number, number] }[] = [
 ];
 
 const PALETTES = {
-  light: { water: '#c9dbe6', land: '#f1efe9', border: '#c9c2b4', text: [70, 70, 70] },
-  dark: { water: '#0b141c', land: '#1c2730', border: '#31404d', text: [190, 200, 210] },
+  light: { water: '#c9dbe6', land: '#f1efe9', park: '#d5e4c9', border: '#c9c2b4', text: [70, 70, 70] },
+  dark: { water: '#0b141c', land: '#1c2730', park: '#22382c', border: '#31404d', text: [190, 200, 210] },
 } as const;
 
 export class CityMap {
@@ -193,6 +193,13 @@ function offline(): import('maplibre-gl').StyleSpecification {
         filter: ['==', 'kind', 'border'],
         paint: { 'line-color': palette.border, 'line-width': 1 },
       },
+      ...(['water', 'islands', 'parks'] as const).map((kind) => ({
+        id: `near-${kind}`,
+        type: 'fill' as const,
+        source: 'land',
+        filter: ['==', 'kind', kind] as ['==', string, string],
+        paint: { 'fill-color': { water: palette.water, islands: palette.land, parks: palette.park }[kind] },
+      })),
     ],
   };
 }
