@@ -1,8 +1,8 @@
 """Our server with the benchmark's forest as its only model: what `city serve` runs, with the models given."""
 
 from benchmarks.serve import forest
-from city.serving.app import run
+from city.serving.app import server
 from city.settings import settings
 
 if __name__ == "__main__":
-    run(settings(), [forest()])
+    server(settings(), [forest()]).run()

@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import orjson
 from fastapi import Depends, FastAPI, Form
@@ -26,6 +26,9 @@ from city.serving.health import Dependency, dependencies
 from city.serving.layers import layers
 from city.serving.problems import Problem
 from city.settings import Settings
+
+if TYPE_CHECKING:
+    import uvicorn
 
 log = logging.getLogger(__name__)
 
@@ -63,12 +66,13 @@ def build(config: Settings, declared: Sequence[Model] | None = None) -> ASGIApp:
         if declared is None and config.is_active(domain.name) and (module := domain.module("api")) is not None:
             app.include_router(module.router(city))
     pages = Pages(app, config)
-    within: ASGIApp = predict_api.Ahead(app, predict)
-    if config.cors_origins:
-        within = CORSMiddleware(
-            within, config.cors_origins, allow_methods=["*"], allow_headers=["*"], expose_headers=["retry-after"]
-        )
-    return Guard(within, config, city.keys, city.tokens)
+    guarded = Guard(predict_api.Ahead(app, predict), config, city.keys, city.tokens)
+    if not config.cors_origins:
+        return guarded
+    # Before the guard: a browser asks without a key whether it may ask, and reads refusals only where it may.
+    return CORSMiddleware(
+        guarded, config.cors_origins, allow_methods=["*"], allow_headers=["*"], expose_headers=["retry-after"]
+    )
 
 
 def _own(city: City) -> APIRouter:
@@ -118,12 +122,12 @@ def _told(dependency: Dependency) -> dict[str, Any]:
     return {"ok": dependency.ok, "needed": dependency.needed, "detail": dependency.detail}
 
 
-def run(config: Settings, declared: Sequence[Model] | None = None) -> None:
-    """Serves until SIGINT or SIGTERM; then what is under way is answered, and recorded."""
+def server(config: Settings, declared: Sequence[Model] | None = None) -> "uvicorn.Server":
+    """Its `run` serves until SIGINT or SIGTERM; then what is under way is answered, and recorded."""
     import uvicorn
 
     tls: dict[str, Path | None] = {"ssl_certfile": config.tls_cert, "ssl_keyfile": config.tls_key}
-    uvicorn.run(
+    settings = uvicorn.Config(
         build(config, declared),
         host=config.host,
         port=config.serve_port,
@@ -139,3 +143,4 @@ def run(config: Settings, declared: Sequence[Model] | None = None) -> None:
         timeout_graceful_shutdown=10,
         **tls,  # type: ignore[arg-type]
     )
+    return uvicorn.Server(settings)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from city.arrays import Floats
 
 Rows = NDArray[np.float32]
-_INLINE_SECONDS = 0.003
+_INLINE_SECONDS, _INLINE_ROWS = 0.003, 64
 _SMOOTHING = 0.2
 
 
@@ -19,15 +19,15 @@ class Batcher:
     """Answers many callers by one run. Nobody waits for a timer: what comes in the same turn of the event loop, or
     while a run is under way, is in the next run, so batches grow with the load and a lone request is run at once.
 
-    A run that takes a few milliseconds at most is made in the event loop, which costs less than a thread's wake-up;
-    a longer one in `pool`.
+    A run of few rows is made in the event loop while such runs have lately taken a few milliseconds at most, which
+    costs less than a thread's wake-up; a longer one in `pool`.
     """
 
     def __init__(self, run: Callable[[Rows], Floats], pool: Executor, most_rows: int = 512) -> None:
         self._run, self._pool, self._most_rows = run, pool, most_rows
         self._waiting: list[tuple[Rows, asyncio.Future[Floats]]] = []
         self._busy = False
-        self._row_seconds = 0.0
+        self._seconds = 0.0
         self.runs = 0
 
     async def predict(self, rows: Rows) -> Floats:
@@ -50,7 +50,7 @@ class Batcher:
             self._busy = False
             return
         rows = batch[0][0] if len(batch) == 1 else np.concatenate([rows for rows, _ in batch])
-        if self._row_seconds * count < _INLINE_SECONDS:
+        if self._seconds < _INLINE_SECONDS and count <= _INLINE_ROWS:
             try:
                 self._done(batch, self._timed(rows))
             except Exception as error:
@@ -62,8 +62,7 @@ class Batcher:
     def _timed(self, rows: Rows) -> Floats:
         began = time.perf_counter()
         said = self._run(rows)
-        each = (time.perf_counter() - began) / len(rows)
-        self._row_seconds += _SMOOTHING * (each - self._row_seconds)
+        self._seconds += _SMOOTHING * (time.perf_counter() - began - self._seconds)
         self.runs += 1
         return said
 

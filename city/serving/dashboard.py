@@ -21,7 +21,16 @@ log = logging.getLogger(__name__)
 FOLDER = CHECKOUT / "dashboard"
 DIST = FOLDER / "dist"
 _MARK = DIST / ".built"
-_SOURCES = ("src", "public", "index.html", "package.json", "package-lock.json", "vite.config.ts", "basemap.mjs", "waters.json")
+_SOURCES = (
+    "src",
+    "public",
+    "index.html",
+    "package.json",
+    "package-lock.json",
+    "vite.config.ts",
+    "basemap.mjs",
+    "waters.json",
+)
 _MADE = "basemap.json"  # in public/, by the build
 _WAITING = """<!doctype html><html lang="en"><meta charset="utf-8"><meta http-equiv="refresh" content="3">
 <title>City</title><body style="font-family:system-ui;margin:4rem auto;max-width:36rem"><h1>{title}</h1><p>{text}</p>

@@ -126,7 +126,7 @@ class Routes:
         self._begin(model, experiment)
         self.ended.pop(model, None)
         self._write()
-        self._audit.write(by, "experiment begun", model=model, **asdict(experiment))
+        self._audit.write(by, "experiment begun", model=model, experiment=asdict(experiment))
 
     def remove(self, model: str, by: str, why: str) -> None:
         """The champion answers all again."""

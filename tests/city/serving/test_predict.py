@@ -1,0 +1,367 @@
+"""Predictions through a real server and a real registry: answers, bad input, experiments, the store, a swap."""
+
+import contextlib
+import io
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+import requests
+
+from city.models import champions
+from city.models.registry import Registry
+from city.serving import record
+from city.settings import Settings
+from city.stack.embedded import settings_at
+from tests.city.serving.served import FEATURES, LEVEL, SPEED, put_features, registered, serving, taught
+from tests.live import until
+
+CELL = "882a100d2dfffff"
+
+
+@dataclass
+class Server:
+    url: str
+    config: Settings
+    registry: Registry
+
+    def post(self, path: str, body: Any, **options: Any) -> requests.Response:
+        data = body if isinstance(body, bytes | str) else json.dumps(body)
+        headers = {"content-type": "application/json"} | options.pop("headers", {})
+        return requests.post(self.url + path, data=data, headers=headers, timeout=20, **options)
+
+    def predict(self, **asked: Any) -> dict[str, Any]:
+        told = self.post("/predict", {"model_name": "speed", "features": FEATURES} | asked)
+        assert told.status_code == 200, told.text
+        found: dict[str, Any] = told.json()
+        return found
+
+    def served(self, model: str = "speed") -> pl.DataFrame:
+        return pl.read_delta(str(self.config.lake / "served" / model))
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Two versions of each model, of which the first is the champion."""
+    home = tmp_path_factory.mktemp("home")
+    config = settings_at(home, home, body_seconds=1.0, max_body_mb=1.0)
+    registry = Registry(config)
+    for model in (SPEED, LEVEL):
+        registered(registry, model, taught(model))
+        registered(registry, model, taught(model, seed=3), champion=False)
+    put_features(config)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(champions, "POLL_SECONDS", 0.2)
+        patch.setattr(record, "_WRITE_SECONDS", 0.2)
+        with serving(config, [SPEED, LEVEL]) as url:
+            yield Server(url, config, registry)
+
+
+def test_an_answer_has_its_interval_its_version_and_its_reasons(server: Server) -> None:
+    told = server.predict(explain=True)
+    assert told["model"] == "speed"
+    assert (told["version"], told["role"]) == (1, "champion")
+    assert told["interval"]["low"] < told["prediction"] < told["interval"]["high"]
+    assert told["unit"] == "km/h"
+    assert told["contributions"].keys() == set(SPEED.inputs)
+    assert told["base"] + sum(told["contributions"].values()) == pytest.approx(told["prediction"], abs=1e-3)
+    again = server.predict()
+    assert again["cached"]
+    assert again["prediction"] == told["prediction"]
+    assert again["id"] != told["id"]
+    listed = server.predict(features=[FEATURES[name] for name in SPEED.inputs])
+    assert listed["prediction"] == told["prediction"]
+    level = server.predict(model_name="level", return_probabilities=True, explain=True)
+    assert level["prediction"] in level["probabilities"]
+    assert sum(level["probabilities"].values()) == pytest.approx(1)
+    assert max(level["probabilities"].values()) == level["confidence"]
+
+
+def test_an_entity_is_answered_by_its_online_features(server: Server) -> None:
+    told = server.predict(features=None, entity={"cell": CELL})
+    assert told["features"] == pytest.approx(FEATURES)
+    assert told["prediction"] == server.predict()["prediction"]
+    unknown = server.post("/predict", {"model_name": "speed", "entity": {"cell": "882a100d2bfffff"}})
+    assert unknown.status_code == 404
+    assert "nothing is known of cell=882a100d2bfffff" in unknown.json()["detail"]
+
+
+def test_many_rows_as_json_parquet_and_arrow_say_the_same(server: Server) -> None:
+    rows = [FEATURES, {**FEATURES, "speed_mean": 40.0}, {**FEATURES, "speed_lag_1": None}]
+    as_json = server.post("/predict/batch", {"model_name": "speed", "instances": rows}).json()
+    assert len(as_json["predictions"]) == 3
+    assert as_json["predictions"][0]["prediction"] == pytest.approx(server.predict()["prediction"], abs=1e-3)
+    frame = pl.DataFrame(rows).with_columns(name=pl.Series(["a", "b", "c"]))
+    for kind, write, read in (
+        ("vnd.apache.parquet", pl.DataFrame.write_parquet, pl.read_parquet),
+        ("vnd.apache.arrow.stream", pl.DataFrame.write_ipc_stream, pl.read_ipc_stream),
+    ):
+        body = io.BytesIO()
+        write(frame, body)
+        headers = {"content-type": f"application/{kind}"}
+        told = server.post("/predict/batch?model_name=speed", body.getvalue(), headers=headers)
+        assert told.headers["content-type"] == f"application/{kind}"
+        both: pl.DataFrame = read(io.BytesIO(told.content))
+        assert both["name"].to_list() == ["a", "b", "c"]
+        predictions = [row["prediction"] for row in as_json["predictions"]]
+        assert both["prediction"].cast(pl.Float64).to_list() == pytest.approx(predictions)
+
+
+def test_clients_of_the_open_inference_protocol_are_served(server: Server) -> None:
+    url = f"{server.url}/v2"
+    assert requests.get(f"{url}/health/ready", timeout=5).json() == {"ready": True}
+    about = requests.get(f"{url}/models/speed", timeout=5).json()
+    assert [tensor["name"] for tensor in about["inputs"]] == list(SPEED.inputs)
+    assert requests.get(f"{url}/models/speed/versions/1/ready", timeout=5).json()["ready"]
+    values = [float(FEATURES[name]) for name in SPEED.inputs]
+    whole = {"name": "inputs", "shape": [2, len(values)], "datatype": "FP32", "data": [values, values]}
+    parts = [
+        {"name": n, "shape": [1], "datatype": "FP32", "data": [v]} for n, v in zip(SPEED.inputs, values, strict=True)
+    ]
+    expected = server.predict()["prediction"]
+    for tensors, count in (([whole], 2), (parts, 1)):
+        told = server.post("/v2/models/speed/infer", {"id": "7", "inputs": tensors}).json()
+        assert told["id"] == "7"
+        assert told["model_version"] == "1"
+        prediction = told["outputs"][0]
+        assert prediction["shape"] == [count]
+        assert prediction["data"] == pytest.approx([expected] * count, abs=1e-3)
+    wrong = {"inputs": [{**whole, "shape": [3, len(values)]}]}
+    assert server.post("/v2/models/speed/infer", wrong).status_code == 422
+
+
+BAD: list[tuple[str, Any, int, str, str]] = [
+    ("/predict", "{", 400, "", "JSON"),
+    ("/predict", {"model_name": "speed"}, 422, "features", "exactly one"),
+    ("/predict", {"model_name": "nope", "features": {}}, 404, "", "known: level, speed"),
+    (
+        "/predict",
+        {"model_name": "speed", "features": {**FEATURES, "speed_mean": "fast"}},
+        422,
+        "features.speed_mean",
+        "number",
+    ),
+    (
+        "/predict",
+        {"model_name": "speed", "features": {**FEATURES, "positions": None}},
+        422,
+        "features.positions",
+        "value",
+    ),
+    (
+        "/predict",
+        {"model_name": "speed", "features": {**FEATURES, "speed_maen": 1}},
+        422,
+        "features.speed_maen",
+        "speed_mean",
+    ),
+    ("/predict", {"model_name": "speed", "features": {"speed_mean": 1}}, 422, "features.positions", "missing"),
+    ("/predict", {"model_name": "speed", "features": [1.0]}, 422, "features", "13 values"),
+    (
+        "/predict",
+        {"model_name": "speed", "features": {**FEATURES, "speed_mean": 1e300}},
+        422,
+        "features.speed_mean",
+        "finite",
+    ),
+    ("/predict", '{"model_name": "speed", "features": [NaN,1,1,1,1,1,1,1,1,1,1,1]}', 422, "", ""),
+    ("/predict", {"model_name": "speed", "entity": {"cell": CELL}, "extra": 1}, 422, "extra", ""),
+    ("/predict", {"model_name": "speed", "entity": {"place": "x"}}, 422, "entity", "cell"),
+    (
+        "/predict/batch",
+        {"model_name": "speed", "instances": [FEATURES, {"speed_mean": 1}]},
+        422,
+        "instances.1.positions",
+        "missing",
+    ),
+    ("/predict/batch", {"model_name": "speed", "instances": []}, 422, "instances", ""),
+    ("/predict/batch?model_name=speed", b"not parquet", 400, "", "is no application/vnd.apache.parquet"),
+    ("/feedback", {"id": "none", "outcome": 1}, 404, "", "no prediction"),
+]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "field", "says"), BAD, ids=[f"{b[0]}-{n}" for n, b in enumerate(BAD)]
+)
+def test_bad_input_is_told_by_its_field_and_its_mend(
+    server: Server, path: str, body: Any, status: int, field: str, says: str
+) -> None:
+    kind = "application/vnd.apache.parquet" if isinstance(body, bytes) else "application/json"
+    told = server.post(path, body, headers={"content-type": kind})
+    assert told.status_code == status, told.text
+    assert told.headers["content-type"] == "application/problem+json"
+    problem = told.json()
+    if field:
+        assert field in [error["field"] for error in problem["errors"]]
+    assert says in json.dumps(problem)
+    assert "Traceback" not in told.text
+    assert server.predict()["version"] == 1
+
+
+def test_a_large_and_a_slow_body_are_refused_in_time(server: Server) -> None:
+    large = server.post("/predict", b"x" * 1_100_000)
+    assert large.status_code == 413
+    assert "1 MB" in large.json()["detail"]
+    with socket.create_connection(("127.0.0.1", server.config.serve_port), timeout=10) as slow:
+        slow.sendall(b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 50\r\n\r\n{")
+        answer = slow.recv(4096).decode()
+    assert " 408 " in answer.splitlines()[0]
+    chunked = requests.post(f"{server.url}/predict", data=(b"y" * 100_000 for _ in range(20)), timeout=10)
+    assert chunked.status_code == 413
+
+
+def test_pages_of_other_sites_cannot_ask_here(server: Server) -> None:
+    evil = {"origin": "https://evil.example.org"}
+    assert server.post("/predict", {"model_name": "speed", "features": FEATURES}, headers=evil).status_code == 403
+    rebound = requests.get(f"{server.url}/models", headers={"host": "evil.example.org"}, timeout=5)
+    assert rebound.status_code == 403
+    own = requests.get(f"{server.url}/models", timeout=20)
+    assert own.headers["x-content-type-options"] == "nosniff"
+    assert "frame-ancestors 'none'" in own.headers["content-security-policy"]
+
+
+def test_what_was_said_and_what_came_is_recorded(server: Server) -> None:
+    told = server.predict(features={**FEATURES, "speed_mean": 33.3})
+    until(lambda: told["id"] in server.served()["id"].to_list())
+    row = server.served().row(by_predicate=pl.col("id") == told["id"], named=True)
+    assert (row["version"], row["role"], row["caller"]) == (1, "champion", "local")
+    assert json.loads(row["inputs"])["speed_mean"] == pytest.approx(33.3)
+    assert float(row["prediction"]) == pytest.approx(told["prediction"], rel=1e-5)
+    judged = server.post("/feedback", {"id": told["id"], "outcome": told["prediction"] + 2}).json()
+    assert judged["loss"] == pytest.approx(2)
+    path = server.config.lake / "outcomes" / "speed"
+    until(lambda: told["id"] in pl.read_delta(str(path))["id"].to_list())
+    level = server.predict(model_name="level")
+    assert server.post("/feedback", {"id": level["id"], "outcome": "jammed"}).json()["errors"][0]["field"] == "outcome"
+    assert server.post("/feedback", {"id": level["id"], "outcome": "low"}).json()["loss"] >= 0
+
+
+def test_models_say_what_they_are_and_metrics_what_was_asked(server: Server) -> None:
+    server.predict()
+    found = {m["name"]: m for m in requests.get(f"{server.url}/models", timeout=20).json()["models"]}
+    assert found["speed"]["serving"] == 1
+    assert [v["version"] for v in found["speed"]["versions"]] == [2, 1]
+    assert "champion" in found["speed"]["versions"][1]["aliases"]
+    assert requests.get(f"{server.url}/models/speed/versions/1/card", timeout=20).text == "# speed"
+    text = requests.get(f"{server.url}/metrics", timeout=20).text
+    assert 'prediction_requests_total{model="speed",role="champion",version="1"}' in text
+    assert 'prediction_latency_seconds_bucket{le="0.01",model="speed"}' in text
+    assert 'prediction_errors_total{model="speed",status="422"}' in text
+    health = requests.get(f"{server.url}/health", timeout=20).json()
+    assert health["ready"]
+    assert not health["dependencies"]["kafka"]["ok"]  # none runs in this test
+
+
+def test_an_ab_test_keeps_keys_on_their_side_and_a_shadow_is_only_recorded(server: Server) -> None:
+    put = lambda body: requests.put(f"{server.url}/models/speed/routing", json=body, timeout=20)  # noqa: E731
+    assert put({"kind": "canary", "version": 1}).status_code == 409
+    assert put({"kind": "canary", "version": 99}).status_code == 404
+    assert put({"kind": "ab", "version": 2, "share": 0.5}).status_code == 200
+    sides = {key: server.predict(key=key)["version"] for key in map(str, range(40))}
+    assert set(sides.values()) == {1, 2}
+    assert all(server.predict(key=key)["version"] == version for key, version in sides.items())
+    assert put({"kind": "shadow", "version": 2, "share": 1.0}).status_code == 200
+    told = server.predict(features={**FEATURES, "speed_mean": 21.5})
+    assert told["version"] == 1
+    until(lambda: server.served().filter(pl.col("id") == told["id"]).height == 2)
+    both = server.served().filter(pl.col("id") == told["id"]).sort("version")
+    assert both["role"].to_list() == ["champion", "shadow"]
+    assert both["prediction"].n_unique() == 2
+    assert requests.delete(f"{server.url}/models/speed/routing", timeout=20).json()["experiment"] is None
+    audit = requests.get(f"{server.url}/audit", timeout=20).json()["entries"]
+    assert [entry["what"] for entry in audit[:2]] == ["experiment ended", "experiment begun"]
+
+
+@contextlib.contextmanager
+def load(server: Server, connections: int = 8) -> Iterator[list[tuple[int, Any]]]:
+    """Asks without a pause; what was answered, as (status, version)."""
+    answers: list[tuple[int, Any]] = []
+    over = threading.Event()
+
+    def ask(number: int) -> None:
+        with requests.Session() as session:
+            count = 0
+            while not over.is_set():
+                count += 1
+                features = {**FEATURES, "speed_mean": number + count / 1000}
+                told = session.post(
+                    f"{server.url}/predict", json={"model_name": "speed", "features": features}, timeout=20
+                )
+                answers.append((told.status_code, told.json().get("version")))
+
+    threads = [threading.Thread(target=ask, args=(n,)) for n in range(connections)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield answers
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join(20)
+
+
+def test_a_champion_is_swapped_under_load_without_a_failed_request(server: Server) -> None:
+    with load(server) as answers:
+        until(lambda: len(answers) > 100)
+        promoted = server.post("/models/speed/promote", {"version": 2})
+        assert promoted.json().get("champion") == 2, promoted.text
+        until(lambda: any(version == 2 for _, version in answers))
+        server.post("/models/speed/rollback", b"")
+        until(lambda: answers[-1][1] == 1)
+        time.sleep(0.2)
+    assert {status for status, _ in answers} == {200}
+    assert {version for _, version in answers} == {1, 2}
+
+
+def test_a_canary_that_fails_is_rolled_back_under_load_and_no_request_fails(server: Server) -> None:
+    content = broken(taught(SPEED))
+    bad = registered(server.registry, SPEED, content, champion=False).number
+    with load(server) as answers:
+        until(lambda: len(answers) > 50)
+        begun = requests.put(
+            f"{server.url}/models/speed/routing", json={"kind": "canary", "version": bad, "share": 0.5}, timeout=20
+        )
+        assert begun.status_code == 200, begun.text
+        ended = until(lambda: requests.get(f"{server.url}/models/speed/routing", timeout=20).json()["ended"])
+        time.sleep(0.3)
+    assert f"version {bad}" in ended
+    assert "requests failed" in ended
+    assert {status for status, _ in answers} == {200}
+    assert {version for _, version in answers} == {1}  # what it said was no number, so the champion answered
+    audit = requests.get(f"{server.url}/audit", timeout=20).json()["entries"]
+    assert audit[0]["by"] == "the platform itself"
+
+
+def broken(content: bytes) -> bytes:
+    """The same model, but that it says infinity."""
+    import onnx
+    from onnx import TensorProto, helper
+
+    model = onnx.load_from_string(content)
+    last = model.graph.output[0].name
+    for node in model.graph.node:
+        node.output[:] = [f"{name}_before" if name == last else name for name in node.output]
+    model.graph.initializer.append(helper.make_tensor("nothing", TensorProto.FLOAT, [1], [0.0]))
+    model.graph.node.append(helper.make_node("Div", [f"{last}_before", "nothing"], [last]))
+    found: bytes = model.SerializeToString()
+    return found
+
+
+def test_what_was_answered_before_the_end_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(record, "_WRITE_SECONDS", 60.0)
+    config = settings_at(tmp_path, tmp_path)
+    registered(Registry(config), SPEED, taught(SPEED))
+    asked = 50
+    with serving(config, [SPEED]) as url:
+        body = {"model_name": "speed", "features": FEATURES}
+        ids = [requests.post(f"{url}/predict", json=body, timeout=20).json()["id"] for _ in range(asked)]
+    rows = pl.read_delta(str(config.lake / "served" / "speed"))
+    assert sorted(rows["id"]) == sorted(ids)
+    assert rows["cached"].sum() == asked - 1
