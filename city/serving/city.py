@@ -9,7 +9,7 @@ from city.models.model import Model
 from city.serving.hub import Hub
 from city.serving.keys import Keys, Tokens
 from city.serving.layers import Layer, feeds
-from city.serving.live import Fragments, Live
+from city.serving.live import Delta, Live
 from city.serving.metrics import Metrics
 from city.serving.predictor import Predictor
 from city.settings import Settings
@@ -33,9 +33,9 @@ class City:
         await self.predictor.start()
         loop = asyncio.get_running_loop()
 
-        def publish(sequence: int, fragments: Fragments) -> None:
+        def publish(delta: Delta) -> None:
             if not loop.is_closed():
-                loop.call_soon_threadsafe(self.hub.publish, sequence, fragments)
+                loop.call_soon_threadsafe(self.hub.publish, delta)
 
         self.live.start(publish)
 

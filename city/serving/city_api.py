@@ -177,7 +177,8 @@ def pages(city: City) -> APIRouter:
         layers, since = asked.get("layers"), asked.get("since", "")
         known = {*city.live.states, FEED}
         if layers is not None and (not _NAMES.match(layers) or not {*layers.split(",")} <= known):
-            await socket.close(1008, f"no such layers; known: {', '.join(sorted(known))}")
+            said = f"no such layers; known: {', '.join(sorted(known))}"
+            await socket.send_denial_response(Problem(422, said, [("layers", said)]).response())
             return
         offered = socket.scope.get("subprotocols", [])
         await socket.accept(PROTOCOL if PROTOCOL in offered else None)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
-from city.serving.live import Fragments
+from city.serving.live import Delta
 from city.serving.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -27,23 +27,23 @@ _MOST_IDLE_MESSAGES = 60
 class Hub:
     """Used from the event loop only."""
 
-    def __init__(self, snapshot: Callable[[], tuple[int, Fragments]], metrics: Metrics) -> None:
+    def __init__(self, snapshot: Callable[[], Delta], metrics: Metrics) -> None:
         self._snapshot, self._metrics = snapshot, metrics
         self.epoch = secrets.token_hex(4)
         """Of this process: another one counts its deltas anew."""
-        self._deltas: OrderedDict[int, Fragments] = OrderedDict()
+        self._deltas: OrderedDict[int, Delta] = OrderedDict()
         self._encoded: dict[tuple[int, tuple[str, ...] | None], str] = {}
         self._whole: tuple[int, tuple[str, ...] | None, str] | None = None
         self._changed = asyncio.Event()
         self._last = 0
         self.clients = 0
 
-    def publish(self, sequence: int, fragments: Fragments) -> None:
-        self._deltas[sequence] = fragments
-        self._last = sequence
+    def publish(self, delta: Delta) -> None:
+        self._deltas[delta.sequence] = delta
+        self._last = delta.sequence
         while len(self._deltas) > KEPT:
             self._deltas.popitem(last=False)
-        self._encoded = {at: text for at, text in self._encoded.items() if at[0] > sequence - _BEHIND}
+        self._encoded = {at: text for at, text in self._encoded.items() if at[0] > self._last - _BEHIND}
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
 
@@ -108,21 +108,21 @@ class Hub:
             raise WebSocketDisconnect(1008, "does not read") from None
 
     def _all(self, layers: tuple[str, ...] | None) -> tuple[int, str]:
-        sequence, fragments = self._snapshot()
-        if self._whole is None or self._whole[:2] != (sequence, layers):
-            self._whole = (sequence, layers, _message("snapshot", self.epoch, sequence, fragments, layers))
-        return sequence, self._whole[2]
+        whole = self._snapshot()
+        if self._whole is None or self._whole[:2] != (whole.sequence, layers):
+            self._whole = (whole.sequence, layers, _message("snapshot", self.epoch, whole, layers))
+        return whole.sequence, self._whole[2]
 
     def _delta(self, sequence: int, layers: tuple[str, ...] | None) -> str:
         """Made once for all who ask for the same layers."""
         text = self._encoded.get((sequence, layers))
         if text is None:
-            text = _message("delta", self.epoch, sequence, self._deltas[sequence], layers)
+            text = _message("delta", self.epoch, self._deltas[sequence], layers)
             self._encoded[sequence, layers] = text
         return text
 
 
-def _message(kind: str, epoch: str, sequence: int, fragments: Fragments, layers: tuple[str, ...] | None) -> str:
-    chosen = [b'"%s":%s' % (name.encode(), text) for name, text in fragments.items() if not layers or name in layers]
-    head = f'"type":"{kind}","epoch":"{epoch}","seq":{sequence},"at":{time.time() * 1000:.0f}'
+def _message(kind: str, epoch: str, delta: Delta, layers: tuple[str, ...] | None) -> str:
+    chosen = [b'"%s":%s' % (n.encode(), text) for n, text in delta.fragments.items() if not layers or n in layers]
+    head = f'"type":"{kind}","epoch":"{epoch}","seq":{delta.sequence},"at":{delta.at}'
     return "{" + head + ',"layers":{' + b",".join(chosen).decode() + "}}"

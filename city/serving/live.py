@@ -10,7 +10,7 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
@@ -33,7 +33,14 @@ _FEED_KEPT = 200
 _FEED_A_TICK = 1_000
 _PREDICT_SECONDS = 2.0
 _LOOK_SECONDS = 3.0
-Fragments = dict[str, bytes]
+
+
+class Delta(NamedTuple):
+    """Of one moment (ms since the epoch): JSON by layer."""
+
+    sequence: int
+    at: int
+    fragments: dict[str, bytes]
 
 
 class State:
@@ -92,7 +99,7 @@ class State:
 
 
 class Live:
-    """Reads, and every half second hands what changed to `publish` (sequence number, fragments by layer)."""
+    """Reads, and every half second hands what changed to `publish`."""
 
     def __init__(
         self,
@@ -111,15 +118,15 @@ class Live:
         self.messages = 0
         self.error: str | None = "not read yet"
         self._lock = threading.Lock()
-        self._kept: tuple[int, Fragments] = (-1, {})
+        self._kept = Delta(-1, 0, {})
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="live", daemon=True)
-        self._publish: Callable[[int, Fragments], None] = lambda sequence, fragments: None
+        self._publish: Callable[[Delta], None] = lambda delta: None
         self._readers: dict[str, FeatureReader] = {}
         self._assigned: dict[tuple[str, int], None] = {}
         self._predicted_at = self._looked_at = float("-inf")
 
-    def start(self, publish: Callable[[int, Fragments], None]) -> None:
+    def start(self, publish: Callable[[Delta], None]) -> None:
         self._publish = publish
         self._thread.start()
 
@@ -144,13 +151,13 @@ class Live:
         with self._lock:
             return list(self._feed)
 
-    def snapshot(self) -> tuple[int, Fragments]:
-        """All there is, and the number of the last delta that is in it."""
+    def snapshot(self) -> Delta:
+        """All there is, with the number of the last delta that is in it."""
         with self._lock:
-            if self._kept[0] != self.sequence:
+            if self._kept.sequence != self.sequence:
                 found = {name: state.snapshot() for name, state in self.states.items()}
                 found[FEED] = orjson.dumps({"rows": list(self._feed)})
-                self._kept = (self.sequence, found)
+                self._kept = Delta(self.sequence, int(time.time() * 1000), found)
             return self._kept
 
     def _run(self) -> None:
@@ -244,7 +251,7 @@ class Live:
                 self._predict(state)
         now_ms = time.time() * 1000
         with self._lock:
-            fragments: Fragments = {}
+            fragments: dict[str, bytes] = {}
             for name, state in self.states.items():
                 state.pass_time(now_ms)
                 delta = state.delta()
@@ -255,8 +262,8 @@ class Live:
                 self._fresh = []
             # Also where nothing changed: who listens is to know that it is up to date.
             self.sequence += 1
-            sequence = self.sequence
-        self._publish(sequence, fragments)
+            made = Delta(self.sequence, int(now_ms), fragments)
+        self._publish(made)
 
     def _predict(self, state: State) -> None:
         """What the champions say of the layer's keys, by their online features of now."""

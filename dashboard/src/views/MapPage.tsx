@@ -152,7 +152,7 @@ export function MapPage({ config }: { config: Config }) {
 
   const enterHistory = async (hours: number) => {
     playback.current?.stop();
-    const end = Date.now() - live.skew - 3_000;
+    const end = Math.floor(Date.now() - live.skew) - 3_000;
     const past = new Playback(end - hours * 3_600_000, end, motion.current);
     setPlaying('loading');
     setProblem('');

@@ -13,6 +13,7 @@ import polars as pl
 import requests
 
 from city.features.online import online_store, push
+from city.models.anomaly import NormalRegion
 from city.models.attribution import background
 from city.models.conformal import Intervals
 from city.models.examples import inputs
@@ -42,6 +43,20 @@ def taught(model: Model, seed: int = 0) -> bytes:
         return export(model, fitted, x[:200], Calibration(intervals, background=background(x)))
     fitted = HistGradientBoostingClassifier(max_iter=5).fit(x, np.digitize(speed, [12, 22])[: len(x)])
     return export(model, fitted, x[:200], Calibration(background=background(x)))
+
+
+def anything(model: Model) -> bytes:
+    """A model of any kind that was fitted on noise."""
+    from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+
+    chance = np.random.default_rng(0)
+    x = chance.normal(20, 5, (300, len(model.inputs))).astype(np.float32)
+    if model.kind == "anomaly":
+        return export(model, NormalRegion(**model.defaults).fit(x), x)
+    if model.kind == "regression":
+        return export(model, HistGradientBoostingRegressor(max_iter=3).fit(x, x[:, 0]), x)
+    classes = chance.integers(0, len(model.label.classes), len(x))
+    return export(model, HistGradientBoostingClassifier(max_iter=3).fit(x, classes), x, Calibration(threshold=None))
 
 
 def registered(registry: Registry, model: Model, content: bytes, champion: bool = True) -> Version:

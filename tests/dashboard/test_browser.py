@@ -1,0 +1,211 @@
+"""The dashboard as a person uses it: a real browser, a real server, the stream and its data behind it."""
+
+import io
+import random
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import pytest
+from confluent_kafka import Producer
+from PIL import Image
+from playwright.sync_api import Browser, Page, expect
+
+from benchmarks.serve import serving
+from city import questdb
+from city.alerts.desk import Desk, desk
+from city.alerts.model import Finding
+from city.serving import dashboard
+from city.settings import CHECKOUT, Settings
+from city.stack.embedded import free_ports
+from city.streaming.topics import ensure_topics
+from city_assets.traffic.contract import VEHICLE_POSITIONS
+from simulators.traffic import Vehicle
+from tests.live import streaming, until
+
+SERVE = [sys.executable, "-m", "city.cli.main", "serve"]
+VEHICLES, PAST_SECONDS = 150, 600
+PICTURES = CHECKOUT / "docs"
+
+
+@dataclass
+class Town:
+    config: Settings
+    url: str
+    server: ExitStack
+    desk: Desk
+
+    def start(self) -> None:
+        self.server.enter_context(serving(self.config, SERVE))
+
+
+@pytest.fixture
+def town(stack: Settings) -> Iterator[Town]:
+    """Ten minutes of traffic that were, and traffic that goes on."""
+    dashboard.build()
+    config = stack.model_copy(update={"serve_port": free_ports(1)[0]})
+    ensure_topics(config.kafka, [VEHICLE_POSITIONS])
+    chance, over = random.Random(3), threading.Event()
+    fleet = [Vehicle(number, chance) for number in range(VEHICLES)]
+    producer = Producer({"bootstrap.servers": config.kafka})
+    now = time.time()
+    for second in range(0, PAST_SECONDS, 4):
+        report(producer, fleet, now - PAST_SECONDS + second)
+    producer.flush(20)
+
+    def drive() -> None:
+        while not over.wait(1.0):
+            report(producer, fleet, time.time())
+
+    driving = threading.Thread(target=drive)
+    alarms = desk(config)
+    alarms.report([Finding("test/bridge", "error", "the bridge does not answer", "traffic")], "test/")
+    with streaming(VEHICLE_POSITIONS, config), ExitStack() as server:
+        driving.start()
+        try:
+            past = f"timestamp < {int(now * 1e6)}"
+            there = f"SELECT count() FROM vehicle_positions WHERE {past}"
+            until(lambda: questdb.rows(config.questdb, there)[0][0] > VEHICLES * PAST_SECONDS / 5, 60)
+            found = Town(config, f"http://127.0.0.1:{config.serve_port}", server, alarms)
+            found.start()
+            yield found
+        finally:
+            over.set()
+            driving.join()
+            producer.flush(5)
+
+
+def report(producer: Producer, fleet: list[Vehicle], at: float) -> None:
+    import orjson
+
+    for vehicle in fleet:
+        content = vehicle.report(datetime.fromtimestamp(at, UTC))
+        producer.produce(VEHICLE_POSITIONS.topic, orjson.dumps(content), vehicle.id)
+    producer.poll(0)
+
+
+def places(page: Page) -> dict[str, tuple[float, float]]:
+    found: dict[str, Any] = page.evaluate(
+        "() => Object.fromEntries(window.city.vehicles().map((id) => [id, window.city.where(id)]))"
+    )
+    return {name: (place[0], place[1]) for name, place in found.items()}
+
+
+def colours(page: Page) -> int:
+    """How many different colours the map has, of eight levels a channel."""
+    picture = Image.open(io.BytesIO(page.locator(".map").screenshot()))
+    pixels = np.asarray(picture.convert("RGB")) // 32
+    return len(np.unique(pixels.reshape(-1, 3), axis=0))
+
+
+def test_a_person_looks_plays_back_acknowledges_and_is_told_of_a_lost_connection(town: Town, browser: Browser) -> None:
+    page = browser.new_page(viewport={"width": 1280, "height": 800})
+    faults: list[str] = []
+    page.on("pageerror", lambda error: faults.append(str(error)))
+
+    page.goto(town.url)
+    expect(page.get_by_role("heading", level=1)).to_have_text("The city, as it is now")
+    expect(page.locator(".figures")).to_contain_text("vehicles")
+    page.get_by_role("link", name="Open the dashboard").click()
+
+    # The map draws, and vehicles move.
+    page.wait_for_function("() => window.city && window.city.vehicles().length > 100 && window.city.frames() > 3")
+    expect(page.get_by_role("status").first).to_have_text("live")
+    expect(page.locator(".legend")).not_to_contain_text("free: 0 cells")
+    assert colours(page) > 12
+    before = places(page)
+    page.wait_for_timeout(4_000)
+    after = places(page)
+    moved = [name for name in before if name in after and before[name] != after[name]]
+    assert len(moved) > 50
+    jumps = [np.hypot(*np.subtract(before[name], after[name])) for name in moved]
+    assert np.median(jumps) < 0.01  # a kilometre; some tens of metres are driven in that time
+    page.screenshot(path=town.config.home / "map.png")
+
+    # Playback is scrubbed, and gone back from.
+    page.get_by_role("button", name="Last hour").click()
+    expect(page.locator(".map")).to_have_attribute("data-mode", "history", timeout=20_000)
+    clock = page.locator(".playback output")
+    slider = page.get_by_role("slider", name="Time")
+    page.get_by_role("button", name="Pause").click()
+    start, end = (int(slider.get_attribute(name) or 0) for name in ("min", "max"))
+    at = {}
+    for minutes in (5, 3):
+        slider.evaluate(
+            "(node, v) => { node.value = v; node.dispatchEvent(new Event('input', {bubbles: true})) }",
+            end - minutes * 60_000,
+        )
+        page.wait_for_timeout(2_500)
+        at[minutes] = (clock.inner_text(), places(page))
+    assert end - start == 3_600_000
+    assert at[5][0] < at[3][0]
+    both = at[5][1].keys() & at[3][1].keys()
+    assert len(both) > 50
+    assert sum(at[5][1][name] != at[3][1][name] for name in both) > 0.9 * len(both)
+    page.get_by_role("button", name="Play", exact=True).click()
+    page.get_by_role("combobox", name="Speed").select_option("60")
+    page.wait_for_timeout(1_500)
+    assert clock.inner_text() > at[3][0]
+    page.get_by_role("button", name="Back to live").click()
+    expect(page.locator(".map")).to_have_attribute("data-mode", "live")
+
+    # An alarm is assigned and acknowledged, by keyboard.
+    page.get_by_role("link", name="Operations").click()
+    alarm = page.get_by_role("row", name="the bridge does not answer")
+    expect(alarm).to_contain_text("unacknowledged")
+    alarm.get_by_role("button", name="assign").press("Enter")
+    alarm.get_by_role("textbox").fill("Ada")
+    alarm.get_by_role("textbox").press("Enter")
+    expect(alarm).to_contain_text("Ada")
+    alarm.get_by_role("button", name="Acknowledge").press("Enter")
+    expect(alarm).to_contain_text("active, acknowledged")
+    assert town.desk.alarms()[0].acknowledged
+    assert town.desk.alarms()[0].assignee == "Ada"
+    expect(page.get_by_role("row", name="traffic_congestion")).to_contain_text("none yet")
+
+    # A lost connection is said, and comes back by itself.
+    page.get_by_role("link", name="Map", exact=True).click()
+    page.wait_for_function("() => window.city && window.city.vehicles().length > 100")
+    town.server.close()
+    expect(page.get_by_role("status").first).to_have_text("no connection", timeout=15_000)
+    town.start()
+    expect(page.get_by_role("status").first).to_have_text("live", timeout=30_000)
+    frames = page.evaluate("window.city.frames()")
+    page.wait_for_function(f"() => window.city.frames() > {frames} && window.city.vehicles().length > 100")
+
+    page.get_by_role("link", name="Analytics").click()
+    expect(page.locator("figure").first).to_contain_text("Mean speed: from")
+    page.get_by_role("link", name="Today").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("How the city did today")
+    assert faults == []
+    page.close()
+
+
+def test_it_fits_a_phone_is_named_for_readers_and_shows_a_broken_backend(town: Town, browser: Browser) -> None:
+    page = browser.new_page(viewport={"width": 390, "height": 800}, color_scheme="dark")
+    page.goto(f"{town.url}/#/map")
+    page.wait_for_function("() => window.city && window.city.vehicles().length > 50")
+    assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    for page_name in ("map", "operations", "analytics", "today", "api"):
+        page.goto(f"{town.url}/#/{page_name}")
+        page.wait_for_timeout(800)
+        nameless = page.evaluate(
+            """() => [...document.querySelectorAll('button, a, input, select, [role=application], [role=img]')]
+            .filter((node) => !(node.ariaLabel || node.textContent.trim() || node.title || node.labels?.length))
+            .map((node) => node.outerHTML)"""
+        )
+        assert nameless == []
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390, page_name
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "Skip to the content"
+    page.goto(f"{town.url}/#/operations")
+    town.server.close()
+    expect(page.get_by_role("alert").first).to_contain_text("The server does not answer", timeout=20_000)
+    page.close()
