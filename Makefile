@@ -14,7 +14,7 @@ up: $(INSTALLED)
 
 test: $(INSTALLED) $(SPARK)
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest --durations=10
+	$(BIN)/python -m tests
 	$(BIN)/coverage combine -q
 	$(BIN)/coverage report
 
@@ -26,6 +26,7 @@ check: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/city dashboard --check
 
 format: $(INSTALLED)
 	$(BIN)/ruff format .

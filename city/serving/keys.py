@@ -6,7 +6,7 @@ import re
 import secrets
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,12 @@ class Caller:
 
     def may(self, role: str) -> bool:
         return ROLES.index(self.role) >= ROLES.index(role)
+
+
+LOCAL = Caller("local", "admin")
+"""Who asks where no key is wanted: on this machine's own address."""
+NOBODY = Caller("nobody", "viewer")
+"""Who asks without a key for what needs none."""
 
 
 class Keys:
@@ -157,11 +163,6 @@ class Tokens:
 def hashed(secret: str) -> str:
     """A key has 256 random bits, so a plain hash of it cannot be searched."""
     return hashlib.sha256(secret.encode()).hexdigest()
-
-
-def nobody(config: Settings) -> Caller:
-    """Who asks where no key is wanted: on this machine's own address."""
-    return replace(Caller("local", "admin"), rate=config.rate_limit)
 
 
 def _secret(config: Settings) -> str:

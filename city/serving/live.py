@@ -30,7 +30,7 @@ TICK_SECONDS = 0.5
 FEED = "scores"
 _BACK = 5_000  # messages of each partition that a start begins before the end
 _FEED_KEPT = 200
-_FEED_A_TICK = 1_000
+_FEED_A_TICK = 5_000
 _PREDICT_SECONDS = 2.0
 _LOOK_SECONDS = 3.0
 

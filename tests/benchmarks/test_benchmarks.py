@@ -44,6 +44,7 @@ def test_every_benchmark_is_known() -> None:
         "batch",
         "crash",
         "drift",
+        "e2e",
         "elec2",
         "features",
         "fleet",
@@ -52,6 +53,7 @@ def test_every_benchmark_is_known() -> None:
         "latency",
         "metr-la",
         "rul",
+        "serve",
     ]
 
 

@@ -2,14 +2,14 @@
 
 import json
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import polars as pl
 import pytest
 from deltalake import write_deltalake
 
-from city.engines.polars import PolarsEngine
+from benchmarks._payments import START, lived
 from city.models.champions import Serving
 from city.models.exported import Exported
 from city.models.model import ModelError
@@ -18,33 +18,11 @@ from city.models.train import train
 from city.settings import Settings
 from city.streaming.scoring import scored
 from city.tables.model import DAY
-from city.tables.schema import schema
 from city_assets.models import predict_days, truth_of
 from city_assets.payments.contract import PAYMENTS, REPORTED_WITHIN
 from city_assets.payments.models import FRAUDS, fraud_message
-from city_assets.payments.transforms import payment_features
-from simulators.payments import City
 
-START = datetime(2026, 5, 4, 4, tzinfo=UTC)
-HOURS = 4
 MODEL = FRAUDS
-
-
-def lived(seed: int) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Hours of payments with their features, and the chargebacks."""
-    city, paid, reports = City(150, seed), [], []
-    for second in range(0, HOURS * 3600, 2):
-        for topic, _, payload in city.live(START + timedelta(seconds=second), 2):
-            if topic == PAYMENTS.topic:
-                paid.append({**payload, **payload["location"]})
-            else:
-                reports.append(payload)
-    time = pl.col("timestamp").str.to_datetime(time_unit="us", time_zone="UTC")
-    rows = pl.DataFrame(paid).drop("location").with_columns(time).unique(["card", "timestamp"], keep="first")
-    engine = PolarsEngine()
-    rows = rows.with_columns(day=pl.col("timestamp").dt.date())
-    found = engine.collect(payment_features(engine.local(rows)))
-    return found.select(schema(MODEL.view.table).keys()).sort("timestamp"), pl.DataFrame(reports).with_columns(time)
 
 
 @pytest.fixture(scope="module")

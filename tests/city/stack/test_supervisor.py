@@ -26,11 +26,12 @@ def test_the_parts_follow_from_the_domains(config: Settings) -> None:
     assert names == [
         *("kafka", "questdb", "mqtt", "mqtt-bridge"),
         *(f"simulator-{name}" for name in ("environment", "equipment", "payments", "traffic")),
+        "server",
         "dagster",
     ]
     only = config.model_copy(update={"domains": ["traffic"]})
-    assert [spec.name for spec in specs(only)] == ["kafka", "questdb", "simulator-traffic", "dagster"]
-    assert [spec.name for spec in specs(only, simulators=False)] == ["kafka", "questdb", "dagster"]
+    assert [spec.name for spec in specs(only)] == ["kafka", "questdb", "simulator-traffic", "server", "dagster"]
+    assert [spec.name for spec in specs(only, simulators=False)] == ["kafka", "questdb", "server", "dagster"]
     rated = next(spec for spec in specs(only, rate=5.0) if spec.name == "simulator-traffic")
     assert rated.argv[-2:] == ["--rate", "5.0"]
 
