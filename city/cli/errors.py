@@ -7,6 +7,7 @@ _MENDABLE = {
     "city.contracts.model": ("ContractError",),
     "city.lake.tables": ("ForeignTable",),
     "city.questdb": ("QuestDBError",),
+    "city.serving.dashboard": ("CannotBuild",),
     "city.stack.jars": ("JarError",),
     "city.stack.supervisor": ("CannotStart",),
     "city.streaming.bronze": ("Fenced",),

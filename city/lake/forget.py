@@ -133,15 +133,22 @@ def _condition(path: Path | str, column: str, identity: str) -> str | None:
     about = _about(names, column, identity)
     if about is None:
         return None
+    if "entity" in names:
+        ids = pl.scan_delta(str(path)).filter(about).select("id").collect()["id"]
+        return f"id IN ({', '.join(map(repr, ids))})"  # ours: letters, digits and signs that need no escape
     rows = pl.scan_delta(str(path)).filter(about).select("partition", "offset").collect()
     places = rows.group_by("partition").agg("offset").iter_rows()
     return " OR ".join(f"(partition = {p} AND offset IN ({', '.join(map(str, offsets))}))" for p, offsets in places)
 
 
 def _about(names: Sequence[str], column: str, identity: str) -> pl.Expr | None:
-    """The rows about it: by their column, or in quarantine by a raw message that has its id as a JSON string."""
+    """The rows about it: by their column, in answers by their entity, and in quarantine by a raw message that has its
+    id as a JSON string."""
     if column in names:
         return pl.col(column) == identity
+    if "entity" in names:
+        told = f"{json.dumps(column)}:{json.dumps(identity)}"
+        return pl.col("entity").str.contains(told, literal=True)
     return pl.col("raw").bin.contains(json.dumps(identity).encode()) if "raw" in names else None
 
 

@@ -2,8 +2,8 @@
 
 import logging
 import threading
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from city.models.exported import Exported
 from city.models.model import Model
@@ -21,14 +21,17 @@ class Serving:
 
     number: int
     exported: Exported
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """On held-out rows."""
 
 
 def loaded(model: Model, number: int, registry: Registry) -> Serving:
     """Raises ModelError where there is no such version, or where it takes other inputs; what ONNX raises where its
     file is broken."""
-    exported = Exported(model, registry.content(registry.version(model.name, number)))
+    version = registry.version(model.name, number)
+    exported = Exported(model, registry.content(version))
     exported.warm()
-    return Serving(number, exported)
+    return Serving(number, exported, version.metrics)
 
 
 class Champions:

@@ -13,7 +13,6 @@ from fastapi import Depends, FastAPI, Form
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import Response
 from fastapi.routing import APIRouter
-from prometheus_client import generate_latest
 from starlette.types import ASGIApp
 
 from city.contracts.registry import domains
@@ -98,7 +97,8 @@ def _own(city: City) -> APIRouter:
 
     @found.get("/metrics", summary="For Prometheus", response_model=None, dependencies=[Depends(needs("viewer"))])
     async def metrics() -> Response:
-        text = await asyncio.to_thread(generate_latest, city.metrics.registry)
+        champions = [(c.model.name, c.number, c.metrics) for c in city.predictor.versions.champions()]
+        text = await asyncio.to_thread(city.metrics.text, champions)
         return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
     @found.post("/token", summary="A short-lived token for a key (OAuth2 client credentials)")

@@ -84,7 +84,7 @@ def router(city: City) -> APIRouter:
             "quarantined": sum(known["quarantined"].values()),
             "live": {name: len(state.rows) for name, state in live.states.items()},
             "predictions": city.predictor.store.written + city.predictor.store.waiting,
-            "models_serving": sum(city.predictor.versions.champion(n) is not None for n in city.predictor.models),
+            "models_serving": len(city.predictor.versions.champions()),
             "clients": city.hub.clients,
         }
 

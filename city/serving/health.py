@@ -20,11 +20,12 @@ class Dependency:
 def dependencies(predictor: Predictor) -> list[Dependency]:
     """Asks each; at most a second for each that is away."""
     config, versions, store = predictor.config, predictor.versions, predictor.store
-    serving = [name for name in predictor.models if versions.champion(name)]
     stream = stream_part(config, True) or {"state": "down", "last_error": None}
     running = stream["state"] == "running"
     return [
-        Dependency("registry", versions.away is None, True, versions.away or f"champions of {len(serving)} models"),
+        Dependency(
+            "registry", versions.away is None, True, versions.away or f"champions of {len(versions.champions())} models"
+        ),
         _listens("kafka", config.kafka),
         _listens("questdb", config.questdb),
         Dependency("stream", running, False, stream["last_error"] or stream["state"]),

@@ -1,11 +1,11 @@
 """What Prometheus reads at /metrics."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import polars as pl
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -38,7 +38,7 @@ class Metrics:
         self.dropped = Counter(
             "websocket_dropped_total", "Clients let go because they did not read.", registry=self.registry
         )
-        self.performance = Gauge(
+        self._performance = Gauge(
             "model_performance_score",
             "A champion's metrics on held-out rows.",
             ["model", "version", "metric"],
@@ -46,6 +46,14 @@ class Metrics:
         )
         self._held: dict[tuple[str, int, str], tuple[Any, Any]] = {}
         self.registry.register(_Platform(config))
+
+    def text(self, champions: Iterable[tuple[str, int, Mapping[str, float]]]) -> bytes:
+        """All of it; `champions` are name, version and metrics."""
+        self._performance.clear()
+        for model, version, metrics in champions:
+            for name, value in metrics.items():
+                self._performance.labels(model, version, name).set(value)
+        return generate_latest(self.registry)
 
     def answered(self, model: str, version: int, role: str, seconds: float) -> None:
         at = (model, version, role)

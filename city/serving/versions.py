@@ -27,6 +27,7 @@ class Served:
 
     def __init__(self, model: Model, serving: Serving, pool: Executor) -> None:
         self.model, self.number, self.exported = model, serving.number, serving.exported
+        self.metrics = serving.metrics
         self.batcher = Batcher(self.exported.predict, pool)
         self._answers: OrderedDict[bytes, list[float]] = OrderedDict()
         self.hits = 0
@@ -86,6 +87,9 @@ class Versions:
         if served is None or served.exported is not serving.exported:
             served = self._put(Served(model, serving, self._pool))
         return served
+
+    def champions(self) -> list[Served]:
+        return [served for name in self.models if (served := self.champion(name)) is not None]
 
     async def version(self, name: str, number: int) -> Served:
         """Any version, loaded and warm. Raises ModelError where there is no such one."""

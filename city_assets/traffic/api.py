@@ -29,6 +29,7 @@ from city_assets.traffic.transforms import FREE_KMH, SLOW_KMH, level
 _MOST_POSITIONS = timedelta(minutes=5)
 _CELL = re.compile(r"^[0-9a-f]{15}$")
 _SINCE_HOURS = 2
+_FIRST, _LAST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
 Cell = Annotated[str, InPath(description="an H3 cell of resolution 8", max_length=20)]
 
 
@@ -156,7 +157,7 @@ def today(city: City) -> list[dict[str, Any]]:
             "unit": "km/h",
             "before": round(before, 1) if before else None,
             "sentence": f"Traffic moved at {speed:.1f} km/h{compared}; slowest was it from {slowest['local_hour']}:00, "
-            f"with {slowest['speed_mean']:.1f} km/h. {cells} cells were congested for an hour or more.",
+            f"with {slowest['speed_mean']:.1f} km/h. {cells} {'cell was' if cells == 1 else 'cells were'} congested for an hour or more.",
         },
         {
             "name": "positions",
@@ -204,6 +205,8 @@ def _range(start: datetime | None, end: datetime | None, span: timedelta) -> tup
         first = _utc(start) if start else last - span
     except (OverflowError, ValueError):
         raise Problem(422, "a time beyond what a calendar has", [("start", "give an ISO 8601 time")]) from None
+    if first < _FIRST or last > _LAST:
+        raise Problem(422, "a time of another century", [("start", "give a time since 1970")])
     if first >= last:
         raise Problem(422, "the range ends before it begins", [("end", "give a time after start")])
     return first, last

@@ -21,9 +21,7 @@ _MEAN_SPEED = "sum(speed_mean * positions) / sum(positions)"
 
 
 def windows(config: Settings, first: datetime, last: datetime, cell: str | None, minutes: int) -> dict[str, Any]:
-    where = f"window_start >= '{_iso(first)}' AND window_start < '{_iso(last)}'" + (
-        f" AND cell = '{cell}'" if cell else ""
-    )
+    where = f"window_start >= {_us(first)} AND window_start < {_us(last)}" + (f" AND cell = '{cell}'" if cell else "")
     if minutes == 2:
         columns = "window_start, cell, vehicle_count, speed_mean"
         sql = f"SELECT {columns} FROM {_WINDOW.name} WHERE {where} LIMIT {_MOST_ROWS + 1}"
@@ -36,7 +34,7 @@ def windows(config: Settings, first: datetime, last: datetime, cell: str | None,
 
 
 def positions(config: Settings, first: datetime, last: datetime) -> dict[str, Any]:
-    where = f"timestamp >= '{_iso(first)}' AND timestamp < '{_iso(last)}'"
+    where = f"timestamp >= {_us(first)} AND timestamp < {_us(last)}"
     columns = "timestamp, vehicle_id, longitude, latitude, speed"
     rows = _asked(config, f"SELECT {columns} FROM {VEHICLE_POSITIONS.name} WHERE {where} LIMIT {2 * _MOST_ROWS}")
     return {"columns": ["t", "vehicle_id", *VEHICLES.columns], "rows": [[_ms(row[0]), *row[1:]] for row in rows]}
@@ -59,7 +57,7 @@ def series(config: Settings, back: timedelta) -> dict[str, Any]:
     now, week = datetime.now(UTC), timedelta(days=7)
     since = now - back
     told = f"window_start, {_MEAN_SPEED} speed, sum(vehicle_count) / count_distinct(window_start) vehicles"
-    where = f"window_start >= '{_iso(max(since, now - _KEPT))}'"
+    where = f"window_start >= {_us(max(since, now - _KEPT))}"
     rows = _asked(config, f"SELECT {told} FROM {_WINDOW.name} WHERE {where} SAMPLE BY 10m ALIGN TO CALENDAR")
     frame, before, earlier = hours(config), [], []
     if frame is not None:
@@ -108,8 +106,8 @@ def _asked(config: Settings, sql: str) -> list[list[Any]]:
         raise Problem(503, f"QuestDB at {config.questdb} is away: past windows cannot be shown") from error
 
 
-def _iso(moment: datetime) -> str:
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+def _us(moment: datetime) -> int:
+    return int(moment.timestamp() * 1e6)
 
 
 def _ms(text: str) -> int:

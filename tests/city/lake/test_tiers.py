@@ -142,3 +142,15 @@ def test_what_cannot_be_forgotten_is_told(config: Settings) -> None:
     with pytest.raises(ContractError, match="as 'person'; known: card, machine, payment, sensor, vehicle"):
         find(config, "person", "x")
     assert find(config, "vehicle", "x'; DROP TABLE vehicle_positions") == {}
+
+
+def test_what_was_answered_about_somebody_is_forgotten_too(config: Settings) -> None:
+    path = config.lake / "served" / "payment_fraud"
+    entities = ['{"card":"card_1"}', '{"card":"card_11"}', None, '{"card":"card_1"}']
+    rows = pl.DataFrame({"id": ["a-1", "a-2", "a-3", "a-4"], "entity": entities})
+    path.mkdir(parents=True)
+    write_deltalake(path, rows)
+    assert find(config, "card", "card_1") == {"served/payment_fraud": 2}
+    assert forget(config, "card", "card_1").rows["served/payment_fraud"] == 2
+    assert sorted(pl.read_delta(str(path))["id"]) == ["a-2", "a-3"]
+    assert find(config, "card", "card_1") == {}

@@ -1,16 +1,24 @@
 """Who may come in: a server that wants keys, asked over HTTP."""
 
+import threading
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 import requests
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.x509.oid import NameOID
 
+from city.serving.app import server
 from city.serving.keys import Keys
 from city.settings import Settings
 from city.stack.embedded import settings_at
 from tests.city.serving.served import serving
+from tests.live import until
 
 
 @pytest.fixture(scope="module")
@@ -92,3 +100,44 @@ def test_named_sites_may_ask_and_others_may_not_change_anything(guarded: tuple[s
     assert "access-control-allow-origin" not in other.headers
     changed = requests.post(f"{url}/predict", headers={"origin": "https://evil.example.org"}, timeout=10)
     assert changed.status_code == 403
+
+
+def test_tls_is_a_setting(tmp_path: Path) -> None:
+    """With a certificate of our own, which the client is told to trust."""
+    cert, key = certificate(tmp_path)
+    config = settings_at(tmp_path, tmp_path, tls_cert=cert, tls_key=key)
+    running = server(config, [])
+    thread = threading.Thread(target=running.run, daemon=True)
+    thread.start()
+    try:
+        url = f"https://localhost:{config.serve_port}/health/live"
+        told = until(lambda: requests.get(url, verify=str(cert), timeout=5))
+        assert told.json() == {"live": True}
+        assert "max-age" in told.headers["strict-transport-security"]
+        with pytest.raises(requests.exceptions.SSLError):
+            requests.get(url, timeout=5)
+    finally:
+        running.should_exit = True
+        thread.join(30)
+
+
+def certificate(folder: Path) -> tuple[Path, Path]:
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    paths = folder / "cert.pem", folder / "key.pem"
+    paths[0].write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    form = serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()
+    paths[1].write_bytes(key.private_bytes(serialization.Encoding.PEM, *form))
+    return paths

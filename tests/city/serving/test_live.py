@@ -95,12 +95,13 @@ def test_what_is_live_is_shown_predicted_resumed_and_gone_through(live: tuple[st
     http = url.replace("ws://", "http://").removesuffix("/ws/stream")
     with Feed(config, 40) as feed:
         feed.send({"machine_id": "pump_001", "id": "sensor-readings-0-1", "is_anomaly": True}, "anomaly-detected")
-        cells = until(lambda: requests.get(f"{http}/api/current-traffic", timeout=10).json()["cells"], 60)
-        assert cells[0]["cell"] == CELL
+        current = f"{http}/api/current-traffic"  # other tests' cells may be there too
+        cells = until(lambda: [c for c in requests.get(current, timeout=10).json()["cells"] if c["cell"] == CELL], 60)
         assert cells[0]["congestion"] == "high"
         ahead = until(lambda: [c for c in _cells(http) if c["congestion_15"] and c["speed_15"]], 30)
         assert ahead[0]["congestion_15"] in ("low", "medium", "high")
-        assert requests.get(f"{http}/api/hotspots", timeout=10).json()["hotspots"][0]["cell"] == CELL
+        hotspots = requests.get(f"{http}/api/hotspots?count=100", timeout=10).json()["hotspots"]
+        assert CELL in [spot["cell"] for spot in hotspots]
         one = requests.get(f"{http}/api/cell/{CELL}", timeout=20).json()
         assert one["features"]["speed_mean"] is not None
         told = {p["model"]: p for p in one["predictions"]}
