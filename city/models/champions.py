@@ -45,6 +45,7 @@ class Champions:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="champions", daemon=True)
         self._registry: Registry | None = None
+        self._stamp: int | None = None
 
     def start(self) -> None:
         """Loads what there is, and watches from then on. Raises RegistryAway where it is."""
@@ -59,6 +60,7 @@ class Champions:
     def refresh(self) -> None:
         """Asks once. Raises RegistryAway where it is."""
         assert self._registry is not None
+        self._stamp = self._registry.stamp()
         aliases = self._registry.aliases()
         for model in self._models:
             number = aliases.get(model.name, {}).get(CHAMPION)
@@ -88,7 +90,9 @@ class Champions:
         away = False
         while not self._stop.wait(self._every):
             try:
-                self.refresh()
+                # Asking takes milliseconds, and a look at a file none.
+                if self._registry is None or self._stamp is None or self._registry.stamp() != self._stamp:
+                    self.refresh()
                 away = False
             except RegistryAway as error:
                 if not away:

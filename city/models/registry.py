@@ -132,6 +132,13 @@ class Registry:
                 return version
         raise ModelError(f"model {model!r} has no version {number}")
 
+    def stamp(self) -> int | None:
+        """Changes whenever something in the registry did; None where that cannot be told without asking a server."""
+        if not self._uri.startswith("sqlite:///"):
+            return None
+        file = self._uri.removeprefix("sqlite:///")
+        return sum(path.stat().st_mtime_ns for name in (file, f"{file}-wal") if (path := Path(name)).exists())
+
     def aliases(self) -> dict[str, dict[str, int]]:
         """Of every model, the version that each alias names: one question, for who asks often."""
         with self._client() as client:

@@ -5,6 +5,7 @@ import gc
 import logging
 import secrets
 import time
+from array import array
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -70,6 +71,7 @@ class Predictor:
         # What was imported stays: to look through it again and again for garbage would hold up requests.
         gc.collect()
         gc.freeze()
+        gc.set_threshold(50_000, 20, 100)
 
     async def stop(self) -> None:
         """Ends when the last shadow has answered, and the last answer is recorded."""
@@ -124,8 +126,9 @@ class Predictor:
             role,
             caller.name,
             entity,
-            tuple(row[0].tolist()),
+            row.tobytes(),
             given,
+            array("d", given.output).tobytes(),
             milliseconds,
             cached,
         )
@@ -267,7 +270,15 @@ class Predictor:
         try:
             given, cached = await self._timed(other, role, row)
             # The same id: what came of the one tells of the other.
-            self.store.add(kept._replace(version=other.number, role=role, answer=given, cached=cached))
+            self.store.add(
+                kept._replace(
+                    version=other.number,
+                    role=role,
+                    answer=given,
+                    output=array("d", given.output).tobytes(),
+                    cached=cached,
+                )
+            )
         except Exception as error:
             self.routes.failed(kept.model, role)
             log.warning("%s version %d failed as shadow: %s", kept.model, other.number, error)

@@ -2,6 +2,7 @@
 `outcomes/<model>`."""
 
 import logging
+import os
 import threading
 import time
 from array import array
@@ -10,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
 
-import orjson
+import numpy as np
 import polars as pl
 from deltalake import write_deltalake
 
@@ -44,8 +45,10 @@ class Entry(NamedTuple):
     role: str
     caller: str
     entity: str | None
-    row: tuple[float, ...]
+    row: bytes
+    """The inputs (float32), and below the model's numbers (float64): thousands a second are cheaper as they are."""
     answer: Answer
+    output: bytes
     latency_ms: float
     cached: bool
 
@@ -137,8 +140,7 @@ class PredictionStore:
         if len(waiting) >= _MOST_WAITING:
             raise Full(f"{_MOST_WAITING:,} predictions wait to be recorded: {self.error or 'the lake is slow'}")
         waiting.append(entry)
-        output = array("d", entry.answer.output).tobytes()
-        self._recent[entry.id] = (entry.model, entry.version, entry.role, output)
+        self._recent[entry.id] = (entry.model, entry.version, entry.role, entry.output)
         if len(self._recent) > _REMEMBERED:
             self._recent.popitem(last=False)
 
@@ -157,6 +159,8 @@ class PredictionStore:
         self._waiting[OUTCOMES, outcome.model].append(outcome)
 
     def _run(self) -> None:
+        if hasattr(os, "setpriority"):  # whoever asks comes first; what this thread starts gives way with it
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
         wait = _WRITE_SECONDS
         while not self._stop.wait(wait):
             wait = _WRITE_SECONDS if self._write() else min(wait * 2, 30.0)
@@ -223,12 +227,24 @@ def _served(entries: Sequence[Entry], inputs: tuple[str, ...]) -> dict[str, Any]
         "confidence": [a.confidence for a in answers],
         "low": [a.low for a in answers],
         "high": [a.high for a in answers],
-        "output": [a.output for a in answers],
-        "inputs": [orjson.dumps(dict(zip(inputs, e.row, strict=True))).decode() for e in entries],  # NaN is null
+        "output": _wide([e.output for e in entries], np.float64),
+        "inputs": _as_json([e.row for e in entries], inputs),
         "latency_ms": [e.latency_ms for e in entries],
         "cached": [e.cached for e in entries],
         DAY: [None] * len(entries),
     }
+
+
+def _wide(rows: Sequence[bytes], kind: type[np.floating[Any]]) -> pl.Series:
+    """Numbers by row, as lists; the rows are of one width."""
+    numbers = np.frombuffer(b"".join(rows), kind).reshape(len(rows), -1)
+    return pl.Series(numbers).arr.to_list()
+
+
+def _as_json(rows: Sequence[bytes], names: tuple[str, ...]) -> pl.Series:
+    numbers = np.frombuffer(b"".join(rows), np.float32).reshape(len(rows), -1)
+    frame = pl.from_numpy(numbers, list(names)).with_columns(pl.all().fill_nan(None))
+    return frame.select(pl.struct(pl.all()).struct.json_encode()).to_series()
 
 
 def _outcomes(entries: Sequence[Outcome]) -> dict[str, Any]:

@@ -146,6 +146,7 @@ def today(city: City) -> list[dict[str, Any]]:
     hours = now.group_by("local_hour").agg(history.speed()).sort("speed_mean")
     slowest = hours.row(0, named=True)
     cells = now.filter(pl.col("congestion") == "high")["cell"].n_unique()
+    congested = "1 cell was" if cells == 1 else f"{cells} cells were"
     compared = (
         f", {abs(speed / before - 1):.0%} {'faster' if speed > before else 'slower'} than a week ago" if before else ""
     )
@@ -157,7 +158,7 @@ def today(city: City) -> list[dict[str, Any]]:
             "unit": "km/h",
             "before": round(before, 1) if before else None,
             "sentence": f"Traffic moved at {speed:.1f} km/h{compared}; slowest was it from {slowest['local_hour']}:00, "
-            f"with {slowest['speed_mean']:.1f} km/h. {cells} {'cell was' if cells == 1 else 'cells were'} congested for an hour or more.",
+            f"with {slowest['speed_mean']:.1f} km/h. {congested} congested for an hour or more.",
         },
         {
             "name": "positions",
