@@ -178,7 +178,10 @@ class Live:
             next_tick = time.monotonic() + TICK_SECONDS
             while not self._stop.is_set():
                 try:
-                    self._look_for_topics(consumer)
+                    try:
+                        self._look_for_topics(consumer)
+                    except KafkaException as error:  # who listens is told what is known meanwhile
+                        self._failed(error)
                     while (left := next_tick - time.monotonic()) > 0 and not self._stop.is_set():
                         self._take(consumer.consume(2_000, min(left, 0.1)) if self._assigned else self._wait(left))
                     self._tick()

@@ -22,6 +22,7 @@ from city import questdb
 from city.alerts.desk import Desk, desk
 from city.alerts.model import Finding
 from city.serving import dashboard
+from city.serving.keys import Keys
 from city.settings import CHECKOUT, Settings
 from city.stack.embedded import free_ports
 from city.streaming.topics import ensure_topics
@@ -209,3 +210,23 @@ def test_it_fits_a_phone_is_named_for_readers_and_shows_a_broken_backend(town: T
     town.server.close()
     expect(page.get_by_role("alert").first).to_contain_text("The server does not answer", timeout=20_000)
     page.close()
+
+
+def test_where_a_key_is_wanted_the_page_asks_for_it(stack: Settings, browser: Browser) -> None:
+    dashboard.build()
+    config = stack.model_copy(update={"serve_port": free_ports(1)[0], "auth": "on"})
+    key = Keys(config).add("Ada", "operator")
+    ensure_topics(config.kafka, [VEHICLE_POSITIONS])
+    with serving(config, SERVE) as port:
+        page = browser.new_page()
+        page.goto(f"http://127.0.0.1:{port}/#/operations")
+        expect(page.get_by_role("heading", level=1)).to_have_text("A key is needed")
+        page.get_by_label("Key").fill("city_wrong")
+        page.get_by_role("button", name="Go on").click()
+        expect(page.get_by_role("heading", level=1)).to_have_text("A key is needed", timeout=10_000)
+        page.get_by_label("Key").fill(key)
+        page.get_by_role("button", name="Go on").click()
+        expect(page.get_by_role("status").first).to_have_text("live", timeout=15_000)
+        expect(page.get_by_role("heading", level=1)).to_have_text("Operations")
+        assert key not in page.content()
+        page.close()

@@ -1,5 +1,6 @@
 """Who may come in: a server that wants keys, asked over HTTP."""
 
+import json
 import threading
 import time
 from collections.abc import Iterator
@@ -12,8 +13,12 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
+from websockets.typing import Subprotocol
 
 from city.serving.app import server
+from city.serving.guard import PROTOCOL
 from city.serving.keys import Keys
 from city.settings import Settings
 from city.stack.embedded import settings_at
@@ -100,6 +105,25 @@ def test_named_sites_may_ask_and_others_may_not_change_anything(guarded: tuple[s
     assert "access-control-allow-origin" not in other.headers
     changed = requests.post(f"{url}/predict", headers={"origin": "https://evil.example.org"}, timeout=10)
     assert changed.status_code == 403
+
+
+def test_a_browsers_socket_offers_its_key_as_a_subprotocol(guarded: tuple[str, Settings]) -> None:
+    url, config = guarded
+    key = Keys(config).add("page", "viewer")
+    time.sleep(1.1)
+    stream = url.replace("http", "ws") + "/ws/stream"
+    with pytest.raises(InvalidStatus, match="401"), connect(stream):
+        pass
+    with (
+        pytest.raises(InvalidStatus, match="401"),
+        connect(stream, subprotocols=[Subprotocol(PROTOCOL), Subprotocol("no")]),
+    ):
+        pass
+    with connect(stream, subprotocols=[Subprotocol(PROTOCOL), Subprotocol(key)]) as socket:
+        assert socket.subprotocol == PROTOCOL
+        assert json.loads(socket.recv(timeout=10))["type"] == "snapshot"
+        # Kafka is away in this test: the server speaks all the same.
+        assert json.loads(socket.recv(timeout=10))["type"] == "delta"
 
 
 def test_tls_is_a_setting(tmp_path: Path) -> None:
