@@ -36,4 +36,4 @@ def keep_streaming(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.Sk
         context.instance.report_run_canceled(record.dagster_run, message="its process is gone")
     if alive:
         return dg.SkipReason("the stream runs outside Dagster (city stream)")
-    return dg.RunRequest(tags={"dagster/priority": "10"})  # what waits to be built waits for it, and not it for them
+    return dg.RunRequest()
