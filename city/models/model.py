@@ -83,6 +83,11 @@ class Model:
         """Found once: to find it, every domain's tables are looked through."""
         return view_of(self.features)
 
+    @property
+    def online(self) -> list[str]:
+        """Its inputs, as the online store's reader names them."""
+        return [f"{self.features}:{name}" for name in self.inputs]
+
     def check(self) -> None:
         """Raises ModelError for an input, label or segment that the view has not."""
         known = {*self.view.features, *self.view.entities}

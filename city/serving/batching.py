@@ -28,7 +28,6 @@ class Batcher:
         self._waiting: list[tuple[Rows, asyncio.Future[Floats]]] = []
         self._busy = False
         self._seconds = 0.0
-        self.runs = 0
 
     async def predict(self, rows: Rows) -> Floats:
         """What the model says of rows (n, inputs). Raises what it raises."""
@@ -63,7 +62,6 @@ class Batcher:
         began = time.perf_counter()
         said = self._run(rows)
         self._seconds += _SMOOTHING * (time.perf_counter() - began - self._seconds)
-        self.runs += 1
         return said
 
     def _later(self, batch: list[tuple[Rows, asyncio.Future[Floats]]], done: asyncio.Future[Floats]) -> None:

@@ -284,8 +284,7 @@ class Live:
                 continue
             reader = self._readers.get(name)
             if reader is None:
-                wanted = [f"{model.features}:{feature}" for feature in model.inputs]
-                reader = self._readers[name] = FeatureReader(online_store(self._config), wanted)
+                reader = self._readers[name] = FeatureReader(online_store(self._config), model.online)
             found = reader.read([{model.view.entities[0]: key} for key in keys])
             columns.append(_said(model, served.exported, found))
         with self._lock:

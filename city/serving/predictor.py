@@ -199,8 +199,7 @@ class Predictor:
     async def _features(self, model: Model, entity: Mapping[str, str | int]) -> dict[str, Any]:
         reader = self._readers.get(model.name)
         if reader is None:
-            wanted = [f"{model.features}:{name}" for name in model.inputs]
-            reader = self._readers[model.name] = FeatureReader(self._online, wanted)
+            reader = self._readers[model.name] = FeatureReader(self._online, model.online)
         try:
             # A file's page in memory is read sooner than a thread wakes.
             (found,) = await asyncio.to_thread(reader.read, [entity]) if self._remote else reader.read([entity])

@@ -30,7 +30,6 @@ class Served:
         self.metrics = serving.metrics
         self.batcher = Batcher(self.exported.predict, pool)
         self._answers: OrderedDict[bytes, list[float]] = OrderedDict()
-        self.hits = 0
 
     async def output(self, row: Rows) -> tuple[list[float], bool]:
         """The model's numbers for one row (1, inputs), and whether they were remembered."""
@@ -38,7 +37,6 @@ class Served:
         known = self._answers.get(key)
         if known is not None:
             self._answers.move_to_end(key)
-            self.hits += 1
             return known, True
         found: list[float] = np.ravel((await self.batcher.predict(row))[0]).tolist()
         self._answers[key] = found

@@ -178,7 +178,7 @@ def _ahead(city: City, cell: str) -> list[dict[str, Any]]:
         served = city.predictor.versions.champion(model.name)
         told: dict[str, Any] = {"model": model.name, "means": model.means, "version": served.number if served else None}
         if served is not None:
-            reader = FeatureReader(online_store(city.config), [f"{model.features}:{name}" for name in model.inputs])
+            reader = FeatureReader(online_store(city.config), model.online)
             (features,) = reader.read([{"cell": cell}])
             if any(value is not None for value in features.values()):
                 rows = inputs(model, pl.DataFrame([features], infer_schema_length=None))
