@@ -76,6 +76,7 @@ class Reporter:
             self._context.log_event(dg.AssetMaterialization(key, metadata=metadata, partition=partition))
 
 
-@dg.job(name=JOB, executor_def=dg.in_process_executor, tags={"dagster/max_retries": "0"})
+# First in the queue, for all else is built from what it brings; asked for again by keep_streaming, not by a retry.
+@dg.job(name=JOB, executor_def=dg.in_process_executor, tags={"dagster/priority": "10", "dagster/max_retries": "0"})
 def stream_job() -> None:
     stream_topics()

@@ -9,12 +9,8 @@ from city.stack.state import STREAM, read_json
 from city.stack.status import is_running
 from city_assets.streaming import stream_job
 
-_ACTIVE = [
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.NOT_STARTED,
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-]
+_WAITING = [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED]
+_LAUNCHED = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
 _START_SECONDS = 60  # a run may take this long to write its first report
 
 
@@ -27,13 +23,17 @@ _START_SECONDS = 60  # a run may take this long to write its first report
 def keep_streaming(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
     report = read_json(settings(), STREAM)
     alive = report is not None and not report["ended"] and is_running(report)
-    records = context.instance.get_run_records(dg.RunsFilter(job_name=stream_job.name, statuses=_ACTIVE))
+    records = context.instance.get_run_records(dg.RunsFilter(job_name=stream_job.name, statuses=_WAITING + _LAUNCHED))
     for record in records:
-        age = time.time() - record.create_timestamp.timestamp()
-        if alive or age < _START_SECONDS:
-            return dg.SkipReason(f"run {record.dagster_run.run_id} streams")
+        run = record.dagster_run
+        if alive:
+            return dg.SkipReason(f"run {run.run_id} streams")
+        if run.status in _WAITING:  # however long: asked for again, it would wait behind all that came since
+            return dg.SkipReason(f"run {run.run_id} waits for a place in the queue")
+        if time.time() - record.update_timestamp.timestamp() < _START_SECONDS:
+            return dg.SkipReason(f"run {run.run_id} starts")
         # Its process was killed together with Dagster, so nobody wrote down that it ended.
-        context.instance.report_run_canceled(record.dagster_run, message="its process is gone")
+        context.instance.report_run_canceled(run, message="its process is gone")
     if alive:
         return dg.SkipReason("the stream runs outside Dagster (city stream)")
     return dg.RunRequest()

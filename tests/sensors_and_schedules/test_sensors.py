@@ -65,6 +65,16 @@ def test_a_run_whose_process_is_gone_is_replaced(
     assert instance.get_run_by_id(run.run_id).status == dg.DagsterRunStatus.CANCELED  # type: ignore[union-attr]
 
 
+def test_a_run_that_waits_in_the_queue_keeps_its_place(
+    config: Settings, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = instance.create_run_for_job(stream_job, status=dg.DagsterRunStatus.NOT_STARTED)
+    monkeypatch.setattr("sensors_and_schedules.keep_streaming._START_SECONDS", 0)
+    assert run.run_id in tick(instance).skip_message
+    assert instance.get_run_by_id(run.run_id).status == dg.DagsterRunStatus.NOT_STARTED  # type: ignore[union-attr]
+    assert int(stream_job.tags["dagster/priority"]) > 0
+
+
 def evaluate(lake: LakeResource, kafka: KafkaResource, instance: dg.DagsterInstance, cursor: str | None = None) -> Any:
     sensor = low_rate_sensor([DEVICES])
     context = dg.build_sensor_context(instance=instance, cursor=cursor, resources={"lake": lake, "kafka": kafka})
