@@ -54,6 +54,12 @@ def contracts(config: Settings | None = None) -> list[Contract]:
     return [contract for domain in domains(config) for contract in domain.contracts]
 
 
+def modules(config: Settings, file: str) -> list[ModuleType]:
+    """The `file`.py of every active domain that has one."""
+    found = (domain.module(file) for domain in domains(config) if config.is_active(domain.name))
+    return [module for module in found if module is not None]
+
+
 def domain_of(name: str) -> Domain:
     """The domain of that name. Raises ContractError that lists the known ones."""
     found = domains()

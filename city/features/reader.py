@@ -22,6 +22,11 @@ class _Part:
     timestamps: frozenset[str]
 
 
+def is_unknown(features: Mapping[str, Any]) -> bool:
+    """Whether nothing is held of the entity that FeatureReader has read these of, or nothing fresh enough."""
+    return all(value is None for value in features.values())
+
+
 class FeatureReader:
     """Reads a fixed list of features, named `view:feature` (or `view` for all of it).
 

@@ -13,8 +13,6 @@ from numpy.typing import NDArray
 from city.arrays import Floats
 
 BACKGROUND_ROWS = 16
-_ORDERS = 2
-"""Of each background row: one drawn, and the same backwards, which halves the error (antithetic sampling)."""
 
 
 def background(rows: NDArray[np.float32]) -> tuple[tuple[float, ...], ...]:
@@ -38,7 +36,7 @@ def shapley(
     orders, steps = [], []
     for other in against:
         drawn = chance.permutation(count)
-        for order in (drawn, drawn[::-1])[:_ORDERS]:
+        for order in (drawn, drawn[::-1]):  # the same backwards halves the error (antithetic sampling)
             # Row k of a walk has the first k inputs of the order from `row`, the rest from the background.
             known = np.zeros((count + 1, count), bool)
             known[:, order] = np.tri(count + 1, count, -1, dtype=bool)

@@ -35,6 +35,14 @@ class RegistryAway(ModelError):
     """The registry cannot be reached; what was loaded from it serves on."""
 
 
+class NoSuchVersion(ModelError):
+    """The model has no version of that number."""
+
+
+class NoChampionBefore(ModelError):
+    """There is nothing to go back to."""
+
+
 @dataclass(frozen=True)
 class Version:
     """A registered version of a model."""
@@ -127,10 +135,11 @@ class Registry:
             return sorted((_version(v, aliases.get(int(v.version), [])) for v in found), key=lambda v: -v.number)
 
     def version(self, model: str, number: int) -> Version:
+        """Raises NoSuchVersion."""
         for version in self.versions(model):
             if version.number == number:
                 return version
-        raise ModelError(f"model {model!r} has no version {number}")
+        raise NoSuchVersion(f"model {model!r} has no version {number}")
 
     def stamp(self) -> int | None:
         """Changes whenever something in the registry did; None where that cannot be told without asking a server."""
@@ -186,10 +195,10 @@ class Registry:
                 client.delete_registered_model_alias(name, CHALLENGER)
 
     def rollback(self, model: str) -> Version:
-        """Makes the champion before this one the champion again. Raises ModelError where there is none."""
+        """Makes the champion before this one the champion again. Raises NoChampionBefore."""
         before, now = self.at(model, PREVIOUS), self.at(model)
         if before is None or now is None:
-            raise ModelError(f"model {model!r} has no champion before this one to go back to")
+            raise NoChampionBefore(f"model {model!r} has no champion before this one to go back to")
         with self._client() as client:
             client.set_registered_model_alias(model, CHAMPION, str(before.number))
             client.set_registered_model_alias(model, PREVIOUS, str(now.number))

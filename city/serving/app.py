@@ -15,7 +15,7 @@ from fastapi.responses import Response
 from fastapi.routing import APIRouter
 from starlette.types import ASGIApp
 
-from city.contracts.registry import domains
+from city.contracts.registry import modules
 from city.models.model import Model, models
 from city.serving import city_api, models_api, predict_api, problems
 from city.serving.city import City
@@ -61,9 +61,8 @@ def build(config: Settings, declared: Sequence[Model] | None = None) -> ASGIApp:
     app.include_router(_own(city))
     app.include_router(city_api.pages(city))
     app.include_router(city_api.router(city))
-    for domain in domains(config):
-        if declared is None and config.is_active(domain.name) and (module := domain.module("api")) is not None:
-            app.include_router(module.router(city))
+    for module in modules(config, "api") if declared is None else []:
+        app.include_router(module.router(city))
     pages = Pages(app, config)
     guarded = Guard(predict_api.Ahead(app, predict), config, city.keys, city.tokens)
     if not config.cors_origins:

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from city.alerts.desk import Desk, desk
 from city.alerts.model import AlertError
-from city.contracts.registry import domains
+from city.contracts.registry import modules
 from city.serving.city import City
 from city.serving.guard import PROTOCOL, caller_of, needs
 from city.serving.live import FEED
@@ -191,12 +191,7 @@ def pages(city: City) -> APIRouter:
 
 def facts(city: City) -> list[dict[str, Any]]:
     """What each domain has to say of today: what its api.py's `today` gives."""
-    found: list[dict[str, Any]] = []
-    for domain in domains(city.config):
-        module = domain.module("api") if city.config.is_active(domain.name) else None
-        if module is not None and hasattr(module, "today"):
-            found += module.today(city)
-    return found
+    return [fact for module in modules(city.config, "api") if hasattr(module, "today") for fact in module.today(city)]
 
 
 def failed_checks(dagster: str) -> dict[str, Any]:

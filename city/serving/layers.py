@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from city.contracts.registry import domains
+from city.contracts.registry import modules
 from city.models.model import Model
 from city.settings import Settings
 from city.streaming.kafka_sink import DASHBOARD_TOPIC
@@ -56,11 +56,7 @@ class Layer:
 
 def layers(config: Settings) -> list[Layer]:
     """Every active domain's."""
-    found = []
-    for domain in domains(config):
-        if config.is_active(domain.name) and (module := domain.module("live")) is not None:
-            found += module.LAYERS
-    return found
+    return [layer for module in modules(config, "live") for layer in module.LAYERS]
 
 
 def feeds(models: Mapping[str, Model]) -> dict[str, str]:

@@ -16,7 +16,7 @@ import orjson
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from city.features.online import online_store
-from city.features.reader import FeatureReader
+from city.features.reader import FeatureReader, is_unknown
 from city.models.examples import inputs
 from city.models.model import Model
 from city.models.predictions import answers
@@ -296,10 +296,10 @@ def _said(model: Model, exported: Any, features: Sequence[Mapping[str, Any]]) ->
     """Numbers to a tenth, or classes; None for an entity of which nothing is known."""
     import polars as pl
 
-    known = [row for row in features if any(value is not None for value in row.values())]
+    known = [row for row in features if not is_unknown(row)]
     if not known:
         return [None] * len(features)
     frame = pl.DataFrame(known, infer_schema_length=None)
     told = answers(model, exported.calibration, exported.predict(inputs(model, frame)))["prediction"].to_list()
     values = iter([round(float(value), 1) for value in told] if model.kind == "regression" else told)
-    return [next(values) if any(v is not None for v in row.values()) else None for row in features]
+    return [None if is_unknown(row) else next(values) for row in features]

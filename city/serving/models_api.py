@@ -9,13 +9,14 @@ from fastapi.responses import PlainTextResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from city.models.model import Model, ModelError
-from city.models.registry import Registry, Version
+from city.models.registry import NoChampionBefore, NoSuchVersion, Registry, Version
 from city.serving.guard import caller_of, needs
 from city.serving.predictor import Predictor
 from city.serving.problems import Problem
 from city.serving.routing import Experiment, Limits
 
 _SHOWN = 10
+_STATUS = {NoSuchVersion: 404, NoChampionBefore: 409}
 _Number = Annotated[int, Field(ge=1, le=2**31)]
 
 
@@ -54,8 +55,7 @@ def router(predictor: Predictor) -> APIRouter:
         try:
             return await asyncio.to_thread(question)
         except ModelError as error:
-            status = 404 if "has no version" in str(error) else 409 if "no champion before" in str(error) else 503
-            raise Problem(status, str(error)) from None
+            raise Problem(_STATUS.get(type(error), 503), str(error)) from None
 
     @found.get("/models", summary="Every model, its versions and how good they are")
     async def models() -> dict[str, Any]:
@@ -99,9 +99,7 @@ def router(predictor: Predictor) -> APIRouter:
         try:
             await predictor.versions.version(name, body.version)
         except ModelError as error:
-            raise Problem(
-                404 if "has no version" in str(error) else 409, str(error), [("version", str(error))]
-            ) from None
+            raise Problem(_STATUS.get(type(error), 409), str(error), [("version", str(error))]) from None
         by, limits = caller_of(request).name, Limits(**body.limits.model_dump())
         routes.put(name, Experiment(body.kind, body.version, body.share, limits, by, time.time()), by)
         return await routing(name)

@@ -17,7 +17,7 @@ import orjson
 import polars as pl
 
 from city.features.online import online_store
-from city.features.reader import FeatureReader
+from city.features.reader import FeatureReader, is_unknown
 from city.models.examples import labels
 from city.models.judge import losses
 from city.models.labels import LABEL
@@ -205,7 +205,7 @@ class Predictor:
             (found,) = await asyncio.to_thread(reader.read, [entity]) if self._remote else reader.read([entity])
         except TableError as error:
             raise Problem(422, str(error), [("entity", str(error))]) from None
-        if all(value is None for value in found.values()):
+        if is_unknown(found):
             told = ", ".join(f"{name}={value}" for name, value in entity.items())[:200]
             raise Problem(
                 404, f"nothing is known of {told} in {model.features} now: it is unknown, or its features are too old"

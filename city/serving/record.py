@@ -68,12 +68,8 @@ class Outcome(NamedTuple):
     loss: float
 
 
-_SERVED = {
-    "id": pl.String(),
-    "at": _TIME,
-    "version": pl.Int64(),
-    "role": pl.String(),
-    "caller": pl.String(),
+_WHICH = {"id": pl.String(), "at": _TIME, "version": pl.Int64(), "role": pl.String(), "caller": pl.String()}
+_SERVED = _WHICH | {
     "entity": pl.String(),
     "prediction": pl.String(),
     "confidence": pl.Float64(),
@@ -85,16 +81,7 @@ _SERVED = {
     "cached": pl.Boolean(),
     DAY: pl.Date(),
 }
-_OUTCOMES = {
-    "id": pl.String(),
-    "at": _TIME,
-    "version": pl.Int64(),
-    "role": pl.String(),
-    "caller": pl.String(),
-    "outcome": pl.String(),
-    "loss": pl.Float64(),
-    DAY: pl.Date(),
-}
+_OUTCOMES = _WHICH | {"outcome": pl.String(), "loss": pl.Float64(), DAY: pl.Date()}
 _SCHEMAS = {SERVED: _SERVED, OUTCOMES: _OUTCOMES}
 
 

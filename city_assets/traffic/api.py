@@ -12,7 +12,7 @@ from fastapi import APIRouter, Depends, Query
 from fastapi import Path as InPath
 
 from city.features.online import online_store
-from city.features.reader import FeatureReader
+from city.features.reader import FeatureReader, is_unknown
 from city.models.examples import inputs
 from city.models.predictions import answers
 from city.serving.city import City
@@ -180,7 +180,7 @@ def _ahead(city: City, cell: str) -> list[dict[str, Any]]:
         if served is not None:
             reader = FeatureReader(online_store(city.config), model.online)
             (features,) = reader.read([{"cell": cell}])
-            if any(value is not None for value in features.values()):
+            if not is_unknown(features):
                 rows = inputs(model, pl.DataFrame([features], infer_schema_length=None))
                 said = answers(model, served.exported.calibration, served.exported.predict(rows))
                 told |= said.drop("output").row(0, named=True)

@@ -13,7 +13,7 @@ from city.arrays import Floats
 from city.models.boosting import boosted, defaults, space
 from city.models.labels import Later
 from city.models.model import Model
-from city_assets.traffic.transforms import FREE_KMH, SLOW_KMH, WINDOW_SECONDS
+from city_assets.traffic.transforms import WINDOW_SECONDS, levels
 
 LAGS = 12
 _LEADERS, _ALIKE = 6, 4
@@ -105,11 +105,6 @@ _INPUTS = (*_SPEEDS, "vehicle_count", "positions", "local_hour", "weekday", "hol
 _WINDOW = timedelta(seconds=WINDOW_SECONDS)
 
 
-def _level(speed: pl.Expr) -> pl.Expr:
-    level = pl.when(speed < SLOW_KMH).then(pl.lit("high")).when(speed < FREE_KMH).then(pl.lit("medium"))
-    return pl.when(speed.is_null()).then(None).otherwise(level.otherwise(pl.lit("low")))
-
-
 CONGESTION = Model(
     name="traffic_congestion",
     means="How congested a cell will be in a quarter of an hour: low, medium or high.",
@@ -120,7 +115,7 @@ CONGESTION = Model(
         after=timedelta(minutes=15),
         tolerance=_WINDOW,
         classes=("low", "medium", "high"),
-        of=_level,
+        of=lambda speed: levels(speed, pl),
     ),
     estimator=boosted("classification"),
     space=_SPACE,

@@ -22,7 +22,7 @@ _ENDS = ("pickup_latitude", "pickup_longitude", "dropoff_latitude", "dropoff_lon
 
 
 def level(speed: float | None) -> str | None:
-    """How congested a mean speed (km/h) is: as `congestion` says it of frames."""
+    """How congested a mean speed (km/h) is: as `levels` says it of many."""
     if speed is None:
         return None
     return "high" if speed < SLOW_KMH else "medium" if speed < FREE_KMH else "low"
@@ -108,9 +108,18 @@ def straight_km() -> nw.Expr:
 
 def congestion(speed: str = "speed_mean") -> nw.Expr:
     """low, medium or high, by the mean speed in km/h."""
-    level = nw.when(nw.col(speed) < SLOW_KMH).then(nw.lit("high"))
-    return level.otherwise(nw.when(nw.col(speed) < FREE_KMH).then(nw.lit("medium")).otherwise(nw.lit("low"))).alias(
-        "congestion"
+    level: nw.Expr = levels(nw.col(speed), nw)
+    return level.alias("congestion")
+
+
+def levels(speed: Any, engine: Any) -> Any:
+    """The level of each speed (km/h), null where that is; an expression of `engine`, which is narwhals or Polars."""
+    when, level = engine.when, engine.lit
+    low = when(speed >= FREE_KMH).then(level("low"))
+    return (
+        when(speed < SLOW_KMH)
+        .then(level("high"))
+        .otherwise(when(speed < FREE_KMH).then(level("medium")).otherwise(low))
     )
 
 

@@ -14,17 +14,20 @@ from city_assets.traffic import history
 from city_assets.traffic.api import today, worst
 from city_assets.traffic.kepler import kepler_map
 from city_assets.traffic.tables import CELLS_HOURLY
-from city_assets.traffic.transforms import FREE_KMH, SLOW_KMH, congestion, level
+from city_assets.traffic.transforms import FREE_KMH, SLOW_KMH, congestion, level, levels
 
 CELL = "882a100d2dfffff"
 
 
-def test_a_speed_has_the_level_that_the_tables_give_it() -> None:
-    speeds = [0.0, SLOW_KMH - 0.1, SLOW_KMH, FREE_KMH - 0.1, FREE_KMH, 90.0]
+def test_a_speed_has_the_level_that_tables_and_labels_give_it() -> None:
+    speeds = [0.0, SLOW_KMH - 0.1, SLOW_KMH, FREE_KMH - 0.1, FREE_KMH, 90.0, None]
+    frame = pl.DataFrame({"speed_mean": speeds})
     engine = PolarsEngine()
-    told = engine.collect(engine.local(pl.DataFrame({"speed_mean": speeds})).with_columns(congestion()))
-    assert [level(speed) for speed in speeds] == told["congestion"].to_list()
-    assert level(None) is None
+    told = engine.collect(engine.local(frame).with_columns(congestion()))
+    expected = ["high", "high", "medium", "medium", "low", "low", None]
+    assert told["congestion"].to_list() == expected
+    assert [level(speed) for speed in speeds] == expected
+    assert frame.select(levels(pl.col("speed_mean"), pl)).to_series().to_list() == expected
 
 
 def test_the_worst_cells_come_first() -> None:
