@@ -2,6 +2,7 @@
 
 import io
 import random
+import re
 import sys
 import threading
 import time
@@ -22,13 +23,16 @@ from benchmarks.serve import serving
 from city import questdb
 from city.alerts.desk import Desk, desk
 from city.alerts.model import Finding
+from city.models.registry import Registry
 from city.serving import dashboard
 from city.serving.keys import Keys
 from city.settings import CHECKOUT, Settings
 from city.stack.embedded import free_ports
 from city.streaming.topics import ensure_topics
 from city_assets.traffic.contract import VEHICLE_POSITIONS
+from city_assets.traffic.models import speed_model
 from simulators.traffic import Vehicle
+from tests.city.serving.served import registered, taught
 from tests.live import streaming, until
 
 SERVE = [sys.executable, "-m", "city.cli.main", "serve"]
@@ -49,9 +53,10 @@ class Town:
 
 @pytest.fixture
 def town(stack: Settings) -> Iterator[Town]:
-    """Ten minutes of traffic that were, and traffic that goes on."""
+    """Ten minutes of traffic that were, and traffic that goes on; one champion, which says how fast it will be."""
     dashboard.build()
     config = stack.model_copy(update={"serve_port": free_ports(1)[0]})
+    registered(Registry(config), speed_model(15), taught(speed_model(15)))
     ensure_topics(config.kafka, [VEHICLE_POSITIONS])
     chance, over = random.Random(3), threading.Event()
     fleet = [Vehicle(number, chance) for number in range(VEHICLES)]
@@ -106,6 +111,11 @@ def colours(page: Page) -> int:
     return len(np.unique(pixels.reshape(-1, 3), axis=0))
 
 
+def shown(page: Page) -> int:
+    """How many cells have a level, by the legend."""
+    return sum(map(int, re.findall(r": (\d+) cells", page.locator(".legend").inner_text())))
+
+
 def barriers(page: Page) -> list[str]:
     """What keeps people out, by axe's rules for WCAG 2.2 A and AA: names, roles, contrast, order, targets."""
     found = Axe().run(page, options={"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]})
@@ -142,6 +152,15 @@ def test_a_person_looks_plays_back_acknowledges_and_is_told_of_a_lost_connection
     jumps = [np.hypot(*np.subtract(before[name], after[name])) for name in moved]
     assert np.median(jumps) < 0.01  # a kilometre; some tens of metres are driven in that time
     page.screenshot(path=town.config.home / "map.png")
+
+    # Ahead, by the champion, from features that the stream has made of the same vehicles; and where there is none.
+    ahead = page.get_by_role("group", name="Time shown")
+    ahead.get_by_role("button", name="+15 min").click()
+    until(lambda: shown(page) > 10, 20)
+    ahead.get_by_role("button", name="+5 min").click()
+    expect(page.locator(".panel")).to_contain_text("No model says yet how fast it will be in 5 minutes")
+    assert shown(page) == 0
+    ahead.get_by_role("button", name="Now").click()
 
     # Playback is scrubbed, and gone back from.
     page.get_by_role("button", name="Last hour").click()
