@@ -111,7 +111,7 @@ def _own(city: City) -> APIRouter:
         caller = city.keys.of(client_secret)
         if caller is None or caller.name != client_id or (caller.expires and caller.expires < time.time()):
             raise Problem(401, "this name and key do not belong together, or the key has expired")
-        made, seconds = city.tokens.issue(caller)
+        made, seconds = city.tokens.issue(client_secret)
         return {"access_token": made, "token_type": "Bearer", "expires_in": seconds, "scope": caller.role}
 
     return found

@@ -22,7 +22,8 @@ class City:
     def __init__(self, config: Settings, declared: Mapping[str, Model], layers: Sequence[Layer]) -> None:
         self.config = config
         self.began = time.time()
-        self.keys, self.tokens = Keys(config), Tokens(config)
+        self.keys = Keys(config)
+        self.tokens = Tokens(config, self.keys)
         self.metrics = Metrics(config)
         self.predictor = Predictor(config, declared, self.metrics)
         self.live = Live(config, layers, feeds(declared), declared, self.predictor.versions)

@@ -6,7 +6,7 @@ import re
 import secrets
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,10 @@ _PREFIX = "city_"
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
 _LOOK_SECONDS = 1.0
 _MINUTES = 15
+_US = "city"
+"""Who issues our own tokens, and whom they are for."""
+_KEY = "key"
+"""The claim with the hash of the key that a token was made for."""
 
 
 class UnusableKey(ValueError):
@@ -85,13 +89,17 @@ class Keys:
 
     def of(self, secret: str) -> Caller | None:
         """Whose key it is; None for one that is unknown. It may have expired."""
+        return self.held(hashed(secret))
+
+    def held(self, digest: str) -> Caller | None:
+        """Whose key has this hash."""
         now = time.monotonic()
         if now > self._looked + _LOOK_SECONDS:
             self._looked = now
             stamp = self._path.stat().st_mtime_ns if self._path.exists() else 0
             if stamp != self._stamp:
                 self._known, self._stamp = self._read(), stamp
-        return self._known.get(hashed(secret))
+        return self._known.get(digest)
 
     def _read(self) -> dict[str, Caller]:
         if not self._path.exists():
@@ -108,56 +116,56 @@ class Tokens:
     """JSON Web Tokens: our own, short-lived, for a key (OAuth2 client credentials), and another issuer's where the
     settings name its public key."""
 
-    def __init__(self, config: Settings) -> None:
+    def __init__(self, config: Settings, keys: Keys) -> None:
+        self._keys = keys
         self._own = config.jwt_secret.get_secret_value() if config.jwt_secret else _secret(config)
         self._public = config.jwt_public_key.read_text() if config.jwt_public_key else None
         self._issuer, self._audience = config.jwt_issuer, config.jwt_audience
-        self._checked: dict[str, Caller] = {}
+        self._checked: dict[str, Mapping[str, Any]] = {}
 
-    def issue(self, caller: Caller) -> tuple[str, int]:
-        """A token, and the seconds it is good for."""
+    def issue(self, secret: str) -> tuple[str, int]:
+        """A token for a key, and the seconds it is good for. Raises UnusableKey for a key that is not known."""
         import jwt
 
-        claims = {"sub": caller.name, "role": caller.role, "rate": caller.rate, "iss": "city", "aud": "city"}
-        return jwt.encode({**claims, "exp": time.time() + _MINUTES * 60}, self._own, "HS256"), _MINUTES * 60
+        caller = self._keys.of(secret)
+        if caller is None:
+            raise UnusableKey("this key is not known")
+        expires = min(time.time() + _MINUTES * 60, caller.expires or float("inf"))
+        claims = {"sub": caller.name, _KEY: hashed(secret), "iss": _US, "aud": _US, "exp": expires}
+        return jwt.encode(claims, self._own, "HS256"), int(expires - time.time())
 
     def of(self, token: str) -> Caller | None:
-        """Whose token it is; None for one that is not good. It may have expired."""
-        if token in self._checked:
-            return self._checked[token]
-        caller = self._decoded(token)
-        if caller is not None:
-            if len(self._checked) > 10_000:
-                self._checked.clear()
-            self._checked[token] = caller
-        return caller
+        """Whose token it is; None for one that is not good. It may have expired. Our own are worth what their key is
+        worth now, so nothing where that was revoked."""
+        claims = self._checked.get(token) or self._decoded(token)
+        if not claims:
+            return None
+        if len(self._checked) > 10_000:
+            self._checked.clear()
+        self._checked[token] = claims
+        if claims["iss"] == _US:
+            holder = self._keys.held(claims[_KEY])
+            return holder and replace(holder, expires=float(claims["exp"]))
+        roles = [claims.get("role"), *str(claims.get("scope", "")).split()]
+        known = [role for role in ROLES if role in roles]
+        return Caller(str(claims["sub"]), known[-1], expires=float(claims["exp"])) if known else None
 
-    def _decoded(self, token: str) -> Caller | None:
+    def _decoded(self, token: str) -> Mapping[str, Any] | None:
         import jwt
 
         # An expired token is told apart from a wrong one by the guard, as a key is.
-        need: Any = {"require": ["exp", "sub"], "verify_exp": False}
+        need: Any = {"verify_exp": False}
         try:
             theirs = self._public is not None and jwt.get_unverified_header(token).get("alg") != "HS256"
-            if theirs:
-                kinds = ["RS256", "ES256", "EdDSA"]
-                found = jwt.decode(
-                    token,
-                    self._public or "",
-                    kinds,
-                    need | {"verify_aud": self._audience is not None},
-                    audience=self._audience,
-                    issuer=self._issuer,
-                )
-            else:
-                found = jwt.decode(token, self._own, ["HS256"], need, audience="city", issuer="city")
+            if not theirs:
+                need["require"] = ["exp", "sub", _KEY]
+                return jwt.decode(token, self._own, ["HS256"], need, audience=_US, issuer=_US)
+            need |= {"require": ["exp", "sub", "iss"], "verify_aud": self._audience is not None}
+            kinds = ["RS256", "ES256", "EdDSA"]
+            found = jwt.decode(token, self._public or "", kinds, need, audience=self._audience, issuer=self._issuer)
         except (jwt.PyJWTError, ValueError):
             return None
-        roles = [found.get("role"), *str(found.get("scope", "")).split()]
-        known = [role for role in ROLES if role in roles]
-        if not known:
-            return None
-        return Caller(str(found["sub"]), known[-1], float(found.get("rate", 0)), float(found["exp"]))
+        return found if found["iss"] != _US else None
 
 
 def hashed(secret: str) -> str:

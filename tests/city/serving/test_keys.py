@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from city.serving import keys
-from city.serving.keys import Caller, Keys, Tokens, UnusableKey
+from city.serving.keys import Keys, Tokens, UnusableKey
 from city.settings import Settings
 
 
@@ -43,14 +43,27 @@ def test_a_key_is_known_by_its_hash_and_revoked_at_once(home: Settings, monkeypa
         held.revoke("ada")
 
 
-def test_a_token_is_its_keys_and_no_other_signature_is_taken(home: Settings) -> None:
-    tokens = Tokens(home)
-    made, seconds = tokens.issue(Caller("ada", "operator", 5))
-    caller = Tokens(home).of(made)  # the secret is kept
+def test_a_token_is_worth_what_its_key_is_and_no_other_signature_is_taken(
+    home: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keys, "_LOOK_SECONDS", 0.0)
+    held = Keys(home)
+    tokens = Tokens(home, held)
+    made, seconds = tokens.issue(held.add("ada", "operator", rate=5))
+    elsewhere = Tokens(home, Keys(home))  # the secret is kept
+    caller = elsewhere.of(made)
     assert caller is not None
     assert (caller.name, caller.role, caller.rate) == ("ada", "operator", 5)
     assert caller.expires == pytest.approx(time.time() + seconds, abs=5)
-    claims = {"sub": "eve", "role": "admin", "iss": "city", "aud": "city", "exp": time.time() + 60}
+    short, seconds = tokens.issue(held.add("bob", "viewer", days=1e-4))
+    assert seconds < 10  # no longer than its key
+    held.revoke("ada")
+    held.add("ada", "admin")
+    assert elsewhere.of(made) is None
+    assert elsewhere.of(short) is not None
+    with pytest.raises(UnusableKey, match="not known"):
+        tokens.issue("city_wrong")
+    claims = {"sub": "eve", "role": "admin", "key": "0", "iss": "city", "aud": "city", "exp": time.time() + 60}
     assert tokens.of(jwt.encode(claims, "another secret, of a length that does", "HS256")) is None
     assert tokens.of(jwt.encode(claims, None, "none")) is None  # type: ignore[arg-type]
     assert tokens.of("a.b.c") is None
@@ -64,11 +77,11 @@ def test_another_issuers_tokens_are_taken_where_its_key_is_set(tmp_path: Path) -
     home = Settings(home=tmp_path, jwt_public_key=public, jwt_issuer="https://id.example.org", jwt_audience="city-api")
     claims = {"sub": "ada", "scope": "openid client", "iss": "https://id.example.org", "aud": "city-api"}
     good = {**claims, "exp": time.time() + 60}
-    tokens = Tokens(home)
+    tokens = Tokens(home, Keys(home))
     caller = tokens.of(jwt.encode(good, private, "RS256"))
     assert caller is not None
     assert caller.role == "client"
-    for wrong in ({"iss": "https://evil.example.org"}, {"aud": "another"}, {"scope": "openid"}):
+    for wrong in ({"iss": "https://evil.example.org"}, {"iss": "city"}, {"aud": "another"}, {"scope": "openid"}):
         assert tokens.of(jwt.encode({**good, **wrong}, private, "RS256")) is None
     # The public key is public: it must not pass for the secret of another algorithm.
     forged = jwt.api_jws.encode(
