@@ -12,7 +12,7 @@ from deltalake import DeltaTable
 from city.contracts.registry import Domain
 from city.lake.lock import alone
 from city.lake.partitions import replace_partitions
-from city.lake.tables import open_table
+from city.lake.tables import open_table, scan
 from city.models.exported import Exported
 from city.models.model import Model, ModelError, models_of
 from city.models.predictions import ID, LATENCY, LOSS, VERSION, judged, predictions, schema, scores_schema
@@ -145,10 +145,8 @@ def predict_days(model: Model, lake: Path, registry: Registry, days: list[date])
 
 
 def _said(model: Model, lake: Path, days: list[date]) -> pl.DataFrame:
-    path = lake / "scores" / model.name
-    if not DeltaTable.is_deltatable(str(path)):
-        return pl.DataFrame(schema=scores_schema(model) | {DAY: pl.Date()})
-    return pl.scan_delta(str(path)).filter(pl.col(DAY).is_in(days)).collect()
+    rows = scan(lake / "scores" / model.name, scores_schema(model) | {DAY: pl.Date()})
+    return rows.filter(pl.col(DAY).is_in(days)).collect()
 
 
 def _training(domain: Domain, model: Model) -> dg.AssetsDefinition:

@@ -8,7 +8,7 @@ import polars as pl
 from deltalake import CommitProperties, DeltaTable, write_deltalake
 
 from city.lake.lock import alone
-from city.lake.tables import open_table
+from city.lake.tables import open_table, scan
 from city.tables.model import Table, TableError
 from city.tables.registry import table_of, tables
 from city.tables.schema import schema
@@ -28,10 +28,7 @@ def reference_table(name: str) -> Table:
 
 def read(root: Path, table: Table) -> pl.DataFrame:
     """The table's rows; none where it was never filled."""
-    path = root / table.id
-    if not DeltaTable.is_deltatable(str(path)):
-        return pl.DataFrame(schema=schema(table))
-    return pl.read_delta(str(path))
+    return scan(root / table.id, schema(table)).collect()
 
 
 def update(root: Path, table: Table, change: Callable[[pl.DataFrame], pl.DataFrame], why: str) -> int:

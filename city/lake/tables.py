@@ -1,6 +1,6 @@
 """Delta tables made once and opened safely: of the declared columns, or not at all."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import polars as pl
@@ -46,6 +46,13 @@ def open_table(
             f"{list(partition_by)}. Move it away, or point CITY_HOME at another folder."
         )
     return _evolve(path, wanted, missing) if missing else table
+
+
+def scan(path: Path, schema: Mapping[str, pl.DataType]) -> pl.LazyFrame:
+    """The table's rows; none, of these columns, where it is not there yet."""
+    if not DeltaTable.is_deltatable(str(path)):
+        return pl.LazyFrame(schema=schema)
+    return pl.scan_delta(str(path))
 
 
 def _create(path: Path, schema: Schema, partition_by: Sequence[str]) -> DeltaTable:

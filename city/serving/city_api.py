@@ -15,8 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from city.alerts.desk import Desk, desk
 from city.alerts.model import AlertError
-from city.contracts.registry import modules
 from city.serving.city import City
+from city.serving.facts import facts
 from city.serving.guard import PROTOCOL, caller_of, needs
 from city.serving.live import FEED
 from city.serving.metrics import newest_drift
@@ -67,7 +67,7 @@ def router(city: City) -> APIRouter:
     platform = Kept(lambda: status(config), _STATUS_SECONDS)
     checks = Kept(lambda: failed_checks(config.dagster), _CHECKS_SECONDS)
     drift = Kept(lambda: newest_drift(config), _CHECKS_SECONDS)
-    today = Kept(lambda: facts(city), _DAY_SECONDS)
+    today = Kept(lambda: facts(config), _DAY_SECONDS)
     alarm_desk = Kept(lambda: desk(config), float("inf"))
 
     @found.get("/stats", summary="Rates, lag, latency and counts, now")
@@ -120,7 +120,7 @@ def router(city: City) -> APIRouter:
 
     @found.get("/today", summary="How the city did today, in words and figures")
     async def day() -> dict[str, Any]:
-        return {"at": time.time(), "timezone": config.timezone, "facts": await today.get()}
+        return {"at": time.time(), "timezone": config.timezone, "facts": [asdict(fact) for fact in await today.get()]}
 
     @found.get("/alarms", summary="Open alarms, the gravest first")
     async def alarms(closed: Annotated[bool, Query(description="also those that were dealt with")] = False) -> Any:
@@ -187,11 +187,6 @@ def pages(city: City) -> APIRouter:
         await city.hub.serve(socket, chosen, place, asked.get("epoch", ""))
 
     return found
-
-
-def facts(city: City) -> list[dict[str, Any]]:
-    """What each domain has to say of today: what its api.py's `today` gives."""
-    return [fact for module in modules(city.config, "api") if hasattr(module, "today") for fact in module.today(city)]
 
 
 def failed_checks(dagster: str) -> dict[str, Any]:

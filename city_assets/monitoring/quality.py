@@ -12,7 +12,7 @@ from deltalake import DeltaTable, write_deltalake
 from city.contracts.model import Contract
 from city.contracts.registry import contracts
 from city.contracts.schema import QUARANTINE, bronze_schema
-from city.lake.tables import open_table
+from city.lake.tables import open_table, scan
 from city.quality.bands import unusual
 from city.quality.measures import DIMENSIONS, measures, scores
 from city.quality.suites import LIMITS, Judged, judge
@@ -108,10 +108,8 @@ def of_day(contract: Contract, lake: Path, day: date) -> tuple[pl.DataFrame, pl.
     begin, end = calendar.bounds(day, settings().timezone)
 
     def read(layer: str, time: str, schema: dict[str, pl.DataType]) -> pl.DataFrame:
-        path = lake / layer / contract.name
-        if not DeltaTable.is_deltatable(str(path)):
-            return pl.DataFrame(schema=schema)
-        return pl.scan_delta(str(path)).filter(pl.col(time) >= begin, pl.col(time) < end).collect(engine="streaming")
+        rows = scan(lake / layer / contract.name, schema).filter(pl.col(time) >= begin, pl.col(time) < end)
+        return rows.collect(engine="streaming")
 
     return read("bronze", contract.event_time, bronze_schema(contract)), read("quarantine", "arrived", QUARANTINE)
 
@@ -186,7 +184,7 @@ def record(path: Path, schema: dict[str, pl.DataType], rows: pl.DataFrame, contr
 
 
 def read_table(path: Path, schema: dict[str, pl.DataType]) -> pl.DataFrame:
-    return pl.read_delta(str(path)) if DeltaTable.is_deltatable(str(path)) else pl.DataFrame(schema=schema)
+    return scan(path, schema).collect()
 
 
 def _of(rows: pl.DataFrame, volume: bool) -> pl.DataFrame:

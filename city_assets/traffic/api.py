@@ -5,7 +5,6 @@ import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
-from zoneinfo import ZoneInfo
 
 import polars as pl
 from fastapi import APIRouter, Depends, Query
@@ -128,47 +127,6 @@ def worst(cells: Sequence[dict[str, Any]], count: int) -> list[dict[str, Any]]:
         if cell["speed_mean"] is not None and cell["speed_mean"] < FREE_KMH
     ]
     return sorted(slow, key=lambda cell: -cell["lost"])[:count]
-
-
-def today(city: City) -> list[dict[str, Any]]:
-    """Of the local day: how fast traffic was, beside a week ago, and when and where it was worst."""
-    config = city.config
-    frame = history.hours(config)
-    day = datetime.now(UTC).astimezone(ZoneInfo(config.timezone)).date()
-    then, now = (
-        frame.filter(pl.col("day") == of).collect() if frame is not None else None for of in (day - timedelta(7), day)
-    )
-    if now is None or now.is_empty():
-        return [
-            {"name": "traffic", "sentence": "Nothing is known of today's traffic yet: the first hour is being built."}
-        ]
-    speed, before = history.mean_speed(now), history.mean_speed(then) if then is not None and then.height else None
-    hours = now.group_by("local_hour").agg(history.speed()).sort("speed_mean")
-    slowest = hours.row(0, named=True)
-    cells = now.filter(pl.col("congestion") == "high")["cell"].n_unique()
-    congested = "1 cell was" if cells == 1 else f"{cells} cells were"
-    compared = (
-        f", {abs(speed / before - 1):.0%} {'faster' if speed > before else 'slower'} than a week ago" if before else ""
-    )
-    return [
-        {
-            "name": "traffic",
-            "label": "Mean speed today",
-            "value": round(speed, 1),
-            "unit": "km/h",
-            "before": round(before, 1) if before else None,
-            "sentence": f"Traffic moved at {speed:.1f} km/h{compared}; slowest was it from {slowest['local_hour']}:00, "
-            f"with {slowest['speed_mean']:.1f} km/h. {congested} congested for an hour or more.",
-        },
-        {
-            "name": "positions",
-            "label": "Positions of vehicles today",
-            "value": int(now["positions"].sum()),
-            "unit": "",
-            "before": int(then["positions"].sum()) if then is not None and then.height else None,
-            "sentence": "",
-        },
-    ]
 
 
 def _ahead(city: City, cell: str) -> list[dict[str, Any]]:

@@ -1,21 +1,23 @@
 """Traffic as it was: windows and positions from QuestDB, which has two days; hours from the gold table."""
 
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import polars as pl
 import requests
 
 from city import questdb
+from city.lake.tables import scan
 from city.serving.problems import Problem
 from city.settings import Settings
+from city.tables.schema import schema
 from city_assets.traffic.contract import VEHICLE_POSITIONS
 from city_assets.traffic.live import VEHICLES
 from city_assets.traffic.tables import CELLS_HOURLY
 
 _WINDOW = VEHICLE_POSITIONS.windows[0]
 _MOST_ROWS = 60_000
+_TEN_MINUTES_MS = 600_000
 _KEPT = VEHICLE_POSITIONS.ttl
 _MEAN_SPEED = "sum(speed_mean * positions) / sum(positions)"
 
@@ -42,10 +44,7 @@ def positions(config: Settings, first: datetime, last: datetime) -> dict[str, An
 
 def hourly(config: Settings, first: datetime, last: datetime, cell: str | None) -> dict[str, Any]:
     names = ["t", "cell", "vehicle_count", "speed_mean"]
-    frame = hours(config)
-    if frame is None:
-        return _columnar(names, [])
-    chosen = frame.filter(pl.col("hour") >= first, pl.col("hour") < last)
+    chosen = hours(config).filter(pl.col("hour") >= first, pl.col("hour") < last)
     chosen = chosen.filter(pl.col("cell") == cell) if cell else chosen
     told = chosen.sort("hour", "cell").head(_MOST_ROWS + 1)
     rows = told.select(pl.col("hour").dt.epoch("ms"), "cell", "vehicles", "speed_mean").collect().rows()
@@ -59,26 +58,31 @@ def series(config: Settings, back: timedelta) -> dict[str, Any]:
     told = f"window_start, {_MEAN_SPEED} speed, sum(vehicle_count) / count_distinct(window_start) vehicles"
     where = f"window_start >= {_us(max(since, now - _KEPT))}"
     rows = _asked(config, f"SELECT {told} FROM {_WINDOW.name} WHERE {where} SAMPLE BY 10m ALIGN TO CALENDAR")
-    frame, before, earlier = hours(config), [], []
-    if frame is not None:
-        by_hour = frame.group_by("hour").agg(speed(), pl.col("vehicles").sum()).sort("hour")
-        columns = (pl.col("hour").dt.epoch("ms"), "speed_mean", "vehicles")
-        then = pl.col("hour").is_between(since - week, now - week)
-        before = by_hour.filter(then).select(*columns).collect().rows()
-        older = pl.col("hour").is_between(since, now - _KEPT)
-        earlier = by_hour.filter(older).select(*columns).collect().rows()
+    by_hour = hours(config).group_by("hour").agg(speed(), pl.col("vehicles").sum()).sort("hour")
+    columns = (pl.col("hour").dt.epoch("ms"), "speed_mean", "vehicles")
+    before = by_hour.filter(pl.col("hour").is_between(since - week, now - week)).select(*columns).collect().rows()
+    earlier = by_hour.filter(pl.col("hour").is_between(since, now - _KEPT)).select(*columns).collect().rows()
     shift = int(week.total_seconds() * 1000)
     return {
         "columns": ["t", "speed_mean", "vehicles"],
         "units": {"speed_mean": "km/h", "vehicles": "vehicles"},
-        "rows": [*map(list, earlier), *([_ms(row[0]), *row[1:]] for row in rows)],
+        "rows": [*map(list, earlier), *with_gaps([[_ms(row[0]), *row[1:]] for row in rows], _TEN_MINUTES_MS)],
         "week_before": [[t + shift, speed, vehicles] for t, speed, vehicles in before],
     }
 
 
-def hours(config: Settings) -> pl.LazyFrame | None:
-    path: Path = config.lake / CELLS_HOURLY.id
-    return pl.scan_delta(str(path)) if path.exists() else None
+def with_gaps(rows: list[list[Any]], step_ms: int) -> list[list[Any]]:
+    """With a row of nulls where some are missing: a line is not drawn through what is not known."""
+    found: list[list[Any]] = []
+    for row in rows:
+        if found and row[0] > found[-1][0] + step_ms:
+            found.append([found[-1][0] + step_ms] + [None] * (len(row) - 1))
+        found.append(row)
+    return found
+
+
+def hours(config: Settings) -> pl.LazyFrame:
+    return scan(config.lake / CELLS_HOURLY.id, schema(CELLS_HOURLY))
 
 
 def mean_speed(rows: pl.DataFrame) -> float:

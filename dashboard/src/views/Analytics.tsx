@@ -45,8 +45,8 @@ export function Analytics({ config }: { config: Config }) {
               : 'There is nothing of the week before yet to compare with.'}
           </p>
           {asTable ? (
-            <Table head={['time', 'mean speed, km/h', 'vehicles']}>
-              {data.rows.map(([t, speed, vehicles]) => (
+            <Table head={['time', 'mean speed, km/h', 'vehicles']} numbers={['mean speed, km/h', 'vehicles']}>
+              {data.rows.filter(([, speed]) => speed !== null).map(([t, speed, vehicles]) => (
                 <tr key={t}>
                   <th scope="row">{moment(t, config.timezone)}</th>
                   <td class="n">{figure(speed, 1)}</td>
@@ -74,8 +74,9 @@ function Chart(props: { title: string; unit: string; column: 1 | 2; data: Series
     if (!current) return;
     const times = [...new Set([...data.rows, ...data.week_before].map(([t]) => t))].sort((a, b) => a - b);
     const of = (rows: Series['rows']) => {
+      // A time that only the other line has is no gap in this one; a null is.
       const by = new Map(rows.map((row) => [row[0], row[column]]));
-      return times.map((t) => by.get(t) ?? null);
+      return times.map((t) => by.get(t));
     };
     const style = getComputedStyle(document.documentElement);
     const ink = style.getPropertyValue('--ink');
@@ -86,8 +87,8 @@ function Chart(props: { title: string; unit: string; column: 1 | 2; data: Series
         height: 260,
         series: [
           { value: (_, t) => (t ? clock(t * 1000, timezone) : '') },
-          { label: 'now', stroke: style.getPropertyValue('--accent'), width: 2, spanGaps: true },
-          { label: 'the week before', stroke: ink, dash: [6, 6], width: 1.5, spanGaps: true },
+          { label: 'now', stroke: style.getPropertyValue('--accent'), width: 2 },
+          { label: 'the week before', stroke: ink, dash: [6, 6], width: 1.5 },
         ],
         axes: [
           { stroke: ink, grid, values: (_, ticks) => ticks.map((t) => clock(t * 1000, timezone)) },
@@ -106,7 +107,7 @@ function Chart(props: { title: string; unit: string; column: 1 | 2; data: Series
   }, [data, column, timezone, unit]);
   const values = data.rows.map((row) => row[column]).filter((v): v is number => v !== null);
   const said = values.length
-    ? `${title}: from ${figure(Math.min(...values), 1)} to ${figure(Math.max(...values), 1)} ${unit}, last ${figure(values.at(-1), 1)}.`
+    ? `${title}: from ${figure(Math.min(...values), 1)} to ${figure(Math.max(...values), 1)}${unit && ` ${unit}`}, last ${figure(values.at(-1), 1)}.`
     : title;
   return (
     <figure>

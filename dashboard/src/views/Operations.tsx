@@ -84,7 +84,10 @@ export function Operations({ config }: { config: Config }) {
         {streams.length === 0 ? (
           <p class="note">No stream runs yet: Dagster starts it within half a minute.</p>
         ) : (
-          <Table head={['topic', 'events/s', 'lag', 'p95 ms', 'rows', 'quarantined', 'late', 'says']}>
+          <Table
+            head={['topic', 'events/s', 'lag', 'p95 ms', 'rows', 'quarantined', 'late', 'says']}
+            numbers={['events/s', 'lag', 'p95 ms', 'rows', 'quarantined', 'late']}
+          >
             {streams.map(([topic, stream]) => (
               <tr key={topic}>
                 <th scope="row">{topic}</th>
@@ -102,7 +105,7 @@ export function Operations({ config }: { config: Config }) {
       </section>
       <section>
         <h2>Parts</h2>
-        <Table head={['part', 'state', 'address', 'events/s', 'says']}>
+        <Table head={['part', 'state', 'address', 'events/s', 'says']} numbers={['events/s']}>
           {parts.map(([name, part]) => (
             <tr key={name}>
               <th scope="row">{name}</th>
@@ -153,7 +156,10 @@ export function Operations({ config }: { config: Config }) {
       <section>
         <h2>Models</h2>
         {models.error && <p class="warn">{models.error}</p>}
-        <Table head={['model', 'serves', 'held out', 'without a model', 'trained', 'experiment', 'drift of its features']}>
+        <Table
+          head={['model', 'serves', 'held out', 'without a model', 'trained', 'experiment', 'drift of its features']}
+          numbers={['held out', 'without a model', 'drift of its features']}
+        >
           {models.data?.models.map((model) => {
             const champion = model.versions.find((version) => version.version === model.serving);
             const drift = Math.max(0, ...Object.values(data?.drift[model.features] ?? {}));
@@ -208,7 +214,7 @@ function Alarms({ config }: { config: Config }) {
       )}
       {data?.alarms.length === 0 && <p class="note">None is open.</p>}
       {(data?.alarms.length ?? 0) > 0 && (
-        <Table head={['severity', 'what', 'since', 'times', 'state', 'who', '']}>
+        <Table head={['severity', 'what', 'since', 'times', 'state', 'who', '']} numbers={['times']}>
           {data?.alarms.map((alarm) => (
             <tr key={alarm.id} data-alarm={alarm.id}>
               <td>
@@ -289,14 +295,16 @@ function Scores({ config }: { config: Config }) {
   );
 }
 
-export function Table({ head, children }: { head: string[]; children: preact.ComponentChildren }) {
+/** `numbers` are those of the columns that stand to the right. */
+export function Table(props: { head: string[]; numbers?: string[]; children: preact.ComponentChildren }) {
+  const { head, numbers = [], children } = props;
   return (
     <div class="scroll" tabIndex={0}>
       <table>
         <thead>
           <tr>
             {head.map((name) => (
-              <th key={name} scope="col">
+              <th key={name} scope="col" class={numbers.includes(name) ? 'n' : ''}>
                 {name}
               </th>
             ))}

@@ -3,11 +3,11 @@ import { figure, moment, useApi, useTitle } from '../hooks';
 
 interface Fact {
   name: string;
-  label?: string;
-  value?: number;
-  unit?: string;
-  before?: number | null;
   sentence: string;
+  label: string;
+  value: number | null;
+  unit: string;
+  before: number | null;
 }
 
 export function Today({ config }: { config: Config }) {
@@ -28,7 +28,7 @@ export function Today({ config }: { config: Config }) {
       )}
       <dl class="figures">
         {data?.facts
-          .filter((fact) => fact.value !== undefined)
+          .filter((fact) => fact.value !== null)
           .map((fact) => (
             <div key={fact.name}>
               <dt>
@@ -36,7 +36,7 @@ export function Today({ config }: { config: Config }) {
               </dt>
               <dd>
                 {fact.label}
-                {fact.before ? `; a week ago ${figure(fact.before, 1)}` : ''}
+                {fact.before !== null ? `; a week ago ${figure(fact.before, 1)}` : ''}
               </dd>
             </div>
           ))}
@@ -48,7 +48,7 @@ export function Today({ config }: { config: Config }) {
           : `${open.length} ${open.length === 1 ? 'alarm is' : 'alarms are'} active, ${grave} of them grave.`}{' '}
         {stats.data &&
           `${figure(stats.data.events)} events are kept; ${figure(stats.data.quarantined)} were rejected, each with its reason. ` +
-            `${figure(stats.data.models_serving)} models serve.`}
+            `${figure(stats.data.models_serving)} ${stats.data.models_serving === 1 ? 'model serves' : 'models serve'}.`}
       </p>
       <p class="no-print">
         <button type="button" onClick={() => window.print()}>

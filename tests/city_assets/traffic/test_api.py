@@ -1,19 +1,13 @@
-"""What traffic's routes make of cells: hotspots, the day in words, a map for Kepler.gl."""
+"""What traffic's routes make of cells: levels, hotspots, history, a map for Kepler.gl."""
 
-from datetime import UTC, datetime, timedelta
-from types import SimpleNamespace
 from typing import Any
 
 import polars as pl
-from deltalake import write_deltalake
 
 from city.engines.polars import PolarsEngine
-from city.settings import Settings
-from city.tables.schema import schema
 from city_assets.traffic import history
-from city_assets.traffic.api import today, worst
+from city_assets.traffic.api import worst
 from city_assets.traffic.kepler import kepler_map
-from city_assets.traffic.tables import CELLS_HOURLY
 from city_assets.traffic.transforms import FREE_KMH, SLOW_KMH, congestion, level, levels
 
 CELL = "882a100d2dfffff"
@@ -42,40 +36,10 @@ def test_the_worst_cells_come_first() -> None:
     assert worst(cells, 1)[0]["lost"] == 150
 
 
-def hour(moment: datetime, speed: float, positions: int) -> dict[str, Any]:
-    return {
-        "day": moment.date(),
-        "hour": moment,
-        "local_hour": moment.hour,
-        "weekday": moment.isoweekday(),
-        "rush_hour": False,
-        "cell": CELL,
-        "positions": positions,
-        "vehicles": 3,
-        "speed_mean": speed,
-        "speed_std": 1.0,
-        "congestion": level(speed),
-    }
-
-
-def test_the_day_is_told_in_words_beside_a_week_ago(config: Settings) -> None:
-    config = config.model_copy(update={"timezone": "UTC"})
-    city: Any = SimpleNamespace(config=config)
-    assert "Nothing is known" in today(city)[0]["sentence"]
-    midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-    rows = [hour(midnight, 20.0, 100), hour(midnight + timedelta(hours=1), 10.0, 300)]
-    rows += [hour(midnight - timedelta(days=7), 25.0, 200)]
-    path = config.lake / CELLS_HOURLY.id
-    path.mkdir(parents=True)
-    write_deltalake(path, pl.DataFrame(rows, schema=schema(CELLS_HOURLY)))
-    speed, positions = today(city)
-    assert (speed["value"], speed["before"]) == (12.5, 25.0)
-    assert "12.5 km/h, 50% slower than a week ago" in speed["sentence"]
-    assert "slowest was it from 1:00, with 10.0 km/h. 1 cell was" in speed["sentence"]
-    assert (positions["value"], positions["before"]) == (400, 200)
-    hours = history.hourly(config, midnight, midnight + timedelta(hours=2), None)
-    assert [row[3] for row in hours["rows"]] == [20.0, 10.0]
-    assert history.hourly(config, midnight, midnight + timedelta(hours=2), "882a100d2bfffff")["rows"] == []
+def test_what_is_not_known_is_a_gap() -> None:
+    rows: list[list[Any]] = [[0, 1.0, 2], [10, 1.0, 2], [40, 1.0, 2], [50, 1.0, 2]]
+    found = history.with_gaps(rows, 10)
+    assert found == [*rows[:2], [20, None, None], *rows[2:]]
 
 
 def test_a_kepler_map_has_its_data_and_the_layer_that_shows_it() -> None:

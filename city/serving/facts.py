@@ -1,0 +1,48 @@
+"""How the city did on a local day, in words and figures: what each domain's today.py has to say."""
+
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+
+import polars as pl
+
+from city.contracts.registry import modules
+from city.lake.tables import scan
+from city.settings import Settings
+from city.tables import calendar
+from city.tables.model import DAY
+from city.tables.registry import table_of
+from city.tables.schema import schema
+
+WEEK = timedelta(days=7)
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A sentence, or a figure with its label, or both. `before` is the figure of the same day a week ago."""
+
+    name: str
+    sentence: str = ""
+    label: str = ""
+    value: float | None = None
+    unit: str = ""
+    before: float | None = None
+
+
+def facts(config: Settings) -> list[Fact]:
+    """Of today so far: what `today(config, day)` of every active domain's today.py gives."""
+    day = datetime.now(UTC).astimezone(calendar.zone(config.timezone)).date()
+    return [fact for module in modules(config, "today") for fact in module.today(config, day)]
+
+
+def of_day(config: Settings, table: str, day: date, time: str | None = None) -> pl.LazyFrame:
+    """A table's rows of the local day: of its column `day`, or of `time`; none where it has not been built yet."""
+    rows = scan(config.lake / table, schema(table_of(table)))
+    if time is None:
+        return rows.filter(pl.col(DAY) == day)
+    begin, end = calendar.bounds(day, config.timezone)
+    return rows.filter(pl.col(time) >= begin, pl.col(time) < end)
+
+
+def some(count: int, thing: str) -> str:
+    """`no machine`, `1 machine`, `1,200 machines`."""
+    return f"{count:,} {thing}{'' if count == 1 else 's'}" if count else f"no {thing}"

@@ -1,0 +1,31 @@
+"""The day's traffic: how fast it was, beside a week ago, and when and where it was worst."""
+
+from datetime import date
+
+import polars as pl
+
+from city.serving.facts import WEEK, Fact, of_day, some
+from city.settings import Settings
+from city_assets.traffic.history import mean_speed, speed
+from city_assets.traffic.tables import CELLS_HOURLY
+
+
+def today(config: Settings, day: date) -> list[Fact]:
+    now, then = (of_day(config, CELLS_HOURLY.id, of).collect() for of in (day, day - WEEK))
+    if now.is_empty():
+        return [Fact("traffic", "Nothing is known of today's traffic yet: the first hour is being built.")]
+    kmh, before = mean_speed(now), mean_speed(then) if then.height else None
+    sentence = f"Traffic moved at {kmh:.1f} km/h"
+    if before:
+        sentence += f", {abs(kmh / before - 1):.0%} {'faster' if kmh > before else 'slower'} than a week ago"
+    hours = now.group_by("local_hour").agg(speed()).sort("speed_mean")
+    if hours.height > 1:
+        hour, slowest = hours.row(0)
+        sentence += f"; it was slowest from {hour}:00, with {slowest:.1f} km/h"
+    cells = now.filter(pl.col("congestion") == "high")["cell"].n_unique()
+    sentence += f". {some(cells, 'cell').capitalize()} {'were' if cells > 1 else 'was'} congested for an hour or more."
+    seen, seen_then = int(now["positions"].sum()), int(then["positions"].sum())
+    return [
+        Fact("traffic", sentence, "Mean speed", round(kmh, 1), "km/h", round(before, 1) if before else None),
+        Fact("positions", label="Positions of vehicles", value=seen, before=seen_then or None),
+    ]
