@@ -2,37 +2,33 @@
 `outcomes/<model>`."""
 
 import logging
-import os
+import pickle
 import threading
 import time
+import uuid
 from array import array
 from collections import OrderedDict, deque
 from collections.abc import Mapping, Sequence
-from itertools import islice
+from io import BytesIO
+from itertools import count, islice
 from typing import Any, NamedTuple
 
-import numpy as np
 import polars as pl
-from deltalake import write_deltalake
 
-from city.lake import locate
-from city.lake.tables import open_table
 from city.models.model import Model
 from city.serving.answer import Answer
+from city.serving.recorder import OUTCOMES, SERVED, Batch, Recorder, RecorderError
 from city.settings import Settings
-from city.tables.model import DAY
 
 log = logging.getLogger(__name__)
 
-SERVED, OUTCOMES = "served", "outcomes"
 _WRITE_SECONDS = 2.0
 _WRITE_ROWS = 20_000
 _PART_ROWS = 200
-"""Made in one go, in which no request can be answered."""
+"""Packed in one go, in which no request can be answered."""
 _MOST_WAITING = 200_000
 _REMEMBERED = 100_000
 _LAST_SECONDS = 15.0
-_TIME = pl.Datetime("us", "UTC")
 
 
 class Entry(NamedTuple):
@@ -68,38 +64,32 @@ class Outcome(NamedTuple):
     loss: float
 
 
-_WHICH = {"id": pl.String(), "at": _TIME, "version": pl.Int64(), "role": pl.String(), "caller": pl.String()}
-_SERVED = _WHICH | {
-    "entity": pl.String(),
-    "prediction": pl.String(),
-    "confidence": pl.Float64(),
-    "low": pl.Float64(),
-    "high": pl.Float64(),
-    "output": pl.List(pl.Float64()),
-    "inputs": pl.String(),
-    "latency_ms": pl.Float64(),
-    "cached": pl.Boolean(),
-    DAY: pl.Date(),
-}
-_OUTCOMES = _WHICH | {"outcome": pl.String(), "loss": pl.Float64(), DAY: pl.Date()}
-_SCHEMAS = {SERVED: _SERVED, OUTCOMES: _OUTCOMES}
-
-
 class Full(RuntimeError):
     """More waits to be recorded than fits: what cannot be recorded is not answered either."""
 
 
+class _UnderWay(NamedTuple):
+    """A batch, the queue that it is of, how many of that it has, and its rows."""
+
+    batch: Batch
+    queue: deque[Any]
+    items: int
+    rows: int
+
+
 class PredictionStore:
-    """A thread writes what waits, every few seconds. A lake that is away is tried again, and nothing is let go;
-    `stop` writes all there is."""
+    """A thread packs what waits, every few seconds, for a process that writes it. A lake that is away is tried again,
+    and nothing is let go; `stop` writes all there is."""
 
     def __init__(self, config: Settings, models: Mapping[str, Model]) -> None:
-        self._config, self._models = config, models
+        self._models, self._recorder = models, Recorder(config.lake)
         self._waiting: dict[tuple[str, str], deque[Entry | Outcome]] = {
             (layer, name): deque() for name in models for layer in (SERVED, OUTCOMES)
         }
         self._frames: dict[str, deque[pl.DataFrame]] = {name: deque() for name in models}
         self._recent: OrderedDict[str, _Recent] = OrderedDict()
+        self._app, self._numbers = f"server/{uuid.uuid4()}", count(1)
+        self._under_way: _UnderWay | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="prediction-store", daemon=True)
         self.written = 0
@@ -146,95 +136,73 @@ class PredictionStore:
         self._waiting[OUTCOMES, outcome.model].append(outcome)
 
     def _run(self) -> None:
-        if hasattr(os, "setpriority"):  # whoever asks comes first; what this thread starts gives way with it
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
         wait = _WRITE_SECONDS
         while not self._stop.wait(wait):
             wait = _WRITE_SECONDS if self._write() else min(wait * 2, 30.0)
         ends = time.monotonic() + _LAST_SECONDS
-        while not self._write() and time.monotonic() < ends:
-            time.sleep(0.5)
+        while not (self._write() and not self.waiting) and time.monotonic() < ends:
+            time.sleep(0.1)
+        self._recorder.close()
 
     def _write(self) -> bool:
-        """Takes from a queue only what is committed. Whether all was."""
+        """What waits now; what comes meanwhile has time until the next round, else there would be a commit for every
+        few rows. Whether all was written."""
         try:
+            self._finish()
             for (layer, model), waiting in self._waiting.items():
-                while waiting:
-                    some = list(islice(waiting, _WRITE_ROWS))  # in one step: others append meanwhile
-                    self._commit(layer, model, some)
-                    for _ in some:
-                        waiting.popleft()
-                    self.written += len(some)
+                left = len(waiting)
+                while left:
+                    some = list(islice(waiting, min(left, _WRITE_ROWS)))  # in one step: others append meanwhile
+                    left -= len(some)
+                    self._under_way = _UnderWay(self._batch(layer, model, _packed(some)), waiting, len(some), len(some))
+                    self._finish()
             for model, frames in self._frames.items():
-                while frames:
-                    self._append(SERVED, model, frames[0])
-                    self.written += frames.popleft().height
-        except Exception as error:  # whatever a file system or an object store can raise
+                for _ in range(len(frames)):
+                    batch = self._batch(SERVED, model, [_as_arrow(frames[0])], arrow=True)
+                    self._under_way = _UnderWay(batch, frames, 1, frames[0].height)
+                    self._finish()
+        except RecorderError as error:
             if self.error is None:
                 log.error("predictions cannot be recorded: %s", error)
-            self.error = str(error).partition("\n")[0]
+            self.error = str(error)
             return False
         self.error = None
         return True
 
-    def _commit(self, layer: str, model: str, entries: list[Any]) -> None:
-        inputs, schema = self._models[model].inputs, {**_SCHEMAS[layer], "at": pl.Float64()}
-        parts = []
-        for first in range(0, len(entries), _PART_ROWS):
-            part = entries[first : first + _PART_ROWS]
-            columns = _served(part, inputs) if layer == SERVED else _outcomes(part)
-            parts.append(pl.DataFrame(columns, schema=schema))
-            time.sleep(0)
-        self._append(layer, model, pl.concat(parts).with_columns(_when(pl.col("at"))))
+    def _finish(self) -> None:
+        """Writes the batch that is under way. Only what is committed leaves its queue; what was not is given again as
+        it is, so that it is written once, whatever became of it the first time. Raises RecorderError."""
+        if self._under_way is None:
+            return
+        batch, queue, items, rows = self._under_way
+        self._recorder.write(batch)
+        self._under_way = None
+        for _ in range(items):
+            queue.popleft()
+        self.written += rows
 
-    def _append(self, layer: str, model: str, rows: pl.DataFrame) -> None:
-        schema = _SCHEMAS[layer]
-        table = open_table(locate(self._config.lake, layer, model), schema, [DAY])
-        whole = rows.with_columns(pl.col("at").dt.date().alias(DAY)).select(
-            pl.col(n).cast(t) for n, t in schema.items()
-        )
-        write_deltalake(table, whole, mode="append")
+    def _batch(self, layer: str, model: str, parts: list[bytes], arrow: bool = False) -> Batch:
+        return Batch(layer, model, self._models[model].inputs, self._app, next(self._numbers), parts, arrow)
 
 
-def _when(seconds: pl.Expr) -> pl.Expr:
-    return pl.from_epoch((seconds * 1e6).cast(pl.Int64), "us").dt.replace_time_zone("UTC")
+def _packed(entries: Sequence[Any]) -> list[bytes]:
+    """As the recorder takes them: by column, for plain values of one kind are packed soonest."""
+    parts = []
+    for first in range(0, len(entries), _PART_ROWS):
+        part = entries[first : first + _PART_ROWS]
+        columns = dict(zip(part[0]._fields, zip(*part, strict=True), strict=True))
+        del columns["model"]
+        if "answer" in columns:
+            said = zip(*columns.pop("answer"), strict=True)
+            told = dict(zip(Answer._fields, said, strict=True)) | {"output": columns["output"]}
+            columns = columns | told
+            columns["inputs"] = columns.pop("row")
+        parts.append(pickle.dumps(columns, protocol=5))
+        time.sleep(0)
+    return parts
 
 
-def _served(entries: Sequence[Entry], inputs: tuple[str, ...]) -> dict[str, Any]:
-    """By column: rows of a few thousand a second are cheaper so."""
-    answers = [entry.answer for entry in entries]
-    return {
-        "id": [e.id for e in entries],
-        "at": [e.at for e in entries],
-        "version": [e.version for e in entries],
-        "role": [e.role for e in entries],
-        "caller": [e.caller for e in entries],
-        "entity": [e.entity for e in entries],
-        "prediction": [p if isinstance(p := a.prediction, str) else f"{p:.6g}" for a in answers],
-        "confidence": [a.confidence for a in answers],
-        "low": [a.low for a in answers],
-        "high": [a.high for a in answers],
-        "output": _wide([e.output for e in entries], np.float64),
-        "inputs": _as_json([e.row for e in entries], inputs),
-        "latency_ms": [e.latency_ms for e in entries],
-        "cached": [e.cached for e in entries],
-        DAY: [None] * len(entries),
-    }
-
-
-def _wide(rows: Sequence[bytes], kind: type[np.floating[Any]]) -> pl.Series:
-    """Numbers by row, as lists; the rows are of one width."""
-    numbers = np.frombuffer(b"".join(rows), kind).reshape(len(rows), -1)
-    return pl.Series(numbers).arr.to_list()
-
-
-def _as_json(rows: Sequence[bytes], names: tuple[str, ...]) -> pl.Series:
-    numbers = np.frombuffer(b"".join(rows), np.float32).reshape(len(rows), -1)
-    frame = pl.from_numpy(numbers, list(names)).with_columns(pl.all().fill_nan(None))
-    return frame.select(pl.struct(pl.all()).struct.json_encode()).to_series()
-
-
-def _outcomes(entries: Sequence[Outcome]) -> dict[str, Any]:
-    return {name: [getattr(e, name) for e in entries] for name in _OUTCOMES if name != DAY} | {
-        DAY: [None] * len(entries)
-    }
+def _as_arrow(frame: pl.DataFrame) -> bytes:
+    content = BytesIO()
+    frame.write_ipc(content)
+    return content.getvalue()

@@ -1,0 +1,102 @@
+"""The prediction store with its real process: nothing is lost, nothing stands twice."""
+
+import os
+import signal
+import time
+from array import array
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from city.serving import record
+from city.serving.answer import Answer
+from city.serving.record import Entry, Outcome, PredictionStore
+from city.settings import Settings
+from tests.city.serving.served import SPEED
+from tests.live import until
+
+
+@pytest.fixture
+def store(config: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[PredictionStore]:
+    monkeypatch.setattr(record, "_WRITE_SECONDS", 0.1)
+    made = PredictionStore(config, {SPEED.name: SPEED})
+    made.start()
+    yield made
+    made.stop()
+
+
+def entry(number: int) -> Entry:
+    row = np.full(len(SPEED.inputs), number, np.float32)
+    row[1] = np.nan
+    said = Answer(12.3456789, None, 10.0, 15.0, [12.3456789])
+    output = array("d", said.output).tobytes()
+    at = time.time()
+    return Entry(f"id-{number}", at, SPEED.name, 3, "champion", "ada", None, row.tobytes(), said, output, 1.5, False)
+
+
+def written(config: Settings, layer: str = "served") -> pl.DataFrame:
+    return pl.read_delta(str(config.lake / layer / SPEED.name))
+
+
+def test_an_answer_and_what_came_of_it_are_kept_as_they_were(config: Settings, store: PredictionStore) -> None:
+    store.add(entry(7))
+    store.judged(Outcome("id-7", time.time(), SPEED.name, 3, "champion", "ada", "11.5", 0.85))
+    until(lambda: store.written == 2)
+    (row,) = written(config).rows(named=True)
+    assert (row["id"], row["version"], row["prediction"], row["low"], row["output"]) == (
+        "id-7",
+        3,
+        "12.3457",
+        10.0,
+        [12.3456789],
+    )
+    assert row["inputs"].startswith(f'{{"{SPEED.inputs[0]}":7.0,"{SPEED.inputs[1]}":null,')
+    assert row["at"].timestamp() == pytest.approx(time.time(), abs=60)
+    (outcome,) = written(config, "outcomes").rows(named=True)
+    assert (outcome["outcome"], outcome["loss"]) == ("11.5", 0.85)
+
+
+def test_a_killed_recorder_is_started_again_and_writes_each_answer_once(
+    config: Settings, store: PredictionStore
+) -> None:
+    recorder = store._recorder
+    killed = set()
+    for number in range(3_000):
+        store.add(entry(number))
+        if number % 600 == 0:
+            time.sleep(0.05)
+        if number % 1_000 == 999 and (pid := until(lambda: recorder.pid)) not in killed:
+            os.kill(pid, signal.SIGKILL)
+            killed.add(pid)
+            until(lambda dead=pid: store.waiting == 0 or recorder.pid != dead)
+    store.stop()
+    assert len(killed) >= 2
+    assert recorder.pid not in killed
+    assert store.waiting == 0
+    assert sorted(written(config)["id"]) == sorted(f"id-{number}" for number in range(3_000))
+
+
+def test_a_batch_that_is_given_again_is_written_once(config: Settings) -> None:
+    made = PredictionStore(config, {SPEED.name: SPEED})
+    batch = made._batch("served", SPEED.name, record._packed([entry(1)]))
+    for _ in range(2):
+        made._recorder.write(batch)
+    made._recorder.write(made._batch("served", SPEED.name, record._packed([entry(2)])))
+    made._recorder.close()
+    assert sorted(written(config)["id"]) == ["id-1", "id-2"]
+
+
+def test_what_an_absent_lake_did_not_take_is_written_when_it_is_back(config: Settings, store: PredictionStore) -> None:
+    config.lake.parent.mkdir(parents=True, exist_ok=True)
+    Path(config.lake).write_text("no folder")
+    store.add(entry(1))
+    until(lambda: store.error is not None)
+    store.add(entry(2))
+    assert store.waiting == 2
+    config.lake.unlink()
+    until(lambda: store.written == 2)
+    assert store.error is None
+    assert sorted(written(config)["id"]) == ["id-1", "id-2"]
