@@ -1,8 +1,9 @@
 """A model's life in the graph, hands off: first training, decay, retraining, promotion, and who serves then."""
 
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import dagster as dg
 import polars as pl
@@ -42,7 +43,8 @@ def put(config: Settings, rows: pl.DataFrame, end: datetime) -> None:
     """Appends rows to the view's table, the last of them at `end`."""
     shift = end - rows["as_of"].max()  # type: ignore[operator]
     moved = rows.with_columns(pl.col("as_of") + shift)
-    moved = moved.with_columns(window_start=pl.col("as_of") - timedelta(minutes=2), day=pl.col("as_of").dt.date())
+    day = pl.col("as_of").dt.convert_time_zone(config.timezone).dt.date()
+    moved = moved.with_columns(window_start=pl.col("as_of") - timedelta(minutes=2), day=day)
     wanted = schema(VIEW.table)
     path = config.lake / VIEW.table.id
     typed = moved.select(pl.col(name).cast(kind) for name, kind in wanted.items())
@@ -143,9 +145,10 @@ def test_new_labels_and_drift_are_reasons_too(config: Settings, quick: Model) ->
 
 def test_assets_of_a_model_train_and_predict(config: Settings) -> None:
     key, said = model_key(CONGESTION), predictions_key(CONGESTION)
-    end = datetime.now(UTC) - timedelta(hours=1)
-    put(config, traffic(hours=12), end)
-    day = str(end.date())
+    zone = ZoneInfo(config.timezone)
+    yesterday = datetime.now(zone).date() - timedelta(days=1)
+    put(config, traffic(hours=12), datetime.combine(yesterday, time(18), zone).astimezone(UTC))
+    day = str(yesterday)
     (empty,) = materialize(said, partition=day).asset_materializations_for_node(said.to_python_identifier())
     assert empty.metadata["champion"].value == "none yet"
     result = materialize(key)
