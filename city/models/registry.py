@@ -25,6 +25,8 @@ _MLFLOW = {
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # by default a server that is away is asked for minutes
     "MLFLOW_LOGGING_LEVEL": "WARNING",
+    # It would watch who reads the environment while a model is logged, and fail where another thread does.
+    "MLFLOW_RECORD_ENV_VARS_IN_MODEL_LOGGING": "false",
 }
 
 
