@@ -137,12 +137,14 @@ class Tokens:
     def of(self, token: str) -> Caller | None:
         """Whose token it is; None for one that is not good. It may have expired. Our own are worth what their key is
         worth now, so nothing where that was revoked."""
-        claims = self._checked.get(token) or self._decoded(token)
-        if not claims:
-            return None
-        if len(self._checked) > 10_000:
-            self._checked.clear()
-        self._checked[token] = claims
+        claims = self._checked.get(token)
+        if claims is None:
+            claims = self._decoded(token)
+            if claims is None:
+                return None
+            if len(self._checked) > 10_000:
+                self._checked.clear()
+            self._checked[token] = claims
         if claims["iss"] == _US:
             holder = self._keys.held(claims[_KEY])
             return holder and replace(holder, expires=float(claims["exp"]))

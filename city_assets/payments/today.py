@@ -5,7 +5,7 @@ from datetime import date
 import polars as pl
 
 from city.lake.tables import scan
-from city.models.predictions import PREDICTION
+from city.models.predictions import PREDICTION, scores_schema
 from city.serving.facts import WEEK, Fact, of_day, some
 from city.settings import Settings
 from city.tables.model import DAY
@@ -19,7 +19,7 @@ def today(config: Settings, day: date) -> list[Fact]:
     if not count:
         return [Fact("payments", "Nothing is known of today's payments yet.")]
     reported = of_day(config, _CHARGEBACKS, day, "timestamp").select(pl.len()).collect().item()
-    flagged = scan(config.lake / "scores" / FRAUDS.name, {PREDICTION: pl.String(), DAY: pl.Date()})
+    flagged = scan(config.lake / "scores" / FRAUDS.name, scores_schema(FRAUDS) | {DAY: pl.Date()})
     held = flagged.filter(pl.col(DAY) == day, pl.col(PREDICTION) == FRAUD).select(pl.len()).collect().item()
     sentence = f"{some(count, 'payment').capitalize()} of {dollars:,.0f} dollars in all were made; "
     sentence += f"{some(reported, 'payment')} {'were' if reported > 1 else 'was'} charged back"
