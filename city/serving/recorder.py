@@ -74,9 +74,10 @@ class Recorder:
         if process is None or process.poll() is not None:
             argv = [sys.executable, "-m", "city.serving.recorder", str(self._lake)]
             try:
-                process = self._process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-            except OSError as error:  # a machine without room for one more; tried again, as all else is
-                raise RecorderError(f"the process that records predictions cannot start: {error}") from error
+                process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            except OSError as problem:  # a machine without room for one more; tried again, as all else is
+                raise RecorderError(f"the process that records predictions cannot start: {problem}") from problem
+            self._process = process
         assert process.stdin is not None
         assert process.stdout is not None
         head = batch._asdict() | {"parts": [len(part) for part in batch.parts]}
