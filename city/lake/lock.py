@@ -1,14 +1,28 @@
 """One process at a time, on this machine, for what a table's log alone does not guard."""
 
 import fcntl
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 
 @contextmanager
-def alone(path: Path) -> Iterator[None]:
-    """Holds the lock of the table (or file) at `path`, whose folder must be there."""
-    with path.with_name(f".{path.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+def alone(path: Path, meanwhile: Callable[[str], None] | None = None) -> Iterator[None]:
+    """Holds the lock of the table (or file) at `path`, whose folder must be there; it ends with its process.
+
+    While another holds it, `meanwhile` is called again and again with that one's process id, and may raise.
+    """
+    with path.with_name(f".{path.name}.lock").open("a+") as lock:
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX if meanwhile is None else fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                assert meanwhile is not None
+                lock.seek(0)
+                meanwhile(lock.read())
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
         yield

@@ -1,9 +1,9 @@
 """Bronze and quarantine in Delta, exactly once: the Delta log is where the stream resumes.
 
 Each commit of rows carries, for each partition, an application transaction whose version is the next offset. A
-writer keeps its handle of the table, so a commit fails when another process has meanwhile moved the same partition:
-then it is `Fenced` and must stop. Quarantine is committed before bronze with a transaction of its own; a crash in
-between leaves quarantine ahead, and what it already has is left out when the range is read again.
+writer keeps its handle of the table, so a commit fails when another process has meanwhile moved the same partition, or
+claimed it: then it is `Fenced` and must stop. Quarantine is committed before bronze with a transaction of its own; a
+crash in between leaves quarantine ahead, and what it already has is left out when the range is read again.
 """
 
 import logging
@@ -15,6 +15,7 @@ from typing import Any
 
 import polars as pl
 from deltalake import ColumnProperties, CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
+from deltalake.exceptions import CommitFailedError
 
 from city.contracts.model import Contract
 from city.contracts.questdb import symbols
@@ -25,6 +26,11 @@ from city.streaming.backoff import Backoff, Stopped
 from city.streaming.records import Batch, Offsets, before, behind, beyond
 
 log = logging.getLogger(__name__)
+
+_CLAIMS = 100  # attempts against a predecessor that commits meanwhile; each takes some milliseconds
+
+Standing = dict[int, tuple[int | None, int | None]]
+"""For each partition its position in a table's log, and the number of its last claim."""
 
 
 class Fenced(RuntimeError):
@@ -64,6 +70,38 @@ class BronzeStream:
         known = {p: self._version(self._bronze, p, "watermark") for p in partitions}
         self.watermarks = {p: version for p, version in known.items() if version is not None}
         return self.position
+
+    def claim(self, partitions: list[int]) -> Offsets:
+        """As `load`, and from here on no writer from before can commit: the newest copy of a stream is the one that
+        goes on. Raises CommitFailedError when others claim or commit without end."""
+        for attempt in range(1, _CLAIMS + 1):
+            # The position stands there again, so that a commit of another writer and this claim exclude each other.
+            standing = self._standing(self._bronze, partitions)
+            marks = [Transaction(f"{self._app}/{p}", at or 0) for p, (at, _) in standing.items()]
+            marks += [Transaction(f"{self._app}/{p}/claim", (last or 0) + 1) for p, (_, last) in standing.items()]
+            try:
+                self._bronze.create_write_transaction(
+                    [], "append", self._bronze.schema(), commit_properties=self._properties_of(marks)
+                )
+                break
+            except CommitFailedError:
+                if attempt == _CLAIMS:
+                    raise
+                self._bronze.update_incremental()
+        self._bronze.update_incremental()
+        return self.load(partitions)
+
+    def check(self) -> None:
+        """Raises Fenced when another process has taken over: a writer that has nothing to commit learns it so."""
+        held = self._standing(self._bronze, list(self.position))
+        try:
+            self._bronze.update_incremental()
+        except Exception as error:  # storage is away: the next commit waits for it, and says so
+            log.debug("cannot read %s: %s", self.path, error)
+            return
+        found = self._standing(self._bronze, list(self.position))
+        if found != held:
+            raise self._fenced(held, found)
 
     def sink_position(self, sink: str) -> Offsets:
         """The position that the last commits recorded for a sink (see `commit`)."""
@@ -122,8 +160,8 @@ class BronzeStream:
         stop: threading.Event,
         failed: Callable[[str], None],
     ) -> DeltaTable:
-        expected = {p: self._version(table, p) for p in batch.end}
-        properties = CommitProperties(app_transactions=transactions, custom_metadata={"writer": self._writer})
+        expected = self._standing(table, list(batch.end))
+        properties = self._properties_of(transactions)
         backoff = Backoff(stop)
         while True:
             try:
@@ -138,25 +176,37 @@ class BronzeStream:
                 if all(self._version(table, p) == t.version for p, t in zip(batch.end, transactions, strict=False)):
                     return table
 
-    def _reload(self, table: DeltaTable, batch: Batch, expected: dict[int, int | None], backoff: Backoff) -> DeltaTable:
+    def _reload(self, table: DeltaTable, batch: Batch, expected: Standing, backoff: Backoff) -> DeltaTable:
         """The table as it stands after a failed commit. Raises Fenced when another writer moved a partition."""
         while True:
             try:
                 table = DeltaTable(table.table_uri)
-                found = {p: self._version(table, p) for p in batch.end}
-                if found == expected or (found == batch.end and self._is_mine(table)):
+                found = self._standing(table, list(batch.end))
+                written = {p: (batch.end[p], claim) for p, (_, claim) in expected.items()}
+                if found == expected or (found == written and self._is_mine(table)):
                     if found == expected:
                         backoff.wait()
                     return table
-                raise Fenced(
-                    f"another process now writes {self.contract.topic}: expected to continue at {expected}, "
-                    f"found {found}. This copy stops, and nothing is lost."
-                )
+                raise self._fenced(expected, found)
             except (Fenced, Stopped):
                 raise
             except Exception as error:  # storage is still away
                 log.warning("cannot read %s: %s", table.table_uri, error)
                 backoff.wait()
+
+    def _fenced(self, expected: Standing, found: Standing) -> Fenced:
+        at, claims = ({p: standing[n] for p, standing in found.items()} for n in (0, 1))
+        return Fenced(
+            f"another process now writes {self.contract.topic}: expected to continue at "
+            f"{ {p: position for p, (position, _) in expected.items()} }, found {at}, claims {claims}. "
+            "This copy stops, and nothing is lost."
+        )
+
+    def _standing(self, table: DeltaTable, partitions: list[int]) -> Standing:
+        return {p: (self._version(table, p), self._version(table, p, "claim")) for p in partitions}
+
+    def _properties_of(self, transactions: list[Transaction]) -> CommitProperties:
+        return CommitProperties(app_transactions=transactions, custom_metadata={"writer": self._writer})
 
     def _is_mine(self, table: DeltaTable) -> bool:
         """Whether the commit that failed was written after all (delta-io/delta-rs#2609)."""

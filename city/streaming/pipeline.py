@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -22,6 +23,8 @@ from city.streaming.source import KafkaSource
 from city.streaming.topics import ensure_topics
 
 log = logging.getLogger(__name__)
+
+_CHECK_SECONDS = 2.0
 
 SinkFactory = Callable[[Contract, Settings, BronzeStream], Sink | None]
 """Makes a contract's sink, or None where the contract has nothing for it."""
@@ -74,7 +77,10 @@ class Pipeline:
         committer = ThreadPoolExecutor(1, thread_name_prefix=f"commit-{contract.name}")
         try:
             bronze = BronzeStream(config.lake, contract)
-            source.start(bronze.load(source.partitions()))
+            partitions = source.partitions()
+            # Before the claim: a copy that cannot read must not end one that can.
+            source.verify(bronze.load(partitions))
+            source.start(bronze.claim(partitions))
             for factory in self._factories:
                 sink = factory(contract, config, bronze)
                 if sink is None:
@@ -85,6 +91,7 @@ class Pipeline:
             log.info("%s: streaming from %s", contract.topic, bronze.position)
             watermarks = dict(bronze.watermarks)
             committing: Future[None] | None = None
+            checked = time.monotonic()
             while not self._stop.is_set():
                 raw = source.poll()
                 if raw is not None:
@@ -94,8 +101,12 @@ class Pipeline:
                         committing.result()
                     # While a batch is committed, the next one is decoded.
                     committing = committer.submit(self._commit, raw, rows, rejects, bronze, workers)
-                elif committing is not None:
-                    committing.result()
+                else:
+                    if committing is not None:
+                        committing.result()
+                    if time.monotonic() - checked > _CHECK_SECONDS:
+                        bronze.check()
+                        checked = time.monotonic()
                 self._observe(source, workers)
             if committing is not None:
                 committing.result()

@@ -1,5 +1,11 @@
-"""What is derived from bronze: each sink in a thread of its own, at a position of its own."""
+"""What is derived from bronze: each sink in a thread of its own, at a position of its own.
 
+Delta refuses a writer that has been fenced off; QuestDB and Kafka cannot. A copy of the stream that ends may still have
+a request on its way, older than what its successor writes, so a sink begins only when its predecessor has let go of
+the sink's lock, which a process does at the latest by ending.
+"""
+
+import contextlib
 import logging
 import queue
 import threading
@@ -9,6 +15,7 @@ from datetime import datetime
 import polars as pl
 
 from city.contracts.model import Contract
+from city.lake.lock import alone
 from city.streaming.backoff import Backoff, Stopped
 from city.streaming.bronze import BronzeStream, scan
 from city.streaming.records import Batch, Offsets, before, behind
@@ -17,6 +24,7 @@ from city.streaming.windows import WindowOperator
 log = logging.getLogger(__name__)
 
 _QUEUED = 4  # batches held in memory for a sink that is slower than bronze; beyond it, it reads bronze
+_TURN_SECONDS = 0.1  # between two looks at whether the predecessor has ended
 _CATCH_UP = 50_000  # offsets a partition in each batch that is read back from bronze
 
 
@@ -84,6 +92,17 @@ class SinkWorker:
         self._thread.join(5)
 
     def _run(self) -> None:
+        table = self._bronze.path
+        with contextlib.suppress(Stopped), alone(table.with_name(f"{table.name}.{self.name}"), self._wait_for):
+            self.last_error = None
+            self._feed()
+
+    def _wait_for(self, process: str) -> None:
+        self.last_error = f"{self.name}: process {process} from before still writes to it; it is waited for"
+        if self._stop.wait(_TURN_SECONDS):
+            raise Stopped
+
+    def _feed(self) -> None:
         backoff = Backoff(self._stop)
         while not self._stop.is_set():
             try:

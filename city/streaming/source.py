@@ -86,9 +86,8 @@ class KafkaSource:
             raise KafkaException(found.error)
         return sorted(found.partitions)
 
-    def start(self, position: Offsets) -> None:
-        """Begins to read at `position`. Raises TopicReset when the topic ends before it."""
-        self._position = dict(position)
+    def verify(self, position: Offsets) -> None:
+        """Raises TopicReset when the topic ends before `position`; notes what expired before it was read."""
         for partition, offset in position.items():
             low, high = self._consumer.get_watermark_offsets(TopicPartition(self.topic, partition), timeout=5)
             self._highs[partition] = high
@@ -102,6 +101,10 @@ class KafkaSource:
                 gap = f"{self.topic}/{partition}: offsets {offset} to {low - 1} expired in Kafka unread"
                 log.error("%s", gap)
                 self.expired = f"{self.expired}; {gap}" if self.expired else gap
+
+    def start(self, position: Offsets) -> None:
+        """Begins to read at `position`."""
+        self._position = dict(position)
         self._consumer.assign([TopicPartition(self.topic, p, offset) for p, offset in position.items()])
         self._thread.start()
 

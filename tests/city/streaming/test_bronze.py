@@ -74,6 +74,32 @@ def test_of_two_writers_the_second_is_fenced_off_and_writes_nothing(tmp_path: Pa
     assert offsets(tmp_path) == list(range(6))
 
 
+def test_the_newest_claim_is_the_one_that_writes(tmp_path: Path) -> None:
+    old = BronzeStream(tmp_path, VEHICLE_POSITIONS)
+    assert old.claim([0, 1]) == {0: 0, 1: 0}
+    commit(old, 0, 5)
+    old.check()
+    new = BronzeStream(tmp_path, VEHICLE_POSITIONS)
+    assert new.claim([0, 1]) == {0: 5, 1: 0}
+    with pytest.raises(Fenced, match="another process now writes vehicle_positions"):
+        commit(old, 5, 1)
+    with pytest.raises(Fenced, match=r"claims \{0: 2, 1: 2\}"):
+        old.check()
+    commit(new, 5, 1)
+    new.check()
+    assert offsets(tmp_path) == list(range(6))
+
+
+def test_a_claim_and_a_commit_of_another_writer_exclude_each_other(tmp_path: Path) -> None:
+    """Each is made from a handle of the table that does not know of the other."""
+    old, new = BronzeStream(tmp_path, VEHICLE_POSITIONS), BronzeStream(tmp_path, VEHICLE_POSITIONS)
+    old.claim([0])
+    commit(old, 0, 3)
+    assert new.claim([0]) == {0: 3}
+    with pytest.raises(Fenced):
+        commit(old, 3, 1)
+
+
 def test_the_fenced_writer_leaves_no_quarantine_twice(tmp_path: Path) -> None:
     old, new = opened(tmp_path), opened(tmp_path)
     commit(old, 0, 1, bad=1)

@@ -1,5 +1,6 @@
 """The hot path on a real Kafka and a real QuestDB."""
 
+import os
 import threading
 import time
 import uuid
@@ -19,6 +20,8 @@ from city.stack.part import Part
 from city.stack.state import read_json
 from city.streaming.bronze import Fenced
 from city.streaming.job import StreamJob
+from city.streaming.pipeline import questdb_sink
+from city.streaming.questdb_sink import QuestDBSink
 from city.streaming.source import TopicReset
 from city.streaming.windows import compute
 from city_assets.traffic.contract import VEHICLE_POSITIONS
@@ -118,6 +121,49 @@ def test_of_two_copies_one_is_fenced_off_and_says_so(stack: Settings, contract: 
     assert isinstance(error, Fenced)
     assert "another process now writes" in str(error)
     assert trips_in_bronze(stack, contract) == sorted(f"t{n}" for n in range(count))
+
+
+def test_windows_that_a_fenced_copy_sends_late_do_not_stay(stack: Settings, contract: Contract) -> None:
+    """QuestDB keeps what came last. The old copy has made its windows, and sends them when it is fenced off already."""
+    held, go_on, sent = threading.Event(), threading.Event(), threading.Event()
+
+    class Slow(QuestDBSink):
+        def _send(self, table: str, frame: pl.DataFrame, symbols: list[str], at: str) -> None:
+            if table != contract.name and frame["positions"].sum() > 5:
+                held.set()
+                assert go_on.wait(60)
+            super()._send(table, frame, symbols, at)
+            if held.is_set():
+                sent.set()
+
+    with streaming(contract, stack, (lambda c, s, bronze: Slow(c, s.questdb, bronze),)) as old:
+        send(stack, contract, *fresh(5))
+        until(lambda: len(trips_in_questdb(stack, contract)) == 5)
+        send(stack, contract, *fresh(5, 5))
+        assert held.wait(20)
+        with streaming(contract, stack, (questdb_sink,)) as new:
+            send(stack, contract, *fresh(5, 10))
+            until(lambda: "another process now writes" in str(old.summary()[0]["last_error"]))
+            said = until(lambda: new.summary()[0]["last_error"] or len(trips_in_questdb(stack, contract)) == 15)
+            go_on.set()
+            assert sent.wait(20)
+            until(lambda: len(trips_in_questdb(stack, contract)) == 15)
+            until(lambda: new.summary()[0]["last_error"] is None)
+    bronze = pl.read_delta(str(bronze_path(stack.lake, contract)))
+    window = contract.windows[0]
+    wanted = compute(contract, window, bronze).select("window_start", "cell", "positions")
+    rows = questdb.rows(stack.questdb, f"SELECT cell, positions FROM {window.name} ORDER BY window_start, cell")
+    assert [tuple(row) for row in rows] == wanted.sort("window_start", "cell").select("cell", "positions").rows()
+    assert wanted["positions"].sum() == 15
+    assert f"process {os.getpid()} from before still writes" in str(said)
+
+
+def test_a_copy_without_anything_to_write_learns_that_it_is_fenced_off(stack: Settings, contract: Contract) -> None:
+    send(stack, contract, *fresh(5))
+    with streaming(contract, stack, ()) as old:
+        until(lambda: old.summary()[0]["rows"] == 5)
+        with streaming(contract, stack, ()):
+            until(lambda: "another process now writes" in str(old.summary()[0]["last_error"]))
 
 
 def test_a_topic_that_was_deleted_is_not_mistaken_for_silence(stack: Settings, contract: Contract) -> None:
