@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import time
 from array import array
 from collections.abc import Iterator
@@ -100,3 +101,15 @@ def test_what_an_absent_lake_did_not_take_is_written_when_it_is_back(config: Set
     until(lambda: store.written == 2)
     assert store.error is None
     assert sorted(written(config)["id"]) == ["id-1", "id-2"]
+
+
+def test_a_recorder_that_cannot_be_started_is_tried_again(
+    config: Settings, store: PredictionStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(sys, "executable", str(config.home / "no-python"))
+        store.add(entry(1))
+        assert "cannot start" in until(lambda: store.error)
+    until(lambda: store.written == 1)
+    assert store.error is None
+    assert written(config)["id"].to_list() == ["id-1"]
