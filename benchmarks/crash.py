@@ -1,6 +1,7 @@
 """Kills the streaming job again and again while events arrive, and then counts.
 
-Every third restart begins while the old copy still runs: one of the two must be fenced off, and say so.
+Every third restart begins while the old copy still runs: one of the two must be fenced off, and say so, and the
+other go on.
 """
 
 import random
@@ -116,6 +117,7 @@ def _kill_often(config: Settings, tell: Callable[[str], None], kills: int, chanc
             loser = _await_fenced(stream, other)
             fenced += loser.said("Fenced")
             stream = other if loser is stream else stream
+            stream.await_rows()
             time.sleep(chance.uniform(0.0, 0.5))
         stream.kill()
         done += 1

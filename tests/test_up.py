@@ -42,7 +42,9 @@ def materialized(config: Settings) -> set[str]:
 
 def test_a_city_starts_with_one_command_and_stops_without_a_trace(stack: Settings) -> None:
     try:
-        started = subprocess.run([*CITY, "up", "--detach", "--rate", "100"], capture_output=True, text=True, timeout=200)
+        started = subprocess.run(
+            [*CITY, "up", "--detach", "--rate", "100"], capture_output=True, text=True, timeout=200
+        )
         assert started.returncode == 0, started.stderr
         assert "http://" in started.stdout
         deadline = time.monotonic() + 120

@@ -74,21 +74,9 @@ class BronzeStream:
     def claim(self, partitions: list[int]) -> Offsets:
         """As `load`, and from here on no writer from before can commit: the newest copy of a stream is the one that
         goes on. Raises CommitFailedError when others claim or commit without end."""
-        for attempt in range(1, _CLAIMS + 1):
-            # The position stands there again, so that a commit of another writer and this claim exclude each other.
-            standing = self._standing(self._bronze, partitions)
-            marks = [Transaction(f"{self._app}/{p}", at or 0) for p, (at, _) in standing.items()]
-            marks += [Transaction(f"{self._app}/{p}/claim", (last or 0) + 1) for p, (_, last) in standing.items()]
-            try:
-                self._bronze.create_write_transaction(
-                    [], "append", self._bronze.schema(), commit_properties=self._properties_of(marks)
-                )
-                break
-            except CommitFailedError:
-                if attempt == _CLAIMS:
-                    raise
-                self._bronze.update_incremental()
-        self._bronze.update_incremental()
+        # As they are committed to: a predecessor is stopped before its next quarantine, or between that and bronze.
+        self._quarantine = self._claimed(self._quarantine, partitions)
+        self._bronze = self._claimed(self._bronze, partitions)
         return self.load(partitions)
 
     def check(self) -> None:
@@ -140,6 +128,24 @@ class BronzeStream:
             yield Batch(rows, {p: position.get(p, 0) for p in end}, end)
             position = end
 
+    def _claimed(self, table: DeltaTable, partitions: list[int]) -> DeltaTable:
+        for attempt in range(1, _CLAIMS + 1):
+            # The position stands there again, so that a commit of another writer and this claim exclude each other.
+            standing = self._standing(table, partitions)
+            marks = [Transaction(f"{self._app}/{p}", at or 0) for p, (at, _) in standing.items()]
+            marks += [Transaction(f"{self._app}/{p}/claim", (last or 0) + 1) for p, (_, last) in standing.items()]
+            try:
+                table.create_write_transaction(
+                    [], "append", table.schema(), commit_properties=self._properties_of(marks)
+                )
+                break
+            except CommitFailedError:
+                if attempt == _CLAIMS:
+                    raise
+                table.update_incremental()
+        table.update_incremental()
+        return table
+
     def _commit_rejects(
         self, batch: Batch, rejects: pl.DataFrame, stop: threading.Event, failed: Callable[[str], None]
     ) -> None:
@@ -161,6 +167,7 @@ class BronzeStream:
         failed: Callable[[str], None],
     ) -> DeltaTable:
         expected = self._standing(table, list(batch.end))
+        written: Standing = {p: (t.version, expected[p][1]) for p, t in zip(batch.end, transactions, strict=False)}
         properties = self._properties_of(transactions)
         backoff = Backoff(stop)
         while True:
@@ -172,17 +179,16 @@ class BronzeStream:
             except Exception as error:  # storage fails in many types, and each of them must be retried
                 failed(f"bronze {self.contract.name}: {_plain(error)}")
                 log.warning("commit to %s failed: %s", table.table_uri, error)
-                table = self._reload(table, batch, expected, backoff)
-                if all(self._version(table, p) == t.version for p, t in zip(batch.end, transactions, strict=False)):
+                table = self._reload(table, expected, written, backoff)
+                if self._standing(table, list(written)) == written:
                     return table
 
-    def _reload(self, table: DeltaTable, batch: Batch, expected: Standing, backoff: Backoff) -> DeltaTable:
+    def _reload(self, table: DeltaTable, expected: Standing, written: Standing, backoff: Backoff) -> DeltaTable:
         """The table as it stands after a failed commit. Raises Fenced when another writer moved a partition."""
         while True:
             try:
                 table = DeltaTable(table.table_uri)
-                found = self._standing(table, list(batch.end))
-                written = {p: (batch.end[p], claim) for p, (_, claim) in expected.items()}
+                found = self._standing(table, list(expected))
                 if found == expected or (found == written and self._is_mine(table)):
                     if found == expected:
                         backoff.wait()

@@ -100,6 +100,22 @@ def test_a_claim_and_a_commit_of_another_writer_exclude_each_other(tmp_path: Pat
         commit(old, 3, 1)
 
 
+@pytest.mark.parametrize("first", ["rejects", "claim"])
+def test_of_two_writers_with_rejects_the_newest_goes_on(tmp_path: Path, first: str) -> None:
+    """The old one is between quarantine and bronze, or before both, when the new one claims them."""
+    old, new = BronzeStream(tmp_path, VEHICLE_POSITIONS), BronzeStream(tmp_path, VEHICLE_POSITIONS)
+    old.claim([0])
+    found, rejects = batch(0, 2, bad=2)
+    if first == "rejects":
+        old._commit_rejects(found, rejects, threading.Event(), lambda _: None)
+    new.claim([0])
+    with pytest.raises(Fenced):
+        commit(old, 0, 2, bad=2)
+    commit(new, 0, 2, bad=2)
+    assert offsets(tmp_path) == [0, 1]
+    assert sorted(pl.read_delta(str(quarantine_path(tmp_path, VEHICLE_POSITIONS)))["offset"]) == [2, 3]
+
+
 def test_the_fenced_writer_leaves_no_quarantine_twice(tmp_path: Path) -> None:
     old, new = opened(tmp_path), opened(tmp_path)
     commit(old, 0, 1, bad=1)
