@@ -15,7 +15,6 @@ from typing import Any
 
 import polars as pl
 from deltalake import ColumnProperties, CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
-from deltalake.exceptions import CommitFailedError
 
 from city.contracts.model import Contract
 from city.contracts.questdb import symbols
@@ -26,8 +25,6 @@ from city.streaming.backoff import Backoff, Stopped
 from city.streaming.records import Batch, Offsets, before, behind, beyond
 
 log = logging.getLogger(__name__)
-
-_CLAIMS = 100  # attempts against a predecessor that commits meanwhile; each takes some milliseconds
 
 Standing = dict[int, tuple[int | None, int | None]]
 """For each partition its position in a table's log, and the number of its last claim."""
@@ -71,12 +68,12 @@ class BronzeStream:
         self.watermarks = {p: version for p, version in known.items() if version is not None}
         return self.position
 
-    def claim(self, partitions: list[int]) -> Offsets:
+    def claim(self, partitions: list[int], stop: threading.Event, failed: Callable[[str], None]) -> Offsets:
         """As `load`, and from here on no writer from before can commit: the newest copy of a stream is the one that
-        goes on. Raises CommitFailedError when others claim or commit without end."""
+        goes on. Retries as `commit` does; raises Stopped when `stop` is set while it waits."""
         # As they are committed to: a predecessor is stopped before its next quarantine, or between that and bronze.
-        self._quarantine = self._claimed(self._quarantine, partitions)
-        self._bronze = self._claimed(self._bronze, partitions)
+        self._quarantine = self._claimed(self._quarantine, partitions, stop, failed)
+        self._bronze = self._claimed(self._bronze, partitions, stop, failed)
         return self.load(partitions)
 
     def check(self) -> None:
@@ -128,23 +125,25 @@ class BronzeStream:
             yield Batch(rows, {p: position.get(p, 0) for p in end}, end)
             position = end
 
-    def _claimed(self, table: DeltaTable, partitions: list[int]) -> DeltaTable:
-        for attempt in range(1, _CLAIMS + 1):
-            # The position stands there again, so that a commit of another writer and this claim exclude each other.
-            standing = self._standing(table, partitions)
-            marks = [Transaction(f"{self._app}/{p}", at or 0) for p, (at, _) in standing.items()]
-            marks += [Transaction(f"{self._app}/{p}/claim", (last or 0) + 1) for p, (_, last) in standing.items()]
+    def _claimed(
+        self, table: DeltaTable, partitions: list[int], stop: threading.Event, failed: Callable[[str], None]
+    ) -> DeltaTable:
+        backoff = Backoff(stop)
+        while True:
             try:
+                table.update_incremental()
+                # The position stands there again, so that a commit of another writer and this claim exclude each other.
+                standing = self._standing(table, partitions)
+                marks = [Transaction(f"{self._app}/{p}", at or 0) for p, (at, _) in standing.items()]
+                marks += [Transaction(f"{self._app}/{p}/claim", (last or 0) + 1) for p, (_, last) in standing.items()]
                 table.create_write_transaction(
                     [], "append", table.schema(), commit_properties=self._properties_of(marks)
                 )
-                break
-            except CommitFailedError:
-                if attempt == _CLAIMS:
-                    raise
                 table.update_incremental()
-        table.update_incremental()
-        return table
+                return table
+            except Exception as error:  # the predecessor has committed meanwhile, or storage fails
+                failed(f"bronze {self.contract.name}: {_plain(error)}")
+                backoff.wait()
 
     def _commit_rejects(
         self, batch: Batch, rejects: pl.DataFrame, stop: threading.Event, failed: Callable[[str], None]

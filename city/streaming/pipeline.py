@@ -80,7 +80,8 @@ class Pipeline:
             partitions = source.partitions()
             # Before the claim: a copy that cannot read must not end one that can.
             source.verify(bronze.load(partitions))
-            source.start(bronze.claim(partitions))
+            source.start(bronze.claim(partitions, self._stop, lambda reason: self._failed("bronze", reason)))
+            self.report.note("bronze", None)
             for factory in self._factories:
                 sink = factory(contract, config, bronze)
                 if sink is None:

@@ -92,10 +92,21 @@ class SinkWorker:
         self._thread.join(5)
 
     def _run(self) -> None:
+        backoff = Backoff(self._stop)
+        with contextlib.suppress(Stopped):
+            while not self._had_its_turn():
+                backoff.wait()
+
+    def _had_its_turn(self) -> bool:
         table = self._bronze.path
-        with contextlib.suppress(Stopped), alone(table.with_name(f"{table.name}.{self.name}"), self._wait_for):
-            self.last_error = None
-            self._feed()
+        try:
+            with alone(table.with_name(f"{table.name}.{self.name}"), self._wait_for):
+                self.last_error = None
+                self._feed()
+            return True
+        except OSError as error:  # a disk that is full has no room for a lock either
+            self.last_error = f"{self.name}: {error}"
+            return False
 
     def _wait_for(self, process: str) -> None:
         self.last_error = f"{self.name}: process {process} from before still writes to it; it is waited for"

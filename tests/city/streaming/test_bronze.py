@@ -34,6 +34,10 @@ def commit(
     return failures
 
 
+def claim(stream: BronzeStream, partitions: list[int]) -> Offsets:
+    return stream.claim(partitions, threading.Event(), lambda _: None)
+
+
 def opened(lake: Path) -> BronzeStream:
     stream = BronzeStream(lake, VEHICLE_POSITIONS)
     stream.load([0, 1])
@@ -76,11 +80,11 @@ def test_of_two_writers_the_second_is_fenced_off_and_writes_nothing(tmp_path: Pa
 
 def test_the_newest_claim_is_the_one_that_writes(tmp_path: Path) -> None:
     old = BronzeStream(tmp_path, VEHICLE_POSITIONS)
-    assert old.claim([0, 1]) == {0: 0, 1: 0}
+    assert claim(old, [0, 1]) == {0: 0, 1: 0}
     commit(old, 0, 5)
     old.check()
     new = BronzeStream(tmp_path, VEHICLE_POSITIONS)
-    assert new.claim([0, 1]) == {0: 5, 1: 0}
+    assert claim(new, [0, 1]) == {0: 5, 1: 0}
     with pytest.raises(Fenced, match="another process now writes vehicle_positions"):
         commit(old, 5, 1)
     with pytest.raises(Fenced, match=r"claims \{0: 2, 1: 2\}"):
@@ -93,9 +97,9 @@ def test_the_newest_claim_is_the_one_that_writes(tmp_path: Path) -> None:
 def test_a_claim_and_a_commit_of_another_writer_exclude_each_other(tmp_path: Path) -> None:
     """Each is made from a handle of the table that does not know of the other."""
     old, new = BronzeStream(tmp_path, VEHICLE_POSITIONS), BronzeStream(tmp_path, VEHICLE_POSITIONS)
-    old.claim([0])
+    claim(old, [0])
     commit(old, 0, 3)
-    assert new.claim([0]) == {0: 3}
+    assert claim(new, [0]) == {0: 3}
     with pytest.raises(Fenced):
         commit(old, 3, 1)
 
@@ -104,11 +108,11 @@ def test_a_claim_and_a_commit_of_another_writer_exclude_each_other(tmp_path: Pat
 def test_of_two_writers_with_rejects_the_newest_goes_on(tmp_path: Path, first: str) -> None:
     """The old one is between quarantine and bronze, or before both, when the new one claims them."""
     old, new = BronzeStream(tmp_path, VEHICLE_POSITIONS), BronzeStream(tmp_path, VEHICLE_POSITIONS)
-    old.claim([0])
+    claim(old, [0])
     found, rejects = batch(0, 2, bad=2)
     if first == "rejects":
         old._commit_rejects(found, rejects, threading.Event(), lambda _: None)
-    new.claim([0])
+    claim(new, [0])
     with pytest.raises(Fenced):
         commit(old, 0, 2, bad=2)
     commit(new, 0, 2, bad=2)
@@ -164,7 +168,8 @@ def test_a_commit_that_failed_but_was_written_is_not_written_again(
     assert offsets(tmp_path) == [0, 1, 2, 3]
 
 
-def test_a_full_disk_is_said_plainly_and_waited_for(tmp_path: Path) -> None:
+@pytest.mark.parametrize("starting", [False, True])
+def test_a_full_disk_is_said_plainly_and_waited_for(tmp_path: Path, starting: bool) -> None:
     """On a real file system of one megabyte that is full; somebody frees it while the stream waits."""
     disk = tmp_path / "disk"
     disk.mkdir()
@@ -182,10 +187,13 @@ def test_a_full_disk_is_said_plainly_and_waited_for(tmp_path: Path) -> None:
             if len(failures) == 2:
                 ballast.unlink()
 
-        stream.commit(*batch(0, 50), {}, threading.Event(), failed)
+        if starting:
+            stream.claim([0], threading.Event(), failed)
+        else:
+            stream.commit(*batch(0, 50), {}, threading.Event(), failed)
         assert all("the disk is full" in failure for failure in failures)
         assert len(failures) == 2
-        assert offsets(disk) == list(range(50))
+        assert offsets(disk) == ([] if starting else list(range(50)))
     finally:
         subprocess.run(["umount", "-l", str(disk)], check=True)
 
