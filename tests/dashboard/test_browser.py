@@ -123,23 +123,16 @@ def shown(page: Page) -> int:
     return sum(map(int, re.findall(r": (\d+) cells", page.locator(".legend").inner_text())))
 
 
-def barriers(page: Page, seconds: float = 10) -> list[str]:
-    """What keeps people out, by axe's rules for WCAG 2.2 A and AA: names, roles, contrast, order, targets. A page that
-    is still being filled is looked at again."""
-    deadline = time.monotonic() + seconds
-    while True:
-        found = Axe().run(page, options={"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]})
-        barred = [
-            f"{page.url}: {violation['id']}: {node['html'][:200]}: {node['failureSummary']}"
-            for violation in found.response["violations"]
-            for node in violation["nodes"]
-        ]
-        if not barred or time.monotonic() > deadline:
-            return barred
-        page.wait_for_timeout(500)
+def barriers(page: Page) -> list[str]:
+    """What keeps people out, by axe's rules for WCAG 2.2 A and AA: names, roles, contrast, order, targets."""
+    found = Axe().run(page, options={"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]})
+    return [
+        f"{page.url}: {violation['id']}: {node['html'][:200]}: {node['failureSummary']}"
+        for violation in found.response["violations"]
+        for node in violation["nodes"]
+    ]
 
 
-expect.set_options(timeout=20_000)  # a machine may be slow
 PAGES = ("", "map", "operations", "analytics", "today", "api")
 
 
@@ -198,7 +191,8 @@ def test_a_person_looks_plays_back_acknowledges_and_is_told_of_a_lost_connection
     assert at[5] < at[3]
     page.get_by_role("button", name="Play", exact=True).click()
     page.get_by_role("combobox", name="Speed").select_option("60")
-    until(lambda: clock.inner_text() > at[3], 20)
+    page.wait_for_timeout(1_500)
+    assert clock.inner_text() > at[3]
     page.get_by_role("button", name="Back to live").click()
     expect(page.locator(".map")).to_have_attribute("data-mode", "live")
 
