@@ -87,7 +87,7 @@ def _slots(times: pl.Series, timezone: str, country: str) -> Frame:
 def _transformed(table: Table, inputs: Mapping[str, Frame]) -> pl.DataFrame:
     assert table.transform is not None
     rows = table.transform(**inputs)
-    return PolarsEngine().collect(rows.select(nw.col(name) for name in schema(table)))
+    return rows.select(nw.col(name) for name in schema(table)).to_native().collect()
 
 
 class Events:

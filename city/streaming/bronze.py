@@ -58,12 +58,16 @@ class BronzeStream:
         may_add = schema.keys() - LINEAGE.keys() - {contract.key, contract.event_time}
         self._bronze = open_table(self.path, schema, may_add=may_add)
         self._quarantine = open_table(quarantine_path(lake, contract), QUARANTINE)
+        # What the handles stand at, by our own reading and commits: asking the handle reads the log back to its
+        # last checkpoint, for each partition, which costs more than the commit itself.
+        self._standings: dict[str, Standing] = {}
         self.position: Offsets = {}
         self.watermarks: Offsets = {}
 
     def load(self, partitions: list[int]) -> Offsets:
         """Reads where bronze stands: the next offset of each partition, and its watermark."""
-        self.position = {p: self._version(self._bronze, p) or 0 for p in partitions}
+        self._standings = {}
+        self.position = {p: at or 0 for p, (at, _) in self._held(self._bronze, partitions).items()}
         known = {p: self._version(self._bronze, p, "watermark") for p in partitions}
         self.watermarks = {p: version for p, version in known.items() if version is not None}
         return self.position
@@ -78,12 +82,15 @@ class BronzeStream:
 
     def check(self) -> None:
         """Raises Fenced when another process has taken over: a writer that has nothing to commit learns it so."""
-        held = self._standing(self._bronze, list(self.position))
+        before = self._bronze.version()
         try:
             self._bronze.update_incremental()
         except Exception as error:  # storage is away: the next commit waits for it, and says so
             log.debug("cannot read %s: %s", self.path, error)
             return
+        if self._bronze.version() == before:
+            return
+        held = self._held(self._bronze, list(self.position))
         found = self._standing(self._bronze, list(self.position))
         if found != held:
             raise self._fenced(held, found)
@@ -148,7 +155,7 @@ class BronzeStream:
     def _commit_rejects(
         self, batch: Batch, rejects: pl.DataFrame, stop: threading.Event, failed: Callable[[str], None]
     ) -> None:
-        held = {p: self._version(self._quarantine, p) or 0 for p in batch.end}
+        held = {p: at or 0 for p, (at, _) in self._held(self._quarantine, list(batch.end)).items()}
         fresh = rejects.filter(beyond(held, partition="partition", offset="offset"))
         if fresh.is_empty():
             return
@@ -165,7 +172,7 @@ class BronzeStream:
         stop: threading.Event,
         failed: Callable[[str], None],
     ) -> DeltaTable:
-        expected = self._standing(table, list(batch.end))
+        expected = self._held(table, list(batch.end))
         written: Standing = {p: (t.version, expected[p][1]) for p, t in zip(batch.end, transactions, strict=False)}
         properties = self._properties_of(transactions)
         backoff = Backoff(stop)
@@ -174,12 +181,14 @@ class BronzeStream:
                 write_deltalake(
                     table, rows, mode="append", commit_properties=properties, writer_properties=self._properties
                 )
+                self._standings[table.table_uri] |= written
                 return table
             except Exception as error:  # storage fails in many types, and each of them must be retried
                 failed(f"bronze {self.contract.name}: {_plain(error)}")
                 log.warning("commit to %s failed: %s", table.table_uri, error)
                 table = self._reload(table, expected, written, backoff)
                 if self._standing(table, list(written)) == written:
+                    self._standings[table.table_uri] |= written
                     return table
 
     def _reload(self, table: DeltaTable, expected: Standing, written: Standing, backoff: Backoff) -> DeltaTable:
@@ -206,6 +215,14 @@ class BronzeStream:
             f"{ {p: position for p, (position, _) in expected.items()} }, found {at}, claims {claims}. "
             "This copy stops, and nothing is lost."
         )
+
+    def _held(self, table: DeltaTable, partitions: list[int]) -> Standing:
+        """Where the handle stands, from memory; read from the log where this is the first time. Commits of others
+        that move it make our next commit fail, so it never needs to be read again."""
+        known = self._standings.setdefault(table.table_uri, {})
+        if fresh := [p for p in partitions if p not in known]:
+            known |= self._standing(table, fresh)
+        return {p: known[p] for p in partitions}
 
     def _standing(self, table: DeltaTable, partitions: list[int]) -> Standing:
         return {p: (self._version(table, p), self._version(table, p, "claim")) for p in partitions}
