@@ -24,8 +24,10 @@ class Worker:
     `last_error`, and the body is called again after a wait that doubles up to `longest_wait` seconds. So a body opens
     what it needs (a consumer, a connection) itself, and closes it in a `finally`.
 
-    Exceptions of the types `fatal` are not for a restart to mend: they end the worker, and `failure` holds them for
-    whoever owns it. A body that returns has done its work: the worker is stopped.
+    Exceptions of the types `expected` are of what it talks to (a server that is away): they are logged without a
+    traceback, and are over with the next progress. Exceptions of the types `fatal` are not for a restart to mend: they
+    end the worker, and `failure` holds them for whoever owns it. A body that returns has done its work: the worker is
+    stopped.
 
     Several workers may share one `stop` event. A worker without progress for `stall_seconds` is not well; give
     infinity to a body that may rightly take long.
@@ -38,6 +40,7 @@ class Worker:
         *,
         stop: threading.Event | None = None,
         fatal: tuple[type[BaseException], ...] = (),
+        expected: tuple[type[BaseException], ...] = (OSError,),
         stall_seconds: float = 60.0,
         longest_wait: float = 15.0,
     ) -> None:
@@ -51,9 +54,11 @@ class Worker:
         """When it last went round, in seconds since the epoch."""
         self.failure: BaseException | None = None
         self.stall_seconds = stall_seconds
-        self._body, self._fatal, self._longest_wait = body, fatal, longest_wait
+        self._body, self._longest_wait = body, longest_wait
+        self._fatal, self._expected = fatal, expected
         self._noted: str | None = None
         self._crash: str | None = None
+        self._crash_passes = False
         self._began = time.time()
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._supervise, name=name, daemon=True)
@@ -85,6 +90,7 @@ class Worker:
             self.last_progress = time.time()
             if self.state != "stopped":
                 self.state = "running"
+                self._crash = None if self._crash_passes else self._crash
 
     def note(self, error: str | None) -> None:
         """What is wrong while the body goes on, or None once it is right again."""
@@ -148,12 +154,12 @@ class Worker:
                 _registry.remove(self)
 
     def _crashed(self, error: BaseException) -> None:
-        text = describe(error)
-        # The traceback once: a server that is away for an hour would fill the log with it.
-        log.error("%s: %s; it is restarted", self.name, text, exc_info=error if text != self._crash else None)
+        text, expected = describe(error), isinstance(error, self._expected)
+        if text != self._crash:  # said once, not at each attempt for the hour that a server is away
+            log.error("%s: %s; it is restarted", self.name, text, exc_info=None if expected else error)
         with self._lock:
             self.state = "restarting"
-        self._crash, self._noted = text, None
+            self._crash, self._crash_passes, self._noted = text, expected, None
 
 
 class _Registry:

@@ -3,6 +3,7 @@
 import ast
 import threading
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -62,12 +63,29 @@ def test_a_body_that_fails_again_and_again_waits_longer_each_time_and_stops_at_o
     until(lambda: worker.restarts >= 4)
     assert worker.state == "restarting"
     assert worker.complaint() == f"restarting ({worker.restarts} restarts): OSError: away"
-    waits = [after - before for before, after in zip(began, began[1:], strict=False)]
+    waits = [after - before for before, after in pairwise(began)]
     assert waits[0] < 0.5 < sum(waits)
     asked = time.monotonic()
     assert worker.stop()
     assert time.monotonic() - asked < 1.0  # it does not sit out its wait
     assert worker.state == "stopped"
+
+
+def test_an_expected_error_is_over_with_the_next_progress() -> None:
+    back = threading.Event()
+
+    def body(worker: Worker) -> None:
+        if not back.is_set():
+            raise ConnectionError("the server is away")
+        while not worker.stop_requested.wait(0.01):
+            worker.progress()
+
+    worker = Worker("away", body).start()
+    until(lambda: "the server is away" in str(worker.complaint()))
+    back.set()
+    until(lambda: worker.state == "running")
+    assert worker.complaint() is None
+    worker.stop()
 
 
 def test_a_fatal_error_ends_it_and_is_kept_for_its_owner() -> None:
