@@ -1,27 +1,5 @@
-"""Waiting between attempts: exponential, with jitter, and ended at once by a stop."""
+"""Waiting between attempts, as the hot path's modules import it."""
 
-import random
-import threading
+from city.stack.backoff import Backoff, Stopped
 
-
-class Stopped(Exception):
-    """The work was asked to stop while it waited."""
-
-
-class Backoff:
-    """Waits 0.2 s, 0.4 s, … up to `longest`, each shortened at random by up to half."""
-
-    def __init__(self, stop: threading.Event, longest: float = 15.0) -> None:
-        self._stop = stop
-        self._longest = longest
-        self._next = 0.2
-
-    def wait(self) -> None:
-        """Raises Stopped when the stop comes first."""
-        seconds = self._next * random.uniform(0.5, 1.0)
-        self._next = min(self._next * 2, self._longest)
-        if self._stop.wait(seconds):
-            raise Stopped
-
-    def reset(self) -> None:
-        self._next = 0.2
+__all__ = ["Backoff", "Stopped"]

@@ -1,112 +1,282 @@
-"""MQTT to Kafka: a message is acknowledged to the MQTT broker only when Kafka has it."""
+"""MQTT to Kafka: a message is acknowledged to the MQTT broker only when Kafka, or the quarantine, has it."""
 
+import json
 import logging
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
+from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import orjson
 import paho.mqtt.client as mqtt
-from confluent_kafka import KafkaException, Producer
+from confluent_kafka import KafkaError, KafkaException, Producer
 
 from city.contracts.model import Contract
-from city.net import split_address
+from city.net import accepts, split_address
 from city.settings import Settings
+from city.stack.worker import Worker, describe
+from city.streaming.carried import Carried
 from city.streaming.heartbeat import Heartbeat
-from city.streaming.topics import ensure_topics
+from city.streaming.strays import STRAYS, Stray, quarantine_strays
+from city.streaming.topics import MAX_MESSAGE_BYTES, ensure_topics
 
 log = logging.getLogger(__name__)
 
 NAME = "mqtt-bridge"
+_IDLE_SECONDS = 0.2
+_BUSY_SECONDS = 0.01
+_CONNECT_SECONDS = 20.0
+_SAVE_SECONDS = 10.0
+_STRAY_SECONDS = 0.5
+_PROBE_SECONDS = 2.0
+_MOST_LEVELS = 7
+_REFUSALS = (KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_MSG, KafkaError.INVALID_RECORD)
+"""What Kafka will say of the message however often it is sent."""
 
 
 class Bridge:
-    """Subscribes with QoS 1 and a session that outlives the connection, so what was not acknowledged comes again."""
+    """Runs a `Session` in a worker, which makes a new one whenever it fails, and reports how it does."""
 
     def __init__(self, contracts: Sequence[Contract], config: Settings) -> None:
         self.config = config
-        self._by_filter = {c.mqtt_filter: c for c in contracts if c.mqtt_filter}
-        self._producer = Producer(
+        self.filters = {c.mqtt_filter: c for c in contracts if c.mqtt_filter}
+        self.heartbeat = Heartbeat(config, NAME)
+        self.session: Session | None = None
+        self.worker = Worker(NAME, self._carry, longest_wait=5.0)
+
+    def run(self, stop: threading.Event) -> None:
+        """Blocks until `stop`. What Kafka has not confirmed by then is not acknowledged, and so comes again."""
+        self.worker.start()
+        try:
+            while not stop.wait(0.2):
+                self._beat()
+        finally:
+            self.worker.stop()
+            self._beat()
+
+    def _beat(self) -> None:
+        self.heartbeat.error = self.worker.complaint()
+        self.heartbeat.beat(lag=self.session.waiting if self.session else 0)
+
+    def _carry(self, worker: Worker) -> None:
+        self.session = Session(self.filters, self.config, worker, self.heartbeat.count)
+        self.session.run()
+
+
+class Session:
+    """One connection to each broker, of one thread: what it sends, acknowledges and reports is in that thread's order.
+
+    It subscribes with QoS 1 and an MQTT session that outlives the connection, so what was not acknowledged comes again.
+    Whatever ends it, an error of Kafka or MQTT or a fault in here, is raised: the next one begins from there.
+    """
+
+    def __init__(
+        self, filters: Mapping[str, Contract], config: Settings, worker: Worker, count: Callable[[int], None]
+    ) -> None:
+        self._filters, self._config, self._worker, self._count = filters, config, worker, count
+        self._home = config.home / "bridge"
+        self.carried = Carried(self._home / "carried.bin")
+        self.waiting = 0
+        """Messages that neither Kafka nor the quarantine has confirmed."""
+        self.ended: str | None = None
+        self._strays: list[tuple[mqtt.MQTTMessage, Stray]] = []
+        self._unsubscribed: set[str] = set()
+        self._kafka_error: tuple[float, str] | None = None
+        self._refused: str | None = None
+        self._delivered = 0
+        self._saved = self._committed = self._probed = time.monotonic()
+        self.producer: Any = Producer(
             {
                 "bootstrap.servers": config.kafka,
                 "enable.idempotence": True,
                 "message.timeout.ms": 0,  # Kafka may be away for as long as it takes
+                # Above it produce() raises at once; what a contract allows is for the stream to judge.
+                "message.max.bytes": MAX_MESSAGE_BYTES,
                 "queue.buffering.max.messages": 50_000,
+                "queue.buffering.max.kbytes": 262_144,
                 "linger.ms": 5,
                 "compression.type": "lz4",
                 "error_cb": self._on_kafka_error,
                 "log_level": 0,
             }
         )
-        self._client = mqtt.Client(
+        self.client = mqtt.Client(
             mqtt.CallbackAPIVersion.VERSION2, client_id="city-bridge", clean_session=False, manual_ack=True
         )
-        self._client.on_connect = self._on_connect
-        self._client.on_disconnect = self._on_disconnect
-        self._client.on_message = self._on_message
+        self.client.on_connect = self._on_connect
+        self.client.on_disconnect = self._on_disconnect
+        self.client.on_subscribe = self._on_subscribe
+        self.client.on_message = self._on_message
         if config.mqtt_username:
             secret = config.mqtt_password.get_secret_value() if config.mqtt_password else None
-            self._client.username_pw_set(config.mqtt_username, secret)
-        self._client.reconnect_delay_set(1, 10)
-        self.heartbeat = Heartbeat(config, NAME)
-        self._waiting = 0
-        self._lock = threading.Lock()
+            self.client.username_pw_set(config.mqtt_username, secret)
 
-    def run(self, stop: threading.Event) -> None:
-        """Blocks until `stop`. What Kafka has not confirmed by then is not acknowledged, and so comes again."""
-        self._until(stop, lambda: ensure_topics(self.config.kafka, self._by_filter.values()), KafkaException, "Kafka")
-        host, port = split_address(self.config.mqtt)
-        self._until(stop, lambda: self._client.connect(host, port, keepalive=30), OSError, "the MQTT broker")
-        self._client.loop_start()
-        while not stop.wait(0.05):
-            self._producer.poll(0)
-            self.heartbeat.beat(lag=self._waiting)
-        self._producer.flush(5)
-        self._client.disconnect()
-        self._client.loop_stop()
+    def run(self) -> None:
+        """Until the worker is asked to stop. Raises what ended it."""
+        try:
+            ensure_topics(self._config.kafka, self._filters.values())
+        except KafkaException as error:
+            raise ConnectionError(f"Kafka at {self._config.kafka} is away: {error.args[0].str()}") from error
+        host, port = split_address(self._config.mqtt)
+        try:
+            self.client.connect(host, port, keepalive=30)
+        except OSError as error:
+            raise ConnectionError(f"the MQTT broker at {self._config.mqtt} is away: {error}") from error
+        began = time.monotonic()
+        try:
+            while not self._worker.stop_requested.is_set():
+                code = self.client.loop(_BUSY_SECONDS if self.waiting else _IDLE_SECONDS)
+                self.turn()
+                if self.ended or code != mqtt.MQTT_ERR_SUCCESS:
+                    raise ConnectionError(self.ended or f"the MQTT broker at {self._config.mqtt} is away: {code.name}")
+                if not self.client.is_connected() and time.monotonic() - began > _CONNECT_SECONDS:
+                    raise ConnectionError(f"the MQTT broker at {self._config.mqtt} does not answer")
+        finally:
+            self._close()
 
-    def _until(self, stop: threading.Event, act: Any, away: type[Exception], what: str) -> None:
-        while not stop.is_set():
-            try:
-                act()
-                return
-            except away as error:
-                self.heartbeat.error = f"{what} is away: {error}"
-                self.heartbeat.beat()
-                stop.wait(1)
+    def turn(self) -> None:
+        """What is to be done between two looks at the MQTT connection."""
+        self.producer.poll(0)
+        now = time.monotonic()
+        if self._strays and now - self._committed > _STRAY_SECONDS:
+            self._commit_strays()
+            self._committed = time.monotonic()
+        if now - self._saved > _SAVE_SECONDS:
+            self._saved = now
+            self.carried.save()
+        if self._kafka_error and now - self._probed > _PROBE_SECONDS:
+            self._probed = now
+            # librdkafka says that a broker is gone, and never that it is back.
+            if now - self._kafka_error[0] > _PROBE_SECONDS and self._kafka_listens():
+                self._kafka_error = None
+        self._worker.note(self._refused or (self._kafka_error[1] if self._kafka_error else None))
+        if self.client.is_connected():
+            self._count(self._delivered)
+            self._worker.progress(self._delivered)
+            self._delivered = 0
+
+    def _close(self) -> None:
+        try:
+            self.producer.flush(5)  # what it confirms is acknowledged
+            if self._strays:
+                self._commit_strays()
+        finally:
+            self.producer.purge()  # what is left is not acknowledged, and comes again
+            self.client.disconnect()
+            self.carried.save()
 
     def _on_connect(self, client: mqtt.Client, data: Any, flags: Any, code: Any, properties: Any) -> None:
+        if code.is_failure:
+            self.ended = f"the MQTT broker at {self._config.mqtt} refuses the bridge: {code}"
+            return
         # Here, and not once at the start: a broker that lost its sessions has lost the subscriptions too.
-        client.subscribe([(topic, 1) for topic in self._by_filter])
-        self.heartbeat.error = None
+        client.subscribe([(topic, 1) for topic in self._filters])
+        self._drop_subscriptions(client)
+
+    def _drop_subscriptions(self, client: mqtt.Client) -> None:
+        """Ends those that an earlier bridge made and that no contract has any more."""
+        record = self._home / "filters.json"
+        earlier = json.loads(record.read_text()) if record.exists() else []
+        if gone := [topic for topic in earlier if topic not in self._filters]:
+            client.unsubscribe(gone)
+            log.info("no contract has %s any more: unsubscribed", ", ".join(gone))
+        if sorted(earlier) != sorted(self._filters):
+            _replace(record, json.dumps(sorted(self._filters)))
 
     def _on_disconnect(self, client: mqtt.Client, data: Any, flags: Any, code: Any, properties: Any) -> None:
-        self.heartbeat.error = f"the MQTT broker at {self.config.mqtt} is away: {code}"
+        self.ended = f"the MQTT broker at {self._config.mqtt} is away: {code}"
+
+    def _on_subscribe(self, client: mqtt.Client, data: Any, mid: int, codes: Any, properties: Any) -> None:
+        refused = [str(code) for code in codes if code.is_failure]
+        self._refused = f"the MQTT broker refuses a subscription: {', '.join(refused)}" if refused else None
 
     def _on_message(self, client: mqtt.Client, data: Any, message: mqtt.MQTTMessage) -> None:
-        contract = next(c for f, c in self._by_filter.items() if mqtt.topic_matches_sub(f, message.topic))
+        try:
+            self._take(message)
+        except Exception as error:  # whatever this message does to us, the next one is to come
+            log.exception("a message of %s", _topic(message))
+            self._reject(message, f"the bridge cannot carry it: {describe(error)}")
 
-        def delivered(error: Any, _: Any) -> None:
-            with self._lock:
-                self._waiting -= 1
+    def _take(self, message: mqtt.MQTTMessage) -> None:
+        topic, payload = _topic(message), bytes(message.payload)
+        contract = next((c for f, c in self._filters.items() if mqtt.topic_matches_sub(f, topic)), None)
+        if contract is None:
+            self._reject(message, f"no contract has the MQTT topic {topic!r}")
+            self._unsubscribe_all(topic)
+        elif not payload or (message.retain and self.carried.is_repeat(topic, payload)):
+            # An empty message takes a retained one back (MQTT 3.1.1, 3.3.1.3): it is no event.
+            self.client.ack(message.mid, message.qos)
+        elif len(payload) > MAX_MESSAGE_BYTES:
+            self._reject(
+                message, f"{len(payload):,} bytes for {contract.name}, more than Kafka's {MAX_MESSAGE_BYTES:,}"
+            )
+        else:
+            self._send(contract, message, topic, payload)
+
+    def _send(self, contract: Contract, message: mqtt.MQTTMessage, topic: str, payload: bytes) -> None:
+        def delivered(error: KafkaError | None, _: Any) -> None:
+            self.waiting -= 1
             if error is None:
-                client.ack(message.mid, message.qos)
-                self.heartbeat.count(1)
-            else:  # left without an acknowledgement, so the broker gives it again
-                self.heartbeat.error = f"Kafka refused a message of {message.topic}: {error}"
+                self.carried.add(topic, payload, message.retain)
+                self.client.ack(message.mid, message.qos)
+                self._delivered += 1
+            elif error.code() in _REFUSALS:
+                self._reject(message, f"Kafka refuses it for {contract.name}: {error.str()}")
+            else:  # left without an acknowledgement: the MQTT broker gives it again to the next session
+                self.ended = f"Kafka did not take a message of {topic}: {error.str()}"
 
-        payload = bytes(message.payload)
-        with self._lock:
-            self._waiting += 1
+        began = time.monotonic()
         while True:
             try:
-                self._producer.produce(contract.topic, payload, key_of(contract, payload), on_delivery=delivered)
+                self.producer.produce(contract.topic, payload, key_of(contract, payload), on_delivery=delivered)
+                self.waiting += 1
                 return
-            except BufferError:  # Kafka is away: hold the MQTT broker back
-                self._producer.poll(0.2)
+            except BufferError:  # Kafka is away: hold the MQTT broker back, for as long as it waits for a sign of us
+                self.producer.poll(0.2)
+                if self._worker.stop_requested.is_set() or time.monotonic() - began > _CONNECT_SECONDS:
+                    self.ended = f"Kafka at {self._config.kafka} takes no more messages"
+                    return
+            except KafkaException as error:
+                if error.args[0].code() not in _REFUSALS:
+                    self.ended = f"Kafka does not take a message of {topic}: {error.args[0].str()}"
+                    return
+                self._reject(message, f"Kafka refuses it for {contract.name}: {error.args[0].str()}")
+                return
+
+    def _reject(self, message: mqtt.MQTTMessage, reason: str) -> None:
+        stray = Stray(_topic(message), bytes(message.payload), reason, time.time())
+        self._strays.append((message, stray))
+        self.waiting += 1
+
+    def _commit_strays(self) -> None:
+        """Raises what a disk or the lake does: the messages are not acknowledged, and come again."""
+        strays, self._strays = self._strays, []
+        quarantine_strays(self._config.lake, [stray for _, stray in strays])
+        log.warning("%d messages to quarantine/%s; the last: %s", len(strays), STRAYS, strays[-1][1].reason)
+        for message, _ in strays:
+            self.waiting -= 1
+            self.client.ack(message.mid, message.qos)
+            self._delivered += 1
+
+    def _unsubscribe_all(self, topic: str) -> None:
+        """Ends the subscription that brought a topic nobody wants, which only the broker knows: any filter that matches
+        it may be the one."""
+        levels = topic.split("/")
+        if len(levels) > _MOST_LEVELS:
+            return
+        wanted = set(self._filters)
+        candidates = [f for f in filters_of(levels) if f not in wanted and f not in self._unsubscribed]
+        if candidates:
+            self._unsubscribed.update(candidates)
+            self.client.unsubscribe(candidates)
+
+    def _kafka_listens(self) -> bool:
+        return any(accepts(*split_address(address)) for address in self._config.kafka.split(","))
 
     def _on_kafka_error(self, error: Any) -> None:
-        self.heartbeat.error = f"Kafka: {error.str()}"
+        self._kafka_error = (time.monotonic(), f"Kafka: {error.str()}")
 
 
 def key_of(contract: Contract, payload: bytes) -> bytes | None:
@@ -117,3 +287,31 @@ def key_of(contract: Contract, payload: bytes) -> bytes | None:
         return None
     key = event.get(contract.key) if isinstance(event, dict) else None
     return key.encode() if isinstance(key, str) else None
+
+
+def filters_of(levels: Sequence[str]) -> list[str]:
+    """Every MQTT filter that matches the topic of these levels."""
+    found = []
+    for size in range(len(levels) + 1):
+        for places in combinations(range(len(levels)), size):
+            found.append("/".join("+" if n in places else level for n, level in enumerate(levels)))
+    for depth in range(len(levels) + 1):
+        for size in range(depth + 1):
+            for places in combinations(range(depth), size):
+                head = ["+" if n in places else level for n, level in enumerate(levels[:depth])]
+                found.append("/".join([*head, "#"]))
+    return found
+
+
+def _topic(message: mqtt.MQTTMessage) -> str:
+    try:
+        return str(message.topic)
+    except UnicodeDecodeError:
+        return repr(message._topic)
+
+
+def _replace(path: Path, content: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_suffix(".new")
+    fresh.write_text(content)
+    fresh.replace(path)

@@ -1,4 +1,5 @@
-"""What a small process (a bridge, a simulator) says of itself, in <home>/run/<name>.json, once a second."""
+"""What a small process (a bridge, a simulator) says of itself, in <home>/run/<name>.json, once a second: its events,
+and its workers."""
 
 import json
 import os
@@ -7,6 +8,8 @@ import time
 from collections import deque
 
 from city.settings import Settings
+from city.stack.progress import Samples
+from city.stack.worker import summaries
 
 _HORIZON = 10.0
 
@@ -21,6 +24,7 @@ class Heartbeat:
         self._total = 0
         self._written = 0.0
         self._seen: deque[tuple[float, int]] = deque(maxlen=int(_HORIZON) + 1)
+        self._samples = Samples()
 
     def count(self, events: int) -> None:
         with self._lock:
@@ -33,6 +37,7 @@ class Heartbeat:
             return
         self._written = now
         self._seen.append((now, self._total))
+        self._samples.add(now, self._total)
         content = {
             "pid": os.getpid(),
             "at": now,
@@ -40,6 +45,8 @@ class Heartbeat:
             "events_per_second": self._rate(),
             "lag": lag,
             "last_error": self.error,
+            "samples": self._samples.content(),
+            "workers": summaries(),
         }
         self._path.parent.mkdir(parents=True, exist_ok=True)
         fresh = self._path.with_suffix(f".{os.getpid()}")

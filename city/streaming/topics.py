@@ -9,6 +9,8 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from city.contracts.model import Contract
 from city.streaming.kafka_sink import DASHBOARD_TOPIC
 
+MAX_MESSAGE_BYTES = 20_971_520
+"""Of Kafka; what a contract allows is less (`Contract.max_bytes`), and for the stream to judge."""
 _HOUR_MS = str(60 * 60 * 1000)
 
 
@@ -19,7 +21,7 @@ def ensure_topics(
     Kafka is away or refuses."""
     wanted = list(contracts)
     # The broker's own clock says when an event arrived: a producer's could not be trusted with `max_ahead`.
-    arrival = {"message.timestamp.type": "LogAppendTime", "max.message.bytes": "20971520"}
+    arrival = {"message.timestamp.type": "LogAppendTime", "max.message.bytes": str(MAX_MESSAGE_BYTES)}
     topics = [NewTopic(c.topic, c.partitions, 1, config=arrival) for c in wanted]
     written = {DASHBOARD_TOPIC, *outputs} | {w.topic for c in wanted for w in c.windows if w.topic}
     topics += [NewTopic(topic, 4, 1, config={"retention.ms": _HOUR_MS}) for topic in sorted(written)]

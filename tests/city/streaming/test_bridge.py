@@ -1,26 +1,32 @@
 """The bridge between a real MQTT broker and a real Kafka."""
 
 import contextlib
+import sys
 import threading
 import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import paho.mqtt.client as mqtt
+import polars as pl
 import pytest
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from city.contracts.model import Contract
-from city.net import split_address
+from city.net import accepts, split_address
 from city.settings import Settings
 from city.stack import servers
-from city.stack.embedded import await_running
-from city.stack.part import Part
+from city.stack.embedded import await_running, free_ports
+from city.stack.part import Part, Spec
 from city.stack.state import read_json
-from city.streaming.bridge import Bridge, key_of
-from city.streaming.topics import ensure_topics
+from city.stack.worker import Worker
+from city.streaming.bridge import Bridge, Session, filters_of, key_of
+from city.streaming.carried import Carried
+from city.streaming.strays import strays_path
+from city.streaming.topics import MAX_MESSAGE_BYTES, ensure_topics
 from city_assets.environment.contract import SENSORS
 from tests.events import encode, reading
 from tests.live import kill, restarted, until
@@ -82,45 +88,196 @@ def test_it_subscribes_again_after_the_broker_wasrestarted(
     publish(stack, contract, 1)
     until(lambda: len(in_kafka(stack, contract.topic)) == 1)
     kill(server)
-    until(lambda: bridge.heartbeat.error)
-    assert "MQTT broker" in str(bridge.heartbeat.error)
+    until(lambda: "MQTT broker" in (read_json(stack, "mqtt-bridge.json") or {})["last_error"])
     await_running(restarted(server))
-    until(lambda: bridge._client.is_connected())
+    until(lambda: bridge.session and bridge.session.client.is_connected())
     time.sleep(0.5)
     publish(stack, contract, 2)
     until(lambda: len(in_kafka(stack, contract.topic)) == 2)
-    assert bridge.heartbeat.error is None
+    assert bridge.worker.complaint() is None
 
 
 def test_a_message_is_acknowledged_when_kafka_has_it_and_not_before(stack: Settings, contract: Contract) -> None:
-    bridge, kafka, acknowledged = Bridge([contract], stack), _Unreachable(), []
-    bridge._producer = kafka  # type: ignore[assignment]
-    bridge._client.ack = lambda mid, qos: acknowledged.append((mid, qos))  # type: ignore[method-assign, assignment, return-value]
+    session, kafka, acknowledged = deaf(stack, contract)
     for mid in (1, 2):
-        message = mqtt.MQTTMessage(mid, f"{contract.name}/downtown/traffic".encode())
-        message.payload, message.qos = encode(reading())[0], 1  # type: ignore[assignment]
-        bridge._on_message(bridge._client, None, message)
-    assert (acknowledged, bridge._waiting) == ([], 2)
+        session._on_message(session.client, None, incoming(contract, encode(reading())[0], mid))
+    assert (acknowledged, session.waiting) == ([], 2)
     kafka.deliveries[1](None, None)
-    kafka.deliveries[0]("the message was too large", None)
-    assert (acknowledged, bridge._waiting) == ([(2, 1)], 0)
-    assert "Kafka refused a message" in str(bridge.heartbeat.error)
+    assert (acknowledged, session.waiting, session.ended) == ([2], 1, None)
+    kafka.deliveries[0](KafkaError(KafkaError._TIMED_OUT), None)
+    assert (acknowledged, session.waiting) == ([2], 0)
+    assert "Kafka did not take a message" in str(session.ended)  # the next session is given it again
+
+
+def test_what_kafka_will_never_take_is_quarantined_and_acknowledged(stack: Settings, contract: Contract) -> None:
+    session, kafka, acknowledged = deaf(stack, contract)
+    for mid in (1, 2, 3):
+        session._on_message(session.client, None, incoming(contract, b"payload %d" % mid, mid))
+    kafka.deliveries[0](KafkaError(KafkaError.MSG_SIZE_TOO_LARGE), None)
+    kafka.refuses = KafkaException(KafkaError(KafkaError.MSG_SIZE_TOO_LARGE))
+    session._on_message(session.client, None, incoming(contract, b"payload 4", 4))
+    kafka.refuses = ValueError("a fault of ours")
+    session._on_message(session.client, None, incoming(contract, b"payload 5", 5))
+    assert acknowledged == []
+    session._committed = 0
+    session.turn()
+    assert (acknowledged, session.ended) == ([1, 4, 5], None)
+    strays = pl.read_delta(str(strays_path(stack.lake)))
+    assert strays["topic"].unique().to_list() == [f"{contract.name}/downtown/traffic"]
+    assert strays["raw"].to_list() == [b"payload 1", b"payload 4", b"payload 5"]
+    reasons = strays["reasons"].explode().to_list()
+    assert contract.name in reasons[0]
+    assert reasons[2] == "message: the bridge cannot carry it: ValueError: a fault of ours"
 
 
 def test_what_was_not_acknowledged_comes_again(stack: Settings, contract: Contract) -> None:
     """A bridge that ends while Kafka is away leaves its message with the MQTT broker, for the next bridge."""
-    if "mosquitto" not in servers.mqtt(stack.model_copy(update={"mqtt_address": None})).argv[0]:
-        pytest.skip("mosquitto is not installed, and amqtt drops what was not acknowledged")
+    needs_mosquitto(stack)
     ensure_topics(stack.kafka, [contract])
-    deaf = Bridge([contract], stack)
-    deaf._producer = _Unreachable()  # type: ignore[assignment]
-    with run(deaf):
+    bridge = Bridge([contract], stack)
+    with run(bridge):
+        assert bridge.session is not None
+        bridge.session.producer = _Unreachable()
         publish(stack, contract, 7)
-        until(lambda: deaf._waiting == 1)
+        until(lambda: bridge.session.waiting == 1)  # type: ignore[union-attr]
     assert in_kafka(stack, contract.topic) == []
     with run(Bridge([contract], stack)):
         found = until(lambda: in_kafka(stack, contract.topic))
     assert found[0][1] == encode(reading(value=7))[0]
+
+
+@pytest.mark.parametrize("kind", ["mosquitto", "amqtt"])
+def test_a_message_too_large_is_one_for_the_stream_and_all_after_it_arrive(
+    stack: Settings, contract: Contract, kind: str, tmp_path: Path
+) -> None:
+    """1.1 MB is more than librdkafka takes by default, and than the contract allows; 21 MB is more than Kafka takes."""
+    with broker(stack, kind, tmp_path) as config:
+        large, huge = b"\xff" * 1_100_000, b"x" * (MAX_MESSAGE_BYTES + 1)
+        with run(Bridge([contract], config)) as bridge:
+            client = publisher(config)
+            topic = f"{contract.name}/downtown/traffic"
+            for payload in (large, huge, encode(reading(value=1))[0], b"no JSON"):
+                client.publish(topic, payload, qos=1).wait_for_publish(30)
+            client.disconnect()
+            client.loop_stop()
+            found = until(lambda: len(in_kafka(stack, contract.topic)) == 3 and in_kafka(stack, contract.topic))
+            assert [value for _, value in found] == [large, encode(reading(value=1))[0], b"no JSON"]
+            (stray,) = until(lambda: pl.read_delta(str(strays_path(config.lake))).rows(named=True))
+            assert stray["topic"] == topic
+            assert "20,971,521 bytes" in stray["reasons"][0]
+            assert contract.name in stray["reasons"][0]
+            assert bridge.worker.restarts == 0
+        with run(Bridge([contract], config)):  # nothing of it comes again
+            publish(config, contract, 2)
+            until(lambda: len(in_kafka(stack, contract.topic)) == 4)
+    assert pl.read_delta(str(strays_path(config.lake))).height == 1
+
+
+def test_a_topic_that_no_contract_has_any_more_is_quarantined_by_name_and_unsubscribed(
+    stack: Settings, contract: Contract, tmp_path: Path
+) -> None:
+    """The MQTT session of an earlier bridge holds its subscriptions: of one we know what it was, of the other not."""
+    with broker(stack, "mosquitto", tmp_path) as config:
+        removed = replace(
+            contract, name=contract.name + "x", topic=contract.topic + "x", mqtt=f"{contract.name}-old/<a>"
+        )
+        with run(Bridge([contract, removed], config)):
+            pass
+        earlier = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id="city-bridge", clean_session=False)
+        earlier.on_connect = lambda client, *_: client.subscribe(f"{contract.name}-unknown/+/#", 1)
+        subscribed = threading.Event()
+        earlier.on_subscribe = lambda *_: subscribed.set()
+        earlier.connect(*split_address(config.mqtt))
+        earlier.loop_start()
+        assert subscribed.wait(10)
+        earlier.disconnect()
+        earlier.loop_stop()
+        client = publisher(config)
+        for topic in (f"{contract.name}-old/a", f"{contract.name}-unknown/a/b"):
+            client.publish(topic, b"while no bridge runs", qos=1).wait_for_publish(10)
+        with run(Bridge([contract], config)) as bridge:
+            publish(config, contract, 1)
+            until(lambda: len(in_kafka(stack, contract.topic)) == 1)
+            until(lambda: pl.read_delta(str(strays_path(config.lake))).height == 2)
+            for topic in (f"{contract.name}-old/a", f"{contract.name}-unknown/a/b"):
+                client.publish(topic, b"after it was unsubscribed", qos=1).wait_for_publish(10)
+            publish(config, contract, 2)
+            until(lambda: len(in_kafka(stack, contract.topic)) == 2)
+            assert bridge.worker.restarts == 0
+        client.disconnect()
+        client.loop_stop()
+        strays = pl.read_delta(str(strays_path(config.lake)))
+    assert sorted(strays["topic"]) == [f"{contract.name}-old/a", f"{contract.name}-unknown/a/b"]
+    assert f"no contract has the MQTT topic '{contract.name}-old/a'" in strays.sort("topic")["reasons"][0][0]
+
+
+@pytest.mark.parametrize("kind", ["mosquitto", "amqtt"])
+def test_a_retained_reading_counts_once_however_often_the_bridge_is_restarted(
+    stack: Settings, contract: Contract, kind: str, tmp_path: Path
+) -> None:
+    topic = f"{contract.name}/downtown/traffic"
+    with broker(stack, kind, tmp_path) as config:
+        client = publisher(config)
+        client.publish(f"{topic}_early", encode(reading(value=1))[0], qos=1, retain=True).wait_for_publish(10)
+        with run(Bridge([contract], config)):
+            client.publish(topic, encode(reading(value=2))[0], qos=1, retain=True).wait_for_publish(10)
+            publish(config, contract, 3)
+            until(lambda: len(in_kafka(stack, contract.topic)) == 3)
+        for _ in range(3):
+            with run(Bridge([contract], config)):
+                pass
+        with run(Bridge([contract], config)):
+            client.publish(topic, b"", qos=1, retain=True).wait_for_publish(10)
+            publish(config, contract, 4)
+            until(lambda: len(in_kafka(stack, contract.topic)) == 4)
+        client.disconnect()
+        client.loop_stop()
+    values = [value for _, value in in_kafka(stack, contract.topic)]
+    assert sorted(values) == [encode(reading(value=n))[0] for n in (1, 2, 3, 4)]
+
+
+def test_the_broker_may_be_restarted_too_with_what_nobody_has_acknowledged(
+    stack: Settings, contract: Contract, tmp_path: Path
+) -> None:
+    """Mosquitto keeps session and messages: the large one, and the reading behind it, are there once all are back."""
+    ensure_topics(stack.kafka, [contract])
+    with broker(stack, "mosquitto", tmp_path, restart=True) as config:
+        bridge = Bridge([contract], config)
+        with run(bridge):
+            assert bridge.session is not None
+            bridge.session.producer = _Unreachable()
+            client = publisher(config)
+            client.publish(f"{contract.name}/a/b", b"y" * 1_100_000, qos=1).wait_for_publish(10)
+            publish(config, contract, 5)
+            client.disconnect()
+            client.loop_stop()
+            until(lambda: bridge.session.waiting == 2)  # type: ignore[union-attr]
+    with broker(stack, "mosquitto", tmp_path, port=config.mqtt_port) as config, run(Bridge([contract], config)):
+        until(lambda: len(in_kafka(stack, contract.topic)) == 2)
+    assert next(len(value) for _, value in in_kafka(stack, contract.topic)) == 1_100_000
+
+
+def test_a_loop_that_raises_comes_back_with_its_error_reported(
+    stack: Settings, contract: Contract, bridge: Bridge
+) -> None:
+    publish(stack, contract, 1)
+    until(lambda: len(in_kafka(stack, contract.topic)) == 1)
+
+    def broken(seconds: float) -> None:
+        raise SystemExit("what nobody thought of")
+
+    assert bridge.session is not None
+    bridge.session.producer.flush(5)
+    broken_session = bridge.session
+    broken_session.turn = lambda: broken(0)  # type: ignore[method-assign]
+    beat = until(lambda: (b := read_json(stack, "mqtt-bridge.json")) and b["last_error"] and b)
+    assert "SystemExit: what nobody thought of" in beat["last_error"]
+    (worker,) = [w for w in beat["workers"] if w["name"] == "mqtt-bridge"]
+    assert worker["last_error"] == "SystemExit: what nobody thought of"
+    until(lambda: bridge.session is not broken_session and bridge.session.client.is_connected())  # type: ignore[union-attr]
+    publish(stack, contract, 2)
+    until(lambda: len(in_kafka(stack, contract.topic)) == 2)
+    assert bridge.worker.restarts == 1
 
 
 @contextlib.contextmanager
@@ -128,7 +285,7 @@ def run(bridge: Bridge) -> Iterator[Bridge]:
     stop = threading.Event()
     thread = threading.Thread(daemon=True, target=bridge.run, args=(stop,))
     thread.start()
-    until(lambda: bridge._client.is_connected())
+    until(lambda: bridge.session and bridge.session.client.is_connected())
     time.sleep(0.5)
     yield bridge
     stop.set()
@@ -136,17 +293,91 @@ def run(bridge: Bridge) -> Iterator[Bridge]:
     assert not thread.is_alive()
 
 
+def needs_mosquitto(config: Settings) -> None:
+    if "mosquitto" not in servers.mqtt(config.model_copy(update={"mqtt_address": None})).argv[0]:
+        pytest.skip("mosquitto is not installed, and amqtt drops what was not acknowledged")
+
+
+@contextlib.contextmanager
+def broker(
+    stack: Settings, kind: str, folder: Path, restart: bool = False, port: int | None = None
+) -> Iterator[Settings]:
+    """An MQTT broker of its own kind and state, with the shared Kafka."""
+    port = port or free_ports(1)[0]
+    config = stack.model_copy(update={"mqtt_address": None, "mqtt_port": port})
+    if kind == "mosquitto":
+        needs_mosquitto(config)
+        spec = servers.mqtt(config)
+    else:
+        argv = [sys.executable, "-m", "city.stack.mqtt_broker", "127.0.0.1", str(port)]
+        spec = Spec("amqtt", config.mqtt, argv, ready=lambda: accepts("127.0.0.1", port))
+    server = Part(spec, folder)
+    server.start()
+    try:
+        await_running(server)
+        yield config
+    finally:
+        server.signal()
+        server.await_stop()
+
+
+def incoming(contract: Contract, payload: bytes | None, mid: int) -> mqtt.MQTTMessage:
+    message = mqtt.MQTTMessage(mid, f"{contract.name}/downtown/traffic".encode())
+    message.payload, message.qos = payload, 1  # type: ignore[assignment]
+    return message
+
+
+def deaf(stack: Settings, contract: Contract) -> tuple[Session, "_Unreachable", list[int]]:
+    """A session whose Kafka answers when the test says so, and what it has acknowledged."""
+    acknowledged: list[int] = []
+    worker = Worker("t", lambda worker: None)
+    session, kafka = Session({str(contract.mqtt_filter): contract}, stack, worker, lambda count: None), _Unreachable()
+    session.producer = kafka
+    session.client.ack = lambda mid, qos: acknowledged.append(mid)  # type: ignore[method-assign, assignment, return-value]
+    return session, kafka, acknowledged
+
+
 class _Unreachable:
     """A producer whose Kafka answers only when a test says so."""
 
     def __init__(self) -> None:
         self.deliveries: list[Any] = []
+        self.refuses: Exception | None = None
 
     def produce(self, *args: object, on_delivery: Any) -> None:
+        if self.refuses:
+            raise self.refuses
         self.deliveries.append(on_delivery)
 
     def poll(self, seconds: float) -> None: ...
     def flush(self, seconds: float) -> None: ...
+    def purge(self) -> None: ...
+
+
+def test_messages_that_were_carried_are_remembered_across_restarts(tmp_path: Path) -> None:
+    carried = Carried(tmp_path / "carried.bin")
+    carried.add("t", b"live", retained=False)
+    carried.add("t", b"retained", retained=True)
+    assert carried.is_repeat("t", b"live")
+    assert carried.is_repeat("t", b"retained")
+    assert not carried.is_repeat("t", b"other")
+    assert not carried.is_repeat("u", b"live")
+    carried.add("t", b"later", retained=False)
+    carried.save()
+    again = Carried(tmp_path / "carried.bin")
+    assert all(again.is_repeat("t", payload) for payload in (b"live", b"retained", b"later"))
+    for number in range(150_000):  # what came again is remembered for good, all else for a while
+        again.add("t", b"%d" % number, retained=False)
+    assert again.is_repeat("t", b"live")
+    assert again.is_repeat("t", b"149999")
+    assert not again.is_repeat("t", b"1")
+
+
+def test_every_filter_that_can_have_brought_a_topic_is_known() -> None:
+    found = filters_of(["a", "b"])
+    assert len(found) == len(set(found))
+    assert all(mqtt.topic_matches_sub(one, "a/b") for one in found)
+    assert {"a/b", "a/+", "+/b", "+/+", "#", "a/#", "+/#", "a/b/#", "+/+/#"} <= set(found)
 
 
 def test_a_payload_without_a_key_has_none() -> None:

@@ -1,0 +1,51 @@
+"""The quarantine of MQTT messages that Kafka cannot take, or that no contract declares: `quarantine/mqtt`."""
+
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+from city.lake import locate
+
+STRAYS = "mqtt"
+"""The table's name; a contract's name is its own."""
+_RAW_KEPT = 65_536
+
+
+class Stray(NamedTuple):
+    """A message that is not for Kafka: `reason` says why, `arrived` is in seconds since the epoch."""
+
+    topic: str
+    payload: bytes
+    reason: str
+    arrived: float
+
+
+def strays_path(lake: Path) -> Path:
+    return locate(lake, "quarantine", STRAYS)
+
+
+def quarantine_strays(lake: Path, strays: Sequence[Stray]) -> None:
+    """Commits the messages. They stand under their MQTT topic, with the first 64 KiB of what they held."""
+    import polars as pl  # some hundred megabytes, which a bridge without strays need not hold
+    from deltalake import write_deltalake
+
+    from city.contracts.schema import QUARANTINE
+    from city.lake.tables import open_table
+
+    # An erasure names rows by partition and offset: the time makes one that no other row has.
+    first = time.time_ns()
+    rows = pl.DataFrame(
+        {
+            "topic": [stray.topic for stray in strays],
+            "partition": [0] * len(strays),
+            "offset": [first + number for number in range(len(strays))],
+            "arrived": [datetime.fromtimestamp(stray.arrived, UTC) for stray in strays],
+            "reasons": [[f"message: {stray.reason}"] for stray in strays],
+            "raw": [stray.payload[:_RAW_KEPT] for stray in strays],
+            "contract_version": [None] * len(strays),
+        },
+        schema=QUARANTINE,
+    )
+    write_deltalake(open_table(strays_path(lake), QUARANTINE), rows, mode="append")
