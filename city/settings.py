@@ -80,13 +80,15 @@ class Settings(BaseSettings):
     alert_sms_to: str | None = None
 
     batch_rows: int = Field(100_000, gt=0, description="a micro-batch is committed at this many events")
-    batch_seconds: float = Field(0.25, gt=0, description="or after this many seconds, whichever comes first")
+    latency_seconds: float = Field(
+        1.0, ge=0.1, le=60, description="the promised 95th percentile from an event to QuestDB and to its features"
+    )
     report_seconds: float = Field(10.0, gt=0, description="how often the stream reports to the asset graph")
     stream_hours: float = Field(24.0, gt=0, description="a streaming run ends after this, and the next one starts")
     run_retention_days: int = Field(7, gt=0, description="ended Dagster runs older than this are deleted")
     warm_days: int = Field(400, ge=1, description="bronze older than this goes to cold storage")
     cold: str | None = Field(None, description="a folder, or s3://bucket/path; default <home>/cold")
-    vacuum_hours: int = Field(24, ge=1, description="files that compaction replaced are kept this long")
+    vacuum_hours: int = Field(2, ge=1, description="files that compaction replaced are kept this long")
 
     @field_validator("home", "cache")
     @classmethod

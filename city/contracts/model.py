@@ -158,9 +158,7 @@ class Contract:
     `mqtt` is the MQTT topic it also arrives on, with <field> for a level that varies; a bridge carries it to Kafka.
     `rate` is "high" for topics of the hot path, "low" for topics that a Dagster sensor turns into runs.
     An event more than `max_ahead` after its arrival in Kafka, or more than `max_age` before it, is rejected;
-    so is a message of more than `max_bytes`. Where events are few, `batch_seconds` lets them gather for longer than
-    CITY_BATCH_SECONDS: what a commit costs does not depend on how many there are. QuestDB keeps rows for `ttl`, one for
-    each event time and key.
+    so is a message of more than `max_bytes`. QuestDB keeps rows for `ttl`, one for each event time and key.
     `compatibility` is what a new version promises towards the one before it.
     """
 
@@ -183,7 +181,6 @@ class Contract:
     max_age: timedelta = timedelta(days=30)
     max_bytes: int = 1_000_000
     ttl: timedelta = timedelta(days=2)
-    batch_seconds: float | None = None
     compatibility: Compatibility = "backward"
 
     def __post_init__(self) -> None:

@@ -19,8 +19,8 @@ from city.lake.reference import read
 from city.settings import Settings
 from city.streaming.bronze import BronzeStream, scan
 from city.streaming.records import Offsets, before
-from city.streaming.sink import Sink, window_operators
-from city.streaming.windows import compute
+from city.streaming.sink import Sink
+from city.streaming.windows import Changed, compute
 from city.tables import calendar
 from city.tables.model import Frame, Table
 from city.tables.registry import table_of
@@ -153,6 +153,7 @@ class FeatureSink(Sink):
     """Pushes what a batch changed to the online store. What it repeats after a crash is written over itself."""
 
     name = "features"
+    prompt = True
 
     def __init__(self, contract: Contract, config: Settings, bronze: BronzeStream) -> None:
         self._contract, self._config, self._bronze = contract, config, bronze
@@ -166,11 +167,6 @@ class FeatureSink(Sink):
 
     def open(self, recorded: Offsets) -> Offsets:
         self._store = online_store(self._config)
-        self.operators = tuple(
-            operator
-            for operator in window_operators(self._contract, self._bronze)
-            if operator.window.name in self._state.windows
-        )
         # Only the newest values count: what is there already is read as it stands, not event by event.
         position = dict(self._bronze.position)
         for window in self._state.windows.values():
@@ -186,9 +182,9 @@ class FeatureSink(Sink):
                 events.hold(earlier)
         return position
 
-    def apply(self, rows: pl.DataFrame, start: Offsets) -> None:
-        for operator in self.operators:
-            self._state.put(operator.window.name, operator.add(rows, start))
+    def apply(self, rows: pl.DataFrame, start: Offsets, changed: Changed) -> None:
+        for name in self._state.windows:
+            self._state.put(name, changed()[name])
         self._push()
         for view, events in self._events:
             assert self._store is not None

@@ -10,8 +10,14 @@ from deltalake.schema import Schema
 
 from city.lake.lock import alone
 
-# A day of log is enough to read a table's recent past; 100 commits are some 25 s of stream.
-_CONFIGURATION = {"delta.logRetentionDuration": "interval 1 days", "delta.checkpointInterval": "100"}
+# Each commit lists the log's folder, and each checkpoint has all files that were removed within their retention: both
+# must stay short where several commits a second go on for months. A reader lists a table's files when it begins, and
+# the files themselves are kept for CITY_VACUUM_HOURS.
+_CONFIGURATION = {
+    "delta.logRetentionDuration": "interval 10 minutes",
+    "delta.deletedFileRetentionDuration": "interval 1 hours",
+    "delta.checkpointInterval": "100",
+}
 
 
 class ForeignTable(RuntimeError):
@@ -45,6 +51,8 @@ def open_table(
             f"the Delta table at {path} is partitioned by {table.metadata().partition_columns}, not by "
             f"{list(partition_by)}. Move it away, or point CITY_HOME at another folder."
         )
+    if any(table.metadata().configuration.get(name) != value for name, value in _CONFIGURATION.items()):
+        table = _configure(path)
     return _evolve(path, wanted, missing) if missing else table
 
 
@@ -63,6 +71,14 @@ def _create(path: Path, schema: Schema, partition_by: Sequence[str]) -> DeltaTab
             DeltaTable.create(
                 path, schema=schema, mode="error", partition_by=list(partition_by), configuration=_CONFIGURATION
             )
+    return DeltaTable(path)
+
+
+def _configure(path: Path) -> DeltaTable:
+    """Gives an older table today's configuration."""
+    with alone(path):
+        table = DeltaTable(path)
+        table.alter.set_table_properties(_CONFIGURATION)
     return DeltaTable(path)
 
 

@@ -152,6 +152,8 @@ class Registry:
 
     def aliases(self) -> dict[str, dict[str, int]]:
         """Of every model, the version that each alias names: one question, for who asks often."""
+        if self.stamp() == 0:  # nothing was registered yet: no reason to load MLflow, which takes seconds and memory
+            return {}
         with self._client() as client:
             found = client.search_registered_models(max_results=1000)
             return {model.name: {alias: int(n) for alias, n in model.aliases.items()} for model in found}

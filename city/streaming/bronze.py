@@ -14,7 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-from deltalake import ColumnProperties, CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
+from deltalake import (
+    ColumnProperties,
+    CommitProperties,
+    DeltaTable,
+    PostCommitHookProperties,
+    Transaction,
+    WriterProperties,
+    write_deltalake,
+)
 
 from city.contracts.model import Contract
 from city.contracts.questdb import symbols
@@ -25,6 +33,14 @@ from city.streaming.backoff import Backoff, Stopped
 from city.streaming.records import Batch, Offsets, before, behind, beyond
 
 log = logging.getLogger(__name__)
+
+_CHECKPOINT_COMMITS = 25
+"""A handle reads the log from where it was opened at each commit, and lists the log's whole folder: after so many
+commits it is opened anew, from a checkpoint, and expired log files are deleted."""
+_COMPACT_COMMITS = 8 * _CHECKPOINT_COMMITS
+_COMPACTED_BYTES = 16 << 20  # small enough that little is written again and again; maintenance makes larger ones
+# We do it ourselves, where a failure cannot be taken for one of the commit.
+_NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
 
 Standing = dict[int, tuple[int | None, int | None]]
 """For each partition its position in a table's log, and the number of its last claim."""
@@ -61,6 +77,7 @@ class BronzeStream:
         # What the handles stand at, by our own reading and commits: asking the handle reads the log back to its
         # last checkpoint, for each partition, which costs more than the commit itself.
         self._standings: dict[str, Standing] = {}
+        self._commits: dict[str, int] = {}
         self.position: Offsets = {}
         self.watermarks: Offsets = {}
 
@@ -72,26 +89,38 @@ class BronzeStream:
         self.watermarks = {p: version for p, version in known.items() if version is not None}
         return self.position
 
-    def claim(self, partitions: list[int], stop: threading.Event, failed: Callable[[str], None]) -> Offsets:
+    def topic_id(self) -> int | None:
+        """The id of the Kafka topic that the rows came from (see `claim`); None where none was recorded."""
+        found = self._bronze.transaction_version(f"{self._app}/topic_id")
+        return int(found) if found is not None else None
+
+    def claim(
+        self,
+        partitions: list[int],
+        stop: threading.Event,
+        failed: Callable[[str], None],
+        topic_id: int | None = None,
+    ) -> Offsets:
         """As `load`, and from here on no writer from before can commit: the newest copy of a stream is the one that
-        goes on. Retries as `commit` does; raises Stopped when `stop` is set while it waits."""
+        goes on. Records the topic's id, 63 bits of it, by which a topic of the same name is told apart later.
+
+        Retries as `commit` does; raises Stopped when `stop` is set while it waits."""
         # As they are committed to: a predecessor is stopped before its next quarantine, or between that and bronze.
-        self._quarantine = self._claimed(self._quarantine, partitions, stop, failed)
-        self._bronze = self._claimed(self._bronze, partitions, stop, failed)
+        self._quarantine = self._claimed(self._quarantine, partitions, stop, failed, topic_id)
+        self._bronze = self._claimed(self._bronze, partitions, stop, failed, topic_id)
         return self.load(partitions)
 
     def check(self) -> None:
         """Raises Fenced when another process has taken over: a writer that has nothing to commit learns it so."""
-        before = self._bronze.version()
+        held, before = self._held(self._bronze, list(self.position)), self._bronze.version()
         try:
             self._bronze.update_incremental()
+            if self._bronze.version() == before:
+                return
+            found = self._standing(self._bronze, list(self.position))
         except Exception as error:  # storage is away: the next commit waits for it, and says so
             log.debug("cannot read %s: %s", self.path, error)
             return
-        if self._bronze.version() == before:
-            return
-        held = self._held(self._bronze, list(self.position))
-        found = self._standing(self._bronze, list(self.position))
         if found != held:
             raise self._fenced(held, found)
 
@@ -133,7 +162,12 @@ class BronzeStream:
             position = end
 
     def _claimed(
-        self, table: DeltaTable, partitions: list[int], stop: threading.Event, failed: Callable[[str], None]
+        self,
+        table: DeltaTable,
+        partitions: list[int],
+        stop: threading.Event,
+        failed: Callable[[str], None],
+        topic_id: int | None,
     ) -> DeltaTable:
         backoff = Backoff(stop)
         while True:
@@ -143,6 +177,8 @@ class BronzeStream:
                 standing = self._standing(table, partitions)
                 marks = [Transaction(f"{self._app}/{p}", at or 0) for p, (at, _) in standing.items()]
                 marks += [Transaction(f"{self._app}/{p}/claim", (last or 0) + 1) for p, (_, last) in standing.items()]
+                if topic_id is not None:
+                    marks.append(Transaction(f"{self._app}/topic_id", topic_id))
                 table.create_write_transaction(
                     [], "append", table.schema(), commit_properties=self._properties_of(marks)
                 )
@@ -179,10 +215,15 @@ class BronzeStream:
         while True:
             try:
                 write_deltalake(
-                    table, rows, mode="append", commit_properties=properties, writer_properties=self._properties
+                    table,
+                    rows,
+                    mode="append",
+                    commit_properties=properties,
+                    writer_properties=self._properties,
+                    post_commithook_properties=_NO_HOOKS,
                 )
                 self._standings[table.table_uri] |= written
-                return table
+                return self._tidied(table)
             except Exception as error:  # storage fails in many types, and each of them must be retried
                 failed(f"bronze {self.contract.name}: {_plain(error)}")
                 log.warning("commit to %s failed: %s", table.table_uri, error)
@@ -190,6 +231,26 @@ class BronzeStream:
                 if self._standing(table, list(written)) == written:
                     self._standings[table.table_uri] |= written
                     return table
+
+    def _tidied(self, table: DeltaTable) -> DeltaTable:
+        """The table with a short log and few small files, every so many commits; the same handle otherwise."""
+        uri = table.table_uri
+        self._commits[uri] = self._commits.get(uri, 0) + 1
+        if self._commits[uri] % _CHECKPOINT_COMMITS:
+            return table
+        try:
+            if self._commits[uri] % _COMPACT_COMMITS == 0:
+                DeltaTable(uri).optimize.compact(target_size=_COMPACTED_BYTES)
+                table.update_incremental()
+            table.create_checkpoint()
+            table.cleanup_metadata()
+            fresh = DeltaTable(uri)
+            known = self._standings[uri]
+            # Where another writer has moved a partition, the next commit by the old handle fails, and says so.
+            return fresh if self._standing(fresh, list(known)) == known else table
+        except Exception as error:  # what is committed is committed: the next time will do
+            log.warning("%s cannot be tidied: %s", uri, error)
+            return table
 
     def _reload(self, table: DeltaTable, expected: Standing, written: Standing, backoff: Backoff) -> DeltaTable:
         """The table as it stands after a failed commit. Raises Fenced when another writer moved a partition."""

@@ -10,13 +10,19 @@ from typing import Any
 
 from city.contracts.model import Contract
 from city.features.live import feature_sink
+from city.lake.tables import ForeignTable
 from city.settings import Settings
+from city.stack.worker import Worker
+from city.streaming.bronze import Fenced
 from city.streaming.pipeline import Pipeline, SinkFactory, kafka_sink, questdb_sink
 from city.streaming.scoring import score_sink
+from city.streaming.source import TopicReset
 
 log = logging.getLogger(__name__)
 
 REPORT = "stream.json"
+FATAL = (Fenced, ForeignTable, TopicReset)
+"""What a pipeline cannot go on with, however often it is started again."""
 SINKS: tuple[SinkFactory, ...] = (questdb_sink, kafka_sink, feature_sink, score_sink)
 
 
@@ -33,28 +39,48 @@ class StreamJob:
         self.stop = threading.Event()
         self.pipelines = [Pipeline(contract, config, self.stop, sinks) for contract in contracts]
         self._failure: BaseException | None = None
+        self._ended = threading.Event()
         self._started = time.time()
 
     def run(self, every_second: Callable[["StreamJob"], None] | None = None) -> None:
-        """Blocks. Raises what a pipeline raised: Fenced, ForeignTable, TopicReset."""
-        threads = [
-            threading.Thread(target=self._guard, args=(pipeline,), name=f"stream-{pipeline.contract.name}")
+        """Blocks. A pipeline that meets Fenced ends all of them, for another copy runs; one that meets ForeignTable or
+        TopicReset ends alone, and the others go on. Raises what the first of them met once all have ended."""
+        workers = [
+            Worker(f"stream-{pipeline.contract.name}", pipeline.run, stop=self.stop, fatal=FATAL)
             for pipeline in self.pipelines
         ]
-        for thread in threads:
-            thread.start()
+        # A thread of its own: that the stream lives must not depend on how long the graph takes to hear of it.
+        reporter = Worker("stream-report", self._write_reports, stop=self._ended)
         try:
-            while any(thread.is_alive() for thread in threads) and not self.stop.wait(1.0):
-                self.write_report()
+            for worker in workers:
+                worker.start()
+            reporter.start()
+            while any(worker.is_alive() for worker in workers) and not self.stop.wait(1.0):
+                self._look_at(workers)
                 if every_second is not None:
                     every_second(self)
         finally:
             self.stop.set()
-            for thread in threads:
-                thread.join()
+            for worker in workers:
+                worker.join()
+            self._look_at(workers)
+            reporter.stop()
             self.write_report(ended=True)
         if self._failure is not None:
             raise self._failure
+
+    def _look_at(self, workers: list[Worker]) -> None:
+        for pipeline, worker in zip(self.pipelines, workers, strict=True):
+            pipeline.report.note("stream", worker.last_error)
+            if worker.failure is not None:
+                self._failure = self._failure or worker.failure
+                if isinstance(worker.failure, Fenced):
+                    self.stop.set()
+
+    def _write_reports(self, worker: Worker) -> None:
+        while not self._ended.wait(1.0):
+            self.write_report()
+            worker.progress()
 
     def summary(self) -> list[dict[str, Any]]:
         return [pipeline.report.summary() for pipeline in self.pipelines]
@@ -76,12 +102,3 @@ class StreamJob:
             fresh.replace(self.config.run / REPORT)
         except OSError as error:  # a full disk must not end the stream that waits for space
             log.warning("cannot write %s: %s", REPORT, error)
-
-    def _guard(self, pipeline: Pipeline) -> None:
-        try:
-            pipeline.run()
-        except BaseException as error:
-            log.error("%s: %s", pipeline.contract.topic, error)
-            self._failure = self._failure or error
-            pipeline.report.note("stream", str(error))
-            self.stop.set()

@@ -8,10 +8,10 @@ import polars as pl
 
 from city.contracts.model import Contract
 from city.contracts.schema import LINEAGE
-from city.streaming.bronze import BronzeStream
 from city.streaming.publish import Publisher, event_id
 from city.streaming.records import Offsets
-from city.streaming.sink import Sink, window_operators
+from city.streaming.sink import Sink
+from city.streaming.windows import Changed
 
 DASHBOARD_TOPIC = "dashboard_events"
 
@@ -21,23 +21,22 @@ class KafkaSink(Sink):
 
     name = "kafka"
 
-    def __init__(self, contract: Contract, address: str, bronze: BronzeStream) -> None:
-        self._contract, self._address, self._bronze = contract, address, bronze
+    def __init__(self, contract: Contract, address: str) -> None:
+        self._contract, self._address = contract, address
         self._publisher: Publisher | None = None
 
     def open(self, recorded: Offsets) -> Offsets:
         self.close()
-        self.operators = window_operators(self._contract, self._bronze)
         self._publisher = Publisher(self._address)
         return dict(recorded)
 
-    def apply(self, rows: pl.DataFrame, start: Offsets) -> None:
+    def apply(self, rows: pl.DataFrame, start: Offsets, changed: Changed) -> None:
         assert self._publisher is not None
         self._publisher.publish(DASHBOARD_TOPIC, dashboard_events(self._contract, rows))
-        for operator in self.operators:
-            window, changed = operator.window, operator.add(rows, start)
+        for window in self._contract.windows:
             if window.topic:
-                self._publisher.publish(window.topic, window_messages(window.name, window.by, changed))
+                messages = window_messages(window.name, window.by, changed()[window.name])
+                self._publisher.publish(window.topic, messages)
         self._publisher.flush()
 
     def close(self) -> None:

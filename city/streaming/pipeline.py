@@ -11,20 +11,24 @@ from confluent_kafka import KafkaException
 
 from city.contracts.model import Contract
 from city.settings import Settings
+from city.stack.worker import Worker
 from city.streaming.backoff import Backoff, Stopped
 from city.streaming.bronze import BronzeStream, watermarks_after
 from city.streaming.decode import decode
 from city.streaming.kafka_sink import KafkaSink
+from city.streaming.pacing import Pacing
 from city.streaming.questdb_sink import QuestDBSink
 from city.streaming.records import Batch, RawBatch
 from city.streaming.report import StreamReport
-from city.streaming.sink import Sink, SinkWorker
+from city.streaming.sink import Sink, SinkWorker, contract_windows, drain
 from city.streaming.source import KafkaSource
 from city.streaming.topics import ensure_topics
+from city.streaming.windows import ContractWindows
 
 log = logging.getLogger(__name__)
 
 _CHECK_SECONDS = 2.0
+_DRAIN_SECONDS = 8.0
 
 SinkFactory = Callable[[Contract, Settings, BronzeStream], Sink | None]
 """Makes a contract's sink, or None where the contract has nothing for it."""
@@ -35,7 +39,7 @@ def questdb_sink(contract: Contract, config: Settings, bronze: BronzeStream) -> 
 
 
 def kafka_sink(contract: Contract, config: Settings, bronze: BronzeStream) -> Sink:
-    return KafkaSink(contract, config.kafka, bronze)
+    return KafkaSink(contract, config.kafka)
 
 
 class Pipeline:
@@ -51,12 +55,15 @@ class Pipeline:
         self.contract, self.config = contract, config
         self.report = StreamReport(contract.topic, timezone=config.timezone)
         self._stop, self._factories = stop, sinks
+        self._pacing = Pacing(config.latency_seconds)
+        self._prompt: frozenset[str] = frozenset()
 
-    def run(self) -> None:
+    def run(self, worker: Worker) -> None:
+        """The body of the pipeline's worker."""
         backoff = Backoff(self._stop)
         while not self._stop.is_set():
             try:
-                self._stream()
+                self._stream(worker)
             except Stopped:
                 return
             except KafkaException as error:
@@ -66,12 +73,11 @@ class Pipeline:
                 except Stopped:
                     return
 
-    def _stream(self) -> None:
+    def _stream(self, worker: Worker) -> None:
+        """Until a stop, or until the topic has got further partitions."""
         config, contract = self.config, self.contract
         ensure_topics(config.kafka, [contract])
-        source = KafkaSource(
-            config.kafka, contract.topic, config.batch_rows, contract.batch_seconds or config.batch_seconds
-        )
+        source = KafkaSource(config.kafka, contract.topic, config.batch_rows, self._pacing)
         workers: list[SinkWorker] = []
         halt = threading.Event()
         committer = ThreadPoolExecutor(1, thread_name_prefix=f"commit-{contract.name}")
@@ -79,21 +85,25 @@ class Pipeline:
             bronze = BronzeStream(config.lake, contract)
             partitions = source.partitions()
             # Before the claim: a copy that cannot read must not end one that can.
-            source.verify(bronze.load(partitions))
-            source.start(bronze.claim(partitions, self._stop, lambda reason: self._failed("bronze", reason)))
+            topic_id = source.verify(bronze.load(partitions), bronze.topic_id())
+            failed = lambda reason: self._failed("bronze", reason)  # noqa: E731
+            source.start(bronze.claim(partitions, self._stop, failed, topic_id))
             self.report.note("bronze", None)
+            windows = contract_windows(contract, bronze)
             for factory in self._factories:
                 sink = factory(contract, config, bronze)
                 if sink is None:
                     continue
-                workers.append(SinkWorker(sink, bronze, bronze.sink_position(sink.name), halt))
-            for worker in workers:
-                worker.start()
+                recorded = bronze.sink_position(sink.name)
+                workers.append(SinkWorker(sink, bronze, recorded, halt, windows, self._applied))
+            self._prompt = frozenset(worker.name for worker in workers if worker.sink.prompt)
+            for sink_worker in workers:
+                sink_worker.start()
             log.info("%s: streaming from %s", contract.topic, bronze.position)
             watermarks = dict(bronze.watermarks)
             committing: Future[None] | None = None
             checked = time.monotonic()
-            while not self._stop.is_set():
+            while not self._stop.is_set() and not source.changed:
                 raw = source.poll()
                 if raw is not None:
                     rows, rejects = decode(contract, raw, watermarks)
@@ -108,28 +118,42 @@ class Pipeline:
                     if time.monotonic() - checked > _CHECK_SECONDS:
                         bronze.check()
                         checked = time.monotonic()
-                self._observe(source, workers)
+                worker.progress(len(raw) if raw is not None else 0)
+                self._observe(source, workers, windows)
             if committing is not None:
                 committing.result()
-            for worker in workers:
-                worker.finish(seconds=5)
+            drain(workers, _DRAIN_SECONDS)
         finally:
             committer.shutdown()
             halt.set()
+            for sink_worker in workers:
+                sink_worker.join(5)
             source.close()
 
     def _commit(
         self, raw: RawBatch, rows: pl.DataFrame, rejects: pl.DataFrame, bronze: BronzeStream, workers: list[SinkWorker]
     ) -> None:
-        batch = Batch(rows, raw.start, raw.end)
+        batch = Batch(rows, raw.start, raw.end, raw.polled)
         reached = {worker.name: dict(worker.position) for worker in workers}
         bronze.commit(batch, rejects, reached, self._stop, lambda reason: self._failed("bronze", reason))
         self.report.note("bronze", None)
         for worker in workers:
             worker.offer(batch)
-        self.report.committed(rows[self.contract.event_time], rejects.height)
+        times = rows[self.contract.event_time]
+        self.report.committed(times, rejects.height)
+        if rows.height:
+            transit = (rows["_arrived"] - times).dt.total_microseconds().median()
+            self._pacing.arrived(float(transit) / 1e6 if isinstance(transit, int | float) else 0.0)
+        if not self._prompt:
+            self._pacing.applied(time.monotonic() - raw.polled)
 
-    def _observe(self, source: KafkaSource, workers: list[SinkWorker]) -> None:
+    def _applied(self, sink: str, batch: Batch) -> None:
+        """Called by the sinks' threads."""
+        self.report.applied(sink, batch.rows[self.contract.event_time])
+        if sink in self._prompt and batch.polled is not None:
+            self._pacing.applied(time.monotonic() - batch.polled)
+
+    def _observe(self, source: KafkaSource, workers: list[SinkWorker], windows: ContractWindows) -> None:
         report = self.report
         report.lag = source.lag()
         report.sinks = {worker.name: worker.behind() for worker in workers}
@@ -137,9 +161,7 @@ class Pipeline:
         report.note("expired", source.expired)
         for worker in workers:
             report.note(f"sink {worker.name}", worker.last_error)
-        operators = next((worker.sink.operators for worker in workers if worker.sink.operators), ())
-        report.late = sum(operator.late for operator in operators)
-        report.too_late = sum(operator.too_late for operator in operators)
+        report.late, report.too_late = windows.late, windows.too_late
 
     def _failed(self, what: str, reason: str) -> None:
         self.report.note(what, reason)

@@ -1,28 +1,38 @@
 """Events and windows to QuestDB. Its own table says how far it came, and its keys make repeats harmless."""
 
 import logging
+from datetime import timedelta
+from typing import Any
 
 import polars as pl
-from questdb import Sender
+from questdb import Sender, TimestampMicros, TimestampNanos
 
 from city import questdb
 from city.contracts import questdb as tables
 from city.contracts.model import Contract
-from city.streaming.bronze import BronzeStream
+from city.streaming.bronze import BronzeStream, scan
 from city.streaming.records import Offsets
-from city.streaming.sink import Sink, window_operators
+from city.streaming.sink import Sink
+from city.streaming.windows import Changed, compute
 
 log = logging.getLogger(__name__)
 
 # A flush may otherwise wait far beyond any limit (questdb/py-questdb-client#75); retries are the worker's.
 _DEADLINE = "request_timeout=15000;retry_timeout=0;auto_flush=off;"
+_SMALL_ROWS = 1_000
+"""Up to here rows are handed over one by one: the client takes whole frames only from pandas over HTTP, and to make one
+costs as much as some hundred rows."""
 
 
 class QuestDBSink(Sink):
-    """Windows are written before the rows they are made of: the position, which is read from the rows, then never
-    runs ahead of the windows."""
+    """One request a batch has the windows and, after them, the rows they are made of.
+
+    The position is read from the rows. Should a request be cut off between tables, the windows may be behind it, so
+    those that may still change are sent again from bronze whenever the sink is opened.
+    """
 
     name = "questdb"
+    prompt = True
 
     def __init__(self, contract: Contract, address: str, bronze: BronzeStream) -> None:
         self._contract, self._address, self._bronze = contract, address, bronze
@@ -33,33 +43,68 @@ class QuestDBSink(Sink):
     def open(self, recorded: Offsets) -> Offsets:
         self.close()
         ensure_tables(self._address, self._contract)
-        self.operators = window_operators(self._contract, self._bronze)
         self._sender = Sender.from_conf(f"http::addr={self._address};{_DEADLINE}")
         self._sender.establish()
+        self._send_open_windows()
         return applied(self._address, self._contract)
 
-    def apply(self, rows: pl.DataFrame, start: Offsets) -> None:
-        for operator in self.operators:
-            window = operator.window
-            self._send(window.name, operator.add(rows, start), [window.by], "window_start")
-        self.send_events(rows)
+    def apply(self, rows: pl.DataFrame, start: Offsets, changed: Changed) -> None:
+        for window in self._contract.windows:
+            self._send(window.name, changed()[window.name], [window.by], "window_start")
+        self._send_events(rows)
+        self._flush()
 
     def send_events(self, rows: pl.DataFrame) -> None:
         """Bronze rows, without their windows."""
-        events = rows.rename({"_partition": "part", "_offset": "off"}).select(self._columns)
-        self._send(self._contract.name, events, self._symbols, self._contract.event_time)
+        self._send_events(rows)
+        self._flush()
 
     def close(self) -> None:
         if self._sender is not None:
             self._sender.close(flush=False)
             self._sender = None
 
+    def _send_open_windows(self) -> None:
+        newest = max(self._bronze.watermarks.values(), default=None)
+        if newest is None or not self._contract.windows:
+            return
+        at = pl.lit(newest).cast(pl.Datetime("us", "UTC"))
+        time = pl.col(self._contract.event_time)
+        since = {w.name: w.lateness + 2 * w.every for w in self._contract.windows}
+        rows = scan(self._bronze.path).filter(time >= at - max(since.values(), default=timedelta())).collect()
+        for window in self._contract.windows:
+            # The first of them may be cut by the filter: it is left out.
+            whole = pl.col("window_start") >= at - since[window.name]
+            self._send(window.name, compute(self._contract, window, rows).filter(whole), [window.by], "window_start")
+        self._flush()
+
+    def _send_events(self, rows: pl.DataFrame) -> None:
+        events = rows.rename({"_partition": "part", "_offset": "off"}).select(self._columns)
+        self._send(self._contract.name, events, self._symbols, self._contract.event_time)
+
     def _send(self, table: str, frame: pl.DataFrame, symbols: list[str], at: str) -> None:
+        """Puts the rows into the next request."""
         if frame.is_empty():
             return
         assert self._sender is not None
-        arrow = frame.to_pandas(use_pyarrow_extension_array=True)
-        self._sender.dataframe(arrow, table_name=table, symbols=symbols, at=at)
+        if frame.height > _SMALL_ROWS:
+            arrow = frame.to_pandas(use_pyarrow_extension_array=True)
+            self._sender.dataframe(arrow, table_name=table, symbols=symbols, at=at)
+            return
+        row: dict[str, Any]
+        times = {name for name, kind in frame.schema.items() if kind.is_temporal()}
+        for row in frame.with_columns(pl.selectors.datetime().dt.epoch("us")).iter_rows(named=True):
+            moment = TimestampNanos(row.pop(at) * 1_000)
+            tags = {name: value for name in symbols if (value := row.pop(name)) is not None}
+            fields = {
+                name: TimestampMicros(value) if name in times else value
+                for name, value in row.items()
+                if value is not None
+            }
+            self._sender.row(table, symbols=tags, columns=fields, at=moment)
+
+    def _flush(self) -> None:
+        assert self._sender is not None
         self._sender.flush()
 
 

@@ -1,6 +1,7 @@
 """What travels along the hot path: raw messages in, batches of rows out."""
 
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 
 import numpy as np
 import polars as pl
@@ -16,7 +17,7 @@ class RawBatch:
     """Messages as Kafka gave them, in the order of their offsets within a partition.
 
     `arrived` is Kafka's own time of arrival in microseconds since the epoch; `start` and `end` are the offset
-    range [start, end) of each partition that the batch covers.
+    range [start, end) of each partition that the batch covers; `polled` is when it was read (time.monotonic()).
     """
 
     values: list[bytes | None]
@@ -25,6 +26,7 @@ class RawBatch:
     arrived: np.ndarray
     start: Offsets
     end: Offsets
+    polled: float = field(default_factory=time.monotonic)
 
     def __len__(self) -> int:
         return len(self.values)
@@ -39,11 +41,13 @@ class RawBatch:
 
 @dataclass(frozen=True)
 class Batch:
-    """Valid rows (the contract's bronze schema) of the offset ranges [start, end)."""
+    """Valid rows (the contract's bronze schema) of the offset ranges [start, end). `polled` is when its messages were
+    read from Kafka (time.monotonic()); None for a batch that is read back from bronze."""
 
     rows: pl.DataFrame
     start: Offsets
     end: Offsets
+    polled: float | None = None
 
     def after(self, position: Offsets) -> pl.DataFrame:
         """The rows that a sink at `position` has not applied yet."""

@@ -27,6 +27,7 @@ class StreamReport:
     timezone: str = "UTC"
     days: set[date] = field(default_factory=set)
     _recent: deque[tuple[float, int, pl.Series]] = field(default_factory=lambda: deque(maxlen=400), repr=False)
+    _applied: dict[str, deque[tuple[float, pl.Series]]] = field(default_factory=dict, repr=False)
 
     def take_days(self) -> set[date]:
         """The local days that events came for since this was last asked."""
@@ -46,8 +47,12 @@ class StreamReport:
         self.rows += len(times)
         self.days |= local_days(times, self.timezone)
         self.quarantined += rejected
-        sample = times.gather_every(max(1, len(times) // _SAMPLE)).dt.epoch("us")
-        self._recent.append((now, len(times) + rejected, now * 1000 - sample / 1000))
+        self._recent.append((now, len(times) + rejected, _ages_ms(times, now)))
+
+    def applied(self, sink: str, times: pl.Series, now: float | None = None) -> None:
+        """A sink has a batch; `times` are its event times."""
+        now = time.time() if now is None else now
+        self._applied.setdefault(sink, deque(maxlen=400)).append((now, _ages_ms(times, now)))
 
     def events_per_second(self, now: float | None = None) -> float:
         recent = self._within(now)
@@ -55,9 +60,15 @@ class StreamReport:
 
     def p95_ms(self, now: float | None = None) -> float | None:
         """95th percentile of the time from an event to its bronze commit."""
-        recent = [sample for _, _, sample in self._within(now) if len(sample)]
-        value = pl.concat(recent).quantile(0.95) if recent else None
-        return round(value, 1) if value is not None else None
+        return _p95([sample for _, _, sample in self._within(now)])
+
+    def sinks_p95_ms(self, now: float | None = None) -> dict[str, float | None]:
+        """95th percentile of the time from an event to each sink, of batches that it did not read back from bronze."""
+        since = (time.time() if now is None else now) - _HORIZON
+        return {
+            sink: _p95([ages for at, ages in list(applied) if at >= since])
+            for sink, applied in sorted(self._applied.items())
+        }
 
     def summary(self, now: float | None = None) -> dict[str, Any]:
         return {
@@ -70,12 +81,25 @@ class StreamReport:
             "events_per_second": self.events_per_second(now),
             "p95_ms": self.p95_ms(now),
             "sinks_behind": dict(self.sinks),
+            "sinks_p95_ms": self.sinks_p95_ms(now),
             "last_error": "; ".join(list(self.errors.values())) or None,
         }
 
     def _within(self, now: float | None) -> list[tuple[float, int, pl.Series]]:
         since = (time.time() if now is None else now) - _HORIZON
         return [entry for entry in list(self._recent) if entry[0] >= since]
+
+
+def _ages_ms(times: pl.Series, now: float) -> pl.Series:
+    """How old a sample of the events is at `now` (seconds since the epoch)."""
+    sample = times.gather_every(max(1, len(times) // _SAMPLE)).dt.epoch("us")
+    return now * 1000 - sample / 1000
+
+
+def _p95(samples: list[pl.Series]) -> float | None:
+    known = [sample for sample in samples if len(sample)]
+    value = pl.concat(known).quantile(0.95) if known else None
+    return round(value, 1) if value is not None else None
 
 
 def local_days(times: pl.Series, timezone: str) -> set[date]:

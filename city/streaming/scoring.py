@@ -28,6 +28,7 @@ from city.streaming.publish import Publisher, event_id
 from city.streaming.records import Offsets
 from city.streaming.sink import Sink
 from city.streaming.topics import ensure_topics
+from city.streaming.windows import Changed
 from city.tables.model import DAY
 
 log = logging.getLogger(__name__)
@@ -76,7 +77,7 @@ class ScoreSink(Sink):
         self._recorded_at = time.monotonic()
         return position
 
-    def apply(self, rows: pl.DataFrame, start: Offsets) -> None:
+    def apply(self, rows: pl.DataFrame, start: Offsets, changed: Changed) -> None:
         assert self._champions is not None
         assert self._publisher is not None
         at = [self._contract.key, self._contract.event_time]

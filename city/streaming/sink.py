@@ -9,21 +9,25 @@ import contextlib
 import logging
 import queue
 import threading
+import time
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from datetime import datetime
 
 import polars as pl
 
 from city.contracts.model import Contract
 from city.lake.lock import alone
+from city.stack.worker import Worker
 from city.streaming.backoff import Backoff, Stopped
 from city.streaming.bronze import BronzeStream, scan
 from city.streaming.records import Batch, Offsets, before, behind
-from city.streaming.windows import WindowOperator
+from city.streaming.windows import Changed, ContractWindows
 
 log = logging.getLogger(__name__)
 
 _QUEUED = 4  # batches held in memory for a sink that is slower than bronze; beyond it, it reads bronze
+_IDLE_SECONDS = 0.5
 _TURN_SECONDS = 0.1  # between two looks at whether the predecessor has ended
 _CATCH_UP = 50_000  # offsets a partition in each batch that is read back from bronze
 
@@ -32,15 +36,17 @@ class Sink(ABC):
     """Applies batches, idempotently: after a crash it is given again what it may have applied already."""
 
     name: str
-    operators: tuple[WindowOperator, ...] = ()
+    prompt = False
+    """Whether the promised latency (CITY_LATENCY_SECONDS) is about this sink."""
 
     @abstractmethod
     def open(self, recorded: Offsets) -> Offsets:
         """Connects; returns the position it has durably reached. `recorded` is what bronze's log says of it."""
 
     @abstractmethod
-    def apply(self, rows: pl.DataFrame, start: Offsets) -> None:
-        """Applies rows of a batch that begins at `start`, durably: when it returns, they will not be given again."""
+    def apply(self, rows: pl.DataFrame, start: Offsets, changed: Changed) -> None:
+        """Applies rows of a batch that begins at `start`, durably: when it returns, they will not be given again.
+        `changed` gives the windows that the batch has changed, and costs nothing where it is not called."""
 
     def idle(self) -> None:
         """Called a few times a second while nothing comes."""
@@ -51,7 +57,11 @@ class Sink(ABC):
 
 
 class SinkWorker:
-    """Feeds a sink: from memory while it keeps up, from bronze when it has fallen behind."""
+    """Feeds a sink: from memory while it keeps up, from bronze when it has fallen behind.
+
+    `windows` are the contract's, which the sinks that are in step share; `applied` is told of each batch that came from
+    memory, after the sink has it.
+    """
 
     def __init__(
         self,
@@ -59,18 +69,23 @@ class SinkWorker:
         bronze: BronzeStream,
         recorded: Offsets,
         stop: threading.Event,
+        windows: ContractWindows,
+        applied: Callable[[str, Batch], None] = lambda sink, batch: None,
     ) -> None:
         self.sink, self.name = sink, sink.name
         self.position: Offsets = dict(recorded)
         self.last_error: str | None = None
         self._bronze, self._recorded = bronze, recorded
         self._stop, self._drain = stop, threading.Event()
+        self._windows, self._applied = windows, applied
         self._target: Offsets = dict(bronze.position)
         self._queue: queue.Queue[Batch] = queue.Queue(maxsize=_QUEUED)
-        self._thread = threading.Thread(target=self._run, name=f"sink-{sink.name}", daemon=True)
+        name = f"sink-{sink.name}-{bronze.contract.name}"
+        # A predecessor is waited for, and a catch-up takes as long as it takes: both are said in `last_error`.
+        self._worker = Worker(name, self._run, stop=stop, stall_seconds=float("inf"))
 
     def start(self) -> None:
-        self._thread.start()
+        self._worker.start()
 
     def offer(self, batch: Batch) -> None:
         """Hands over a committed batch; never blocks."""
@@ -84,14 +99,15 @@ class SinkWorker:
         """How many offsets bronze is ahead of the sink."""
         return sum(max(0, last - self.position.get(p, 0)) for p, last in self._target.items())
 
-    def finish(self, seconds: float) -> None:
-        """Applies what is queued, for at most `seconds`, and ends the thread."""
+    def drain(self) -> None:
+        """From now on it ends once it has applied what there is."""
         self._drain.set()
-        self._thread.join(seconds)
-        self._stop.set()
-        self._thread.join(5)
 
-    def _run(self) -> None:
+    def join(self, seconds: float) -> bool:
+        """Waits for its end, at most `seconds`; whether it has come."""
+        return self._worker.join(seconds)
+
+    def _run(self, worker: Worker) -> None:
         backoff = Backoff(self._stop)
         with contextlib.suppress(Stopped):
             while not self._had_its_turn():
@@ -135,10 +151,12 @@ class SinkWorker:
         while not self._stop.is_set():
             batch = self._next()
             if batch is not None and all(self.position.get(p, 0) >= first for p, first in batch.start.items()):
-                self._apply(batch)
+                self._apply(batch, self._windows)
+                self._applied(self.name, batch)
             elif behind(self.position, self._target):
+                windows = contract_windows(self._bronze.contract, self._bronze)
                 for caught in self._bronze.read(self.position, dict(self._target), _CATCH_UP):
-                    self._apply(caught)
+                    self._apply(caught, windows)
                     if self._stop.is_set():
                         return
             elif batch is None:
@@ -146,17 +164,18 @@ class SinkWorker:
                     return
                 self.sink.idle()
             self.last_error = None
+            self._worker.progress(batch.rows.height if batch is not None else 0)
             backoff.reset()
 
     def _next(self) -> Batch | None:
         try:
-            return self._queue.get(timeout=0.05 if self._drain.is_set() else 0.2)
+            return self._queue.get(timeout=0.05 if self._drain.is_set() else _IDLE_SECONDS)
         except queue.Empty:
             return None
 
-    def _apply(self, batch: Batch) -> None:
+    def _apply(self, batch: Batch, windows: ContractWindows) -> None:
         if behind(self.position, batch.end):
-            self.sink.apply(batch.after(self.position), self.position)
+            self.sink.apply(batch.after(self.position), self.position, lambda: windows.changed(batch))
             self.position = self.position | {p: max(end, self.position.get(p, 0)) for p, end in batch.end.items()}
             self._recorded = self.position
 
@@ -167,7 +186,16 @@ class SinkWorker:
             log.debug("closing %s: %s", self.name, error)
 
 
-def window_operators(contract: Contract, bronze: BronzeStream) -> tuple[WindowOperator, ...]:
+def drain(workers: list[SinkWorker], seconds: float) -> None:
+    """Lets all sinks apply what there is, side by side, for at most `seconds` together."""
+    for worker in workers:
+        worker.drain()
+    ends = time.monotonic() + seconds
+    for worker in workers:
+        worker.join(max(0.0, ends - time.monotonic()))
+
+
+def contract_windows(contract: Contract, bronze: BronzeStream) -> ContractWindows:
     """The contract's windows, over what bronze holds."""
 
     def earlier(first: datetime, until: datetime, below: Offsets) -> pl.DataFrame:
@@ -176,4 +204,4 @@ def window_operators(contract: Contract, bronze: BronzeStream) -> tuple[WindowOp
 
     newest = max(bronze.watermarks.values(), default=None)
     seen = pl.Series([newest], dtype=pl.Int64).cast(pl.Datetime("us", "UTC"))[0] if newest is not None else None
-    return tuple(WindowOperator(contract, window, earlier, seen) for window in contract.windows)
+    return ContractWindows(contract, earlier, seen)

@@ -1,5 +1,6 @@
 """Kafka as the hot path reads it: librdkafka in a thread of its own, offset ranges out, no consumer group."""
 
+import json
 import logging
 import queue
 import threading
@@ -9,21 +10,29 @@ from itertools import chain
 from typing import Any
 
 import numpy as np
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicCollection, TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from city.net import accepts, split_address
+from city.stack.worker import Worker
+from city.streaming.pacing import Pacing
 from city.streaming.records import Offsets, RawBatch
 
 log = logging.getLogger(__name__)
 
 _FETCH = 20_000  # messages a call: few enough for a smooth queue, enough to make the call itself cheap
-_POLL_SECONDS = 0.05
+_IDLE_SECONDS = 0.5
 _LAG_SECONDS = 0.5
+_LOOK_SECONDS = 20.0  # between two looks at the topic itself: its partitions and its id
+_STATISTICS_MS = 5_000
 _ERROR_SECONDS = 6.0
 
 
 class TopicReset(RuntimeError):
-    """The topic has less than the lake already holds of it: it was deleted or another Kafka is addressed."""
+    """The topic is not the one that the lake's rows came from: it was made anew, or another Kafka is addressed."""
+
+
+_RESET_MEND = "Point CITY_HOME at another folder, or at the Kafka that the data came from."
 
 
 @dataclass(frozen=True)
@@ -37,7 +46,7 @@ class _Piece:
 class KafkaSource:
     """Reads a topic's partitions from given offsets, into batches bounded by rows and by time."""
 
-    def __init__(self, address: str, topic: str, rows: int, seconds: float) -> None:
+    def __init__(self, address: str, topic: str, rows: int, pacing: Pacing) -> None:
         self.topic = topic
         self._address, self._away = address, False
         self._failure: BaseException | None = None
@@ -45,7 +54,7 @@ class KafkaSource:
         self._error_at = 0.0
         self.expired: str | None = None
         """What Kafka deleted before it was read, if anything: a loss that no later success takes back."""
-        self._rows, self._seconds = rows, seconds
+        self._rows, self._pacing = rows, pacing
         self._consumer = Consumer(
             {
                 "bootstrap.servers": address,
@@ -59,7 +68,12 @@ class KafkaSource:
                 # By default librdkafka waits a second after its queue was full: that alone costs three quarters
                 # of what it can read.
                 "fetch.queue.backoff.ms": 10,
-                "fetch.wait.max.ms": 20,
+                # The broker holds a fetch back until there is a kilobyte's worth or this has passed: a fetch for every
+                # single event would cost it more than the events do.
+                "fetch.wait.max.ms": round(pacing.fetch_seconds * 1000),
+                "fetch.min.bytes": 16_384,
+                "statistics.interval.ms": _STATISTICS_MS,
+                "stats_cb": self._on_statistics,
                 "error_cb": self._on_error,
                 "log_level": 0,
                 "reconnect.backoff.max.ms": 2_000,
@@ -68,9 +82,16 @@ class KafkaSource:
         )
         self._pieces: queue.Queue[_Piece] = queue.Queue(maxsize=2 * max(1, rows // _FETCH))
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._guard, name=f"kafka-{topic}", daemon=True)
+        # Nothing of it is mended by a restart here: `poll` raises what it met, and the pipeline begins again.
+        self._worker = Worker(f"kafka-{topic}", self._read, stop=self._stop, fatal=(BaseException,))
+        self._admin = AdminClient({"bootstrap.servers": address, "log_level": 0})
+        self._topic_id: int | None = None
+        self.changed = False
+        """Whether the topic has other partitions than those that are read."""
         self._position: Offsets = {}
         self._highs: Offsets = {}
+        self._ends: Offsets = {}
+        """Where librdkafka will fetch next: beyond transaction markers, which are no messages."""
 
     @property
     def last_error(self) -> str | None:
@@ -86,74 +107,110 @@ class KafkaSource:
             raise KafkaException(found.error)
         return sorted(found.partitions)
 
-    def verify(self, position: Offsets) -> None:
-        """Raises TopicReset when the topic ends before `position`; notes what expired before it was read."""
+    def topic_id(self) -> int | None:
+        """63 bits of the topic's own id, which another topic of the same name does not have; None where the broker
+        tells none. Raises KafkaException when no broker answers."""
+        try:
+            described = self._admin.describe_topics(TopicCollection([self.topic]), request_timeout=5)
+            found = described[self.topic].result(6).topic_id
+        except KafkaException as error:
+            if (
+                error.args[0].code() == KafkaError.UNSUPPORTED_VERSION
+                or error.args[0].code() == KafkaError._UNSUPPORTED_FEATURE
+            ):
+                return None
+            raise
+        bits = (found.get_most_significant_bits() ^ found.get_least_significant_bits()) & (2**63 - 1)
+        return bits or None
+
+    def verify(self, position: Offsets, recorded: int | None) -> int | None:
+        """Raises TopicReset when the topic has another id than `recorded`, or ends before `position`; notes what
+        expired before it was read. Gives the topic's id."""
+        found = self.topic_id()
+        if recorded is not None and found is not None and found != recorded:
+            raise TopicReset(
+                f"topic {self.topic!r} is not the one that the lake holds up to {position}: it was deleted and made "
+                f"anew, or CITY_KAFKA_ADDRESS names another Kafka. {_RESET_MEND}"
+            )
+        self._topic_id = found
         for partition, offset in position.items():
             low, high = self._consumer.get_watermark_offsets(TopicPartition(self.topic, partition), timeout=5)
             self._highs[partition] = high
             if high < offset:
                 raise TopicReset(
                     f"topic {self.topic!r} partition {partition} ends at {high}, but the lake holds it up to {offset}: "
-                    "the topic was deleted, or CITY_KAFKA_ADDRESS names another Kafka. "
-                    "Point CITY_HOME at another folder, or at the Kafka that the data came from."
+                    f"the topic was deleted, or CITY_KAFKA_ADDRESS names another Kafka. {_RESET_MEND}"
                 )
             if low > offset:
                 gap = f"{self.topic}/{partition}: offsets {offset} to {low - 1} expired in Kafka unread"
                 log.error("%s", gap)
                 self.expired = f"{self.expired}; {gap}" if self.expired else gap
+        return found
 
     def start(self, position: Offsets) -> None:
         """Begins to read at `position`."""
         self._position = dict(position)
         self._consumer.assign([TopicPartition(self.topic, p, offset) for p, offset in position.items()])
-        self._thread.start()
+        self._worker.start()
 
     def poll(self) -> RawBatch | None:
-        """The next batch, or None when nothing came within the batch time."""
-        if self._failure is not None:
-            raise self._failure
-        pieces: list[_Piece] = []
-        rows, deadline = 0, time.monotonic() + self._seconds
+        """The next batch, or None when nothing came for a while. Raises TopicReset, and what reading met."""
+        if self._worker.failure is not None:
+            raise self._worker.failure
+        try:
+            pieces = [self._pieces.get(timeout=_IDLE_SECONDS)]
+        except queue.Empty:
+            return None
+        rows, ends = len(pieces[0].values), time.monotonic() + self._pacing.seconds
         while rows < self._rows:
+            # Where messages come faster than the reader hands them over, more are worth waiting for.
+            hurries = len(pieces[-1].values) >= _FETCH
             try:
-                piece = self._pieces.get(timeout=max(0.0, deadline - time.monotonic()))
+                piece = self._pieces.get(timeout=max(0.0, ends - time.monotonic()) if hurries else 0)
             except queue.Empty:
                 break
             pieces.append(piece)
             rows += len(piece.values)
-        return self._batch(pieces) if pieces else None
+        return self._batch(pieces)
 
     def lag(self) -> int:
         """Messages that Kafka has and `poll` has not given out yet, as of the last half second."""
-        return sum(max(0, high - self._position.get(p, 0)) for p, high in self._highs.items())
+        return sum(self._lag_of(p, high) for p, high in self._highs.items())
+
+    def _lag_of(self, partition: int, high: int) -> int:
+        position = self._position.get(partition, 0)
+        # All there is was fetched, and nothing of it waits: what is left are transaction markers.
+        if position < high <= self._ends.get(partition, 0) and self._pieces.empty():
+            return 0
+        return max(0, high - position)
 
     def close(self) -> None:
         self._stop.set()
-        while self._thread.is_alive():
+        while self._worker.is_alive():
             self._drain()
-            self._thread.join(0.1)
+            self._worker.join(0.1)
         self._consumer.close()
 
     def _drain(self) -> None:
         while not self._pieces.empty():
             self._pieces.get_nowait()
 
-    def _guard(self) -> None:
-        try:
-            self._read()
-        except BaseException as error:  # `poll` raises it where somebody hears it
-            self._failure = error
-
-    def _read(self) -> None:
+    def _read(self, worker: Worker) -> None:
         """The only thread that uses the consumer once it runs: a second one can deadlock with `consume`."""
-        noted = 0.0
+        noted = looked = time.monotonic()
         while not self._stop.is_set():
-            messages: list[Any] = self._consumer.consume(_FETCH, _POLL_SECONDS)
-            if time.monotonic() - noted > _LAG_SECONDS:
-                noted = time.monotonic()
+            # Here events gather: the call ends when there are many of them, or after the gathering time.
+            messages: list[Any] = self._consumer.consume(_FETCH, self._pacing.seconds)
+            worker.progress(len(messages))
+            now = time.monotonic()
+            if now - noted > _LAG_SECONDS:
+                noted = now
                 self._note_highs()
                 # librdkafka says that a broker is gone when it likes, and never that it is back.
-                self._away = not any(accepts(*split_address(one)) for one in self._address.split(","))
+                self._away = not messages and not any(accepts(*split_address(a)) for a in self._address.split(","))
+            if now - looked > _LOOK_SECONDS:
+                looked = now
+                self._look()
             if not messages:
                 continue
             offsets = [message.offset() for message in messages]
@@ -176,6 +233,22 @@ class KafkaSource:
                     break
                 except queue.Full:
                     continue
+
+    def _look(self) -> None:
+        """Whether the topic has got further partitions, or is another one. Raises TopicReset."""
+        try:
+            self.changed = self.changed or set(self.partitions()) != self._position.keys()
+            found = self.topic_id()
+        except KafkaException as error:
+            log.debug("%s cannot be looked at: %s", self.topic, error)
+            return
+        if None not in (found, self._topic_id) and found != self._topic_id:
+            raise TopicReset(f"topic {self.topic!r} was deleted and made anew while it was read. {_RESET_MEND}")
+
+    def _on_statistics(self, text: str) -> None:
+        for partition in json.loads(text)["topics"].get(self.topic, {"partitions": {}})["partitions"].values():
+            if partition["partition"] in self._position and partition["fetchq_cnt"] == 0:
+                self._ends[partition["partition"]] = partition["next_offset"]
 
     def _note_highs(self) -> None:
         for partition in list(self._position):

@@ -5,13 +5,15 @@ for each of its values. Lateness is judged a row at a time from the row's own `_
 does not depend on where batches were cut, on a restart, or on whether it is a stream at all.
 """
 
-from collections.abc import Callable
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
 from datetime import datetime
 
 import polars as pl
 
 from city.contracts.model import Contract, Count, Distinct, Mean, Std, Window
-from city.streaming.records import Offsets
+from city.streaming.records import Batch, Offsets
 
 Earlier = Callable[[datetime, datetime, Offsets], pl.DataFrame]
 """Bronze rows with event time in [from, to) and below the given offsets."""
@@ -49,6 +51,12 @@ class WindowOperator:
         self._evict()
         return results(self.window, pl.concat(changed) if changed else moments(self.window, timely))
 
+    def forget(self, newest: datetime | None) -> None:
+        """Lets go of the open windows: each is read from bronze when it is touched again."""
+        self._open = {}
+        if newest is not None:
+            self._newest = max(newest, self._newest or newest)
+
     def _held(self, window_start: datetime, start: Offsets) -> pl.DataFrame | None:
         if window_start in self._open:
             return self._open[window_start]
@@ -64,6 +72,72 @@ class WindowOperator:
 
     def _moments_schema(self, rows: pl.DataFrame) -> pl.Schema:
         return moments(self.window, assign(self.contract, self.window, rows)).schema
+
+
+Changed = Callable[[], Mapping[str, pl.DataFrame]]
+"""Gives the windows that a batch has changed, by name; computes them when it is first called."""
+
+_REMEMBERED = 8  # batches whose windows are kept for the sinks that are a little behind
+
+
+class ContractWindows:
+    """All windows of a contract over its stream. A batch's windows are computed once, by whichever sink asks first.
+
+    What a window holds after a batch is a function of the rows up to it, so sinks that are in step can share it. A
+    batch that does not follow the last one is computed from what bronze holds. Safe to call from any thread.
+    """
+
+    def __init__(self, contract: Contract, earlier: Earlier, newest: datetime | None) -> None:
+        self._contract, self._earlier = contract, earlier
+        self.operators = [WindowOperator(contract, window, earlier, newest) for window in contract.windows]
+        self._lock = threading.Lock()
+        self._reached: Offsets | None = None
+        self._known: OrderedDict[object, dict[str, pl.DataFrame]] = OrderedDict()
+
+    @property
+    def late(self) -> int:
+        """Events that came after their window's end, and changed it."""
+        return sum(operator.late for operator in self.operators)
+
+    @property
+    def too_late(self) -> int:
+        """Events that came later than the allowed lateness, and changed nothing."""
+        return sum(operator.too_late for operator in self.operators)
+
+    def changed(self, batch: Batch) -> Mapping[str, pl.DataFrame]:
+        """The windows that the batch changed, by name, as `results` has them."""
+        if not self.operators:
+            return {}
+        key = (*sorted(batch.start.items()), None, *sorted(batch.end.items()))
+        with self._lock:
+            if key in self._known:
+                return self._known[key]
+            if self._reached and any(first < self._reached.get(p, first) for p, first in batch.start.items()):
+                return self._apart(batch)
+            if self._reached and any(first > self._reached.get(p, first) for p, first in batch.start.items()):
+                self._forget(batch)
+            found = {o.window.name: o.add(batch.rows, batch.start) for o in self.operators}
+            self._reached = (self._reached or {}) | batch.end
+            self._known[key] = found
+            if len(self._known) > _REMEMBERED:
+                self._known.popitem(last=False)
+            return found
+
+    def _apart(self, batch: Batch) -> dict[str, pl.DataFrame]:
+        """An older batch: computed from bronze, without a change to what is held."""
+        apart = ContractWindows(self._contract, self._earlier, _newest(batch))
+        return dict(apart.changed(batch))
+
+    def _forget(self, batch: Batch) -> None:
+        """Rows are missing between the last batch and this one: what is held is read again from bronze."""
+        for operator in self.operators:
+            operator.forget(_newest(batch))
+
+
+def _newest(batch: Batch) -> datetime | None:
+    newest = batch.rows["_watermark"].max() if batch.rows.height else None
+    assert newest is None or isinstance(newest, datetime)
+    return newest
 
 
 def compute(contract: Contract, window: Window, rows: pl.DataFrame) -> pl.DataFrame:

@@ -24,7 +24,6 @@ SENSORS = Contract(
     topic="city.sensors",
     version=1,
     means="A sensor's reading.",
-    batch_seconds=0.5,
     mqtt="city/sensors/<location>/<type>",
     key="sensor_id",
     event_time="timestamp",

@@ -13,7 +13,6 @@ SENSOR_READINGS = Contract(
     topic="sensor-readings",
     version=1,
     means="What a machine's sensors read.",
-    batch_seconds=1.0,
     key="machine_id",
     event_time="timestamp",
     fields=(

@@ -25,7 +25,6 @@ PAYMENTS = Contract(
     topic="payments",
     version=1,
     means="A payment by card.",
-    batch_seconds=1.0,
     key="card",
     event_time="timestamp",
     ttl=timedelta(days=7),

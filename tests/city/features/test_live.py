@@ -12,6 +12,8 @@ from city.features.reader import FeatureReader
 from city.features.views import view_of
 from city.settings import Settings
 from city.streaming.bronze import BronzeStream
+from city.streaming.records import Batch
+from city.streaming.sink import contract_windows
 from city.tables.registry import chosen
 from city_assets.environment.contract import DEVICES, SENSORS
 from city_assets.traffic.contract import VEHICLE_POSITIONS
@@ -31,14 +33,15 @@ def through_a_sink(config: Settings, contract, events: list[dict], batch: int) -
         if sink is None or number == 7:
             bronze = BronzeStream(config.lake, contract)
             bronze.load([0])
-            sink = FeatureSink(contract, config, bronze)
+            sink, windows = FeatureSink(contract, config, bronze), contract_windows(contract, bronze)
             position = sink.open({})
         stream(config.lake, contract, events[first : first + batch], BEGIN + timedelta(hours=4))
         rows = pl.read_delta(str(config.lake / "bronze" / contract.name)).filter(
             pl.col("_offset") >= position.get(0, 0)
         )
-        sink.apply(rows, position)
-        position = {0: position.get(0, 0) + rows.height}
+        batch_of = Batch(rows, position, {0: position.get(0, 0) + rows.height})
+        sink.apply(rows, position, lambda windows=windows, batch=batch_of: windows.changed(batch))
+        position = batch_of.end
 
 
 def test_online_traffic_is_what_the_table_has_of_the_last_window(config: Settings) -> None:

@@ -77,10 +77,10 @@ def test_the_newest_reading_of_a_machine_is_online(config: Settings) -> None:
     bronze.load([0])
     sink = FeatureSink(SENSOR_READINGS, config, bronze)
     assert sink.open({}) == {0: len(events)}
-    sink.apply(pl.read_delta(str(bronze.path)).head(0), {0: len(events)})
+    sink.apply(pl.read_delta(str(bronze.path)).head(0), {0: len(events)}, dict)
     last = events[-1]
     stream(config.lake, SENSOR_READINGS, [last | {"timestamp": "2026-05-04T12:30:00.000Z"}], BEGIN + timedelta(hours=5))
-    sink.apply(pl.read_delta(str(bronze.path)).filter(pl.col("_offset") == len(events)), {0: len(events)})
+    sink.apply(pl.read_delta(str(bronze.path)).filter(pl.col("_offset") == len(events)), {0: len(events)}, dict)
     read = FeatureReader(online_store(config), ["machine_features:power_now"], BEGIN.timestamp)
     (found,) = read.read([{"machine_id": last["machine_id"]}])
     assert found["power_now"] is not None

@@ -150,12 +150,12 @@ def test_what_a_crash_left_unrecorded_is_recorded_once(
     first = ScoreSink(contract, stack, bronze())
     assert first.open({}) == {0: 1}
     put(stack.lake, contract, events[1:], datetime.now(UTC))
-    first.apply(of(1, 21), {0: 1})
+    first.apply(of(1, 21), {0: 1}, dict)
     first._record()
-    first.apply(of(21, 41), {0: 21})  # never recorded: the process is killed
+    first.apply(of(21, 41), {0: 21}, dict)  # never recorded: the process is killed
     second = ScoreSink(contract, stack, bronze())
     assert second.open({0: 60}) == {0: 21}
-    second.apply(of(11, 60), {0: 11})  # more than it needs
+    second.apply(of(11, 60), {0: 11}, dict)  # more than it needs
     second.close()
     first._champions.stop()  # type: ignore[union-attr]
     assert recorded(stack)["timestamp"].is_unique().all()
