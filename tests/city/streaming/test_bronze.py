@@ -152,6 +152,49 @@ def test_appends_go_on_through_a_compaction(tmp_path: Path) -> None:
     assert opened(tmp_path).position[0] == 5
 
 
+def test_the_log_and_the_files_stay_few_however_long_a_writer_commits(tmp_path: Path) -> None:
+    """A commit reads the log since its handle was opened, and lists its folder: neither may grow with the hours."""
+    stream = opened(tmp_path)
+    short = {"delta.logRetentionDuration": "interval 0 seconds"}
+    stream._bronze.alter.set_table_properties(short)
+    commits = 2 * module._COMPACT_COMMITS + 1
+    for first in range(commits):
+        commit(stream, first, 1)
+    log = [file for file in (stream.path / "_delta_log").iterdir() if file.suffix == ".json"]
+    assert len(log) < 3 * module._CHECKPOINT_COMMITS
+    assert len(DeltaTable(stream.path).file_uris()) < 2 * module._CHECKPOINT_COMMITS
+    assert offsets(tmp_path) == list(range(commits))
+    assert opened(tmp_path).position[0] == commits
+
+
+def test_a_writer_that_opens_its_table_anew_is_fenced_off_all_the_same(tmp_path: Path) -> None:
+    old, new = BronzeStream(tmp_path, VEHICLE_POSITIONS), BronzeStream(tmp_path, VEHICLE_POSITIONS)
+    claim(old, [0])
+    for first in range(module._CHECKPOINT_COMMITS - 1):
+        commit(old, first, 1)
+    claim(new, [0])
+    old._commits[old._bronze.table_uri] += 1  # its next look at the table comes after the claim
+    assert old._tidied(old._bronze) is old._bronze
+    with pytest.raises(Fenced):
+        commit(old, module._CHECKPOINT_COMMITS - 1, 1)
+    commit(new, module._CHECKPOINT_COMMITS - 1, 1)
+    assert offsets(tmp_path) == list(range(module._CHECKPOINT_COMMITS))
+
+
+def test_the_topic_is_known_by_the_id_that_a_claim_recorded(tmp_path: Path) -> None:
+    stream = opened(tmp_path)
+    assert stream.topic_id() is None
+    stream.claim([0], threading.Event(), lambda _: None, topic_id=2**62 + 1)
+    assert opened(tmp_path).topic_id() == 2**62 + 1
+
+
+def test_an_older_table_gets_the_configuration_of_today(tmp_path: Path) -> None:
+    table = open_table(tmp_path / "t", {"a": pl.Int64()})
+    wanted = table.metadata().configuration
+    table.alter.set_table_properties({"delta.logRetentionDuration": "interval 1 days"})
+    assert open_table(tmp_path / "t", {"a": pl.Int64()}).metadata().configuration == wanted
+
+
 def test_a_commit_that_failed_but_was_written_is_not_written_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

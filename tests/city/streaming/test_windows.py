@@ -10,8 +10,8 @@ from polars.testing import assert_frame_equal
 
 from city.contracts import Aggregate, Window
 from city.contracts.schema import bronze_schema
-from city.streaming.records import Offsets, before
-from city.streaming.windows import WindowOperator, compute, moments, results
+from city.streaming.records import Batch, Offsets, before
+from city.streaming.windows import ContractWindows, WindowOperator, compute, moments, results
 from city_assets.environment.contract import SENSORS
 from city_assets.traffic.contract import VEHICLE_POSITIONS
 from tests.events import NOW
@@ -152,3 +152,29 @@ def test_batches_restarts_and_backfill_give_the_same_windows(
     ).schema
     found = pl.DataFrame(list(live.values()), schema=schema, orient="row").sort("window_start", "cell")
     assert_frame_equal(found.cast(dict(expected.schema)), expected, check_exact=False, abs_tol=1e-6)  # type: ignore[arg-type]
+
+
+def test_windows_are_shared_by_sinks_in_step_and_right_for_those_that_are_not() -> None:
+    """Whatever the order in which sinks ask, and whatever batches nobody asks for."""
+    everything = rows(*((float(n * 7), f"v{n % 5}", f"c{n % 3}", float(n)) for n in range(60)))
+    asked: list[tuple[datetime, datetime]] = []
+
+    def earlier(first: datetime, until: datetime, below: Offsets) -> pl.DataFrame:
+        asked.append((first, until))
+        time = pl.col("timestamp")
+        return everything.filter((time >= first) & (time < until) & before(below))
+
+    batches = [Batch(everything[n : n + 10], {0: n}, {0: n + 10}) for n in range(0, 60, 10)]
+    shared = ContractWindows(VEHICLE_POSITIONS, earlier, None)
+
+    def wanted(batch: Batch) -> pl.DataFrame:
+        upto = compute(VEHICLE_POSITIONS, WINDOW, everything[: batch.end[0]])
+        touched = compute(VEHICLE_POSITIONS, WINDOW, batch.rows).select("window_start", "cell")
+        return upto.join(touched, on=["window_start", "cell"], how="semi").sort("window_start", "cell")
+
+    first = shared.changed(batches[0])
+    assert shared.changed(batches[0]) is first
+    assert asked == []
+    for number in (1, 4, 2, 5, 3):  # 2 and 3 come late, 4 after a gap
+        found = shared.changed(batches[number])[WINDOW.name].sort("window_start", "cell")
+        assert_frame_equal(found, wanted(batches[number]), check_exact=False)
