@@ -33,6 +33,8 @@ class Spec:
     stop_seconds: float = 15.0
     ports: Mapping[str, int] = field(default_factory=dict)
     """The ports it listens on, by the setting that moves each."""
+    loops: Mapping[str, str] = field(default_factory=dict)
+    """The address of each loop in it that has a heartbeat of its own, by the heartbeat's name."""
 
 
 class Part:
@@ -80,6 +82,7 @@ class Part:
             wait = _RESTART_SECONDS[min(self._failures, len(_RESTART_SECONDS) - 1)]
             self._failures += 1
             self._again_at = now + wait
+            end_session(self._process.pid)  # what it had started would hold its ports, or do its work twice
             self.state = "restarting"
             self.last_error = f"{describe_exit(code)}; its log {self.log} ends: {last_line(self.log)}"
         elif code is not None and now >= self._again_at:

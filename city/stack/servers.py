@@ -1,6 +1,7 @@
 """Apache Kafka, QuestDB and an MQTT broker as parts: their command lines, configuration and readiness."""
 
 import base64
+import http.client
 import os
 import shutil
 import subprocess
@@ -12,6 +13,9 @@ from city.net import accepts, split_address
 from city.settings import Settings
 from city.stack.jars import classpath
 from city.stack.part import Spec
+
+PYTHON = {"MALLOC_ARENA_MAX": "2", "MALLOC_TRIM_THRESHOLD_": "131072"}
+"""For Python processes that live long: glibc keeps an arena of freed memory per thread otherwise."""
 
 _LOG4J = """\
 rootLogger.level = info
@@ -164,9 +168,11 @@ def _kafka_answers(address: str) -> bool:
 
 
 def _questdb_answers(address: str) -> bool:
-    import requests
-
+    connection = http.client.HTTPConnection(*split_address(address), timeout=2)
     try:
-        return requests.get(f"http://{address}/exec", params={"query": "SELECT 1"}, timeout=2).ok
-    except requests.RequestException:
+        connection.request("GET", "/exec?query=SELECT%201")
+        return connection.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
         return False
+    finally:
+        connection.close()

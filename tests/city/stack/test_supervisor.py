@@ -11,7 +11,7 @@ import pytest
 
 from city.net import split_address
 from city.settings import Settings
-from city.stack.dagster_home import prepare_dagster_home
+from city.stack.dagster import prepare_dagster_home
 from city.stack.doctor import examine
 from city.stack.part import Spec
 from city.stack.state import SUPERVISOR, is_alive, read_json
