@@ -16,7 +16,7 @@ from pathlib import Path
 from city.net import accepts
 from city.settings import CHECKOUT, Settings
 from city.stack.part import Spec
-from city.stack.servers import PYTHON
+from city.stack.servers import python
 
 LOCATION = "city"
 _MODULE = "city_assets.definitions"
@@ -57,10 +57,10 @@ def code_server_socket(config: Settings) -> Path:
 def dagster(config: Settings, environment: dict[str, str]) -> list[Spec]:
     """The code server, and after it those that read the definitions from it."""
     home, path = config.home / "dagster", code_server_socket(config)
-    environment = PYTHON | environment | {"DAGSTER_HOME": str(home), "PYTHONWARNINGS": "ignore"}
+    environment = python(config) | environment | {"DAGSTER_HOME": str(home), "PYTHONWARNINGS": "ignore"}
     workspace = ["-w", str(home / "workspace.yaml")]
     host, port = config.host, config.dagster_port
-    python = [sys.executable, "-m"]
+    module = [sys.executable, "-m"]
     code = ["dagster", "api", "grpc", "--socket", str(path), "-m", _MODULE, "-d", str(CHECKOUT)]
     # Lazy means here: definitions that cannot be loaded are an error in the UI, and not the end of the server.
     code += ["--location-name", LOCATION, "--lazy-load-user-code", "--log-level", "WARNING"]
@@ -78,17 +78,18 @@ def dagster(config: Settings, environment: dict[str, str]) -> list[Spec]:
         Spec(
             "dagster-code",
             str(path),
-            [*python, *code],
+            [*module, *code],
             environment,
             prepare=prepare_code,
             ready=lambda: _listens(path),
             stage=2,
-            stop_signal=signal.SIGINT,
+            stop_session=True,  # it waits for its runs, and the stream's is over only when it is told
+            stop_seconds=20,
         ),
         Spec(
             "dagster-daemon",
             str(home),
-            [*python, "dagster._daemon", "run", *workspace],
+            [*module, "dagster._daemon", "run", *workspace],
             environment,
             prepare=prepare_daemon,
             ready=lambda: _daemons_beat(host, port, daemon_began[0]),
@@ -98,7 +99,7 @@ def dagster(config: Settings, environment: dict[str, str]) -> list[Spec]:
         Spec(
             "dagster",
             f"http://{config.dagster}",
-            [*python, "dagster_webserver", "-h", host, "-p", str(port), *workspace],
+            [*module, "dagster_webserver", "-h", host, "-p", str(port), *workspace],
             environment,
             ready=lambda: accepts(host, port),
             stage=3,

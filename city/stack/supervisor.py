@@ -61,7 +61,7 @@ def _own(
         beat = read_json(config, f"{name}.json")
         return beat is not None and beat["at"] > max(started, time.time() - 5)
 
-    environment = servers.PYTHON | environment
+    environment = servers.python(config) | environment
     return Spec(name, address, argv, environment, ready=ready, stage=1, stop_seconds=10, loops=loops)
 
 
@@ -70,7 +70,7 @@ def _server(config: Settings, argv: list[str], environment: dict[str, str]) -> S
         "server",
         config.serve,
         argv,
-        servers.PYTHON | environment,
+        servers.python(config) | environment,
         ready=lambda: accepts(config.host, config.serve_port),
         stage=2,
         stop_signal=signal.SIGINT,
@@ -128,11 +128,12 @@ class Supervisor:
         return [part for part in self.parts if part.spec.stage == stage]
 
     def _await_ready(self, stage: int, changed: Callable[["Supervisor"], None]) -> None:
+        last = max(part.spec.stage for part in self.parts)
         deadline = time.monotonic() + _READY_SECONDS
         while not self.stop.is_set() and time.monotonic() < deadline:
             self._tick(changed)
-            # Dagster is slow to start, and nobody waits for it: events already flow.
-            if stage > 1 or all(part.state in ("running", "external") for part in self._at(stage)):
+            # What is started last is slow to start, and nobody waits for it: events already flow.
+            if stage == last or all(part.state in ("running", "external") for part in self._at(stage)):
                 return
             self.stop.wait(0.2)
 
