@@ -38,7 +38,7 @@ class FileComputeLogManager(LocalComputeLogManager):
         return cls(inst_data=inst_data, **(base_dir | dict(config_value)))
 
     @contextmanager
-    def capture_logs(self, log_key: Sequence[str]) -> Iterator[CapturedLogContext]:  # type: ignore[override]
+    def capture_logs(self, log_key: Sequence[str]) -> Iterator[CapturedLogContext]:
         paths = [
             self.get_captured_local_path(log_key, IO_TYPE_EXTENSION[kind])
             for kind in (ComputeIOType.STDOUT, ComputeIOType.STDERR)

@@ -65,7 +65,8 @@ def test_a_part_with_children_can_be_asked_to_stop_with_them(tmp_path: Path) -> 
     waits = "import signal, sys, time; signal.signal(15, lambda *_: sys.exit(print('child ends', flush=True)))"
     child = f"{waits}; print('up', flush=True); time.sleep(60)"
     # As a code server: it ends once its children have.
-    parent = f"import signal, subprocess, sys; signal.signal(15, lambda *_: None); subprocess.run([sys.executable, '-c', {child!r}])"
+    run = f"subprocess.run([sys.executable, '-c', {child!r}])"
+    parent = f"import signal, subprocess, sys; signal.signal(15, lambda *_: None); {run}"
     found = part(tmp_path, parent, stop_session=True)
     found.start()
     until(lambda: "up" in found.log.read_text())
