@@ -11,9 +11,8 @@ from city.contracts.schema import LINEAGE
 from city.streaming.publish import Publisher, event_id
 from city.streaming.records import Offsets
 from city.streaming.sink import Sink
+from city.streaming.topics import DASHBOARD_TOPIC
 from city.streaming.windows import Changed
-
-DASHBOARD_TOPIC = "dashboard_events"
 
 
 class KafkaSink(Sink):

@@ -7,7 +7,8 @@ from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from city.contracts.model import Contract
-from city.streaming.kafka_sink import DASHBOARD_TOPIC
+
+DASHBOARD_TOPIC = "dashboard_events"
 
 MAX_MESSAGE_BYTES = 20_971_520
 """Of Kafka; what a contract allows is less (`Contract.max_bytes`), and for the stream to judge."""
