@@ -127,7 +127,7 @@ class Pipeline:
         self.report.note("bronze", None)
         for worker in workers:
             worker.offer(batch)
-        self.report.committed(rows[self.contract.event_time], rejects.height)
+        self.report.committed(rows[self.contract.event_time], rejects.height, arrivals=rejects["arrived"])
 
     def _observe(self, source: KafkaSource, workers: list[SinkWorker]) -> None:
         report = self.report
