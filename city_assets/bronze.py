@@ -1,25 +1,29 @@
 """Bronze and quarantine as assets, derived from the contracts: what the stream writes, and what runs write."""
 
 import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import dagster as dg
+import polars as pl
 
 from city.contracts.model import Contract
 from city.contracts.registry import Domain
+from city.contracts.schema import TIMESTAMP
 from city.lake import ORDER, locate
 from city.lake.preview import latest
+from city.settings import settings
 from city.streaming.bronze import BronzeStream
 from city.streaming.decode import decode
 from city.streaming.records import Batch, Offsets
-from city.tables.model import Table
+from city.streaming.report import local_days
 from city_assets import keys
 from city_assets.preview import markdown
 from resources.kafka import KafkaResource
 from resources.lake import LakeResource
 
 _PREVIEW_ROWS = 5
-FIRST_DAY = Table.first_day
 
 
 def stream_specs(domain: Domain) -> list[dg.AssetSpec]:
@@ -52,33 +56,57 @@ class OffsetRange(dg.Config):
 
 
 def low_rate_asset(domain: Domain, contract: Contract) -> dg.AssetsDefinition:
-    """Bronze and quarantine of a low-rate topic: a run appends an offset range; one that comes twice adds nothing."""
-    specs = [_bronze(domain, contract), _quarantine(domain, contract)]
+    """Bronze and quarantine of a low-rate topic: a run appends an offset range; one that comes twice adds nothing.
+
+    An offset range is not a day, so a run has no partition. It reports a materialization of each day that it brought
+    rows of, as the stream does, and none where nothing came.
+    """
+    # Skippable: what a run reports are the days, and not the outputs, which have none.
+    specs = [spec._replace(skippable=True) for spec in (_bronze(domain, contract), _quarantine(domain, contract))]
 
     @dg.multi_asset(name=f"ingest_{contract.name}", specs=specs)
-    def ingest(config: OffsetRange, kafka: KafkaResource, lake: LakeResource) -> Any:
+    def ingest(
+        context: dg.AssetExecutionContext, config: OffsetRange, kafka: KafkaResource, lake: LakeResource
+    ) -> Iterator[Any]:
         end = {int(p): offset for p, offset in config.end.items()} or kafka.ends(contract.topic)
-        report = ingest_range(contract, kafka, lake, end)
-        yield dg.MaterializeResult(keys.bronze(contract), metadata=describe(lake, contract, "bronze", report))
-        yield dg.MaterializeResult(keys.quarantine(contract), metadata=describe(lake, contract, "quarantine", {}))
+        ingested = ingest_range(contract, kafka, lake, end)
+        for layer, key, times in (
+            ("bronze", keys.bronze(contract), ingested.events),
+            ("quarantine", keys.quarantine(contract), ingested.arrivals),
+        ):
+            days = sorted(map(str, local_days(times, settings().timezone)))
+            metadata = describe(lake, contract, layer, ingested.report) if days else {}
+            for day in days:
+                context.log_event(dg.AssetMaterialization(key, metadata=metadata, partition=day))
+        yield from ()
 
     return ingest
 
 
-def ingest_range(contract: Contract, kafka: KafkaResource, lake: LakeResource, end: Offsets) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Ingested:
+    """What a run appended: its event times, when the rejected messages arrived, and what the UI shows of it."""
+
+    events: pl.Series
+    arrivals: pl.Series
+    report: dict[str, Any]
+
+
+def ingest_range(contract: Contract, kafka: KafkaResource, lake: LakeResource, end: Offsets) -> Ingested:
     """Appends what Kafka has from bronze's own position up to `end`, by the stream's commit protocol."""
     stream = BronzeStream(lake.root, contract)
     start = stream.load(sorted(end))
     raw = kafka.read(contract.topic, start, end)
     if not raw.end:
-        return {"appended": 0}
+        return Ingested(pl.Series(dtype=TIMESTAMP), pl.Series(dtype=TIMESTAMP), {"appended": 0})
     rows, rejects = decode(contract, raw, stream.watermarks)
     stream.commit(Batch(rows, raw.start, raw.end), rejects, {}, threading.Event(), lambda reason: None)
-    return {
+    report = {
         "appended": rows.height,
         "rejected": rejects.height,
         "offsets": dg.MetadataValue.json(_offsets(raw.start, raw.end)),
     }
+    return Ingested(rows[contract.event_time], rejects["arrived"], report)
 
 
 def describe(lake: LakeResource, contract: Contract, layer: str, report: dict[str, Any]) -> dict[str, Any]:
@@ -108,7 +136,7 @@ def _bronze(domain: Domain, contract: Contract) -> dg.AssetSpec:
         deps=[keys.topic(contract.topic)],
         group_name=domain.name,
         kinds={"deltalake", "bronze"},
-        partitions_def=keys.days(FIRST_DAY) if contract.rate == "high" else None,
+        partitions_def=keys.live_days(),
         description=f"{contract.means} Every valid event of `{contract.topic}`, exactly once.",
         metadata={"dagster/column_schema": keys.bronze_columns(contract)},
     )
@@ -120,6 +148,7 @@ def _quarantine(domain: Domain, contract: Contract) -> dg.AssetSpec:
         deps=[keys.topic(contract.topic)],
         group_name=domain.name,
         kinds={"deltalake"},
+        partitions_def=keys.live_days(),
         description=f"What `{contract.topic}` brought and its contract rejects: the raw message and every reason.",
         metadata={"dagster/column_schema": keys.quarantine_columns()},
     )

@@ -4,6 +4,7 @@ import dagster as dg
 
 from city.contracts.registry import domains
 from city.settings import settings
+from city_assets import keys
 from city_assets.bronze import low_rate_asset, output_specs, stream_specs
 from city_assets.checks import contract_checks
 from city_assets.features import online_checks, online_features
@@ -26,6 +27,7 @@ from sensors_and_schedules.watch_data import watch_data
 
 
 def build() -> dg.Definitions:
+    keys.reload_days()
     config = settings()
     found = domains()
     pairs = [(domain, contract) for domain in found for contract in domain.contracts]

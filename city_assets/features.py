@@ -12,7 +12,7 @@ from city.features.repository import materialize_views
 from city.features.views import SEPARATOR, View, views
 from city.settings import settings
 from city_assets import keys
-from city_assets.tables import when_changed
+from city_assets.automation import when_changed
 from resources.lake import LakeResource
 
 _HISTORY = timedelta(days=2)

@@ -1,14 +1,19 @@
 """Asset keys, and what the graph shows of a contract."""
 
-from datetime import date
+from datetime import date, datetime
+from functools import lru_cache
+from pathlib import Path
 
 import dagster as dg
 import polars as pl
 
 from city.contracts.model import Contract
+from city.contracts.registry import contracts
 from city.contracts.schema import LINEAGE, QUARANTINE, bronze_schema
+from city.lake.days import first_day
 from city.settings import settings
 from city.streaming.kafka_sink import DASHBOARD_TOPIC
+from city.tables import calendar
 from city.tables.model import Table
 from city.tables.schema import schema
 
@@ -32,6 +37,22 @@ def table(name: str) -> dg.AssetKey:
 def days(first: date) -> dg.DailyPartitionsDefinition:
     """The city's local days from `first` to today."""
     return dg.DailyPartitionsDefinition(first.isoformat(), timezone=settings().timezone, end_offset=1)
+
+
+def live_days() -> dg.DailyPartitionsDefinition:
+    """The days from the first that bronze has, which is today in a new city."""
+    config = settings()
+    return days(_first_live_day(config.lake, config.timezone))
+
+
+@lru_cache(maxsize=8)
+def _first_live_day(lake: Path, timezone: str) -> date:
+    return first_day(lake, contracts(), timezone) or datetime.now(calendar.zone(timezone)).date()
+
+
+def reload_days() -> None:
+    """Reads the first day again, when the definitions are loaded."""
+    _first_live_day.cache_clear()
 
 
 def quarantine(contract: Contract) -> dg.AssetKey:

@@ -22,11 +22,10 @@ from city.settings import Settings, settings
 from city.tables.model import DAY
 from city_assets import keys
 from city_assets.preview import markdown
-from city_assets.tables import when_changed
+from city_assets.automation import HOURLY, when_changed
 from resources.lake import LakeResource
 from resources.models import ModelRegistryResource
 
-HOURLY = "20 * * * *"
 _PREVIEW_ROWS = 5
 BETTER = "better_than_naive"
 REASON = "city/reason"
@@ -61,7 +60,14 @@ def score_specs(domain: Domain) -> list[dg.AssetSpec]:
         topic = keys.topic(model.stream.topic)
         specs.append(dg.AssetSpec(topic, deps=deps, group_name=domain.name, kinds={"kafka"}, description=says))
         specs.append(
-            dg.AssetSpec(scores_key(model), deps=deps, group_name=domain.name, kinds={"deltalake"}, description=says)
+            dg.AssetSpec(
+                scores_key(model),
+                deps=deps,
+                group_name=domain.name,
+                kinds={"deltalake"},
+                description=says,
+                partitions_def=keys.live_days(),
+            )
         )
     return specs
 
@@ -195,9 +201,9 @@ def _predictions(domain: Domain, model: Model) -> dg.AssetsDefinition:
         group_name=domain.name,
         kinds={"deltalake", "onnx"},
         description=f"What the champion of {model.name} said, a day at a time, beside what came.",
-        partitions_def=keys.days(model.view.table.first_day),
+        partitions_def=keys.live_days(),
         backfill_policy=dg.BackfillPolicy.single_run(),
-        automation_condition=when_changed(model_key(model), cron=HOURLY),
+        automation_condition=when_changed(HOURLY),
     )
     def predict(
         context: dg.AssetExecutionContext, lake: LakeResource, models: ModelRegistryResource

@@ -1,7 +1,8 @@
 """The streaming job: the one long run that carries every high-rate topic, and tells the graph how it goes."""
 
+import math
 import time
-from collections.abc import Sequence
+from datetime import date
 from typing import Any
 
 import dagster as dg
@@ -41,11 +42,17 @@ def stream_topics(context: dg.OpExecutionContext, lake: LakeResource) -> None:
 
 
 class Reporter:
-    """Logs a materialization of each table that grew, at most every `seconds`."""
+    """Logs a materialization of each day of each table that grew, at most every `seconds`.
 
-    def __init__(self, context: Any, lake: LakeResource, seconds: float) -> None:
-        self._context, self._lake, self._seconds = context, lake, seconds
-        self._reported: dict[dg.AssetKey, int] = {}
+    All of it is in the event log of one run, which lasts a day: a preview of the rows, by far the largest part of an
+    event, is logged of a table at most every `preview_seconds`.
+    """
+
+    def __init__(self, context: Any, lake: LakeResource, seconds: float, preview_seconds: float = 600.0) -> None:
+        self._context, self._lake = context, lake
+        self._seconds, self._preview_seconds = seconds, preview_seconds
+        self._unreported: dict[dg.AssetKey, set[date]] = {}
+        self._previewed: dict[dg.AssetKey, tuple[float, int]] = {}  # when, and the table's rows less those counted
         self._last = 0.0
 
     def report(self, job: StreamJob, now: bool = False) -> None:
@@ -53,27 +60,31 @@ class Reporter:
             return
         self._last = time.monotonic()
         for pipeline in job.pipelines:
+            contract, report = pipeline.contract, pipeline.report
+            for key, days in (
+                (keys.bronze(contract), report.take_days()),
+                (keys.quarantine(contract), report.take_quarantine_days()),
+            ):
+                self._unreported.setdefault(key, set()).update(days)
+        for pipeline in job.pipelines:
             contract, summary = pipeline.contract, pipeline.report.summary()
-            days = sorted(str(day) for day in pipeline.report.take_days())
-            self._log(keys.bronze(contract), contract, "bronze", summary["rows"], summary, days)
-            self._log(keys.quarantine(contract), contract, "quarantine", summary["quarantined"], summary, [None])
+            self._log(keys.bronze(contract), contract, "bronze", summary["rows"], summary)
+            self._log(keys.quarantine(contract), contract, "quarantine", summary["quarantined"], summary)
 
-    def _log(
-        self,
-        key: dg.AssetKey,
-        contract: Contract,
-        layer: str,
-        count: int,
-        summary: dict[str, Any],
-        partitions: Sequence[str | None],
-    ) -> None:
-        if not count or self._reported.get(key) == count:
+    def _log(self, key: dg.AssetKey, contract: Contract, layer: str, count: int, summary: dict[str, Any]) -> None:
+        days = self._unreported[key]
+        if not days:
             return
-        self._reported[key] = count
-        shown = {name: value for name, value in summary.items() if value is not None and not isinstance(value, dict)}
-        metadata = describe(self._lake, contract, layer, shown)
-        for partition in partitions:
-            self._context.log_event(dg.AssetMaterialization(key, metadata=metadata, partition=partition))
+        metadata = {name: value for name, value in summary.items() if value is not None and not isinstance(value, dict)}
+        previewed, others = self._previewed.get(key, (-math.inf, 0))
+        if time.monotonic() - previewed >= self._preview_seconds:
+            metadata = describe(self._lake, contract, layer, metadata)
+            self._previewed[key] = time.monotonic(), metadata["dagster/row_count"] - count
+        else:
+            metadata["dagster/row_count"] = others + count
+        for day in sorted(days):  # what cannot be logged now is, next time
+            self._context.log_event(dg.AssetMaterialization(key, metadata=metadata, partition=str(day)))
+            days.remove(day)
 
 
 # First in the queue, for all else is built from what it brings; asked for again by keep_streaming, not by a retry.

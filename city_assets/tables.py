@@ -13,10 +13,10 @@ from city.lake.preview import latest
 from city.tables.model import Source, Table
 from city.tables.registry import tables, tables_of
 from city_assets import keys
+from city_assets.automation import when_changed
 from city_assets.preview import bars, markdown
 from resources.lake import LakeResource
 
-EVERY = "*/10 * * * *"
 SOUND = "sound"
 FRESH = dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=2), warn_window=timedelta(minutes=40))
 _PREVIEW_ROWS = 5
@@ -67,8 +67,10 @@ def reference_specs() -> list[dg.AssetSpec]:
 
 
 def partitions(table: Table) -> dg.DailyPartitionsDefinition | None:
-    """Local days, today's included."""
-    return keys.days(table.first_day) if table.daily else None
+    """Local days, today's included. All tables that follow a stream have the same, so that a run can build them."""
+    if not table.daily:
+        return None
+    return keys.live_days() if table.first_day is None or is_live(table) else keys.days(table.first_day)
 
 
 def is_live(table: Table) -> bool:
@@ -78,27 +80,6 @@ def is_live(table: Table) -> bool:
         is_live(known[source.table]) if source.table in known else source.table.startswith("bronze/")
         for source in table.sources.values()
     )
-
-
-def automation(table: Table) -> dg.AutomationCondition:
-    """Every ten minutes, the days whose sources have changed. A snapshot that changes does not make all days old."""
-    known = tables()
-    snapshots = [keys.table(s.table) for s in table.sources.values() if s.table in known and not known[s.table].daily]
-    return when_changed(*snapshots if table.daily else ())
-
-
-def when_changed(*but: dg.AssetKey, cron: str = EVERY) -> dg.AutomationCondition:
-    """At most at each tick of `cron`, when something upstream changed, other than `but`."""
-    changed: Any = dg.AutomationCondition.any_deps_updated()
-    if but:
-        changed = changed.ignore(dg.AssetSelection.assets(*but))
-    return (
-        _tick(cron).since_last_handled() & changed.since_last_handled() & ~dg.AutomationCondition.in_progress()
-    ).with_label(f"changed, at most at each of {cron}")
-
-
-def _tick(cron: str) -> Any:
-    return dg.AutomationCondition.cron_tick_passed(cron)
 
 
 def _asset(domain: Domain, table: Table) -> dg.AssetsDefinition:
@@ -112,7 +93,7 @@ def _asset(domain: Domain, table: Table) -> dg.AssetsDefinition:
         description=table.means,
         partitions_def=partitions(table),
         backfill_policy=dg.BackfillPolicy.single_run() if table.daily else None,
-        automation_condition=automation(table) if live else None,
+        automation_condition=when_changed() if live else None,
         freshness_policy=FRESH if live else None,
         check_specs=[
             dg.AssetCheckSpec(

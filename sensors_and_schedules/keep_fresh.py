@@ -1,11 +1,173 @@
-"""Builds the tables whose sources have changed, by the automation conditions that they all share."""
+"""Builds what has changed: the automation conditions say which days of which assets, one run builds them.
+
+Dagster's own sensor makes a run, or a backfill, of each partitions definition and day. A run costs 5 to 15 s of CPU to
+start, whatever it builds, so here the newest day and all unpartitioned assets are one run. Older days (late events,
+a city that was off) are one range of days at a tick, of lower priority, and never of the same run.
+"""
+
+import json
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from functools import partial
+from typing import Any
 
 import dagster as dg
-
-keep_fresh = dg.AutomationConditionSensorDefinition(
-    "keep_fresh",
-    target=dg.AssetSelection.all(),
-    default_status=dg.DefaultSensorStatus.RUNNING,
-    minimum_interval_seconds=30,
-    description="Requests the days of the tables whose sources have changed.",
+from dagster._core.definitions.automation_tick_evaluation_context import AutomationTickEvaluationContext
+from dagster._core.definitions.sensor_definition import wrap_sensor_evaluation
+from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
+from dagster._daemon.asset_daemon import (
+    asset_daemon_cursor_from_instigator_serialized_cursor,
+    asset_daemon_cursor_to_instigator_serialized_cursor,
 )
+from dagster._utils.schedules import get_latest_completed_cron_tick
+
+from city.settings import settings
+from city.tables import calendar
+from city_assets.automation import TICK
+
+BUILD = "city/build"
+"""The tag of a run of this sensor: `newest` or `older`."""
+NEWEST, OLDER = "newest", "older"
+_PRIORITY = {NEWEST: "5", OLDER: "-5"}  # the stream has 10, all else 0
+_PENDING = "city/older_days"
+_UNFINISHED = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+
+
+@dataclass
+class Due:
+    """What is to be built: unpartitioned assets, and assets by day."""
+
+    assets: set[dg.AssetKey] = field(default_factory=set)
+    days: dict[date, set[dg.AssetKey]] = field(default_factory=dict)
+
+    def add(self, days: Mapping[date, Collection[dg.AssetKey]]) -> None:
+        for day, keys in days.items():
+            self.days.setdefault(day, set()).update(keys)
+
+    @classmethod
+    def of(cls, requests: Iterable[dg.RunRequest]) -> "Due":
+        """Collects the run requests that Dagster makes of its evaluation, one for each partition."""
+        due = cls()
+        for request in requests:
+            keys = set(request.asset_selection or ())
+            if request.partition_key is None:
+                due.assets |= keys
+            else:
+                due.add({date.fromisoformat(request.partition_key): keys})
+        return due
+
+    def take_newest(self, today: date) -> dg.RunRequest | None:
+        """One run of today and of all unpartitioned assets."""
+        keys = self.days.pop(today, set())
+        selection, self.assets = keys | self.assets, set()
+        return _request(NEWEST, selection, (today, today) if keys else None) if selection else None
+
+    def take_older(self) -> dg.RunRequest | None:
+        """One run of the newest range of successive days on which the same assets are due."""
+        if not self.days:
+            return None
+        first = last = max(self.days)
+        keys = self.days.pop(last)
+        while self.days.get(before := first - timedelta(days=1)) == keys:
+            first = before
+            del self.days[before]
+        return _request(OLDER, keys, (first, last))
+
+
+def _request(build: str, keys: Collection[dg.AssetKey], days: tuple[date, date] | None) -> dg.RunRequest:
+    tags = {BUILD: build, "dagster/priority": _PRIORITY[build]}
+    if days is None or days[0] == days[1]:
+        return dg.RunRequest(
+            asset_selection=sorted(keys), tags=tags, partition_key=None if days is None else str(days[0])
+        )
+    range_tags = {ASSET_PARTITION_RANGE_START_TAG: str(days[0]), ASSET_PARTITION_RANGE_END_TAG: str(days[1])}
+    return dg.RunRequest(asset_selection=sorted(keys), tags=tags | range_tags)
+
+
+def evaluate(
+    sensor: "KeepFresh", context: dg.SensorEvaluationContext, now: datetime | None = None
+) -> dg.SensorResult | dg.SkipReason:
+    """Evaluates the conditions at the first look after a tick, and requests at most one run of today and one of older
+    days. While a run of today is unfinished nothing is evaluated, so that nothing piles up behind it."""
+    now = now or datetime.now(UTC)
+    assert context.repository_def is not None
+    graph, instance = context.repository_def.asset_graph, context.instance
+    cursor = asset_daemon_cursor_from_instigator_serialized_cursor(context.cursor, graph)
+    evaluated = [one.temporal_context.effective_dt for one in cursor.previous_condition_cursors or ()]
+    if evaluated and get_latest_completed_cron_tick(TICK, now, None) <= max(evaluated):
+        return dg.SkipReason(f"waits for the next tick of {TICK}")
+    if _is_unfinished(instance, NEWEST):
+        return dg.SkipReason("the run of the last tick goes on")
+    evaluation = AutomationTickEvaluationContext(
+        evaluation_id=cursor.evaluation_id + 1,
+        instance=instance,
+        asset_graph=graph,
+        cursor=cursor,
+        materialize_run_tags={},
+        observe_run_tags={},
+        auto_observe_asset_keys=set(),
+        asset_selection=sensor.asset_selection,
+        emit_backfills=False,
+        evaluation_time=now,
+        logger=context.log,
+    )
+    requests, new_cursor, evaluations = evaluation.evaluate()
+    due = Due.of(requests)
+    due.add(_pending(instance))
+    today = now.astimezone(calendar.zone(settings().timezone)).date()
+    runs = [due.take_newest(today)]
+    if not _is_unfinished(instance, OLDER):
+        runs.append(due.take_older())
+    # Before the cursor is stored: if this tick is lost, its days are due twice rather than never.
+    _store_pending(instance, due.days)
+    return dg.SensorResult(
+        run_requests=[run for run in runs if run is not None],
+        cursor=asset_daemon_cursor_to_instigator_serialized_cursor(new_cursor),
+        automation_condition_evaluations=evaluations,
+    )
+
+
+class KeepFresh(dg.AutomationConditionSensorDefinition):
+    """Dagster's automation sensor, as the UI shows it, with `evaluate` in place of its own evaluation."""
+
+    def __init__(self, metadata: Mapping[str, Any] | None = None) -> None:
+        super().__init__(
+            "keep_fresh",
+            target=dg.AssetSelection.all(),
+            default_status=dg.DefaultSensorStatus.RUNNING,
+            minimum_interval_seconds=30,
+            description="Requests the days of the tables whose sources have changed: one run at a tick.",
+            metadata=metadata,
+            use_user_code_server=True,
+            emit_backfills=False,
+        )
+        self._raw_fn = partial(evaluate, self)
+        self._evaluation_fn = wrap_sensor_evaluation(self.name, self._raw_fn)
+
+    def with_attributes(self, *, jobs: Any = None, metadata: Mapping[str, Any] | None = None) -> "KeepFresh":
+        return KeepFresh(self.metadata if metadata is None else metadata)
+
+
+def _is_unfinished(instance: dg.DagsterInstance, build: str) -> bool:
+    return bool(instance.get_run_records(dg.RunsFilter(tags={BUILD: build}, statuses=_UNFINISHED), limit=1))
+
+
+def _pending(instance: dg.DagsterInstance) -> dict[date, set[dg.AssetKey]]:
+    """The older days that were due at earlier ticks, and not requested yet."""
+    stored = json.loads(instance.daemon_cursor_storage.get_cursor_values({_PENDING}).get(_PENDING) or "{}")
+    return {date.fromisoformat(day): {dg.AssetKey.from_user_string(key) for key in keys} for day, keys in stored.items()}
+
+
+def _store_pending(instance: dg.DagsterInstance, days: Mapping[date, Collection[dg.AssetKey]]) -> None:
+    content = {str(day): sorted(key.to_user_string() for key in keys) for day, keys in days.items()}
+    instance.daemon_cursor_storage.set_cursor_values({_PENDING: json.dumps(content)})
+
+
+keep_fresh = KeepFresh()

@@ -140,7 +140,7 @@ class Pipeline:
         for worker in workers:
             worker.offer(batch)
         times = rows[self.contract.event_time]
-        self.report.committed(times, rejects.height)
+        self.report.committed(times, rejects.height, arrivals=rejects["arrived"])
         if rows.height:
             transit = (rows["_arrived"] - times).dt.total_microseconds().median()
             self._pacing.arrived(float(transit) / 1e6 if isinstance(transit, int | float) else 0.0)

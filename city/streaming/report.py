@@ -3,7 +3,7 @@
 import time
 from collections import deque
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import UTC, date, datetime
 from typing import Any
 
 import polars as pl
@@ -26,12 +26,18 @@ class StreamReport:
     sinks: dict[str, int] = field(default_factory=dict)
     timezone: str = "UTC"
     days: set[date] = field(default_factory=set)
+    quarantine_days: set[date] = field(default_factory=set)
     _recent: deque[tuple[float, int, pl.Series]] = field(default_factory=lambda: deque(maxlen=400), repr=False)
     _applied: dict[str, deque[tuple[float, pl.Series]]] = field(default_factory=dict, repr=False)
 
     def take_days(self) -> set[date]:
         """The local days that events came for since this was last asked."""
         taken, self.days = self.days, set()
+        return taken
+
+    def take_quarantine_days(self) -> set[date]:
+        """Returns the local days on which rejected messages arrived since this was last asked."""
+        taken, self.quarantine_days = self.quarantine_days, set()
         return taken
 
     def note(self, what: str, error: str | None) -> None:
@@ -41,9 +47,15 @@ class StreamReport:
         else:
             self.errors.pop(what, None)
 
-    def committed(self, times: pl.Series, rejected: int, now: float | None = None) -> None:
-        """A batch is in bronze; `times` are its event times."""
+    def committed(
+        self, times: pl.Series, rejected: int, now: float | None = None, arrivals: pl.Series | None = None
+    ) -> None:
+        """Counts a batch that is in bronze. `times` are its event times; `arrivals` are when its rejected messages
+        arrived (now, where that is not given)."""
         now = time.time() if now is None else now
+        if rejected:
+            moments = pl.Series([datetime.fromtimestamp(now, UTC)]) if arrivals is None else arrivals
+            self.quarantine_days |= local_days(moments, self.timezone)
         self.rows += len(times)
         self.days |= local_days(times, self.timezone)
         self.quarantined += rejected

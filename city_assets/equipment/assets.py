@@ -13,7 +13,7 @@ from city_assets import keys
 from city_assets.equipment.models import ANOMALIES, ANOMALY_INPUTS
 from city_assets.equipment.tables import ANOMALY_EVENTS, MACHINE_FEATURES
 from city_assets.models import scores_key
-from city_assets.tables import when_changed
+from city_assets.automation import when_changed
 from resources.lake import LakeResource
 
 GAP = timedelta(minutes=2)

@@ -23,13 +23,12 @@ from city.tables.slices import HOUR
 from city_assets import keys
 from city_assets.models import view_rows
 from city_assets.preview import markdown
-from city_assets.tables import when_changed
+from city_assets.automation import HOURLY, when_changed
 from resources.lake import LakeResource
 from resources.models import ModelRegistryResource
 
 DRIFT = "monitoring/drift"
 STABLE = "stable"
-EVERY = "25 * * * *"
 _SCHEMA = {
     "view": pl.String(),
     "at": pl.Datetime("us", "UTC"),
@@ -127,7 +126,7 @@ def _asset(view: View, of: list[Model]) -> dg.AssetsDefinition:
         group_name="monitoring",
         kinds={"scipy"},
         description=f"Whether {view.name}, and what models say of it, is as it was in the pinned day.",
-        automation_condition=when_changed(cron=EVERY),
+        automation_condition=when_changed(HOURLY),
         check_specs=[dg.AssetCheckSpec(STABLE, asset=key, description="Nothing drifted beyond chance and by enough.")],
     )
     def compare(lake: LakeResource, models: ModelRegistryResource) -> dg.MaterializeResult:

@@ -18,14 +18,12 @@ from city.quality.measures import DIMENSIONS, measures, scores
 from city.quality.suites import LIMITS, Judged, judge
 from city.settings import settings
 from city.tables import calendar
-from city.tables.model import Table
 from city_assets import keys
+from city_assets.automation import HOURLY, when_changed
 from city_assets.preview import bars, markdown
-from city_assets.tables import when_changed
 from resources.lake import LakeResource
 
 SCORES, HOURS = "monitoring/quality", "monitoring/hours"
-EVERY = "5 * * * *"
 _TREND_DAYS = 60
 _ALL = "all"
 # Of these, what follows from the data is wrong; the others are for people to look at.
@@ -64,17 +62,20 @@ def quality_asset(contract: Contract) -> dg.AssetsDefinition:
         group_name="monitoring",
         kinds={"greatexpectations"},
         description=f"How good {contract.name} is, a day at a time: {', '.join(DIMENSIONS)}, and one score of all.",
-        partitions_def=keys.days(Table.first_day),
-        automation_condition=when_changed(cron=EVERY),
+        partitions_def=keys.live_days(),
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        automation_condition=when_changed(HOURLY),
         check_specs=specs,
     )
     def quality(context: dg.AssetExecutionContext, lake: LakeResource) -> Iterator[Any]:
-        day = date.fromisoformat(context.partition_key)
         docs = settings().home / "quality" / contract.name
-        found, judged = assess(contract, lake.root, day, docs)
-        yield dg.MaterializeResult(metadata=describe(contract, lake.root, found, docs))
+        days = [date.fromisoformat(key) for key in context.partition_keys]
+        assessed = {day: assess(contract, lake.root, day, docs) for day in days}
+        measured, judged = assessed[max(days)]
+        yield dg.MaterializeResult(metadata=describe(contract, lake.root, measured, docs))
         for name in names:
-            yield _result(contract, name, [one for one in judged if one.name == name])
+            of_days = {day: [one for one in judged if one.name == name] for day, (_, judged) in assessed.items()}
+            yield _result(contract, name, of_days)
 
     return quality
 
@@ -191,14 +192,20 @@ def _of(rows: pl.DataFrame, volume: bool) -> pl.DataFrame:
     return rows.filter((pl.col("kind") == _ALL) == volume)
 
 
-def _result(contract: Contract, name: str, judged: list[Judged]) -> dg.AssetCheckResult:
-    grave = name in _GRAVE or any(one.blocking for one in judged)
+def _result(contract: Contract, name: str, of_days: dict[date, list[Judged]]) -> dg.AssetCheckResult:
+    """Passes where it passed on each of the days. Shows those on which it failed, else the newest."""
+    failed = {day: judged for day, judged in of_days.items() if not all(one.passed for one in judged)}
+    shown = failed or {max(of_days): of_days[max(of_days)]}
+    grave = name in _GRAVE or any(one.blocking for judged in of_days.values() for one in judged)
     return dg.AssetCheckResult(
         asset_key=quality_key(contract),
         check_name=name,
-        passed=all(one.passed for one in judged),
+        passed=not failed,
         severity=dg.AssetCheckSeverity.ERROR if grave else dg.AssetCheckSeverity.WARN,
-        metadata={"detail": dg.MetadataValue.json(_plain([one.detail for one in judged]))},
+        metadata={
+            "days": ", ".join(map(str, sorted(shown))),
+            "detail": dg.MetadataValue.json(_plain([one.detail for judged in shown.values() for one in judged])),
+        },
     )
 
 

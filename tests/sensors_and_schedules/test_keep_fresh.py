@@ -1,0 +1,234 @@
+"""What is built when: the real definitions, the real sensor, and an instance, while time is moved."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import dagster as dg
+import polars as pl
+import pytest
+from dagster._core.events import DagsterEvent, DagsterEventType, StepMaterializationData
+
+from city.contracts.registry import contracts
+from city.lake.days import first_day
+from city.settings import Settings
+from city_assets import keys
+from city_assets.definitions import build
+from city_assets.environment.contract import DEVICES
+from city_assets.monitoring.quality import quality_key
+from city_assets.traffic.contract import VEHICLE_POSITIONS
+from sensors_and_schedules.keep_fresh import BUILD, evaluate
+from tests.lakes import drive, stream
+
+ZONE = ZoneInfo("America/New_York")
+NOW = datetime.now(ZONE).replace(hour=12, minute=1, second=5, microsecond=0)
+TODAY = NOW.date()
+BEGIN = TODAY - timedelta(days=400)
+BRONZE, QUARANTINE = keys.bronze(VEHICLE_POSITIONS), keys.quarantine(VEHICLE_POSITIONS)
+SILVER, QUALITY = keys.table("silver/vehicle_positions"), quality_key(VEHICLE_POSITIONS)
+ONLINE = dg.AssetKey(["features", "online"])
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dg.RepositoryDefinition]:
+    """The definitions of a city whose lake begins 400 days ago, so that days are there to be marked by mistake."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(keys, "first_day", lambda *_: BEGIN)
+        yield build().get_repository_def()
+    keys.reload_days()
+
+
+def days_of(request: dg.RunRequest) -> list[date]:
+    if request.partition_key is not None:
+        return [date.fromisoformat(request.partition_key)]
+    if "dagster/asset_partition_range_start" not in request.tags:
+        return []
+    first, last = (date.fromisoformat(request.tags[f"dagster/asset_partition_range_{end}"]) for end in ("start", "end"))
+    return [first + timedelta(days=n) for n in range((last - first).days + 1)]
+
+
+@dataclass
+class City:
+    """The sensor's ticks, one after the other. What a tick requests is built before the next, by a run of its own."""
+
+    instance: dg.DagsterInstance
+    repository: dg.RepositoryDefinition
+    cursor: str | None = None
+    runs: list[dg.RunRequest] = field(default_factory=list)
+    builds: bool = True
+
+    def grew(self, *tables: dg.AssetKey, day: date | None = TODAY) -> None:
+        """As the stream reports it."""
+        for key in tables:
+            partition = None if day is None else str(day)
+            self.instance.report_runless_asset_event(dg.AssetMaterialization(key, partition=partition))
+
+    def tick(self, minutes: float) -> list[dg.RunRequest]:
+        """What is requested so many minutes after the city's first look."""
+        (sensor,) = (s for s in self.repository.sensor_defs if s.name == "keep_fresh")
+        context = dg.build_sensor_context(self.instance, self.cursor, repository_def=self.repository)
+        result = evaluate(sensor, context, (NOW + timedelta(minutes=minutes)).astimezone(UTC))  # type: ignore[arg-type]
+        if isinstance(result, dg.SkipReason):
+            return []
+        self.cursor = result.cursor
+        requests = list(result.run_requests or ())
+        for request in requests:
+            self._run(request)
+        self.runs += requests
+        return requests
+
+    def _run(self, request: dg.RunRequest) -> None:
+        status = dg.DagsterRunStatus.SUCCESS if self.builds else dg.DagsterRunStatus.STARTED
+        selection = frozenset(request.asset_selection or ())
+        job = self.repository.get_implicit_global_asset_job_def().get_subset(asset_selection=selection)
+        run = self.instance.create_run_for_job(job, status=status, tags=dict(request.tags), asset_selection=selection)
+        if not self.builds:
+            return
+        for key in selection:
+            partitioned = self.repository.asset_graph.get(key).partitions_def is not None
+            for day in days_of(request) if partitioned else [None]:
+                event = dg.AssetMaterialization(key, partition=None if day is None else str(day))
+                self.instance.report_dagster_event(
+                    DagsterEvent(
+                        DagsterEventType.ASSET_MATERIALIZATION.value,
+                        "__ASSET_JOB",
+                        event_specific_data=StepMaterializationData(event),
+                    ),
+                    run.run_id,
+                )
+
+
+@pytest.fixture
+def city(config: Settings, repository: dg.RepositoryDefinition) -> Iterator[City]:
+    with dg.DagsterInstance.ephemeral() as instance:
+        city = City(instance, repository)
+        assert city.tick(0) == []
+        yield city
+
+
+def selected(request: dg.RunRequest) -> set[dg.AssetKey]:
+    return set(request.asset_selection or ())
+
+
+def test_an_hour_of_rows_is_one_run_a_tick_of_today_alone(city: City) -> None:
+    """The fault that was seen: five minutes past the first full hour, 330 days of quality."""
+    assert city.tick(9) == [], "nothing came"
+    for minutes in range(19, 80, 10):
+        city.grew(BRONZE, QUARANTINE, keys.bronze(DEVICES), keys.quarantine(DEVICES))
+        assert city.tick(minutes - 5) == [], "not at a tick"
+        (run,) = city.tick(minutes)
+        assert days_of(run) == [TODAY]
+        assert {SILVER, ONLINE} <= selected(run)
+        assert (QUALITY in selected(run)) == (minutes == 59), "once, at the full hour"
+    assert {run.tags[BUILD] for run in city.runs} == {"newest"}
+    assert city.tick(89) == [], "nothing came since"
+
+
+def test_a_change_that_names_no_day_makes_no_day_be_built_again(city: City) -> None:
+    """A champion is trained, a snapshot is built, and a table of an older version is reported without its day."""
+    city.grew(BRONZE)
+    city.tick(9)
+    model = next(key for key in city.repository.asset_graph.get_all_asset_keys() if key.path[0] == "models")
+    city.grew(model, keys.table("silver/devices"), BRONZE, QUARANTINE, day=None)
+    assert [days_of(run) for run in city.tick(59) if days_of(run)] == [[TODAY]], "quality of today, as every hour"
+    city.grew(model, keys.table("silver/devices"), BRONZE, QUARANTINE, day=None)
+    assert not any(days_of(run) for minutes in range(69, 200, 10) for run in city.tick(minutes))
+
+
+def test_late_events_are_built_apart_from_today(city: City) -> None:
+    city.grew(BRONZE)
+    city.grew(BRONZE, day=TODAY - timedelta(days=1))
+    newest, older = city.tick(9)
+    assert (days_of(newest), days_of(older)) == ([TODAY], [TODAY - timedelta(days=1)])
+    assert ONLINE in selected(newest) - selected(older)
+    assert int(newest.tags["dagster/priority"]) > 0 > int(older.tags["dagster/priority"])
+
+
+def test_after_a_week_off_the_days_between_are_one_range(city: City) -> None:
+    city.grew(BRONZE)
+    city.tick(9)
+    week = 7 * 24 * 60
+    for days in range(8):
+        city.grew(BRONZE, day=TODAY + timedelta(days=days))
+    newest, older = city.tick(week + 59)
+    assert days_of(newest) == [TODAY + timedelta(days=7)]
+    assert days_of(older) == [TODAY + timedelta(days=n) for n in range(7)]
+    assert {SILVER, QUALITY} <= selected(older)
+    assert city.tick(week + 69) == []
+
+
+def test_a_day_without_rows_needs_no_run(city: City) -> None:
+    """Over midnight, and in the days that the city was off."""
+    city.grew(BRONZE)
+    city.tick(9)
+    city.tick(59)
+    assert [city.tick(minutes) for minutes in (13 * 60 - 1, 24 * 60 - 1, 3 * 24 * 60 - 1)] == [[], [], []]
+    city.grew(BRONZE, day=TODAY + timedelta(days=3))
+    (run,) = city.tick(3 * 24 * 60 + 59)
+    assert days_of(run) == [TODAY + timedelta(days=3)]
+
+
+def test_days_that_are_not_successive_are_a_range_at_a_tick_the_newest_first(city: City) -> None:
+    sparse = [TODAY - timedelta(days=n) for n in (2, 3, 9)]
+    for day in sparse:
+        city.grew(BRONZE, day=day)
+    found = [days_of(run) for minutes in (9, 19, 29, 39) for run in city.tick(minutes) if SILVER in selected(run)]
+    assert found == [sorted(sparse[:2]), sparse[2:]]
+
+
+def test_nothing_piles_up_behind_a_run_that_takes_long_and_nothing_is_lost(city: City) -> None:
+    city.builds = False
+    city.grew(BRONZE)
+    assert len(city.tick(9)) == 1
+    city.grew(BRONZE, day=TODAY - timedelta(days=1))
+    assert [city.tick(minutes) for minutes in (19, 29, 39)] == [[], [], []]
+    for run in city.instance.get_runs():
+        city.instance.report_run_canceled(run)
+    city.grew(BRONZE)
+    assert [days_of(run) for run in city.tick(44)] == [[TODAY], [TODAY - timedelta(days=1)]], "as soon as it has ended"
+
+
+def definitions_from(first: date, monkeypatch: pytest.MonkeyPatch) -> dg.RepositoryDefinition:
+    monkeypatch.setattr(keys, "first_day", lambda *_: first)
+    return build().get_repository_def()
+
+
+def test_a_day_before_the_first_is_built_when_the_definitions_are_loaded_again(
+    config: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        city = City(instance, definitions_from(TODAY, monkeypatch))
+        city.tick(0)
+        city.grew(BRONZE)
+        city.grew(BRONZE, day=TODAY - timedelta(days=2))
+        assert [days_of(run) for run in city.tick(9)] == [[TODAY]]
+        city.repository = definitions_from(TODAY - timedelta(days=2), monkeypatch)
+        requested = [days_of(run) for minutes in (19, 29, 59) for run in city.tick(minutes) if SILVER in selected(run)]
+        assert requested == [[TODAY - timedelta(days=2)]]
+
+
+def test_the_first_partition_is_the_first_day_that_bronze_has(config: Settings) -> None:
+    keys.reload_days()
+    zone = config.timezone
+    assert first_day(config.lake, contracts(), zone) is None
+    assert keys.live_days().get_first_partition_key() == str(datetime.now(ZONE).date()), "a new city begins today"
+    # Three in the morning in UTC is still the day before in New York.
+    begin = datetime(2026, 5, 4, 3, tzinfo=UTC)
+    stream(config.lake, VEHICLE_POSITIONS, drive(begin, 3), begin + timedelta(hours=3))
+    assert first_day(config.lake, contracts(), zone) == date(2026, 5, 3)
+    keys.reload_days()
+    assert keys.live_days().get_first_partition_key() == "2026-05-03"
+    quality = build().resolve_asset_graph().get(QUALITY).partitions_def
+    assert quality == keys.live_days()
+
+
+def test_all_that_follows_a_stream_can_be_built_by_one_run(repository: dg.RepositoryDefinition) -> None:
+    graph = repository.asset_graph
+    definitions = {
+        graph.get(key).partitions_def
+        for key in graph.get_all_asset_keys()
+        if graph.get(key).automation_condition is not None and graph.get(key).partitions_def is not None
+    }
+    assert len(definitions) == 1
