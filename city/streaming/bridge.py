@@ -14,12 +14,13 @@ import paho.mqtt.client as mqtt
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from city.contracts.model import Contract
+from city.lake import STRAYS
 from city.net import accepts, split_address
 from city.settings import Settings
 from city.stack.worker import Worker, describe
 from city.streaming.carried import Carried
 from city.streaming.heartbeat import Heartbeat
-from city.streaming.strays import STRAYS, Stray, quarantine_strays
+from city.streaming.strays import Stray, quarantine_strays
 from city.streaming.topics import MAX_MESSAGE_BYTES, ensure_topics
 
 log = logging.getLogger(__name__)

@@ -9,6 +9,7 @@ from collections import deque
 
 from city.settings import Settings
 from city.stack.progress import Samples
+from city.stack.state import identity
 from city.stack.worker import summaries
 
 _HORIZON = 10.0
@@ -25,6 +26,7 @@ class Heartbeat:
         self._written = 0.0
         self._seen: deque[tuple[float, int]] = deque(maxlen=int(_HORIZON) + 1)
         self._samples = Samples()
+        self._identity = identity()
 
     def count(self, events: int) -> None:
         with self._lock:
@@ -39,7 +41,7 @@ class Heartbeat:
         self._seen.append((now, self._total))
         self._samples.add(now, self._total)
         content = {
-            "pid": os.getpid(),
+            **self._identity,
             "at": now,
             "events": self._total,
             "events_per_second": self._rate(),

@@ -8,6 +8,8 @@ from typing import Any
 
 import polars as pl
 
+from city.stack.progress import Samples
+
 _HORIZON = 10.0  # seconds over which rates and latencies are taken
 _SAMPLE = 200  # latencies kept of each batch
 
@@ -26,6 +28,7 @@ class StreamReport:
     sinks: dict[str, int] = field(default_factory=dict)
     timezone: str = "UTC"
     days: set[date] = field(default_factory=set)
+    _samples: Samples = field(default_factory=Samples, repr=False)
     _recent: deque[tuple[float, int, pl.Series]] = field(default_factory=lambda: deque(maxlen=400), repr=False)
 
     def take_days(self) -> set[date]:
@@ -60,6 +63,7 @@ class StreamReport:
         return round(value, 1) if value is not None else None
 
     def summary(self, now: float | None = None) -> dict[str, Any]:
+        self._samples.add(time.time() if now is None else now, self.rows + self.quarantined)
         return {
             "topic": self.topic,
             "rows": self.rows,
@@ -70,6 +74,7 @@ class StreamReport:
             "events_per_second": self.events_per_second(now),
             "p95_ms": self.p95_ms(now),
             "sinks_behind": dict(self.sinks),
+            "samples": {"of": self._samples.content()},
             "last_error": "; ".join(list(self.errors.values())) or None,
         }
 
