@@ -100,6 +100,16 @@ def silent_sources(config: Settings) -> dict[str, str]:
     return stalled(sources, time.time())
 
 
+def workers_by_part(config: Settings) -> dict[str, list[dict[str, Any]]]:
+    """The workers of every process that lives, by its name, as it last told of them."""
+    found = {}
+    for path in sorted(config.run.glob("*.json")):
+        content = read_json(config, path.name) or {}
+        if content.get("workers") and process_of(content) is not None:
+            found[path.stem] = content["workers"]
+    return found
+
+
 def _no_report(content: dict[str, Any]) -> str:
     quiet = time.time() - content["at"]
     return f"no progress for {quiet:.0f} s: its process {content['pid']} lives and does not report"
