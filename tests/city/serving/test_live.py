@@ -280,6 +280,7 @@ def test_what_could_not_be_assigned_is_assigned_later(watched: Watched, monkeypa
                 raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
             self._consumer.incremental_assign(partitions)
 
+    until(lambda: live._assigned)
     look = live._look_for_topics
     monkeypatch.setattr(live, "_look_for_topics", lambda consumer: look(Failing(consumer)))
     live._assigned, live._looked_at = set(), float("-inf")
