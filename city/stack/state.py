@@ -28,9 +28,9 @@ def identity() -> dict[str, Any]:
 
 def process_of(report: dict[str, Any] | None) -> psutil.Process | None:
     """The process that wrote a report and has not said that it ends, if it still lives: paused or starved too."""
-    if report is None or report.get("ended") or not is_alive(report["pid"], report["created"]):
-        return None
-    return psutil.Process(report["pid"])
+    if report is None or report.get("ended") or not {"pid", "created"} <= report.keys():
+        return None  # an earlier version wrote no start time; what it started has ended
+    return psutil.Process(report["pid"]) if is_alive(report["pid"], report["created"]) else None
 
 
 def read_json(config: Settings, name: str) -> dict[str, Any] | None:

@@ -92,7 +92,7 @@ def silent_sources(config: Settings) -> dict[str, str]:
     sources = {}
     for path in config.run.glob("*.json"):
         content = read_json(config, path.name) or {}
-        if content.get("samples") and is_alive(content["pid"], content["created"]):
+        if content.get("samples") and process_of(content) is not None:
             sources[path.stem] = content["samples"]
     report = read_json(config, STREAM)
     if report and process_of(report) is not None:

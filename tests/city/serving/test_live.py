@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 import pytest
 import requests
-from confluent_kafka import KafkaError, KafkaException, Producer
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient, NewPartitions
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
@@ -230,7 +230,7 @@ def test_a_picture_that_raises_is_drawn_again_by_another_consumer(
         watched.send("meanwhile")
     watched.send("after")
     watched.shows("meanwhile", "after")
-    assert live.worker.state == "running"
+    until(lambda: live.worker.state == "running")
     assert "what nobody thought of" in str(live.worker.complaint())
     watched.raw(b'{"id": 2}', topic=watched.feed)
     until(lambda: len(live.scores()) >= 2)
@@ -258,32 +258,28 @@ def test_a_partition_that_is_added_is_read(watched: Watched, stack: Settings, mo
     for future in admin.create_partitions([NewPartitions(watched.topic, 5)]).values():
         future.result(10)
     until(lambda: len(admin.list_topics(watched.topic).topics[watched.topic].partitions) == 5)
+    watched._producer = Producer({"bootstrap.servers": stack.kafka})  # the one before does not know of it yet
     watched.send("in the new one", partition=4)
     watched.shows("in the new one")
     assert watched.live.worker.restarts == 0
 
 
-def test_what_could_not_be_assigned_is_assigned_later(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_could_not_be_assigned_is_assigned_later(stack: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     """An error between the look and the assignment leaves nothing that is believed to be read."""
-    live, failed = watched.live, []
+    failed: list[Any] = []
 
-    class Failing:
-        def __init__(self, consumer: Any) -> None:
-            self._consumer = consumer
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(self._consumer, name)
-
+    class Failing(Consumer):  # type: ignore[misc]
         def incremental_assign(self, partitions: Any) -> None:
             if not failed:
                 failed.append(partitions)
                 raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
-            self._consumer.incremental_assign(partitions)
+            super().incremental_assign(partitions)
 
-    until(lambda: live._assigned)
-    look = live._look_for_topics
-    monkeypatch.setattr(live, "_look_for_topics", lambda consumer: look(Failing(consumer)))
-    live._assigned, live._looked_at = set(), float("-inf")
-    until(lambda: failed)
-    watched.send("later")
-    watched.shows("later")
+    monkeypatch.setattr(live_module, "Consumer", Failing)
+    watched = Watched(stack)
+    try:
+        watched.send("later")
+        watched.shows("later")
+        assert len(failed) == 1
+    finally:
+        watched.live.stop()
