@@ -41,9 +41,9 @@ def when_changed(cron: str = TICK) -> dg.AutomationCondition:
     changed = _AnyDayDeps(operand=updated | _RequestedThisTick())
     unbuilt = (condition.missing() & _HasUpstreamRows()).newly_true()
     due = _SinceRequested(operand=changed | unbuilt)
-    return (
-        condition.cron_tick_passed(cron) & due & _HasUpstreamRows() & ~condition.in_progress()
-    ).with_label(f"changed, at ticks of {cron}")
+    return (condition.cron_tick_passed(cron) & due & _HasUpstreamRows() & ~condition.in_progress()).with_label(
+        f"changed, at ticks of {cron}"
+    )
 
 
 def day_deps(graph: BaseAssetGraph[BaseAssetNode], key: dg.AssetKey) -> set[dg.AssetKey]:

@@ -7,11 +7,20 @@ from typing import Any
 from city.alerts.model import AlertError, Finding, Rule
 from city.settings import Settings
 from city.stack.state import STREAM, read_json
+from city.stack.status import silent_sources
 
 DEFAULT = (
     Rule(name="stream_silent", metric="stream.alive", operator="absent", severity="error", means="no stream reports"),
     Rule(name="stream_behind", metric="stream.lag.*", operator="greater", value=100_000, means="messages not yet read"),
     Rule(name="stream_slow", metric="stream.p95_ms.*", operator="greater", value=60_000, means="event to bronze"),
+    Rule(
+        name="source_silent",
+        metric="source.stalled.*",
+        operator="greater",
+        value=0,
+        severity="error",
+        means="fell silent while its peers go on",
+    ),
     Rule(name="quality_low", metric="quality.*", operator="less", value=0.9, severity="error", means="of 1"),
 )
 _STALE_SECONDS = 60.0
@@ -41,6 +50,11 @@ def stream_metrics(config: Settings, now: float) -> dict[str, float | None]:
         for name in ("lag", "p95_ms", "events_per_second", "quarantined"):
             found[f"stream.{name}.{entry['topic']}"] = entry[name]
     return found
+
+
+def source_metrics(config: Settings) -> dict[str, float | None]:
+    """`source.stalled.<name>` of each source that fell silent while its peers go on."""
+    return {f"source.stalled.{name}": 1.0 for name in silent_sources(config)}
 
 
 def evaluate(

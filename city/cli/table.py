@@ -13,7 +13,7 @@ def command(
     import polars as pl
 
     from city.contracts.registry import contract_of
-    from city.lake import ORDER, locate
+    from city.lake import ORDER, STRAYS, locate
     from city.lake.preview import latest
     from city.settings import settings
     from city.tables.registry import table_of, tables
@@ -23,7 +23,8 @@ def command(
     declared = tables().get(f"{layer}/{table}")
     if declared is None and layer not in ORDER:
         declared = table_of(f"{layer}/{table}")
-    table = table if declared else contract_of(table).name
+    if not declared and (layer, table) != ("quarantine", STRAYS):
+        table = contract_of(table).name
     order = ([declared.time] if declared.time else []) if declared else ORDER[layer]
     path = locate(settings().lake, layer, table)
     if not path.exists():

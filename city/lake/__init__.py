@@ -6,6 +6,8 @@ from city.contracts.model import Contract, ContractError
 
 # What a layer's rows are ordered by as they come; the rows of a derived table have no such order.
 ORDER = {"bronze": ("_arrived", "_offset"), "quarantine": ("arrived", "offset")}
+STRAYS = "mqtt"
+"""Of quarantine: MQTT messages that belong to no contract, or that Kafka cannot take."""
 LAYERS = (
     "bronze",
     "quarantine",

@@ -1,7 +1,6 @@
 """Champions that serve: loaded from the registry, and swapped when another one is made champion, without a restart."""
 
 import logging
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -9,6 +8,7 @@ from city.models.exported import Exported
 from city.models.model import Model
 from city.models.registry import CHAMPION, Registry, RegistryAway
 from city.settings import Settings
+from city.stack.worker import Worker
 
 log = logging.getLogger(__name__)
 
@@ -35,15 +35,14 @@ def loaded(model: Model, number: int, registry: Registry) -> Serving:
 
 
 class Champions:
-    """Asks the registry every few seconds, in a thread of its own. A registry that is away, or a version that cannot
+    """Asks the registry every few seconds, in a worker. A registry that is away, or a version that cannot
     be loaded, leaves the one that serves."""
 
     def __init__(self, config: Settings, models: Sequence[Model], every: float | None = None) -> None:
         self._config, self._models, self._every = config, models, every or POLL_SECONDS
         self._serving: dict[str, Serving] = {}
         self._failed: dict[str, int] = {}
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="champions", daemon=True)
+        self.worker = Worker("champions", self._watch)
         self._registry: Registry | None = None
         self._stamp: int | None = None
 
@@ -51,7 +50,7 @@ class Champions:
         """Loads what there is, and watches from then on. Raises RegistryAway where it is."""
         self._registry = Registry(self._config)
         self.refresh()
-        self._thread.start()
+        self.worker.start()
 
     def of(self, model: Model) -> Serving | None:
         """The champion that serves now; None while there is none."""
@@ -66,6 +65,7 @@ class Champions:
             number = aliases.get(model.name, {}).get(CHAMPION)
             held = self._serving.get(model.name)
             if number is None or (held and held.number == number):
+                self._failed.pop(model.name, None)
                 continue
             try:
                 self._serving[model.name] = loaded(model, number, self._registry)
@@ -74,6 +74,7 @@ class Champions:
             except Exception as error:  # a broken file: the one before serves on
                 self._cannot(model, number, error)
             else:
+                self._failed.pop(model.name, None)
                 log.info("%s: version %d serves", model.name, number)
 
     def _cannot(self, model: Model, number: int, error: Exception) -> None:
@@ -82,19 +83,19 @@ class Champions:
         self._failed[model.name] = number
 
     def stop(self) -> None:
-        self._stop.set()
-        if self._thread.is_alive():
-            self._thread.join(5)
+        self.worker.stop(5)
 
-    def _watch(self) -> None:
-        away = False
-        while not self._stop.wait(self._every):
+    def _watch(self, worker: Worker) -> None:
+        while not worker.stop_requested.wait(self._every):
+            error = None
             try:
                 # Asking takes milliseconds, and a look at a file none.
                 if self._registry is None or self._stamp is None or self._registry.stamp() != self._stamp:
                     self.refresh()
-                away = False
-            except RegistryAway as error:
-                if not away:
-                    log.warning("%s", error)
-                away = True
+            except RegistryAway as away:
+                error = str(away)
+            broken = "; ".join(f"{name} version {number} cannot serve" for name, number in self._failed.items())
+            if error and worker.last_error != error:
+                log.warning("%s", error)
+            worker.note(error or broken or None)
+            worker.progress()

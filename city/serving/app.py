@@ -25,6 +25,7 @@ from city.serving.health import Dependency, dependencies
 from city.serving.layers import layers
 from city.serving.problems import Problem
 from city.settings import Settings
+from city.stack.worker import summaries
 
 if TYPE_CHECKING:
     import uvicorn
@@ -81,7 +82,13 @@ def _own(city: City) -> APIRouter:
     async def health() -> Response:
         found = await asyncio.to_thread(dependencies, city.predictor)
         needed = [d for d in found if d.needed and not d.ok]
-        body = {"live": True, "ready": not needed, "at": time.time(), "dependencies": {d.name: _told(d) for d in found}}
+        body = {
+            "live": True,
+            "ready": not needed,
+            "at": time.time(),
+            "dependencies": {d.name: _told(d) for d in found},
+            "workers": summaries(),
+        }
         return Response(orjson.dumps(body), 503 if needed else 200, media_type="application/json")
 
     @found.get("/health/live", summary="Whether the server lives")

@@ -13,7 +13,10 @@ from city.serving.live import Delta, Live
 from city.serving.metrics import Metrics
 from city.serving.predictor import Predictor
 from city.settings import Settings
+from city.stack.worker import Worker
+from city.streaming.heartbeat import Heartbeat
 
+SERVER = "server"
 _SWITCH_SECONDS = 0.001
 """Threads that write and load must not hold up a request for Python's five milliseconds."""
 
@@ -28,6 +31,8 @@ class City:
         self.predictor = Predictor(config, declared, self.metrics)
         self.live = Live(config, layers, feeds(declared), declared, self.predictor.versions)
         self.hub = Hub(self.live.snapshot, self.metrics)
+        self._heartbeat = Heartbeat(config, SERVER)
+        self._beating = Worker("heartbeat", self._beat)
 
     async def start(self) -> None:
         sys.setswitchinterval(_SWITCH_SECONDS)
@@ -39,7 +44,19 @@ class City:
                 loop.call_soon_threadsafe(self.hub.publish, delta)
 
         self.live.start(publish)
+        self._beating.start()
 
     async def stop(self) -> None:
+        await asyncio.to_thread(self._beating.stop)
         await asyncio.to_thread(self.live.stop)
         await self.predictor.stop()
+
+    def _beat(self, worker: Worker) -> None:
+        """For `city status`: the workers, and the messages of the live city as the server's events."""
+        counted = 0
+        while not worker.stop_requested.wait(1.0):
+            read = self.live.messages
+            self._heartbeat.count(read - counted)
+            counted = read
+            self._heartbeat.beat()
+            worker.progress()

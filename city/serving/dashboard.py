@@ -5,7 +5,6 @@ import logging
 import os
 import subprocess
 import sys
-import threading
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from starlette.types import Scope
 
 from city.lake.lock import alone
 from city.settings import CHECKOUT, Settings
+from city.stack.worker import Worker
 
 log = logging.getLogger(__name__)
 
@@ -111,9 +111,9 @@ class Pages:
     def start(self) -> None:
         """Builds in the background, where that is needed."""
         if not is_built():
-            threading.Thread(target=self._build, name="dashboard", daemon=True).start()
+            Worker("dashboard build", self._build, stall_seconds=float("inf")).start()
 
-    def _build(self) -> None:
+    def _build(self, worker: Worker) -> None:
         try:
             build()
             log.info("the dashboard is built")

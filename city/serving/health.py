@@ -1,10 +1,13 @@
 """What the server depends on, and whether each of it is well."""
 
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from city.net import accepts, split_address
 from city.serving.predictor import Predictor
-from city.stack.status import stream_part
+from city.stack.status import silent_sources, stream_part, workers_by_part
+from city.stack.worker import complaints, summaries
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,12 @@ def dependencies(predictor: Predictor) -> list[Dependency]:
     config, versions, store = predictor.config, predictor.versions, predictor.store
     stream = stream_part(config, True) or {"state": "down", "last_error": None}
     running = stream["state"] == "running"
+    silent = silent_sources(config)
+    unwell = {
+        f"{part}: {worker}": text
+        for part, workers in (workers_by_part(config) | {"server": summaries()}).items()
+        for worker, text in complaints(workers, time.time()).items()
+    }
     return [
         Dependency(
             "registry", versions.away is None, True, versions.away or f"champions of {len(versions.champions())} models"
@@ -36,7 +45,13 @@ def dependencies(predictor: Predictor) -> list[Dependency]:
             store.error or f"{store.written:,} recorded, {store.waiting:,} wait",
         ),
         _listens("dagster", config.dagster),
+        Dependency("workers", not unwell, False, _listed(unwell) or "all run"),
+        Dependency("sources", not silent, False, _listed(silent) or "none fell silent while its peers go on"),
     ]
+
+
+def _listed(complaints: Mapping[str, str]) -> str:
+    return "; ".join(f"{name}: {text}" for name, text in complaints.items())
 
 
 def _listens(name: str, address: str) -> Dependency:

@@ -1,6 +1,6 @@
 """The city as it is now: the newest row of everything that is shown, and what has changed in the last half second.
 
-A thread reads the topics that the stream publishes to; it begins some messages back, so that a server that was just
+A worker reads the topics that the stream publishes to; it begins some messages back, so that a server that was just
 started knows the city too. It belongs to no consumer group: each server has all of it.
 """
 
@@ -23,6 +23,7 @@ from city.models.predictions import answers
 from city.serving.layers import Layer, Row
 from city.serving.versions import Versions
 from city.settings import Settings
+from city.stack.worker import Worker, describe
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +34,8 @@ _FEED_KEPT = 200
 _FEED_A_TICK = 5_000
 _PREDICT_SECONDS = 2.0
 _LOOK_SECONDS = 3.0
+_LOOK_AGAIN_SECONDS = 20.0
+"""Between two looks for topics once all are there: partitions may be added to them."""
 
 
 class Delta(NamedTuple):
@@ -116,24 +119,29 @@ class Live:
         self._fresh: list[dict[str, Any]] = []
         self.sequence = 0
         self.messages = 0
-        self.error: str | None = "not read yet"
+        self._error: str | None = "not read yet"
         self._lock = threading.Lock()
         self._kept = Delta(-1, 0, {})
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="live", daemon=True)
+        self.worker = Worker("live", self._run, expected=(OSError, KafkaException))
         self._publish: Callable[[Delta], None] = lambda delta: None
         self._readers: dict[str, FeatureReader] = {}
-        self._assigned: dict[tuple[str, int], None] = {}
+        self._assigned: set[tuple[str, int]] = set()
+        self._positions: dict[tuple[str, int], int] = {}
+        """The next offset of each partition: another consumer goes on where the one before was."""
+        self._misunderstood: str | None = None
         self._predicted_at = self._looked_at = float("-inf")
 
     def start(self, publish: Callable[[Delta], None]) -> None:
         self._publish = publish
-        self._thread.start()
+        self.worker.start()
 
     def stop(self) -> None:
-        self._stop.set()
-        if self._thread.is_alive():
-            self._thread.join(10)
+        self.worker.stop(10)
+
+    @property
+    def error(self) -> str | None:
+        """Why the picture is not up to date."""
+        return self.worker.last_error or self._error
 
     def rows(self, layer: str) -> list[dict[str, Any]]:
         """A layer's rows, by column."""
@@ -160,7 +168,7 @@ class Live:
                 self._kept = Delta(self.sequence, int(time.time() * 1000), found)
             return self._kept
 
-    def _run(self) -> None:
+    def _run(self, worker: Worker) -> None:
         consumer = Consumer(
             {
                 "bootstrap.servers": self._config.kafka,
@@ -174,55 +182,55 @@ class Live:
                 "reconnect.backoff.max.ms": 2_000,
             }
         )
+        self._assigned, self._looked_at = set(), float("-inf")
         try:
             next_tick = time.monotonic() + TICK_SECONDS
-            while not self._stop.is_set():
+            while not worker.stop_requested.is_set():
                 try:
-                    try:
-                        self._look_for_topics(consumer)
-                    except KafkaException as error:  # who listens is told what is known meanwhile
-                        self._failed(error)
-                    while (left := next_tick - time.monotonic()) > 0 and not self._stop.is_set():
-                        self._take(consumer.consume(2_000, min(left, 0.1)) if self._assigned else self._wait(left))
-                    self._tick()
-                except KafkaException as error:
-                    self._failed(error)
-                    self._stop.wait(TICK_SECONDS)
-                except Exception:  # the city's picture must not stop because of one bad message or a busy file
-                    log.exception("the live picture")
-                    self._stop.wait(TICK_SECONDS)
+                    self._look_for_topics(consumer)
+                except KafkaException as error:  # who listens is told what is known meanwhile
+                    self._failed(error.args[0])
+                read = self.messages
+                while (left := next_tick - time.monotonic()) > 0 and not worker.stop_requested.is_set():
+                    if self._assigned:
+                        self._take(consumer.consume(2_000, min(left, 0.1)))
+                    else:
+                        worker.stop_requested.wait(left)
+                self._tick()
                 next_tick = max(next_tick + TICK_SECONDS, time.monotonic())
+                worker.progress(self.messages - read)
         finally:
             consumer.close()
 
-    def _wait(self, seconds: float) -> list[Any]:
-        self._stop.wait(seconds)
-        return []
-
     def _failed(self, error: Any) -> None:
-        self.error = f"Kafka at {self._config.kafka}: {error}"
+        self._error = f"Kafka at {self._config.kafka}: {error}"
 
     def _look_for_topics(self, consumer: Consumer) -> None:
-        """Topics come to be when the stream first starts."""
-        if time.monotonic() < self._looked_at + _LOOK_SECONDS:
+        """Topics come to be when the stream first starts, and partitions are added to them. Raises KafkaException."""
+        wanted = {*self._feeds, *(state.layer.topic for state in self.states.values())}
+        complete = wanted == {topic for topic, _ in self._assigned}
+        if time.monotonic() < self._looked_at + (_LOOK_AGAIN_SECONDS if complete else _LOOK_SECONDS):
             return
         self._looked_at = time.monotonic()
-        wanted = {*self._feeds, *(state.layer.topic for state in self.states.values())}
-        if self._assigned and wanted == {topic for topic, _ in self._assigned}:
-            return
         known = consumer.list_topics(timeout=2).topics
-        fresh = []
-        for topic in sorted(wanted & known.keys()):
-            for number in known[topic].partitions:
-                if (topic, number) not in self._assigned:
-                    back = _FEED_KEPT if topic in self._feeds else _BACK
-                    low, high = consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=2)
-                    fresh.append(TopicPartition(topic, number, max(low, high - back)))
-                    self._assigned[topic, number] = None
+        fresh = [
+            self._beginning(consumer, topic, number)
+            for topic in sorted(wanted & known.keys())
+            for number in known[topic].partitions
+            if (topic, number) not in self._assigned
+        ]
         if fresh:
             consumer.incremental_assign(fresh)
+            self._assigned |= {(part.topic, part.partition) for part in fresh}
             log.info("reading %s", ", ".join(sorted({part.topic for part in fresh})))
-        self.error = None
+        self._error = None
+
+    def _beginning(self, consumer: Consumer, topic: str, number: int) -> TopicPartition:
+        """Where to begin: some messages back, or where the consumer before this one was."""
+        back = _FEED_KEPT if topic in self._feeds else _BACK
+        low, high = consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=2)
+        position = self._positions.get((topic, number), high - back)
+        return TopicPartition(topic, number, max(low, position if position <= high else high - back))
 
     def _take(self, messages: Sequence[Any]) -> None:
         now_ms = time.time() * 1000
@@ -232,12 +240,17 @@ class Live:
                     if message.error().code() != KafkaError._PARTITION_EOF:
                         self._failed(message.error())
                     continue
-                self.error = None
+                self._error = None
                 self.messages += 1
+                # Before it is looked at: whatever it does to us, it does not come again.
+                self._positions[message.topic(), message.partition()] = message.offset() + 1
                 try:
                     self._one(message.topic(), orjson.loads(message.value()), now_ms)
-                except (KeyError, ValueError, TypeError) as error:
+                except Exception as error:  # of whoever may write to the topic; the picture goes on
                     log.debug("a message of %s that is not understood: %s", message.topic(), error)
+                    if self._misunderstood is None:  # said once: there may be thousands
+                        log.warning("a message of %s is not understood: %s", message.topic(), describe(error))
+                    self._misunderstood = describe(error)
 
     def _one(self, topic: str, content: Mapping[str, Any], now_ms: float) -> None:
         if topic in self._feeds:
@@ -250,8 +263,14 @@ class Live:
     def _tick(self) -> None:
         if time.monotonic() > self._predicted_at + _PREDICT_SECONDS:
             self._predicted_at = time.monotonic()
-            for state in self.states.values():
-                self._predict(state)
+            try:
+                for state in self.states.values():
+                    self._predict(state)
+                self.worker.note(None)
+            except Exception as error:  # a busy file, a model: what is read is shown without what is predicted
+                if self.worker.last_error is None:
+                    log.exception("the live predictions")
+                self.worker.note(f"predictions: {describe(error)}")
         now_ms = time.time() * 1000
         with self._lock:
             fragments: dict[str, bytes] = {}

@@ -6,11 +6,12 @@ from typing import Any
 
 import polars as pl
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from city.settings import Settings
-from city.stack.status import stream_part
+from city.stack.status import silent_sources, stream_part, workers_by_part
+from city.stack.worker import summaries
 
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 _DRIFT_SECONDS = 30.0
@@ -86,6 +87,7 @@ class _Platform(Collector):
                 if found[name] is not None:
                     family.add_metric([topic], found[name])
             yield family
+        yield from self._workers()
         if time.monotonic() > self._drift_at + _DRIFT_SECONDS:
             self._drift, self._drift_at = newest_drift(self._config), time.monotonic()
         family = GaugeMetricFamily(
@@ -94,6 +96,30 @@ class _Platform(Collector):
         for view, feature, measure, effect in self._drift:
             family.add_metric([view, feature, measure], effect)
         yield family
+
+    def _workers(self) -> Iterator[Metric]:
+        """Of this process as they are, and of the others as their files have them."""
+        labels, now = ["part", "worker"], time.time()
+        running = GaugeMetricFamily("worker_running", "1 while a background loop runs.", labels=labels)
+        restarts = CounterMetricFamily("worker_restarts_total", "After an error.", labels=labels)
+        items = CounterMetricFamily("worker_items_total", "What a background loop has handled.", labels=labels)
+        progress = GaugeMetricFamily(
+            "worker_last_progress_seconds", "Since a background loop last went round.", labels=labels
+        )
+        for part, workers in (workers_by_part(self._config) | {"server": summaries()}).items():
+            for worker in workers:
+                at = [part, worker["name"]]
+                running.add_metric(at, float(worker["state"] == "running"))
+                restarts.add_metric(at, worker["restarts"])
+                items.add_metric(at, worker["items"])
+                progress.add_metric(at, max(0.0, now - (worker["last_progress"] or worker["began"])))
+        yield from (running, restarts, items, progress)
+        stalled = GaugeMetricFamily(
+            "source_stalled", "1 for a source that fell silent while its peers go on.", labels=["source"]
+        )
+        for source in silent_sources(self._config):
+            stalled.add_metric([source], 1.0)
+        yield stalled
 
 
 def newest_drift(config: Settings) -> list[tuple[str, str, str, float]]:

@@ -3,7 +3,6 @@
 
 import logging
 import pickle
-import threading
 import time
 import uuid
 from array import array
@@ -19,6 +18,7 @@ from city.models.model import Model
 from city.serving.answer import Answer
 from city.serving.recorder import OUTCOMES, SERVED, Batch, Recorder, RecorderError
 from city.settings import Settings
+from city.stack.worker import Worker
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ class _UnderWay(NamedTuple):
 
 
 class PredictionStore:
-    """A thread packs what waits, every few seconds, for a process that writes it. A lake that is away is tried again,
+    """A worker packs what waits, every few seconds, for a process that writes it. A lake that is away is tried again,
     and nothing is let go; `stop` writes all there is."""
 
     def __init__(self, config: Settings, models: Mapping[str, Model]) -> None:
@@ -90,19 +90,20 @@ class PredictionStore:
         self._recent: OrderedDict[str, _Recent] = OrderedDict()
         self._app, self._numbers = f"server/{uuid.uuid4()}", count(1)
         self._under_way: _UnderWay | None = None
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="prediction-store", daemon=True)
+        self.worker = Worker("prediction store", self._run)
         self.written = 0
         self.error: str | None = None
 
     def start(self) -> None:
-        self._thread.start()
+        self.worker.start()
 
     def stop(self, seconds: float = 20.0) -> None:
         """Waits until all is written. What a lake that stays away did not take is said in the log."""
-        self._stop.set()
-        if self._thread.is_alive():
-            self._thread.join(seconds)
+        if self.worker.stop(seconds):  # here, and not in its body: that may just be waiting to be called again
+            ends = time.monotonic() + _LAST_SECONDS
+            while not (self._write() and not self.waiting) and time.monotonic() < ends:
+                time.sleep(0.1)
+            self._recorder.close()
         if left := self.waiting:
             log.error("%d predictions could not be recorded: %s", left, self.error)
 
@@ -135,14 +136,13 @@ class PredictionStore:
     def judged(self, outcome: Outcome) -> None:
         self._waiting[OUTCOMES, outcome.model].append(outcome)
 
-    def _run(self) -> None:
+    def _run(self, worker: Worker) -> None:
         wait = _WRITE_SECONDS
-        while not self._stop.wait(wait):
+        while not worker.stop_requested.wait(wait):
+            before = self.written
             wait = _WRITE_SECONDS if self._write() else min(wait * 2, 30.0)
-        ends = time.monotonic() + _LAST_SECONDS
-        while not (self._write() and not self.waiting) and time.monotonic() < ends:
-            time.sleep(0.1)
-        self._recorder.close()
+            worker.note(self.error)
+            worker.progress(self.written - before)
 
     def _write(self) -> bool:
         """What waits now; what comes meanwhile has time until the next round, else there would be a commit for every

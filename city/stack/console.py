@@ -111,6 +111,8 @@ def show(found: dict[str, Any], console: Console | None = None) -> None:
     table = Table("topic", "rows in bronze", "quarantined", box=None, pad_edge=False)
     for topic, rows in found["bronze_rows"].items():
         table.add_row(topic, f"{rows:,}", f"{found['quarantined'][topic]:,}")
+    for name in found["quarantined"].keys() - found["bronze_rows"].keys():
+        table.add_row(name, "", f"{found['quarantined'][name]:,}")
     console.print(table)
 
 

@@ -1,6 +1,7 @@
 """The files of <home>/run, in which the running parts say what they do; reading them needs no server."""
 
 import json
+import os
 from typing import Any
 
 import psutil
@@ -18,6 +19,18 @@ def is_alive(pid: int, created: float) -> bool:
         return abs(process.create_time() - created) < 1 and process.status() != psutil.STATUS_ZOMBIE
     except psutil.Error:
         return False
+
+
+def identity() -> dict[str, Any]:
+    """Of this process, for its file in <home>/run: `pid` and `created`, its start time."""
+    return {"pid": os.getpid(), "created": psutil.Process().create_time()}
+
+
+def process_of(report: dict[str, Any] | None) -> psutil.Process | None:
+    """The process that wrote a report and has not said that it ends, if it still lives: paused or starved too."""
+    if report is None or report.get("ended") or not {"pid", "created"} <= report.keys():
+        return None  # an earlier version wrote no start time; what it started has ended
+    return psutil.Process(report["pid"]) if is_alive(report["pid"], report["created"]) else None
 
 
 def read_json(config: Settings, name: str) -> dict[str, Any] | None:

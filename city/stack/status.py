@@ -1,25 +1,30 @@
 """What `city status` says, from the files under <home>/run and the Delta logs; it asks no server anything."""
 
 import time
+from collections.abc import Iterable
 from typing import Any
 
-import psutil
-
 from city.contracts.registry import domains
-from city.lake import bronze_path, quarantine_path, row_count
+from city.lake import STRAYS, bronze_path, locate, quarantine_path, row_count
 from city.settings import Settings
-from city.stack.state import SUPERVISOR, is_alive, read_json
+from city.stack.progress import stalled
+from city.stack.state import STREAM, SUPERVISOR, is_alive, process_of, read_json
+from city.stack.worker import complaints
 
-_FRESH_SECONDS = 15.0
+FRESH_SECONDS = 15.0
+"""A process that lives and has not reported for longer is said to make no progress."""
 
 
 def status(config: Settings) -> dict[str, Any]:
-    """`parts` (name → address, state, events_per_second, lag, p95_ms, last_error), `bronze_rows`, `quarantined`."""
+    """`parts` (name → address, state, events_per_second, lag, p95_ms, last_error, workers), `bronze_rows`,
+    `quarantined`."""
     contracts = [c for d in domains(config) if config.is_active(d.name) for c in d.contracts]
+    quarantined = {c.topic: row_count(quarantine_path(config.lake, c)) for c in contracts}
+    strays = row_count(locate(config.lake, "quarantine", STRAYS))
     return {
         "parts": parts(config),
         "bronze_rows": {c.topic: row_count(bronze_path(config.lake, c)) for c in contracts},
-        "quarantined": {c.topic: row_count(quarantine_path(config.lake, c)) for c in contracts},
+        "quarantined": quarantined | ({STRAYS: strays} if strays else {}),
     }
 
 
@@ -27,17 +32,24 @@ def parts(config: Settings) -> dict[str, dict[str, Any]]:
     """The parts of a running platform, none of one that is down, and the stream, whoever runs it."""
     supervisor = read_json(config, SUPERVISOR)
     up = supervisor is not None and is_alive(supervisor["pid"], supervisor["created"])
+    silent = silent_sources(config)
     found = {}
     for name, part in (supervisor or {"parts": {}})["parts"].items():
-        beat = read_json(config, f"{name}.json") or {}
-        fresh = up and time.time() - beat.get("at", 0) < _FRESH_SECONDS
+        beat = (read_json(config, f"{name}.json") or {}) if up else {}
+        fresh = time.time() - beat.get("at", 0) < FRESH_SECONDS
+        workers = beat.get("workers", [])
+        errors = [part["last_error"], beat.get("last_error") if fresh else None, silent.get(name)]
+        if beat and not fresh and beat.get("pid") == part["pid"]:
+            errors.append(_no_report(beat))
+        errors += [f"{worker}: {text}" for worker, text in complaints(workers, time.time()).items()] if fresh else []
         found[name] = {
             "address": part["address"],
             "state": part["state"] if up else "down",
             "events_per_second": beat.get("events_per_second") if fresh else None,
             "lag": beat.get("lag") if fresh else None,
             "p95_ms": None,
-            "last_error": part["last_error"] or (beat.get("last_error") if fresh else None),
+            "last_error": _joined(errors),
+            "workers": workers if fresh else [],
         }
         for loop, address in part.get("loops", {}).items():
             found[loop] = _loop(config, loop, address, found[name]["state"])
@@ -48,7 +60,7 @@ def parts(config: Settings) -> dict[str, dict[str, Any]]:
 def _loop(config: Settings, name: str, address: str, state: str) -> dict[str, Any]:
     """A loop inside a part, by its own heartbeat: it runs while that is fresh, and with its part otherwise."""
     beat = read_json(config, f"{name}.json")
-    fresh = beat is not None and state == "running" and time.time() - beat["at"] < _FRESH_SECONDS
+    fresh = beat is not None and state == "running" and time.time() - beat["at"] < FRESH_SECONDS
     return {
         "address": address,
         "state": "running" if fresh else "restarting" if state == "running" else state,
@@ -61,12 +73,19 @@ def _loop(config: Settings, name: str, address: str, state: str) -> dict[str, An
 
 def stream_part(config: Settings, up: bool) -> dict[str, Any] | None:
     """The streaming job, by its own report; None when it never ran and nothing would start it."""
-    report = read_json(config, "stream.json")
+    report = read_json(config, STREAM)
     if report is None and not up:
         return None
-    running = report is not None and not report["ended"] and is_running(report)
+    running = process_of(report) is not None
     streams = report["streams"] if report and running else []
+    silent = silent_sources(config)
     errors = [f"{s['topic']}: {s['last_error']}" for s in streams if s["last_error"]]
+    errors += [f"{s['topic']}: {silent[s['topic']]}" for s in streams if s["topic"] in silent]
+    workers = report.get("workers", []) if report and running else []
+    if report and running and time.time() - report["at"] > FRESH_SECONDS:
+        errors.append(_no_report(report))
+    elif running:
+        errors += [f"{worker}: {text}" for worker, text in complaints(workers, time.time()).items()]
     if report and not running and report["failure"]:
         errors.append(report["failure"])
     latencies = [s["p95_ms"] for s in streams if s["p95_ms"] is not None]
@@ -77,11 +96,45 @@ def stream_part(config: Settings, up: bool) -> dict[str, Any] | None:
         "events_per_second": round(sum(s["events_per_second"] for s in streams), 1) if streams else None,
         "lag": sum(s["lag"] for s in streams) if streams else None,
         "p95_ms": max(latencies, default=None),
-        "last_error": "; ".join(errors) or None,
+        "last_error": _joined(errors),
         "streams": {s["topic"]: s for s in streams},
+        "workers": workers,
     }
 
 
-def is_running(report: dict[str, Any]) -> bool:
-    """Whether the process that wrote a stream's report still lives and writes."""
-    return time.time() - report["at"] < _FRESH_SECONDS and psutil.pid_exists(report["pid"])
+def silent_sources(config: Settings) -> dict[str, str]:
+    """The sources that fell silent while their peers go on, with the reason: simulators and bridges by their part's
+    name, streams by their topic."""
+    sources = {}
+    for path in config.run.glob("*.json"):
+        content = read_json(config, path.name) or {}
+        if content.get("samples") and process_of(content) is not None:
+            sources[path.stem] = content["samples"]
+    report = read_json(config, STREAM)
+    if report and process_of(report) is not None:
+        sources |= {s["topic"]: s["samples"]["of"] for s in report["streams"] if "samples" in s}
+    return stalled(sources, time.time())
+
+
+def workers_by_part(config: Settings) -> dict[str, list[dict[str, Any]]]:
+    """The workers of every process that lives, by its name, as it last told of them."""
+    found = {}
+    for path in sorted(config.run.glob("*.json")):
+        content = read_json(config, path.name) or {}
+        if content.get("workers") and process_of(content) is not None:
+            found[path.stem] = content["workers"]
+    return found
+
+
+def _no_report(content: dict[str, Any]) -> str:
+    quiet = time.time() - content["at"]
+    return f"no progress for {quiet:.0f} s: its process {content['pid']} lives and does not report"
+
+
+def _joined(errors: Iterable[str | None]) -> str | None:
+    """Errors in a line, each once: a part, its heartbeat and its worker may say the same."""
+    said: list[str] = []
+    for error in errors:
+        if error and not any(error in earlier for earlier in said):
+            said = [earlier for earlier in said if earlier not in error] + [error]
+    return "; ".join(said) or None

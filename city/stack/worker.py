@@ -191,8 +191,15 @@ def workers() -> list[Worker]:
 
 
 def summaries() -> list[dict[str, Any]]:
-    """What all workers of this process say of themselves, one entry for each name."""
-    return list({worker.name: worker.summary() for worker in workers()}.values())
+    """What all workers of this process say of themselves; a name that stands twice is numbered."""
+    found: dict[str, dict[str, Any]] = {}
+    for summary in (worker.summary() for worker in workers()):
+        name, number = summary["name"], 1
+        while summary["name"] in found:
+            number += 1
+            summary["name"] = f"{name} {number}"
+        found[summary["name"]] = summary
+    return list(found.values())
 
 
 def complaint(summary: dict[str, Any], now: float) -> str | None:

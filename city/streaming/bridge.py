@@ -14,12 +14,13 @@ import paho.mqtt.client as mqtt
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from city.contracts.model import Contract
+from city.lake import STRAYS
 from city.net import accepts, split_address
 from city.settings import Settings
 from city.stack.worker import Worker, describe
 from city.streaming.carried import Carried
 from city.streaming.heartbeat import Heartbeat
-from city.streaming.strays import STRAYS, Stray, quarantine_strays
+from city.streaming.strays import Stray, quarantine_strays
 from city.streaming.topics import MAX_MESSAGE_BYTES, ensure_topics
 
 log = logging.getLogger(__name__)
@@ -145,7 +146,7 @@ class Session:
             self._committed = time.monotonic()
         if now - self._saved > _SAVE_SECONDS:
             self._saved = now
-            self.carried.save()
+            self._remember()
         if self._kafka_error and now - self._probed > _PROBE_SECONDS:
             self._probed = now
             # librdkafka says that a broker is gone, and never that it is back.
@@ -165,7 +166,13 @@ class Session:
         finally:
             self.producer.purge()  # what is left is not acknowledged, and comes again
             self.client.disconnect()
+            self._remember()
+
+    def _remember(self) -> None:
+        try:
             self.carried.save()
+        except OSError as error:  # without it a retained message may be carried twice; a full disk ends nothing
+            log.warning("what was carried is not remembered: %s", error)
 
     def _on_connect(self, client: mqtt.Client, data: Any, flags: Any, code: Any, properties: Any) -> None:
         if code.is_failure:
@@ -178,12 +185,18 @@ class Session:
     def _drop_subscriptions(self, client: mqtt.Client) -> None:
         """Ends those that an earlier bridge made and that no contract has any more."""
         record = self._home / "filters.json"
-        earlier = json.loads(record.read_text()) if record.exists() else []
+        try:
+            earlier = json.loads(record.read_text())
+        except (OSError, ValueError):  # there was none, or a crash left half of it: `_unsubscribe_all` is there too
+            earlier = []
         if gone := [topic for topic in earlier if topic not in self._filters]:
             client.unsubscribe(gone)
             log.info("no contract has %s any more: unsubscribed", ", ".join(gone))
         if sorted(earlier) != sorted(self._filters):
-            _replace(record, json.dumps(sorted(self._filters)))
+            try:
+                _replace(record, json.dumps(sorted(self._filters)))
+            except OSError as error:
+                log.warning("cannot write %s: %s", record, error)
 
     def _on_disconnect(self, client: mqtt.Client, data: Any, flags: Any, code: Any, properties: Any) -> None:
         self.ended = f"the MQTT broker at {self._config.mqtt} is away: {code}"

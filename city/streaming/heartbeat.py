@@ -2,6 +2,7 @@
 and its workers."""
 
 import json
+import logging
 import os
 import threading
 import time
@@ -9,7 +10,10 @@ from collections import deque
 
 from city.settings import Settings
 from city.stack.progress import Samples
+from city.stack.state import identity
 from city.stack.worker import summaries
+
+log = logging.getLogger(__name__)
 
 _HORIZON = 10.0
 
@@ -25,6 +29,7 @@ class Heartbeat:
         self._written = 0.0
         self._seen: deque[tuple[float, int]] = deque(maxlen=int(_HORIZON) + 1)
         self._samples = Samples()
+        self._identity = identity()
 
     def count(self, events: int) -> None:
         with self._lock:
@@ -39,7 +44,7 @@ class Heartbeat:
         self._seen.append((now, self._total))
         self._samples.add(now, self._total)
         content = {
-            "pid": os.getpid(),
+            **self._identity,
             "at": now,
             "events": self._total,
             "events_per_second": self._rate(),
@@ -48,10 +53,13 @@ class Heartbeat:
             "samples": self._samples.content(),
             "workers": summaries(),
         }
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        fresh = self._path.with_suffix(f".{os.getpid()}")
-        fresh.write_text(json.dumps(content))
-        fresh.replace(self._path)
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            fresh = self._path.with_suffix(f".{os.getpid()}")
+            fresh.write_text(json.dumps(content))
+            fresh.replace(self._path)
+        except OSError as error:  # a full disk must not end what goes on without it; that nothing is told is seen
+            log.warning("cannot write %s: %s", self._path, error)
 
     def _rate(self) -> float:
         (first, before), (last, after) = self._seen[0], self._seen[-1]

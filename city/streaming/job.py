@@ -12,7 +12,8 @@ from city.contracts.model import Contract
 from city.features.live import feature_sink
 from city.lake.tables import ForeignTable
 from city.settings import Settings
-from city.stack.worker import Worker
+from city.stack.state import identity
+from city.stack.worker import Worker, summaries
 from city.streaming.bronze import Fenced
 from city.streaming.pipeline import Pipeline, SinkFactory, kafka_sink, questdb_sink
 from city.streaming.scoring import score_sink
@@ -88,12 +89,13 @@ class StreamJob:
     def write_report(self, ended: bool = False) -> None:
         """Replaces <home>/run/stream.json, which `city status` and the keep-alive sensor read."""
         content = {
-            "pid": os.getpid(),
+            **identity(),
             "at": time.time(),
             "started": self._started,
             "ended": ended,
             "failure": str(self._failure) if self._failure else None,
             "streams": self.summary(),
+            "workers": summaries(),
         }
         self.config.run.mkdir(parents=True, exist_ok=True)
         fresh = self.config.run / f".{REPORT}.{os.getpid()}"

@@ -8,6 +8,8 @@ from typing import Any
 
 import polars as pl
 
+from city.stack.progress import Samples
+
 _HORIZON = 10.0  # seconds over which rates and latencies are taken
 _SAMPLE = 200  # latencies kept of each batch
 
@@ -27,6 +29,7 @@ class StreamReport:
     timezone: str = "UTC"
     days: set[date] = field(default_factory=set)
     quarantine_days: set[date] = field(default_factory=set)
+    _samples: Samples = field(default_factory=Samples, repr=False)
     _recent: deque[tuple[float, int, pl.Series]] = field(default_factory=lambda: deque(maxlen=400), repr=False)
     _applied: dict[str, deque[tuple[float, pl.Series]]] = field(default_factory=dict, repr=False)
 
@@ -83,6 +86,7 @@ class StreamReport:
         }
 
     def summary(self, now: float | None = None) -> dict[str, Any]:
+        self._samples.add(time.time() if now is None else now, self.rows + self.quarantined)
         return {
             "topic": self.topic,
             "rows": self.rows,
@@ -94,6 +98,7 @@ class StreamReport:
             "p95_ms": self.p95_ms(now),
             "sinks_behind": dict(self.sinks),
             "sinks_p95_ms": self.sinks_p95_ms(now),
+            "samples": {"of": self._samples.content()},
             "last_error": "; ".join(list(self.errors.values())) or None,
         }
 

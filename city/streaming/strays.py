@@ -6,10 +6,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from city.lake import locate
+from city.lake import STRAYS, locate
 
-STRAYS = "mqtt"
-"""The table's name; a contract's name is its own."""
 _RAW_KEPT = 65_536
 
 

@@ -10,7 +10,7 @@ from dagster._core.storage.asset_check_execution_record import AssetCheckExecuti
 from city.alerts.desk import Desk
 from city.alerts.dispatch import announce, deliver
 from city.alerts.model import Finding, Severity
-from city.alerts.rules import evaluate, rules, stream_metrics
+from city.alerts.rules import evaluate, rules, source_metrics, stream_metrics
 from city.settings import Settings
 
 CHECKS, RULES = "check/", "rule/"
@@ -40,7 +40,7 @@ def watch(
 ) -> Watched:
     """Reports what checks found, and what the rules say of the metrics of stream and quality, and sends messages."""
     moment = now or datetime.now(UTC)
-    metrics = stream_metrics(config, moment.timestamp()) | dict(quality)
+    metrics = stream_metrics(config, moment.timestamp()) | source_metrics(config) | dict(quality)
     before = desk.remember("metrics", metrics) or {}
     raised, cleared = desk.report(found, CHECKS, moment)
     of_rules = desk.report(evaluate(rules(config), metrics, before), RULES, moment)

@@ -1,13 +1,11 @@
 """What is built when: the real definitions, the real sensor, and an instance, while time is moved."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
-from typing import Any
 from zoneinfo import ZoneInfo
 
 import dagster as dg
-import polars as pl
 import pytest
 from dagster._core.events import DagsterEvent, DagsterEventType, StepMaterializationData
 

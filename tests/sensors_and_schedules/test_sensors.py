@@ -1,12 +1,20 @@
 import json
 import os
+import signal
+import subprocess
+import sys
 import time
+from collections.abc import Iterator
+from importlib import import_module
 from typing import Any
 
 import dagster as dg
+import psutil
 import pytest
 
 from city.settings import Settings
+from city.stack.state import identity
+from city.stack.status import status
 from city_assets.environment.contract import DEVICES
 from city_assets.streaming import stream_job
 from resources.kafka import KafkaResource
@@ -16,6 +24,8 @@ from sensors_and_schedules.keep_streaming import keep_streaming
 from sensors_and_schedules.low_rate_topics import low_rate_sensor
 from tests.city_assets.test_bronze import MemoryKafka, announcements, materialize
 
+module = import_module("sensors_and_schedules.keep_streaming")
+
 
 @pytest.fixture
 def instance() -> Any:
@@ -24,7 +34,7 @@ def instance() -> Any:
 
 
 def report(config: Settings, **changes: Any) -> None:
-    content = {"pid": os.getpid(), "at": time.time(), "ended": False, "failure": None, "streams": []} | changes
+    content = identity() | {"at": time.time(), "ended": False, "failure": None, "streams": []} | changes
     config.run.mkdir(parents=True, exist_ok=True)
     (config.run / "stream.json").write_text(json.dumps(content))
 
@@ -59,17 +69,61 @@ def test_a_run_whose_process_is_gone_is_replaced(
     config: Settings, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = active_run(instance)
-    report(config, at=time.time() - 100)
-    monkeypatch.setattr("sensors_and_schedules.keep_streaming._START_SECONDS", 0)
+    report(config, pid=999_999_999)
+    monkeypatch.setattr(module, "_START_SECONDS", 0)
     assert isinstance(tick(instance), dg.RunRequest)
     assert instance.get_run_by_id(run.run_id).status == dg.DagsterRunStatus.CANCELED  # type: ignore[union-attr]
+
+
+@pytest.fixture
+def paused(config: Settings) -> Iterator[subprocess.Popen[bytes]]:
+    """A stream's process that was stopped (SIGSTOP) after its last report."""
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    created = psutil.Process(process.pid).create_time()
+    os.kill(process.pid, signal.SIGSTOP)
+    report(config, pid=process.pid, created=created, at=time.time() - 20)
+    yield process
+    process.kill()
+    process.wait()
+
+
+def test_a_stream_that_is_paused_is_neither_replaced_nor_failed(
+    config: Settings, instance: dg.DagsterInstance, paused: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = active_run(instance)
+    monkeypatch.setattr(module, "_START_SECONDS", 0)
+    said = tick(instance).skip_message
+    assert run.run_id in said
+    assert "makes no progress for 20 s" in said
+    assert instance.get_run_by_id(run.run_id).status == dg.DagsterRunStatus.STARTED  # type: ignore[union-attr]
+    assert paused.poll() is None
+    part = status(config)["parts"]["stream"]
+    assert (part["state"], part["last_error"]) == (
+        "running",
+        f"no progress for 20 s: its process {paused.pid} lives and does not report",
+    )
+
+
+def test_one_that_hangs_for_minutes_is_ended_before_it_is_replaced(
+    config: Settings, instance: dg.DagsterInstance, paused: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_TICK_SECONDS", 100)
+    monkeypatch.setattr(module, "_END_SECONDS", 0.5)
+    content = json.loads((config.run / "stream.json").read_text())
+    report(config, **content | {"at": time.time() - 5_000})  # as after a night in which the machine slept
+    context = dg.build_sensor_context(instance=instance)
+    for _ in range(2):
+        assert isinstance(keep_streaming(context), dg.SkipReason)
+        assert paused.poll() is None
+    assert isinstance(keep_streaming(context), dg.RunRequest)
+    assert not psutil.pid_exists(paused.pid)
 
 
 def test_a_run_that_waits_in_the_queue_keeps_its_place(
     config: Settings, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = instance.create_run_for_job(stream_job, status=dg.DagsterRunStatus.NOT_STARTED)
-    monkeypatch.setattr("sensors_and_schedules.keep_streaming._START_SECONDS", 0)
+    monkeypatch.setattr(module, "_START_SECONDS", 0)
     assert run.run_id in tick(instance).skip_message
     assert instance.get_run_by_id(run.run_id).status == dg.DagsterRunStatus.NOT_STARTED  # type: ignore[union-attr]
     assert int(stream_job.tags["dagster/priority"]) > 0

@@ -4,7 +4,9 @@ import json
 import subprocess
 import sys
 import threading
+import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -12,14 +14,17 @@ from typing import Any
 import orjson
 import pytest
 import requests
-from confluent_kafka import Producer
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
+from confluent_kafka.admin import AdminClient, NewPartitions
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from benchmarks.serve import serving as process
 from city.models.registry import Registry
+from city.serving import live as live_module
 from city.serving.layers import Layer
-from city.serving.live import State
+from city.serving.live import Live, State
+from city.serving.versions import Versions
 from city.settings import Settings
 from city.stack.embedded import free_ports
 from city.streaming.kafka_sink import DASHBOARD_TOPIC
@@ -180,3 +185,101 @@ def test_rows_settle_go_and_are_never_older_than_they_were() -> None:
     predicted.predicted("a", [1.5])
     predicted.take(["a", int(now) + 1, 6, None], now)  # what was predicted stays until it is predicted anew
     assert predicted.rows["a"] == ["a", int(now) + 1, 6, 1.5]
+
+
+class Watched:
+    """A picture of one layer, of a topic of its own."""
+
+    def __init__(self, stack: Settings) -> None:
+        self.topic, self.feed = f"live-{uuid.uuid4().hex[:8]}", f"feed-{uuid.uuid4().hex[:8]}"
+        ensure_topics(stack.kafka, [], [self.topic, self.feed])
+        layer = Layer("things", "thing", "name", "timestamp", ("n",), "Things.", topic=self.topic)
+        self.live = Live(stack, [layer], {self.feed: "m"}, {}, Versions(stack, {}, ThreadPoolExecutor(1)))
+        self._producer = Producer({"bootstrap.servers": stack.kafka})
+        self.live.start(lambda delta: None)
+
+    def send(self, name: str, partition: int = 0) -> None:
+        self.raw(orjson.dumps({"kind": "thing", "name": name, "timestamp": iso(datetime.now(UTC)), "n": 1}), partition)
+
+    def raw(self, content: bytes | None, partition: int = 0, topic: str | None = None) -> None:
+        self._producer.produce(topic or self.topic, content, partition=partition)
+        assert self._producer.flush(10) == 0
+
+    def shows(self, *names: str) -> None:
+        until(lambda: set(names) <= set(self.live.states["things"].rows))
+
+
+@pytest.fixture
+def watched(stack: Settings) -> Iterator[Watched]:
+    made = Watched(stack)
+    yield made
+    made.live.stop()
+
+
+def test_a_picture_that_raises_is_drawn_again_by_another_consumer(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live = watched.live
+    watched.raw(b'{"id": 1}', topic=watched.feed)
+    watched.send("before")
+    watched.shows("before")
+    until(lambda: len(live.scores()) == 1)
+    with monkeypatch.context() as patched:
+        patched.setattr(live, "_tick", lambda: exec("raise SystemExit('what nobody thought of')"))
+        until(lambda: live.worker.restarts)
+        watched.send("meanwhile")
+    watched.send("after")
+    watched.shows("meanwhile", "after")
+    until(lambda: live.worker.state == "running")
+    assert "what nobody thought of" in str(live.worker.complaint())
+    watched.raw(b'{"id": 2}', topic=watched.feed)
+    until(lambda: len(live.scores()) >= 2)
+    assert [score["id"] for score in live.scores()] == [1, 2]  # it goes on where it was
+
+
+def test_no_message_stops_the_picture(watched: Watched) -> None:
+    for content in (None, b"", b"\xff", b"[1]", b'"x"', b"{}", b'{"kind": []}', b'{"kind": "thing", "name": {}}'):
+        watched.raw(content)
+        watched.raw(content, topic=watched.feed)
+    watched.raw(b'{"kind": "thing", "name": ["unhashable"], "timestamp": "%s"}' % iso(datetime.now(UTC)).encode())
+    watched.raw(b'{"kind": "thing", "name": "n", "timestamp": 5}')
+    watched.send("good")
+    watched.shows("good")
+    assert watched.live.worker.restarts == 0
+    assert watched.live.snapshot().fragments
+
+
+def test_a_partition_that_is_added_is_read(watched: Watched, stack: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert live_module._LOOK_AGAIN_SECONDS <= 30
+    monkeypatch.setattr(live_module, "_LOOK_AGAIN_SECONDS", 1.0)
+    watched.send("first")
+    watched.shows("first")
+    admin = AdminClient({"bootstrap.servers": stack.kafka})
+    for future in admin.create_partitions([NewPartitions(watched.topic, 5)]).values():
+        future.result(10)
+    until(lambda: len(admin.list_topics(watched.topic).topics[watched.topic].partitions) == 5)
+    watched._producer = Producer({"bootstrap.servers": stack.kafka})  # the one before does not know of it yet
+    watched.send("in the new one", partition=4)
+    watched.shows("in the new one")
+    assert watched.live.worker.restarts == 0
+
+
+def test_what_could_not_be_assigned_is_assigned_later(stack: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error between the look and the assignment leaves nothing that is believed to be read."""
+    failed: list[Any] = []
+
+    class Failing(Consumer):  # type: ignore[misc]
+        def incremental_assign(self, partitions: Any) -> None:
+            if not failed:
+                failed.append(partitions)
+                raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
+            super().incremental_assign(partitions)
+
+    monkeypatch.setattr(live_module, "Consumer", Failing)
+    watched = Watched(stack)
+    try:
+        watched.send("later")
+        watched.shows("later")
+        assert len(failed) == 1
+    finally:
+        watched.live.stop()

@@ -5,8 +5,9 @@ import signal
 import sys
 import time
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -112,4 +113,36 @@ def test_a_recorder_that_cannot_be_started_is_tried_again(
         assert "cannot start" in until(lambda: store.error)
     until(lambda: store.written == 1)
     assert store.error is None
+    assert written(config)["id"].to_list() == ["id-1"]
+
+
+def test_a_loop_that_raises_comes_back_and_loses_nothing(
+    config: Settings, store: PredictionStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packed, failed = record._packed, []
+
+    def broken(entries: Sequence[Any]) -> list[bytes]:
+        failed.append(len(entries))
+        if len(failed) == 1:
+            raise SystemExit("what nobody thought of")
+        return packed(entries)
+
+    monkeypatch.setattr(record, "_packed", broken)
+    store.add(entry(1))
+    until(lambda: store.written == 1)
+    store.add(entry(2))
+    until(lambda: store.written == 2)
+    assert store.worker.restarts == 1
+    assert store.worker.complaint() == "SystemExit: what nobody thought of"
+    assert sorted(written(config)["id"]) == ["id-1", "id-2"]
+
+
+def test_a_store_that_is_stopped_while_it_waits_to_be_restarted_writes_what_is_left(
+    config: Settings, store: PredictionStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(record, "_packed", lambda entries: 1 / 0)
+        store.add(entry(1))
+        until(lambda: store.worker.restarts >= 2 and store.worker.state == "restarting")
+    store.stop()
     assert written(config)["id"].to_list() == ["id-1"]

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -16,7 +17,7 @@ from city.stack.dagster import code_server_socket, prepare_dagster_home
 from city.stack.doctor import examine
 from city.stack.part import Spec
 from city.stack.servers import python
-from city.stack.state import SUPERVISOR, is_alive, read_json
+from city.stack.state import SUPERVISOR, identity, is_alive, read_json
 from city.stack.status import status
 from city.stack.supervisor import CannotStart, Supervisor, end_leftovers, specs
 
@@ -170,8 +171,7 @@ def test_the_stream_is_shown_by_its_own_report(config: Settings) -> None:
         "p95_ms": 120.0,
         "last_error": "QuestDB is away",
     }
-    report = {
-        "pid": os.getpid(),
+    report = identity() | {
         "at": time.time(),
         "ended": False,
         "failure": None,
@@ -181,9 +181,53 @@ def test_the_stream_is_shown_by_its_own_report(config: Settings) -> None:
     found = status(config)["parts"]["stream"]
     assert (found["state"], found["events_per_second"], found["lag"], found["p95_ms"]) == ("running", 10.1, 6, 120.0)
     assert found["last_error"] == "t: QuestDB is away"
-    (config.run / "stream.json").write_text(json.dumps(report | {"at": time.time() - 100, "failure": "fenced"}))
+    (config.run / "stream.json").write_text(json.dumps(report | {"at": time.time() - 100}))
+    found = status(config)["parts"]["stream"]
+    assert (found["state"], found["last_error"]) == (
+        "running",
+        f"t: QuestDB is away; no progress for 100 s: its process {os.getpid()} lives and does not report",
+    )
+    (config.run / "stream.json").write_text(json.dumps(report | {"pid": 999_999_999, "failure": "fenced"}))
     found = status(config)["parts"]["stream"]
     assert (found["state"], found["last_error"]) == ("down", "fenced")
+
+
+def test_a_part_tells_of_its_workers_and_of_a_process_that_does_not_report(config: Settings) -> None:
+    config.run.mkdir(parents=True)
+    me = identity()
+    part = me | {"address": "a", "state": "running", "last_error": None}
+    (config.run / SUPERVISOR).write_text(json.dumps(me | {"parts": {"bridge": part}}))
+    now = time.time()
+    worker = {"name": "mqtt", "state": "running", "restarts": 1, "items": 5, "began": now - 100, "last_progress": now}
+    worker |= {"last_error": None, "stall_seconds": 60.0}
+    beat = me | {"at": now, "events_per_second": 3.0, "lag": 0, "last_error": None, "workers": [worker]}
+
+    def shown(**changes: Any) -> dict[str, Any]:
+        (config.run / "bridge.json").write_text(json.dumps(beat | changes))
+        found: dict[str, Any] = status(config)["parts"]["bridge"]
+        return found
+
+    assert (shown()["last_error"], shown()["workers"]) == (None, [worker])
+    assert shown(workers=[worker | {"last_error": "broken"}])["last_error"] == "mqtt: broken"
+    assert shown(workers=[worker | {"last_progress": now - 90}])["last_error"] == "mqtt: no progress for 90 s"
+    assert shown(at=now - 25)["last_error"] == (
+        f"no progress for 25 s: its process {os.getpid()} lives and does not report"
+    )
+
+
+def test_a_source_that_falls_silent_while_its_peers_go_on_is_reported(config: Settings) -> None:
+    config.run.mkdir(parents=True)
+    me, now = identity(), time.time()
+    names = ("mqtt-bridge", "simulator-traffic")
+    part = me | {"address": "a", "state": "running", "last_error": None}
+    (config.run / SUPERVISOR).write_text(json.dumps(me | {"parts": dict.fromkeys(names, part)}))
+    for name, last in zip(names, (now - 27, now), strict=True):
+        samples = [(last - 5 * n, 1_000_000 - 1_000 * n) for n in range(10, -1, -1)]
+        beat = me | {"at": now, "events_per_second": 0.0, "lag": 0, "last_error": None, "samples": samples}
+        (config.run / f"{name}.json").write_text(json.dumps(beat))
+    found = status(config)["parts"]
+    assert found["mqtt-bridge"]["last_error"] == "no progress for 27 s: was 200 events/s; its peers go on"
+    assert found["simulator-traffic"]["last_error"] is None
 
 
 def test_a_process_is_known_by_its_start_too() -> None:

@@ -18,11 +18,6 @@ _BARE_THREADS = {
     "city/streaming/sink.py",
     "city/streaming/source.py",
     "city/streaming/job.py",
-    "city/streaming/bridge.py",
-    "city/models/champions.py",
-    "city/serving/live.py",
-    "city/serving/record.py",
-    "city/serving/dashboard.py",
     "simulators/environment.py",
 }
 

@@ -187,6 +187,26 @@ def test_a_version_that_cannot_serve_leaves_the_one_before(
     assert serving.of(ANOMALIES).number == 1  # type: ignore[union-attr]
 
 
+def test_a_refresh_that_raises_comes_back_and_swaps_the_next_champion(
+    config: Settings, rows: tuple[pl.DataFrame, pl.DataFrame], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    teach(config, rows)
+    serving = Champions(config, [ANOMALIES], every=0.05)
+    serving.start()
+    try:
+        with monkeypatch.context() as patched:
+            patched.setattr(Registry, "stamp", lambda self: exec("raise SystemExit('what nobody thought of')"))
+            until(lambda: serving.worker.restarts == 1)
+            assert serving.worker.complaint() == "restarting (1 restarts): SystemExit: what nobody thought of"
+        teach(config, rows)
+        until(lambda: serving.of(ANOMALIES).number == 2)  # type: ignore[union-attr]
+        assert serving.worker.state == "running"
+        assert serving.worker.complaint() == "SystemExit: what nobody thought of"  # it is told for a minute
+    finally:
+        serving.stop()
+    assert serving.worker.state == "stopped"
+
+
 def test_a_registry_that_is_away_is_said_at_the_start(config: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     away = config.model_copy(update={"mlflow_url": "http://127.0.0.1:9"})

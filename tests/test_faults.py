@@ -1,0 +1,191 @@
+"""Faults, each through the path where it happened: `pytest -s tests/test_faults.py` prints what was reported, after how
+many seconds, and what was lost."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import polars as pl
+import pytest
+
+from city.contracts.model import Contract
+from city.lake import bronze_path, quarantine_path
+from city.settings import Settings
+from city.stack.state import SUPERVISOR, identity
+from city.stack.status import status
+from city.streaming.bridge import Bridge
+from city.streaming.heartbeat import Heartbeat
+from city.streaming.strays import strays_path
+from city.streaming.topics import MAX_MESSAGE_BYTES
+from city_assets.environment.contract import SENSORS
+from city_assets.traffic.contract import VEHICLE_POSITIONS
+from tests.city.streaming.test_bridge import publisher, run
+from tests.events import encode, iso, reading
+from tests.live import fresh, send, streaming, until
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A row of the table. `lost` counts what was sent and is neither in bronze nor in quarantine."""
+
+    fault: str
+    reported: str
+    seconds: float
+    lost: int
+
+
+class FaultTable:
+    """Rows that the tests add; printed when the last of them is done."""
+
+    def __init__(self) -> None:
+        self.rows: list[Fault] = []
+
+    def watch(self, holds: Callable[[], Any], seconds: float = 60) -> tuple[Any, float]:
+        """What is reported, and how long it took."""
+        began = time.monotonic()
+        return until(holds, seconds), time.monotonic() - began
+
+    def add(self, fault: str, reported: str, seconds: float, lost: int) -> None:
+        self.rows.append(Fault(fault, reported, seconds, lost))
+        assert lost == 0, f"{fault}: {lost} lost"
+
+    def show(self) -> None:
+        width = max(len(row.fault) for row in self.rows)
+        print(f"\n\n{'fault':{width}}  after s  lost  reported")
+        for row in self.rows:
+            print(f"{row.fault:{width}}  {row.seconds:7.1f}  {row.lost:4}  {row.reported}")
+
+
+@pytest.fixture(scope="module")
+def table() -> Iterator[FaultTable]:
+    made = FaultTable()
+    yield made
+    if made.rows:
+        made.show()
+
+
+@pytest.fixture
+def contract() -> Contract:
+    name = f"f{uuid.uuid4().hex[:8]}"
+    return replace(SENSORS, name=name, topic=name, mqtt=f"{name}/<location>/<type>", windows=(), partitions=1)
+
+
+def now(**changes: Any) -> bytes:
+    (message,) = encode(reading(timestamp=iso(datetime.now(UTC)), **changes))
+    return message or b""
+
+
+def rows(path: Any) -> pl.DataFrame:
+    return pl.read_delta(str(path))
+
+
+def test_mqtt_messages_that_nobody_can_use(stack: Settings, contract: Contract, table: FaultTable) -> None:
+    """Each is followed by a reading, which must arrive."""
+    topic = f"{contract.name}/downtown/traffic"
+    bridge = Bridge([contract], stack)
+    with run(bridge), streaming(contract, stack, sinks=()):
+        assert bridge.session is not None
+        # As a session of an earlier bridge still would.
+        bridge.session.client.subscribe(f"{contract.name}-old", 1)
+        client = publisher(stack)
+
+        def quarantined() -> list[str]:
+            return [reason for reasons in rows(quarantine_path(stack.lake, contract))["reasons"] for reason in reasons]
+
+        def strays() -> list[str]:
+            return [reason for reasons in rows(strays_path(stack.lake))["reasons"] for reason in reasons]
+
+        def arrived(value: int) -> bool:
+            return value in rows(bronze_path(stack.lake, contract))["value"].to_list()
+
+        faults: list[tuple[str, str, bytes, Callable[[], list[str]], str]] = [
+            ("MQTT message of 1.1 MB", topic, b"\xff" * 1_100_000, quarantined, "1,100,000 bytes"),
+            ("MQTT message of 21 MB", topic, b"x" * (MAX_MESSAGE_BYTES + 1), strays, "20,971,521 bytes"),
+            ("MQTT message that is no JSON", topic, b"{broken", quarantined, "not JSON"),
+            ("MQTT topic of a removed contract", f"{contract.name}-old", now(), strays, "no contract has"),
+        ]
+        for value, (fault, to, payload, reasons, wanted) in enumerate(faults):
+            client.publish(to, payload, qos=1).wait_for_publish(30)
+            client.publish(topic, now(value=value), qos=1).wait_for_publish(30)
+            said, seconds = table.watch(lambda r=reasons, w=wanted: [reason for reason in r() if w in reason])
+            until(lambda v=value: arrived(v))
+            table.add(fault, f"quarantine: {said[0]}", seconds, 0)
+        assert bridge.worker.restarts == 0
+
+        def broken() -> None:
+            raise RuntimeError("a fault nobody thought of")
+
+        broken_session = bridge.session
+        broken_session.turn = broken  # type: ignore[method-assign]
+        said, seconds = table.watch(
+            lambda: (text := json.loads((stack.run / "mqtt-bridge.json").read_text())["last_error"]) and text
+        )
+        assert "a fault nobody thought of" in said
+        client.publish(topic, now(value=99), qos=1).wait_for_publish(30)
+        until(lambda: arrived(99))
+        values = rows(bronze_path(stack.lake, contract))["value"].to_list()
+        table.add("the bridge's loop raises", said, seconds, len({*range(4), 99} - {*values}))
+        client.disconnect()
+        client.loop_stop()
+
+
+def test_a_paused_stream_and_a_source_that_falls_silent(stack: Settings, table: FaultTable) -> None:
+    """Both at once, for each takes its half minute: a stream's process is stopped for 20 s (SIGSTOP), and one of two
+    sources of 200 events a second counts no more."""
+    stack.run.mkdir(parents=True, exist_ok=True)
+    part = identity() | {"address": "a", "state": "running", "last_error": None}
+    names = ("mqtt-bridge", "simulator-traffic")
+    (stack.run / SUPERVISOR).write_text(json.dumps(identity() | {"parts": dict.fromkeys(names, part)}))
+    beats = {name: Heartbeat(stack, name) for name in names}
+    stream = subprocess.Popen([sys.executable, "-m", "city.cli.main", "stream", "traffic"], env=os.environ)
+    sent = 0
+
+    def trips() -> pl.Series:
+        return rows(bronze_path(stack.lake, VEHICLE_POSITIONS))["trip_id"]
+
+    def beat(*counting: str) -> None:
+        nonlocal sent
+        send(stack, VEHICLE_POSITIONS, *fresh(10, first=sent + 1_000_000))
+        sent += 10
+        for name in names:
+            beats[name].count(200 if name in counting else 0)
+            beats[name].beat()
+        time.sleep(1)
+
+    try:
+        until(lambda: status(stack)["parts"]["stream"]["state"] == "running")
+        for _ in range(16):
+            beat(*names)
+        os.kill(stream.pid, signal.SIGSTOP)
+        began, said = time.monotonic(), dict[str, tuple[str, float]]()
+        while len(said) < 2 and time.monotonic() - began < 45:
+            beat("simulator-traffic")
+            parts = status(stack)["parts"]
+            assert parts["simulator-traffic"]["last_error"] is None
+            for name in ("stream", "mqtt-bridge"):
+                error = parts[name]["last_error"]
+                if error and "no progress" in error and name not in said:
+                    said[name] = (error, time.monotonic() - began)
+        assert stream.poll() is None
+        os.kill(stream.pid, signal.SIGCONT)
+        ours = [f"t{n}" for n in range(1_000_000, 1_000_000 + sent)]
+        until(lambda: trips().is_in(ours).sum() >= sent)
+        until(lambda: status(stack)["parts"]["stream"]["last_error"] is None)
+        assert stream.poll() is None  # neither replaced nor fenced
+        found = trips().filter(trips().is_in(ours))
+        assert found.is_unique().all()
+    finally:
+        os.kill(stream.pid, signal.SIGCONT)
+        stream.send_signal(signal.SIGINT)
+        stream.wait(30)
+    table.add("the stream's process is paused", *said["stream"], sent - found.len())
+    table.add("200 events/s become 0, its peers go on", *said["mqtt-bridge"], 0)
+    assert said["mqtt-bridge"][1] < 31
