@@ -23,13 +23,13 @@ class PolarsEngine:
     )
 
     def scan(self, path: Path) -> Frame:
-        return nw.from_native(_with_seconds(pl.scan_delta(str(path))))
+        return nw.from_native(with_seconds(pl.scan_delta(str(path))))
 
     def where(self, frame: Frame, sql: str) -> Frame:
         return frame if sql == "true" else nw.from_native(frame.to_native().filter(pl.sql_expr(sql)))
 
     def local(self, frame: pl.DataFrame) -> Frame:
-        return nw.from_native(_with_seconds(frame.lazy()))
+        return nw.from_native(with_seconds(frame.lazy()))
 
     def collect(self, frame: Frame) -> pl.DataFrame:
         return frame.to_native().collect(engine="streaming")
@@ -38,6 +38,7 @@ class PolarsEngine:
         replace_partitions(path, partition_by(table), frame.to_native(), slices.filters() if slices else None)
 
 
-def _with_seconds(frame: pl.LazyFrame) -> pl.LazyFrame:
+def with_seconds(frame: pl.LazyFrame) -> pl.LazyFrame:
+    """Adds the companion of each timestamp column (see `Engine.scan`)."""
     times = [name for name, kind in frame.collect_schema().items() if isinstance(kind, pl.Datetime)]
     return frame.with_columns(pl.col(name).dt.epoch("s").alias(f"_{name}_seconds") for name in times)

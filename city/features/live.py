@@ -5,14 +5,14 @@ import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
+from functools import lru_cache
 
-import narwhals as nw
 import polars as pl
 
 from city.contracts.model import Contract, Window
-from city.engines.polars import PolarsEngine
 from city.features.online import OnlineStore, online_store, push
+from city.features.plan import Plan
 from city.features.views import View, views
 from city.lake.lakehouse import REFERENCE_NEIGHBOURS, neighbours
 from city.lake.reference import read
@@ -22,7 +22,6 @@ from city.streaming.records import Offsets, before
 from city.streaming.sink import Sink
 from city.streaming.windows import Changed, compute
 from city.tables import calendar
-from city.tables.model import Frame, Table
 from city.tables.registry import table_of
 from city.tables.schema import schema
 
@@ -59,35 +58,34 @@ class State:
         self.held[name] = rows
 
 
-def features(view: View, contract: Contract, state: State, timezone: str, country: str) -> pl.DataFrame:
+def features(
+    view: View, contract: Contract, state: State, timezone: str, country: str, plan: Plan | None = None
+) -> pl.DataFrame:
     """The view's rows for the windows that are held."""
-    engine = PolarsEngine()
     frames = {
         name: state.held[window.name].with_columns(day=pl.lit(None)) for name, window in view.windows(contract).items()
     }
     times = [frame["window_start"] for frame in frames.values() if frame.height]
     if not times:
         return pl.DataFrame(schema=schema(view.table))
-    inputs = {name: engine.local(frame) for name, frame in frames.items()}
+    inputs = dict(frames)
     for name, source in view.table.sources.items():
         if source.table == REFERENCE_NEIGHBOURS:
-            inputs[name] = engine.local(neighbours(frames[source.of]["cell"]))
+            inputs[name] = neighbours(frames[source.of]["cell"])
         elif name not in inputs:
             inputs[name] = _slots(pl.concat(times), timezone, country)
-    return _transformed(view.table, inputs)
+    return (plan or Plan(view.table)).run(inputs)
 
 
-def _slots(times: pl.Series, timezone: str, country: str) -> Frame:
+def _slots(times: pl.Series, timezone: str, country: str) -> pl.DataFrame:
     """The calendar of the local days from the first of some times to the last."""
     first, last = (calendar.local_day(edge, timezone) for edge in (times.min(), times.max()))  # type: ignore[arg-type]
-    days = [first + timedelta(days=n) for n in range((last - first).days + 1)]
-    return PolarsEngine().local(calendar.calendar(days, timezone, country))
+    return _calendar(first, last, timezone, country)
 
 
-def _transformed(table: Table, inputs: Mapping[str, Frame]) -> pl.DataFrame:
-    assert table.transform is not None
-    rows = table.transform(**inputs)
-    return rows.select(nw.col(name) for name in schema(table)).to_native().collect()
+@lru_cache(maxsize=8)
+def _calendar(first: date, last: date, timezone: str, country: str) -> pl.DataFrame:
+    return calendar.calendar([first + timedelta(days=n) for n in range((last - first).days + 1)], timezone, country)
 
 
 class Events:
@@ -97,7 +95,7 @@ class Events:
         assert view.table.look_back is not None
         self._view, self._contract, self._config = view, contract, config
         self._rows, self._source = view.table.look_back, view.events(contract)
-        self._silver = table_of(f"silver/{contract.name}")
+        self._silver, self._plan = Plan(table_of(f"silver/{contract.name}")), Plan(view.table)
         self._references = {name: table_of(s.table) for name, s in view.table.sources.items() if name != self._source}
         self._read: dict[str, pl.DataFrame] = {}
         self._read_at = float("-inf")
@@ -116,7 +114,7 @@ class Events:
         if batch.is_empty():
             return pl.DataFrame(schema=schema(self._view.table))
         rows = pl.concat([known, batch])
-        found = _transformed(self._view.table, {self._source or "": self._as_silver(rows), **self._as_kept()})
+        found = self._plan.run({self._source or "": self._as_silver(rows), **self._as_kept()})
         self.keep(batch)
         return found.join(batch, left_on=[*self._view.entities, self._view.time], right_on=at, how="semi")
 
@@ -129,17 +127,15 @@ class Events:
             held = held.filter(pl.col(at) > newest - _DAY)  # type: ignore[operator]
         self._held = held.sort(at).group_by(key, maintain_order=True).tail(self._rows).select(held.columns)
 
-    def _as_silver(self, rows: pl.DataFrame) -> Frame:
-        engine = PolarsEngine()
+    def _as_silver(self, rows: pl.DataFrame) -> pl.DataFrame:
         slots = _slots(rows[self._contract.event_time], self._config.timezone, self._config.country)
-        inputs = {self._contract.name: engine.local(rows), "calendar": slots}
-        return engine.local(_transformed(self._silver, inputs))
+        return self._silver.run({self._contract.name: rows, "calendar": slots})
 
-    def _as_kept(self) -> dict[str, Frame]:
+    def _as_kept(self) -> dict[str, pl.DataFrame]:
         if time.monotonic() > self._read_at + _REREAD_SECONDS:
             self._read = {name: read(self._config.lake, table) for name, table in self._references.items()}
             self._read_at = time.monotonic()
-        return {name: PolarsEngine().local(frame) for name, frame in self._read.items()}
+        return self._read
 
 
 def earlier_events(contract: Contract, bronze: BronzeStream, below: Offsets, span: timedelta = _DAY) -> pl.DataFrame:
@@ -159,6 +155,7 @@ class FeatureSink(Sink):
         self._contract, self._config, self._bronze = contract, config, bronze
         views = live_views(contract)
         self._views = [view for view in views if view.windows(contract)]
+        self._plans = {view.name: Plan(view.table) for view in self._views}
         self._events = [(view, Events(view, contract, config)) for view in views if view.events(contract)]
         named = {w.name: w for view in self._views for w in view.windows(contract).values()}
         self._state = State(named)
@@ -193,7 +190,8 @@ class FeatureSink(Sink):
     def _push(self) -> None:
         assert self._store is not None
         for view in self._views:
-            found = features(view, self._contract, self._state, self._config.timezone, self._config.country)
+            timezone, country = self._config.timezone, self._config.country
+            found = features(view, self._contract, self._state, timezone, country, self._plans[view.name])
             every = max(window.every for window in view.windows(self._contract).values())
             found = found.filter(pl.col("window_start") > pl.col("window_start").max() - _PUSHED * every)
             known = self._pushed.get(view.name)
