@@ -5,8 +5,15 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 
+Progress = Callable[[int], None]
+"""Called at each step with the number of events made in it."""
+
 STEP_SECONDS = 0.1
 _LONGEST_GAP = 1.0  # after a pause of the machine, events that would have been are not made up for
+
+
+def ignore(count: int) -> None:
+    """The progress of a simulator that nobody watches."""
 
 
 def pace(rate: float, stop: threading.Event, step: Callable[[datetime, int], None]) -> None:

@@ -11,15 +11,16 @@ from datetime import UTC, datetime
 from typing import Any
 
 import paho.mqtt.client as mqtt
-from confluent_kafka import Producer
 
 from city.net import split_address
 from city.settings import Settings
+from city.stack.worker import Worker
 from city.streaming.heartbeat import Heartbeat
 from city.streaming.topics import ensure_topics
 from city_assets.environment.contract import DEVICES, LOCATIONS, QUANTITIES
-from simulators.clock import iso, pace
+from simulators.clock import Progress, ignore, iso, pace
 from simulators.faults import FaultRates, Faults
+from simulators.to_kafka import sender
 
 log = logging.getLogger(__name__)
 
@@ -145,7 +146,7 @@ class Simulator:
             for message in self._faults.messages([sensor.reading(moment)]):
                 yield f"city/sensors/{sensor.location}/{sensor.kind}", message
 
-    def run(self, stop: threading.Event) -> None:
+    def run(self, stop: threading.Event, progress: Progress = ignore) -> None:
         """Until `stop`. Waits for a broker that is away."""
         client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id="city-simulator-environment")
         client.max_queued_messages_set(10_000)
@@ -154,33 +155,37 @@ class Simulator:
             client.username_pw_set(self.config.mqtt_username, secret)
         client.connect_async(*split_address(self.config.mqtt))
         client.loop_start()
-        announcer = threading.Thread(target=self._announce, args=(stop,), daemon=True)
-        announcer.start()
+        announcer = Worker("simulator-environment-announcements", self._announce).start()
 
         def step(now: datetime, count: int) -> None:
             self.heartbeat.error = None if client.is_connected() else f"MQTT at {self.config.mqtt} is away"
+            published = 0
             if client.is_connected():
                 for topic, message in self.events(now, count):
                     client.publish(topic, message, qos=1)
-                    self.heartbeat.count(1)
+                    published += 1
+            self.heartbeat.count(published)
+            progress(published)
             self.heartbeat.beat()
 
-        pace(self.rate, stop, step)
-        announcer.join(5)
-        client.disconnect()
-        client.loop_stop()
+        try:
+            pace(self.rate, stop, step)
+        finally:
+            announcer.stop(5)
+            client.disconnect()
+            client.loop_stop()
 
-    def _announce(self, stop: threading.Event) -> None:
+    def _announce(self, worker: Worker) -> None:
         """Every sensor once, then a few changes (new firmware) now and then."""
-        producer = Producer({"bootstrap.servers": self.config.kafka, "log_level": 0})
         ensure_topics(self.config.kafka, [DEVICES])
-        changed = self.sensors
+        kafka, changed = sender(self.config.kafka), self.sensors
         while True:
             for sensor in changed:
                 message = json.dumps(sensor.announcement(datetime.now(UTC)))
-                producer.produce(DEVICES.topic, message.encode(), sensor.id.encode())
-            producer.flush(10)
-            if stop.wait(_ANNOUNCE_SECONDS):
+                kafka.produce(DEVICES.topic, sensor.id, message.encode())
+            kafka.flush(10)
+            worker.progress(len(changed))
+            if worker.stop_requested.wait(_ANNOUNCE_SECONDS):
                 return
             changed = self._random.sample(self.sensors, 3)
             for sensor in changed:

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from city.lake.reference import commission
 from city.settings import Settings
 from city.streaming.heartbeat import Heartbeat
 from city_assets.equipment.contract import LOCATIONS, MAINTENANCE_LOG, SENSOR_READINGS, SHIFTS, SIGNALS
-from simulators.clock import iso
+from simulators.clock import Progress, ignore, iso
+from simulators.commission import commission_fleet
 from simulators.faults import FaultRates, Faults
 from simulators.to_kafka import send
 
@@ -153,6 +153,10 @@ class Machine:
             "metadata": {"location": self.location, "shift": shift},
         }
 
+    def description(self) -> dict[str, Any]:
+        """A row of the reference table `machines`."""
+        return {"machine_id": self.id, "kind": self.kind, "location": self.location, "criticality": 2}
+
     def ranges(self) -> Iterator[dict[str, Any]]:
         """Rows of the reference table `machine_sensors`: what is normal from idle to full load, hardly worn."""
         idle = {"temperature": 0.45, "vibration": 0.54, "pressure": 0.64, "power": 0.32}
@@ -179,7 +183,7 @@ class Simulator:
     """The fleet. Readings and log entries go to Kafka; the fleet's reference tables are filled where there are none."""
 
     def __init__(self, config: Settings, rate: float = DEFAULT_RATE, faults: float = 0.2, seed: int = 0) -> None:
-        self.config, self.rate = config, rate
+        self.config, self.rate, self.seed = config, rate, seed
         self.machines = fleet(seed)
         self._faults = Faults(FaultRates.scaled(faults), seed + 1)
         self._turn = 0
@@ -196,10 +200,9 @@ class Simulator:
             for message in self._faults.messages([reading] if reading else []):
                 yield SENSOR_READINGS.topic, machine.id, message
 
-    def run(self, stop: threading.Event) -> None:
+    def run(self, stop: threading.Event, progress: Progress = ignore) -> None:
         """Until `stop`."""
-        commission(self.config.lake, "machines", [_machine_row(machine) for machine in self.machines])
-        commission(self.config.lake, "machine_sensors", [row for machine in self.machines for row in machine.ranges()])
+        commission_fleet(self.config.lake, self.seed)
         send(
             self.config.kafka,
             [SENSOR_READINGS, MAINTENANCE_LOG],
@@ -207,8 +210,5 @@ class Simulator:
             self.rate,
             self.heartbeat,
             stop,
+            progress,
         )
-
-
-def _machine_row(machine: Machine) -> dict[str, Any]:
-    return {"machine_id": machine.id, "kind": machine.kind, "location": machine.location, "criticality": 2}

@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from city.settings import Settings
 from city.streaming.heartbeat import Heartbeat
-from city.tables.calendar import zone
 from city_assets.payments.contract import CATEGORIES, CHARGEBACKS, PAYMENTS, REPORTED_WITHIN
-from simulators.clock import iso
+from simulators.clock import Progress, ignore, iso
 from simulators.faults import FaultRates, Faults
 from simulators.to_kafka import send
 
@@ -57,7 +57,7 @@ class Card:
     def payment(
         self, moment: datetime, amount: float, category: str, device: str, place: list[float] | tuple[float, ...]
     ) -> dict[str, Any]:
-        local = moment.astimezone(zone("America/New_York"))
+        local = moment.astimezone(ZoneInfo("America/New_York"))
         return {
             "timestamp": iso(moment),
             "payment_id": f"pay_{self.chance.getrandbits(64):016x}",
@@ -156,9 +156,9 @@ class Simulator:
             for message in self._faults.messages([payload]):
                 yield topic, payload["card"], message
 
-    def run(self, stop: threading.Event) -> None:
+    def run(self, stop: threading.Event, progress: Progress = ignore) -> None:
         """Until `stop`."""
-        send(self.config.kafka, [PAYMENTS, CHARGEBACKS], self.events, self.rate, self.heartbeat, stop)
+        send(self.config.kafka, [PAYMENTS, CHARGEBACKS], self.events, self.rate, self.heartbeat, stop, progress)
 
 
 def _somewhere(chance: random.Random) -> list[float]:

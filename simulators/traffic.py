@@ -10,7 +10,7 @@ from typing import Any
 from city.settings import Settings
 from city.streaming.heartbeat import Heartbeat
 from city_assets.traffic.contract import VEHICLE_POSITIONS
-from simulators.clock import iso
+from simulators.clock import Progress, ignore, iso
 from simulators.faults import FaultRates, Faults
 from simulators.to_kafka import send
 
@@ -99,9 +99,9 @@ class Simulator:
             found += [(vehicle.id, message) for message in self._faults.messages([vehicle.report(moment)])]
         return found
 
-    def run(self, stop: threading.Event) -> None:
+    def run(self, stop: threading.Event, progress: Progress = ignore) -> None:
         """Until `stop`."""
-        send(self.config.kafka, [VEHICLE_POSITIONS], self._messages, self.rate, self.heartbeat, stop)
+        send(self.config.kafka, [VEHICLE_POSITIONS], self._messages, self.rate, self.heartbeat, stop, progress)
 
     def _messages(self, moment: datetime, count: int) -> Iterator[tuple[str, str, bytes]]:
         return ((VEHICLE_POSITIONS.topic, key, message) for key, message in self.events(moment, count))

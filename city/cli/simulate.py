@@ -1,4 +1,4 @@
-"""city simulate: a domain's simulator."""
+"""city simulate: simulators of domains, in one process."""
 
 from typing import Annotated
 
@@ -6,22 +6,29 @@ import typer
 
 
 def command(
-    domain: Annotated[str, typer.Argument(help="such as traffic")],
-    rate: Annotated[float | None, typer.Option(help="events a second", min=0.1)] = None,
+    domain: Annotated[list[str], typer.Argument(help="such as traffic; several share the process")],
+    rate: Annotated[float | None, typer.Option(help="events a second of each", min=0.1)] = None,
     faults: Annotated[float, typer.Option(help="0 for none, 1 for a bad day", min=0.0, max=10.0)] = 0.2,
     seed: Annotated[int, typer.Option(help="the same seed makes the same sensors and faults")] = 0,
 ) -> None:
-    """Send a domain's simulated events until interrupted."""
+    """Send domains' simulated events until interrupted."""
+    import logging
     import signal
     import threading
+    from functools import partial
 
     from city.contracts.registry import domain_of
     from city.settings import settings
+    from simulators import together
 
-    module = domain_of(domain).simulator()
-    if module is None:
-        raise ValueError(f"there is no simulator for {domain}: add simulators/{domain}.py")
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s - %(message)s")
+    config, makers = settings(), {}
+    for name in domain:
+        module = domain_of(name).simulator()
+        if module is None:
+            raise ValueError(f"there is no simulator for {name}: add simulators/{name}.py")
+        makers[name] = partial(module.Simulator, config, rate or module.DEFAULT_RATE, faults, seed)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    module.Simulator(settings(), rate or module.DEFAULT_RATE, faults, seed).run(stop)
+    together.run(makers, config, stop)

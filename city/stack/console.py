@@ -1,5 +1,7 @@
 """What a person sees of `up`, `down` and `status`."""
 
+import json
+import math
 import os
 import signal
 import subprocess
@@ -11,16 +13,16 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
-from city.contracts.registry import domains
 from city.settings import Settings
 from city.stack import jars
 from city.stack.state import SUPERVISOR, is_alive, read_json
-from city.stack.status import status
-from city.stack.supervisor import CannotStart, Supervisor, end_leftovers, specs
+from city.stack.status import parts, status
+from city.stack.supervisor import SIMULATORS, CannotStart, Supervisor, end_leftovers, specs
 
 _COLOURS = {"running": "green", "external": "cyan", "starting": "yellow", "restarting": "red", "down": "red"}
 _REFRESH_SECONDS = 5.0
 _DETACH_SECONDS = 300
+_COUNT_SECONDS = 30.0
 
 
 def up(config: Settings, rate: float | None, simulators: bool) -> None:
@@ -132,8 +134,12 @@ class _View:
         self._config, self._console = config, console
         self._states: dict[str, str] = {}
         self._complete = False
+        self._ready = False
         self._shown = 0.0
         self._began = time.monotonic()
+        self._counting: subprocess.Popen[bytes] | None = None
+        self._counted: dict[str, Any] = {}
+        self._counted_at = 0.0
 
     def show(self, supervisor: Supervisor) -> None:
         for part in supervisor.parts:
@@ -144,9 +150,13 @@ class _View:
                 self._console.print(f"{took:6.1f} s  {part.spec.name} [{colour}]{part.state}[/]", highlight=False)
                 if part.state == "restarting" and part.last_error:
                     self._console.print(f"          {part.last_error}", highlight=False)
-        if supervisor.stop.is_set() or time.monotonic() - self._shown < _REFRESH_SECONDS:
+        if supervisor.stop.is_set():
             return
-        if not self._complete and supervisor.is_ready() and self._flowing():
+        self._ready = supervisor.is_ready()
+        self._count()
+        if time.monotonic() - self._shown < _REFRESH_SECONDS:
+            return
+        if not self._complete and self._ready and self._flowing():
             self._complete = True
             self._print(f"\nup after {time.monotonic() - self._began:.1f} s; Ctrl-C stops it\n")
         elif self._complete and self._console.is_terminal:
@@ -154,11 +164,29 @@ class _View:
 
     def _flowing(self) -> bool:
         self._shown = time.monotonic() - _REFRESH_SECONDS + 1
-        found = status(self._config)
-        expected = [c.topic for d in domains(self._config) if self._config.is_active(d.name) for c in d.contracts]
-        return found["parts"].get("stream", {}).get("state") == "running" and (
-            any(found["bronze_rows"][topic] for topic in expected) or "simulator" not in " ".join(found["parts"])
+        found = parts(self._config)
+        return found.get("stream", {}).get("state") == "running" and (
+            any(self._counted.get("bronze_rows", {}).values()) or (bool(self._counted) and SIMULATORS not in found)
         )
+
+    def _count(self) -> None:
+        """Counts the tables' rows in a process of its own, now and then: what reads them takes more memory than all
+        else in this one, which runs for as long as the city."""
+        if self._counting is None:
+            wait = 1 if not self._complete else _COUNT_SECONDS if self._console.is_terminal else math.inf
+            if self._ready and time.monotonic() - self._counted_at > wait:
+                self._counting = subprocess.Popen(
+                    [sys.executable, "-m", "city.cli.main", "status", "--json"],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.DEVNULL,
+                    env=os.environ | {"CITY_DOMAINS": json.dumps(self._config.domains)},
+                )
+        elif self._counting.poll() is not None:
+            output, _ = self._counting.communicate()
+            if self._counting.returncode == 0:
+                self._counted = json.loads(output)
+            self._counting, self._counted_at = None, time.monotonic()
 
     def _print(self, head: str) -> None:
         self._shown = time.monotonic()
@@ -166,4 +194,4 @@ class _View:
             self._console.clear()
         if head:
             self._console.print(head, highlight=False)
-        show(status(self._config), self._console)
+        show(self._counted | {"parts": parts(self._config)}, self._console)

@@ -30,9 +30,13 @@ class Spec:
     ready: Callable[[], bool] = lambda: True
     stage: int = 0
     stop_signal: signal.Signals = signal.SIGTERM
+    stop_session: bool = False
+    """Whether the signal goes to the processes that it started too."""
     stop_seconds: float = 15.0
     ports: Mapping[str, int] = field(default_factory=dict)
     """The ports it listens on, by the setting that moves each."""
+    loops: Mapping[str, str] = field(default_factory=dict)
+    """The address of each loop in it that has a heartbeat of its own, by the heartbeat's name."""
 
 
 class Part:
@@ -80,6 +84,7 @@ class Part:
             wait = _RESTART_SECONDS[min(self._failures, len(_RESTART_SECONDS) - 1)]
             self._failures += 1
             self._again_at = now + wait
+            end_session(self._process.pid)  # what it had started would hold its ports, or do its work twice
             self.state = "restarting"
             self.last_error = f"{describe_exit(code)}; its log {self.log} ends: {last_line(self.log)}"
         elif code is not None and now >= self._again_at:
@@ -93,8 +98,13 @@ class Part:
 
     def signal(self) -> None:
         """Asks the process to stop."""
-        if self.pid is not None:
-            os.kill(self.pid, self.spec.stop_signal)
+        if self.pid is None:
+            return
+        os.kill(self.pid, self.spec.stop_signal)
+        for process in session(self.pid) if self.spec.stop_session else []:
+            if process.pid != self.pid:
+                with contextlib.suppress(psutil.Error):
+                    process.send_signal(self.spec.stop_signal)
 
     def await_stop(self) -> None:
         """Waits for the end, at most `stop_seconds`, then ends what is left of its session."""

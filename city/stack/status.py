@@ -39,8 +39,24 @@ def parts(config: Settings) -> dict[str, dict[str, Any]]:
             "p95_ms": None,
             "last_error": part["last_error"] or (beat.get("last_error") if fresh else None),
         }
+        for loop, address in part.get("loops", {}).items():
+            found[loop] = _loop(config, loop, address, found[name]["state"])
     stream = stream_part(config, up)
     return found | ({"stream": stream} if stream else {})
+
+
+def _loop(config: Settings, name: str, address: str, state: str) -> dict[str, Any]:
+    """A loop inside a part, by its own heartbeat: it runs while that is fresh, and with its part otherwise."""
+    beat = read_json(config, f"{name}.json")
+    fresh = beat is not None and state == "running" and time.time() - beat["at"] < _FRESH_SECONDS
+    return {
+        "address": address,
+        "state": "running" if fresh else "restarting" if state == "running" else state,
+        "events_per_second": beat["events_per_second"] if beat and fresh else None,
+        "lag": None,
+        "p95_ms": None,
+        "last_error": beat["last_error"] if beat and fresh else None,
+    }
 
 
 def stream_part(config: Settings, up: bool) -> dict[str, Any] | None:

@@ -6,20 +6,22 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import psutil
 
 from city.contracts.registry import domains
 from city.net import accepts
-from city.settings import CHECKOUT, Settings
+from city.settings import Settings
 from city.stack import servers
-from city.stack.dagster_home import prepare_dagster_home
+from city.stack.dagster import dagster
 from city.stack.part import Part, Spec, can_bind, end_session, listener
 from city.stack.state import SUPERVISOR, is_alive, read_json
 
 BRIDGE = "mqtt-bridge"
+SIMULATORS = "simulators"
 _READY_SECONDS = 180
 
 
@@ -36,15 +38,22 @@ def specs(config: Settings, simulators: bool = True, rate: float | None = None) 
     if any(contract.mqtt for domain in active for contract in domain.contracts):
         bridge = [*city, "bridge"]
         found += [servers.mqtt(config), _own(config, BRIDGE, bridge, environment, config.mqtt + " → " + config.kafka)]
-    for domain in active:
-        if simulators and domain.has_simulator:
-            command = [*city, "simulate", domain.name, *(["--rate", str(rate)] if rate else [])]
-            found.append(_own(config, f"simulator-{domain.name}", command, environment, domain.contracts[0].topic))
-    found += [_server(config, [*city, "serve"], environment), _dagster(config, environment)]
-    return found
+    simulated = [domain for domain in active if domain.has_simulator] if simulators else []
+    if simulated:
+        argv = [*city, "simulate", *(domain.name for domain in simulated), *(["--rate", str(rate)] if rate else [])]
+        loops = {f"simulator-{domain.name}": domain.contracts[0].topic for domain in simulated}
+        found.append(_own(config, SIMULATORS, argv, environment, "", loops))
+    return [*found, _server(config, [*city, "serve"], environment), *dagster(config, environment)]
 
 
-def _own(config: Settings, name: str, argv: list[str], environment: dict[str, str], address: str) -> Spec:
+def _own(
+    config: Settings,
+    name: str,
+    argv: list[str],
+    environment: dict[str, str],
+    address: str,
+    loops: Mapping[str, str] = MappingProxyType({}),
+) -> Spec:
     """A process of ours: ready when its heartbeat is fresh."""
     started = time.time()
 
@@ -52,7 +61,8 @@ def _own(config: Settings, name: str, argv: list[str], environment: dict[str, st
         beat = read_json(config, f"{name}.json")
         return beat is not None and beat["at"] > max(started, time.time() - 5)
 
-    return Spec(name, address, argv, environment, ready=ready, stage=1, stop_seconds=10)
+    environment = servers.python(config) | environment
+    return Spec(name, address, argv, environment, ready=ready, stage=1, stop_seconds=10, loops=loops)
 
 
 def _server(config: Settings, argv: list[str], environment: dict[str, str]) -> Spec:
@@ -60,30 +70,12 @@ def _server(config: Settings, argv: list[str], environment: dict[str, str]) -> S
         "server",
         config.serve,
         argv,
-        environment,
+        servers.python(config) | environment,
         ready=lambda: accepts(config.host, config.serve_port),
         stage=2,
         stop_signal=signal.SIGINT,
         stop_seconds=25,
         ports={"CITY_SERVE_PORT": config.serve_port},
-    )
-
-
-def _dagster(config: Settings, environment: dict[str, str]) -> Spec:
-    home = config.home / "dagster"
-    host, port = config.host, config.dagster_port
-    argv = [sys.executable, "-m", "dagster", "dev", "-w", str(CHECKOUT / "workspace.yaml")]
-    return Spec(
-        "dagster",
-        f"http://{config.dagster}",
-        argv=[*argv, "-h", host, "-p", str(port)],
-        environment=environment | {"DAGSTER_HOME": str(home), "PYTHONWARNINGS": "ignore"},
-        prepare=lambda: prepare_dagster_home(config, home),
-        ready=lambda: accepts(host, port),
-        stage=2,
-        stop_signal=signal.SIGINT,
-        stop_seconds=15,
-        ports={"CITY_DAGSTER_PORT": port},
     )
 
 
@@ -136,11 +128,12 @@ class Supervisor:
         return [part for part in self.parts if part.spec.stage == stage]
 
     def _await_ready(self, stage: int, changed: Callable[["Supervisor"], None]) -> None:
+        last = max(part.spec.stage for part in self.parts)
         deadline = time.monotonic() + _READY_SECONDS
         while not self.stop.is_set() and time.monotonic() < deadline:
             self._tick(changed)
-            # Dagster is slow to start, and nobody waits for it: events already flow.
-            if stage == 2 or all(part.state in ("running", "external") for part in self._at(stage)):
+            # What is started last is slow to start, and nobody waits for it: events already flow.
+            if stage == last or all(part.state in ("running", "external") for part in self._at(stage)):
                 return
             self.stop.wait(0.2)
 
@@ -183,6 +176,7 @@ def _describe(part: Part) -> dict[str, Any]:
         pid = created = None
     return {
         "address": part.spec.address,
+        "loops": dict(part.spec.loops),
         "state": part.state,
         "pid": pid,
         "created": created,

@@ -12,8 +12,7 @@ from city.streaming.bronze import BronzeStream
 from city.streaming.publish import Publisher, event_id
 from city.streaming.records import Offsets
 from city.streaming.sink import Sink, window_operators
-
-DASHBOARD_TOPIC = "dashboard_events"
+from city.streaming.topics import DASHBOARD_TOPIC
 
 
 class KafkaSink(Sink):

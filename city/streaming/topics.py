@@ -7,7 +7,8 @@ from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from city.contracts.model import Contract
-from city.streaming.kafka_sink import DASHBOARD_TOPIC
+
+DASHBOARD_TOPIC = "dashboard_events"
 
 _HOUR_MS = str(60 * 60 * 1000)
 

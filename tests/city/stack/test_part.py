@@ -46,6 +46,36 @@ def test_a_part_that_ends_is_started_again_and_its_last_words_are_kept(tmp_path:
     found.await_stop()
 
 
+def test_what_a_part_that_was_killed_had_started_ends_before_it_starts_again(tmp_path: Path) -> None:
+    sleep = "import time; time.sleep(60)"
+    child = f"import subprocess, sys; p = subprocess.Popen([sys.executable, '-c', {sleep!r}]); print(p.pid, flush=True)"
+    found = part(tmp_path, f"{child}; {sleep}")
+    found.start()
+    until(lambda: found.log.read_text().strip())
+    left, pid = int(found.log.read_text()), found.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    watch(found, "restarting")
+    assert not psutil.pid_exists(left)
+    found.signal()
+    found.await_stop()
+
+
+def test_a_part_with_children_can_be_asked_to_stop_with_them(tmp_path: Path) -> None:
+    waits = "import signal, sys, time; signal.signal(15, lambda *_: sys.exit(print('child ends', flush=True)))"
+    child = f"{waits}; print('up', flush=True); time.sleep(60)"
+    # As a code server: it ends once its children have.
+    run = f"subprocess.run([sys.executable, '-c', {child!r}])"
+    parent = f"import signal, subprocess, sys; signal.signal(15, lambda *_: None); {run}"
+    found = part(tmp_path, parent, stop_session=True)
+    found.start()
+    until(lambda: "up" in found.log.read_text())
+    found.signal()
+    found.await_stop()
+    assert "child ends" in found.log.read_text()
+    assert found.last_error is None
+
+
 def test_a_part_that_does_not_stop_is_killed_with_all_of_its_session(tmp_path: Path) -> None:
     child = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {_STUBBORN!r}]); {_STUBBORN}"
     found = part(tmp_path, child, stop_seconds=0.5)

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import psutil
 import pytest
+import yaml
 
 from city.net import split_address
 from city.settings import Settings
-from city.stack.dagster_home import prepare_dagster_home
+from city.stack.dagster import code_server_socket, prepare_dagster_home
 from city.stack.doctor import examine
 from city.stack.part import Spec
+from city.stack.servers import python
 from city.stack.state import SUPERVISOR, is_alive, read_json
 from city.stack.status import status
 from city.stack.supervisor import CannotStart, Supervisor, end_leftovers, specs
@@ -24,16 +26,20 @@ _SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
 def test_the_parts_follow_from_the_domains(config: Settings) -> None:
     names = [spec.name for spec in specs(config)]
     assert names == [
-        *("kafka", "questdb", "mqtt", "mqtt-bridge"),
-        *(f"simulator-{name}" for name in ("environment", "equipment", "payments", "traffic")),
-        "server",
-        "dagster",
+        *("kafka", "questdb", "mqtt", "mqtt-bridge", "simulators", "server"),
+        *("dagster-code", "dagster-daemon", "dagster"),
     ]
+    simulators = next(spec for spec in specs(config) if spec.name == "simulators")
+    assert simulators.argv[-5:] == ["simulate", "environment", "equipment", "payments", "traffic"]
+    assert list(simulators.loops) == [
+        f"simulator-{name}" for name in ("environment", "equipment", "payments", "traffic")
+    ]
+    always = ["server", "dagster-code", "dagster-daemon", "dagster"]
     only = config.model_copy(update={"domains": ["traffic"]})
-    assert [spec.name for spec in specs(only)] == ["kafka", "questdb", "simulator-traffic", "server", "dagster"]
-    assert [spec.name for spec in specs(only, simulators=False)] == ["kafka", "questdb", "server", "dagster"]
-    rated = next(spec for spec in specs(only, rate=5.0) if spec.name == "simulator-traffic")
-    assert rated.argv[-2:] == ["--rate", "5.0"]
+    assert [spec.name for spec in specs(only)] == ["kafka", "questdb", "simulators", *always]
+    assert [spec.name for spec in specs(only, simulators=False)] == ["kafka", "questdb", *always]
+    rated = next(spec for spec in specs(only, rate=5.0) if spec.name == "simulators")
+    assert rated.argv[-3:] == ["traffic", "--rate", "5.0"]
 
 
 def test_an_address_in_the_settings_means_that_server_and_none_of_ours(config: Settings) -> None:
@@ -106,6 +112,52 @@ def test_what_a_killed_supervisor_left_is_ended_by_the_next(config: Settings) ->
     assert other.poll() is None
     other.kill()
     other.wait()
+
+
+def test_a_loop_inside_a_part_is_shown_by_its_own_heartbeat(config: Settings) -> None:
+    config.run.mkdir(parents=True)
+    simulators = {
+        "pid": os.getpid(),
+        "created": 1.0,
+        "address": "",
+        "state": "running",
+        "last_error": None,
+        "loops": {"simulator-a": "topic_a", "simulator-b": "topic_b"},
+    }
+    state = {"pid": os.getpid(), "created": psutil.Process().create_time(), "parts": {"simulators": simulators}}
+    (config.run / SUPERVISOR).write_text(json.dumps(state))
+    beat = {"at": time.time(), "events_per_second": 7.0, "lag": None, "last_error": None}
+    (config.run / "simulator-a.json").write_text(json.dumps(beat))
+    (config.run / "simulator-b.json").write_text(json.dumps(beat | {"at": time.time() - 60}))
+    found = status(config)["parts"]
+    shown = {name: (part["address"], part["state"], part["events_per_second"]) for name, part in found.items()}
+    assert shown["simulator-a"] == ("topic_a", "running", 7.0)
+    assert shown["simulator-b"] == ("topic_b", "restarting", None)
+
+
+def test_dagster_reads_the_definitions_from_the_code_server_of_this_city(config: Settings, tmp_path: Path) -> None:
+    prepare_dagster_home(config, tmp_path / "d")
+    (origin,) = yaml.safe_load((tmp_path / "d" / "workspace.yaml").read_text())["load_from"]
+    assert origin == {"grpc_server": {"socket": str(config.run / "dagster.sock"), "location_name": "city"}}
+    deep = config.model_copy(update={"home": Path("/" + "long/" * 30)})
+    other = config.model_copy(update={"home": Path("/" + "long/" * 31)})
+    assert len(str(code_server_socket(deep))) <= 100
+    assert code_server_socket(deep) == code_server_socket(deep) != code_server_socket(other)
+
+
+def test_bytecode_is_kept_where_python_must_not_write_it_beside_the_sources(
+    config: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    assert "PYTHONPYCACHEPREFIX" not in python(config)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"} | python(config)
+    code = "import sys, city.net; print(sys.dont_write_bytecode, city.net.__cached__)"
+    said = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    kept, path = said.stdout.split()
+    assert kept == "False"
+    assert Path(path).is_file()
+    assert config.jars.parent in Path(path).parents
 
 
 def test_the_stream_is_shown_by_its_own_report(config: Settings) -> None:

@@ -1,0 +1,135 @@
+"""Dagster's home under CITY_HOME, and its processes as parts: a code server, the daemon and the webserver.
+
+`dagster dev` starts the same three, and two more that only watch over them: what the supervisor does already.
+"""
+
+import hashlib
+import http.client
+import json
+import signal
+import socket
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from city.net import accepts
+from city.settings import CHECKOUT, Settings
+from city.stack.part import Spec
+from city.stack.servers import python
+
+LOCATION = "city"
+_MODULE = "city_assets.definitions"
+_POSTGRES = """
+storage:
+  postgres:
+    postgres_url:
+      env: CITY_DAGSTER_POSTGRES_URL
+"""
+_WORKSPACE = """\
+load_from:
+  - grpc_server:
+      socket: {socket}
+      location_name: {location}
+"""
+_LONGEST_SOCKET = 100  # bytes: the system takes 107, and gRPC adds to a path
+_HEALTH = "{instance{daemonHealth{allDaemonStatuses{required healthy lastHeartbeatTime}}}}"
+
+
+def prepare_dagster_home(config: Settings, home: Path) -> None:
+    """Writes dagster.yaml (the checkout's, and PostgreSQL as storage where that is set) and workspace.yaml."""
+    home.mkdir(parents=True, exist_ok=True)
+    text = (CHECKOUT / "dagster.yaml").read_text()
+    (home / "dagster.yaml").write_text(text + (_POSTGRES if config.dagster_postgres_url else ""))
+    path = json.dumps(str(code_server_socket(config)))
+    (home / "workspace.yaml").write_text(_WORKSPACE.format(socket=path, location=LOCATION))
+
+
+def code_server_socket(config: Settings) -> Path:
+    """The socket of the code server: a file, so that no other user of the machine can send it code to run."""
+    path = (config.run / "dagster.sock").absolute()
+    if len(bytes(path)) <= _LONGEST_SOCKET:
+        return path
+    digest = hashlib.sha256(bytes(path)).hexdigest()[:16]
+    return Path(tempfile.gettempdir()) / f"city-{digest}.sock"
+
+
+def dagster(config: Settings, environment: dict[str, str]) -> list[Spec]:
+    """The code server, and after it those that read the definitions from it."""
+    home, path = config.home / "dagster", code_server_socket(config)
+    environment = python(config) | environment | {"DAGSTER_HOME": str(home), "PYTHONWARNINGS": "ignore"}
+    workspace = ["-w", str(home / "workspace.yaml")]
+    host, port = config.host, config.dagster_port
+    module = [sys.executable, "-m"]
+    code = ["dagster", "api", "grpc", "--socket", str(path), "-m", _MODULE, "-d", str(CHECKOUT)]
+    # Lazy means here: definitions that cannot be loaded are an error in the UI, and not the end of the server.
+    code += ["--location-name", LOCATION, "--lazy-load-user-code", "--log-level", "WARNING"]
+    daemon_began = [time.time()]
+
+    def prepare_code() -> None:
+        prepare_dagster_home(config, home)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
+
+    def prepare_daemon() -> None:
+        daemon_began[0] = time.time()
+
+    return [
+        Spec(
+            "dagster-code",
+            str(path),
+            [*module, *code],
+            environment,
+            prepare=prepare_code,
+            ready=lambda: _listens(path),
+            stage=2,
+            stop_session=True,  # it waits for its runs, and the stream's is over only when it is told
+            stop_seconds=20,
+        ),
+        Spec(
+            "dagster-daemon",
+            str(home),
+            [*module, "dagster._daemon", "run", *workspace],
+            environment,
+            prepare=prepare_daemon,
+            ready=lambda: _daemons_beat(host, port, daemon_began[0]),
+            stage=3,
+            stop_signal=signal.SIGINT,
+        ),
+        Spec(
+            "dagster",
+            f"http://{config.dagster}",
+            [*module, "dagster_webserver", "-h", host, "-p", str(port), *workspace],
+            environment,
+            ready=lambda: accepts(host, port),
+            stage=3,
+            stop_signal=signal.SIGINT,
+            ports={"CITY_DAGSTER_PORT": port},
+        ),
+    ]
+
+
+def _listens(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(1)
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return False
+    return True
+
+
+def _daemons_beat(host: str, port: int, since: float) -> bool:
+    """Whether every daemon that the instance needs has reported since then, as the webserver knows it."""
+    connection = http.client.HTTPConnection(host, port, timeout=2)
+    try:
+        body = json.dumps({"query": _HEALTH})
+        connection.request("POST", "/graphql", body, {"content-type": "application/json"})
+        answer = json.load(connection.getresponse())
+        daemons = answer["data"]["instance"]["daemonHealth"]["allDaemonStatuses"]
+    except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
+        return False
+    finally:
+        connection.close()
+    beats = [d["healthy"] and (d["lastHeartbeatTime"] or 0) >= since for d in daemons if d["required"]]
+    return bool(beats) and all(beats)

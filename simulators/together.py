@@ -1,0 +1,42 @@
+"""Several simulators in one process, each in a worker that starts it again when it fails."""
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from city.settings import Settings
+from city.stack.worker import Worker, complaints
+from city.streaming.heartbeat import Heartbeat
+from simulators.clock import Progress
+
+NAME = "simulators"
+_BEAT_SECONDS = 0.5
+
+
+class Simulator(Protocol):
+    """A domain's simulator. `run` reports its progress at each step; it returns once `stop` is set."""
+
+    def run(self, stop: threading.Event, progress: Progress) -> None: ...
+
+
+def run(makers: Mapping[str, Callable[[], Simulator]], config: Settings, stop: threading.Event) -> None:
+    """Runs a simulator per domain until `stop`. One that fails is made anew after a wait, while the others go on."""
+    workers = [_worker(domain, make, stop).start() for domain, make in makers.items()]
+    heartbeat, counted = Heartbeat(config, NAME), 0
+    while not stop.wait(_BEAT_SECONDS):
+        total = sum(worker.items for worker in workers)
+        heartbeat.count(total - counted)
+        counted = total
+        unwell = complaints([worker.summary() for worker in workers], time.time())
+        heartbeat.error = "; ".join(f"{name}: {text}" for name, text in unwell.items()) or None
+        heartbeat.beat()
+    for worker in workers:
+        worker.join(10)
+
+
+def _worker(domain: str, make: Callable[[], Simulator], stop: threading.Event) -> Worker:
+    def body(worker: Worker) -> None:
+        make().run(worker.stop_requested, worker.progress)
+
+    return Worker(f"simulator-{domain}", body, stop=stop)
