@@ -2,6 +2,7 @@
 
 import json
 import logging
+import select
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -27,7 +28,10 @@ log = logging.getLogger(__name__)
 
 NAME = "mqtt-bridge"
 _IDLE_SECONDS = 0.2
-_BUSY_SECONDS = 0.01
+_GATHER_SECONDS = 0.02
+_FEW = 10
+"""Packets: a broker that sends more at once may be waiting for acknowledgements (Mosquitto by default sends twenty)."""
+_MOST_PACKETS = 500
 _CONNECT_SECONDS = 20.0
 _SAVE_SECONDS = 10.0
 _STRAY_SECONDS = 0.5
@@ -128,14 +132,27 @@ class Session:
         began = time.monotonic()
         try:
             while not self._worker.stop_requested.is_set():
-                code = self.client.loop(_BUSY_SECONDS if self.waiting else _IDLE_SECONDS)
+                code = self.client.loop(_GATHER_SECONDS if self.waiting else _IDLE_SECONDS)
+                read = self._read_what_is_here()
                 self.turn()
                 if self.ended or code != mqtt.MQTT_ERR_SUCCESS:
                     raise ConnectionError(self.ended or f"the MQTT broker at {self._config.mqtt} is away: {code.name}")
                 if not self.client.is_connected() and time.monotonic() - began > _CONNECT_SECONDS:
                     raise ConnectionError(f"the MQTT broker at {self._config.mqtt} does not answer")
+                if self.waiting and read < _FEW:
+                    # A turn costs more than a message: what comes in the meantime is one turn's work.
+                    self._worker.stop_requested.wait(_GATHER_SECONDS)
         finally:
             self._close()
+
+    def _read_what_is_here(self) -> int:
+        """Takes the packets that have arrived, where `loop` takes one; how many."""
+        for number in range(_MOST_PACKETS):
+            socket = self.client.socket()
+            if socket is None or not select.select([socket], [], [], 0)[0]:
+                return number
+            self.client.loop_read()
+        return _MOST_PACKETS
 
     def turn(self) -> None:
         """What is to be done between two looks at the MQTT connection."""
