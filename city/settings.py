@@ -81,7 +81,10 @@ class Settings(BaseSettings):
 
     batch_rows: int = Field(100_000, gt=0, description="a micro-batch is committed at this many events")
     batch_seconds: float = Field(0.25, gt=0, description="or after this many seconds, whichever comes first")
-    report_seconds: float = Field(10.0, gt=0, description="how often the stream reports to the asset graph")
+    report_seconds: float = Field(30.0, gt=0, description="how often the stream reports to the asset graph")
+    gather_seconds: float = Field(
+        300.0, ge=0, description="low-rate topics: messages of this long are gathered into one run"
+    )
     stream_hours: float = Field(24.0, gt=0, description="a streaming run ends after this, and the next one starts")
     run_retention_days: int = Field(7, gt=0, description="ended Dagster runs older than this are deleted")
     warm_days: int = Field(400, ge=1, description="bronze older than this goes to cold storage")

@@ -162,7 +162,9 @@ def _is_unfinished(instance: dg.DagsterInstance, build: str) -> bool:
 def _pending(instance: dg.DagsterInstance) -> dict[date, set[dg.AssetKey]]:
     """The older days that were due at earlier ticks, and not requested yet."""
     stored = json.loads(instance.daemon_cursor_storage.get_cursor_values({_PENDING}).get(_PENDING) or "{}")
-    return {date.fromisoformat(day): {dg.AssetKey.from_user_string(key) for key in keys} for day, keys in stored.items()}
+    return {
+        date.fromisoformat(day): {dg.AssetKey.from_user_string(key) for key in keys} for day, keys in stored.items()
+    }
 
 
 def _store_pending(instance: dg.DagsterInstance, days: Mapping[date, Collection[dg.AssetKey]]) -> None:

@@ -1,7 +1,7 @@
 """The local days that the lake has rows of, from the Delta log alone."""
 
 from collections.abc import Iterable
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from pathlib import Path
 
 import polars as pl

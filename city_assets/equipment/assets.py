@@ -10,10 +10,10 @@ from city.lake.reference import update
 from city.models.anomaly import SCORE, SHARES
 from city.models.predictions import ANOMALY
 from city_assets import keys
+from city_assets.automation import when_changed
 from city_assets.equipment.models import ANOMALIES, ANOMALY_INPUTS
 from city_assets.equipment.tables import ANOMALY_EVENTS, MACHINE_FEATURES
 from city_assets.models import scores_key
-from city_assets.automation import when_changed
 from resources.lake import LakeResource
 
 GAP = timedelta(minutes=2)

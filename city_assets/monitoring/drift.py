@@ -21,9 +21,9 @@ from city.models.registry import Registry
 from city.settings import Settings, settings
 from city.tables.slices import HOUR
 from city_assets import keys
+from city_assets.automation import HOURLY, when_changed
 from city_assets.models import view_rows
 from city_assets.preview import markdown
-from city_assets.automation import HOURLY, when_changed
 from resources.lake import LakeResource
 from resources.models import ModelRegistryResource
 
