@@ -76,7 +76,9 @@ class _UpdatedElsewhere(SubsetAutomationCondition[dg.AssetKey]):
     def name(self) -> str:
         return "updated_elsewhere"
 
-    async def compute_subset(self, context: AutomationContext[dg.AssetKey]) -> EntitySubset[dg.AssetKey]:
+    async def compute_subset(  # type: ignore[override]  # Dagster awaits it
+        self, context: AutomationContext[dg.AssetKey]
+    ) -> EntitySubset[dg.AssetKey]:
         view, key, previous = context.asset_graph_view, context.key, context.previous_temporal_context
         if previous is None:
             return context.get_empty_subset()
@@ -87,8 +89,8 @@ class _UpdatedElsewhere(SubsetAutomationCondition[dg.AssetKey]):
         found = view.instance.fetch_materializations(
             dg.AssetRecordsFilter(key, after_storage_id=previous.last_event_id), limit=_RECORDS
         )
-        for record in found.records:
-            run_ids.setdefault(record.partition_key, record.run_id)
+        for event in found.records:
+            run_ids.setdefault(event.partition_key, event.run_id)
         together = {day for day, run_id in run_ids.items() if await self._builds(context, run_id)}
         if context.partitions_def is None:
             return context.get_empty_subset() if None in together else updated
@@ -96,8 +98,8 @@ class _UpdatedElsewhere(SubsetAutomationCondition[dg.AssetKey]):
         return updated.compute_difference(updated.compute_intersection_with_partition_keys(days))
 
     async def _builds(self, context: AutomationContext[dg.AssetKey], run_id: str) -> bool:
-        record = await RunRecord.gen(context.asset_graph_view, run_id)
-        return record is not None and context.root_context.key in (record.dagster_run.asset_selection or ())
+        run = await RunRecord.gen(context.asset_graph_view, run_id)
+        return run is not None and context.root_context.key in (run.dagster_run.asset_selection or ())
 
 
 class _RequestedThisTick(SubsetAutomationCondition[dg.AssetKey]):
@@ -135,7 +137,9 @@ class _SinceRequested(BuiltinAutomationCondition[dg.AssetKey]):
     ) -> str:
         return self._get_stable_unique_id(target_key)
 
-    async def evaluate(self, context: AutomationContext[dg.AssetKey]) -> AutomationResult[dg.AssetKey]:
+    async def evaluate(  # type: ignore[override]  # Dagster awaits it
+        self, context: AutomationContext[dg.AssetKey]
+    ) -> AutomationResult[dg.AssetKey]:
         view, key = context.asset_graph_view, context.key
         held = await context.for_child_condition(
             self.operand, child_indices=[0], candidate_subset=view.get_full_subset(key=key)
@@ -173,7 +177,9 @@ class _HasUpstreamRows(SubsetAutomationCondition[dg.AssetKey]):
     def name(self) -> str:
         return "has_upstream_rows"
 
-    async def compute_subset(self, context: AutomationContext[dg.AssetKey]) -> EntitySubset[dg.AssetKey]:
+    async def compute_subset(  # type: ignore[override]  # Dagster awaits it
+        self, context: AutomationContext[dg.AssetKey]
+    ) -> EntitySubset[dg.AssetKey]:
         view, candidates = context.asset_graph_view, context.candidate_subset
         days: set[str] = set()
         for key in day_deps(context.asset_graph, context.key):

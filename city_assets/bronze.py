@@ -74,7 +74,7 @@ def low_rate_asset(domain: Domain, contract: Contract) -> dg.AssetsDefinition:
             ("bronze", keys.bronze(contract), ingested.events),
             ("quarantine", keys.quarantine(contract), ingested.arrivals),
         ):
-            days = sorted(map(str, local_days(times, settings().timezone)))
+            days: list[str | None] = [*sorted(map(str, local_days(times, settings().timezone)))]
             metadata = describe(lake, contract, layer, ingested.report if layer == "bronze" else {})
             for day in days or [None]:
                 context.log_event(dg.AssetMaterialization(key, metadata=metadata, partition=day))
