@@ -22,11 +22,13 @@ from dagster._core.definitions.declarative_automation.operands.subset_automation
     SubsetAutomationCondition,
 )
 from dagster._core.definitions.declarative_automation.operators.dep_operators import AnyDepsCondition
+from dagster._core.storage.dagster_run import RunRecord
 from dagster._record import record
 
 TICK = "*/10 * * * *"
 """When the warm path is built. Other schedules of `when_changed` are ticks of this one, so that they share its run."""
 HOURLY = "0 * * * *"
+_RECORDS = 1000
 
 
 def when_changed(cron: str = TICK) -> dg.AutomationCondition:
@@ -37,8 +39,7 @@ def when_changed(cron: str = TICK) -> dg.AutomationCondition:
     table, or a day before the first partition that the lake had when the definitions were loaded.
     """
     condition = dg.AutomationCondition
-    updated = condition.newly_updated() & ~condition.executed_with_root_target()
-    changed = _AnyDayDeps(operand=updated | _RequestedThisTick())
+    changed = _AnyDayDeps(operand=_UpdatedElsewhere() | _RequestedThisTick())
     unbuilt = (condition.missing() & _HasUpstreamRows()).newly_true()
     due = _SinceRequested(operand=changed | unbuilt)
     return (condition.cron_tick_passed(cron) & due & _HasUpstreamRows() & ~condition.in_progress()).with_label(
@@ -62,6 +63,43 @@ class _AnyDayDeps(AnyDepsCondition[dg.AssetKey]):
 
     def _get_dep_keys(self, key: dg.AssetKey, asset_graph: BaseAssetGraph[BaseAssetNode]) -> Set[dg.AssetKey]:
         return day_deps(asset_graph, key)
+
+
+class _UpdatedElsewhere(SubsetAutomationCondition[dg.AssetKey]):
+    """Updated since the last evaluation, by a run that did not build the asset in question as well.
+
+    Dagster's executed_with_root_target looks at one materialization, the asset's last: of a run of many days, all but
+    one would be built again.
+    """
+
+    @property
+    def name(self) -> str:
+        return "updated_elsewhere"
+
+    async def compute_subset(  # type: ignore[override]  # Dagster awaits it
+        self, context: AutomationContext[dg.AssetKey]
+    ) -> EntitySubset[dg.AssetKey]:
+        view, key, previous = context.asset_graph_view, context.key, context.previous_temporal_context
+        if previous is None:
+            return context.get_empty_subset()
+        updated = await view.compute_updated_since_temporal_context_subset(key=key, temporal_context=previous)
+        if updated.is_empty or not context.asset_graph.get(key).is_materializable:
+            return updated
+        run_ids: dict[str | None, str] = {}  # of each day, the last
+        found = view.instance.fetch_materializations(
+            dg.AssetRecordsFilter(key, after_storage_id=previous.last_event_id), limit=_RECORDS
+        )
+        for event in found.records:
+            run_ids.setdefault(event.partition_key, event.run_id)
+        together = {day for day, run_id in run_ids.items() if await self._builds(context, run_id)}
+        if context.partitions_def is None:
+            return context.get_empty_subset() if None in together else updated
+        days = {day for day in together if day is not None} & updated.expensively_compute_partition_keys()
+        return updated.compute_difference(updated.compute_intersection_with_partition_keys(days))
+
+    async def _builds(self, context: AutomationContext[dg.AssetKey], run_id: str) -> bool:
+        run = await RunRecord.gen(context.asset_graph_view, run_id)
+        return run is not None and context.root_context.key in (run.dagster_run.asset_selection or ())
 
 
 class _RequestedThisTick(SubsetAutomationCondition[dg.AssetKey]):
@@ -99,7 +137,9 @@ class _SinceRequested(BuiltinAutomationCondition[dg.AssetKey]):
     ) -> str:
         return self._get_stable_unique_id(target_key)
 
-    async def evaluate(self, context: AutomationContext[dg.AssetKey]) -> AutomationResult[dg.AssetKey]:
+    async def evaluate(  # type: ignore[override]  # Dagster awaits it
+        self, context: AutomationContext[dg.AssetKey]
+    ) -> AutomationResult[dg.AssetKey]:
         view, key = context.asset_graph_view, context.key
         held = await context.for_child_condition(
             self.operand, child_indices=[0], candidate_subset=view.get_full_subset(key=key)
@@ -137,7 +177,9 @@ class _HasUpstreamRows(SubsetAutomationCondition[dg.AssetKey]):
     def name(self) -> str:
         return "has_upstream_rows"
 
-    async def compute_subset(self, context: AutomationContext[dg.AssetKey]) -> EntitySubset[dg.AssetKey]:
+    async def compute_subset(  # type: ignore[override]  # Dagster awaits it
+        self, context: AutomationContext[dg.AssetKey]
+    ) -> EntitySubset[dg.AssetKey]:
         view, candidates = context.asset_graph_view, context.candidate_subset
         days: set[str] = set()
         for key in day_deps(context.asset_graph, context.key):

@@ -59,7 +59,7 @@ def low_rate_asset(domain: Domain, contract: Contract) -> dg.AssetsDefinition:
     """Bronze and quarantine of a low-rate topic: a run appends an offset range; one that comes twice adds nothing.
 
     An offset range is not a day, so a run has no partition. It reports a materialization of each day that it brought
-    rows of, as the stream does, and none where nothing came.
+    rows of, as the stream does, and one of no day where nothing came: that marks nothing downstream.
     """
     # Skippable: what a run reports are the days, and not the outputs, which have none.
     specs = [spec._replace(skippable=True) for spec in (_bronze(domain, contract), _quarantine(domain, contract))]
@@ -74,9 +74,9 @@ def low_rate_asset(domain: Domain, contract: Contract) -> dg.AssetsDefinition:
             ("bronze", keys.bronze(contract), ingested.events),
             ("quarantine", keys.quarantine(contract), ingested.arrivals),
         ):
-            days = sorted(map(str, local_days(times, settings().timezone)))
-            metadata = describe(lake, contract, layer, ingested.report) if days else {}
-            for day in days:
+            days: list[str | None] = [*sorted(map(str, local_days(times, settings().timezone)))]
+            metadata = describe(lake, contract, layer, ingested.report if layer == "bronze" else {})
+            for day in days or [None]:
                 context.log_event(dg.AssetMaterialization(key, metadata=metadata, partition=day))
         yield from ()
 

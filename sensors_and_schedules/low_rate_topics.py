@@ -1,16 +1,17 @@
-"""Low-rate topics: a sensor that turns what is new in all of them into one run, at most every two minutes.
+"""Low-rate topics: a sensor that turns what is new in all of them into one run, at most every CITY_GATHER_SECONDS.
 
 A run costs seconds to start, whatever it does; a run for each topic, as messages trickle in, would keep a core busy.
 """
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import dagster as dg
 
 from city.contracts.model import Contract
+from city.settings import settings
 from city.streaming.bronze import BronzeStream
 from city.streaming.records import Offsets, behind
 from city_assets import keys
@@ -19,7 +20,7 @@ from resources.lake import LakeResource
 
 JOB = "ingest_low_rate"
 _SECONDS = 15
-_GATHER_SECONDS = 120.0
+_FIRST_SECONDS = 60.0  # the first messages of a topic wait for less, since much is built from them
 
 
 @dataclass(frozen=True)
@@ -61,10 +62,9 @@ def low_rate_sensor(contracts: Sequence[Contract]) -> dg.SensorDefinition:
                 found.append(News(contract, position, ends, next_attempt(seen.get(contract.topic), position)))
         if not found:
             return dg.SkipReason("nothing new")
-        if all(not news.attempt and news.contract.topic in seen for news in found):
-            wait = seen["at"] + _GATHER_SECONDS - now
-            if wait > 0:
-                return dg.SkipReason(f"gathering for another {wait:.0f} s")
+        wait = seen.get("at", 0) + _gather_seconds(found, seen) - now
+        if wait > 0:
+            return dg.SkipReason(f"gathering for another {wait:.0f} s")
         if any(news.attempt for news in found) and _is_active(context.instance):
             return dg.SkipReason("a run is under way")
         asked = {news.contract.topic: {"position": _keyed(news.position), "attempt": news.attempt} for news in found}
@@ -86,6 +86,14 @@ def request(found: Sequence[News]) -> dg.RunRequest:
 def next_attempt(asked: dict[str, object] | None, position: Offsets) -> int:
     """0 for messages that no run was requested for, else how often one was."""
     return int(str(asked["attempt"])) + 1 if asked and asked["position"] == _keyed(position) else 0
+
+
+def _gather_seconds(found: Sequence[News], seen: Mapping[str, object]) -> float:
+    """How long after the last request the next may come. What failed is tried again at once, but only once."""
+    gather = settings().gather_seconds
+    if any(news.attempt == 1 for news in found):
+        return 0.0
+    return min(gather, _FIRST_SECONDS) if any(news.contract.topic not in seen for news in found) else gather
 
 
 def _begin(news: News) -> str:

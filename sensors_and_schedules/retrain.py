@@ -1,6 +1,7 @@
 """Training again when there is a reason: the first data, drift, decay, many new labels."""
 
 from datetime import UTC, datetime, timedelta
+from itertools import takewhile
 
 import dagster as dg
 import polars as pl
@@ -20,11 +21,14 @@ from resources.models import ModelRegistryResource
 _JOB = "train_models"
 _RUNNING = [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
 MODEL = "city/model"
+_LOOKED_AT = 6  # runs; so many failures make the wait a day
+_MOST_BETWEEN = timedelta(days=1)
 
 train_models = dg.define_asset_job(
     _JOB,
     dg.AssetSelection.assets(*(model_key(model) for model in declared().values())),
     executor_def=dg.in_process_executor,
+    tags={"dagster/max_retries": "0"},  # the sensor tries again, in its own time
     description="Trains models; a better one becomes the champion.",
 )
 
@@ -62,9 +66,12 @@ def retrain(
 
 
 def _tried_lately(instance: dg.DagsterInstance, model: str, now: datetime) -> bool:
-    """A training that failed has left no version; it is not tried again at each tick."""
-    runs = instance.get_run_records(dg.RunsFilter(job_name=_JOB, tags={MODEL: model}), limit=1)
-    return bool(runs) and now - runs[0].create_timestamp < LEAST_BETWEEN
+    """Whether the last training is too recent. One that failed has left no version; each further failure doubles the
+    time to the next try, up to a day."""
+    runs = instance.get_run_records(dg.RunsFilter(job_name=_JOB, tags={MODEL: model}), limit=_LOOKED_AT)
+    failed = takewhile(lambda run: run.dagster_run.status == dg.DagsterRunStatus.FAILURE, runs)
+    wait = min(LEAST_BETWEEN * 2 ** max(0, len(list(failed)) - 1), _MOST_BETWEEN)
+    return bool(runs) and now - runs[0].create_timestamp < wait
 
 
 def wanted(registry: Registry, lake: LakeResource, now: datetime) -> list[tuple[Model, str]]:

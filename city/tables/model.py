@@ -51,8 +51,8 @@ class Table:
     local date, partitions the table; one that is not `daily` is a snapshot. `time` is the column of a row's time.
     With `hourly_slices` the table is replaced an hour at a time, as its stream fills it; it then has `local_hour`, and
     its rows depend on no others than their hour's.
-    `first_day` is that of a table loaded from outside, and of what is made from it; a table that follows a stream begins
-    with the first day that bronze has.
+    `first_day` is that of a table loaded from outside, and of what is made from it; a table that follows a stream
+    begins with the first day that bronze has.
     A table of the layer `features` is a feature view of that `version`, of the entities in its key. One with a
     `look_back` has a row for each event of a silver table, made from it and that many events of its key before it (of
     the last day at most), so that the stream can make it too. One of the layer `reference` is kept by people.

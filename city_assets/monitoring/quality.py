@@ -71,7 +71,7 @@ def quality_asset(contract: Contract) -> dg.AssetsDefinition:
         docs = settings().home / "quality" / contract.name
         days = [date.fromisoformat(key) for key in context.partition_keys]
         assessed = {day: assess(contract, lake.root, day, docs) for day in days}
-        measured, judged = assessed[max(days)]
+        measured, _ = assessed[max(days)]
         yield dg.MaterializeResult(metadata=describe(contract, lake.root, measured, docs))
         for name in names:
             of_days = {day: [one for one in judged if one.name == name] for day, (_, judged) in assessed.items()}

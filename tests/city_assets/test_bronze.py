@@ -2,8 +2,9 @@
 
 import json
 import threading
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import uuid4
 
 import dagster as dg
 import numpy as np
@@ -165,6 +166,24 @@ def test_old_runs_are_forgotten_and_new_ones_kept(config: Settings, monkeypatch:
         assert len(instance.get_runs()) == 1, "the first is gone, the second ran"
 
 
+def test_however_many_old_runs_there_are_they_go(config: Settings) -> None:
+    """More in a week than one batch, which was a day's share once."""
+
+    @dg.job
+    def old() -> None: ...
+
+    with dg.DagsterInstance.ephemeral() as instance:
+        for _ in range(1_200):
+            instance.run_storage.add_historical_run(
+                dg.DagsterRun(job_name="old", run_id=str(uuid4()), status=dg.DagsterRunStatus.SUCCESS),
+                run_creation_time=datetime.now(UTC) - timedelta(days=config.run_retention_days + 1),
+            )
+        kept = instance.create_run_for_job(old, status=dg.DagsterRunStatus.SUCCESS)
+        result = run_retention.execute_in_process(instance=instance)
+        assert result.output_for_node("delete_old_runs") == 1_200
+        assert {run.run_id for run in instance.get_runs()} == {kept.run_id, result.run_id}
+
+
 def test_the_stream_reports_the_days_that_grew_and_only_those(lake: LakeResource, config: Settings) -> None:
     stream_in(lake, VEHICLE_POSITIONS, [*now_positions(3), b"\xff"])
 
@@ -180,7 +199,7 @@ def test_the_stream_reports_the_days_that_grew_and_only_those(lake: LakeResource
     # Four in the morning in UTC is still the day before in New York, in summer.
     days = [datetime(2026, 5, 2, hour, tzinfo=UTC) for hour in (3, 5)]
     report.lag = 7
-    report.committed(pl.Series([*days, days[1]], dtype=TIMESTAMP), 1)
+    report.committed(pl.Series([*days, days[1]], dtype=TIMESTAMP), 1, arrivals=pl.Series([days[1]]))
     reporter = Reporter(context, lake, seconds=0.0)
     reporter.report(job)
     reporter.report(job)
@@ -189,9 +208,13 @@ def test_the_stream_reports_the_days_that_grew_and_only_those(lake: LakeResource
     reported = [event.asset_key for event in context.events]
     bronze, quarantine = keys.bronze(VEHICLE_POSITIONS), keys.quarantine(VEHICLE_POSITIONS)
     assert reported == [bronze, bronze, quarantine, bronze]
-    assert [e.partition for e in context.events] == ["2026-05-01", "2026-05-02", None, "2026-05-02"]
+    assert [e.partition for e in context.events] == ["2026-05-01", "2026-05-02", "2026-05-02", "2026-05-02"]
     assert context.events[0].metadata["lag"].value == 7
     assert context.events[0].metadata["dagster/row_count"].value == 3
+    assert context.events[3].metadata["dagster/row_count"].value == 5, "3 rows, and 2 that came since"
+    assert [("newest" in event.metadata) for event in context.events] == [True, True, True, False], (
+        "seldom: it is large"
+    )
     report.committed(pl.Series([days[1]], dtype=TIMESTAMP), 0)
     Reporter(context, lake, seconds=60.0).report(job, now=True)
-    assert len(context.events) == 6
+    assert len(context.events) == 5

@@ -1,7 +1,7 @@
 """Tables as assets: partitions, lineage, automation, and what a run writes and shows."""
 
 from collections.abc import Iterator
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
 import dagster as dg
@@ -125,10 +125,14 @@ class Automation:
         return {name: days for name, days in found.items() if days}
 
 
-def test_what_the_stream_reports_makes_the_tables_of_that_day_be_built(instance: dg.DagsterInstance) -> None:
+def test_what_the_stream_reports_makes_the_tables_of_that_day_be_built(
+    config: Settings, instance: dg.DagsterInstance
+) -> None:
     """At the tick after bronze grew, silver and gold of its day are requested together, and then no more."""
-    sensor = Automation(instance, *TABLES)
     today = datetime.now(ZoneInfo("America/New_York")).date()
+    begin = datetime.combine(today - timedelta(days=3), time(12), UTC)
+    stream(config.lake, VEHICLE_POSITIONS, drive(begin, 1), begin + timedelta(hours=1))
+    sensor = Automation(instance, *TABLES)
     days = {str(today), str(today - timedelta(days=1))}
     assert sensor.requested(0) == {}
     for day in days:

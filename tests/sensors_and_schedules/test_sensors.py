@@ -135,9 +135,7 @@ def evaluate(lake: LakeResource, kafka: KafkaResource, instance: dg.DagsterInsta
     return sensor(context)
 
 
-def test_new_messages_become_one_run_with_a_key_of_their_own(
-    config: Settings, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_new_messages_become_one_run_with_a_key_of_their_own(config: Settings, instance: dg.DagsterInstance) -> None:
     lake, kafka = LakeResource(path=str(config.lake)), MemoryKafka(address="", messages=announcements(5))
     found = evaluate(lake, kafka, instance)
     (request,) = found.run_requests
@@ -148,8 +146,8 @@ def test_new_messages_become_one_run_with_a_key_of_their_own(
     assert "nothing new" in evaluate(lake, kafka, instance, found.cursor).skip_message
     more = MemoryKafka(address="", messages=announcements(8))
     assert "gathering for another" in evaluate(lake, more, instance, found.cursor).skip_message
-    monkeypatch.setattr(low_rate_topics, "_GATHER_SECONDS", 0)
-    assert evaluate(lake, more, instance, found.cursor).run_requests[0].run_key == "city.devices@0:5"
+    later = json.dumps(json.loads(found.cursor) | {"at": time.time() - config.gather_seconds})
+    assert evaluate(lake, more, instance, later).run_requests[0].run_key == "city.devices@0:5"
 
 
 def test_a_run_that_failed_is_tried_again_and_one_under_way_is_not(
@@ -159,6 +157,7 @@ def test_a_run_that_failed_is_tried_again_and_one_under_way_is_not(
     cursor = evaluate(lake, kafka, instance).cursor
     again = evaluate(lake, kafka, instance, cursor)
     assert again.run_requests[0].run_key == "city.devices@0:0#1"
+    assert "gathering for another" in evaluate(lake, kafka, instance, again.cursor).skip_message, "not in a loop"
 
     @dg.job(name=low_rate_topics.JOB)
     def under_way() -> None: ...
