@@ -33,6 +33,7 @@ from city_assets.traffic.contract import VEHICLE_POSITIONS
 from city_assets.traffic.models import speed_model
 from simulators.traffic import Vehicle
 from tests.city.serving.served import registered, taught
+from tests.dashboard.conftest import open_page
 from tests.live import streaming, until
 
 SERVE = [sys.executable, "-m", "city.cli.main", "serve"]
@@ -137,7 +138,7 @@ PAGES = ("", "map", "operations", "analytics", "today", "api")
 
 
 def test_a_person_looks_plays_back_acknowledges_and_is_told_of_a_lost_connection(town: Town, browser: Browser) -> None:
-    page = browser.new_page(viewport={"width": 1280, "height": 800})
+    page = open_page(browser, viewport={"width": 1280, "height": 800})
     faults: list[str] = []
     page.on("pageerror", lambda error: faults.append(str(error)))
 
@@ -233,7 +234,7 @@ def test_a_person_looks_plays_back_acknowledges_and_is_told_of_a_lost_connection
 
 
 def test_it_fits_a_phone_is_named_for_readers_and_shows_a_broken_backend(town: Town, browser: Browser) -> None:
-    page = browser.new_page(viewport={"width": 390, "height": 800}, color_scheme="dark")
+    page = open_page(browser, viewport={"width": 390, "height": 800}, color_scheme="dark")
     page.goto(f"{town.url}/#/map")
     page.wait_for_function("() => window.city && window.city.vehicles().length > 50")
     assert page.evaluate("document.documentElement.dataset.theme") == "dark"
@@ -257,7 +258,7 @@ def test_where_a_key_is_wanted_the_page_asks_for_it(stack: Settings, browser: Br
     key = Keys(config).add("Ada", "operator")
     ensure_topics(config.kafka, [VEHICLE_POSITIONS])
     with serving(config, SERVE) as port:
-        page = browser.new_page()
+        page = open_page(browser)
         page.goto(f"http://127.0.0.1:{port}/#/operations")
         expect(page.get_by_role("heading", level=1)).to_have_text("A key is needed")
         page.get_by_label("Key").fill("city_wrong")
