@@ -40,14 +40,15 @@ def days(first: date) -> dg.DailyPartitionsDefinition:
 
 
 def live_days() -> dg.DailyPartitionsDefinition:
-    """The days from the first that bronze has, which is today in a new city."""
+    """The days from the first that bronze has, which is today in a new city; none that a table would refuse."""
     config = settings()
     return days(_first_live_day(config.lake, config.timezone))
 
 
 @lru_cache(maxsize=8)
 def _first_live_day(lake: Path, timezone: str) -> date:
-    return first_day(lake, contracts(), timezone) or datetime.now(calendar.zone(timezone)).date()
+    begin = first_day(lake, contracts(), timezone) or datetime.now(calendar.zone(timezone)).date()
+    return max(begin, Table.first_day)
 
 
 def reload_days() -> None:

@@ -70,7 +70,7 @@ def partitions(table: Table) -> dg.DailyPartitionsDefinition | None:
     """Local days, today's included. All tables that follow a stream have the same, so that a run can build them."""
     if not table.daily:
         return None
-    return keys.live_days() if table.first_day is None or is_live(table) else keys.days(table.first_day)
+    return keys.live_days() if is_live(table) else keys.days(table.first_day)
 
 
 def is_live(table: Table) -> bool:

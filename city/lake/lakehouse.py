@@ -61,7 +61,7 @@ class Lakehouse:
         Raises TableError for a day before the table's first, or for a source that nobody declared.
         """
         began = time.monotonic()
-        if table.first_day and (early := [day for day in days if day < table.first_day]):
+        if early := [day for day in days if day < table.first_day]:
             raise TableError(f"table {table.id!r} begins with {table.first_day}; it has no {min(early)}")
         path = self.open(table)
         try:

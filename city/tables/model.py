@@ -51,8 +51,6 @@ class Table:
     local date, partitions the table; one that is not `daily` is a snapshot. `time` is the column of a row's time.
     With `hourly_slices` the table is replaced an hour at a time, as its stream fills it; it then has `local_hour`, and
     its rows depend on no others than their hour's.
-    `first_day` is that of a table loaded from outside, and of what is made from it; a table that follows a stream
-    begins with the first day that bronze has.
     A table of the layer `features` is a feature view of that `version`, of the entities in its key. One with a
     `look_back` has a row for each event of a silver table, made from it and that many events of its key before it (of
     the last day at most), so that the stream can make it too. One of the layer `reference` is kept by people.
@@ -67,7 +65,7 @@ class Table:
     transform: Callable[..., Frame] | None = None
     time: str | None = None
     daily: bool = True
-    first_day: date | None = None
+    first_day: date = date(2026, 1, 1)
     hourly_slices: bool = False
     version: int = 1
     look_back: int | None = None
