@@ -31,6 +31,7 @@ LOOK_BACK = 4  # windows before its own that a feature may be made from
 _PUSHED = 4  # windows whose rows are pushed: the newest, and those that late events still change
 _WINDOWS = LOOK_BACK + _PUSHED
 _DAY = timedelta(days=1)
+_TRIM_BATCHES = 50
 _REREAD_SECONDS = 10.0  # what people edit counts from then on
 
 
@@ -100,16 +101,18 @@ class Events:
         self._read: dict[str, pl.DataFrame] = {}
         self._read_at = float("-inf")
         self._held: pl.DataFrame | None = None
+        self._added = 0
 
     def hold(self, earlier: pl.DataFrame) -> None:
         """Forgets what it holds, for these bronze rows."""
-        self._held = None
-        self.keep(earlier)
+        self._held, self._added = self._trimmed(earlier), 0
 
     def add(self, batch: pl.DataFrame) -> pl.DataFrame:
         """The view's rows of a batch of bronze rows. An event that was sent before has none."""
         at = [self._contract.key, self._contract.event_time]
-        known = batch.head(0) if self._held is None else self._held.join(batch, on=at[0], how="semi")
+        known = batch.head(0)
+        if self._held is not None:
+            known = self._trimmed(self._held.join(batch, on=at[0], how="semi"))
         batch = batch.join(known, on=at, how="anti", maintain_order="left")
         if batch.is_empty():
             return pl.DataFrame(schema=schema(self._view.table))
@@ -119,13 +122,20 @@ class Events:
         return found.join(batch, left_on=[*self._view.entities, self._view.time], right_on=at, how="semi")
 
     def keep(self, batch: pl.DataFrame) -> None:
-        """Holds the last rows of each key, of a day at most: what a build of the table looks at."""
+        """Holds a batch's rows too, and lets go of old ones now and then: to look at all that is held for each batch
+        would cost more than the batch, and more with each hour."""
+        self._held = batch if self._held is None else pl.concat([self._held, batch], rechunk=False)
+        self._added += 1
+        if self._added >= _TRIM_BATCHES:
+            self._held, self._added = self._trimmed(self._held), 0
+
+    def _trimmed(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """The last rows of each key, of a day at most: what a build of the table looks at."""
         key, at = self._contract.key, self._contract.event_time
-        held = batch if self._held is None else pl.concat([self._held, batch])
-        newest = held[at].max()
+        newest = rows[at].max()
         if newest is not None:
-            held = held.filter(pl.col(at) > newest - _DAY)  # type: ignore[operator]
-        self._held = held.sort(at).group_by(key, maintain_order=True).tail(self._rows).select(held.columns)
+            rows = rows.filter(pl.col(at) > newest - _DAY)  # type: ignore[operator]
+        return rows.sort(at).group_by(key, maintain_order=True).tail(self._rows).select(rows.columns)
 
     def _as_silver(self, rows: pl.DataFrame) -> pl.DataFrame:
         slots = _slots(rows[self._contract.event_time], self._config.timezone, self._config.country)

@@ -81,6 +81,8 @@ class StreamJob:
     def _write_reports(self, worker: Worker) -> None:
         while not self._ended.wait(1.0):
             self.write_report()
+            for pipeline in self.pipelines:
+                pipeline.pace()
             worker.progress()
 
     def summary(self) -> list[dict[str, Any]]:

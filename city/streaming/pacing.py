@@ -5,7 +5,8 @@ from collections import deque
 
 import numpy as np
 
-_USED = 0.85  # of the promise is planned for; the rest is for what the machine does otherwise
+_USED = 0.8  # of the promise is planned for; the rest is for what the machine does otherwise
+_AIM = 0.9  # of the promise is what a measured 95th percentile may come to
 _LEAST_SECONDS = 0.02
 _REMEMBERED = 64
 
@@ -15,7 +16,8 @@ class Pacing:
 
     An event waits for its batch for up to the gathering time, at the 95th percentile for 0.95 of it; then it takes its
     way to Kafka and through the pipeline. So the gathering time is what the promise leaves, but never less than a
-    batch takes: under load, smaller batches would only add to the load.
+    batch takes: under load, smaller batches would only add to the load. The 95th percentiles of the parts do not add up
+    to that of the whole, so what is measured corrects the plan, slowly upwards and at once downwards.
     """
 
     def __init__(self, promise: float) -> None:
@@ -23,6 +25,7 @@ class Pacing:
         self.promise = promise
         self._overheads: deque[float] = deque([promise / 5], maxlen=_REMEMBERED)
         self._transits: deque[float] = deque([promise / 10], maxlen=_REMEMBERED)
+        self._correction = 0.0
         self.seconds = self._planned()
 
     @property
@@ -41,8 +44,16 @@ class Pacing:
         self._overheads.append(seconds)
         self.seconds = self._planned()
 
+    def measured(self, p95: float) -> None:
+        """The 95th percentile from an event to the slowest of the prompt sinks, in seconds, of the last while. Call it
+        every second."""
+        miss = _AIM * self.promise - p95
+        step = min(miss / 10, self.promise / 50) if miss > 0 else miss / 4
+        self._correction = min(max(self._correction + step, 0.0), self.promise / 3)
+        self.seconds = self._planned()
+
     def _planned(self) -> float:
         overhead = float(np.quantile(self._overheads, 0.95))
         transit = float(np.median(self._transits)) + self.fetch_seconds
-        left = (_USED * self.promise - transit - overhead) / 0.95
+        left = (_USED * self.promise - transit - overhead) / 0.95 + self._correction
         return min(max(left, overhead, _LEAST_SECONDS), self.promise)

@@ -73,6 +73,13 @@ class Pipeline:
                 except Stopped:
                     return
 
+    def pace(self) -> None:
+        """Corrects the gathering time by what was measured. Called every second."""
+        found = self.report.sinks_p95_ms()
+        slowest = max((p95 for name in self._prompt if (p95 := found.get(name)) is not None), default=None)
+        if slowest is not None:
+            self._pacing.measured(slowest / 1000)
+
     def _stream(self, worker: Worker) -> None:
         """Until a stop, or until the topic has got further partitions."""
         config, contract = self.config, self.contract

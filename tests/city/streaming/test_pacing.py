@@ -26,6 +26,20 @@ def test_the_promise_holds_and_is_used(promise: float) -> None:
     assert 0.7 * promise < p95 < promise
 
 
+def test_what_is_measured_corrects_the_plan_within_bounds() -> None:
+    pacing = Pacing(1.0)
+    planned = pacing.seconds
+    for _ in range(200):
+        pacing.measured(0.6)
+    assert planned + 0.3 < pacing.seconds < 1.0
+    raised = pacing.seconds
+    pacing.measured(1.5)
+    assert pacing.seconds < raised - 0.1, "at once, where the promise is broken"
+    for _ in range(10):
+        pacing.measured(5.0)
+    assert pacing.seconds == planned
+
+
 def test_under_load_batches_grow_rather_than_shrink() -> None:
     pacing = Pacing(1.0)
     calm = pacing.seconds
