@@ -95,7 +95,8 @@ class Ingested:
 def ingest_range(contract: Contract, kafka: KafkaResource, lake: LakeResource, end: Offsets) -> Ingested:
     """Appends what Kafka has from bronze's own position up to `end`, by the stream's commit protocol."""
     stream = BronzeStream(lake.root, contract)
-    start = stream.load(sorted(end))
+    stream.load(sorted(end))
+    start = stream.resume
     raw = kafka.read(contract.topic, start, end)
     if not raw.end:
         return Ingested(pl.Series(dtype=TIMESTAMP), pl.Series(dtype=TIMESTAMP), {"appended": 0})

@@ -2,12 +2,14 @@
 
 Each commit of rows carries, for each partition, an application transaction whose version is the next offset. A
 writer keeps its handle of the table, so a commit fails when another process has meanwhile moved the same partition, or
-claimed it: then it is `Fenced` and must stop. Quarantine is committed before bronze with a transaction of its own; a
-crash in between leaves quarantine ahead, and what it already has is left out when the range is read again.
+claimed it: then it is `Fenced` and must stop. Quarantine has transactions of its own. It may be ahead of bronze, where
+a crash came in between, and behind it, since the few rejects of many batches are committed together: bronze's log then
+says from where Kafka has to be read again. What either table already has is left out.
 """
 
 import logging
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -39,6 +41,9 @@ _CHECKPOINT_COMMITS = 25
 commits it is opened anew, from a checkpoint, and expired log files are deleted."""
 _COMPACT_COMMITS = 8 * _CHECKPOINT_COMMITS
 _COMPACTED_BYTES = 16 << 20  # small enough that little is written again and again; maintenance makes larger ones
+_REJECTS = 1_000
+"""So many rejects are committed at once, however long they have waited."""
+_NONE_WAIT = 2**62
 # We do it ourselves, where a failure cannot be taken for one of the commit.
 _NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
 
@@ -61,10 +66,11 @@ def writer_properties(contract: Contract) -> WriterProperties:
 class BronzeStream:
     """One contract's bronze and quarantine tables, as the single writer of its partitions.
 
-    `job` names the stream in the transactions; a replica that owns other partitions has the same job.
+    `job` names the stream in the transactions; a replica that owns other partitions has the same job. Rejects are
+    gathered for `rejects_seconds`, 0 to commit them with their batch.
     """
 
-    def __init__(self, lake: Path, contract: Contract, job: str = "stream") -> None:
+    def __init__(self, lake: Path, contract: Contract, job: str = "stream", rejects_seconds: float = 0.0) -> None:
         self.contract = contract
         self.path = bronze_path(lake, contract)
         self._app = f"{job}/{contract.topic}"
@@ -78,7 +84,10 @@ class BronzeStream:
         # last checkpoint, for each partition, which costs more than the commit itself.
         self._standings: dict[str, Standing] = {}
         self._commits: dict[str, int] = {}
+        self._rejects = _Rejects(rejects_seconds)
         self.position: Offsets = {}
+        self.resume: Offsets = {}
+        """Where Kafka is to be read from: before `position` where rejects were not committed yet."""
         self.watermarks: Offsets = {}
 
     def load(self, partitions: list[int]) -> Offsets:
@@ -87,6 +96,9 @@ class BronzeStream:
         self.position = {p: at or 0 for p, (at, _) in self._held(self._bronze, partitions).items()}
         known = {p: self._version(self._bronze, p, "watermark") for p in partitions}
         self.watermarks = {p: version for p, version in known.items() if version is not None}
+        waiting = {p: self._version(self._bronze, p, "rejects") for p in partitions}
+        self.resume = {p: at if (since := waiting[p]) is None else min(at, since) for p, at in self.position.items()}
+        self._rejects.clear()
         return self.position
 
     def topic_id(self) -> int | None:
@@ -135,22 +147,49 @@ class BronzeStream:
         sinks: dict[str, Offsets],
         stop: threading.Event,
         failed: Callable[[str], None],
-    ) -> None:
-        """Commits the batch, and with it the positions that sinks have reached.
+    ) -> Batch:
+        """Commits the batch, and with it the positions that sinks have reached. Gives what was new of it.
 
         Retries with backoff for as long as storage fails, telling `failed` why. Raises Fenced when another process
         owns a partition, Stopped when `stop` is set while it waits.
         """
+        self._rejects.add(batch, rejects)
+        if self._rejects.are_due():
+            self.flush_rejects(stop, failed)
+        batch = self._fresh(batch)
+        if not batch.end:
+            return batch
         watermarks = watermarks_after(batch.rows)
         transactions = [Transaction(f"{self._app}/{p}", end) for p, end in batch.end.items()]
         transactions += [Transaction(f"{self._app}/{p}/watermark", at) for p, at in watermarks.items()]
         for sink, position in sinks.items():
             transactions += [Transaction(f"{self._app}/{p}/{sink}", offset) for p, offset in position.items()]
-        if not rejects.is_empty():
-            self._commit_rejects(batch, rejects, stop, failed)
+        waiting = self._rejects.since()
+        if waiting != self._rejects.recorded:
+            marks = dict.fromkeys(self.position, _NONE_WAIT) | waiting
+            transactions += [Transaction(f"{self._app}/{p}/rejects", offset) for p, offset in marks.items()]
         self._bronze = self._commit(self._bronze, batch.rows, transactions, batch, stop, failed)
+        self._rejects.recorded = waiting
         self.position = self.position | batch.end
         self.watermarks = self.watermarks | watermarks
+        return batch
+
+    def flush_rejects(self, stop: threading.Event, failed: Callable[[str], None], due: bool = False) -> None:
+        """Commits the rejects that were gathered; with `due` only where they have been for long enough. Raises as
+        `commit` does."""
+        if not self._rejects.held or (due and not self._rejects.are_due()):
+            return
+        self._commit_rejects(*self._rejects.merged(), stop, failed)
+        self._rejects.held = []
+
+    def _fresh(self, batch: Batch) -> Batch:
+        """What bronze does not have of a batch: all of it, but for a range that was read again for its rejects."""
+        if all(first >= self.position.get(p, 0) for p, first in batch.start.items()):
+            return batch
+        end = {p: last for p, last in batch.end.items() if last > self.position.get(p, 0)}
+        start = {p: max(first, self.position.get(p, 0)) for p, first in batch.start.items() if p in end}
+        rows = batch.rows.filter(beyond(self.position), pl.col("_partition").is_in(list(end)))
+        return Batch(rows, start, end, batch.polled)
 
     def read(self, after: Offsets, until: Offsets, limit: int) -> Iterator[Batch]:
         """Bronze rows of [after, until), in batches of at most `limit` offsets a partition."""
@@ -297,6 +336,44 @@ class BronzeStream:
 
     def _version(self, table: DeltaTable, partition: int, what: str = "") -> int | None:
         return table.transaction_version(f"{self._app}/{partition}" + (f"/{what}" if what else ""))
+
+
+class _Rejects:
+    """Rejects that wait to be committed together."""
+
+    def __init__(self, seconds: float) -> None:
+        self.held: list[tuple[Batch, pl.DataFrame]] = []
+        self.recorded: Offsets | None = None
+        """What bronze's log says of them; None where that is not known."""
+        self._seconds, self._began = seconds, 0.0
+
+    def add(self, batch: Batch, rejects: pl.DataFrame) -> None:
+        if rejects.is_empty():
+            return
+        if not self.held:
+            self._began = time.monotonic()
+        self.held.append((batch, rejects))
+
+    def are_due(self) -> bool:
+        rows = sum(rejects.height for _, rejects in self.held)
+        return bool(self.held) and (rows >= _REJECTS or time.monotonic() - self._began >= self._seconds)
+
+    def since(self) -> Offsets:
+        """From which offset of each partition on some wait."""
+        found: Offsets = {}
+        for batch, _ in self.held:
+            found = batch.start | found
+        return found
+
+    def merged(self) -> tuple[Batch, pl.DataFrame]:
+        """The offset range of all of them, and they."""
+        end: Offsets = {}
+        for batch, _ in self.held:
+            end |= batch.end
+        return Batch(self.held[0][0].rows.head(0), self.since(), end), pl.concat([r for _, r in self.held])
+
+    def clear(self) -> None:
+        self.held, self.recorded = [], None
 
 
 def watermarks_after(rows: pl.DataFrame) -> Offsets:

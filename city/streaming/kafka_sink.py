@@ -19,6 +19,7 @@ class KafkaSink(Sink):
     """Publishes with an idempotent producer; its position is recorded in bronze's next commit."""
 
     name = "kafka"
+    recorded = True
 
     def __init__(self, contract: Contract, address: str) -> None:
         self._contract, self._address = contract, address

@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 
 _CHECK_SECONDS = 2.0
 _DRAIN_SECONDS = 8.0
+_REJECTS_SECONDS = 3.0
 
 SinkFactory = Callable[[Contract, Settings, BronzeStream], Sink | None]
 """Makes a contract's sink, or None where the contract has nothing for it."""
@@ -89,12 +90,13 @@ class Pipeline:
         halt = threading.Event()
         committer = ThreadPoolExecutor(1, thread_name_prefix=f"commit-{contract.name}")
         try:
-            bronze = BronzeStream(config.lake, contract)
+            bronze = BronzeStream(config.lake, contract, rejects_seconds=_REJECTS_SECONDS)
             partitions = source.partitions()
             # Before the claim: a copy that cannot read must not end one that can.
-            topic_id = source.verify(bronze.load(partitions), bronze.topic_id())
+            topic_id = source.verify(bronze.load(partitions), bronze.resume, bronze.topic_id())
             failed = lambda reason: self._failed("bronze", reason)  # noqa: E731
-            source.start(bronze.claim(partitions, self._stop, failed, topic_id))
+            bronze.claim(partitions, self._stop, failed, topic_id)
+            source.start(bronze.resume)
             self.report.note("bronze", None)
             windows = contract_windows(contract, bronze)
             for factory in self._factories:
@@ -122,6 +124,8 @@ class Pipeline:
                 else:
                     if committing is not None:
                         committing.result()
+                        committing = None
+                    bronze.flush_rejects(self._stop, failed, due=True)
                     if time.monotonic() - checked > _CHECK_SECONDS:
                         bronze.check()
                         checked = time.monotonic()
@@ -129,6 +133,7 @@ class Pipeline:
                 self._observe(source, workers, windows)
             if committing is not None:
                 committing.result()
+            bronze.flush_rejects(self._stop, failed)
             drain(workers, _DRAIN_SECONDS)
         finally:
             committer.shutdown()
@@ -140,12 +145,14 @@ class Pipeline:
     def _commit(
         self, raw: RawBatch, rows: pl.DataFrame, rejects: pl.DataFrame, bronze: BronzeStream, workers: list[SinkWorker]
     ) -> None:
+        reached = {worker.name: dict(worker.position) for worker in workers if worker.sink.recorded}
         batch = Batch(rows, raw.start, raw.end, raw.polled)
-        reached = {worker.name: dict(worker.position) for worker in workers}
-        bronze.commit(batch, rejects, reached, self._stop, lambda reason: self._failed("bronze", reason))
+        batch = bronze.commit(batch, rejects, reached, self._stop, lambda reason: self._failed("bronze", reason))
         self.report.note("bronze", None)
-        for worker in workers:
-            worker.offer(batch)
+        if batch.end:
+            for worker in workers:
+                worker.offer(batch)
+        rows = batch.rows
         times = rows[self.contract.event_time]
         self.report.committed(times, rejects.height, arrivals=rejects["arrived"])
         if rows.height:

@@ -38,6 +38,8 @@ class Sink(ABC):
     name: str
     prompt = False
     """Whether the promised latency (CITY_LATENCY_SECONDS) is about this sink."""
+    recorded = False
+    """Whether bronze's log keeps its position, for it has no better place."""
 
     @abstractmethod
     def open(self, recorded: Offsets) -> Offsets:

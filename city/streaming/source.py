@@ -123,9 +123,9 @@ class KafkaSource:
         bits = (found.get_most_significant_bits() ^ found.get_least_significant_bits()) & (2**63 - 1)
         return bits or None
 
-    def verify(self, position: Offsets, recorded: int | None) -> int | None:
+    def verify(self, position: Offsets, resume: Offsets, recorded: int | None) -> int | None:
         """Raises TopicReset when the topic has another id than `recorded`, or ends before `position`; notes what
-        expired before it was read. Gives the topic's id."""
+        expired from `resume` on before it was read. Gives the topic's id."""
         found = self.topic_id()
         if recorded is not None and found is not None and found != recorded:
             raise TopicReset(
@@ -141,8 +141,8 @@ class KafkaSource:
                     f"topic {self.topic!r} partition {partition} ends at {high}, but the lake holds it up to {offset}: "
                     f"the topic was deleted, or CITY_KAFKA_ADDRESS names another Kafka. {_RESET_MEND}"
                 )
-            if low > offset:
-                gap = f"{self.topic}/{partition}: offsets {offset} to {low - 1} expired in Kafka unread"
+            if low > resume[partition]:
+                gap = f"{self.topic}/{partition}: offsets {resume[partition]} to {low - 1} expired in Kafka unread"
                 log.error("%s", gap)
                 self.expired = f"{self.expired}; {gap}" if self.expired else gap
         return found

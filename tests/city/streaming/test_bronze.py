@@ -1,5 +1,7 @@
+import random
 import subprocess
 import threading
+import time
 from pathlib import Path
 
 import polars as pl
@@ -138,6 +140,72 @@ def test_a_crash_between_quarantine_and_bronze_repeats_neither(tmp_path: Path) -
     assert offsets(tmp_path) == [0, 1]
     quarantined = pl.read_delta(str(quarantine_path(tmp_path, VEHICLE_POSITIONS)))
     assert sorted(quarantined["offset"]) == [2, 3, 4]
+
+
+def test_rejects_that_were_gathered_when_the_writer_was_killed_are_read_again(tmp_path: Path) -> None:
+    """Bronze's log says from where; what it has of that range is not written twice."""
+    killed = BronzeStream(tmp_path, VEHICLE_POSITIONS, rejects_seconds=1_000)
+    killed.load([0, 1])
+    assert commit(killed, 0, 3) == []
+    commit(killed, 3, 3, bad=2)
+    commit(killed, 8, 2)
+    assert row_count(quarantine_path(tmp_path, VEHICLE_POSITIONS)) == 0
+    again = BronzeStream(tmp_path, VEHICLE_POSITIONS, rejects_seconds=1_000)
+    assert (again.load([0, 1])[0], again.resume[0]) == (10, 3)
+    found, rejects = batch(3, 3, bad=2)
+    assert again.commit(found, rejects, {}, threading.Event(), print).rows.height == 0
+    later_found, later_rejects = batch(8, 4, bad=1)
+    fresh = again.commit(later_found, later_rejects, {}, threading.Event(), print)
+    assert (fresh.start, fresh.end, fresh.rows["_offset"].to_list()) == ({0: 10}, {0: 13}, [10, 11])
+    again.flush_rejects(threading.Event(), print)
+    commit(again, 13, 1)
+    assert offsets(tmp_path) == [*range(6), *range(8, 12), 13]
+    assert sorted(pl.read_delta(str(quarantine_path(tmp_path, VEHICLE_POSITIONS)))["offset"]) == [6, 7, 12]
+    last = opened(tmp_path)
+    assert (last.position[0], last.resume[0]) == (14, 14)
+
+
+def test_gathered_rejects_are_committed_in_time_and_by_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = BronzeStream(tmp_path, VEHICLE_POSITIONS, rejects_seconds=0.2)
+    stream.load([0])
+    commit(stream, 0, 1, bad=1)
+    stream.flush_rejects(threading.Event(), print, due=True)
+    assert row_count(quarantine_path(tmp_path, VEHICLE_POSITIONS)) == 0
+    time.sleep(0.25)
+    stream.flush_rejects(threading.Event(), print, due=True)
+    assert row_count(quarantine_path(tmp_path, VEHICLE_POSITIONS)) == 1
+    monkeypatch.setattr(module, "_REJECTS", 3)
+    commit(stream, 2, 0, bad=3)
+    assert row_count(quarantine_path(tmp_path, VEHICLE_POSITIONS)) == 4
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_whenever_a_writer_is_killed_each_message_is_in_one_table_once(tmp_path: Path, seed: int) -> None:
+    """Killed between any two commits, by a chance that the seed decides, while rejects are gathered or not."""
+    chance = random.Random(seed)
+    total, stream = 60, None
+    while stream is None or stream.position[0] < total:
+        if stream is None or chance.random() < 0.3:
+            stream = BronzeStream(tmp_path, VEHICLE_POSITIONS, rejects_seconds=chance.choice([0.0, 1_000.0]))
+            claim(stream, [0])
+            at = stream.resume[0]
+        count = min(chance.randint(1, 8), total - at)
+        messages = [b"{" if n % 3 == 0 else encode(position(trip_id=f"t{n}"))[0] for n in range(at, at + count)]
+        found = raw(messages, first=at)
+        rows, rejects = decode(VEHICLE_POSITIONS, found, {})
+        if chance.random() < 0.2:  # killed between quarantine and bronze
+            stream._rejects.add(Batch(rows, found.start, found.end), rejects)
+            stream.flush_rejects(threading.Event(), print)
+            stream = None
+            continue
+        stream.commit(Batch(rows, found.start, found.end), rejects, {}, threading.Event(), print)
+        at += count
+    stream.flush_rejects(threading.Event(), print)
+    again = BronzeStream(tmp_path, VEHICLE_POSITIONS)
+    claim(again, [0])
+    assert offsets(tmp_path) == [n for n in range(total) if n % 3]
+    quarantined = pl.read_delta(str(quarantine_path(tmp_path, VEHICLE_POSITIONS)))["offset"].sort().to_list()
+    assert quarantined == list(range(0, total, 3))
 
 
 def test_appends_go_on_through_a_compaction(tmp_path: Path) -> None:
