@@ -3,12 +3,14 @@
 import contextlib
 import json
 import os
+import sqlite3
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from city.models.mlflow_tables import MLflowTables
 from city.models.model import Model, ModelError
 from city.settings import Settings
 
@@ -72,6 +74,8 @@ class Registry:
         folder = config.home / "mlflow"
         self._uri = config.mlflow_url or f"sqlite:///{folder / 'mlflow.db'}"
         self._artifacts = None if config.mlflow_url else (folder / "artifacts").as_uri()
+        # Reading goes around MLflow where it can: see there.
+        self._tables = None if config.mlflow_url else MLflowTables(folder / "mlflow.db")
         if not config.mlflow_url:
             folder.mkdir(parents=True, exist_ok=True)
 
@@ -128,6 +132,20 @@ class Registry:
 
     def versions(self, model: str) -> list[Version]:
         """All versions, the newest first."""
+        if self._tables is not None:
+            with contextlib.suppress(sqlite3.Error):
+                named = self._tables.aliases().get(model, {})
+                return [
+                    Version(
+                        row.model,
+                        row.number,
+                        row.run,
+                        tuple(sorted(alias for alias, number in named.items() if number == row.number)),
+                        row.tags,
+                        row.created_ms,
+                    )
+                    for row in self._tables.versions(model)
+                ]
         with self._client() as client:
             aliases: dict[int, list[str]] = {}
             registered = next(iter(client.search_registered_models(f"name = '{model}'")), None)
@@ -152,14 +170,17 @@ class Registry:
 
     def aliases(self) -> dict[str, dict[str, int]]:
         """Of every model, the version that each alias names: one question, for who asks often."""
-        if self.stamp() == 0:  # nothing was registered yet: no reason to load MLflow, which takes seconds and memory
-            return {}
+        if self._tables is not None:
+            with contextlib.suppress(sqlite3.Error):
+                return self._tables.aliases()
         with self._client() as client:
             found = client.search_registered_models(max_results=1000)
             return {model.name: {alias: int(n) for alias, n in model.aliases.items()} for model in found}
 
     def at(self, model: str, alias: str = CHAMPION) -> Version | None:
         """The version that has the alias."""
+        if self._tables is not None:
+            return next((version for version in self.versions(model) if alias in version.aliases), None)
         from mlflow.exceptions import MlflowException
 
         with self._client() as client:
@@ -173,10 +194,18 @@ class Registry:
 
     def content(self, version: Version) -> bytes:
         """The version's ONNX model."""
+        if self._tables is not None:
+            with contextlib.suppress(sqlite3.Error):
+                if file := self._tables.model_file(version.model, version.number, _FILE):
+                    return file.read_bytes()
         return self._artifact(f"models:/{version.model}/{version.number}/{_FILE}")
 
     def card(self, version: Version) -> str:
         """The version's model card, as Markdown."""
+        if self._tables is not None:
+            with contextlib.suppress(sqlite3.Error):
+                if file := self._tables.run_file(version.run, _CARD):
+                    return file.read_text()
         return self._artifact(f"runs:/{version.run}/{_CARD}").decode()
 
     def challenge(self, version: Version) -> Version:

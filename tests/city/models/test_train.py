@@ -1,5 +1,8 @@
 """A model's whole life in a real registry: trained, promoted only when better, gone back from; and what goes wrong."""
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,7 @@ from city.models.registry import CHALLENGER, CHAMPION, PREVIOUS, Registry
 from city.models.search import search
 from city.models.train import fit, train
 from city.settings import Settings
+from city.stack.embedded import environment
 from city_assets.traffic.models import CONGESTION, MODELS
 from tests.city.models.rows import END, traffic
 
@@ -65,6 +69,28 @@ def test_a_model_lives(registry: Registry) -> None:
     served = Exported(SPEED, registry.content(registry.version(SPEED.name, 4))).predict(rows)
     assert served.shape == (len(rows),)
     assert np.isfinite(served).all()
+    same_as_mlflow_says(registry, SPEED.name)
+
+
+def same_as_mlflow_says(registry: Registry, name: str) -> None:
+    """What is read from MLflow's tables is what MLflow itself answers."""
+    read = registry.versions(name), registry.aliases(), registry.content(registry.version(name, 4))
+    read += (registry.card(registry.version(name, 4)), registry.at(name), registry.at(name, "nobody"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(registry, "_tables", None)
+        asked = registry.versions(name), registry.aliases(), registry.content(registry.version(name, 4))
+        asked += (registry.card(registry.version(name, 4)), registry.at(name), registry.at(name, "nobody"))
+    assert read == asked
+
+
+def test_a_process_that_reads_the_registry_does_not_load_mlflow(config: Settings, tmp_path: Path) -> None:
+    code = (
+        "import sys; from city.models.registry import Registry; from city.settings import settings; "
+        "registry = Registry(settings()); assert registry.aliases() == {} and registry.versions('m') == []; "
+        "assert registry.at('m') is None; sys.exit('mlflow' in sys.modules)"
+    )
+    environ = os.environ | environment(config)
+    assert subprocess.run([sys.executable, "-c", code], env=environ).returncode == 0
 
 
 def test_a_run_says_what_it_was(registry: Registry, tmp_path: Path) -> None:
