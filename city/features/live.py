@@ -107,8 +107,9 @@ class Events:
         """Forgets what it holds, for these bronze rows."""
         self._held, self._added = self._trimmed(earlier), 0
 
-    def add(self, batch: pl.DataFrame) -> pl.DataFrame:
-        """The view's rows of a batch of bronze rows. An event that was sent before has none."""
+    def add(self, batch: pl.DataFrame, revised: bool = False) -> pl.DataFrame:
+        """The view's rows of a batch of bronze rows. An event that was sent before has none. With `revised` also the
+        rows of events after one that came late, which it is part of."""
         at = [self._contract.key, self._contract.event_time]
         known = batch.head(0)
         if self._held is not None:
@@ -119,6 +120,10 @@ class Events:
         rows = pl.concat([known, batch])
         found = self._plan.run({self._source or "": self._as_silver(rows), **self._as_kept()})
         self.keep(batch)
+        if revised:
+            first = batch.group_by(at[0]).agg(pl.col(at[1]).min().alias("_first"))
+            of_key = found.join(first, left_on=self._view.entities, right_on=at[0], how="inner")
+            return of_key.filter(pl.col(self._view.time) >= pl.col("_first")).drop("_first")
         return found.join(batch, left_on=[*self._view.entities, self._view.time], right_on=at, how="semi")
 
     def keep(self, batch: pl.DataFrame) -> None:
@@ -195,7 +200,7 @@ class FeatureSink(Sink):
         self._push()
         for view, events in self._events:
             assert self._store is not None
-            push(self._store, view, events.add(rows))
+            push(self._store, view, events.add(rows, revised=True))
 
     def _push(self) -> None:
         assert self._store is not None

@@ -11,7 +11,6 @@ from city.features.online import online_store, push
 from city.features.views import view_of
 from city.settings import Settings
 from city.tables.registry import chosen
-from city_assets import keys
 from city_assets.features import compare, online_checks, online_features
 from city_assets.traffic.contract import VEHICLE_POSITIONS
 from resources.lake import LakeResource
@@ -56,7 +55,7 @@ def test_what_is_served_is_compared_with_the_table(config: Settings, built: pl.L
 def test_a_difference_fails_the_check(config: Settings, built: pl.LazyFrame) -> None:
     view = view_of("traffic_features")
     push(online_store(config), view, built.collect().with_columns(pl.col("speed_mean") + 1))
-    check = next(c for c in online_checks() if next(iter(c.check_keys)).asset_key == keys.table(view.table.id))
+    check = next(c for c in online_checks() if next(iter(c.check_keys)).name == f"{view.name}_as_in_table")
     lake = LakeResource(path=str(config.lake))
     result = check(lake=lake)
     assert isinstance(result, dg.AssetCheckResult)

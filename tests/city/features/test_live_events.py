@@ -17,6 +17,7 @@ from city.settings import Settings
 from city.streaming.bronze import BronzeStream
 from city.tables.registry import chosen
 from city_assets.equipment.contract import MAINTENANCE_LOG, SENSOR_READINGS
+from city_assets.features import compare
 from city_assets.payments.contract import PAYMENTS
 from simulators.equipment import fleet
 from simulators.payments import City
@@ -68,6 +69,30 @@ def test_rows_of_the_stream_are_the_rows_of_the_table(config: Settings, contract
     table = rows(lake, f"features/{view}", *key)
     assert table.height == len(events) - 3
     assert_frame_equal(pl.concat(found).sort(key), table, check_exact=False, abs_tol=1e-9)
+
+
+def test_a_late_event_changes_what_is_online_of_those_after_it(config: Settings) -> None:
+    """A batch of newer events came first; the newest row of each card is then what the table has."""
+    events = sorted(paid(config), key=lambda payload: str(payload["timestamp"]))
+    newest = {str(event["card"]): event for event in events}
+    late = [event for event in events[-60:] if newest[str(event["card"])] is not event][::3]
+    assert len(late) > 3
+    bronze = BronzeStream(config.lake, PAYMENTS)
+    bronze.load([0])
+    sink, sent = FeatureSink(PAYMENTS, config, bronze), 0
+    sink.open({})
+    for batch in ([event for event in events if event not in late], late):
+        stream(config.lake, PAYMENTS, batch, BEGIN + timedelta(hours=4))
+        new = pl.read_delta(str(bronze.path)).filter(pl.col("_offset") >= sent).sort("_offset")
+        sink.apply(new, {0: sent}, dict)
+        sent += new.height
+    lake = house(config)
+    for table in chosen(["payment_features"]):
+        lake.build(table, [DAY])
+    offline = rows(lake, "features/payment_features", "card", "timestamp").lazy()
+    compared, different = compare(view_of("payment_features"), online_store(config), offline)
+    assert compared > 5
+    assert different == []
 
 
 def test_the_newest_reading_of_a_machine_is_online(config: Settings) -> None:
