@@ -1,5 +1,5 @@
-"""One measurement of our hot path: reads the topic to its end, prints a JSON line. Arguments: bronze or full, the
-number of valid messages, the number of broken ones."""
+"""One measurement of our hot path: reads the topic to its end, prints a JSON line. Arguments: client (the consumer,
+whose messages nobody looks at), bronze or full, the number of valid messages, the number of broken ones."""
 
 import json
 import resource
@@ -7,15 +7,21 @@ import sys
 import threading
 import time
 
+from confluent_kafka import TopicPartition
+
 from city import questdb
-from city.settings import settings
+from city.settings import Settings, settings
 from city.streaming.job import StreamJob
+from city.streaming.pacing import Pacing
 from city.streaming.pipeline import SinkFactory, questdb_sink
+from city.streaming.source import FETCH, KafkaSource
 from city_assets.traffic.contract import VEHICLE_POSITIONS
 
 
 def main(name: str, valid: int, broken: int) -> dict[str, float]:
     config = settings()
+    if name == "client":
+        return _client(config, valid + broken)
     sinks: tuple[SinkFactory, ...] = () if name == "bronze" else (questdb_sink,)
     if sinks:
         for table in (VEHICLE_POSITIONS.name, *(w.name for w in VEHICLE_POSITIONS.windows)):
@@ -38,6 +44,20 @@ def main(name: str, valid: int, broken: int) -> dict[str, float]:
         raise SystemExit(f"counted {report.rows} and {report.quarantined}, not {valid} and {broken}")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return {"events_per_second": (valid + broken - first) / seconds, "seconds": seconds, "peak_mb": peak}
+
+
+def _client(config: Settings, messages: int) -> dict[str, float]:
+    """The hot path's own consumer, with its settings; the rate is from its first messages to its last."""
+    source = KafkaSource(config.kafka, VEHICLE_POSITIONS.topic, config.batch_rows, Pacing(config.latency_seconds))
+    consumer = source.consumer
+    consumer.assign([TopicPartition(VEHICLE_POSITIONS.topic, p, 0) for p in source.partitions()])
+    count = first = len(consumer.consume(FETCH, 30))
+    began = time.perf_counter()
+    while count < messages:
+        count += len(consumer.consume(FETCH, 1))
+    seconds = time.perf_counter() - began
+    consumer.close()
+    return {"events_per_second": (count - first) / seconds, "seconds": seconds, "peak_mb": 0.0}
 
 
 def _applied(address: str) -> bool:

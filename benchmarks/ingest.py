@@ -31,18 +31,18 @@ ROUNDS = 3
 def run(
     tell: Callable[[str], None], events: int = EVENTS, spark_events: int = SPARK_EVENTS, rounds: int = ROUNDS
 ) -> dict[str, Any]:
-    """Medians of `rounds` rounds, each of bronze alone, the full path and Spark. Spark's keys are null where it is
-    not installed (`make spark`)."""
+    """Medians of `rounds` rounds, each of our consumer doing nothing, bronze alone, the full path and Spark. Spark's
+    keys are null where it is not installed (`make spark`)."""
     with tempfile.TemporaryDirectory() as folder:
         base = settings_at(Path(folder), settings().cache or settings().home / "cache", batch_rows=BATCH)
         with running(base, "kafka", "questdb"):
             ensure_topics(base.kafka, [VEHICLE_POSITIONS])
             tell(f"producing {events:,} events")
             valid, broken = _events.produce(base.kafka, _events.messages(events, BROKEN_IN))
-            results: dict[str, list[float]] = {"bronze": [], "full": [], "spark": []}
+            results: dict[str, list[float]] = {"client": [], "bronze": [], "full": [], "spark": []}
             peak = 0.0
             for number in range(rounds):
-                for name in ("bronze", "full", "spark"):
+                for name in ("client", "bronze", "full", "spark"):
                     home = Path(folder) / f"{name}-{number}"
                     found = _measure(name, base, home, events, spark_events, valid, broken)
                     if found is None:
@@ -50,6 +50,7 @@ def run(
                     tell(f"{name}: {found['events_per_second']:,.0f} events/s, peak {found['peak_mb']:,.0f} MB")
                     results[name].append(found["events_per_second"])
                     peak = max(peak, found["peak_mb"]) if name == "bronze" else peak
+    client = _median(results["client"])
     ours, full = _median(results["bronze"]), _median(results["full"])
     spark = _median(results["spark"]) if results["spark"] else None
     return {
@@ -59,6 +60,8 @@ def run(
         "broken": broken,
         "events_per_second": round(ours),
         "full_events_per_second": round(full),
+        "client_events_per_second": round(client),
+        "share_of_client": round(ours / client, 2),
         "spark_events_per_second": round(spark) if spark else None,
         "ratio": round(ours / spark, 2) if spark else None,
         "full_ratio": round(full / spark, 2) if spark else None,

@@ -154,7 +154,11 @@ class Simulator:
             secret = self.config.mqtt_password.get_secret_value() if self.config.mqtt_password else None
             client.username_pw_set(self.config.mqtt_username, secret)
         client.connect_async(*split_address(self.config.mqtt))
-        client.loop_start()
+
+        def talk(worker: Worker) -> None:
+            client.loop_forever(retry_first_connection=True)  # until `disconnect`; it connects again by itself
+
+        talker = Worker("simulator-environment-mqtt", talk, stall_seconds=float("inf")).start()
         announcer = Worker("simulator-environment-announcements", self._announce).start()
 
         def step(now: datetime, count: int) -> None:
@@ -172,8 +176,9 @@ class Simulator:
             pace(self.rate, stop, step)
         finally:
             announcer.stop(5)
+            talker.stop_requested.set()
             client.disconnect()
-            client.loop_stop()
+            talker.join(5)
 
     def _announce(self, worker: Worker) -> None:
         """Every sensor once, then a few changes (new firmware) now and then."""

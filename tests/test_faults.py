@@ -6,15 +6,18 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import polars as pl
 import pytest
+from confluent_kafka import Producer
+from confluent_kafka.admin import AdminClient, NewPartitions
 
 from city.contracts.model import Contract
 from city.lake import bronze_path, quarantine_path
@@ -23,13 +26,29 @@ from city.stack.state import SUPERVISOR, identity
 from city.stack.status import status
 from city.streaming.bridge import Bridge
 from city.streaming.heartbeat import Heartbeat
+from city.streaming.job import StreamJob
+from city.streaming.records import Offsets
+from city.streaming.sink import Sink
+from city.streaming.source import TopicReset
 from city.streaming.strays import strays_path
-from city.streaming.topics import MAX_MESSAGE_BYTES
-from city_assets.environment.contract import SENSORS
+from city.streaming.topics import MAX_MESSAGE_BYTES, ensure_topics
+from city.streaming.windows import Changed
+from city_assets import keys
+from city_assets.environment.contract import DEVICES, SENSORS
 from city_assets.traffic.contract import VEHICLE_POSITIONS
 from tests.city.streaming.test_bridge import publisher, run
+from tests.city.streaming.test_pipeline import delete, trips_in_questdb
 from tests.events import encode, iso, reading
-from tests.live import fresh, send, streaming, until
+from tests.live import fresh, send, streaming, trips_in_bronze, until
+from tests.sensors_and_schedules.test_keep_fresh import (  # noqa: F401  # two of them are fixtures
+    BRONZE,
+    QUARANTINE,
+    TODAY,
+    City,
+    city,
+    days_of,
+    repository,
+)
 
 
 @dataclass(frozen=True)
@@ -76,6 +95,13 @@ def table() -> Iterator[FaultTable]:
 def contract() -> Contract:
     name = f"f{uuid.uuid4().hex[:8]}"
     return replace(SENSORS, name=name, topic=name, mqtt=f"{name}/<location>/<type>", windows=(), partitions=1)
+
+
+@pytest.fixture
+def vehicles() -> Contract:
+    name = f"f{uuid.uuid4().hex[:8]}"
+    window = replace(VEHICLE_POSITIONS.windows[0], name=f"{name}_cells", topic=f"{name}.windows")
+    return replace(VEHICLE_POSITIONS, name=name, topic=name, windows=(window,), partitions=2)
 
 
 def now(**changes: Any) -> bytes:
@@ -189,3 +215,126 @@ def test_a_paused_stream_and_a_source_that_falls_silent(stack: Settings, table: 
     table.add("the stream's process is paused", *said["stream"], sent - found.len())
     table.add("200 events/s become 0, its peers go on", *said["mqtt-bridge"], 0)
     assert said["mqtt-bridge"][1] < 31
+
+
+def run_until_reset(job: StreamJob) -> None:
+    with pytest.raises(TopicReset):
+        job.run()
+
+
+def test_a_topic_that_was_made_anew_ends_its_own_stream_and_no_other(
+    stack: Settings, vehicles: Contract, table: FaultTable
+) -> None:
+    other = replace(vehicles, name=f"{vehicles.name}b", topic=f"{vehicles.topic}b", windows=())
+    send(stack, vehicles, *fresh(10))
+    with streaming(vehicles, stack, ()) as job:
+        until(lambda: job.summary()[0]["rows"] == 10)
+    delete(stack, vehicles)
+    send(stack, other, *fresh(5))
+    both = StreamJob([vehicles, other], stack, ())
+    thread = threading.Thread(daemon=True, target=run_until_reset, args=(both,))
+    thread.start()
+    said, seconds = table.watch(lambda: (text := both.summary()[0]["last_error"]) and "made anew" in text and text)
+    send(stack, other, *fresh(5, 5))
+    until(lambda: len(trips_in_bronze(stack, other)) == 10)
+    assert both.summary()[1]["last_error"] is None
+    both.stop.set()
+    thread.join(20)
+    assert not thread.is_alive()
+    table.add("a topic is deleted and made anew", said, seconds, 10 - len(trips_in_bronze(stack, other)))
+
+
+def test_a_partition_that_is_added_while_the_stream_runs_is_read(
+    stack: Settings, vehicles: Contract, table: FaultTable
+) -> None:
+    send(stack, vehicles, *fresh(10))
+    with streaming(vehicles, stack) as job:
+        until(lambda: job.summary()[0]["rows"] == 10)
+        admin = AdminClient({"bootstrap.servers": stack.kafka})
+        admin.create_partitions([NewPartitions(vehicles.topic, 3)])[vehicles.topic].result(10)
+        producer = Producer({"bootstrap.servers": stack.kafka})
+        for message in fresh(100, 10):
+            producer.produce(vehicles.topic, message, partition=2)
+        assert producer.flush(10) == 0
+        _, seconds = table.watch(lambda: len(trips_in_bronze(stack, vehicles)) == 110)
+        assert seconds < 60
+        until(lambda: len(trips_in_questdb(stack, vehicles)) == 110)
+        until(lambda: job.summary()[0]["lag"] == 0)
+    lost = 110 - len(trips_in_bronze(stack, vehicles))
+    table.add("a partition is added to a topic in use", "read, and in the lag", seconds, lost)
+
+
+def test_aborted_transactions_are_not_read_and_their_markers_are_no_lag(
+    stack: Settings, vehicles: Contract, table: FaultTable
+) -> None:
+    vehicles = replace(vehicles, partitions=1)
+    ensure_topics(stack.kafka, [vehicles])
+    producer = Producer({"bootstrap.servers": stack.kafka, "transactional.id": vehicles.name})
+    producer.init_transactions(20)
+    messages = fresh(6)
+    for part, end in ((messages[:3], producer.abort_transaction), (messages[3:], producer.commit_transaction)):
+        producer.begin_transaction()
+        for message in part:
+            producer.produce(vehicles.topic, message)
+        producer.flush(10)
+        end(20)
+    with streaming(vehicles, stack, ()) as job:
+        until(lambda: job.summary()[0]["rows"] == 3)
+        _, seconds = table.watch(lambda: job.summary()[0]["lag"] == 0, 30)
+    assert trips_in_bronze(stack, vehicles) == ["t3", "t4", "t5"]
+    with streaming(vehicles, stack, ()) as job:  # nor after a restart, where nothing but a marker is left
+        until(lambda: job.pipelines[0].report.lag == 0 and job.summary()[0]["rows"] == 0, 30)
+    found = trips_in_bronze(stack, vehicles)
+    table.add("a transaction is aborted, another committed", "lag 0, three events", seconds, 3 - len(found))
+
+
+def test_all_sinks_apply_what_is_committed_before_the_stream_ends(
+    stack: Settings, vehicles: Contract, table: FaultTable
+) -> None:
+    applied: dict[str, int] = {"one": 0, "two": 0, "three": 0}
+
+    class Slow(Sink):
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def open(self, recorded: Offsets) -> Offsets:
+            return dict(recorded)
+
+        def apply(self, rows: pl.DataFrame, start: Offsets, changed: Changed) -> None:
+            time.sleep(1.0)
+            applied[self.name] += rows.height
+
+        def close(self) -> None:
+            return
+
+    send(stack, vehicles, *fresh(20))
+    sinks = tuple((lambda c, s, b, name=name: Slow(name)) for name in applied)
+    with streaming(vehicles, stack, sinks) as job:
+        until(lambda: job.summary()[0]["rows"] == 20)
+        began = time.monotonic()
+    table.add(
+        "the stream ends, its sinks are slow", "all drained", time.monotonic() - began, 60 - sum(applied.values())
+    )
+    assert applied == {"one": 20, "two": 20, "three": 20}
+
+
+def test_an_hour_and_a_week_pass(stack: Settings, city: City, table: FaultTable) -> None:  # noqa: F811
+    """The real definitions and conditions, with time moved. A day too many or too few would be the loss."""
+    began = time.monotonic()
+    for minutes in range(9, 79, 10):
+        city.grew(BRONZE, QUARANTINE, keys.bronze(DEVICES), keys.quarantine(DEVICES))
+        city.tick(minutes)
+    days = [day for run in city.runs for day in days_of(run)]
+    said = f"{len(city.runs)} runs of {len(set(days))} day in 70 minutes"
+    table.add("a full hour passes over a new city", said, time.monotonic() - began, len({*days} - {TODAY}))
+    assert len(city.runs) == 7
+    began, before, week = time.monotonic(), len(city.runs), 7 * 24 * 60
+    for number in range(1, 8):
+        city.grew(BRONZE, day=TODAY + timedelta(days=number))
+    city.tick(week + 59)
+    wanted = {TODAY + timedelta(days=number) for number in range(1, 8)}
+    runs = city.runs[before:]
+    found = {day for run in runs for day in days_of(run)}
+    said = f"{len(runs)} runs: today, and {len(days_of(runs[1]))} days as one range"
+    table.add("a city was off for a week", said, time.monotonic() - began, len(wanted ^ found))
+    assert len(runs) == 2

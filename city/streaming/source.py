@@ -20,7 +20,7 @@ from city.streaming.records import Offsets, RawBatch
 
 log = logging.getLogger(__name__)
 
-_FETCH = 20_000  # messages a call: few enough for a smooth queue, enough to make the call itself cheap
+FETCH = 20_000  # messages a call: few enough for a smooth queue, enough to make the call itself cheap
 _IDLE_SECONDS = 0.5
 _LAG_SECONDS = 0.5
 _LOOK_SECONDS = 20.0  # between two looks at the topic itself: its partitions and its id
@@ -55,7 +55,7 @@ class KafkaSource:
         self.expired: str | None = None
         """What Kafka deleted before it was read, if anything: a loss that no later success takes back."""
         self._rows, self._pacing = rows, pacing
-        self._consumer = Consumer(
+        self.consumer = Consumer(
             {
                 "bootstrap.servers": address,
                 "group.id": f"city-stream-{topic}",  # required by librdkafka; never committed to
@@ -80,7 +80,7 @@ class KafkaSource:
                 "allow.auto.create.topics": False,
             }
         )
-        self._pieces: queue.Queue[_Piece] = queue.Queue(maxsize=2 * max(1, rows // _FETCH))
+        self._pieces: queue.Queue[_Piece] = queue.Queue(maxsize=2 * max(1, rows // FETCH))
         self._stop = threading.Event()
         # Nothing of it is mended by a restart here: `poll` raises what it met, and the pipeline begins again.
         self._worker = Worker(f"kafka-{topic}", self._read, stop=self._stop, fatal=(BaseException,))
@@ -102,7 +102,7 @@ class KafkaSource:
 
     def partitions(self) -> list[int]:
         """The topic's partitions. Raises KafkaException when no broker answers or the topic is not there."""
-        found = self._consumer.list_topics(self.topic, timeout=5).topics[self.topic]
+        found = self.consumer.list_topics(self.topic, timeout=5).topics[self.topic]
         if found.error is not None:
             raise KafkaException(found.error)
         return sorted(found.partitions)
@@ -134,7 +134,7 @@ class KafkaSource:
             )
         self._topic_id = found
         for partition, offset in position.items():
-            low, high = self._consumer.get_watermark_offsets(TopicPartition(self.topic, partition), timeout=5)
+            low, high = self.consumer.get_watermark_offsets(TopicPartition(self.topic, partition), timeout=5)
             self._highs[partition] = high
             if high < offset:
                 raise TopicReset(
@@ -150,7 +150,7 @@ class KafkaSource:
     def start(self, position: Offsets) -> None:
         """Begins to read at `position`."""
         self._position = dict(position)
-        self._consumer.assign([TopicPartition(self.topic, p, offset) for p, offset in position.items()])
+        self.consumer.assign([TopicPartition(self.topic, p, offset) for p, offset in position.items()])
         self._worker.start()
 
     def poll(self) -> RawBatch | None:
@@ -164,7 +164,7 @@ class KafkaSource:
         rows, ends = len(pieces[0].values), time.monotonic() + self._pacing.seconds
         while rows < self._rows:
             # Where messages come faster than the reader hands them over, more are worth waiting for.
-            hurries = len(pieces[-1].values) >= _FETCH
+            hurries = len(pieces[-1].values) >= FETCH
             try:
                 piece = self._pieces.get(timeout=max(0.0, ends - time.monotonic()) if hurries else 0)
             except queue.Empty:
@@ -189,7 +189,7 @@ class KafkaSource:
         while self._worker.is_alive():
             self._drain()
             self._worker.join(0.1)
-        self._consumer.close()
+        self.consumer.close()
 
     def _drain(self) -> None:
         while not self._pieces.empty():
@@ -200,7 +200,7 @@ class KafkaSource:
         noted = looked = time.monotonic()
         while not self._stop.is_set():
             # Here events gather: the call ends when there are many of them, or after the gathering time.
-            messages: list[Any] = self._consumer.consume(_FETCH, self._pacing.seconds)
+            messages: list[Any] = self.consumer.consume(FETCH, self._pacing.seconds)
             worker.progress(len(messages))
             now = time.monotonic()
             if now - noted > _LAG_SECONDS:
@@ -252,7 +252,7 @@ class KafkaSource:
 
     def _note_highs(self) -> None:
         for partition in list(self._position):
-            _, high = self._consumer.get_watermark_offsets(TopicPartition(self.topic, partition), cached=True)
+            _, high = self.consumer.get_watermark_offsets(TopicPartition(self.topic, partition), cached=True)
             if high >= 0:
                 self._highs[partition] = high
 

@@ -13,14 +13,6 @@ from city.stack import worker as module
 from city.stack.worker import Worker, complaint, complaints, summaries, workers
 from tests.live import until
 
-_BARE_THREADS = {
-    # Each of these is to become a Worker, and its line to go.
-    "city/streaming/sink.py",
-    "city/streaming/source.py",
-    "city/streaming/job.py",
-    "simulators/environment.py",
-}
-
 
 @pytest.mark.parametrize(
     "error", [RuntimeError("broken\n  message"), SystemExit(1), KeyboardInterrupt(), MemoryError()]
@@ -155,7 +147,7 @@ def test_no_bare_thread_remains() -> None:
         for path in (CHECKOUT / folder).rglob("*.py"):
             if _makes_threads(path):
                 found.add(str(path.relative_to(CHECKOUT)))
-    assert found - {"city/stack/worker.py"} <= _BARE_THREADS
+    assert found == {"city/stack/worker.py"}
 
 
 def _makes_threads(path: Path) -> bool:

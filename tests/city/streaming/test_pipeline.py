@@ -9,8 +9,8 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 import pytest
-from confluent_kafka import Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewPartitions
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from city import questdb
 from city.contracts.model import Contract
@@ -19,17 +19,14 @@ from city.settings import Settings
 from city.stack.embedded import await_running
 from city.stack.part import Part
 from city.stack.state import read_json
-from city.streaming import source as source_module
 from city.streaming.bronze import BronzeStream, Fenced
 from city.streaming.decode import decode
 from city.streaming.job import StreamJob
 from city.streaming.pipeline import questdb_sink
 from city.streaming.questdb_sink import QuestDBSink
-from city.streaming.records import Batch, Offsets, RawBatch
-from city.streaming.sink import Sink
+from city.streaming.records import Batch, RawBatch
 from city.streaming.source import TopicReset
-from city.streaming.topics import ensure_topics
-from city.streaming.windows import Changed, compute
+from city.streaming.windows import compute
 from city_assets.traffic.contract import VEHICLE_POSITIONS
 from tests.live import consume, fresh, kill, restarted, send, streaming, trips_in_bronze, until
 
@@ -204,92 +201,6 @@ def test_a_topic_that_ends_before_what_the_lake_holds_is_said(stack: Settings, c
     bronze.commit(Batch(rows, raw.start, raw.end), rejects, {}, threading.Event(), print)
     with pytest.raises(TopicReset, match=r"ends at \d, but the lake holds it up to 9000.*CITY_HOME"):
         StreamJob([contract], stack, ()).run()
-
-
-def run_until_reset(job: StreamJob) -> None:
-    with pytest.raises(TopicReset):
-        job.run()
-
-
-def test_a_topic_that_was_made_anew_ends_its_own_stream_and_no_other(stack: Settings, contract: Contract) -> None:
-    other = replace(contract, name=f"{contract.name}b", topic=f"{contract.topic}b", windows=())
-    send(stack, contract, *fresh(10))
-    with streaming(contract, stack, ()) as job:
-        until(lambda: job.summary()[0]["rows"] == 10)
-    delete(stack, contract)
-    send(stack, other, *fresh(5))
-    both = StreamJob([contract, other], stack, ())
-    thread = threading.Thread(daemon=True, target=run_until_reset, args=(both,))
-    thread.start()
-    until(lambda: "made anew" in str(both.summary()[0]["last_error"]))
-    send(stack, other, *fresh(5, 5))
-    until(lambda: len(trips_in_bronze(stack, other)) == 10)
-    assert both.summary()[1]["last_error"] is None
-    both.stop.set()
-    thread.join(20)
-    assert not thread.is_alive()
-
-
-def test_a_partition_that_is_added_while_the_stream_runs_is_read(
-    stack: Settings, contract: Contract, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(source_module, "_LOOK_SECONDS", 1.0)
-    send(stack, contract, *fresh(10))
-    with streaming(contract, stack) as job:
-        until(lambda: job.summary()[0]["rows"] == 10)
-        admin = AdminClient({"bootstrap.servers": stack.kafka})
-        admin.create_partitions([NewPartitions(contract.topic, 3)])[contract.topic].result(10)
-        producer = Producer({"bootstrap.servers": stack.kafka})
-        for message in fresh(100, 10):
-            producer.produce(contract.topic, message, partition=2)
-        assert producer.flush(10) == 0
-        until(lambda: len(trips_in_bronze(stack, contract)) == 110, 60)
-        until(lambda: len(trips_in_questdb(stack, contract)) == 110)
-        until(lambda: job.summary()[0]["lag"] == 0)
-
-
-def test_aborted_transactions_are_not_read_and_their_markers_are_no_lag(stack: Settings, contract: Contract) -> None:
-    contract = replace(contract, partitions=1)
-    ensure_topics(stack.kafka, [contract])
-    producer = Producer({"bootstrap.servers": stack.kafka, "transactional.id": contract.name})
-    producer.init_transactions(20)
-    messages = fresh(6)
-    for part, end in ((messages[:3], producer.abort_transaction), (messages[3:], producer.commit_transaction)):
-        producer.begin_transaction()
-        for message in part:
-            producer.produce(contract.topic, message)
-        producer.flush(10)
-        end(20)
-    with streaming(contract, stack, ()) as job:
-        until(lambda: job.summary()[0]["rows"] == 3)
-        until(lambda: job.summary()[0]["lag"] == 0, 30)
-    assert trips_in_bronze(stack, contract) == ["t3", "t4", "t5"]
-    with streaming(contract, stack, ()) as job:  # nor after a restart, where nothing but a marker is left
-        until(lambda: job.pipelines[0].report.lag == 0 and job.summary()[0]["rows"] == 0, 30)
-
-
-def test_all_sinks_apply_what_is_committed_before_the_stream_ends(stack: Settings, contract: Contract) -> None:
-    applied: dict[str, int] = {"one": 0, "two": 0, "three": 0}
-
-    class Slow(Sink):
-        def __init__(self, name: str) -> None:
-            self.name = name
-
-        def open(self, recorded: Offsets) -> Offsets:
-            return dict(recorded)
-
-        def apply(self, rows: pl.DataFrame, start: Offsets, changed: Changed) -> None:
-            time.sleep(1.0)
-            applied[self.name] += rows.height
-
-        def close(self) -> None:
-            return
-
-    send(stack, contract, *fresh(20))
-    sinks = tuple((lambda c, s, b, name=name: Slow(name)) for name in applied)
-    with streaming(contract, stack, sinks) as job:
-        until(lambda: job.summary()[0]["rows"] == 20)
-    assert applied == {"one": 20, "two": 20, "three": 20}
 
 
 def test_what_expired_in_kafka_unread_is_said_for_as_long_as_the_stream_runs(
