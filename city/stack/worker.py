@@ -80,6 +80,10 @@ class Worker:
             self._thread.join(seconds)
         return not self._thread.is_alive()
 
+    def dismiss(self) -> None:
+        """Its owner has heard of its end: it is no longer listed among the workers of this process."""
+        _registry.remove(self)
+
     def is_alive(self) -> bool:
         return self._thread.is_alive()
 

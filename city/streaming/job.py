@@ -67,6 +67,8 @@ class StreamJob:
             self._look_at(workers)
             reporter.stop()
             self.write_report(ended=True)
+            for worker in workers:
+                worker.dismiss()
         if self._failure is not None:
             raise self._failure
 

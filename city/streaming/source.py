@@ -189,6 +189,7 @@ class KafkaSource:
         while self._worker.is_alive():
             self._drain()
             self._worker.join(0.1)
+        self._worker.dismiss()
         self.consumer.close()
 
     def _drain(self) -> None:

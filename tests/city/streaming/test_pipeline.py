@@ -19,6 +19,7 @@ from city.settings import Settings
 from city.stack.embedded import await_running
 from city.stack.part import Part
 from city.stack.state import read_json
+from city.stack.worker import workers
 from city.streaming.bronze import BronzeStream, Fenced
 from city.streaming.decode import decode
 from city.streaming.job import StreamJob
@@ -189,6 +190,8 @@ def test_a_topic_that_was_made_anew_is_not_mistaken_for_the_one_before(
     with pytest.raises(TopicReset, match=r"deleted and made anew.*CITY_HOME"):
         StreamJob([contract], stack, ()).run()
     assert len(trips_in_bronze(stack, contract)) == 10
+    assert "made anew" in str(read_json(stack, "stream.json")["failure"])  # type: ignore[index]
+    assert not [worker for worker in workers() if contract.name in worker.name], "whoever ran it knows"
 
 
 def test_a_topic_that_ends_before_what_the_lake_holds_is_said(stack: Settings, contract: Contract) -> None:
