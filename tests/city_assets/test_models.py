@@ -1,5 +1,6 @@
 """A model's life in the graph, hands off: first training, decay, retraining, promotion, and who serves then."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
@@ -18,7 +19,8 @@ from city.models.predictions import LOSS, decay
 from city.models.registry import Registry
 from city.settings import Settings, settings
 from city.tables.schema import partition_by, schema
-from city_assets.definitions import defs
+from city_assets import keys
+from city_assets.definitions import build, defs
 from city_assets.models import BETTER, model_key, predict_days, predictions_key, train_on, view_rows
 from city_assets.monitoring.drift import STABLE, drifted, measure, pin, references
 from city_assets.traffic.models import CONGESTION, MODELS
@@ -55,8 +57,10 @@ def reasons(config: Settings, now: datetime) -> dict[str, str]:
     return {m.name: why for m, why in sensor.wanted(Registry(config), LakeResource(path=str(config.lake)), now)}
 
 
-def materialize(*keys: dg.AssetKey, partition: str | None = None) -> dg.ExecuteInProcessResult:
-    chosen = [a for a in defs.assets or () if isinstance(a, dg.AssetsDefinition) and not a.keys.isdisjoint(keys)]
+def materialize(
+    *chosen_keys: dg.AssetKey, partition: str | None = None, of: dg.Definitions = defs
+) -> dg.ExecuteInProcessResult:
+    chosen = [a for a in of.assets or () if isinstance(a, dg.AssetsDefinition) and not a.keys.isdisjoint(chosen_keys)]
     resources = {"lake": LakeResource(path=str(settings().lake)), "models": ModelRegistryResource()}
     return dg.materialize(chosen, resources=resources, partition_key=partition, instance=dg.DagsterInstance.ephemeral())
 
@@ -143,13 +147,25 @@ def test_new_labels_and_drift_are_reasons_too(config: Settings, quick: Model) ->
     assert all(check.passed for check in result.get_asset_check_evaluations())
 
 
-def test_assets_of_a_model_train_and_predict(config: Settings) -> None:
+@pytest.fixture
+def since_yesterday(config: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[dg.Definitions]:
+    """The definitions of a city that began yesterday."""
+    yesterday = datetime.now(ZoneInfo(config.timezone)).date() - timedelta(days=1)
+    monkeypatch.setattr(keys, "first_day", lambda *_: yesterday)
+    keys.reload_days()
+    yield build()
+    keys.reload_days()
+
+
+def test_assets_of_a_model_train_and_predict(config: Settings, since_yesterday: dg.Definitions) -> None:
     key, said = model_key(CONGESTION), predictions_key(CONGESTION)
     zone = ZoneInfo(config.timezone)
     yesterday = datetime.now(zone).date() - timedelta(days=1)
     put(config, traffic(hours=12), datetime.combine(yesterday, time(18), zone).astimezone(UTC))
     day = str(yesterday)
-    (empty,) = materialize(said, partition=day).asset_materializations_for_node(said.to_python_identifier())
+    (empty,) = materialize(said, partition=day, of=since_yesterday).asset_materializations_for_node(
+        said.to_python_identifier()
+    )
     assert empty.metadata["champion"].value == "none yet"
     result = materialize(key)
     (check,) = result.get_asset_check_evaluations()
@@ -158,7 +174,7 @@ def test_assets_of_a_model_train_and_predict(config: Settings) -> None:
     assert made.metadata["version"].value == 1
     assert Registry(config).version(CONGESTION.name, 1).tags["dagster_run_id"] == result.run_id
     assert "# traffic_congestion" in str(made.metadata["card"].value)
-    assert materialize(said, partition=day).success
+    assert materialize(said, partition=day, of=since_yesterday).success
     rows = pl.read_delta(str(config.lake / "predictions" / CONGESTION.name))
     assert set(rows["prediction"]) <= set(CONGESTION.label.classes)
     truth = labelled(CONGESTION, view_rows(CONGESTION, config.lake)[0].collect())
