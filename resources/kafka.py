@@ -33,8 +33,8 @@ class KafkaResource(dg.ConfigurableResource):
             consumer.close()
 
     def read(self, topic: str, start: Offsets, end: Offsets) -> RawBatch:
-        """The messages of [start, end), without those of aborted transactions. Raises TimeoutError when Kafka does not
-        give them within `seconds`."""
+        """The messages of [start, end), without those of aborted transactions. Raises TimeoutError when Kafka
+        gives none of them for `seconds`."""
         wanted = {p: last for p, last in end.items() if start.get(p, 0) < last}
         found: list[tuple[int, int, int, bytes | None]] = []
         consumer = self._consumer(
@@ -58,6 +58,7 @@ class KafkaResource(dg.ConfigurableResource):
                     found += [
                         (tp.partition, r.offset, r.timestamp, r.value) for r in records if r.offset < partitions[tp]
                     ]
+                    deadline = time.monotonic() + self.seconds  # a long range may take longer, as long as it comes
         finally:
             consumer.close()
         partitions_, offsets, arrived, values = zip(*found, strict=True) if found else ((), (), (), ())

@@ -6,7 +6,7 @@ a city that was off) are one range of days at a tick, of lower priority, and nev
 """
 
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
@@ -29,6 +29,8 @@ from city_assets.automation import TICK
 BUILD = "city/build"
 """The tag of a run of this sensor: `newest` or `older`."""
 NEWEST, OLDER = "newest", "older"
+TICK_TAG = "city/tick"
+"""The tag of a run of older days: the evaluation that requested it."""
 _PRIORITY = {NEWEST: "5", OLDER: "-5"}  # the stream has 10, all else 0
 _PENDING = "city/older_days"
 _UNFINISHED = [
@@ -69,7 +71,7 @@ class Due:
         selection, self.assets = keys | self.assets, set()
         return _request(NEWEST, selection, (today, today) if keys else None) if selection else None
 
-    def take_older(self) -> dg.RunRequest | None:
+    def take_older(self, tick: str) -> dg.RunRequest | None:
         """One run of the newest range of successive days on which the same assets are due."""
         if not self.days:
             return None
@@ -78,11 +80,13 @@ class Due:
         while self.days.get(before := first - timedelta(days=1)) == keys:
             first = before
             del self.days[before]
-        return _request(OLDER, keys, (first, last))
+        return _request(OLDER, keys, (first, last), tick)
 
 
-def _request(build: str, keys: Collection[dg.AssetKey], days: tuple[date, date] | None) -> dg.RunRequest:
-    tags = {BUILD: build, "dagster/priority": _PRIORITY[build]}
+def _request(
+    build: str, keys: Collection[dg.AssetKey], days: tuple[date, date] | None, tick: str | None = None
+) -> dg.RunRequest:
+    tags = {BUILD: build, "dagster/priority": _PRIORITY[build]} | ({TICK_TAG: tick} if tick else {})
     if days is None or days[0] == days[1]:
         return dg.RunRequest(
             asset_selection=sorted(keys), tags=tags, partition_key=None if days is None else str(days[0])
@@ -123,10 +127,14 @@ def evaluate(
     due.add(_pending(instance))
     today = now.astimezone(calendar.zone(settings().timezone)).date()
     runs = [due.take_newest(today)]
-    if not _is_unfinished(instance, OLDER):
-        runs.append(due.take_older())
-    # Before the cursor is stored: if this tick is lost, its days are due twice rather than never.
-    _store_pending(instance, due.days)
+    waiting = {day: set(keys) for day, keys in due.days.items()}
+    tick = str(cursor.evaluation_id + 1)
+    if not _is_unfinished(instance, OLDER) and (older := due.take_older(tick)):
+        runs.append(older)
+    # Before the cursor is stored: if this tick is lost, its days are due twice rather than never. The days of a range
+    # that is requested now are kept until its run is there.
+    requested = {day: keys for day, keys in waiting.items() if day not in due.days}
+    _store_pending(instance, Pending(due.days, requested, tick))
     return dg.SensorResult(
         run_requests=[run for run in runs if run is not None],
         cursor=asset_daemon_cursor_to_instigator_serialized_cursor(new_cursor),
@@ -159,16 +167,41 @@ def _is_unfinished(instance: dg.DagsterInstance, build: str) -> bool:
     return bool(instance.get_run_records(dg.RunsFilter(tags={BUILD: build}, statuses=_UNFINISHED), limit=1))
 
 
-def _pending(instance: dg.DagsterInstance) -> dict[date, set[dg.AssetKey]]:
-    """The older days that were due at earlier ticks, and not requested yet."""
+Days = Mapping[date, Collection[dg.AssetKey]]
+
+
+@dataclass(frozen=True)
+class Pending:
+    """Older days that are due and wait, and those whose run the evaluation `tick` has requested."""
+
+    waiting: Days
+    requested: Days
+    tick: str
+
+
+def _pending(instance: dg.DagsterInstance) -> Days:
+    """The older days that were due at earlier ticks, and not requested yet, or by a tick that was lost."""
     stored = json.loads(instance.daemon_cursor_storage.get_cursor_values({_PENDING}).get(_PENDING) or "{}")
+    if not stored:
+        return {}
+    due = Due()
+    due.add(_days(stored["waiting"]))
+    if not instance.get_run_records(dg.RunsFilter(tags={BUILD: OLDER, TICK_TAG: stored["tick"]}), limit=1):
+        due.add(_days(stored["requested"]))
+    return due.days
+
+
+def _days(stored: Mapping[str, Sequence[str]]) -> Days:
     return {
         date.fromisoformat(day): {dg.AssetKey.from_user_string(key) for key in keys} for day, keys in stored.items()
     }
 
 
-def _store_pending(instance: dg.DagsterInstance, days: Mapping[date, Collection[dg.AssetKey]]) -> None:
-    content = {str(day): sorted(key.to_user_string() for key in keys) for day, keys in days.items()}
+def _store_pending(instance: dg.DagsterInstance, pending: Pending) -> None:
+    def texts(days: Days) -> dict[str, list[str]]:
+        return {str(day): sorted(key.to_user_string() for key in keys) for day, keys in days.items()}
+
+    content = {"waiting": texts(pending.waiting), "requested": texts(pending.requested), "tick": pending.tick}
     instance.daemon_cursor_storage.set_cursor_values({_PENDING: json.dumps(content)})
 
 

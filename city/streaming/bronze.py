@@ -97,7 +97,9 @@ class BronzeStream:
         known = {p: self._version(self._bronze, p, "watermark") for p in partitions}
         self.watermarks = {p: version for p, version in known.items() if version is not None}
         waiting = {p: self._version(self._bronze, p, "rejects") for p in partitions}
-        self.resume = {p: at if (since := waiting[p]) is None else min(at, since) for p, at in self.position.items()}
+        # What waited when bronze was last committed to may have been committed since.
+        since = {p: max(at or 0, waiting[p] or 0) for p, (at, _) in self._held(self._quarantine, partitions).items()}
+        self.resume = {p: at if waiting[p] is None else min(at, since[p]) for p, at in self.position.items()}
         self._rejects.clear()
         return self.position
 
@@ -124,12 +126,9 @@ class BronzeStream:
 
     def check(self) -> None:
         """Raises Fenced when another process has taken over: a writer that has nothing to commit learns it so."""
-        held, before = self._held(self._bronze, list(self.position)), self._bronze.version()
+        held = self._held(self._bronze, list(self.position))
         try:
-            self._bronze.update_incremental()
-            if self._bronze.version() == before:
-                return
-            found = self._standing(self._bronze, list(self.position))
+            found = self._standing(DeltaTable(self._bronze.table_uri), list(self.position))
         except Exception as error:  # storage is away: the next commit waits for it, and says so
             log.debug("cannot read %s: %s", self.path, error)
             return
@@ -222,7 +221,12 @@ class BronzeStream:
                     [], "append", table.schema(), commit_properties=self._properties_of(marks)
                 )
                 table.update_incremental()
+                claimed: Standing = {p: (at or 0, (last or 0) + 1) for p, (at, last) in standing.items()}
+                if (found := self._standing(table, partitions)) != claimed:
+                    raise self._fenced(claimed, found)
                 return table
+            except Fenced:
+                raise
             except Exception as error:  # the predecessor has committed meanwhile, or storage fails
                 failed(f"bronze {self.contract.name}: {_plain(error)}")
                 backoff.wait()
@@ -277,15 +281,15 @@ class BronzeStream:
         self._commits[uri] = self._commits.get(uri, 0) + 1
         if self._commits[uri] % _CHECKPOINT_COMMITS:
             return table
+        # The handle itself never moves: it is by being old that its commit fails where another writer has come.
         try:
             if self._commits[uri] % _COMPACT_COMMITS == 0:
                 DeltaTable(uri).optimize.compact(target_size=_COMPACTED_BYTES)
-                table.update_incremental()
-            table.create_checkpoint()
-            table.cleanup_metadata()
+            newest = DeltaTable(uri)
+            newest.create_checkpoint()
+            newest.cleanup_metadata()
             fresh = DeltaTable(uri)
             known = self._standings[uri]
-            # Where another writer has moved a partition, the next commit by the old handle fails, and says so.
             return fresh if self._standing(fresh, list(known)) == known else table
         except Exception as error:  # what is committed is committed: the next time will do
             log.warning("%s cannot be tidied: %s", uri, error)

@@ -66,7 +66,7 @@ class Carried:
         digests.frombytes(content[: len(content) // 8 * 8])
         retained = digests[0] if digests else 0
         self._retained = dict.fromkeys(digests[1 : 1 + retained])
-        self._older = dict.fromkeys(digests[1 + retained :])
+        self._older = dict.fromkeys(digests[1 + retained :][-_KEPT:])  # else it grows with each session
 
 
 def _digest(topic: str, payload: bytes) -> int:

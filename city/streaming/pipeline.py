@@ -13,7 +13,7 @@ from city.contracts.model import Contract
 from city.settings import Settings
 from city.stack.worker import Worker
 from city.streaming.backoff import Backoff, Stopped
-from city.streaming.bronze import BronzeStream, watermarks_after
+from city.streaming.bronze import BronzeStream, Fenced, watermarks_after
 from city.streaming.decode import decode
 from city.streaming.kafka_sink import KafkaSink
 from city.streaming.pacing import Pacing
@@ -88,6 +88,7 @@ class Pipeline:
         source = KafkaSource(config.kafka, contract.topic, config.batch_rows, self._pacing)
         workers: list[SinkWorker] = []
         halt = threading.Event()
+        committing: Future[None] | None = None
         committer = ThreadPoolExecutor(1, thread_name_prefix=f"commit-{contract.name}")
         try:
             bronze = BronzeStream(config.lake, contract, rejects_seconds=_REJECTS_SECONDS)
@@ -110,7 +111,6 @@ class Pipeline:
                 sink_worker.start()
             log.info("%s: streaming from %s", contract.topic, bronze.position)
             watermarks = dict(bronze.watermarks)
-            committing: Future[None] | None = None
             checked = time.monotonic()
             while not self._stop.is_set() and not source.changed:
                 raw = source.poll()
@@ -141,6 +141,9 @@ class Pipeline:
             for sink_worker in workers:
                 sink_worker.join(5)
             source.close()
+            # Where reading failed meanwhile, the stream would begin again, and end the copy that it has been ended by.
+            if committing is not None and isinstance(error := committing.exception(), Fenced):
+                raise error
 
     def _commit(
         self, raw: RawBatch, rows: pl.DataFrame, rejects: pl.DataFrame, bronze: BronzeStream, workers: list[SinkWorker]

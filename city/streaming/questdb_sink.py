@@ -68,7 +68,10 @@ class QuestDBSink(Sink):
         newest = max(self._bronze.watermarks.values(), default=None)
         if newest is None or not self._contract.windows:
             return
-        at = pl.lit(newest).cast(pl.Datetime("us", "UTC"))
+        time_column = self._contract.event_time
+        (last,), *_ = questdb.rows(self._address, f"SELECT cast(max({time_column}) AS LONG) FROM {self._contract.name}")
+        # From where QuestDB stood: it may have been away for long.
+        at = pl.lit(min(newest, newest if last is None else int(last))).cast(pl.Datetime("us", "UTC"))
         time = pl.col(self._contract.event_time)
         since = {w.name: w.lateness + 2 * w.every for w in self._contract.windows}
         rows = scan(self._bronze.path).filter(time >= at - max(since.values(), default=timedelta())).collect()

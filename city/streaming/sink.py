@@ -156,7 +156,7 @@ class SinkWorker:
                 self._apply(batch, self._windows)
                 self._applied(self.name, batch)
             elif behind(self.position, self._target):
-                windows = contract_windows(self._bronze.contract, self._bronze)
+                windows = contract_windows(self._bronze.contract, self._bronze, self.position)
                 for caught in self._bronze.read(self.position, dict(self._target), _CATCH_UP):
                     self._apply(caught, windows)
                     if self._stop.is_set():
@@ -197,13 +197,15 @@ def drain(workers: list[SinkWorker], seconds: float) -> None:
         worker.join(max(0.0, ends - time.monotonic()))
 
 
-def contract_windows(contract: Contract, bronze: BronzeStream) -> ContractWindows:
-    """The contract's windows, over what bronze holds."""
+def contract_windows(contract: Contract, bronze: BronzeStream, reached: Offsets | None = None) -> ContractWindows:
+    """The contract's windows, over what bronze holds, for batches from `reached` on (from bronze's position)."""
 
     def earlier(first: datetime, until: datetime, below: Offsets) -> pl.DataFrame:
         time = pl.col(contract.event_time)
         return scan(bronze.path).filter((time >= first) & (time < until) & before(below)).collect()
 
-    newest = max(bronze.watermarks.values(), default=None)
-    seen = pl.Series([newest], dtype=pl.Int64).cast(pl.Datetime("us", "UTC"))[0] if newest is not None else None
-    return ContractWindows(contract, earlier, seen)
+    def newest() -> datetime | None:
+        at = max(bronze.watermarks.values(), default=None)
+        return pl.Series([at], dtype=pl.Int64).cast(pl.Datetime("us", "UTC"))[0] if at is not None else None
+
+    return ContractWindows(contract, earlier, newest, bronze.position if reached is None else reached)

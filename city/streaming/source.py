@@ -214,18 +214,16 @@ class KafkaSource:
                 self._look()
             if not messages:
                 continue
-            offsets = [message.offset() for message in messages]
-            if min(offsets) < 0:  # an error has no offset
+            if any(message.error() is not None for message in messages):
                 self._note(messages)
                 messages = [message for message in messages if message.error() is None]
-                offsets = [message.offset() for message in messages]
             if not messages:
                 continue
             self._error = None
             piece = _Piece(
                 [message.value() for message in messages],
                 [message.partition() for message in messages],
-                offsets,
+                [message.offset() for message in messages],
                 [message.timestamp()[1] for message in messages],
             )
             while not self._stop.is_set():

@@ -51,6 +51,17 @@ class WindowOperator:
         self._evict()
         return results(self.window, pl.concat(changed) if changed else moments(self.window, timely))
 
+    def current(self, rows: pl.DataFrame, below: Offsets) -> pl.DataFrame:
+        """The windows that some rows are part of, as of bronze's rows below the offsets. Changes nothing."""
+        parts = []
+        touched = assign(self.contract, self.window, rows).filter(~_too_late(self.window))
+        for (window_start,), part in touched.partition_by("window_start", as_dict=True).items():
+            assert isinstance(window_start, datetime)
+            held = self._earlier(window_start, window_start + self.window.every, below)
+            found = moments(self.window, assign(self.contract, self.window, held).filter(~_too_late(self.window)))
+            parts.append(found.join(part, on=self.window.by, how="semi"))
+        return results(self.window, pl.concat(parts) if parts else moments(self.window, touched))
+
     def forget(self, newest: datetime | None) -> None:
         """Lets go of the open windows: each is read from bronze when it is touched again."""
         self._open = {}
@@ -84,14 +95,16 @@ class ContractWindows:
     """All windows of a contract over its stream. A batch's windows are computed once, by whichever sink asks first.
 
     What a window holds after a batch is a function of the rows up to it, so sinks that are in step can share it. A
-    batch that does not follow the last one is computed from what bronze holds. Safe to call from any thread.
+    batch that does not follow the last one makes what is held be read from bronze again. Safe to call from any thread.
     """
 
-    def __init__(self, contract: Contract, earlier: Earlier, newest: datetime | None) -> None:
-        self._contract, self._earlier = contract, earlier
-        self.operators = [WindowOperator(contract, window, earlier, newest) for window in contract.windows]
+    def __init__(
+        self, contract: Contract, earlier: Earlier, newest: Callable[[], datetime | None], reached: Offsets
+    ) -> None:
+        """`newest` gives the newest event time in bronze; the first batch is expected to begin at `reached`."""
+        self._earlier, self._newest, self._reached = earlier, newest, dict(reached)
+        self.operators = [WindowOperator(contract, window, earlier, newest()) for window in contract.windows]
         self._lock = threading.Lock()
-        self._reached: Offsets | None = None
         self._known: OrderedDict[object, dict[str, pl.DataFrame]] = OrderedDict()
 
     @property
@@ -112,32 +125,27 @@ class ContractWindows:
         with self._lock:
             if key in self._known:
                 return self._known[key]
-            if self._reached and any(first < self._reached.get(p, first) for p, first in batch.start.items()):
-                return self._apart(batch)
-            if self._reached and any(first > self._reached.get(p, first) for p, first in batch.start.items()):
-                self._forget(batch)
-            found = {o.window.name: o.add(batch.rows, batch.start) for o in self.operators}
-            self._reached = (self._reached or {}) | batch.end
+            if any(first < self._reached.get(p, 0) for p, first in batch.start.items()):
+                return {o.window.name: o.current(batch.rows, self._reached) for o in self.operators}
+            if any(first > self._reached.get(p, 0) for p, first in batch.start.items()):
+                self._forget()
+            # A batch names only the partitions that it has messages of; a window has rows of all.
+            start = self._reached | batch.start
+            try:
+                found = {o.window.name: o.add(batch.rows, start) for o in self.operators}
+            except BaseException:
+                self._forget()  # some operators have the batch, and others have not
+                raise
+            self._reached = self._reached | batch.end
             self._known[key] = found
             if len(self._known) > _REMEMBERED:
                 self._known.popitem(last=False)
             return found
 
-    def _apart(self, batch: Batch) -> dict[str, pl.DataFrame]:
-        """An older batch: computed from bronze, without a change to what is held."""
-        apart = ContractWindows(self._contract, self._earlier, _newest(batch))
-        return dict(apart.changed(batch))
-
-    def _forget(self, batch: Batch) -> None:
-        """Rows are missing between the last batch and this one: what is held is read again from bronze."""
+    def _forget(self) -> None:
+        newest = self._newest()
         for operator in self.operators:
-            operator.forget(_newest(batch))
-
-
-def _newest(batch: Batch) -> datetime | None:
-    newest = batch.rows["_watermark"].max() if batch.rows.height else None
-    assert newest is None or isinstance(newest, datetime)
-    return newest
+            operator.forget(newest)
 
 
 def compute(contract: Contract, window: Window, rows: pl.DataFrame) -> pl.DataFrame:

@@ -191,6 +191,20 @@ def test_nothing_piles_up_behind_a_run_that_takes_long_and_nothing_is_lost(city:
     assert [days_of(run) for run in city.tick(44)] == [[TODAY], [TODAY - timedelta(days=1)]], "as soon as it has ended"
 
 
+def test_older_days_of_a_tick_that_was_lost_are_requested_again(city: City) -> None:
+    """The daemon was killed after the evaluation, before it stored the cursor and made the run."""
+    late = TODAY - timedelta(days=3)
+    city.grew(BRONZE, day=late)
+    city.grew(BRONZE, day=TODAY - timedelta(days=9))
+    assert [days_of(run) for run in city.tick(9) if SILVER in selected(run)] == [[late]]
+    cursor, run, city._run = city.cursor, city._run, lambda request: None  # type: ignore[method-assign]
+    lost = [days_of(request) for request in city.tick(19) if SILVER in selected(request)]
+    city.cursor, city._run = cursor, run  # type: ignore[method-assign]
+    assert lost == [[TODAY - timedelta(days=9)]]
+    assert [days_of(request) for request in city.tick(21) if SILVER in selected(request)] == lost
+    assert not any(days_of(request) for request in city.tick(29))
+
+
 def definitions_from(first: date, monkeypatch: pytest.MonkeyPatch) -> dg.RepositoryDefinition:
     monkeypatch.setattr(keys, "first_day", lambda *_: first)
     return build().get_repository_def()
