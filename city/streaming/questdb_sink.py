@@ -69,7 +69,8 @@ class QuestDBSink(Sink):
         if newest is None or not self._contract.windows:
             return
         time_column = self._contract.event_time
-        (last,), *_ = questdb.rows(self._address, f"SELECT cast(max({time_column}) AS LONG) FROM {self._contract.name}")
+        found = questdb.rows(self._address, f"SELECT cast(max({time_column}) AS LONG) FROM {self._contract.name}")
+        last = found[0][0] if found else None  # none of a table without rows
         # From where QuestDB stood: it may have been away for long.
         at = pl.lit(min(newest, newest if last is None else int(last))).cast(pl.Datetime("us", "UTC"))
         time = pl.col(self._contract.event_time)
