@@ -100,7 +100,7 @@ class BronzeStream:
         # What waited when bronze was last committed to may have been committed since.
         since = {p: max(at or 0, waiting[p] or 0) for p, (at, _) in self._held(self._quarantine, partitions).items()}
         self.resume = {p: at if waiting[p] is None else min(at, since[p]) for p, at in self.position.items()}
-        self._rejects.clear()
+        self._rejects.begin(self.resume, self.position)
         return self.position
 
     def topic_id(self) -> int | None:
@@ -350,8 +350,21 @@ class _Rejects:
         self.recorded: Offsets | None = None
         """What bronze's log says of them; None where that is not known."""
         self._seconds, self._began = seconds, 0.0
+        self._again: Offsets = {}
+        self._until: Offsets = {}
+
+    def begin(self, resume: Offsets, position: Offsets) -> None:
+        """Nothing is held; the ranges from `resume` to `position` are still to be read again."""
+        self.held, self.recorded = [], None
+        self._again = {p: at for p, at in resume.items() if at < position[p]}
+        self._until = dict(position)
 
     def add(self, batch: Batch, rejects: pl.DataFrame) -> None:
+        """Takes the rejects of a batch, and notes how far each partition has been read again."""
+        for partition in self._again.keys() & batch.end.keys():
+            self._again[partition] = batch.end[partition]
+            if self._again[partition] >= self._until[partition]:
+                del self._again[partition]
         if rejects.is_empty():
             return
         if not self.held:
@@ -363,21 +376,19 @@ class _Rejects:
         return bool(self.held) and (rows >= _REJECTS or time.monotonic() - self._began >= self._seconds)
 
     def since(self) -> Offsets:
-        """From which offset of each partition on some wait."""
+        """From which offset of each partition on some wait, to be committed or to be read again."""
         found: Offsets = {}
         for batch, _ in self.held:
             found = batch.start | found
-        return found
+        return self._again | found
 
     def merged(self) -> tuple[Batch, pl.DataFrame]:
         """The offset range of all of them, and they."""
+        start: Offsets = {}
         end: Offsets = {}
         for batch, _ in self.held:
-            end |= batch.end
-        return Batch(self.held[0][0].rows.head(0), self.since(), end), pl.concat([r for _, r in self.held])
-
-    def clear(self) -> None:
-        self.held, self.recorded = [], None
+            start, end = batch.start | start, end | batch.end
+        return Batch(self.held[0][0].rows.head(0), start, end), pl.concat([r for _, r in self.held])
 
 
 def watermarks_after(rows: pl.DataFrame) -> Offsets:

@@ -2,8 +2,10 @@ import random
 import subprocess
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 from deltalake import DeltaTable, write_deltalake
@@ -179,33 +181,57 @@ def test_gathered_rejects_are_committed_in_time_and_by_number(tmp_path: Path, mo
     assert row_count(quarantine_path(tmp_path, VEHICLE_POSITIONS)) == 4
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(16))
 def test_whenever_a_writer_is_killed_each_message_is_in_one_table_once(tmp_path: Path, seed: int) -> None:
-    """Killed between any two commits, by a chance that the seed decides, while rejects are gathered or not."""
+    """Killed between any two commits, by a chance that the seed decides, while rejects are gathered or not; batches
+    have messages of some of the partitions."""
     chance = random.Random(seed)
-    total, stream = 40, None
-    while stream is None or stream.position[0] < total:
+    total, partitions, stream = 30, (0, 1, 2), None
+    while stream is None or any(at < total for at in stream.position.values()):
         if stream is None or chance.random() < 0.15:
             stream = BronzeStream(tmp_path, VEHICLE_POSITIONS, rejects_seconds=chance.choice([0.0, 1_000.0]))
-            claim(stream, [0])
-            at = stream.resume[0]
-        count = min(chance.randint(1, 8), total - at)
-        messages = [b"{" if n % 3 == 0 else encode(position(trip_id=f"t{n}"))[0] for n in range(at, at + count)]
-        found = raw(messages, first=at)
+            claim(stream, list(partitions))
+            at = dict(stream.resume)
+        some = [p for p in partitions if at[p] < total and chance.random() < 0.6]
+        places = [(p, n) for p in some for n in range(at[p], min(at[p] + chance.randint(1, 6), total))]
+        if not places:
+            continue
+        end = {p: n + 1 for p, n in places}
+        messages = [b"{" if n % 3 == 0 else encode(position(trip_id=f"t{p}-{n}"))[0] for p, n in places]
+        found = replace(
+            raw(messages, first=0),
+            partitions=np.array([p for p, _ in places], np.int32),
+            offsets=np.array([n for _, n in places], np.int64),
+            start={p: at[p] for p in end},
+            end=end,
+        )
         rows, rejects = decode(VEHICLE_POSITIONS, found, {})
-        if chance.random() < 0.2:  # killed between quarantine and bronze
-            stream._rejects.add(Batch(rows, found.start, found.end), rejects)
+        batch_of = Batch(rows, found.start, found.end)
+        if chance.random() < 0.15:  # killed between quarantine and bronze
+            stream._rejects.add(batch_of, rejects)
             stream.flush_rejects(threading.Event(), print)
             stream = None
             continue
+        stream.commit(batch_of, rejects, {}, threading.Event(), print)
+        at |= end
+    while any(first < total for first in at.values()):  # what was killed last is read again
+        places = [(p, n) for p in partitions for n in range(at[p], total)]
+        messages = [b"{" if n % 3 == 0 else encode(position(trip_id=f"t{p}-{n}"))[0] for p, n in places]
+        found = replace(
+            raw(messages, first=0),
+            partitions=np.array([p for p, _ in places], np.int32),
+            offsets=np.array([n for _, n in places], np.int64),
+            start={p: at[p] for p, _ in places},
+            end={p: total for p, _ in places},
+        )
+        rows, rejects = decode(VEHICLE_POSITIONS, found, {})
         stream.commit(Batch(rows, found.start, found.end), rejects, {}, threading.Event(), print)
-        at += count
+        at |= found.end
     stream.flush_rejects(threading.Event(), print)
-    again = BronzeStream(tmp_path, VEHICLE_POSITIONS)
-    claim(again, [0])
-    assert offsets(tmp_path) == [n for n in range(total) if n % 3]
-    quarantined = pl.read_delta(str(quarantine_path(tmp_path, VEHICLE_POSITIONS)))["offset"].sort().to_list()
-    assert quarantined == list(range(0, total, 3))
+    bronze = pl.read_delta(str(bronze_path(tmp_path, VEHICLE_POSITIONS))).select("_partition", "_offset")
+    quarantined = pl.read_delta(str(quarantine_path(tmp_path, VEHICLE_POSITIONS))).select("partition", "offset")
+    assert sorted(bronze.rows()) == [(p, n) for p in partitions for n in range(total) if n % 3]
+    assert sorted(quarantined.rows()) == [(p, n) for p in partitions for n in range(0, total, 3)]
 
 
 def test_appends_go_on_through_a_compaction(tmp_path: Path) -> None:
