@@ -31,7 +31,7 @@ from city.contracts.questdb import symbols
 from city.contracts.schema import LINEAGE, QUARANTINE, bronze_schema
 from city.lake import bronze_path, quarantine_path
 from city.lake.tables import open_table
-from city.streaming.backoff import Backoff, Stopped
+from city.stack.backoff import Backoff, Stopped
 from city.streaming.records import Batch, Offsets, before, behind, beyond
 
 log = logging.getLogger(__name__)

@@ -11,8 +11,8 @@ from confluent_kafka import KafkaException
 
 from city.contracts.model import Contract
 from city.settings import Settings
+from city.stack.backoff import Backoff, Stopped
 from city.stack.worker import Worker
-from city.streaming.backoff import Backoff, Stopped
 from city.streaming.bronze import BronzeStream, Fenced, watermarks_after
 from city.streaming.decode import decode
 from city.streaming.kafka_sink import KafkaSink
@@ -95,8 +95,7 @@ class Pipeline:
             partitions = source.partitions()
             # Before the claim: a copy that cannot read must not end one that can.
             topic_id = source.verify(bronze.load(partitions), bronze.resume, bronze.topic_id())
-            failed = lambda reason: self._failed("bronze", reason)  # noqa: E731
-            bronze.claim(partitions, self._stop, failed, topic_id)
+            bronze.claim(partitions, self._stop, self._storage_failed, topic_id)
             source.start(bronze.resume)
             self.report.note("bronze", None)
             windows = contract_windows(contract, bronze)
@@ -125,7 +124,7 @@ class Pipeline:
                     if committing is not None:
                         committing.result()
                         committing = None
-                    bronze.flush_rejects(self._stop, failed, due=True)
+                    bronze.flush_rejects(self._stop, self._storage_failed, due=True)
                     if time.monotonic() - checked > _CHECK_SECONDS:
                         bronze.check()
                         checked = time.monotonic()
@@ -133,7 +132,7 @@ class Pipeline:
                 self._observe(source, workers, windows)
             if committing is not None:
                 committing.result()
-            bronze.flush_rejects(self._stop, failed)
+            bronze.flush_rejects(self._stop, self._storage_failed)
             drain(workers, _DRAIN_SECONDS)
         finally:
             committer.shutdown()
@@ -150,7 +149,7 @@ class Pipeline:
     ) -> None:
         reached = {worker.name: dict(worker.position) for worker in workers if worker.sink.recorded}
         batch = Batch(rows, raw.start, raw.end, raw.polled)
-        batch = bronze.commit(batch, rejects, reached, self._stop, lambda reason: self._failed("bronze", reason))
+        batch = bronze.commit(batch, rejects, reached, self._stop, self._storage_failed)
         self.report.note("bronze", None)
         if batch.end:
             for worker in workers:
@@ -179,6 +178,9 @@ class Pipeline:
         for worker in workers:
             report.note(f"sink {worker.name}", worker.last_error)
         report.late, report.too_late = windows.late, windows.too_late
+
+    def _storage_failed(self, reason: str) -> None:
+        self._failed("bronze", reason)
 
     def _failed(self, what: str, reason: str) -> None:
         self.report.note(what, reason)

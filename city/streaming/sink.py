@@ -18,8 +18,8 @@ import polars as pl
 
 from city.contracts.model import Contract
 from city.lake.lock import alone
+from city.stack.backoff import Backoff, Stopped
 from city.stack.worker import Worker
-from city.streaming.backoff import Backoff, Stopped
 from city.streaming.bronze import BronzeStream, scan
 from city.streaming.records import Batch, Offsets, before, behind
 from city.streaming.windows import Changed, ContractWindows

@@ -13,8 +13,8 @@ from deltalake import DeltaTable, write_deltalake
 from city.lake import bronze_path, quarantine_path, row_count
 from city.lake.preview import latest
 from city.lake.tables import ForeignTable, open_table
+from city.stack.backoff import Backoff, Stopped
 from city.streaming import bronze as module
-from city.streaming.backoff import Backoff, Stopped
 from city.streaming.bronze import BronzeStream, Fenced
 from city.streaming.decode import decode
 from city.streaming.records import Batch, Offsets
