@@ -1,15 +1,26 @@
-"""What a day of a contract's data is like, as one row of numbers. Pure: frames in, a frame out."""
+"""What a day of a contract's data is like, as one row of numbers. Pure: frames in, a frame out.
 
-from datetime import timedelta
+A day may have many more rows than fit into memory, so it is read an hour at a time. What is kept of each quarter of an
+hour is a few numbers a device, from which the day's measures follow.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 
 import polars as pl
 
 from city.contracts.model import Contract
+from city.tables.calendar import SLOT_SECONDS
 
 SLOW = timedelta(seconds=60)  # from the event to Kafka
 _RANGE = "outside "  # in the reasons of values that are out of range: see contracts.validity
 _FEWEST = 12  # readings of a sensor before it is judged
 _DRIFT_SPREADS = 4.0
+_NOISE = 1.4826 / 2**0.5  # of normal noise, its standard deviation over the median absolute difference of neighbours
+_SLOT = timedelta(seconds=SLOT_SECONDS)
+_GAP_STEP = 1.02  # gaps are kept to within one per cent
+_COUNTS = ("slot", "rows", "unique", "slow", "out_of_order", "unknown")
 DIMENSIONS = {
     "validity": ("malformed_share", "out_of_range_share"),
     "uniqueness": ("duplicate_share",),
@@ -20,44 +31,77 @@ DIMENSIONS = {
 }
 
 
-def measures(
-    contract: Contract, bronze: pl.DataFrame, quarantine: pl.DataFrame, known: dict[str, pl.Series]
-) -> pl.DataFrame:
-    """One row about a day's bronze rows and quarantine; `known` has, by field that refers, the values announced.
+@dataclass(frozen=True)
+class Summary:
+    """What a day's bronze rows come to, of a size that does not grow with their number.
+
+    `sums`: one row of counts. `keys`: the distinct keys. Of each slot of the calendar: `volume` (slot, rows), and of
+    measuring devices `kinds` (slot, kind, readings, total). For a contract of measuring devices also `devices` (key,
+    readings, low, high, noise), `middles` (key, kind, slot, middle) and `gaps` (key, step, gaps), where a step is a
+    gap between readings to within one per cent.
+    """
+
+    sums: dict[str, int]
+    keys: int
+    volume: pl.DataFrame
+    kinds: pl.DataFrame
+    devices: pl.DataFrame
+    middles: pl.DataFrame
+    gaps: pl.DataFrame
+
+
+def summarise(contract: Contract, bronze: pl.LazyFrame, known: dict[str, pl.Series]) -> Summary:
+    """Reads a day's bronze rows; `known` has, by field that refers to another contract, the values announced there."""
+    key, quantities = contract.key, contract.quantities
+    columns = [key, contract.event_time, "_arrived", "_watermark", *(r.field for r in contract.references)]
+    columns += [quantities.by, quantities.value] if quantities else []
+    sums, keys, parts = [], [], []
+    gaps, last = pl.DataFrame(), None
+    for begin, rows in _slots(bronze.select(*dict.fromkeys(columns)), contract.event_time):
+        unique = rows.unique([key, contract.event_time])
+        sums.append(_counted(contract, begin, rows, known).with_columns(unique=pl.lit(unique.height)))
+        keys.append(unique[key].unique())
+        if quantities:
+            part, between, last = _read(contract, begin, unique, last)
+            parts.append(part)
+            gaps = pl.concat([gaps, between], how="diagonal").group_by(key, "step").agg(pl.col("gaps").sum())
+    counts = pl.concat([pl.DataFrame(schema=dict.fromkeys(_COUNTS, pl.Int64)), *sums], how="vertical_relaxed")
+    kinds, devices, middles = (pl.concat(of) for of in zip(*parts, strict=True)) if parts else [pl.DataFrame()] * 3
+    return Summary(
+        sums=counts.select(pl.exclude("slot").sum()).row(0, named=True),
+        keys=pl.concat(keys).n_unique() if keys else 0,
+        volume=counts.select("slot", "rows"),
+        kinds=kinds,
+        devices=devices,
+        middles=middles,
+        gaps=gaps,
+    )
+
+
+def measures(contract: Contract, day: Summary, quarantine: pl.LazyFrame) -> pl.DataFrame:
+    """One row about a day's bronze rows and its quarantine.
 
     Shares are of the messages (validity), of the rows (uniqueness, timeliness, reference), of the readings due
-    (completeness) or of the sensors (plausibility). What a contract cannot be judged by is 0.
+    (completeness) or of the devices (plausibility). What a contract cannot be judged by is 0.
     """
-    rows, rejected = bronze.height, quarantine.height
-    ranged = quarantine.select(_only_ranges(pl.col("reasons")).sum()).item() if rejected else 0
-    by = [contract.key, contract.event_time]
-    time, of = pl.col(contract.event_time), max(1, rows)
-    unique = bronze.unique(by)
-    timed = bronze.select(
-        slow=(pl.col("_arrived") - time > SLOW).sum(), out_of_order=(time < pl.col("_watermark")).sum()
-    ).row(0)
-    unknown = sum(
-        bronze.select((~pl.col(r.field).is_in(known[r.field].implode())).sum()).item()
-        for r in contract.references
-        if r.field in known
-    )
-    stuck, drifting = _implausible(contract, unique)
-    sensors = max(1, bronze[contract.key].n_unique())
-    missing, due = _missing(contract, unique)
+    rejected, ranged = quarantine.select(pl.len(), _only_ranges(pl.col("reasons")).sum()).collect().row(0)
+    rows, of = day.sums["rows"], max(1, day.sums["rows"])
+    stuck, drifting = _implausible(contract, day)
+    missing, due = _missing(contract, day)
     return pl.DataFrame(
         {
             "rows": rows,
             "quarantined": rejected,
-            "keys": bronze[contract.key].n_unique(),
+            "keys": day.keys,
             "malformed_share": (rejected - ranged) / max(1, rows + rejected),
             "out_of_range_share": ranged / max(1, rows + rejected),
-            "duplicate_share": (rows - unique.height) / of,
-            "slow_share": timed[0] / of,
-            "out_of_order_share": timed[1] / of,
+            "duplicate_share": (rows - day.sums["unique"]) / of,
+            "slow_share": day.sums["slow"] / of,
+            "out_of_order_share": day.sums["out_of_order"] / of,
             "missing_share": missing / max(1, due),
-            "unknown_share": unknown / of,
-            "stuck_share": stuck / sensors,
-            "drifting_share": drifting / sensors,
+            "unknown_share": day.sums["unknown"] / of,
+            "stuck_share": stuck / max(1, day.keys),
+            "drifting_share": drifting / max(1, day.keys),
         },
         schema_overrides={name: pl.Float64 for names in DIMENSIONS.values() for name in names},
     )
@@ -75,43 +119,97 @@ def _only_ranges(reasons: pl.Expr) -> pl.Expr:
     return reasons.list.eval(pl.element().str.contains(_RANGE, literal=True)).list.all()
 
 
-def _missing(contract: Contract, rows: pl.DataFrame) -> tuple[int, int]:
-    """How many readings are missing, and how many were due, by each key's own usual interval. Only for contracts of
-    measuring devices, which report at intervals."""
-    if contract.quantities is None or rows.is_empty():
+def _slots(bronze: pl.LazyFrame, event_time: str) -> Iterator[tuple[datetime, pl.DataFrame]]:
+    """The rows of each slot of the calendar that has any, in order, with the time at which it begins."""
+    time = pl.col(event_time)
+    hours = bronze.select(time.dt.truncate("1h").unique().sort()).collect(engine="streaming").to_series()
+    for hour in hours:
+        rows = bronze.filter(time >= hour, time < hour + timedelta(hours=1)).collect()
+        for slot in range(timedelta(hours=1) // _SLOT):
+            begin = hour + slot * _SLOT
+            part = rows.filter(time >= begin, time < begin + _SLOT)
+            if part.height:
+                yield begin, part
+
+
+def _counted(contract: Contract, begin: datetime, rows: pl.DataFrame, known: dict[str, pl.Series]) -> pl.DataFrame:
+    time = pl.col(contract.event_time)
+    outside = [~pl.col(r.field).is_in(known[r.field].implode()) for r in contract.references if r.field in known]
+    return rows.select(
+        slot=pl.lit(int(begin.timestamp()) // SLOT_SECONDS),
+        rows=pl.len(),
+        unique=pl.lit(0),
+        slow=(pl.col("_arrived") - time > SLOW).sum(),
+        out_of_order=(time < pl.col("_watermark")).sum(),
+        unknown=pl.sum_horizontal([pl.lit(0), *(one.sum() for one in outside)]),
+    )
+
+
+def _read(
+    contract: Contract, begin: datetime, unique: pl.DataFrame, last: pl.DataFrame | None
+) -> tuple[tuple[pl.DataFrame, ...], pl.DataFrame, pl.DataFrame]:
+    """A slot's kinds, devices and middles; its gaps; and the newest reading of each device, which the gap and the
+    change of its next one are from: `last` has those of before."""
+    assert contract.quantities
+    key, by, value = contract.key, contract.quantities.by, pl.col(contract.quantities.value)
+    time, slot = pl.col(contract.event_time), pl.lit(int(begin.timestamp()) // SLOT_SECONDS).alias("slot")
+    readings = unique.select(key, by, contract.event_time, contract.quantities.value)
+    joined = pl.concat([readings] if last is None else [last, readings]).sort(contract.event_time)
+    steps = joined.with_columns(
+        _gap=time.diff().over(key).dt.total_milliseconds(), _change=value.diff().abs().over(key)
+    ).filter(time >= begin)
+    gap = pl.col("_gap").log(_GAP_STEP).round()
+    parts = (
+        steps.group_by(slot, kind=by).agg(readings=pl.len(), total=value.sum()),
+        steps.group_by(key).agg(
+            readings=pl.len(), low=value.min(), high=value.max(), noise=pl.col("_change").median() * _NOISE
+        ),
+        steps.group_by(key, by, slot).agg(middle=value.median()),
+    )
+    gaps = steps.filter(pl.col("_gap") > 0).group_by(key, step=gap).len("gaps")
+    return parts, gaps, joined.unique(key, keep="last")
+
+
+def _missing(contract: Contract, day: Summary) -> tuple[int, int]:
+    """How many readings are missing, and how many were due, by each device's own usual interval."""
+    if day.gaps.is_empty():
         return 0, 0
-    gap = pl.col(contract.event_time).diff().dt.total_milliseconds()
+    count = pl.col("gaps")
     found = (
-        rows.sort(contract.event_time)
-        .group_by(contract.key)
-        .agg(usual=gap.median(), gaps=gap.drop_nulls(), count=pl.len())
-        .filter(pl.col("count") >= _FEWEST, pl.col("usual") > 0)
-        .explode("gaps")
-        .select(((pl.col("gaps") / pl.col("usual")).round() - 1).clip(lower_bound=0).alias("missing"))
+        day.gaps.group_by(contract.key, "step")
+        .agg(count.sum())
+        .sort("step")
+        .with_columns(
+            usual=pl.col("step").filter(count.cum_sum() * 2 >= count.sum()).first().over(contract.key),
+            readings=count.sum().over(contract.key) + 1,
+        )
+        .filter(pl.col("readings") >= _FEWEST)
+        .select(count, missing=((_GAP_STEP ** (pl.col("step") - pl.col("usual"))).round() - 1).clip(lower_bound=0))
     )
-    return int(found["missing"].sum() or 0), int((found["missing"] + 1).sum() or 0)
+    return int((found["missing"] * found["gaps"]).sum()), int(((found["missing"] + 1) * found["gaps"]).sum())
 
 
-def _implausible(contract: Contract, rows: pl.DataFrame) -> tuple[int, int]:
-    """How many sensors did not move at all, and how many moved away from those of their kind."""
-    if contract.quantities is None or rows.is_empty():
+def _implausible(contract: Contract, day: Summary) -> tuple[int, int]:
+    """How many devices did not move at all, and how many moved away from those of their kind."""
+    if contract.quantities is None or day.devices.is_empty():
         return 0, 0
-    key, by, value = contract.key, contract.quantities.by, contract.quantities.value
-    hour = pl.col(contract.event_time).dt.truncate("1h")
-    by_sensor = rows.group_by(key).agg(spread=pl.col(value).std(), count=pl.len()).filter(pl.col("count") >= _FEWEST)
-    stuck = by_sensor.filter(pl.col("spread") == 0)
-    moving = rows.join(by_sensor.filter(pl.col("spread") > 0), on=key, how="semi")
-    # Against the median of its kind in the same hour, so that the day's own rhythm is not taken for a drift.
-    apart = moving.with_columns(hour=hour).with_columns(
-        apart=pl.col(value) - pl.col(value).median().over(by, "hour"),
-        noise=(pl.col(value).diff().abs().median() * 1.4826 / 2**0.5).over(key, order_by=contract.event_time),
+    key, by = contract.key, contract.quantities.by
+    devices = (
+        day.devices.group_by(key)
+        .agg(pl.col("readings").sum(), pl.col("low").min(), pl.col("high").max(), pl.col("noise").median())
+        .filter(pl.col("readings") >= _FEWEST)
     )
+    stuck = devices.filter(pl.col("low") == pl.col("high"))
+    moving = day.middles.join(devices.filter(pl.col("low") < pl.col("high")), on=key)
+    # Against the middle of its kind at the same time, so that the day's own rhythm is not taken for a drift.
+    quarter = pl.len() // 4
     ends = (
-        apart.sort(contract.event_time)
+        moving.with_columns(apart=pl.col("middle") - pl.col("middle").median().over(by, "slot"))
+        .sort("slot")
         .group_by(key, by)
         .agg(
-            first=pl.col("apart").head(pl.len() // 4).median(),
-            last=pl.col("apart").tail(pl.len() // 4).median(),
+            first=pl.col("apart").head(quarter).median(),
+            last=pl.col("apart").tail(quarter).median(),
             noise=pl.col("noise").first(),
         )
         .with_columns(noise=pl.col("noise").median().over(by))

@@ -14,8 +14,8 @@ from city.contracts.registry import contracts
 from city.contracts.schema import QUARANTINE, bronze_schema
 from city.lake.tables import open_table, scan
 from city.quality.bands import unusual
-from city.quality.measures import DIMENSIONS, measures, scores
-from city.quality.suites import LIMITS, Judged, judge
+from city.quality.measures import DIMENSIONS, Summary, measures, scores, summarise
+from city.quality.suites import LIMITS, Judged, judge, sample
 from city.settings import settings
 from city.tables import calendar
 from city_assets import keys
@@ -89,28 +89,28 @@ def assess(
 ) -> tuple[pl.DataFrame, list[Judged]]:
     """Measures, judges and records a day. Returns its scores, and what each expectation came to."""
     bronze, rejected = of_day(contract, lake, day)
-    found = scores(measures(contract, bronze, rejected, known_keys(contract, lake)))
-    judged = judge(contract, bronze, found, docs)
+    whole = summarise(contract, bronze, known_keys(contract, lake))
+    found = scores(measures(contract, whole, rejected))
+    judged = judge(contract, sample(bronze, found["rows"][0]), found, docs)
     of_rows = [one for one in judged if one.blocking]
     failed = {one.name: one.detail for one in of_rows if not one.passed}
     summary = Judged("rows_valid", not failed, True, {"expectations": len(of_rows), "failed": failed})
     dated = found.with_columns(dataset=pl.lit(contract.name), day=pl.lit(day)).select(
         pl.col(name).cast(kind) for name, kind in _SCORES_SCHEMA.items()
     )
-    by_hour = hours(contract, bronze, day)
+    by_hour = hours(contract, whole, day)
     bands = judge_bands(contract, lake, by_hour, now or datetime.now(UTC))
     record(lake / SCORES, _SCORES_SCHEMA, dated, contract, day)
     record(lake / HOURS, _HOURS_SCHEMA, by_hour, contract, day)
     return dated, [*(one for one in judged if not one.blocking), summary, *bands]
 
 
-def of_day(contract: Contract, lake: Path, day: date) -> tuple[pl.DataFrame, pl.DataFrame]:
+def of_day(contract: Contract, lake: Path, day: date) -> tuple[pl.LazyFrame, pl.LazyFrame]:
     """The bronze rows whose event time is on the local day, and what was rejected of what arrived on it."""
     begin, end = calendar.bounds(day, settings().timezone)
 
-    def read(layer: str, time: str, schema: dict[str, pl.DataType]) -> pl.DataFrame:
-        rows = scan(lake / layer / contract.name, schema).filter(pl.col(time) >= begin, pl.col(time) < end)
-        return rows.collect(engine="streaming")
+    def read(layer: str, time: str, schema: dict[str, pl.DataType]) -> pl.LazyFrame:
+        return scan(lake / layer / contract.name, schema).filter(pl.col(time) >= begin, pl.col(time) < end)
 
     return read("bronze", contract.event_time, bronze_schema(contract)), read("quarantine", "arrived", QUARANTINE)
 
@@ -127,17 +127,16 @@ def known_keys(contract: Contract, lake: Path) -> dict[str, pl.Series]:
     return found
 
 
-def hours(contract: Contract, bronze: pl.DataFrame, day: date) -> pl.DataFrame:
+def hours(contract: Contract, summary: Summary, day: date) -> pl.DataFrame:
     """How many rows each local hour has, and of measured quantities each kind's mean."""
     config = settings()
-    slots = calendar.calendar([day], config.timezone, config.country)
-    slot = pl.col(contract.event_time).dt.epoch("s") // calendar.SLOT_SECONDS
-    timed = bronze.with_columns(slot=slot).join(slots.select("slot", "local_hour", "weekday"), on="slot")
-    counts = timed.group_by("local_hour", "weekday").agg(rows=pl.len(), mean=pl.lit(None, dtype=pl.Float64))
-    parts = [counts.with_columns(kind=pl.lit(_ALL))]
-    if contract.quantities:
-        by = [pl.col(contract.quantities.by).alias("kind"), "local_hour", "weekday"]
-        parts.append(timed.group_by(by).agg(rows=pl.len(), mean=pl.col(contract.quantities.value).mean()))
+    slots = calendar.calendar([day], config.timezone, config.country).select("slot", "local_hour", "weekday")
+    hour, rows = ["local_hour", "weekday"], pl.col("readings").sum()
+    counts = summary.volume.join(slots, on="slot").group_by(hour).agg(pl.col("rows").sum())
+    parts = [counts.with_columns(kind=pl.lit(_ALL), mean=pl.lit(None, dtype=pl.Float64))]
+    if summary.kinds.height:
+        by_kind = summary.kinds.join(slots, on="slot").group_by("kind", *hour)
+        parts.append(by_kind.agg(rows=rows, mean=pl.col("total").sum() / rows))
     return pl.concat(parts, how="diagonal_relaxed").select(
         pl.lit(contract.name).alias("dataset"),
         pl.lit(day).alias("day"),
