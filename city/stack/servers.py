@@ -25,6 +25,16 @@ _SLEEPY_WORKERS = {
 """A worker that finds nothing to do yields 10,000 times before it sleeps (for 10 ms). With some work every 100 ms it
 would never come to sleep at all."""
 
+_SMALL_POOLS = {
+    "QDB_CAIRO_LEXER_POOL_CAPACITY": "64",
+    "QDB_CAIRO_EXPRESSION_POOL_CAPACITY": "256",
+    "QDB_CAIRO_COLUMN_POOL_CAPACITY": "128",
+    "QDB_CAIRO_MODEL_POOL_CAPACITY": "16",
+    "QDB_CAIRO_WRITER_DATA_INDEX_VALUE_APPEND_PAGE_SIZE": "1m",
+}
+"""QuestDB makes the parts of a thousand queries beforehand, for each of its compilers (110 MB), and maps 16 MB for each
+indexed column. These pools grow with what is asked."""
+
 _LOG4J = """\
 rootLogger.level = info
 rootLogger.appenderRef.console.ref = console
@@ -98,6 +108,7 @@ def questdb(config: Settings) -> Spec:
         # Errors only: a line per statement and transaction takes a twentieth of a core at 500 events a second.
         "QDB_LOG_W_STDOUT_LEVEL": "ERROR",
         **_SLEEPY_WORKERS,
+        **_SMALL_POOLS,
         **_FEW_ARENAS,
     }
     options = _heap(512)
