@@ -19,7 +19,7 @@ from city.streaming.heartbeat import Heartbeat
 from city.streaming.topics import ensure_topics
 from city_assets.environment.contract import DEVICES, LOCATIONS, QUANTITIES
 from simulators.clock import Progress, ignore, iso, pace
-from simulators.faults import FaultRates, Faults
+from simulators.faults import DEFAULT_FAULTS, FaultRates, Faults
 from simulators.to_kafka import sender
 
 log = logging.getLogger(__name__)
@@ -129,7 +129,9 @@ class Sensor:
 class Simulator:
     """All sensors of the city. Readings go to MQTT with QoS 1, announcements to Kafka."""
 
-    def __init__(self, config: Settings, rate: float = DEFAULT_RATE, faults: float = 0.2, seed: int = 0) -> None:
+    def __init__(
+        self, config: Settings, rate: float = DEFAULT_RATE, faults: float = DEFAULT_FAULTS, seed: int = 0
+    ) -> None:
         self.config, self.rate = config, rate
         rates = FaultRates.scaled(faults)
         self._random = random.Random(seed)

@@ -14,7 +14,7 @@ from city.streaming.heartbeat import Heartbeat
 from city_assets.equipment.contract import LOCATIONS, MAINTENANCE_LOG, SENSOR_READINGS, SHIFTS, SIGNALS
 from simulators.clock import Progress, ignore, iso
 from simulators.commission import commission_fleet
-from simulators.faults import FaultRates, Faults
+from simulators.faults import DEFAULT_FAULTS, FaultRates, Faults
 from simulators.to_kafka import send
 
 DEFAULT_RATE = 5.0
@@ -182,7 +182,9 @@ def fleet(seed: int, count: int = MACHINES) -> list[Machine]:
 class Simulator:
     """The fleet. Readings and log entries go to Kafka; the fleet's reference tables are filled where there are none."""
 
-    def __init__(self, config: Settings, rate: float = DEFAULT_RATE, faults: float = 0.2, seed: int = 0) -> None:
+    def __init__(
+        self, config: Settings, rate: float = DEFAULT_RATE, faults: float = DEFAULT_FAULTS, seed: int = 0
+    ) -> None:
         self.config, self.rate, self.seed = config, rate, seed
         self.machines = fleet(seed)
         self._faults = Faults(FaultRates.scaled(faults), seed + 1)

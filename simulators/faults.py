@@ -6,6 +6,8 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 Event = dict[str, Any]
+# Of a bad day's faults. The limits of quality are for what a city that works well has, and that is this.
+DEFAULT_FAULTS = 0.05
 
 
 @dataclass(frozen=True)

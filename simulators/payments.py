@@ -15,7 +15,7 @@ from city.settings import Settings
 from city.streaming.heartbeat import Heartbeat
 from city_assets.payments.contract import CATEGORIES, CHARGEBACKS, PAYMENTS, REPORTED_WITHIN
 from simulators.clock import Progress, ignore, iso
-from simulators.faults import FaultRates, Faults
+from simulators.faults import DEFAULT_FAULTS, FaultRates, Faults
 from simulators.to_kafka import send
 
 DEFAULT_RATE = 10.0
@@ -141,7 +141,9 @@ class City:
 class Simulator:
     """Payments and chargebacks, straight to Kafka."""
 
-    def __init__(self, config: Settings, rate: float = DEFAULT_RATE, faults: float = 0.2, seed: int = 0) -> None:
+    def __init__(
+        self, config: Settings, rate: float = DEFAULT_RATE, faults: float = DEFAULT_FAULTS, seed: int = 0
+    ) -> None:
         self.config, self.rate = config, rate
         self.city = City(max(10, round(rate * SECONDS_BETWEEN)), seed)
         self._faults = Faults(FaultRates.scaled(faults), seed + 1)

@@ -11,7 +11,7 @@ from city.settings import Settings
 from city.streaming.heartbeat import Heartbeat
 from city_assets.traffic.contract import VEHICLE_POSITIONS
 from simulators.clock import Progress, ignore, iso
-from simulators.faults import FaultRates, Faults
+from simulators.faults import DEFAULT_FAULTS, FaultRates, Faults
 from simulators.to_kafka import send
 
 DEFAULT_RATE = 300.0
@@ -82,7 +82,9 @@ class Vehicle:
 
 
 class Simulator:
-    def __init__(self, config: Settings, rate: float = DEFAULT_RATE, faults: float = 0.2, seed: int = 0) -> None:
+    def __init__(
+        self, config: Settings, rate: float = DEFAULT_RATE, faults: float = DEFAULT_FAULTS, seed: int = 0
+    ) -> None:
         self.config, self.rate = config, rate
         chance = random.Random(seed)
         self.vehicles = [Vehicle(number, chance) for number in range(max(1, round(rate * _SECONDS_BETWEEN)))]

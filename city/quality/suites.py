@@ -26,8 +26,8 @@ LIMITS = {
     "out_of_order_share": 0.01,
     "missing_share": 0.005,
     "unknown_share": 0.0,
-    "stuck_share": 0.0,
-    "drifting_share": 0.0,
+    "stuck_share": 0.01,
+    "drifting_share": 0.02,
 }
 
 

@@ -19,7 +19,7 @@ from city.streaming.records import Batch, RawBatch
 from city_assets.environment.contract import DEVICES, SENSORS
 from city_assets.monitoring.quality import assess, latest_scores, read_table
 from simulators.environment import Sensor, fleet
-from simulators.faults import FaultRates, Faults
+from simulators.faults import DEFAULT_FAULTS, FaultRates, Faults
 from tests.lakes import stream
 
 DAY = date(2026, 5, 4)
@@ -94,6 +94,10 @@ def test_every_fault_is_seen_and_a_clean_day_raises_nothing(
     assert found["none"] == set()
     for fault, check in SEEN_BY.items():
         assert check in found[fault], fault
+
+
+def test_what_the_simulators_do_by_default_is_a_good_day(config: Settings) -> None:
+    assert failing(config, FaultRates.scaled(DEFAULT_FAULTS), "default") == set()
 
 
 def test_a_sensor_nobody_announced_is_unknown(config: Settings) -> None:
