@@ -32,7 +32,7 @@ def open_table(
     Columns of `may_add` that an older table has not are added to it; its rows have null there. Raises ForeignTable
     when it has other columns than that.
     """
-    wanted = Schema.from_arrow(pl.DataFrame(schema=schema).to_arrow().schema)
+    wanted = Schema.from_arrow(pl.Schema(schema))
     try:
         table = DeltaTable(path)
     except TableNotFoundError:
