@@ -1,11 +1,16 @@
 """Fixtures. The embedded Kafka, QuestDB and MQTT broker are started once, when the first integration test asks."""
 
+import contextlib
 import os
+import sqlite3
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from city.models.registry import Registry
 from city.settings import CHECKOUT, Settings, settings
 from city.stack.embedded import environment, running, settings_at
 from city.stack.part import Part
@@ -61,6 +66,33 @@ def data() -> Path:
     if not folder.exists():
         pytest.skip(f"the real data is not at {folder}: set CITY_DATA_DIR")
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _migrated_registries(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """MLflow creates and migrates each new database for seconds: here one a session, and the others begin as a copy of
+    it when MLflow is first asked for them."""
+    template, lock, ask = tmp_path_factory.getbasetemp() / "mlflow-template", threading.Lock(), Registry._client
+
+    @contextlib.contextmanager
+    def client(registry: Registry) -> Iterator[Any]:
+        file = Path(registry.uri.removeprefix("sqlite:///"))
+        if registry.uri.startswith("sqlite:///") and file.parent.exists():
+            with lock:
+                if not template.exists():
+                    template.mkdir()
+                    with ask(Registry(Settings(_env_file=None, home=template))) as made:  # type: ignore[call-arg]
+                        made.search_experiments()
+                if not file.exists():
+                    with contextlib.closing(sqlite3.connect(template / "mlflow" / "mlflow.db")) as source:
+                        with contextlib.closing(sqlite3.connect(file)) as copy:
+                            source.backup(copy)
+        with ask(registry) as found:
+            yield found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Registry, "_client", client)
+        yield
 
 
 def _use(config: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
