@@ -15,7 +15,8 @@ PYTEST = [sys.executable, "-m", "coverage", "run", "-m", "pytest", "--durations=
 
 if __name__ == "__main__":
     # Both halves, and the dozens of processes that their tests start, share what one of them has compiled.
-    environment = os.environ | python(settings())
+    # The halves have the cores between them: threads of a library that computes would spin, waiting for one another.
+    environment = os.environ | python(settings()) | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     with tempfile.TemporaryFile("w+") as output:
         command = [*PYTEST, "-m", "not integration", "-p", "no:cacheprovider"]
         others = subprocess.Popen(command, env=environment, stdout=output, stderr=output)

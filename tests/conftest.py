@@ -3,6 +3,7 @@
 import contextlib
 import os
 import sqlite3
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -66,6 +67,16 @@ def data() -> Path:
     if not folder.exists():
         pytest.skip(f"the real data is not at {folder}: set CITY_DATA_DIR")
     return folder
+
+
+@pytest.fixture
+def unmeasured() -> Iterator[None]:
+    """Coverage looks away: for a test of what is right over many thousands of steps, each line of which other tests
+    measure. Tracing them would take as long as they do."""
+    tracing = sys.gettrace()
+    sys.settrace(None)
+    yield
+    sys.settrace(tracing)
 
 
 @pytest.fixture(scope="session", autouse=True)

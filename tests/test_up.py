@@ -22,8 +22,9 @@ _ASSETS = "{ assetNodes { assetKey { path } assetMaterializations(limit: 1) { ti
 
 
 @pytest.fixture
-def stack(config: Settings) -> Settings:
-    """This test starts its own."""
+def stack(config: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """This test starts its own, whose stream reports to the graph sooner than others do."""
+    monkeypatch.setenv("CITY_REPORT_SECONDS", "5")
     return config
 
 

@@ -73,7 +73,9 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkEngine]:
     if not installed():
         pytest.skip("Spark is not installed: make spark")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYSPARK_SUBMIT_ARGS", f'--conf spark.buffer.pageSize=1m --driver-java-options "{_JAVA}" pyspark-shell')
+        patch.setenv(
+            "PYSPARK_SUBMIT_ARGS", f'--conf spark.buffer.pageSize=1m --driver-java-options "{_JAVA}" pyspark-shell'
+        )
         yield from _started(tmp_path_factory)
 
 

@@ -73,6 +73,7 @@ def failing(config: Settings, rates: FaultRates, name: str) -> set[str]:
     return {one.name for one in judged if not one.passed}
 
 
+@pytest.mark.usefixtures("unmeasured")
 def test_every_fault_is_seen_and_a_clean_day_raises_nothing(
     config: Settings, capsys: pytest.CaptureFixture[str]
 ) -> None:
