@@ -92,12 +92,12 @@ def _migrated_registries(tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
             with lock:
                 if not template.exists():
                     template.mkdir()
-                    with ask(Registry(Settings(_env_file=None, home=template))) as made:  # type: ignore[call-arg]
+                    with ask(Registry(Settings(_env_file=None, home=template))) as made:
                         made.search_experiments()
                 if not file.exists():
-                    with contextlib.closing(sqlite3.connect(template / "mlflow" / "mlflow.db")) as source:
-                        with contextlib.closing(sqlite3.connect(file)) as copy:
-                            source.backup(copy)
+                    first, copy = sqlite3.connect(template / "mlflow" / "mlflow.db"), sqlite3.connect(file)
+                    with contextlib.closing(first), contextlib.closing(copy):
+                        first.backup(copy)
         with ask(registry) as found:
             yield found
 
