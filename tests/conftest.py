@@ -1,11 +1,17 @@
 """Fixtures. The embedded Kafka, QuestDB and MQTT broker are started once, when the first integration test asks."""
 
+import contextlib
 import os
+import sqlite3
+import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from city.models.registry import Registry
 from city.settings import CHECKOUT, Settings, settings
 from city.stack.embedded import environment, running, settings_at
 from city.stack.part import Part
@@ -61,6 +67,43 @@ def data() -> Path:
     if not folder.exists():
         pytest.skip(f"the real data is not at {folder}: set CITY_DATA_DIR")
     return folder
+
+
+@pytest.fixture
+def unmeasured() -> Iterator[None]:
+    """Coverage looks away: for a test of what is right over many thousands of steps, each line of which other tests
+    measure. Tracing them would take as long as they do."""
+    tracing = sys.gettrace()
+    sys.settrace(None)
+    yield
+    sys.settrace(tracing)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _migrated_registries(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """MLflow creates and migrates each new database for seconds: here one a session, and the others begin as a copy of
+    it when MLflow is first asked for them."""
+    template, lock, ask = tmp_path_factory.getbasetemp() / "mlflow-template", threading.Lock(), Registry._client
+
+    @contextlib.contextmanager
+    def client(registry: Registry) -> Iterator[Any]:
+        file = Path(registry.uri.removeprefix("sqlite:///"))
+        if registry.uri.startswith("sqlite:///") and file.parent.exists():
+            with lock:
+                if not template.exists():
+                    template.mkdir()
+                    with ask(Registry(Settings(_env_file=None, home=template))) as made:
+                        made.search_experiments()
+                if not file.exists():
+                    first, copy = sqlite3.connect(template / "mlflow" / "mlflow.db"), sqlite3.connect(file)
+                    with contextlib.closing(first), contextlib.closing(copy):
+                        first.backup(copy)
+        with ask(registry) as found:
+            yield found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Registry, "_client", client)
+        yield
 
 
 def _use(config: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:

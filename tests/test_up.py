@@ -14,6 +14,7 @@ import requests
 from city import questdb
 from city.contracts.registry import contracts
 from city.settings import Settings
+from city.stack.status import status as look
 from tests.live import consume
 
 CITY = [sys.executable, "-m", "city.cli.main"]
@@ -21,8 +22,9 @@ _ASSETS = "{ assetNodes { assetKey { path } assetMaterializations(limit: 1) { ti
 
 
 @pytest.fixture
-def stack(config: Settings) -> Settings:
-    """This test starts its own."""
+def stack(config: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """This test starts its own, whose stream reports to the graph sooner than others do."""
+    monkeypatch.setenv("CITY_REPORT_SECONDS", "5")
     return config
 
 
@@ -49,9 +51,9 @@ def test_a_city_starts_with_one_command_and_stops_without_a_trace(stack: Setting
         assert "http://" in started.stdout
         deadline = time.monotonic() + 120
         wanted = {"bronze/sensors", "bronze/vehicle_positions", "bronze/devices"}
-        while not (wanted <= materialized(stack) and all(status()["bronze_rows"].values())):
+        while not (all(look(stack)["bronze_rows"].values()) and wanted <= materialized(stack)):
             assert time.monotonic() < deadline, (materialized(stack), status())
-            time.sleep(2)
+            time.sleep(1)
         found = status()
         assert {part["state"] for part in found["parts"].values()} == {"running"}
         assert {"address", "state", "events_per_second", "lag", "p95_ms", "last_error"} <= found["parts"][

@@ -114,7 +114,7 @@ class Part:
             self._process.wait(self.spec.stop_seconds)
         except subprocess.TimeoutExpired:
             self.last_error = f"did not stop within {self.spec.stop_seconds:g} s and was killed"
-        end_session(self._process.pid, seconds=5)
+        end_session(self._process.pid, seconds=min(5.0, self.spec.stop_seconds))
         self._process.wait()
         self.state = "down"
 

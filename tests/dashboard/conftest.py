@@ -44,7 +44,8 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     """Keeps what a failed test's browser showed, before its fixtures end it."""
     report = yield
     if call.when == "call" and report.failed and "browser" in getattr(item, "funcargs", {}):
-        home = item.funcargs.get("tmp_path")
+        town = item.funcargs.get("town")
+        home = town.config.home if town else item.funcargs.get("tmp_path")
         folder = FAILURES / f"{item.name}-{int(time.time())}"
         for title, text in keep(item.funcargs["browser"], folder, home).items():
             report.sections.append((title, text))

@@ -15,8 +15,9 @@ from tests.commands import city, fails
 @pytest.fixture
 def registry(config: Settings) -> Registry:
     found = Registry(config)
+    quick = replace(CONGESTION, space=None, defaults=CONGESTION.defaults | {"max_iter": 30})
     for _ in range(2):
-        train(replace(CONGESTION, space=None), traffic(), found, data_version=1, now=END)
+        train(quick, traffic(), found, data_version=1, now=END)
     return found
 
 

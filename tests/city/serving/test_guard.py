@@ -131,6 +131,7 @@ def test_tls_is_a_setting(tmp_path: Path) -> None:
     cert, key = certificate(tmp_path)
     config = settings_at(tmp_path, tmp_path, tls_cert=cert, tls_key=key)
     running = server(config, [])
+    running.config.timeout_graceful_shutdown = 1  # for the client that breaks off below: nothing else is under way
     thread = threading.Thread(target=running.run, daemon=True)
     thread.start()
     try:

@@ -246,8 +246,12 @@ def test_appends_go_on_through_a_compaction(tmp_path: Path) -> None:
     assert opened(tmp_path).position[0] == 5
 
 
-def test_the_log_and_the_files_stay_few_however_long_a_writer_commits(tmp_path: Path) -> None:
+def test_the_log_and_the_files_stay_few_however_long_a_writer_commits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A commit reads the log since its handle was opened, and lists its folder: neither may grow with the hours."""
+    monkeypatch.setattr(module, "_CHECKPOINT_COMMITS", 10)
+    monkeypatch.setattr(module, "_COMPACT_COMMITS", 80)
     stream = opened(tmp_path)
     short = {"delta.logRetentionDuration": "interval 0 seconds"}
     stream._bronze.alter.set_table_properties(short)
