@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from city.quality import expectations, suites
 from city.quality.bands import unusual
 from city.quality.measures import DIMENSIONS, scores
 from city.settings import Settings
@@ -139,6 +140,44 @@ def test_a_table_of_broken_rows_fails_row_by_row_expectations(config: Settings) 
     assert {"coordinates_once", "traffic_in_range"} <= set(rows.detail["failed"])
 
 
+def test_great_expectations_and_polars_say_the_same_of_each_expectation(config: Settings) -> None:
+    simulate(config.lake, FaultRates(), steps=5)
+    good = pl.read_delta(str(config.lake / "bronze" / "sensors"))
+    broken = {
+        "sensor_id": pl.lit("Nobody!"),
+        "value": pl.lit(-999.0),
+        "type": pl.lit("smell"),
+        "location": pl.lit(None, pl.String),
+        "unit": pl.lit("°F"),
+        "_offset": pl.lit(10_000, pl.Int64),
+    }
+    parts = [good.slice(5 * n, 5).with_columns(value.alias(name)) for n, (name, value) in enumerate(broken.items())]
+    bad = pl.concat([good.tail(100), *parts])
+    worst = pl.DataFrame({"rows": [0]} | {name: [1.0] for name in expectations.LIMITS})
+    best = pl.DataFrame({"rows": [9]} | {name: [0.0] for name in expectations.LIMITS})
+    for rows, day, all_fail in ((good, best, False), (bad, worst, True), (good.drop("unit"), best, False)):
+        of_polars = {one.name: one for one in expectations.judge(SENSORS, rows, day)}
+        of_ge = {one.name: one for one in suites.judge(SENSORS, rows, day, config.home / "docs")}
+        assert of_polars.keys() == of_ge.keys()
+        assert {name: one.passed for name, one in of_polars.items()} == {n: one.passed for n, one in of_ge.items()}
+        counts = {
+            name: one.detail["unexpected_count"] for name, one in of_ge.items() if "unexpected_count" in one.detail
+        }
+        assert {name: of_polars[name].detail["unexpected_count"] for name in counts} == counts
+        if all_fail:
+            failing = {name for name, one in of_polars.items() if not one.passed}
+            assert {
+                "sensor_id_spelled",
+                "type_known",
+                "unit_known",
+                "location_complete",
+                "rule_named_by_place_and_type",
+            } <= failing
+            assert {"coordinates_once", "traffic_in_range", "not_empty", "stuck", "malformed"} <= failing
+        else:
+            assert all(one.passed for one in of_polars.values()) == ("unit" in rows.columns)
+
+
 def test_one_bad_dimension_shows_in_the_score() -> None:
     clean = dict.fromkeys((name for names in DIMENSIONS.values() for name in names), 0.0)
     worse = clean | {"duplicate_share": 0.5}
@@ -173,15 +212,11 @@ def test_without_a_past_nothing_is_unusual() -> None:
     assert unusual(few, few, "rows", ["kind"]).is_empty()
 
 
-def test_a_day_that_is_half_as_loud_as_mondays_are_is_unusual(
-    config: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with monkeypatch.context() as before:
-        before.setattr("city_assets.monitoring.quality.judge", lambda *arguments: [])  # of these, only hours count
-        for week in range(4):
-            begin = BEGIN - timedelta(days=7 * (week + 1))
-            simulate(config.lake, FaultRates(), begin, announced=week == 0)
-            assess(SENSORS, config.lake, DAY - timedelta(days=7 * (week + 1)), None)
+def test_a_day_that_is_half_as_loud_as_mondays_are_is_unusual(config: Settings) -> None:
+    for week in range(4):
+        begin = BEGIN - timedelta(days=7 * (week + 1))
+        simulate(config.lake, FaultRates(), begin, announced=week == 0)
+        assess(SENSORS, config.lake, DAY - timedelta(days=7 * (week + 1)), None)
     simulate(config.lake, FaultRates(), steps=150, announced=False)
     now = BEGIN + timedelta(days=2)
     _, judged = assess(SENSORS, config.lake, DAY, None, now)
@@ -192,5 +227,5 @@ def test_a_day_that_is_half_as_loud_as_mondays_are_is_unusual(
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A smaller sample: the suites are the same."""
-    monkeypatch.setattr("city.quality.suites.SAMPLE", 2_000)
+    """A smaller sample: what is expected is the same."""
+    monkeypatch.setattr("city_assets.monitoring.quality._SAMPLE", 2_000)
