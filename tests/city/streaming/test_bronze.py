@@ -4,6 +4,7 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -273,6 +274,121 @@ def test_a_writer_that_opens_its_table_anew_is_fenced_off_all_the_same(tmp_path:
         commit(old, module._CHECKPOINT_COMMITS - 1, 1)
     commit(new, module._CHECKPOINT_COMMITS - 1, 1)
     assert offsets(tmp_path) == list(range(module._CHECKPOINT_COMMITS))
+
+
+@pytest.mark.parametrize("commits", [2, 4])
+def test_a_claim_that_comes_while_the_table_is_tidied_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, commits: int
+) -> None:
+    """After the last commit before a checkpoint, and before a compaction: neither may move the handle past the claim."""
+    monkeypatch.setattr(module, "_CHECKPOINT_COMMITS", 2)
+    monkeypatch.setattr(module, "_COMPACT_COMMITS", 4)
+    old, new = BronzeStream(tmp_path, VEHICLE_POSITIONS), BronzeStream(tmp_path, VEHICLE_POSITIONS)
+    claim(old, [0])
+    for first in range(commits - 1):
+        commit(old, first, 1)
+
+    def write_then_claim(*args: object, **kwargs: object) -> None:
+        monkeypatch.setattr(module, "write_deltalake", write_deltalake)
+        write_deltalake(*args, **kwargs)  # type: ignore[arg-type]
+        claim(new, [0])
+
+    monkeypatch.setattr(module, "write_deltalake", write_then_claim)
+    commit(old, commits - 1, 1)
+    with pytest.raises(Fenced):
+        commit(old, commits, 1)
+    commit(new, commits, 1)
+    assert offsets(tmp_path) == list(range(commits + 1))
+
+
+def test_a_check_that_cannot_read_the_table_leaves_the_claim_to_be_noticed_by_the_next_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = BronzeStream(tmp_path, VEHICLE_POSITIONS), BronzeStream(tmp_path, VEHICLE_POSITIONS)
+    claim(old, [0])
+    commit(old, 0, 1)
+    claim(new, [0])
+
+    def fail(*args: object) -> module.Standing:
+        raise OSError("stale file handle")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(old, "_standing", fail)
+        old.check()
+    with pytest.raises(Fenced):
+        commit(old, 1, 1)
+    commit(new, 1, 1)
+    assert offsets(tmp_path) == [0, 1]
+
+
+def test_of_two_claims_at_once_the_later_one_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other claim comes after ours, before our handle is brought up to it."""
+    old, new = BronzeStream(tmp_path, VEHICLE_POSITIONS), BronzeStream(tmp_path, VEHICLE_POSITIONS)
+    commit_transaction = DeltaTable.create_write_transaction
+
+    def claim_twice(table: DeltaTable, *args: Any, **kwargs: Any) -> None:
+        commit_transaction(table, *args, **kwargs)
+        if table is old._bronze:
+            claim(new, [0])
+
+    monkeypatch.setattr(DeltaTable, "create_write_transaction", claim_twice)
+    with pytest.raises(Fenced, match=r"claims \{0: 2\}"):
+        claim(old, [0])
+    commit(new, 0, 1)
+    assert offsets(tmp_path) == [0]
+
+
+def test_a_writer_that_slept_until_the_log_was_deleted_is_fenced_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its successor has deleted the log files that its commit would be compared with."""
+    monkeypatch.setattr(module, "_CHECKPOINT_COMMITS", 5)
+    old, new = BronzeStream(tmp_path, VEHICLE_POSITIONS), BronzeStream(tmp_path, VEHICLE_POSITIONS)
+    old._bronze.alter.set_table_properties({"delta.logRetentionDuration": "interval 0 seconds"})
+    claim(old, [0])
+    commit(old, 0, 1)
+    slept_at = old._bronze.version()
+    claim(new, [0])
+    for first in range(1, 12):
+        commit(new, first, 1)
+    assert not (old.path / "_delta_log" / f"{slept_at + 1:020}.json").exists()
+    with pytest.raises(Fenced):
+        commit(old, 1, 1)
+    commit(new, 12, 1)
+    assert offsets(tmp_path) == list(range(13))
+
+
+def test_a_claim_of_another_partition_is_noticed_after_a_commit_that_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The table is opened anew for the commit's next attempt, which is of the partition that was not claimed."""
+    old, new = BronzeStream(tmp_path, VEHICLE_POSITIONS), BronzeStream(tmp_path, VEHICLE_POSITIONS)
+    claim(old, [0, 1])
+    commit(old, 0, 1)
+
+    def claim_then_fail(*args: object, **kwargs: object) -> None:
+        monkeypatch.setattr(module, "write_deltalake", write_deltalake)
+        claim(new, [1])
+        raise OSError("connection lost")
+
+    monkeypatch.setattr(module, "write_deltalake", claim_then_fail)
+    with pytest.raises(Fenced, match=r"claims \{0: 1, 1: 2\}"):
+        commit(old, 1, 1)
+    assert offsets(tmp_path) == [0]
+
+
+def test_a_claim_of_another_partition_is_noticed_by_a_commit_that_has_nothing_of_it(tmp_path: Path) -> None:
+    """A copy that does not know of all partitions yet claims some of them: what it writes is not written again."""
+    old, new = BronzeStream(tmp_path, VEHICLE_POSITIONS), BronzeStream(tmp_path, VEHICLE_POSITIONS)
+    claim(old, [0, 1])
+    claim(new, [0])
+    commit(new, 0, 1)
+    found, rejects = batch(0, 1)
+    other = Batch(found.rows.with_columns(_partition=pl.lit(1, pl.Int32)), {1: 0}, {1: 1})
+    with pytest.raises(Fenced, match=r"claims \{0: 2, 1: 1\}"):
+        old.commit(other, rejects, {}, threading.Event(), print)
+        commit(old, 0, 1)
+    assert offsets(tmp_path) == [0]
 
 
 def test_the_topic_is_known_by_the_id_that_a_claim_recorded(tmp_path: Path) -> None:
