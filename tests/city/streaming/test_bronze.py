@@ -53,6 +53,17 @@ def offsets(lake: Path) -> list[int]:
     return pl.read_delta(str(bronze_path(lake, VEHICLE_POSITIONS)))["_offset"].sort().to_list()
 
 
+def quarantined(lake: Path) -> list[int]:
+    return pl.read_delta(str(quarantine_path(lake, VEHICLE_POSITIONS)))["offset"].sort().to_list()
+
+
+def gathering(lake: Path) -> BronzeStream:
+    """A stream that commits its rejects when it is told to."""
+    stream = BronzeStream(lake, VEHICLE_POSITIONS, rejects_seconds=1_000)
+    stream.load([0, 1])
+    return stream
+
+
 def test_the_log_says_where_to_resume(tmp_path: Path) -> None:
     stream = opened(tmp_path)
     assert stream.position == {0: 0, 1: 0}
@@ -122,7 +133,7 @@ def test_of_two_writers_with_rejects_the_newest_goes_on(tmp_path: Path, first: s
         commit(old, 0, 2, bad=2)
     commit(new, 0, 2, bad=2)
     assert offsets(tmp_path) == [0, 1]
-    assert sorted(pl.read_delta(str(quarantine_path(tmp_path, VEHICLE_POSITIONS)))["offset"]) == [2, 3]
+    assert quarantined(tmp_path) == [2, 3]
 
 
 def test_the_fenced_writer_leaves_no_quarantine_twice(tmp_path: Path) -> None:
@@ -141,8 +152,7 @@ def test_a_crash_between_quarantine_and_bronze_repeats_neither(tmp_path: Path) -
     assert again.position[0] == 0
     commit(again, 0, 2, bad=3)
     assert offsets(tmp_path) == [0, 1]
-    quarantined = pl.read_delta(str(quarantine_path(tmp_path, VEHICLE_POSITIONS)))
-    assert sorted(quarantined["offset"]) == [2, 3, 4]
+    assert quarantined(tmp_path) == [2, 3, 4]
 
 
 def test_rejects_that_were_gathered_when_the_writer_was_killed_are_read_again(tmp_path: Path) -> None:
@@ -163,9 +173,59 @@ def test_rejects_that_were_gathered_when_the_writer_was_killed_are_read_again(tm
     again.flush_rejects(threading.Event(), print)
     commit(again, 13, 1)
     assert offsets(tmp_path) == [*range(6), *range(8, 12), 13]
-    assert sorted(pl.read_delta(str(quarantine_path(tmp_path, VEHICLE_POSITIONS)))["offset"]) == [6, 7, 12]
+    assert quarantined(tmp_path) == [6, 7, 12]
     last = opened(tmp_path)
     assert (last.position[0], last.resume[0]) == (14, 14)
+
+
+def test_rejects_that_were_committed_after_the_last_mark_are_not_read_again(tmp_path: Path) -> None:
+    """Kafka may have deleted them by now, and a reading from there would report that as a loss."""
+    killed = gathering(tmp_path)
+    commit(killed, 0, 3)
+    commit(killed, 3, 3, bad=2)
+    commit(killed, 8, 2)
+    killed.flush_rejects(threading.Event(), print)  # and bronze's log still has the mark of before
+    again = gathering(tmp_path)
+    assert again._version(again._bronze, 0, "rejects") == 3
+    assert (again.position[0], again.resume[0]) == (10, 8)
+    commit(again, 8, 4, bad=1)
+    again.flush_rejects(threading.Event(), print)
+    assert offsets(tmp_path) == [*range(6), *range(8, 12)]
+    assert quarantined(tmp_path) == [6, 7, 12]
+
+
+def test_a_copy_that_is_killed_before_it_has_read_rejects_again_leaves_their_mark(tmp_path: Path) -> None:
+    """What it commits meanwhile is of another partition."""
+    commit(gathering(tmp_path), 0, 3, bad=2)
+    second = gathering(tmp_path)
+    assert second.resume == {0: 0, 1: 0}
+    found, _ = batch(0, 2)
+    other = Batch(found.rows.with_columns(_partition=pl.lit(1, pl.Int32)), {1: 0}, {1: 2})
+    second.commit(other, pl.DataFrame(), {}, threading.Event(), print)
+    third = gathering(tmp_path)
+    assert (third.position, third.resume) == ({0: 5, 1: 2}, {0: 0, 1: 2})
+    commit(third, 0, 3, bad=2)
+    third.flush_rejects(threading.Event(), print)
+    assert quarantined(tmp_path) == [3, 4]
+
+
+def test_a_fenced_copy_does_not_set_the_mark_of_rejects_back(tmp_path: Path) -> None:
+    """It still has rejects that its successor has read again and committed."""
+    old, new = gathering(tmp_path), gathering(tmp_path)
+    claim(old, [0, 1])
+    commit(old, 0, 3, bad=2)
+    claim(new, [0, 1])
+    assert new.resume[0] == 0
+    commit(new, 0, 3, bad=2)
+    new.flush_rejects(threading.Event(), print)
+    commit(new, 5, 1)
+    with pytest.raises(Fenced):
+        commit(old, 5, 1, bad=1)
+    with pytest.raises(Fenced):
+        old.flush_rejects(threading.Event(), print)
+    last = gathering(tmp_path)
+    assert (last.position[0], last.resume[0]) == (6, 6)
+    assert (offsets(tmp_path), quarantined(tmp_path)) == ([0, 1, 2, 5], [3, 4])
 
 
 def test_gathered_rejects_are_committed_in_time_and_by_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -230,9 +290,9 @@ def test_whenever_a_writer_is_killed_each_message_is_in_one_table_once(tmp_path:
         at |= found.end
     stream.flush_rejects(threading.Event(), print)
     bronze = pl.read_delta(str(bronze_path(tmp_path, VEHICLE_POSITIONS))).select("_partition", "_offset")
-    quarantined = pl.read_delta(str(quarantine_path(tmp_path, VEHICLE_POSITIONS))).select("partition", "offset")
+    rejected = pl.read_delta(str(quarantine_path(tmp_path, VEHICLE_POSITIONS))).select("partition", "offset")
     assert sorted(bronze.rows()) == [(p, n) for p in partitions for n in range(total) if n % 3]
-    assert sorted(quarantined.rows()) == [(p, n) for p in partitions for n in range(0, total, 3)]
+    assert sorted(rejected.rows()) == [(p, n) for p in partitions for n in range(0, total, 3)]
 
 
 def test_appends_go_on_through_a_compaction(tmp_path: Path) -> None:
