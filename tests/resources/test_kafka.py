@@ -89,7 +89,8 @@ class ScriptedConsumer:
     and whether there are messages up to it (those of aborted transactions are not given)."""
 
     def __init__(self, *script: dict[int, tuple[int, bool]]) -> None:
-        self._script, self._positions, self.closed = list(script), {}, False
+        self._script, self.closed = list(script), False
+        self._positions: dict[TopicPartition, int] = {}
 
     def assign(self, partitions: list[TopicPartition]) -> None: ...
 

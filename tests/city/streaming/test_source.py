@@ -53,7 +53,7 @@ def test_an_error_at_an_offset_is_no_message_of_it(
 
 def test_an_error_without_an_offset_skips_no_message_around_it(producer: Producer, source: KafkaSource) -> None:
     send(producer, 0, *(b"%d" % number for number in range(6)))
-    source.consumer = _Interrupted(source.consumer)
+    source.consumer = _Interrupted(source.consumer)  # type: ignore[assignment]
     source.start({0: 2})
     batch = source.poll()
     assert batch is not None
