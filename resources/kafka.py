@@ -11,6 +11,7 @@ from city.streaming.records import Offsets, RawBatch
 from city.streaming.topics import MAX_MESSAGE_BYTES
 
 _COMMITTED = "read_committed"  # kafka-python's default is to read what a transaction may yet take back
+_POLL_MS = 500
 
 
 class KafkaResource(dg.ConfigurableResource):
@@ -34,7 +35,7 @@ class KafkaResource(dg.ConfigurableResource):
 
     def read(self, topic: str, start: Offsets, end: Offsets) -> RawBatch:
         """The messages of [start, end), without those of aborted transactions. Raises TimeoutError when Kafka
-        gives none of them for `seconds`."""
+        gets no further for `seconds`: a long range of aborted messages is progress too."""
         wanted = {p: last for p, last in end.items() if start.get(p, 0) < last}
         found: list[tuple[int, int, int, bytes | None]] = []
         consumer = self._consumer(
@@ -49,16 +50,22 @@ class KafkaResource(dg.ConfigurableResource):
             consumer.assign(list(partitions))
             for tp in partitions:
                 consumer.seek(tp, start.get(tp.partition, 0))
-            deadline = time.monotonic() + self.seconds
+            deadline, reached = time.monotonic() + self.seconds, {tp: start.get(tp.partition, 0) for tp in partitions}
             # Of the position, not of the messages: what ends the range may be a marker or a message that was aborted.
-            while any(consumer.position(tp) < last for tp, last in partitions.items()):
+            while any(reached[tp] < last for tp, last in partitions.items()):
                 if time.monotonic() > deadline:
-                    raise TimeoutError(f"topic {topic!r} did not give {start} to {end} within {self.seconds:g} s")
-                for tp, records in consumer.poll(timeout_ms=500).items():
+                    raise TimeoutError(
+                        f"topic {topic!r} did not give {start} to {end}: no progress for {self.seconds:g} s"
+                    )
+                for tp, records in consumer.poll(timeout_ms=_POLL_MS).items():
                     found += [
                         (tp.partition, r.offset, r.timestamp, r.value) for r in records if r.offset < partitions[tp]
                     ]
-                    deadline = time.monotonic() + self.seconds  # a long range may take longer, as long as it comes
+                # None where the position is not known. What a partition has beyond the range is no progress of it.
+                position = {tp: consumer.position(tp, timeout_ms=_POLL_MS) or reached[tp] for tp in partitions}
+                now_at = {tp: min(position[tp], last) for tp, last in partitions.items()}
+                if now_at != reached:  # a long range may take longer, as long as it comes
+                    reached, deadline = now_at, time.monotonic() + self.seconds
         finally:
             consumer.close()
         partitions_, offsets, arrived, values = zip(*found, strict=True) if found else ((), (), (), ())

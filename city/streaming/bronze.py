@@ -251,9 +251,14 @@ class BronzeStream:
         stop: threading.Event,
         failed: Callable[[str], None],
     ) -> DeltaTable:
-        expected = self._held(table, list(batch.end))
-        written: Standing = {p: (t.version, expected[p][1]) for p, t in zip(batch.end, transactions, strict=False)}
-        properties = self._properties_of(transactions)
+        # Of all partitions, also those that the batch has nothing of: else this commit would pass a claim of one of
+        # those, and take our handle past it. So each commit has all our claims, and excludes any other claim.
+        expected = self._held(table, sorted(self.position.keys() | batch.end.keys()))
+        written: Standing = expected | {
+            p: (t.version, expected[p][1]) for p, t in zip(batch.end, transactions, strict=False)
+        }
+        claims = [Transaction(f"{self._app}/{p}/claim", n) for p, (_, n) in expected.items() if n is not None]
+        properties = self._properties_of([*transactions, *claims])
         backoff = Backoff(stop)
         while True:
             try:

@@ -28,7 +28,10 @@ class Carried:
         if retained:
             self._retain(_digest(topic, payload))
         else:
-            self._recent[_digest(topic, payload)] = None
+            digest = _digest(topic, payload)
+            self._older.pop(digest, None)
+            self._recent.pop(digest, None)  # the newest last
+            self._recent[digest] = None
             if len(self._recent) > _KEPT:
                 self._recent, self._older = {}, self._recent
         self._changed = True

@@ -1,7 +1,8 @@
 """Events and windows to QuestDB. Its own table says how far it came, and its keys make repeats harmless."""
 
 import logging
-from datetime import timedelta
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import polars as pl
@@ -28,7 +29,8 @@ class QuestDBSink(Sink):
     """One request a batch has the windows and, after them, the rows they are made of.
 
     The position is read from the rows. Should a request be cut off between tables, the windows may be behind it, so
-    those that may still change are sent again from bronze whenever the sink is opened.
+    those that may still change are sent again from bronze whenever the sink is opened. Where a batch has older ones
+    too, its windows are a request of their own, before the rows.
     """
 
     name = "questdb"
@@ -39,6 +41,8 @@ class QuestDBSink(Sink):
         self._columns = list(tables.columns(contract))
         self._symbols = tables.symbols(contract)
         self._sender: Sender | None = None
+        self._newest: datetime | None = None
+        """The newest event time that QuestDB has."""
 
     def open(self, recorded: Offsets) -> Offsets:
         self.close()
@@ -49,10 +53,25 @@ class QuestDBSink(Sink):
         return applied(self._address, self._contract)
 
     def apply(self, rows: pl.DataFrame, start: Offsets, changed: Changed) -> None:
+        found = changed() if self._contract.windows else {}
         for window in self._contract.windows:
-            self._send(window.name, changed()[window.name], [window.by], "window_start")
+            self._send(window.name, found[window.name], [window.by], "window_start")
+        if self._are_older_than_what_is_sent_again(rows, found):
+            self._flush()
         self._send_events(rows)
         self._flush()
+
+    def _are_older_than_what_is_sent_again(self, rows: pl.DataFrame, changed: Mapping[str, pl.DataFrame]) -> bool:
+        """Whether some of a batch's windows would not be sent again by `open`: a backlog spans hours, and a partition
+        may be hours behind another. Those must be there before the rows are, for the rows are the position."""
+        newest = rows[self._contract.event_time].max()
+        assert newest is None or isinstance(newest, datetime)
+        if newest is not None:
+            self._newest = max(newest, self._newest or newest)
+        if self._newest is None:
+            return False
+        ends = {w.name: self._newest - w.lateness - 2 * w.every for w in self._contract.windows}
+        return any((changed[name]["window_start"] < end).any() for name, end in ends.items())
 
     def send_events(self, rows: pl.DataFrame) -> None:
         """Bronze rows, without their windows."""
@@ -71,6 +90,7 @@ class QuestDBSink(Sink):
         time_column = self._contract.event_time
         found = questdb.rows(self._address, f"SELECT cast(max({time_column}) AS LONG) FROM {self._contract.name}")
         last = found[0][0] if found else None  # none of a table without rows
+        self._newest = None if last is None else datetime.fromtimestamp(int(last) / 1e6, UTC)
         # From where QuestDB stood: it may have been away for long.
         at = pl.lit(min(newest, newest if last is None else int(last))).cast(pl.Datetime("us", "UTC"))
         time = pl.col(self._contract.event_time)

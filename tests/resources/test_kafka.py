@@ -2,15 +2,17 @@ import threading
 import time
 import uuid
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from confluent_kafka import Producer
+from kafka import TopicPartition
 
 from city import questdb
 from city.settings import Settings
 from city.streaming.bronze import BronzeStream
 from city.streaming.decode import decode
-from city.streaming.records import Batch, behind
+from city.streaming.records import Batch, Offsets, behind
 from city.streaming.topics import ensure_topics
 from city_assets.environment.contract import DEVICES
 from resources.kafka import KafkaResource
@@ -80,6 +82,67 @@ def test_a_transaction_that_was_aborted_is_not_read_and_markers_leave_no_lag(sta
     producer.flush(10)
     assert kafka.ends(contract.topic) == end  # what is open cannot be read yet, and is not waited for
     producer.abort_transaction(20)
+
+
+class ScriptedConsumer:
+    """Each poll takes a tenth of a second and brings the partitions as far as the script says: the next offset of each,
+    and whether there are messages up to it (those of aborted transactions are not given)."""
+
+    def __init__(self, *script: dict[int, tuple[int, bool]]) -> None:
+        self._script, self.closed = list(script), False
+        self._positions: dict[TopicPartition, int] = {}
+
+    def assign(self, partitions: list[TopicPartition]) -> None: ...
+
+    def seek(self, partition: TopicPartition, offset: int) -> None:
+        self._positions[partition] = offset
+
+    def position(self, partition: TopicPartition, timeout_ms: int | None = None) -> int:
+        return self._positions[partition]
+
+    def poll(self, timeout_ms: int) -> dict[TopicPartition, list[SimpleNamespace]]:
+        time.sleep(0.1)
+        found = {}
+        for tp in self._positions:
+            upto, given = (self._script[0] if self._script else {}).get(tp.partition, (0, False))
+            if given:
+                offsets = range(self._positions[tp], upto)
+                found[tp] = [SimpleNamespace(offset=n, timestamp=0, value=b"%d" % n) for n in offsets]
+            self._positions[tp] = max(upto, self._positions[tp])
+        del self._script[:1]
+        return found
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def read_scripted(
+    monkeypatch: pytest.MonkeyPatch, script: list[dict[int, tuple[int, bool]]], end: Offsets
+) -> list[bytes | None]:
+    consumer = ScriptedConsumer(*script)
+    monkeypatch.setattr(KafkaResource, "_consumer", lambda self, **options: consumer)
+    try:
+        return KafkaResource(address="nowhere:1", seconds=0.35).read("t", {}, end).values
+    finally:
+        assert consumer.closed
+
+
+def test_a_long_range_may_take_longer_than_the_limit_as_long_as_it_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[dict[int, tuple[int, bool]]] = [{0: (n, True)} for n in range(1, 9)]
+    assert read_scripted(monkeypatch, given, {0: 8}) == [b"%d" % n for n in range(8)]
+    aborted: list[dict[int, tuple[int, bool]]] = [{0: (n, False)} for n in range(1, 8)]
+    assert read_scripted(monkeypatch, [*aborted, {0: (8, True)}, {0: (9, False)}], {0: 9}) == [b"7"]
+
+
+def test_a_partition_that_gives_nothing_ends_the_reading_whatever_another_gives(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also where the other one has much more than the range."""
+    busy: list[dict[int, tuple[int, bool]]] = [{0: (n, True)} for n in range(1, 30)]
+    began = time.monotonic()
+    with pytest.raises(TimeoutError, match=r"did not give \{\} to \{0: 2, 1: 5\}: no progress for 0.35 s"):
+        read_scripted(monkeypatch, busy, {0: 2, 1: 5})
+    assert time.monotonic() - began < 1.5
 
 
 def test_questdb_answers_and_refuses_in_words(stack: Settings) -> None:

@@ -4,6 +4,7 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -50,6 +51,17 @@ def opened(lake: Path) -> BronzeStream:
 
 def offsets(lake: Path) -> list[int]:
     return pl.read_delta(str(bronze_path(lake, VEHICLE_POSITIONS)))["_offset"].sort().to_list()
+
+
+def quarantined(lake: Path) -> list[int]:
+    return pl.read_delta(str(quarantine_path(lake, VEHICLE_POSITIONS)))["offset"].sort().to_list()
+
+
+def gathering(lake: Path) -> BronzeStream:
+    """A stream that commits its rejects when it is told to."""
+    stream = BronzeStream(lake, VEHICLE_POSITIONS, rejects_seconds=1_000)
+    stream.load([0, 1])
+    return stream
 
 
 def test_the_log_says_where_to_resume(tmp_path: Path) -> None:
@@ -121,7 +133,7 @@ def test_of_two_writers_with_rejects_the_newest_goes_on(tmp_path: Path, first: s
         commit(old, 0, 2, bad=2)
     commit(new, 0, 2, bad=2)
     assert offsets(tmp_path) == [0, 1]
-    assert sorted(pl.read_delta(str(quarantine_path(tmp_path, VEHICLE_POSITIONS)))["offset"]) == [2, 3]
+    assert quarantined(tmp_path) == [2, 3]
 
 
 def test_the_fenced_writer_leaves_no_quarantine_twice(tmp_path: Path) -> None:
@@ -140,8 +152,7 @@ def test_a_crash_between_quarantine_and_bronze_repeats_neither(tmp_path: Path) -
     assert again.position[0] == 0
     commit(again, 0, 2, bad=3)
     assert offsets(tmp_path) == [0, 1]
-    quarantined = pl.read_delta(str(quarantine_path(tmp_path, VEHICLE_POSITIONS)))
-    assert sorted(quarantined["offset"]) == [2, 3, 4]
+    assert quarantined(tmp_path) == [2, 3, 4]
 
 
 def test_rejects_that_were_gathered_when_the_writer_was_killed_are_read_again(tmp_path: Path) -> None:
@@ -162,9 +173,59 @@ def test_rejects_that_were_gathered_when_the_writer_was_killed_are_read_again(tm
     again.flush_rejects(threading.Event(), print)
     commit(again, 13, 1)
     assert offsets(tmp_path) == [*range(6), *range(8, 12), 13]
-    assert sorted(pl.read_delta(str(quarantine_path(tmp_path, VEHICLE_POSITIONS)))["offset"]) == [6, 7, 12]
+    assert quarantined(tmp_path) == [6, 7, 12]
     last = opened(tmp_path)
     assert (last.position[0], last.resume[0]) == (14, 14)
+
+
+def test_rejects_that_were_committed_after_the_last_mark_are_not_read_again(tmp_path: Path) -> None:
+    """Kafka may have deleted them by now, and a reading from there would report that as a loss."""
+    killed = gathering(tmp_path)
+    commit(killed, 0, 3)
+    commit(killed, 3, 3, bad=2)
+    commit(killed, 8, 2)
+    killed.flush_rejects(threading.Event(), print)  # and bronze's log still has the mark of before
+    again = gathering(tmp_path)
+    assert again._version(again._bronze, 0, "rejects") == 3
+    assert (again.position[0], again.resume[0]) == (10, 8)
+    commit(again, 8, 4, bad=1)
+    again.flush_rejects(threading.Event(), print)
+    assert offsets(tmp_path) == [*range(6), *range(8, 12)]
+    assert quarantined(tmp_path) == [6, 7, 12]
+
+
+def test_a_copy_that_is_killed_before_it_has_read_rejects_again_leaves_their_mark(tmp_path: Path) -> None:
+    """What it commits meanwhile is of another partition."""
+    commit(gathering(tmp_path), 0, 3, bad=2)
+    second = gathering(tmp_path)
+    assert second.resume == {0: 0, 1: 0}
+    found, _ = batch(0, 2)
+    other = Batch(found.rows.with_columns(_partition=pl.lit(1, pl.Int32)), {1: 0}, {1: 2})
+    second.commit(other, pl.DataFrame(), {}, threading.Event(), print)
+    third = gathering(tmp_path)
+    assert (third.position, third.resume) == ({0: 5, 1: 2}, {0: 0, 1: 2})
+    commit(third, 0, 3, bad=2)
+    third.flush_rejects(threading.Event(), print)
+    assert quarantined(tmp_path) == [3, 4]
+
+
+def test_a_fenced_copy_does_not_set_the_mark_of_rejects_back(tmp_path: Path) -> None:
+    """It still has rejects that its successor has read again and committed."""
+    old, new = gathering(tmp_path), gathering(tmp_path)
+    claim(old, [0, 1])
+    commit(old, 0, 3, bad=2)
+    claim(new, [0, 1])
+    assert new.resume[0] == 0
+    commit(new, 0, 3, bad=2)
+    new.flush_rejects(threading.Event(), print)
+    commit(new, 5, 1)
+    with pytest.raises(Fenced):
+        commit(old, 5, 1, bad=1)
+    with pytest.raises(Fenced):
+        old.flush_rejects(threading.Event(), print)
+    last = gathering(tmp_path)
+    assert (last.position[0], last.resume[0]) == (6, 6)
+    assert (offsets(tmp_path), quarantined(tmp_path)) == ([0, 1, 2, 5], [3, 4])
 
 
 def test_gathered_rejects_are_committed_in_time_and_by_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -229,9 +290,9 @@ def test_whenever_a_writer_is_killed_each_message_is_in_one_table_once(tmp_path:
         at |= found.end
     stream.flush_rejects(threading.Event(), print)
     bronze = pl.read_delta(str(bronze_path(tmp_path, VEHICLE_POSITIONS))).select("_partition", "_offset")
-    quarantined = pl.read_delta(str(quarantine_path(tmp_path, VEHICLE_POSITIONS))).select("partition", "offset")
+    rejected = pl.read_delta(str(quarantine_path(tmp_path, VEHICLE_POSITIONS))).select("partition", "offset")
     assert sorted(bronze.rows()) == [(p, n) for p in partitions for n in range(total) if n % 3]
-    assert sorted(quarantined.rows()) == [(p, n) for p in partitions for n in range(0, total, 3)]
+    assert sorted(rejected.rows()) == [(p, n) for p in partitions for n in range(0, total, 3)]
 
 
 def test_appends_go_on_through_a_compaction(tmp_path: Path) -> None:
@@ -279,6 +340,120 @@ def test_a_writer_that_opens_its_table_anew_is_fenced_off_all_the_same(tmp_path:
     assert offsets(tmp_path) == list(range(module._CHECKPOINT_COMMITS))
 
 
+@pytest.mark.parametrize("commits", [2, 4])
+def test_a_claim_that_comes_while_the_table_is_tidied_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, commits: int
+) -> None:
+    """After the last commit before a checkpoint, or a compaction: neither may move the handle past the claim."""
+    monkeypatch.setattr(module, "_CHECKPOINT_COMMITS", 2)
+    monkeypatch.setattr(module, "_COMPACT_COMMITS", 4)
+    old, new = BronzeStream(tmp_path, VEHICLE_POSITIONS), BronzeStream(tmp_path, VEHICLE_POSITIONS)
+    claim(old, [0])
+    for first in range(commits - 1):
+        commit(old, first, 1)
+
+    def write_then_claim(*args: Any, **kwargs: Any) -> None:
+        monkeypatch.setattr(module, "write_deltalake", write_deltalake)
+        write_deltalake(*args, **kwargs)
+        claim(new, [0])
+
+    monkeypatch.setattr(module, "write_deltalake", write_then_claim)
+    commit(old, commits - 1, 1)
+    with pytest.raises(Fenced):
+        commit(old, commits, 1)
+    commit(new, commits, 1)
+    assert offsets(tmp_path) == list(range(commits + 1))
+
+
+def test_a_check_that_cannot_read_the_table_leaves_the_claim_to_be_noticed_by_the_next_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = BronzeStream(tmp_path, VEHICLE_POSITIONS), BronzeStream(tmp_path, VEHICLE_POSITIONS)
+    claim(old, [0])
+    commit(old, 0, 1)
+    claim(new, [0])
+
+    def fail(*args: object) -> module.Standing:
+        raise OSError("stale file handle")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(old, "_standing", fail)
+        old.check()
+    with pytest.raises(Fenced):
+        commit(old, 1, 1)
+    commit(new, 1, 1)
+    assert offsets(tmp_path) == [0, 1]
+
+
+def test_of_two_claims_at_once_the_later_one_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other claim comes after ours, before our handle is brought up to it."""
+    old, new = BronzeStream(tmp_path, VEHICLE_POSITIONS), BronzeStream(tmp_path, VEHICLE_POSITIONS)
+    commit_transaction = DeltaTable.create_write_transaction
+
+    def claim_twice(table: DeltaTable, *args: Any, **kwargs: Any) -> None:
+        commit_transaction(table, *args, **kwargs)
+        if table is old._bronze:
+            claim(new, [0])
+
+    monkeypatch.setattr(DeltaTable, "create_write_transaction", claim_twice)
+    with pytest.raises(Fenced, match=r"claims \{0: 2\}"):
+        claim(old, [0])
+    commit(new, 0, 1)
+    assert offsets(tmp_path) == [0]
+
+
+def test_a_writer_that_slept_until_the_log_was_deleted_is_fenced_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its successor has deleted the log files that its commit would be compared with."""
+    monkeypatch.setattr(module, "_CHECKPOINT_COMMITS", 5)
+    old, new = BronzeStream(tmp_path, VEHICLE_POSITIONS), BronzeStream(tmp_path, VEHICLE_POSITIONS)
+    old._bronze.alter.set_table_properties({"delta.logRetentionDuration": "interval 0 seconds"})
+    claim(old, [0])
+    commit(old, 0, 1)
+    slept_at = old._bronze.version()
+    claim(new, [0])
+    for first in range(1, 12):
+        commit(new, first, 1)
+    assert not (old.path / "_delta_log" / f"{slept_at + 1:020}.json").exists()
+    with pytest.raises(Fenced):
+        commit(old, 1, 1)
+    commit(new, 12, 1)
+    assert offsets(tmp_path) == list(range(13))
+
+
+def test_a_claim_of_another_partition_is_noticed_after_a_commit_that_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The table is opened anew for the commit's next attempt, which is of the partition that was not claimed."""
+    old, new = BronzeStream(tmp_path, VEHICLE_POSITIONS), BronzeStream(tmp_path, VEHICLE_POSITIONS)
+    claim(old, [0, 1])
+    commit(old, 0, 1)
+
+    def claim_then_fail(*args: object, **kwargs: object) -> None:
+        monkeypatch.setattr(module, "write_deltalake", write_deltalake)
+        claim(new, [1])
+        raise OSError("connection lost")
+
+    monkeypatch.setattr(module, "write_deltalake", claim_then_fail)
+    with pytest.raises(Fenced, match=r"claims \{0: 1, 1: 2\}"):
+        commit(old, 1, 1)
+    assert offsets(tmp_path) == [0]
+
+
+def test_a_claim_of_another_partition_is_noticed_by_a_commit_that_has_nothing_of_it(tmp_path: Path) -> None:
+    """A copy that does not know of all partitions yet claims some of them: what it writes is not written again."""
+    old, new = BronzeStream(tmp_path, VEHICLE_POSITIONS), BronzeStream(tmp_path, VEHICLE_POSITIONS)
+    claim(old, [0, 1])
+    claim(new, [0])
+    commit(new, 0, 1)
+    found, rejects = batch(0, 1)
+    other = Batch(found.rows.with_columns(_partition=pl.lit(1, pl.Int32)), {1: 0}, {1: 1})
+    with pytest.raises(Fenced, match=r"claims \{0: 2, 1: 1\}"):
+        old.commit(other, rejects, {}, threading.Event(), print)
+    assert offsets(tmp_path) == [0]
+
+
 def test_the_topic_is_known_by_the_id_that_a_claim_recorded(tmp_path: Path) -> None:
     stream = opened(tmp_path)
     assert stream.topic_id() is None
@@ -298,9 +473,9 @@ def test_a_commit_that_failed_but_was_written_is_not_written_again(
 ) -> None:
     stream = opened(tmp_path)
 
-    def written_but_failed(*args: object, **kwargs: object) -> None:
+    def written_but_failed(*args: Any, **kwargs: Any) -> None:
         monkeypatch.setattr(module, "write_deltalake", write_deltalake)
-        write_deltalake(*args, **kwargs)  # type: ignore[arg-type]
+        write_deltalake(*args, **kwargs)
         raise OSError("connection lost")
 
     monkeypatch.setattr(module, "write_deltalake", written_but_failed)

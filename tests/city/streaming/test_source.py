@@ -1,0 +1,87 @@
+"""The hot path's reader, on the broker that librdkafka itself has for tests: no server is started."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from confluent_kafka import Consumer, KafkaError, Message, Producer
+
+from city.streaming import source as module
+from city.streaming.pacing import Pacing
+from city.streaming.source import KafkaSource
+from tests.live import until
+
+TOPIC = "positions"
+
+
+@pytest.fixture
+def producer() -> Producer:
+    """Its broker lives as long as it does."""
+    return Producer({"test.mock.num.brokers": 1, "bootstrap.servers": "none:1", "log_level": 0})
+
+
+@pytest.fixture
+def source(producer: Producer, monkeypatch: pytest.MonkeyPatch) -> Iterator[KafkaSource]:
+    """A reader that is told where an offset is not in the topic, and does not begin elsewhere by itself."""
+    monkeypatch.setattr(module, "Consumer", lambda config: Consumer(config | {"auto.offset.reset": "error"}))
+    broker = next(iter(producer.list_topics(timeout=5).brokers.values()))
+    found = KafkaSource(f"{broker.host}:{broker.port}", TOPIC, 1_000, Pacing(0.2))
+    yield found
+    found.close()
+
+
+def send(producer: Producer, partition: int, *values: bytes) -> None:
+    for value in values:
+        producer.produce(TOPIC, value, partition=partition)
+    assert producer.flush(5) == 0
+
+
+def test_an_error_at_an_offset_is_no_message_of_it(
+    producer: Producer, source: KafkaSource, caplog: pytest.LogCaptureFixture
+) -> None:
+    """librdkafka gives errors among the messages, some of them with an offset and a text for a value."""
+    send(producer, 0, b"a", b"b")
+    send(producer, 1, b"c")
+    source.start({0: 0, 1: 1_000})  # partition 1 has one message
+    batch = source.poll()
+    assert batch is not None
+    assert (batch.start, batch.end, batch.values) == ({0: 0}, {0: 2}, [b"a", b"b"])
+    until(lambda: "Offset out of range" in caplog.text, 5)
+    assert source.poll() is None
+    assert source._position == {0: 2, 1: 1_000}
+
+
+def test_an_error_without_an_offset_skips_no_message_around_it(producer: Producer, source: KafkaSource) -> None:
+    send(producer, 0, *(b"%d" % number for number in range(6)))
+    source.consumer = _Interrupted(source.consumer)  # type: ignore[assignment]
+    source.start({0: 2})
+    batch = source.poll()
+    assert batch is not None
+    assert (batch.start, batch.end, batch.values) == ({0: 2}, {0: 6}, [b"2", b"3", b"4", b"5"])
+    until(lambda: "All broker connections are down" in str(source.last_error), 5)
+    send(producer, 0, b"6")
+    batch = until(source.poll, 5)
+    assert (batch.start, batch.end, batch.values) == ({0: 6}, {0: 7}, [b"6"])
+    assert source.last_error is None
+
+
+class _Interrupted:
+    """A consumer whose first messages have an error before, between and after them, and nothing but an error next."""
+
+    def __init__(self, consumer: Any) -> None:
+        self._consumer, self._calls = consumer, 0
+
+    def consume(self, number: int, seconds: float) -> list[Any]:
+        error = Message(topic=TOPIC, partition=0, error=KafkaError(KafkaError._ALL_BROKERS_DOWN))
+        assert error.offset() is None
+        if self._calls == 1:
+            self._calls = 2
+            return [error]
+        messages = self._consumer.consume(number, seconds)
+        if messages and not self._calls:
+            self._calls = 1
+            return [error, *messages[:1], error, *messages[1:], error]
+        return list(messages)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._consumer, name)
