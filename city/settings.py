@@ -2,12 +2,14 @@
 
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal, Self
+from zoneinfo import ZoneInfo
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 CHECKOUT = Path(__file__).resolve().parents[1]
+Port = Annotated[int, Field(ge=1, le=65535)]
 
 
 class Settings(BaseSettings):
@@ -20,19 +22,19 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="the address that every embedded server binds to")
 
     kafka_address: str | None = Field(None, description="host:port of a Kafka to use instead of the embedded one")
-    kafka_port: int = 9092
-    kafka_controller_port: int = 9093
+    kafka_port: Port = 9092
+    kafka_controller_port: Port = 9093
     questdb_address: str | None = Field(None, description="host:port of a QuestDB's HTTP server to use instead")
-    questdb_http_port: int = 9000
-    questdb_pg_port: int = 8812
+    questdb_http_port: Port = 9000
+    questdb_pg_port: Port = 8812
     mqtt_address: str | None = Field(None, description="host:port of an MQTT broker to use instead")
-    mqtt_port: int = 1883
+    mqtt_port: Port = 1883
     mqtt_username: str | None = None
     mqtt_password: SecretStr | None = None
-    dagster_port: int = 3000
+    dagster_port: Port = 3000
     dagster_postgres_url: SecretStr | None = Field(None, description="Dagster's storage on PostgreSQL, not SQLite")
 
-    serve_port: int = 8000
+    serve_port: Port = 8000
     auth: Literal["auto", "on"] = Field("auto", description="who asks must have a key; auto: but on loopback")
     jwt_secret: SecretStr | None = Field(None, description="signs our own tokens; default: made once, in CITY_HOME")
     jwt_public_key: Path | None = Field(None, description="a PEM file: tokens of another issuer are taken too")
@@ -96,7 +98,31 @@ class Settings(BaseSettings):
     @field_validator("home", "cache")
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
-        return value.expanduser().absolute() if value else value
+        if value is None:
+            return None
+        path = value.expanduser().absolute()
+        for part in (path, *path.parents):
+            if part.exists() and not part.is_dir():
+                raise ValueError(f"{part} is not a folder")
+        return path
+
+    @field_validator("timezone")
+    @classmethod
+    def _known_timezone(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (OSError, ValueError, KeyError):
+            raise ValueError(f"no time zone {value!r}; such as Europe/Berlin") from None
+        return value
+
+    @model_validator(mode="after")
+    def _ports_differ(self) -> Self:
+        used: dict[int, str] = {}
+        for name in _ports(self):
+            other = used.setdefault(getattr(self, name), name)
+            if other != name:
+                raise ValueError(f"CITY_{other.upper()} and CITY_{name.upper()} are both {getattr(self, name)}")
+        return self
 
     @property
     def data(self) -> Path:
@@ -154,6 +180,14 @@ class Settings(BaseSettings):
     @property
     def dagster(self) -> str:
         return f"{self.host}:{self.dagster_port}"
+
+
+def _ports(config: Settings) -> list[str]:
+    """The settings of ports that our own servers listen at."""
+    found = ["dagster_port", "serve_port"]
+    found += [] if config.kafka_address else ["kafka_port", "kafka_controller_port"]
+    found += [] if config.questdb_address else ["questdb_http_port", "questdb_pg_port"]
+    return [*found, *([] if config.mqtt_address else ["mqtt_port"])]
 
 
 @lru_cache(maxsize=1)

@@ -138,7 +138,7 @@ class Simulator:
         self.sensors = fleet(rates, seed)
         self._faults = Faults(rates, seed + 1, spiked="value")
         self._turn = 0
-        self.heartbeat = Heartbeat(config, "simulator-environment")
+        self.heartbeat = Heartbeat(config, "simulator-environment", is_loop=True)
 
     def events(self, moment: datetime, count: int) -> Iterator[tuple[str, bytes]]:
         """`count` readings, sensor by sensor, as (MQTT topic, message)."""
@@ -158,6 +158,8 @@ class Simulator:
         client.connect_async(*split_address(self.config.mqtt))
 
         def talk(worker: Worker) -> None:
+            client.on_connect = lambda *_: worker.progress()
+            client.on_publish = lambda *_: worker.progress(1)
             client.loop_forever(retry_first_connection=True)  # until `disconnect`; it connects again by itself
 
         talker = Worker("simulator-environment-mqtt", talk, stall_seconds=float("inf")).start()

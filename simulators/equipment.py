@@ -189,7 +189,7 @@ class Simulator:
         self.machines = fleet(seed)
         self._faults = Faults(FaultRates.scaled(faults), seed + 1)
         self._turn = 0
-        self.heartbeat = Heartbeat(config, "simulator-equipment")
+        self.heartbeat = Heartbeat(config, "simulator-equipment", is_loop=True)
 
     def events(self, moment: datetime, count: int) -> Iterator[tuple[str, str, bytes]]:
         """`count` machines live on to `moment`: (topic, key, message) of their readings and log entries."""

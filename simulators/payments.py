@@ -147,7 +147,7 @@ class Simulator:
         self.config, self.rate = config, rate
         self.city = City(max(10, round(rate * SECONDS_BETWEEN)), seed)
         self._faults = Faults(FaultRates.scaled(faults), seed + 1)
-        self.heartbeat = Heartbeat(config, "simulator-payments")
+        self.heartbeat = Heartbeat(config, "simulator-payments", is_loop=True)
 
     def events(self, moment: datetime, count: int) -> Iterator[tuple[str, str, bytes]]:
         """(topic, key, message) of `count` owners' payments and of what was due."""

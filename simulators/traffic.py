@@ -90,7 +90,7 @@ class Simulator:
         self.vehicles = [Vehicle(number, chance) for number in range(max(1, round(rate * _SECONDS_BETWEEN)))]
         self._faults = Faults(FaultRates.scaled(faults), seed + 1, spiked="speed")
         self._turn = 0
-        self.heartbeat = Heartbeat(config, "simulator-traffic")
+        self.heartbeat = Heartbeat(config, "simulator-traffic", is_loop=True)
 
     def events(self, moment: datetime, count: int) -> list[tuple[str, bytes]]:
         """`count` positions, vehicle by vehicle, as (key, message)."""

@@ -1,7 +1,11 @@
 """Which errors are a person's to mend: these are said in one line, the others keep their traceback."""
 
 import importlib
+import re
 from collections.abc import Iterator
+
+from pydantic import ValidationError
+from pydantic_settings import SettingsError
 
 _MENDABLE = {
     "city.contracts.model": ("ContractError",),
@@ -21,12 +25,30 @@ _MENDABLE = {
 
 def explain(error: Exception) -> str | None:
     """What to tell the person, or None for a fault of the program."""
+    if settings := _of_settings(error):
+        return settings
     if isinstance(error, FileNotFoundError | ValueError) or type(error) is RuntimeError:
         return str(error)
     for name, kind in mendable():
         if isinstance(error, kind):
             return f"{name}: {error}" if name in ("Fenced", "KafkaException") else str(error)
     return None
+
+
+def _of_settings(error: Exception) -> str | None:
+    """Each setting that is wrong, by the name that a person gave it; without its value, which may be a secret."""
+    if isinstance(error, SettingsError):
+        name = re.search(r'field "(\w+)"', str(error))
+        return f'CITY_{name[1].upper()}: a JSON list is expected, such as ["one", "two"]' if name else str(error)
+    if not isinstance(error, ValidationError) or error.title != "Settings":
+        return None
+    said = [
+        (f"CITY_{one['loc'][0]}".upper(), one["msg"].removeprefix("Value error, "))
+        for one in error.errors()
+        if one["loc"]
+    ]
+    whole = [one["msg"].removeprefix("Value error, ") for one in error.errors() if not one["loc"]]
+    return "; ".join([*(f"{name}: {text}" for name, text in said), *whole])
 
 
 def mendable() -> Iterator[tuple[str, type[Exception]]]:

@@ -4,6 +4,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from city import questdb
 from city.net import accepts, split_address
 from city.serving.predictor import Predictor
 from city.stack.status import silent_sources, stream_part, workers_by_part
@@ -24,7 +25,7 @@ def dependencies(predictor: Predictor) -> list[Dependency]:
     """Asks each; at most a second for each that is away."""
     config, versions, store = predictor.config, predictor.versions, predictor.store
     stream = stream_part(config, True) or {"state": "down", "last_error": None}
-    running = stream["state"] == "running"
+    well = stream["state"] == "running" and stream["last_error"] is None
     silent = silent_sources(config)
     unwell = {
         f"{part}: {worker}": text
@@ -36,8 +37,8 @@ def dependencies(predictor: Predictor) -> list[Dependency]:
             "registry", versions.away is None, True, versions.away or f"champions of {len(versions.champions())} models"
         ),
         _listens("kafka", config.kafka),
-        _listens("questdb", config.questdb),
-        Dependency("stream", running, False, stream["last_error"] or stream["state"]),
+        _answers(config.questdb),
+        Dependency("stream", well, False, stream["last_error"] or stream["state"]),
         Dependency(
             "prediction store",
             store.error is None,
@@ -52,6 +53,15 @@ def dependencies(predictor: Predictor) -> list[Dependency]:
 
 def _listed(complaints: Mapping[str, str]) -> str:
     return "; ".join(f"{name}: {text}" for name, text in complaints.items())
+
+
+def _answers(address: str) -> Dependency:
+    """Of QuestDB: a process that hangs still listens."""
+    try:
+        questdb.execute(address, "SELECT 1", seconds=1.0)
+    except (OSError, questdb.QuestDBError) as error:
+        return Dependency("questdb", False, False, f"no answer from {address}: {error}")
+    return Dependency("questdb", True, False, f"answers at {address}")
 
 
 def _listens(name: str, address: str) -> Dependency:

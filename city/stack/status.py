@@ -77,24 +77,26 @@ def stream_part(config: Settings, up: bool) -> dict[str, Any] | None:
     if report is None and not up:
         return None
     running = process_of(report) is not None
+    fresh = report is not None and running and time.time() - report["at"] < FRESH_SECONDS
     streams = report["streams"] if report and running else []
     silent = silent_sources(config)
     errors = [f"{s['topic']}: {s['last_error']}" for s in streams if s["last_error"]]
     errors += [f"{s['topic']}: {silent[s['topic']]}" for s in streams if s["topic"] in silent]
     workers = report.get("workers", []) if report and running else []
-    if report and running and time.time() - report["at"] > FRESH_SECONDS:
+    if report and running and not fresh:
         errors.append(_no_report(report))
     elif running:
         errors += [f"{worker}: {text}" for worker, text in complaints(workers, time.time()).items()]
     if report and not running and report["failure"]:
         errors.append(report["failure"])
-    latencies = [s["p95_ms"] for s in streams if s["p95_ms"] is not None]
+    told = streams if fresh else []  # figures that nobody confirms are not shown as those of now
+    latencies = [s["p95_ms"] for s in told if s["p95_ms"] is not None]
     ended = report is not None and not running
     return {
         "address": f"{config.kafka} → {config.lake}",
         "state": "running" if running else ("restarting" if ended else "starting") if up else "down",
-        "events_per_second": round(sum(s["events_per_second"] for s in streams), 1) if streams else None,
-        "lag": sum(s["lag"] for s in streams) if streams else None,
+        "events_per_second": round(sum(s["events_per_second"] for s in told), 1) if told else None,
+        "lag": sum(s["lag"] for s in told) if told else None,
         "p95_ms": max(latencies, default=None),
         "last_error": _joined(errors),
         "streams": {s["topic"]: s for s in streams},

@@ -31,6 +31,9 @@ class CannotStart(RuntimeError):
 
 def specs(config: Settings, simulators: bool = True, rate: float | None = None) -> list[Spec]:
     """Every part of the platform, for the domains that are active."""
+    known = [domain.name for domain in domains(config)]
+    if unknown := sorted(set(config.domains) - set(known)):
+        raise CannotStart(f"CITY_DOMAINS: no domain {', '.join(unknown)}; known: {', '.join(known)}")
     active = [domain for domain in domains(config) if config.is_active(domain.name)]
     environment = {"CITY_DOMAINS": json.dumps(config.domains)}
     city = [sys.executable, "-m", "city.cli.main"]
@@ -93,6 +96,8 @@ class Supervisor:
         if state and is_alive(state["pid"], state["created"]):
             raise CannotStart(f"already up (pid {state['pid']}): see `city status`, end it with `city down`")
         end_leftovers(self.config)
+        if not can_bind(self.config.host, 0):
+            raise CannotStart(f"CITY_HOST: {self.config.host} is no address of this machine")
         for part in self.parts:
             for setting, port in part.spec.ports.items():
                 if part.spec.argv and not can_bind(self.config.host, port):
@@ -106,6 +111,7 @@ class Supervisor:
                 for part in self._at(stage):
                     if part.state != "external":
                         part.start()
+                        self._write_state()  # should we be killed now, it is known what is left behind
                 self._await_ready(stage, changed)
             while not self.stop.wait(0.5):
                 self._tick(changed)

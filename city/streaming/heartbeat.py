@@ -19,11 +19,15 @@ _HORIZON = 10.0
 
 
 class Heartbeat:
-    """Counts events; `error` is what is wrong now, None when nothing is. Safe to count from any thread."""
+    """Counts events; `error` is what is wrong now, None when nothing is. Safe to count from any thread.
 
-    def __init__(self, config: Settings, name: str) -> None:
+    `is_loop` where it is of a loop in a process that has a heartbeat of its own: that tells of the workers.
+    """
+
+    def __init__(self, config: Settings, name: str, is_loop: bool = False) -> None:
         self.error: str | None = None
         self._path = config.run / f"{name}.json"
+        self._is_loop = is_loop
         self._lock = threading.Lock()
         self._total = 0
         self._written = 0.0
@@ -51,7 +55,7 @@ class Heartbeat:
             "lag": lag,
             "last_error": self.error,
             "samples": self._samples.content(),
-            "workers": summaries(),
+            "workers": [] if self._is_loop else summaries(),
         }
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)

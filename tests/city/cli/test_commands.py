@@ -10,6 +10,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from pydantic import ValidationError
 
 from city.cli.errors import explain
 from city.cli.main import main
@@ -46,6 +47,35 @@ def test_what_is_wrong_is_said_in_one_line(config: Settings) -> None:
     assert "no file" in fails("replay", "tlc", "/nowhere.parquet")
     assert "not a month" in fails("data", "tlc", "moon")
     assert "refused" in fails("sql", "SELECT 1")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("HOME", __file__, f"CITY_HOME: {__file__} is not a folder"),
+        ("HOME", f"{__file__}/below", f"CITY_HOME: {__file__} is not a folder"),
+        ("TIMEZONE", "Mars/X", "CITY_TIMEZONE: no time zone 'Mars/X'; such as Europe/Berlin"),
+        ("SERVE_PORT", "99999", "CITY_SERVE_PORT: Input should be less than or equal to 65535"),
+        ("SERVE_PORT", "3000", "CITY_DAGSTER_PORT and CITY_SERVE_PORT are both 3000"),
+        ("DOMAINS", "traffic", 'CITY_DOMAINS: a JSON list is expected, such as ["one", "two"]'),
+        ("LATENCY_SECONDS", "0", "CITY_LATENCY_SECONDS: Input should be greater than or equal to 0.1"),
+    ],
+)
+def test_a_setting_that_is_wrong_is_named_as_it_was_given(
+    name: str, value: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CITY_DAGSTER_PORT", "3000")
+    monkeypatch.setenv(f"CITY_{name}", value)
+    with pytest.raises(Exception) as error:  # noqa: PT011
+        Settings()
+    assert explain(error.value) == said
+
+
+def test_a_setting_that_is_wrong_is_not_shown_for_it_may_be_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CITY_RATE_LIMIT", "hunter2")
+    with pytest.raises(ValidationError) as error:
+        Settings()
+    assert "hunter2" not in str(explain(error.value))
 
 
 def test_a_fault_of_the_program_keeps_its_traceback() -> None:

@@ -18,8 +18,10 @@ from city.stack.doctor import examine
 from city.stack.part import Spec
 from city.stack.servers import python
 from city.stack.state import SUPERVISOR, identity, is_alive, read_json
-from city.stack.status import status
+from city.stack.status import status, workers_by_part
 from city.stack.supervisor import CannotStart, Supervisor, end_leftovers, specs
+from city.stack.worker import Worker
+from city.streaming.heartbeat import Heartbeat
 
 _SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
 
@@ -91,6 +93,38 @@ def test_it_starts_in_stages_and_stops_what_it_started(config: Settings) -> None
     assert not any(psutil.pid_exists(pid) for pid in pids)
     assert read_json(config, SUPERVISOR) is None
     assert status(config)["parts"] == {}
+
+
+def test_what_would_be_left_behind_is_known_after_each_start(config: Settings) -> None:
+    """A supervisor that is killed before its first part is ready."""
+    known: list[set[str]] = []
+
+    def look() -> None:
+        parts = (read_json(config, SUPERVISOR) or {"parts": {}})["parts"]
+        known.append({name for name, part in parts.items() if part["pid"]})
+
+    specs = [Spec(name, "", _SLEEP, prepare=look, ready=lambda: False) for name in ("first", "second", "third")]
+    supervisor = Supervisor(config, specs)
+    supervisor.stop.set()
+    supervisor.run()
+    assert known == [set(), {"first"}, {"first", "second"}]
+
+
+def test_a_host_that_is_not_here_and_a_domain_that_is_none_are_named(config: Settings) -> None:
+    with pytest.raises(CannotStart, match=r"CITY_HOST: 192\.0\.2\.7 is no address of this machine"):
+        Supervisor(config.model_copy(update={"host": "192.0.2.7"}), []).check()
+    with pytest.raises(CannotStart, match="CITY_DOMAINS: no domain moon; known: environment, equipment"):
+        specs(config.model_copy(update={"domains": ["moon"]}))
+
+
+def test_the_workers_of_a_process_are_told_of_once(config: Settings) -> None:
+    worker = Worker("one", lambda worker: worker.stop_requested.wait(20) and None).start()
+    for beat in (Heartbeat(config, "simulators"), Heartbeat(config, "simulator-traffic", is_loop=True)):
+        beat.beat()
+    found = workers_by_part(config)
+    worker.stop()
+    assert list(found) == ["simulators"]
+    assert "one" in [summary["name"] for summary in found["simulators"]]
 
 
 def test_what_a_killed_supervisor_left_is_ended_by_the_next(config: Settings) -> None:
@@ -187,6 +221,7 @@ def test_the_stream_is_shown_by_its_own_report(config: Settings) -> None:
         "running",
         f"t: QuestDB is away; no progress for 100 s: its process {os.getpid()} lives and does not report",
     )
+    assert (found["events_per_second"], found["lag"], found["p95_ms"]) == (None, None, None), "they are of before"
     (config.run / "stream.json").write_text(json.dumps(report | {"pid": 999_999_999, "failure": "fenced"}))
     found = status(config)["parts"]["stream"]
     assert (found["state"], found["last_error"]) == ("down", "fenced")
