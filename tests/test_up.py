@@ -65,6 +65,11 @@ def test_a_city_starts_with_one_command_and_stops_without_a_trace(stack: Setting
         streams = {contract.name for contract in contracts() if contract.rate == "high"}
         assert {event["kind"] for event in consume(stack, "dashboard_events")} == streams
         assert requests.get(f"{stack.serve}/health/live", timeout=10).json() == {"live": True}
+        told = requests.get(f"{stack.serve}/metrics", timeout=10).text.splitlines()
+        workers = [line for line in told if line.startswith("worker_running{")]
+        assert any('worker="simulator-environment-mqtt"' in line for line in workers)
+        assert [line for line in workers if not line.endswith(" 1.0")] == []
+        assert not any('part="simulator-' in line for line in workers), "the workers of a process are told of once"
         live = requests.get(f"{stack.serve}/api/stats", timeout=10).json()["live"]
         assert live["vehicles"] > 50
         assert live["cells"] > 10
