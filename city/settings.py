@@ -2,10 +2,10 @@
 
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 from zoneinfo import ZoneInfo
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -102,7 +102,11 @@ class Settings(BaseSettings):
             return None
         path = value.expanduser().absolute()
         for part in (path, *path.parents):
-            if part.exists() and not part.is_dir():
+            try:
+                is_other = part.exists() and not part.is_dir()
+            except OSError as error:
+                raise ValueError(f"{part}: {error.strerror}") from None
+            if is_other:
                 raise ValueError(f"{part} is not a folder")
         return path
 
@@ -114,15 +118,6 @@ class Settings(BaseSettings):
         except (OSError, ValueError, KeyError):
             raise ValueError(f"no time zone {value!r}; such as Europe/Berlin") from None
         return value
-
-    @model_validator(mode="after")
-    def _ports_differ(self) -> Self:
-        used: dict[int, str] = {}
-        for name in _ports(self):
-            other = used.setdefault(getattr(self, name), name)
-            if other != name:
-                raise ValueError(f"CITY_{other.upper()} and CITY_{name.upper()} are both {getattr(self, name)}")
-        return self
 
     @property
     def data(self) -> Path:
@@ -180,14 +175,6 @@ class Settings(BaseSettings):
     @property
     def dagster(self) -> str:
         return f"{self.host}:{self.dagster_port}"
-
-
-def _ports(config: Settings) -> list[str]:
-    """The settings of ports that our own servers listen at."""
-    found = ["dagster_port", "serve_port"]
-    found += [] if config.kafka_address else ["kafka_port", "kafka_controller_port"]
-    found += [] if config.questdb_address else ["questdb_http_port", "questdb_pg_port"]
-    return [*found, *([] if config.mqtt_address else ["mqtt_port"])]
 
 
 @lru_cache(maxsize=1)

@@ -1,7 +1,7 @@
 """What a contract lets one expect of its rows and of a day's measures, declared once; and how it is judged in Polars.
 
 `suites` has the same expectations judged by Great Expectations, which makes documents for people of them and takes ten
-seconds and 250 MB for its start alone: that is for days that have ended. Today is judged every hour, here.
+seconds and 250 MB for its start alone: that is for a day that has just ended. Today is judged every hour, here.
 """
 
 from collections.abc import Iterable, Iterator

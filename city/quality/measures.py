@@ -35,10 +35,10 @@ DIMENSIONS = {
 class Summary:
     """What a day's bronze rows come to, of a size that does not grow with their number.
 
-    `sums`: one row of counts. `keys`: the distinct keys. Of each slot of the calendar: `volume` (slot, rows), and of
-    measuring devices `kinds` (slot, kind, readings, total). For a contract of measuring devices also `devices` (key,
-    readings, low, high, noise), `middles` (key, kind, slot, middle) and `gaps` (key, step, gaps), where a step is a
-    gap between readings to within one per cent.
+    `sums`: counts, by name. `keys`: how many there are. `volume` (slot, rows) has a row for each slot of the calendar.
+    For a contract of measuring devices, `kinds` (slot, kind, readings, total) has one for each slot and kind, `devices`
+    (key, readings, low, high, noise) and `middles` (key, kind, slot, middle) one for each slot and device, and `gaps`
+    (key, step, gaps) one for each device and step: a gap between readings to within one per cent.
     """
 
     sums: dict[str, int]
@@ -202,7 +202,7 @@ def _implausible(contract: Contract, day: Summary) -> tuple[int, int]:
     stuck = devices.filter(pl.col("low") == pl.col("high"))
     moving = day.middles.join(devices.filter(pl.col("low") < pl.col("high")), on=key)
     # Against the middle of its kind at the same time, so that the day's own rhythm is not taken for a drift.
-    quarter = pl.len() // 4
+    quarter = pl.max_horizontal(1, pl.len() // 4)
     ends = (
         moving.with_columns(apart=pl.col("middle") - pl.col("middle").median().over(by, "slot"))
         .sort("slot")

@@ -43,7 +43,7 @@ def judge(contract: Contract, rows: pl.DataFrame, day: pl.DataFrame, docs: Path)
         "store_backend": {"class_name": "TupleFilesystemStoreBackend", "base_directory": str(docs)},
         "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"},
     }
-    shutil.rmtree(docs, ignore_errors=True)  # a page a dataset, of its newest day: docs of thousands hang
+    shutil.rmtree(docs, ignore_errors=True)  # a page a dataset, of one day: docs of thousands hang
     for name in list(context.get_site_names()):
         context.delete_data_docs_site(name)
     context.add_data_docs_site(site_name="city", site_config=site)

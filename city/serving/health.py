@@ -22,8 +22,8 @@ class Dependency:
 
 
 def dependencies(predictor: Predictor) -> list[Dependency]:
-    """Asks each; at most a second for each that is away."""
-    config, versions, store = predictor.config, predictor.versions, predictor.store
+    """Asks each; at most two seconds for each that is away."""
+    config, store = predictor.config, predictor.store
     stream = stream_part(config, True) or {"state": "down", "last_error": None}
     well = stream["state"] == "running" and stream["last_error"] is None
     silent = silent_sources(config)
@@ -33,9 +33,7 @@ def dependencies(predictor: Predictor) -> list[Dependency]:
         for worker, text in complaints(workers, time.time()).items()
     }
     return [
-        Dependency(
-            "registry", versions.away is None, True, versions.away or f"champions of {len(versions.champions())} models"
-        ),
+        registry(predictor),
         _listens("kafka", config.kafka),
         _answers(config.questdb),
         Dependency("stream", well, False, stream["last_error"] or stream["state"]),
@@ -49,6 +47,13 @@ def dependencies(predictor: Predictor) -> list[Dependency]:
         Dependency("workers", not unwell, False, _listed(unwell) or "all run"),
         Dependency("sources", not silent, False, _listed(silent) or "none fell silent while its peers go on"),
     ]
+
+
+def registry(predictor: Predictor) -> Dependency:
+    """The one that is needed. Asks nothing."""
+    versions = predictor.versions
+    detail = versions.away or f"champions of {len(versions.champions())} models"
+    return Dependency("registry", versions.away is None, True, detail)
 
 
 def _listed(complaints: Mapping[str, str]) -> str:

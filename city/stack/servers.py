@@ -151,7 +151,7 @@ def _prepare_mosquitto(config: Settings, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "mosquitto.conf").write_text(
         f"listener {config.mqtt_port} {config.host}\nallow_anonymous true\nuser root\n"
-        f"persistence true\npersistence_location {folder}/\nautosave_interval 1\nmax_queued_messages 100000\n"
+        f"persistence true\npersistence_location {folder}/\nautosave_interval 2\nmax_queued_messages 100000\n"
         # Twenty unacknowledged ones, by default, would be all that the bridge may carry in one of its turns.
         "max_inflight_messages 200\n"
     )

@@ -89,7 +89,9 @@ def stream_part(config: Settings, up: bool) -> dict[str, Any] | None:
         errors += [f"{worker}: {text}" for worker, text in complaints(workers, time.time()).items()]
     if report and not running and report["failure"]:
         errors.append(report["failure"])
-    told = streams if fresh else []  # figures that nobody confirms are not shown as those of now
+    if not fresh:  # figures that nobody confirms are not shown as those of now
+        streams = [s | dict.fromkeys(("events_per_second", "lag", "p95_ms")) for s in streams]
+    told = streams if fresh else []
     latencies = [s["p95_ms"] for s in told if s["p95_ms"] is not None]
     ended = report is not None and not running
     return {

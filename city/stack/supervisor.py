@@ -98,8 +98,11 @@ class Supervisor:
         end_leftovers(self.config)
         if not can_bind(self.config.host, 0):
             raise CannotStart(f"CITY_HOST: {self.config.host} is no address of this machine")
+        used: dict[int, str] = {}
         for part in self.parts:
             for setting, port in part.spec.ports.items():
+                if part.spec.argv and used.setdefault(port, setting) != setting:
+                    raise CannotStart(f"{used[port]} and {setting} are both {port}")
                 if part.spec.argv and not can_bind(self.config.host, port):
                     who = listener(port) or "another process"
                     raise CannotStart(f"port {port} is in use by {who}: stop that, or set {setting} to a free port")

@@ -42,7 +42,7 @@ class QuestDBSink(Sink):
         self._symbols = tables.symbols(contract)
         self._sender: Sender | None = None
         self._newest: datetime | None = None
-        """The newest event time that QuestDB has."""
+        """The newest event time that QuestDB has or is being sent."""
 
     def open(self, recorded: Offsets) -> Offsets:
         self.close()
@@ -56,18 +56,17 @@ class QuestDBSink(Sink):
         found = changed() if self._contract.windows else {}
         for window in self._contract.windows:
             self._send(window.name, found[window.name], [window.by], "window_start")
-        if self._are_older_than_what_is_sent_again(rows, found):
+        newest = rows[self._contract.event_time].max()
+        if isinstance(newest, datetime):
+            self._newest = max(newest, self._newest or newest)
+        if self._has_older_than_is_sent_again(found):
             self._flush()
         self._send_events(rows)
         self._flush()
 
-    def _are_older_than_what_is_sent_again(self, rows: pl.DataFrame, changed: Mapping[str, pl.DataFrame]) -> bool:
+    def _has_older_than_is_sent_again(self, changed: Mapping[str, pl.DataFrame]) -> bool:
         """Whether some of a batch's windows would not be sent again by `open`: a backlog spans hours, and a partition
         may be hours behind another. Those must be there before the rows are, for the rows are the position."""
-        newest = rows[self._contract.event_time].max()
-        assert newest is None or isinstance(newest, datetime)
-        if newest is not None:
-            self._newest = max(newest, self._newest or newest)
         if self._newest is None:
             return False
         ends = {w.name: self._newest - w.lateness - 2 * w.every for w in self._contract.windows}

@@ -1,10 +1,10 @@
 """The quality of each stream, a day at a time: measured, judged, scored, and kept as a trend.
 
-Today is judged in Polars each hour, a day that has ended by Great Expectations, which makes documents of it.
+Each day is judged in Polars; yesterday, once it has ended, by Great Expectations, which makes documents of it.
 """
 
 from collections.abc import Iterator
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -75,8 +75,8 @@ def quality_asset(contract: Contract) -> dg.AssetsDefinition:
     def quality(context: dg.AssetExecutionContext, lake: LakeResource) -> Iterator[Any]:
         docs = settings().home / "quality" / contract.name
         days = [date.fromisoformat(key) for key in context.partition_keys]
-        today = calendar.local_day(datetime.now(UTC), settings().timezone)
-        assessed = {day: assess(contract, lake.root, day, docs if day < today else None) for day in days}
+        yesterday = calendar.local_day(datetime.now(UTC), settings().timezone) - timedelta(days=1)
+        assessed = {day: assess(contract, lake.root, day, docs if day == yesterday else None) for day in days}
         measured, _ = assessed[max(days)]
         yield dg.MaterializeResult(metadata=describe(contract, lake.root, measured, docs))
         for name in names:

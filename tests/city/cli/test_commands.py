@@ -56,7 +56,6 @@ def test_what_is_wrong_is_said_in_one_line(config: Settings) -> None:
         ("HOME", f"{__file__}/below", f"CITY_HOME: {__file__} is not a folder"),
         ("TIMEZONE", "Mars/X", "CITY_TIMEZONE: no time zone 'Mars/X'; such as Europe/Berlin"),
         ("SERVE_PORT", "99999", "CITY_SERVE_PORT: Input should be less than or equal to 65535"),
-        ("SERVE_PORT", "3000", "CITY_DAGSTER_PORT and CITY_SERVE_PORT are both 3000"),
         ("DOMAINS", "traffic", 'CITY_DOMAINS: a JSON list is expected, such as ["one", "two"]'),
         ("LATENCY_SECONDS", "0", "CITY_LATENCY_SECONDS: Input should be greater than or equal to 0.1"),
     ],
@@ -64,7 +63,6 @@ def test_what_is_wrong_is_said_in_one_line(config: Settings) -> None:
 def test_a_setting_that_is_wrong_is_named_as_it_was_given(
     name: str, value: str, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("CITY_DAGSTER_PORT", "3000")
     monkeypatch.setenv(f"CITY_{name}", value)
     with pytest.raises(Exception) as error:  # noqa: PT011
         Settings()

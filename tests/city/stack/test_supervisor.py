@@ -110,6 +110,12 @@ def test_what_would_be_left_behind_is_known_after_each_start(config: Settings) -
     assert known == [set(), {"first"}, {"first", "second"}]
 
 
+def test_two_settings_of_one_port_are_named(config: Settings) -> None:
+    same = config.model_copy(update={"serve_port": config.kafka_port})
+    with pytest.raises(CannotStart, match=f"CITY_KAFKA_PORT and CITY_SERVE_PORT are both {config.kafka_port}"):
+        Supervisor(same, specs(same)).check()
+
+
 def test_a_host_that_is_not_here_and_a_domain_that_is_none_are_named(config: Settings) -> None:
     with pytest.raises(CannotStart, match=r"CITY_HOST: 192\.0\.2\.7 is no address of this machine"):
         Supervisor(config.model_copy(update={"host": "192.0.2.7"}), []).check()
@@ -222,6 +228,7 @@ def test_the_stream_is_shown_by_its_own_report(config: Settings) -> None:
         f"t: QuestDB is away; no progress for 100 s: its process {os.getpid()} lives and does not report",
     )
     assert (found["events_per_second"], found["lag"], found["p95_ms"]) == (None, None, None), "they are of before"
+    assert {s["lag"] for s in found["streams"].values()} == {None}
     (config.run / "stream.json").write_text(json.dumps(report | {"pid": 999_999_999, "failure": "fenced"}))
     found = status(config)["parts"]["stream"]
     assert (found["state"], found["last_error"]) == ("down", "fenced")

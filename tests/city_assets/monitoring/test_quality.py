@@ -10,9 +10,10 @@ import numpy as np
 import polars as pl
 import pytest
 
+from city.contracts.schema import QUARANTINE
 from city.quality import expectations, suites
 from city.quality.bands import unusual
-from city.quality.measures import DIMENSIONS, scores
+from city.quality.measures import DIMENSIONS, measures, scores, summarise
 from city.settings import Settings
 from city.streaming.bronze import BronzeStream
 from city.streaming.decode import decode
@@ -121,6 +122,20 @@ def test_scores_are_kept_by_day_and_shown_with_docs(config: Settings) -> None:
     assert 0.8 < score < 1
     assert latest_scores(config.lake) == {"quality.sensors": score}
     assert "sensors rows" in (docs / "index.html").read_text()
+
+
+def test_a_drift_is_seen_in_the_first_hour() -> None:
+    """Twenty sensors, a reading each twenty seconds for forty minutes; one walks away by eighty times its noise."""
+    chance, readings = np.random.default_rng(0), []
+    for number in range(20):
+        for step in range(120):
+            at = BEGIN + timedelta(seconds=20 * step + number)
+            walk = 0.2 * step if number == 7 else 0.0
+            readings.append((at, f"downtown_noise_{number}", "noise", 60 + walk + chance.normal(0, 0.3), at, BEGIN))
+    columns = ["timestamp", "sensor_id", "type", "value", "_arrived", "_watermark"]
+    rows = pl.DataFrame(readings, columns, orient="row").sort("timestamp")
+    found = measures(SENSORS, summarise(SENSORS, rows.lazy(), {}), pl.LazyFrame(schema=QUARANTINE))
+    assert found.select("drifting_share", "stuck_share", "missing_share").row(0) == (1 / 20, 0, 0)
 
 
 def test_an_empty_day_is_told_and_scored(config: Settings) -> None:
