@@ -15,7 +15,7 @@ from city import questdb
 from city.contracts.registry import contracts
 from city.settings import Settings
 from city.stack.status import status as look
-from tests.live import consume
+from tests.live import consume, until
 
 CITY = [sys.executable, "-m", "city.cli.main"]
 _ASSETS = "{ assetNodes { assetKey { path } assetMaterializations(limit: 1) { timestamp } } }"
@@ -35,6 +35,12 @@ def status() -> dict[str, Any]:
     return found
 
 
+def workers(config: Settings) -> list[str]:
+    """The metrics that say whether a worker runs."""
+    told = requests.get(f"{config.serve}/metrics", timeout=10).text.splitlines()
+    return [line for line in told if line.startswith("worker_running{")]
+
+
 def materialized(config: Settings) -> set[str]:
     answer = requests.post(f"http://{config.dagster}/graphql", json={"query": _ASSETS}, timeout=20).json()
     nodes = answer["data"]["assetNodes"]
@@ -42,6 +48,7 @@ def materialized(config: Settings) -> set[str]:
     return {"/".join(node["assetKey"]["path"]) for node in nodes if node["assetMaterializations"]}
 
 
+@pytest.mark.own_servers
 def test_a_city_starts_with_one_command_and_stops_without_a_trace(stack: Settings) -> None:
     try:
         started = subprocess.run(
@@ -65,11 +72,11 @@ def test_a_city_starts_with_one_command_and_stops_without_a_trace(stack: Setting
         streams = {contract.name for contract in contracts() if contract.rate == "high"}
         assert {event["kind"] for event in consume(stack, "dashboard_events")} == streams
         assert requests.get(f"{stack.serve}/health/live", timeout=10).json() == {"live": True}
-        told = requests.get(f"{stack.serve}/metrics", timeout=10).text.splitlines()
-        workers = [line for line in told if line.startswith("worker_running{")]
-        assert any('worker="simulator-environment-mqtt"' in line for line in workers)
-        assert [line for line in workers if not line.endswith(" 1.0")] == []
-        assert not any('part="simulator-' in line for line in workers), "the workers of a process are told of once"
+        until(lambda: all(line.endswith(" 1.0") for line in workers(stack)))
+        assert any('worker="simulator-environment-mqtt"' in line for line in workers(stack))
+        assert not any('part="simulator-' in line for line in workers(stack)), (
+            "the workers of a process are told of once"
+        )
         live = requests.get(f"{stack.serve}/api/stats", timeout=10).json()["live"]
         assert live["vehicles"] > 50
         assert live["cells"] > 10
