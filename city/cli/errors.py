@@ -42,13 +42,9 @@ def _of_settings(error: Exception) -> str | None:
         return f'CITY_{name[1].upper()}: a JSON list is expected, such as ["one", "two"]' if name else str(error)
     if not isinstance(error, ValidationError) or error.title != "Settings":
         return None
-    said = [
-        (f"CITY_{one['loc'][0]}".upper(), one["msg"].removeprefix("Value error, "))
-        for one in error.errors()
-        if one["loc"]
-    ]
-    whole = [one["msg"].removeprefix("Value error, ") for one in error.errors() if not one["loc"]]
-    return "; ".join([*(f"{name}: {text}" for name, text in said), *whole])
+    return "; ".join(
+        f"CITY_{str(one['loc'][0]).upper()}: {one['msg'].removeprefix('Value error, ')}" for one in error.errors()
+    )
 
 
 def mendable() -> Iterator[tuple[str, type[Exception]]]:

@@ -59,7 +59,7 @@ def summarise(contract: Contract, bronze: pl.LazyFrame, known: dict[str, pl.Seri
     gaps, last = pl.DataFrame(), None
     for begin, rows in _slots(bronze.select(*dict.fromkeys(columns)), contract.event_time):
         unique = rows.unique([key, contract.event_time])
-        sums.append(_counted(contract, begin, rows, known).with_columns(unique=pl.lit(unique.height)))
+        sums.append(_counted(contract, begin, rows, unique.height, known))
         keys.append(unique[key].unique())
         if quantities:
             part, between, last = _read(contract, begin, unique, last)
@@ -132,13 +132,15 @@ def _slots(bronze: pl.LazyFrame, event_time: str) -> Iterator[tuple[datetime, pl
                 yield begin, part
 
 
-def _counted(contract: Contract, begin: datetime, rows: pl.DataFrame, known: dict[str, pl.Series]) -> pl.DataFrame:
+def _counted(
+    contract: Contract, begin: datetime, rows: pl.DataFrame, unique: int, known: dict[str, pl.Series]
+) -> pl.DataFrame:
     time = pl.col(contract.event_time)
     outside = [~pl.col(r.field).is_in(known[r.field].implode()) for r in contract.references if r.field in known]
     return rows.select(
         slot=pl.lit(int(begin.timestamp()) // SLOT_SECONDS),
         rows=pl.len(),
-        unique=pl.lit(0),
+        unique=pl.lit(unique),
         slow=(pl.col("_arrived") - time > SLOW).sum(),
         out_of_order=(time < pl.col("_watermark")).sum(),
         unknown=pl.sum_horizontal([pl.lit(0), *(one.sum() for one in outside)]),
