@@ -4,6 +4,7 @@ import numpy as np
 
 from city.arrays import Floats
 from city.drift.measures import Measured
+from city.welch import Sample, welch
 
 
 def decayed(reference: Floats, current: Floats) -> Measured:
@@ -12,13 +13,11 @@ def decayed(reference: Floats, current: Floats) -> Measured:
 
     Raises ValueError for fewer than two losses in a sample.
     """
-    from scipy import stats
-
     if min(len(reference), len(current)) < 2:
         raise ValueError("give at least two losses of each sample")
     growth = float(current.mean() - reference.mean())
     spread = float(np.sqrt((reference.var() + current.var()) / 2))
     if spread == 0:
         return Measured(growth, float(growth <= 0), float(growth > 0))
-    found = stats.ttest_ind(current, reference, equal_var=False, alternative="greater")
-    return Measured(float(found.statistic), float(found.pvalue), growth / spread)
+    found = welch(*(Sample(float(s.mean()), float(s.std(ddof=1)), len(s)) for s in (current, reference)))
+    return Measured(found.statistic, found.greater, growth / spread)

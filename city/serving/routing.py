@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 from city.serving.audit import Audit
 from city.settings import Settings
+from city.welch import Sample, welch
 
 log = logging.getLogger(__name__)
 
@@ -238,18 +239,6 @@ def compared(champion: Arm, other: Arm) -> dict[str, float] | None:
     t-test; None while too few outcomes are known."""
     if min(champion.outcomes, other.outcomes) < _LEAST_OUTCOMES:
         return None
-    from scipy import stats
-
-    both = [(arm.loss_mean, arm.loss_std, arm.outcomes) for arm in (other, champion)]
-    found = stats.ttest_ind_from_stats(*both[0], *both[1], equal_var=False)
-    parts = [std**2 / count for _, std, count in both]
-    spread = sum(p**2 / (n - 1) for p, (_, _, n) in zip(parts, both, strict=True))
-    wide = float(stats.t.ppf(0.975, sum(parts) ** 2 / spread)) * math.sqrt(sum(parts)) if spread else 0.0
-    difference = both[0][0] - both[1][0]
-    p_value = float(found.pvalue)
-    return {
-        "difference": difference,
-        "low": difference - wide,
-        "high": difference + wide,
-        "p_value": p_value if math.isfinite(p_value) else (0.0 if difference else 1.0),
-    }
+    found = welch(*(Sample(arm.loss_mean, arm.loss_std, arm.outcomes) for arm in (other, champion)))
+    low, high = found.interval(0.95)
+    return {"difference": found.difference, "low": low, "high": high, "p_value": found.different}

@@ -120,6 +120,7 @@ class Pipeline:
                         committing.result()
                     # While a batch is committed, the next one is decoded.
                     committing = committer.submit(self._commit, raw, rows, rejects, bronze, workers)
+                    checked = time.monotonic()  # a commit finds out by itself
                 else:
                     if committing is not None:
                         committing.result()

@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from typing import Any
 
+import numpy as np
 import polars as pl
 
+from city.arrays import Floats
 from city.stack.progress import Samples
 
 _HORIZON = 10.0  # seconds over which rates and latencies are taken
@@ -30,8 +32,8 @@ class StreamReport:
     days: set[date] = field(default_factory=set)
     quarantine_days: set[date] = field(default_factory=set)
     _samples: Samples = field(default_factory=Samples, repr=False)
-    _recent: deque[tuple[float, int, pl.Series]] = field(default_factory=lambda: deque(maxlen=400), repr=False)
-    _applied: dict[str, deque[tuple[float, pl.Series]]] = field(default_factory=dict, repr=False)
+    _recent: deque[tuple[float, int, Floats]] = field(default_factory=lambda: deque(maxlen=400), repr=False)
+    _applied: dict[str, deque[tuple[float, Floats]]] = field(default_factory=dict, repr=False)
 
     def take_days(self) -> set[date]:
         """The local days that events came for since this was last asked."""
@@ -102,21 +104,20 @@ class StreamReport:
             "last_error": "; ".join(list(self.errors.values())) or None,
         }
 
-    def _within(self, now: float | None) -> list[tuple[float, int, pl.Series]]:
+    def _within(self, now: float | None) -> list[tuple[float, int, Floats]]:
         since = (time.time() if now is None else now) - _HORIZON
         return [entry for entry in list(self._recent) if entry[0] >= since]
 
 
-def _ages_ms(times: pl.Series, now: float) -> pl.Series:
+def _ages_ms(times: pl.Series, now: float) -> Floats:
     """How old a sample of the events is at `now` (seconds since the epoch)."""
-    sample = times.gather_every(max(1, len(times) // _SAMPLE)).dt.epoch("us")
+    sample = times.gather_every(max(1, len(times) // _SAMPLE)).dt.epoch("us").to_numpy()
     return now * 1000 - sample / 1000
 
 
-def _p95(samples: list[pl.Series]) -> float | None:
-    known = [sample for sample in samples if len(sample)]
-    value = pl.concat(known).quantile(0.95) if known else None
-    return round(value, 1) if value is not None else None
+def _p95(samples: list[Floats]) -> float | None:
+    known = np.concatenate(samples) if samples else np.empty(0)
+    return round(float(np.quantile(known, 0.95)), 1) if known.size else None
 
 
 def local_days(times: pl.Series, timezone: str) -> set[date]:

@@ -1,8 +1,12 @@
 """What has changed is found by the measure that is for it, and what has not is left alone."""
 
+import subprocess
+import sys
+
 import numpy as np
 import polars as pl
 import pytest
+from scipy import stats
 
 from city.drift import Monitor, decayed
 from city.drift.measures import NUMERIC, chi_square
@@ -82,5 +86,14 @@ def test_errors_that_grow_are_decay_and_those_that_shrink_are_not() -> None:
     assert decayed(few.astype(float), many.astype(float)).p_value < 1e-6
     assert decayed(many.astype(float), few.astype(float)).p_value > 0.99
     assert decayed(np.zeros(9), np.zeros(9)).p_value == 1
+    known = stats.ttest_ind(many, few, equal_var=False, alternative="greater")
+    found = decayed(few.astype(float), many.astype(float))
+    assert (found.statistic, found.p_value) == pytest.approx((known.statistic, known.pvalue))
+
+
+def test_asking_whether_a_model_has_decayed_costs_a_long_running_process_little() -> None:
+    asked = "import sys; from city.drift.losses import decayed; import numpy as np; "
+    asked += "decayed(np.arange(9.0), np.arange(9.0)); print('scipy.stats' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True).stdout == "False\n"
     with pytest.raises(ValueError, match="two losses"):
         decayed(np.zeros(1), np.zeros(9))
