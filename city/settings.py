@@ -8,6 +8,8 @@ from zoneinfo import ZoneInfo
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from city.alerts.model import Severity
+
 CHECKOUT = Path(__file__).resolve().parents[1]
 Port = Annotated[int, Field(ge=1, le=65535)]
 
@@ -70,9 +72,15 @@ class Settings(BaseSettings):
     alerts_url: SecretStr | None = Field(None, description="alarms on PostgreSQL (an SQLAlchemy URL), not SQLite")
     alert_rules: Path | None = Field(None, description="a TOML file of alert rules, instead of the few that we bring")
     alert_escalate_minutes: float = Field(30.0, gt=0, description="an alarm nobody acknowledges is graver after this")
-    alert_webhook_url: SecretStr | None = Field(None, description="where every alert is posted, as JSON")
+    alert_webhook_url: SecretStr | None = Field(None, description="where alerts are posted, as JSON")
+    alert_webhook_least: Severity = Field("info", description="the least severity that goes there")
     alert_slack_url: SecretStr | None = Field(None, description="a Slack incoming webhook")
+    alert_slack_least: Severity = Field("warning", description="the least severity that goes there")
+    alert_pagerduty_key: SecretStr | None = Field(None, description="an integration key of PagerDuty's Events API v2")
+    alert_pagerduty_url: str = "https://events.pagerduty.com/v2/enqueue"
+    alert_pagerduty_least: Severity = Field("error", description="the least severity that goes there")
     alert_email_to: list[str] = Field([], description="who gets alerts by e-mail")
+    alert_email_least: Severity = Field("warning", description="the least severity that goes there")
     alert_email_from: str = "city@localhost"
     smtp_address: str | None = Field(None, description="host:port of the SMTP server")
     smtp_tls: bool = Field(True, description="STARTTLS, which only a server on this machine should go without")
@@ -80,6 +88,7 @@ class Settings(BaseSettings):
     smtp_password: SecretStr | None = None
     alert_sms_url: SecretStr | None = Field(None, description="an SMS gateway, posted {to, text}")
     alert_sms_to: str | None = None
+    alert_sms_least: Severity = Field("error", description="the least severity that goes there")
 
     batch_rows: int = Field(100_000, gt=0, description="a micro-batch is committed at this many events")
     latency_seconds: float = Field(

@@ -1,82 +1,206 @@
-"""Where messages go: webhooks (plain JSON, or Slack's), e-mail by SMTP, and an SMS gateway by HTTP."""
+"""Where messages go: webhooks (plain JSON, or Slack's), PagerDuty, e-mail by SMTP, and an SMS gateway by HTTP."""
 
+import json
 import smtplib
 import ssl
+import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from email.message import EmailMessage
 from typing import Any
 
 import requests
 
-from city.alerts.model import SEVERITIES, AlertError, Severity
+from city.alerts.model import SEVERITIES, AlertError, Event, Severity
 from city.settings import Settings
 
-_SECONDS = 10
+_CONNECT_SECONDS, _SECONDS = 5.0, 10.0
+_ANSWER_BYTES = 65_536
 _SMS_CHARACTERS = 160
-Send = Callable[[Mapping[str, Any]], None]
+_SLACK_CHARACTERS = 3_000  # of one block
+_SUMMARY_CHARACTERS = 1_024
+_LINE_CHARACTERS = 300
+Message = Mapping[str, Any]
+"""`group`, `event` and `alarms` (as dictionaries), which are of that group and had that event."""
+Send = Callable[[Message], None]
+"""Raises Refused, or what its client raises, when a message was not taken."""
 
 
-def channels(config: Settings) -> dict[str, tuple[Severity, Send]]:
-    """The channels that the settings name, each with the least severity that it is for. `send` raises when a message
-    was not taken."""
-    found: dict[str, tuple[Severity, Send]] = {}
-    if config.alert_webhook_url:
+class Refused(ConnectionError):
+    """A server has answered that it does not take a message. With `message_only` another message may be taken."""
+
+    def __init__(self, text: str, message_only: bool = False) -> None:
+        super().__init__(text)
+        self.message_only = message_only
+
+
+@dataclass(frozen=True)
+class Address:
+    """A channel that the settings name, whether or not they are right, and what it is for."""
+
+    name: str
+    least: Severity
+    follows: bool = False
+    """Whether it keeps incidents of its own, which are to be acknowledged and resolved as the alarms are."""
+
+    def wants(self, event: Event, severity: Severity) -> bool:
+        """Whether an event of an alarm of that severity is to be sent there."""
+        if self.follows and event == "cleared":
+            return True  # of an incident that it does not have, it makes nothing
+        if event == "acknowledged" and not self.follows:
+            return False
+        return SEVERITIES.index(severity) >= SEVERITIES.index(self.least)
+
+
+def addresses(config: Settings) -> list[Address]:
+    """The channels that the settings name."""
+    found = [
+        (config.alert_webhook_url, Address("webhook", config.alert_webhook_least)),
+        (config.alert_slack_url, Address("slack", config.alert_slack_least)),
+        (config.alert_email_to, Address("email", config.alert_email_least)),
+        (config.alert_sms_url, Address("sms", config.alert_sms_least)),
+        (config.alert_pagerduty_key, Address("pagerduty", config.alert_pagerduty_least, follows=True)),
+    ]
+    return [address for setting, address in found if setting]
+
+
+def sender(config: Settings, name: str) -> Send:
+    """What sends a message on a channel. Raises AlertError where the settings do not say how, with the mend."""
+    if name == "webhook" and config.alert_webhook_url:
         url = config.alert_webhook_url.get_secret_value()
-        found["webhook"] = ("info", lambda message: _post(url, dict(message)))
-    if config.alert_slack_url:
+        return lambda message: _post(url, dict(message))
+    if name == "slack" and config.alert_slack_url:
         slack = config.alert_slack_url.get_secret_value()
-        found["slack"] = ("warning", lambda message: _post(slack, _slack(message)))
-    if config.alert_email_to:
+        return lambda message: _post(slack, _slack(message))
+    if name == "email" and config.alert_email_to:
         if not config.smtp_address:
             raise AlertError("CITY_ALERT_EMAIL_TO is set, and no server to send by: set CITY_SMTP_ADDRESS (host:port)")
-        found["email"] = ("warning", lambda message: _mail(config, message))
-    if config.alert_sms_url:
+        host, _, port = config.smtp_address.rpartition(":")
+        if not (host and port.isdigit()):
+            raise AlertError(f"CITY_SMTP_ADDRESS: {config.smtp_address!r} is not host:port, such as mail.city:587")
+        return lambda message: _mail(config, host, int(port), message)
+    if name == "sms" and config.alert_sms_url:
         gateway = config.alert_sms_url.get_secret_value()
-        found["sms"] = ("error", lambda message: _post(gateway, _sms(config, message)))
-    return found
+        if not config.alert_sms_to:
+            raise AlertError("CITY_ALERT_SMS_URL is set, and no number to send to: set CITY_ALERT_SMS_TO")
+        return lambda message: _post(gateway, _sms(config, message))
+    if name == "pagerduty" and config.alert_pagerduty_key:
+        key = config.alert_pagerduty_key.get_secret_value()
+        return lambda message: _page(config.alert_pagerduty_url, key, message)
+    raise AlertError(f"the channel {name!r} is no longer in the settings, and has messages to send: set it again")
 
 
-def wanted(least: Severity, severity: Severity) -> bool:
-    return SEVERITIES.index(severity) >= SEVERITIES.index(least)
+def is_one_by_one(name: str) -> bool:
+    """Whether a channel takes one alarm a message."""
+    return name == "pagerduty"
 
 
-def text(message: Mapping[str, Any]) -> str:
-    """A message in words: a line for each of its alarms."""
-    lines = [
-        f"[{a['severity']}] {a['title']} ({a['event']}, {a['count']} times, alarm {a['id']})" for a in message["alarms"]
-    ]
-    return "\n".join([f"City: {message['group'] or 'data'}", *lines])
+def text(message: Message, most: int = 100_000) -> str:
+    """A message in words, of at most so many characters: a line for each of its alarms, and how many more there are."""
+    lines = [f"City: {message['group'] or 'data'}"]
+    left = len(message["alarms"])
+    for alarm in message["alarms"]:
+        line = _cut(_line(alarm), _LINE_CHARACTERS)
+        more = f"... and {left} more"
+        if sum(len(known) + 1 for known in lines) + len(line) + 1 + len(more) > most:
+            return "\n".join([*lines, more])[:most]
+        lines.append(line)
+        left -= 1
+    return "\n".join(lines)
+
+
+def _line(alarm: Mapping[str, Any]) -> str:
+    who = f", {alarm['assignee']}'s" if alarm.get("assignee") else ""
+    said = (
+        f"[{alarm['severity']}] {alarm['title']} ({alarm['event']}, {alarm['count']} times, alarm {alarm['id']}{who})"
+    )
+    return " ".join(said.split())
 
 
 def _post(url: str, body: dict[str, Any]) -> None:
-    answer = requests.post(url, json=body, timeout=_SECONDS)
-    if not answer.ok:
-        raise ConnectionError(f"the server answered {answer.status_code}: {answer.text[:200]}")
+    ends = time.monotonic() + _SECONDS
+    with requests.post(url, json=body, timeout=(_CONNECT_SECONDS, _SECONDS), stream=True) as answer:
+        content = b""
+        for piece in answer.iter_content(8192):
+            content += piece
+            if len(content) > _ANSWER_BYTES:
+                break
+            if time.monotonic() > ends:
+                raise TimeoutError(f"no whole answer within {_SECONDS:g} s")
+        said = content.decode(errors="replace")[:200]
+        if not answer.ok:
+            # 408 and 429 are about the moment, the other refusals of this class about what was sent.
+            message_only = 400 <= answer.status_code < 500 and answer.status_code not in (401, 403, 404, 408, 429)
+            raise Refused(f"the server answered {answer.status_code}: {said}", message_only)
+        if _is_refusal(content):
+            raise Refused(f"the server answered {answer.status_code}, and that it failed: {said}")
 
 
-def _slack(message: Mapping[str, Any]) -> dict[str, Any]:
-    """Slack's incoming webhooks: docs.slack.dev/messaging/sending-messages-using-incoming-webhooks."""
-    escaped = text(message).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return {"text": escaped, "blocks": [{"type": "section", "text": {"type": "mrkdwn", "text": escaped[:3000]}}]}
+def _is_refusal(content: bytes) -> bool:
+    """Whether an answer that is well by its status says otherwise."""
+    try:
+        body = json.loads(content)
+    except ValueError:
+        return False
+    if not isinstance(body, dict):
+        return False
+    failed = body.get("status") in ("error", "failed", "failure", "invalid event")
+    return failed or body.get("ok") is False or body.get("success") is False or bool(body.get("error"))
 
 
-def _sms(config: Settings, message: Mapping[str, Any]) -> dict[str, Any]:
-    return {"to": config.alert_sms_to, "text": text(message)[:_SMS_CHARACTERS]}
+def _slack(message: Message) -> dict[str, Any]:
+    """Slack's incoming webhooks: docs.slack.dev/messaging/sending-messages-using-incoming-webhooks.
+
+    Plain text, in which no markup counts; `text` is what notifications show, where it would.
+    """
+    said = text(message, _SLACK_CHARACTERS)
+    escaped = said.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    block = {"type": "section", "text": {"type": "plain_text", "text": said, "emoji": False}}
+    return {"text": escaped, "blocks": [block]}
 
 
-def _mail(config: Settings, message: Mapping[str, Any]) -> None:
-    assert config.smtp_address is not None
-    host, _, port = config.smtp_address.rpartition(":")
+def _sms(config: Settings, message: Message) -> dict[str, Any]:
+    return {"to": config.alert_sms_to, "text": text(message, _SMS_CHARACTERS)}
+
+
+def _page(url: str, key: str, message: Message) -> None:
+    """PagerDuty's Events API v2: developer.pagerduty.com/docs/events-api-v2. An alarm is an incident, whose key it is:
+    what is sent twice is one there, too."""
+    (alarm,) = message["alarms"]
+    actions = {"acknowledged": "acknowledge", "cleared": "resolve"}
+    body: dict[str, Any] = {
+        "routing_key": key,
+        "event_action": actions.get(alarm["event"], "trigger"),
+        "dedup_key": f"city-alarm-{alarm['id']}",
+    }
+    if body["event_action"] == "trigger":
+        body["payload"] = {
+            "summary": _cut(_line(alarm), _SUMMARY_CHARACTERS),
+            "source": alarm["cause"],
+            "severity": alarm["severity"],
+            "timestamp": alarm["last_at"],
+            "group": message["group"] or "data",
+            "class": alarm["labels"].get("type") or alarm["cause"].split("/")[0],
+            "custom_details": {**(alarm["detail"] or {}), **alarm["labels"]},
+        }
+        body["client"] = "City"
+    _post(url, body)
+
+
+def _mail(config: Settings, host: str, port: int, message: Message) -> None:
     letter = EmailMessage()
     gravest = max((a["severity"] for a in message["alarms"]), key=SEVERITIES.index)
-    letter["Subject"] = f"[{gravest}] {message['group'] or 'data'}: {len(message['alarms'])} alarm(s)".replace(
-        "\n", " "
-    )
+    subject = f"[{gravest}] {message['group'] or 'data'}: {len(message['alarms'])} alarm(s)"
+    letter["Subject"] = " ".join(subject.split())
     letter["From"], letter["To"] = config.alert_email_from, ", ".join(config.alert_email_to)
     letter.set_content(text(message))
-    with smtplib.SMTP(host, int(port), timeout=_SECONDS) as server:
+    with smtplib.SMTP(host, port, timeout=_SECONDS) as server:
         if config.smtp_tls:
             server.starttls(context=ssl.create_default_context())
         if config.smtp_username and config.smtp_password:
             server.login(config.smtp_username, config.smtp_password.get_secret_value())
         server.send_message(letter)
+
+
+def _cut(said: str, most: int) -> str:
+    return said if len(said) <= most else said[: most - 1] + "…"

@@ -1,17 +1,39 @@
-"""The alarm desk: alarms, silences and what is to be sent, in SQLite or in PostgreSQL (CITY_ALERTS_URL)."""
+"""The alarm desk: alarms, silences and what is to be sent, in SQLite or in PostgreSQL (CITY_ALERTS_URL).
+
+What is sent follows from what is: an alarm's row holds what people were last told of it (`told`), and each change, in
+its own transaction, compares that with how the alarm stands and puts the difference in the outbox. So nothing that
+comes between (a silence, a wrong setting, a kill) loses a message: the difference is still there at the next look.
+"""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
 from typing import Any
 
 import sqlalchemy as sa
 
-from city.alerts.model import SEVERITIES, Alarm, AlertError, Finding
+from city.alerts.channels import Address, addresses
+from city.alerts.model import SEVERITIES, Alarm, AlertError, Event, Finding, Severity
 from city.settings import Settings
+
+RETURNS_WITHIN = timedelta(minutes=10)
+"""A cause that is back so soon was never away: its acknowledgement holds."""
+FLAPS, FLAPS_WITHIN = 4, timedelta(hours=1)
+"""So many changes in so long are flapping."""
+STEADY_AFTER = timedelta(minutes=30)
+"""Without a change for so long it has ended."""
+FORGOTTEN_AFTER = timedelta(days=1)
+"""An active alarm that no look has confirmed for so long is of something that nobody looks at any more."""
+_LEASE_SECONDS = 60.0
+_EXPIRY = timedelta(days=7)
+"""A message that no channel took for so long is news no more; one that was sent is kept for as long."""
+_TITLE, _GROUP = 500, 200
+_FLAPPING = "flapping"
+_LOCK = 0x0C17A1A8  # any number that no other program locks in the same PostgreSQL
 
 _META = sa.MetaData()
 _ALARMS = sa.Table(
@@ -20,16 +42,20 @@ _ALARMS = sa.Table(
     sa.Column("id", sa.Integer, primary_key=True),
     sa.Column("cause", sa.String(500), nullable=False),
     sa.Column("severity", sa.String(10), nullable=False),
-    sa.Column("title", sa.String(1000), nullable=False),
+    sa.Column("title", sa.Text, nullable=False),
     sa.Column("group", sa.String(200), nullable=False),
     sa.Column("detail", sa.Text),
+    sa.Column("labels", sa.Text),
     sa.Column("active", sa.Boolean, nullable=False),
     sa.Column("acknowledged", sa.Boolean, nullable=False),
     sa.Column("open", sa.Boolean, nullable=False),
+    sa.Column("flapping", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("told", sa.String(10)),
     sa.Column("count", sa.Integer, nullable=False),
     sa.Column("first_at", sa.Float, nullable=False),
     sa.Column("last_at", sa.Float, nullable=False),
     sa.Column("active_at", sa.Float, nullable=False),
+    sa.Column("changed_at", sa.Float, nullable=False, server_default="0"),
     sa.Column("assignee", sa.String(200)),
     sa.Column("escalations", sa.Integer, nullable=False),
 )
@@ -66,18 +92,23 @@ _OUTBOX = sa.Table(
     sa.Column("id", sa.Integer, primary_key=True),
     sa.Column("key", sa.String(300), nullable=False, unique=True),
     sa.Column("channel", sa.String(100), nullable=False),
+    sa.Column("alarm", sa.Integer),
     sa.Column("message", sa.Text, nullable=False),
     sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("posted_at", sa.Float, nullable=False, server_default="0"),
     sa.Column("next_at", sa.Float, nullable=False),
     sa.Column("sent_at", sa.Float),
     sa.Column("error", sa.Text),
 )
 _STATE = sa.Table("state", _META, sa.Column("name", sa.String(100), primary_key=True), sa.Column("value", sa.Text))
+_NEVER = 1e18
+_WRITES = "writes"
+_CHANGES = ("raised", "raised again", "cleared")
 
 
 @dataclass(frozen=True)
 class Letter:
-    """A message that waits to be sent on a channel."""
+    """A message of one alarm that waits to be sent on a channel, and is leased to whoever has it."""
 
     id: int
     channel: str
@@ -85,107 +116,152 @@ class Letter:
     attempts: int
 
 
-class Desk:
-    """Every change is one transaction, and is written down in the alarm's history."""
+@dataclass(frozen=True)
+class Reported:
+    """The ids of alarms that a report has raised (or raised again), and cleared."""
 
-    def __init__(self, url: str) -> None:
-        self._engine = sa.create_engine(url)
-        _META.create_all(self._engine)
+    raised: list[int]
+    cleared: list[int]
+
+
+class Desk:
+    """Every change is one transaction, with what it means for people: the alarm, its history and the outbox.
+
+    `to` are the channels that messages go to. Safe to use from several processes: a change locks the store.
+    """
+
+    def __init__(self, url: str, to: Sequence[Address] = ()) -> None:
+        self._to = tuple(to)
+        self._sqlite = url.startswith("sqlite")
+        self._engine = sa.create_engine(url, connect_args={"timeout": 30} if self._sqlite else {})
+        if self._sqlite:
+            _begin_by_hand(self._engine)
+        with self._changing() as db:
+            _META.create_all(db)
+            _upgrade(db)
 
     def report(
-        self, findings: Iterable[Finding], scope: str, now: datetime | None = None
-    ) -> tuple[list[int], list[int]]:
-        """All that is wrong now within a `scope` (causes that begin with it). Raises alarms, counts repeats, and clears
-        those of the scope that are no longer wrong. Returns the ids of alarms that became active, and that cleared."""
-        moment = _seconds(now)
-        raised, cleared, seen = [], [], set[str]()
-        with self._engine.begin() as db:
-            for finding in findings:
-                if not finding.cause.startswith(scope):
-                    raise AlertError(f"cause {finding.cause!r} is not of the scope {scope!r}")
-                seen.add(finding.cause)
-                number, became_active = self._raise(db, finding, moment)
-                if became_active:
-                    raised.append(number)
-            query = sa.select(_ALARMS).where(
-                _ALARMS.c.active.is_(True), _ALARMS.c.cause.startswith(scope, autoescape=True)
-            )
-            for row in db.execute(query).mappings().all():
-                if row["cause"] not in seen:
-                    self._clear(db, row, moment, None, "no longer so")
+        self,
+        findings: Iterable[Finding],
+        scope: str | None = None,
+        now: datetime | None = None,
+        remember: tuple[str, Any] | None = None,
+    ) -> Reported:
+        """What looks have found. With a `scope` the findings are all that there is of causes that begin with it: its
+        other alarms are of things that are no more, and cleared. `remember` is kept by the same transaction (see
+        `remembered`): a reader's position cannot be ahead of its alarms, or behind them.
+
+        Raises AlertError for a cause that is not of the scope.
+        """
+        moment, raised, cleared = _seconds(now), list[int](), list[int]()
+        latest = {finding.cause: finding for finding in findings}
+        if scope is not None and (foreign := [cause for cause in latest if not cause.startswith(scope)]):
+            raise AlertError(f"cause {foreign[0]!r} is not of the scope {scope!r}")
+        with self._changing() as db:
+            patterns = self._patterns(db, moment)
+            rows = self._open(db, scope)
+            for cause, finding in latest.items():
+                row = rows.get(cause)
+                if finding.state == "failing":
+                    number, became_active = self._raise(db, row, finding, moment, patterns)
+                    if became_active:
+                        raised.append(number)
+                elif finding.state == "passing" and row is not None and row["active"]:
+                    self._clear(db, row, moment, None, "no longer so", patterns)
                     cleared.append(row["id"])
-        return raised, cleared
+            for cause, row in rows.items():
+                if scope is not None and cause not in latest and row["active"]:
+                    self._clear(db, row, moment, None, "no longer looked at", patterns)
+                    cleared.append(row["id"])
+            if remember is not None:
+                _remember(db, *remember)
+        return Reported(raised, cleared)
+
+    def tick(self, escalate_after: timedelta | None = None, now: datetime | None = None) -> list[int]:
+        """What time alone brings: silences end, alarms that nobody acknowledges get graver (again for each further
+        `escalate_after`, up to critical), flapping ends, dealt-with alarms close. Returns the ids of those escalated.
+        """
+        moment, escalated = _seconds(now), list[int]()
+        with self._changing() as db:
+            patterns = self._patterns(db, moment)
+            forgotten = sa.and_(_OUTBOX.c.posted_at < moment - _EXPIRY.total_seconds(), _OUTBOX.c.sent_at.is_not(None))
+            db.execute(_OUTBOX.delete().where(forgotten))
+            for row in self._open(db, None).values():
+                if row["active"] and moment - row["last_at"] > FORGOTTEN_AFTER.total_seconds():
+                    self._clear(db, row, moment, None, "not heard of for a day", patterns)
+                    continue
+                if escalate_after is not None and (graver := _escalated(row, escalate_after, moment)):
+                    row |= {"severity": graver, "escalations": row["escalations"] + 1}
+                    self._update(db, row, "severity", "escalations")
+                    _note(db, row["id"], moment, "escalated", None, graver)
+                    escalated.append(row["id"])
+                self._tell(db, row, moment, patterns)
+                quiet = moment - row["changed_at"] >= RETURNS_WITHIN.total_seconds()
+                if row["acknowledged"] and not row["active"] and not row["flapping"] and quiet:
+                    row["open"] = False
+                    self._update(db, row, "open")
+        return escalated
 
     def acknowledge(self, number: int, by: str, note: str = "", now: datetime | None = None) -> Alarm:
-        with self._changing(number) as (db, row):
-            values = {"acknowledged": True, "open": bool(row["active"])}
-            db.execute(_ALARMS.update().where(_ALARMS.c.id == number).values(**values))
-            _note(db, number, _seconds(now), "acknowledged", by, note)
+        """Somebody has seen it. That holds for as long as the cause lasts."""
+        moment = _seconds(now)
+        with self._changing() as db:
+            row = self._of(db, number)
+            first = not row["acknowledged"]
+            row["acknowledged"] = True
+            self._update(db, row, "acknowledged")
+            _note(db, number, moment, "acknowledged", by, note)
+            if first and row["active"] and row["told"]:
+                self._post(db, row, "acknowledged", moment)
         return self.alarm(number)
 
     def clear(self, number: int, by: str, note: str = "", now: datetime | None = None) -> Alarm:
         """By hand. Should it still be wrong, the next report makes it active again."""
-        with self._changing(number) as (db, row):
+        moment = _seconds(now)
+        with self._changing() as db:
+            row = self._of(db, number)
             if row["active"]:
-                self._clear(db, row, _seconds(now), by, note)
+                self._clear(db, row, moment, by, note, self._patterns(db, moment))
         return self.alarm(number)
 
     def assign(self, number: int, to: str, by: str, now: datetime | None = None) -> Alarm:
-        with self._changing(number) as (db, _):
-            db.execute(_ALARMS.update().where(_ALARMS.c.id == number).values(assignee=to))
+        with self._changing() as db:
+            row = self._of(db, number) | {"assignee": to}
+            self._update(db, row, "assignee")
             _note(db, number, _seconds(now), "assigned", by, to)
         return self.alarm(number)
 
     def silence(self, pattern: str, lasting: timedelta, by: str, note: str = "", now: datetime | None = None) -> int:
-        """No messages for causes that match the pattern (* and ? as in file names) until it ends. Returns its id."""
+        """No messages for causes that match the pattern (* and ? as in file names) until it ends; of what is wrong
+        then, one is sent. Returns its id."""
         if lasting <= timedelta(0):
             raise AlertError(f"a silence of {lasting} has ended before it began")
-        with self._engine.begin() as db:
+        with self._changing() as db:
             until = _seconds(now) + lasting.total_seconds()
             done = db.execute(_SILENCES.insert().values(pattern=pattern, until=until, by=by, note=note))
             return int(done.inserted_primary_key[0])  # type: ignore[index]
 
     def unsilence(self, number: int) -> None:
-        with self._engine.begin() as db:
+        with self._changing() as db:
             if not db.execute(_SILENCES.delete().where(_SILENCES.c.id == number)).rowcount:
                 raise AlertError(f"no silence {number}; `city alerts silences` lists them")
 
     def silences(self, now: datetime | None = None) -> list[dict[str, Any]]:
         with self._engine.connect() as db:
-            query = sa.select(_SILENCES).where(_SILENCES.c.until > _seconds(now)).order_by(_SILENCES.c.id)
-            return [dict(row) | {"until": _time(row["until"])} for row in db.execute(query).mappings()]
-
-    def escalate(self, after: timedelta, now: datetime | None = None) -> list[int]:
-        """Raises the severity of alarms that stay active and unacknowledged for `after`, again for each further
-        `after`, up to critical. Returns their ids."""
-        moment, found = _seconds(now), []
-        with self._engine.begin() as db:
-            query = sa.select(_ALARMS).where(_ALARMS.c.active.is_(True), _ALARMS.c.acknowledged.is_(False))
-            for row in db.execute(query).mappings().all():
-                due = row["active_at"] + (row["escalations"] + 1) * after.total_seconds() <= moment
-                step = SEVERITIES.index(row["severity"]) + 1
-                if due and step < len(SEVERITIES):
-                    values = {"severity": SEVERITIES[step], "escalations": row["escalations"] + 1}
-                    db.execute(_ALARMS.update().where(_ALARMS.c.id == row["id"]).values(**values))
-                    _note(db, row["id"], moment, "escalated", None, SEVERITIES[step])
-                    found.append(row["id"])
-        return found
+            return [dict(row) | {"until": _time(row["until"])} for row in self._silences(db, _seconds(now))]
 
     def alarm(self, number: int) -> Alarm:
         """Raises AlertError."""
         with self._engine.connect() as db:
-            row = db.execute(sa.select(_ALARMS).where(_ALARMS.c.id == number)).mappings().first()
-        if row is None:
-            raise AlertError(f"no alarm {number}; `city alerts list` shows them")
-        return self._alarm(row, self._patterns(None))
+            return _alarm(self._of(db, number), self._patterns(db, _seconds(None)))
 
     def alarms(self, closed: bool = False, now: datetime | None = None) -> list[Alarm]:
         """Open alarms (or all), the gravest and newest first."""
         with self._engine.connect() as db:
             query = sa.select(_ALARMS) if closed else sa.select(_ALARMS).where(_ALARMS.c.open.is_(True))
-            rows = db.execute(query).mappings().all()
-        patterns = self._patterns(now)
-        found = [self._alarm(row, patterns) for row in rows]
+            rows, patterns = db.execute(query).mappings().all(), self._patterns(db, _seconds(now))
+        known = [_alarm(dict(row), patterns) for row in rows]
+        found = known if closed else [alarm for alarm in known if alarm.open]
         return sorted(found, key=lambda a: (not a.active, -SEVERITIES.index(a.severity), -a.last_at.timestamp()))
 
     def history(self, number: int) -> list[dict[str, Any]]:
@@ -193,31 +269,46 @@ class Desk:
             query = sa.select(_HISTORY).where(_HISTORY.c.alarm == number).order_by(_HISTORY.c.id)
             return [dict(row) | {"at": _time(row["at"])} for row in db.execute(query).mappings()]
 
-    def post(self, key: str, channel: str, message: Mapping[str, Any], now: datetime | None = None) -> bool:
-        """Puts a message in the outbox, unless one of that key was ever there."""
-        try:
-            with self._engine.begin() as db:
-                values = {"key": key, "channel": channel, "message": json.dumps(message, default=str)}
-                db.execute(_OUTBOX.insert().values(**values, attempts=0, next_at=_seconds(now)))
-        except sa.exc.IntegrityError:
-            return False
-        return True
-
-    def due(self, now: datetime | None = None) -> list[Letter]:
-        with self._engine.connect() as db:
-            query = sa.select(_OUTBOX).where(_OUTBOX.c.sent_at.is_(None), _OUTBOX.c.next_at <= _seconds(now))
-            rows = db.execute(query.order_by(_OUTBOX.c.id)).mappings().all()
-        return [Letter(row["id"], row["channel"], json.loads(row["message"]), row["attempts"]) for row in rows]
+    def lease(self, now: datetime | None = None) -> list[Letter]:
+        """The messages that are due, for a minute this caller's alone. Of an alarm on a channel only the oldest that
+        is not sent: what is told of it is told in order."""
+        moment = _seconds(now)
+        with self._changing() as db:
+            waiting = db.execute(
+                sa.select(_OUTBOX).where(_OUTBOX.c.sent_at.is_(None), _OUTBOX.c.next_at < _NEVER).order_by(_OUTBOX.c.id)
+            ).mappings()
+            found, behind = [], set[tuple[str, int]]()
+            for row in waiting.all():
+                place = (row["channel"], row["alarm"] or -row["id"])
+                if place in behind:
+                    continue
+                behind.add(place)
+                if row["next_at"] <= moment:
+                    found.append(Letter(row["id"], row["channel"], json.loads(row["message"]), row["attempts"]))
+            leased = [letter.id for letter in found]
+            if leased:
+                db.execute(_OUTBOX.update().where(_OUTBOX.c.id.in_(leased)).values(next_at=moment + _LEASE_SECONDS))
+        return found
 
     def sent(
-        self, letter: Letter, error: str | None, again_at: datetime | None = None, now: datetime | None = None
+        self,
+        letters: Sequence[Letter],
+        error: str | None = None,
+        again_at: datetime | None = None,
+        now: datetime | None = None,
     ) -> None:
-        """Writes down what became of an attempt; with `again_at` it is made again."""
+        """Writes down what became of an attempt: sent, or failed and made again at `again_at`, unless the message is
+        a week old."""
         moment = _seconds(now)
-        values: dict[str, Any] = {"attempts": letter.attempts + 1, "error": error}
-        values |= {"sent_at": moment} if error is None else {"next_at": _seconds(again_at) if again_at else 1e18}
-        with self._engine.begin() as db:
-            db.execute(_OUTBOX.update().where(_OUTBOX.c.id == letter.id).values(**values))
+        of = _OUTBOX.c.id.in_([letter.id for letter in letters])
+        values: dict[str, Any] = {"attempts": _OUTBOX.c.attempts + 1, "error": error}
+        if error is None:
+            values["sent_at"] = moment
+        else:
+            expired = _OUTBOX.c.posted_at < moment - _EXPIRY.total_seconds()
+            values["next_at"] = sa.case((expired, _NEVER), else_=_seconds(again_at))
+        with self._changing() as db:
+            db.execute(_OUTBOX.update().where(of).values(**values))
 
     def failures(self) -> list[dict[str, Any]]:
         """Messages that have not been sent, and why."""
@@ -226,83 +317,228 @@ class Desk:
             rows = db.execute(query.where(_OUTBOX.c.sent_at.is_(None), _OUTBOX.c.attempts > 0)).mappings()
             return [dict(row) for row in rows]
 
-    def remember(self, name: str, value: Any) -> Any:
-        """Keeps a small value under a name; returns what was there before."""
-        with self._engine.begin() as db:
+    def remembered(self, name: str) -> Any:
+        """A small value that was kept under a name; None where there is none."""
+        with self._engine.connect() as db:
             row = db.execute(sa.select(_STATE.c.value).where(_STATE.c.name == name)).first()
-            db.execute(_STATE.delete().where(_STATE.c.name == name))
-            db.execute(_STATE.insert().values(name=name, value=json.dumps(value)))
         return json.loads(row[0]) if row else None
 
-    def _raise(self, db: sa.Connection, finding: Finding, moment: float) -> tuple[int, bool]:
-        query = sa.select(_ALARMS).where(_ALARMS.c.cause == finding.cause, _ALARMS.c.open.is_(True))
-        row = db.execute(query).mappings().first()
-        detail = json.dumps(finding.detail, default=str) if finding.detail else None
+    def _raise(
+        self, db: sa.Connection, row: dict[str, Any] | None, finding: Finding, moment: float, patterns: list[str]
+    ) -> tuple[int, bool]:
+        said = {
+            "title": finding.title[:_TITLE],
+            "group": finding.group[:_GROUP],
+            "detail": json.dumps(finding.detail, default=str) if finding.detail else None,
+            "labels": json.dumps(dict(finding.labels)) if finding.labels else None,
+        }
         if row is None:
-            values = asdict(finding) | {"detail": detail}
-            fresh = {"active": True, "acknowledged": False, "open": True, "count": 1, "escalations": 0}
-            times = {"first_at": moment, "last_at": moment, "active_at": moment}
-            done = db.execute(_ALARMS.insert().values(**values, **fresh, **times))
+            fresh: dict[str, Any] = {"active": True, "acknowledged": False, "open": True, "count": 1, "escalations": 0}
+            fresh |= {"flapping": False, "told": None, "severity": finding.severity, "cause": finding.cause}
+            fresh |= dict.fromkeys(("first_at", "last_at", "active_at", "changed_at"), moment)
+            done = db.execute(_ALARMS.insert().values(**said, **fresh))
             number = int(done.inserted_primary_key[0])  # type: ignore[index]
             _note(db, number, moment, "raised", None, finding.title)
+            self._tell(db, {"id": number, "assignee": None, **said, **fresh}, moment, patterns)
             return number, True
         again = not row["active"]
-        changed: dict[str, Any] = {
-            "count": row["count"] + 1,
-            "last_at": moment,
-            "title": finding.title,
-            "detail": detail,
-            "active": True,
-        }
-        if again:  # it came back before anybody closed it
-            changed |= {"acknowledged": False, "active_at": moment, "escalations": 0, "severity": finding.severity}
+        changed = {**said, "count": row["count"] + 1, "last_at": moment, "active": True}
+        if again:
+            held = row["acknowledged"] and moment - row["changed_at"] < RETURNS_WITHIN.total_seconds()
+            changed |= {"acknowledged": held, "active_at": moment, "changed_at": moment, "escalations": 0}
+        changed["severity"] = _graver(finding.severity, 0 if again else row["escalations"])
+        if again:
             _note(db, row["id"], moment, "raised again", None, finding.title)
-        db.execute(_ALARMS.update().where(_ALARMS.c.id == row["id"]).values(**changed))
+        elif changed["severity"] != row["severity"]:
+            _note(db, row["id"], moment, "severity", None, f"{row['severity']} to {changed['severity']}")
+        row |= changed
+        self._update(db, row, *changed)
+        self._tell(db, row, moment, patterns)
         return int(row["id"]), again
 
-    def _clear(self, db: sa.Connection, row: Any, moment: float, by: str | None, note: str) -> None:
-        values = {"active": False, "open": not row["acknowledged"]}
-        db.execute(_ALARMS.update().where(_ALARMS.c.id == row["id"]).values(**values))
+    def _clear(
+        self, db: sa.Connection, row: dict[str, Any], moment: float, by: str | None, note: str, patterns: list[str]
+    ) -> None:
+        row |= {"active": False, "changed_at": moment}
+        self._update(db, row, "active", "changed_at")
         _note(db, row["id"], moment, "cleared", by, note)
+        self._tell(db, row, moment, patterns)
+
+    def _tell(self, db: sa.Connection, row: dict[str, Any], moment: float, patterns: list[str]) -> None:
+        """Puts into the outbox what people do not know yet of an alarm."""
+        silenced = _silenced(row["cause"], patterns)
+        if row["flapping"]:
+            if moment - row["changed_at"] < STEADY_AFTER.total_seconds():
+                return
+            _note(db, row["id"], moment, "steady", None, "active" if row["active"] else "cleared")
+            row["flapping"] = False
+            if row["told"] == _FLAPPING:  # whatever it is now, people do not know it
+                row["told"] = None if row["active"] else row["severity"]
+        elif row["changed_at"] == moment and self._count(db, row["id"], moment, _CHANGES) >= FLAPS:
+            again = self._count(db, row["id"], moment, (_FLAPPING,)) > 0
+            _note(db, row["id"], moment, "flapping again" if again else _FLAPPING, None, "")
+            row["flapping"] = True
+            if not (again or silenced):
+                row["told"] = _FLAPPING
+                self._post(db, row, "flapping", moment)
+            self._update(db, row, "told", "flapping")
+            return
+        told = row["told"]
+        if not row["active"] and told is not None:
+            # Also in a silence: an end disturbs nobody, and whoever was told would wait for it.
+            row["told"] = None
+            self._post(db, row, "cleared", moment)
+        elif row["active"] and not silenced and (told is None or _rank(row["severity"]) > _rank(told)):
+            row["told"] = row["severity"]
+            self._post(db, row, "raised" if told is None else "graver", moment)
+            if told is None and row["acknowledged"]:
+                self._post(db, row, "acknowledged", moment)
+        self._update(db, row, "told", "flapping")
+
+    def _count(self, db: sa.Connection, number: int, moment: float, events: Sequence[str]) -> int:
+        """How often any of these happened to an alarm within the last hour."""
+        since = moment - FLAPS_WITHIN.total_seconds()
+        query = sa.select(sa.func.count()).where(
+            _HISTORY.c.alarm == number, _HISTORY.c.at > since, _HISTORY.c.event.in_(events)
+        )
+        return int(db.execute(query).scalar_one())
+
+    def _post(self, db: sa.Connection, row: Mapping[str, Any], event: Event, moment: float) -> None:
+        """For each channel that is for such an event. Whether its settings are right shows when it is sent."""
+        message = json.dumps({"group": row["group"], "event": event, "alarms": [_told(row, event)]}, default=str)
+        for address in self._to:
+            if not address.wants(event, row["severity"]):
+                continue
+            values = {"key": uuid.uuid4().hex, "channel": address.name, "alarm": row["id"], "message": message}
+            db.execute(_OUTBOX.insert().values(**values, attempts=0, posted_at=moment, next_at=moment))
 
     @contextmanager
-    def _changing(self, number: int) -> Iterator[tuple[sa.Connection, Any]]:
-        self.alarm(number)
-        with self._engine.begin() as db:
-            yield db, db.execute(sa.select(_ALARMS).where(_ALARMS.c.id == number)).mappings().one()
+    def _changing(self) -> Iterator[sa.Connection]:
+        """A transaction that nobody else changes anything beside."""
+        with self._engine.connect().execution_options(**{_WRITES: True}) as db, db.begin():
+            if not self._sqlite:
+                db.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
+            yield db
 
-    def _patterns(self, now: datetime | None) -> list[str]:
-        return [silence["pattern"] for silence in self.silences(now)]
+    def _open(self, db: sa.Connection, scope: str | None) -> dict[str, dict[str, Any]]:
+        query = sa.select(_ALARMS).where(_ALARMS.c.open.is_(True))
+        if scope is not None:
+            query = query.where(_ALARMS.c.cause.startswith(scope, autoescape=True))
+        return {row["cause"]: dict(row) for row in db.execute(query).mappings()}
 
-    def _alarm(self, row: Any, patterns: list[str]) -> Alarm:
-        return Alarm(
-            id=row["id"],
-            cause=row["cause"],
-            severity=row["severity"],
-            title=row["title"],
-            group=row["group"],
-            active=bool(row["active"]),
-            acknowledged=bool(row["acknowledged"]),
-            count=row["count"],
-            first_at=_time(row["first_at"]),
-            last_at=_time(row["last_at"]),
-            assignee=row["assignee"],
-            escalations=row["escalations"],
-            silenced=any(fnmatchcase(row["cause"], pattern) for pattern in patterns),
-            detail=json.loads(row["detail"]) if row["detail"] else None,
-        )
+    def _of(self, db: sa.Connection, number: int) -> dict[str, Any]:
+        row = db.execute(sa.select(_ALARMS).where(_ALARMS.c.id == number)).mappings().first()
+        if row is None:
+            raise AlertError(f"no alarm {number}; `city alerts list` shows them")
+        return dict(row)
+
+    def _update(self, db: sa.Connection, row: Mapping[str, Any], *columns: str) -> None:
+        db.execute(_ALARMS.update().where(_ALARMS.c.id == row["id"]).values(**{name: row[name] for name in columns}))
+
+    def _silences(self, db: sa.Connection, moment: float) -> list[Any]:
+        query = sa.select(_SILENCES).where(_SILENCES.c.until > moment).order_by(_SILENCES.c.id)
+        return list(db.execute(query).mappings().all())
+
+    def _patterns(self, db: sa.Connection, moment: float) -> list[str]:
+        return [silence["pattern"] for silence in self._silences(db, moment)]
 
 
 def desk(config: Settings) -> Desk:
+    """The desk that the settings name, which sends to the channels that they name."""
     if config.alerts_url:
-        return Desk(config.alerts_url.get_secret_value())
+        return Desk(config.alerts_url.get_secret_value(), addresses(config))
     folder = config.home / "alerts"
     folder.mkdir(parents=True, exist_ok=True)
-    return Desk(f"sqlite:///{folder / 'alerts.db'}")
+    return Desk(f"sqlite:///{folder / 'alerts.db'}", addresses(config))
+
+
+def _begin_by_hand(engine: sa.Engine) -> None:
+    """SQLite's driver begins a transaction at its first change, when another process may have come in between."""
+
+    @sa.event.listens_for(engine, "connect")
+    def connected(connection: Any, record: Any) -> None:
+        connection.isolation_level = None
+
+    @sa.event.listens_for(engine, "begin")
+    def begun(db: sa.Connection) -> None:
+        db.exec_driver_sql("BEGIN IMMEDIATE" if db.get_execution_options().get(_WRITES) else "BEGIN")
+
+
+def _upgrade(db: sa.Connection) -> None:
+    """Adds the columns that a store of an earlier version lacks."""
+    for table in (_ALARMS, _OUTBOX):
+        held = {column["name"] for column in sa.inspect(db).get_columns(table.name)}
+        for column in table.c:
+            if column.name not in held:
+                declared = sa.schema.CreateColumn(column).compile(dialect=db.dialect)
+                db.exec_driver_sql(f'ALTER TABLE "{table.name}" ADD COLUMN {declared}')
+        if table is _ALARMS and "told" not in held:  # what it was told of at once
+            db.execute(_ALARMS.update().values(changed_at=_ALARMS.c.last_at))
+            db.execute(_ALARMS.update().where(_ALARMS.c.active.is_(True)).values(told=_ALARMS.c.severity))
+
+
+def _remember(db: sa.Connection, name: str, value: Any) -> None:
+    db.execute(_STATE.delete().where(_STATE.c.name == name))
+    db.execute(_STATE.insert().values(name=name, value=json.dumps(value)))
 
 
 def _note(db: sa.Connection, alarm: int, moment: float, event: str, by: str | None, note: str) -> None:
     db.execute(_HISTORY.insert().values(alarm=alarm, at=moment, event=event, by=by, note=note))
+
+
+def _escalated(row: Mapping[str, Any], after: timedelta, moment: float) -> Severity | None:
+    """The next severity of an alarm that nobody has acknowledged for too long."""
+    due = row["active_at"] + (row["escalations"] + 1) * after.total_seconds() <= moment
+    if not due or row["acknowledged"] or not row["active"] or row["flapping"]:
+        return None
+    step = _rank(row["severity"]) + 1
+    return SEVERITIES[step] if step < len(SEVERITIES) else None
+
+
+def _graver(severity: Severity, steps: int) -> Severity:
+    return SEVERITIES[min(_rank(severity) + steps, len(SEVERITIES) - 1)]
+
+
+def _rank(severity: str) -> int:
+    return [*SEVERITIES].index(severity)  # type: ignore[arg-type]
+
+
+def _silenced(cause: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatchcase(cause, pattern) for pattern in patterns)
+
+
+def _alarm(row: Mapping[str, Any], patterns: Iterable[str]) -> Alarm:
+    same = ("id", "cause", "severity", "title", "group", "count", "assignee", "escalations")
+    return Alarm(
+        **{name: row[name] for name in same},
+        active=bool(row["active"]),
+        acknowledged=bool(row["acknowledged"]),
+        first_at=_time(row["first_at"]),
+        last_at=_time(row["last_at"]),
+        flapping=bool(row["flapping"]),
+        silenced=_silenced(row["cause"], patterns),
+        labels=json.loads(row["labels"]) if row["labels"] else {},
+        detail=json.loads(row["detail"]) if row["detail"] else None,
+    )
+
+
+def _told(row: Mapping[str, Any], event: Event) -> dict[str, Any]:
+    """An alarm as messages have it."""
+    alarm = _alarm(row, ())
+    return {
+        "id": alarm.id,
+        "cause": alarm.cause,
+        "severity": alarm.severity,
+        "title": alarm.title,
+        "event": event,
+        "state": alarm.state,
+        "count": alarm.count,
+        "first_at": alarm.first_at.isoformat(),
+        "last_at": alarm.last_at.isoformat(),
+        "assignee": alarm.assignee,
+        "labels": dict(alarm.labels),
+        "detail": alarm.detail,
+    }
 
 
 def _seconds(moment: datetime | None) -> float:

@@ -1,80 +1,85 @@
-"""What is sent, when, and again: one message a group and channel, each alarm's event once, retried until taken."""
+"""What is in the outbox is sent: alarms of a group in one message, in their order, again and again until taken."""
 
 import logging
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import groupby
 
-from city.alerts.channels import channels, wanted
-from city.alerts.desk import Desk
-from city.alerts.model import Alarm
+from city.alerts.channels import Refused, is_one_by_one, sender
+from city.alerts.desk import Desk, Letter
+from city.alerts.model import AlertError
 from city.settings import Settings
 
 log = logging.getLogger(__name__)
 
 _FIRST_RETRY, _LONGEST_RETRY = timedelta(seconds=30), timedelta(hours=1)
-_ATTEMPTS = 12  # some six hours
+_SETTINGS_RETRY = timedelta(minutes=1)
+_TOGETHER = 50  # alarms in one message
 
 
-def announce(desk: Desk, config: Settings, event: str, numbers: Sequence[int], now: datetime | None = None) -> None:
-    """Puts messages on the alarms in the outbox, grouped; none for what is silenced."""
-    groups: dict[str, list[Alarm]] = {}
-    for number in numbers:
-        alarm = desk.alarm(number)
-        if not alarm.silenced:
-            groups.setdefault(alarm.group, []).append(alarm)
-    for name, (least, _) in channels(config).items():
-        for group, members in groups.items():
-            told = [alarm for alarm in members if wanted(least, alarm.severity)]
-            if told:
-                # An alarm that comes back, or goes up, is news; the same news is not told twice.
-                key = ",".join(f"{a.id}:{event}:{a.severity}:{_times(desk, a, event)}" for a in told)
-                desk.post(f"{name}|{key}"[:300], name, _message(group, event, told), now)
+@dataclass(frozen=True)
+class Delivered:
+    """How many messages were sent, and how many attempts failed."""
+
+    sent: int = 0
+    failed: int = 0
 
 
-def deliver(desk: Desk, config: Settings, now: datetime | None = None) -> tuple[int, int]:
-    """Sends what is due; what fails is tried again, ever more seldom. How many were sent, and how many failed."""
-    known, moment = channels(config), now or datetime.now(UTC)
+def deliver(desk: Desk, config: Settings, now: datetime | None = None) -> Delivered:
+    """Sends what is due, on all channels side by side: one that is slow holds back no other. What fails is tried again,
+    ever more seldom. A message may be sent twice where the process is killed before it has written down that it was.
+    """
+    moment, by_channel = now or datetime.now(UTC), dict[str, list[Letter]]()
+    for letter in desk.lease(moment):
+        by_channel.setdefault(letter.channel, []).append(letter)
+    if not by_channel:
+        return Delivered()
+    with ThreadPoolExecutor(len(by_channel), thread_name_prefix="deliver") as pool:
+        done = list(pool.map(lambda of: _on_channel(desk, config, of, by_channel[of], moment), by_channel))
+    return Delivered(sum(one.sent for one in done), sum(one.failed for one in done))
+
+
+def _on_channel(desk: Desk, config: Settings, channel: str, letters: list[Letter], moment: datetime) -> Delivered:
+    try:
+        send = sender(config, channel)
+    except AlertError as error:
+        _failed(desk, letters, str(error), _SETTINGS_RETRY, moment)
+        return Delivered(failed=1)
     sent = failed = 0
-    for letter in desk.due(moment):
+    together = _together(channel, letters)
+    for number, group in enumerate(together):
         try:
-            if letter.channel not in known:
-                raise ConnectionError(f"channel {letter.channel!r} is no longer in the settings")
-            known[letter.channel][1](letter.message)
+            alarms = [alarm for letter in group for alarm in letter.message["alarms"]]
+            send({**group[0].message, "alarms": alarms})
         except Exception as error:  # whatever a server that is away, or a setting that is wrong, makes its client raise
-            wait = min(_FIRST_RETRY * 2**letter.attempts, _LONGEST_RETRY)
-            again = moment + wait if letter.attempts + 1 < _ATTEMPTS else None
-            reason = f"{letter.channel}: {error}"[:500]
-            log.warning("an alert could not be sent by %s%s", reason, f"; again in {wait}" if again else "; given up")
-            desk.sent(letter, reason, again, moment)
             failed += 1
-        else:
-            desk.sent(letter, None, None, moment)
-            sent += 1
-    return sent, failed
+            wait = min(_FIRST_RETRY * 2 ** min(group[0].attempts, 20), _LONGEST_RETRY)
+            _failed(desk, group, f"{channel}: {error}"[:500], wait, moment)
+            if isinstance(error, Refused) and error.message_only:
+                continue
+            # The server is away: who waits for it a thousand times tells nobody anything.
+            rest = [letter for later in together[number + 1 :] for letter in later]
+            _failed(desk, rest, f"{channel}: not tried, since another message failed: {error}"[:500], wait, moment)
+            break
+        desk.sent(group, now=moment)
+        sent += 1
+    return Delivered(sent, failed)
 
 
-def _times(desk: Desk, alarm: Alarm, event: str) -> int:
-    return sum(entry["event"].startswith(event) for entry in desk.history(alarm.id))
+def _together(channel: str, letters: list[Letter]) -> list[list[Letter]]:
+    """Letters of one group and event, which follow each other, are one message."""
+    if is_one_by_one(channel):
+        return [[letter] for letter in letters]
+    found = []
+    for _, same in groupby(letters, key=lambda letter: (letter.message["group"], letter.message["event"])):
+        members = list(same)
+        found += [members[first : first + _TOGETHER] for first in range(0, len(members), _TOGETHER)]
+    return found
 
 
-def _message(group: str, event: str, alarms: list[Alarm]) -> dict[str, object]:
-    return {
-        "group": group,
-        "event": event,
-        "alarms": [
-            {
-                "id": a.id,
-                "cause": a.cause,
-                "severity": a.severity,
-                "title": a.title,
-                "event": event,
-                "state": a.state,
-                "count": a.count,
-                "first_at": a.first_at.isoformat(),
-                "last_at": a.last_at.isoformat(),
-                "assignee": a.assignee,
-                "detail": a.detail,
-            }
-            for a in alarms
-        ],
-    }
+def _failed(desk: Desk, letters: Sequence[Letter], reason: str, wait: timedelta, moment: datetime) -> None:
+    if letters:
+        log.warning("%d alert(s) could not be sent: %s; again in %s", len(letters), reason, wait)
+        desk.sent(letters, reason, moment + wait, moment)

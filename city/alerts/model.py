@@ -1,12 +1,14 @@
 """What an alarm is, and the rules that raise one."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
 Severity = Literal["info", "warning", "error", "critical"]
 SEVERITIES: tuple[Severity, ...] = ("info", "warning", "error", "critical")
+State = Literal["failing", "passing", "unknown"]
+Event = Literal["raised", "graver", "acknowledged", "flapping", "cleared"]
 Operator = Literal["greater", "less", "equals", "absent", "changed"]
 
 
@@ -16,13 +18,20 @@ class AlertError(ValueError):
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that is wrong now. `cause` names it for good: the same cause is the same alarm."""
+    """What a look at one thing found. `cause` names the thing for good: the same cause is the same alarm.
+
+    Failing raises the alarm or repeats it, passing clears it, unknown (a look that is under way, was skipped, or could
+    not be taken) changes nothing. `labels` say what it is about, for programs: `machine_id`, `card`, `cell`,
+    `location`, `type`.
+    """
 
     cause: str
-    severity: Severity
-    title: str
+    severity: Severity = "warning"
+    title: str = ""
     group: str = ""
     detail: Mapping[str, Any] | None = None
+    state: State = "failing"
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -41,7 +50,10 @@ class Alarm:
     last_at: datetime
     assignee: str | None
     escalations: int
+    flapping: bool = False
+    """It came and went so often that only this was told, and the end of it will be."""
     silenced: bool = False
+    labels: Mapping[str, str] = field(default_factory=dict)
     detail: Mapping[str, Any] | None = None
 
     @property
@@ -50,7 +62,7 @@ class Alarm:
 
     @property
     def open(self) -> bool:
-        """Until it is both cleared and acknowledged, the same cause adds to this alarm."""
+        """Until it is both cleared and acknowledged, it is somebody's business."""
         return self.active or not self.acknowledged
 
 

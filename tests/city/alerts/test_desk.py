@@ -1,16 +1,38 @@
 """Alarms and their states, kept in a real database."""
 
+import sqlite3
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from city.alerts.desk import Desk
+from city.alerts.channels import Address
+from city.alerts.desk import Desk, Reported
 from city.alerts.model import AlertError, Finding, Rule
 
 NOW = datetime(2026, 5, 4, 12, tzinfo=UTC)
 LOW = Finding("check/gold/a/low", "warning", "a is low", "gold/a", {"rows": 3})
 HIGH = Finding("check/gold/b/high", "error", "b is high", "gold/b")
+
+
+EARLIER = """
+CREATE TABLE alarms (id INTEGER NOT NULL PRIMARY KEY, cause VARCHAR(500) NOT NULL, severity VARCHAR(10) NOT NULL,
+  title VARCHAR(1000) NOT NULL, "group" VARCHAR(200) NOT NULL, detail TEXT, active BOOLEAN NOT NULL,
+  acknowledged BOOLEAN NOT NULL, open BOOLEAN NOT NULL, count INTEGER NOT NULL, first_at FLOAT NOT NULL,
+  last_at FLOAT NOT NULL, active_at FLOAT NOT NULL, assignee VARCHAR(200), escalations INTEGER NOT NULL);
+CREATE TABLE outbox (id INTEGER NOT NULL PRIMARY KEY, "key" VARCHAR(300) NOT NULL UNIQUE, channel VARCHAR(100) NOT NULL,
+  message TEXT NOT NULL, attempts INTEGER NOT NULL, next_at FLOAT NOT NULL, sent_at FLOAT, error TEXT);
+INSERT INTO alarms VALUES (1, 'check/gold/a/low', 'warning', 'a is low', 'gold/a', NULL, 1, 0, 1, 1, 0, 0, 0, NULL, 0);
+INSERT INTO outbox VALUES (1, 'k', 'webhook', '{"group": "gold/a", "event": "raised", "alarms": [{}]}', 0, 0, NULL, NULL);
+"""
+"""A store as version 0.1 made it: an alarm that is active, and its message, which has not been sent."""
+
+
+def over(finding: Finding) -> Finding:
+    return replace(finding, state="passing")
 
 
 def minutes(count: float) -> datetime:
@@ -23,9 +45,9 @@ def desk(tmp_path: Path) -> Desk:
 
 
 def test_a_cause_is_one_alarm_that_counts_its_repeats(desk: Desk, tmp_path: Path) -> None:
-    assert desk.report([LOW], "check/", NOW) == ([1], [])
+    assert desk.report([LOW], "check/", NOW) == Reported([1], [])
     for minute in range(1, 4):
-        assert desk.report([LOW], "check/", minutes(minute)) == ([], [])
+        assert desk.report([LOW], "check/", minutes(minute)) == Reported([], [])
     (alarm,) = Desk(f"sqlite:///{tmp_path / 'alerts.db'}").alarms()
     assert (alarm.count, alarm.first_at, alarm.last_at, alarm.detail) == (4, NOW, minutes(3), {"rows": 3})
     assert alarm.state == "active, unacknowledged"
@@ -33,21 +55,77 @@ def test_a_cause_is_one_alarm_that_counts_its_repeats(desk: Desk, tmp_path: Path
 
 def test_an_alarm_goes_through_its_four_states(desk: Desk) -> None:
     desk.report([LOW, HIGH], "check/", NOW)
-    assert desk.acknowledge(1, "ada").state == "active, acknowledged"
-    assert desk.report([], "check/", minutes(1)) == ([], [1, 2])
+    assert desk.acknowledge(1, "ada", now=NOW).state == "active, acknowledged"
+    assert desk.report([over(LOW), over(HIGH)], "check/", minutes(1)) == Reported([], [1, 2])
     assert desk.alarm(1).state == "cleared, acknowledged"
     assert desk.alarm(2).state == "cleared, unacknowledged"
-    assert [alarm.id for alarm in desk.alarms()] == [2], "one is closed"
-    assert desk.report([LOW, HIGH], "check/", minutes(2)) == ([3, 2], []), "a closed alarm's cause is a new alarm"
+    assert [alarm.id for alarm in desk.alarms()] == [2], "one is dealt with"
+    desk.tick(now=minutes(12))
+    assert desk.report([LOW, HIGH], "check/", minutes(13)) == Reported([3, 2], []), "what was closed is a new alarm"
     assert desk.alarm(2).state == "active, unacknowledged"
     assert [entry["event"] for entry in desk.history(2)] == ["raised", "cleared", "raised again"]
     assert [entry["by"] for entry in desk.history(1)] == [None, "ada", None]
 
 
+def test_what_is_not_known_changes_nothing(desk: Desk) -> None:
+    desk.report([LOW], "check/", NOW)
+    assert desk.report([replace(LOW, state="unknown"), replace(HIGH, state="unknown")], "check/") == Reported([], [])
+    assert [(alarm.id, alarm.active, alarm.count) for alarm in desk.alarms()] == [(1, True, 1)]
+
+
+def test_an_acknowledgement_holds_as_long_as_the_cause_lasts(desk: Desk) -> None:
+    desk.report([LOW], "check/", NOW)
+    desk.acknowledge(1, "ada", now=NOW)
+    desk.report([replace(LOW, severity="critical")], "check/", minutes(1))
+    assert desk.alarm(1).state == "active, acknowledged"
+    desk.report([over(LOW)], "check/", minutes(2))
+    desk.tick(now=minutes(3))
+    desk.report([LOW], "check/", minutes(4))
+    assert [(alarm.id, alarm.acknowledged) for alarm in desk.alarms()] == [(1, True)], "it was never away"
+    desk.report([over(LOW)], "check/", minutes(5))
+    desk.report([LOW], "check/", minutes(16))
+    assert desk.alarm(1).state == "active, unacknowledged", "eleven minutes later it is another matter"
+
+
+def test_an_alarm_that_no_look_confirms_is_forgotten_after_a_day(desk: Desk) -> None:
+    desk.report([LOW], None, NOW)
+    desk.tick(now=NOW + timedelta(hours=23))
+    assert desk.alarm(1).active
+    desk.tick(now=NOW + timedelta(hours=25))
+    assert desk.history(1)[-1]["note"] == "not heard of for a day"
+
+
+def test_a_store_of_an_earlier_version_is_upgraded_and_tells_nothing_twice(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'alerts.db'}"
+    with closing(sqlite3.connect(tmp_path / "alerts.db")) as db:
+        db.executescript(EARLIER)
+    desk = Desk(url, [Address("webhook", "info")])
+    assert desk.alarms()[0].title == "a is low"
+    desk.report([LOW], "check/", minutes(1))
+    assert [letter.message["event"] for letter in desk.lease(minutes(1))] == ["raised"], "the one that waited"
+    desk.report([over(LOW)], "check/", minutes(2))
+    assert [letter.message["event"] for letter in desk.lease(minutes(3))][-1] == "cleared"
+
+
+def test_two_processes_may_report_at_once(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'alerts.db'}"
+    causes = [f"check/{n}" for n in range(20)]
+
+    def reports(desk: Desk) -> list[int]:
+        found = [desk.report([Finding(c) for c in causes], "check/", NOW).raised for _ in range(5)]
+        return [number for raised in found for number in raised]
+
+    with ThreadPoolExecutor(4) as pool:
+        raised = [number for found in pool.map(reports, [Desk(url) for _ in range(4)]) for number in found]
+    assert sorted(raised) == list(range(1, 21)), "each cause was raised once"
+    assert {alarm.count for alarm in Desk(url).alarms()} == {20}
+
+
 def test_only_the_scope_that_was_looked_at_is_cleared(desk: Desk) -> None:
     desk.report([LOW], "check/", NOW)
-    desk.report([], "rule/", minutes(1))
-    assert desk.alarm(1).active
+    assert desk.report([], "rule/", minutes(1)) == Reported([], [])
+    assert desk.report([HIGH], None, minutes(1)).cleared == [], "without a scope nothing is said of the others"
+    assert desk.report([HIGH], "check/", minutes(2)).cleared == [1], "it is no longer looked at"
     with pytest.raises(AlertError, match=r"'check/gold/a/low' is not of the scope 'rule/'"):
         desk.report([LOW], "rule/", NOW)
 
@@ -56,12 +134,13 @@ def test_an_alarm_nobody_acknowledges_gets_graver(desk: Desk) -> None:
     desk.report([LOW, HIGH], "check/", NOW)
     desk.acknowledge(2, "ada")
     half = timedelta(minutes=30)
-    assert desk.escalate(half, minutes(29)) == []
-    assert desk.escalate(half, minutes(30)) == [1]
-    assert desk.escalate(half, minutes(45)) == []
-    assert desk.escalate(half, minutes(60)) == [1]
+    assert desk.tick(half, minutes(29)) == []
+    assert desk.tick(half, minutes(30)) == [1]
+    assert desk.tick(half, minutes(45)) == []
+    desk.report([LOW], None, minutes(50))
+    assert desk.tick(half, minutes(60)) == [1], "a repeat is no news"
     assert desk.alarm(1).severity == "critical"
-    assert desk.escalate(half, minutes(600)) == [], "there is nothing above"
+    assert desk.tick(half, minutes(600)) == [], "there is nothing above"
 
 
 def test_people_assign_clear_and_silence(desk: Desk) -> None:
