@@ -18,6 +18,7 @@ import polars as pl
 
 from city.features.online import online_store
 from city.features.reader import FeatureReader, is_unknown
+from city.models.attribution import explained
 from city.models.examples import labels
 from city.models.judge import losses
 from city.models.labels import LABEL
@@ -32,7 +33,7 @@ from city.serving.metrics import Metrics
 from city.serving.problems import Problem
 from city.serving.record import Entry, Full, Outcome, PredictionStore
 from city.serving.routing import Role, Routes, other_role
-from city.serving.versions import Served, Versions, explained
+from city.serving.versions import Served, Versions
 from city.settings import Settings
 from city.tables.model import TableError
 
