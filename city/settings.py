@@ -72,6 +72,7 @@ class Settings(BaseSettings):
     alerts_url: SecretStr | None = Field(None, description="alarms on PostgreSQL (an SQLAlchemy URL), not SQLite")
     alert_rules: Path | None = Field(None, description="a TOML file of alert rules, instead of the few that we bring")
     alert_escalate_minutes: float = Field(30.0, gt=0, description="an alarm nobody acknowledges is graver after this")
+    alert_domains_after: float = Field(24.0, ge=0, description="hours of a city's life before its domains raise alarms")
     alert_webhook_url: SecretStr | None = Field(None, description="where alerts are posted, as JSON")
     alert_webhook_least: Severity = Field("info", description="the least severity that goes there")
     alert_slack_url: SecretStr | None = Field(None, description="a Slack incoming webhook")
@@ -156,6 +157,11 @@ class Settings(BaseSettings):
     @property
     def kafka(self) -> str:
         return self.kafka_address or f"{self.host}:{self.kafka_port}"
+
+    @property
+    def alerts_store(self) -> str:
+        """The SQLAlchemy URL of the alarms."""
+        return self.alerts_url.get_secret_value() if self.alerts_url else f"sqlite:///{self.home}/alerts/alerts.db"
 
     @property
     def questdb(self) -> str:

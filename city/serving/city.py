@@ -5,6 +5,8 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 
+from city.alerts.conditions import Condition
+from city.alerts.reader import AlarmReader
 from city.models.model import Model
 from city.serving.hub import Hub
 from city.serving.keys import Keys, Tokens
@@ -22,7 +24,13 @@ _SWITCH_SECONDS = 0.001
 
 
 class City:
-    def __init__(self, config: Settings, declared: Mapping[str, Model], layers: Sequence[Layer]) -> None:
+    def __init__(
+        self,
+        config: Settings,
+        declared: Mapping[str, Model],
+        layers: Sequence[Layer],
+        conditions: Sequence[Condition] = (),
+    ) -> None:
         self.config = config
         self.began = time.time()
         self.keys = Keys(config)
@@ -31,6 +39,7 @@ class City:
         self.predictor = Predictor(config, declared, self.metrics)
         self.live = Live(config, layers, feeds(declared), declared, self.predictor.versions)
         self.hub = Hub(self.live.snapshot, self.metrics)
+        self.alarms = AlarmReader(config, conditions)
         self._heartbeat = Heartbeat(config, SERVER)
         self._beating = Worker("heartbeat", self._beat)
 
@@ -44,10 +53,12 @@ class City:
                 loop.call_soon_threadsafe(self.hub.publish, delta)
 
         self.live.start(publish)
+        self.alarms.start()
         self._beating.start()
 
     async def stop(self) -> None:
         await asyncio.to_thread(self._beating.stop)
+        await asyncio.to_thread(self.alarms.stop)
         await asyncio.to_thread(self.live.stop)
         await self.predictor.stop()
 
