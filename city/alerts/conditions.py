@@ -169,7 +169,8 @@ class Watch:
         track = self._tracks.get(key) or Track(partition)
         value = condition.baseline.value(message) if condition.baseline else None
         level = condition.level(message, self._usual(track, at))
-        finding, gravity = None, 0.0
+        finding: Finding | None = None
+        gravity = 0.0
         if level is not None and level >= condition.clear_below:
             gravity = level if condition.gravity is None else condition.gravity(message)
             finding = self._finding(key, message, max(gravity, track.peak))

@@ -141,7 +141,7 @@ class _Session:
                 continue
             self._error = None
             self._one(message)
-        # A transaction has one finding of a cause, and the state that goes with it: what ends within a batch was raised.
+        # A transaction has one finding of a cause, and the state that goes with it: what ends was raised before.
         if self._pending:
             self._commit()
         for watch in self._watches.values():

@@ -107,8 +107,7 @@ def test_what_is_live_is_shown_predicted_resumed_and_gone_through(live: tuple[st
         assert ahead[0]["congestion_15"] in ("low", "medium", "high")
         hotspots = requests.get(f"{http}/api/hotspots?count=100", timeout=10).json()["hotspots"]
         assert CELL in [spot["cell"] for spot in hotspots]
-        workers = {w["name"]: w for w in requests.get(f"{http}/health", timeout=20).json()["workers"]}
-        assert workers["domain alarms"]["state"] == "running"
+        until(lambda: _workers(http)["domain alarms"]["state"] == "running", 20)
         one = requests.get(f"{http}/api/cell/{CELL}", timeout=20).json()
         assert one["features"]["speed_mean"] is not None
         told = {p["model"]: p for p in one["predictions"]}
@@ -143,6 +142,10 @@ def test_what_is_live_is_shown_predicted_resumed_and_gone_through(live: tuple[st
             pass
         with pytest.raises(InvalidStatus, match="403"), connect(url, origin="https://evil.example.org"):  # type: ignore[arg-type]
             pass
+
+
+def _workers(http: str) -> dict[str, dict[str, Any]]:
+    return {worker["name"]: worker for worker in requests.get(f"{http}/health", timeout=20).json()["workers"]}
 
 
 def _cells(http: str) -> list[dict[str, Any]]:
