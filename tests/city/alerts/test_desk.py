@@ -26,7 +26,8 @@ CREATE TABLE alarms (id INTEGER NOT NULL PRIMARY KEY, cause VARCHAR(500) NOT NUL
 CREATE TABLE outbox (id INTEGER NOT NULL PRIMARY KEY, "key" VARCHAR(300) NOT NULL UNIQUE, channel VARCHAR(100) NOT NULL,
   message TEXT NOT NULL, attempts INTEGER NOT NULL, next_at FLOAT NOT NULL, sent_at FLOAT, error TEXT);
 INSERT INTO alarms VALUES (1, 'check/gold/a/low', 'warning', 'a is low', 'gold/a', NULL, 1, 0, 1, 1, 0, 0, 0, NULL, 0);
-INSERT INTO outbox VALUES (1, 'k', 'webhook', '{"group": "gold/a", "event": "raised", "alarms": [{}]}', 0, 0, NULL, NULL);
+INSERT INTO outbox VALUES
+  (1, 'k', 'webhook', '{"group": "gold/a", "event": "raised", "alarms": [{}]}', 0, 0, NULL, NULL);
 """
 """A store as version 0.1 made it: an alarm that is active, and its message, which has not been sent."""
 
