@@ -72,6 +72,9 @@ class Settings(BaseSettings):
     alerts_url: SecretStr | None = Field(None, description="alarms on PostgreSQL (an SQLAlchemy URL), not SQLite")
     alert_rules: Path | None = Field(None, description="a TOML file of alert rules, instead of the few that we bring")
     alert_escalate_minutes: float = Field(30.0, gt=0, description="an alarm nobody acknowledges is graver after this")
+    disk_free_gb: float = Field(
+        2.0, gt=0, description="less room on the disk than this is an alarm, twice it a warning"
+    )
     alert_webhook_url: SecretStr | None = Field(None, description="where alerts are posted, as JSON")
     alert_webhook_least: Severity = Field("info", description="the least severity that goes there")
     alert_slack_url: SecretStr | None = Field(None, description="a Slack incoming webhook")

@@ -5,7 +5,12 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 
+from sqlalchemy.exc import SQLAlchemyError
+
+from city.alerts.desk import desk
+from city.alerts.watch import Watch
 from city.models.model import Model
+from city.serving.health import servers
 from city.serving.hub import Hub
 from city.serving.keys import Keys, Tokens
 from city.serving.layers import Layer, feeds
@@ -17,6 +22,7 @@ from city.stack.worker import Worker
 from city.streaming.heartbeat import Heartbeat
 
 SERVER = "server"
+_WATCH_SECONDS = 2.0
 _SWITCH_SECONDS = 0.001
 """Threads that write and load must not hold up a request for Python's five milliseconds."""
 
@@ -33,6 +39,7 @@ class City:
         self.hub = Hub(self.live.snapshot, self.metrics)
         self._heartbeat = Heartbeat(config, SERVER)
         self._beating = Worker("heartbeat", self._beat)
+        self._watching = Worker("alarms", self._watch, expected=(OSError, SQLAlchemyError))
 
     async def start(self) -> None:
         sys.setswitchinterval(_SWITCH_SECONDS)
@@ -45,8 +52,10 @@ class City:
 
         self.live.start(publish)
         self._beating.start()
+        self._watching.start()
 
     async def stop(self) -> None:
+        await asyncio.to_thread(self._watching.stop)
         await asyncio.to_thread(self._beating.stop)
         await asyncio.to_thread(self.live.stop)
         await self.predictor.stop()
@@ -60,3 +69,13 @@ class City:
             counted = read
             self._heartbeat.beat()
             worker.progress()
+
+    def _watch(self, worker: Worker) -> None:
+        """Alarms of the platform itself, which are raised and told without Dagster too."""
+        watch = Watch(self.config, desk(self.config), self._unavailable)
+        while not worker.stop_requested.wait(_WATCH_SECONDS):
+            found = watch.look()
+            worker.progress(len(found.reported.raised) + len(found.reported.cleared))
+
+    def _unavailable(self) -> dict[str, str | None]:
+        return {d.name: None if d.ok else d.detail for d in servers(self.config, self.predictor)}

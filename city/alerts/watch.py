@@ -1,0 +1,102 @@
+"""One look at the platform: the parts and the disk, the rules, and what is due to be told."""
+
+import os
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from city.alerts import system
+from city.alerts.desk import Desk, Reported
+from city.alerts.dispatch import Delivered, deliver
+from city.alerts.model import Alarm, AlertError, Finding, Rule
+from city.alerts.rules import DEFAULT, evaluate, rules, source_metrics, stream_metrics
+from city.settings import Settings
+from city.stack.status import parts
+
+RULES = "rule/"
+SHARED = ("quality", "models")
+"""Who else has metrics for the rules."""
+_WATCHER, _METRICS, _ACTIVE = "watcher", "metrics", "domain.active."
+_LEASE_SECONDS = 30.0
+Asked = Callable[[], Mapping[str, str | None]]
+"""Asks servers; why each does not answer, None for one that does."""
+
+
+@dataclass(frozen=True)
+class Watched:
+    """What one look came to: alarms that were raised, cleared and escalated, and messages."""
+
+    reported: Reported
+    escalated: int
+    delivered: Delivered
+
+    def __str__(self) -> str:
+        return (
+            f"{len(self.reported.raised)} raised, {len(self.reported.cleared)} cleared, {self.escalated} escalated; "
+            f"{self.delivered.sent} sent, {self.delivered.failed} failed"
+        )
+
+
+class Watch:
+    """Looks at the platform for as long as nobody else does: of several servers, and Dagster's sensor, the one that
+    holds the lease at the desk judges, and each of them sends what is due."""
+
+    def __init__(self, config: Settings, desk: Desk, asked: Asked = dict) -> None:
+        self._config, self._desk, self._asked = config, desk, asked
+        self._me = f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        self._parts = system.Parts()
+
+    def look(self, now: datetime | None = None) -> Watched:
+        """Judges, and sends what is due. Call it every few seconds."""
+        moment = now or datetime.now(UTC)
+        reported = self._judge(moment) if self._is_mine(moment) else Reported([], [])
+        return self._told(reported, moment)
+
+    def _told(self, reported: Reported, moment: datetime) -> Watched:
+        escalated = self._desk.tick(timedelta(minutes=self._config.alert_escalate_minutes), moment)
+        return Watched(reported, len(escalated), deliver(self._desk, self._config, moment))
+
+    def _is_mine(self, moment: datetime) -> bool:
+        return self._desk.take(_WATCHER, self._me, timedelta(seconds=_LEASE_SECONDS), moment)
+
+    def _judge(self, moment: datetime) -> Reported:
+        seconds, before = moment.timestamp(), self._desk.remembered(_METRICS) or {}
+        room, metrics = system.disk(self._config.home, self._config.disk_free_gb)
+        found = [*self._parts.findings(parts(self._config), self._asked(), seconds), room]
+        in_force, readable = self._rules()
+        metrics |= system.metrics(found) | stream_metrics(self._config, seconds) | source_metrics(self._config)
+        alarms = self._desk.alarms()
+        metrics |= dict.fromkeys((name for name in before if name.startswith(_ACTIVE)), 0.0) | active(alarms)
+        for name in SHARED:
+            metrics |= self._desk.remembered(f"{_METRICS}/{name}") or {}
+        names = {rule.name for rule in in_force}
+        held = [alarm.cause for alarm in alarms if alarm.active and alarm.cause.startswith(RULES)]
+        gone = [Finding(cause, state="passing") for cause in held if cause.split("/")[1] not in names]
+        done = self._desk.report([*found, readable], system.SYSTEM, moment)
+        of_rules = [*evaluate(in_force, metrics, before), *gone]
+        ruled = self._desk.report(of_rules, None, moment, (_METRICS, metrics))
+        return Reported([*done.raised, *ruled.raised], [*done.cleared, *ruled.cleared])
+
+    def _rules(self) -> tuple[tuple[Rule, ...], Finding]:
+        """The rules in force; those that we bring where the file of others cannot be read, which is a finding."""
+        cause = f"{system.SYSTEM}alert_rules"
+        try:
+            return rules(self._config), Finding(cause, state="passing")
+        except AlertError as error:
+            said = f"the rules that we bring are in force, since others cannot be read: {error}"
+            return DEFAULT, Finding(cause, "error", said, "system", labels={"type": "settings"})
+
+
+def share(desk: Desk, name: str, metrics: Mapping[str, float | None]) -> None:
+    """Hands metrics to whoever evaluates the rules; `name` is one of SHARED."""
+    desk.report([], remember=(f"{_METRICS}/{name}", dict(metrics)))
+
+
+def active(alarms: Iterable[Alarm]) -> dict[str, float | None]:
+    """`domain.active.<domain>.<kind>`: how many alarms of a kind are active."""
+    causes = [alarm.cause.split("/") for alarm in alarms if alarm.active and alarm.cause.startswith("domain/")]
+    return {
+        f"{_ACTIVE}{domain}.{kind}": float(n) for (domain, kind), n in Counter((c[1], c[2]) for c in causes).items()
+    }
