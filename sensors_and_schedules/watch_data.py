@@ -7,10 +7,10 @@ from pathlib import Path
 
 import dagster as dg
 
-from city.alerts.desk import Desk, desk
+from city.alerts.desk import OVERVIEW, Desk, desk
 from city.alerts.watch import Watch, share
 from city.settings import Settings, settings
-from city_assets.monitoring.alarms import CHECKS, FRESH, check_findings, freshness_findings, run_findings
+from city_assets.monitoring.alarms import CHECKS, FRESH, check_findings, freshness_findings, overview, run_findings
 from city_assets.monitoring.quality import latest_scores
 from city_assets.streaming import stream_job
 
@@ -32,7 +32,9 @@ def watch_data(context: dg.SensorEvaluationContext) -> dg.SkipReason:
     assert context.repository_def is not None
     graph, known = context.repository_def.asset_graph, desk(config)
     details = {alarm.cause: alarm.detail or {} for alarm in known.alarms() if alarm.active}
-    known.report(check_findings(context.instance, graph.asset_check_keys, details), CHECKS)
+    checks = check_findings(context.instance, graph.asset_check_keys, details)
+    link = f"http://{config.dagster}"
+    known.report(checks, CHECKS, remember=(OVERVIEW, overview(checks, known.remembered(OVERVIEW) or {}, link)))
     parents = {key: graph.get(key).parent_keys for key in graph.materializable_asset_keys}
     known.report(freshness_findings(context.instance, parents), FRESH)
     _report_runs(context.instance, config, known)

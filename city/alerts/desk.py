@@ -103,6 +103,8 @@ _OUTBOX = sa.Table(
     sa.Column("error", sa.Text),
 )
 _STATE = sa.Table("state", _META, sa.Column("name", sa.String(100), primary_key=True), sa.Column("value", sa.Text))
+OVERVIEW = "checks"
+"""What is remembered of all asset checks: `passed` (names), and `failed` (by name)."""
 _NEVER = 1e18
 _WRITES = "writes"
 

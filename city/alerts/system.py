@@ -18,7 +18,7 @@ _START_SECONDS = 180.0
 _DOWN_SECONDS = 5.0
 _ERROR_SECONDS = 20.0
 """An error that passes sooner, as of a server that is started again, is said where it happened, and is no alarm."""
-_RESTART_SECONDS = 60.0
+_RESTART_SECONDS = 30.0
 """A part that ended and was started again is an alarm for so long, however quick it was."""
 _GB = 1e9
 

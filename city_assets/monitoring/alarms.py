@@ -1,7 +1,7 @@
 """From what Dagster knows to findings: checks, runs that ended, and tables that are older than they may be."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import dagster as dg
@@ -20,7 +20,9 @@ _SEVERITY: dict[dg.AssetCheckSeverity, Severity] = {
     dg.AssetCheckSeverity.WARN: "warning",
     dg.AssetCheckSeverity.ERROR: "error",
 }
+AT = "evaluated_at"
 _PARTITION = "partition"
+_EVALUATED = "/evaluated"
 _RANGE_END, _WILL_RETRY = "dagster/asset_partition_range_end", "dagster/will_retry"
 _LATEST_RUNS = 200
 
@@ -38,6 +40,31 @@ def check_findings(
     return [finding for key, record in records.items() for finding in _of_check(key, record, runs, known)]
 
 
+def overview(findings: Iterable[Finding], before: Mapping[str, Any], link: str) -> dict[str, Any]:
+    """All checks as people see them: how many passed when they were last evaluated, and those that failed. `before` is
+    the last overview: a check that is being evaluated is as it was."""
+    failed, passed = dict(before.get("failed", {})), set(before.get("passed", []))
+    for finding in findings:
+        name = finding.cause.removeprefix(CHECKS)
+        if finding.state == "unknown" or name.endswith(_EVALUATED):
+            continue
+        passed.discard(name)
+        failed.pop(name, None)
+        if finding.state == "passing":
+            passed.add(name)
+            continue
+        asset, check = name.rsplit("/", 1)
+        failed[name] = {
+            "asset": asset,
+            "check": check,
+            "severity": finding.severity,
+            "says": finding.title,
+            "at": (finding.detail or {}).get(AT),
+            "link": f"{link}/assets/{asset}?view=checks",
+        }
+    return {"passed": sorted(passed), "failed": failed}
+
+
 def _of_check(
     key: dg.AssetCheckKey,
     record: AssetCheckExecutionRecord,
@@ -46,7 +73,7 @@ def _of_check(
 ) -> list[Finding]:
     asset, run = key.asset_key.to_user_string(), runs.get(record.run_id)
     cause, labels = f"{CHECKS}{asset}/{key.name}", {"asset": asset, "type": "check"}
-    evaluated = Finding(f"{cause}/evaluated", state="passing")
+    evaluated = Finding(f"{cause}{_EVALUATED}", state="passing")
     if record.status == AssetCheckExecutionRecordStatus.PLANNED or record.evaluation is None:
         unknown = Finding(cause, state="unknown")
         if run is None or run.status != dg.DagsterRunStatus.FAILURE or _WILL_RETRY in run.tags:
@@ -61,6 +88,7 @@ def _of_check(
         return [Finding(cause, state="unknown" if earlier else "passing"), evaluated]
     said = f": {evaluation.description}" if evaluation.description else ""
     detail = {name: str(value.value)[:500] for name, value in evaluation.metadata.items()}
+    detail[AT] = datetime.fromtimestamp(record.event.timestamp if record.event else 0.0, UTC).isoformat()
     if (partition := _partition(run)) is not None:
         detail[_PARTITION] = partition
     title = f"{asset}: check {key.name} failed{said}"

@@ -29,8 +29,8 @@ def test_a_part_that_was_killed_is_an_alarm_however_soon_it_is_back() -> None:
     assert states(parts, 0, questdb=part()) == {"questdb": "passing"}
     (found,) = parts.findings({"questdb": part(restarts=1)}, {}, 2)
     assert (found.state, found.severity, found.title) == ("failing", "error", "questdb ended and was started again")
-    assert states(parts, 61, questdb=part(restarts=1)) == {"questdb": "failing"}
-    assert states(parts, 63, questdb=part(restarts=1)) == {"questdb": "passing"}
+    assert states(parts, 31, questdb=part(restarts=1)) == {"questdb": "failing"}
+    assert states(parts, 33, questdb=part(restarts=1)) == {"questdb": "passing"}
 
 
 def test_what_does_not_answer_is_an_alarm_and_an_error_that_passes_is_none() -> None:

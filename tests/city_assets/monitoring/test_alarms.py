@@ -12,7 +12,7 @@ from dagster._core.events import DagsterEvent
 
 from city.alerts.desk import Desk, desk
 from city.settings import Settings
-from city_assets.monitoring.alarms import check_findings, freshness_findings, run_findings
+from city_assets.monitoring.alarms import check_findings, freshness_findings, overview, run_findings
 from sensors_and_schedules.watch_data import watch_data
 
 NOW = datetime(2026, 5, 4, 12, tzinfo=UTC)
@@ -84,7 +84,8 @@ def test_a_failing_check_is_an_alarm_until_it_passes(instance: dg.DagsterInstanc
         assert look(instance, kept) == FAILED
     (alarm,) = kept.alarms()
     assert (alarm.severity, alarm.count) == ("warning", 3)
-    assert alarm.detail == {"rows": "3", "partition": "2026-05-04"}
+    assert alarm.detail is not None
+    assert alarm.detail.items() >= {"rows": "3", "partition": "2026-05-04"}.items()
     assert alarm.labels == {"asset": "gold/a", "type": "check"}
     gold.run()
     assert look(instance, kept) == {}
@@ -126,6 +127,25 @@ def test_a_day_that_failed_is_not_well_because_an_earlier_one_is(
     assert look(instance, kept) == FAILED
     gold.run("2026-05-04")
     assert look(instance, kept) == {}
+
+
+def test_the_overview_has_each_check_as_it_was_last_evaluated(instance: dg.DagsterInstance, gold: Gold) -> None:
+    gold.run(passes=False)
+    told = overview(check_findings(instance, [KEY], {}), {}, "http://dagster")
+    assert told["failed"]["gold/a/low"].items() >= {
+        "asset": "gold/a",
+        "check": "low",
+        "severity": "warning",
+        "link": "http://dagster/assets/gold/a?view=checks",
+    }.items()
+    instance.report_runless_asset_event(dg.AssetMaterialization(KEY.asset_key))
+    told = overview(check_findings(instance, [KEY], {}), told, "http://dagster")
+    assert list(told["failed"]) == ["gold/a/low"], "a newer materialization does not hide it"
+    gold.run(error="check")
+    assert overview(check_findings(instance, [KEY], {}), told, "") == told, "it was not evaluated"
+    gold.run()
+    told = overview(check_findings(instance, [KEY], {}), told, "")
+    assert told == {"passed": ["gold/a/low"], "failed": {}}
 
 
 def test_a_run_that_fails_is_an_alarm_until_one_succeeds(instance: dg.DagsterInstance, kept: Desk, gold: Gold) -> None:
