@@ -13,7 +13,7 @@ from city.alerts.model import Finding, Severity
 
 SYSTEM = "system/"
 _GROUP = "system"
-_START_SECONDS = 180.0
+START_SECONDS = 180.0
 """So long after it was first seen, a part that starts is no news."""
 _DOWN_SECONDS = 5.0
 _ERROR_SECONDS = 20.0
@@ -76,7 +76,7 @@ def _part(name: str, part: Mapping[str, Any], silent: str | None, seen: _Seen, n
     if runs and error is None:
         return finding("passing", "error", "")
     assert seen.wrong is not None
-    if seen.well is None and now - seen.first < _START_SECONDS:
+    if seen.well is None and now - seen.first < START_SECONDS:
         return finding("unknown", "error", "")
     if not runs and now - seen.wrong >= _DOWN_SECONDS:
         return finding("failing", "error", f"{name} is {part['state']}" + (f": {error}" if error else ""))

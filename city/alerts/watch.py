@@ -4,7 +4,7 @@ import os
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from city.alerts import system
@@ -43,10 +43,12 @@ class Watch:
     """Looks at the platform for as long as nobody else does: of several servers, and Dagster's sensor, the one that
     holds the lease at the desk judges, and each of them sends what is due."""
 
-    def __init__(self, config: Settings, desk: Desk, asked: Asked = dict) -> None:
+    def __init__(self, config: Settings, desk: Desk, asked: Asked = dict, began: datetime | None = None) -> None:
+        """`began` is when the platform was started (now)."""
         self._config, self._desk, self._asked = config, desk, asked
         self._me = f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self._parts = system.Parts()
+        self._began = (began or datetime.now(UTC)).timestamp()
 
     def look(self, now: datetime | None = None) -> Watched:
         """Judges, and sends what is due. Call it every few seconds."""
@@ -75,7 +77,7 @@ class Watch:
         held = [alarm.cause for alarm in alarms if alarm.active and alarm.cause.startswith(RULES)]
         gone = [Finding(cause, state="passing") for cause in held if cause.split("/")[1] not in names]
         done = self._desk.report([*found, readable], system.SYSTEM, moment)
-        of_rules = [*evaluate(in_force, metrics, before), *gone]
+        of_rules = [*_patient(evaluate(in_force, metrics, before), seconds - self._began), *gone]
         ruled = self._desk.report(of_rules, None, moment, (_METRICS, metrics))
         return Reported([*done.raised, *ruled.raised], [*done.cleared, *ruled.cleared])
 
@@ -87,6 +89,17 @@ class Watch:
         except AlertError as error:
             said = f"the rules that we bring are in force, since others cannot be read: {error}"
             return DEFAULT, Finding(cause, "error", said, "system", labels={"type": "settings"})
+
+
+def _patient(found: list[Finding], seconds: float) -> list[Finding]:
+    """What is absent while everything is still starting may be on its way."""
+    if seconds >= system.START_SECONDS:
+        return found
+    return [replace(f, state="unknown") if f.state == "failing" and _is_of_nothing(f) else f for f in found]
+
+
+def _is_of_nothing(finding: Finding) -> bool:
+    return finding.detail is not None and finding.detail["value"] is None
 
 
 def share(desk: Desk, name: str, metrics: Mapping[str, float | None]) -> None:

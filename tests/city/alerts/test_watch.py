@@ -34,7 +34,7 @@ def causes(kept: Desk) -> dict[str, str]:
 
 
 def test_rules_watch_the_stream_and_the_scores(config: Settings, kept: Desk) -> None:
-    watch = Watch(config, kept)
+    watch = Watch(config, kept, began=NOW)
     alive(config, lag=200_000)
     share(kept, "quality", {"quality.sensors": 0.5})
     watch.look(NOW)
@@ -47,11 +47,13 @@ def test_rules_watch_the_stream_and_the_scores(config: Settings, kept: Desk) -> 
     watch.look(NOW)
     assert causes(kept) == {}
     watch.look(NOW + timedelta(minutes=2))
-    assert causes(kept) == {"rule/stream_silent/stream.alive": "error"}, "its last word is two minutes old"
+    assert causes(kept) == {}, "its last word is two minutes old, but everything is still starting"
+    watch.look(NOW + timedelta(minutes=3))
+    assert causes(kept) == {"rule/stream_silent/stream.alive": "error"}
 
 
 def test_of_two_watchers_one_judges_until_it_is_gone(config: Settings, kept: Desk) -> None:
-    first, second = Watch(config, kept), Watch(config, kept)
+    first, second = Watch(config, kept, began=NOW), Watch(config, kept, began=NOW)
     first.look(NOW)
     alive(config, lag=200_000)
     second.look(NOW + timedelta(seconds=10))
@@ -67,7 +69,7 @@ def test_rules_come_from_a_file_and_those_that_are_gone_hold_no_more(config: Set
     file = config.home / "alerts.toml"
     with_rules = config.model_copy(update={"alert_rules": file})
     file.write_text(RULE)
-    watch = Watch(with_rules, kept)
+    watch = Watch(with_rules, kept, began=NOW)
     watch.look(NOW)
     assert list(causes(kept)) == ["rule/quiet/stream.events_per_second.t"]
     file.write_text(RULE.replace("quiet", "still"))
@@ -80,7 +82,7 @@ def test_a_rule_file_that_cannot_be_read_is_an_alarm_and_loses_none(config: Sett
     with_rules = config.model_copy(update={"alert_rules": file})
     file.write_text("[[rule]\n")
     alive(config, lag=200_000)
-    watch = Watch(with_rules, kept)
+    watch = Watch(with_rules, kept, began=NOW)
     watch.look(NOW)
     assert {"system/alert_rules", "rule/stream_behind/stream.lag.t"} <= {a.cause for a in kept.alarms() if a.active}
     file.write_text(RULE)
@@ -116,7 +118,7 @@ def test_rules_can_be_about_alarms_of_a_domain(config: Settings, kept: Desk) -> 
     file = config.home / "alerts.toml"
     text = {"name": "many", "metric": "domain.active.*", "operator": "greater", "value": 2}
     file.write_text("[[rule]]\n" + "\n".join(f"{key} = {json.dumps(value)}" for key, value in text.items()))
-    watch = Watch(config.model_copy(update={"alert_rules": file}), kept)
+    watch = Watch(config.model_copy(update={"alert_rules": file}), kept, began=NOW)
     watch.look(NOW)
     assert list(causes(kept)) == ["rule/many/domain.active.equipment.anomaly"]
     kept.report([Finding(f"domain/equipment/anomaly/m{n}", state="passing") for n in range(3)], None, NOW)

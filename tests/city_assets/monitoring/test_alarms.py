@@ -132,12 +132,15 @@ def test_a_day_that_failed_is_not_well_because_an_earlier_one_is(
 def test_the_overview_has_each_check_as_it_was_last_evaluated(instance: dg.DagsterInstance, gold: Gold) -> None:
     gold.run(passes=False)
     told = overview(check_findings(instance, [KEY], {}), {}, "http://dagster")
-    assert told["failed"]["gold/a/low"].items() >= {
-        "asset": "gold/a",
-        "check": "low",
-        "severity": "warning",
-        "link": "http://dagster/assets/gold/a?view=checks",
-    }.items()
+    assert (
+        told["failed"]["gold/a/low"].items()
+        >= {
+            "asset": "gold/a",
+            "check": "low",
+            "severity": "warning",
+            "link": "http://dagster/assets/gold/a?view=checks",
+        }.items()
+    )
     instance.report_runless_asset_event(dg.AssetMaterialization(KEY.asset_key))
     told = overview(check_findings(instance, [KEY], {}), told, "http://dagster")
     assert list(told["failed"]) == ["gold/a/low"], "a newer materialization does not hide it"
