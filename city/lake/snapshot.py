@@ -6,15 +6,20 @@ first asked for; a run that writes a table itself lets go of it, and reads next 
 """
 
 from collections.abc import Mapping
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from urllib.parse import unquote
 
 import polars as pl
 from deltalake import DeltaTable
 
 from city.contracts.model import Contract
+from city.contracts.schema import TIMESTAMP
 from city.lake import cold
 from city.tables.model import DAY
+
+_STATISTICS_PRECISION = timedelta(milliseconds=1)
+"""Times in the log's statistics may be cut off to milliseconds."""
 
 
 class Snapshot:
@@ -68,11 +73,48 @@ class Snapshot:
         """The Delta version of each pinned table."""
         return {name: table.version() for name, table in sorted(self._tables.items()) if table is not None}
 
+    def newest(self, name: str, time: str, span: timedelta) -> pl.LazyFrame | None:
+        """The rows of the last `span` up to the newest, by the column `time`, of a table that is partitioned by `day`.
+        Only the days that can have them are read. None where there are no rows."""
+        by_day, table = self.rows_by_day(name), self.table(name)
+        if table is None or not by_day:
+            return None
+        first = max(by_day) - timedelta(days=span.days + 2)  # a local day may have 23 hours, and the newest few rows
+        rows = pl.scan_delta(table).filter(pl.col(DAY) >= first)
+        return rows.filter(pl.col(time) > pl.col(time).max() - span)
+
+    def latest(self, name: str, time: str) -> datetime | None:
+        """The greatest value of the column `time`, from the statistics in the table's log; None where it has none."""
+        found = self._files(name, time).get_column("latest").max()
+        return found if isinstance(found, datetime) else None
+
+    def since(self, name: str, time: str, moment: datetime, schema: Mapping[str, pl.DataType]) -> pl.LazyFrame:
+        """The rows after `moment` of a table without partitions, from the files alone that can have them: Polars
+        itself would open every file."""
+        table, files = self.table(name), self._files(name, time)
+        recent = files.filter((pl.col("latest") > moment - _STATISTICS_PRECISION).fill_null(value=True))
+        if table is None or recent.is_empty():
+            return pl.LazyFrame(schema=schema)
+        paths = [self.root / name / unquote(path) for path in recent["path"]]
+        rows = pl.scan_parquet(paths, schema=schema, missing_columns="insert", extra_columns="ignore")
+        return rows.filter(pl.col(time) > moment)
+
+    def _files(self, name: str, time: str) -> pl.DataFrame:
+        """The table's files (`path`), and the greatest value of a column in each (`latest`), null where unknown."""
+        table = self.table(name)
+        files = pl.DataFrame() if table is None else pl.DataFrame(table.get_add_actions(flatten=True))
+        if files.is_empty():
+            return pl.DataFrame(schema={"path": pl.String, "latest": TIMESTAMP})
+        latest = pl.col(f"max.{time}") if f"max.{time}" in files.columns else pl.lit(None)
+        return files.select("path", latest=latest.cast(TIMESTAMP))
+
     def rows_by_day(self, name: str) -> dict[date, int]:
         """Rows of each local day of a table that is partitioned by `day`, from its log: no data is read."""
         table = self.table(name)
         if table is None:
             return {}
         files = pl.DataFrame(table.get_add_actions(flatten=True))
+        if files.is_empty():
+            return {}
         days = files.select(day=pl.col(f"partition.{DAY}").cast(pl.Date), rows="num_records")
-        return dict(days.group_by("day").agg(pl.col("rows").sum()).sort("day").iter_rows())
+        return dict(days.drop_nulls("day").group_by("day").agg(pl.col("rows").sum()).sort("day").iter_rows())
