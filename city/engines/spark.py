@@ -8,6 +8,7 @@ from typing import Any
 
 import narwhals as nw
 import polars as pl
+from deltalake import DeltaTable
 
 from city.settings import Settings
 from city.stack.jars import classpath
@@ -85,8 +86,9 @@ class SparkEngine:
         session.sparkContext.setLogLevel("ERROR")
         return session
 
-    def scan(self, path: Path) -> Frame:
-        return nw.from_native(_with_seconds(self.session.read.format("delta").load(str(path))))
+    def scan(self, table: DeltaTable) -> Frame:
+        reader = self.session.read.format("delta").option("versionAsOf", table.version())
+        return nw.from_native(_with_seconds(reader.load(table.table_uri)))
 
     def where(self, frame: Frame, sql: str) -> Frame:
         return frame if sql == "true" else nw.from_native(frame.to_native().filter(sql))

@@ -11,8 +11,10 @@ import polars as pl
 import pytest
 from deltalake import write_deltalake
 
+from city.lake.snapshot import Snapshot
 from city.models import model as declarations
 from city.models.examples import labelled
+from city.models.history import learned_from
 from city.models.labels import LABEL
 from city.models.model import Model, ModelError
 from city.models.predictions import LOSS, decay
@@ -21,7 +23,7 @@ from city.settings import Settings, settings
 from city.tables.schema import partition_by, schema
 from city_assets import keys
 from city_assets.definitions import build, defs
-from city_assets.models import BETTER, model_key, predict_days, predictions_key, train_on, view_rows
+from city_assets.models import BETTER, model_key, predict_days, predictions_key, train_on
 from city_assets.monitoring.drift import STABLE, drifted, measure, pin, references
 from city_assets.traffic.models import CONGESTION, MODELS
 from resources.lake import LakeResource
@@ -54,7 +56,7 @@ def put(config: Settings, rows: pl.DataFrame, end: datetime) -> None:
 
 
 def reasons(config: Settings, now: datetime) -> dict[str, str]:
-    return {m.name: why for m, why in sensor.wanted(Registry(config), LakeResource(path=str(config.lake)), now)}
+    return {m.name: why for m, why in sensor.wanted(Registry(config), Snapshot(config.lake), now)}
 
 
 def materialize(
@@ -83,7 +85,7 @@ def test_a_model_that_decays_is_found_retrained_promoted_and_serves(config: Sett
     put(config, traffic(hours=12, seed=1), NOW - timedelta(hours=30))
     assert reasons(config, NOW) == {quick.name: "first training"}
 
-    first = train_on(quick, config.lake, config, registry, print)
+    first = train_on(quick, Snapshot(config.lake), config, registry, print)
     assert first.promoted
     assert reasons(config, NOW + timedelta(minutes=5)) == {}
 
@@ -92,8 +94,8 @@ def test_a_model_that_decays_is_found_retrained_promoted_and_serves(config: Sett
     _backdate(registry, quick.name, begin)
     put(config, traffic(hours=10, seed=2), NOW - timedelta(hours=19))
     put(config, traffic(hours=18, seed=3, back=0.02), NOW)
-    days = sorted(view_rows(quick, config.lake)[0].collect()["day"].unique())
-    recorded = predict_days(quick, config.lake, registry, days)
+    days = sorted(learned_from(quick, Snapshot(config.lake)).collect()["day"].unique())
+    recorded = predict_days(quick, Snapshot(config.lake), registry, days)
     low, high, came = (recorded[name].cast(pl.Float64) for name in ("low", "high", "outcome"))
     assert (low < high).all()
     then = recorded["as_of"] < NOW - timedelta(hours=19)  # while it was as it had learned
@@ -103,11 +105,11 @@ def test_a_model_that_decays_is_found_retrained_promoted_and_serves(config: Sett
     assert worse.effect > 0.3
     assert "performance decay" in reasons(config, NOW)[quick.name]
 
-    second = train_on(quick, config.lake, config, registry, print)
+    second = train_on(quick, Snapshot(config.lake), config, registry, print)
     assert second.promoted
     assert "better" in second.reason
     assert second.fitted.scores["model"]["mae"] < second.fitted.scores["champion"]["mae"]
-    after = predict_days(quick, config.lake, registry, days)
+    after = predict_days(quick, Snapshot(config.lake), registry, days)
     assert set(after["version"]) == {2}
     assert after[LOSS].mean() < recorded[LOSS].mean()  # type: ignore[operator]
     assert pl.read_delta(str(config.lake / "predictions" / quick.name)).height == after.height
@@ -125,7 +127,7 @@ def test_new_labels_and_drift_are_reasons_too(config: Settings, quick: Model) ->
     put(config, traffic(hours=24, seed=1), NOW - timedelta(hours=25))
     assert measure(VIEW, [quick], config.lake, config, registry, NOW) is None  # a whole day: pinned now
     assert references(config).get(VIEW.name) is not None
-    train_on(quick, config.lake, config, registry, print)
+    train_on(quick, Snapshot(config.lake), config, registry, print)
     _backdate(registry, quick.name, NOW - timedelta(hours=25))
     put(config, traffic(hours=14, seed=2), NOW)
     assert "new labels" in reasons(config, NOW)[quick.name]
@@ -135,8 +137,8 @@ def test_new_labels_and_drift_are_reasons_too(config: Settings, quick: Model) ->
     result = materialize(dg.AssetKey(["monitoring", f"{VIEW.name}_drift"]))
     (check,) = result.get_asset_check_evaluations()
     assert (check.check_name, check.passed) == (STABLE, False)
-    assert {"speed_mean", "speed_recent", f"{quick.name} prediction"} <= set(drifted(config.lake, VIEW.name))
-    assert "speed_neighbours" not in drifted(config.lake, VIEW.name)
+    assert {"speed_mean", "speed_recent", f"{quick.name} prediction"} <= set(drifted(Snapshot(config.lake), VIEW.name))
+    assert "speed_neighbours" not in drifted(Snapshot(config.lake), VIEW.name)
     page = (config.home / "drift" / f"{VIEW.name}.html").read_text()
     assert "speed_mean, then and now" in page
     assert len(page) < 200_000
@@ -180,7 +182,7 @@ def test_assets_of_a_model_train_and_predict(
     assert materialize(said, partition=day, of=since_yesterday).success
     rows = pl.read_delta(str(config.lake / "predictions" / CONGESTION.name))
     assert set(rows["prediction"]) <= set(CONGESTION.label.classes)
-    truth = labelled(CONGESTION, view_rows(CONGESTION, config.lake)[0].collect())
+    truth = labelled(CONGESTION, learned_from(CONGESTION, Snapshot(config.lake)).collect())
     both = rows.join(truth.select("cell", "as_of", LABEL), on=["cell", "as_of"])
     assert both.height
     assert (both["outcome"] == both[LABEL]).all()
@@ -191,9 +193,9 @@ def test_assets_of_a_model_train_and_predict(
 
 def test_what_is_not_there_yet_is_named(config: Settings) -> None:
     with pytest.raises(ModelError, match="features/traffic_features has not been built yet"):
-        train_on(SPEED, config.lake, config, Registry(config))
+        train_on(SPEED, Snapshot(config.lake), config, Registry(config))
     with pytest.raises(ModelError, match="has no champion yet"):
-        predict_days(SPEED, config.lake, Registry(config), [NOW.date()])
+        predict_days(SPEED, Snapshot(config.lake), Registry(config), [NOW.date()])
 
 
 def test_the_sensor_gives_the_reason_and_does_not_insist(config: Settings, quick: Model) -> None:
