@@ -1,22 +1,35 @@
 """Each declared model as two assets: its training, and a day's predictions of its champion beside what came."""
 
 from collections.abc import Mapping
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any
 
 import dagster as dg
 import polars as pl
 
+from city.alerts.desk import desk
+from city.alerts.watch import share
 from city.contracts.registry import Domain
 from city.lake.lock import alone
 from city.lake.partitions import replace_partitions
 from city.lake.snapshot import Snapshot
 from city.lake.tables import open_table
 from city.models.exported import Exported
-from city.models.history import learned_from, view_table
+from city.models.history import learned_from, recorded_losses, view_table
 from city.models.model import Model, ModelError, models_of
-from city.models.predictions import ID, LATENCY, LOSS, VERSION, judged, predictions, schema, scores_schema
-from city.models.registry import Registry
+from city.models.performance import (
+    CALIBRATED,
+    COVERS,
+    LASTING,
+    Verdict,
+    is_young,
+    performance,
+    promises,
+    told,
+    verdicts,
+)
+from city.models.predictions import ID, LATENCY, LOSS, VERSION, decay, judged, predictions, schema, scores_schema
+from city.models.registry import Registry, Version
 from city.models.train import Tell, Trained, train
 from city.settings import Settings, settings
 from city.tables.model import DAY
@@ -88,8 +101,8 @@ def train_on(
     version = view_table(model, snapshot).version()
     rows = learned_from(model, snapshot).collect()
     truth = truth_of(model, snapshot, rows[model.view.time].min())
-    told = snapshot.table(model.label.truth) if model.label.truth else None
-    versions = {} if told is None else {"truth_version": str(told.version())}
+    reported = snapshot.table(model.label.truth) if model.label.truth else None
+    versions = {} if reported is None else {"truth_version": str(reported.version())}
     folder = config.home / "models"
     folder.mkdir(parents=True, exist_ok=True)
     automatic = config.promote == "automatic"
@@ -146,6 +159,28 @@ def predict_days(model: Model, snapshot: Snapshot, registry: Registry, days: lis
     return chosen
 
 
+_PROMISES = {
+    CALIBRATED: "Confidences are as often right as they say.",
+    COVERS: "Intervals hold as many outcomes as they promise.",
+    LASTING: "Losses have not grown since the champion's first.",
+}
+
+
+def judge_champion(
+    model: Model, snapshot: Snapshot, registry: Registry, champion: Version, found: pl.DataFrame
+) -> tuple[dict[str, float], list[Verdict]]:
+    """The champion's metrics over predictions that were judged, of events after its training, and what it promised and
+    holds."""
+    trained = datetime.fromisoformat(champion.tags["trained_at"])
+    mine = found.filter(pl.col(VERSION) == champion.number, pl.col(model.view.time) > trained)
+    measured = performance(model, mine)
+    recorded = recorded_losses(model, snapshot, champion.number, trained, settings().timezone)
+    lost = None if recorded is None else decay(model, recorded, champion.number, trained)
+    intervals = Exported(model, registry.content(champion)).calibration.intervals
+    young = is_young(champion, registry.versions(model.name))
+    return measured, verdicts(model, measured, intervals.coverage if intervals else None, lost, young)
+
+
 def _training(domain: Domain, model: Model) -> dg.AssetsDefinition:
     @dg.asset(
         key=model_key(model),
@@ -195,13 +230,19 @@ def _predictions(domain: Domain, model: Model) -> dg.AssetsDefinition:
         partitions_def=keys.live_days(),
         backfill_policy=dg.BackfillPolicy.single_run(),
         automation_condition=when_changed(HOURLY),
+        check_specs=[
+            dg.AssetCheckSpec(name, asset=predictions_key(model), description=_PROMISES[name])
+            for name in promises(model)
+        ],
     )
     def predict(
         context: dg.AssetExecutionContext, lake: LakeResource, models: ModelRegistryResource
     ) -> dg.MaterializeResult:
         registry = models.registry()
-        if registry.at(model.name) is None:
-            return dg.MaterializeResult(metadata={"champion": "none yet"})
+        champion = registry.at(model.name)
+        if champion is None:
+            kept = [dg.AssetCheckResult(check_name=name, passed=True) for name in promises(model)]
+            return dg.MaterializeResult(metadata={"champion": "none yet"}, check_results=kept)
         days = [date.fromisoformat(key) for key in context.partition_keys]
         found = predict_days(model, lake.snapshot, registry, days)
         shown = found.tail(_PREVIEW_ROWS).drop("inputs", "output")
@@ -213,6 +254,17 @@ def _predictions(domain: Domain, model: Model) -> dg.AssetsDefinition:
         }
         if known.height:
             metadata |= known.select(pl.col(LOSS).mean().alias("mean_loss"), pl.col(VERSION).max()).row(0, named=True)
-        return dg.MaterializeResult(metadata=metadata)
+        measured, said = judge_champion(model, lake.snapshot, registry, champion, found)
+        share(desk(settings()), "outcomes", told(model.name, champion.number, measured))
+        checks = [
+            dg.AssetCheckResult(
+                check_name=verdict.name,
+                passed=verdict.passed,
+                severity=dg.AssetCheckSeverity.WARN,
+                description=verdict.says,
+            )
+            for verdict in said
+        ]
+        return dg.MaterializeResult(metadata=metadata | measured, check_results=checks)
 
     return predict

@@ -1,5 +1,6 @@
 """Looks at what Dagster knows (checks, runs, freshness, scores), makes alarms of it, and tells people."""
 
+import contextlib
 import time
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -9,6 +10,8 @@ import dagster as dg
 
 from city.alerts.desk import OVERVIEW, Desk, desk
 from city.alerts.watch import Watch, share
+from city.models.model import models
+from city.models.registry import CHAMPION, Registry, RegistryAway
 from city.settings import Settings, settings
 from city_assets.monitoring.alarms import CHECKS, FRESH, check_findings, freshness_findings, overview, run_findings
 from city_assets.monitoring.quality import latest_scores
@@ -39,6 +42,8 @@ def watch_data(context: dg.SensorEvaluationContext) -> dg.SkipReason:
     known.report(freshness_findings(context.instance, parents), FRESH)
     _report_runs(context.instance, config, known)
     share(known, "quality", latest_scores(config.lake))
+    with contextlib.suppress(RegistryAway):  # which the server tells of
+        share(known, "champions", champion_metrics(Registry(config)))
     return dg.SkipReason(str(_watch(config.home).look()))
 
 
@@ -47,6 +52,16 @@ def _watch(home: Path) -> Watch:
     """The server looks at the platform itself; where none runs, this does. One for each CITY_HOME."""
     config = settings()
     return Watch(config, desk(config))
+
+
+def champion_metrics(registry: Registry) -> dict[str, float | None]:
+    """`model.champion.<model>`: 1 where one serves, 0 where one did and none does."""
+    found: dict[str, float | None] = {}
+    for model in models():
+        versions = registry.versions(model)
+        if any("promoted" in version.tags for version in versions):
+            found[f"model.champion.{model}"] = float(any(CHAMPION in version.aliases for version in versions))
+    return found
 
 
 def _report_runs(instance: dg.DagsterInstance, config: Settings, known: Desk) -> None:

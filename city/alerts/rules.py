@@ -22,6 +22,25 @@ DEFAULT = (
         severity="error",
         means="fell silent while its peers go on",
     ),
+    Rule(
+        name="champion_missing",
+        metric="model.champion.*",
+        operator="equals",
+        value=0,
+        severity="error",
+        means="a version was champion, and none is",
+    ),
+    Rule(
+        name="model_fails",
+        metric="model.error_rate.*",
+        operator="greater",
+        value=0.05,
+        severity="error",
+        means="of the requests of five minutes",
+    ),
+    Rule(
+        name="model_slow", metric="model.answer_ms.*", operator="greater", value=250, means="on average of five minutes"
+    ),
     Rule(name="quality_low", metric="quality.*", operator="less", value=0.9, severity="error", means="of 1"),
 )
 _STALE_SECONDS = 60.0

@@ -16,12 +16,13 @@ from city.settings import Settings
 from city.stack.status import parts
 
 RULES = "rule/"
-SHARED = ("quality", "models")
+SHARED = ("quality", "outcomes", "champions")
 """Who else has metrics for the rules."""
 _WATCHER, _METRICS, _ACTIVE = "watcher", "metrics", "domain.active."
 _LEASE_SECONDS = 30.0
 Asked = Callable[[], Mapping[str, str | None]]
 """Asks servers; why each does not answer, None for one that does."""
+Own = Callable[[], Mapping[str, float | None]]
 
 
 @dataclass(frozen=True)
@@ -43,9 +44,16 @@ class Watch:
     """Looks at the platform for as long as nobody else does: of several servers, and Dagster's sensor, the one that
     holds the lease at the desk judges, and each of them sends what is due."""
 
-    def __init__(self, config: Settings, desk: Desk, asked: Asked = dict, began: datetime | None = None) -> None:
-        """`began` is when the platform was started (now)."""
-        self._config, self._desk, self._asked = config, desk, asked
+    def __init__(
+        self,
+        config: Settings,
+        desk: Desk,
+        asked: Asked = dict,
+        own: Own = dict,
+        began: datetime | None = None,
+    ) -> None:
+        """`own` gives metrics that only this process has; `began` is when the platform was started (now)."""
+        self._config, self._desk, self._asked, self._own = config, desk, asked, own
         self._me = f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self._parts = system.Parts()
         self._began = (began or datetime.now(UTC)).timestamp()
@@ -70,9 +78,10 @@ class Watch:
         in_force, readable = self._rules()
         metrics |= system.metrics(found) | stream_metrics(self._config, seconds) | source_metrics(self._config)
         alarms = self._desk.alarms()
+        metrics |= self._own()
         metrics |= dict.fromkeys((name for name in before if name.startswith(_ACTIVE)), 0.0) | active(alarms)
         for name in SHARED:
-            metrics |= self._desk.remembered(f"{_METRICS}/{name}") or {}
+            metrics |= shared(self._desk, name)
         names = {rule.name for rule in in_force}
         held = [alarm.cause for alarm in alarms if alarm.active and alarm.cause.startswith(RULES)]
         gone = [Finding(cause, state="passing") for cause in held if cause.split("/")[1] not in names]
@@ -103,8 +112,15 @@ def _is_of_nothing(finding: Finding) -> bool:
 
 
 def share(desk: Desk, name: str, metrics: Mapping[str, float | None]) -> None:
-    """Hands metrics to whoever evaluates the rules; `name` is one of SHARED."""
-    desk.report([], remember=(f"{_METRICS}/{name}", dict(metrics)))
+    """Hands metrics to whoever evaluates the rules, beside those of that name from before; it is one of SHARED."""
+    known = shared(desk, name)
+    if known | metrics != known:
+        desk.report([], remember=(f"{_METRICS}/{name}", known | metrics))
+
+
+def shared(desk: Desk, name: str) -> dict[str, float | None]:
+    """What was handed over under a name."""
+    return desk.remembered(f"{_METRICS}/{name}") or {}
 
 
 def active(alarms: Iterable[Alarm]) -> dict[str, float | None]:

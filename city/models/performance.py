@@ -1,6 +1,6 @@
 """How good a version is at what has come since: from its predictions and their outcomes, as they are recorded."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -17,6 +17,7 @@ from city.models.registry import Version
 CALIBRATED, COVERS, LASTING = "calibrated", "covers", "lasting"
 LEAST = 500
 """Outcomes; of fewer nothing is said."""
+_VERSION = "version"
 _CALIBRATION, _COVERAGE = 0.15, 0.1
 YOUNG = timedelta(days=1)
 """Versions of a model's first day have not seen a day: what they miss is no fault."""
@@ -99,3 +100,16 @@ def is_young(champion: Version, versions: Sequence[Version]) -> bool:
     """Whether a champion was trained within a day of the model's first version."""
     times = [datetime.fromisoformat(version.tags["trained_at"]) for version in versions]
     return datetime.fromisoformat(champion.tags["trained_at"]) - min(times) < YOUNG
+
+
+def told(model: str, version: int, found: dict[str, float]) -> dict[str, float | None]:
+    """The metrics of a version as rules have them: `model.<metric>.<model>`, and `model.version.<model>`."""
+    return {f"model.{name}.{model}": value for name, value in {**found, _VERSION: float(version)}.items()}
+
+
+def of_model(metrics: Mapping[str, float | None], model: str, version: int) -> dict[str, float]:
+    """The metrics of a version among those that `told` has made; none where they are of another version."""
+    if metrics.get(f"model.{_VERSION}.{model}") != version:
+        return {}
+    names = {key: key.split(".", 2)[1] for key in metrics if key.split(".", 2)[2:] == [model]}
+    return {name: value for key, name in names.items() if name != _VERSION and (value := metrics[key]) is not None}

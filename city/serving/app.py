@@ -102,8 +102,7 @@ def _own(city: City) -> APIRouter:
 
     @found.get("/metrics", summary="For Prometheus", response_model=None, dependencies=[Depends(needs("viewer"))])
     async def metrics() -> Response:
-        champions = [(c.model.name, c.number, c.metrics) for c in city.predictor.versions.champions()]
-        text = await asyncio.to_thread(city.metrics.text, champions)
+        text = await asyncio.to_thread(lambda: city.metrics.text(city.champions()))
         return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
     @found.post("/token", summary="A short-lived token for a key (OAuth2 client credentials)")

@@ -8,14 +8,15 @@ from collections.abc import Mapping, Sequence
 from sqlalchemy.exc import SQLAlchemyError
 
 from city.alerts.desk import desk
-from city.alerts.watch import Watch
+from city.alerts.watch import Watch, shared
 from city.models.model import Model
+from city.models.performance import of_model
 from city.serving.health import servers
 from city.serving.hub import Hub
 from city.serving.keys import Keys, Tokens
 from city.serving.layers import Layer, feeds
 from city.serving.live import Delta, Live
-from city.serving.metrics import Metrics
+from city.serving.metrics import Champion, Metrics
 from city.serving.predictor import Predictor
 from city.settings import Settings
 from city.stack.worker import Worker
@@ -60,6 +61,14 @@ class City:
         await asyncio.to_thread(self.live.stop)
         await self.predictor.stop()
 
+    def champions(self) -> list[Champion]:
+        """Those that serve, with what outcomes have said of them. Blocking."""
+        told = shared(desk(self.config), "outcomes")
+        return [
+            Champion(c.model.name, c.number, c.metrics, of_model(told, c.model.name, c.number))
+            for c in self.predictor.versions.champions()
+        ]
+
     def _beat(self, worker: Worker) -> None:
         """For `city status`: the workers, and the messages of the live city as the server's events."""
         counted = 0
@@ -72,7 +81,7 @@ class City:
 
     def _watch(self, worker: Worker) -> None:
         """Alarms of the platform itself, which are raised and told without Dagster too."""
-        watch = Watch(self.config, desk(self.config), self._unavailable)
+        watch = Watch(self.config, desk(self.config), self._unavailable, lambda: self.metrics.recent(time.time()))
         while not worker.stop_requested.wait(_WATCH_SECONDS):
             found = watch.look()
             worker.progress(len(found.reported.raised) + len(found.reported.cleared))

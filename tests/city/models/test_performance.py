@@ -6,7 +6,7 @@ import pytest
 
 from city.drift.measures import Measured
 from city.models.model import models
-from city.models.performance import is_young, performance, promises, verdicts
+from city.models.performance import is_young, of_model, performance, promises, told, verdicts
 from city.models.predictions import schema
 from city.models.registry import Version
 
@@ -83,3 +83,11 @@ def test_a_version_of_the_first_day_is_young() -> None:
     assert is_young(first, [first])
     assert is_young(second, [second, first])
     assert not is_young(later, [later, second, first])
+
+
+def test_what_rules_are_told_of_a_version_is_not_taken_for_another_ones() -> None:
+    metrics = told("traffic_speed_15", 3, {"mae": 4.0}) | told("traffic_speed_5", 9, {"mae": 1.0, "coverage": 0.9})
+    assert metrics["model.mae.traffic_speed_15"] == 4.0
+    assert of_model(metrics, "traffic_speed_15", 3) == {"mae": 4.0}
+    assert of_model(metrics, "traffic_speed_5", 9) == {"mae": 1.0, "coverage": 0.9}
+    assert of_model(metrics, "traffic_speed_15", 4) == {}
