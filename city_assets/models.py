@@ -1,7 +1,7 @@
 """Each declared model as two assets: its training, and a day's predictions of its champion beside what came."""
 
 from collections.abc import Mapping
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import dagster as dg
@@ -177,7 +177,7 @@ def judge_champion(
     recorded = recorded_losses(model, snapshot, champion.number, trained, settings().timezone)
     lost = None if recorded is None else decay(model, recorded, champion.number, trained)
     intervals = Exported(model, registry.content(champion)).calibration.intervals
-    young = is_young(champion, registry.versions(model.name))
+    young = is_young(registry.versions(model.name), datetime.now(UTC))
     return measured, verdicts(model, measured, intervals.coverage if intervals else None, lost, young)
 
 

@@ -19,6 +19,7 @@ from city.settings import Settings
 from city.stack.state import SUPERVISOR, read_json
 from city.stack.status import status as look
 from tests.city.alerts.test_dispatch import Hook
+from tests.faults import FaultTable
 from tests.live import consume, until
 
 CITY = [sys.executable, "-m", "city.cli.main"]
@@ -65,7 +66,7 @@ def materialized(config: Settings) -> set[str]:
 
 @pytest.mark.own_servers
 def test_a_city_starts_with_one_command_tells_of_its_faults_and_stops_without_a_trace(
-    stack: Settings, hook: Hook
+    stack: Settings, hook: Hook, table: FaultTable
 ) -> None:
     try:
         started = subprocess.run(
@@ -98,7 +99,7 @@ def test_a_city_starts_with_one_command_tells_of_its_faults_and_stops_without_a_
         assert live["vehicles"] > 50
         assert live["cells"] > 10
         assert hook.bodies == [], "a city that is well has nothing to tell"
-        killed_and_back(stack, hook, "questdb", "mqtt-bridge")
+        killed_and_back(stack, hook, table, "questdb", "mqtt-bridge")
         again = subprocess.run([*CITY, "up"], capture_output=True, text=True, timeout=60)
         assert again.returncode == 1
         assert "already up" in again.stderr
@@ -110,7 +111,7 @@ def test_a_city_starts_with_one_command_tells_of_its_faults_and_stops_without_a_
     assert left == []
 
 
-def killed_and_back(config: Settings, hook: Hook, *parts: str) -> None:
+def killed_and_back(config: Settings, hook: Hook, table: FaultTable, *parts: str) -> None:
     """Kills parts of the city, and follows their alarms: to PagerDuty and Slack, acknowledged by a person, resolved
     when the part is well again."""
     held = (read_json(config, SUPERVISOR) or {})["parts"]
@@ -126,7 +127,7 @@ def killed_and_back(config: Settings, hook: Hook, *parts: str) -> None:
 
     causes = {f"system/{part}" for part in parts}
     until(lambda: causes <= pages("trigger").keys(), 60)
-    print(f"\nkilled {', '.join(parts)}: in PagerDuty after {time.monotonic() - began:.1f} s")
+    raised = time.monotonic() - began
     assert all(any(part in body["text"] for body in hook.of("/slack")) for part in parts)
     for source in causes:
         number = pages("trigger")[source].removeprefix("city-alarm-")
@@ -134,8 +135,10 @@ def killed_and_back(config: Settings, hook: Hook, *parts: str) -> None:
         assert answer.json()["acknowledged"]
     until(lambda: causes <= pages("acknowledge").keys(), 30)
     until(lambda: causes <= pages("resolve").keys(), 90)
-    print(f"well again, and resolved there, after {time.monotonic() - began:.1f} s")
     assert pages("trigger").keys() == causes, "nothing else was told"
+    said = f"ended and was started again; resolved after {time.monotonic() - began:.0f} s"
+    for part in parts:
+        table.add(f"{part} is killed", said, raised, 0, "PagerDuty, Slack")
 
 
 def _belongs(process: psutil.Process, config: Settings) -> bool:

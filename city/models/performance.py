@@ -20,7 +20,7 @@ LEAST = 500
 _VERSION = "version"
 _CALIBRATION, _COVERAGE = 0.15, 0.1
 YOUNG = timedelta(days=1)
-"""Versions of a model's first day have not seen a day: what they miss is no fault."""
+"""A model's versions of its first day have not seen a day: what they miss is no fault."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def verdicts(
     model: Model, found: dict[str, float], coverage: float | None, decay: Measured | None, young: bool = False
 ) -> list[Verdict]:
     """What is promised of a model, and whether it is held. `coverage` is that of its intervals, `decay` the comparison
-    of its first losses with its last. Of a `young` version, or few outcomes, nothing bad is said."""
+    of its first losses with its last. Of a `young` model, or few outcomes, nothing bad is said."""
     few = young or found.get("outcomes", 0.0) < LEAST
     limits = Thresholds()
     said = []
@@ -96,10 +96,9 @@ def promises(model: Model) -> Sequence[str]:
     return [verdict.name for verdict in verdicts(model, {}, None, None)]
 
 
-def is_young(champion: Version, versions: Sequence[Version]) -> bool:
-    """Whether a champion was trained within a day of the model's first version."""
-    times = [datetime.fromisoformat(version.tags["trained_at"]) for version in versions]
-    return datetime.fromisoformat(champion.tags["trained_at"]) - min(times) < YOUNG
+def is_young(versions: Sequence[Version], now: datetime) -> bool:
+    """Whether a model's first version was trained less than a day ago."""
+    return now - min(datetime.fromisoformat(version.tags["trained_at"]) for version in versions) < YOUNG
 
 
 def told(model: str, version: int, found: dict[str, float]) -> dict[str, float | None]:

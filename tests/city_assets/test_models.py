@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -11,12 +11,15 @@ import polars as pl
 import pytest
 from deltalake import write_deltalake
 
+from city.alerts.desk import desk
+from city.alerts.watch import shared
 from city.lake.snapshot import Snapshot
 from city.models import model as declarations
 from city.models.examples import labelled
 from city.models.history import learned_from
 from city.models.labels import LABEL
 from city.models.model import Model, ModelError
+from city.models.performance import LASTING
 from city.models.predictions import LOSS, decay
 from city.models.registry import Registry
 from city.settings import Settings, settings
@@ -24,12 +27,14 @@ from city.tables.schema import partition_by, schema
 from city_assets import keys
 from city_assets.definitions import build, defs
 from city_assets.models import BETTER, model_key, predict_days, predictions_key, train_on
+from city_assets.monitoring.alarms import CHECKS, check_findings
 from city_assets.monitoring.drift import STABLE, drifted, measure, pin, references
 from city_assets.traffic.models import CONGESTION, MODELS
 from resources.lake import LakeResource
 from resources.models import ModelRegistryResource
 from sensors_and_schedules import retrain as sensor
 from tests.city.models.rows import traffic
+from tests.faults import FaultTable
 
 SPEED = MODELS[-1]
 VIEW = SPEED.view
@@ -60,11 +65,15 @@ def reasons(config: Settings, now: datetime) -> dict[str, str]:
 
 
 def materialize(
-    *chosen_keys: dg.AssetKey, partition: str | None = None, of: dg.Definitions = defs
+    *chosen_keys: dg.AssetKey,
+    partition: str | None = None,
+    of: dg.Definitions = defs,
+    instance: dg.DagsterInstance | None = None,
 ) -> dg.ExecuteInProcessResult:
     chosen = [a for a in of.assets or () if isinstance(a, dg.AssetsDefinition) and not a.keys.isdisjoint(chosen_keys)]
     resources = {"lake": LakeResource(path=str(settings().lake)), "models": ModelRegistryResource()}
-    return dg.materialize(chosen, resources=resources, partition_key=partition, instance=dg.DagsterInstance.ephemeral())
+    kept = instance or dg.DagsterInstance.ephemeral()
+    return dg.materialize(chosen, resources=resources, partition_key=partition, instance=kept)
 
 
 @pytest.fixture
@@ -79,7 +88,9 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> Model:
     return quick
 
 
-def test_a_model_that_decays_is_found_retrained_promoted_and_serves(config: Settings, quick: Model) -> None:
+def test_a_model_that_decays_is_told_of_retrained_promoted_and_serves(
+    config: Settings, quick: Model, table: FaultTable
+) -> None:
     registry = Registry(config)
     assert reasons(config, NOW) == {}  # nothing built yet
     put(config, traffic(hours=12, seed=1), NOW - timedelta(hours=30))
@@ -104,6 +115,7 @@ def test_a_model_that_decays_is_found_retrained_promoted_and_serves(config: Sett
     assert worse is not None
     assert worse.effect > 0.3
     assert "performance decay" in reasons(config, NOW)[quick.name]
+    table.add("a champion decays", _alarm_of(quick, days[-1]), 0, 0, "alarm")
 
     second = train_on(quick, Snapshot(config.lake), config, registry, print)
     assert second.promoted
@@ -114,6 +126,21 @@ def test_a_model_that_decays_is_found_retrained_promoted_and_serves(config: Sett
     assert after[LOSS].mean() < recorded[LOSS].mean()  # type: ignore[operator]
     assert pl.read_delta(str(config.lake / "predictions" / quick.name)).height == after.height
     assert reasons(config, datetime.now(UTC)) == {}
+
+
+def _alarm_of(model: Model, day: date) -> str:
+    """The alarm that the day's predictions raise."""
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = materialize(predictions_key(model), partition=str(day), instance=instance)
+        (made,) = result.asset_materializations_for_node(f"predictions__{model.name}")
+        assert made.metadata["mae"].value > 0
+        checks = [evaluation.asset_check_key for evaluation in result.get_asset_check_evaluations()]
+        known = desk(settings())
+        known.report(check_findings(instance, checks, {}), CHECKS)
+    (alarm,) = [alarm for alarm in known.alarms() if alarm.active]
+    assert alarm.cause == f"check/predictions/{model.name}/{LASTING}"
+    assert shared(known, "outcomes")[f"model.mae.{model.name}"] == made.metadata["mae"].value
+    return alarm.title
 
 
 def _backdate(registry: Registry, name: str, to: datetime) -> None:

@@ -21,6 +21,7 @@ from city.alerts.dispatch import Delivered, deliver
 from city.alerts.model import AlertError, Finding
 from city.settings import Settings
 from city.stack.embedded import free_ports
+from tests.faults import FaultTable
 
 NOW = datetime(2026, 5, 4, 12, tzinfo=UTC)
 LOW = Finding("check/gold/a/low", "warning", "a < b & low", "gold/a")
@@ -161,7 +162,7 @@ def test_an_incident_is_triggered_acknowledged_and_resolved_in_that_order(
 
 
 def test_when_a_silence_ends_one_message_is_sent_of_what_is_still_wrong(
-    desk: Desk, reached: Settings, hook: Hook
+    desk: Desk, reached: Settings, hook: Hook, table: FaultTable
 ) -> None:
     desk.silence("check/gold/*", timedelta(minutes=10), "ada", now=NOW)
     assert tell(desk, reached, LOW, HIGH) == (0, 0)
@@ -170,6 +171,7 @@ def test_when_a_silence_ends_one_message_is_sent_of_what_is_still_wrong(
     for minute in (9, 11, 12):
         tell(desk, reached, LOW, now=minutes(minute))
     assert [(b["event"], [a["title"] for a in b["alarms"]]) for b in hook.of("/all")] == [("raised", ["a < b & low"])]
+    table.add("an alarm is raised in a silence", "told once, when the silence ends", 0, 0, "webhook, Slack")
 
 
 def test_who_was_told_hears_of_the_end_in_a_silence_too(desk: Desk, reached: Settings, hook: Hook) -> None:
@@ -187,7 +189,9 @@ def test_a_rise_in_severity_is_told_and_a_fall_is_not(desk: Desk, reached: Setti
     assert len(hook.of("/pagerduty")) == 2, "from error on"
 
 
-def test_a_cause_that_comes_and_goes_is_told_of_as_that(desk: Desk, reached: Settings, hook: Hook) -> None:
+def test_a_cause_that_comes_and_goes_is_told_of_as_that(
+    desk: Desk, reached: Settings, hook: Hook, table: FaultTable
+) -> None:
     for minute in range(12):
         tell(desk, reached, LOW if minute % 2 == 0 else over(LOW), now=minutes(minute))
     assert desk.alarms()[0].flapping
@@ -197,6 +201,13 @@ def test_a_cause_that_comes_and_goes_is_told_of_as_that(desk: Desk, reached: Set
     tell(desk, reached, now=minutes(42))
     assert not desk.alarms()[0].flapping
     assert [body["event"] for body in hook.of("/all")][4:] == ["cleared"], "and how it ended"
+    table.add(
+        "a cause changes twelve times",
+        "five messages: " + ", ".join(b["event"] for b in hook.of("/all")),
+        0,
+        0,
+        "webhook",
+    )
 
 
 def test_a_thousand_flapping_causes_send_few_messages_and_kills_lose_none(tmp_path: Path) -> None:
@@ -244,13 +255,14 @@ def test_a_server_that_refuses_is_tried_again_and_gets_each_message_once(
     "answer", [b'{"ok": false, "error": "channel_not_found"}', b'{"status": "invalid event"}', b'{"error": "no"}']
 )
 def test_an_answer_of_200_that_says_it_failed_has_failed(
-    answer: bytes, desk: Desk, reached: Settings, hook: Hook
+    answer: bytes, desk: Desk, reached: Settings, hook: Hook, table: FaultTable
 ) -> None:
     hook.answer = answer
     tell(desk, reached, LOW)
     assert "answered 200, and that it failed" in desk.failures()[0]["error"]
-    hook.answer = b"ok"
+    said, hook.answer = desk.failures()[0]["error"], b"ok"
     assert tell(desk, reached, now=minutes(1)) == (2, 0)
+    table.add("a channel answers 200 and an error", said, 0, 2 - len(hook.bodies), "webhook, Slack")
 
 
 def test_one_message_that_is_refused_holds_back_no_other(desk: Desk, reached: Settings, hook: Hook) -> None:
@@ -295,7 +307,9 @@ def test_a_letter_reaches_a_mail_server_when_it_is_back(config: Settings, tmp_pa
     assert "a is high" in content
 
 
-def test_a_channel_whose_settings_are_wrong_loses_nothing(config: Settings, hook: Hook, tmp_path: Path) -> None:
+def test_a_channel_whose_settings_are_wrong_loses_nothing(
+    config: Settings, hook: Hook, tmp_path: Path, table: FaultTable
+) -> None:
     """Nor does another channel wait for it; when it is right, the message is sent."""
     wrong = config.model_copy(
         update={"alert_email_to": ["ada@city"], "smtp_tls": False, "alert_webhook_url": SecretStr(hook.url)}
@@ -303,7 +317,8 @@ def test_a_channel_whose_settings_are_wrong_loses_nothing(config: Settings, hook
     url = f"sqlite:///{tmp_path / 'alerts.db'}"
     desk = Desk(url, addresses(wrong))
     assert tell(desk, wrong, LOW) == (1, 1)
-    assert "set CITY_SMTP_ADDRESS" in desk.failures()[0]["error"]
+    (failure,) = desk.failures()
+    assert "set CITY_SMTP_ADDRESS" in failure["error"]
     box, (port,) = Mailbox(), free_ports(1)
     server = Controller(box, hostname="127.0.0.1", port=port)
     server.start()
@@ -313,6 +328,7 @@ def test_a_channel_whose_settings_are_wrong_loses_nothing(config: Settings, hook
     finally:
         server.stop()
     assert "low" in box.letters[0].content.decode()
+    table.add("a channel's settings are wrong", failure["error"], 0, 1 - len(box.letters), "e-mail, when right")
 
 
 @pytest.mark.parametrize(

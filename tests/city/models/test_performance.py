@@ -1,5 +1,7 @@
 """What a version's outcomes say of it."""
 
+from datetime import UTC, datetime
+
 import numpy as np
 import polars as pl
 import pytest
@@ -75,14 +77,10 @@ def test_without_outcomes_nothing_is_said() -> None:
     assert promises(CONGESTION) == ["calibrated", "lasting"]
 
 
-def test_a_version_of_the_first_day_is_young() -> None:
-    def version(number: int, at: str) -> Version:
-        return Version("m", number, "run", (), {"trained_at": at}, 0)
-
-    first, second, later = (version(n, at) for n, at in enumerate(("2026-05-04", "2026-05-04T23:00", "2026-05-06"), 1))
-    assert is_young(first, [first])
-    assert is_young(second, [second, first])
-    assert not is_young(later, [later, second, first])
+def test_a_model_is_young_for_a_day() -> None:
+    versions = [Version("m", 1, "run", (), {"trained_at": "2026-05-04T12:00:00+00:00"}, 0)]
+    assert is_young(versions, datetime(2026, 5, 5, 11, tzinfo=UTC))
+    assert not is_young(versions, datetime(2026, 5, 5, 13, tzinfo=UTC))
 
 
 def test_what_rules_are_told_of_a_version_is_not_taken_for_another_ones() -> None:
