@@ -15,7 +15,7 @@ import numpy as np
 
 from city.arrays import Floats
 from city.serving.sequential import LossTest, p_value
-from city.serving.trial import WORSE_LOSS
+from city.serving.trial import LEAST_OUTCOMES, WORSE_LOSS
 
 COMPARISONS, OUTCOMES, LONGEST = 1_000, 20_000, 200_000
 SHARES = (0.05, 0.1)
@@ -148,12 +148,8 @@ def differing(share: float, comparisons: int, outcomes: int, seed: int) -> float
                 sides.append((count, total / count, (squares / count - (total / count) ** 2) / count))
         least = np.minimum(sides[0][0], sides[1][0])
         difference, variance = sides[0][1] - sides[1][1], sides[0][2] + sides[1][2]
-        looked = np.flatnonzero(least >= 30)
-        # The farthest of each stretch, in standard errors: the threshold hardly moves in a hundredth of the way.
-        score = abs(difference[looked]) / np.sqrt(variance[looked])
-        edges = np.unique(np.geomspace(looked[0], looked[-1], 500).astype(int)) - looked[0]
-        worst = np.maximum.reduceat(score, edges)
-        found += any(p_value(z, 1.0, looked[0] + edge) < _ALPHA for z, edge in zip(worst, edges, strict=True))
+        looks = least >= LEAST_OUTCOMES
+        found += bool((p_value(difference[looks], np.sqrt(variance[looks]), least[looks]) < _ALPHA).any())
     return found / comparisons
 
 

@@ -43,12 +43,16 @@ class Judgement(NamedTuple):
     loss: float
 
 
+_Kept = tuple[str, int, str, float]
+"""A judgement as a plain tuple: the garbage collector looks through a hundred thousand of anything else."""
+
+
 class Feedback:
     """Used from the event loop; what reads the lake runs in a thread."""
 
     def __init__(self, config: Settings, models: Mapping[str, Model], store: PredictionStore, routes: Routes) -> None:
         self._lake, self._models, self._store, self._routes = config.lake, models, store, routes
-        self._judged: OrderedDict[str, Judgement] = OrderedDict()
+        self._judged: OrderedDict[str, _Kept] = OrderedDict()
         self._newest = 0.0
         self._recovered = False
 
@@ -57,10 +61,10 @@ class Feedback:
         unknown prediction, an outcome that its model cannot have, and another outcome than the one that was taken."""
         if not self._recovered:
             raise Problem(503, "what was told before the restart is being read: tell it again", headers=_RETRY)
-        known, predictions = self._judged.get(number), self._store.recent(number)
+        known, predictions = self._known(number), self._store.recent(number)
         if known is None and not predictions:
             predictions, known = await self._find(number)
-            known = self._judged.get(number) or known  # somebody else may have told it meanwhile
+            known = self._known(number) or known  # somebody else may have told it meanwhile
         if known is not None:
             return self._repeated(number, known, outcome)
         answered = predictions[0]
@@ -76,7 +80,7 @@ class Feedback:
 
     def judge_late(self, number: str, caller: str) -> None:
         """A version that was asked beside another one has answered; the outcome may have come sooner."""
-        known = self._judged.get(number)
+        known = self._known(number)
         predictions = self._store.recent(number)
         if known is None or len(predictions) < 2:
             return
@@ -109,7 +113,11 @@ class Feedback:
     async def _find(self, number: str) -> tuple[list[Prediction], Judgement | None]:
         """Raises Problem."""
         if day_of(number) is None:
-            raise Problem(404, f"no prediction {number[:64]!r}: give the `id` of an answer of /predict", [("id", "")])
+            raise Problem(
+                404,
+                f"no prediction {number[:64]!r}: give the `id` of an answer of /predict",
+                [("id", "is none of ours")],
+            )
         try:
             predictions, outcomes = await asyncio.to_thread(self._store.find, number)
         except AWAY as error:
@@ -148,8 +156,12 @@ class Feedback:
             log.error("feedback cannot be kept: %s", error)
             raise Problem(503, "the outcome cannot be kept now: tell it again", headers=_RETRY) from None
 
-    def _remember(self, number: str, judgement: Judgement) -> None:
-        self._judged[number] = judgement
+    def _known(self, number: str) -> Judgement | None:
+        kept = self._judged.get(number)
+        return Judgement(*kept) if kept else None
+
+    def _remember(self, number: str, of: Judgement) -> None:
+        self._judged[number] = (of.model, of.version, of.outcome, of.loss)
         if len(self._judged) > _REMEMBERED:
             oldest, _ = self._judged.popitem(last=False)
             self._store.forget(oldest)  # whether it was judged is in the lake

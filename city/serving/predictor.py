@@ -77,8 +77,7 @@ class Predictor:
     async def _open(self) -> None:
         """Loads the champions, and the versions that experiments were under way with."""
         await self.versions.start()
-        for name, experiment in self.routes.all().items():
-            await self._open_experiment(name, experiment)
+        await asyncio.gather(*(self._open_experiment(*of) for of in self.routes.all().items()))
         # What was imported stays: to look through it again and again for garbage would hold up requests.
         gc.collect()
         gc.freeze()
@@ -103,10 +102,7 @@ class Predictor:
         while True:
             await asyncio.sleep(_SAVE_SECONDS)
             if (snapshot := self.routes.save()) is not None:
-                try:
-                    await asyncio.to_thread(self.routes.write, snapshot)
-                except OSError as error:
-                    log.error("what experiments count cannot be written: %s", error)
+                await asyncio.to_thread(self.routes.write, snapshot)
 
     async def stop(self) -> None:
         """Ends when the last shadow has answered, and the last answer is recorded."""
@@ -141,6 +137,7 @@ class Predictor:
         """The answer as JSON has it. `began` is when the request came, by time.perf_counter. Raises Problem."""
         model = self.model(ask.model_name)
         champion = self.champion(model.name)
+        trial = self.routes.trial(model.name, champion.number)
         if (ask.features is None) == (ask.entity is None):
             raise Problem(422, "give either features or an entity", [("features", "or entity: exactly one of the two")])
         if ask.entity is not None:
@@ -151,7 +148,6 @@ class Predictor:
             assert ask.features is not None
             entity = None
             row = self.inputs[model.name].row(ask.features)
-        trial = self.routes.trial(model.name, champion.number)
         chosen = self.routes.choose(model.name, trial, ask.key or entity)
         served, role, given, cached = await self._answered(champion, chosen, row, trial)
         ended, at = time.perf_counter(), time.time()

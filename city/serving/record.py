@@ -166,6 +166,8 @@ class PredictionStore:
         """The outcomes that a process before took and may not have written; those that are not in the lake wait again.
         Blocking. Raises what a lake that is away raises."""
         found = [Outcome(*row) for line in self._journal.lines() for row in line]
+        if unknown := {outcome.model for outcome in found} - self._models.keys():
+            log.warning("outcomes of models that are not declared any more are left out: %s", sorted(unknown))
         for model in self._models:
             of = [outcome for outcome in found if outcome.model == model]
             written = {(o.id, o.version) for o in find_outcomes(self._lake, model, {o.id for o in of})}

@@ -2,7 +2,7 @@
 prediction, so that only one day is looked through, and of that only files of its minute."""
 
 from collections.abc import Iterable
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +14,8 @@ from city.serving.recorder import OUTCOMES, SCHEMAS, SERVED
 from city.tables.model import DAY
 
 _TIME_DIGITS = 11
+_CLOCK = timedelta(days=1)
+"""An outcome comes after its prediction, but for a clock that was set back meanwhile."""
 
 
 class Prediction(NamedTuple):
@@ -75,7 +77,7 @@ def find_outcomes(lake: Path, model: str, numbers: Iterable[str]) -> list[Outcom
     """What came of the predictions with these ids. Raises what a lake that is away raises."""
     ids = list(numbers)
     days = [day for number in ids if (day := day_of(number))]
-    return _outcomes(lake, model, (pl.col(DAY) >= min(days)) & pl.col("id").is_in(ids)) if days else []
+    return _outcomes(lake, model, (pl.col(DAY) >= min(days) - _CLOCK) & pl.col("id").is_in(ids)) if days else []
 
 
 def trial_outcomes(lake: Path, model: str, experiment: str, since: float) -> list[Outcome]:

@@ -65,7 +65,7 @@ class Routes:
         trial = self._trials.get(model)
         if trial is None or trial.champion_version != champion:
             trial = self._trials[model] = Trial(experiment, champion, _bounded(self._models[model]))
-            self.write(self.snapshot())  # a restart counts what was recorded of it
+            self.write(self.snapshot())  # a restart looks for what was recorded of it
         return trial
 
     def put(self, model: str, experiment: Experiment, champion: int, by: str) -> None:
@@ -84,7 +84,12 @@ class Routes:
             self.ended[model] = f"version {experiment.version}: {why}"
         self.write(self.snapshot())
         arms = trial.report()["arms"] if trial else {}
-        self._audit.write(by, "experiment ended", model=model, why=why, version=experiment.version, arms=arms)
+        try:
+            self._audit.write(by, "experiment ended", model=model, why=why, version=experiment.version, arms=arms)
+        except OSError as error:
+            if by != PLATFORM:
+                raise
+            log.error("the end of an experiment of %s is not in the audit: %s", model, error)  # a request goes on
 
     def choose(self, model: str, trial: Trial | None, key: str | None) -> Role:
         """Who is to answer: `champion`, `canary` or `b`."""
@@ -128,16 +133,21 @@ class Routes:
         return self._snapshots, json.dumps({"experiments": known, "ended": self.ended})
 
     def write(self, snapshot: tuple[int, str]) -> None:
-        """Callable from any thread: an older snapshot never replaces a newer one."""
+        """Callable from any thread: an older snapshot never replaces a newer one. What cannot be written is written
+        with the next one, for which `save` asks again."""
         number, content = snapshot
         with self._writing:
             if number < self._written:
                 return
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            fresh = self._path.with_suffix(".new")
-            fresh.write_text(content)
-            fresh.replace(self._path)
-            self._written = number
+            try:
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                fresh = self._path.with_suffix(".new")
+                fresh.write_text(content)
+                fresh.replace(self._path)
+                self._written = number
+            except OSError as error:
+                log.error("experiments and their counts cannot be written: %s", error)
+                self._changed = True
 
     def _read(self) -> None:
         known: dict[str, Any] = json.loads(self._path.read_text()) if self._path.exists() else {}

@@ -28,7 +28,11 @@ _CLIP = 20.0
 _LEARNED = 20
 """Outcomes by which the mean loss is learned, before anything is bet."""
 _TUNED_FOR = 2_000
-"""Outcomes at which a confidence sequence is narrowest, compared with an interval that may be looked at once."""
+"""Outcomes at which a confidence sequence of 95 % is narrowest, compared with an interval that is looked at once."""
+_SPENT = -2 * math.log(0.05)
+_DENSITY = (_SPENT + math.log(_SPENT) + 1) / _TUNED_FOR
+"""The squared width of the prior on differences, in standard deviations of one outcome; the paper's choice for so
+many outcomes."""
 
 
 class Bets:
@@ -98,24 +102,19 @@ class LossTest:
         self._count, self._mean = state["count"], np.array(state["mean"])
 
 
-def p_value(difference: float, error: float, count: float) -> float:
+def p_value(difference: Floats | float, error: Floats | float, count: Floats | float) -> Floats:
     """Of "there is no difference", valid at all times at once: the smallest alpha whose confidence sequence leaves out
-    zero. `error` is the difference's standard error, `count` how many outcomes it is of."""
-    if not error:
-        return 0.0 if difference else 1.0
-    prior = count * _density(0.05)
-    shrunk = prior / (1 + prior)
-    return min(1.0, math.sqrt(1 + prior) * math.exp(-((difference / error) ** 2) * shrunk / 2))
+    zero. `error` is the difference's standard error, `count` how many outcomes there are, of two sides on the smaller:
+    its mean is the one that must have settled."""
+    prior = np.multiply(count, _DENSITY)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        score = np.where(np.equal(difference, 0), 0.0, np.divide(difference, error))
+    found: Floats = np.minimum(1.0, np.sqrt(1 + prior) * np.exp(-(score**2) * prior / (1 + prior) / 2))
+    return found
 
 
 def interval(difference: float, error: float, count: float, level: float = 0.95) -> tuple[float, float]:
     """Where the true difference lies, at all times at once at this level of confidence."""
-    prior = count * _density(0.05)
+    prior = count * _DENSITY
     wide = error * math.sqrt((1 + 1 / prior) * (math.log1p(prior) - 2 * math.log(1 - level)))
     return difference - wide, difference + wide
-
-
-def _density(alpha: float) -> float:
-    """The squared width of the prior on differences, in standard deviations of one outcome."""
-    spent = -2 * math.log(alpha)
-    return (spent + math.log(spent) + 1) / _TUNED_FOR

@@ -26,7 +26,9 @@ WORSE_LOSS = 1 / 0.005
 WORSE_ERRORS = 1 / 0.0025
 WORSE_LATENCY = 1 / 0.0025
 """Evidence at which a canary is ended; the probabilities of a wrong end add up to 1 %."""
-_LEAST_OUTCOMES = 30
+LEAST_OUTCOMES = 30
+_MOST = 1e12
+"""Evidence is reported up to here."""
 _RECENT = 500
 _SLACK_MS = 2.0
 """Of latencies: less than this is no difference worth ending a canary for."""
@@ -193,19 +195,25 @@ class Trial:
         paired = self.experiment.kind != "ab"
         if paired:
             difference, count = self.differences.mean, self.differences.count
-            least, variance = count, self.differences.variance / max(count, 1)
+            variance = self.differences.variance / max(count, 1)
         else:
             arms = (self.other.losses, self.champion.losses)
             difference = arms[0].mean - arms[1].mean
-            count, least = sum(arm.count for arm in arms), min(arm.count for arm in arms)
+            count = min(arm.count for arm in arms)
             variance = sum(arm.variance / max(arm.count, 1) for arm in arms)
-        if least < _LEAST_OUTCOMES:
+        if count < LEAST_OUTCOMES:
             return None
         error = math.sqrt(variance)
         low, high = interval(difference, error, count)
-        found = {"difference": difference, "low": low, "high": high, "p_value": p_value(difference, error, count)}
-        evidence = {"evidence": float(self._loss.evidence), "ends_at": WORSE_LOSS} if paired else {}
-        return {**found, "outcomes": least, **evidence}
+        found = {
+            "difference": difference,
+            "low": low,
+            "high": high,
+            "p_value": float(p_value(difference, error, count)),
+        }
+        # Of a shadow nothing ends it, and JSON knows no infinity.
+        evidence = {"evidence": min(float(self._loss.evidence), _MOST), "ends_at": WORSE_LOSS} if paired else {}
+        return {**found, "outcomes": count, **evidence}
 
     def state(self) -> dict[str, Any]:
         return {

@@ -234,3 +234,31 @@ def test_a_difference_is_reported_with_an_interval_that_may_be_looked_at_always(
     error = np.sqrt(one.var(ddof=1) / 300 + two.var(ddof=1) / 150)
     assert found["high"] - found["difference"] > 1.96 * error  # it is wider than one that may be looked at once
     assert report["arms"]["b"]["loss"] == pytest.approx(two.mean())
+
+
+def test_a_disk_that_takes_nothing_fails_no_request_and_counts_are_written_when_it_does(home: Settings) -> None:
+    known, trial = begun(home)
+    path = home.home / "serving"
+    moved = path.rename(home.home / "moved")
+    path.write_text("no folder")
+    while ask(known, trial, "canary", None):
+        pass
+    assert known.trial("m", 1) is None
+    path.unlink()
+    moved.rename(path)
+    snapshot = known.save()
+    assert snapshot is not None
+    known.write(snapshot)
+    assert routes(home).of("m") is None
+    assert "requests failed" in routes(home).ended["m"]
+
+
+def test_a_shadow_that_is_worse_for_long_can_still_be_reported(home: Settings) -> None:
+    known, trial = begun(home, Experiment("shadow", 2))
+    for n in range(3_000):
+        trial.paired(2.0, 1.0, 1.0)
+        trial.judged(n, "shadow", 2.0)
+    known.look("m", trial)
+    report = known.report("m")
+    assert report is not None
+    assert json.loads(json.dumps(report, allow_nan=False))["comparison"]["evidence"] > report["comparison"]["ends_at"]

@@ -36,6 +36,11 @@ def test_a_worse_version_is_ended_and_the_sooner_the_less_the_two_disagree_elsew
     assert np.median(close) < np.median(far) / 2
 
 
+@pytest.mark.parametrize("share", canary.SHARES)
+def test_two_sides_of_unequal_size_are_called_different_no_more_often(share: float, unmeasured: None) -> None:
+    assert canary.differing(share, comparisons=100, outcomes=2_000, seed=3) <= 2 * ALPHA
+
+
 def test_rare_large_gains_are_waited_for(unmeasured: None) -> None:
     """A version that is a little worse nearly always and much better rarely looks worse for long: a test that knew only
     the spread so far would end it within tens of outcomes."""
@@ -100,6 +105,6 @@ def test_an_interval_holds_at_all_times_at_once(unmeasured: None) -> None:
     once = np.abs(means[:, 29::50] / errors[:, 29::50]) > 1.96
     assert once.any(1).mean() > 0.2  # what an interval for one look would have said
     for difference, error, count in ((0.3, 0.1, 500), (0.5, 0.1, 500), (0.25, 0.05, 90_000)):
-        low, _ = interval(difference, error, count, 1 - p_value(difference, error, count))
+        low, _ = interval(difference, error, count, 1 - float(p_value(difference, error, count)))
         assert low == pytest.approx(0, abs=1e-9)
     assert (p_value(0.0, 0.0, 50), p_value(0.1, 0.0, 50)) == (1.0, 0.0)
