@@ -96,10 +96,11 @@ def router(predictor: Predictor, predict: Callable[[Request], Awaitable[Response
 
     @found.post("/feedback", response_model=None, openapi_extra=_body(Came, {}), summary="What came of a prediction")
     async def feedback(request: Request) -> Response:
-        """Versions that compete are compared by this. Of the last hundred thousand predictions."""
+        """Versions that compete are compared by this. Of any prediction that is recorded. What is told again changes
+        nothing; what is told otherwise is refused (409)."""
         came = parsed(Came, await request.body())
         outcome = came.outcome if isinstance(came.outcome, str) else float(came.outcome)
-        return _json({"id": came.id, "loss": predictor.judged(came.id, outcome, caller_of(request))})
+        return _json(await predictor.feedback.take(came.id, outcome, caller_of(request).name))
 
     return found
 

@@ -42,6 +42,7 @@ def test_every_benchmark_is_known() -> None:
     assert known() == [
         "anomaly",
         "batch",
+        "canary",
         "crash",
         "drift",
         "e2e",
