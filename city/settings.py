@@ -1,8 +1,10 @@
 """All configuration, in one typed object. Every field can be set as CITY_<NAME>, in the environment or in .env."""
 
 from functools import lru_cache
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 from pydantic import Field, SecretStr, field_validator
@@ -41,6 +43,11 @@ class Settings(BaseSettings):
     jwt_issuer: str | None = None
     jwt_audience: str | None = None
     rate_limit: float = Field(0.0, ge=0, description="requests a second of one address without a key; 0: no limit")
+    failed_keys_a_minute: float = Field(30.0, ge=0, description="unknown keys of one address; 0: no limit")
+    public_url: str | None = Field(None, description="where people reach the server, such as https://city.example.org")
+    trusted_proxies: list[str] = Field(
+        ["127.0.0.1", "::1"], description="proxies whose X-Forwarded-For and -Proto are believed"
+    )
     max_body_mb: float = Field(20.0, gt=0, description="a larger request is refused")
     body_seconds: float = Field(10.0, gt=0, description="a request's body must be here after this")
     cors_origins: list[str] = Field([], description="other sites whose pages may ask, such as https://maps.example.org")
@@ -110,6 +117,14 @@ class Settings(BaseSettings):
                 raise ValueError(f"{part} is not a folder")
         return path
 
+    @field_validator("public_url")
+    @classmethod
+    def _is_origin(cls, value: str | None) -> str | None:
+        parts = urlsplit(value or "http://localhost")
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/") or parts.query:
+            raise ValueError(f"{value!r} is no address of a server; such as https://city.example.org")
+        return value
+
     @field_validator("timezone")
     @classmethod
     def _known_timezone(cls, value: str) -> str:
@@ -161,8 +176,9 @@ class Settings(BaseSettings):
 
     @property
     def is_local(self) -> bool:
-        """Whether only this machine can reach what we serve."""
-        return self.host == "localhost" or self.host.startswith("127.") or self.host == "::1"
+        """Whether only this machine can reach what we serve: through a proxy with a public address, others can."""
+        public = urlsplit(self.public_url or "").hostname
+        return _is_loopback(self.host) and (public is None or _is_loopback(public))
 
     @property
     def wants_keys(self) -> bool:
@@ -175,6 +191,13 @@ class Settings(BaseSettings):
     @property
     def dagster(self) -> str:
         return f"{self.host}:{self.dagster_port}"
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:  # another name
+        return False
 
 
 @lru_cache(maxsize=1)

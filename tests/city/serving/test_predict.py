@@ -1,17 +1,20 @@
 """Predictions through a real server and a real registry: answers, bad input, experiments, the store, a swap."""
 
 import contextlib
+import gzip
 import io
 import json
 import socket
 import threading
 import time
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import polars as pl
+import psutil
 import pytest
 import requests
 
@@ -215,6 +218,53 @@ def test_a_large_and_a_slow_body_are_refused_in_time(server: Server) -> None:
     assert " 408 " in answer.splitlines()[0]
     chunked = requests.post(f"{server.url}/predict", data=(b"y" * 100_000 for _ in range(20)), timeout=10)
     assert chunked.status_code == 413
+
+
+def packed(server: Server, body: bytes, encoding: str = "gzip") -> requests.Response:
+    return server.post("/predict", body, headers={"content-encoding": encoding})
+
+
+def test_a_body_that_is_gzip_is_read(server: Server) -> None:
+    body = json.dumps({"model_name": "speed", "features": FEATURES}).encode()
+    plain = server.predict()["prediction"]
+    for whole in (gzip.compress(body), gzip.compress(body[:20]) + gzip.compress(body[20:]), gzip.compress(body, 0)):
+        for encoding in ("gzip", "GZIP", "x-gzip"):
+            told = packed(server, whole, encoding)
+            assert told.status_code == 200, told.text
+            assert told.json()["prediction"] == plain
+    assert packed(server, body, "identity").status_code == 200
+    spaced = gzip.compress(body + b" " * 900_000)
+    pieces = (spaced[n : n + 7] for n in range(0, len(spaced), 7))
+    chunked = requests.post(f"{server.url}/predict", pieces, headers={"content-encoding": "gzip"}, timeout=10)
+    assert chunked.json()["prediction"] == plain
+
+
+def test_other_encodings_are_refused_by_name(server: Server) -> None:
+    for encoding in ("br", "zstd", "deflate", "gzip, gzip", "nonsense"):
+        told = packed(server, b"anything", encoding)
+        assert told.status_code == 415
+        assert told.headers["accept-encoding"] == "gzip"
+        assert encoding in told.json()["detail"]
+    whole = gzip.compress(b"{}" * 999)
+    for wrong in (b"{}", whole[:-9], whole[:20], whole + b"more", b"\x1f\x8b"):
+        told = packed(server, wrong)
+        assert (told.status_code, "not whole gzip" in told.text) == (400, True)
+    assert packed(server, b"").status_code == 400
+
+
+def test_a_decompression_bomb_is_not_unpacked(server: Server) -> None:
+    """Bodies within the size limit on their way, which unpacked are of up to 900 MB."""
+    zeros = gzip.compress(bytes(10_000_000))
+    single = zlib.compressobj(9, wbits=31)
+    deep = b"".join(single.compress(bytes(10_000_000)) for _ in range(10)) + single.flush()
+    assert max(len(zeros * 90), len(deep)) < 1_000_000
+    before = psutil.Process().memory_info().rss
+    for bomb in (deep, zeros * 90, gzip.compress(bytes(900_000)) + zeros):
+        told = packed(server, bomb)
+        assert told.status_code == 413
+        assert "1 MB" in told.json()["detail"]
+    assert psutil.Process().memory_info().rss - before < 60_000_000
+    assert server.predict()["version"] == 1
 
 
 def test_pages_of_other_sites_cannot_ask_here(server: Server) -> None:
