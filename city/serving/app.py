@@ -79,6 +79,7 @@ def build(config: Settings, declared: Sequence[Model] | None = None) -> ASGIApp:
 def _own(city: City, failed_keys: FailedKeys) -> APIRouter:
     found = APIRouter(tags=["the server"])
 
+    @found.head("/health", include_in_schema=False, response_model=None)
     @found.get("/health", summary="Live, ready, and each dependency", response_model=None)
     @found.get("/api/health", include_in_schema=False, response_model=None)
     async def health() -> Response:
@@ -93,10 +94,12 @@ def _own(city: City, failed_keys: FailedKeys) -> APIRouter:
         }
         return Response(orjson.dumps(body), 503 if needed else 200, media_type="application/json")
 
+    @found.head("/health/live", include_in_schema=False)
     @found.get("/health/live", summary="Whether the server lives")
     async def live() -> dict[str, bool]:
         return {"live": True}
 
+    @found.head("/health/ready", include_in_schema=False, response_model=None)
     @found.get("/health/ready", summary="Whether it can answer", response_model=None)
     async def ready() -> Response:
         fine = registry(city.predictor).ok  # nothing else is needed, and a probe does not wait for what may hang

@@ -70,6 +70,8 @@ def test_load_balancers_need_not_know_the_host(local: Settings, path: str) -> No
     assert without_host(local, path) == 200
     assert ask(local, "GET", path, host="10.0.0.7:8000")[0] == 200
     assert ask(local, "GET", path, host="10.0.0.7:8000", origin="http://10.0.0.7:8000")[0] == 200
+    if not path.startswith("/v2/"):
+        assert ask(local, "HEAD", path, host="10.0.0.7:8000") == (200, "")
 
 
 def test_all_else_needs_a_host_of_ours_and_the_refusal_names_the_setting(local: Settings) -> None:
