@@ -1,7 +1,6 @@
 """All configuration, in one typed object. Every field can be set as CITY_<NAME>, in the environment or in .env."""
 
 from functools import lru_cache
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -9,6 +8,8 @@ from zoneinfo import ZoneInfo
 
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from city.net import is_loopback, is_wildcard, reached_at
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -21,18 +22,22 @@ class Settings(BaseSettings):
 
     home: Path = Field(CHECKOUT / ".city", description="the one folder that holds all state")
     cache: Path | None = Field(None, description="downloaded jars; default <home>/cache")
-    host: str = Field("127.0.0.1", description="the address that every embedded server binds to")
+    host: str = Field("127.0.0.1", description="the address that the city's own server binds to, and nothing else")
 
     kafka_address: str | None = Field(None, description="host:port of a Kafka to use instead of the embedded one")
+    kafka_host: str = Field("127.0.0.1", description="the embedded Kafka's address: whoever reaches it may do anything")
     kafka_port: Port = 9092
     kafka_controller_port: Port = 9093
     questdb_address: str | None = Field(None, description="host:port of a QuestDB's HTTP server to use instead")
+    questdb_host: str = Field("127.0.0.1", description="the embedded QuestDB's address, likewise without a password")
     questdb_http_port: Port = 9000
     questdb_pg_port: Port = 8812
     mqtt_address: str | None = Field(None, description="host:port of an MQTT broker to use instead")
+    mqtt_host: str = Field("127.0.0.1", description="the embedded MQTT broker's address, likewise")
     mqtt_port: Port = 1883
     mqtt_username: str | None = None
     mqtt_password: SecretStr | None = None
+    dagster_host: str = Field("127.0.0.1", description="the Dagster UI's address, likewise")
     dagster_port: Port = 3000
     dagster_postgres_url: SecretStr | None = Field(None, description="Dagster's storage on PostgreSQL, not SQLite")
 
@@ -65,6 +70,7 @@ class Settings(BaseSettings):
     data_dir: Path | None = Field(None, description="real data for tests and benchmarks; default ../shared/data")
     engine: Literal["polars", "spark"] = Field("polars", description="what runs the tables' transforms")
     spark_master: str = Field("local[2]", description="the Spark cluster's address, where the engine is spark")
+    spark_host: str = Field("127.0.0.1", description="the driver's address, which a Spark cluster must reach")
     spark_memory: str = Field("4g", description="memory of Spark's driver")
     spark_partitions: int = Field(2, gt=0, description="partitions of Spark's shuffles: its cores, or some more")
     redis_url: SecretStr | None = Field(None, description="the online feature store on Redis, not SQLite")
@@ -117,6 +123,13 @@ class Settings(BaseSettings):
                 raise ValueError(f"{part} is not a folder")
         return path
 
+    @field_validator("kafka_host")
+    @classmethod
+    def _is_one_address(cls, value: str) -> str:
+        if is_wildcard(value):
+            raise ValueError(f"Kafka tells its clients to connect to {value}: give the one address that they reach")
+        return value
+
     @field_validator("public_url")
     @classmethod
     def _is_origin(cls, value: str | None) -> str | None:
@@ -161,15 +174,15 @@ class Settings(BaseSettings):
 
     @property
     def kafka(self) -> str:
-        return self.kafka_address or f"{self.host}:{self.kafka_port}"
+        return self.kafka_address or f"{self.kafka_host}:{self.kafka_port}"
 
     @property
     def questdb(self) -> str:
-        return self.questdb_address or f"{self.host}:{self.questdb_http_port}"
+        return self.questdb_address or f"{reached_at(self.questdb_host)}:{self.questdb_http_port}"
 
     @property
     def mqtt(self) -> str:
-        return self.mqtt_address or f"{self.host}:{self.mqtt_port}"
+        return self.mqtt_address or f"{reached_at(self.mqtt_host)}:{self.mqtt_port}"
 
     def is_active(self, domain: str) -> bool:
         return not self.domains or domain in self.domains
@@ -178,7 +191,7 @@ class Settings(BaseSettings):
     def is_local(self) -> bool:
         """Whether only this machine can reach what we serve: through a proxy with a public address, others can."""
         public = urlsplit(self.public_url or "").hostname
-        return _is_loopback(self.host) and (public is None or _is_loopback(public))
+        return is_loopback(self.host) and (public is None or is_loopback(public))
 
     @property
     def wants_keys(self) -> bool:
@@ -190,14 +203,7 @@ class Settings(BaseSettings):
 
     @property
     def dagster(self) -> str:
-        return f"{self.host}:{self.dagster_port}"
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:  # another name
-        return False
+        return f"{reached_at(self.dagster_host)}:{self.dagster_port}"
 
 
 @lru_cache(maxsize=1)
