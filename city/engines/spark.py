@@ -67,14 +67,14 @@ class SparkEngine:
                 "CITY_ENGINE=spark needs PySpark: run `make spark`, or pip install 'city[spark]'"
             ) from error
         os.environ.setdefault("JAVA_HOME", java_home(self._config))
-        os.environ.setdefault("SPARK_LOCAL_IP", self._config.host)
+        os.environ.setdefault("SPARK_LOCAL_IP", self._config.spark_host)
         builder = (
             SparkSession.builder.master(self._config.spark_master)
             .appName("city")
             .config("spark.jars", classpath(self._config, "spark").replace(":", ","))
             .config("spark.driver.memory", self._config.spark_memory)
-            .config("spark.driver.host", self._config.host)
-            .config("spark.driver.bindAddress", self._config.host)
+            .config("spark.driver.host", self._config.spark_host)
+            .config("spark.driver.bindAddress", self._config.spark_host)
             .config("spark.ui.enabled", "false")
             .config("spark.ui.showConsoleProgress", "false")
             .config("spark.sql.session.timeZone", "UTC")

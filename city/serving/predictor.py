@@ -16,6 +16,7 @@ import numpy as np
 import orjson
 import polars as pl
 
+from city.arrays import Floats
 from city.features.online import online_store
 from city.features.reader import FeatureReader, is_unknown
 from city.models.model import Model, ModelError
@@ -25,6 +26,7 @@ from city.serving.answer import Answer, answer, said
 from city.serving.asked import Ask, Inputs
 from city.serving.audit import Audit
 from city.serving.batching import Rows
+from city.serving.decoders import Decoders
 from city.serving.feedback import AWAY, Feedback
 from city.serving.keys import Caller
 from city.serving.metrics import Metrics
@@ -49,6 +51,7 @@ class Predictor:
     def __init__(self, config: Settings, models: Mapping[str, Model], metrics: Metrics) -> None:
         self.config, self.models, self.metrics = config, models, metrics
         self.pool = ThreadPoolExecutor(2, "predict")
+        self.decoders = Decoders()
         self.audit = Audit(config)
         self.versions = Versions(config, models, self.pool)
         self.routes = Routes(config, self.audit, models)
@@ -115,6 +118,7 @@ class Predictor:
             self.routes.write(snapshot)
         await asyncio.to_thread(self.store.stop)
         self.pool.shutdown(wait=False)
+        self.decoders.stop()
 
     def model(self, name: str) -> Model:
         """Raises Problem that lists the known ones."""
@@ -185,26 +189,13 @@ class Predictor:
     async def predict_rows(self, name: str, rows: Rows, caller: Caller, entity: str | None = None) -> pl.DataFrame:
         """The champion's answers to checked rows (n, inputs), as `answers` gives them, with `id` and `version`; an
         experiment has no part in it. Raises Problem."""
-        model, began = self.model(name), time.perf_counter()
-        served = self.champion(name)
+        self.model(name)
+        began, served = time.perf_counter(), self.champion(name)
         output = await asyncio.get_running_loop().run_in_executor(self.pool, served.exported.predict, rows)
-        told = answers(model, served.exported.calibration, output)
-        at = datetime.now(UTC)
+        at, took = datetime.now(UTC), time.perf_counter() - began
         first = id_of(at.timestamp(), self._boot, next(self._count))
-        took = time.perf_counter() - began
-        found = told.with_columns(
-            pl.format(f"{first}.{{}}", pl.int_range(pl.len())).alias("id"), pl.lit(served.number).alias("version")
-        )
-        given = pl.from_numpy(rows, list(model.inputs)).with_columns(pl.all().fill_nan(None))
-        kept = found.with_columns(
-            pl.lit(at).alias("at"),
-            pl.lit("champion").alias("role"),
-            pl.lit(caller.name).alias("caller"),
-            pl.lit(entity, pl.String).alias("entity"),
-            given.select(pl.struct(pl.all()).struct.json_encode()).to_series().alias("inputs"),
-            pl.lit(took * 1000).alias("latency_ms"),
-            pl.lit(False).alias("cached"),
-            pl.lit(None, pl.String).alias("experiment"),
+        found, kept = await self.decoders.run(
+            lambda: _told_and_kept(served, rows, output, first, at, caller, entity, took), rows.nbytes
         )
         try:
             self.store.add_frame(name, kept)
@@ -322,3 +313,32 @@ class Predictor:
             self.store.add(entry)
         except Full as error:
             raise Problem(503, str(error), headers={"retry-after": "5"}) from None
+
+
+def _told_and_kept(
+    served: Served,
+    rows: Rows,
+    output: Floats,
+    first: str,
+    at: datetime,
+    caller: Caller,
+    entity: str | None,
+    took: float,
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Answers to rows with their ids, which begin with `first`; and the same as they are recorded."""
+    model = served.model
+    told = answers(model, served.exported.calibration, output).with_columns(
+        pl.format(f"{first}.{{}}", pl.int_range(pl.len())).alias("id"), pl.lit(served.number).alias("version")
+    )
+    given = pl.from_numpy(rows, list(model.inputs)).with_columns(pl.all().fill_nan(None))
+    kept = told.with_columns(
+        pl.lit(at).alias("at"),
+        pl.lit("champion").alias("role"),
+        pl.lit(caller.name).alias("caller"),
+        pl.lit(entity, pl.String).alias("entity"),
+        given.select(pl.struct(pl.all()).struct.json_encode()).to_series().alias("inputs"),
+        pl.lit(took * 1000).alias("latency_ms"),
+        pl.lit(False).alias("cached"),
+        pl.lit(None, pl.String).alias("experiment"),
+    )
+    return told, kept
