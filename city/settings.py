@@ -87,6 +87,7 @@ class Settings(BaseSettings):
     disk_free_gb: float = Field(
         2.0, gt=0, description="less room on the disk than this is an alarm, twice it a warning"
     )
+    alert_domains_after: float = Field(24.0, ge=0, description="hours of a city's life before its domains raise alarms")
     alert_webhook_url: SecretStr | None = Field(None, description="where alerts are posted, as JSON")
     alert_webhook_least: Severity = Field("info", description="the least severity that goes there")
     alert_slack_url: SecretStr | None = Field(None, description="a Slack incoming webhook")
@@ -186,6 +187,11 @@ class Settings(BaseSettings):
     @property
     def kafka(self) -> str:
         return self.kafka_address or f"{self.kafka_host}:{self.kafka_port}"
+
+    @property
+    def alerts_store(self) -> str:
+        """The SQLAlchemy URL of the alarms."""
+        return self.alerts_url.get_secret_value() if self.alerts_url else f"sqlite:///{self.home}/alerts/alerts.db"
 
     @property
     def questdb(self) -> str:

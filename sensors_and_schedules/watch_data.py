@@ -44,7 +44,11 @@ def watch_data(context: dg.SensorEvaluationContext) -> dg.SkipReason:
     share(known, "quality", latest_scores(config.lake))
     with contextlib.suppress(RegistryAway):  # which the server tells of
         share(known, "champions", champion_metrics(Registry(config)))
-    return dg.SkipReason(str(_watch(config.home).look()))
+    watch = _watch(config.home)
+    try:
+        return dg.SkipReason(str(watch.look()))
+    finally:
+        watch.close()  # a server that starts looks more often
 
 
 @cache

@@ -325,18 +325,6 @@ class Desk:
             rows = db.execute(query.where(_OUTBOX.c.sent_at.is_(None), _OUTBOX.c.attempts > 0)).mappings()
             return [dict(row) for row in rows]
 
-    def take(self, name: str, holder: str, lasting: timedelta, now: datetime | None = None) -> bool:
-        """Whether a lease of that name is the holder's, from now on for so long: it was already, or it had run out."""
-        moment = _seconds(now)
-        with self._changing() as db:
-            row = db.execute(sa.select(_STATE.c.value).where(_STATE.c.name == f"lease/{name}")).first()
-            if row is not None:
-                held: dict[str, Any] = json.loads(row[0])
-                if held["by"] != holder and held["until"] > moment:
-                    return False
-            _remember(db, f"lease/{name}", {"by": holder, "until": moment + lasting.total_seconds()})
-        return True
-
     def remembered(self, name: str) -> Any:
         """A small value that was kept under a name; None where there is none."""
         with self._engine.connect() as db:
@@ -459,11 +447,9 @@ class Desk:
 
 def desk(config: Settings) -> Desk:
     """The desk that the settings name, which sends to the channels that they name."""
-    if config.alerts_url:
-        return Desk(config.alerts_url.get_secret_value(), addresses(config))
-    folder = config.home / "alerts"
-    folder.mkdir(parents=True, exist_ok=True)
-    return Desk(f"sqlite:///{folder / 'alerts.db'}", addresses(config))
+    if config.alerts_url is None:
+        (config.home / "alerts").mkdir(parents=True, exist_ok=True)
+    return Desk(config.alerts_store, addresses(config))
 
 
 def _begin_by_hand(engine: sa.Engine) -> None:

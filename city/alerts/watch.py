@@ -1,7 +1,5 @@
 """One look at the platform: the parts and the disk, the rules, and what is due to be told."""
 
-import os
-import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -10,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from city.alerts import system
 from city.alerts.desk import Desk, Reported
 from city.alerts.dispatch import Delivered, deliver
+from city.alerts.lease import Lease
 from city.alerts.model import Alarm, AlertError, Finding, Rule
 from city.alerts.rules import DEFAULT, evaluate, rules, source_metrics, stream_metrics
 from city.settings import Settings
@@ -18,8 +17,7 @@ from city.stack.status import parts
 RULES = "rule/"
 SHARED = ("quality", "outcomes", "champions")
 """Who else has metrics for the rules."""
-_WATCHER, _METRICS, _ACTIVE = "watcher", "metrics", "domain.active."
-_LEASE_SECONDS = 30.0
+_METRICS, _ACTIVE = "metrics", "domain.active."
 Asked = Callable[[], Mapping[str, str | None]]
 """Asks servers; why each does not answer, None for one that does."""
 Own = Callable[[], Mapping[str, float | None]]
@@ -42,7 +40,7 @@ class Watched:
 
 class Watch:
     """Looks at the platform for as long as nobody else does: of several servers, and Dagster's sensor, the one that
-    holds the lease at the desk judges, and each of them sends what is due."""
+    holds the lease judges, and each of them sends what is due."""
 
     def __init__(
         self,
@@ -54,22 +52,23 @@ class Watch:
     ) -> None:
         """`own` gives metrics that only this process has; `began` is when the platform was started (now)."""
         self._config, self._desk, self._asked, self._own = config, desk, asked, own
-        self._me = f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        self._lease = Lease(config.alerts_store, "watch")
         self._parts = system.Parts()
         self._began = (began or datetime.now(UTC)).timestamp()
 
     def look(self, now: datetime | None = None) -> Watched:
         """Judges, and sends what is due. Call it every few seconds."""
         moment = now or datetime.now(UTC)
-        reported = self._judge(moment) if self._is_mine(moment) else Reported([], [])
+        reported = self._judge(moment) if self._lease.acquire() else Reported([], [])
         return self._told(reported, moment)
+
+    def close(self) -> None:
+        """Lets another one judge."""
+        self._lease.release()
 
     def _told(self, reported: Reported, moment: datetime) -> Watched:
         escalated = self._desk.tick(timedelta(minutes=self._config.alert_escalate_minutes), moment)
         return Watched(reported, len(escalated), deliver(self._desk, self._config, moment))
-
-    def _is_mine(self, moment: datetime) -> bool:
-        return self._desk.take(_WATCHER, self._me, timedelta(seconds=_LEASE_SECONDS), moment)
 
     def _judge(self, moment: datetime) -> Reported:
         seconds, before = moment.timestamp(), self._desk.remembered(_METRICS) or {}

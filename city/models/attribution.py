@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from city.arrays import Floats
+from city.models.exported import Exported
+from city.models.model import Model, ModelError
 
 BACKGROUND_ROWS = 16
 
@@ -47,3 +49,17 @@ def shapley(
     for order, walk in zip(orders, said, strict=True):
         shares[order] += np.diff(walk)
     return shares / len(orders), float(said[:, 0].mean())
+
+
+def explained(exported: Exported, model: Model, row: NDArray[np.float32], place: int) -> tuple[dict[str, float], float]:
+    """Each input's share in the model's output number `place`, and what it is without any. Raises ModelError for a
+    version that carries no background rows."""
+    if not exported.calibration.background:
+        raise ModelError(f"this version of {model.name} cannot explain: train it again, or ask without `explain`")
+
+    def output(rows: NDArray[np.float32]) -> Floats:
+        return exported.predict(rows).reshape(len(rows), -1)[:, place]
+
+    against = np.array(exported.calibration.background, np.float32)
+    shares, base = shapley(output, row[0], against)
+    return dict(zip(model.inputs, map(float, shares), strict=True)), base

@@ -32,6 +32,8 @@ class Stream:
 
     topic: str
     message: Callable[[pl.DataFrame], pl.DataFrame]
+    explained: pl.Expr | None = None
+    """Of which answers the rows get `contributions`: what each input has to do with it. Anomalies have them all."""
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from fastapi.responses import Response
 from fastapi.routing import APIRouter
 from starlette.types import ASGIApp
 
+from city.alerts.conditions import conditions
 from city.contracts.registry import modules
 from city.models.model import Model, models
 from city.serving import city_api, models_api, predict_api, problems
@@ -41,7 +42,8 @@ wrong is told as problem details (RFC 9457), which name the field and the mend."
 
 def build(config: Settings, declared: Sequence[Model] | None = None) -> ASGIApp:
     """The application, of every domain's models or of those that are given."""
-    city = City(config, models(declared), layers(config) if declared is None else [])
+    shown = (layers(config), conditions(config)) if declared is None else ([], [])
+    city = City(config, models(declared), *shown)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

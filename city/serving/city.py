@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from city.alerts.conditions import Condition
 from city.alerts.desk import desk
+from city.alerts.reader import AlarmReader
 from city.alerts.watch import Watch, shared
 from city.models.model import Model
 from city.models.performance import of_model
@@ -29,7 +31,13 @@ _SWITCH_SECONDS = 0.001
 
 
 class City:
-    def __init__(self, config: Settings, declared: Mapping[str, Model], layers: Sequence[Layer]) -> None:
+    def __init__(
+        self,
+        config: Settings,
+        declared: Mapping[str, Model],
+        layers: Sequence[Layer],
+        conditions: Sequence[Condition] = (),
+    ) -> None:
         self.config = config
         self.began = time.time()
         self.keys = Keys(config)
@@ -38,9 +46,10 @@ class City:
         self.predictor = Predictor(config, declared, self.metrics)
         self.live = Live(config, layers, feeds(declared), declared, self.predictor.versions)
         self.hub = Hub(self.live.snapshot, self.metrics)
+        self.alarms = AlarmReader(config, conditions)
         self._heartbeat = Heartbeat(config, SERVER)
         self._beating = Worker("heartbeat", self._beat)
-        self._watching = Worker("alarms", self._watch, expected=(OSError, SQLAlchemyError))
+        self._watching = Worker("platform alarms", self._watch, expected=(OSError, SQLAlchemyError))
 
     async def start(self) -> None:
         sys.setswitchinterval(_SWITCH_SECONDS)
@@ -52,12 +61,14 @@ class City:
                 loop.call_soon_threadsafe(self.hub.publish, delta)
 
         self.live.start(publish)
+        self.alarms.start()
         self._beating.start()
         self._watching.start()
 
     async def stop(self) -> None:
         await asyncio.to_thread(self._watching.stop)
         await asyncio.to_thread(self._beating.stop)
+        await asyncio.to_thread(self.alarms.stop)
         await asyncio.to_thread(self.live.stop)
         await self.predictor.stop()
 
@@ -82,9 +93,12 @@ class City:
     def _watch(self, worker: Worker) -> None:
         """Alarms of the platform itself, which are raised and told without Dagster too."""
         watch = Watch(self.config, desk(self.config), self._unavailable, lambda: self.metrics.recent(time.time()))
-        while not worker.stop_requested.wait(_WATCH_SECONDS):
-            found = watch.look()
-            worker.progress(len(found.reported.raised) + len(found.reported.cleared))
+        try:
+            while not worker.stop_requested.wait(_WATCH_SECONDS):
+                found = watch.look()
+                worker.progress(len(found.reported.raised) + len(found.reported.cleared))
+        finally:
+            watch.close()
 
     def _unavailable(self) -> dict[str, str | None]:
         return {d.name: None if d.ok else d.detail for d in servers(self.config, self.predictor)}

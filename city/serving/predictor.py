@@ -19,6 +19,7 @@ import polars as pl
 from city.arrays import Floats
 from city.features.online import online_store
 from city.features.reader import FeatureReader, is_unknown
+from city.models.attribution import explained
 from city.models.model import Model, ModelError
 from city.models.predictions import answers
 from city.models.registry import RegistryAway
@@ -35,7 +36,7 @@ from city.serving.record import Entry, Full, PredictionStore
 from city.serving.recorded import id_of
 from city.serving.routing import PLATFORM, Routes
 from city.serving.trial import Experiment, Role, Trial
-from city.serving.versions import Served, Versions, explained
+from city.serving.versions import Served, Versions
 from city.settings import Settings
 from city.tables.model import TableError
 

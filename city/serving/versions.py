@@ -9,7 +9,6 @@ from concurrent.futures import Executor
 import numpy as np
 
 from city.models.champions import Champions, Serving, loaded
-from city.models.exported import Exported
 from city.models.model import Model, ModelError
 from city.models.registry import Registry
 from city.serving.batching import Batcher, Rows
@@ -119,19 +118,3 @@ class Versions:
         if served is not None:
             self._served[name, number] = served
         return served
-
-
-def explained(exported: Exported, model: Model, row: Rows, place: int) -> tuple[dict[str, float], float]:
-    """Each input's share in the model's output number `place`, and what it is without any. Raises ModelError for a
-    version that carries no background rows."""
-    from city.models.attribution import shapley
-
-    if not exported.calibration.background:
-        raise ModelError(f"this version of {model.name} cannot explain: train it again, or ask without `explain`")
-
-    def one(rows: Rows) -> np.ndarray:
-        return exported.predict(rows).reshape(len(rows), -1)[:, place]
-
-    against = np.array(exported.calibration.background, np.float32)
-    shares, base = shapley(one, row[0], against)
-    return dict(zip(model.inputs, map(float, shares), strict=True)), base

@@ -10,18 +10,21 @@ import logging
 import time
 from datetime import UTC, datetime
 
+import numpy as np
 import polars as pl
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+from numpy.typing import NDArray
 
 from city.arrays import Floats
 from city.contracts.model import Contract
 from city.features.live import Events, earlier_events
 from city.lake.tables import open_table
 from city.models.anomaly import SHARES
+from city.models.attribution import explained
 from city.models.champions import Champions, Serving
 from city.models.examples import chosen, inputs
 from city.models.model import Model, models
-from city.models.predictions import ID, LATENCY, VERSION, answers, beside, scores_schema
+from city.models.predictions import ID, LATENCY, OUTPUT, VERSION, answers, beside, scores_schema
 from city.settings import Settings
 from city.streaming.bronze import BronzeStream
 from city.streaming.publish import Publisher, event_id
@@ -34,6 +37,8 @@ from city.tables.model import DAY
 log = logging.getLogger(__name__)
 
 CONTRIBUTIONS = "contributions"
+_EXPLAINED = 20
+"""The last answers of a batch: more come only while the stream catches up, which explanations must not hold up."""
 _RECORD_SECONDS = 10.0
 _RECORD_ROWS = 20_000
 
@@ -130,21 +135,38 @@ class ScoreSink(Sink):
 
 def scored(model: Model, serving: Serving, rows: pl.DataFrame, topic: str, now: datetime) -> pl.DataFrame:
     """A view's rows (with `_partition` and `_offset`) and what the champion says of them: `answers`, `id`, `version`,
-    `for`, `latency_ms` (from the event to `now`) and, of an anomaly, `contributions` by input."""
-    said = serving.exported.predict(inputs(model, rows))
+    `for`, `latency_ms` (from the event to `now`) and, of an anomaly and of what the model's stream wants explained,
+    `contributions` by input, null for the others."""
+    model_inputs = inputs(model, rows)
+    said = serving.exported.predict(model_inputs)
     found = rows.with_columns(
         *beside(model, serving.number),
         event_id(topic).alias(ID),
         ((pl.lit(now) - pl.col(model.view.time)).dt.total_microseconds() / 1000).alias(LATENCY),
         pl.lit(serving.exported.calibration.threshold, pl.Float64).alias("threshold"),
     )
+    found = pl.concat([found, answers(model, serving.exported.calibration, said)], how="horizontal")
     if model.kind == "anomaly":
-        found = found.with_columns(_contributions(model, said[:, SHARES:]))
-    return pl.concat([found, answers(model, serving.exported.calibration, said)], how="horizontal")
+        return found.with_columns(_contributions(model, said[:, SHARES:]))
+    return found.with_columns(_explanations(model, serving, model_inputs, found))
 
 
 def _contributions(model: Model, shares: Floats) -> pl.Series:
     return pl.DataFrame(shares, schema=list(model.inputs)).to_struct(CONTRIBUTIONS)
+
+
+def _explanations(
+    model: Model, serving: Serving, model_inputs: NDArray[np.float32], answered: pl.DataFrame
+) -> pl.Series:
+    """The contributions to those answers that the model's stream wants explained."""
+    wanted = model.stream.explained if model.stream else None
+    shares: list[dict[str, float] | None] = [None] * answered.height
+    if wanted is not None and serving.exported.calibration.background:  # older versions carry none
+        for row in answered.select(wanted.fill_null(value=False).arg_true()).to_series().to_list()[-_EXPLAINED:]:
+            output = answered[OUTPUT][row]
+            place = 1 if len(output) == 2 else int(np.argmax(output))
+            shares[row], _ = explained(serving.exported, model, model_inputs[row : row + 1], place)
+    return pl.Series(CONTRIBUTIONS, shares, pl.Struct(dict.fromkeys(model.inputs, pl.Float64())))
 
 
 class Record:

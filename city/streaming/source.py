@@ -10,13 +10,14 @@ from itertools import chain
 from typing import Any
 
 import numpy as np
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicCollection, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from city.net import accepts, split_address
 from city.stack.worker import Worker
 from city.streaming.pacing import Pacing
 from city.streaming.records import Offsets, RawBatch
+from city.streaming.topics import topic_id
 
 log = logging.getLogger(__name__)
 
@@ -110,18 +111,7 @@ class KafkaSource:
     def topic_id(self) -> int | None:
         """63 bits of the topic's own id, which another topic of the same name does not have; None where the broker
         tells none. Raises KafkaException when no broker answers."""
-        try:
-            described = self._admin.describe_topics(TopicCollection([self.topic]), request_timeout=5)
-            found = described[self.topic].result(6).topic_id
-        except KafkaException as error:
-            if (
-                error.args[0].code() == KafkaError.UNSUPPORTED_VERSION
-                or error.args[0].code() == KafkaError._UNSUPPORTED_FEATURE
-            ):
-                return None
-            raise
-        bits = (found.get_most_significant_bits() ^ found.get_least_significant_bits()) & (2**63 - 1)
-        return bits or None
+        return topic_id(self._admin, self.topic)
 
     def verify(self, position: Offsets, resume: Offsets, recorded: int | None) -> int | None:
         """Raises TopicReset when the topic has another id than `recorded`, or ends before `position`; notes what

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from city.contracts.model import Contract
@@ -36,3 +36,17 @@ def ensure_topics(
         except KafkaException as error:
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                 raise
+
+
+def topic_id(admin: AdminClient, topic: str) -> int | None:
+    """63 bits of the topic's own id, which another topic of the same name does not have; None where the broker tells
+    none. Raises KafkaException."""
+    try:
+        described = admin.describe_topics(TopicCollection([topic]), request_timeout=5)
+        uuid = described[topic].result(6).topic_id
+    except KafkaException as error:
+        if error.args[0].code() in (KafkaError.UNSUPPORTED_VERSION, KafkaError._UNSUPPORTED_FEATURE):
+            return None
+        raise
+    bits: int = (uuid.get_most_significant_bits() ^ uuid.get_least_significant_bits()) & (2**63 - 1)
+    return bits or None

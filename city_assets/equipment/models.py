@@ -144,11 +144,6 @@ class AnomalyDetector:
 
 def anomaly_message(rows: pl.DataFrame) -> pl.DataFrame:
     """Messages of `anomaly-detected`; contributions by signal, which sum to one."""
-    of = pl.col("contributions").struct
-    named = {signal: [name for name in ANOMALY_INPUTS if name.startswith(signal)] for signal in SIGNALS}
-    shares = pl.struct(
-        pl.sum_horizontal(of.field(name) for name in names).alias(signal) for signal, names in named.items()
-    )
     return rows.select(
         "timestamp",
         "machine_id",
@@ -156,12 +151,23 @@ def anomaly_message(rows: pl.DataFrame) -> pl.DataFrame:
         threshold=pl.lit(1.0),
         is_anomaly=pl.col("prediction") == "anomaly",
         confidence="confidence",
-        feature_contributions=shares,
+        feature_contributions=_by_signal(ANOMALY_INPUTS),
     )
 
 
+def _by_signal(names: tuple[str, ...]) -> pl.Expr:
+    """The contributions of a signal's inputs, together."""
+    shares = pl.col("contributions").struct
+    sums = pl.struct(
+        pl.sum_horizontal(shares.field(name) for name in names if name.startswith(signal)).alias(signal)
+        for signal in SIGNALS
+    )
+    return pl.when(pl.col("contributions").is_not_null()).then(sums)
+
+
 def life_message(rows: pl.DataFrame) -> pl.DataFrame:
-    """Messages of `maintenance-predictions`; what to do follows from the lower end of the interval."""
+    """Messages of `maintenance-predictions`; what to do follows from the lower end of the interval. Contributions, in
+    hours by signal, are of critical ones."""
     hours = pl.col("output").list.get(0)
     least = pl.coalesce("low", hours).clip(lower_bound=0)
     action, priority = pl.lit("none"), pl.lit("low")
@@ -175,6 +181,7 @@ def life_message(rows: pl.DataFrame) -> pl.DataFrame:
         confidence_interval=pl.concat_list(least.round(3), pl.coalesce("high", hours).round(3)),
         recommended_action=action,
         priority=priority,
+        feature_contributions=_by_signal(LIFE_INPUTS),
     )
 
 
@@ -213,21 +220,25 @@ ANOMALIES = Model(
     least_rows=2_000,
 )
 
+LIFE_INPUTS = (
+    *(f"{signal}_{name}" for signal in SIGNALS for name in HORIZONS if name != "now"),
+    *(f"{signal}_spread" for signal in SIGNALS),
+)
+
 LIFE = Model(
     name="machine_life",
     means="The hours that a machine has left before it fails.",
     features="machine_features",
     where=f"first_of_minute AND {_KNOWN}_now IS NOT NULL",
-    inputs=(
-        *(f"{signal}_{name}" for signal in SIGNALS for name in HORIZONS if name != "now"),
-        *(f"{signal}_spread" for signal in SIGNALS),
-    ),
+    inputs=LIFE_INPUTS,
     label=Until(truth="silver/maintenance_log", where="kind = 'failure'", time="timestamp", cap=LIFE_CAP, unit="h"),
     estimator=boosted("regression"),
     space=space((7, 31), (20, 200)),
     defaults=defaults(31, 40),
     groups=("machine_id",),
-    stream=Stream("maintenance-predictions", life_message),
+    stream=Stream(
+        "maintenance-predictions", life_message, pl.coalesce("low", pl.col("output").list.get(0)) < ACTIONS[0][0]
+    ),
 )
 
 MODELS = (ANOMALIES, LIFE)

@@ -116,7 +116,7 @@ def cost_threshold(rows: pl.DataFrame, probability: Floats) -> float:
 
 
 def fraud_message(rows: pl.DataFrame) -> pl.DataFrame:
-    """Messages of `fraud-scores`."""
+    """Messages of `fraud-scores`. Contributions, to the probability by input, are of frauds."""
     return rows.select(
         "timestamp",
         "payment_id",
@@ -126,6 +126,7 @@ def fraud_message(rows: pl.DataFrame) -> pl.DataFrame:
         threshold="threshold",
         is_fraud=pl.col("prediction") == FRAUD,
         confidence="confidence",
+        feature_contributions="contributions",
     )
 
 
@@ -147,7 +148,7 @@ FRAUDS = Model(
     groups=("card",),
     threshold=cost_threshold,
     segments=("is_online",),
-    stream=Stream("fraud-scores", fraud_message),
+    stream=Stream("fraud-scores", fraud_message, pl.col("prediction") == FRAUD),
     least_rows=2_000,
 )
 

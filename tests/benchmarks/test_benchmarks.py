@@ -40,6 +40,7 @@ def test_the_events_of_benchmarks_are_as_valid_as_they_say() -> None:
 
 def test_every_benchmark_is_known() -> None:
     assert known() == [
+        "alarms",
         "anomaly",
         "batch",
         "canary",

@@ -62,6 +62,11 @@ def test_what_the_stream_said_is_joined_with_what_came(
     assert said["latency_ms"].min() == 1000
     messages = [json.loads(line) for line in fraud_message(said).write_ndjson().splitlines()]
     assert all(m["is_fraud"] == (m["fraud_probability"] >= threshold) for m in messages)
+    explained = [m for m in messages if m["feature_contributions"]]
+    assert explained == [m for m in messages if m["is_fraud"]][-20:]
+    assert all(m["feature_contributions"].keys() == set(MODEL.inputs) for m in explained)
+    base = [m["fraud_probability"] - sum(m["feature_contributions"].values()) for m in explained]
+    assert base == pytest.approx([base[0]] * 20, abs=1e-3)  # what they have in common is the mean of the background
 
     write_deltalake(lake / MODEL.view.table.id, rows, partition_by=[DAY])
     days = rows[DAY].unique().to_list()

@@ -107,6 +107,8 @@ def test_what_is_live_is_shown_predicted_resumed_and_gone_through(live: tuple[st
         assert ahead[0]["congestion_15"] in ("low", "medium", "high")
         hotspots = requests.get(f"{http}/api/hotspots?count=100", timeout=10).json()["hotspots"]
         assert CELL in [spot["cell"] for spot in hotspots]
+        workers = {w["name"]: w for w in requests.get(f"{http}/health", timeout=20).json()["workers"]}
+        assert workers["domain alarms"]["state"] == "running"
         one = requests.get(f"{http}/api/cell/{CELL}", timeout=20).json()
         assert one["features"]["speed_mean"] is not None
         told = {p["model"]: p for p in one["predictions"]}

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import time
 import uuid
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -11,6 +12,9 @@ import polars as pl
 import pytest
 
 from benchmarks.fleet import faults, simulated
+from city.alerts.conditions import conditions
+from city.alerts.desk import desk
+from city.alerts.reader import STATE, AlarmReader
 from city.contracts.model import Contract
 from city.lake.reference import commission
 from city.models import champions
@@ -123,6 +127,37 @@ def test_a_champion_is_swapped_in_the_running_stream(
     assert sum(last["feature_contributions"].values()) == pytest.approx(1, abs=1e-4)
     assert max(SIGNALS, key=lambda name: last["feature_contributions"][name]) == "vibration"
     assert found["latency_ms"].min() > 0  # type: ignore[operator]
+
+
+def test_what_the_champion_says_of_a_fault_is_an_alarm_within_seconds_and_ends(
+    stack: Settings, contract: Contract, quick: None, rows: tuple[pl.DataFrame, pl.DataFrame]
+) -> None:
+    config = stack.model_copy(update={"alert_domains_after": 0.0})
+    machine, store = QUIET[0].id, desk(config)
+    ranges(config)
+    teach(config, rows)
+    send(config, contract, *readings(0, 1))
+    alarms = AlarmReader(config, conditions(config))
+    with streaming(contract, config):
+        until(lambda: (config.lake / "scores" / ANOMALIES.name).exists())
+        alarms.start()
+        try:
+            until(lambda: "anomaly-detected" in store.remembered(STATE)["topics"])
+            send(config, contract, *readings(1, 30))
+            began = time.monotonic()
+            send(config, contract, *readings(31, 30, vibration=2.0))
+            alarm = until(lambda: store.alarms()[0], 10)
+            print(f"an alarm {time.monotonic() - began:.1f} s after the readings were sent")
+            assert alarm.cause == f"domain/equipment/anomaly/{machine}"
+            assert alarm.labels == {"machine_id": machine, "type": "machine_anomaly"}
+            assert next(iter(alarm.detail["contributions"])) == "vibration"
+            assert sum(alarm.detail["contributions"].values()) == pytest.approx(1, abs=0.01)
+            assert f"{machine}: anomalous readings" in alarm.title
+            send(config, contract, *readings(61, 40))
+            until(lambda: not store.alarm(alarm.id).active, 10)
+        finally:
+            alarms.stop()
+    assert len(store.alarms(closed=True)) == 1
 
 
 def test_what_a_crash_left_unrecorded_is_recorded_once(

@@ -6,7 +6,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from city_assets.equipment.models import ACTIONS, WINDOW, AnomalyDetector, life_features, life_message, nasa_score
+from city_assets.equipment.contract import SIGNALS as FLEET_SIGNALS
+from city_assets.equipment.models import ACTIONS, LIFE, WINDOW, AnomalyDetector, life_features, life_message, nasa_score
 
 SIGNALS = 5
 
@@ -80,11 +81,14 @@ def test_what_to_do_follows_from_the_least_life_that_is_left() -> None:
             "output": [[0.9], [0.5], [0.35], [0.08], [-0.02], [0.5]],
             "low": [0.8, 0.4, 0.2, 0.01, -0.1, None],
             "high": [1.0, 0.6, 0.5, 0.2, 0.1, None],
+            "contributions": [None, None, None, dict.fromkeys(LIFE.inputs, 0.25), None, None],
         }
     )
     found = life_message(said)
     assert found["priority"].to_list() == ["low", "medium", "high", "critical", "critical", "medium"]
     assert found["recommended_action"][3] == ACTIONS[0][1]
     assert found["predicted_rul_hours"].min() == 0
+    per_signal = len(LIFE.inputs) / len(FLEET_SIGNALS) * 0.25
+    assert found["feature_contributions"].to_list()[2:4] == [None, dict.fromkeys(FLEET_SIGNALS, per_signal)]
     assert found["confidence_interval"].to_list()[1] == [0.4, 0.6]
     assert found["confidence_interval"].to_list()[4] == [0.0, 0.1]

@@ -1,0 +1,257 @@
+"""Reads the topics that domains declare conditions on, and reports what begins and ends to the alarm desk.
+
+It belongs to no consumer group: how far it has read, and what it keeps of each condition, are written by the very
+transaction that writes the alarms. A reader that is killed goes on from there: it loses nothing and repeats nothing.
+Of several servers beside one desk one reads, and another takes over when it ends.
+"""
+
+import logging
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import orjson
+import sqlalchemy as sa
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from city.alerts.conditions import Condition, Watch
+from city.alerts.desk import Desk, desk
+from city.alerts.lease import Lease
+from city.alerts.model import Finding
+from city.settings import Settings
+from city.stack.worker import Worker, describe
+from city.streaming.topics import topic_id
+
+log = logging.getLogger(__name__)
+
+STATE = "domain alarms"
+_BATCH, _BATCH_SECONDS = 1_000, 1.0
+_SAVE_SECONDS = 30.0
+"""What has been read without a finding is read again after a kill, to the same end: it need not be written at once."""
+_LOOK_SECONDS, _LOOK_AGAIN_SECONDS = 3.0, 20.0
+"""Between two looks for topics while some are missing, and once all are there: partitions may be added."""
+_STANDBY_SECONDS = 2.0
+
+
+class AlarmReader:
+    """Feeds the messages of topics to the watches of conditions."""
+
+    def __init__(self, config: Settings, declared: Sequence[Condition]) -> None:
+        self._config, self._conditions = config, tuple(declared)
+        self._desk: Desk | None = None
+        expected = (OSError, KafkaException, sa.exc.SQLAlchemyError)
+        self.worker = Worker("domain alarms", self._run, expected=expected)
+        self.unreadable = 0
+        """Messages that no condition understood."""
+        self.reading = False
+        """Whether it is this one of several that reads."""
+
+    def start(self) -> None:
+        if self._conditions:
+            self.worker.start()
+
+    def stop(self) -> None:
+        self.worker.stop(10)
+
+    def _run(self, worker: Worker) -> None:
+        if self._desk is None:
+            self._desk = desk(self._config)
+        lease = Lease(self._config.alerts_store, "reader")
+        try:
+            while not lease.acquire():
+                worker.progress()
+                if worker.stop_requested.wait(_STANDBY_SECONDS):
+                    return
+            self.reading = True
+            _Session(self, self._config, self._desk, lease, self._conditions).run(worker)
+        finally:
+            self.reading = False
+            lease.release()
+
+
+class _Session:
+    """From when the lease is held until the end of the process, or an error."""
+
+    def __init__(
+        self, reader: AlarmReader, config: Settings, store: Desk, lease: Lease, conditions: Sequence[Condition]
+    ) -> None:
+        self._reader, self._config, self._desk, self._lease = reader, config, store, lease
+        saved = store.remembered(STATE) or {}
+        self._began: float = saved.get("began") or time.time()
+        self._watches = {c.name: _watch(c, saved.get("watches", {}).get(c.name)) for c in conditions}
+        self._by_topic: dict[str, list[Watch]] = {}
+        for watch in self._watches.values():
+            self._by_topic.setdefault(watch.condition.topic, []).append(watch)
+        topics = saved.get("topics", {})
+        self._ids: dict[str, int | None] = {name: topic["id"] for name, topic in topics.items()}
+        self._positions = {
+            name: {int(partition): offset for partition, offset in topic["positions"].items()}
+            for name, topic in topics.items()
+        }
+        """The next offset of each partition, of each topic that was ever looked for."""
+        self._assigned: set[tuple[str, int]] = set()
+        self._looked_at = self._saved_at = float("-inf")
+        self._pending: dict[str, Finding] = {}
+        self._unsaved = False
+        self._error: str | None = None
+
+    def run(self, worker: Worker) -> None:
+        """Until a stop is asked for. Raises KafkaException or SQLAlchemyError where a server is away."""
+        options: dict[str, Any] = {"bootstrap.servers": self._config.kafka, "log_level": 0}
+        admin = AdminClient(options)
+        consumer = Consumer(
+            options
+            | {
+                "group.id": "city-domain-alarms",  # required by librdkafka; never committed to
+                "enable.auto.commit": False,
+                "allow.auto.create.topics": False,
+                # Also of a topic that was made anew: what it has is news.
+                "auto.offset.reset": "earliest",
+                "queued.max.messages.kbytes": 4_096,
+                "reconnect.backoff.max.ms": 2_000,
+                "error_cb": self._failed,
+            }
+        )
+        try:
+            while not worker.stop_requested.is_set():
+                try:
+                    self._look_for_topics(consumer, admin)
+                except KafkaException as error:  # what is assigned is read meanwhile
+                    self._failed(error.args[0])
+                if self._assigned:
+                    messages = consumer.consume(_BATCH, _BATCH_SECONDS)
+                else:
+                    worker.stop_requested.wait(_BATCH_SECONDS)
+                    messages = []
+                self.take(messages)
+                worker.progress(len(messages))
+                worker.note(self._complaint())
+            self._commit()
+        finally:
+            consumer.close()
+
+    def take(self, messages: Sequence[Any]) -> None:
+        """Reports what the messages begin and end. No message ends the loop, whatever is in it."""
+        for message in messages:
+            if message.error() is not None:
+                if message.error().code() != KafkaError._PARTITION_EOF:
+                    self._failed(message.error())
+                continue
+            self._error = None
+            self._one(message)
+        # A transaction has one finding of a cause, and the state that goes with it: what ends in a batch was raised.
+        if self._pending:
+            self._commit()
+        for watch in self._watches.values():
+            self._pending |= {finding.cause: finding for finding in watch.pass_time()}
+        if self._pending or (self._unsaved and time.monotonic() - self._saved_at >= _SAVE_SECONDS):
+            self._commit()
+
+    def _one(self, message: Any) -> None:
+        topic, partition = message.topic(), message.partition()
+        arrived = message.timestamp()[1] / 1000
+        try:
+            content = orjson.loads(message.value() or b"")
+            if not isinstance(content, dict):
+                raise ValueError(f"got {type(content).__name__}; expected a JSON object")
+        except ValueError as error:
+            self._unreadable(topic, error)
+            content = {}
+        for watch in self._by_topic[topic] if content else ():
+            if not watch.condition.only or content.get("kind") == watch.condition.only:
+                self._offer(watch, content, partition, arrived)
+        self._positions[topic][partition] = message.offset() + 1
+        self._unsaved = True
+
+    def _offer(self, watch: Watch, content: Any, partition: int, arrived: float) -> None:
+        try:
+            cause = watch.condition.cause(watch.key(content))
+        except ValueError as error:
+            self._unreadable(watch.condition.topic, error)
+            return
+        if cause in self._pending:
+            self._commit()
+        try:
+            finding = watch.take(content, partition, arrived)
+        except Exception as error:  # of whoever may write to the topic
+            self._unreadable(watch.condition.topic, error)
+            return
+        if finding is not None:
+            self._pending[cause] = finding
+
+    def _commit(self) -> None:
+        """Reports what is pending, with how far the messages were read for it."""
+        self._lease.check()
+        moment = datetime.now(UTC)
+        settled = moment.timestamp() - self._began >= timedelta(hours=self._config.alert_domains_after).total_seconds()
+        topics = {name: {"id": self._ids.get(name), "positions": at} for name, at in self._positions.items()}
+        watches = {name: watch.state for name, watch in self._watches.items()}
+        state = {"began": self._began, "topics": topics, "watches": watches}
+        self._desk.report(self._pending.values() if settled else [], now=moment, remember=(STATE, state))
+        self._pending, self._unsaved, self._saved_at = {}, False, time.monotonic()
+
+    def _look_for_topics(self, consumer: Consumer, admin: AdminClient) -> None:
+        """Assigns partitions of topics that came to be, or were made anew. Raises KafkaException."""
+        complete = {topic for topic, _ in self._assigned} == self._by_topic.keys()
+        if time.monotonic() < self._looked_at + (_LOOK_AGAIN_SECONDS if complete else _LOOK_SECONDS):
+            return
+        self._looked_at = time.monotonic()
+        known = consumer.list_topics(timeout=5).topics
+        for topic in sorted(self._by_topic):
+            if topic not in known:
+                # From now on it is awaited: what it begins with is read.
+                self._unsaved |= self._positions.setdefault(topic, {}) == {}
+                continue
+            self._forget_replaced(consumer, topic, topic_id(admin, topic))
+            fresh = [number for number in known[topic].partitions if (topic, number) not in self._assigned]
+            if fresh:
+                consumer.incremental_assign(self._beginnings(consumer, topic, fresh))
+                self._assigned |= {(topic, number) for number in fresh}
+                log.info("watching %s", topic)
+        self._error = None
+
+    def _forget_replaced(self, consumer: Consumer, topic: str, found: int | None) -> None:
+        """Begins a topic anew that was deleted and made again: its offsets are of other messages."""
+        before, self._ids[topic] = self._ids.get(topic), found
+        if None in (before, found) or before == found:
+            return
+        log.warning("topic %s was made anew: it is read from its beginning", topic)
+        self._positions[topic], self._unsaved = {}, True
+        held = [TopicPartition(topic, number) for name, number in self._assigned if name == topic]
+        if held:
+            consumer.incremental_unassign(held)
+        self._assigned -= {(topic, part.partition) for part in held}
+
+    def _beginnings(self, consumer: Consumer, topic: str, partitions: Sequence[int]) -> list[TopicPartition]:
+        """Where to begin: where the reader before was; at the end of a topic that is seen for the first time, for it
+        is of the time before; and at the beginning of a partition that came later."""
+        positions = self._positions.get(topic)
+        if positions is None:  # only once all are known: a topic that is half known would be read from its beginning
+            ends = {n: consumer.get_watermark_offsets(TopicPartition(topic, n), timeout=5)[1] for n in partitions}
+            positions = self._positions[topic] = ends
+            self._unsaved = True
+        return [TopicPartition(topic, number, positions.get(number, OFFSET_BEGINNING)) for number in partitions]
+
+    def _complaint(self) -> str | None:
+        full = [name for name, watch in self._watches.items() if watch.overflowed]
+        if full:
+            return f"more alarms are open than are followed: {', '.join(full)}; further ones are not raised"
+        return self._error
+
+    def _failed(self, error: Any) -> None:
+        self._error = f"Kafka at {self._config.kafka}: {error}"
+
+    def _unreadable(self, topic: str, error: Exception) -> None:
+        if not self._reader.unreadable:  # said once: there may be thousands
+            log.warning("a message of %s is not understood: %s", topic, describe(error))
+        self._reader.unreadable += 1
+
+
+def _watch(condition: Condition, state: Any) -> Watch:
+    try:
+        return Watch(condition, state)
+    except (TypeError, ValueError, AttributeError) as error:  # of another version of the program
+        log.warning("what was kept of %s is not understood, and begun anew: %s", condition.name, describe(error))
+        return Watch(condition)

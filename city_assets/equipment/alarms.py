@@ -1,0 +1,97 @@
+"""Alarms of the machines: readings that stay anomalous, and lives that are about to end."""
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+from city.alerts.conditions import Condition, Message, Persistence, largest_first
+from city_assets.equipment.models import ACTIONS, ANOMALIES, LIFE
+
+CRITICAL_HOURS = ACTIONS[0][0]
+_ALMOST_NOTHING = 0.001
+
+
+def _anomaly_level(message: Message, usual: float | None) -> float:
+    return float(message["anomaly_score"] / message["threshold"])
+
+
+def _anomaly_title(message: Message) -> str:
+    contributions = largest_first(message["feature_contributions"])
+    return (
+        f"{message['machine_id']}: anomalous readings, {_anomaly_level(message, None):.3g} times the limit, "
+        f"mostly by {next(iter(contributions), 'no single signal')}"
+    )
+
+
+def _anomaly_detail(message: Message) -> Mapping[str, Any]:
+    return {
+        "score": message["anomaly_score"],
+        "threshold": message["threshold"],
+        "contributions": largest_first(message["feature_contributions"]),
+        **_source(message),
+    }
+
+
+def _life_level(message: Message, usual: float | None) -> float:
+    """The lower end of the interval counts, as it does for the recommended action."""
+    return float(CRITICAL_HOURS / max(message["confidence_interval"][0], _ALMOST_NOTHING))
+
+
+def _life_title(message: Message) -> str:
+    return (
+        f"{message['machine_id']}: {message['predicted_rul_hours'] * 60:.0f} minutes of life left, perhaps "
+        f"{message['confidence_interval'][0] * 60:.0f}: {message['recommended_action']}"
+    )
+
+
+def _life_detail(message: Message) -> Mapping[str, Any]:
+    return {
+        "hours_left": message["predicted_rul_hours"],
+        "interval": message["confidence_interval"],
+        "action": message["recommended_action"],
+        "contributions": largest_first(message.get("feature_contributions")),
+        **_source(message),
+    }
+
+
+def _source(message: Message) -> dict[str, Any]:
+    return {"model_version": message.get("model_version"), "event": message.get("id"), "at": message["timestamp"]}
+
+
+assert ANOMALIES.stream is not None
+assert LIFE.stream is not None
+
+ANOMALY = Condition(
+    kind="anomaly",
+    description="A machine's readings stay far from normal.",
+    type="machine_anomaly",
+    topic=ANOMALIES.stream.topic,
+    key="machine_id",
+    level=_anomaly_level,
+    # A machine reports every five seconds: what is far off is told at its second reading, what is near at its sixth.
+    raised_by=(Persistence(level=3.0, count=2, of=2), Persistence(level=1.0, count=6, of=8)),
+    clear_below=0.8,
+    calm_for=timedelta(seconds=60),
+    forgotten_after=timedelta(minutes=15),
+    severities=((1.0, "warning"), (10.0, "error")),
+    title=_anomaly_title,
+    detail=_anomaly_detail,
+)
+
+REMAINING_LIFE = Condition(
+    kind="remaining_life",
+    description="A machine is about to fail.",
+    type="remaining_life",
+    topic=LIFE.stream.topic,
+    key="machine_id",
+    level=_life_level,
+    raised_by=(Persistence(level=1.0, count=1, of=1),),
+    clear_below=0.4,
+    calm_for=timedelta(minutes=2),
+    forgotten_after=timedelta(minutes=30),
+    severities=((1.0, "critical"),),
+    title=_life_title,
+    detail=_life_detail,
+)
+
+ALARMS = (ANOMALY, REMAINING_LIFE)

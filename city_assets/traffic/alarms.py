@@ -1,0 +1,62 @@
+"""Alarms of the traffic: cells that are congested though they usually are not at this time."""
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+from city.alerts.conditions import Baseline, Condition, Message, Persistence
+from city_assets.traffic.contract import VEHICLE_POSITIONS
+from city_assets.traffic.transforms import SLOW_KMH, WINDOW_SECONDS
+
+SLOWER = 0.6
+"""Of the usual speed. Over a rush hour's first hour the median of the hour loses a quarter, and less at other times."""
+_LEAST_POSITIONS, _LEAST_VEHICLES = 30, 3
+"""In a window whose mean says something; every window begins with fewer."""
+_STANDING_KMH = 0.5
+_WINDOW = VEHICLE_POSITIONS.windows[0]
+_HOUR = 3600 // WINDOW_SECONDS
+
+
+def _speed(message: Message) -> float | None:
+    few = message["positions"] < _LEAST_POSITIONS or message["vehicle_count"] < _LEAST_VEHICLES
+    return None if few else float(message["speed_mean"])
+
+
+def _level(message: Message, usual: float | None) -> float | None:
+    """Congested is what is called so everywhere (`SLOW_KMH`), unexpected what is far below the cell's last hour."""
+    speed = _speed(message)
+    if speed is None or usual is None:
+        return None
+    return min(SLOW_KMH, SLOWER * usual) / max(speed, _STANDING_KMH)
+
+
+def _title(message: Message) -> str:
+    return (
+        f"cell {message['cell']}: unexpected congestion, {message['vehicle_count']} vehicles at "
+        f"{message['speed_mean']:.1f} km/h"
+    )
+
+
+def _detail(message: Message) -> Mapping[str, Any]:
+    return {name: message.get(name) for name in ("speed_mean", "speed_std", "vehicle_count", "window_start", "id")}
+
+
+CONGESTION = Condition(
+    kind="congestion",
+    description="A cell is congested, and its last hour does not explain it.",
+    type="unexpected_congestion",
+    topic=_WINDOW.topic or "",
+    only=_WINDOW.name,
+    key=_WINDOW.by,
+    time="window_start",
+    level=_level,
+    raised_by=(Persistence(level=1.0, count=2, of=2),),
+    clear_below=0.8,
+    calm_for=timedelta(seconds=2 * WINDOW_SECONDS),
+    forgotten_after=timedelta(minutes=30),
+    title=_title,
+    detail=_detail,
+    baseline=Baseline(value=_speed, length=_HOUR, least=_HOUR // 2),
+)
+
+ALARMS = (CONGESTION,)
