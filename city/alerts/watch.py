@@ -77,7 +77,7 @@ class Watch:
         in_force, readable = self._rules()
         metrics |= system.metrics(found) | stream_metrics(self._config, seconds) | source_metrics(self._config)
         alarms = self._desk.alarms()
-        metrics |= self._own()
+        metrics.update(self._own())
         metrics |= dict.fromkeys((name for name in before if name.startswith(_ACTIVE)), 0.0) | active(alarms)
         for name in SHARED:
             metrics |= shared(self._desk, name)
@@ -113,8 +113,8 @@ def _is_of_nothing(finding: Finding) -> bool:
 def share(desk: Desk, name: str, metrics: Mapping[str, float | None]) -> None:
     """Hands metrics to whoever evaluates the rules, beside those of that name from before; it is one of SHARED."""
     known = shared(desk, name)
-    if known | metrics != known:
-        desk.report([], remember=(f"{_METRICS}/{name}", known | metrics))
+    if (told := {**known, **metrics}) != known:
+        desk.report([], remember=(f"{_METRICS}/{name}", told))
 
 
 def shared(desk: Desk, name: str) -> dict[str, float | None]:

@@ -3,9 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from city.drift.measures import Measured
 from city.drift.monitor import Thresholds
@@ -52,19 +54,28 @@ def performance(model: Model, judged: pl.DataFrame) -> dict[str, float]:
             actual = intervals[OUTCOME].cast(pl.Float64)
             found["coverage"] = float(np.asarray(actual.is_between(intervals[LOW], intervals[HIGH])).mean())
         return found
-    from sklearn.metrics import precision_recall_fscore_support
-
     said, came = known[PREDICTION].to_numpy(), known[OUTCOME].to_numpy()
-    precision, recall, f1, _ = precision_recall_fscore_support(came, said, average="macro", zero_division=0)
+    precision, recall, f1 = _macro(said, came)
     right = (said == came).astype(float)
     confidence = known[CONFIDENCE].fill_null(0.0).to_numpy()
     return found | {
         "accuracy": float(right.mean()),
-        "precision": float(precision),
-        "recall": float(recall),
-        "f1": float(f1),
+        "precision": precision,
+        "recall": recall,
+        "f1": f1,
         "calibration_error": calibration_error(confidence, right),
     }
+
+
+def _macro(said: NDArray[Any], came: NDArray[Any]) -> tuple[float, float, float]:
+    """Precision, recall and F1, each the mean over all classes that were said or came; 0 where one is of nothing.
+    As scikit-learn has them, which is 80 MB for each hourly run."""
+    classes = np.union1d(said, came)[:, None]
+    both = ((said == classes) & (came == classes)).sum(1)
+    counts = (said == classes).sum(1), (came == classes).sum(1)
+    precision, recall = (both / np.maximum(count, 1) for count in counts)
+    f1 = 2 * both / np.maximum(counts[0] + counts[1], 1)
+    return float(precision.mean()), float(recall.mean()), float(f1.mean())
 
 
 def verdicts(
