@@ -25,7 +25,11 @@ def house(config: Settings) -> Lakehouse:
 
 def stream(lake: Path, contract: Contract, events: Iterable[dict[str, Any]], arrived: datetime) -> None:
     """Appends events to bronze as one batch of partition 0, after what is there."""
-    bronze = BronzeStream(lake, contract)
+    append(BronzeStream(lake, contract), contract, events, arrived)
+
+
+def append(bronze: BronzeStream, contract: Contract, events: Iterable[dict[str, Any]], arrived: datetime) -> None:
+    """The same, by a writer that may have been there for long."""
     first = bronze.load([0])[0]
     values: list[bytes | None] = [json.dumps(event).encode() for event in events]
     count = len(values)
