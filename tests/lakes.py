@@ -30,7 +30,7 @@ def stream(lake: Path, contract: Contract, events: Iterable[dict[str, Any]], arr
 
 def append(bronze: BronzeStream, contract: Contract, events: Iterable[dict[str, Any]], arrived: datetime) -> None:
     """The same, by a writer that may have been there for long."""
-    first = bronze.load([0])[0]
+    first = (bronze.position or bronze.load([0]))[0]
     values: list[bytes | None] = [json.dumps(event).encode() for event in events]
     count = len(values)
     stamps = np.full(count, int(arrived.timestamp() * 1e6), np.int64)
