@@ -1,10 +1,10 @@
 """A person's or a device's data, found in every store and erased from it, with a record of that.
 
 Delta tables are rewritten without it, their old files deleted at once and their logs cut, which have it in statistics
-and conditions. A table of QuestDB that has it is emptied and filled again from bronze: its partitions can be dropped,
-but not the dictionary of a column's symbols. The online store's rows are deleted. In every other file of CITY_HOME
-(pinned references, pages of drift and quality, alarms, Dagster's records, logs) it is found by its spelling
-(`city.lake.traces`) and covered. Kafka keeps what it has for its retention (48 hours here): its log cannot be
+and conditions. A table of QuestDB that has it is emptied and filled again from bronze; its files of symbols may keep
+the text, which no query reads, until they are written over. The online store's rows are deleted. In every other file
+of CITY_HOME (pinned references, pages of drift and quality, alarms, Dagster's records, logs) it is found by its
+spelling (`city.lake.traces`) and covered. Kafka keeps what it has for its retention (48 hours here): its log cannot be
 rewritten; nor can a broker's queue of MQTT messages, which are gone when they are delivered.
 """
 
@@ -102,7 +102,7 @@ def forget(config: Settings, kind: str, identity: str, tell: Callable[[str], Non
     for contract in _of(column):
         try:
             rows = _in_questdb(config, contract, column, identity)
-            if rows or _is_in_dictionary(config, contract, column, identity):
+            if rows:
                 _refill(config, contract)
                 erased(f"questdb/{contract.name}", rows)
         except (requests.RequestException, RuntimeError) as error:
@@ -263,17 +263,9 @@ def _in_questdb(config: Settings, contract: Contract, column: str, identity: str
     return int(found[0][0])
 
 
-def _is_in_dictionary(config: Settings, contract: Contract, column: str, identity: str) -> bool:
-    """Whether the embedded QuestDB has it among the column's symbols, which it keeps when their rows are gone."""
-    text = identity.encode("utf-16-le")
-    symbol = (len(text) // 2).to_bytes(4, "little") + text
-    files = (config.home / "questdb").glob(f"db/{contract.name}~*/{column}.c*")
-    return any(symbol in file.read_bytes() for file in files)
-
-
 def _refill(config: Settings, contract: Contract) -> None:
-    """Empties the table, symbols too, and sends what bronze, without the erased, has of the time that it keeps, the
-    newest hours first."""
+    """Empties the table and sends what bronze, without the erased, has of the time that it keeps, the newest hours
+    first."""
     sink = QuestDBSink(contract, config.questdb, BronzeStream(config.lake, contract))
     questdb.execute(config.questdb, f"TRUNCATE TABLE {contract.name}")
     time = pl.col(contract.event_time)
