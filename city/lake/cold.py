@@ -27,6 +27,8 @@ from city.lake.lock import alone
 YEAR = "year"
 _ATTEMPTS = 20
 _DAY = timedelta(days=1)
+_UNDONE_HOURS = 24
+"""The files of moves that were broken off are deleted after this."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,7 @@ def recover(bronze: DeltaTable, contract: Contract, cold: str) -> DeltaTable | N
     table = _opened(contract, target)
     if _moves(table, contract) != (moves := _moves(bronze, contract)):
         table.restore(version or 0, commit_properties=_marks(contract, moves=moves))
+        DeltaTable(target).vacuum(_UNDONE_HOURS, dry_run=False, enforce_retention_duration=False)
         table = DeltaTable(target)
     return table
 
@@ -109,34 +112,34 @@ def record(bronze: DeltaTable, table: DeltaTable, contract: Contract) -> None:
 
 
 def _move(contract: Contract, bronze: DeltaTable, cold: str, before: datetime) -> Archived:
-    time = contract.event_time
-    pinned = pl.scan_delta(bronze).filter(pl.col(time) < before)
-    days = pinned.group_by(pl.col(time).dt.truncate("1d").alias("day")).agg(pl.len(), pl.col(time).min().alias("first"))
-    found = days.collect(engine="streaming").sort("day")
-    if found.is_empty():
+    time = pl.col(contract.event_time)
+    old = pl.scan_delta(bronze).filter(time < before)
+    by_day = old.group_by(time.dt.truncate("1d").alias("day")).agg(time.min().alias("first")).sort("day")
+    days = by_day.collect(engine="streaming")
+    if days.is_empty():
         return Archived(0, 0, before)
     table = recover(bronze, contract, cold) or _create(contract, cold)
     if bronze.transaction_version(_app(contract, "version")) != table.version():
-        # What `beside` and `recover` go back to, should this move be broken off.
+        # What `beside` and `recover` go back to, should this move be broken off. All is read again: rows may have come.
         record(bronze, table, contract)
-        bronze = DeltaTable(bronze.table_uri)
-        pinned = pl.scan_delta(bronze).filter(pl.col(time) < before)
+        return _move(contract, DeltaTable(bronze.table_uri), cold, before)
     move = _moves(table, contract) + 1
-    rows = sum(_write(table, contract, day, move) for day in _by_day(pinned, contract, found["day"].to_list()))
-    firsts: list[datetime] = found["first"].to_list()
+    rows = sum(_write(table, contract, part, move) for part in _parts(old, contract, days["day"].to_list()))
+    firsts: list[datetime] = days["first"].to_list()
     first = min([*firsts, begin(bronze, contract) or firsts[0]])
     last = max(before, border(bronze, contract) or before)
     marks = _marks(contract, moves=move, version=table.version(), first=_seconds(first), before=_seconds(last))
     # Of the version that was read: Delta refuses it where a row that it would have deleted has come since.
-    predicate = f"{time} < '{before:%Y-%m-%dT%H:%M:%SZ}'"
+    predicate = f"{contract.event_time} < '{before:%Y-%m-%dT%H:%M:%SZ}'"
     deleted = int(bronze.delete(predicate, commit_properties=marks)["num_deleted_rows"] or 0)
     return Archived(rows, deleted, before)
 
 
-def _by_day(pinned: pl.LazyFrame, contract: Contract, days: list[datetime]) -> Iterator[pl.DataFrame]:
+def _parts(old: pl.LazyFrame, contract: Contract, days: list[datetime]) -> Iterator[pl.DataFrame]:
+    """A day at a time: what is old may be much, when CITY_WARM_DAYS is made less."""
     time = pl.col(contract.event_time)
     for day in days:
-        rows = pinned.filter(time >= day, time < day + _DAY).select(bronze_schema(contract).keys())
+        rows = old.filter(time >= day, time < day + _DAY).select(bronze_schema(contract).keys())
         yield rows.sort(contract.key, contract.event_time).collect()
 
 

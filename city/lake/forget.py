@@ -1,16 +1,17 @@
 """A person's or a device's data, found in every store and erased from it, with a record of that.
 
 Delta tables are rewritten without it, their old files deleted at once and their logs cut, which have it in statistics
-and conditions. QuestDB's partitions that hold it are dropped and filled again from bronze; the online store's rows are
-deleted. In every other file of CITY_HOME (pinned references, pages of drift and quality, alarms, Dagster's records,
-logs) it is found by its spelling (`city.lake.traces`) and covered. Kafka keeps what it has for its retention (48 hours
-here): its log cannot be rewritten; nor can a broker's queue of MQTT messages, which are gone when they are delivered.
+and conditions. A table of QuestDB that has it is emptied and filled again from bronze; its files of symbols may keep
+the text, which no query reads, until they are written over. The online store's rows are deleted. In every other file
+of CITY_HOME (pinned references, pages of drift and quality, alarms, Dagster's records, logs) it is found by its
+spelling (`city.lake.traces`) and covered. Kafka keeps what it has for its retention (48 hours here): its log cannot be
+rewritten; nor can a broker's queue of MQTT messages, which are gone when they are delivered.
 """
 
 import json
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -70,7 +71,8 @@ def find(config: Settings, kind: str, identity: str) -> dict[str, int]:
     traces = Traces(column, identity)
     found = {name: _rows_about(path, traces) for name, path in _tables(config).items()}
     for contract in _of(column):
-        found[f"questdb/{contract.name}"] = _in_questdb(config, contract, column, identity)
+        with suppress(requests.RequestException):  # it is erased all the same, or named in `problems`
+            found[f"questdb/{contract.name}"] = _in_questdb(config, contract, column, identity)
     store = online_store(config)
     for view in views().values():
         if view.entities == (column,):
@@ -95,14 +97,13 @@ def forget(config: Settings, kind: str, identity: str, tell: Callable[[str], Non
             done.rows[name] = rows
             tell(f"{name}: {rows:,} rows")
 
-    hours = {contract.name: _hours(config, contract, column, identity) for contract in _of(column)}
     for name, rows in _erase_tables(config, traces):
         erased(name, rows)
     for contract in _of(column):
         try:
             rows = _in_questdb(config, contract, column, identity)
             if rows:
-                _refill(config, contract, hours[contract.name])
+                _refill(config, contract)
                 erased(f"questdb/{contract.name}", rows)
         except (requests.RequestException, RuntimeError) as error:
             done.problems.append(f"questdb/{contract.name}: {error}; it lets go of it after {contract.ttl}")
@@ -247,16 +248,6 @@ def _of(column: str) -> list[Contract]:
     return [c for c in contracts() if column in {f.name for f in c.fields} and c.rate == "high"]
 
 
-def _hours(config: Settings, contract: Contract, column: str, identity: str) -> list[datetime]:
-    """The hours of bronze in which it is: QuestDB's partitions are hours too."""
-    path = bronze_path(config.lake, contract)
-    if not DeltaTable.is_deltatable(str(path)):
-        return []
-    time = pl.col(contract.event_time).dt.truncate("1h").alias("hour")
-    found = pl.scan_delta(str(path)).filter(pl.col(column) == identity).select(time.unique()).collect()
-    return sorted(found["hour"])
-
-
 def _in_questdb(config: Settings, contract: Contract, column: str, identity: str) -> int:
     """Rows of it in QuestDB; 0 where neither it nor the table was ever there. Raises as `questdb.rows` does."""
     if config.questdb_address is None and not (config.home / "questdb").exists():
@@ -272,18 +263,17 @@ def _in_questdb(config: Settings, contract: Contract, column: str, identity: str
     return int(found[0][0])
 
 
-def _refill(config: Settings, contract: Contract, hours: list[datetime]) -> None:
-    """Drops the partitions of those hours and sends what bronze, without the erased, has of them."""
+def _refill(config: Settings, contract: Contract) -> None:
+    """Empties the table and sends what bronze, without the erased, has of the time that it keeps, the newest hours
+    first."""
     sink = QuestDBSink(contract, config.questdb, BronzeStream(config.lake, contract))
+    questdb.execute(config.questdb, f"TRUNCATE TABLE {contract.name}")
+    time = pl.col(contract.event_time)
+    rows = pl.scan_delta(str(bronze_path(config.lake, contract))).filter(time > datetime.now(UTC) - contract.ttl)
+    hours = rows.select(time.dt.truncate("1h").unique().alias("hour")).collect(engine="streaming")["hour"]
     sink.open({})
-    rows = pl.scan_delta(str(bronze_path(config.lake, contract)))
     try:
-        for hour in hours:
-            end = hour + timedelta(hours=1)
-            first, last = (f"{moment:%Y-%m-%dT%H:%M:%SZ}" for moment in (hour, end))
-            where = f"{contract.event_time} >= '{first}' AND {contract.event_time} < '{last}'"
-            questdb.execute(config.questdb, f"ALTER TABLE {contract.name} DROP PARTITION WHERE {where}")
-            time = pl.col(contract.event_time)
-            sink.send_events(rows.filter(time >= hour, time < end).collect())
+        for hour in hours.sort(descending=True):
+            sink.send_events(rows.filter(time >= hour, time < hour + timedelta(hours=1)).collect())
     finally:
         sink.close()

@@ -1,7 +1,7 @@
 """Builds days of a table: reads its sources, applies its transform, and replaces those days, chunk by chunk."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
@@ -87,6 +87,7 @@ class Lakehouse:
             if run.snapshot.is_outdated(table.id):
                 # Another run has built it from what may be newer: from what is pinned it would go back.
                 run.snapshot.release(*sources)
+            run.snapshot.renew()
             self.open(table)
             run.snapshot.release(table.id)
             built = run._build(table, days, full, tell)
@@ -102,17 +103,20 @@ class Lakehouse:
             if not table.daily:
                 self.engine.replace(table, path, self._shaped(table, self._transformed(table, None)), None)
                 return None
-            pieces = self._pieces(table, days, full)
-            for slices in pieces:
+            hours = 0
+            for slices in self._pieces(table, days, full):
                 self.engine.replace(table, path, self._result(table, slices), slices)
                 tell(f"{table.id}: {slices.first} to {slices.last}")
+                hours += len(slices.hours or ())
+                if self.snapshot is not None:
+                    self.snapshot.renew()
         except self.engine.errors as error:
             sources = ", ".join(sorted(source.table for source in table.sources.values()))
             raise TableError(
                 f"table {table.id!r} cannot be built from {sources}, and stays as it was: {_first_line(error)}. "
                 "Where a file is broken, restore it, or rebuild the table it belongs to."
             ) from error
-        return sum(len(s.hours or ()) for s in pieces) if table.hourly_slices and not full else None
+        return hours if table.hourly_slices and not full else None
 
     def faults(self, table: Table, days: Sequence[date] = ()) -> dict[str, int]:
         """What must not be in the table (or in its days): rows beyond the first of a key, and nulls, by column, where
@@ -160,7 +164,8 @@ class Lakehouse:
             result = result.filter(slices.expr())
         return self._shaped(table, result)
 
-    def _pieces(self, table: Table, days: Sequence[date], full: bool) -> list[Slices]:
+    def _pieces(self, table: Table, days: Sequence[date], full: bool) -> Iterator[Slices]:
+        """What is built at a time. Which hours of a day have news is asked just before the day is built."""
         streams = [c for s in table.sources.values() if (c := self._contract(s)) is not None]
         if not streams:
             rows: dict[date, int] = {}
@@ -169,12 +174,14 @@ class Lakehouse:
                     for day, count in self.rows_by_day(declared).items():
                         if day is not None:
                             rows[day] = rows.get(day, 0) + count
-            return list(chunks(days, rows, self.engine.chunk_rows))
-        pieces = [Slices(day, day) for day in sorted(days)]
-        if full or not table.hourly_slices:
-            return pieces
-        fresh = ((piece, self._fresh_hours(table, streams[0], piece)) for piece in pieces)
-        return [Slices(piece.first, piece.last, hours) for piece, hours in fresh if hours]
+            yield from chunks(days, rows, self.engine.chunk_rows)
+            return
+        for day in sorted(days):
+            piece = Slices(day, day)
+            if full or not table.hourly_slices:
+                yield piece
+            elif hours := self._fresh_hours(table, streams[0], piece):
+                yield Slices(day, day, hours)
 
     def _fresh_hours(self, table: Table, contract: Contract, day: Slices) -> tuple[int, ...]:
         """The local hours of which bronze has events that silver has not seen. Silver's rows say how far it saw:
@@ -229,10 +236,7 @@ class Lakehouse:
         _, end = calendar.bounds(slices.last, self.timezone)
         moment = nw.col(contract.event_time)
         within = (moment >= nw.lit(begin)) & (moment < nw.lit(end))
-        border = cold.border(bronze, contract)
-        if border is not None and begin >= border:
-            return frame.filter(within)
-        archived = snapshot.archived(contract)
+        archived = snapshot.archived(contract, begin)
         if archived is None:
             return frame.filter(within)
         years = nw.col(cold.YEAR).is_between(begin.year, end.year)

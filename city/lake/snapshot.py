@@ -8,16 +8,19 @@ first asked for; a run that writes a table itself lets go of it, and reads next 
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from time import monotonic
 from urllib.parse import unquote
 
 import polars as pl
 from deltalake import DeltaTable
 
 from city.contracts.model import Contract
-from city.contracts.schema import TIMESTAMP
+from city.contracts.schema import TIMESTAMP, bronze_schema
 from city.lake import cold
 from city.tables.model import DAY
 
+_LONGEST_SECONDS = 45 * 60.0
+"""Shorter than the least CITY_VACUUM_HOURS."""
 _STATISTICS_PRECISION = timedelta(milliseconds=1)
 """Times in the log's statistics may be cut off to milliseconds."""
 
@@ -29,6 +32,7 @@ class Snapshot:
         self.root = root
         self.cold_path = cold_path
         self._began = datetime.now(UTC)
+        self._pinned: dict[str, float] = {}
         self._tables: dict[str, DeltaTable | None] = {}
         self._archived: dict[str, DeltaTable | None] = {}
 
@@ -36,6 +40,7 @@ class Snapshot:
         """The table `layer/name` at its pinned version; None where it was not there when it was first asked for."""
         if name not in self._tables:
             path = self.root / name
+            self._pinned[name] = monotonic()
             self._tables[name] = DeltaTable(path) if DeltaTable.is_deltatable(str(path)) else None
         return self._tables[name]
 
@@ -44,22 +49,44 @@ class Snapshot:
         table = self.table(name)
         return pl.LazyFrame(schema=schema) if table is None else pl.scan_delta(table)
 
-    def archived(self, contract: Contract) -> DeltaTable | None:
-        """The contract's rows in cold storage that the pinned bronze table no longer has; None where there are none.
+    def archived(self, contract: Contract, begin: datetime | None = None) -> DeltaTable | None:
+        """The contract's rows in cold storage that the pinned bronze table no longer has; None where there are none,
+        or none from `begin` on.
 
         Bronze's log says which state of cold storage goes with it, so a row that is being archived is in exactly one
         of the two.
         """
+        bronze, path = self.table(f"bronze/{contract.name}"), self.cold_path
+        if bronze is None or path is None:
+            return None
+        border = cold.border(bronze, contract)
+        if begin is not None and border is not None and begin >= border:
+            return None
         if contract.name not in self._archived:
-            bronze, path = self.table(f"bronze/{contract.name}"), self.cold_path
-            self._archived[contract.name] = cold.beside(bronze, contract, path) if bronze and path else None
+            self._archived[contract.name] = cold.beside(bronze, contract, path)
         return self._archived[contract.name]
+
+    def events(self, contract: Contract, begin: datetime, end: datetime) -> pl.LazyFrame:
+        """The contract's bronze rows with event times from `begin` up to `end`, archived ones too."""
+        columns, time = bronze_schema(contract), pl.col(contract.event_time)
+        warm = self.scan(f"bronze/{contract.name}", columns).filter(time >= begin, time < end)
+        if (archived := self.archived(contract, begin)) is None:
+            return warm
+        years = pl.col(cold.YEAR).is_between(begin.year, end.year)
+        rows = pl.scan_delta(archived).filter(years, time >= begin, time < end)
+        return pl.concat([warm, rows], how="diagonal").select(columns.keys())
 
     def release(self, *names: str) -> None:
         """Lets go of tables: they are pinned again, at their newest version, when they are next asked for."""
         for name in names:
             self._tables.pop(name, None)
             self._archived.pop(name.removeprefix("bronze/"), None)
+
+    def renew(self) -> None:
+        """Lets go of tables that were pinned so long ago that a vacuum may delete their files. To be called between
+        two steps of a run of hours, each of which must see one version."""
+        oldest = monotonic() - _LONGEST_SECONDS
+        self.release(*[name for name, since in self._pinned.items() if since < oldest and name in self._tables])
 
     def is_outdated(self, name: str) -> bool:
         """Whether the table `layer/name` has been written to since this snapshot began, by whomever."""

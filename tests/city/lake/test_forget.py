@@ -25,10 +25,11 @@ from city.lake.snapshot import Snapshot
 from city.lake.tables import open_table
 from city.lake.traces import Traces
 from city.settings import Settings
+from city.streaming.bronze import BronzeStream
 from city.tables.registry import table_of
 from city_assets.maintenance import maintain
 from city_assets.traffic.contract import VEHICLE_POSITIONS
-from tests.lakes import drive, house, stream
+from tests.lakes import append, drive, house, stream
 
 WHO = "Zoë-Ö'7 \U0001f697"
 OTHERS = ["v1", "Zoë-Ö'71", "Zoé-Ö'7 \U0001f697"]
@@ -209,10 +210,12 @@ def test_somebody_is_in_every_store_and_then_in_none(config: Settings) -> None:
 def test_the_city_goes_on_after_it(config: Settings) -> None:
     """The stream appends, archived days are read and archived on, tables are kept small, and nobody comes back."""
     seed_tables(config)
+    writer = BronzeStream(config.lake, VEHICLE_POSITIONS)
+    append(writer, VEHICLE_POSITIONS, drive(NOW - timedelta(hours=3), 1), NOW)
     forget(config, "vehicle", WHO)
     bronze, path = house(config).path("bronze/vehicle_positions"), config.lake / "bronze/vehicle_positions"
     rows = DeltaTable(path).count()
-    stream(config.lake, VEHICLE_POSITIONS, drive(NOW - timedelta(hours=2), 1), NOW)
+    append(writer, VEHICLE_POSITIONS, drive(NOW - timedelta(hours=2), 1), NOW)
     assert DeltaTable(path).count() > rows
     archived = Snapshot(config.lake, config.cold_path).archived(VEHICLE_POSITIONS)
     assert archived is not None
