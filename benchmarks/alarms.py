@@ -130,11 +130,12 @@ def _machines(raised: list[Alarm], rows: pl.DataFrame, hours: int) -> dict[str, 
         runs = of.with_columns(run=pl.col("fault").rle_id()).filter(pl.col("fault").is_in(list(FAULTS)))
         bounds = runs.group_by("run").agg(pl.col("timestamp").min().alias("a"), pl.col("timestamp").max().alias("b"))
         spans += [(machine, a, b) for _, a, b in bounds.iter_rows()]
-    delays, true = list[float](), set[int]()
+    delays: list[float] = []
+    true: set[int] = set()
     for machine, a, b in spans:
-        hits = [r for r in raised if r.key == machine and r.begin <= b + _LATER and (r.end is None or r.end >= a)]
-        true |= {id(r) for r in hits}
-        delays += [max(0.0, (min(r.begin for r in hits) - a).total_seconds())] if hits else []
+        alarms = [r for r in raised if r.key == machine and r.begin <= b + _LATER and (r.end is None or r.end >= a)]
+        true |= {id(r) for r in alarms}
+        delays += [max(0.0, (min(r.begin for r in alarms) - a).total_seconds())] if alarms else []
     return {
         "machine_faults_an_hour": len(spans) / hours,
         "anomaly_alarms_an_hour": len(raised) / hours,

@@ -3,12 +3,14 @@
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from city.alerts.model import Severity
+from city.net import is_loopback, is_wildcard, reached_at
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -21,18 +23,22 @@ class Settings(BaseSettings):
 
     home: Path = Field(CHECKOUT / ".city", description="the one folder that holds all state")
     cache: Path | None = Field(None, description="downloaded jars; default <home>/cache")
-    host: str = Field("127.0.0.1", description="the address that every embedded server binds to")
+    host: str = Field("127.0.0.1", description="the address that the city's own server binds to, and nothing else")
 
     kafka_address: str | None = Field(None, description="host:port of a Kafka to use instead of the embedded one")
+    kafka_host: str = Field("127.0.0.1", description="the embedded Kafka's address: whoever reaches it may do anything")
     kafka_port: Port = 9092
     kafka_controller_port: Port = 9093
     questdb_address: str | None = Field(None, description="host:port of a QuestDB's HTTP server to use instead")
+    questdb_host: str = Field("127.0.0.1", description="the embedded QuestDB's address, likewise without a password")
     questdb_http_port: Port = 9000
     questdb_pg_port: Port = 8812
     mqtt_address: str | None = Field(None, description="host:port of an MQTT broker to use instead")
+    mqtt_host: str = Field("127.0.0.1", description="the embedded MQTT broker's address, likewise")
     mqtt_port: Port = 1883
     mqtt_username: str | None = None
     mqtt_password: SecretStr | None = None
+    dagster_host: str = Field("127.0.0.1", description="the Dagster UI's address, likewise")
     dagster_port: Port = 3000
     dagster_postgres_url: SecretStr | None = Field(None, description="Dagster's storage on PostgreSQL, not SQLite")
 
@@ -43,6 +49,11 @@ class Settings(BaseSettings):
     jwt_issuer: str | None = None
     jwt_audience: str | None = None
     rate_limit: float = Field(0.0, ge=0, description="requests a second of one address without a key; 0: no limit")
+    failed_keys_a_minute: float = Field(30.0, ge=0, description="unknown keys of one address; 0: no limit")
+    public_url: str | None = Field(None, description="where people reach the server, such as https://city.example.org")
+    trusted_proxies: list[str] = Field(
+        ["127.0.0.1", "::1"], description="proxies whose X-Forwarded-For and -Proto are believed"
+    )
     max_body_mb: float = Field(20.0, gt=0, description="a larger request is refused")
     body_seconds: float = Field(10.0, gt=0, description="a request's body must be here after this")
     cors_origins: list[str] = Field([], description="other sites whose pages may ask, such as https://maps.example.org")
@@ -60,6 +71,7 @@ class Settings(BaseSettings):
     data_dir: Path | None = Field(None, description="real data for tests and benchmarks; default ../shared/data")
     engine: Literal["polars", "spark"] = Field("polars", description="what runs the tables' transforms")
     spark_master: str = Field("local[2]", description="the Spark cluster's address, where the engine is spark")
+    spark_host: str = Field("127.0.0.1", description="the driver's address, which a Spark cluster must reach")
     spark_memory: str = Field("4g", description="memory of Spark's driver")
     spark_partitions: int = Field(2, gt=0, description="partitions of Spark's shuffles: its cores, or some more")
     redis_url: SecretStr | None = Field(None, description="the online feature store on Redis, not SQLite")
@@ -72,6 +84,9 @@ class Settings(BaseSettings):
     alerts_url: SecretStr | None = Field(None, description="alarms on PostgreSQL (an SQLAlchemy URL), not SQLite")
     alert_rules: Path | None = Field(None, description="a TOML file of alert rules, instead of the few that we bring")
     alert_escalate_minutes: float = Field(30.0, gt=0, description="an alarm nobody acknowledges is graver after this")
+    disk_free_gb: float = Field(
+        2.0, gt=0, description="less room on the disk than this is an alarm, twice it a warning"
+    )
     alert_domains_after: float = Field(24.0, ge=0, description="hours of a city's life before its domains raise alarms")
     alert_webhook_url: SecretStr | None = Field(None, description="where alerts are posted, as JSON")
     alert_webhook_least: Severity = Field("info", description="the least severity that goes there")
@@ -120,6 +135,21 @@ class Settings(BaseSettings):
                 raise ValueError(f"{part} is not a folder")
         return path
 
+    @field_validator("kafka_host")
+    @classmethod
+    def _is_one_address(cls, value: str) -> str:
+        if is_wildcard(value):
+            raise ValueError(f"Kafka tells its clients to connect to {value}: give the one address that they reach")
+        return value
+
+    @field_validator("public_url")
+    @classmethod
+    def _is_origin(cls, value: str | None) -> str | None:
+        parts = urlsplit(value or "http://localhost")
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/") or parts.query:
+            raise ValueError(f"{value!r} is no address of a server; such as https://city.example.org")
+        return value
+
     @field_validator("timezone")
     @classmethod
     def _known_timezone(cls, value: str) -> str:
@@ -156,7 +186,7 @@ class Settings(BaseSettings):
 
     @property
     def kafka(self) -> str:
-        return self.kafka_address or f"{self.host}:{self.kafka_port}"
+        return self.kafka_address or f"{self.kafka_host}:{self.kafka_port}"
 
     @property
     def alerts_store(self) -> str:
@@ -165,19 +195,20 @@ class Settings(BaseSettings):
 
     @property
     def questdb(self) -> str:
-        return self.questdb_address or f"{self.host}:{self.questdb_http_port}"
+        return self.questdb_address or f"{reached_at(self.questdb_host)}:{self.questdb_http_port}"
 
     @property
     def mqtt(self) -> str:
-        return self.mqtt_address or f"{self.host}:{self.mqtt_port}"
+        return self.mqtt_address or f"{reached_at(self.mqtt_host)}:{self.mqtt_port}"
 
     def is_active(self, domain: str) -> bool:
         return not self.domains or domain in self.domains
 
     @property
     def is_local(self) -> bool:
-        """Whether only this machine can reach what we serve."""
-        return self.host == "localhost" or self.host.startswith("127.") or self.host == "::1"
+        """Whether only this machine can reach what we serve: through a proxy with a public address, others can."""
+        public = urlsplit(self.public_url or "").hostname
+        return is_loopback(self.host) and (public is None or is_loopback(public))
 
     @property
     def wants_keys(self) -> bool:
@@ -189,7 +220,7 @@ class Settings(BaseSettings):
 
     @property
     def dagster(self) -> str:
-        return f"{self.host}:{self.dagster_port}"
+        return f"{reached_at(self.dagster_host)}:{self.dagster_port}"
 
 
 @lru_cache(maxsize=1)

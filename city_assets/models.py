@@ -1,22 +1,35 @@
 """Each declared model as two assets: its training, and a day's predictions of its champion beside what came."""
 
 from collections.abc import Mapping
-from datetime import date, timedelta
-from pathlib import Path
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import dagster as dg
 import polars as pl
-from deltalake import DeltaTable
 
+from city.alerts.desk import desk
+from city.alerts.watch import share
 from city.contracts.registry import Domain
 from city.lake.lock import alone
 from city.lake.partitions import replace_partitions
-from city.lake.tables import open_table, scan
+from city.lake.snapshot import Snapshot
+from city.lake.tables import open_table
 from city.models.exported import Exported
+from city.models.history import learned_from, recorded_losses, view_table
 from city.models.model import Model, ModelError, models_of
-from city.models.predictions import ID, LATENCY, LOSS, VERSION, judged, predictions, schema, scores_schema
-from city.models.registry import Registry
+from city.models.performance import (
+    CALIBRATED,
+    COVERS,
+    LASTING,
+    Verdict,
+    is_young,
+    performance,
+    promises,
+    told,
+    verdicts,
+)
+from city.models.predictions import ID, LATENCY, LOSS, VERSION, decay, judged, predictions, schema, scores_schema
+from city.models.registry import Registry, Version
 from city.models.train import Tell, Trained, train
 from city.settings import Settings, settings
 from city.tables.model import DAY
@@ -74,55 +87,50 @@ def score_specs(domain: Domain) -> list[dg.AssetSpec]:
 
 def train_on(
     model: Model,
-    lake: Path,
+    snapshot: Snapshot,
     config: Settings,
     registry: Registry,
     tell: Tell = print,
     tags: Mapping[str, str] | None = None,
 ) -> Trained:
-    """Trains on all rows of the model's view. Never two of a model at once: a second waits for the first.
+    """Trains on the newest rows of the model's view (`Model.history`, `Model.most_rows`), each table at one version.
+    Never two of a model at once: a second waits for the first.
 
     Raises ModelError where the view has not been built yet.
     """
-    rows, version = view_rows(model, lake)
+    version = view_table(model, snapshot).version()
+    rows = learned_from(model, snapshot).collect()
+    truth = truth_of(model, snapshot, rows[model.view.time].min())
+    reported = snapshot.table(model.label.truth) if model.label.truth else None
+    versions = {} if reported is None else {"truth_version": str(reported.version())}
     folder = config.home / "models"
     folder.mkdir(parents=True, exist_ok=True)
     automatic = config.promote == "automatic"
     with alone(folder / model.name):
         return train(
             model,
-            rows.collect(),
+            rows,
             registry,
-            truth=truth_of(model, lake),
+            truth=truth,
             data_version=version,
             home=config.home,
             promote=automatic,
-            tags=tags,
+            tags={**(tags or {}), **versions},
             tell=tell,
         )
 
 
-def view_rows(model: Model, lake: Path) -> tuple[pl.LazyFrame, int]:
-    """The view's rows, and the Delta version that they are of. Raises ModelError where it has not been built yet."""
-    path = lake / model.view.table.id
-    if not DeltaTable.is_deltatable(str(path)):
-        raise ModelError(
-            f"model {model.name!r}: {model.view.table.id} has not been built yet; let the stream run for ten minutes, "
-            f"or `city build {model.view.table.id} --first … --last …`"
-        )
-    table = DeltaTable(path)
-    return pl.scan_delta(table), table.version()
-
-
-def truth_of(model: Model, lake: Path) -> pl.DataFrame | None:
-    """The table in which the model's label finds what came; None where there is none, or not yet."""
-    path = lake / model.label.truth
-    if not model.label.truth or not DeltaTable.is_deltatable(str(path)):
+def truth_of(model: Model, snapshot: Snapshot, begin: Any) -> pl.DataFrame | None:
+    """What the table in which the model's label finds what came tells of rows from the time `begin` on (of none, for
+    None); None where there is no such table, or not yet."""
+    table = snapshot.table(model.label.truth) if model.label.truth else None
+    if table is None:
         return None
-    return pl.read_delta(str(path))
+    rows = pl.scan_delta(table)
+    return (rows.head(0) if begin is None else rows.filter(model.label.tells(begin))).collect()
 
 
-def predict_days(model: Model, lake: Path, registry: Registry, days: list[date]) -> pl.DataFrame:
+def predict_days(model: Model, snapshot: Snapshot, registry: Registry, days: list[date]) -> pl.DataFrame:
     """What the champion says of the days, or what was said in the stream, where it scores there; with the outcomes
     that are known. Replaces the days in the lake.
 
@@ -131,28 +139,46 @@ def predict_days(model: Model, lake: Path, registry: Registry, days: list[date])
     champion = registry.at(model.name)
     if champion is None:
         raise ModelError(f"model {model.name!r} has no champion yet: train it (models/{model.name})")
-    scan, _ = view_rows(model, lake)
-    last = max(days) + timedelta(days=1)  # outcomes of the evening come after midnight
-    rows = scan.filter(pl.col(DAY).is_between(min(days), last)).collect()
-    truth = truth_of(model, lake)
+    read = {day + timedelta(days=n) for day in days for n in (0, 1)}  # outcomes of the evening come after midnight
+    rows = pl.scan_delta(view_table(model, snapshot)).filter(pl.col(DAY).is_in(read)).collect()
+    truth = truth_of(model, snapshot, rows[model.view.time].min())
     if model.stream is not None:
-        found = judged(model, _said(model, lake, days), rows, truth)
+        said = snapshot.scan(f"scores/{model.name}", scores_schema(model) | {DAY: pl.Date()})
+        found = judged(model, said.filter(pl.col(DAY).is_in(days)).collect(), rows, truth)
     else:
         found = predictions(model, Exported(model, registry.content(champion)), champion.number, rows, truth)
         of_row = rows.select(*model.view.entities, model.view.time, DAY)
         found = found.join(of_row, on=[*model.view.entities, model.view.time], maintain_order="left").with_columns(
             pl.lit(None, pl.String).alias(ID), pl.lit(None, pl.Float64).alias(LATENCY)
         )
-    path, columns = lake / "predictions" / model.name, schema(model)
+    path, columns = snapshot.root / "predictions" / model.name, schema(model)
     open_table(path, columns | {DAY: pl.Date()}, [DAY], may_add=columns.keys())
     chosen = found.filter(pl.col(DAY).is_in(days)).select(*columns, DAY)
     replace_partitions(path, [DAY], chosen.lazy(), [(DAY, "in", [str(day) for day in days])])
+    snapshot.release(f"predictions/{model.name}")
     return chosen
 
 
-def _said(model: Model, lake: Path, days: list[date]) -> pl.DataFrame:
-    rows = scan(lake / "scores" / model.name, scores_schema(model) | {DAY: pl.Date()})
-    return rows.filter(pl.col(DAY).is_in(days)).collect()
+_PROMISES = {
+    CALIBRATED: "Confidences are as often right as they say.",
+    COVERS: "Intervals hold as many outcomes as they promise.",
+    LASTING: "Losses have not grown since the champion's first.",
+}
+
+
+def judge_champion(
+    model: Model, snapshot: Snapshot, registry: Registry, champion: Version, found: pl.DataFrame
+) -> tuple[dict[str, float], list[Verdict]]:
+    """The champion's metrics over predictions that were judged, of events after its training, and what it promised and
+    holds."""
+    trained = datetime.fromisoformat(champion.tags["trained_at"])
+    mine = found.filter(pl.col(VERSION) == champion.number, pl.col(model.view.time) > trained)
+    measured = performance(model, mine)
+    recorded = recorded_losses(model, snapshot, champion.number, trained, settings().timezone)
+    lost = None if recorded is None else decay(model, recorded, champion.number, trained)
+    intervals = Exported(model, registry.content(champion)).calibration.intervals
+    young = is_young(registry.versions(model.name), datetime.now(UTC))
+    return measured, verdicts(model, measured, intervals.coverage if intervals else None, lost, young)
 
 
 def _training(domain: Domain, model: Model) -> dg.AssetsDefinition:
@@ -174,7 +200,7 @@ def _training(domain: Domain, model: Model) -> dg.AssetsDefinition:
     ) -> dg.MaterializeResult:
         registry = models.registry()
         tags = {"dagster_run_id": context.run_id, REASON: context.run.tags.get(REASON, "by hand")}
-        trained = train_on(model, lake.root, settings(), registry, context.log.info, tags)
+        trained = train_on(model, lake.snapshot, settings(), registry, context.log.info, tags)
         scores = trained.fitted.scores
         check = dg.AssetCheckResult(
             check_name=BETTER,
@@ -204,15 +230,21 @@ def _predictions(domain: Domain, model: Model) -> dg.AssetsDefinition:
         partitions_def=keys.live_days(),
         backfill_policy=dg.BackfillPolicy.single_run(),
         automation_condition=when_changed(HOURLY),
+        check_specs=[
+            dg.AssetCheckSpec(name, asset=predictions_key(model), description=_PROMISES[name])
+            for name in promises(model)
+        ],
     )
     def predict(
         context: dg.AssetExecutionContext, lake: LakeResource, models: ModelRegistryResource
     ) -> dg.MaterializeResult:
         registry = models.registry()
-        if registry.at(model.name) is None:
-            return dg.MaterializeResult(metadata={"champion": "none yet"})
+        champion = registry.at(model.name)
+        if champion is None:
+            kept = [dg.AssetCheckResult(check_name=name, passed=True) for name in promises(model)]
+            return dg.MaterializeResult(metadata={"champion": "none yet"}, check_results=kept)
         days = [date.fromisoformat(key) for key in context.partition_keys]
-        found = predict_days(model, lake.root, registry, days)
+        found = predict_days(model, lake.snapshot, registry, days)
         shown = found.tail(_PREVIEW_ROWS).drop("inputs", "output")
         known = found.filter(pl.col(LOSS).is_not_null())
         metadata: dict[str, Any] = {
@@ -222,6 +254,17 @@ def _predictions(domain: Domain, model: Model) -> dg.AssetsDefinition:
         }
         if known.height:
             metadata |= known.select(pl.col(LOSS).mean().alias("mean_loss"), pl.col(VERSION).max()).row(0, named=True)
-        return dg.MaterializeResult(metadata=metadata)
+        measured, said = judge_champion(model, lake.snapshot, registry, champion, found)
+        share(desk(settings()), "outcomes", told(model.name, champion.number, measured))
+        checks = [
+            dg.AssetCheckResult(
+                check_name=verdict.name,
+                passed=verdict.passed,
+                severity=dg.AssetCheckSeverity.WARN,
+                description=verdict.says,
+            )
+            for verdict in said
+        ]
+        return dg.MaterializeResult(metadata=metadata | measured, check_results=checks)
 
     return predict

@@ -149,6 +149,7 @@ def describe(house: Lakehouse, table: Table, built: Built) -> dict[str, Any]:
         "dagster/partition_row_count": built.rows,
         "seconds": round(built.seconds, 3),
         "files": found.files,
+        "source_versions": dict(built.sources),
         "newest": dg.MetadataValue.md(markdown(found.frame)) if found.frame.height else "empty",
     }
     if built.hours is not None:

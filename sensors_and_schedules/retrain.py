@@ -1,19 +1,20 @@
 """Training again when there is a reason: the first data, drift, decay, many new labels."""
 
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from itertools import takewhile
 
 import dagster as dg
-import polars as pl
-from deltalake import DeltaTable
 
+from city.lake.snapshot import Snapshot
+from city.models.history import growth, recorded_losses
 from city.models.model import Model, ModelError
 from city.models.model import models as declared
-from city.models.predictions import LOSS, VERSION, decay
-from city.models.registry import Registry
+from city.models.predictions import decay
+from city.models.registry import Registry, Version
 from city.models.retraining import LEAST_BETWEEN, Signs, reason
 from city.settings import settings
-from city_assets.models import REASON, model_key, view_rows
+from city_assets.models import REASON, model_key
 from city_assets.monitoring.drift import drifted
 from resources.lake import LakeResource
 from resources.models import ModelRegistryResource
@@ -54,8 +55,8 @@ def retrain(
     if context.instance.get_run_records(dg.RunsFilter(job_name=_JOB, statuses=_RUNNING), limit=1):
         return dg.SkipReason("a training is going on")
     now = datetime.now(UTC)
-    tried = {model: _tried_lately(context.instance, model, now) for model in declared()}
-    reasons = [(model, why) for model, why in wanted(models.registry(), lake, now) if not tried[model.name]]
+    waiting = [model for model in declared().values() if not _tried_lately(context.instance, model.name, now)]
+    reasons = wanted(models.registry(), lake.snapshot, now, waiting)
     if not reasons:
         return dg.SkipReason("no model has a reason")
     requests = [
@@ -74,35 +75,39 @@ def _tried_lately(instance: dg.DagsterInstance, model: str, now: datetime) -> bo
     return bool(runs) and now - runs[0].create_timestamp < wait
 
 
-def wanted(registry: Registry, lake: LakeResource, now: datetime) -> list[tuple[Model, str]]:
-    """The models that there is a reason to train, with it."""
+def wanted(
+    registry: Registry, snapshot: Snapshot, now: datetime, of: Iterable[Model] | None = None
+) -> list[tuple[Model, str]]:
+    """The models, among those given or all, that there is a reason to train, with it."""
     found = []
-    for model in declared().values():
-        if model.label.truth and not DeltaTable.is_deltatable(str(lake.root / model.label.truth)):
+    for model in declared().values() if of is None else of:
+        if model.label.truth and snapshot.table(model.label.truth) is None:
             continue  # nothing tells yet what came
+        versions = registry.versions(model.name)
+        if versions and now - trained_at(versions[0]) < LEAST_BETWEEN:
+            continue
         try:
-            rows, _ = view_rows(model, lake.root)
+            known = signs(model, registry, snapshot, versions[0] if versions else None)
         except ModelError:
             continue  # not built yet
-        times = rows.select(model.view.time).collect().to_series()
-        if why := reason(model, signs(model, registry, lake, times), now):
+        if why := reason(model, known, now):
             found.append((model, why))
     return found
 
 
-def signs(model: Model, registry: Registry, lake: LakeResource, times: pl.Series) -> Signs:
-    """`times` are those of the view's rows."""
-    versions = registry.versions(model.name)
-    span: timedelta = times.max() - times.min() if len(times) else timedelta()  # type: ignore[operator,assignment]
-    if not versions:
-        return Signs(None, len(times), 0, span)
-    newest, champion = versions[0], registry.at(model.name)
-    trained = datetime.fromisoformat(newest.tags["trained_at"])
-    then = int((times <= trained).sum())
-    path = lake.root / "predictions" / model.name
-    worse = None
-    if champion is not None and path.exists():
-        since = datetime.fromisoformat(champion.tags["trained_at"])
-        recorded = pl.scan_delta(str(path)).select(VERSION, LOSS, model.view.time).collect()
-        worse = decay(model, recorded, champion.number, since)
-    return Signs(newest, len(times), then, span, drifted(lake.root, model.view.name), worse)
+def signs(model: Model, registry: Registry, snapshot: Snapshot, newest: Version | None) -> Signs:
+    """What is known of the model, from the Delta log, and from few days of its view and its predictions."""
+    timezone = settings().timezone
+    grown = growth(model, snapshot, trained_at(newest) if newest else None, timezone)
+    if newest is None:
+        return Signs(None, grown.rows, 0, grown.span)
+    champion, worse = registry.at(model.name), None
+    if champion is not None:
+        since = trained_at(champion)
+        recorded = recorded_losses(model, snapshot, champion.number, since, timezone)
+        worse = None if recorded is None else decay(model, recorded, champion.number, since)
+    return Signs(newest, grown.rows, grown.then, drifted=drifted(snapshot, model.view.name), decay=worse)
+
+
+def trained_at(version: Version) -> datetime:
+    return datetime.fromisoformat(version.tags["trained_at"])

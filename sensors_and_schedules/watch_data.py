@@ -1,35 +1,77 @@
-"""Looks at what the checks found, and at the rules, and tells people."""
+"""Looks at what Dagster knows (checks, runs, freshness, scores), makes alarms of it, and tells people."""
 
+import contextlib
 import time
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from pathlib import Path
 
 import dagster as dg
 
-from city.alerts.desk import desk
-from city.alerts.model import AlertError
-from city.settings import settings
-from city_assets.monitoring.alarms import check_findings, watch
+from city.alerts.desk import OVERVIEW, Desk, desk
+from city.alerts.watch import Watch, share
+from city.models.model import models
+from city.models.registry import CHAMPION, Registry, RegistryAway
+from city.settings import Settings, settings
+from city_assets.monitoring.alarms import CHECKS, FRESH, check_findings, freshness_findings, overview, run_findings
 from city_assets.monitoring.quality import latest_scores
+from city_assets.streaming import stream_job
 
 _BEGUN = time.monotonic()  # of the code location, which starts with all the rest
 _START_SECONDS = 90.0
+_RUNS = "runs"
+_FIRST_RUNS = timedelta(hours=1)
 
 
 @dg.sensor(
     minimum_interval_seconds=30,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Makes alarms of failing checks and of rules that hold, clears what is over, and tells people.",
+    description="Makes alarms of failing checks, failed runs and old tables, clears what is over, and tells people.",
 )
 def watch_data(context: dg.SensorEvaluationContext) -> dg.SkipReason:
     if time.monotonic() - _BEGUN < _START_SECONDS:
         return dg.SkipReason("everything is still starting")
     config = settings()
     assert context.repository_def is not None
-    found = check_findings(context.instance, context.repository_def.asset_graph.asset_check_keys)
+    graph, known = context.repository_def.asset_graph, desk(config)
+    details = {alarm.cause: alarm.detail or {} for alarm in known.alarms() if alarm.active}
+    checks = check_findings(context.instance, graph.asset_check_keys, details)
+    link = f"http://{config.dagster}"
+    known.report(checks, CHECKS, remember=(OVERVIEW, overview(checks, known.remembered(OVERVIEW) or {}, link)))
+    parents = {key: graph.get(key).parent_keys for key in graph.materializable_asset_keys}
+    known.report(freshness_findings(context.instance, parents), FRESH)
+    _report_runs(context.instance, config, known)
+    share(known, "quality", latest_scores(config.lake))
+    with contextlib.suppress(RegistryAway):  # which the server tells of
+        share(known, "champions", champion_metrics(Registry(config)))
+    watch = _watch(config.home)
     try:
-        done = watch(config, desk(config), found, latest_scores(config.lake))
-    except AlertError as error:  # a setting that cannot be: said here and in the UI, and nothing is lost
-        return dg.SkipReason(str(error))
-    return dg.SkipReason(
-        f"{done.raised} raised, {done.cleared} cleared, {done.escalated} escalated; "
-        f"{done.sent} sent, {done.failed} failed"
-    )
+        return dg.SkipReason(str(watch.look()))
+    finally:
+        watch.close()  # a server that starts looks more often
+
+
+@cache
+def _watch(home: Path) -> Watch:
+    """The server looks at the platform itself; where none runs, this does. One for each CITY_HOME."""
+    config = settings()
+    return Watch(config, desk(config))
+
+
+def champion_metrics(registry: Registry) -> dict[str, float | None]:
+    """`model.champion.<model>`: 1 where one serves, 0 where one did and none does."""
+    found: dict[str, float | None] = {}
+    for model in models():
+        versions = registry.versions(model)
+        if any("promoted" in version.tags for version in versions):
+            found[f"model.champion.{model}"] = float(any(CHAMPION in version.aliases for version in versions))
+    return found
+
+
+def _report_runs(instance: dg.DagsterInstance, config: Settings, known: Desk) -> None:
+    held = known.remembered(_RUNS)
+    since = datetime.fromisoformat(held) if held else datetime.now(UTC) - _FIRST_RUNS
+    # The stream has a report of its own, and its run is replaced at once.
+    found, until = run_findings(instance, since, f"http://{config.dagster}", [stream_job.name])
+    if until is not None and until != since:
+        known.report(found, remember=(_RUNS, until.isoformat()))

@@ -1,9 +1,13 @@
-"""Paces a simulator: calls it in small steps so that it makes `rate` events a second, whatever a step costs."""
+"""A simulator's time: its pace (`rate` events a second, whatever a step costs), and the city's local clock."""
 
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
+
+from city.settings import Settings
+from city.tables import calendar
 
 Progress = Callable[[int], None]
 """Called at each step with the number of events made in it."""
@@ -25,6 +29,36 @@ def pace(rate: float, stop: threading.Event, step: Callable[[datetime, int], Non
         last = now
         step(datetime.now(UTC), int(owed))
         owed -= int(owed)
+
+
+@dataclass(frozen=True)
+class LocalTime:
+    """A moment on the city's clocks: `hour` from 0 to 24, minutes as a fraction."""
+
+    hour: float
+    is_weekend: bool
+    is_workday: bool
+
+
+@dataclass(frozen=True)
+class LocalClock:
+    """Local time and public holidays of a city; of UTC, without holidays, where nothing is said."""
+
+    timezone: str = "UTC"
+    country: str | None = None
+
+    @staticmethod
+    def of(config: Settings) -> "LocalClock":
+        return LocalClock(config.timezone, config.country)
+
+    def at(self, moment: datetime) -> LocalTime:
+        local = moment.astimezone(calendar.zone(self.timezone))
+        is_weekend = local.weekday() >= 5
+        is_workday = calendar.is_workday(local.date(), self.country) if self.country else not is_weekend
+        return LocalTime(local.hour + local.minute / 60, is_weekend, is_workday)
+
+
+UTC_CLOCK = LocalClock()
 
 
 def iso(moment: datetime) -> str:

@@ -18,7 +18,7 @@ from city.stack.worker import Worker
 from city.streaming.heartbeat import Heartbeat
 from city.streaming.topics import ensure_topics
 from city_assets.environment.contract import DEVICES, LOCATIONS, QUANTITIES
-from simulators.clock import Progress, ignore, iso, pace
+from simulators.clock import UTC_CLOCK, LocalClock, LocalTime, Progress, ignore, iso, pace
 from simulators.faults import DEFAULT_FAULTS, FaultRates, Faults
 from simulators.to_kafka import sender
 
@@ -41,7 +41,7 @@ _CENTRES = dict(
 class Rhythm:
     """A quantity's day: `mean` plus `swing` at the peak hours, with `noise` (standard deviation), in its unit.
 
-    `weekend` scales the swing on Saturday and Sunday.
+    `weekend` scales the swing on Saturdays, Sundays and public holidays.
     """
 
     mean: float
@@ -50,12 +50,11 @@ class Rhythm:
     noise: float
     weekend: float = 1.0
 
-    def at(self, moment: datetime) -> float:
+    def at(self, now: LocalTime) -> float:
         """The expected value; peaks are bells of two hours' width, on the 24-hour circle."""
-        hour = moment.hour + moment.minute / 60
-        apart = (min(abs(hour - peak), 24 - abs(hour - peak)) for peak in self.peaks)
+        apart = (min(abs(now.hour - peak), 24 - abs(now.hour - peak)) for peak in self.peaks)
         height = max(math.exp(-((d / 2.0) ** 2) / 2) for d in apart)
-        return self.mean + self.swing * height * (self.weekend if moment.weekday() >= 5 else 1.0)
+        return self.mean + self.swing * height * (1.0 if now.is_workday else self.weekend)
 
 
 RHYTHMS = {
@@ -73,7 +72,16 @@ RHYTHMS = {
 class Sensor:
     """One sensor: its own bias, sometimes a drift, sometimes stuck at a value."""
 
-    def __init__(self, location: str, kind: str, number: int, rates: FaultRates, chance: random.Random) -> None:
+    def __init__(
+        self,
+        location: str,
+        kind: str,
+        number: int,
+        rates: FaultRates,
+        chance: random.Random,
+        clock: LocalClock = UTC_CLOCK,
+    ) -> None:
+        self.clock = clock
         self.location, self.kind, self.id = location, kind, f"{location}_{kind}_{number}"
         self.quantity = next(quantity for quantity in QUANTITIES if quantity.name == kind)
         self.rhythm = RHYTHMS[kind]
@@ -91,7 +99,7 @@ class Sensor:
         """A payload of the contract `sensors`."""
         self._since = self._since or moment
         hours = (moment - self._since).total_seconds() / 3600
-        value = self.rhythm.at(moment) + self._bias + self._drift_per_hour * hours
+        value = self.rhythm.at(self.clock.at(moment)) + self._bias + self._drift_per_hour * hours
         value = self._random.gauss(value, self.rhythm.noise)
         value = round(min(max(value, self.quantity.minimum), self.quantity.maximum), 2)
         if self._stuck:
@@ -135,7 +143,8 @@ class Simulator:
         self.config, self.rate = config, rate
         rates = FaultRates.scaled(faults)
         self._random = random.Random(seed)
-        self.sensors = fleet(rates, seed)
+        self.clock = LocalClock.of(config)
+        self.sensors = fleet(rates, seed, self.clock)
         self._faults = Faults(rates, seed + 1, spiked="value")
         self._turn = 0
         self.heartbeat = Heartbeat(config, "simulator-environment", is_loop=True)
@@ -201,11 +210,11 @@ class Simulator:
                 sensor.update_firmware()
 
 
-def fleet(rates: FaultRates, seed: int) -> list[Sensor]:
+def fleet(rates: FaultRates, seed: int, clock: LocalClock = UTC_CLOCK) -> list[Sensor]:
     """Ten sensors of each kind at each location."""
     chance = random.Random(seed)
     return [
-        Sensor(location, quantity.name, number, rates, chance)
+        Sensor(location, quantity.name, number, rates, chance, clock)
         for number in range(1, PER_KIND + 1)
         for location in LOCATIONS
         for quantity in QUANTITIES

@@ -12,7 +12,7 @@ from typing import Any
 from city.settings import Settings
 from city.streaming.heartbeat import Heartbeat
 from city_assets.equipment.contract import LOCATIONS, MAINTENANCE_LOG, SENSOR_READINGS, SHIFTS, SIGNALS
-from simulators.clock import Progress, ignore, iso
+from simulators.clock import UTC_CLOCK, LocalClock, Progress, ignore, iso
 from simulators.commission import commission_fleet
 from simulators.faults import DEFAULT_FAULTS, FaultRates, Faults
 from simulators.to_kafka import send
@@ -67,7 +67,8 @@ FAULTS = {
 class Machine:
     """One machine. `fault` is what is wrong with it now, `wear` goes from 0 to 1, where it fails."""
 
-    def __init__(self, number: int, chance: random.Random) -> None:
+    def __init__(self, number: int, chance: random.Random, clock: LocalClock = UTC_CLOCK) -> None:
+        self.clock = clock
         self.kind = "pump" if number % 2 else "motor"
         self.id, self.location = f"{self.kind}_{number:03d}", LOCATIONS[number % len(LOCATIONS)]
         self._random = chance
@@ -144,7 +145,7 @@ class Machine:
             "pressure": near(self.level["pressure"] * (0.55 + 0.45 * self._load) * (1 - 0.1 * worn), fault.pressure),
             "power": near(self.level["power"] * (0.15 + 0.85 * self._load) * (1 + 0.06 * worn), fault.power),
         }
-        shift = SHIFTS[(self._at.hour + 2) // 8 % 3 - 1]
+        shift = SHIFTS[(int(self.clock.at(self._at).hour) + 2) // 8 % 3 - 1]
         return {
             "timestamp": iso(self._at),
             "machine_id": self.id,
@@ -174,9 +175,9 @@ class Machine:
         return entry | ({"cause": cause} if cause else {})
 
 
-def fleet(seed: int, count: int = MACHINES) -> list[Machine]:
+def fleet(seed: int, count: int = MACHINES, clock: LocalClock = UTC_CLOCK) -> list[Machine]:
     """Machines of the same seed behave alike."""
-    return [Machine(number, random.Random(seed * 1000 + number)) for number in range(1, count + 1)]
+    return [Machine(number, random.Random(seed * 1000 + number), clock) for number in range(1, count + 1)]
 
 
 class Simulator:
@@ -186,7 +187,7 @@ class Simulator:
         self, config: Settings, rate: float = DEFAULT_RATE, faults: float = DEFAULT_FAULTS, seed: int = 0
     ) -> None:
         self.config, self.rate, self.seed = config, rate, seed
-        self.machines = fleet(seed)
+        self.machines = fleet(seed, clock=LocalClock.of(config))
         self._faults = Faults(FaultRates.scaled(faults), seed + 1)
         self._turn = 0
         self.heartbeat = Heartbeat(config, "simulator-equipment", is_loop=True)

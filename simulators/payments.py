@@ -9,12 +9,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
-from zoneinfo import ZoneInfo
 
 from city.settings import Settings
 from city.streaming.heartbeat import Heartbeat
 from city_assets.payments.contract import CATEGORIES, CHARGEBACKS, PAYMENTS, REPORTED_WITHIN
-from simulators.clock import Progress, ignore, iso
+from simulators.clock import UTC_CLOCK, LocalClock, Progress, ignore, iso
 from simulators.faults import DEFAULT_FAULTS, FaultRates, Faults
 from simulators.to_kafka import send
 
@@ -32,6 +31,7 @@ class Card:
 
     number: int
     chance: random.Random
+    clock: LocalClock = UTC_CLOCK
     id: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -57,7 +57,7 @@ class Card:
     def payment(
         self, moment: datetime, amount: float, category: str, device: str, place: list[float] | tuple[float, ...]
     ) -> dict[str, Any]:
-        local = moment.astimezone(ZoneInfo("America/New_York"))
+        local = self.clock.at(moment)
         return {
             "timestamp": iso(moment),
             "payment_id": f"pay_{self.chance.getrandbits(64):016x}",
@@ -65,8 +65,8 @@ class Card:
             "device": device,
             "merchant_category": category,
             "amount": round(min(max(amount, 0.5), 20_000), 2),
-            "hour_of_day": local.hour,
-            "is_weekend": local.weekday() >= 5,
+            "hour_of_day": int(local.hour),
+            "is_weekend": local.is_weekend,
             "location": {"latitude": round(place[0], 5), "longitude": round(place[1], 5)},
         }
 
@@ -105,8 +105,8 @@ class City:
     """All cards; `live` gives what happens up to a moment, in order: payments with their fraud pattern (None for an
     owner's), and chargebacks."""
 
-    def __init__(self, cards: int, seed: int) -> None:
-        self.cards = [Card(number, random.Random(seed * 100_000 + number)) for number in range(cards)]
+    def __init__(self, cards: int, seed: int, clock: LocalClock = UTC_CLOCK) -> None:
+        self.cards = [Card(number, random.Random(seed * 100_000 + number), clock) for number in range(cards)]
         self._random = random.Random(seed)
         self._later: list[tuple[datetime, int, str, str | None, dict[str, Any]]] = []
         self._count = 0
@@ -145,7 +145,7 @@ class Simulator:
         self, config: Settings, rate: float = DEFAULT_RATE, faults: float = DEFAULT_FAULTS, seed: int = 0
     ) -> None:
         self.config, self.rate = config, rate
-        self.city = City(max(10, round(rate * SECONDS_BETWEEN)), seed)
+        self.city = City(max(10, round(rate * SECONDS_BETWEEN)), seed, LocalClock.of(config))
         self._faults = Faults(FaultRates.scaled(faults), seed + 1)
         self.heartbeat = Heartbeat(config, "simulator-payments", is_loop=True)
 

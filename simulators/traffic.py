@@ -10,7 +10,7 @@ from typing import Any
 from city.settings import Settings
 from city.streaming.heartbeat import Heartbeat
 from city_assets.traffic.contract import VEHICLE_POSITIONS
-from simulators.clock import Progress, ignore, iso
+from simulators.clock import UTC_CLOCK, LocalClock, LocalTime, Progress, ignore, iso
 from simulators.faults import DEFAULT_FAULTS, FaultRates, Faults
 from simulators.to_kafka import send
 
@@ -30,7 +30,8 @@ _CROWDED = (
 class Vehicle:
     """Drives a grid of streets, turns now and then, and takes a trip or waits for one."""
 
-    def __init__(self, number: int, chance: random.Random) -> None:
+    def __init__(self, number: int, chance: random.Random, clock: LocalClock = UTC_CLOCK) -> None:
+        self.clock = clock
         self.id = f"vehicle_{number:05d}"
         self._random = chance
         south, north, west, east = _BOX
@@ -45,7 +46,7 @@ class Vehicle:
         """Moves on to `moment`; a payload of the contract `vehicle_positions`."""
         seconds = min((moment - self._at).total_seconds(), 30.0) if self._at else 0.0
         self._at = moment
-        wanted = 38 * free_flow(moment) * flow_at(self.latitude, self.longitude)
+        wanted = 38 * free_flow(self.clock.at(moment)) * flow_at(self.latitude, self.longitude)
         self.speed = max(0.0, self.speed + 0.3 * (wanted - self.speed) + self._random.gauss(0, 4))
         if self._random.random() < 0.08:
             self._heading = (self._heading + self._random.choice((90, 270))) % 360
@@ -86,8 +87,8 @@ class Simulator:
         self, config: Settings, rate: float = DEFAULT_RATE, faults: float = DEFAULT_FAULTS, seed: int = 0
     ) -> None:
         self.config, self.rate = config, rate
-        chance = random.Random(seed)
-        self.vehicles = [Vehicle(number, chance) for number in range(max(1, round(rate * _SECONDS_BETWEEN)))]
+        chance, clock = random.Random(seed), LocalClock.of(config)
+        self.vehicles = [Vehicle(number, chance, clock) for number in range(max(1, round(rate * _SECONDS_BETWEEN)))]
         self._faults = Faults(FaultRates.scaled(faults), seed + 1, spiked="speed")
         self._turn = 0
         self.heartbeat = Heartbeat(config, "simulator-traffic", is_loop=True)
@@ -119,8 +120,7 @@ def flow_at(latitude: float, longitude: float) -> float:
     return 1 - min(crowded, 0.8)
 
 
-def free_flow(moment: datetime) -> float:
-    """The share of the free speed that traffic leaves at this hour (UTC): 1 at night, about a half in rush hours."""
-    hour = moment.hour + moment.minute / 60
-    rush = max(math.exp(-(((hour - peak) / 1.5) ** 2) / 2) for peak in (8.5, 17.5))
-    return 1 - 0.5 * rush * (0.5 if moment.weekday() >= 5 else 1.0)
+def free_flow(now: LocalTime) -> float:
+    """The share of the free speed that traffic leaves at this hour: 1 at night, about a half in rush hours."""
+    rush = max(math.exp(-(((now.hour - peak) / 1.5) ** 2) / 2) for peak in (8.5, 17.5))
+    return 1 - 0.5 * rush * (1.0 if now.is_workday else 0.5)

@@ -15,6 +15,7 @@ from city.models.registry import Registry
 from city.settings import CHECKOUT, Settings, settings
 from city.stack.embedded import environment, running, settings_at
 from city.stack.part import Part
+from tests.faults import FaultTable
 
 _DATA = os.environ.get("CITY_DATA_DIR") or str(CHECKOUT.parent / "shared" / "data")
 
@@ -25,6 +26,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if "stack" in getattr(item, "fixturenames", ()):
             item.add_marker("integration")
     items.sort(key=lambda item: item.get_closest_marker("integration") is not None)
+
+
+@pytest.fixture(scope="session")
+def table() -> Iterator[FaultTable]:
+    """The faults of all tests of a run."""
+    made = FaultTable()
+    yield made
+    if made.rows:
+        made.show()
 
 
 @pytest.fixture(scope="session")

@@ -25,8 +25,12 @@ def house(config: Settings) -> Lakehouse:
 
 def stream(lake: Path, contract: Contract, events: Iterable[dict[str, Any]], arrived: datetime) -> None:
     """Appends events to bronze as one batch of partition 0, after what is there."""
-    bronze = BronzeStream(lake, contract)
-    first = bronze.load([0])[0]
+    append(BronzeStream(lake, contract), contract, events, arrived)
+
+
+def append(bronze: BronzeStream, contract: Contract, events: Iterable[dict[str, Any]], arrived: datetime) -> None:
+    """The same, by a writer that may have been there for long."""
+    first = (bronze.position or bronze.load([0]))[0]
     values: list[bytes | None] = [json.dumps(event).encode() for event in events]
     count = len(values)
     stamps = np.full(count, int(arrived.timestamp() * 1e6), np.int64)

@@ -1,5 +1,5 @@
-"""Faults, each through the path where it happened: `pytest -s tests/test_faults.py` prints what was reported, after how
-many seconds, and what was lost."""
+"""Faults, each through the path where it happened. `pytest -s tests/test_faults.py tests/test_alarm_faults.py
+tests/test_up.py` prints a table of what was reported, on which channel, after how many seconds, and what was lost."""
 
 import json
 import os
@@ -9,8 +9,8 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -39,6 +39,7 @@ from city_assets.traffic.contract import VEHICLE_POSITIONS
 from tests.city.streaming.test_bridge import publisher, run
 from tests.city.streaming.test_pipeline import delete, trips_in_questdb
 from tests.events import encode, iso, reading
+from tests.faults import FaultTable
 from tests.live import fresh, send, streaming, trips_in_bronze, until
 from tests.sensors_and_schedules.test_keep_fresh import (  # noqa: F401  # two of them are fixtures
     BRONZE,
@@ -49,46 +50,6 @@ from tests.sensors_and_schedules.test_keep_fresh import (  # noqa: F401  # two o
     days_of,
     repository,
 )
-
-
-@dataclass(frozen=True)
-class Fault:
-    """A row of the table. `lost` counts what was sent and is neither in bronze nor in quarantine."""
-
-    fault: str
-    reported: str
-    seconds: float
-    lost: int
-
-
-class FaultTable:
-    """Rows that the tests add; printed when the last of them is done."""
-
-    def __init__(self) -> None:
-        self.rows: list[Fault] = []
-
-    def watch(self, holds: Callable[[], Any], seconds: float = 60) -> tuple[Any, float]:
-        """What is reported, and how long it took."""
-        began = time.monotonic()
-        return until(holds, seconds), time.monotonic() - began
-
-    def add(self, fault: str, reported: str, seconds: float, lost: int) -> None:
-        self.rows.append(Fault(fault, reported, seconds, lost))
-        assert lost == 0, f"{fault}: {lost} lost"
-
-    def show(self) -> None:
-        width = max(len(row.fault) for row in self.rows)
-        print(f"\n\n{'fault':{width}}  after s  lost  reported")
-        for row in self.rows:
-            print(f"{row.fault:{width}}  {row.seconds:7.1f}  {row.lost:4}  {row.reported}")
-
-
-@pytest.fixture(scope="module")
-def table() -> Iterator[FaultTable]:
-    made = FaultTable()
-    yield made
-    if made.rows:
-        made.show()
 
 
 @pytest.fixture

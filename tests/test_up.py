@@ -2,9 +2,11 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import psutil
@@ -14,7 +16,10 @@ import requests
 from city import questdb
 from city.contracts.registry import contracts
 from city.settings import Settings
+from city.stack.state import SUPERVISOR, read_json
 from city.stack.status import status as look
+from tests.city.alerts.test_dispatch import Hook
+from tests.faults import FaultTable
 from tests.live import consume, until
 
 CITY = [sys.executable, "-m", "city.cli.main"]
@@ -22,9 +27,20 @@ _ASSETS = "{ assetNodes { assetKey { path } assetMaterializations(limit: 1) { ti
 
 
 @pytest.fixture
-def stack(config: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    """This test starts its own, whose stream reports to the graph sooner than others do."""
+def hook() -> Iterator[Hook]:
+    found = Hook()
+    yield found
+    found.server.shutdown()
+
+
+@pytest.fixture
+def stack(config: Settings, hook: Hook, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """This test starts its own, whose stream reports to the graph sooner than others do, and whose alarms go to a
+    server of the test's own."""
     monkeypatch.setenv("CITY_REPORT_SECONDS", "5")
+    monkeypatch.setenv("CITY_ALERT_PAGERDUTY_KEY", "the-key")
+    monkeypatch.setenv("CITY_ALERT_PAGERDUTY_URL", f"{hook.url}/pagerduty")
+    monkeypatch.setenv("CITY_ALERT_SLACK_URL", f"{hook.url}/slack")
     return config
 
 
@@ -49,7 +65,9 @@ def materialized(config: Settings) -> set[str]:
 
 
 @pytest.mark.own_servers
-def test_a_city_starts_with_one_command_and_stops_without_a_trace(stack: Settings) -> None:
+def test_a_city_starts_with_one_command_tells_of_its_faults_and_stops_without_a_trace(
+    stack: Settings, hook: Hook, table: FaultTable
+) -> None:
     try:
         started = subprocess.run(
             [*CITY, "up", "--detach", "--rate", "100"], capture_output=True, text=True, timeout=200
@@ -80,6 +98,8 @@ def test_a_city_starts_with_one_command_and_stops_without_a_trace(stack: Setting
         live = requests.get(f"{stack.serve}/api/stats", timeout=10).json()["live"]
         assert live["vehicles"] > 50
         assert live["cells"] > 10
+        assert hook.bodies == [], "a city that is well has nothing to tell"
+        killed_and_back(stack, hook, table, "questdb", "mqtt-bridge")
         again = subprocess.run([*CITY, "up"], capture_output=True, text=True, timeout=60)
         assert again.returncode == 1
         assert "already up" in again.stderr
@@ -89,6 +109,36 @@ def test_a_city_starts_with_one_command_and_stops_without_a_trace(stack: Setting
     time.sleep(1)
     left = [p.cmdline() for p in psutil.process_iter() if _belongs(p, stack)]
     assert left == []
+
+
+def killed_and_back(config: Settings, hook: Hook, table: FaultTable, *parts: str) -> None:
+    """Kills parts of the city, and follows their alarms: to PagerDuty and Slack, acknowledged by a person, resolved
+    when the part is well again."""
+    held = (read_json(config, SUPERVISOR) or {})["parts"]
+    began = time.monotonic()
+    for part in parts:
+        os.kill(held[part]["pid"], signal.SIGKILL)
+
+    def pages(action: str) -> dict[str, str]:
+        """The incidents that PagerDuty was told of, by what they are about."""
+        keys = {p["payload"]["source"]: p["dedup_key"] for p in hook.of("/pagerduty") if "payload" in p}
+        told = {p["dedup_key"] for p in hook.of("/pagerduty") if p["event_action"] == action}
+        return {source: key for source, key in keys.items() if key in told}
+
+    causes = {f"system/{part}" for part in parts}
+    until(lambda: causes <= pages("trigger").keys(), 60)
+    raised = time.monotonic() - began
+    assert all(any(part in body["text"] for body in hook.of("/slack")) for part in parts)
+    for source in causes:
+        number = pages("trigger")[source].removeprefix("city-alarm-")
+        answer = requests.post(f"{config.serve}/api/alarms/{number}/acknowledge", json={"note": "on it"}, timeout=10)
+        assert answer.json()["acknowledged"]
+    until(lambda: causes <= pages("acknowledge").keys(), 30)
+    until(lambda: causes <= pages("resolve").keys(), 90)
+    assert pages("trigger").keys() == causes, "nothing else was told"
+    said = f"ended and was started again; resolved after {time.monotonic() - began:.0f} s"
+    for part in parts:
+        table.add(f"{part} is killed", said, raised, 0, "PagerDuty, Slack")
 
 
 def _belongs(process: psutil.Process, config: Settings) -> bool:

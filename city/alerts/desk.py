@@ -56,6 +56,8 @@ _ALARMS = sa.Table(
     sa.Column("last_at", sa.Float, nullable=False),
     sa.Column("active_at", sa.Float, nullable=False),
     sa.Column("changed_at", sa.Float, nullable=False, server_default="0"),
+    sa.Column("changes", sa.Text, nullable=False, server_default="[]"),
+    sa.Column("flapped_at", sa.Float, nullable=False, server_default="0"),
     sa.Column("assignee", sa.String(200)),
     sa.Column("escalations", sa.Integer, nullable=False),
 )
@@ -101,9 +103,10 @@ _OUTBOX = sa.Table(
     sa.Column("error", sa.Text),
 )
 _STATE = sa.Table("state", _META, sa.Column("name", sa.String(100), primary_key=True), sa.Column("value", sa.Text))
+OVERVIEW = "checks"
+"""What is remembered of all asset checks: `passed` (names), and `failed` (by name)."""
 _NEVER = 1e18
 _WRITES = "writes"
-_CHANGES = ("raised", "raised again", "cleared")
 
 
 @dataclass(frozen=True)
@@ -157,12 +160,15 @@ class Desk:
         latest = {finding.cause: finding for finding in findings}
         if scope is not None and (foreign := [cause for cause in latest if not cause.startswith(scope)]):
             raise AlertError(f"cause {foreign[0]!r} is not of the scope {scope!r}")
+        repeated: list[dict[str, Any]] = []
         with self._changing() as db:
             patterns = self._patterns(db, moment)
             rows = self._open(db, scope)
             for cause, finding in latest.items():
                 row = rows.get(cause)
-                if finding.state == "failing":
+                if finding.state == "failing" and row is not None and _is_repeat(row, finding):
+                    repeated.append({"_id": row["id"], "last_at": moment, **_said(finding)})
+                elif finding.state == "failing":
                     number, became_active = self._raise(db, row, finding, moment, patterns)
                     if became_active:
                         raised.append(number)
@@ -173,6 +179,9 @@ class Desk:
                 if scope is not None and cause not in latest and row["active"]:
                     self._clear(db, row, moment, None, "no longer looked at", patterns)
                     cleared.append(row["id"])
+            if repeated:
+                update = _ALARMS.update().where(_ALARMS.c.id == sa.bindparam("_id"))
+                db.execute(update.values(count=_ALARMS.c.count + 1), repeated)
             if remember is not None:
                 _remember(db, *remember)
         return Reported(raised, cleared)
@@ -187,19 +196,20 @@ class Desk:
             forgotten = sa.and_(_OUTBOX.c.posted_at < moment - _EXPIRY.total_seconds(), _OUTBOX.c.sent_at.is_not(None))
             db.execute(_OUTBOX.delete().where(forgotten))
             for row in self._open(db, None).values():
+                before = dict(row)
                 if row["active"] and moment - row["last_at"] > FORGOTTEN_AFTER.total_seconds():
                     self._clear(db, row, moment, None, "not heard of for a day", patterns)
                     continue
                 if escalate_after is not None and (graver := _escalated(row, escalate_after, moment)):
                     row |= {"severity": graver, "escalations": row["escalations"] + 1}
-                    self._update(db, row, "severity", "escalations")
                     _note(db, row["id"], moment, "escalated", None, graver)
                     escalated.append(row["id"])
                 self._tell(db, row, moment, patterns)
                 quiet = moment - row["changed_at"] >= RETURNS_WITHIN.total_seconds()
                 if row["acknowledged"] and not row["active"] and not row["flapping"] and quiet:
                     row["open"] = False
-                    self._update(db, row, "open")
+                if row != before:
+                    self._save(db, row)
         return escalated
 
     def acknowledge(self, number: int, by: str, note: str = "", now: datetime | None = None) -> Alarm:
@@ -208,11 +218,10 @@ class Desk:
         with self._changing() as db:
             row = self._of(db, number)
             first = not row["acknowledged"]
-            row["acknowledged"] = True
-            self._update(db, row, "acknowledged")
+            self._save(db, row | {"acknowledged": True})
             _note(db, number, moment, "acknowledged", by, note)
             if first and row["active"] and row["told"]:
-                self._post(db, row, "acknowledged", moment)
+                self._post(db, row | {"acknowledged": True}, "acknowledged", moment)
         return self.alarm(number)
 
     def clear(self, number: int, by: str, note: str = "", now: datetime | None = None) -> Alarm:
@@ -226,8 +235,7 @@ class Desk:
 
     def assign(self, number: int, to: str, by: str, now: datetime | None = None) -> Alarm:
         with self._changing() as db:
-            row = self._of(db, number) | {"assignee": to}
-            self._update(db, row, "assignee")
+            self._save(db, self._of(db, number) | {"assignee": to})
             _note(db, number, _seconds(now), "assigned", by, to)
         return self.alarm(number)
 
@@ -326,82 +334,76 @@ class Desk:
     def _raise(
         self, db: sa.Connection, row: dict[str, Any] | None, finding: Finding, moment: float, patterns: list[str]
     ) -> tuple[int, bool]:
-        said = {
-            "title": finding.title[:_TITLE],
-            "group": finding.group[:_GROUP],
-            "detail": json.dumps(finding.detail, default=str) if finding.detail else None,
-            "labels": json.dumps(dict(finding.labels)) if finding.labels else None,
-        }
         if row is None:
-            fresh: dict[str, Any] = {"active": True, "acknowledged": False, "open": True, "count": 1, "escalations": 0}
-            fresh |= {"flapping": False, "told": None, "severity": finding.severity, "cause": finding.cause}
-            fresh |= dict.fromkeys(("first_at", "last_at", "active_at", "changed_at"), moment)
-            done = db.execute(_ALARMS.insert().values(**said, **fresh))
-            number = int(done.inserted_primary_key[0])  # type: ignore[index]
-            _note(db, number, moment, "raised", None, finding.title)
-            self._tell(db, {"id": number, "assignee": None, **said, **fresh}, moment, patterns)
-            return number, True
+            row = _fresh(finding, moment)
+            done = db.execute(_ALARMS.insert().values(**row))
+            row["id"] = int(done.inserted_primary_key[0])  # type: ignore[index]
+            _note(db, row["id"], moment, "raised", None, finding.title)
+            self._tell(db, row, moment, patterns)
+            self._save(db, row)
+            return row["id"], True
         again = not row["active"]
-        changed = {**said, "count": row["count"] + 1, "last_at": moment, "active": True}
+        row |= {**_said(finding), "count": row["count"] + 1, "last_at": moment, "active": True}
         if again:
             held = row["acknowledged"] and moment - row["changed_at"] < RETURNS_WITHIN.total_seconds()
-            changed |= {"acknowledged": held, "active_at": moment, "changed_at": moment, "escalations": 0}
-        changed["severity"] = _graver(finding.severity, 0 if again else row["escalations"])
-        if again:
+            row |= {"acknowledged": held, "active_at": moment, "escalations": 0, **_changed(row, moment)}
             _note(db, row["id"], moment, "raised again", None, finding.title)
-        elif changed["severity"] != row["severity"]:
-            _note(db, row["id"], moment, "severity", None, f"{row['severity']} to {changed['severity']}")
-        row |= changed
-        self._update(db, row, *changed)
+        severity = _graver(finding.severity, row["escalations"])
+        if not again and severity != row["severity"]:
+            _note(db, row["id"], moment, "severity", None, f"{row['severity']} to {severity}")
+        row["severity"] = severity
         self._tell(db, row, moment, patterns)
+        self._save(db, row)
         return int(row["id"]), again
 
     def _clear(
         self, db: sa.Connection, row: dict[str, Any], moment: float, by: str | None, note: str, patterns: list[str]
     ) -> None:
-        row |= {"active": False, "changed_at": moment}
-        self._update(db, row, "active", "changed_at")
+        row |= {"active": False, **_changed(row, moment)}
         _note(db, row["id"], moment, "cleared", by, note)
         self._tell(db, row, moment, patterns)
+        self._save(db, row)
 
     def _tell(self, db: sa.Connection, row: dict[str, Any], moment: float, patterns: list[str]) -> None:
-        """Puts into the outbox what people do not know yet of an alarm."""
-        silenced = _silenced(row["cause"], patterns)
+        """Puts into the outbox what people do not know yet of an alarm, and changes `row`, which is then saved."""
         if row["flapping"]:
-            if moment - row["changed_at"] < STEADY_AFTER.total_seconds():
-                return
-            _note(db, row["id"], moment, "steady", None, "active" if row["active"] else "cleared")
-            row["flapping"] = False
-            if row["told"] == _FLAPPING:  # whatever it is now, people do not know it
-                row["told"] = None if row["active"] else row["severity"]
-        elif row["changed_at"] == moment and self._count(db, row["id"], moment, _CHANGES) >= FLAPS:
-            again = self._count(db, row["id"], moment, (_FLAPPING,)) > 0
-            _note(db, row["id"], moment, "flapping again" if again else _FLAPPING, None, "")
-            row["flapping"] = True
-            if not (again or silenced):
-                row["told"] = _FLAPPING
-                self._post(db, row, "flapping", moment)
-            self._update(db, row, "told", "flapping")
+            self._settle(db, row, moment)
+        elif row["changed_at"] == moment:
+            self._watch_flapping(db, row, moment, patterns)
+        if not row["flapping"]:
+            self._tell_difference(db, row, moment, patterns)
+
+    def _watch_flapping(self, db: sa.Connection, row: dict[str, Any], moment: float, patterns: list[str]) -> None:
+        since = moment - FLAPS_WITHIN.total_seconds()
+        if len([at for at in json.loads(row["changes"]) if at > since]) < FLAPS:
             return
+        row["flapping"] = True
+        _note(db, row["id"], moment, "flapping", None, "")
+        if row["flapped_at"] <= since and not _silenced(row["cause"], patterns):
+            row |= {"told": _FLAPPING, "flapped_at": moment}
+            self._post(db, row, "flapping", moment)
+
+    def _settle(self, db: sa.Connection, row: dict[str, Any], moment: float) -> None:
+        if moment - row["changed_at"] < STEADY_AFTER.total_seconds():
+            return
+        _note(db, row["id"], moment, "steady", None, "active" if row["active"] else "cleared")
+        row["flapping"] = False
+        if row["told"] == _FLAPPING:  # whatever it is now, people do not know it
+            row["told"] = None if row["active"] else row["severity"]
+
+    def _tell_difference(self, db: sa.Connection, row: dict[str, Any], moment: float, patterns: list[str]) -> None:
         told = row["told"]
         if not row["active"] and told is not None:
             # Also in a silence: an end disturbs nobody, and whoever was told would wait for it.
             row["told"] = None
             self._post(db, row, "cleared", moment)
-        elif row["active"] and not silenced and (told is None or _rank(row["severity"]) > _rank(told)):
+        elif row["active"] and (told is None or _rank(row["severity"]) > _rank(told)):
+            if _silenced(row["cause"], patterns):
+                return
             row["told"] = row["severity"]
             self._post(db, row, "raised" if told is None else "graver", moment)
             if told is None and row["acknowledged"]:
                 self._post(db, row, "acknowledged", moment)
-        self._update(db, row, "told", "flapping")
-
-    def _count(self, db: sa.Connection, number: int, moment: float, events: Sequence[str]) -> int:
-        """How often any of these happened to an alarm within the last hour."""
-        since = moment - FLAPS_WITHIN.total_seconds()
-        query = sa.select(sa.func.count()).where(
-            _HISTORY.c.alarm == number, _HISTORY.c.at > since, _HISTORY.c.event.in_(events)
-        )
-        return int(db.execute(query).scalar_one())
 
     def _post(self, db: sa.Connection, row: Mapping[str, Any], event: Event, moment: float) -> None:
         """For each channel that is for such an event. Whether its settings are right shows when it is sent."""
@@ -432,8 +434,8 @@ class Desk:
             raise AlertError(f"no alarm {number}; `city alerts list` shows them")
         return dict(row)
 
-    def _update(self, db: sa.Connection, row: Mapping[str, Any], *columns: str) -> None:
-        db.execute(_ALARMS.update().where(_ALARMS.c.id == row["id"]).values(**{name: row[name] for name in columns}))
+    def _save(self, db: sa.Connection, row: Mapping[str, Any]) -> None:
+        db.execute(_ALARMS.update().where(_ALARMS.c.id == row["id"]).values(**row))
 
     def _silences(self, db: sa.Connection, moment: float) -> list[Any]:
         query = sa.select(_SILENCES).where(_SILENCES.c.until > moment).order_by(_SILENCES.c.id)
@@ -445,11 +447,9 @@ class Desk:
 
 def desk(config: Settings) -> Desk:
     """The desk that the settings name, which sends to the channels that they name."""
-    if config.alerts_url:
-        return Desk(config.alerts_url.get_secret_value(), addresses(config))
-    folder = config.home / "alerts"
-    folder.mkdir(parents=True, exist_ok=True)
-    return Desk(f"sqlite:///{folder / 'alerts.db'}", addresses(config))
+    if config.alerts_url is None:
+        (config.home / "alerts").mkdir(parents=True, exist_ok=True)
+    return Desk(config.alerts_store, addresses(config))
 
 
 def _begin_by_hand(engine: sa.Engine) -> None:
@@ -484,6 +484,34 @@ def _remember(db: sa.Connection, name: str, value: Any) -> None:
 
 def _note(db: sa.Connection, alarm: int, moment: float, event: str, by: str | None, note: str) -> None:
     db.execute(_HISTORY.insert().values(alarm=alarm, at=moment, event=event, by=by, note=note))
+
+
+def _fresh(finding: Finding, moment: float) -> dict[str, Any]:
+    """The row of an alarm that a finding raises."""
+    times = dict.fromkeys(("first_at", "last_at", "active_at", "changed_at"), moment)
+    counts = {"count": 1, "escalations": 0, "flapped_at": 0.0, "changes": json.dumps([moment])}
+    states = {"active": True, "acknowledged": False, "open": True, "flapping": False, "told": None, "assignee": None}
+    return {"cause": finding.cause, "severity": finding.severity, **_said(finding), **times, **counts, **states}
+
+
+def _changed(row: Mapping[str, Any], moment: float) -> dict[str, Any]:
+    """What says of an alarm that it came or went at that moment."""
+    return {"changed_at": moment, "changes": json.dumps([*json.loads(row["changes"]), moment][-FLAPS:])}
+
+
+def _said(finding: Finding) -> dict[str, Any]:
+    """A finding's own columns."""
+    return {
+        "title": finding.title[:_TITLE],
+        "group": finding.group[:_GROUP],
+        "detail": json.dumps(finding.detail, default=str) if finding.detail else None,
+        "labels": json.dumps(dict(finding.labels)) if finding.labels else None,
+    }
+
+
+def _is_repeat(row: Mapping[str, Any], finding: Finding) -> bool:
+    """Whether a finding says nothing new of an alarm."""
+    return bool(row["active"]) and _graver(finding.severity, row["escalations"]) == row["severity"]
 
 
 def _escalated(row: Mapping[str, Any], after: timedelta, moment: float) -> Severity | None:

@@ -1,5 +1,6 @@
 """What an alarm is, and the rules that raise one."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -94,31 +95,34 @@ class Rule:
             raise AlertError(f"rule {self.name!r}: absent needs the whole name of a metric")
 
     def findings(self, metrics: Mapping[str, float | None], before: Mapping[str, float | None]) -> list[Finding]:
-        """One for each metric for which the condition holds."""
+        """One for each metric of its name: whether the condition holds, or that it cannot be told."""
         names = [self.metric]
         if self.metric.endswith("*"):
             names = sorted(name for name in metrics if name.startswith(self.metric[:-1]))
-        return [self._finding(name, metrics.get(name)) for name in names if self._holds(name, metrics, before)]
+        return [self._finding(name, metrics.get(name), self._state(name, metrics, before)) for name in names]
 
-    def _holds(self, name: str, metrics: Mapping[str, float | None], before: Mapping[str, float | None]) -> bool:
+    def _state(self, name: str, metrics: Mapping[str, float | None], before: Mapping[str, float | None]) -> State:
         value = metrics.get(name)
+        if value is not None and math.isnan(value):  # a share of nothing
+            value = None
         if self.operator == "absent":
-            return value is None
+            return "failing" if value is None else "passing"
+        if value is None or (self.operator == "changed" and before.get(name) is None):
+            return "unknown"
         if self.operator == "changed":
-            return name in before and before[name] != value
-        if value is None:
-            return False
+            return "failing" if before[name] != value else "passing"
         assert self.value is not None
-        return {"greater": value > self.value, "less": value < self.value, "equals": value == self.value}[self.operator]
+        held = {"greater": value > self.value, "less": value < self.value, "equals": value == self.value}
+        return "failing" if held[self.operator] else "passing"
 
-    def _finding(self, name: str, value: float | None) -> Finding:
+    def _finding(self, name: str, value: float | None, state: State) -> Finding:
         limit = "" if self.value is None else f" {self.value:g}"
         said = (
             "is absent"
             if self.operator == "absent"
             else f"is {value:g}: {self.operator}{limit}"
             if value is not None
-            else "has changed"
+            else "is not known"
         )
         return Finding(
             cause=f"rule/{self.name}/{name}",
@@ -126,4 +130,5 @@ class Rule:
             title=f"{name} {said}" + (f" ({self.means})" if self.means else ""),
             group=name.split(".")[0],
             detail={"metric": name, "value": value, "rule": self.name},
+            state=state,
         )

@@ -141,7 +141,7 @@ class _Session:
                 continue
             self._error = None
             self._one(message)
-        # A transaction has one finding of a cause, and the state that goes with it: what ends was raised before.
+        # A transaction has one finding of a cause, and the state that goes with it: what ends in a batch was raised.
         if self._pending:
             self._commit()
         for watch in self._watches.values():

@@ -1,13 +1,14 @@
 """The rules in force: those of alerts.toml (CITY_ALERT_RULES), or these few; and the metrics that they look at."""
 
 import tomllib
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 from city.alerts.model import AlertError, Finding, Rule
 from city.settings import Settings
 from city.stack.state import STREAM, read_json
-from city.stack.status import silent_sources
+from city.stack.status import silent_sources, sources
 
 DEFAULT = (
     Rule(name="stream_silent", metric="stream.alive", operator="absent", severity="error", means="no stream reports"),
@@ -21,23 +22,71 @@ DEFAULT = (
         severity="error",
         means="fell silent while its peers go on",
     ),
+    Rule(
+        name="champion_missing",
+        metric="model.champion.*",
+        operator="equals",
+        value=0,
+        severity="error",
+        means="a version was champion, and none is",
+    ),
+    Rule(
+        name="model_fails",
+        metric="model.error_rate.*",
+        operator="greater",
+        value=0.05,
+        severity="error",
+        means="of the requests of five minutes",
+    ),
+    Rule(
+        name="model_slow", metric="model.answer_ms.*", operator="greater", value=250, means="on average of five minutes"
+    ),
     Rule(name="quality_low", metric="quality.*", operator="less", value=0.9, severity="error", means="of 1"),
 )
 _STALE_SECONDS = 60.0
 
 
+FAMILIES = {
+    "stream.alive": "1 while the stream reports",
+    "stream.lag.": "messages of a topic that are not yet read",
+    "stream.p95_ms.": "from an event to bronze, by topic",
+    "stream.events_per_second.": "by topic",
+    "stream.quarantined.": "rejected since the stream was started, by topic",
+    "source.stalled.": "1 for a source that fell silent while its peers go on",
+    "quality.": "the newest score of a dataset, 0 to 1",
+    "model.": "of a champion: model.<metric>.<model>",
+    "system.disk_free_gb": "of the disk that holds CITY_HOME",
+    "system.disk_free_share": "of the disk that holds CITY_HOME",
+    "system.failing.": "1 for a part that is down, stands still or does not answer",
+    "domain.active.": "alarms of a kind that are active: domain.active.<domain>.<kind>",
+}
+"""All metrics that rules can be about, by how their names begin."""
+
+
 def rules(config: Settings) -> tuple[Rule, ...]:
-    """Raises AlertError for a file that is not of rules."""
+    """Raises AlertError for a file that is not of rules, or of metrics that nobody gives."""
     if config.alert_rules is None:
         return DEFAULT
     try:
         found = tomllib.loads(config.alert_rules.read_text())
-        return tuple(Rule(**entry) for entry in found["rule"])
-    except (OSError, KeyError, TypeError, tomllib.TOMLDecodeError) as error:
+        read = tuple(Rule(**entry) for entry in found["rule"])
+    except AlertError as error:
+        raise AlertError(f"CITY_ALERT_RULES: {config.alert_rules}: {error}") from None
+    except (OSError, KeyError, TypeError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise AlertError(
             f"CITY_ALERT_RULES: {config.alert_rules} holds no rules ({error!r}); each is a table "
             "[[rule]] with name, metric, operator, and where they apply value, severity, means"
         ) from error
+    if twice := [name for name, count in Counter(rule.name for rule in read).items() if count > 1]:
+        raise AlertError(f"CITY_ALERT_RULES: {config.alert_rules}: rule {twice[0]!r} stands there twice: rename one")
+    for rule in read:
+        name = rule.metric.removesuffix("*")
+        if not any(name.startswith(family) or (rule.metric != name and family.startswith(name)) for family in FAMILIES):
+            raise AlertError(
+                f"CITY_ALERT_RULES: {config.alert_rules}: rule {rule.name!r}: no metric {rule.metric!r}; "
+                f"they begin with {', '.join(FAMILIES)}"
+            )
+    return read
 
 
 def stream_metrics(config: Settings, now: float) -> dict[str, float | None]:
@@ -53,8 +102,9 @@ def stream_metrics(config: Settings, now: float) -> dict[str, float | None]:
 
 
 def source_metrics(config: Settings) -> dict[str, float | None]:
-    """`source.stalled.<name>` of each source that fell silent while its peers go on."""
-    return {f"source.stalled.{name}": 1.0 for name in silent_sources(config)}
+    """`source.stalled.<name>` of each source: 1 where it fell silent while its peers go on."""
+    silent = silent_sources(config)
+    return {f"source.stalled.{name}": float(name in silent) for name in sorted({*sources(config), *silent})}
 
 
 def evaluate(

@@ -34,7 +34,7 @@ def list_(
         return
     table = Table("id", "severity", "state", "what", "times", "since", "last", "assignee", box=None)
     for a in found:
-        state = a.state + (", silenced" if a.silenced else "")
+        state = a.state + (", flapping" if a.flapping else "") + (", silenced" if a.silenced else "")
         table.add_row(
             str(a.id), a.severity, state, a.title, str(a.count), _at(a.first_at), _at(a.last_at), a.assignee or ""
         )

@@ -21,7 +21,7 @@ def command(
     from city.tables.registry import chosen
 
     console = Console()
-    lake = lakehouse(settings())
+    lake = lakehouse(settings()).pinned()
     days = [first.date() + timedelta(days=n) for n in range((last - first).days + 1)]
     if not days:
         raise ValueError(f"--last {last.date()} is before --first {first.date()}")

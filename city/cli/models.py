@@ -39,6 +39,7 @@ def train(name: Name) -> None:
     """Train a model now, on all rows of its features, and promote it where it is better."""
     from rich.console import Console
 
+    from city.lake.snapshot import Snapshot
     from city.models.model import model_of
     from city.settings import settings
     from city_assets.models import train_on
@@ -46,7 +47,7 @@ def train(name: Name) -> None:
     console = Console()
     config = settings()
     with console.status(f"training {name}"):
-        trained = train_on(model_of(name), config.lake, config, _registry(), console.log)
+        trained = train_on(model_of(name), Snapshot(config.lake), config, _registry(), console.log)
     console.print(f"version {trained.version.number}: {trained.reason}")
 
 

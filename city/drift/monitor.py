@@ -60,7 +60,7 @@ class Monitor:
             was, now = self.reference[name], current[name]
             found[MISSING][name] = _missing(was, now)
             if name in numeric:
-                pair = [s.cast(pl.Float64).fill_null(np.nan).to_numpy() for s in (was, now)]
+                pair = [_floats(s).fill_null(np.nan).to_numpy() for s in (was, now)]
                 for measure, of in measures.NUMERIC.items():
                     found[measure][name] = of(*pair)
             else:
@@ -72,7 +72,8 @@ class Monitor:
         if len(numeric) < 2:
             return {}
         was, now = (
-            f.select(pl.col(numeric).cast(pl.Float64).fill_null(np.nan)).to_numpy() for f in (self.reference, current)
+            frame.select(_floats(frame[name]).fill_null(np.nan) for name in numeric).to_numpy()
+            for frame in (self.reference, current)
         )
         p_values, differences = measures.correlations(was, now)
         pairs = [f"{a} × {b}" for i, a in enumerate(numeric) for b in numeric[i + 1 :]]
@@ -98,6 +99,11 @@ class Monitor:
                 ],
             }
         )
+
+
+def _floats(values: pl.Series) -> pl.Series:
+    """The values as floats, of their own precision where they are floats already: the measures compare by it."""
+    return values if values.dtype.is_float() else values.cast(pl.Float64)
 
 
 def _missing(was: pl.Series, now: pl.Series) -> Measured:

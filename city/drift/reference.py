@@ -35,11 +35,6 @@ class References:
         return self.folder / f"{name}.parquet"
 
 
-def newest(rows: pl.LazyFrame, time: str, span: timedelta = SPAN) -> pl.LazyFrame:
-    """The rows of the last `span` up to the newest."""
-    return rows.filter(pl.col(time) > pl.col(time).max() - span)
-
-
 def whole(rows: pl.DataFrame, time: str, span: timedelta = SPAN) -> bool:
     """Whether rows reach over a whole span, less an hour: what is pinned should know the night and the rush."""
     if not rows.height:

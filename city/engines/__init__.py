@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Protocol
 
 import polars as pl
+from deltalake import DeltaTable
 
 from city.settings import Settings
 from city.tables.model import Frame, Table
@@ -22,8 +23,9 @@ class Engine(Protocol):
         """What reading, computing or writing raises."""
         ...
 
-    def scan(self, path: Path) -> Frame:
-        """The table at `path`; each timestamp column `t` has a companion `_t_seconds` since the epoch."""
+    def scan(self, table: DeltaTable) -> Frame:
+        """The table at the version of its handle. Each timestamp column `t` has a companion `_t_seconds`, since the
+        epoch."""
         ...
 
     def where(self, frame: Frame, sql: str) -> Frame:

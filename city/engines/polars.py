@@ -4,6 +4,7 @@ from pathlib import Path
 
 import narwhals as nw
 import polars as pl
+from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
 from city.lake.partitions import replace_partitions
@@ -22,8 +23,8 @@ class PolarsEngine:
         OSError,
     )
 
-    def scan(self, path: Path) -> Frame:
-        return nw.from_native(with_seconds(pl.scan_delta(str(path))))
+    def scan(self, table: DeltaTable) -> Frame:
+        return nw.from_native(with_seconds(pl.scan_delta(table)))
 
     def where(self, frame: Frame, sql: str) -> Frame:
         return frame if sql == "true" else nw.from_native(frame.to_native().filter(pl.sql_expr(sql)))

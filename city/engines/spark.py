@@ -8,6 +8,7 @@ from typing import Any
 
 import narwhals as nw
 import polars as pl
+from deltalake import DeltaTable
 
 from city.settings import Settings
 from city.stack.jars import classpath
@@ -66,14 +67,14 @@ class SparkEngine:
                 "CITY_ENGINE=spark needs PySpark: run `make spark`, or pip install 'city[spark]'"
             ) from error
         os.environ.setdefault("JAVA_HOME", java_home(self._config))
-        os.environ.setdefault("SPARK_LOCAL_IP", self._config.host)
+        os.environ.setdefault("SPARK_LOCAL_IP", self._config.spark_host)
         builder = (
             SparkSession.builder.master(self._config.spark_master)
             .appName("city")
             .config("spark.jars", classpath(self._config, "spark").replace(":", ","))
             .config("spark.driver.memory", self._config.spark_memory)
-            .config("spark.driver.host", self._config.host)
-            .config("spark.driver.bindAddress", self._config.host)
+            .config("spark.driver.host", self._config.spark_host)
+            .config("spark.driver.bindAddress", self._config.spark_host)
             .config("spark.ui.enabled", "false")
             .config("spark.ui.showConsoleProgress", "false")
             .config("spark.sql.session.timeZone", "UTC")
@@ -85,8 +86,9 @@ class SparkEngine:
         session.sparkContext.setLogLevel("ERROR")
         return session
 
-    def scan(self, path: Path) -> Frame:
-        return nw.from_native(_with_seconds(self.session.read.format("delta").load(str(path))))
+    def scan(self, table: DeltaTable) -> Frame:
+        reader = self.session.read.format("delta").option("versionAsOf", table.version())
+        return nw.from_native(_with_seconds(reader.load(table.table_uri)))
 
     def where(self, frame: Frame, sql: str) -> Frame:
         return frame if sql == "true" else nw.from_native(frame.to_native().filter(sql))

@@ -102,20 +102,16 @@ def _views(view: OnDemand) -> list[str]:
 
 def materialize_views(config: Settings, since: timedelta) -> dict[str, int]:
     """Writes the newest row of each entity, from the feature tables' last days, to the online store. Rows by view."""
-    import polars as pl
-    from deltalake import DeltaTable
-
     from city.features.online import online_store, push
+    from city.lake.snapshot import Snapshot
 
-    store, written = online_store(config), dict[str, int]()
-    for name, view in views().items():
-        path = config.lake / view.table.id
-        if not DeltaTable.is_deltatable(str(path)):
-            continue
-        rows = pl.scan_delta(str(path))
-        newest = rows.select(pl.col(view.time).max()).collect().item()
-        written[name] = push(store, view, rows.filter(pl.col(view.time) > newest - since).collect()) if newest else 0
-    return written
+    store, snapshot = online_store(config), Snapshot(config.lake)
+    newest = {name: snapshot.newest(view.table.id, view.time, since) for name, view in views().items()}
+    return {
+        name: push(store, views()[name], rows.collect()) if rows is not None else 0
+        for name, rows in newest.items()
+        if snapshot.table(views()[name].table.id) is not None
+    }
 
 
 def _means(column: Any) -> str:

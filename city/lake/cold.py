@@ -1,23 +1,39 @@
-"""Cold storage: bronze beyond CITY_WARM_DAYS, sorted and compressed, a folder a year, on a disk or on S3."""
+"""Cold storage: bronze beyond CITY_WARM_DAYS, sorted and compressed, a folder a year, on a disk or on S3.
 
+Moving rows is one commit, although they are in two tables: rows are first written to cold storage, where nobody reads
+them yet; then one commit to bronze deletes exactly these and records the version of the cold table that has them.
+`beside` opens that version. What was written and not taken over (a crash, rows that came late meanwhile) is undone by
+the next run.
+"""
+
+import random
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import polars as pl
 from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
+from deltalake.exceptions import DeltaError
+from deltalake.schema import Schema
 
 from city.contracts.model import Contract
 from city.contracts.schema import bronze_schema
 from city.lake import bronze_path
-from city.lake.retry import committed
+from city.lake.lock import alone
 
 YEAR = "year"
+_ATTEMPTS = 20
+_DAY = timedelta(days=1)
+_UNDONE_HOURS = 24
+"""The files of moves that were broken off are deleted after this."""
 
 
 @dataclass(frozen=True)
 class Archived:
-    """How many rows went to cold storage, and how many were then deleted from bronze."""
+    """How many rows went to cold storage, which are those that were deleted from bronze."""
 
     rows: int
     deleted: int
@@ -25,42 +41,161 @@ class Archived:
 
 
 def archive(contract: Contract, lake: Path, cold: str, keep: timedelta, now: datetime | None = None) -> Archived:
-    """Moves whole days older than `keep`. A crash in between loses nothing and doubles nothing: what has been written
-    is in cold storage's own log, and the next run only deletes it."""
+    """Moves the rows of whole UTC days older than `keep` to cold storage, late ones too.
+
+    A row that is appended to bronze meanwhile, or a compaction, makes it begin again. Raises DeltaError where that
+    happens twenty times.
+    """
     before = ((now or datetime.now(UTC)) - keep).replace(hour=0, minute=0, second=0, microsecond=0)
     path = bronze_path(lake, contract)
     if not DeltaTable.is_deltatable(str(path)):
         return Archived(0, 0, before)
-    target = f"{cold.rstrip('/')}/{contract.name}"
-    app, version = f"archive/{contract.topic}", int(before.timestamp())
-    done = _reached(target, app)
-    rows = 0
-    if done is None or done < version:
-        old = pl.scan_delta(str(path)).filter(pl.col(contract.event_time) < before)
-        if done is not None:
-            old = old.filter(pl.col(contract.event_time) >= datetime.fromtimestamp(done, UTC))
-        found = old.select(bronze_schema(contract).keys()).sort(contract.key, contract.event_time).collect()
-        rows = found.height
-        if rows:
-            _write(target, found.with_columns(pl.col(contract.event_time).dt.year().alias(YEAR)), app, version)
-    if not rows and done is None:
+    with moving(lake, contract):
+        for attempt in range(_ATTEMPTS):
+            try:
+                return _move(contract, DeltaTable(path), cold, before)
+            except DeltaError:
+                if attempt == _ATTEMPTS - 1:
+                    raise
+                time.sleep(random.uniform(0.0, 0.05) * 2 ** min(attempt, 6))
+    raise AssertionError("unreachable")
+
+
+def beside(bronze: DeltaTable, contract: Contract, cold: str) -> DeltaTable | None:
+    """The cold table at the version that goes with this version of bronze; None where nothing of it was archived.
+
+    Raises FileNotFoundError where bronze's rows were archived to another place than `cold`.
+    """
+    target = _target(cold, contract)
+    version = bronze.transaction_version(_app(contract, "version"))
+    if version is None:
+        return DeltaTable(target) if _is_of_old(contract, target) else None
+    table = _opened(contract, target)
+    return table if _moves(table, contract) == _moves(bronze, contract) else DeltaTable(target, version=version)
+
+
+def border(bronze: DeltaTable, contract: Contract) -> datetime | None:
+    """Rows before this moment may be in cold storage; later ones are not. None where that is not recorded."""
+    return _moment(bronze, contract, "before")
+
+
+def begin(bronze: DeltaTable, contract: Contract) -> datetime | None:
+    """The earliest event that was archived, from bronze's log; None where that is not recorded."""
+    return _moment(bronze, contract, "first")
+
+
+def moving(lake: Path, contract: Contract) -> AbstractContextManager[None]:
+    """Holds the lock of whoever moves or rewrites a contract's archived rows."""
+    path = bronze_path(lake, contract)
+    return alone(path.with_name(f"{path.name}.archive"))
+
+
+def recover(bronze: DeltaTable, contract: Contract, cold: str) -> DeltaTable | None:
+    """The newest cold table, without what a move that was broken off has written; None where there is none. Only for
+    who holds the lock (`moving`). Raises FileNotFoundError as `beside` does."""
+    target = _target(cold, contract)
+    version = bronze.transaction_version(_app(contract, "version"))
+    if version is None and not DeltaTable.is_deltatable(target):
+        return None
+    table = _opened(contract, target)
+    if _moves(table, contract) != (moves := _moves(bronze, contract)):
+        table.restore(version or 0, commit_properties=_marks(contract, moves=moves))
+        DeltaTable(target).vacuum(_UNDONE_HOURS, dry_run=False, enforce_retention_duration=False)
+        table = DeltaTable(target)
+    return table
+
+
+def record(bronze: DeltaTable, table: DeltaTable, contract: Contract) -> None:
+    """Makes bronze's log name this version of the cold table, after a change that was not a move."""
+    marks = _marks(contract, version=table.version(), moves=_moves(table, contract))
+    bronze.create_write_transaction([], "append", bronze.schema(), commit_properties=marks)
+
+
+def _move(contract: Contract, bronze: DeltaTable, cold: str, before: datetime) -> Archived:
+    time = pl.col(contract.event_time)
+    old = pl.scan_delta(bronze).filter(time < before)
+    by_day = old.group_by(time.dt.truncate("1d").alias("day")).agg(time.min().alias("first")).sort("day")
+    days = by_day.collect(engine="streaming")
+    if days.is_empty():
         return Archived(0, 0, before)
+    table = recover(bronze, contract, cold) or _create(contract, cold)
+    if bronze.transaction_version(_app(contract, "version")) != table.version():
+        # What `beside` and `recover` go back to, should this move be broken off. All is read again: rows may have come.
+        record(bronze, table, contract)
+        return _move(contract, DeltaTable(bronze.table_uri), cold, before)
+    move = _moves(table, contract) + 1
+    rows = sum(_write(table, contract, part, move) for part in _parts(old, contract, days["day"].to_list()))
+    firsts: list[datetime] = days["first"].to_list()
+    first = min([*firsts, begin(bronze, contract) or firsts[0]])
+    last = max(before, border(bronze, contract) or before)
+    marks = _marks(contract, moves=move, version=table.version(), first=_seconds(first), before=_seconds(last))
+    # Of the version that was read: Delta refuses it where a row that it would have deleted has come since.
     predicate = f"{contract.event_time} < '{before:%Y-%m-%dT%H:%M:%SZ}'"
-    deleted = committed(path, lambda table: table.delete(predicate)["num_deleted_rows"])
-    return Archived(rows, int(deleted or 0), before)
+    deleted = int(bronze.delete(predicate, commit_properties=marks)["num_deleted_rows"] or 0)
+    return Archived(rows, deleted, before)
 
 
-def _write(target: str, rows: pl.DataFrame, app: str, version: int) -> None:
+def _parts(old: pl.LazyFrame, contract: Contract, days: list[datetime]) -> Iterator[pl.DataFrame]:
+    """A day at a time: what is old may be much, when CITY_WARM_DAYS is made less."""
+    time = pl.col(contract.event_time)
+    for day in days:
+        rows = old.filter(time >= day, time < day + _DAY).select(bronze_schema(contract).keys())
+        yield rows.sort(contract.key, contract.event_time).collect()
+
+
+def _write(table: DeltaTable, contract: Contract, rows: pl.DataFrame, move: int) -> int:
     write_deltalake(
-        target,
-        rows,
+        table,
+        rows.with_columns(pl.col(contract.event_time).dt.year().alias(YEAR)),
         mode="append",
-        partition_by=[YEAR],
         schema_mode="merge",
-        commit_properties=CommitProperties(app_transactions=[Transaction(app, version)]),
+        commit_properties=_marks(contract, moves=move),
         writer_properties=WriterProperties(compression="ZSTD", compression_level=9),
     )
+    return rows.height
 
 
-def _reached(target: str, app: str) -> int | None:
-    return DeltaTable(target).transaction_version(app) if DeltaTable.is_deltatable(target) else None
+def _create(contract: Contract, cold: str) -> DeltaTable:
+    schema = Schema.from_arrow(pl.Schema(bronze_schema(contract) | {YEAR: pl.Int32()}))
+    return DeltaTable.create(_target(cold, contract), schema=schema, partition_by=[YEAR])
+
+
+def _opened(contract: Contract, target: str) -> DeltaTable:
+    if not DeltaTable.is_deltatable(target):
+        raise FileNotFoundError(
+            f"the archived rows of {contract.name} are not at {target}; point CITY_COLD at the folder that has them"
+        )
+    return DeltaTable(target)
+
+
+def _is_of_old(contract: Contract, target: str) -> bool:
+    """Whether cold storage was filled before bronze's log said how far: then all of it counts."""
+    if not DeltaTable.is_deltatable(target):
+        return False
+    return DeltaTable(target).transaction_version(f"archive/{contract.topic}") is not None
+
+
+def _moves(table: DeltaTable, contract: Contract) -> int:
+    """The number of the last move, of which both tables keep a record."""
+    return table.transaction_version(_app(contract, "moves")) or 0
+
+
+def _moment(bronze: DeltaTable, contract: Contract, what: str) -> datetime | None:
+    seconds = bronze.transaction_version(_app(contract, what))
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
+
+
+def _seconds(moment: datetime) -> int:
+    return int(moment.timestamp())
+
+
+def _marks(contract: Contract, **values: int) -> CommitProperties:
+    return CommitProperties(app_transactions=[Transaction(_app(contract, name), at) for name, at in values.items()])
+
+
+def _app(contract: Contract, what: str) -> str:
+    return f"archive/{contract.topic}/{what}"
+
+
+def _target(cold: str, contract: Contract) -> str:
+    return f"{cold.rstrip('/')}/{contract.name}"

@@ -9,15 +9,15 @@ from deltalake import DeltaTable
 
 from city.contracts.model import Contract
 from city.contracts.schema import TIMESTAMP
-from city.lake import bronze_path
+from city.lake import bronze_path, cold
 from city.tables import calendar
 
 
 def first_day(lake: Path, contracts: Iterable[Contract], timezone: str) -> date | None:
-    """Returns the local day of the earliest event in bronze; None where no contract has rows.
+    """Returns the local day of the earliest event in bronze, or archived from it; None where no contract has rows.
 
-    Reads the smallest event times that each file's statistics in the Delta log give, and no data. Days that went to
-    cold storage are not counted: nothing can be built of them here.
+    Reads the smallest event times that each file's statistics in the Delta log give, and no data. Of archived rows
+    bronze's log says the earliest.
     """
     begins = [begin for contract in contracts if (begin := _begin(lake, contract)) is not None]
     return min(begins).astimezone(calendar.zone(timezone)).date() if begins else None
@@ -27,9 +27,9 @@ def _begin(lake: Path, contract: Contract) -> datetime | None:
     path = bronze_path(lake, contract)
     if not DeltaTable.is_deltatable(str(path)):
         return None
-    files = pl.DataFrame(DeltaTable(path).get_add_actions(flatten=True))
+    bronze = DeltaTable(path)
+    files = pl.DataFrame(bronze.get_add_actions(flatten=True))
     column = f"min.{contract.event_time}"
-    if column not in files.columns:
-        return None
-    begin = files[column].cast(TIMESTAMP).min()
-    return begin if isinstance(begin, datetime) else None
+    warm = files[column].cast(TIMESTAMP).min() if column in files.columns else None
+    begins = [moment for moment in (warm, cold.begin(bronze, contract)) if isinstance(moment, datetime)]
+    return min(begins, default=None)

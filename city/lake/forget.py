@@ -1,12 +1,17 @@
-"""A person's or a device's data, found in every tier and erased from it, with a record of that.
+"""A person's or a device's data, found in every store and erased from it, with a record of that.
 
-Delta tables are rewritten without it and their old files deleted at once; QuestDB's partitions that hold it are dropped
-and filled again from bronze; the online store's rows are deleted. Kafka keeps what it has for its retention (48 hours
-here): its log cannot be rewritten.
+Delta tables are rewritten without it, their old files deleted at once and their logs cut, which have it in statistics
+and conditions. A table of QuestDB that has it is emptied and filled again from bronze; its files of symbols may keep
+the text, which no query reads, until they are written over. The online store's rows are deleted. In every other file
+of CITY_HOME (pinned references, pages of drift and quality, alarms, Dagster's records, logs) it is found by its
+spelling (`city.lake.traces`) and covered. Kafka keeps what it has for its retention (48 hours here): its log cannot be
+rewritten; nor can a broker's queue of MQTT messages, which are gone when they are delivered.
 """
 
 import json
-from collections.abc import Callable, Sequence
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,13 +25,19 @@ from city.contracts.model import Contract, ContractError
 from city.contracts.registry import contracts
 from city.features.online import online_store
 from city.features.views import views
-from city.lake import LAYERS, bronze_path
+from city.lake import LAYERS, bronze_path, cold
+from city.lake.lock import alone
 from city.lake.retry import committed
+from city.lake.traces import Traces
 from city.settings import Settings
 from city.streaming.bronze import BronzeStream
 from city.streaming.questdb_sink import QuestDBSink
 
 LOG = "forgotten.jsonl"
+_ELSEWHERE = ("lake", "cold", "kafka", "questdb", "mosquitto", "cache", "spark", "data")
+"""Folders of CITY_HOME that are not looked through file by file: tables, servers' own stores, and what is public."""
+_LOG_RETENTION = "delta.logRetentionDuration"
+_DEFAULT_RETENTION = "interval 30 days"
 
 
 @dataclass
@@ -55,44 +66,63 @@ def column_of(kind: str) -> str:
 
 
 def find(config: Settings, kind: str, identity: str) -> dict[str, int]:
-    """How many rows of it there are, by tier and table."""
+    """How many rows of it there are, by store and table; of files, how many places."""
     column = column_of(kind)
-    found = {name: _count(path, column, identity) for name, path in _tables(config).items()}
+    traces = Traces(column, identity)
+    found = {name: _rows_about(path, traces) for name, path in _tables(config).items()}
     for contract in _of(column):
-        found[f"questdb/{contract.name}"] = _in_questdb(config, contract, column, identity)
+        with suppress(requests.RequestException):  # it is erased all the same, or named in `problems`
+            found[f"questdb/{contract.name}"] = _in_questdb(config, contract, column, identity)
     store = online_store(config)
     for view in views().values():
         if view.entities == (column,):
             found[f"online/{view.name}"] = sum(row is not None for row in store.read(view.name, [identity]))
+    for path in _files(config):
+        found[str(path.relative_to(config.home))] = traces.in_file(path)
     return {name: rows for name, rows in found.items() if rows}
 
 
 def forget(config: Settings, kind: str, identity: str, tell: Callable[[str], None] = lambda line: None) -> Forgotten:
-    """Erases it everywhere it is found, and writes down that this was done."""
+    """Erases it everywhere it is found, and writes down that this was done. What cannot be erased now is in
+    `problems`; the rest is erased all the same, and it can be called again."""
     import hashlib
 
     column = column_of(kind)
+    traces = Traces(column, identity)
     digest = hashlib.sha256(f"{kind}/{identity}".encode()).hexdigest()
     done = Forgotten(kind, digest, datetime.now(UTC).isoformat())
-    hours = {contract.name: _hours(config, contract, column, identity) for contract in _of(column)}
-    for name, path in _tables(config).items():
-        rows = _erase(path, column, identity)
+
+    def erased(name: str, rows: int) -> None:
         if rows:
             done.rows[name] = rows
             tell(f"{name}: {rows:,} rows")
+
+    for name, rows in _erase_tables(config, traces):
+        erased(name, rows)
     for contract in _of(column):
         try:
             rows = _in_questdb(config, contract, column, identity)
             if rows:
-                _refill(config, contract, hours[contract.name])
-                done.rows[f"questdb/{contract.name}"] = rows
-                tell(f"questdb/{contract.name}: {rows:,} rows")
+                _refill(config, contract)
+                erased(f"questdb/{contract.name}", rows)
         except (requests.RequestException, RuntimeError) as error:
             done.problems.append(f"questdb/{contract.name}: {error}; it lets go of it after {contract.ttl}")
     store = online_store(config)
     for view in views().values():
-        if view.entities == (column,) and (rows := store.forget(view.name, [identity])):
-            done.rows[f"online/{view.name}"] = rows
+        if view.entities == (column,):
+            erased(f"online/{view.name}", store.forget(view.name, [identity]))
+    for path in _files(config):
+        name = str(path.relative_to(config.home))
+        try:
+            erased(name, traces.erase(path))
+        except (OSError, sqlite3.Error) as error:
+            done.problems.append(f"{name}: {error}; run it again when nobody uses the file")
+    for setting, url in (
+        ("CITY_ALERTS_URL", config.alerts_url),
+        ("CITY_DAGSTER_POSTGRES_URL", config.dagster_postgres_url),
+    ):
+        if url is not None:
+            done.problems.append(f"the database of {setting} is not looked through: erase it there")
     log = config.home / LOG
     with log.open("a") as file:
         file.write(json.dumps(asdict(done)) + "\n")
@@ -100,93 +130,150 @@ def forget(config: Settings, kind: str, identity: str, tell: Callable[[str], Non
 
 
 def _tables(config: Settings) -> dict[str, Path | str]:
-    """Every Delta table of every tier."""
-    warm = sorted(path for layer in LAYERS for path in (config.lake / layer).glob("*/"))
+    """Every Delta table of every tier, sources before what is made of them."""
+    warm = [path for layer in LAYERS for path in sorted((config.lake / layer).glob("*/"))]
     found: dict[str, Path | str] = {f"{path.parent.name}/{path.name}": path for path in warm}
     for contract in contracts(config):
         found[f"cold/{contract.name}"] = f"{config.cold_path}/{contract.name}"
     return {name: path for name, path in found.items() if DeltaTable.is_deltatable(str(path))}
 
 
-def _erase(path: Path | str, column: str, identity: str) -> int:
-    condition = _condition(path, column, identity)
-    if condition is None or not _count(path, column, identity):
+def _files(config: Settings) -> Iterator[Path]:
+    """Every other file below CITY_HOME."""
+    cold_path = Path(config.cold_path)
+    for entry in sorted(config.home.glob("*")):
+        if entry.name not in _ELSEWHERE and entry != config.cache:
+            files = sorted(entry.rglob("*")) if entry.is_dir() else [entry]
+            yield from (f for f in files if f.is_file() and not f.is_symlink() and not f.is_relative_to(cold_path))
+
+
+def _erase_tables(config: Settings, traces: Traces) -> Iterator[tuple[str, int]]:
+    """Erases it from every table; names and rows. Whoever builds one of them waits, and then finds its old sources
+    gone: nothing comes back."""
+    tables = _tables(config)
+    with ExitStack() as locks:
+        archived = {}
+        for contract in contracts(config):
+            if f"cold/{contract.name}" in tables and f"bronze/{contract.name}" in tables:
+                locks.enter_context(cold.moving(config.lake, contract))
+                bronze = DeltaTable(bronze_path(config.lake, contract))
+                archived[f"cold/{contract.name}"] = contract
+                cold.recover(bronze, contract, config.cold_path)
+        for name, path in tables.items():
+            if isinstance(path, Path):
+                with alone(path.with_name(f"{path.name}.build")):
+                    yield name, _erase(path, traces)
+            else:
+                yield name, _erase(path, traces)
+            if name in archived:
+                bronze = DeltaTable(bronze_path(config.lake, archived[name]))
+                cold.record(bronze, DeltaTable(path), archived[name])
+
+
+def _erase(path: Path | str, traces: Traces) -> int:
+    if not {traces.column, "entity", "raw"} & _names(path):
         return 0
-    rows = committed(path, lambda table: table.delete(condition)["num_deleted_rows"])
-    # Without a grace period: that a deleted file lingers is just what must not be.
+    condition, rows = _condition(path, traces), 0
+    if condition is not None:
+        rows = committed(path, lambda table: table.delete(condition)["num_deleted_rows"])
+    # Without a grace period, also for what was replaced before: that it lingers is just what must not be.
     committed(path, lambda table: table.vacuum(0, dry_run=False, enforce_retention_duration=False))
+    _cut_log(path)
     return int(rows or 0)
 
 
-def _count(path: Path | str, column: str, identity: str) -> int:
-    frame = pl.scan_delta(str(path))
-    about = _about(frame.collect_schema().names(), column, identity)
-    return int(frame.filter(about).select(pl.len()).collect().item()) if about is not None else 0
+def _cut_log(path: Path | str) -> None:
+    """Deletes the log's older entries: they have ids as least and greatest values, and in what was deleted by."""
+    kept = DeltaTable(path).metadata().configuration.get(_LOG_RETENTION, _DEFAULT_RETENTION)
+    committed(path, lambda table: table.alter.set_table_properties({_LOG_RETENTION: "interval 0 seconds"}))
+    table = DeltaTable(path)
+    table.create_checkpoint()
+    table.cleanup_metadata()
+    committed(path, lambda table: table.alter.set_table_properties({_LOG_RETENTION: kept}))
 
 
-def _condition(path: Path | str, column: str, identity: str) -> str | None:
-    """What Delta deletes by; None where the table knows of no such thing."""
-    names = [f.name for f in DeltaTable(path).schema().fields]
-    if column in names:
-        escaped = identity.replace("'", "''")
-        return f"{column} = '{escaped}'"
-    about = _about(names, column, identity)
-    if about is None:
-        return None
+def _condition(path: Path | str, traces: Traces) -> str | None:
+    """What Delta deletes by; None where the table has nothing of it."""
+    table, names = DeltaTable(path), _names(path)
+    if traces.column in names:
+        return f"{traces.column} = {_literal(traces.identity)}" if _rows_about(path, traces) else None
     if "entity" in names:
-        ids = pl.scan_delta(str(path)).filter(about).select("id").collect()["id"]
-        return f"id IN ({', '.join(map(repr, ids))})"  # ours: letters, digits and signs that need no escape
-    rows = pl.scan_delta(str(path)).filter(about).select("partition", "offset").collect()
-    places = rows.group_by("partition").agg("offset").iter_rows()
-    return " OR ".join(f"(partition = {p} AND offset IN ({', '.join(map(str, offsets))}))" for p, offsets in places)
+        ids = pl.scan_delta(table).filter(_of_entity(traces)).select("id").collect()["id"]
+        return f"id IN ({', '.join(map(_literal, ids))})" if len(ids) else None
+    places: dict[tuple[str, int], list[int]] = {}
+    for topic, partition, offset in _messages(table, traces):
+        places.setdefault((topic, partition), []).append(offset)
+    of_topics = (
+        f"(topic = {_literal(topic)} AND partition = {partition} AND offset IN ({', '.join(map(str, offsets))}))"
+        for (topic, partition), offsets in places.items()
+    )
+    return " OR ".join(of_topics) or None
 
 
-def _about(names: Sequence[str], column: str, identity: str) -> pl.Expr | None:
-    """The rows about it: by their column, in answers by their entity, and in quarantine by a raw message that has its
-    id as a JSON string."""
-    if column in names:
-        return pl.col(column) == identity
-    if "entity" in names:
-        told = f"{json.dumps(column)}:{json.dumps(identity)}"
-        return pl.col("entity").str.contains(told, literal=True)
-    return pl.col("raw").bin.contains(json.dumps(identity).encode()) if "raw" in names else None
+def _rows_about(path: Path | str, traces: Traces) -> int:
+    table, names = DeltaTable(path), _names(path)
+    if traces.column in names:
+        about = pl.col(traces.column) == traces.identity
+    elif "entity" in names:
+        about = _of_entity(traces)
+    else:
+        return sum(1 for _ in _messages(table, traces)) if "raw" in names else 0
+    return int(pl.scan_delta(table).filter(about).select(pl.len()).collect().item())
+
+
+def _names(path: Path | str) -> set[str]:
+    return {field.name for field in DeltaTable(path).schema().fields}
+
+
+def _literal(text: str) -> str:
+    escaped = text.replace("'", "''")
+    return f"'{escaped}'"
+
+
+def _of_entity(traces: Traces) -> pl.Expr:
+    """Answers about it: their entity is a JSON object, in whatever way that spells it."""
+    return pl.col("entity").str.json_path_match(f"$.{traces.column}") == traces.identity
+
+
+def _messages(table: DeltaTable, traces: Traces) -> Iterator[tuple[str, int, int]]:
+    """Topic, partition and offset of the rejected messages that mention it, read file by file."""
+    columns = ["topic", "partition", "offset", "raw"]
+    for file in table.file_uris():
+        for topic, partition, offset, raw in pl.read_parquet(file, columns=columns).iter_rows():
+            if traces.are_in(raw or b"") or traces.are_in(topic.encode()):
+                yield topic, partition, offset
 
 
 def _of(column: str) -> list[Contract]:
     return [c for c in contracts() if column in {f.name for f in c.fields} and c.rate == "high"]
 
 
-def _hours(config: Settings, contract: Contract, column: str, identity: str) -> list[datetime]:
-    """The hours of bronze in which it is: QuestDB's partitions are hours too."""
-    path = bronze_path(config.lake, contract)
-    if not DeltaTable.is_deltatable(str(path)):
-        return []
-    time = pl.col(contract.event_time).dt.truncate("1h").alias("hour")
-    found = pl.scan_delta(str(path)).filter(pl.col(column) == identity).select(time.unique()).collect()
-    return sorted(found["hour"])
-
-
 def _in_questdb(config: Settings, contract: Contract, column: str, identity: str) -> int:
-    escaped = identity.replace("'", "''")
-    try:
-        found = questdb.rows(config.questdb, f"SELECT count() FROM {contract.name} WHERE {column} = '{escaped}'")
-    except (requests.RequestException, RuntimeError):
+    """Rows of it in QuestDB; 0 where neither it nor the table was ever there. Raises as `questdb.rows` does."""
+    if config.questdb_address is None and not (config.home / "questdb").exists():
         return 0
+    try:
+        found = questdb.rows(
+            config.questdb, f"SELECT count() FROM {contract.name} WHERE {column} = {_literal(identity)}"
+        )
+    except RuntimeError as error:
+        if "does not exist" in str(error):
+            return 0
+        raise
     return int(found[0][0])
 
 
-def _refill(config: Settings, contract: Contract, hours: list[datetime]) -> None:
-    """Drops the partitions of those hours and sends what bronze, without the erased, has of them."""
+def _refill(config: Settings, contract: Contract) -> None:
+    """Empties the table and sends what bronze, without the erased, has of the time that it keeps, the newest hours
+    first."""
     sink = QuestDBSink(contract, config.questdb, BronzeStream(config.lake, contract))
+    questdb.execute(config.questdb, f"TRUNCATE TABLE {contract.name}")
+    time = pl.col(contract.event_time)
+    rows = pl.scan_delta(str(bronze_path(config.lake, contract))).filter(time > datetime.now(UTC) - contract.ttl)
+    hours = rows.select(time.dt.truncate("1h").unique().alias("hour")).collect(engine="streaming")["hour"]
     sink.open({})
-    rows = pl.scan_delta(str(bronze_path(config.lake, contract)))
     try:
-        for hour in hours:
-            end = hour + timedelta(hours=1)
-            first, last = (f"{moment:%Y-%m-%dT%H:%M:%SZ}" for moment in (hour, end))
-            where = f"{contract.event_time} >= '{first}' AND {contract.event_time} < '{last}'"
-            questdb.execute(config.questdb, f"ALTER TABLE {contract.name} DROP PARTITION WHERE {where}")
-            time = pl.col(contract.event_time)
-            sink.send_events(rows.filter(time >= hour, time < end).collect())
+        for hour in hours.sort(descending=True):
+            sink.send_events(rows.filter(time >= hour, time < hour + timedelta(hours=1)).collect())
     finally:
         sink.close()

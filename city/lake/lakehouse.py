@@ -1,19 +1,21 @@
 """Builds days of a table: reads its sources, applies its transform, and replaces those days, chunk by chunk."""
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
 
 import narwhals as nw
 import polars as pl
-from deltalake import DeltaTable
 
 from city.contracts.model import Contract
 from city.contracts.registry import contracts
 from city.contracts.schema import bronze_schema
 from city.engines import Engine, engine_of
+from city.lake import cold
+from city.lake.lock import alone
+from city.lake.snapshot import Snapshot
 from city.lake.tables import open_table
 from city.settings import Settings
 from city.tables import calendar
@@ -36,11 +38,17 @@ class Built:
     seconds: float
     hours: int | None = None
     """How many hours had news and were built; None where all were."""
+    sources: Mapping[str, int] = field(default_factory=dict)
+    """The Delta version that each source was read at."""
 
 
 @dataclass(frozen=True)
 class Lakehouse:
-    """Where tables are, what runs the transforms, and whose local time counts."""
+    """Where tables are, what runs the transforms, and whose local time counts.
+
+    With a `snapshot` all its reads and builds are of one run, and see each table at one version; without, each build
+    is a run of its own.
+    """
 
     root: Path
     engine: Engine
@@ -48,38 +56,67 @@ class Lakehouse:
     country: str
     contracts: dict[str, Contract]
     tables: dict[str, Table]
+    cold_path: str | None = None
+    snapshot: Snapshot | None = None
 
     def path(self, table: str) -> Path:
         return self.root / table
+
+    def pinned(self) -> "Lakehouse":
+        """The same, as one run: what it reads is of the moment at which it is first read."""
+        return replace(self, snapshot=Snapshot(self.root, self.cold_path))
 
     def build(
         self, table: Table, days: Sequence[date] = (), full: bool = False, tell: Tell = lambda line: None
     ) -> Built:
         """Replaces the days of the table (all of it, where it is a snapshot). The rows are a function of the sources
-        alone. Unless `full`, a table with hourly slices is built only for the hours that have new events.
+        alone, each at one version. Unless `full`, a table with hourly slices is built only for the hours that have new
+        events. Two builds of a table take turns.
 
         Raises TableError for a day before the table's first, or for a source that nobody declared.
         """
         began = time.monotonic()
         if early := [day for day in days if day < table.first_day]:
             raise TableError(f"table {table.id!r} begins with {table.first_day}; it has no {min(early)}")
-        path = self.open(table)
+        path = self.path(table.id)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        run = self if self.snapshot else self.pinned()
+        assert run.snapshot is not None
+        sources = [source.table for source in table.sources.values()]
+        with alone(path.with_name(f"{path.name}.build")):
+            if run.snapshot.is_outdated(table.id):
+                # Another run has built it from what may be newer: from what is pinned it would go back.
+                run.snapshot.release(*sources)
+            run.snapshot.renew()
+            self.open(table)
+            run.snapshot.release(table.id)
+            built = run._build(table, days, full, tell)
+            run.snapshot.release(table.id)
+        versions = {name: at for name, at in run.snapshot.versions().items() if name in sources}
+        rows = run.count(table, days if table.daily else None)
+        return Built(rows, len(days) if table.daily else 0, time.monotonic() - began, built, versions)
+
+    def _build(self, table: Table, days: Sequence[date], full: bool, tell: Tell) -> int | None:
+        """Returns how many hours were built; None where all were."""
+        path = self.path(table.id)
         try:
             if not table.daily:
                 self.engine.replace(table, path, self._shaped(table, self._transformed(table, None)), None)
-                return Built(self.count(table), 0, time.monotonic() - began)
-            pieces = self._pieces(table, days, full)
-            for slices in pieces:
+                return None
+            hours = 0
+            for slices in self._pieces(table, days, full):
                 self.engine.replace(table, path, self._result(table, slices), slices)
                 tell(f"{table.id}: {slices.first} to {slices.last}")
+                hours += len(slices.hours or ())
+                if self.snapshot is not None:
+                    self.snapshot.renew()
         except self.engine.errors as error:
             sources = ", ".join(sorted(source.table for source in table.sources.values()))
             raise TableError(
                 f"table {table.id!r} cannot be built from {sources}, and stays as it was: {_first_line(error)}. "
                 "Where a file is broken, restore it, or rebuild the table it belongs to."
             ) from error
-        hours = sum(len(s.hours or ()) for s in pieces) if table.hourly_slices and not full else None
-        return Built(self.count(table, days), len(days), time.monotonic() - began, hours)
+        return hours if table.hourly_slices and not full else None
 
     def faults(self, table: Table, days: Sequence[date] = ()) -> dict[str, int]:
         """What must not be in the table (or in its days): rows beyond the first of a key, and nulls, by column, where
@@ -107,18 +144,19 @@ class Lakehouse:
         return sum(by_day.values()) if days is None else sum(by_day.get(day, 0) for day in days)
 
     def rows_by_day(self, table: Table) -> dict[date | None, int]:
-        path = self.path(table.id)
-        if not DeltaTable.is_deltatable(str(path)):
-            return {}
-        actions = pl.DataFrame(DeltaTable(path).get_add_actions(flatten=True))
+        snapshot = self.snapshot or Snapshot(self.root)
         if not table.daily:
-            return {None: int(actions["num_records"].sum())}
-        days = actions.select(day=pl.col(f"partition.{DAY}").cast(pl.Date), rows="num_records")
-        return dict(days.group_by("day").agg(pl.col("rows").sum()).iter_rows())
+            held = snapshot.table(table.id)
+            return {} if held is None else {None: int(held.count())}
+        return dict(snapshot.rows_by_day(table.id).items())
 
     def read(self, table: Table | str) -> Frame:
-        """The whole table, as a lazy frame of the engine."""
-        return self.engine.scan(self.path(table if isinstance(table, str) else table.id))
+        """The whole table, as a lazy frame of the engine. Raises TableError where it is not there."""
+        name = table if isinstance(table, str) else table.id
+        held = (self.snapshot or Snapshot(self.root)).table(name)
+        if held is None:
+            raise TableError(f"table {name!r} is not in the lake at {self.root}: build it first")
+        return self.engine.scan(held)
 
     def _result(self, table: Table, slices: Slices) -> Frame:
         result = self._transformed(table, slices)
@@ -126,7 +164,8 @@ class Lakehouse:
             result = result.filter(slices.expr())
         return self._shaped(table, result)
 
-    def _pieces(self, table: Table, days: Sequence[date], full: bool) -> list[Slices]:
+    def _pieces(self, table: Table, days: Sequence[date], full: bool) -> Iterator[Slices]:
+        """What is built at a time. Which hours of a day have news is asked just before the day is built."""
         streams = [c for s in table.sources.values() if (c := self._contract(s)) is not None]
         if not streams:
             rows: dict[date, int] = {}
@@ -135,12 +174,14 @@ class Lakehouse:
                     for day, count in self.rows_by_day(declared).items():
                         if day is not None:
                             rows[day] = rows.get(day, 0) + count
-            return list(chunks(days, rows, self.engine.chunk_rows))
-        pieces = [Slices(day, day) for day in sorted(days)]
-        if full or not table.hourly_slices:
-            return pieces
-        fresh = ((piece, self._fresh_hours(table, streams[0], piece)) for piece in pieces)
-        return [Slices(piece.first, piece.last, hours) for piece, hours in fresh if hours]
+            yield from chunks(days, rows, self.engine.chunk_rows)
+            return
+        for day in sorted(days):
+            piece = Slices(day, day)
+            if full or not table.hourly_slices:
+                yield piece
+            elif hours := self._fresh_hours(table, streams[0], piece):
+                yield Slices(day, day, hours)
 
     def _fresh_hours(self, table: Table, contract: Contract, day: Slices) -> tuple[int, ...]:
         """The local hours of which bronze has events that silver has not seen. Silver's rows say how far it saw:
@@ -176,23 +217,30 @@ class Lakehouse:
         if declared is None:
             known = sorted([*self.tables, *(f"bronze/{name}" for name in self.contracts)])
             raise TableError(f"table {table.id!r} is made from {source.table!r}, which nobody declares; known: {known}")
-        if not DeltaTable.is_deltatable(str(self.path(declared.id))):
+        if (self.snapshot or Snapshot(self.root)).table(declared.id) is None:
             return self.engine.local(pl.DataFrame(schema=schema(declared)))
         frame = self.engine.where(self.read(declared), source.where)
         return frame.filter(wanted.expr()) if declared.daily and wanted else frame
 
     def _stream(self, contract: Contract, slices: Slices | None) -> Frame:
-        """A contract's bronze, of the days alone; the calendar picks the hours."""
-        path = self.path(f"bronze/{contract.name}")
-        if not DeltaTable.is_deltatable(str(path)):
+        """A contract's events, of the days alone, archived ones too; the calendar picks the hours."""
+        snapshot = self.snapshot or Snapshot(self.root, self.cold_path)
+        bronze = snapshot.table(f"bronze/{contract.name}")
+        if bronze is None:
             return self.engine.local(pl.DataFrame(schema=bronze_schema(contract)))
-        frame = self.engine.scan(path)
+        frame = self.engine.scan(bronze)
         if slices is None:
-            return frame
+            archived = snapshot.archived(contract)
+            return frame if archived is None else _with_archived(frame, self.engine.scan(archived))
         begin, _ = calendar.bounds(slices.first, self.timezone)
         _, end = calendar.bounds(slices.last, self.timezone)
         moment = nw.col(contract.event_time)
-        return frame.filter((moment >= nw.lit(begin)) & (moment < nw.lit(end)))
+        within = (moment >= nw.lit(begin)) & (moment < nw.lit(end))
+        archived = snapshot.archived(contract, begin)
+        if archived is None:
+            return frame.filter(within)
+        years = nw.col(cold.YEAR).is_between(begin.year, end.year)
+        return _with_archived(frame.filter(within), self.engine.scan(archived).filter(years & within))
 
     def _calendar(self, slices: Slices) -> Frame:
         slots = calendar.calendar(slices.days(), self.timezone, self.country)
@@ -210,6 +258,13 @@ class Lakehouse:
         if missing:
             raise TableError(f"the transform of {table.id!r} gives no column {', '.join(missing)}")
         return frame.select(nw.col(c.name).cast(_NARWHALS[c.kind]) for c in table.columns)
+
+
+def _with_archived(warm: Frame, archived: Frame) -> Frame:
+    """Both, in the columns of the warm rows: what a contract has had since the others were archived is null there."""
+    wanted, held = warm.collect_schema(), archived.collect_schema().names()
+    columns = (nw.col(n) if n in held else nw.lit(None).cast(kind).alias(n) for n, kind in wanted.items())
+    return nw.concat([warm, archived.select(*columns)])
 
 
 def neighbours(cells: pl.Series) -> pl.DataFrame:
@@ -243,4 +298,5 @@ def lakehouse(config: Settings, root: Path | None = None) -> Lakehouse:
         country=config.country,
         contracts={contract.name: contract for contract in contracts(config)},
         tables=tables(),
+        cold_path=config.cold_path,
     )

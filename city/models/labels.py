@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Literal
 
 import polars as pl
@@ -54,6 +54,10 @@ class Label(ABC):
     @abstractmethod
     def says(self) -> str:
         """What is predicted, in words."""
+
+    def tells(self, begin: datetime) -> pl.Expr:
+        """The rows of `truth` that can tell of rows from `begin` on."""
+        return pl.lit(value=True)
 
     @abstractmethod
     def labelled(self, view: View, rows: pl.DataFrame, truth: pl.DataFrame) -> pl.DataFrame:
@@ -127,6 +131,9 @@ class Until(Label):
     def says(self) -> str:
         return f"hours until {self.where}, at most {self.cap.total_seconds() / 3600:g}"
 
+    def tells(self, begin: datetime) -> pl.Expr:
+        return pl.col(self.time) > begin
+
     def labelled(self, view: View, rows: pl.DataFrame, truth: pl.DataFrame) -> pl.DataFrame:
         events = truth.filter(pl.sql_expr(self.where)).select(*view.entities, **{_LATER: pl.col(self.time)})
         found = rows.sort(view.time).join_asof(
@@ -166,6 +173,9 @@ class Reported(Label):
     def says(self) -> str:
         return f"whether {self.truth} reports it within {self.within}"
 
+    def tells(self, begin: datetime) -> pl.Expr:
+        return pl.col(self.time) >= begin - self.within  # a clock may be ahead of the other
+
     def labelled(self, view: View, rows: pl.DataFrame, truth: pl.DataFrame) -> pl.DataFrame:
         time = pl.col(view.time)
         reports = truth.group_by(self.key).agg(pl.col(self.time).min().alias(_LATER))
@@ -203,6 +213,9 @@ class Normal(Label):
     @property
     def says(self) -> str:
         return "how far it is from normal"
+
+    def tells(self, begin: datetime) -> pl.Expr:
+        return pl.col(self.end).is_null() | (pl.col(self.end) >= begin)
 
     def labelled(self, view: View, rows: pl.DataFrame, truth: pl.DataFrame) -> pl.DataFrame:
         last = pl.col(self.end).cum_max().over(*view.entities, order_by=self.begin)

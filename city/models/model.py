@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -67,6 +68,8 @@ class Model:
     least_rows: int = 500
     most_rows: int = 400_000
     """The newest so many are learned from."""
+    history: timedelta = timedelta(days=90)
+    """And none that are older than the newest by more than this."""
     trials: int = 10
     search_seconds: float = 60.0
     defaults: Parameters = field(default_factory=dict)
@@ -91,11 +94,16 @@ class Model:
         return [f"{self.features}:{name}" for name in self.inputs]
 
     def check(self) -> None:
-        """Raises ModelError for an input, label or segment that the view has not."""
+        """Raises ModelError for an input, label or segment that the view has not, or a history that is too short."""
         known = {*self.view.features, *self.view.entities}
         if unknown := sorted({*self.inputs, *self.label.uses, *self.segments} - known):
             raise ModelError(
                 f"model {self.name!r}: the view {self.features!r} has no {', '.join(unknown)}; it has {sorted(known)}"
+            )
+        if self.history < self.label.least_span:
+            raise ModelError(
+                f"model {self.name!r}: its history of {self.history} is too short: what came is known up to "
+                f"{self.label.wait} later, so declare at least {self.label.least_span}"
             )
 
 

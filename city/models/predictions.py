@@ -19,6 +19,8 @@ OUTCOME, PREDICTION, CONFIDENCE, LOSS, VERSION, FOR = "outcome", "prediction", "
 LOW, HIGH, OUTPUT, LATENCY, ID = "low", "high", "output", "latency_ms", "id"
 NORMAL, ANOMALY = "normal", "anomaly"
 _ROW = "_row"
+JUDGED_ROWS = 500
+"""So many known losses are compared with as many, to see decay."""
 
 
 def predictions(
@@ -127,7 +129,9 @@ def schema(model: Model) -> dict[str, pl.DataType]:
     return {**scores_schema(model), OUTCOME: pl.String(), LOSS: pl.Float64()}
 
 
-def decay(model: Model, recorded: pl.DataFrame, version: int, since: datetime, rows: int = 500) -> Measured | None:
+def decay(
+    model: Model, recorded: pl.DataFrame, version: int, since: datetime, rows: int = JUDGED_ROWS
+) -> Measured | None:
     """Whether the version's last losses are larger than its first after `since` (when it was trained), as many of
     each; None while there are not yet `rows` of both."""
     time = model.view.time

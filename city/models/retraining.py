@@ -9,7 +9,7 @@ from city.models.model import Model
 from city.models.registry import Version
 
 FRESH_SHARE = 0.5
-"""A model is trained again when its rows have grown by this share."""
+"""A model is trained again when so many rows have come, as a share of those that it could learn from."""
 LEAST_BETWEEN = timedelta(hours=1)
 
 
@@ -20,9 +20,9 @@ class Signs:
     newest: Version | None
     """Its newest version, champion or not: that it was no better is no reason to try again at once."""
     rows: int
-    """Rows of its features by now."""
+    """Rows of its features that the newest version could learn from, and those that have come since."""
     rows_then: int
-    """And when the newest version was trained."""
+    """The first of these two."""
     span: timedelta = timedelta()
     """From the first of the rows to the last."""
     drifted: tuple[str, ...] = ()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import orjson
-from fastapi import Depends, FastAPI, Form
+from fastapi import Depends, FastAPI, Form, Request
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import Response
 from fastapi.routing import APIRouter
@@ -21,9 +21,10 @@ from city.models.model import Model, models
 from city.serving import city_api, models_api, predict_api, problems
 from city.serving.city import City
 from city.serving.dashboard import Pages
-from city.serving.guard import Guard, needs
+from city.serving.guard import Guard, client_of, needs
 from city.serving.health import Dependency, dependencies, registry
 from city.serving.layers import layers
+from city.serving.limits import FailedKeys
 from city.serving.problems import Problem
 from city.settings import Settings
 from city.stack.worker import summaries
@@ -58,16 +59,17 @@ def build(config: Settings, declared: Sequence[Model] | None = None) -> ASGIApp:
     app = FastAPI(title="City", version="1", description=DESCRIPTION, lifespan=lifespan, docs_url=None, redoc_url=None)
     problems.install(app)
     predict = predict_api.one(city.predictor)
+    failed_keys = FailedKeys(config.failed_keys_a_minute)
     app.include_router(predict_api.router(city.predictor, predict))
     app.include_router(predict_api.v2(city.predictor))
     app.include_router(models_api.router(city.predictor))
-    app.include_router(_own(city))
+    app.include_router(_own(city, failed_keys))
     app.include_router(city_api.pages(city))
     app.include_router(city_api.router(city))
     for module in modules(config, "api") if declared is None else []:
         app.include_router(module.router(city))
     pages = Pages(app, config)
-    guarded = Guard(predict_api.Ahead(app, predict), config, city.keys, city.tokens)
+    guarded = Guard(predict_api.Ahead(app, predict), config, city.keys, city.tokens, failed_keys)
     if not config.cors_origins:
         return guarded
     # Before the guard: a browser asks without a key whether it may ask, and reads refusals only where it may.
@@ -76,9 +78,10 @@ def build(config: Settings, declared: Sequence[Model] | None = None) -> ASGIApp:
     )
 
 
-def _own(city: City) -> APIRouter:
+def _own(city: City, failed_keys: FailedKeys) -> APIRouter:
     found = APIRouter(tags=["the server"])
 
+    @found.head("/health", include_in_schema=False, response_model=None)
     @found.get("/health", summary="Live, ready, and each dependency", response_model=None)
     @found.get("/api/health", include_in_schema=False, response_model=None)
     async def health() -> Response:
@@ -93,10 +96,12 @@ def _own(city: City) -> APIRouter:
         }
         return Response(orjson.dumps(body), 503 if needed else 200, media_type="application/json")
 
+    @found.head("/health/live", include_in_schema=False)
     @found.get("/health/live", summary="Whether the server lives")
     async def live() -> dict[str, bool]:
         return {"live": True}
 
+    @found.head("/health/ready", include_in_schema=False, response_model=None)
     @found.get("/health/ready", summary="Whether it can answer", response_model=None)
     async def ready() -> Response:
         fine = registry(city.predictor).ok  # nothing else is needed, and a probe does not wait for what may hang
@@ -104,12 +109,12 @@ def _own(city: City) -> APIRouter:
 
     @found.get("/metrics", summary="For Prometheus", response_model=None, dependencies=[Depends(needs("viewer"))])
     async def metrics() -> Response:
-        champions = [(c.model.name, c.number, c.metrics) for c in city.predictor.versions.champions()]
-        text = await asyncio.to_thread(city.metrics.text, champions)
+        text = await asyncio.to_thread(lambda: city.metrics.text(city.champions()))
         return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
     @found.post("/token", summary="A short-lived token for a key (OAuth2 client credentials)")
     async def token(
+        request: Request,
         grant_type: Annotated[str, Form(max_length=50)],
         client_id: Annotated[str, Form(max_length=100)],
         client_secret: Annotated[str, Form(max_length=200)],
@@ -118,6 +123,7 @@ def _own(city: City) -> APIRouter:
             raise Problem(400, f"grant_type {grant_type!r} is not known: it is client_credentials")
         caller = city.keys.of(client_secret)
         if caller is None or caller.name != client_id or (caller.expires and caller.expires < time.time()):
+            failed_keys.count(client_of(request.scope))
             raise Problem(401, "this name and key do not belong together, or the key has expired")
         made, seconds = city.tokens.issue(client_secret)
         return {"access_token": made, "token_type": "Bearer", "expires_in": seconds, "scope": caller.role}
@@ -147,6 +153,7 @@ def server(config: Settings, declared: Sequence[Model] | None = None) -> "uvicor
         log_config=None,
         server_header=False,
         timeout_keep_alive=30,
+        forwarded_allow_ips=config.trusted_proxies,
         timeout_graceful_shutdown=10,
         **tls,  # type: ignore[arg-type]
     )

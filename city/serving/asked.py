@@ -1,22 +1,31 @@
 """What callers ask of a model, checked once, with errors that name the field and the mend."""
 
 import difflib
+import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, TypeVar, cast
 
 import numpy as np
 import polars as pl
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from polars import selectors as cs
+from polars.exceptions import PanicException
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic_core import from_json
 
 from city.models.model import Model
 from city.serving.batching import Rows
 from city.serving.problems import Problem, from_pydantic
+from city.serving.sizes import Size, arrow_size, parquet_size
 
 Value = bool | float | None
 MOST_INSTANCES = 10_000
 MOST_ROWS = 500_000
+MOST_UNPACKED_BYTES = 300_000_000
+"""Of a Parquet or Arrow body and the columns made of it: twenty features of the most rows take 240 MB."""
+_SLICE = 500
 Body = TypeVar("Body", bound=BaseModel)
+Validated = TypeVar("Validated")
 _LARGEST = float(np.finfo(np.float32).max)
 _STRICT = ConfigDict(extra="forbid", strict=True, protected_namespaces=(), hide_input_in_errors=True)
 _Name = Annotated[str, Field(max_length=100, description="a model's name, as /models lists them")]
@@ -63,6 +72,39 @@ def parsed(kind: type[Body], body: bytes) -> Body:
         return kind.model_validate_json(body)
     except ValidationError as error:
         raise from_pydantic(error.errors(include_url=False, include_input=False)) from None
+
+
+def parsed_many(body: bytes) -> AskMany:
+    """As `parsed`, some instances at a time: while pydantic validates, no other thread runs. Raises Problem."""
+    try:
+        content = from_json(body)
+    except ValueError:
+        return parsed(AskMany, body)
+    asked = content.get("instances") if isinstance(content, dict) else None
+    if not isinstance(asked, list) or len(asked) > MOST_INSTANCES:
+        return _validated(AskMany.model_validate, content, 0)
+    found = _validated(AskMany.model_validate, content | {"instances": asked[:_SLICE]}, 0)
+    for begin in range(_SLICE, len(asked), _SLICE):
+        found.instances += _validated(_INSTANCES.validate_python, asked[begin : begin + _SLICE], begin)
+    return found
+
+
+_INSTANCES = TypeAdapter(
+    list[dict[str, Value] | list[Value]], config=ConfigDict(strict=True, hide_input_in_errors=True)
+)
+
+
+def _validated(validate: Callable[[Any], Validated], content: Any, begin: int) -> Validated:
+    """Raises Problem that names the instance, of which `begin` came before."""
+    try:
+        return validate(content)
+    except ValidationError as error:
+        errors = error.errors(include_url=False, include_input=False)
+        if begin:
+            for each in errors:
+                number, *place = each["loc"]
+                each["loc"] = ("instances", int(number) + begin, *place)
+        raise from_pydantic(errors) from None
 
 
 class Inputs:
@@ -166,21 +208,46 @@ def instances(inputs: Inputs, asked: Sequence[Mapping[str, Value] | Sequence[Val
 
 
 def frame_of(media: str, body: bytes) -> pl.DataFrame:
-    """A Parquet or an Arrow body as a frame. Raises Problem."""
-    import io
-
+    """A Parquet or an Arrow body as a frame. Its rows and bytes are read from its headers and bounded before anything
+    is unpacked. Raises Problem."""
     kind = media.partition(";")[0].strip().lower()
-    readers: dict[str, Any] = {
-        "application/vnd.apache.parquet": pl.read_parquet,
-        "application/vnd.apache.arrow.stream": pl.read_ipc_stream,
-        "application/vnd.apache.arrow.file": pl.read_ipc,
-    }
-    if kind not in readers:
-        raise Problem(415, f"{kind[:80]!r} is not read here: send application/json, {', '.join(readers)}")
+    if kind not in _READERS:
+        raise Problem(415, f"{kind[:80]!r} is not read here: send application/json, {', '.join(_READERS)}")
+    measure, read = _READERS[kind]
     try:
-        frame = cast(pl.DataFrame, readers[kind](io.BytesIO(body)))
-    except Exception as error:  # the readers raise whatever they like
-        raise Problem(400, f"the body is no {kind}: {str(error)[:200]}") from None
-    if not 0 < frame.height <= MOST_ROWS:
-        raise Problem(413, f"{frame.height:,} rows: give 1 to {MOST_ROWS:,}")
+        size = measure(body)
+        _check_size(size.rows, size.bytes)
+        frame = cast(pl.DataFrame, read(io.BytesIO(body)))
+    except Problem:
+        raise
+    except (Exception, PanicException) as error:  # the readers raise whatever they like
+        raise Problem(400, f"the body is no {kind}, or none that is read here: {str(error)[:200]}") from None
+    if not frame.height:
+        raise Problem(413, f"0 rows: give 1 to {MOST_ROWS:,}")
+    _check_size(frame.height, _text_bytes(frame))
     return frame
+
+
+def _text_bytes(frame: pl.DataFrame) -> int:
+    """Of all texts as the answer has them: one that stands once in a dictionary may stand in every row."""
+    lengths = [column.str.len_bytes() for column in frame.select(cs.string())]
+    lengths += [column.bin.size() for column in frame.select(cs.binary())]
+    return sum(int(length.cast(pl.UInt64).sum()) for length in lengths)
+
+
+def _check_size(rows: int, size: int) -> None:
+    if rows > MOST_ROWS:
+        raise Problem(413, f"{rows:,} rows: give 1 to {MOST_ROWS:,}")
+    if size > MOST_UNPACKED_BYTES:
+        raise Problem(
+            413,
+            f"{size / 1e6:,.0f} MB unpacked: give at most {MOST_UNPACKED_BYTES / 1e6:,.0f} MB, in fewer rows or "
+            "columns",
+        )
+
+
+_READERS: Mapping[str, tuple[Callable[[bytes], Size], Callable[[io.BytesIO], Any]]] = {
+    "application/vnd.apache.parquet": (parquet_size, pl.read_parquet),
+    "application/vnd.apache.arrow.stream": (lambda body: arrow_size(body, is_file=False), pl.read_ipc_stream),
+    "application/vnd.apache.arrow.file": (lambda body: arrow_size(body, is_file=True), pl.read_ipc),
+}

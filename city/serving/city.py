@@ -5,20 +5,27 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from city.alerts.conditions import Condition
+from city.alerts.desk import desk
 from city.alerts.reader import AlarmReader
+from city.alerts.watch import Watch, shared
 from city.models.model import Model
+from city.models.performance import of_model
+from city.serving.health import servers
 from city.serving.hub import Hub
 from city.serving.keys import Keys, Tokens
 from city.serving.layers import Layer, feeds
 from city.serving.live import Delta, Live
-from city.serving.metrics import Metrics
+from city.serving.metrics import Champion, Metrics
 from city.serving.predictor import Predictor
 from city.settings import Settings
 from city.stack.worker import Worker
 from city.streaming.heartbeat import Heartbeat
 
 SERVER = "server"
+_WATCH_SECONDS = 2.0
 _SWITCH_SECONDS = 0.001
 """Threads that write and load must not hold up a request for Python's five milliseconds."""
 
@@ -42,6 +49,7 @@ class City:
         self.alarms = AlarmReader(config, conditions)
         self._heartbeat = Heartbeat(config, SERVER)
         self._beating = Worker("heartbeat", self._beat)
+        self._watching = Worker("platform alarms", self._watch, expected=(OSError, SQLAlchemyError))
 
     async def start(self) -> None:
         sys.setswitchinterval(_SWITCH_SECONDS)
@@ -55,12 +63,22 @@ class City:
         self.live.start(publish)
         self.alarms.start()
         self._beating.start()
+        self._watching.start()
 
     async def stop(self) -> None:
+        await asyncio.to_thread(self._watching.stop)
         await asyncio.to_thread(self._beating.stop)
         await asyncio.to_thread(self.alarms.stop)
         await asyncio.to_thread(self.live.stop)
         await self.predictor.stop()
+
+    def champions(self) -> list[Champion]:
+        """Those that serve, with what outcomes have said of them. Blocking."""
+        told = shared(desk(self.config), "outcomes")
+        return [
+            Champion(c.model.name, c.number, c.metrics, of_model(told, c.model.name, c.number))
+            for c in self.predictor.versions.champions()
+        ]
 
     def _beat(self, worker: Worker) -> None:
         """For `city status`: the workers, and the messages of the live city as the server's events."""
@@ -71,3 +89,16 @@ class City:
             counted = read
             self._heartbeat.beat()
             worker.progress()
+
+    def _watch(self, worker: Worker) -> None:
+        """Alarms of the platform itself, which are raised and told without Dagster too."""
+        watch = Watch(self.config, desk(self.config), self._unavailable, lambda: self.metrics.recent(time.time()))
+        try:
+            while not worker.stop_requested.wait(_WATCH_SECONDS):
+                found = watch.look()
+                worker.progress(len(found.reported.raised) + len(found.reported.cleared))
+        finally:
+            watch.close()
+
+    def _unavailable(self) -> dict[str, str | None]:
+        return {d.name: None if d.ok else d.detail for d in servers(self.config, self.predictor)}

@@ -1,17 +1,20 @@
 """Who may come in, how often and with how much: one ASGI layer before everything else, for HTTP and WebSocket."""
 
 import asyncio
+import contextlib
 import logging
 import time
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from city.serving.gunzip import Gunzip
 from city.serving.keys import LOCAL, NOBODY, Caller, Keys, Tokens
+from city.serving.limits import Buckets, FailedKeys, retry_after
 from city.serving.problems import Problem, fault
 from city.settings import Settings
 
@@ -20,9 +23,14 @@ log = logging.getLogger(__name__)
 _OPEN = ("/health/", "/v2/health/", "/token", "/assets/", "/docs", "/openapi.json")
 """What needs no key: whether we live, how to get a token, the pages themselves (their data needs one)."""
 _PAGES = ("/", "/index.html", "/dashboard", "/favicon.svg", "/basemap.json", "/api/config", "/health")
+_PROBES = ("/health", "/api/health")
+_PROBES_BELOW = ("/health/", "/v2/health/")
+"""What load balancers ask, which name no host, or the address of the machine."""
 _SAFE = ("GET", "HEAD", "OPTIONS")
-_BUCKETS = 10_000
-_LOOPBACK = ("localhost", "127.0.0.1", "[::1]", "::1")
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+_KEY_CHECK_SECONDS = 1.0
+"""Between two looks whether the key of an open WebSocket still counts."""
 PROTOCOL = "city.bearer"
 """A browser cannot set a header on a WebSocket: it offers this subprotocol, and its token as the next one."""
 
@@ -30,10 +38,14 @@ PROTOCOL = "city.bearer"
 class Guard:
     """Host and origin, size and time of the body, who it is, and how often."""
 
-    def __init__(self, app: ASGIApp, config: Settings, keys: Keys, tokens: Tokens) -> None:
+    def __init__(self, app: ASGIApp, config: Settings, keys: Keys, tokens: Tokens, failed_keys: FailedKeys) -> None:
         self._app, self._config = app, config
-        self._keys, self._tokens = keys, tokens
-        self._buckets: OrderedDict[str, list[float]] = OrderedDict()
+        self._keys, self._tokens, self._failed_keys = keys, tokens, failed_keys
+        self._buckets = Buckets()
+        public = urlsplit(config.public_url or "")
+        self._public = _authority(public.netloc, public.scheme)
+        self._names = {*_LOOPBACK, config.host, self._public[0]} - {""}
+        self._cors = {_origin(origin) for origin in config.cors_origins}
         self._most_bytes = int(config.max_body_mb * 1_000_000)
         self._headers = [
             (b"x-content-type-options", b"nosniff"),
@@ -59,7 +71,9 @@ class Guard:
             scope["caller"] = self._caller(scope, headers)
             if http:
                 receive = self._bounded(scope, headers, receive)
-            await self._app(scope, receive, secure)
+                await self._app(scope, receive, secure)
+            else:
+                await self._watched(scope, headers, receive, send)
         except Problem as problem:
             if not answered:
                 await self._refuse(problem, scope, receive, secure)
@@ -72,17 +86,36 @@ class Guard:
     def _check_host(self, scope: Scope, headers: Headers) -> None:
         """Without keys, a page of another site must not reach us, neither by a name that it makes point here (DNS
         rebinding) nor by asking straight away."""
-        origin = headers.get("origin")
         host = headers.get("host", "")
-        if not self._config.wants_keys and host.rsplit(":", 1)[0] not in (*_LOOPBACK, self._config.host):
-            raise Problem(403, f"the host {host[:100]!r} is not this server: ask for {self._config.serve}")
-        if origin is None or origin in self._config.cors_origins or urlsplit(origin).netloc == host:
+        if not self._config.wants_keys and not _is_probe(scope) and _authority(host, "http")[0] not in self._names:
+            raise Problem(
+                403,
+                f"the host {host[:100]!r} is not this server: ask for {self._config.serve}, or name the address by "
+                "which people reach it in CITY_PUBLIC_URL",
+            )
+        origin = headers.get("origin")
+        if origin is None or (scope["type"] == "http" and scope["method"] in _SAFE):
             return
-        if scope["type"] == "websocket" or scope["method"] not in _SAFE:
-            raise Problem(403, "pages of other sites may not do this; name theirs in CITY_CORS_ORIGINS to let them")
+        scheme, asking = _origin(origin)
+        # The page's scheme says which port is meant where none is named, also where a proxy has ended its TLS.
+        ours = asking in (_authority(host, scheme), self._public)
+        if not asking[0] or not (ours or (scheme, asking) in self._cors):
+            raise Problem(
+                403,
+                f"pages of other sites may not do this, and {origin[:100]!r} is not {host[:100]!r}: name the site in "
+                "CITY_CORS_ORIGINS to let it, or this server's own public address in CITY_PUBLIC_URL",
+            )
 
     def _caller(self, scope: Scope, headers: Headers) -> Caller:
-        caller = self._named(scope, headers)
+        given = _given(scope, headers)
+        caller = self._named(given) if given is not None else None
+        if caller is None and given is not None:
+            self._failed_keys.count(client_of(scope))
+            raise Problem(
+                401,
+                "this key or token is not known here: was it revoked, or cut off when it was copied?",
+                headers={"www-authenticate": 'Bearer error="invalid_token"'},
+            )
         if caller is None:
             if self._config.wants_keys and not _is_open(scope):
                 raise Problem(
@@ -91,8 +124,7 @@ class Guard:
                     "`city keys add NAME` makes one",
                     headers={"www-authenticate": "Bearer"},
                 )
-            client = scope.get("client")
-            self._limit(client[0] if client else "", self._config.rate_limit)
+            self._limit(client_of(scope), self._config.rate_limit)
             return NOBODY if self._config.wants_keys else LOCAL
         if caller.expires is not None and caller.expires < time.time():
             raise Problem(
@@ -103,48 +135,48 @@ class Guard:
         self._limit(f"key:{caller.name}", caller.rate)
         return caller
 
-    def _named(self, scope: Scope, headers: Headers) -> Caller | None:
-        """By key or token; a bad one is refused even where none is wanted."""
-        given = headers.get("x-api-key")
-        authorization = headers.get("authorization")
-        if given is None and authorization is not None:
-            scheme, _, given = authorization.partition(" ")
-            given = given.strip() if scheme.lower() == "bearer" else ""
-        if given is None and scope["type"] == "websocket":
-            offered = scope.get("subprotocols", [])
-            given = offered[1] if len(offered) == 2 and offered[0] == PROTOCOL else None
+    def _named(self, given: str) -> Caller | None:
+        """Whose key or token it is; None for one that is unknown. It may have expired."""
+        return self._keys.of(given) or (self._tokens.of(given) if given.count(".") == 2 else None)
+
+    async def _watched(self, scope: Scope, headers: Headers, receive: Receive, send: Send) -> None:
+        """Serves a WebSocket for as long as the key counts that it was opened with."""
+        given = _given(scope, headers)
         if given is None:
-            return None
-        caller = self._keys.of(given) or (self._tokens.of(given) if given.count(".") == 2 else None)
-        if caller is None:
-            raise Problem(
-                401,
-                "this key or token is not known here: was it revoked, or cut off when it was copied?",
-                headers={"www-authenticate": 'Bearer error="invalid_token"'},
-            )
-        return caller
+            await self._app(scope, receive, send)
+            return
+        serving = asyncio.ensure_future(self._app(scope, receive, send))
+        watching = asyncio.create_task(self._until_invalid(given))
+        try:
+            await asyncio.wait({serving, watching}, return_when=asyncio.FIRST_COMPLETED)
+            if not serving.done():
+                with contextlib.suppress(Exception):  # the client may have gone meanwhile
+                    await send({"type": "websocket.close", "code": 1008, "reason": watching.result()})
+                serving.cancel()
+                await asyncio.wait({serving})
+            if not serving.cancelled():
+                serving.result()
+        finally:
+            watching.cancel()
+            serving.cancel()
+
+    async def _until_invalid(self, given: str) -> str:
+        """Waits until the key or token no longer counts; why."""
+        while True:
+            await asyncio.sleep(_KEY_CHECK_SECONDS)
+            caller = self._named(given)
+            if caller is None:
+                return "this key was revoked"
+            if caller.expires is not None and caller.expires < time.time():
+                return "this key or token has expired"
 
     def _limit(self, who: str, rate: float) -> None:
-        """A token bucket of one second's requests, at least ten."""
-        if not rate:
-            return
-        now, most = time.monotonic(), max(10.0, rate)
-        bucket = self._buckets.get(who)
-        if bucket is None:
-            bucket = self._buckets[who] = [most, now]
-            if len(self._buckets) > _BUCKETS:
-                self._buckets.popitem(last=False)
-        self._buckets.move_to_end(who)
-        bucket[0] = min(most, bucket[0] + (now - bucket[1]) * rate)
-        bucket[1] = now
-        if bucket[0] < 1:
-            wait = (1 - bucket[0]) / rate
+        if rate and (wait := self._buckets.take(who, rate)):
             raise Problem(
                 429,
                 f"more than {rate:g} requests a second; ask again after {wait:.2f} s",
-                headers={"retry-after": str(max(1, round(wait)))},
+                headers={"retry-after": retry_after(wait)},
             )
-        bucket[0] -= 1
 
     def _bounded(self, scope: Scope, headers: Headers, receive: Receive) -> Receive:
         most, seconds = self._most_bytes, self._config.body_seconds
@@ -173,7 +205,18 @@ class Guard:
                 raise _too_large(self._config)
             return message
 
-        return bounded
+        encoding = ", ".join(headers.getlist("content-encoding")).strip().lower()
+        if encoding in ("", "identity"):
+            return bounded
+        if encoding not in ("gzip", "x-gzip"):
+            raise Problem(
+                415,
+                f"a body of the encoding {encoding[:60]!r} is not read here: send it plain, or as gzip",
+                headers={"accept-encoding": "gzip"},
+            )
+        packed = (b"content-encoding", b"content-length")
+        scope["headers"] = [(name, value) for name, value in scope["headers"] if name not in packed]
+        return Gunzip(bounded, most, _too_large(self._config)).receive
 
     def _securing(self, send: Send, answered: list[bool]) -> Send:
         """With the headers, and a mark once an answer has begun: there can be no other then."""
@@ -231,6 +274,54 @@ def policy(config: Settings) -> str:
         f"img-src 'self' data: blob:{tiles}; connect-src 'self'{tiles}; font-src 'self'{tiles}; object-src 'none'; "
         "base-uri 'none'; frame-ancestors 'none'; form-action 'self'"
     )
+
+
+def client_of(scope: Scope) -> str:
+    """The address that asks: the proxy's where that is not one of CITY_TRUSTED_PROXIES."""
+    client = scope.get("client")
+    return client[0] if client else ""
+
+
+def _given(scope: Scope, headers: Headers) -> str | None:
+    """The key or token of a request; None without any."""
+    given = headers.get("x-api-key")
+    authorization = headers.get("authorization")
+    if given is None and authorization is not None:
+        scheme, _, given = authorization.partition(" ")
+        given = given.strip() if scheme.lower() == "bearer" else ""
+    if given is None and scope["type"] == "websocket":
+        offered = scope.get("subprotocols", [])
+        given = offered[1] if len(offered) == 2 and offered[0] == PROTOCOL else None
+    return given
+
+
+@lru_cache(maxsize=1024)
+def _authority(netloc: str, scheme: str) -> tuple[str, int | None]:
+    """Host and port, the scheme's own port where none is named: `localhost:80` is `localhost` for http. An empty host
+    for what is none."""
+    try:
+        parts = urlsplit(f"//{netloc}")
+        if parts.netloc != netloc or "@" in netloc:
+            return "", None
+        return parts.hostname or "", parts.port or _DEFAULT_PORTS.get(scheme)
+    except ValueError:
+        return "", None
+
+
+@lru_cache(maxsize=1024)
+def _origin(text: str) -> tuple[str, tuple[str, int | None]]:
+    """Scheme and authority of an origin."""
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        return "", ("", None)
+    return parts.scheme, _authority(parts.netloc, parts.scheme)
+
+
+def _is_probe(scope: Scope) -> bool:
+    path = scope["path"]
+    is_read = scope["type"] == "http" and scope["method"] in ("GET", "HEAD")
+    return is_read and (path in _PROBES or path.startswith(_PROBES_BELOW))
 
 
 def _is_open(scope: Scope) -> bool:

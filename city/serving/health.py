@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from city import questdb
 from city.net import accepts, split_address
 from city.serving.predictor import Predictor
+from city.settings import Settings
 from city.stack.status import silent_sources, stream_part, workers_by_part
 from city.stack.worker import complaints, summaries
 
@@ -33,9 +34,7 @@ def dependencies(predictor: Predictor) -> list[Dependency]:
         for worker, text in complaints(workers, time.time()).items()
     }
     return [
-        registry(predictor),
-        _listens("kafka", config.kafka),
-        _answers(config.questdb),
+        *servers(config, predictor),
         Dependency("stream", well, False, stream["last_error"] or stream["state"]),
         Dependency(
             "prediction store",
@@ -43,9 +42,18 @@ def dependencies(predictor: Predictor) -> list[Dependency]:
             False,
             store.error or f"{store.written:,} recorded, {store.waiting:,} wait",
         ),
-        _listens("dagster", config.dagster),
         Dependency("workers", not unwell, False, _listed(unwell) or "all run"),
         Dependency("sources", not silent, False, _listed(silent) or "none fell silent while its peers go on"),
+    ]
+
+
+def servers(config: Settings, predictor: Predictor) -> list[Dependency]:
+    """The servers that the platform is made of; named as the parts are that run them."""
+    return [
+        registry(predictor),
+        _listens("kafka", config.kafka),
+        _answers(config.questdb),
+        _listens("dagster", config.dagster),
     ]
 
 

@@ -1,7 +1,9 @@
 """What Prometheus reads at /metrics."""
 
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import polars as pl
@@ -15,6 +17,29 @@ from city.stack.worker import summaries
 
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 _DRIFT_SECONDS = 30.0
+_RECENT_SECONDS = 300.0
+
+
+@dataclass(frozen=True)
+class Champion:
+    """A champion, and its metrics by where they come from."""
+
+    model: str
+    version: int
+    held_out: Mapping[str, float]
+    outcomes: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class _Count:
+    """Of a model, since the server began."""
+
+    answers: float = 0.0
+    seconds: float = 0.0
+    errors: float = 0.0
+
+    def since(self, before: "_Count") -> "_Count":
+        return _Count(self.answers - before.answers, self.seconds - before.seconds, self.errors - before.errors)
 
 
 class Metrics:
@@ -41,20 +66,53 @@ class Metrics:
         )
         self._performance = Gauge(
             "model_performance_score",
-            "A champion's metrics on held-out rows.",
-            ["model", "version", "metric"],
+            "A champion's metrics, of held-out rows when it was trained, and of the outcomes since.",
+            ["model", "version", "metric", "of"],
             registry=self.registry,
         )
+        self._counts: deque[tuple[float, dict[str, _Count]]] = deque()
         self._held: dict[tuple[str, int, str], tuple[Any, Any]] = {}
         self.registry.register(_Platform(config))
 
-    def text(self, champions: Iterable[tuple[str, int, Mapping[str, float]]]) -> bytes:
-        """All of it; `champions` are name, version and metrics."""
+    def text(self, champions: Iterable[Champion]) -> bytes:
+        """All of it."""
         self._performance.clear()
-        for model, version, metrics in champions:
-            for name, value in metrics.items():
-                self._performance.labels(model, version, name).set(value)
+        for champion in champions:
+            for of, metrics in (("held_out", champion.held_out), ("outcomes", champion.outcomes)):
+                for name, value in metrics.items():
+                    self._performance.labels(champion.model, champion.version, name, of).set(value)
         return generate_latest(self.registry)
+
+    def recent(self, now: float) -> dict[str, float | None]:
+        """`model.error_rate.<model>` and `model.answer_ms.<model>` of the last five minutes, for rules: the share of
+        requests that the server failed, and the mean time to an answer. None of a model that nobody asked."""
+        counts = self._count()
+        self._counts.append((now, counts))
+        while now - self._counts[0][0] > _RECENT_SECONDS and len(self._counts) > 1:
+            self._counts.popleft()
+        before = self._counts[0][1]
+        found: dict[str, float | None] = {}
+        for model, count in counts.items():
+            since = count.since(before.get(model, _Count()))
+            asked = since.answers + since.errors
+            found[f"model.error_rate.{model}"] = since.errors / asked if asked else None
+            found[f"model.answer_ms.{model}"] = 1000 * since.seconds / since.answers if since.answers else None
+        return found
+
+    def _count(self) -> dict[str, "_Count"]:
+        found: dict[str, _Count] = {}
+        for (metric,), names in (
+            (list(self._latency.collect()), {"_sum": "seconds", "_count": "answers"}),
+            (list(self.errors.collect()), {"_total": "errors"}),
+        ):
+            for sample in metric.samples:
+                ending = next((names[end] for end in names if sample.name.endswith(end)), None)
+                if ending is None or not sample.labels.get("status", "500").startswith("5"):
+                    continue  # what a client got wrong is not the server's failure
+                held = found.get(sample.labels["model"], _Count())
+                value = getattr(held, ending) + sample.value
+                found[sample.labels["model"]] = replace(held, **{ending: value})
+        return found
 
     def answered(self, model: str, version: int, role: str, seconds: float) -> None:
         at = (model, version, role)

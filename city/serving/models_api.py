@@ -13,7 +13,7 @@ from city.models.registry import NoChampionBefore, NoSuchVersion, Registry, Vers
 from city.serving.guard import caller_of, needs
 from city.serving.predictor import Predictor
 from city.serving.problems import Problem
-from city.serving.routing import Experiment, Limits
+from city.serving.trial import Experiment, Limits
 
 _SHOWN = 10
 _STATUS = {NoSuchVersion: 404, NoChampionBefore: 409}
@@ -101,7 +101,7 @@ def router(predictor: Predictor) -> APIRouter:
         except ModelError as error:
             raise Problem(_STATUS.get(type(error), 409), str(error), [("version", str(error))]) from None
         by, limits = caller_of(request).name, Limits(**body.limits.model_dump())
-        routes.put(name, Experiment(body.kind, body.version, body.share, limits, by, time.time()), by)
+        routes.put(name, Experiment(body.kind, body.version, body.share, limits, by, time.time()), champion.number, by)
         return await routing(name)
 
     @found.delete("/models/{name}/routing", summary="The champion answers all again", dependencies=admin)

@@ -14,7 +14,19 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from city.models.model import Model
 from city.models.predictions import CONFIDENCE, HIGH, LOW, OUTPUT, PREDICTION
-from city.serving.asked import Ask, AskMany, Came, Inputs, Value, frame_of, instances, parsed
+from city.serving.asked import (
+    MOST_ROWS,
+    Ask,
+    AskMany,
+    Came,
+    Inputs,
+    Value,
+    frame_of,
+    instances,
+    parsed,
+    parsed_many,
+)
+from city.serving.batching import Rows
 from city.serving.guard import caller_of, needs
 from city.serving.predictor import Predictor
 from city.serving.problems import Problem
@@ -32,7 +44,8 @@ def one(predictor: Predictor) -> Callable[[Request], Awaitable[Response]]:
         """A model's answer to its features, or about an entity whose features are in the online store."""
         began = time.perf_counter()
         caller = await allowed(request)
-        ask = parsed(Ask, await request.body())
+        body = await request.body()
+        ask = await predictor.decoders.run(lambda: parsed(Ask, body), len(body))
         try:
             return _json(await predictor.predict(ask, caller, began))
         except Problem as problem:
@@ -76,30 +89,27 @@ def router(predictor: Predictor, predict: Callable[[Request], Awaitable[Response
         body, media = await request.body(), request.headers.get("content-type", _JSON)
         caller = caller_of(request)
         if media.partition(";")[0].strip() == _JSON:
-            asked = parsed(AskMany, body)
-            predictor.model(asked.model_name)
-            rows = instances(predictor.inputs[asked.model_name], asked.instances)
+            asked, rows = await predictor.decoders.run(lambda: _asked_rows(predictor, body), len(body))
             answered = await predictor.predict_rows(asked.model_name, rows, caller)
             model = predictor.models[asked.model_name]
-            return _json(_many(model, answered, asked.return_probabilities))
+            return await predictor.decoders.run(
+                lambda: _json(_many(model, answered, asked.return_probabilities)), len(body)
+            )
         if model_name is None:
             raise Problem(422, "say which model: /predict/batch?model_name=…", [("model_name", "is needed")])
         predictor.model(model_name)
-        frame = frame_of(media, body)
-        answered = await predictor.predict_rows(model_name, predictor.inputs[model_name].rows(frame), caller)
-        taken = [name for name in answered.columns if name in frame.columns]
-        both = pl.concat([frame.drop(taken), answered], how="horizontal")
-        kind = media.partition(";")[0].strip().lower()
-        into = io.BytesIO()
-        both.write_parquet(into) if kind == _PARQUET else both.write_ipc_stream(into)
-        return Response(into.getvalue(), media_type=_PARQUET if kind == _PARQUET else _ARROW)
+        # However small the body: it may unpack to much.
+        frame, rows = await predictor.decoders.run(lambda: _frame_rows(predictor.inputs[model_name], media, body))
+        answered = await predictor.predict_rows(model_name, rows, caller)
+        return await predictor.decoders.run(lambda: _beside(frame, answered, media))
 
     @found.post("/feedback", response_model=None, openapi_extra=_body(Came, {}), summary="What came of a prediction")
     async def feedback(request: Request) -> Response:
-        """Versions that compete are compared by this. Of the last hundred thousand predictions."""
+        """Versions that compete are compared by this. Of any prediction that is recorded. What is told again changes
+        nothing; what is told otherwise is refused (409)."""
         came = parsed(Came, await request.body())
         outcome = came.outcome if isinstance(came.outcome, str) else float(came.outcome)
-        return _json({"id": came.id, "loss": predictor.judged(came.id, outcome, caller_of(request))})
+        return _json(await predictor.feedback.take(came.id, outcome, caller_of(request).name))
 
     return found
 
@@ -157,29 +167,33 @@ def v2(predictor: Predictor) -> APIRouter:
     async def infer(request: Request, name: str, version: str | None = None) -> Response:
         model = predictor.model(name)
         _check_version(version, predictor.champion(name).number)
-        asked = parsed(Infer, await request.body())
-        rows = predictor.inputs[name].rows(_tensors(predictor.inputs[name], asked))
+        body = await request.body()
+        asked, rows = await predictor.decoders.run(lambda: _infer_rows(predictor.inputs[name], body), len(body))
         told = await predictor.predict_rows(name, rows, caller_of(request))
-        prediction = told[PREDICTION].cast(pl.Float64) if model.kind == "regression" else told[PREDICTION]
-        output = told[OUTPUT].to_list()
-        outputs: list[dict[str, Any]] = [
-            {
-                "name": PREDICTION,
-                "datatype": "FP64" if model.kind == "regression" else "BYTES",
-                "shape": [told.height],
-                "data": prediction.to_list(),
-            },
-            {
-                "name": OUTPUT,
-                "datatype": "FP64",
-                "shape": [told.height, len(output[0])],
-                "data": [value for row in output for value in row],
-            },
-        ]
-        said = {"model_name": name, "model_version": str(told["version"][0]), "outputs": outputs}
-        return _json(said | ({"id": asked.id} if asked.id else {}))
+        return await predictor.decoders.run(lambda: _json(_inferred(model, told, asked.id)), len(body))
 
     return found
+
+
+def _asked_rows(predictor: Predictor, body: bytes) -> tuple[AskMany, Rows]:
+    asked = parsed_many(body)
+    predictor.model(asked.model_name)
+    return asked, instances(predictor.inputs[asked.model_name], asked.instances)
+
+
+def _frame_rows(inputs: Inputs, media: str, body: bytes) -> tuple[pl.DataFrame, Rows]:
+    frame = frame_of(media, body)
+    return frame, inputs.rows(frame)
+
+
+def _beside(frame: pl.DataFrame, answered: pl.DataFrame, media: str) -> Response:
+    """The rows and the answers beside them, as the same kind of body."""
+    taken = [name for name in answered.columns if name in frame.columns]
+    both = pl.concat([frame.drop(taken), answered], how="horizontal")
+    kind = media.partition(";")[0].strip().lower()
+    into = io.BytesIO()
+    both.write_parquet(into) if kind == _PARQUET else both.write_ipc_stream(into)
+    return Response(into.getvalue(), media_type=_PARQUET if kind == _PARQUET else _ARROW)
 
 
 class Tensor(BaseModel):
@@ -194,6 +208,32 @@ class Infer(BaseModel):
 
     inputs: list[Tensor]
     id: str | None = None
+
+
+def _infer_rows(inputs: Inputs, body: bytes) -> tuple[Infer, Rows]:
+    asked = parsed(Infer, body)
+    return asked, inputs.rows(_tensors(inputs, asked))
+
+
+def _inferred(model: Model, told: pl.DataFrame, number: str | None) -> dict[str, Any]:
+    prediction = told[PREDICTION].cast(pl.Float64) if model.kind == "regression" else told[PREDICTION]
+    output = told[OUTPUT].to_list()
+    outputs: list[dict[str, Any]] = [
+        {
+            "name": PREDICTION,
+            "datatype": "FP64" if model.kind == "regression" else "BYTES",
+            "shape": [told.height],
+            "data": prediction.to_list(),
+        },
+        {
+            "name": OUTPUT,
+            "datatype": "FP64",
+            "shape": [told.height, len(output[0])],
+            "data": [value for row in output for value in row],
+        },
+    ]
+    said = {"model_name": model.name, "model_version": str(told["version"][0]), "outputs": outputs}
+    return said | ({"id": number} if number else {})
 
 
 def _tensors(inputs: Inputs, asked: Infer) -> pl.DataFrame:
@@ -214,6 +254,8 @@ def _tensors(inputs: Inputs, asked: Infer) -> pl.DataFrame:
             columns[tensor.name] = flat
     if len({len(values) for values in columns.values()}) != 1 or not next(iter(columns.values())):
         raise Problem(422, "tensors of different lengths, or of none", [("inputs", "give n values for each input")])
+    if (rows := len(next(iter(columns.values())))) > MOST_ROWS:
+        raise Problem(413, f"{rows:,} rows: give 1 to {MOST_ROWS:,}")
     return pl.DataFrame({name: [None if v is None else float(v) for v in values] for name, values in columns.items()})
 
 

@@ -16,28 +16,34 @@ import numpy as np
 import orjson
 import polars as pl
 
+from city.arrays import Floats
 from city.features.online import online_store
 from city.features.reader import FeatureReader, is_unknown
 from city.models.attribution import explained
-from city.models.examples import labels
-from city.models.judge import losses
-from city.models.labels import LABEL
 from city.models.model import Model, ModelError
 from city.models.predictions import answers
+from city.models.registry import RegistryAway
 from city.serving.answer import Answer, answer, said
 from city.serving.asked import Ask, Inputs
 from city.serving.audit import Audit
 from city.serving.batching import Rows
+from city.serving.decoders import Decoders
+from city.serving.feedback import AWAY, Feedback
 from city.serving.keys import Caller
 from city.serving.metrics import Metrics
 from city.serving.problems import Problem
-from city.serving.record import Entry, Full, Outcome, PredictionStore
-from city.serving.routing import Role, Routes, other_role
+from city.serving.record import Entry, Full, PredictionStore
+from city.serving.recorded import id_of
+from city.serving.routing import PLATFORM, Routes
+from city.serving.trial import Experiment, Role, Trial
 from city.serving.versions import Served, Versions
 from city.settings import Settings
 from city.tables.model import TableError
 
 log = logging.getLogger(__name__)
+
+_SAVE_SECONDS = 1.0
+_AGAIN_SECONDS = 2.0
 
 
 class Predictor:
@@ -46,42 +52,74 @@ class Predictor:
     def __init__(self, config: Settings, models: Mapping[str, Model], metrics: Metrics) -> None:
         self.config, self.models, self.metrics = config, models, metrics
         self.pool = ThreadPoolExecutor(2, "predict")
+        self.decoders = Decoders()
         self.audit = Audit(config)
         self.versions = Versions(config, models, self.pool)
-        self.routes = Routes(config, self.audit)
+        self.routes = Routes(config, self.audit, models)
         self.store = PredictionStore(config, models)
+        self.feedback = Feedback(config, models, self.store, self.routes)
         self.inputs = {name: Inputs(model) for name, model in models.items()}
         self._online = online_store(config)
         self._remote = config.redis_url is not None
         self._readers: dict[str, FeatureReader] = {}
-        self._boot, self._count = secrets.token_hex(5), count(1)
+        self._boot, self._count = secrets.token_hex(4), count(1)
         self._shadows: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         self.store.start()
-        self._opening = asyncio.create_task(self._open())
+        self._tasks = [asyncio.create_task(work()) for work in (self._recover, self._open, self._save)]
+
+    async def _recover(self) -> None:
+        """Until it is done no feedback is taken, and each prediction is answered."""
+        while True:
+            try:
+                return await self.feedback.recover()
+            except AWAY as error:
+                log.warning("what was told before the restart cannot be read: %s", error)
+            await asyncio.sleep(_AGAIN_SECONDS)
 
     async def _open(self) -> None:
         """Loads the champions, and the versions that experiments were under way with."""
         await self.versions.start()
-        for name, experiment in self.routes.all().items():
-            try:
-                await self.versions.version(name, experiment.version)
-            except ModelError as error:
-                self.routes.remove(name, "the platform itself", str(error))
+        await asyncio.gather(*(self._open_experiment(*of) for of in self.routes.all().items()))
         # What was imported stays: to look through it again and again for garbage would hold up requests.
         gc.collect()
         gc.freeze()
         gc.set_threshold(50_000, 20, 100)
 
+    async def _open_experiment(self, name: str, experiment: Experiment) -> None:
+        """Only a version that is not there ends it: a registry that is away comes back."""
+        while self.routes.of(name) is experiment:
+            try:
+                await self.versions.version(name, experiment.version)
+                return
+            except RegistryAway as error:
+                log.warning("the experiment of %s waits: %s", name, error)
+                await asyncio.sleep(_AGAIN_SECONDS)
+            except ModelError as error:
+                if self.routes.of(name) is experiment:
+                    self.routes.remove(name, PLATFORM, str(error))
+
+    async def _save(self) -> None:
+        """What experiments count, every second: a killed server loses the requests and failures of the last one, and
+        no outcomes, for those are counted again from their record."""
+        while True:
+            await asyncio.sleep(_SAVE_SECONDS)
+            if (snapshot := self.routes.save()) is not None:
+                await asyncio.to_thread(self.routes.write, snapshot)
+
     async def stop(self) -> None:
         """Ends when the last shadow has answered, and the last answer is recorded."""
-        self._opening.cancel()
+        for task in self._tasks:
+            task.cancel()
         if self._shadows:
             await asyncio.wait(self._shadows, timeout=5)
         self.versions.stop()
+        if (snapshot := self.routes.save()) is not None:
+            self.routes.write(snapshot)
         await asyncio.to_thread(self.store.stop)
         self.pool.shutdown(wait=False)
+        self.decoders.stop()
 
     def model(self, name: str) -> Model:
         """Raises Problem that lists the known ones."""
@@ -104,6 +142,7 @@ class Predictor:
         """The answer as JSON has it. `began` is when the request came, by time.perf_counter. Raises Problem."""
         model = self.model(ask.model_name)
         champion = self.champion(model.name)
+        trial = self.routes.trial(model.name, champion.number)
         if (ask.features is None) == (ask.entity is None):
             raise Problem(422, "give either features or an entity", [("features", "or entity: exactly one of the two")])
         if ask.entity is not None:
@@ -114,14 +153,14 @@ class Predictor:
             assert ask.features is not None
             entity = None
             row = self.inputs[model.name].row(ask.features)
-        role = self.routes.choose(model.name, ask.key or entity)
-        served, role, given, cached = await self._answered(champion, role, row)
-        ended = time.perf_counter()
-        number = f"{self._boot}-{next(self._count):x}"
+        chosen = self.routes.choose(model.name, trial, ask.key or entity)
+        served, role, given, cached = await self._answered(champion, chosen, row, trial)
+        ended, at = time.perf_counter(), time.time()
+        number = id_of(at, self._boot, next(self._count))
         milliseconds = (ended - began) * 1000
         kept = Entry(
             number,
-            time.time(),
+            at,
             model.name,
             served.number,
             role,
@@ -132,6 +171,8 @@ class Predictor:
             array("d", given.output).tobytes(),
             milliseconds,
             cached,
+            # Where the champion stood in for one that failed, its answer is not of the champion's share.
+            trial.id if trial is not None and role == chosen else None,
         )
         self._keep(kept)
         self.metrics.answered(model.name, served.number, role, ended - began)
@@ -142,30 +183,20 @@ class Predictor:
             found["features"] = features
         if ask.explain:
             found |= await self._explained(served, row, given)
-        self._shadow(kept, row)
+        if trial is not None and role == chosen:
+            self._ask_beside(kept, row, trial, champion)
         return found
 
     async def predict_rows(self, name: str, rows: Rows, caller: Caller, entity: str | None = None) -> pl.DataFrame:
         """The champion's answers to checked rows (n, inputs), as `answers` gives them, with `id` and `version`; an
         experiment has no part in it. Raises Problem."""
-        model, began = self.model(name), time.perf_counter()
-        served = self.champion(name)
+        self.model(name)
+        began, served = time.perf_counter(), self.champion(name)
         output = await asyncio.get_running_loop().run_in_executor(self.pool, served.exported.predict, rows)
-        told = answers(model, served.exported.calibration, output)
-        first = f"{self._boot}-{next(self._count):x}"
-        took = time.perf_counter() - began
-        found = told.with_columns(
-            pl.format(f"{first}.{{}}", pl.int_range(pl.len())).alias("id"), pl.lit(served.number).alias("version")
-        )
-        given = pl.from_numpy(rows, list(model.inputs)).with_columns(pl.all().fill_nan(None))
-        kept = found.with_columns(
-            pl.lit(datetime.now(UTC)).alias("at"),
-            pl.lit("champion").alias("role"),
-            pl.lit(caller.name).alias("caller"),
-            pl.lit(entity, pl.String).alias("entity"),
-            given.select(pl.struct(pl.all()).struct.json_encode()).to_series().alias("inputs"),
-            pl.lit(took * 1000).alias("latency_ms"),
-            pl.lit(False).alias("cached"),
+        at, took = datetime.now(UTC), time.perf_counter() - began
+        first = id_of(at.timestamp(), self._boot, next(self._count))
+        found, kept = await self.decoders.run(
+            lambda: _told_and_kept(served, rows, output, first, at, caller, entity, took), rows.nbytes
         )
         try:
             self.store.add_frame(name, kept)
@@ -173,29 +204,6 @@ class Predictor:
             raise Problem(503, str(error), headers={"retry-after": "5"}) from None
         self.metrics.answered(name, served.number, "champion", took)
         return found
-
-    def judged(self, number: str, outcome: float | str, caller: Caller) -> float:
-        """Takes what came of a prediction; its loss. Raises Problem."""
-        found = self.store.recent(number)
-        if found is None:
-            raise Problem(404, f"no prediction {number[:64]!r} among the last hundred thousand of this server")
-        name, version, answered_as, output = found
-        loss = loss_of(self.models[name], output, outcome)
-        self.store.judged(
-            Outcome(
-                number,
-                time.time(),
-                name,
-                version,
-                answered_as,
-                caller.name,
-                str(outcome),
-                loss,
-            )
-        )
-        role: Role = answered_as  # type: ignore[assignment]
-        self.routes.judged(name, role, loss)
-        return loss
 
     async def _features(self, model: Model, entity: Mapping[str, str | int]) -> dict[str, Any]:
         reader = self._readers.get(model.name)
@@ -213,34 +221,45 @@ class Predictor:
             )
         return found
 
-    async def _answered(self, champion: Served, role: Role, row: Rows) -> tuple[Served, Role, Answer, bool]:
+    async def _answered(
+        self, champion: Served, role: Role, row: Rows, trial: Trial | None
+    ) -> tuple[Served, Role, Answer, bool]:
         """An experiment's version that fails costs its caller nothing: the champion answers."""
-        name = champion.model.name
-        if role != "champion":
-            experiment = self.routes.of(name)
-            other = self.versions.held(name, experiment.version) if experiment else None
+        name, other_failed = champion.model.name, False
+        if trial is not None and role != "champion":
+            other = self.versions.held(name, trial.experiment.version)
             if other is not None:
                 try:
-                    return (other, role, *(await self._timed(other, role, row)))
+                    return (other, role, *(await self._timed(other, role, row, trial)))
                 except Exception as error:
-                    self.routes.failed(name, role)
+                    other_failed = True
+                    trial.failed(role)
                     self.metrics.errors.labels(name, role).inc()
                     log.warning("%s version %d failed as %s: %s", name, other.number, role, error)
+        champion_failed = False
         try:
-            return (champion, "champion", *(await self._timed(champion, "champion", row)))
+            return (champion, "champion", *(await self._timed(champion, "champion", row, trial)))
         except Exception as error:
-            self.routes.failed(name, "champion")
+            champion_failed = True
+            if trial is not None:
+                trial.failed("champion")
             self.metrics.errors.labels(name, "500").inc()
             raise Problem(
                 500, f"{name} version {champion.number} failed: its card and the server's log say more"
             ) from error
+        finally:
+            if trial is not None:
+                if other_failed:
+                    trial.failed_beside(other_failed, champion_failed)
+                self.routes.look(name, trial)
 
-    async def _timed(self, served: Served, role: Role, row: Rows) -> tuple[Answer, bool]:
+    async def _timed(self, served: Served, role: Role, row: Rows, trial: Trial | None) -> tuple[Answer, bool]:
         began = time.perf_counter()
         output, cached = await served.output(row)
         given = answer(served.model, served.exported.calibration, output)
-        if not cached:
-            self.routes.answered(served.model.name, role, (time.perf_counter() - began) * 1000)
+        if not cached and trial is not None:
+            trial.answered(role, (time.perf_counter() - began) * 1000)
+            self.routes.look(served.model.name, trial)
         return given, cached
 
     async def _explained(self, served: Served, row: Rows, given: Answer) -> dict[str, Any]:
@@ -256,32 +275,39 @@ class Predictor:
             raise Problem(409, str(error), [("explain", "leave it out")]) from None
         return {"contributions": shares, "base": base}
 
-    def _shadow(self, kept: Entry, row: Rows) -> None:
-        experiment = self.routes.of(kept.model)
-        if experiment is None or experiment.kind != "shadow":
+    def _ask_beside(self, kept: Entry, row: Rows, trial: Trial, champion: Served) -> None:
+        """Asks the version that did not answer about the same input: a shadow its share of the requests, the champion
+        wherever a canary answered. Both are judged by the same outcome."""
+        experiment = trial.experiment
+        if experiment.kind == "shadow":
+            other, role = self.versions.held(kept.model, experiment.version), trial.role
+            if other is None or np.random.random() >= experiment.share:
+                return
+        elif experiment.kind == "canary" and kept.role == trial.role:
+            other, role = champion, "control"
+        else:
             return
-        other = self.versions.held(kept.model, experiment.version)
-        if other is not None and np.random.random() < experiment.share:
-            task = asyncio.create_task(self._ask_shadow(kept, row, other, other_role(experiment)))
-            self._shadows.add(task)
-            task.add_done_callback(self._shadows.discard)
+        task = asyncio.create_task(self._beside(kept, row, other, role, trial))
+        self._shadows.add(task)
+        task.add_done_callback(self._shadows.discard)
 
-    async def _ask_shadow(self, kept: Entry, row: Rows, other: Served, role: Role) -> None:
+    async def _beside(self, kept: Entry, row: Rows, other: Served, role: Role, trial: Trial) -> None:
         try:
-            given, cached = await self._timed(other, role, row)
-            # The same id: what came of the one tells of the other.
-            self.store.add(
-                kept._replace(
-                    version=other.number,
-                    role=role,
-                    answer=given,
-                    output=array("d", given.output).tobytes(),
-                    cached=cached,
-                )
-            )
+            given, cached = await self._timed(other, role, row, trial)
         except Exception as error:
-            self.routes.failed(kept.model, role)
-            log.warning("%s version %d failed as shadow: %s", kept.model, other.number, error)
+            trial.failed(role)
+            if role == "control":
+                trial.failed_beside(False, True)
+            log.warning("%s version %d failed as %s: %s", kept.model, other.number, role, error)
+            return
+        output = array("d", given.output).tobytes()
+        # The same id: what came of the one tells of the other.
+        beside = kept._replace(version=other.number, role=role, answer=given, output=output, cached=cached)
+        try:
+            self.store.add(beside)
+            self.feedback.judge_late(kept.id, kept.caller)
+        except (Full, Problem) as error:
+            log.warning("%s version %d is not compared here: %s", kept.model, other.number, error)
 
     def _keep(self, entry: Entry) -> None:
         try:
@@ -290,19 +316,30 @@ class Predictor:
             raise Problem(503, str(error), headers={"retry-after": "5"}) from None
 
 
-def loss_of(model: Model, output: list[float], outcome: float | str) -> float:
-    """What an answer missed by. Raises Problem for an outcome that the model cannot have."""
-    if model.kind == "anomaly":
-        raise Problem(422, f"{model.name} is judged by confirmed events: `city reference import anomaly_events`")
-    if model.kind == "classification":
-        if str(outcome) not in model.label.classes:
-            known = ", ".join(model.label.classes)
-            raise Problem(
-                422, f"{model.name} has no outcome {str(outcome)[:40]!r}; known: {known}", [("outcome", known)]
-            )
-        of = pl.DataFrame({LABEL: [str(outcome)]})
-        return float(losses(model, np.array([output]), labels(model, of))[0])
-    try:
-        return float(losses(model, np.array([output[0]]), np.array([float(outcome)]))[0])
-    except ValueError:
-        raise Problem(422, f"the outcome of {model.name} is a number", [("outcome", "give a number")]) from None
+def _told_and_kept(
+    served: Served,
+    rows: Rows,
+    output: Floats,
+    first: str,
+    at: datetime,
+    caller: Caller,
+    entity: str | None,
+    took: float,
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Answers to rows with their ids, which begin with `first`; and the same as they are recorded."""
+    model = served.model
+    told = answers(model, served.exported.calibration, output).with_columns(
+        pl.format(f"{first}.{{}}", pl.int_range(pl.len())).alias("id"), pl.lit(served.number).alias("version")
+    )
+    given = pl.from_numpy(rows, list(model.inputs)).with_columns(pl.all().fill_nan(None))
+    kept = told.with_columns(
+        pl.lit(at).alias("at"),
+        pl.lit("champion").alias("role"),
+        pl.lit(caller.name).alias("caller"),
+        pl.lit(entity, pl.String).alias("entity"),
+        given.select(pl.struct(pl.all()).struct.json_encode()).to_series().alias("inputs"),
+        pl.lit(took * 1000).alias("latency_ms"),
+        pl.lit(False).alias("cached"),
+        pl.lit(None, pl.String).alias("experiment"),
+    )
+    return told, kept

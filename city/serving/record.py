@@ -3,6 +3,7 @@
 
 import logging
 import pickle
+import threading
 import time
 import uuid
 from array import array
@@ -16,7 +17,10 @@ import polars as pl
 
 from city.models.model import Model
 from city.serving.answer import Answer
+from city.serving.journal import Journal
+from city.serving.recorded import Outcome, Prediction, find_outcomes, find_predictions
 from city.serving.recorder import OUTCOMES, SERVED, Batch, Recorder, RecorderError
+from city.serving.trial import BESIDE
 from city.settings import Settings
 from city.stack.worker import Worker
 
@@ -47,21 +51,12 @@ class Entry(NamedTuple):
     output: bytes
     latency_ms: float
     cached: bool
+    experiment: str | None = None
+    """The trial that it is part of."""
 
 
 # Of plain values only: the garbage collector looks through a hundred thousand of anything else.
-_Recent = tuple[str, int, str, bytes]
-
-
-class Outcome(NamedTuple):
-    id: str
-    at: float
-    model: str
-    version: int
-    role: str
-    caller: str
-    outcome: str
-    loss: float
+_Recent = tuple[str, int, str, str | None, bytes]
 
 
 class Full(RuntimeError):
@@ -79,15 +74,20 @@ class _UnderWay(NamedTuple):
 
 class PredictionStore:
     """A worker packs what waits, every few seconds, for a process that writes it. A lake that is away is tried again,
-    and nothing is let go; `stop` writes all there is."""
+    and nothing is let go; `stop` writes all there is. Outcomes are in a journal from the moment they are taken until
+    they are in the lake: `recover` gives those of a killed process to the lake again, once."""
 
     def __init__(self, config: Settings, models: Mapping[str, Model]) -> None:
-        self._models, self._recorder = models, Recorder(config.lake)
+        self._models, self._recorder, self._lake = models, Recorder(config.lake), config.lake
         self._waiting: dict[tuple[str, str], deque[Entry | Outcome]] = {
             (layer, name): deque() for name in models for layer in (SERVED, OUTCOMES)
         }
         self._frames: dict[str, deque[pl.DataFrame]] = {name: deque() for name in models}
         self._recent: OrderedDict[str, _Recent] = OrderedDict()
+        self._beside: OrderedDict[str, _Recent] = OrderedDict()
+        """Of the same ids, what another version said that nobody was given."""
+        self._journal, self._journaling = Journal(config.home / "serving"), threading.Lock()
+        self._recovered = False
         self._app, self._numbers = f"server/{uuid.uuid4()}", count(1)
         self._under_way: _UnderWay | None = None
         self.worker = Worker("prediction store", self._run)
@@ -118,9 +118,10 @@ class PredictionStore:
         if len(waiting) >= _MOST_WAITING:
             raise Full(f"{_MOST_WAITING:,} predictions wait to be recorded: {self.error or 'the lake is slow'}")
         waiting.append(entry)
-        self._recent[entry.id] = (entry.model, entry.version, entry.role, entry.output)
-        if len(self._recent) > _REMEMBERED:
-            self._recent.popitem(last=False)
+        recent = self._beside if entry.role in BESIDE else self._recent
+        recent[entry.id] = (entry.model, entry.version, entry.role, entry.experiment, entry.output)
+        if len(recent) > _REMEMBERED:
+            recent.popitem(last=False)
 
     def add_frame(self, model: str, rows: pl.DataFrame) -> None:
         """A whole batch of answers, of the table's columns but the day. Raises Full."""
@@ -128,13 +129,67 @@ class PredictionStore:
             raise Full(f"{_MOST_WAITING:,} predictions wait to be recorded: {self.error or 'the lake is slow'}")
         self._frames[model].append(rows)
 
-    def recent(self, number: str) -> tuple[str, int, str, list[float]] | None:
-        """Model, version, role and output of a prediction of the last hundred thousand."""
-        found = self._recent.get(number)
-        return found and (*found[:3], array("d", found[3]).tolist())
+    def recent(self, number: str) -> list[Prediction]:
+        """What was predicted under an id of the last hundred thousand, the answer first."""
+        kept = (self._recent.get(number), self._beside.get(number))
+        return [Prediction(*found[:4], array("d", found[4]).tolist()) for found in kept if found] if kept[0] else []
 
-    def judged(self, outcome: Outcome) -> None:
-        self._waiting[OUTCOMES, outcome.model].append(outcome)
+    def forget(self, number: str) -> None:
+        """It is looked for in the lake from now on."""
+        self._recent.pop(number, None)
+
+    def find(self, number: str) -> tuple[list[Prediction], list[Outcome]]:
+        """What was predicted under an id, the answer first, and what came of it: of what waits, and of the lake.
+        Blocking; callable from any thread. Raises what a lake that is away raises."""
+        # What waits first: it leaves its queue after it is in the lake.
+        predictions = self._find_waiting(number)
+        if all(prediction.role in BESIDE for prediction in predictions):
+            written = find_predictions(self._lake, self._models, number)
+            predictions = list({(p.model, p.version): p for p in (*written, *predictions)}.values())
+        predictions.sort(key=lambda prediction: prediction.role in BESIDE)
+        if not predictions or predictions[0].role in BESIDE:
+            return [], []
+        model = predictions[0].model
+        waiting: list[Outcome] = [o for o in list(self._waiting[OUTCOMES, model]) if o.id == number]  # type: ignore[misc]
+        return predictions, waiting or find_outcomes(self._lake, model, [number])
+
+    def judged(self, outcomes: Sequence[Outcome]) -> None:
+        """Takes what came of one id's predictions; it is on disk when this returns. Raises Full, and OSError."""
+        waiting = self._waiting[OUTCOMES, outcomes[0].model]
+        if len(waiting) >= _MOST_WAITING:
+            raise Full(f"{_MOST_WAITING:,} outcomes wait to be recorded: {self.error or 'the lake is slow'}")
+        with self._journaling:
+            self._journal.append(outcomes)
+            waiting.extend(outcomes)
+
+    def recover(self) -> list[Outcome]:
+        """The outcomes that a process before took and may not have written; those that are not in the lake wait again.
+        Blocking. Raises what a lake that is away raises."""
+        found = [Outcome(*row) for line in self._journal.lines() for row in line]
+        if unknown := {outcome.model for outcome in found} - self._models.keys():
+            log.warning("outcomes of models that are not declared any more are left out: %s", sorted(unknown))
+        for model in self._models:
+            of = [outcome for outcome in found if outcome.model == model]
+            written = {(o.id, o.version) for o in find_outcomes(self._lake, model, {o.id for o in of})}
+            self._waiting[OUTCOMES, model].extend(o for o in of if (o.id, o.version) not in written)
+        self._recovered = True
+        return found
+
+    def _find_waiting(self, number: str) -> list[Prediction]:
+        for (layer, model), waiting in self._waiting.items():
+            if layer == SERVED:
+                entries: list[Entry] = [e for e in list(waiting) if e.id == number]  # type: ignore[misc]
+                if entries:
+                    return [
+                        Prediction(model, e.version, e.role, e.experiment, array("d", e.output).tolist())
+                        for e in entries
+                    ]
+        for model, frames in self._frames.items():
+            for frame in list(frames):
+                rows = frame.filter(pl.col("id") == number).select("version", "role", "experiment", "output")
+                if rows.height:
+                    return [Prediction(model, *row) for row in rows.iter_rows()]
+        return []
 
     def _run(self, worker: Worker) -> None:
         wait = _WRITE_SECONDS
@@ -147,7 +202,11 @@ class PredictionStore:
     def _write(self) -> bool:
         """What waits now; what comes meanwhile has time until the next round, else there would be a commit for every
         few rows. Whether all was written."""
+        journaled = self._recovered
         try:
+            if journaled:
+                with self._journaling:
+                    self._journal.close_round()
             self._finish()
             for (layer, model), waiting in self._waiting.items():
                 left = len(waiting)
@@ -166,6 +225,8 @@ class PredictionStore:
                 log.error("predictions cannot be recorded: %s", error)
             self.error = str(error)
             return False
+        if journaled:
+            self._journal.settle()
         self.error = None
         return True
 

@@ -34,9 +34,19 @@ _SERVED = _WHICH | {
     "inputs": pl.String(),
     "latency_ms": pl.Float64(),
     "cached": pl.Boolean(),
+    "experiment": pl.String(),
     DAY: pl.Date(),
 }
-_SCHEMAS = {SERVED: _SERVED, OUTCOMES: _WHICH | {"outcome": pl.String(), "loss": pl.Float64(), DAY: pl.Date()}}
+_OUTCOMES = _WHICH | {
+    "outcome": pl.String(),
+    "loss": pl.Float64(),
+    "experiment": pl.String(),
+    "most_gain": pl.Float64(),
+    DAY: pl.Date(),
+}
+SCHEMAS: dict[str, dict[str, pl.DataType]] = {SERVED: _SERVED, OUTCOMES: _OUTCOMES}
+_ADDED = frozenset({"experiment", "most_gain"})
+"""Columns that tables of before have not."""
 _NICE = 5  # whoever asks comes first
 
 
@@ -126,8 +136,8 @@ def run(lake: Path, source: BinaryIO, answers: BinaryIO) -> None:
 
 
 def commit(lake: Path, batch: Batch) -> None:
-    schema = _SCHEMAS[batch.layer]
-    table = open_table(locate(lake, batch.layer, batch.model), schema, [DAY])
+    schema = SCHEMAS[batch.layer]
+    table = open_table(locate(lake, batch.layer, batch.model), schema, [DAY], may_add=_ADDED)
     written = table.transaction_version(batch.app)
     if written is not None and written >= batch.number:
         return
@@ -146,7 +156,7 @@ def _frame(batch: Batch, columns: dict[str, Any]) -> pl.DataFrame:
             "output": _wide(columns["output"], np.float64).arr.to_list(),
             "inputs": _as_json(columns["inputs"], batch.inputs),
         }
-    made = {name: kind for name, kind in _SCHEMAS[batch.layer].items() if name != DAY} | {"at": pl.Float64()}
+    made = {name: kind for name, kind in SCHEMAS[batch.layer].items() if name != DAY} | {"at": pl.Float64()}
     at = pl.from_epoch((pl.col("at") * 1e6).cast(pl.Int64), "us").dt.replace_time_zone("UTC")
     return pl.DataFrame(columns, schema=made).with_columns(at)
 

@@ -113,5 +113,8 @@ class Versions:
         return served
 
     def held(self, name: str, number: int) -> Served | None:
-        """A version that was loaded before."""
-        return self._served.get((name, number))
+        """A version that was loaded before, and is kept for being asked."""
+        served = self._served.pop((name, number), None)
+        if served is not None:
+            self._served[name, number] = served
+        return served

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
@@ -15,9 +16,10 @@ from rich.table import Table
 
 from city.settings import Settings
 from city.stack import jars
+from city.stack.part import Spec
 from city.stack.state import SUPERVISOR, is_alive, read_json
 from city.stack.status import parts, status
-from city.stack.supervisor import SIMULATORS, CannotStart, Supervisor, end_leftovers, specs
+from city.stack.supervisor import SIMULATORS, CannotStart, Supervisor, end_leftovers, exposures, specs
 
 _COLOURS = {"running": "green", "external": "cyan", "starting": "yellow", "restarting": "red", "down": "red"}
 _REFRESH_SECONDS = 5.0
@@ -28,8 +30,10 @@ _COUNT_SECONDS = 30.0
 def up(config: Settings, rate: float | None, simulators: bool) -> None:
     """Runs in the foreground until SIGINT or SIGTERM."""
     console = Console(soft_wrap=True)
-    supervisor = Supervisor(config, specs(config, simulators, rate))
+    wanted = specs(config, simulators, rate)
+    supervisor = Supervisor(config, wanted)
     supervisor.check()
+    _warn(wanted, console)
     # A handler, whatever was inherited: a shell's background job has SIGINT ignored, and would hand that on.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: supervisor.stop.set())
@@ -39,10 +43,17 @@ def up(config: Settings, rate: float | None, simulators: bool) -> None:
     console.print("stopped")
 
 
+def _warn(wanted: Sequence[Spec], console: Console) -> None:
+    for warning in exposures(wanted):
+        console.print(f"warning: {warning}", style="yellow", markup=False)
+
+
 def detach(config: Settings, rate: float | None, simulators: bool) -> None:
     """Starts `city up` in the background and waits until every part runs."""
     console = Console(soft_wrap=True)
-    Supervisor(config, specs(config, simulators, rate)).check()
+    wanted = specs(config, simulators, rate)
+    Supervisor(config, wanted).check()
+    _warn(wanted, console)
     fetch(config, console)
     command = [sys.executable, "-m", "city.cli.main", "up", *(["--rate", str(rate)] if rate else [])]
     command += [] if simulators else ["--no-simulators"]

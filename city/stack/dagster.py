@@ -13,7 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from city.net import accepts
+from city.net import accepts, split_address
 from city.settings import CHECKOUT, Settings
 from city.stack.part import Spec
 from city.stack.servers import python
@@ -59,7 +59,7 @@ def dagster(config: Settings, environment: dict[str, str]) -> list[Spec]:
     home, path = config.home / "dagster", code_server_socket(config)
     environment = python(config) | environment | {"DAGSTER_HOME": str(home), "PYTHONWARNINGS": "ignore"}
     workspace = ["-w", str(home / "workspace.yaml")]
-    host, port = config.host, config.dagster_port
+    host, port = split_address(config.dagster)
     module = [sys.executable, "-m"]
     code = ["dagster", "api", "grpc", "--socket", str(path), "-m", _MODULE, "-d", str(CHECKOUT)]
     # Lazy means here: definitions that cannot be loaded are an error in the UI, and not the end of the server.
@@ -99,12 +99,15 @@ def dagster(config: Settings, environment: dict[str, str]) -> list[Spec]:
         Spec(
             "dagster",
             f"http://{config.dagster}",
-            [*module, "dagster_webserver", "-h", host, "-p", str(port), *workspace],
+            [*module, "dagster_webserver", "-h", config.dagster_host, "-p", str(port), *workspace],
             environment,
             ready=lambda: accepts(host, port),
             stage=3,
             stop_signal=signal.SIGINT,
             ports={"CITY_DAGSTER_PORT": port},
+            host=config.dagster_host,
+            host_setting="CITY_DAGSTER_HOST",
+            exposes="start and stop every run, and read what they log",
         ),
     ]
 

@@ -56,7 +56,7 @@ def _ports(config: Settings) -> list[Finding]:
     return [
         Finding(
             f"port {port}",
-            can_bind(config.host, port),
+            can_bind(spec.host, port),
             listener(port) or "free",
             f"stop that, or set {setting} to a free port",
         )

@@ -35,6 +35,11 @@ class Spec:
     stop_seconds: float = 15.0
     ports: Mapping[str, int] = field(default_factory=dict)
     """The ports it listens on, by the setting that moves each."""
+    host: str = "127.0.0.1"
+    """The address of this machine that they are bound to."""
+    host_setting: str = ""
+    exposes: str = ""
+    """What anybody may do who reaches it, where it asks for no password."""
     loops: Mapping[str, str] = field(default_factory=dict)
     """The address of each loop in it that has a heartbeat of its own, by the heartbeat's name."""
 

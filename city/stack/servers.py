@@ -93,6 +93,9 @@ def kafka(config: Settings) -> Spec:
         ready=lambda: _kafka_answers(config.kafka),
         stop_seconds=20,
         ports={"CITY_KAFKA_PORT": config.kafka_port, "CITY_KAFKA_CONTROLLER_PORT": config.kafka_controller_port},
+        host=config.kafka_host,
+        host_setting="CITY_KAFKA_HOST",
+        exposes="read, write and delete every topic",
     )
 
 
@@ -101,8 +104,8 @@ def questdb(config: Settings) -> Spec:
         return Spec("questdb", f"http://{config.questdb}")
     folder = config.home / "questdb"
     environment = {
-        "QDB_HTTP_BIND_TO": config.questdb,
-        "QDB_PG_NET_BIND_TO": f"{config.host}:{config.questdb_pg_port}",
+        "QDB_HTTP_BIND_TO": f"{config.questdb_host}:{config.questdb_http_port}",
+        "QDB_PG_NET_BIND_TO": f"{config.questdb_host}:{config.questdb_pg_port}",
         "QDB_LINE_TCP_ENABLED": "false",
         "QDB_LINE_UDP_ENABLED": "false",
         "QDB_HTTP_MIN_ENABLED": "false",
@@ -125,6 +128,9 @@ def questdb(config: Settings) -> Spec:
         prepare=lambda: folder.mkdir(parents=True, exist_ok=True),
         ready=lambda: _questdb_answers(config.questdb),
         ports={"CITY_QUESTDB_HTTP_PORT": config.questdb_http_port, "CITY_QUESTDB_PG_PORT": config.questdb_pg_port},
+        host=config.questdb_host,
+        host_setting="CITY_QUESTDB_HOST",
+        exposes="read, change and drop every table",
     )
 
 
@@ -132,25 +138,27 @@ def mqtt(config: Settings) -> Spec:
     """Mosquitto where it is installed; else amqtt, which drops what a client had not acknowledged when it left."""
     if config.mqtt_address:
         return Spec("mqtt", config.mqtt)
-    host, port = split_address(config.mqtt)
     folder = config.home / "mosquitto"
     installed = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
-    own = [sys.executable, "-m", "city.stack.mqtt_broker", host, str(port)]
+    own = [sys.executable, "-m", "city.stack.mqtt_broker", config.mqtt_host, str(config.mqtt_port)]
     return Spec(
         "mqtt",
         config.mqtt,
         argv=[installed, "-c", str(folder / "mosquitto.conf")] if installed else own,
         environment=python(config),
         prepare=lambda: _prepare_mosquitto(config, folder) if installed else None,
-        ready=lambda: accepts(host, port),
+        ready=lambda: accepts(*split_address(config.mqtt)),
         ports={"CITY_MQTT_PORT": config.mqtt_port},
+        host=config.mqtt_host,
+        host_setting="CITY_MQTT_HOST",
+        exposes="read every reading and send any",
     )
 
 
 def _prepare_mosquitto(config: Settings, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "mosquitto.conf").write_text(
-        f"listener {config.mqtt_port} {config.host}\nallow_anonymous true\nuser root\n"
+        f"listener {config.mqtt_port} {config.mqtt_host}\nallow_anonymous true\nuser root\n"
         f"persistence true\npersistence_location {folder}/\nautosave_interval 2\nmax_queued_messages 100000\n"
         # Twenty unacknowledged ones, by default, would be all that the bridge may carry in one of its turns.
         "max_inflight_messages 200\n"
@@ -161,7 +169,8 @@ def _prepare_kafka(config: Settings, folder: Path, properties: Path, log4j: Path
     """Writes the configuration, and formats the storage as `StorageTool format --standalone` would, once."""
     data = folder / "data"
     data.mkdir(parents=True, exist_ok=True)
-    controller = f"{config.host}:{config.kafka_controller_port}"
+    # The broker is its only client.
+    controller = f"127.0.0.1:{config.kafka_controller_port}"
     properties.write_text(
         "\n".join(
             f"{key}={value}"

@@ -45,6 +45,7 @@ def parts(config: Settings) -> dict[str, dict[str, Any]]:
         found[name] = {
             "address": part["address"],
             "state": part["state"] if up else "down",
+            "restarts": part.get("restarts", 0),
             "events_per_second": beat.get("events_per_second") if fresh else None,
             "lag": beat.get("lag") if fresh else None,
             "p95_ms": None,
@@ -106,18 +107,22 @@ def stream_part(config: Settings, up: bool) -> dict[str, Any] | None:
     }
 
 
-def silent_sources(config: Settings) -> dict[str, str]:
-    """The sources that fell silent while their peers go on, with the reason: simulators and bridges by their part's
-    name, streams by their topic."""
-    sources = {}
+def sources(config: Settings) -> dict[str, Any]:
+    """What each source that runs has counted: simulators and bridges by their part's name, streams by their topic."""
+    found = {}
     for path in config.run.glob("*.json"):
         content = read_json(config, path.name) or {}
         if content.get("samples") and process_of(content) is not None:
-            sources[path.stem] = content["samples"]
+            found[path.stem] = content["samples"]
     report = read_json(config, STREAM)
     if report and process_of(report) is not None:
-        sources |= {s["topic"]: s["samples"]["of"] for s in report["streams"] if "samples" in s}
-    return stalled(sources, time.time())
+        found |= {s["topic"]: s["samples"]["of"] for s in report["streams"] if "samples" in s}
+    return found
+
+
+def silent_sources(config: Settings) -> dict[str, str]:
+    """The sources that fell silent while their peers go on, with the reason, named as `sources` has them."""
+    return stalled(sources(config), time.time())
 
 
 def workers_by_part(config: Settings) -> dict[str, list[dict[str, Any]]]:

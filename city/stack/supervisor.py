@@ -6,14 +6,14 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
 import psutil
 
 from city.contracts.registry import domains
-from city.net import accepts
+from city.net import accepts, is_loopback, reached_at
 from city.settings import Settings
 from city.stack import servers
 from city.stack.dagster import dagster
@@ -74,12 +74,24 @@ def _server(config: Settings, argv: list[str], environment: dict[str, str]) -> S
         config.serve,
         argv,
         servers.python(config) | environment,
-        ready=lambda: accepts(config.host, config.serve_port),
+        ready=lambda: accepts(reached_at(config.host), config.serve_port),
         stage=2,
         stop_signal=signal.SIGINT,
         stop_seconds=25,
         ports={"CITY_SERVE_PORT": config.serve_port},
+        host=config.host,
+        host_setting="CITY_HOST",
     )
+
+
+def exposures(parts: Sequence[Spec]) -> list[str]:
+    """A warning for each server without a password that other machines can reach."""
+    return [
+        f"{spec.host_setting}={spec.host}: whoever reaches {spec.name} there can {spec.exposes}, without a password. "
+        "Let a firewall admit only those who may"
+        for spec in parts
+        if spec.argv and spec.exposes and not is_loopback(spec.host)
+    ]
 
 
 class Supervisor:
@@ -96,14 +108,14 @@ class Supervisor:
         if state and is_alive(state["pid"], state["created"]):
             raise CannotStart(f"already up (pid {state['pid']}): see `city status`, end it with `city down`")
         end_leftovers(self.config)
-        if not can_bind(self.config.host, 0):
-            raise CannotStart(f"CITY_HOST: {self.config.host} is no address of this machine")
         used: dict[int, str] = {}
         for part in self.parts:
+            if part.spec.argv and not can_bind(part.spec.host, 0):
+                raise CannotStart(f"{part.spec.host_setting}: {part.spec.host} is no address of this machine")
             for setting, port in part.spec.ports.items():
                 if part.spec.argv and used.setdefault(port, setting) != setting:
                     raise CannotStart(f"{used[port]} and {setting} are both {port}")
-                if part.spec.argv and not can_bind(self.config.host, port):
+                if part.spec.argv and not can_bind(part.spec.host, port):
                     who = listener(port) or "another process"
                     raise CannotStart(f"port {port} is in use by {who}: stop that, or set {setting} to a free port")
 

@@ -4,7 +4,7 @@ A join with it is the one way in which time zones, clock changes and holidays co
 agree on them. Every time zone's offset is a multiple of a quarter of an hour.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from functools import lru_cache
 from zoneinfo import ZoneInfo
@@ -45,6 +45,12 @@ def local_day(moment: datetime, timezone: str) -> date:
     return moment.astimezone(ZoneInfo(timezone)).date()
 
 
+@lru_cache(maxsize=64)
+def is_workday(day: date, country: str) -> bool:
+    """Whether the day is neither of a weekend nor a public holiday."""
+    return day.isoweekday() < 6 and day not in _holidays(country, day.year, day.year)
+
+
 def calendar(days: Sequence[date], timezone: str, country: str) -> pl.DataFrame:
     """The slots of the given local days: `slot` (seconds since the epoch // 900) and COLUMNS."""
     if not days:
@@ -60,10 +66,8 @@ def on_calendar(frame: Frame, time: str, calendar: Frame) -> Frame:
 
 @lru_cache(maxsize=8)
 def _slots(first: date, last: date, timezone: str, country: str) -> pl.DataFrame:
-    import holidays
-
     begin, end = bounds(first, timezone)[0], bounds(last, timezone)[1]
-    named = holidays.country_holidays(country, years=range(first.year, last.year + 1))
+    named = _holidays(country, first.year, last.year)
     names = pl.DataFrame({"day": list(named), "holiday": [str(name) for name in named.values()]}, _NAMES)
     utc = pl.datetime_range(begin, end, timedelta(seconds=SLOT_SECONDS), closed="left", time_zone="UTC", eager=True)
     local = pl.col("utc").dt.convert_time_zone(timezone)
@@ -80,6 +84,12 @@ def _slots(first: date, last: date, timezone: str, country: str) -> pl.DataFrame
             rush_hour=pl.col("local_hour").is_in(_RUSH_HOURS) & (pl.col("weekday") < 6) & pl.col("holiday").is_null()
         )
     )
+
+
+def _holidays(country: str, first_year: int, last_year: int) -> Mapping[date, str]:
+    import holidays
+
+    return holidays.country_holidays(country, years=range(first_year, last_year + 1))
 
 
 _NAMES = {"day": pl.Date(), "holiday": pl.String()}

@@ -4,7 +4,6 @@ from datetime import timedelta
 
 import dagster as dg
 import polars as pl
-from deltalake import DeltaTable
 
 from city.lake.reference import update
 from city.models.anomaly import SCORE, SHARES
@@ -65,10 +64,9 @@ def with_episodes(events: pl.DataFrame, found: pl.DataFrame) -> pl.DataFrame:
     metadata={"dagster/column_schema": keys.table_columns(ANOMALY_EVENTS)},
 )
 def anomaly_events(lake: LakeResource) -> dg.MaterializeResult:
-    path = lake.root / "scores" / ANOMALIES.name
-    if not DeltaTable.is_deltatable(str(path)):
+    scores = lake.snapshot.newest(f"scores/{ANOMALIES.name}", "timestamp", _RECENT)
+    if scores is None:
         return dg.MaterializeResult(metadata={"scored": "nothing yet"})
-    scores = pl.scan_delta(str(path)).filter(pl.col("timestamp") > pl.col("timestamp").max() - _RECENT)
     found = episodes(scores.select("machine_id", "timestamp", "prediction", "output").collect())
     count = update(lake.root, ANOMALY_EVENTS, lambda events: with_episodes(events, found), "scores of the stream")
     return dg.MaterializeResult(metadata={"dagster/row_count": count, "of_the_last_days": found.height})

@@ -1,70 +1,201 @@
-"""From failing checks and from rules to alarms, and from alarms to messages."""
+"""From what Dagster knows to findings: checks, runs that ended, and tables that are older than they may be."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
 
 import dagster as dg
-from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
+from dagster._core.definitions.freshness import FreshnessState
+from dagster._core.execution.stats import StepEventStatus
+from dagster._core.storage.asset_check_execution_record import (
+    AssetCheckExecutionRecord,
+    AssetCheckExecutionRecordStatus,
+)
+from dagster._core.storage.dagster_run import FINISHED_STATUSES
 
-from city.alerts.desk import Desk
-from city.alerts.dispatch import announce, deliver
-from city.alerts.model import Finding, Severity
-from city.alerts.rules import evaluate, rules, source_metrics, stream_metrics
-from city.settings import Settings
+from city.alerts.model import Finding, Severity, State
 
-CHECKS, RULES = "check/", "rule/"
+CHECKS, RUNS, FRESH = "check/", "run/", "fresh/"
 _SEVERITY: dict[dg.AssetCheckSeverity, Severity] = {
     dg.AssetCheckSeverity.WARN: "warning",
     dg.AssetCheckSeverity.ERROR: "error",
 }
+AT = "evaluated_at"
+_PARTITION = "partition"
+_EVALUATED = "/evaluated"
+_RANGE_END, _WILL_RETRY = "dagster/asset_partition_range_end", "dagster/will_retry"
+_LATEST_RUNS = 200
 
 
-@dataclass(frozen=True)
-class Watched:
-    """What one look found."""
+def check_findings(
+    instance: dg.DagsterInstance, checks: Iterable[dg.AssetCheckKey], known: Mapping[str, Mapping[str, Any]]
+) -> list[Finding]:
+    """Two for each check: whether its newest evaluation failed, and whether it could be evaluated at all.
 
-    raised: int
-    cleared: int
-    escalated: int
-    sent: int
-    failed: int
-
-
-def watch(
-    config: Settings,
-    desk: Desk,
-    found: Iterable[Finding],
-    quality: Mapping[str, float | None],
-    now: datetime | None = None,
-) -> Watched:
-    """Reports what checks found, and what the rules say of the metrics of stream and quality, and sends messages."""
-    moment = now or datetime.now(UTC)
-    metrics = stream_metrics(config, moment.timestamp()) | source_metrics(config) | dict(quality)
-    before = desk.remember("metrics", metrics) or {}
-    raised, cleared = desk.report(found, CHECKS, moment)
-    of_rules = desk.report(evaluate(rules(config), metrics, before), RULES, moment)
-    raised, cleared = raised + of_rules[0], cleared + of_rules[1]
-    escalated = desk.escalate(timedelta(minutes=config.alert_escalate_minutes), moment)
-    for event, numbers in (("raised", raised), ("cleared", cleared), ("escalated", escalated)):
-        announce(desk, config, event, numbers, moment)
-    sent, failed = deliver(desk, config, moment)
-    return Watched(len(raised), len(cleared), len(escalated), sent, failed)
-
-
-def check_findings(instance: dg.DagsterInstance, checks: Iterable[dg.AssetCheckKey]) -> list[Finding]:
-    """The checks whose newest evaluation failed."""
+    An evaluation that is planned, under way or was skipped says nothing. `known` are the details of active alarms, by
+    cause: what failed for a day is not well because an earlier day is.
+    """
     records = instance.event_log_storage.get_latest_asset_check_execution_by_key(list(checks))
-    return [finding for key, record in records.items() if (finding := _finding(key, record)) is not None]
+    runs = _runs(instance, records.values(), known)
+    return [finding for key, record in records.items() for finding in _of_check(key, record, runs, known)]
 
 
-def _finding(key: dg.AssetCheckKey, record: object) -> Finding | None:
-    status, event = record.status, record.event  # type: ignore[attr-defined]
-    asset = key.asset_key.to_user_string()
-    cause, group = f"{CHECKS}{asset}/{key.name}", asset
-    if status == AssetCheckExecutionRecordStatus.FAILED and event is not None:
-        evaluation = event.dagster_event.asset_check_evaluation_data
-        said = f": {evaluation.description}" if evaluation.description else ""
-        detail = {name: str(value.value)[:500] for name, value in evaluation.metadata.items()}
-        return Finding(cause, _SEVERITY[evaluation.severity], f"{asset}: check {key.name} failed{said}", group, detail)
-    return None
+def overview(findings: Iterable[Finding], before: Mapping[str, Any], link: str) -> dict[str, Any]:
+    """All checks as people see them: how many passed when they were last evaluated, and those that failed. `before` is
+    the last overview: a check that is being evaluated is as it was."""
+    failed, passed = dict(before.get("failed", {})), set(before.get("passed", []))
+    for finding in findings:
+        name = finding.cause.removeprefix(CHECKS)
+        if finding.state == "unknown" or name.endswith(_EVALUATED):
+            continue
+        passed.discard(name)
+        failed.pop(name, None)
+        if finding.state == "passing":
+            passed.add(name)
+            continue
+        asset, check = name.rsplit("/", 1)
+        failed[name] = {
+            "asset": asset,
+            "check": check,
+            "severity": finding.severity,
+            "says": finding.title,
+            "at": (finding.detail or {}).get(AT),
+            "link": f"{link}/assets/{asset}?view=checks",
+        }
+    return {"passed": sorted(passed), "failed": failed}
+
+
+def _of_check(
+    key: dg.AssetCheckKey,
+    record: AssetCheckExecutionRecord,
+    runs: Mapping[str, dg.DagsterRun],
+    known: Mapping[str, Mapping[str, Any]],
+) -> list[Finding]:
+    asset, run = key.asset_key.to_user_string(), runs.get(record.run_id)
+    cause, labels = f"{CHECKS}{asset}/{key.name}", {"asset": asset, "type": "check"}
+    evaluated = Finding(f"{cause}{_EVALUATED}", state="passing")
+    if record.status == AssetCheckExecutionRecordStatus.PLANNED or record.evaluation is None:
+        unknown = Finding(cause, state="unknown")
+        if run is None or run.status != dg.DagsterRunStatus.FAILURE or _WILL_RETRY in run.tags:
+            return [unknown, Finding(evaluated.cause, state="unknown")]
+        title = f"{asset}: check {key.name} could not be evaluated: its run failed"
+        detail = {"run": record.run_id}
+        return [unknown, Finding(evaluated.cause, "error", title, asset, detail, labels=labels)]
+    evaluation = record.evaluation
+    if record.status == AssetCheckExecutionRecordStatus.SUCCEEDED:
+        day, failed = _partition(run), known.get(cause, {}).get(_PARTITION)
+        earlier = day is not None and failed is not None and day < failed
+        return [Finding(cause, state="unknown" if earlier else "passing"), evaluated]
+    said = f": {evaluation.description}" if evaluation.description else ""
+    detail = {name: str(value.value)[:500] for name, value in evaluation.metadata.items()}
+    detail[AT] = datetime.fromtimestamp(record.event.timestamp if record.event else 0.0, UTC).isoformat()
+    if (partition := _partition(run)) is not None:
+        detail[_PARTITION] = partition
+    title = f"{asset}: check {key.name} failed{said}"
+    return [Finding(cause, _SEVERITY[evaluation.severity], title, asset, detail, labels=labels), evaluated]
+
+
+def _runs(
+    instance: dg.DagsterInstance,
+    records: Iterable[AssetCheckExecutionRecord],
+    known: Mapping[str, Mapping[str, Any]],
+) -> dict[str, dg.DagsterRun]:
+    """The runs of the records that are not simply well."""
+    wanted = set()
+    for record in records:
+        cause = f"{CHECKS}{record.key.asset_key.to_user_string()}/{record.key.name}"
+        if record.status != AssetCheckExecutionRecordStatus.SUCCEEDED or _PARTITION in known.get(cause, {}):
+            wanted.add(record.run_id)
+    if not wanted:
+        return {}
+    found = instance.get_run_records(dg.RunsFilter(run_ids=list(wanted)))
+    return {record.dagster_run.run_id: record.dagster_run for record in found}
+
+
+def _partition(run: dg.DagsterRun | None) -> str | None:
+    """The last partition that a run was of."""
+    return run.tags.get(_RANGE_END) or run.tags.get("dagster/partition") if run is not None else None
+
+
+def run_findings(
+    instance: dg.DagsterInstance, since: datetime | None, link: str, apart: Sequence[str] = ()
+) -> tuple[list[Finding], datetime | None]:
+    """What became of each step of the runs that ended after `since`, in order of their end, and when the last of them
+    did. Jobs in `apart` are watched otherwise. A run that is tried again says nothing yet; nor does one that was
+    cancelled, of the steps that it did not come to."""
+    ended = dg.RunsFilter(updated_after=since, statuses=list(FINISHED_STATUSES))
+    records = instance.get_run_records(ended, limit=_LATEST_RUNS, order_by="update_timestamp", ascending=True)
+    found: list[Finding] = []
+    for record in records:
+        run = record.dagster_run
+        if run.job_name not in apart and _WILL_RETRY not in run.tags:
+            found += _of_run(instance, run, f"{link}/runs/{run.run_id}")
+    return found, records[-1].update_timestamp if records else since
+
+
+def _of_run(instance: dg.DagsterInstance, run: dg.DagsterRun, link: str) -> list[Finding]:
+    failed = run.status == dg.DagsterRunStatus.FAILURE
+    steps = {stats.step_key: stats.status for stats in instance.get_run_step_stats(run.run_id)}
+    found = []
+    for step, status in steps.items():
+        cause = f"{RUNS}{step.replace('__', '/')}"
+        if status == StepEventStatus.FAILURE and failed:
+            found.append(_failed(instance, run, cause, step, link))
+        elif status == StepEventStatus.SUCCESS:
+            found.append(Finding(cause, state="passing"))
+    job = f"{RUNS}{run.job_name}"
+    if failed and not any(finding.state == "failing" for finding in found):
+        found.append(_failed(instance, run, job, None, link))
+    elif run.status == dg.DagsterRunStatus.SUCCESS:
+        found.append(Finding(job, state="passing"))
+    return found
+
+
+def _failed(instance: dg.DagsterInstance, run: dg.DagsterRun, cause: str, step: str | None, link: str) -> Finding:
+    name = cause.removeprefix(RUNS)
+    logs = instance.all_logs(
+        run.run_id, of_type={dg.DagsterEventType.STEP_FAILURE, dg.DagsterEventType.PIPELINE_FAILURE}
+    )
+    said = next((text for entry in logs if (text := _error(entry)) and entry.step_key == step), "")
+    detail = {"run": run.run_id, "job": run.job_name, "link": link, "error": said[:2_000]}
+    first = said.strip().splitlines()[0][:300] if said.strip() else "see its run"
+    return Finding(cause, "error", f"run of {name} failed: {first}", "runs", detail, labels={"type": "run"})
+
+
+def _error(entry: dg.EventLogEntry) -> str:
+    """What a failure says of its cause, the innermost first."""
+    data = entry.dagster_event.event_specific_data if entry.dagster_event else None
+    error = getattr(data, "error", None)
+    while error is not None and error.cause is not None:
+        error = error.cause
+    return error.message if error is not None else entry.user_message
+
+
+_FRESHNESS: dict[FreshnessState, tuple[State, Severity]] = {
+    FreshnessState.PASS: ("passing", "error"),
+    FreshnessState.WARN: ("failing", "warning"),
+    FreshnessState.FAIL: ("failing", "error"),
+}
+
+
+def freshness_findings(
+    instance: dg.DagsterInstance, parents: Mapping[dg.AssetKey, Iterable[dg.AssetKey]]
+) -> list[Finding]:
+    """Whether each asset is as new as its freshness policy wants it, as Dagster's daemon judges it. One that is older,
+    and newer than all of its `parents`, has nothing to be made of anew, and is well."""
+    found = []
+    for key, record in instance.get_freshness_state_records([*parents]).items():
+        state, severity = _FRESHNESS.get(record.freshness_state, ("unknown", "error"))
+        if state == "failing" and not _is_behind(instance, key, parents[key]):
+            state = "passing"
+        name = key.to_user_string()
+        title = f"{name} is older than its freshness policy allows, since {record.updated_at:%Y-%m-%d %H:%M} UTC"
+        labels = {"asset": name, "type": "freshness"}
+        found.append(Finding(f"{FRESH}{name}", severity, title, "freshness", None, state, labels))
+    return found
+
+
+def _is_behind(instance: dg.DagsterInstance, key: dg.AssetKey, parents: Iterable[dg.AssetKey]) -> bool:
+    made = instance.get_latest_materialization_events([key, *parents])
+    times = {of: entry.timestamp for of, entry in made.items() if entry is not None}
+    return any(at > times.get(key, 0.0) for of, at in times.items() if of != key)

@@ -1,6 +1,6 @@
 """Drift of the feature views that models look at: the last day against a pinned one, hour for hour."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -9,26 +9,30 @@ import polars as pl
 from deltalake import write_deltalake
 
 from city.drift import Monitor
-from city.drift.reference import References, comparable, newest, whole
+from city.drift.reference import SPAN, References, comparable, whole
 from city.drift.report import page
 from city.features.views import View, view_of
+from city.lake.snapshot import Snapshot
 from city.lake.tables import open_table
 from city.models.examples import inputs
 from city.models.exported import Exported
+from city.models.history import view_table
 from city.models.model import Model, models
 from city.models.predictions import PREDICTION, answers
 from city.models.registry import Registry
 from city.settings import Settings, settings
+from city.tables.schema import schema
 from city.tables.slices import HOUR
 from city_assets import keys
 from city_assets.automation import HOURLY, when_changed
-from city_assets.models import view_rows
 from city_assets.preview import markdown
 from resources.lake import LakeResource
 from resources.models import ModelRegistryResource
 
 DRIFT = "monitoring/drift"
 STABLE = "stable"
+_CURRENT = timedelta(days=1)
+"""A comparison that is older than the newest by more is of a view that is not compared any more."""
 _SCHEMA = {
     "view": pl.String(),
     "at": pl.Datetime("us", "UTC"),
@@ -92,8 +96,10 @@ def measure(
 
 
 def _newest_day(view: View, of: list[Model], lake: Path) -> pl.DataFrame:
-    rows, _ = view_rows(of[0], lake)
-    return newest(rows, view.time).collect()
+    snapshot = Snapshot(lake)
+    view_table(of[0], snapshot)
+    rows = snapshot.newest(view.table.id, view.time, SPAN)
+    return pl.DataFrame(schema=schema(view.table)) if rows is None else rows.collect()
 
 
 def _answers(champions: list[tuple[Model, Exported]], frame: pl.DataFrame) -> list[pl.Series]:
@@ -107,12 +113,13 @@ def _answers(champions: list[tuple[Model, Exported]], frame: pl.DataFrame) -> li
     return found
 
 
-def drifted(lake: Path, view: str) -> tuple[str, ...]:
-    """The features of a view that its newest comparison found drifted."""
-    path = lake / DRIFT
-    if not path.exists():
+def drifted(snapshot: Snapshot, view: str) -> tuple[str, ...]:
+    """The features of a view that its newest comparison found drifted, where that is not much older than others'."""
+    latest = snapshot.latest(DRIFT, "at")
+    if latest is None:
         return ()
-    rows = pl.scan_delta(str(path)).filter(pl.col("view") == view).collect()
+    recent = snapshot.since(DRIFT, "at", latest - _CURRENT, _SCHEMA)
+    rows = recent.filter(pl.col("view") == view).collect()
     last = rows.filter(pl.col("at") == rows["at"].max(), "drifted")
     return tuple(sorted(last["feature"].unique()))
 

@@ -14,7 +14,8 @@ from deltalake import DeltaTable, write_deltalake
 
 from city.contracts.model import Contract
 from city.contracts.registry import contracts
-from city.contracts.schema import QUARANTINE, bronze_schema
+from city.contracts.schema import QUARANTINE
+from city.lake.snapshot import Snapshot
 from city.lake.tables import open_table, scan
 from city.quality import expectations, suites
 from city.quality.bands import unusual
@@ -116,11 +117,10 @@ def assess(
 def of_day(contract: Contract, lake: Path, day: date) -> tuple[pl.LazyFrame, pl.LazyFrame]:
     """The bronze rows whose event time is on the local day, and what was rejected of what arrived on it."""
     begin, end = calendar.bounds(day, settings().timezone)
-
-    def read(layer: str, time: str, schema: dict[str, pl.DataType]) -> pl.LazyFrame:
-        return scan(lake / layer / contract.name, schema).filter(pl.col(time) >= begin, pl.col(time) < end)
-
-    return read("bronze", contract.event_time, bronze_schema(contract)), read("quarantine", "arrived", QUARANTINE)
+    snapshot = Snapshot(lake, settings().cold_path)  # a day is read many times, an hour at a time
+    arrived = pl.col("arrived")
+    rejected = snapshot.scan(f"quarantine/{contract.name}", QUARANTINE)
+    return snapshot.events(contract, begin, end), rejected.filter(arrived >= begin, arrived < end)
 
 
 def sample(bronze: pl.LazyFrame, rows: int) -> pl.DataFrame:

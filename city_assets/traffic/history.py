@@ -10,6 +10,8 @@ from city import questdb
 from city.lake.tables import scan
 from city.serving.problems import Problem
 from city.settings import Settings
+from city.tables import calendar
+from city.tables.model import DAY
 from city.tables.schema import schema
 from city_assets.traffic.contract import VEHICLE_POSITIONS
 from city_assets.traffic.live import VEHICLES
@@ -44,7 +46,7 @@ def positions(config: Settings, first: datetime, last: datetime) -> dict[str, An
 
 def hourly(config: Settings, first: datetime, last: datetime, cell: str | None) -> dict[str, Any]:
     names = ["t", "cell", "vehicle_count", "speed_mean"]
-    chosen = hours(config).filter(pl.col("hour") >= first, pl.col("hour") < last)
+    chosen = hours(config, first, last)
     chosen = chosen.filter(pl.col("cell") == cell) if cell else chosen
     told = chosen.sort("hour", "cell").head(_MOST_ROWS + 1)
     rows = told.select(pl.col("hour").dt.epoch("ms"), "cell", "vehicles", "speed_mean").collect().rows()
@@ -58,15 +60,13 @@ def series(config: Settings, back: timedelta) -> dict[str, Any]:
     told = f"window_start, {_MEAN_SPEED} speed, sum(vehicle_count) / count_distinct(window_start) vehicles"
     where = f"window_start >= {_us(max(since, now - _KEPT))}"
     rows = _asked(config, f"SELECT {told} FROM {_WINDOW.name} WHERE {where} SAMPLE BY 10m ALIGN TO CALENDAR")
-    by_hour = hours(config).group_by("hour").agg(speed(), pl.col("vehicles").sum()).sort("hour")
-    columns = (pl.col("hour").dt.epoch("ms"), "speed_mean", "vehicles")
-    before = by_hour.filter(pl.col("hour").is_between(since - week, now - week)).select(*columns).collect().rows()
-    earlier = by_hour.filter(pl.col("hour").is_between(since, now - _KEPT)).select(*columns).collect().rows()
+    before = city_by_hour(config, since - week, now - week)
+    earlier = city_by_hour(config, since, now - _KEPT)
     shift = int(week.total_seconds() * 1000)
     return {
         "columns": ["t", "speed_mean", "vehicles"],
         "units": {"speed_mean": "km/h", "vehicles": "vehicles"},
-        "rows": [*map(list, earlier), *with_gaps([[_ms(row[0]), *row[1:]] for row in rows], _TEN_MINUTES_MS)],
+        "rows": [*earlier, *with_gaps([[_ms(row[0]), *row[1:]] for row in rows], _TEN_MINUTES_MS)],
         "week_before": [[t + shift, speed, vehicles] for t, speed, vehicles in before],
     }
 
@@ -81,8 +81,22 @@ def with_gaps(rows: list[list[Any]], step_ms: int) -> list[list[Any]]:
     return found
 
 
-def hours(config: Settings) -> pl.LazyFrame:
-    return scan(config.lake / CELLS_HOURLY.id, schema(CELLS_HOURLY))
+def city_by_hour(config: Settings, first: datetime, last: datetime) -> list[list[Any]]:
+    """Of each hour in [first, last): its start (ms since the epoch), mean speed (km/h) and vehicles; nothing is read
+    where the range is empty."""
+    if first >= last:
+        return []
+    by_hour = hours(config, first, last).group_by("hour").agg(speed(), pl.col("vehicles").sum()).sort("hour")
+    return list(map(list, by_hour.select(pl.col("hour").dt.epoch("ms"), "speed_mean", "vehicles").collect().rows()))
+
+
+def hours(config: Settings, first: datetime, last: datetime) -> pl.LazyFrame:
+    """The gold table's rows of the hours in [first, last). Their local days come first, for the table's files are of a
+    day each: the others are not opened."""
+    first_day = calendar.local_day(first, config.timezone)
+    last_day = calendar.local_day(last - timedelta(microseconds=1), config.timezone)
+    rows = scan(config.lake / CELLS_HOURLY.id, schema(CELLS_HOURLY))
+    return rows.filter(pl.col(DAY).is_between(first_day, last_day), pl.col("hour") >= first, pl.col("hour") < last)
 
 
 def mean_speed(rows: pl.DataFrame) -> float:

@@ -43,6 +43,7 @@ def test_every_benchmark_is_known() -> None:
         "alarms",
         "anomaly",
         "batch",
+        "canary",
         "crash",
         "drift",
         "e2e",

@@ -17,6 +17,7 @@ from city_assets.payments.alarms import FRAUD
 from city_assets.payments.models import FRAUDS, fraud_message
 from city_assets.traffic.alarms import CONGESTION
 from city_assets.traffic.transforms import SLOW_KMH
+from simulators.clock import UTC_CLOCK
 from simulators.traffic import flow_at, free_flow
 from tests.events import iso
 
@@ -115,7 +116,7 @@ def windows(hours: float, jam: range = range(0), share: float = 1.0) -> list[dic
     chance, found = random.Random(3), []
     for number in range(int(hours * 30)):
         start = BEGIN + timedelta(minutes=2 * number)
-        usual = 38 * free_flow(start) * flow_at(CROWDED[0] + 0.012, CROWDED[1])
+        usual = 38 * free_flow(UTC_CLOCK.at(start)) * flow_at(CROWDED[0] + 0.012, CROWDED[1])
         for positions in (8, 150, 330):
             speed = max(0.0, usual * (share if number in jam else 1.0) + chance.gauss(0, 22 / positions**0.5))
             content = {"kind": "traffic_cells", "cell": "882a100d2dfffff", "window_start": iso(start)}

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -11,23 +11,30 @@ import polars as pl
 import pytest
 from deltalake import write_deltalake
 
+from city.alerts.desk import desk
+from city.alerts.watch import shared
+from city.lake.snapshot import Snapshot
 from city.models import model as declarations
 from city.models.examples import labelled
+from city.models.history import learned_from
 from city.models.labels import LABEL
 from city.models.model import Model, ModelError
+from city.models.performance import LASTING
 from city.models.predictions import LOSS, decay
 from city.models.registry import Registry
 from city.settings import Settings, settings
 from city.tables.schema import partition_by, schema
 from city_assets import keys
 from city_assets.definitions import build, defs
-from city_assets.models import BETTER, model_key, predict_days, predictions_key, train_on, view_rows
+from city_assets.models import BETTER, model_key, predict_days, predictions_key, train_on
+from city_assets.monitoring.alarms import CHECKS, check_findings
 from city_assets.monitoring.drift import STABLE, drifted, measure, pin, references
 from city_assets.traffic.models import CONGESTION, MODELS
 from resources.lake import LakeResource
 from resources.models import ModelRegistryResource
 from sensors_and_schedules import retrain as sensor
 from tests.city.models.rows import traffic
+from tests.faults import FaultTable
 
 SPEED = MODELS[-1]
 VIEW = SPEED.view
@@ -54,15 +61,19 @@ def put(config: Settings, rows: pl.DataFrame, end: datetime) -> None:
 
 
 def reasons(config: Settings, now: datetime) -> dict[str, str]:
-    return {m.name: why for m, why in sensor.wanted(Registry(config), LakeResource(path=str(config.lake)), now)}
+    return {m.name: why for m, why in sensor.wanted(Registry(config), Snapshot(config.lake), now)}
 
 
 def materialize(
-    *chosen_keys: dg.AssetKey, partition: str | None = None, of: dg.Definitions = defs
+    *chosen_keys: dg.AssetKey,
+    partition: str | None = None,
+    of: dg.Definitions = defs,
+    instance: dg.DagsterInstance | None = None,
 ) -> dg.ExecuteInProcessResult:
     chosen = [a for a in of.assets or () if isinstance(a, dg.AssetsDefinition) and not a.keys.isdisjoint(chosen_keys)]
     resources = {"lake": LakeResource(path=str(settings().lake)), "models": ModelRegistryResource()}
-    return dg.materialize(chosen, resources=resources, partition_key=partition, instance=dg.DagsterInstance.ephemeral())
+    kept = instance or dg.DagsterInstance.ephemeral()
+    return dg.materialize(chosen, resources=resources, partition_key=partition, instance=kept)
 
 
 @pytest.fixture
@@ -77,13 +88,15 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> Model:
     return quick
 
 
-def test_a_model_that_decays_is_found_retrained_promoted_and_serves(config: Settings, quick: Model) -> None:
+def test_a_model_that_decays_is_told_of_retrained_promoted_and_serves(
+    config: Settings, quick: Model, table: FaultTable
+) -> None:
     registry = Registry(config)
     assert reasons(config, NOW) == {}  # nothing built yet
     put(config, traffic(hours=12, seed=1), NOW - timedelta(hours=30))
     assert reasons(config, NOW) == {quick.name: "first training"}
 
-    first = train_on(quick, config.lake, config, registry, print)
+    first = train_on(quick, Snapshot(config.lake), config, registry, print)
     assert first.promoted
     assert reasons(config, NOW + timedelta(minutes=5)) == {}
 
@@ -92,8 +105,8 @@ def test_a_model_that_decays_is_found_retrained_promoted_and_serves(config: Sett
     _backdate(registry, quick.name, begin)
     put(config, traffic(hours=10, seed=2), NOW - timedelta(hours=19))
     put(config, traffic(hours=18, seed=3, back=0.02), NOW)
-    days = sorted(view_rows(quick, config.lake)[0].collect()["day"].unique())
-    recorded = predict_days(quick, config.lake, registry, days)
+    days = sorted(learned_from(quick, Snapshot(config.lake)).collect()["day"].unique())
+    recorded = predict_days(quick, Snapshot(config.lake), registry, days)
     low, high, came = (recorded[name].cast(pl.Float64) for name in ("low", "high", "outcome"))
     assert (low < high).all()
     then = recorded["as_of"] < NOW - timedelta(hours=19)  # while it was as it had learned
@@ -102,16 +115,32 @@ def test_a_model_that_decays_is_found_retrained_promoted_and_serves(config: Sett
     assert worse is not None
     assert worse.effect > 0.3
     assert "performance decay" in reasons(config, NOW)[quick.name]
+    table.add("a champion decays", _alarm_of(quick, days[-1]), 0, 0, "alarm")
 
-    second = train_on(quick, config.lake, config, registry, print)
+    second = train_on(quick, Snapshot(config.lake), config, registry, print)
     assert second.promoted
     assert "better" in second.reason
     assert second.fitted.scores["model"]["mae"] < second.fitted.scores["champion"]["mae"]
-    after = predict_days(quick, config.lake, registry, days)
+    after = predict_days(quick, Snapshot(config.lake), registry, days)
     assert set(after["version"]) == {2}
     assert after[LOSS].mean() < recorded[LOSS].mean()  # type: ignore[operator]
     assert pl.read_delta(str(config.lake / "predictions" / quick.name)).height == after.height
     assert reasons(config, datetime.now(UTC)) == {}
+
+
+def _alarm_of(model: Model, day: date) -> str:
+    """The alarm that the day's predictions raise."""
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = materialize(predictions_key(model), partition=str(day), instance=instance)
+        (made,) = result.asset_materializations_for_node(f"predictions__{model.name}")
+        assert made.metadata["mae"].value > 0
+        checks = [evaluation.asset_check_key for evaluation in result.get_asset_check_evaluations()]
+        known = desk(settings())
+        known.report(check_findings(instance, checks, {}), CHECKS)
+    (alarm,) = [alarm for alarm in known.alarms() if alarm.active]
+    assert alarm.cause == f"check/predictions/{model.name}/{LASTING}"
+    assert shared(known, "outcomes")[f"model.mae.{model.name}"] == made.metadata["mae"].value
+    return alarm.title
 
 
 def _backdate(registry: Registry, name: str, to: datetime) -> None:
@@ -125,7 +154,7 @@ def test_new_labels_and_drift_are_reasons_too(config: Settings, quick: Model) ->
     put(config, traffic(hours=24, seed=1), NOW - timedelta(hours=25))
     assert measure(VIEW, [quick], config.lake, config, registry, NOW) is None  # a whole day: pinned now
     assert references(config).get(VIEW.name) is not None
-    train_on(quick, config.lake, config, registry, print)
+    train_on(quick, Snapshot(config.lake), config, registry, print)
     _backdate(registry, quick.name, NOW - timedelta(hours=25))
     put(config, traffic(hours=14, seed=2), NOW)
     assert "new labels" in reasons(config, NOW)[quick.name]
@@ -135,8 +164,8 @@ def test_new_labels_and_drift_are_reasons_too(config: Settings, quick: Model) ->
     result = materialize(dg.AssetKey(["monitoring", f"{VIEW.name}_drift"]))
     (check,) = result.get_asset_check_evaluations()
     assert (check.check_name, check.passed) == (STABLE, False)
-    assert {"speed_mean", "speed_recent", f"{quick.name} prediction"} <= set(drifted(config.lake, VIEW.name))
-    assert "speed_neighbours" not in drifted(config.lake, VIEW.name)
+    assert {"speed_mean", "speed_recent", f"{quick.name} prediction"} <= set(drifted(Snapshot(config.lake), VIEW.name))
+    assert "speed_neighbours" not in drifted(Snapshot(config.lake), VIEW.name)
     page = (config.home / "drift" / f"{VIEW.name}.html").read_text()
     assert "speed_mean, then and now" in page
     assert len(page) < 200_000
@@ -180,7 +209,7 @@ def test_assets_of_a_model_train_and_predict(
     assert materialize(said, partition=day, of=since_yesterday).success
     rows = pl.read_delta(str(config.lake / "predictions" / CONGESTION.name))
     assert set(rows["prediction"]) <= set(CONGESTION.label.classes)
-    truth = labelled(CONGESTION, view_rows(CONGESTION, config.lake)[0].collect())
+    truth = labelled(CONGESTION, learned_from(CONGESTION, Snapshot(config.lake)).collect())
     both = rows.join(truth.select("cell", "as_of", LABEL), on=["cell", "as_of"])
     assert both.height
     assert (both["outcome"] == both[LABEL]).all()
@@ -191,9 +220,9 @@ def test_assets_of_a_model_train_and_predict(
 
 def test_what_is_not_there_yet_is_named(config: Settings) -> None:
     with pytest.raises(ModelError, match="features/traffic_features has not been built yet"):
-        train_on(SPEED, config.lake, config, Registry(config))
+        train_on(SPEED, Snapshot(config.lake), config, Registry(config))
     with pytest.raises(ModelError, match="has no champion yet"):
-        predict_days(SPEED, config.lake, Registry(config), [NOW.date()])
+        predict_days(SPEED, Snapshot(config.lake), Registry(config), [NOW.date()])
 
 
 def test_the_sensor_gives_the_reason_and_does_not_insist(config: Settings, quick: Model) -> None:

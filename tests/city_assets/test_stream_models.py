@@ -10,6 +10,7 @@ import pytest
 from deltalake import write_deltalake
 
 from benchmarks._payments import START, lived
+from city.lake.snapshot import Snapshot
 from city.models.champions import Serving
 from city.models.exported import Exported
 from city.models.model import ModelError
@@ -69,14 +70,16 @@ def test_what_the_stream_said_is_joined_with_what_came(
 
     write_deltalake(lake / MODEL.view.table.id, rows, partition_by=[DAY])
     days = rows[DAY].unique().to_list()
-    assert truth_of(MODEL, lake) is None
-    assert predict_days(MODEL, lake, registry, days).is_empty()  # nothing was said yet
+    assert truth_of(MODEL, Snapshot(lake), START) is None
+    assert predict_days(MODEL, Snapshot(lake), registry, days).is_empty()  # nothing was said yet
     record = said.select("id", "card", "timestamp", "for", "version", "prediction", "confidence", "low", "high")
     record = record.with_columns(said["output"], said["latency_ms"], said["inputs"], said[DAY])
     write_deltalake(lake / "scores" / MODEL.name, record, partition_by=[DAY])
-    assert predict_days(MODEL, lake, registry, days)["outcome"].null_count() == rows.height  # nobody reported yet
+    assert (
+        predict_days(MODEL, Snapshot(lake), registry, days)["outcome"].null_count() == rows.height
+    )  # nobody reported yet
     write_deltalake(lake / MODEL.label.truth, reports)
-    found = predict_days(MODEL, lake, registry, days)
+    found = predict_days(MODEL, Snapshot(lake), registry, days)
     assert found.height == rows.height
     last = rows["timestamp"].max() - REPORTED_WITHIN  # type: ignore[operator]
     known = found.filter(pl.col("timestamp") <= last)

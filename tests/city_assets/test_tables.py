@@ -148,3 +148,22 @@ def test_a_snapshot_that_changes_does_not_make_all_days_be_built_again(instance:
     assert sensor.requested(0) == {}
     instance.report_runless_asset_event(dg.AssetMaterialization(keys.table("silver/devices")))
     assert sensor.requested(10) == {}
+
+
+def test_a_run_sees_each_table_at_one_version(lake: LakeResource, instance: dg.DagsterInstance) -> None:
+    seen = []
+
+    @dg.asset
+    def first(lake: LakeResource) -> None:
+        seen.append(lake.snapshot.table("bronze/vehicle_positions").count())  # type: ignore[union-attr]
+        stream(lake.root, VEHICLE_POSITIONS, drive(MIDNIGHT, 1, seed=1), MIDNIGHT + timedelta(hours=4))
+
+    @dg.asset(deps=[first])
+    def second(lake: LakeResource) -> None:
+        lake.house().build(table_of("silver/vehicle_positions"), [DAY])
+        seen.append(lake.snapshot.table("bronze/vehicle_positions").count())  # type: ignore[union-attr]
+        assert lake.house().count(table_of("silver/vehicle_positions")) == 3 * 12 * 4, "and what it wrote itself"
+
+    for _ in range(2):
+        assert dg.materialize([first, second], resources={"lake": lake}, instance=instance).success
+    assert seen[0] == seen[1] < seen[2] == seen[3], "the next run sees what has come"

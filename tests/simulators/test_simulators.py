@@ -11,7 +11,7 @@ from city.streaming.decode import decode
 from city_assets.environment.contract import DEVICES, SENSORS
 from city_assets.traffic.contract import VEHICLE_POSITIONS
 from simulators import environment, equipment, payments, traffic
-from simulators.clock import pace
+from simulators.clock import UTC_CLOCK, pace
 from simulators.environment import RHYTHMS, fleet
 from simulators.faults import FaultRates, Faults
 from tests.events import NOW, encode, raw
@@ -64,10 +64,12 @@ def test_topics_follow_the_sensor(config: Settings) -> None:
 def test_a_day_has_its_rush_hours_and_a_weekend_less_of_them() -> None:
     rhythm = RHYTHMS["traffic"]
     monday, sunday = datetime(2026, 5, 4, tzinfo=UTC), datetime(2026, 5, 3, tzinfo=UTC)
-    assert rhythm.at(monday.replace(hour=17, minute=30)) > 3 * rhythm.at(monday.replace(hour=3))
-    assert rhythm.at(sunday.replace(hour=8, minute=30)) < rhythm.at(monday.replace(hour=8, minute=30))
-    assert traffic.free_flow(monday.replace(hour=8, minute=30)) < traffic.free_flow(sunday.replace(hour=8, minute=30))
-    assert traffic.free_flow(monday.replace(hour=3)) > 0.95
+    morning, weekend_morning = (UTC_CLOCK.at(day.replace(hour=8, minute=30)) for day in (monday, sunday))
+    evening, night = (UTC_CLOCK.at(monday + timedelta(hours=hours)) for hours in (17.5, 3))
+    assert rhythm.at(evening) > 3 * rhythm.at(night)
+    assert rhythm.at(weekend_morning) < rhythm.at(morning)
+    assert traffic.free_flow(morning) < traffic.free_flow(weekend_morning)
+    assert traffic.free_flow(night) > 0.95
 
 
 def test_stuck_sensors_repeat_and_drifting_ones_leave() -> None:

@@ -45,6 +45,8 @@ interface Alarm {
   title: string;
   state: string;
   acknowledged: boolean;
+  flapping: boolean;
+  silenced: boolean;
   assignee: string | null;
   count: number;
   first_at: string;
@@ -123,7 +125,7 @@ export function Operations({ config }: { config: Config }) {
         <h2>Checks</h2>
         {checks?.error && <p class="warn">{checks.error}</p>}
         <p>
-          {checks ? `${checks.passed} pass, ${checks.failed.length} fail.` : 'Asking Dagster…'}{' '}
+          {checks ? `${checks.passed} pass, ${checks.failed.length} fail.` : 'Asking…'}{' '}
           <a href={data?.links.dagster}>Dagster</a>
           {data?.links.mlflow && (
             <>
@@ -223,7 +225,7 @@ function Alarms({ config }: { config: Config }) {
               <td>{alarm.title}</td>
               <td>{moment(alarm.first_at, config.timezone)}</td>
               <td class="n">{alarm.count}</td>
-              <td>{alarm.state}</td>
+              <td>{[alarm.state, alarm.flapping && 'flapping', alarm.silenced && 'silenced'].filter(Boolean).join(', ')}</td>
               <td>
                 {assigning === alarm.id ? (
                   <form

@@ -1,5 +1,6 @@
 """Alarms and their states, kept in a real database."""
 
+import math
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -26,7 +27,8 @@ CREATE TABLE alarms (id INTEGER NOT NULL PRIMARY KEY, cause VARCHAR(500) NOT NUL
 CREATE TABLE outbox (id INTEGER NOT NULL PRIMARY KEY, "key" VARCHAR(300) NOT NULL UNIQUE, channel VARCHAR(100) NOT NULL,
   message TEXT NOT NULL, attempts INTEGER NOT NULL, next_at FLOAT NOT NULL, sent_at FLOAT, error TEXT);
 INSERT INTO alarms VALUES (1, 'check/gold/a/low', 'warning', 'a is low', 'gold/a', NULL, 1, 0, 1, 1, 0, 0, 0, NULL, 0);
-INSERT INTO outbox VALUES (1, 'k', 'webhook', '{"group": "gold/a", "event": "raised", "alarms": [{}]}', 0, 0, NULL, NULL);
+INSERT INTO outbox VALUES
+  (1, 'k', 'webhook', '{"group": "gold/a", "event": "raised", "alarms": [{}]}', 0, 0, NULL, NULL);
 """
 """A store as version 0.1 made it: an alarm that is active, and its message, which has not been sent."""
 
@@ -166,33 +168,36 @@ def test_what_cannot_be_is_said(desk: Desk) -> None:
 @pytest.mark.parametrize(
     ("operator", "value", "now", "before", "held"),
     [
-        ("greater", 5, 6.0, None, True),
-        ("greater", 5, 5.0, None, False),
-        ("less", 0.9, 0.5, None, True),
-        ("less", 0.9, None, None, False),
-        ("equals", 0, 0.0, None, True),
-        ("absent", None, None, None, True),
-        ("absent", None, 1.0, None, False),
-        ("changed", None, 2.0, 1.0, True),
-        ("changed", None, 2.0, 2.0, False),
-        ("changed", None, 2.0, None, False),
+        ("greater", 5, 6.0, None, "failing"),
+        ("greater", 5, 5.0, None, "passing"),
+        ("less", 0.9, 0.5, None, "failing"),
+        ("less", 0.9, None, None, "unknown"),
+        ("less", 0.9, math.nan, None, "unknown"),
+        ("equals", 0, 0.0, None, "failing"),
+        ("absent", None, None, None, "failing"),
+        ("absent", None, 1.0, None, "passing"),
+        ("changed", None, 2.0, 1.0, "failing"),
+        ("changed", None, 2.0, 2.0, "passing"),
+        ("changed", None, 2.0, None, "unknown"),
     ],
 )
-def test_a_rule_holds_or_not(
-    operator: str, value: float | None, now: float | None, before: float | None, held: bool
+def test_a_rule_holds_or_not_or_cannot_tell(
+    operator: str, value: float | None, now: float | None, before: float | None, held: str
 ) -> None:
     rule = Rule(name="r", metric="m", operator=operator, value=value)  # type: ignore[arg-type]
     earlier = {} if before is None else {"m": before}
-    assert bool(rule.findings({"m": now} if now is not None else {}, earlier)) == held
+    (found,) = rule.findings({"m": now} if now is not None else {}, earlier)
+    assert found.state == held
 
 
 def test_a_rule_may_be_of_many_metrics() -> None:
     rule = Rule(name="low", metric="quality.*", operator="less", value=0.9, means="of 1")
     found = rule.findings({"quality.a": 0.5, "quality.b": 1.0, "lag": 0.0, "quality.c": 0.1}, {})
-    assert [(f.cause, f.title) for f in found] == [
+    assert [(f.cause, f.title) for f in found if f.state == "failing"] == [
         ("rule/low/quality.a", "quality.a is 0.5: less 0.9 (of 1)"),
         ("rule/low/quality.c", "quality.c is 0.1: less 0.9 (of 1)"),
     ]
+    assert [f.cause for f in found if f.state == "passing"] == ["rule/low/quality.b"]
 
 
 @pytest.mark.parametrize(

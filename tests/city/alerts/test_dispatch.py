@@ -1,8 +1,11 @@
 """Messages to real servers: HTTP and SMTP ones of the test's own, which answer, refuse and go away."""
 
 import json
+import random
 import threading
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -12,34 +15,36 @@ import pytest
 from aiosmtpd.controller import Controller
 from pydantic import SecretStr
 
-from city.alerts.channels import channels
+from city.alerts.channels import Address, addresses, sender
 from city.alerts.desk import Desk
-from city.alerts.dispatch import announce, deliver
+from city.alerts.dispatch import Delivered, deliver
 from city.alerts.model import AlertError, Finding
 from city.settings import Settings
 from city.stack.embedded import free_ports
+from tests.faults import FaultTable
 
 NOW = datetime(2026, 5, 4, 12, tzinfo=UTC)
 LOW = Finding("check/gold/a/low", "warning", "a < b & low", "gold/a")
-HIGH = Finding("check/gold/a/high", "error", "a is high", "gold/a")
+HIGH = Finding("check/gold/a/high", "error", "a is high", "gold/a", labels={"machine_id": "m1"})
 
 
 class Hook:
-    """An HTTP server that keeps what is posted to it."""
+    """An HTTP server that keeps what is posted to it, and answers as it is told to."""
 
     def __init__(self) -> None:
         self.bodies: list[tuple[str, Any]] = []
         self.status = 200
+        self.answer = b"ok"
         hook = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
-                if hook.status == 200:
+                if hook.status == 200 and hook.answer == b"ok":
                     hook.bodies.append((self.path, json.loads(body)))
                 self.send_response(hook.status)
                 self.end_headers()
-                self.wfile.write(b"ok" if hook.status == 200 else b"not now")
+                self.wfile.write(hook.answer if hook.status == 200 else b"not now")
 
             def log_message(self, *arguments: Any) -> None: ...
 
@@ -68,57 +73,168 @@ def hook() -> Iterator[Hook]:
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Desk:
-    return Desk(f"sqlite:///{tmp_path / 'alerts.db'}")
-
-
-@pytest.fixture
 def reached(config: Settings, hook: Hook) -> Settings:
     changes = {
         "alert_webhook_url": SecretStr(f"{hook.url}/all"),
         "alert_slack_url": SecretStr(f"{hook.url}/slack"),
         "alert_sms_url": SecretStr(f"{hook.url}/sms"),
         "alert_sms_to": "+15550100",
+        "alert_pagerduty_key": SecretStr("the-key"),
+        "alert_pagerduty_url": f"{hook.url}/pagerduty",
     }
     return config.model_copy(update=changes)
 
 
+@pytest.fixture
+def desk(reached: Settings, tmp_path: Path) -> Desk:
+    return Desk(f"sqlite:///{tmp_path / 'alerts.db'}", addresses(reached))
+
+
+def minutes(count: float) -> datetime:
+    return NOW + timedelta(minutes=count)
+
+
+def over(finding: Finding) -> Finding:
+    return replace(finding, state="passing")
+
+
 def tell(desk: Desk, config: Settings, *found: Finding, now: datetime = NOW) -> tuple[int, int]:
-    raised, cleared = desk.report(found, "check/", now)
-    announce(desk, config, "raised", raised, now)
-    announce(desk, config, "cleared", cleared, now)
-    return deliver(desk, config, now)
+    """Reports and looks, as a worker does, until nothing is left to be sent at that moment."""
+    desk.report(found, None, now)
+    desk.tick(now=now)
+    sent = failed = 0
+    while (done := deliver(desk, config, now)) != Delivered():
+        sent, failed = sent + done.sent, failed + done.failed
+    return sent, failed
 
 
 def test_each_channel_gets_what_is_grave_enough_for_it_in_its_own_form(
     desk: Desk, reached: Settings, hook: Hook
 ) -> None:
-    assert tell(desk, reached, LOW, HIGH) == (3, 0)
+    assert tell(desk, reached, LOW, HIGH) == (4, 0)
     (plain,) = hook.of("/all")
     assert [alarm["title"] for alarm in plain["alarms"]] == ["a < b & low", "a is high"], "one message a group"
     (slack,) = hook.of("/slack")
     assert "[warning] a &lt; b &amp; low (raised, 1 times, alarm 1)" in slack["text"]
+    assert "[warning] a < b & low" in slack["blocks"][0]["text"]["text"], "in plain text nothing is markup"
     (sms,) = hook.of("/sms")
     assert sms["to"] == "+15550100"
     assert "a is high" in sms["text"]
     assert "low" not in sms["text"], "a warning wakes nobody"
+    (page,) = hook.of("/pagerduty")
+    assert (page["routing_key"], page["event_action"], page["dedup_key"]) == ("the-key", "trigger", "city-alarm-2")
+    assert page["payload"]["severity"] == "error"
+    assert page["payload"]["custom_details"] == {"machine_id": "m1"}
+
+
+def test_the_least_severity_of_a_channel_is_a_setting(config: Settings, hook: Hook, tmp_path: Path) -> None:
+    changes = {"alert_webhook_url": SecretStr(hook.url), "alert_webhook_least": "error"}
+    high = config.model_copy(update=changes)
+    desk = Desk(f"sqlite:///{tmp_path / 'alerts.db'}", addresses(high))
+    tell(desk, high, LOW, HIGH)
+    assert [alarm["title"] for _, body in hook.bodies for alarm in body["alarms"]] == ["a is high"]
 
 
 def test_the_same_news_is_told_once(desk: Desk, reached: Settings, hook: Hook) -> None:
     tell(desk, reached, LOW)
     for minute in range(1, 4):
-        assert tell(desk, reached, LOW, now=NOW + timedelta(minutes=minute)) == (0, 0)
-    announce(desk, reached, "raised", [1], NOW)
-    assert deliver(desk, reached, NOW) == (0, 0)
-    assert tell(desk, reached, now=NOW + timedelta(minutes=5)) == (2, 0)
+        assert tell(desk, reached, LOW, now=minutes(minute)) == (0, 0)
+    tell(desk, reached, over(LOW), now=minutes(5))
     assert hook.of("/all")[-1]["event"] == "cleared"
-    assert tell(desk, reached, LOW, now=NOW + timedelta(minutes=6)) == (2, 0), "that it came back is news"
+    tell(desk, reached, LOW, now=minutes(6))
+    assert [body["event"] for body in hook.of("/all")] == ["raised", "cleared", "raised"], "that it came back is news"
 
 
-def test_what_is_silenced_is_kept_and_not_sent(desk: Desk, reached: Settings, hook: Hook) -> None:
-    desk.silence("check/gold/*", timedelta(days=99_999), "ada")
-    assert tell(desk, reached, LOW) == (0, 0)
-    assert [alarm.count for alarm in desk.alarms()] == [1]
+def test_an_incident_is_triggered_acknowledged_and_resolved_in_that_order(
+    desk: Desk, reached: Settings, hook: Hook
+) -> None:
+    hook.status = 503
+    tell(desk, reached, HIGH)
+    desk.acknowledge(1, "ada", now=minutes(1))
+    tell(desk, reached, over(HIGH), now=minutes(2))
+    hook.status = 200
+    # The first attempt's wait is over; what came later waits for it, and for nothing else.
+    for minute in (10, 20, 80):
+        tell(desk, reached, now=minutes(minute))
+    assert [page["event_action"] for page in hook.of("/pagerduty")] == ["trigger", "acknowledge", "resolve"]
+    assert {page["dedup_key"] for page in hook.of("/pagerduty")} == {"city-alarm-1"}
+    assert [body["event"] for body in hook.of("/all")] == ["raised", "cleared"]
+
+
+def test_when_a_silence_ends_one_message_is_sent_of_what_is_still_wrong(
+    desk: Desk, reached: Settings, hook: Hook, table: FaultTable
+) -> None:
+    desk.silence("check/gold/*", timedelta(minutes=10), "ada", now=NOW)
+    assert tell(desk, reached, LOW, HIGH) == (0, 0)
+    tell(desk, reached, over(HIGH), now=minutes(5))
+    assert [(alarm.count, alarm.silenced) for alarm in desk.alarms(now=minutes(5))] == [(1, True), (1, True)]
+    for minute in (9, 11, 12):
+        tell(desk, reached, LOW, now=minutes(minute))
+    assert [(b["event"], [a["title"] for a in b["alarms"]]) for b in hook.of("/all")] == [("raised", ["a < b & low"])]
+    table.add("an alarm is raised in a silence", "told once, when the silence ends", 0, 0, "webhook, Slack")
+
+
+def test_who_was_told_hears_of_the_end_in_a_silence_too(desk: Desk, reached: Settings, hook: Hook) -> None:
+    tell(desk, reached, HIGH)
+    desk.silence("*", timedelta(days=99_999), "ada", now=NOW)
+    tell(desk, reached, over(HIGH), now=minutes(1))
+    assert [page["event_action"] for page in hook.of("/pagerduty")] == ["trigger", "resolve"]
+
+
+def test_a_rise_in_severity_is_told_and_a_fall_is_not(desk: Desk, reached: Settings, hook: Hook) -> None:
+    for minute, severity in enumerate(("warning", "error", "error", "warning", "error", "critical")):
+        tell(desk, reached, replace(LOW, severity=severity), now=minutes(minute))  # type: ignore[arg-type]
+    told = [(body["event"], body["alarms"][0]["severity"]) for body in hook.of("/all")]
+    assert told == [("raised", "warning"), ("graver", "error"), ("graver", "critical")]
+    assert len(hook.of("/pagerduty")) == 2, "from error on"
+
+
+def test_a_cause_that_comes_and_goes_is_told_of_as_that(
+    desk: Desk, reached: Settings, hook: Hook, table: FaultTable
+) -> None:
+    for minute in range(12):
+        tell(desk, reached, LOW if minute % 2 == 0 else over(LOW), now=minutes(minute))
+    assert desk.alarms()[0].flapping
+    assert [body["event"] for body in hook.of("/all")] == ["raised", "cleared", "raised", "flapping"]
+    tell(desk, reached, now=minutes(30))
+    assert desk.alarms()[0].flapping
+    tell(desk, reached, now=minutes(42))
+    assert not desk.alarms()[0].flapping
+    assert [body["event"] for body in hook.of("/all")][4:] == ["cleared"], "and how it ended"
+    table.add(
+        "a cause changes twelve times",
+        "five messages: " + ", ".join(b["event"] for b in hook.of("/all")),
+        0,
+        0,
+        "webhook",
+    )
+
+
+def test_a_thousand_flapping_causes_send_few_messages_and_kills_lose_none(tmp_path: Path) -> None:
+    """An hour of simulated time in which a fifth of the causes change every two minutes, and an hour without a change.
+    In the first the process is killed 20 times, after it has leased messages and before it has sent them."""
+    chance, url = random.Random(7), f"sqlite:///{tmp_path / 'alerts.db'}"
+    to = [Address("webhook", "info")]
+    desk, causes = Desk(url, to), [Finding(f"domain/c{n}", "error", "c", f"g{n % 9}") for n in range(1_000)]
+    failing, told, sent = dict.fromkeys(range(1_000), False), dict[str, list[str]](), Counter[str]()
+    kills = set(chance.sample(range(0, 60, 2), 20))
+    for minute in (*range(0, 60, 2), *range(60, 125, 5)):
+        if minute < 60:
+            failing |= {n: not failing[n] for n in chance.sample(range(1_000), 200)}
+        desk.report([f if failing[n] else over(f) for n, f in enumerate(causes)], None, minutes(minute))
+        desk.tick(now=minutes(minute))
+        letters = desk.lease(minutes(minute))
+        if minute in kills:
+            desk = Desk(url, to)
+            continue
+        for letter in letters:
+            (alarm,) = letter.message["alarms"]
+            told.setdefault(alarm["cause"], []).append(letter.message["event"])
+            sent[alarm["cause"]] += minute < 60
+        desk.sent(letters, now=minutes(minute))
+    assert max(sent.values()) <= 5
+    last = {cause: events[-1] for cause, events in told.items()}
+    assert last == {f.cause: "raised" if failing[n] else "cleared" for n, f in enumerate(causes)}
 
 
 def test_a_server_that_refuses_is_tried_again_and_gets_each_message_once(
@@ -127,25 +243,61 @@ def test_a_server_that_refuses_is_tried_again_and_gets_each_message_once(
     hook.status = 503
     assert tell(desk, reached, LOW) == (0, 2)
     assert "503: not now" in desk.failures()[0]["error"]
-    assert deliver(desk, reached, NOW + timedelta(seconds=29)) == (0, 0)
-    assert deliver(desk, reached, NOW + timedelta(seconds=31)) == (0, 2)
+    assert tell(desk, reached, now=NOW + timedelta(seconds=29)) == (0, 0)
+    assert tell(desk, reached, now=NOW + timedelta(seconds=31)) == (0, 2)
     hook.status = 200
-    assert deliver(desk, reached, NOW + timedelta(minutes=3)) == (2, 0)
-    assert deliver(desk, reached, NOW + timedelta(hours=3)) == (0, 0)
+    assert tell(desk, reached, now=minutes(3)) == (2, 0)
+    assert tell(desk, reached, now=minutes(180)) == (0, 0)
     assert desk.failures() == []
 
 
-def test_a_letter_reaches_a_mail_server_when_it_is_back(desk: Desk, config: Settings) -> None:
+@pytest.mark.parametrize(
+    "answer", [b'{"ok": false, "error": "channel_not_found"}', b'{"status": "invalid event"}', b'{"error": "no"}']
+)
+def test_an_answer_of_200_that_says_it_failed_has_failed(
+    answer: bytes, desk: Desk, reached: Settings, hook: Hook, table: FaultTable
+) -> None:
+    hook.answer = answer
+    tell(desk, reached, LOW)
+    assert "answered 200, and that it failed" in desk.failures()[0]["error"]
+    said, hook.answer = desk.failures()[0]["error"], b"ok"
+    assert tell(desk, reached, now=minutes(1)) == (2, 0)
+    table.add("a channel answers 200 and an error", said, 0, 2 - len(hook.bodies), "webhook, Slack")
+
+
+def test_one_message_that_is_refused_holds_back_no_other(desk: Desk, reached: Settings, hook: Hook) -> None:
+    hook.status = 400
+    tell(desk, reached, HIGH, replace(HIGH, cause="check/gold/b/high", group="gold/b"))
+    attempts = [failure["attempts"] for failure in desk.failures()]
+    assert attempts == [1] * 8, "each was tried, on four channels"
+
+
+def test_a_title_of_any_kind_is_sent_and_cut(desk: Desk, reached: Settings, hook: Hook) -> None:
+    title = "<b>*bold*</b> & <!channel> 🚦\nSubject: hi" + "x" * 5_000
+    tell(desk, reached, replace(HIGH, title=title))
+    (slack,), (sms,), (page,) = hook.of("/slack"), hook.of("/sms"), hook.of("/pagerduty")
+    assert "&lt;!channel&gt;" in slack["text"]
+    assert len(slack["blocks"][0]["text"]["text"]) <= 3_000
+    assert len(sms["text"]) <= 160
+    assert len(page["payload"]["summary"]) <= 1_024
+    assert "🚦" in page["payload"]["summary"]
+    many = [replace(HIGH, cause=f"check/gold/a/{n}", title="y" * 200) for n in range(40)]
+    tell(desk, reached, *many, now=minutes(1))
+    assert "... and " in hook.of("/slack")[-1]["blocks"][0]["text"]["text"]
+
+
+def test_a_letter_reaches_a_mail_server_when_it_is_back(config: Settings, tmp_path: Path) -> None:
     (port,) = free_ports(1)
     changes = {"alert_email_to": ["ada@city", "bo@city"], "smtp_address": f"127.0.0.1:{port}", "smtp_tls": False}
     by_mail = config.model_copy(update=changes)
+    desk = Desk(f"sqlite:///{tmp_path / 'alerts.db'}", addresses(by_mail))
     assert tell(desk, by_mail, LOW, HIGH) == (0, 1)
     assert "email: [Errno 111] Connection refused" in desk.failures()[0]["error"]
     box = Mailbox()
     server = Controller(box, hostname="127.0.0.1", port=port)
     server.start()
     try:
-        assert deliver(desk, by_mail, NOW + timedelta(minutes=1)) == (1, 0)
+        assert tell(desk, by_mail, now=minutes(1)) == (1, 0)
     finally:
         server.stop()
     (letter,) = box.letters
@@ -155,6 +307,41 @@ def test_a_letter_reaches_a_mail_server_when_it_is_back(desk: Desk, config: Sett
     assert "a is high" in content
 
 
-def test_mail_without_a_server_is_refused_with_the_mend(config: Settings) -> None:
-    with pytest.raises(AlertError, match="set CITY_SMTP_ADDRESS"):
-        channels(config.model_copy(update={"alert_email_to": ["ada@city"]}))
+def test_a_channel_whose_settings_are_wrong_loses_nothing(
+    config: Settings, hook: Hook, tmp_path: Path, table: FaultTable
+) -> None:
+    """Nor does another channel wait for it; when it is right, the message is sent."""
+    wrong = config.model_copy(
+        update={"alert_email_to": ["ada@city"], "smtp_tls": False, "alert_webhook_url": SecretStr(hook.url)}
+    )
+    url = f"sqlite:///{tmp_path / 'alerts.db'}"
+    desk = Desk(url, addresses(wrong))
+    assert tell(desk, wrong, LOW) == (1, 1)
+    (failure,) = desk.failures()
+    assert "set CITY_SMTP_ADDRESS" in failure["error"]
+    box, (port,) = Mailbox(), free_ports(1)
+    server = Controller(box, hostname="127.0.0.1", port=port)
+    server.start()
+    try:
+        right = wrong.model_copy(update={"smtp_address": f"127.0.0.1:{port}"})
+        assert tell(Desk(url, addresses(right)), right, now=minutes(2)) == (1, 0)
+    finally:
+        server.stop()
+    assert "low" in box.letters[0].content.decode()
+    table.add("a channel's settings are wrong", failure["error"], 0, 1 - len(box.letters), "e-mail, when right")
+
+
+@pytest.mark.parametrize(
+    ("changes", "name", "message"),
+    [
+        ({"alert_email_to": ["ada@city"]}, "email", "set CITY_SMTP_ADDRESS"),
+        ({"alert_email_to": ["ada@city"], "smtp_address": "mail"}, "email", "'mail' is not host:port"),
+        ({"alert_sms_url": SecretStr("http://127.0.0.1")}, "sms", "set CITY_ALERT_SMS_TO"),
+        ({}, "slack", "'slack' is no longer in the settings"),
+    ],
+)
+def test_settings_that_cannot_send_are_refused_with_the_mend(
+    config: Settings, changes: dict[str, Any], name: str, message: str
+) -> None:
+    with pytest.raises(AlertError, match=message):
+        sender(config.model_copy(update=changes), name)

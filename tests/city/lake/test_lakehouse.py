@@ -68,6 +68,18 @@ def test_only_the_hours_with_news_are_built_again(config: Settings) -> None:
     assert (built.hours, lake.count(table)) == (0, before), "nothing was new"
 
 
+def test_a_run_that_read_before_another_built_does_not_take_its_rows_away(config: Settings) -> None:
+    lake, table = house(config), table_of(SILVER)
+    stream(lake.root, VEHICLE_POSITIONS, drive(MIDNIGHT, 1), MIDNIGHT + timedelta(hours=4))
+    early = lake.pinned()
+    early.read("bronze/vehicle_positions")
+    stream(lake.root, VEHICLE_POSITIONS, drive(MIDNIGHT + timedelta(hours=1), 1), MIDNIGHT + timedelta(hours=4))
+    built = lake.build(table, [DAY])
+    again = early.build(table, [DAY], full=True)
+    assert again.rows == built.rows == 2 * 12 * 4
+    assert again.sources["bronze/vehicle_positions"] == built.sources["bronze/vehicle_positions"]
+
+
 def test_the_first_of_two_events_of_a_vehicle_and_a_time_stays(config: Settings) -> None:
     lake = house(config)
     first = drive(MIDNIGHT, 0.1, vehicles=1)[0]

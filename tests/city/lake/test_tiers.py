@@ -7,18 +7,25 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from deltalake import DeltaTable, write_deltalake
+from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+from polars.testing import assert_frame_equal
 
 from city import questdb
 from city.contracts.model import ContractError
 from city.features.online import online_store
 from city.lake.cold import archive
+from city.lake.days import first_day
 from city.lake.forget import LOG, find, forget
+from city.lake.snapshot import Snapshot
 from city.lake.tables import open_table
 from city.settings import Settings
-from city.tables.registry import chosen
+from city.tables import TableError
+from city.tables.registry import chosen, table_of
+from city_assets.environment.contract import DEVICES
 from city_assets.maintenance import maintain
 from city_assets.traffic.contract import VEHICLE_POSITIONS
+from simulators.environment import fleet
+from simulators.faults import FaultRates
 from tests.lakes import drive, house, stream
 from tests.live import fresh, send, streaming, until
 
@@ -56,12 +63,67 @@ def test_a_crash_between_writing_and_deleting_doubles_nothing(
     stream(config.lake, VEHICLE_POSITIONS, drive(NOW - timedelta(days=8), 24, every=7200), NOW)
     rows = bronze(config).height
     with monkeypatch.context() as patched:
-        patched.setattr("city.lake.cold.committed", lambda path, change: 1 / 0)
+        patched.setattr("city.lake.cold._seconds", lambda moment: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             archive(VEHICLE_POSITIONS, config.lake, config.cold_path, KEEP, NOW)
     assert (bronze(config).height, cold(config).height) == (rows, rows)
+    archived = Snapshot(config.lake, config.cold_path).archived(VEHICLE_POSITIONS)
+    assert archived is not None
+    assert archived.count() == 0, "nobody reads what bronze still has"
     archive(VEHICLE_POSITIONS, config.lake, config.cold_path, KEEP, NOW)
     assert (bronze(config).height, cold(config).height) == (0, rows)
+
+
+def test_archived_days_are_built_like_others(config: Settings) -> None:
+    stream(config.lake, VEHICLE_POSITIONS, drive(NOW - timedelta(days=8), 24 * 8, every=7200), NOW)
+    days = [(NOW - timedelta(days=n)).date() for n in range(9)]
+    first = first_day(config.lake, [VEHICLE_POSITIONS], config.timezone)
+    tables = chosen(["silver/vehicle_positions", "traffic_cells_hourly", "traffic_cells"])
+    before = {}
+    for table in tables:
+        house(config).build(table, days, full=True)
+        before[table.id] = pl.read_delta(str(config.lake / table.id)).sort(table.key)
+    archive(VEHICLE_POSITIONS, config.lake, config.cold_path, KEEP, NOW)
+    for table in tables:
+        house(config).build(table, days, full=True)
+        assert_frame_equal(pl.read_delta(str(config.lake / table.id)).sort(table.key), before[table.id])
+    assert first_day(config.lake, [VEHICLE_POSITIONS], config.timezone) == first, "they stay partitions"
+
+
+def test_the_newest_state_of_a_device_is_known_when_it_is_archived(config: Settings) -> None:
+    moment = NOW - timedelta(days=8)
+    sensor = fleet(FaultRates(), 0)[0]
+    stream(config.lake, DEVICES, [sensor.announcement(moment)], NOW)
+    archive(DEVICES, config.lake, config.cold_path, KEEP, NOW)
+    house(config).build(table_of("silver/devices"))
+    assert pl.read_delta(str(config.lake / "silver/devices"))["sensor_id"].to_list() == [sensor.id]
+
+
+def test_what_was_archived_before_the_log_said_so_counts(config: Settings) -> None:
+    stream(config.lake, VEHICLE_POSITIONS, drive(NOW - timedelta(days=8), 24 * 7, every=7200), NOW)
+    rows, path = bronze(config), config.lake / "bronze/vehicle_positions"
+    old = rows.filter(pl.col("timestamp") < NOW - timedelta(days=6))
+    done = CommitProperties(app_transactions=[Transaction(f"archive/{VEHICLE_POSITIONS.topic}", 1)])
+    target, written = f"{config.cold_path}/vehicle_positions", old.with_columns(year=pl.col("timestamp").dt.year())
+    write_deltalake(target, written, partition_by=["year"], commit_properties=done)
+    DeltaTable(path).delete(f"timestamp < '{NOW - timedelta(days=6):%Y-%m-%dT%H:%M:%SZ}'")
+    for _ in range(2):
+        archived = Snapshot(config.lake, config.cold_path).archived(VEHICLE_POSITIONS)
+        assert archived is not None
+        assert bronze(config).height + archived.count() == rows.height
+        archive(VEHICLE_POSITIONS, config.lake, config.cold_path, KEEP, NOW)
+
+
+def test_archived_rows_that_are_elsewhere_are_named(config: Settings) -> None:
+    stream(config.lake, VEHICLE_POSITIONS, drive(NOW - timedelta(days=8), 24, every=7200), NOW)
+    archive(VEHICLE_POSITIONS, config.lake, config.cold_path, KEEP, NOW)
+    stream(config.lake, VEHICLE_POSITIONS, drive(NOW - timedelta(days=7), 24, every=7200), NOW)
+    moved = config.model_copy(update={"cold": str(config.home / "elsewhere")})
+    with pytest.raises(TableError, match="point CITY_COLD at the folder that has them"):
+        house(moved).build(table_of("silver/vehicle_positions"), [(NOW - timedelta(days=7)).date()])
+    with pytest.raises(FileNotFoundError, match="point CITY_COLD"):
+        archive(VEHICLE_POSITIONS, moved.lake, moved.cold_path, KEEP, NOW)
+    assert bronze(config).height > 0
 
 
 def test_compaction_bounds_the_files_beside_a_writer(tmp_path: Path) -> None:

@@ -1,9 +1,12 @@
 """A server for tests: the real one, in a thread, on a free port, with small models in a real registry."""
 
 import contextlib
+import os
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -21,7 +24,8 @@ from city.models.exported import Calibration, export
 from city.models.model import Model
 from city.models.registry import Registry, Version
 from city.serving.app import server
-from city.settings import Settings
+from city.settings import Settings, settings
+from city.stack.embedded import environment
 from city_assets.traffic.models import CONGESTION, MODELS
 from tests.city.models.rows import traffic
 
@@ -93,7 +97,7 @@ def serving(config: Settings, models: Sequence[Model] | None = None) -> Iterator
     thread.start()
     url = f"http://127.0.0.1:{config.serve_port}"
     try:
-        _await(url, thread)
+        _await(url, thread.is_alive)
         yield url
     finally:
         running.should_exit = True
@@ -101,12 +105,31 @@ def serving(config: Settings, models: Sequence[Model] | None = None) -> Iterator
         assert not thread.is_alive()
 
 
-def _await(url: str, thread: threading.Thread) -> None:
+@contextlib.contextmanager
+def process(config: Settings) -> Iterator[subprocess.Popen[bytes]]:
+    """The server as a process of its own, of SPEED, once it is ready; killed in the end, if it still runs."""
+    config.logs.mkdir(parents=True, exist_ok=True)
+    with (config.logs / "serve.log").open("ab") as log:
+        argv = [sys.executable, "-m", "tests.city.serving.served"]
+        running = subprocess.Popen(argv, env=os.environ | environment(config), stdout=log, stderr=log)
+    try:
+        _await(config.serve, lambda: running.poll() is None)
+        yield running
+    finally:
+        running.kill()
+        running.wait()
+
+
+def _await(url: str, alive: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 40
     while True:
         with contextlib.suppress(requests.RequestException):
             if requests.get(f"{url}/health/ready", timeout=5).ok:
                 return
-        assert thread.is_alive()
+        assert alive()
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+if __name__ == "__main__":
+    server(settings(), [SPEED]).run()

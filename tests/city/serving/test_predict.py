@@ -1,23 +1,26 @@
 """Predictions through a real server and a real registry: answers, bad input, experiments, the store, a swap."""
 
 import contextlib
+import gzip
 import io
 import json
 import socket
 import threading
 import time
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import polars as pl
+import psutil
 import pytest
 import requests
 
 from city.models import champions
 from city.models.registry import Registry
-from city.serving import record
+from city.serving import predict_api, predictor, record
 from city.settings import Settings
 from city.stack.embedded import settings_at
 from tests.city.serving.served import FEATURES, LEVEL, SPEED, put_features, registered, serving, taught
@@ -215,6 +218,126 @@ def test_a_large_and_a_slow_body_are_refused_in_time(server: Server) -> None:
     assert " 408 " in answer.splitlines()[0]
     chunked = requests.post(f"{server.url}/predict", data=(b"y" * 100_000 for _ in range(20)), timeout=10)
     assert chunked.status_code == 413
+
+
+def packed(server: Server, body: bytes, encoding: str = "gzip") -> requests.Response:
+    return server.post("/predict", body, headers={"content-encoding": encoding})
+
+
+def test_a_body_that_is_gzip_is_read(server: Server) -> None:
+    body = json.dumps({"model_name": "speed", "features": FEATURES}).encode()
+    plain = server.predict()["prediction"]
+    for whole in (gzip.compress(body), gzip.compress(body[:20]) + gzip.compress(body[20:]), gzip.compress(body, 0)):
+        for encoding in ("gzip", "GZIP", "x-gzip"):
+            told = packed(server, whole, encoding)
+            assert told.status_code == 200, told.text
+            assert told.json()["prediction"] == plain
+    assert packed(server, body, "identity").status_code == 200
+    spaced = gzip.compress(body + b" " * 900_000)
+    pieces = (spaced[n : n + 7] for n in range(0, len(spaced), 7))
+    chunked = requests.post(f"{server.url}/predict", pieces, headers={"content-encoding": "gzip"}, timeout=10)
+    assert chunked.json()["prediction"] == plain
+
+
+def test_other_encodings_are_refused_by_name(server: Server) -> None:
+    for encoding in ("br", "zstd", "deflate", "gzip, gzip", "nonsense"):
+        told = packed(server, b"anything", encoding)
+        assert told.status_code == 415
+        assert told.headers["accept-encoding"] == "gzip"
+        assert encoding in told.json()["detail"]
+    whole = gzip.compress(b"{}" * 999)
+    for wrong in (b"{}", whole[:-9], whole[:20], whole + b"more", b"\x1f\x8b"):
+        told = packed(server, wrong)
+        assert (told.status_code, "not whole gzip" in told.text) == (400, True)
+    assert packed(server, b"").status_code == 400
+
+
+def test_a_decompression_bomb_is_not_unpacked(server: Server) -> None:
+    """Bodies within the size limit on their way, which unpacked are of up to 900 MB."""
+    zeros = gzip.compress(bytes(10_000_000))
+    single = zlib.compressobj(9, wbits=31)
+    deep = b"".join(single.compress(bytes(10_000_000)) for _ in range(10)) + single.flush()
+    assert max(len(zeros * 90), len(deep)) < 1_000_000
+    before = psutil.Process().memory_info().rss
+    for bomb in (deep, zeros * 90, gzip.compress(bytes(900_000)) + zeros):
+        told = packed(server, bomb)
+        assert told.status_code == 413
+        assert "1 MB" in told.json()["detail"]
+    assert psutil.Process().memory_info().rss - before < 60_000_000
+    assert server.predict()["version"] == 1
+
+
+def batch(server: Server, body: bytes, media: str) -> requests.Response:
+    return server.post("/predict/batch?model_name=speed", body, headers={"content-type": media})
+
+
+def test_large_batches_are_read_and_written_beside_the_event_loop(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: dict[str, str] = {}
+
+    def watch(module: Any, name: str) -> None:
+        function = getattr(module, name)
+
+        def watched(*arguments: Any) -> Any:
+            threads[name] = threading.current_thread().name
+            return function(*arguments)
+
+        monkeypatch.setattr(module, name, watched)
+
+    for name in ("_asked_rows", "_many", "_frame_rows", "_beside", "_infer_rows", "_inferred"):
+        watch(predict_api, name)
+    watch(predictor, "_told_and_kept")
+    rows = [{**FEATURES, "speed_mean": float(n)} for n in range(2_000)]
+    told = server.post("/predict/batch", {"model_name": "speed", "instances": rows})
+    assert len(told.json()["predictions"]) == len(rows)
+    into = io.BytesIO()
+    pl.DataFrame(rows).write_ipc_stream(into, compression="zstd")
+    as_arrow = batch(server, into.getvalue(), "application/vnd.apache.arrow.stream")
+    answers = pl.read_ipc_stream(io.BytesIO(as_arrow.content))["prediction"].cast(pl.Float64)
+    assert answers.to_list() == [row["prediction"] for row in told.json()["predictions"]]
+    flat = [float(value) for row in rows for value in row.values()]
+    tensor = {"name": "inputs", "shape": [len(rows), len(FEATURES)], "datatype": "FP64", "data": flat}
+    assert server.post("/v2/models/speed/infer", {"inputs": [tensor]}).ok
+    assert len(threads) == 7
+    assert all(thread.startswith("decode") for thread in threads.values()), threads
+    threads.clear()
+    assert server.post("/predict/batch", {"model_name": "speed", "instances": rows[:2]}).ok
+    assert not threads["_asked_rows"].startswith("decode")  # a thread's wake-up would take longer
+
+
+def test_wrong_instances_far_down_a_batch_are_named(server: Server) -> None:
+    rows: list[Any] = [FEATURES] * 1_200
+    for wrong, field in (
+        ({**FEATURES, "speed_mean": "fast"}, "instances.1100.speed_mean"),
+        ({**FEATURES, "positions": None}, "instances.1100.positions"),
+        ("no features", "instances.1100"),
+    ):
+        told = server.post("/predict/batch", {"model_name": "speed", "instances": [*rows[:1100], wrong, *rows[1100:]]})
+        assert told.status_code == 422
+        assert [error["field"] for error in told.json()["errors"]] == [field], told.text
+    many = server.post("/predict/batch", {"model_name": "speed", "instances": [[1.0]] * 10_001})
+    assert (many.status_code, "at most 10000 items" in many.text) == (422, True)
+    assert server.post("/predict/batch", b"[" * 100_000).status_code == 400
+
+
+def test_a_batch_that_unpacks_to_too_much_is_refused(server: Server) -> None:
+    zeros = pl.DataFrame({name: [0.0] * 600_000 for name in FEATURES})
+    parquet, arrow = io.BytesIO(), io.BytesIO()
+    zeros.write_parquet(parquet, compression="zstd")
+    zeros.write_ipc_stream(arrow, compression="zstd")
+    before = psutil.Process().memory_info().rss
+    for body, media in (
+        (parquet.getvalue(), "application/vnd.apache.parquet"),
+        (arrow.getvalue(), "application/vnd.apache.arrow.stream"),
+        (gzip.compress(arrow.getvalue()), "application/vnd.apache.arrow.stream"),
+    ):
+        encoding = {"content-encoding": "gzip"} if body[:2] == b"\x1f\x8b" else {}
+        headers = {"content-type": media} | encoding
+        told = server.post("/predict/batch?model_name=speed", body, headers=headers)
+        assert told.status_code == 413, told.text
+        assert "600,000 rows: give 1 to 500,000" in told.json()["detail"]
+    assert psutil.Process().memory_info().rss - before < 50_000_000
 
 
 def test_pages_of_other_sites_cannot_ask_here(server: Server) -> None:

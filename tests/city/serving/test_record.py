@@ -1,6 +1,8 @@
 """The prediction store with its real process: nothing is lost, nothing stands twice."""
 
+import json
 import os
+import shutil
 import signal
 import sys
 import time
@@ -15,7 +17,9 @@ import pytest
 
 from city.serving import record
 from city.serving.answer import Answer
-from city.serving.record import Entry, Outcome, PredictionStore
+from city.serving.journal import Journal
+from city.serving.record import Entry, PredictionStore
+from city.serving.recorded import Outcome, id_of
 from city.settings import Settings
 from tests.city.serving.served import SPEED
 from tests.live import until
@@ -45,7 +49,7 @@ def written(config: Settings, layer: str = "served") -> pl.DataFrame:
 
 def test_an_answer_and_what_came_of_it_are_kept_as_they_were(config: Settings, store: PredictionStore) -> None:
     store.add(entry(7))
-    store.judged(Outcome("id-7", time.time(), SPEED.name, 3, "champion", "ada", "11.5", 0.85))
+    store.judged([Outcome("id-7", time.time(), SPEED.name, 3, "champion", "ada", "11.5", 0.85)])
     until(lambda: store.written == 2)
     (row,) = written(config).rows(named=True)
     assert (row["id"], row["version"], row["prediction"], row["low"], row["output"]) == (
@@ -146,3 +150,89 @@ def test_a_store_that_is_stopped_while_it_waits_to_be_restarted_writes_what_is_l
         until(lambda: store.worker.restarts >= 2 and store.worker.state == "restarting")
     store.stop()
     assert written(config)["id"].to_list() == ["id-1"]
+
+
+def test_outcomes_that_a_killed_process_took_are_written_once(
+    config: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(record, "_WRITE_SECONDS", 0.1)
+    now = time.time()
+    rows = [Outcome(id_of(now, "ab", n), now, SPEED.name, 3, "champion", "ada", "11.5", 0.85) for n in range(5)]
+    first = PredictionStore(config, {SPEED.name: SPEED})
+    first.recover()
+    first.judged(rows[:1])
+    first._write()
+    first.judged(rows[:1])  # as a round leaves it that is killed between the commit and the end of its journal
+    first._journal.close_round()
+    first.judged(rows[1:2])
+    first.judged(rows[2:4])
+    first._recorder.close()
+    with (config.home / "serving" / "feedback.jsonl").open("ab") as file:
+        file.write(json.dumps([rows[4]]).encode()[:30])  # it was killed in the middle of a line, and had not answered
+    for _ in range(2):
+        store = PredictionStore(config, {SPEED.name: SPEED})
+        store.recover()
+        store.start()
+        store.stop()
+        assert sorted(written(config, "outcomes")["id"]) == [row.id for row in rows[:4]]
+    assert Journal(config.home / "serving").lines() == []
+
+
+def test_outcomes_are_on_disk_while_the_lake_is_away(config: Settings, store: PredictionStore) -> None:
+    config.lake.parent.mkdir(parents=True, exist_ok=True)
+    config.lake.write_text("no folder")
+    store.recover()
+    now = time.time()
+    rows = [Outcome(id_of(now, "ab", n), now, SPEED.name, 3, "champion", "ada", "11.5", 0.85) for n in range(3)]
+    store.judged(rows[:2])
+    until(lambda: store.error is not None)
+    store.judged(rows[2:])
+    kept = [row[0] for line in Journal(config.home / "serving").lines() for row in line]
+    assert kept == [row.id for row in rows]
+    config.lake.unlink()
+    until(lambda: store.written == 3)
+    until(lambda: Journal(config.home / "serving").lines() == [])
+    assert sorted(written(config, "outcomes")["id"]) == kept
+
+
+def test_predictions_are_found_where_they_wait_and_where_they_are_written(config: Settings) -> None:
+    store = PredictionStore(config, {SPEED.name: SPEED})
+    store.recover()
+    number = id_of(time.time(), "ab", 1)
+    beside = entry(1)._replace(id=number, role="control", version=2, experiment="t")
+    store.add(entry(1)._replace(id=number, role="canary", experiment="t"))
+    assert [p.role for p in store.find(number)[0]] == ["canary"]
+    store._write()
+    store.add(beside)
+    found, outcomes = store.find(number)  # one of them is written, the other waits
+    assert [(p.role, p.version, p.experiment, p.output) for p in found] == [
+        ("canary", 3, "t", [12.3456789]),
+        ("control", 2, "t", [12.3456789]),
+    ]
+    assert outcomes == []
+    told = Outcome(number, time.time(), SPEED.name, 3, "canary", "ada", "11.5", 0.85)
+    store.judged([told])
+    assert [o.loss for o in store.find(number)[1]] == [0.85]
+    store._write()
+    assert [o.loss for o in store.find(number)[1]] == [0.85]
+    store._recorder.close()
+    assert store.find(id_of(time.time(), "ab", 2)) == ([], [])
+
+
+def test_tables_of_before_trials_were_recorded_are_read_and_written_on(config: Settings) -> None:
+    path = config.lake / "outcomes" / SPEED.name
+    number = id_of(time.time(), "ab", 1)
+    old = Outcome(number, time.time(), SPEED.name, 3, "champion", "ada", "11.5", 0.85)
+    store = PredictionStore(config, {SPEED.name: SPEED})
+    store.recover()
+    store.judged([old])
+    store._write()
+    rows = pl.read_delta(str(path)).drop("experiment", "most_gain")
+    shutil.rmtree(path)
+    rows.write_delta(str(path), delta_write_options={"partition_by": ["day"]})
+    store.add(entry(1)._replace(id=number))
+    assert [o.loss for o in store.find(number)[1]] == [0.85]
+    store.judged([old._replace(id=id_of(time.time(), "ab", 2), experiment="t")])
+    store._write()
+    store._recorder.close()
+    assert sorted(pl.read_delta(str(path))["experiment"].to_list(), key=str) == [None, "t"]

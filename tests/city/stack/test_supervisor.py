@@ -117,8 +117,9 @@ def test_two_settings_of_one_port_are_named(config: Settings) -> None:
 
 
 def test_a_host_that_is_not_here_and_a_domain_that_is_none_are_named(config: Settings) -> None:
+    elsewhere = config.model_copy(update={"host": "192.0.2.7"})
     with pytest.raises(CannotStart, match=r"CITY_HOST: 192\.0\.2\.7 is no address of this machine"):
-        Supervisor(config.model_copy(update={"host": "192.0.2.7"}), []).check()
+        Supervisor(elsewhere, specs(elsewhere)).check()
     with pytest.raises(CannotStart, match="CITY_DOMAINS: no domain moon; known: environment, equipment"):
         specs(config.model_copy(update={"domains": ["moon"]}))
 

@@ -1,21 +1,23 @@
-"""From a failing check in Dagster to an alarm, and back when it passes again."""
+"""From what Dagster knows to alarms, and back."""
 
-import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import dagster as dg
 import pytest
+from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationPlanned
+from dagster._core.definitions.freshness import FreshnessState, FreshnessStateChange
+from dagster._core.events import DagsterEvent
 
 from city.alerts.desk import Desk, desk
-from city.alerts.model import AlertError
-from city.alerts.rules import DEFAULT, rules
 from city.settings import Settings
-from city_assets.monitoring.alarms import check_findings, watch
+from city_assets.monitoring.alarms import check_findings, freshness_findings, overview, run_findings
 from sensors_and_schedules.watch_data import watch_data
 
 NOW = datetime(2026, 5, 4, 12, tzinfo=UTC)
 KEY = dg.AssetCheckKey(dg.AssetKey(["gold", "a"]), "low")
+DAYS = dg.StaticPartitionsDefinition(["2026-05-03", "2026-05-04"])
 
 
 @pytest.fixture
@@ -24,79 +26,175 @@ def instance() -> Iterator[dg.DagsterInstance]:
         yield found
 
 
-def check(instance: dg.DagsterInstance, passed: bool) -> None:
-    event = dg.AssetCheckEvaluation(
-        asset_key=KEY.asset_key,
-        check_name=KEY.name,
-        passed=passed,
-        severity=dg.AssetCheckSeverity.WARN,
-        metadata={"rows": 3},
-        description="three rows",
-    )
-    instance.report_runless_asset_event(event)
-
-
-def alive(config: Settings, **stream: float) -> None:
-    entry = {"topic": "t", "lag": 0, "p95_ms": 200.0, "events_per_second": 5.0, "quarantined": 0} | stream
-    config.run.mkdir(parents=True, exist_ok=True)
-    report = {"at": NOW.timestamp(), "ended": False, "streams": [entry]}
-    (config.run / "stream.json").write_text(json.dumps(report))
-
-
 @pytest.fixture
 def kept(config: Settings) -> Desk:
-    alive(config)
     return desk(config)
 
 
-def test_a_failing_check_is_an_alarm_until_it_passes(
-    config: Settings, instance: dg.DagsterInstance, kept: Desk
-) -> None:
-    assert check_findings(instance, [KEY]) == []
-    check(instance, passed=False)
+class Gold:
+    """An asset with a check, which does what it is told to."""
+
+    def __init__(self, instance: dg.DagsterInstance) -> None:
+        self.instance = instance
+        self.passes = True
+        self.error: str | None = None
+
+        @dg.asset(key=KEY.asset_key, partitions_def=DAYS)
+        def a() -> None:
+            if self.error == "asset":
+                raise ValueError("no rows came")
+
+        @dg.asset_check(asset=a, name=KEY.name)
+        def low() -> dg.AssetCheckResult:
+            if self.error == "check":
+                raise ValueError("a fault of the check")
+            return dg.AssetCheckResult(
+                passed=self.passes,
+                severity=dg.AssetCheckSeverity.WARN,
+                metadata={"rows": 3},
+                description="three rows",
+            )
+
+        self.job = dg.Definitions([a], asset_checks=[low]).get_implicit_global_asset_job_def()
+
+    def run(self, day: str = "2026-05-04", **told: Any) -> dg.ExecuteInProcessResult:
+        self.passes, self.error = told.get("passes", True), told.get("error")
+        return self.job.execute_in_process(instance=self.instance, partition_key=day, raise_on_error=False)
+
+
+@pytest.fixture
+def gold(instance: dg.DagsterInstance) -> Gold:
+    return Gold(instance)
+
+
+def look(instance: dg.DagsterInstance, kept: Desk) -> dict[str, str]:
+    """The active alarms after a look, with their titles."""
+    details = {alarm.cause: alarm.detail or {} for alarm in kept.alarms() if alarm.active}
+    kept.report(check_findings(instance, [KEY], details), "check/")
+    return {alarm.cause: alarm.title for alarm in kept.alarms() if alarm.active}
+
+
+FAILED = {"check/gold/a/low": "gold/a: check low failed: three rows"}
+
+
+def test_a_failing_check_is_an_alarm_until_it_passes(instance: dg.DagsterInstance, kept: Desk, gold: Gold) -> None:
+    assert look(instance, kept) == {}
+    gold.run(passes=False)
     for _ in range(3):
-        watch(config, kept, check_findings(instance, [KEY]), {}, NOW)
+        assert look(instance, kept) == FAILED
     (alarm,) = kept.alarms()
-    assert (alarm.cause, alarm.severity, alarm.count) == ("check/gold/a/low", "warning", 3)
-    assert alarm.title == "gold/a: check low failed: three rows"
-    assert alarm.detail == {"rows": "3"}
-    check(instance, passed=True)
-    done = watch(config, kept, check_findings(instance, [KEY]), {}, NOW)
-    assert (done.cleared, kept.alarms()[0].state) == (1, "cleared, unacknowledged")
+    assert (alarm.severity, alarm.count) == ("warning", 3)
+    assert alarm.detail is not None
+    assert alarm.detail.items() >= {"rows": "3", "partition": "2026-05-04"}.items()
+    assert alarm.labels == {"asset": "gold/a", "type": "check"}
+    gold.run()
+    assert look(instance, kept) == {}
 
 
-def test_rules_watch_the_stream_and_the_scores(config: Settings, kept: Desk) -> None:
-    alive(config, lag=200_000)
-    watch(config, kept, [], {"quality.sensors": 0.5}, NOW)
-    assert {a.cause: a.severity for a in kept.alarms()} == {
-        "rule/stream_behind/stream.lag.t": "warning",
-        "rule/quality_low/quality.sensors": "error",
-    }
-    alive(config)
-    assert watch(config, kept, [], {"quality.sensors": 1.0}, NOW).cleared == 2
-    late = NOW + timedelta(minutes=2)
-    assert watch(config, kept, [], {}, late).raised == 1, "the stream's last word is two minutes old"
-    assert kept.alarms()[0].title == "stream.alive is absent (no stream reports)"
+def test_a_check_that_is_evaluated_again_clears_nothing_before_it_has_passed(
+    instance: dg.DagsterInstance, kept: Desk, gold: Gold
+) -> None:
+    gold.run(passes=False)
+    assert look(instance, kept) == FAILED
+    run = instance.create_run_for_job(gold.job)
+    planned = DagsterEvent(
+        event_type_value=dg.DagsterEventType.ASSET_CHECK_EVALUATION_PLANNED.value,
+        job_name=run.job_name,
+        event_specific_data=AssetCheckEvaluationPlanned(asset_key=KEY.asset_key, check_name=KEY.name),
+    )
+    instance.report_dagster_event(planned, run.run_id)
+    assert look(instance, kept) == FAILED, "it is under way"
+    instance.report_run_canceled(run)
+    assert look(instance, kept) == FAILED, "it was skipped"
 
 
-def test_rules_come_from_a_file_and_a_broken_one_is_told(config: Settings) -> None:
-    file = config.home / "alerts.toml"
-    with_rules = config.model_copy(update={"alert_rules": file})
-    file.write_text('[[rule]]\nname = "quiet"\nmetric = "stream.events_per_second.t"\noperator = "less"\nvalue = 1\n')
-    assert [rule.name for rule in rules(with_rules)] == ["quiet"]
-    file.write_text("[[rule]\n")
-    with pytest.raises(AlertError, match=r"CITY_ALERT_RULES: .*alerts.toml holds no rules.*\[\[rule\]\]"):
-        rules(with_rules)
-    assert rules(config) == DEFAULT
+def test_a_check_that_raises_is_an_alarm_of_its_own(instance: dg.DagsterInstance, kept: Desk, gold: Gold) -> None:
+    gold.run(passes=False)
+    look(instance, kept)
+    gold.run(error="check")
+    could_not = {"check/gold/a/low/evaluated": "gold/a: check low could not be evaluated: its run failed"}
+    assert look(instance, kept) == FAILED | could_not
+    gold.run()
+    assert look(instance, kept) == {}
 
 
-def test_an_alarm_nobody_takes_is_escalated(config: Settings, kept: Desk, instance: dg.DagsterInstance) -> None:
-    check(instance, passed=False)
-    found = check_findings(instance, [KEY])
-    watch(config, kept, found, {}, NOW)
-    alive(config)
-    assert watch(config, kept, found, {}, NOW + timedelta(minutes=31)).escalated == 1
-    assert next(a for a in kept.alarms() if a.cause.startswith("check/")).severity == "error"
+def test_a_day_that_failed_is_not_well_because_an_earlier_one_is(
+    instance: dg.DagsterInstance, kept: Desk, gold: Gold
+) -> None:
+    gold.run("2026-05-04", passes=False)
+    look(instance, kept)
+    gold.run("2026-05-03")
+    assert look(instance, kept) == FAILED
+    gold.run("2026-05-04")
+    assert look(instance, kept) == {}
+
+
+def test_the_overview_has_each_check_as_it_was_last_evaluated(instance: dg.DagsterInstance, gold: Gold) -> None:
+    gold.run(passes=False)
+    told = overview(check_findings(instance, [KEY], {}), {}, "http://dagster")
+    assert (
+        told["failed"]["gold/a/low"].items()
+        >= {
+            "asset": "gold/a",
+            "check": "low",
+            "severity": "warning",
+            "link": "http://dagster/assets/gold/a?view=checks",
+        }.items()
+    )
+    instance.report_runless_asset_event(dg.AssetMaterialization(KEY.asset_key))
+    told = overview(check_findings(instance, [KEY], {}), told, "http://dagster")
+    assert list(told["failed"]) == ["gold/a/low"], "a newer materialization does not hide it"
+    gold.run(error="check")
+    assert overview(check_findings(instance, [KEY], {}), told, "") == told, "it was not evaluated"
+    gold.run()
+    told = overview(check_findings(instance, [KEY], {}), told, "")
+    assert told == {"passed": ["gold/a/low"], "failed": {}}
+
+
+def test_a_run_that_fails_is_an_alarm_until_one_succeeds(instance: dg.DagsterInstance, kept: Desk, gold: Gold) -> None:
+    since = datetime.now(UTC) - timedelta(minutes=1)
+
+    def ended() -> dict[str, str]:
+        nonlocal since
+        found, until = run_findings(instance, since, "http://dagster")
+        kept.report(found)
+        since = until or since
+        return {alarm.cause: alarm.title for alarm in kept.alarms() if alarm.active}
+
+    failed = gold.run(error="asset")
+    assert ended() == {"run/gold/a": "run of gold/a failed: ValueError: no rows came"}
+    (alarm,) = kept.alarms()
+    assert alarm.detail is not None
+    assert alarm.detail["link"] == f"http://dagster/runs/{failed.run_id}"
+    assert ended() == {"run/gold/a": alarm.title}, "nothing has ended since"
+    assert kept.alarms()[0].count == 1
+    gold.run()
+    assert ended() == {}
+    assert run_findings(instance, None, "", apart=[gold.job.name])[0] == [], "watched otherwise"
+
+
+def test_a_table_is_old_when_there_is_something_newer_to_make_it_of(instance: dg.DagsterInstance) -> None:
+    child, parent = dg.AssetKey("child"), dg.AssetKey("parent")
+
+    def judged(state: FreshnessState) -> str:
+        change = FreshnessStateChange(
+            key=child,
+            previous_state=FreshnessState.UNKNOWN,
+            new_state=state,
+            state_change_timestamp=NOW.timestamp(),
+        )
+        instance._report_runless_asset_event(change)
+        (found,) = freshness_findings(instance, {child: [parent]})
+        return f"{found.state} {found.severity}"
+
+    instance.report_runless_asset_event(dg.AssetMaterialization(parent))
+    instance.report_runless_asset_event(dg.AssetMaterialization(child))
+    assert judged(FreshnessState.PASS) == "passing error"
+    assert judged(FreshnessState.WARN) == "passing warning", "nothing has come since"
+    instance.report_runless_asset_event(dg.AssetMaterialization(parent))
+    assert judged(FreshnessState.WARN) == "failing warning"
+    assert judged(FreshnessState.FAIL) == "failing error"
+    assert judged(FreshnessState.UNKNOWN) == "unknown error"
 
 
 def test_the_sensor_says_what_it_did(

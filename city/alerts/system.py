@@ -1,0 +1,110 @@
+"""What is wrong with the platform itself: parts that are down or stand still, what does not answer, a disk nearly full.
+
+Pure: what was found is given, and what a part was like before is kept by `Parts`.
+"""
+
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from city.alerts.model import Finding, Severity
+
+SYSTEM = "system/"
+_GROUP = "system"
+START_SECONDS = 180.0
+"""So long after it was first seen, a part that starts is no news."""
+_DOWN_SECONDS = 5.0
+_ERROR_SECONDS = 20.0
+"""An error that passes sooner, as of a server that is started again, is said where it happened, and is no alarm."""
+_RESTART_SECONDS = 30.0
+"""A part that ended and was started again is an alarm for so long, however quick it was."""
+_GB = 1e9
+
+
+@dataclass
+class _Seen:
+    first: float
+    restarts: int
+    restarted: float = float("-inf")
+    well: float | None = None
+    """When it was last well."""
+    wrong: float | None = None
+    """Since when it has an error."""
+
+
+@dataclass
+class Parts:
+    """What is known of the parts of a platform from looks before. One for each watcher."""
+
+    _seen: dict[str, _Seen] = field(default_factory=dict)
+
+    def findings(
+        self, parts: Mapping[str, Mapping[str, Any]], unavailable: Mapping[str, str | None], now: float
+    ) -> list[Finding]:
+        """One for each part (as `city.stack.status.parts` has them) and each thing that was asked (`unavailable`: why
+        it does not answer, None where it does), which is the part's where a part has its name."""
+        found = []
+        for name in sorted(parts.keys() | unavailable.keys()):
+            part = parts.get(name, {"state": "running", "restarts": 0, "last_error": None})
+            silent = unavailable.get(name)
+            seen = self._seen.setdefault(name, _Seen(now, part.get("restarts", 0)))
+            found.append(_part(name, part, silent, seen, now))
+        self._seen = {name: seen for name, seen in self._seen.items() if name in parts or name in unavailable}
+        return found
+
+
+def _part(name: str, part: Mapping[str, Any], silent: str | None, seen: _Seen, now: float) -> Finding:
+    restarts = part.get("restarts", 0)
+    if restarts > seen.restarts:
+        seen.restarts, seen.restarted = restarts, now
+    runs = part["state"] in ("running", "external")
+    error = silent or part["last_error"]
+    if runs and error is None:
+        seen.well, seen.wrong = now, None
+    elif seen.wrong is None:
+        seen.wrong = now
+    detail = {"part": name, "state": part["state"], "restarts": restarts, "error": error}
+    labels = {"part": name, "type": "part"}
+
+    def finding(state: str, severity: Severity, title: str) -> Finding:
+        return Finding(f"{SYSTEM}{name}", severity, title, _GROUP, detail, state, labels)  # type: ignore[arg-type]
+
+    if now - seen.restarted < _RESTART_SECONDS:
+        return finding("failing", "error", f"{name} ended and was started again" + (f": {error}" if error else ""))
+    if runs and error is None:
+        return finding("passing", "error", "")
+    assert seen.wrong is not None
+    if seen.well is None and now - seen.first < START_SECONDS:
+        return finding("unknown", "error", "")
+    if not runs and now - seen.wrong >= _DOWN_SECONDS:
+        return finding("failing", "error", f"{name} is {part['state']}" + (f": {error}" if error else ""))
+    if now - seen.wrong >= (_DOWN_SECONDS if silent else _ERROR_SECONDS):
+        severity: Severity = "error" if silent else "warning"
+        return finding("failing", severity, f"{name}: {error}")
+    return finding("unknown", "error", "")
+
+
+def disk(folder: Path, least_gb: float) -> tuple[Finding, dict[str, float | None]]:
+    """Whether the disk of a folder has room for what comes: an error below `least_gb`, a warning below twice that.
+    And the metrics `system.disk_free_gb` and `system.disk_free_share`."""
+    usage = shutil.disk_usage(folder)
+    free = usage.free / _GB
+    wrong = free < 2 * least_gb
+    finding = Finding(
+        f"{SYSTEM}disk",
+        "error" if free < least_gb else "warning",
+        f"the disk of {folder} has {free:.1f} GB left of {usage.total / _GB:.0f}: free some, or what comes is held up",
+        _GROUP,
+        {"free_gb": round(free, 2), "least_gb": least_gb},
+        "failing" if wrong else "passing",
+        {"type": "disk"},
+    )
+    return finding, {"system.disk_free_gb": free, "system.disk_free_share": usage.free / usage.total}
+
+
+def metrics(found: Iterable[Finding]) -> dict[str, float | None]:
+    """`system.failing.<name>` of each part: 1 where it is, 0 where it is well."""
+    known = {"failing": 1.0, "passing": 0.0, "unknown": None}
+    return {f"system.failing.{f.cause.removeprefix(SYSTEM)}": known[f.state] for f in found}

@@ -1,0 +1,130 @@
+"""One look at the platform: the parts and the disk, the rules, and what is due to be told."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+
+from city.alerts import system
+from city.alerts.desk import Desk, Reported
+from city.alerts.dispatch import Delivered, deliver
+from city.alerts.lease import Lease
+from city.alerts.model import Alarm, AlertError, Finding, Rule
+from city.alerts.rules import DEFAULT, evaluate, rules, source_metrics, stream_metrics
+from city.settings import Settings
+from city.stack.status import parts
+
+RULES = "rule/"
+SHARED = ("quality", "outcomes", "champions")
+"""Who else has metrics for the rules."""
+_METRICS, _ACTIVE = "metrics", "domain.active."
+Asked = Callable[[], Mapping[str, str | None]]
+"""Asks servers; why each does not answer, None for one that does."""
+Own = Callable[[], Mapping[str, float | None]]
+
+
+@dataclass(frozen=True)
+class Watched:
+    """What one look came to: alarms that were raised, cleared and escalated, and messages."""
+
+    reported: Reported
+    escalated: int
+    delivered: Delivered
+
+    def __str__(self) -> str:
+        return (
+            f"{len(self.reported.raised)} raised, {len(self.reported.cleared)} cleared, {self.escalated} escalated; "
+            f"{self.delivered.sent} sent, {self.delivered.failed} failed"
+        )
+
+
+class Watch:
+    """Looks at the platform for as long as nobody else does: of several servers, and Dagster's sensor, the one that
+    holds the lease judges, and each of them sends what is due."""
+
+    def __init__(
+        self,
+        config: Settings,
+        desk: Desk,
+        asked: Asked = dict,
+        own: Own = dict,
+        began: datetime | None = None,
+    ) -> None:
+        """`own` gives metrics that only this process has; `began` is when the platform was started (now)."""
+        self._config, self._desk, self._asked, self._own = config, desk, asked, own
+        self._lease = Lease(config.alerts_store, "watch")
+        self._parts = system.Parts()
+        self._began = (began or datetime.now(UTC)).timestamp()
+
+    def look(self, now: datetime | None = None) -> Watched:
+        """Judges, and sends what is due. Call it every few seconds."""
+        moment = now or datetime.now(UTC)
+        reported = self._judge(moment) if self._lease.acquire() else Reported([], [])
+        return self._told(reported, moment)
+
+    def close(self) -> None:
+        """Lets another one judge."""
+        self._lease.release()
+
+    def _told(self, reported: Reported, moment: datetime) -> Watched:
+        escalated = self._desk.tick(timedelta(minutes=self._config.alert_escalate_minutes), moment)
+        return Watched(reported, len(escalated), deliver(self._desk, self._config, moment))
+
+    def _judge(self, moment: datetime) -> Reported:
+        seconds, before = moment.timestamp(), self._desk.remembered(_METRICS) or {}
+        room, metrics = system.disk(self._config.home, self._config.disk_free_gb)
+        found = [*self._parts.findings(parts(self._config), self._asked(), seconds), room]
+        in_force, readable = self._rules()
+        metrics |= system.metrics(found) | stream_metrics(self._config, seconds) | source_metrics(self._config)
+        alarms = self._desk.alarms()
+        metrics.update(self._own())
+        metrics |= dict.fromkeys((name for name in before if name.startswith(_ACTIVE)), 0.0) | active(alarms)
+        for name in SHARED:
+            metrics |= shared(self._desk, name)
+        names = {rule.name for rule in in_force}
+        held = [alarm.cause for alarm in alarms if alarm.active and alarm.cause.startswith(RULES)]
+        gone = [Finding(cause, state="passing") for cause in held if cause.split("/")[1] not in names]
+        done = self._desk.report([*found, readable], system.SYSTEM, moment)
+        of_rules = [*_patient(evaluate(in_force, metrics, before), seconds - self._began), *gone]
+        ruled = self._desk.report(of_rules, None, moment, (_METRICS, metrics))
+        return Reported([*done.raised, *ruled.raised], [*done.cleared, *ruled.cleared])
+
+    def _rules(self) -> tuple[tuple[Rule, ...], Finding]:
+        """The rules in force; those that we bring where the file of others cannot be read, which is a finding."""
+        cause = f"{system.SYSTEM}alert_rules"
+        try:
+            return rules(self._config), Finding(cause, state="passing")
+        except AlertError as error:
+            said = f"the rules that we bring are in force, since others cannot be read: {error}"
+            return DEFAULT, Finding(cause, "error", said, "system", labels={"type": "settings"})
+
+
+def _patient(found: list[Finding], seconds: float) -> list[Finding]:
+    """What is absent while everything is still starting may be on its way."""
+    if seconds >= system.START_SECONDS:
+        return found
+    return [replace(f, state="unknown") if f.state == "failing" and _is_of_nothing(f) else f for f in found]
+
+
+def _is_of_nothing(finding: Finding) -> bool:
+    return finding.detail is not None and finding.detail["value"] is None
+
+
+def share(desk: Desk, name: str, metrics: Mapping[str, float | None]) -> None:
+    """Hands metrics to whoever evaluates the rules, beside those of that name from before; it is one of SHARED."""
+    known = shared(desk, name)
+    if (told := {**known, **metrics}) != known:
+        desk.report([], remember=(f"{_METRICS}/{name}", told))
+
+
+def shared(desk: Desk, name: str) -> dict[str, float | None]:
+    """What was handed over under a name."""
+    return desk.remembered(f"{_METRICS}/{name}") or {}
+
+
+def active(alarms: Iterable[Alarm]) -> dict[str, float | None]:
+    """`domain.active.<domain>.<kind>`: how many alarms of a kind are active."""
+    causes = [alarm.cause.split("/") for alarm in alarms if alarm.active and alarm.cause.startswith("domain/")]
+    return {
+        f"{_ACTIVE}{domain}.{kind}": float(n) for (domain, kind), n in Counter((c[1], c[2]) for c in causes).items()
+    }

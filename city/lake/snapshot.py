@@ -1,0 +1,147 @@
+"""The lake as one run sees it: each table at one version, from the first read to the last.
+
+Two reads of a table by its path may see two versions, and what one of them knows the other does not. Every read of a
+build, a training, a prediction or a look at their cost goes through a snapshot instead. A table is pinned when it is
+first asked for; a run that writes a table itself lets go of it, and reads next what it wrote.
+"""
+
+from collections.abc import Mapping
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from time import monotonic
+from urllib.parse import unquote
+
+import polars as pl
+from deltalake import DeltaTable
+
+from city.contracts.model import Contract
+from city.contracts.schema import TIMESTAMP, bronze_schema
+from city.lake import cold
+from city.tables.model import DAY
+
+_LONGEST_SECONDS = 45 * 60.0
+"""Shorter than the least CITY_VACUUM_HOURS."""
+_STATISTICS_PRECISION = timedelta(milliseconds=1)
+"""Times in the log's statistics may be cut off to milliseconds."""
+
+
+class Snapshot:
+    """Pins the tables of the lake at `root`, and the archived rows of bronze at `cold_path` (none for None)."""
+
+    def __init__(self, root: Path, cold_path: str | None = None) -> None:
+        self.root = root
+        self.cold_path = cold_path
+        self._began = datetime.now(UTC)
+        self._pinned: dict[str, float] = {}
+        self._tables: dict[str, DeltaTable | None] = {}
+        self._archived: dict[str, DeltaTable | None] = {}
+
+    def table(self, name: str) -> DeltaTable | None:
+        """The table `layer/name` at its pinned version; None where it was not there when it was first asked for."""
+        if name not in self._tables:
+            path = self.root / name
+            self._pinned[name] = monotonic()
+            self._tables[name] = DeltaTable(path) if DeltaTable.is_deltatable(str(path)) else None
+        return self._tables[name]
+
+    def scan(self, name: str, schema: Mapping[str, pl.DataType]) -> pl.LazyFrame:
+        """The table's rows; none, of these columns, where it is not there."""
+        table = self.table(name)
+        return pl.LazyFrame(schema=schema) if table is None else pl.scan_delta(table)
+
+    def archived(self, contract: Contract, begin: datetime | None = None) -> DeltaTable | None:
+        """The contract's rows in cold storage that the pinned bronze table no longer has; None where there are none,
+        or none from `begin` on.
+
+        Bronze's log says which state of cold storage goes with it, so a row that is being archived is in exactly one
+        of the two.
+        """
+        bronze, path = self.table(f"bronze/{contract.name}"), self.cold_path
+        if bronze is None or path is None:
+            return None
+        border = cold.border(bronze, contract)
+        if begin is not None and border is not None and begin >= border:
+            return None
+        if contract.name not in self._archived:
+            self._archived[contract.name] = cold.beside(bronze, contract, path)
+        return self._archived[contract.name]
+
+    def events(self, contract: Contract, begin: datetime, end: datetime) -> pl.LazyFrame:
+        """The contract's bronze rows with event times from `begin` up to `end`, archived ones too."""
+        columns, time = bronze_schema(contract), pl.col(contract.event_time)
+        warm = self.scan(f"bronze/{contract.name}", columns).filter(time >= begin, time < end)
+        if (archived := self.archived(contract, begin)) is None:
+            return warm
+        years = pl.col(cold.YEAR).is_between(begin.year, end.year)
+        rows = pl.scan_delta(archived).filter(years, time >= begin, time < end)
+        return pl.concat([warm, rows], how="diagonal").select(columns.keys())
+
+    def release(self, *names: str) -> None:
+        """Lets go of tables: they are pinned again, at their newest version, when they are next asked for."""
+        for name in names:
+            self._tables.pop(name, None)
+            self._archived.pop(name.removeprefix("bronze/"), None)
+
+    def renew(self) -> None:
+        """Lets go of tables that were pinned so long ago that a vacuum may delete their files. To be called between
+        two steps of a run of hours, each of which must see one version."""
+        oldest = monotonic() - _LONGEST_SECONDS
+        self.release(*[name for name, since in self._pinned.items() if since < oldest and name in self._tables])
+
+    def is_outdated(self, name: str) -> bool:
+        """Whether the table `layer/name` has been written to since this snapshot began, by whomever."""
+        path = self.root / name
+        if not DeltaTable.is_deltatable(str(path)):
+            return False
+        newest = DeltaTable(path).history(limit=1)
+        return bool(newest) and newest[0].get("timestamp", 0) >= self._began.timestamp() * 1000
+
+    def versions(self) -> dict[str, int]:
+        """The Delta version of each pinned table."""
+        return {name: table.version() for name, table in sorted(self._tables.items()) if table is not None}
+
+    def newest(self, name: str, time: str, span: timedelta) -> pl.LazyFrame | None:
+        """The rows of the last `span` up to the newest, by the column `time`, of a table that is partitioned by `day`.
+        Only the days that can have them are read. None where there are no rows."""
+        by_day, table = self.rows_by_day(name), self.table(name)
+        if table is None or not by_day:
+            return None
+        first = max(by_day) - timedelta(days=span.days + 2)  # a local day may have 23 hours, and the newest few rows
+        rows = pl.scan_delta(table).filter(pl.col(DAY) >= first)
+        return rows.filter(pl.col(time) > pl.col(time).max() - span)
+
+    def latest(self, name: str, time: str) -> datetime | None:
+        """The greatest value of the column `time`, from the statistics in the table's log; None where it has none."""
+        found = self._files(name, time).get_column("latest").max()
+        return found if isinstance(found, datetime) else None
+
+    def since(self, name: str, time: str, moment: datetime, schema: Mapping[str, pl.DataType]) -> pl.LazyFrame:
+        """The rows after `moment` of a table without partitions, from the files alone that can have them: Polars
+        itself would open every file."""
+        table, files = self.table(name), self._files(name, time)
+        recent = files.filter((pl.col("latest") > moment - _STATISTICS_PRECISION).fill_null(value=True))
+        if table is None or recent.is_empty():
+            return pl.LazyFrame(schema=schema)
+        paths = [self.root / name / unquote(path) for path in recent["path"]]
+        rows = pl.scan_parquet(paths, schema=schema, missing_columns="insert", extra_columns="ignore")
+        return rows.filter(pl.col(time) > moment)
+
+    def _files(self, name: str, time: str) -> pl.DataFrame:
+        """The table's files (`path`), and the greatest value of a column in each (`latest`), null where unknown."""
+        table = self.table(name)
+        files = pl.DataFrame() if table is None else pl.DataFrame(table.get_add_actions(flatten=True))
+        if files.is_empty():
+            return pl.DataFrame(schema={"path": pl.String, "latest": TIMESTAMP})
+        latest = pl.col(f"max.{time}") if f"max.{time}" in files.columns else pl.lit(None)
+        return files.select("path", latest=latest.cast(TIMESTAMP))
+
+    def rows_by_day(self, name: str) -> dict[date, int]:
+        """Rows of each local day of a table that is partitioned by `day`, from its log: no data is read."""
+        table = self.table(name)
+        if table is None:
+            return {}
+        files = pl.DataFrame(table.get_add_actions(flatten=True))
+        if files.is_empty():
+            return {}
+        days = files.select(day=pl.col(f"partition.{DAY}").cast(pl.Date), rows="num_records")
+        return dict(days.drop_nulls("day").group_by("day").agg(pl.col("rows").sum()).sort("day").iter_rows())

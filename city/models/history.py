@@ -1,0 +1,106 @@
+"""The stretch of a view's rows that a model looks at, chosen by the days that the Delta log counts: what training, and
+the question whether to train, cost does not grow with the age of the city."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+
+import polars as pl
+from deltalake import DeltaTable
+
+from city.lake.snapshot import Snapshot
+from city.models.model import Model, ModelError
+from city.models.predictions import JUDGED_ROWS, LOSS, VERSION
+from city.tables import calendar
+from city.tables.model import DAY
+
+
+@dataclass(frozen=True)
+class Growth:
+    """How many rows of a view a model can learn from."""
+
+    rows: int
+    then: int
+    """Of them, those that the newest version could learn from, when it was trained; 0 without one."""
+    span: timedelta
+    """From the first of the rows to the last; 0 where there is a version."""
+
+
+def view_table(model: Model, snapshot: Snapshot) -> DeltaTable:
+    """The table of the model's view, pinned. Raises ModelError where it has not been built yet."""
+    table = snapshot.table(model.view.table.id)
+    if table is None:
+        name = model.view.table.id
+        raise ModelError(
+            f"model {model.name!r}: {name} has not been built yet; let the stream run for ten minutes, "
+            f"or `city build {name} --first … --last …`"
+        )
+    return table
+
+
+def days_learned_from(by_day: Mapping[date, int], model: Model) -> list[date]:
+    """The newest local days: as far back as the model's `history`, and no more than have its `most_rows`."""
+    chosen: list[date] = []
+    rows = 0
+    for day in sorted(by_day, reverse=True):
+        if rows >= model.most_rows or (chosen and chosen[0] - day > model.history):
+            break
+        chosen.append(day)
+        rows += by_day[day]
+    return sorted(chosen)
+
+
+def learned_from(model: Model, snapshot: Snapshot) -> pl.LazyFrame:
+    """The view's rows of those days. Raises ModelError where it has not been built yet."""
+    rows = pl.scan_delta(view_table(model, snapshot))
+    if not model.view.table.daily:
+        return rows
+    return rows.filter(pl.col(DAY).is_in(days_learned_from(snapshot.rows_by_day(model.view.table.id), model)))
+
+
+def growth(model: Model, snapshot: Snapshot, trained: datetime | None, timezone: str) -> Growth:
+    """How the view has grown since `trained` (None for a model that never was). The log counts the rows of whole days;
+    of at most two days the times are read. Raises ModelError where the view has not been built yet."""
+    rows, time = pl.scan_delta(view_table(model, snapshot)), pl.col(model.view.time)
+    by_day = snapshot.rows_by_day(model.view.table.id)
+    if trained is None:
+        days = days_learned_from(by_day, model)
+        ends = rows.filter(pl.col(DAY).is_in(days[:1] + days[-1:])).select(first=time.min(), last=time.max()).collect()
+        span = ends["last"][0] - ends["first"][0] if days and ends["last"][0] is not None else timedelta()
+        return Growth(sum(by_day[day] for day in days), 0, span)
+    border = calendar.local_day(trained, timezone)
+    on_border = 0
+    if border in by_day:
+        on_border = rows.filter(pl.col(DAY) == border, time <= trained).select(pl.len()).collect().item()
+    earlier = {day: count for day, count in by_day.items() if day < border} | {border: on_border}
+    then = min(model.most_rows, sum(earlier[day] for day in days_learned_from(earlier, model)))
+    fresh = sum(count for day, count in by_day.items() if day >= border) - on_border
+    return Growth(then + fresh, then, timedelta())
+
+
+def recorded_losses(
+    model: Model, snapshot: Snapshot, version: int, since: datetime, timezone: str, rows: int = JUDGED_ROWS
+) -> pl.DataFrame | None:
+    """The predictions of a version that `decay` compares: the days with its first and its last `rows` known losses
+    after `since`, at most the model's `history` from either end. None where nothing is recorded."""
+    name = f"predictions/{model.name}"
+    table = snapshot.table(name)
+    if table is None:
+        return None
+    begin = calendar.local_day(since, timezone)
+    days = [day for day, count in snapshot.rows_by_day(name).items() if day >= begin and count]
+    scan = pl.scan_delta(table).select(VERSION, LOSS, model.view.time, DAY)
+    mine = scan.filter(pl.col(VERSION) == version, pl.col(LOSS).is_not_null(), pl.col(model.view.time) > since)
+
+    def read(order: Sequence[date]) -> Iterable[tuple[date, pl.DataFrame]]:
+        found = 0
+        for day in order:
+            if found >= rows or abs(day - order[0]) > model.history:
+                return
+            losses = mine.filter(pl.col(DAY) == day).collect()
+            found += losses.height
+            yield day, losses
+
+    first = dict(read(days))
+    last = dict(read([day for day in reversed(days) if day not in first]))
+    return pl.concat([frame for _, frame in sorted((first | last).items())]) if first else None

@@ -1,0 +1,70 @@
+"""What is wrong with the platform itself, look by look."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from city.alerts.system import Parts, disk, metrics
+
+
+def part(state: str = "running", error: str | None = None, restarts: int = 0) -> dict[str, Any]:
+    return {"state": state, "last_error": error, "restarts": restarts}
+
+
+def states(parts: Parts, at: float, unavailable: dict[str, str | None] | None = None, **of: Any) -> dict[str, str]:
+    return {f.cause.removeprefix("system/"): f.state for f in parts.findings(of, unavailable or {}, at)}
+
+
+def test_a_part_that_starts_is_no_news_and_one_that_does_not_come_is() -> None:
+    parts = Parts()
+    assert states(parts, 0, kafka=part("starting")) == {"kafka": "unknown"}
+    assert states(parts, 100, {"kafka": "nothing listens"}, kafka=part("starting")) == {"kafka": "unknown"}
+    assert states(parts, 181, kafka=part("starting")) == {"kafka": "failing"}
+    assert states(parts, 190, kafka=part()) == {"kafka": "passing"}
+
+
+def test_a_part_that_was_killed_is_an_alarm_however_soon_it_is_back() -> None:
+    parts = Parts()
+    assert states(parts, 0, questdb=part()) == {"questdb": "passing"}
+    (found,) = parts.findings({"questdb": part(restarts=1)}, {}, 2)
+    assert (found.state, found.severity, found.title) == ("failing", "error", "questdb ended and was started again")
+    assert states(parts, 31, questdb=part(restarts=1)) == {"questdb": "failing"}
+    assert states(parts, 33, questdb=part(restarts=1)) == {"questdb": "passing"}
+
+
+def test_what_does_not_answer_is_an_alarm_and_an_error_that_passes_is_none() -> None:
+    parts = Parts()
+    states(parts, 0, questdb=part(), stream=part())
+    assert states(parts, 2, {"questdb": "no answer"}, questdb=part(), stream=part(error="away")) == {
+        "questdb": "unknown",
+        "stream": "unknown",
+    }
+    found = parts.findings({"questdb": part(), "stream": part(error="away")}, {"questdb": "no answer"}, 8)
+    assert [(f.state, f.severity, f.title) for f in found if f.state == "failing"] == [
+        ("failing", "error", "questdb: no answer")
+    ]
+    assert states(parts, 9, {"questdb": None}, questdb=part(), stream=part()) == {
+        "questdb": "passing",
+        "stream": "passing",
+    }
+    states(parts, 10, {"questdb": None}, questdb=part(), stream=part(error="away"))
+    (stream,) = [f for f in parts.findings({"stream": part(error="away")}, {}, 31) if f.cause == "system/stream"]
+    assert (stream.state, stream.severity, stream.title) == ("failing", "warning", "stream: away")
+
+
+def test_what_stands_still_is_reported_with_what_it_says_of_itself() -> None:
+    parts = Parts()
+    states(parts, 0, bridge=part())
+    quiet = part("running", "no progress for 20 s: its process 7 lives and does not report")
+    states(parts, 20, bridge=quiet)
+    (found,) = parts.findings({"bridge": quiet}, {}, 41)
+    assert "no progress for 20 s" in found.title
+    assert metrics([found]) == {"system.failing.bridge": 1.0}
+
+
+@pytest.mark.parametrize(("least", "state", "severity"), [(1e-9, "passing", "warning"), (1e9, "failing", "error")])
+def test_a_disk_that_is_nearly_full_is_told(tmp_path: Path, least: float, state: str, severity: str) -> None:
+    found, measured = disk(tmp_path, least)
+    assert (found.state, found.severity) == (state, severity)
+    assert 0 < (measured["system.disk_free_share"] or 0) < 1

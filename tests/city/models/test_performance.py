@@ -1,0 +1,93 @@
+"""What a version's outcomes say of it."""
+
+from datetime import UTC, datetime
+
+import numpy as np
+import polars as pl
+import pytest
+from sklearn.metrics import precision_recall_fscore_support
+
+from city.drift.measures import Measured
+from city.models.model import models
+from city.models.performance import is_young, of_model, performance, promises, told, verdicts
+from city.models.predictions import schema
+from city.models.registry import Version
+
+MODELS = models()
+CONGESTION, SPEED = MODELS["traffic_congestion"], MODELS["traffic_speed_15"]
+CHANCE = np.random.default_rng(3)
+
+
+def judged(model: str, **columns: object) -> pl.DataFrame:
+    of = MODELS[model]
+    count = max(len(values) for values in columns.values())  # type: ignore[arg-type]
+    empty = {name: pl.Series([None] * count, dtype=kind) for name, kind in schema(of).items()}
+    return pl.DataFrame(empty).with_columns(**{n: pl.Series(v, dtype=schema(of)[n]) for n, v in columns.items()})
+
+
+def test_a_classifier_is_right_as_often_as_it_says() -> None:
+    came = CHANCE.choice(["low", "high"], 2_000)
+    right = CHANCE.random(2_000) < 0.8
+    said = np.where(right, came, "medium")
+    rows = judged("traffic_congestion", outcome=came, prediction=said, confidence=[0.8] * 2_000, loss=[0.2] * 2_000)
+    found = performance(CONGESTION, rows)
+    assert found["accuracy"] == pytest.approx(right.mean())
+    assert found["outcomes"] == 2_000
+    assert found["calibration_error"] < 0.03
+    known = precision_recall_fscore_support(came, said, average="macro", zero_division=0)[:3]
+    assert (found["precision"], found["recall"], found["f1"]) == pytest.approx(known)
+    assert all(verdict.passed for verdict in verdicts(CONGESTION, found, None, None))
+    sure = performance(CONGESTION, rows.with_columns(confidence=pl.lit(0.99)))
+    (calibrated,) = [v for v in verdicts(CONGESTION, sure, None, None) if v.name == "calibrated"]
+    assert (calibrated.passed, "confidences are 0.1" in calibrated.says) == (False, True)
+
+
+def test_intervals_hold_what_they_promise_or_not() -> None:
+    missed = CHANCE.normal(0, 1, 1_000)
+    rows = judged(
+        "traffic_speed_15",
+        outcome=[str(30 + error) for error in missed],
+        prediction=["30"] * 1_000,
+        low=[30 - 1.645] * 1_000,
+        high=[30 + 1.645] * 1_000,
+        loss=np.abs(missed),
+        latency_ms=[5.0] * 1_000,
+    )
+    found = performance(SPEED, rows)
+    assert found["mae"] == pytest.approx(np.abs(missed).mean())
+    assert found["coverage"] == pytest.approx(0.9, abs=0.03)
+    assert found["latency_p95_ms"] == 5.0
+    assert all(verdict.passed for verdict in verdicts(SPEED, found, 0.9, None))
+    narrow = performance(SPEED, rows.with_columns(low=pl.lit(29.0), high=pl.lit(31.0)))
+    (covers,) = [v for v in verdicts(SPEED, narrow, 0.9, None) if v.name == "covers"]
+    assert (covers.passed, "promised 90%" in covers.says) == (False, True)
+    assert verdicts(SPEED, narrow, 0.9, None, young=True)[0].passed, "it has not seen a day yet"
+    assert verdicts(SPEED, performance(SPEED, rows.head(499)), 0.9, None)[0].passed, "too few to say"
+
+
+def test_losses_that_grew_are_decay() -> None:
+    grown = Measured(9.0, 1e-9, 1.5)
+    assert [v.name for v in verdicts(SPEED, {}, None, grown) if not v.passed] == ["lasting"]
+    assert all(v.passed for v in verdicts(SPEED, {}, None, Measured(0.1, 0.4, 0.01)))
+    assert all(v.passed for v in verdicts(SPEED, {}, None, grown, young=True))
+
+
+def test_without_outcomes_nothing_is_said() -> None:
+    rows = judged("traffic_speed_15", prediction=["30"] * 3)
+    assert performance(SPEED, rows) == {}
+    assert promises(SPEED) == ["covers", "lasting"]
+    assert promises(CONGESTION) == ["calibrated", "lasting"]
+
+
+def test_a_model_is_young_for_a_day() -> None:
+    versions = [Version("m", 1, "run", (), {"trained_at": "2026-05-04T12:00:00+00:00"}, 0)]
+    assert is_young(versions, datetime(2026, 5, 5, 11, tzinfo=UTC))
+    assert not is_young(versions, datetime(2026, 5, 5, 13, tzinfo=UTC))
+
+
+def test_what_rules_are_told_of_a_version_is_not_taken_for_another_ones() -> None:
+    metrics = told("traffic_speed_15", 3, {"mae": 4.0}) | told("traffic_speed_5", 9, {"mae": 1.0, "coverage": 0.9})
+    assert metrics["model.mae.traffic_speed_15"] == 4.0
+    assert of_model(metrics, "traffic_speed_15", 3) == {"mae": 4.0}
+    assert of_model(metrics, "traffic_speed_5", 9) == {"mae": 1.0, "coverage": 0.9}
+    assert of_model(metrics, "traffic_speed_15", 4) == {}
