@@ -85,8 +85,8 @@ def test_a_city_starts_with_one_command_tells_of_its_faults_and_stops_without_a_
             "stream"
         ].keys()
         assert found["parts"]["stream"]["events_per_second"] > 50
-        for table in ("sensors", "vehicle_positions", "traffic_cells"):
-            assert questdb.rows(stack.questdb, f"SELECT count() FROM {table}")[0][0] > 0
+        for name in ("sensors", "vehicle_positions", "traffic_cells"):
+            assert questdb.rows(stack.questdb, f"SELECT count() FROM {name}")[0][0] > 0
         streams = {contract.name for contract in contracts() if contract.rate == "high"}
         assert {event["kind"] for event in consume(stack, "dashboard_events")} == streams
         assert requests.get(f"{stack.serve}/health/live", timeout=10).json() == {"live": True}

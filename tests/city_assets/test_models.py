@@ -137,8 +137,8 @@ def _alarm_of(model: Model, day: date) -> str:
         checks = [evaluation.asset_check_key for evaluation in result.get_asset_check_evaluations()]
         known = desk(settings())
         known.report(check_findings(instance, checks, {}), CHECKS)
-    (alarm,) = [alarm for alarm in known.alarms() if alarm.active]
-    assert alarm.cause == f"check/predictions/{model.name}/{LASTING}"
+    active = {alarm.cause: alarm for alarm in known.alarms() if alarm.active}
+    alarm = active[f"check/predictions/{model.name}/{LASTING}"]
     assert shared(known, "outcomes")[f"model.mae.{model.name}"] == made.metadata["mae"].value
     return alarm.title
 

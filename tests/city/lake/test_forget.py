@@ -63,8 +63,8 @@ def texts(value: Any) -> Iterator[bytes]:
 def whereabouts(home: Path, name: str) -> list[str]:
     """Every file that has it: as bytes, in the rows of Parquet, or in a database."""
     found = []
-    for file in sorted(path for path in home.rglob("*") if path.is_file()):
-        content = file.read_bytes()
+    # All are read before a database is opened, which has files of its own as long as it is.
+    for file, content in [(path, path.read_bytes()) for path in sorted(home.rglob("*")) if path.is_file()]:
         if content.startswith(b"PAR1"):
             content += b"\n".join(texts(pl.read_parquet(file, hive_partitioning=False).rows()))
         elif content.startswith(b"SQLite"):

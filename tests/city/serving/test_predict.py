@@ -377,7 +377,7 @@ def test_models_say_what_they_are_and_metrics_what_was_asked(server: Server) -> 
     assert 'prediction_requests_total{model="speed",role="champion",version="1"}' in text
     assert 'prediction_latency_seconds_bucket{le="0.01",model="speed"}' in text
     assert 'prediction_errors_total{model="speed",status="422"}' in text
-    assert 'model_performance_score{metric="model_mae",model="speed",version="1"} 1.0' in text
+    assert 'model_performance_score{metric="model_mae",model="speed",of="held_out",version="1"} 1.0' in text
     assert 'worker_running{part="server",worker="live"}' in text  # it begins again and again: there is no Kafka here
     for worker in ("champions", "prediction store", "heartbeat"):
         assert f'worker_running{{part="server",worker="{worker}"}} 1.0' in text
