@@ -47,6 +47,7 @@ class Guard:
         self._names = {*_LOOPBACK, config.host, self._public[0]} - {""}
         self._cors = {_origin(origin) for origin in config.cors_origins}
         self._most_bytes = int(config.max_body_mb * 1_000_000)
+        self._wants_keys = config.wants_keys  # asked at each request
         self._headers = [
             (b"x-content-type-options", b"nosniff"),
             (b"x-frame-options", b"DENY"),
@@ -87,7 +88,7 @@ class Guard:
         """Without keys, a page of another site must not reach us, neither by a name that it makes point here (DNS
         rebinding) nor by asking straight away."""
         host = headers.get("host", "")
-        if not self._config.wants_keys and not _is_probe(scope) and _authority(host, "http")[0] not in self._names:
+        if not self._wants_keys and _authority(host, "http")[0] not in self._names and not _is_probe(scope):
             raise Problem(
                 403,
                 f"the host {host[:100]!r} is not this server: ask for {self._config.serve}, or name the address by "
@@ -117,7 +118,7 @@ class Guard:
                 headers={"www-authenticate": 'Bearer error="invalid_token"'},
             )
         if caller is None:
-            if self._config.wants_keys and not _is_open(scope):
+            if self._wants_keys and not _is_open(scope):
                 raise Problem(
                     401,
                     "this server wants a key: send it as X-API-Key, or a token as Authorization: Bearer. "
@@ -125,7 +126,7 @@ class Guard:
                     headers={"www-authenticate": "Bearer"},
                 )
             self._limit(client_of(scope), self._config.rate_limit)
-            return NOBODY if self._config.wants_keys else LOCAL
+            return NOBODY if self._wants_keys else LOCAL
         if caller.expires is not None and caller.expires < time.time():
             raise Problem(
                 401,
@@ -205,6 +206,8 @@ class Guard:
                 raise _too_large(self._config)
             return message
 
+        if "content-encoding" not in headers:
+            return bounded
         encoding = ", ".join(headers.getlist("content-encoding")).strip().lower()
         if encoding in ("", "identity"):
             return bounded
