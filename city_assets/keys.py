@@ -7,13 +7,13 @@ from pathlib import Path
 import dagster as dg
 import polars as pl
 
+from city import local_time
 from city.contracts.model import Contract
 from city.contracts.registry import contracts
 from city.contracts.schema import LINEAGE, QUARANTINE, bronze_schema
 from city.lake.days import first_day
 from city.settings import settings
 from city.streaming.kafka_sink import DASHBOARD_TOPIC
-from city.tables import calendar
 from city.tables.model import Table
 from city.tables.schema import schema
 
@@ -47,7 +47,7 @@ def live_days() -> dg.DailyPartitionsDefinition:
 
 @lru_cache(maxsize=8)
 def _first_live_day(lake: Path, timezone: str) -> date:
-    begin = first_day(lake, contracts(), timezone) or datetime.now(calendar.zone(timezone)).date()
+    begin = first_day(lake, contracts(), timezone) or datetime.now(local_time.zone(timezone)).date()
     return max(begin, Table.first_day)
 
 

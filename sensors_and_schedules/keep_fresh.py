@@ -22,8 +22,8 @@ from dagster._daemon.asset_daemon import (
 )
 from dagster._utils.schedules import get_latest_completed_cron_tick
 
+from city import local_time
 from city.settings import settings
-from city.tables import calendar
 from city_assets.automation import TICK
 
 BUILD = "city/build"
@@ -125,7 +125,7 @@ def evaluate(
     requests, new_cursor, evaluations = evaluation.evaluate()
     due = Due.of(requests)
     due.add(_pending(instance))
-    today = now.astimezone(calendar.zone(settings().timezone)).date()
+    today = now.astimezone(local_time.zone(settings().timezone)).date()
     runs = [due.take_newest(today)]
     waiting = {day: set(keys) for day, keys in due.days.items()}
     tick = str(cursor.evaluation_id + 1)

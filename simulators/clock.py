@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from city import local_time
 from city.settings import Settings
-from city.tables import calendar
 
 Progress = Callable[[int], None]
 """Called at each step with the number of events made in it."""
@@ -52,9 +52,9 @@ class LocalClock:
         return LocalClock(config.timezone, config.country)
 
     def at(self, moment: datetime) -> LocalTime:
-        local = moment.astimezone(calendar.zone(self.timezone))
+        local = moment.astimezone(local_time.zone(self.timezone))
         is_weekend = local.weekday() >= 5
-        is_workday = calendar.is_workday(local.date(), self.country) if self.country else not is_weekend
+        is_workday = local_time.is_workday(local.date(), self.country) if self.country else not is_weekend
         return LocalTime(local.hour + local.minute / 60, is_weekend, is_workday)
 
 

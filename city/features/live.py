@@ -10,6 +10,7 @@ from functools import lru_cache
 
 import polars as pl
 
+from city import local_time
 from city.contracts.model import Contract, Window
 from city.features.online import OnlineStore, online_store, push
 from city.features.plan import Plan
@@ -80,7 +81,7 @@ def features(
 
 def _slots(times: pl.Series, timezone: str, country: str) -> pl.DataFrame:
     """The calendar of the local days from the first of some times to the last."""
-    first, last = (calendar.local_day(edge, timezone) for edge in (times.min(), times.max()))  # type: ignore[arg-type]
+    first, last = (local_time.local_day(edge, timezone) for edge in (times.min(), times.max()))  # type: ignore[arg-type]
     return _calendar(first, last, timezone, country)
 
 

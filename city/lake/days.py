@@ -7,10 +7,10 @@ from pathlib import Path
 import polars as pl
 from deltalake import DeltaTable
 
+from city import local_time
 from city.contracts.model import Contract
 from city.contracts.schema import TIMESTAMP
 from city.lake import bronze_path, cold
-from city.tables import calendar
 
 
 def first_day(lake: Path, contracts: Iterable[Contract], timezone: str) -> date | None:
@@ -20,7 +20,7 @@ def first_day(lake: Path, contracts: Iterable[Contract], timezone: str) -> date 
     bronze's log says the earliest.
     """
     begins = [begin for contract in contracts if (begin := _begin(lake, contract)) is not None]
-    return min(begins).astimezone(calendar.zone(timezone)).date() if begins else None
+    return min(begins).astimezone(local_time.zone(timezone)).date() if begins else None
 
 
 def _begin(lake: Path, contract: Contract) -> datetime | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import narwhals as nw
 import polars as pl
 
+from city import local_time
 from city.contracts.model import Contract
 from city.contracts.registry import contracts
 from city.contracts.schema import bronze_schema
@@ -232,8 +233,8 @@ class Lakehouse:
         if slices is None:
             archived = snapshot.archived(contract)
             return frame if archived is None else _with_archived(frame, self.engine.scan(archived))
-        begin, _ = calendar.bounds(slices.first, self.timezone)
-        _, end = calendar.bounds(slices.last, self.timezone)
+        begin, _ = local_time.bounds(slices.first, self.timezone)
+        _, end = local_time.bounds(slices.last, self.timezone)
         moment = nw.col(contract.event_time)
         within = (moment >= nw.lit(begin)) & (moment < nw.lit(end))
         archived = snapshot.archived(contract, begin)

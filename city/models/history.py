@@ -8,10 +8,10 @@ from datetime import date, datetime, timedelta
 import polars as pl
 from deltalake import DeltaTable
 
+from city import local_time
 from city.lake.snapshot import Snapshot
 from city.models.model import Model, ModelError
 from city.models.predictions import JUDGED_ROWS, LOSS, VERSION
-from city.tables import calendar
 from city.tables.model import DAY
 
 
@@ -68,7 +68,7 @@ def growth(model: Model, snapshot: Snapshot, trained: datetime | None, timezone:
         ends = rows.filter(pl.col(DAY).is_in(days[:1] + days[-1:])).select(first=time.min(), last=time.max()).collect()
         span = ends["last"][0] - ends["first"][0] if days and ends["last"][0] is not None else timedelta()
         return Growth(sum(by_day[day] for day in days), 0, span)
-    border = calendar.local_day(trained, timezone)
+    border = local_time.local_day(trained, timezone)
     on_border = 0
     if border in by_day:
         on_border = rows.filter(pl.col(DAY) == border, time <= trained).select(pl.len()).collect().item()
@@ -87,7 +87,7 @@ def recorded_losses(
     table = snapshot.table(name)
     if table is None:
         return None
-    begin = calendar.local_day(since, timezone)
+    begin = local_time.local_day(since, timezone)
     days = [day for day, count in snapshot.rows_by_day(name).items() if day >= begin and count]
     scan = pl.scan_delta(table).select(VERSION, LOSS, model.view.time, DAY)
     mine = scan.filter(pl.col(VERSION) == version, pl.col(LOSS).is_not_null(), pl.col(model.view.time) > since)

@@ -5,10 +5,10 @@ from datetime import UTC, date, datetime, timedelta
 
 import polars as pl
 
+from city import local_time
 from city.contracts.registry import modules
 from city.lake.tables import scan
 from city.settings import Settings
-from city.tables import calendar
 from city.tables.model import DAY
 from city.tables.registry import table_of
 from city.tables.schema import schema
@@ -30,7 +30,7 @@ class Fact:
 
 def facts(config: Settings) -> list[Fact]:
     """Of today so far: what `today(config, day)` of every active domain's today.py gives."""
-    day = datetime.now(UTC).astimezone(calendar.zone(config.timezone)).date()
+    day = datetime.now(UTC).astimezone(local_time.zone(config.timezone)).date()
     return [fact for module in modules(config, "today") for fact in module.today(config, day)]
 
 
@@ -39,7 +39,7 @@ def of_day(config: Settings, table: str, day: date, time: str | None = None) -> 
     rows = scan(config.lake / table, schema(table_of(table)))
     if time is None:
         return rows.filter(pl.col(DAY) == day)
-    begin, end = calendar.bounds(day, config.timezone)
+    begin, end = local_time.bounds(day, config.timezone)
     return rows.filter(pl.col(time) >= begin, pl.col(time) < end)
 
 

@@ -4,14 +4,14 @@ A join with it is the one way in which time zones, clock changes and holidays co
 agree on them. Every time zone's offset is a multiple of a quarter of an hour.
 """
 
-from collections.abc import Mapping, Sequence
-from datetime import UTC, date, datetime, time, timedelta
+from collections.abc import Sequence
+from datetime import date, timedelta
 from functools import lru_cache
-from zoneinfo import ZoneInfo
 
 import narwhals as nw
 import polars as pl
 
+from city.local_time import bounds, holidays_of
 from city.tables.model import Column, Frame
 
 SLOT_SECONDS = 900
@@ -30,27 +30,6 @@ COLUMNS = (
 HOUR = ("day", "hour", "local_hour", "weekday", "rush_hour")
 
 
-def bounds(day: date, timezone: str) -> tuple[datetime, datetime]:
-    """The first moment of the local day and of the next one, in UTC: 23, 24 or 25 hours apart."""
-    zone = ZoneInfo(timezone)
-    begin, end = (datetime.combine(d, time(), zone) for d in (day, day + timedelta(days=1)))
-    return begin.astimezone(UTC), end.astimezone(UTC)
-
-
-def zone(timezone: str) -> ZoneInfo:
-    return ZoneInfo(timezone)
-
-
-def local_day(moment: datetime, timezone: str) -> date:
-    return moment.astimezone(ZoneInfo(timezone)).date()
-
-
-@lru_cache(maxsize=64)
-def is_workday(day: date, country: str) -> bool:
-    """Whether the day is neither of a weekend nor a public holiday."""
-    return day.isoweekday() < 6 and day not in _holidays(country, day.year, day.year)
-
-
 def calendar(days: Sequence[date], timezone: str, country: str) -> pl.DataFrame:
     """The slots of the given local days: `slot` (seconds since the epoch // 900) and COLUMNS."""
     if not days:
@@ -67,7 +46,7 @@ def on_calendar(frame: Frame, time: str, calendar: Frame) -> Frame:
 @lru_cache(maxsize=8)
 def _slots(first: date, last: date, timezone: str, country: str) -> pl.DataFrame:
     begin, end = bounds(first, timezone)[0], bounds(last, timezone)[1]
-    named = _holidays(country, first.year, last.year)
+    named = holidays_of(country, first.year, last.year)
     names = pl.DataFrame({"day": list(named), "holiday": [str(name) for name in named.values()]}, _NAMES)
     utc = pl.datetime_range(begin, end, timedelta(seconds=SLOT_SECONDS), closed="left", time_zone="UTC", eager=True)
     local = pl.col("utc").dt.convert_time_zone(timezone)
@@ -84,12 +63,6 @@ def _slots(first: date, last: date, timezone: str, country: str) -> pl.DataFrame
             rush_hour=pl.col("local_hour").is_in(_RUSH_HOURS) & (pl.col("weekday") < 6) & pl.col("holiday").is_null()
         )
     )
-
-
-def _holidays(country: str, first_year: int, last_year: int) -> Mapping[date, str]:
-    import holidays
-
-    return holidays.country_holidays(country, years=range(first_year, last_year + 1))
 
 
 _NAMES = {"day": pl.Date(), "holiday": pl.String()}

@@ -12,6 +12,7 @@ import dagster as dg
 import polars as pl
 from deltalake import DeltaTable, write_deltalake
 
+from city import local_time
 from city.contracts.model import Contract
 from city.contracts.registry import contracts
 from city.contracts.schema import QUARANTINE
@@ -76,7 +77,7 @@ def quality_asset(contract: Contract) -> dg.AssetsDefinition:
     def quality(context: dg.AssetExecutionContext, lake: LakeResource) -> Iterator[Any]:
         docs = settings().home / "quality" / contract.name
         days = [date.fromisoformat(key) for key in context.partition_keys]
-        yesterday = calendar.local_day(datetime.now(UTC), settings().timezone) - timedelta(days=1)
+        yesterday = local_time.local_day(datetime.now(UTC), settings().timezone) - timedelta(days=1)
         assessed = {day: assess(contract, lake.root, day, docs if day == yesterday else None) for day in days}
         measured, _ = assessed[max(days)]
         yield dg.MaterializeResult(metadata=describe(contract, lake.root, measured, docs))
@@ -116,7 +117,7 @@ def assess(
 
 def of_day(contract: Contract, lake: Path, day: date) -> tuple[pl.LazyFrame, pl.LazyFrame]:
     """The bronze rows whose event time is on the local day, and what was rejected of what arrived on it."""
-    begin, end = calendar.bounds(day, settings().timezone)
+    begin, end = local_time.bounds(day, settings().timezone)
     snapshot = Snapshot(lake, settings().cold_path)  # a day is read many times, an hour at a time
     arrived = pl.col("arrived")
     rejected = snapshot.scan(f"quarantine/{contract.name}", QUARANTINE)
@@ -163,7 +164,7 @@ def judge_bands(contract: Contract, lake: Path, by_hour: pl.DataFrame, now: date
     """Whether the day's whole hours have the volume and the means that such hours usually have."""
     history = read_table(lake / HOURS, _HOURS_SCHEMA).filter(pl.col("dataset") == contract.name)
     history = history.join(by_hour.select("day").unique(), on="day", how="anti")
-    local = now.astimezone(calendar.zone(settings().timezone))
+    local = now.astimezone(local_time.zone(settings().timezone))
     ended = by_hour.filter((pl.col("day") < local.date()) | (pl.col("local_hour") < local.hour))
     volume = unusual(_of(ended, True), _of(history, True), "rows", ["kind"])
     means = unusual(_of(ended, False), _of(history, False), "mean", ["kind"])

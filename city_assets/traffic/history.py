@@ -6,11 +6,10 @@ from typing import Any
 import polars as pl
 import requests
 
-from city import questdb
+from city import local_time, questdb
 from city.lake.tables import scan
 from city.serving.problems import Problem
 from city.settings import Settings
-from city.tables import calendar
 from city.tables.model import DAY
 from city.tables.schema import schema
 from city_assets.traffic.contract import VEHICLE_POSITIONS
@@ -93,8 +92,8 @@ def city_by_hour(config: Settings, first: datetime, last: datetime) -> list[list
 def hours(config: Settings, first: datetime, last: datetime) -> pl.LazyFrame:
     """The gold table's rows of the hours in [first, last). Their local days come first, for the table's files are of a
     day each: the others are not opened."""
-    first_day = calendar.local_day(first, config.timezone)
-    last_day = calendar.local_day(last - timedelta(microseconds=1), config.timezone)
+    first_day = local_time.local_day(first, config.timezone)
+    last_day = local_time.local_day(last - timedelta(microseconds=1), config.timezone)
     rows = scan(config.lake / CELLS_HOURLY.id, schema(CELLS_HOURLY))
     return rows.filter(pl.col(DAY).is_between(first_day, last_day), pl.col("hour") >= first, pl.col("hour") < last)
 

@@ -1,6 +1,8 @@
 """Simulators live by the configured time zone and holidays, as the tables do that are made of their events."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterable, Iterator
 from datetime import UTC, date, datetime, timedelta
 
@@ -92,3 +94,13 @@ def test_payments_and_shifts_are_of_the_local_hour(config: Settings, timezone: s
         read = [json.loads(m) for topic, _, m in machines.events(moment, 24) if topic == "sensor-readings"]
         if read and row["local_hour"] in shifts:
             assert {reading["metadata"]["shift"] for reading in read} == {shifts[row["local_hour"]]}
+
+
+def test_simulators_need_neither_polars_nor_delta() -> None:
+    """They are one small process; each of these would double it."""
+    code = "import sys, simulators.together, simulators.clock; from city.contracts.registry import domains; "
+    code += "[domain.simulator() for domain in domains()]; "
+    code += "clock = simulators.clock.LocalClock('America/New_York', 'US'); "
+    code += "clock.at(__import__('datetime').datetime(2026, 5, 4, tzinfo=__import__('datetime').UTC)); "
+    code += "print({'polars', 'deltalake'} & {*sys.modules})"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"

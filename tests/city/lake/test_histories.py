@@ -19,13 +19,13 @@ import polars as pl
 import pytest
 from deltalake import DeltaTable
 
+from city import local_time
 from city.engines.polars import PolarsEngine
 from city.lake import cold
 from city.lake.cold import archive
 from city.lake.lakehouse import Lakehouse
 from city.lake.snapshot import Snapshot
 from city.settings import Settings
-from city.tables import calendar
 from city.tables.registry import table_of
 from city_assets.traffic.contract import VEHICLE_POSITIONS as CONTRACT
 from tests.events import iso
@@ -82,7 +82,7 @@ class City:
         events = [{"vehicle_id": key, "timestamp": iso(moment), **PLACE} for key, moment in rows]
         stream(self.config.lake, CONTRACT, events, self.now)
         self.sent += rows
-        self.due |= {calendar.local_day(moment, self.config.timezone) for _, moment in rows}
+        self.due |= {local_time.local_day(moment, self.config.timezone) for _, moment in rows}
 
     def build(self, between: Callable[[], None] = lambda: None) -> None:
         """What is due when it begins; rows that come while it reads make their days due again."""
@@ -111,7 +111,7 @@ class City:
         for full in (False, True):
             rows = pl.read_delta(str(self.lake.path(SILVER.id))).select("vehicle_id", "timestamp")
             assert sorted(rows.iter_rows()) == wanted
-            days = {calendar.local_day(moment, self.config.timezone) for _, moment in self.sent}
+            days = {local_time.local_day(moment, self.config.timezone) for _, moment in self.sent}
             if not full:
                 self.lake.build(SILVER, sorted(days), full=True)
 
@@ -199,7 +199,7 @@ def test_an_event_that_comes_between_two_reads_of_a_build_is_in_the_next(config:
         moment = hour + timedelta(minutes=minutes)
         stream(config.lake, CONTRACT, [{"vehicle_id": key, "timestamp": iso(moment), **PLACE}], BEGIN)
         city.sent.append((key, moment))
-        city.due.add(calendar.local_day(moment, config.timezone))
+        city.due.add(local_time.local_day(moment, config.timezone))
 
     event(5, "v1")
 

@@ -13,8 +13,8 @@ from polars.testing import assert_frame_equal
 
 from city import questdb
 from city.contracts.model import Contract
+from city.local_time import local_day
 from city.settings import Settings
-from city.tables.calendar import local_day
 from city.tables.windows import window_table
 from city_assets.environment.contract import SENSORS
 from city_assets.traffic.contract import VEHICLE_POSITIONS

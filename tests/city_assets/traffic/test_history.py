@@ -8,10 +8,9 @@ import polars as pl
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
-from city import questdb
+from city import local_time, questdb
 from city.settings import Settings
 from city.streaming.questdb_sink import ensure_tables
-from city.tables import calendar
 from city.tables.schema import partition_by, schema
 from city_assets.traffic import history
 from city_assets.traffic.contract import VEHICLE_POSITIONS
@@ -26,7 +25,7 @@ def build_days(config: Settings, first: date, days: int) -> Path:
     rows = []
     for number in range(days):
         day = first + timedelta(days=number)
-        hour, end = calendar.bounds(day, config.timezone)
+        hour, end = local_time.bounds(day, config.timezone)
         while hour < end:
             beside = {"positions": 10, "vehicles": 3, "speed_mean": 20.0 + number}
             rows.append({"day": day, "hour": hour, "cell": CELL} | beside)
@@ -50,7 +49,7 @@ def remove_days_except(path: Path, days: set[date]) -> int:
 @pytest.mark.parametrize("timezone", ["UTC", "America/New_York", "Pacific/Auckland"])
 def test_hours_are_read_from_the_files_of_their_local_days(config: Settings, timezone: str) -> None:
     config = config.model_copy(update={"timezone": timezone})
-    first = calendar.bounds(date(2026, 3, 8), timezone)[1] - timedelta(hours=4)
+    first = local_time.bounds(date(2026, 3, 8), timezone)[1] - timedelta(hours=4)
     last = first + timedelta(hours=4)
     path = build_days(config, date(2026, 1, 1), 120)
     assert remove_days_except(path, {date(2026, 3, 8)}) == 1
