@@ -77,9 +77,9 @@ def _rare(sharpness: float) -> Draw:
         outcome = chance.random(shape) < 1 / (1 + np.exp(-logit))
         champion, canary = (1 / (1 + np.exp(-(logit * s + (s - 1) * 5))) for s in (sharpness, skill))
         of_class = [[-np.log(np.clip(p, 1e-4, 1)) for p in (1 - p_rare, p_rare)] for p_rare in (canary, champion)]
-        most = np.maximum(*(theirs - ours for ours, theirs in zip(*of_class, strict=True)))
+        most = np.maximum(*(abs(theirs - ours) for ours, theirs in zip(*of_class, strict=True)))
         canary_loss, champion_loss = (np.where(outcome, rare, usual) for usual, rare in of_class)
-        return canary_loss, champion_loss, np.maximum(most, 0)
+        return canary_loss, champion_loss, most
 
     return draw
 

@@ -128,7 +128,10 @@ class Feedback:
                 raise Problem(503, "the record of predictions is away now: tell it again", headers=_RETRY)
             raise Problem(404, f"no prediction {number[:64]!r} was recorded, or its day is not in the lake any more")
         judged = [o for o in outcomes if o.role not in BESIDE]
-        return predictions, Judgement(judged[0].model, judged[0].version, *judged[0][6:8]) if judged else None
+        if not judged:
+            return predictions, None
+        first = judged[0]
+        return predictions, Judgement(first.model, first.version, first.outcome, first.loss)
 
     def _repeated(self, number: str, known: Judgement, outcome: float | str) -> dict[str, Any]:
         text = _text_of(self._models[known.model], outcome)
@@ -204,13 +207,14 @@ def loss_of(model: Model, output: Sequence[float], outcome: str) -> float:
 
 
 def most_gain(model: Model, other: Sequence[float], champion: Sequence[float]) -> float:
-    """By how much the other version's loss can be below the champion's, whatever comes. Absolute errors of one number
-    differ by no more than the predictions do."""
+    """By how much the other version's loss can be below the champion's, whatever comes, or above it. Absolute errors of
+    one number differ by no more than the predictions do. Both ways, or a bound of nearly nothing would make proof of
+    the smallest difference: of two classifiers that are as good as sure, either may be a little more so."""
     if model.kind == "regression":
         return abs(other[0] - champion[0])
     actual = np.arange(len(model.label.classes))
     of_each = [losses(model, np.tile(output, (len(actual), 1)), actual) for output in (champion, other)]
-    return max(0.0, float((of_each[0] - of_each[1]).max()))
+    return float(np.abs(of_each[0] - of_each[1]).max())
 
 
 def _text_of(model: Model, outcome: float | str) -> str:

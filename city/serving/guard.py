@@ -28,6 +28,7 @@ _PROBES_BELOW = ("/health/", "/v2/health/")
 """What load balancers ask, which name no host, or the address of the machine."""
 _SAFE = ("GET", "HEAD", "OPTIONS")
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
+_LONGEST_NAME = 300
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _KEY_CHECK_SECONDS = 1.0
 """Between two looks whether the key of an open WebSocket still counts."""
@@ -88,13 +89,15 @@ class Guard:
         """Without keys, a page of another site must not reach us, neither by a name that it makes point here (DNS
         rebinding) nor by asking straight away."""
         host = headers.get("host", "")
+        origin = headers.get("origin")
+        if max(len(host), len(origin or "")) > _LONGEST_NAME:  # names are remembered below
+            raise Problem(431, f"Host and Origin have at most {_LONGEST_NAME} characters")
         if not self._wants_keys and _authority(host, "http")[0] not in self._names and not _is_probe(scope):
             raise Problem(
                 403,
                 f"the host {host[:100]!r} is not this server: ask for {self._config.serve}, or name the address by "
                 "which people reach it in CITY_PUBLIC_URL",
             )
-        origin = headers.get("origin")
         if origin is None or (scope["type"] == "http" and scope["method"] in _SAFE):
             return
         scheme, asking = _origin(origin)

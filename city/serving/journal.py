@@ -27,16 +27,16 @@ class Journal:
         if self._file is None:
             self._open.parent.mkdir(parents=True, exist_ok=True)
             self._file = self._open.open("ab", buffering=0)
-        line = orjson.dumps([list(row) for row in rows]) + b"\n"
+        # What a full disk or a kill has cut off before must not take it along: so a line has an end before it, too.
+        line = b"\n" + orjson.dumps([list(row) for row in rows]) + b"\n"
         if self._file.write(line) != len(line):
-            self._file.write(b"\n")
             raise OSError(f"{self._open}: the disk took a part of a line only")
 
     def lines(self) -> list[list[list[Any]]]:
         """All that is kept, the oldest first; a line that was cut off has not been answered."""
         found = []
         for path in (self._closing, self._open):
-            for line in path.read_bytes().splitlines() if path.exists() else []:
+            for line in filter(None, path.read_bytes().split(b"\n") if path.exists() else []):
                 try:
                     found.append(orjson.loads(line))
                 except orjson.JSONDecodeError:

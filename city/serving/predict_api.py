@@ -9,7 +9,7 @@ import orjson
 import polars as pl
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from city.models.model import Model
@@ -198,7 +198,7 @@ def _beside(frame: pl.DataFrame, answered: pl.DataFrame, media: str) -> Response
 
 class Tensor(BaseModel):
     name: str
-    shape: list[int]
+    shape: list[int] = Field(max_length=4)
     datatype: str
     data: list[Any]
 
@@ -256,7 +256,12 @@ def _tensors(inputs: Inputs, asked: Infer) -> pl.DataFrame:
         raise Problem(422, "tensors of different lengths, or of none", [("inputs", "give n values for each input")])
     if (rows := len(next(iter(columns.values())))) > MOST_ROWS:
         raise Problem(413, f"{rows:,} rows: give 1 to {MOST_ROWS:,}")
-    return pl.DataFrame({name: [None if v is None else float(v) for v in values] for name, values in columns.items()})
+    try:
+        return pl.DataFrame({n: [None if v is None else float(v) for v in values] for n, values in columns.items()})
+    except OverflowError:
+        raise Problem(
+            422, "inputs: a number is too large", [("inputs", "give numbers that a double can hold")]
+        ) from None
 
 
 def _flat(data: list[Any]) -> list[Any]:

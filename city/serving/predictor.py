@@ -28,7 +28,7 @@ from city.serving.asked import Ask, Inputs
 from city.serving.audit import Audit
 from city.serving.batching import Rows
 from city.serving.decoders import Decoders
-from city.serving.feedback import AWAY, Feedback
+from city.serving.feedback import Feedback
 from city.serving.keys import Caller
 from city.serving.metrics import Metrics
 from city.serving.problems import Problem
@@ -68,14 +68,16 @@ class Predictor:
     async def start(self) -> None:
         self.store.start()
         self._tasks = [asyncio.create_task(work()) for work in (self._recover, self._open, self._save)]
+        for task in self._tasks:
+            task.add_done_callback(_tell_of_end)
 
     async def _recover(self) -> None:
         """Until it is done no feedback is taken, and each prediction is answered."""
         while True:
             try:
                 return await self.feedback.recover()
-            except AWAY as error:
-                log.warning("what was told before the restart cannot be read: %s", error)
+            except Exception as error:  # a lake that is away, or what another release wrote: it is tried again
+                log.warning("what was told before the restart cannot be read: %s: %s", type(error).__name__, error)
             await asyncio.sleep(_AGAIN_SECONDS)
 
     async def _open(self) -> None:
@@ -243,7 +245,6 @@ class Predictor:
             champion_failed = True
             if trial is not None:
                 trial.failed("champion")
-            self.metrics.errors.labels(name, "500").inc()
             raise Problem(
                 500, f"{name} version {champion.number} failed: its card and the server's log say more"
             ) from error
@@ -314,6 +315,12 @@ class Predictor:
             self.store.add(entry)
         except Full as error:
             raise Problem(503, str(error), headers={"retry-after": "5"}) from None
+
+
+def _tell_of_end(task: "asyncio.Task[None]") -> None:
+    """Nobody waits for it: what ended it is said in the log."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("a task of the server has ended", exc_info=error)
 
 
 def _told_and_kept(

@@ -88,6 +88,7 @@ class PredictionStore:
         """Of the same ids, what another version said that nobody was given."""
         self._journal, self._journaling = Journal(config.home / "serving"), threading.Lock()
         self._recovered = False
+        self._found: list[Outcome] | None = None
         self._app, self._numbers = f"server/{uuid.uuid4()}", count(1)
         self._under_way: _UnderWay | None = None
         self.worker = Worker("prediction store", self._run)
@@ -109,7 +110,8 @@ class PredictionStore:
 
     @property
     def waiting(self) -> int:
-        frames = sum(frame.height for frames in self._frames.values() for frame in frames)
+        # A copy: the worker takes some away meanwhile.
+        frames = sum(frame.height for frames in self._frames.values() for frame in list(frames))
         return sum(map(len, self._waiting.values())) + frames
 
     def add(self, entry: Entry) -> None:
@@ -151,7 +153,7 @@ class PredictionStore:
             return [], []
         model = predictions[0].model
         waiting: list[Outcome] = [o for o in list(self._waiting[OUTCOMES, model]) if o.id == number]  # type: ignore[misc]
-        return predictions, waiting or find_outcomes(self._lake, model, [number])
+        return predictions, [*waiting, *find_outcomes(self._lake, model, [number])]
 
     def judged(self, outcomes: Sequence[Outcome]) -> None:
         """Takes what came of one id's predictions; it is on disk when this returns. Raises Full, and OSError."""
@@ -165,14 +167,21 @@ class PredictionStore:
     def recover(self) -> list[Outcome]:
         """The outcomes that a process before took and may not have written; those that are not in the lake wait again.
         Blocking. Raises what a lake that is away raises."""
+        if self._found is not None:
+            return self._found
         found = [Outcome(*row) for line in self._journal.lines() for row in line]
         if unknown := {outcome.model for outcome in found} - self._models.keys():
             log.warning("outcomes of models that are not declared any more are left out: %s", sorted(unknown))
+        missing: dict[str, list[Outcome]] = {}
         for model in self._models:
             of = [outcome for outcome in found if outcome.model == model]
             written = {(o.id, o.version) for o in find_outcomes(self._lake, model, {o.id for o in of})}
-            self._waiting[OUTCOMES, model].extend(o for o in of if (o.id, o.version) not in written)
-        self._recovered = True
+            missing[model] = [o for o in of if (o.id, o.version) not in written]
+        # Only now that all was read: who calls again after an error must not queue anything twice.
+        for model, outcomes in missing.items():
+            self._waiting[OUTCOMES, model].extend(outcomes)
+        # A journal with what cannot be written is kept, for a server that knows the model.
+        self._recovered, self._found = not unknown, found
         return found
 
     def _find_waiting(self, number: str) -> list[Prediction]:

@@ -42,6 +42,8 @@ class Routes:
         """Why a model's last experiment was ended by itself."""
         self._writing, self._snapshots, self._written = threading.Lock(), 0, 0
         self._changed = False
+        self._unknown: dict[str, Any] = {}
+        """As they were read: of models that this server does not serve."""
         self._read()
 
     def all(self) -> dict[str, Experiment]:
@@ -130,7 +132,7 @@ class Routes:
             for name, experiment in self._experiments.items()
             for trial in [self._trials.get(name)]
         }
-        return self._snapshots, json.dumps({"experiments": known, "ended": self.ended})
+        return self._snapshots, json.dumps({"experiments": self._unknown | known, "ended": self.ended})
 
     def write(self, snapshot: tuple[int, str]) -> None:
         """Callable from any thread: an older snapshot never replaces a newer one. What cannot be written is written
@@ -156,7 +158,8 @@ class Routes:
         self.ended = known.get("ended", {})
         for name, found in known["experiments"].items():
             if name not in self._models:
-                log.warning("the experiment of %s is left out: no such model is declared", name)
+                log.warning("the experiment of %s waits: no such model is declared", name)
+                self._unknown[name] = found
                 continue
             state = found["experiment"]
             experiment = self._experiments[name] = Experiment(**{**state, "limits": Limits(**state["limits"])})

@@ -44,6 +44,10 @@ class Bets:
         self._largest = np.zeros(shape)
         self._evidence: Floats | None = None
 
+    def expect(self, most_below: Floats | float) -> None:
+        """Bets nothing on an outcome, and takes note of what could have been lost."""
+        self._largest = np.maximum(self._largest, most_below)
+
     def observe(self, difference: Floats | float, most_below: Floats | float) -> None:
         """`difference` is at least `-most_below`, which may depend on all but the outcome itself. The bets are scaled
         by the largest bound so far, and so weigh each outcome alike."""
@@ -87,6 +91,8 @@ class LossTest:
             other, champion, most_gain = (np.minimum(value, cut) for value in (other, champion, most_gain))
         if self._count >= _LEARNED:
             self._bets.observe(np.subtract(other, champion), most_gain)
+        else:
+            self._bets.expect(most_gain)
         self._count += 1
         self._mean = self._mean + (champion - self._mean) / self._count
 

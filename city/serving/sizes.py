@@ -67,12 +67,14 @@ def _parquet_size(body: bytes) -> Size:
             raise Unreadable("it has nested columns: send flat ones")
         if element.get(2, 0) > _LONGEST_FIXED:
             raise Unreadable("it has long values of a fixed length: send them as text")
-    counts, total, pages = [footer[3]], 0, 0
+    counts, total, pages, taken = [footer[3]], 0, 0, 0
     for group in footer.get(4, []):
         counts.append(group[3])
         for chunk in group[1]:
             column = chunk[3]
-            values = 0
+            values, taken = 0, taken + _not_negative(column[7])
+            if taken > len(body):
+                raise Unreadable("its columns are longer than it is")
             for page in _pages(body, column.get(11, column[9]), column[7]):
                 pages += 1
                 total += _not_negative(page[2])
@@ -85,16 +87,20 @@ def _parquet_size(body: bytes) -> Size:
     return Size(max(map(_not_negative, counts)), total)
 
 
+_MOST_PAGE_HEADER = 65_536
+"""Bytes. Statistics of a page may be in it, a text of some length among them."""
+
+
 def _pages(body: bytes, at: int, length: int) -> Iterator[dict[int, Any]]:
     """The headers of a column chunk's pages."""
     end = at + _not_negative(length)
     if not 0 <= at <= end <= len(body):
         raise Unreadable("a column lies outside of it")
     while at < end:
-        reader = _Thrift(body, at)
+        reader = _Thrift(body[at : min(at + _MOST_PAGE_HEADER, end)], 0)
         page = reader.struct()
         yield page
-        at = reader.at + _not_negative(page[3])
+        at += reader.at + _not_negative(page[3])
 
 
 def _page_values(page: dict[int, Any]) -> int:
@@ -191,10 +197,13 @@ Message = tuple["_Table", int, int]
 
 
 def _arrow_size(body: bytes, messages: Iterator[Message]) -> Size:
-    rows = values = total = parts = 0
+    rows = values = total = parts = schemas = 0
     for message, begin, end in messages:
         kind, header = message.byte(1), message.table(2)
         if kind == _SCHEMA:
+            schemas += 1
+            if schemas > 1:
+                raise Unreadable("it has more than one schema")
             _check_flat(header)
             continue
         if kind not in (_DICTIONARY, _BATCH):

@@ -6,6 +6,7 @@ experiments.
 """
 
 import math
+import time
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -134,8 +135,8 @@ class Trial:
         self.champion, self.other = Arm(), Arm()
         self.differences = Spread()
         """Of the losses of both versions on the same outcomes."""
-        self.applied = 0.0
-        """When the newest outcome that is counted here came, in seconds."""
+        self.applied = time.time()
+        """When the newest outcome that is counted here came, in seconds; none from before it began is of it."""
         self._loss = LossTest(bounded)
         self._over_limit, self._over_champion, self._slower = Bets(), Bets(), Bets()
         self._slow_ms: float | None = None

@@ -65,6 +65,12 @@ def proxied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
         yield config
 
 
+def test_a_name_that_is_no_name_is_refused_before_it_is_looked_at(local: Settings) -> None:
+    for name in ("Host", "Origin"):
+        status, said = ask(local, "POST", "/predict", "{}", **{"Host": "localhost", name: "x" * 301})
+        assert (status, "at most 300 characters" in said) == (431, True)
+
+
 @pytest.mark.parametrize("path", ["/health", "/health/live", "/health/ready", "/v2/health/live"])
 def test_load_balancers_need_not_know_the_host(local: Settings, path: str) -> None:
     assert without_host(local, path) == 200

@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from city.serving.journal import Journal
 from city.serving.record import Entry, PredictionStore
 from city.serving.recorded import Outcome, id_of
 from city.settings import Settings
-from tests.city.serving.served import SPEED
+from tests.city.serving.served import LEVEL, SPEED
 from tests.live import until
 
 
@@ -176,6 +176,50 @@ def test_outcomes_that_a_killed_process_took_are_written_once(
         store.stop()
         assert sorted(written(config, "outcomes")["id"]) == [row.id for row in rows[:4]]
     assert Journal(config.home / "serving").lines() == []
+
+
+def test_a_line_that_was_cut_off_takes_no_other_along(config: Settings) -> None:
+    journal = Journal(config.home / "serving")
+    journal.append([["a"]])
+    with (config.home / "serving" / "feedback.jsonl").open("ab") as file:
+        file.write(b'\n[["b')
+    journal.append([["c"]])
+    assert Journal(config.home / "serving").lines() == [[["a"]], [["c"]]]
+
+
+def test_a_recovery_that_is_tried_again_queues_nothing_twice(config: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = time.time()
+    outcome = Outcome(id_of(now, "ab", 1), now, SPEED.name, 3, "champion", "ada", "11.5", 0.85)
+    before = PredictionStore(config, {SPEED.name: SPEED})
+    before.recover()
+    before.judged([outcome])
+    store = PredictionStore(config, {SPEED.name: SPEED, LEVEL.name: LEVEL})
+    find = record.find_outcomes
+
+    def away(lake: Path, model: str, numbers: Iterable[str]) -> list[Outcome]:
+        if model == LEVEL.name:
+            raise OSError("the lake is away")
+        return find(lake, model, numbers)
+
+    monkeypatch.setattr(record, "find_outcomes", away)
+    for _ in range(3):
+        with pytest.raises(OSError, match="away"):
+            store.recover()
+    monkeypatch.setattr(record, "find_outcomes", find)
+    assert store.recover() == store.recover() == [outcome]
+    assert store.waiting == 1
+
+
+def test_what_a_server_does_not_know_stays_in_the_journal(config: Settings) -> None:
+    now = time.time()
+    outcome = Outcome(id_of(now, "ab", 1), now, LEVEL.name, 3, "champion", "ada", "low", 0.85)
+    both = PredictionStore(config, {SPEED.name: SPEED, LEVEL.name: LEVEL})
+    both.recover()
+    both.judged([outcome])
+    fewer = PredictionStore(config, {SPEED.name: SPEED})
+    fewer.recover()
+    assert fewer._write()
+    assert len(Journal(config.home / "serving").lines()) == 1
 
 
 def test_outcomes_are_on_disk_while_the_lake_is_away(config: Settings, store: PredictionStore) -> None:

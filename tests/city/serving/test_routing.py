@@ -69,14 +69,15 @@ def test_a_canary_gets_its_share_and_a_restart_changes_nothing(home: Settings) -
 def test_what_was_counted_survives_a_restart_and_goes_on(home: Settings) -> None:
     chance = np.random.default_rng(0)
     known, trial = begun(home)
+    began = trial.applied
 
     def count(trial: Trial, numbers: Iterable[int]) -> None:
         for n in numbers:
             trial.answered("canary", 5 + n / 100)
             trial.answered("champion", 4.0)
             loss = chance.exponential()
-            trial.judged(1000.0 + n, "canary", loss + 0.1)
-            trial.judged(1000.0 + n, "control", loss)
+            trial.judged(began + n, "canary", loss + 0.1)
+            trial.judged(began + n, "control", loss)
             trial.paired(loss + 0.1, loss, 1.0)
         trial.failed("canary")
         trial.failed_beside(True, False)
@@ -91,7 +92,7 @@ def test_what_was_counted_survives_a_restart_and_goes_on(home: Settings) -> None
     restored = again.trial("m", 1)
     assert restored is not None
     assert again.report("m") == known.report("m")
-    assert (restored.id, restored.applied, restored.state()) == (trial.id, 1039.0, trial.state())
+    assert (restored.id, restored.applied, restored.state()) == (trial.id, began + 39, trial.state())
     chance = np.random.default_rng(1)
     count(trial, range(40, 80))
     chance = np.random.default_rng(1)

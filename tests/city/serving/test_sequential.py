@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 
 from benchmarks import canary
+from city.models.model import models
+from city.serving.feedback import most_gain
 from city.serving.sequential import Bets, LossTest, interval, p_value
 
 ALPHA = 0.01
+FRAUDS = models()["payment_fraud"]
 
 
 @pytest.mark.parametrize("kind", canary.KINDS)
@@ -62,6 +65,18 @@ def test_what_cannot_lose_is_proof_and_what_never_differs_is_nothing() -> None:
     assert bets.evidence == np.inf
     bets.observe(-0.5, 0.5)
     assert bets.evidence == np.inf
+
+
+def test_two_classifiers_that_are_as_good_as_sure_are_not_told_apart_by_a_hair() -> None:
+    """Now one is a little surer, now the other."""
+    chance, sure, surer = np.random.default_rng(7), [1e-5, 1 - 1e-5], [2e-5, 1 - 2e-5]
+    for _ in range(50):
+        test = LossTest(bounded=True)
+        for swapped in chance.random(200) < 0.5:
+            other, champion = (sure, surer) if swapped else (surer, sure)
+            losses = (-np.log(version[1]) for version in (other, champion))
+            test.observe(*losses, most_gain(FRAUDS, other, champion))
+            assert test.evidence < 1 / ALPHA
 
 
 def test_one_absurd_outcome_decides_nothing() -> None:
