@@ -35,6 +35,7 @@ from city.settings import Settings, settings
 from city.tables.model import DAY
 from city_assets import keys
 from city_assets.automation import HOURLY, when_changed
+from city_assets.monitoring.alarms import UNKNOWN
 from city_assets.preview import markdown
 from resources.lake import LakeResource
 from resources.models import ModelRegistryResource
@@ -241,7 +242,8 @@ def _predictions(domain: Domain, model: Model) -> dg.AssetsDefinition:
         registry = models.registry()
         champion = registry.at(model.name)
         if champion is None:
-            kept = [dg.AssetCheckResult(check_name=name, passed=True) for name in promises(model)]
+            nothing = {UNKNOWN: "no champion yet"}
+            kept = [dg.AssetCheckResult(check_name=n, passed=True, metadata=nothing) for n in promises(model)]
             return dg.MaterializeResult(metadata={"champion": "none yet"}, check_results=kept)
         days = [date.fromisoformat(key) for key in context.partition_keys]
         found = predict_days(model, lake.snapshot, registry, days)
@@ -255,13 +257,14 @@ def _predictions(domain: Domain, model: Model) -> dg.AssetsDefinition:
         if known.height:
             metadata |= known.select(pl.col(LOSS).mean().alias("mean_loss"), pl.col(VERSION).max()).row(0, named=True)
         measured, said = judge_champion(model, lake.snapshot, registry, champion, found)
-        share(desk(settings()), "outcomes", told(model.name, champion.number, measured))
+        share(desk(settings()), f"outcomes/{model.name}", told(model.name, champion.number, measured))
         checks = [
             dg.AssetCheckResult(
                 check_name=verdict.name,
-                passed=verdict.passed,
+                passed=verdict.passed is not False,
                 severity=dg.AssetCheckSeverity.WARN,
                 description=verdict.says,
+                metadata={UNKNOWN: verdict.says} if verdict.passed is None else {},
             )
             for verdict in said
         ]

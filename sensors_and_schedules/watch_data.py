@@ -1,21 +1,26 @@
 """Looks at what Dagster knows (checks, runs, freshness, scores), makes alarms of it, and tells people."""
 
-import contextlib
+import logging
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
 
 import dagster as dg
+from dagster._core.definitions.assets.graph.base_asset_graph import BaseAssetGraph
 
 from city.alerts.desk import OVERVIEW, Desk, desk
+from city.alerts.dispatch import deliver
 from city.alerts.watch import Watch, share
 from city.models.model import models
-from city.models.registry import CHAMPION, Registry, RegistryAway
+from city.models.registry import CHAMPION, Registry
 from city.settings import Settings, settings
 from city_assets.monitoring.alarms import CHECKS, FRESH, check_findings, freshness_findings, overview, run_findings
 from city_assets.monitoring.quality import latest_scores
 from city_assets.streaming import stream_job
+
+log = logging.getLogger(__name__)
 
 _BEGUN = time.monotonic()  # of the code location, which starts with all the rest
 _START_SECONDS = 90.0
@@ -33,29 +38,45 @@ def watch_data(context: dg.SensorEvaluationContext) -> dg.SkipReason:
         return dg.SkipReason("everything is still starting")
     config = settings()
     assert context.repository_def is not None
-    graph, known = context.repository_def.asset_graph, desk(config)
+    known, instance, graph = desk(config), context.instance, context.repository_def.asset_graph
+    looks: dict[str, Callable[[], object]] = {
+        "checks": lambda: _report_checks(instance, graph, config, known),
+        "freshness": lambda: _report_freshness(instance, graph, known),
+        "runs": lambda: _report_runs(instance, config, known),
+        "quality": lambda: share(known, "quality", latest_scores(config.lake)),
+        "champions": lambda: share(known, "champions", champion_metrics(Registry(config))),
+        "platform": lambda: _look(config),
+        "messages": lambda: deliver(known, config),
+    }
+    failed = []
+    for name, look in looks.items():
+        try:
+            look()
+        except Exception as error:  # what one of them cannot look at is no reason for the others to see nothing
+            log.exception("alarms: %s cannot be looked at", name)
+            failed.append(f"{name}: {error}")
+    return dg.SkipReason("; ".join(failed) or f"{sum(alarm.active for alarm in known.alarms())} alarms are active")
+
+
+def _report_checks(instance: dg.DagsterInstance, graph: BaseAssetGraph, config: Settings, known: Desk) -> None:
     details = {alarm.cause: alarm.detail or {} for alarm in known.alarms() if alarm.active}
-    checks = check_findings(context.instance, graph.asset_check_keys, details)
-    link = f"http://{config.dagster}"
-    known.report(checks, CHECKS, remember=(OVERVIEW, overview(checks, known.remembered(OVERVIEW) or {}, link)))
+    checks = check_findings(instance, graph.asset_check_keys, details)
+    told = overview(checks, known.remembered(OVERVIEW) or {}, f"http://{config.dagster}")
+    known.report(checks, CHECKS, remember=(OVERVIEW, told))
+
+
+def _report_freshness(instance: dg.DagsterInstance, graph: BaseAssetGraph, known: Desk) -> None:
     parents = {key: graph.get(key).parent_keys for key in graph.materializable_asset_keys}
-    known.report(freshness_findings(context.instance, parents), FRESH)
-    _report_runs(context.instance, config, known)
-    share(known, "quality", latest_scores(config.lake))
-    with contextlib.suppress(RegistryAway):  # which the server tells of
-        share(known, "champions", champion_metrics(Registry(config)))
-    watch = _watch(config.home)
-    try:
-        return dg.SkipReason(str(watch.look()))
-    finally:
-        watch.close()  # a server that starts looks more often
+    known.report(freshness_findings(instance, parents), FRESH)
 
 
-@cache
-def _watch(home: Path) -> Watch:
-    """The server looks at the platform itself; where none runs, this does. One for each CITY_HOME."""
-    config = settings()
-    return Watch(config, desk(config))
+def _report_runs(instance: dg.DagsterInstance, config: Settings, known: Desk) -> None:
+    held = known.remembered(_RUNS)
+    since = datetime.fromisoformat(held) if held else datetime.now(UTC) - _FIRST_RUNS
+    # The stream has a report of its own, and its run is replaced at once.
+    found, until = run_findings(instance, since, f"http://{config.dagster}", [stream_job.name])
+    if until is not None and until != since:
+        known.report(found, remember=(_RUNS, until.isoformat()))
 
 
 def champion_metrics(registry: Registry) -> dict[str, float | None]:
@@ -68,10 +89,17 @@ def champion_metrics(registry: Registry) -> dict[str, float | None]:
     return found
 
 
-def _report_runs(instance: dg.DagsterInstance, config: Settings, known: Desk) -> None:
-    held = known.remembered(_RUNS)
-    since = datetime.fromisoformat(held) if held else datetime.now(UTC) - _FIRST_RUNS
-    # The stream has a report of its own, and its run is replaced at once.
-    found, until = run_findings(instance, since, f"http://{config.dagster}", [stream_job.name])
-    if until is not None and until != since:
-        known.report(found, remember=(_RUNS, until.isoformat()))
+def _look(config: Settings) -> None:
+    """The server looks at the platform itself; where none runs, this does."""
+    watch = _watch(config.home)
+    try:
+        watch.look()
+    finally:
+        watch.close()  # a server that starts looks more often
+
+
+@cache
+def _watch(home: Path) -> Watch:
+    """One for each CITY_HOME: it remembers how the parts were."""
+    config = settings()
+    return Watch(config, desk(config))

@@ -165,7 +165,7 @@ def _fail_and_succeed(town: Town, table: FaultTable) -> None:
         if broken:
             raise ValueError("12 rows are too few: give at least 2,000")
 
-    with dg.DagsterInstance.ephemeral() as instance:
+    with dg.DagsterInstance.ephemeral(settings={"run_retries": {"enabled": True}}) as instance:
         dg.materialize([life], instance=instance, raise_on_error=False)
         began = time.monotonic()
         found, until = run_findings(instance, None, "http://dagster")

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from email.message import EmailMessage
 from typing import Any
+from urllib.parse import urlsplit
 
 import requests
 
@@ -119,7 +120,11 @@ def _line(alarm: Mapping[str, Any]) -> str:
 
 def _post(url: str, body: dict[str, Any]) -> None:
     ends = time.monotonic() + _SECONDS
-    with requests.post(url, json=body, timeout=(_CONNECT_SECONDS, _SECONDS), stream=True) as answer:
+    try:
+        asked = requests.post(url, json=body, timeout=(_CONNECT_SECONDS, _SECONDS), stream=True)
+    except requests.RequestException as error:  # whose text has the address, and in it a channel's secret
+        raise ConnectionError(f"no answer from {urlsplit(url).hostname}: {type(error).__name__}") from None
+    with asked as answer:
         content = b""
         for piece in answer.iter_content(8192):
             content += piece

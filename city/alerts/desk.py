@@ -27,12 +27,19 @@ FLAPS, FLAPS_WITHIN = 4, timedelta(hours=1)
 STEADY_AFTER = timedelta(minutes=30)
 """Without a change for so long it has ended."""
 FORGOTTEN_AFTER = timedelta(days=1)
-"""An active alarm that no look has confirmed for so long is of something that nobody looks at any more."""
+"""An active alarm that no look has confirmed or called unknown for so long, while there were looks, is of something
+that nobody looks at any more."""
+CLOSED_AFTER = timedelta(days=1)
+"""A cleared alarm that nobody has acknowledged is closed after so long."""
+_PAUSE = timedelta(minutes=10)  # without a look: from then on time is counted anew
+_LASTING = "run/"
+"""What is reported when it happens, and not again: only another such report ends it."""
 _LEASE_SECONDS = 60.0
 _EXPIRY = timedelta(days=7)
 """A message that no channel took for so long is news no more; one that was sent is kept for as long."""
 _TITLE, _GROUP = 500, 200
-_FLAPPING = "flapping"
+_FLAPPING = "flapping/"
+"""Before the severity, where people were last told that a cause flaps."""
 _LOCK = 0x0C17A1A8  # any number that no other program locks in the same PostgreSQL
 
 _META = sa.MetaData()
@@ -50,7 +57,7 @@ _ALARMS = sa.Table(
     sa.Column("acknowledged", sa.Boolean, nullable=False),
     sa.Column("open", sa.Boolean, nullable=False),
     sa.Column("flapping", sa.Boolean, nullable=False, server_default=sa.false()),
-    sa.Column("told", sa.String(10)),
+    sa.Column("told", sa.String(20)),
     sa.Column("count", sa.Integer, nullable=False),
     sa.Column("first_at", sa.Float, nullable=False),
     sa.Column("last_at", sa.Float, nullable=False),
@@ -102,11 +109,12 @@ _OUTBOX = sa.Table(
     sa.Column("sent_at", sa.Float),
     sa.Column("error", sa.Text),
 )
+sa.Index("outbox_waiting", _OUTBOX.c.sent_at, _OUTBOX.c.next_at)
 _STATE = sa.Table("state", _META, sa.Column("name", sa.String(100), primary_key=True), sa.Column("value", sa.Text))
 OVERVIEW = "checks"
 """What is remembered of all asset checks: `passed` (names), and `failed` (by name)."""
 _NEVER = 1e18
-_WRITES = "writes"
+_WRITES, _LOOKS = "writes", "looks"
 
 
 @dataclass(frozen=True)
@@ -161,6 +169,7 @@ class Desk:
         if scope is not None and (foreign := [cause for cause in latest if not cause.startswith(scope)]):
             raise AlertError(f"cause {foreign[0]!r} is not of the scope {scope!r}")
         repeated: list[dict[str, Any]] = []
+        unknown: list[int] = []
         with self._changing() as db:
             patterns = self._patterns(db, moment)
             rows = self._open(db, scope)
@@ -172,6 +181,8 @@ class Desk:
                     number, became_active = self._raise(db, row, finding, moment, patterns)
                     if became_active:
                         raised.append(number)
+                elif finding.state == "unknown" and row is not None:
+                    unknown.append(row["id"])
                 elif finding.state == "passing" and row is not None and row["active"]:
                     self._clear(db, row, moment, None, "no longer so", patterns)
                     cleared.append(row["id"])
@@ -182,6 +193,8 @@ class Desk:
             if repeated:
                 update = _ALARMS.update().where(_ALARMS.c.id == sa.bindparam("_id"))
                 db.execute(update.values(count=_ALARMS.c.count + 1), repeated)
+            if unknown:
+                db.execute(_ALARMS.update().where(_ALARMS.c.id.in_(unknown)).values(last_at=moment))
             if remember is not None:
                 _remember(db, *remember)
         return Reported(raised, cleared)
@@ -193,11 +206,12 @@ class Desk:
         moment, escalated = _seconds(now), list[int]()
         with self._changing() as db:
             patterns = self._patterns(db, moment)
-            forgotten = sa.and_(_OUTBOX.c.posted_at < moment - _EXPIRY.total_seconds(), _OUTBOX.c.sent_at.is_not(None))
-            db.execute(_OUTBOX.delete().where(forgotten))
+            self._delete_old_messages(db, moment)
+            since = _looked_since(db, moment)
             for row in self._open(db, None).values():
                 before = dict(row)
-                if row["active"] and moment - row["last_at"] > FORGOTTEN_AFTER.total_seconds():
+                quiet = moment - max(row["last_at"], since) > FORGOTTEN_AFTER.total_seconds()
+                if row["active"] and quiet and not row["cause"].startswith(_LASTING):
                     self._clear(db, row, moment, None, "not heard of for a day", patterns)
                     continue
                 if escalate_after is not None and (graver := _escalated(row, escalate_after, moment)):
@@ -205,12 +219,19 @@ class Desk:
                     _note(db, row["id"], moment, "escalated", None, graver)
                     escalated.append(row["id"])
                 self._tell(db, row, moment, patterns)
-                quiet = moment - row["changed_at"] >= RETURNS_WITHIN.total_seconds()
-                if row["acknowledged"] and not row["active"] and not row["flapping"] and quiet:
+                away = moment - row["changed_at"]
+                over = away >= (RETURNS_WITHIN if row["acknowledged"] else CLOSED_AFTER).total_seconds()
+                if over and not row["active"] and not row["flapping"]:
                     row["open"] = False
                 if row != before:
                     self._save(db, row)
         return escalated
+
+    def _delete_old_messages(self, db: sa.Connection, moment: float) -> None:
+        """Those that were sent, and those that are given up."""
+        ended = sa.or_(_OUTBOX.c.sent_at.is_not(None), _OUTBOX.c.next_at >= _NEVER)
+        old = _OUTBOX.c.posted_at < moment - 2 * _EXPIRY.total_seconds()
+        db.execute(_OUTBOX.delete().where(old, ended))
 
     def acknowledge(self, number: int, by: str, note: str = "", now: datetime | None = None) -> Alarm:
         """Somebody has seen it. That holds for as long as the cause lasts."""
@@ -325,6 +346,18 @@ class Desk:
             rows = db.execute(query.where(_OUTBOX.c.sent_at.is_(None), _OUTBOX.c.attempts > 0)).mappings()
             return [dict(row) for row in rows]
 
+    def release(self, letters: Sequence[Letter], now: datetime | None = None) -> None:
+        """Gives back messages that were leased and not tried."""
+        of = _OUTBOX.c.id.in_([letter.id for letter in letters])
+        with self._changing() as db:
+            db.execute(_OUTBOX.update().where(of, _OUTBOX.c.sent_at.is_(None)).values(next_at=_seconds(now)))
+
+    def remembered_below(self, prefix: str) -> dict[str, Any]:
+        """All small values whose names begin so."""
+        with self._engine.connect() as db:
+            query = sa.select(_STATE.c.name, _STATE.c.value).where(_STATE.c.name.startswith(prefix, autoescape=True))
+            return {name: json.loads(value) for name, value in db.execute(query.order_by(_STATE.c.name))}
+
     def remembered(self, name: str) -> Any:
         """A small value that was kept under a name; None where there is none."""
         with self._engine.connect() as db:
@@ -368,6 +401,7 @@ class Desk:
         """Puts into the outbox what people do not know yet of an alarm, and changes `row`, which is then saved."""
         if row["flapping"]:
             self._settle(db, row, moment)
+            self._tell_rise(db, row, moment, patterns)
         elif row["changed_at"] == moment:
             self._watch_flapping(db, row, moment, patterns)
         if not row["flapping"]:
@@ -380,23 +414,33 @@ class Desk:
         row["flapping"] = True
         _note(db, row["id"], moment, "flapping", None, "")
         if row["flapped_at"] <= since and not _silenced(row["cause"], patterns):
-            row |= {"told": _FLAPPING, "flapped_at": moment}
+            row |= {"told": _FLAPPING + row["severity"], "flapped_at": moment}
             self._post(db, row, "flapping", moment)
+
+    def _tell_rise(self, db: sa.Connection, row: dict[str, Any], moment: float, patterns: list[str]) -> None:
+        """Of a cause that flaps, that it is worse than was told."""
+        told = row["told"]
+        if not (row["flapping"] and row["active"] and told) or _silenced(row["cause"], patterns):
+            return
+        if _rank(row["severity"]) > _rank(told.removeprefix(_FLAPPING)):
+            row["told"] = _FLAPPING + row["severity"]
+            self._post(db, row, "graver", moment)
 
     def _settle(self, db: sa.Connection, row: dict[str, Any], moment: float) -> None:
         if moment - row["changed_at"] < STEADY_AFTER.total_seconds():
             return
         _note(db, row["id"], moment, "steady", None, "active" if row["active"] else "cleared")
         row["flapping"] = False
-        if row["told"] == _FLAPPING:  # whatever it is now, people do not know it
-            row["told"] = None if row["active"] else row["severity"]
+        if row["told"] and row["told"].startswith(_FLAPPING):  # whatever it is now, people do not know it
+            row["told"] = None if row["active"] else row["told"].removeprefix(_FLAPPING)
 
     def _tell_difference(self, db: sa.Connection, row: dict[str, Any], moment: float, patterns: list[str]) -> None:
         told = row["told"]
         if not row["active"] and told is not None:
             # Also in a silence: an end disturbs nobody, and whoever was told would wait for it.
             row["told"] = None
-            self._post(db, row, "cleared", moment)
+            gravest = told if _rank(told) > _rank(row["severity"]) else row["severity"]
+            self._post(db, row, "cleared", moment, gravest)
         elif row["active"] and (told is None or _rank(row["severity"]) > _rank(told)):
             if _silenced(row["cause"], patterns):
                 return
@@ -405,11 +449,14 @@ class Desk:
             if told is None and row["acknowledged"]:
                 self._post(db, row, "acknowledged", moment)
 
-    def _post(self, db: sa.Connection, row: Mapping[str, Any], event: Event, moment: float) -> None:
-        """For each channel that is for such an event. Whether its settings are right shows when it is sent."""
+    def _post(
+        self, db: sa.Connection, row: Mapping[str, Any], event: Event, moment: float, severity: Severity | None = None
+    ) -> None:
+        """For each channel that is for such an event, of that severity (the alarm's). Whether its settings are right
+        shows when it is sent."""
         message = json.dumps({"group": row["group"], "event": event, "alarms": [_told(row, event)]}, default=str)
         for address in self._to:
-            if not address.wants(event, row["severity"]):
+            if not address.wants(event, severity or row["severity"]):
                 continue
             values = {"key": uuid.uuid4().hex, "channel": address.name, "alarm": row["id"], "message": message}
             db.execute(_OUTBOX.insert().values(**values, attempts=0, posted_at=moment, next_at=moment))
@@ -472,9 +519,21 @@ def _upgrade(db: sa.Connection) -> None:
             if column.name not in held:
                 declared = sa.schema.CreateColumn(column).compile(dialect=db.dialect)
                 db.exec_driver_sql(f'ALTER TABLE "{table.name}" ADD COLUMN {declared}')
+        for index in table.indexes:
+            index.create(db, checkfirst=True)
         if table is _ALARMS and "told" not in held:  # what it was told of at once
             db.execute(_ALARMS.update().values(changed_at=_ALARMS.c.last_at))
             db.execute(_ALARMS.update().where(_ALARMS.c.active.is_(True)).values(told=_ALARMS.c.severity))
+
+
+def _looked_since(db: sa.Connection, moment: float) -> float:
+    """Since when there have been looks without a pause; writes down this one."""
+    row = db.execute(sa.select(_STATE.c.value).where(_STATE.c.name == _LOOKS)).first()
+    known: dict[str, float] = json.loads(row[0]) if row else {"since": moment, "last": moment}
+    pauses = moment - known["last"] > _PAUSE.total_seconds()
+    since = moment if pauses else known["since"]
+    _remember(db, _LOOKS, {"since": since, "last": moment})
+    return since
 
 
 def _remember(db: sa.Connection, name: str, value: Any) -> None:

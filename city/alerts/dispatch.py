@@ -1,6 +1,7 @@
 """What is in the outbox is sent: alarms of a group in one message, in their order, again and again until taken."""
 
 import logging
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ log = logging.getLogger(__name__)
 _FIRST_RETRY, _LONGEST_RETRY = timedelta(seconds=30), timedelta(hours=1)
 _SETTINGS_RETRY = timedelta(minutes=1)
 _TOGETHER = 50  # alarms in one message
+_SECONDS = 25.0
+"""So long a round sends on a channel. With a last message that takes its time it ends before the lease does."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +51,12 @@ def _on_channel(desk: Desk, config: Settings, channel: str, letters: list[Letter
         _failed(desk, letters, str(error), _SETTINGS_RETRY, moment)
         return Delivered(failed=1)
     sent = failed = 0
-    together = _together(channel, letters)
+    together, began = _together(channel, letters), time.monotonic()
     for number, group in enumerate(together):
+        if time.monotonic() - began > _SECONDS:
+            # Soon somebody else may take them: what is left waits for the next round.
+            desk.release([letter for later in together[number:] for letter in later], moment)
+            break
         try:
             alarms = [alarm for letter in group for alarm in letter.message["alarms"]]
             send({**group[0].message, "alarms": alarms})

@@ -83,6 +83,13 @@ class Rule:
     means: str = ""
 
     def __post_init__(self) -> None:
+        for name in ("name", "metric", "means"):
+            if not isinstance(text := getattr(self, name), str) or (not text and name != "means"):
+                raise AlertError(f"rule {self.name!r}: {name} is {text!r}, and must be a text")
+        if "/" in self.name:
+            raise AlertError(f"rule {self.name!r}: a name must not have a slash, which parts the causes of alarms")
+        if self.value is not None and (isinstance(self.value, bool) or not isinstance(self.value, int | float)):
+            raise AlertError(f"rule {self.name!r}: value is {self.value!r}, and must be a number")
         if self.operator not in ("greater", "less", "equals", "absent", "changed"):
             raise AlertError(
                 f"rule {self.name!r}: no operator {self.operator!r}; known: greater, less, equals, absent, changed"

@@ -92,8 +92,10 @@ def rules(config: Settings) -> tuple[Rule, ...]:
 def stream_metrics(config: Settings, now: float) -> dict[str, float | None]:
     """What the stream last said of itself; without it, of a stream that is silent, nothing."""
     report: Mapping[str, Any] | None = read_json(config, STREAM)
-    if report is None or report["ended"] or now - report["at"] > _STALE_SECONDS:
+    if report is None or now - report["at"] > _STALE_SECONDS:
         return {}
+    if report["ended"]:  # its successor is on its way
+        return {"stream.alive": 1.0}
     found: dict[str, float | None] = {"stream.alive": 1.0}
     for entry in report["streams"]:
         for name in ("lag", "p95_ms", "events_per_second", "quarantined"):

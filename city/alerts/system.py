@@ -16,6 +16,8 @@ _GROUP = "system"
 START_SECONDS = 180.0
 """So long after it was first seen, a part that starts is no news."""
 _DOWN_SECONDS = 5.0
+_RETURN_SECONDS = 60.0
+"""What is being started again, as a stream is every day, has so long."""
 _ERROR_SECONDS = 20.0
 """An error that passes sooner, as of a server that is started again, is said where it happened, and is no alarm."""
 _RESTART_SECONDS = 30.0
@@ -78,9 +80,10 @@ def _part(name: str, part: Mapping[str, Any], silent: str | None, seen: _Seen, n
     assert seen.wrong is not None
     if seen.well is None and now - seen.first < START_SECONDS:
         return finding("unknown", "error", "")
-    if not runs and now - seen.wrong >= _DOWN_SECONDS:
+    returns = part["state"] in ("starting", "restarting")
+    if not runs and now - seen.wrong >= (_RETURN_SECONDS if returns else _DOWN_SECONDS):
         return finding("failing", "error", f"{name} is {part['state']}" + (f": {error}" if error else ""))
-    if now - seen.wrong >= (_DOWN_SECONDS if silent else _ERROR_SECONDS):
+    if runs and now - seen.wrong >= (_DOWN_SECONDS if silent else _ERROR_SECONDS):
         severity: Severity = "error" if silent else "warning"
         return finding("failing", severity, f"{name}: {error}")
     return finding("unknown", "error", "")

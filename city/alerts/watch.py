@@ -7,16 +7,13 @@ from datetime import UTC, datetime, timedelta
 
 from city.alerts import system
 from city.alerts.desk import Desk, Reported
-from city.alerts.dispatch import Delivered, deliver
 from city.alerts.lease import Lease
 from city.alerts.model import Alarm, AlertError, Finding, Rule
 from city.alerts.rules import DEFAULT, evaluate, rules, source_metrics, stream_metrics
 from city.settings import Settings
-from city.stack.status import parts
+from city.stack.status import is_stopping, parts
 
 RULES = "rule/"
-SHARED = ("quality", "outcomes", "champions")
-"""Who else has metrics for the rules."""
 _METRICS, _ACTIVE = "metrics", "domain.active."
 Asked = Callable[[], Mapping[str, str | None]]
 """Asks servers; why each does not answer, None for one that does."""
@@ -25,22 +22,19 @@ Own = Callable[[], Mapping[str, float | None]]
 
 @dataclass(frozen=True)
 class Watched:
-    """What one look came to: alarms that were raised, cleared and escalated, and messages."""
+    """What one look came to: alarms that were raised, cleared and escalated."""
 
     reported: Reported
     escalated: int
-    delivered: Delivered
 
     def __str__(self) -> str:
-        return (
-            f"{len(self.reported.raised)} raised, {len(self.reported.cleared)} cleared, {self.escalated} escalated; "
-            f"{self.delivered.sent} sent, {self.delivered.failed} failed"
-        )
+        raised, cleared = len(self.reported.raised), len(self.reported.cleared)
+        return f"{raised} raised, {cleared} cleared, {self.escalated} escalated"
 
 
 class Watch:
     """Looks at the platform for as long as nobody else does: of several servers, and Dagster's sensor, the one that
-    holds the lease judges, and each of them sends what is due."""
+    holds the lease judges. What is to be told is sent by others (`city.alerts.dispatch`), who may have to wait."""
 
     def __init__(
         self,
@@ -57,20 +51,21 @@ class Watch:
         self._began = (began or datetime.now(UTC)).timestamp()
 
     def look(self, now: datetime | None = None) -> Watched:
-        """Judges, and sends what is due. Call it every few seconds."""
+        """Judges, and lets time pass for the alarms. Call it every few seconds."""
         moment = now or datetime.now(UTC)
-        reported = self._judge(moment) if self._lease.acquire() else Reported([], [])
-        return self._told(reported, moment)
+        try:
+            reported = self._judge(moment) if self._lease.acquire() else Reported([], [])
+        finally:  # what cannot be judged must not keep back what is known
+            escalated = self._desk.tick(timedelta(minutes=self._config.alert_escalate_minutes), moment)
+        return Watched(reported, len(escalated))
 
     def close(self) -> None:
         """Lets another one judge."""
         self._lease.release()
 
-    def _told(self, reported: Reported, moment: datetime) -> Watched:
-        escalated = self._desk.tick(timedelta(minutes=self._config.alert_escalate_minutes), moment)
-        return Watched(reported, len(escalated), deliver(self._desk, self._config, moment))
-
     def _judge(self, moment: datetime) -> Reported:
+        if is_stopping(self._config):
+            return Reported([], [])
         seconds, before = moment.timestamp(), self._desk.remembered(_METRICS) or {}
         room, metrics = system.disk(self._config.home, self._config.disk_free_gb)
         found = [*self._parts.findings(parts(self._config), self._asked(), seconds), room]
@@ -79,12 +74,13 @@ class Watch:
         alarms = self._desk.alarms()
         metrics.update(self._own())
         metrics |= dict.fromkeys((name for name in before if name.startswith(_ACTIVE)), 0.0) | active(alarms)
-        for name in SHARED:
-            metrics |= shared(self._desk, name)
+        metrics |= shared(self._desk)
         names = {rule.name for rule in in_force}
         held = [alarm.cause for alarm in alarms if alarm.active and alarm.cause.startswith(RULES)]
         gone = [Finding(cause, state="passing") for cause in held if cause.split("/")[1] not in names]
-        done = self._desk.report([*found, readable], system.SYSTEM, moment)
+        # Who asks no server knows nothing of them.
+        scope = system.SYSTEM if self._asked is not dict else None
+        done = self._desk.report([*found, readable], scope, moment)
         of_rules = [*_patient(evaluate(in_force, metrics, before), seconds - self._began), *gone]
         ruled = self._desk.report(of_rules, None, moment, (_METRICS, metrics))
         return Reported([*done.raised, *ruled.raised], [*done.cleared, *ruled.cleared])
@@ -111,15 +107,14 @@ def _is_of_nothing(finding: Finding) -> bool:
 
 
 def share(desk: Desk, name: str, metrics: Mapping[str, float | None]) -> None:
-    """Hands metrics to whoever evaluates the rules, beside those of that name from before; it is one of SHARED."""
-    known = shared(desk, name)
-    if (told := {**known, **metrics}) != known:
-        desk.report([], remember=(f"{_METRICS}/{name}", told))
+    """Hands metrics to whoever evaluates the rules, in place of those of that name from before."""
+    if dict(metrics) != desk.remembered(f"{_METRICS}/{name}"):
+        desk.report([], remember=(f"{_METRICS}/{name}", dict(metrics)))
 
 
-def shared(desk: Desk, name: str) -> dict[str, float | None]:
-    """What was handed over under a name."""
-    return desk.remembered(f"{_METRICS}/{name}") or {}
+def shared(desk: Desk) -> dict[str, float | None]:
+    """All metrics that were handed over."""
+    return {key: value for metrics in desk.remembered_below(f"{_METRICS}/").values() for key, value in metrics.items()}
 
 
 def active(alarms: Iterable[Alarm]) -> dict[str, float | None]:

@@ -30,7 +30,8 @@ class Verdict:
     """Whether a version holds what it promised, in one respect."""
 
     name: str
-    passed: bool
+    passed: bool | None
+    """None where nothing can be said."""
     says: str
 
 
@@ -82,23 +83,24 @@ def verdicts(
     model: Model, found: dict[str, float], coverage: float | None, decay: Measured | None, young: bool = False
 ) -> list[Verdict]:
     """What is promised of a model, and whether it is held. `coverage` is that of its intervals, `decay` the comparison
-    of its first losses with its last. Of a `young` model, or few outcomes, nothing bad is said."""
+    of its first losses with its last. Of a `young` model, or few outcomes, nothing is said."""
     few = young or found.get("outcomes", 0.0) < LEAST
     limits = Thresholds()
     said = []
     if model.kind == "classification":
         error = found.get("calibration_error")
-        wrong = not few and error is not None and error > _CALIBRATION
         text = "too few outcomes" if error is None else f"confidences are {error:.3f} from frequencies, on average"
-        said.append(Verdict(CALIBRATED, not wrong, text))
+        said.append(Verdict(CALIBRATED, None if few or error is None else error <= _CALIBRATION, text))
     if model.kind == "regression":
         share = found.get("coverage")
-        wrong = not few and share is not None and coverage is not None and share < coverage - _COVERAGE
         text = "too few outcomes" if share is None else f"intervals hold {share:.1%} of outcomes"
-        said.append(Verdict(COVERS, not wrong, text + (f", promised {coverage:.0%}" if coverage else "")))
-    lost = decay is not None and decay.p_value <= limits.alpha and decay.effect >= limits.effects["losses"]
+        held = None if few or share is None or coverage is None else share >= coverage - _COVERAGE
+        said.append(Verdict(COVERS, held, text + (f", promised {coverage:.0%}" if coverage else "")))
+    lasts = None
+    if decay is not None and not young:
+        lasts = decay.p_value > limits.alpha or decay.effect < limits.effects["losses"]
     text = "too few outcomes" if decay is None else f"losses have grown by {decay.effect:.2f} standard deviations"
-    said.append(Verdict(LASTING, not (lost and not young), text))
+    said.append(Verdict(LASTING, lasts, text))
     return said
 
 

@@ -4,11 +4,13 @@ import asyncio
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 
 from sqlalchemy.exc import SQLAlchemyError
 
 from city.alerts.conditions import Condition
-from city.alerts.desk import desk
+from city.alerts.desk import Desk, desk
+from city.alerts.dispatch import deliver
 from city.alerts.reader import AlarmReader
 from city.alerts.watch import Watch, shared
 from city.models.model import Model
@@ -25,7 +27,7 @@ from city.stack.worker import Worker
 from city.streaming.heartbeat import Heartbeat
 
 SERVER = "server"
-_WATCH_SECONDS = 2.0
+_WATCH_SECONDS, _TELL_SECONDS = 2.0, 1.0
 _SWITCH_SECONDS = 0.001
 """Threads that write and load must not hold up a request for Python's five milliseconds."""
 
@@ -49,7 +51,10 @@ class City:
         self.alarms = AlarmReader(config, conditions)
         self._heartbeat = Heartbeat(config, SERVER)
         self._beating = Worker("heartbeat", self._beat)
-        self._watching = Worker("platform alarms", self._watch, expected=(OSError, SQLAlchemyError))
+        away = (OSError, SQLAlchemyError)
+        self._watching = Worker("platform alarms", self._watch, expected=away)
+        # A server that is slow is waited for: for each channel at most so long as its messages are leased.
+        self._telling = Worker("alarm messages", self._tell, expected=away, stall_seconds=float("inf"))
 
     async def start(self) -> None:
         sys.setswitchinterval(_SWITCH_SECONDS)
@@ -64,17 +69,28 @@ class City:
         self.alarms.start()
         self._beating.start()
         self._watching.start()
+        self._telling.start()
 
     async def stop(self) -> None:
         await asyncio.to_thread(self._watching.stop)
+        await asyncio.to_thread(self._telling.stop)
         await asyncio.to_thread(self._beating.stop)
         await asyncio.to_thread(self.alarms.stop)
         await asyncio.to_thread(self.live.stop)
         await self.predictor.stop()
 
+    def _tell(self, worker: Worker) -> None:
+        """Messages of alarms: a channel that is slow holds up no look at the platform."""
+        while not worker.stop_requested.wait(_TELL_SECONDS):
+            worker.progress(deliver(self._desk, self.config).sent)
+
+    @cached_property
+    def _desk(self) -> Desk:
+        return desk(self.config)
+
     def champions(self) -> list[Champion]:
         """Those that serve, with what outcomes have said of them. Blocking."""
-        told = shared(desk(self.config), "outcomes")
+        told = shared(self._desk)
         return [
             Champion(c.model.name, c.number, c.metrics, of_model(told, c.model.name, c.number))
             for c in self.predictor.versions.champions()
@@ -92,7 +108,7 @@ class City:
 
     def _watch(self, worker: Worker) -> None:
         """Alarms of the platform itself, which are raised and told without Dagster too."""
-        watch = Watch(self.config, desk(self.config), self._unavailable, lambda: self.metrics.recent(time.time()))
+        watch = Watch(self.config, self._desk, self._unavailable, lambda: self.metrics.recent(time.time()))
         try:
             while not worker.stop_requested.wait(_WATCH_SECONDS):
                 found = watch.look()

@@ -17,7 +17,7 @@ from city.stack.worker import summaries
 
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 _DRIFT_SECONDS = 30.0
-_RECENT_SECONDS = 300.0
+_RECENT_SECONDS, _RECENT_LEAST = 300.0, 20
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,8 @@ class Metrics:
 
     def recent(self, now: float) -> dict[str, float | None]:
         """`model.error_rate.<model>` and `model.answer_ms.<model>` of the last five minutes, for rules: the share of
-        requests that the server failed, and the mean time to an answer. None of a model that nobody asked."""
+        requests that the server failed, and the mean time to an answer. None of a model that was asked less than twenty
+        times."""
         counts = self._count()
         self._counts.append((now, counts))
         while now - self._counts[0][0] > _RECENT_SECONDS and len(self._counts) > 1:
@@ -95,8 +96,10 @@ class Metrics:
         for model, count in counts.items():
             since = count.since(before.get(model, _Count()))
             asked = since.answers + since.errors
-            found[f"model.error_rate.{model}"] = since.errors / asked if asked else None
-            found[f"model.answer_ms.{model}"] = 1000 * since.seconds / since.answers if since.answers else None
+            enough = asked >= _RECENT_LEAST
+            found[f"model.error_rate.{model}"] = since.errors / asked if enough else None
+            answered = enough and since.answers
+            found[f"model.answer_ms.{model}"] = 1000 * since.seconds / since.answers if answered else None
         return found
 
     def _count(self) -> dict[str, "_Count"]:
@@ -107,8 +110,8 @@ class Metrics:
         ):
             for sample in metric.samples:
                 ending = next((names[end] for end in names if sample.name.endswith(end)), None)
-                if ending is None or not sample.labels.get("status", "500").startswith("5"):
-                    continue  # what a client got wrong is not the server's failure
+                if ending is None or sample.labels.get("status", "500") != "500":
+                    continue  # what a client got wrong, or what has no champion yet, is no failure
                 held = found.get(sample.labels["model"], _Count())
                 value = getattr(held, ending) + sample.value
                 found[sample.labels["model"]] = replace(held, **{ending: value})

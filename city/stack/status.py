@@ -72,6 +72,11 @@ def _loop(config: Settings, name: str, address: str, state: str) -> dict[str, An
     }
 
 
+def is_stopping(config: Settings) -> bool:
+    """Whether the platform is being stopped."""
+    return bool((read_json(config, SUPERVISOR) or {}).get("stopping"))
+
+
 def stream_part(config: Settings, up: bool) -> dict[str, Any] | None:
     """The streaming job, by its own report; None when it never ran and nothing would start it."""
     report = read_json(config, STREAM)

@@ -137,6 +137,8 @@ class Supervisor:
         return all(part.state in ("running", "external") for part in self.parts)
 
     def shut_down(self, changed: Callable[["Supervisor"], None] = lambda supervisor: None) -> None:
+        self.stop.set()
+        self._write_state()  # what is missing from here on is missing on purpose
         for stage in sorted({part.spec.stage for part in self.parts}, reverse=True):
             for part in self._at(stage):
                 part.signal()
@@ -169,6 +171,7 @@ class Supervisor:
             "pid": os.getpid(),
             "created": psutil.Process().create_time(),
             "at": time.time(),
+            "stopping": self.stop.is_set(),
             "parts": {part.spec.name: _describe(part) for part in self.parts},
         }
         self.config.run.mkdir(parents=True, exist_ok=True)

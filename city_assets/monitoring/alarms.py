@@ -1,7 +1,7 @@
 """From what Dagster knows to findings: checks, runs that ended, and tables that are older than they may be."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import dagster as dg
@@ -25,6 +25,10 @@ _PARTITION = "partition"
 _EVALUATED = "/evaluated"
 _RANGE_END, _WILL_RETRY = "dagster/asset_partition_range_end", "dagster/will_retry"
 _LATEST_RUNS = 200
+_TAGGED_AFTER = timedelta(seconds=10)
+"""Dagster writes down that a run has failed, and a moment later whether it is tried again."""
+UNKNOWN = "unknown"
+"""A result of a check with this metadata says that nothing can be told, for Dagster knows only passed and failed."""
 
 
 def check_findings(
@@ -43,7 +47,10 @@ def check_findings(
 def overview(findings: Iterable[Finding], before: Mapping[str, Any], link: str) -> dict[str, Any]:
     """All checks as people see them: how many passed when they were last evaluated, and those that failed. `before` is
     the last overview: a check that is being evaluated is as it was."""
-    failed, passed = dict(before.get("failed", {})), set(before.get("passed", []))
+    findings = list(findings)
+    known = {finding.cause.removeprefix(CHECKS) for finding in findings}
+    failed = {name: check for name, check in before.get("failed", {}).items() if name in known}
+    passed = known & {*before.get("passed", [])}
     for finding in findings:
         name = finding.cause.removeprefix(CHECKS)
         if finding.state == "unknown" or name.endswith(_EVALUATED):
@@ -76,13 +83,15 @@ def _of_check(
     evaluated = Finding(f"{cause}{_EVALUATED}", state="passing")
     if record.status == AssetCheckExecutionRecordStatus.PLANNED or record.evaluation is None:
         unknown = Finding(cause, state="unknown")
-        if run is None or run.status != dg.DagsterRunStatus.FAILURE or _WILL_RETRY in run.tags:
+        if run is None or run.status != dg.DagsterRunStatus.FAILURE or run.tags.get(_WILL_RETRY) == "true":
             return [unknown, Finding(evaluated.cause, state="unknown")]
         title = f"{asset}: check {key.name} could not be evaluated: its run failed"
         detail = {"run": record.run_id}
         return [unknown, Finding(evaluated.cause, "error", title, asset, detail, labels=labels)]
     evaluation = record.evaluation
     if record.status == AssetCheckExecutionRecordStatus.SUCCEEDED:
+        if UNKNOWN in evaluation.metadata:
+            return [Finding(cause, state="unknown"), evaluated]
         day, failed = _partition(run), known.get(cause, {}).get(_PARTITION)
         earlier = day is not None and failed is not None and day < failed
         return [Finding(cause, state="unknown" if earlier else "passing"), evaluated]
@@ -123,14 +132,22 @@ def run_findings(
     """What became of each step of the runs that ended after `since`, in order of their end, and when the last of them
     did. Jobs in `apart` are watched otherwise. A run that is tried again says nothing yet; nor does one that was
     cancelled, of the steps that it did not come to."""
+    now = datetime.now(UTC)
     ended = dg.RunsFilter(updated_after=since, statuses=list(FINISHED_STATUSES))
     records = instance.get_run_records(ended, limit=_LATEST_RUNS, order_by="update_timestamp", ascending=True)
     found: list[Finding] = []
     for record in records:
         run = record.dagster_run
-        if run.job_name not in apart and _WILL_RETRY not in run.tags:
+        if instance.run_retries_enabled and _is_untagged(run) and now - record.update_timestamp < _TAGGED_AFTER:
+            break
+        since = record.update_timestamp
+        if run.job_name not in apart and run.tags.get(_WILL_RETRY) != "true":
             found += _of_run(instance, run, f"{link}/runs/{run.run_id}")
-    return found, records[-1].update_timestamp if records else since
+    return found, since
+
+
+def _is_untagged(run: dg.DagsterRun) -> bool:
+    return run.status == dg.DagsterRunStatus.FAILURE and _WILL_RETRY not in run.tags
 
 
 def _of_run(instance: dg.DagsterInstance, run: dg.DagsterRun, link: str) -> list[Finding]:
@@ -145,7 +162,10 @@ def _of_run(instance: dg.DagsterInstance, run: dg.DagsterRun, link: str) -> list
             found.append(Finding(cause, state="passing"))
     job = f"{RUNS}{run.job_name}"
     if failed and not any(finding.state == "failing" for finding in found):
-        found.append(_failed(instance, run, job, None, link))
+        # No step has failed: the process was killed, or never came to be. It was to make these.
+        done = {finding.cause for finding in found}
+        assets = [f"{RUNS}{key.to_user_string()}" for key in sorted(run.asset_selection or (), key=str)]
+        found += [_failed(instance, run, c, None, link) for c in assets or [job] if c not in done]
     elif run.status == dg.DagsterRunStatus.SUCCESS:
         found.append(Finding(job, state="passing"))
     return found

@@ -139,7 +139,7 @@ def _alarm_of(model: Model, day: date) -> str:
         known.report(check_findings(instance, checks, {}), CHECKS)
     active = {alarm.cause: alarm for alarm in known.alarms() if alarm.active}
     alarm = active[f"check/predictions/{model.name}/{LASTING}"]
-    assert shared(known, "outcomes")[f"model.mae.{model.name}"] == made.metadata["mae"].value
+    assert shared(known)[f"model.mae.{model.name}"] == made.metadata["mae"].value
     return alarm.title
 
 

@@ -89,12 +89,28 @@ def test_an_acknowledgement_holds_as_long_as_the_cause_lasts(desk: Desk) -> None
     assert desk.alarm(1).state == "active, unacknowledged", "eleven minutes later it is another matter"
 
 
-def test_an_alarm_that_no_look_confirms_is_forgotten_after_a_day(desk: Desk) -> None:
-    desk.report([LOW], None, NOW)
-    desk.tick(now=NOW + timedelta(hours=23))
-    assert desk.alarm(1).active
-    desk.tick(now=NOW + timedelta(hours=25))
+def test_an_alarm_that_no_look_confirms_is_forgotten_after_a_day_of_looks(desk: Desk) -> None:
+    failed = Finding("run/silver/a", title="a failed run")
+    desk.report([LOW, HIGH, failed], None, NOW)
+    for hour in range(26):
+        desk.tick(now=NOW + timedelta(hours=hour))
+    assert desk.alarm(1).active, "the looks paused, so nothing is known of the time between"
+    for minute in range(0, 26 * 60, 5):
+        desk.tick(now=NOW + timedelta(hours=26, minutes=minute))
+        desk.report([replace(HIGH, state="unknown")], None, NOW + timedelta(hours=26, minutes=minute))
     assert desk.history(1)[-1]["note"] == "not heard of for a day"
+    assert desk.alarm(2).active, "what cannot be told now is still looked at"
+    assert desk.alarm(3).active, "a run is told of once"
+
+
+def test_an_alarm_that_is_over_and_that_nobody_takes_is_closed_after_a_day(desk: Desk) -> None:
+    desk.report([LOW], None, NOW)
+    desk.report([over(LOW)], None, minutes(1))
+    desk.tick(now=NOW + timedelta(hours=23))
+    assert desk.report([LOW], None, NOW + timedelta(hours=23)).raised == [1]
+    desk.report([over(LOW)], None, NOW + timedelta(hours=24))
+    desk.tick(now=NOW + timedelta(hours=49))
+    assert desk.report([LOW], None, NOW + timedelta(hours=49)).raised == [2]
 
 
 def test_a_store_of_an_earlier_version_is_upgraded_and_tells_nothing_twice(tmp_path: Path) -> None:

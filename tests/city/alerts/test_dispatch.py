@@ -189,6 +189,43 @@ def test_a_rise_in_severity_is_told_and_a_fall_is_not(desk: Desk, reached: Setti
     assert len(hook.of("/pagerduty")) == 2, "from error on"
 
 
+def test_who_was_told_hears_of_the_end_however_mild_it_has_become(desk: Desk, reached: Settings, hook: Hook) -> None:
+    tell(desk, reached, replace(LOW, severity="error"))
+    tell(desk, reached, LOW, now=minutes(1))
+    tell(desk, reached, over(LOW), now=minutes(2))
+    assert ["raised" in sms["text"] for sms in hook.of("/sms")] == [True, False]
+
+
+def test_a_rise_in_severity_is_told_of_a_cause_that_flaps_too(desk: Desk, reached: Settings, hook: Hook) -> None:
+    for minute in range(6):
+        tell(desk, reached, LOW if minute % 2 == 0 else over(LOW), now=minutes(minute))
+    tell(desk, reached, replace(LOW, severity="critical"), now=minutes(6))
+    assert [body["event"] for body in hook.of("/all")][-2:] == ["flapping", "graver"]
+    tell(desk, reached, replace(LOW, severity="critical"), now=minutes(7))
+    assert len(hook.of("/all")) == 5
+
+
+def test_an_error_of_a_channel_does_not_tell_its_secret(config: Settings, tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    secret = config.model_copy(
+        update={"alert_slack_url": SecretStr(f"http://127.0.0.1:{port}/services/T0/very-secret")}
+    )
+    desk = Desk(f"sqlite:///{tmp_path / 'alerts.db'}", addresses(secret))
+    tell(desk, secret, HIGH)
+    assert "no answer from 127.0.0.1: ConnectionError" in desk.failures()[0]["error"]
+    assert "very-secret" not in desk.failures()[0]["error"]
+
+
+def test_a_channel_that_is_slow_is_left_before_its_messages_may_be_taken_by_another(
+    desk: Desk, reached: Settings, hook: Hook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("city.alerts.dispatch._SECONDS", 0.0)
+    desk.report([replace(HIGH, cause=f"check/{n}", group=str(n)) for n in range(3)], None, NOW)
+    assert deliver(desk, reached, NOW) == Delivered(0, 0)
+    monkeypatch.setattr("city.alerts.dispatch._SECONDS", 60.0)
+    assert deliver(desk, reached, NOW).sent == 12, "they were given back at once"
+
+
 def test_a_cause_that_comes_and_goes_is_told_of_as_that(
     desk: Desk, reached: Settings, hook: Hook, table: FaultTable
 ) -> None:

@@ -12,17 +12,19 @@ from dagster._core.events import DagsterEvent
 
 from city.alerts.desk import Desk, desk
 from city.settings import Settings
-from city_assets.monitoring.alarms import check_findings, freshness_findings, overview, run_findings
+from city_assets.monitoring.alarms import UNKNOWN, check_findings, freshness_findings, overview, run_findings
 from sensors_and_schedules.watch_data import watch_data
 
 NOW = datetime(2026, 5, 4, 12, tzinfo=UTC)
+RUNNING = dg.DagsterRunStatus.STARTED
 KEY = dg.AssetCheckKey(dg.AssetKey(["gold", "a"]), "low")
 DAYS = dg.StaticPartitionsDefinition(["2026-05-03", "2026-05-04"])
 
 
 @pytest.fixture
 def instance() -> Iterator[dg.DagsterInstance]:
-    with dg.DagsterInstance.ephemeral() as found:
+    """As the city's: a run that fails is tagged whether it is tried again."""
+    with dg.DagsterInstance.ephemeral(settings={"run_retries": {"enabled": True}}) as found:
         yield found
 
 
@@ -38,6 +40,7 @@ class Gold:
         self.instance = instance
         self.passes = True
         self.error: str | None = None
+        self.unknown = False
 
         @dg.asset(key=KEY.asset_key, partitions_def=DAYS)
         def a() -> None:
@@ -51,7 +54,7 @@ class Gold:
             return dg.AssetCheckResult(
                 passed=self.passes,
                 severity=dg.AssetCheckSeverity.WARN,
-                metadata={"rows": 3},
+                metadata={"rows": 3, **({UNKNOWN: "too few rows"} if self.unknown else {})},
                 description="three rows",
             )
 
@@ -59,6 +62,7 @@ class Gold:
 
     def run(self, day: str = "2026-05-04", **told: Any) -> dg.ExecuteInProcessResult:
         self.passes, self.error = told.get("passes", True), told.get("error")
+        self.unknown = told.get("unknown", False)
         return self.job.execute_in_process(instance=self.instance, partition_key=day, raise_on_error=False)
 
 
@@ -106,6 +110,8 @@ def test_a_check_that_is_evaluated_again_clears_nothing_before_it_has_passed(
     assert look(instance, kept) == FAILED, "it is under way"
     instance.report_run_canceled(run)
     assert look(instance, kept) == FAILED, "it was skipped"
+    gold.run(unknown=True)
+    assert look(instance, kept) == FAILED, "it could not tell"
 
 
 def test_a_check_that_raises_is_an_alarm_of_its_own(instance: dg.DagsterInstance, kept: Desk, gold: Gold) -> None:
@@ -173,6 +179,18 @@ def test_a_run_that_fails_is_an_alarm_until_one_succeeds(instance: dg.DagsterIns
     assert run_findings(instance, None, "", apart=[gold.job.name])[0] == [], "watched otherwise"
 
 
+def test_a_run_that_is_tried_again_says_nothing_yet_and_one_that_was_killed_names_what_it_was_to_make(
+    instance: dg.DagsterInstance, gold: Gold
+) -> None:
+    first = gold.run(error="asset")
+    instance.add_run_tags(first.run_id, {"dagster/will_retry": "true"})
+    assert run_findings(instance, None, "")[0] == []
+    killed = instance.create_run_for_job(gold.job, asset_selection=frozenset({KEY.asset_key}), status=RUNNING)
+    instance.report_run_failed(killed, "its process is gone")
+    (found,) = run_findings(instance, None, "")[0]
+    assert (found.cause, found.state) == ("run/gold/a", "failing")
+
+
 def test_a_table_is_old_when_there_is_something_newer_to_make_it_of(instance: dg.DagsterInstance) -> None:
     child, parent = dg.AssetKey("child"), dg.AssetKey("parent")
 
@@ -210,4 +228,4 @@ def test_the_sensor_says_what_it_did(
     monkeypatch.setattr("sensors_and_schedules.watch_data._START_SECONDS", 0.0)
     reason = watch_data(context)
     assert isinstance(reason, dg.SkipReason)
-    assert "raised" in str(reason.skip_message)
+    assert reason.skip_message == "0 alarms are active"
