@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from city.alerts import system
+from city.alerts.conditions import CAUSES
 from city.alerts.desk import Desk, Reported
 from city.alerts.lease import Lease
 from city.alerts.model import Alarm, AlertError, Finding, Rule
@@ -40,7 +41,7 @@ class Watch:
         self,
         config: Settings,
         desk: Desk,
-        asked: Asked = dict,
+        asked: Asked | None = None,
         own: Own = dict,
         began: datetime | None = None,
     ) -> None:
@@ -68,7 +69,7 @@ class Watch:
             return Reported([], [])
         seconds, before = moment.timestamp(), self._desk.remembered(_METRICS) or {}
         room, metrics = system.disk(self._config.home, self._config.disk_free_gb)
-        found = [*self._parts.findings(parts(self._config), self._asked(), seconds), room]
+        found = [*self._parts.findings(parts(self._config), self._asked() if self._asked else {}, seconds), room]
         in_force, readable = self._rules()
         metrics |= system.metrics(found) | stream_metrics(self._config, seconds) | source_metrics(self._config)
         alarms = self._desk.alarms()
@@ -79,7 +80,7 @@ class Watch:
         held = [alarm.cause for alarm in alarms if alarm.active and alarm.cause.startswith(RULES)]
         gone = [Finding(cause, state="passing") for cause in held if cause.split("/")[1] not in names]
         # Who asks no server knows nothing of them.
-        scope = system.SYSTEM if self._asked is not dict else None
+        scope = system.SYSTEM if self._asked else None
         done = self._desk.report([*found, readable], scope, moment)
         of_rules = [*_patient(evaluate(in_force, metrics, before), seconds - self._began), *gone]
         ruled = self._desk.report(of_rules, None, moment, (_METRICS, metrics))
@@ -119,7 +120,7 @@ def shared(desk: Desk) -> dict[str, float | None]:
 
 def active(alarms: Iterable[Alarm]) -> dict[str, float | None]:
     """`domain.active.<domain>.<kind>`: how many alarms of a kind are active."""
-    causes = [alarm.cause.split("/") for alarm in alarms if alarm.active and alarm.cause.startswith("domain/")]
+    causes = [alarm.cause.split("/") for alarm in alarms if alarm.active and alarm.cause.startswith(CAUSES)]
     return {
         f"{_ACTIVE}{domain}.{kind}": float(n) for (domain, kind), n in Counter((c[1], c[2]) for c in causes).items()
     }
