@@ -202,11 +202,11 @@ def test_a_person_looks_plays_back_acknowledges_and_is_told_of_a_lost_connection
     start, end = (int(slider.get_attribute(name) or 0) for name in ("min", "max"))
     at = {}
     for minutes in (5, 3):
+        before = places(page) if at else {}  # before the seek: positions that are known already move at once
         slider.evaluate(
             "(node, v) => { node.value = v; node.dispatchEvent(new Event('input', {bubbles: true})) }",
             end - minutes * 60_000,
         )
-        before = places(page) if at else {}
         until(
             lambda before=before: gone_elsewhere(before, places(page)), 30
         )  # positions are fetched as they are needed
