@@ -37,7 +37,7 @@ def kolmogorov_smirnov(reference: Floats, current: Floats) -> Measured:
     """The largest distance of the two distribution functions, which is the effect, too."""
     from scipy import stats
 
-    reference, current = (_known(sample) for sample in _comparable(reference, current))
+    reference, current = (_known(sample) for sample in to_common_precision(reference, current))
     if not (len(reference) and len(current)):
         return Measured(1.0, float(len(reference) == len(current)), float(len(reference) != len(current)))
     if len(reference) == len(current) == 1:  # which says nothing; SciPy answers NaN
@@ -52,7 +52,7 @@ def wasserstein(reference: Floats, current: Floats) -> Measured:
     permutations, whose mean and spread a gamma distribution takes over, for its far end."""
     from scipy import stats
 
-    reference, current = (_known(sample) for sample in _comparable(reference, current))
+    reference, current = (_known(sample) for sample in to_common_precision(reference, current))
     # By its ends: the computed deviation of a constant such as 0.1 is not exactly zero.
     is_constant = not len(reference) or reference.min() == reference.max()
     if is_constant or not len(current):
@@ -136,7 +136,7 @@ def correlations(reference: Floats, current: Floats) -> tuple[Floats, Floats]:
     """
     from scipy import stats
 
-    reference, current = _comparable(reference, current)
+    reference, current = to_common_precision(reference, current)
     scores = [_normal_scores(reference, sample) for sample in (reference, current)]
     upper = np.triu_indices(reference.shape[1], 1)
     was, now = (np.atleast_2d(np.corrcoef(sample.T))[upper] for sample in scores)
@@ -152,7 +152,7 @@ def histogram(reference: Floats, current: Floats) -> tuple[Floats, Floats, Float
     A value that half a bin's rows of the reference share is a bin of its own, and stands twice among the edges. Any
     other row on an edge counts half in the bin below and half in the one above, so neither side is preferred.
     """
-    reference, current = _comparable(reference, current)
+    reference, current = to_common_precision(reference, current)
     edges = _edges(np.sort(_known(reference)))
     counts = []
     for sample in (reference, current):
@@ -215,7 +215,7 @@ def _known(values: Floats) -> Floats:
     return values[np.isfinite(values)]
 
 
-def _comparable(reference: NDArray[Any], current: NDArray[Any]) -> tuple[Floats, Floats]:
+def to_common_precision(reference: NDArray[Any], current: NDArray[Any]) -> tuple[Floats, Floats]:
     """Both as float64, rounded to the coarser precision of the two: 0.1 stored as float32 is the 0.1 of float64."""
     precisions = [sample.dtype for sample in (reference, current) if sample.dtype.kind == "f"]
     coarser = min(precisions, key=lambda dtype: dtype.itemsize, default=np.dtype(np.float64))

@@ -7,10 +7,20 @@ import numpy as np
 import polars as pl
 from polars import selectors as cs
 
+from city.arrays import Floats
 from city.drift import measures
 from city.drift.measures import Measured
 
 MISSING, CORRELATION, CHI_SQUARE = "missing", "correlation", "chi_square"
+COMPARISON: dict[str, pl.DataType] = {
+    "feature": pl.String(),
+    "measure": pl.String(),
+    "statistic": pl.Float64(),
+    "p_value": pl.Float64(),
+    "effect": pl.Float64(),
+    "drifted": pl.Boolean(),
+}
+"""The columns of a comparison, whatever the types of the columns that are compared."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +56,8 @@ class Monitor:
 
     def compare(self, current: pl.DataFrame) -> pl.DataFrame:
         """A row for each feature (each pair of features, for correlation) and measure: `feature`, `measure`,
-        `statistic`, `p_value` (corrected by Benjamini and Hochberg within the measure), `effect` and `drifted`.
+        `statistic`, `p_value` (corrected by Benjamini and Hochberg within the measure), `effect` and `drifted`, as
+        `COMPARISON` types them.
 
         Raises ValueError that names the columns that either lacks, or where either has no rows.
         """
@@ -60,36 +71,35 @@ class Monitor:
             was, now = self.reference[name], current[name]
             found[MISSING][name] = _missing(was, now)
             if name in numeric:
-                pair = [_floats(s).fill_null(np.nan).to_numpy() for s in (was, now)]
+                pair = _pair(was, now)
                 for measure, of in measures.NUMERIC.items():
                     found[measure][name] = of(*pair)
             else:
                 found[CHI_SQUARE][name] = measures.chi_square(was.to_numpy(), now.to_numpy())
         found[CORRELATION] = self._correlations(numeric, current)
-        return pl.concat([frame for measure, of in found.items() if (frame := self._judged(measure, of)) is not None])
+        return pl.concat([self._judged(measure, of) for measure, of in found.items()])
 
     def _correlations(self, numeric: list[str], current: pl.DataFrame) -> dict[str, Measured]:
         if len(numeric) < 2:
             return {}
-        was, now = (
-            frame.select(_floats(frame[name]).fill_null(np.nan) for name in numeric).to_numpy()
-            for frame in (self.reference, current)
-        )
+        # Feature by feature: in one matrix of all of them the types of the others would decide how each is compared.
+        features = [_pair(self.reference[name], current[name]) for name in numeric]
+        was, now = (np.column_stack(columns) for columns in zip(*features, strict=True))
         p_values, differences = measures.correlations(was, now)
         pairs = [f"{a} × {b}" for i, a in enumerate(numeric) for b in numeric[i + 1 :]]
         return {p: Measured(float(d), float(v), float(d)) for p, v, d in zip(pairs, p_values, differences, strict=True)}
 
-    def _judged(self, measure: str, found: Mapping[str, Measured]) -> pl.DataFrame | None:
+    def _judged(self, measure: str, found: Mapping[str, Measured]) -> pl.DataFrame:
         from scipy import stats
 
         if not found:
-            return None
+            return pl.DataFrame(schema=COMPARISON)
         p_values = stats.false_discovery_control([m.p_value for m in found.values()])
         effects = [m.effect for m in found.values()]
         return pl.DataFrame(
             {
                 "feature": list(found),
-                "measure": measure,
+                "measure": [measure] * len(found),
                 "statistic": [m.statistic for m in found.values()],
                 "p_value": p_values,
                 "effect": effects,
@@ -97,13 +107,15 @@ class Monitor:
                     bool(p <= self.thresholds.alpha and e >= self.thresholds.effects[measure])
                     for p, e in zip(p_values, effects, strict=True)
                 ],
-            }
+            },
+            schema=COMPARISON,
         )
 
 
-def _floats(values: pl.Series) -> pl.Series:
-    """The values as floats, of their own precision where they are floats already: the measures compare by it."""
-    return values if values.dtype.is_float() else values.cast(pl.Float64)
+def _pair(was: pl.Series, now: pl.Series) -> tuple[Floats, Floats]:
+    """Both samples of a feature as float64, NaN where a value is missing, rounded to the precision that both have."""
+    columns = [(s if s.dtype.is_float() else s.cast(pl.Float64)).fill_null(np.nan).to_numpy() for s in (was, now)]
+    return measures.to_common_precision(*columns)
 
 
 def _missing(was: pl.Series, now: pl.Series) -> Measured:

@@ -11,6 +11,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from city.drift.comparisons import newest_comparisons
+from city.lake.snapshot import Snapshot
 from city.settings import Settings
 from city.stack.status import silent_sources, stream_part, workers_by_part
 from city.stack.worker import summaries
@@ -185,8 +187,5 @@ class _Platform(Collector):
 
 def newest_drift(config: Settings) -> list[tuple[str, str, str, float]]:
     """View, feature, measure and effect of each view's newest comparison with its reference."""
-    path = config.lake / "monitoring" / "drift"
-    if not path.exists():
-        return []
-    rows = pl.scan_delta(str(path)).filter(pl.col("at") == pl.col("at").max().over("view")).collect()
+    rows = newest_comparisons(Snapshot(config.lake))
     return list(rows.select("view", "feature", "measure", pl.col("effect").fill_null(0.0)).iter_rows())

@@ -1,6 +1,6 @@
 """Drift of the feature views that models look at: the last day against a pinned one, hour for hour."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ import polars as pl
 from deltalake import write_deltalake
 
 from city.drift import Monitor
+from city.drift.comparisons import SCHEMA, TABLE, newest_comparisons
 from city.drift.reference import SPAN, References, comparable, whole
 from city.drift.report import page
 from city.features.views import View, view_of
@@ -29,20 +30,7 @@ from city_assets.preview import markdown
 from resources.lake import LakeResource
 from resources.models import ModelRegistryResource
 
-DRIFT = "monitoring/drift"
 STABLE = "stable"
-_CURRENT = timedelta(days=1)
-"""A comparison that is older than the newest by more is of a view that is not compared any more."""
-_SCHEMA = {
-    "view": pl.String(),
-    "at": pl.Datetime("us", "UTC"),
-    "feature": pl.String(),
-    "measure": pl.String(),
-    "statistic": pl.Float64(),
-    "p_value": pl.Float64(),
-    "effect": pl.Float64(),
-    "drifted": pl.Boolean(),
-}
 # What the calendar says changes by the day, and is known beforehand.
 _CLOCK = (HOUR, "weekday", "holiday", "rush_hour")
 
@@ -91,7 +79,7 @@ def measure(
     found = Monitor(then).compare(current)
     html = page(view.name, found, then, current, now)
     return found.with_columns(view=pl.lit(view.name), at=pl.lit(now)).select(
-        pl.col(name).cast(kind) for name, kind in _SCHEMA.items()
+        pl.col(name).cast(kind) for name, kind in SCHEMA.items()
     ), html
 
 
@@ -115,13 +103,8 @@ def _answers(champions: list[tuple[Model, Exported]], frame: pl.DataFrame) -> li
 
 def drifted(snapshot: Snapshot, view: str) -> tuple[str, ...]:
     """The features of a view that its newest comparison found drifted, where that is not much older than others'."""
-    latest = snapshot.latest(DRIFT, "at")
-    if latest is None:
-        return ()
-    recent = snapshot.since(DRIFT, "at", latest - _CURRENT, _SCHEMA)
-    rows = recent.filter(pl.col("view") == view).collect()
-    last = rows.filter(pl.col("at") == rows["at"].max(), "drifted")
-    return tuple(sorted(last["feature"].unique()))
+    found = newest_comparisons(snapshot).filter(pl.col("view") == view, "drifted")
+    return tuple(sorted(found["feature"].unique()))
 
 
 def _asset(view: View, of: list[Model]) -> dg.AssetsDefinition:
@@ -143,8 +126,8 @@ def _asset(view: View, of: list[Model]) -> dg.AssetsDefinition:
             passed = dg.AssetCheckResult(check_name=STABLE, passed=True, metadata={"reference": "not pinned yet"})
             return dg.MaterializeResult(metadata={"reference": "not pinned yet"}, check_results=[passed])
         rows, html = found
-        open_table(lake.root / DRIFT, _SCHEMA)
-        write_deltalake(str(lake.root / DRIFT), rows, mode="append")
+        open_table(lake.root / TABLE, SCHEMA)
+        write_deltalake(str(lake.root / TABLE), rows, mode="append")
         file = config.home / "drift" / f"{view.name}.html"
         file.write_text(html)
         wrong = rows.filter("drifted")

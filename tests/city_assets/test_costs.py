@@ -8,16 +8,18 @@ import polars as pl
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
+from city.drift.comparisons import SCHEMA, TABLE, newest_comparisons
 from city.features.repository import materialize_views
 from city.lake.snapshot import Snapshot
 from city.models.history import days_learned_from, growth, recorded_losses
 from city.models.model import Model, ModelError
 from city.models.predictions import LOSS, VERSION
 from city.models.registry import Registry
+from city.serving.metrics import newest_drift
 from city.settings import Settings
 from city.tables.schema import partition_by, schema
 from city_assets.models import predict_days, train_on
-from city_assets.monitoring.drift import DRIFT, drifted, measure
+from city_assets.monitoring.drift import drifted, measure
 from city_assets.traffic.models import MODELS
 from sensors_and_schedules import retrain as sensor
 from tests.city.models.rows import traffic
@@ -123,14 +125,25 @@ def test_decay_is_seen_in_the_first_and_the_last_losses(config: Settings, a_day:
     assert found[LOSS].tail(500).equals(rows[LOSS].tail(500))
 
 
-def test_the_newest_comparison_is_found_by_the_log(config: Settings) -> None:
-    for n in range(30, -1, -1):
-        rows = {"view": "v", "at": NOW - timedelta(hours=30 * n), "feature": f"f{n}", "drifted": True}
-        more = {"measure": "ks", "statistic": 1.0, "p_value": 0.0, "effect": 1.0}
-        frame = pl.DataFrame([rows | more]).with_columns(pl.col("at").cast(pl.Datetime("us", "UTC")))
-        write_deltalake(config.lake / DRIFT, frame, mode="append")
-    newest = max((config.lake / DRIFT).glob("*.parquet"), key=lambda file: file.stat().st_mtime_ns)
-    for file in (config.lake / DRIFT).glob("*.parquet"):
-        if file != newest:
-            file.write_bytes(b"not Parquet")
+def compared(config: Settings, view: str, at: datetime, *features: str) -> None:
+    """Appends a comparison of a view, in which these features have drifted."""
+    measured = {"measure": "ks", "statistic": 1.0, "p_value": 0.0, "effect": 1.0, "drifted": True}
+    rows = [{"view": view, "at": at, "feature": feature} | measured for feature in features]
+    write_deltalake(config.lake / TABLE, pl.DataFrame(rows, schema=SCHEMA), mode="append")
+
+
+def test_the_newest_comparisons_are_found_by_the_log(config: Settings) -> None:
+    assert newest_drift(config) == []
+    compared(config, "gone", NOW - timedelta(days=40), "f")
+    for n in range(30, 0, -1):
+        compared(config, "v", NOW - timedelta(hours=30 * n), f"f{n}")
+    old = list((config.lake / TABLE).glob("*.parquet"))
+    compared(config, "w", NOW - timedelta(hours=1), "g")
+    compared(config, "v", NOW - timedelta(hours=1), "f0", "f1")
+    compared(config, "v", NOW, "f0")
+    for file in old:
+        file.write_bytes(b"not Parquet")
+    assert sorted(newest_drift(config)) == [("v", "f0", "ks", 1.0), ("w", "g", "ks", 1.0)]
+    assert newest_comparisons(Snapshot(config.lake)).schema == pl.Schema(SCHEMA)
     assert drifted(Snapshot(config.lake), "v") == ("f0",)
+    assert drifted(Snapshot(config.lake), "w") == ("g",)

@@ -10,6 +10,7 @@ from scipy import stats
 
 from city.drift import Monitor, decayed
 from city.drift.measures import NUMERIC, chi_square
+from city.drift.monitor import COMPARISON
 
 CHANCE = np.random.default_rng(1)
 ROWS = 3000
@@ -40,6 +41,22 @@ def test_a_wider_feature_is_found() -> None:
 
 def test_a_relation_that_breaks_is_found_though_each_feature_is_as_it_was() -> None:
     assert drifted(frame(y=CHANCE.normal(size=ROWS))) == {("correlation", "x × y")}
+
+
+def test_equal_values_are_equal_whatever_the_types_of_the_other_features() -> None:
+    x, y, n = CHANCE.choice([0.1, 0.7], ROWS), CHANCE.choice([0.3, 0.9], ROWS), CHANCE.integers(0, 3, ROWS)
+    was = pl.DataFrame({"x": x, "y": y, "n": n}, schema={"x": pl.Float32, "y": pl.Float64, "n": pl.Int64})
+    now = was.cast({"x": pl.Float64, "y": pl.Float32, "n": pl.Float64}).with_columns(x=pl.Series(x))
+    found = Monitor(was).compare(now)
+    assert found.filter(pl.col("effect") > 1e-9).is_empty()
+
+
+@pytest.mark.parametrize(
+    "columns", [{"n": [1, 2, 3]}, {"k": ["a", "b", "b"]}, {"b": [True, False, True], "i": [1, 2, None]}, {}]
+)
+def test_a_comparison_has_one_schema_whatever_is_compared(columns: dict[str, list[object]]) -> None:
+    window = pl.DataFrame(columns) if columns else frame()
+    assert Monitor(window).compare(window).schema == pl.Schema(COMPARISON)
 
 
 def test_categories_are_compared_and_a_new_one_counts() -> None:
