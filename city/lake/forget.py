@@ -1,10 +1,10 @@
 """A person's or a device's data, found in every store and erased from it, with a record of that.
 
 Delta tables are rewritten without it, their old files deleted at once and their logs cut, which have it in statistics
-and conditions. A table of QuestDB that has it is emptied and filled again from bronze; its files of symbols may keep
-the text, which no query reads, until they are written over. The online store's rows are deleted. In every other file
-of CITY_HOME (pinned references, pages of drift and quality, alarms, Dagster's records, logs) it is found by its
-spelling (`city.lake.traces`) and covered. Kafka keeps what it has for its retention (48 hours here): its log cannot be
+and conditions. A table of QuestDB that has it, or had it and keeps it in its files of symbols, is replaced by one made
+from bronze (`city.streaming.questdb_rebuild`). The online store's rows are deleted. In every other file of CITY_HOME
+(pinned references, pages of drift and quality, alarms, Dagster's records, logs) it is found by its spelling
+(`city.lake.traces`) and covered. Kafka keeps what it has for its retention (48 hours here): its log cannot be
 rewritten; nor can a broker's queue of MQTT messages, which are gone when they are delivered.
 """
 
@@ -13,15 +13,17 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 import polars as pl
 import requests
 from deltalake import DeltaTable
+from questdb import QuestDBError
 
 from city import questdb
-from city.contracts.model import Contract, ContractError
+from city.contracts.model import Contract, ContractError, Window
 from city.contracts.registry import contracts
 from city.features.online import online_store
 from city.features.views import views
@@ -31,7 +33,7 @@ from city.lake.retry import committed
 from city.lake.traces import Traces
 from city.settings import Settings
 from city.streaming.bronze import BronzeStream
-from city.streaming.questdb_sink import QuestDBSink
+from city.streaming.questdb_rebuild import drop_leftovers, is_symbol, rebuild
 
 LOG = "forgotten.jsonl"
 _ELSEWHERE = ("lake", "cold", "kafka", "questdb", "mosquitto", "cache", "spark", "data")
@@ -66,13 +68,15 @@ def column_of(kind: str) -> str:
 
 
 def find(config: Settings, kind: str, identity: str) -> dict[str, int]:
-    """How many rows of it there are, by store and table; of files, how many places."""
+    """How many rows of it there are, by store and table; of files, how many places. Of a table of QuestDB whose rows
+    of it have gone, while it is still among a column's symbols, that is 1."""
     column = column_of(kind)
     traces = Traces(column, identity)
     found = {name: _rows_about(path, traces) for name, path in _tables(config).items()}
-    for contract in _of(column):
+    for table in _questdb_tables(config, column):
         with suppress(requests.RequestException):  # it is erased all the same, or named in `problems`
-            found[f"questdb/{contract.name}"] = _in_questdb(config, contract, column, identity)
+            rows = _in_questdb(config, table, column, identity)
+            found[f"questdb/{table.name}"] = rows or int(_is_symbol(config, table, column, identity))
     store = online_store(config)
     for view in views().values():
         if view.entities == (column,):
@@ -99,14 +103,16 @@ def forget(config: Settings, kind: str, identity: str, tell: Callable[[str], Non
 
     for name, rows in _erase_tables(config, traces):
         erased(name, rows)
-    for contract in _of(column):
+    for table in _questdb_tables(config, column):
         try:
-            rows = _in_questdb(config, contract, column, identity)
-            if rows:
-                _refill(config, contract)
-                erased(f"questdb/{contract.name}", rows)
-        except (requests.RequestException, RuntimeError) as error:
-            done.problems.append(f"questdb/{contract.name}: {error}; it lets go of it after {contract.ttl}")
+            drop_leftovers(config.questdb, table.name)
+            rows = _in_questdb(config, table, column, identity)
+            if rows or _may_be_a_symbol(config, table, column, identity, done):
+                rebuild(config.questdb, table.contract, BronzeStream(config.lake, table.contract), table.window)
+                erased(f"questdb/{table.name}", rows)
+        except (requests.RequestException, RuntimeError, QuestDBError) as error:
+            kept = f"its rows are let go of after {table.contract.ttl}; run it again to replace the table"
+            done.problems.append(f"questdb/{table.name}: {error}; {kept}")
     store = online_store(config)
     for view in views().values():
         if view.entities == (column,):
@@ -244,18 +250,30 @@ def _messages(table: DeltaTable, traces: Traces) -> Iterator[tuple[str, int, int
                 yield topic, partition, offset
 
 
-def _of(column: str) -> list[Contract]:
-    return [c for c in contracts() if column in {f.name for f in c.fields} and c.rate == "high"]
+class _QuestDBTable(NamedTuple):
+    """A table of QuestDB that has the column: of a contract's events, or of one of its windows."""
+
+    contract: Contract
+    window: Window | None = None
+
+    @property
+    def name(self) -> str:
+        return self.window.name if self.window else self.contract.name
 
 
-def _in_questdb(config: Settings, contract: Contract, column: str, identity: str) -> int:
-    """Rows of it in QuestDB; 0 where neither it nor the table was ever there. Raises as `questdb.rows` does."""
+def _questdb_tables(config: Settings, column: str) -> list[_QuestDBTable]:
+    """None where no QuestDB was ever there."""
     if config.questdb_address is None and not (config.home / "questdb").exists():
-        return 0
+        return []
+    events = [c for c in contracts() if column in {f.name for f in c.fields} and c.rate == "high"]
+    windows = [_QuestDBTable(c, window) for c in contracts() for window in c.windows if window.by == column]
+    return [*(_QuestDBTable(contract) for contract in events), *windows]
+
+
+def _in_questdb(config: Settings, table: _QuestDBTable, column: str, identity: str) -> int:
+    """Rows of it in QuestDB; 0 where the table was never there. Raises as `questdb.rows` does."""
     try:
-        found = questdb.rows(
-            config.questdb, f"SELECT count() FROM {contract.name} WHERE {column} = {_literal(identity)}"
-        )
+        found = questdb.rows(config.questdb, f"SELECT count() FROM {table.name} WHERE {column} = {_literal(identity)}")
     except RuntimeError as error:
         if "does not exist" in str(error):
             return 0
@@ -263,17 +281,15 @@ def _in_questdb(config: Settings, contract: Contract, column: str, identity: str
     return int(found[0][0])
 
 
-def _refill(config: Settings, contract: Contract) -> None:
-    """Empties the table and sends what bronze, without the erased, has of the time that it keeps, the newest hours
-    first."""
-    sink = QuestDBSink(contract, config.questdb, BronzeStream(config.lake, contract))
-    questdb.execute(config.questdb, f"TRUNCATE TABLE {contract.name}")
-    time = pl.col(contract.event_time)
-    rows = pl.scan_delta(str(bronze_path(config.lake, contract))).filter(time > datetime.now(UTC) - contract.ttl)
-    hours = rows.select(time.dt.truncate("1h").unique().alias("hour")).collect(engine="streaming")["hour"]
-    sink.open({})
-    try:
-        for hour in hours.sort(descending=True):
-            sink.send_events(rows.filter(time >= hour, time < hour + timedelta(hours=1)).collect())
-    finally:
-        sink.close()
+def _may_be_a_symbol(config: Settings, table: _QuestDBTable, column: str, identity: str, done: Forgotten) -> bool:
+    """Whether a table without rows of it keeps it among the column's symbols. The files of a server elsewhere cannot be
+    looked into: there it may be, where bronze or cold storage just had rows of it."""
+    if config.questdb_address is None:
+        return _is_symbol(config, table, column, identity)
+    return bool({f"bronze/{table.contract.name}", f"cold/{table.contract.name}"} & done.rows.keys())
+
+
+def _is_symbol(config: Settings, table: _QuestDBTable, column: str, identity: str) -> bool:
+    """False for a server elsewhere, too, whose files cannot be looked into."""
+    folder = config.home / "questdb" / "db"
+    return config.questdb_address is None and is_symbol(config.questdb, folder, table.name, column, identity)

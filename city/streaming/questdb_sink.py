@@ -10,7 +10,7 @@ from questdb import Sender, TimestampMicros, TimestampNanos
 
 from city import questdb
 from city.contracts import questdb as tables
-from city.contracts.model import Contract
+from city.contracts.model import Contract, Window
 from city.streaming.bronze import BronzeStream, scan
 from city.streaming.records import Offsets
 from city.streaming.sink import Sink
@@ -45,23 +45,27 @@ class QuestDBSink(Sink):
         """The newest event time that QuestDB has or is being sent."""
 
     def open(self, recorded: Offsets) -> Offsets:
-        self.close()
         ensure_tables(self._address, self._contract)
-        self._sender = Sender.from_conf(f"http::addr={self._address};{_DEADLINE}")
-        self._sender.establish()
+        self.connect()
         self._send_open_windows()
         return applied(self._address, self._contract)
+
+    def connect(self) -> None:
+        """Connects without a look at the tables."""
+        self.close()
+        self._sender = Sender.from_conf(f"http::addr={self._address};{_DEADLINE}")
+        self._sender.establish()
 
     def apply(self, rows: pl.DataFrame, start: Offsets, changed: Changed) -> None:
         found = changed() if self._contract.windows else {}
         for window in self._contract.windows:
-            self._send(window.name, found[window.name], [window.by], "window_start")
+            self._send_windows(window, found[window.name], window.name)
         newest = rows[self._contract.event_time].max()
         if isinstance(newest, datetime):
             self._newest = max(newest, self._newest or newest)
         if self._has_older_than_is_sent_again(found):
             self._flush()
-        self._send_events(rows)
+        self._send_events(rows, self._contract.name)
         self._flush()
 
     def _has_older_than_is_sent_again(self, changed: Mapping[str, pl.DataFrame]) -> bool:
@@ -72,9 +76,14 @@ class QuestDBSink(Sink):
         ends = {w.name: self._newest - w.lateness - 2 * w.every for w in self._contract.windows}
         return any((changed[name]["window_start"] < end).any() for name, end in ends.items())
 
-    def send_events(self, rows: pl.DataFrame) -> None:
-        """Bronze rows, without their windows."""
-        self._send_events(rows)
+    def send_events(self, rows: pl.DataFrame, table: str) -> None:
+        """Sends bronze rows, without their windows, to a table of the contract's columns."""
+        self._send_events(rows, table)
+        self._flush()
+
+    def send_windows(self, window: Window, rows: pl.DataFrame, table: str) -> None:
+        """Sends rows as `compute` gives them to a table of the window's columns."""
+        self._send_windows(window, rows, table)
         self._flush()
 
     def close(self) -> None:
@@ -98,12 +107,15 @@ class QuestDBSink(Sink):
         for window in self._contract.windows:
             # The first of them may be cut by the filter: it is left out.
             whole = pl.col("window_start") >= at - since[window.name]
-            self._send(window.name, compute(self._contract, window, rows).filter(whole), [window.by], "window_start")
+            self._send_windows(window, compute(self._contract, window, rows).filter(whole), window.name)
         self._flush()
 
-    def _send_events(self, rows: pl.DataFrame) -> None:
+    def _send_events(self, rows: pl.DataFrame, table: str) -> None:
         events = rows.rename({"_partition": "part", "_offset": "off"}).select(self._columns)
-        self._send(self._contract.name, events, self._symbols, self._contract.event_time)
+        self._send(table, events, self._symbols, self._contract.event_time)
+
+    def _send_windows(self, window: Window, rows: pl.DataFrame, table: str) -> None:
+        self._send(table, rows, [window.by], "window_start")
 
     def _send(self, table: str, frame: pl.DataFrame, symbols: list[str], at: str) -> None:
         """Puts the rows into the next request."""

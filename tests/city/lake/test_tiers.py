@@ -2,8 +2,10 @@
 
 import json
 import threading
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -19,6 +21,8 @@ from city.lake.forget import LOG, find, forget
 from city.lake.snapshot import Snapshot
 from city.lake.tables import open_table
 from city.settings import Settings
+from city.streaming.bronze import BronzeStream
+from city.streaming.questdb_sink import QuestDBSink
 from city.tables import TableError
 from city.tables.registry import chosen, table_of
 from city_assets.environment.contract import DEVICES
@@ -198,6 +202,75 @@ def test_a_vehicle_is_forgotten_in_every_tier(stack: Settings) -> None:
     record = json.loads(line)
     assert record["rows"]["questdb/vehicle_positions"] >= 1
     assert "v7" not in line, "the record is not a trace of whom it is about"
+
+
+def files_with(servers: Settings, name: str) -> list[str]:
+    """The files of the QuestDB server that have a text, in either of the encodings that it writes."""
+    spelled = (name.encode(), name.encode("utf-16-le"))
+    found = []
+    for file in sorted((servers.home / "questdb").rglob("*")):
+        with suppress(FileNotFoundError):  # the server deletes what it does not need any more
+            if file.is_file() and any(text in file.read_bytes() for text in spelled):
+                found.append(str(file))
+    return found
+
+
+def test_an_id_is_in_no_file_of_questdb_though_the_stream_went_on_meanwhile(
+    stack: Settings, stack_parts: tuple[Settings, Any]
+) -> None:
+    servers, stop = stack_parts[0], threading.Event()
+    questdb.execute(stack.questdb, "DROP TABLE IF EXISTS vehicle_positions")
+    send(stack, VEHICLE_POSITIONS, *fresh(40, 81_000))
+
+    def drive_on() -> None:
+        first = 82_000
+        while not stop.wait(0.01):
+            send(stack, VEHICLE_POSITIONS, *fresh(5, first))
+            first += 5
+
+    driving = threading.Thread(target=drive_on, daemon=True)
+    with streaming(VEHICLE_POSITIONS, stack):
+        until(lambda: find(stack, "vehicle", "v81007").get("questdb/vehicle_positions"))
+        assert files_with(servers, "v81007")
+        driving.start()
+        before = until(lambda: different(stack) > 60 and different(stack))
+        done = forget(stack, "vehicle", "v81007")
+        until(lambda: different(stack) > before + 50)
+        stop.set()
+        driving.join(20)
+        until(lambda: in_questdb(stack) == different(stack))
+    assert done.problems == []
+    assert done.rows["questdb/vehicle_positions"] == 1
+    (kept,) = questdb.rows(
+        stack.questdb, "SELECT dedup, partitionBy, walEnabled FROM tables() WHERE table_name = 'vehicle_positions'"
+    )
+    assert kept == [True, "HOUR", True], "the contract's own table, not one that a row has made"
+    assert files_with(servers, "v81008")
+    until(lambda: files_with(servers, "v81007") == [], 90)
+
+
+def test_an_id_whose_rows_have_gone_is_forgotten_in_the_files_of_symbols(
+    stack: Settings, stack_parts: tuple[Settings, Any]
+) -> None:
+    servers = stack_parts[0]
+    at = datetime.now(UTC) - timedelta(hours=2)
+    events = drive(at, 0.5, vehicles=3)
+    named = [event | {"vehicle_id": event["vehicle_id"].replace("v", "v9100")} for event in events]
+    stream(servers.lake, VEHICLE_POSITIONS, named, datetime.now(UTC))
+    questdb.execute(stack.questdb, "DROP TABLE IF EXISTS vehicle_positions")
+    sink = QuestDBSink(VEHICLE_POSITIONS, servers.questdb, BronzeStream(servers.lake, VEHICLE_POSITIONS))
+    sink.open({})
+    sink.send_events(bronze(servers), VEHICLE_POSITIONS.name)
+    sink.close()
+    until(lambda: in_questdb(servers) > 0)
+    questdb.execute(stack.questdb, "ALTER TABLE vehicle_positions DROP PARTITION WHERE timestamp > 0")
+    until(lambda: in_questdb(servers) == 0)
+    assert find(servers, "vehicle", "v91000")["questdb/vehicle_positions"] == 1
+    forget(servers, "vehicle", "v91000")
+    assert "questdb/vehicle_positions" not in find(servers, "vehicle", "v91000")
+    until(lambda: in_questdb(servers) == different(servers))
+    until(lambda: files_with(servers, "v91000") == [], 90)
+    assert files_with(servers, "v91001")
 
 
 def test_what_cannot_be_forgotten_is_told(config: Settings) -> None:
