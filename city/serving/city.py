@@ -90,9 +90,17 @@ class City:
 
     def champions(self) -> list[Champion]:
         """Those that serve, with what outcomes have said of them. Blocking."""
-        told = shared(self._desk)
+        told, scores = shared(self._desk), self.predictor.scores
         return [
-            Champion(c.model.name, c.number, c.metrics, of_model(told, c.model.name, c.number))
+            Champion(
+                c.model.name,
+                c.number,
+                {
+                    "held_out": c.metrics,
+                    "outcomes": of_model(told, c.model.name, c.number),
+                    **scores.scores(c.model.name, c.number),
+                },
+            )
             for c in self.predictor.versions.champions()
         ]
 
@@ -108,13 +116,19 @@ class City:
 
     def _watch(self, worker: Worker) -> None:
         """Alarms of the platform itself, which are raised and told without Dagster too."""
-        watch = Watch(self.config, self._desk, self._unavailable, lambda: self.metrics.recent(time.time()))
+        watch = Watch(self.config, self._desk, self._unavailable, self._own_metrics)
         try:
             while not worker.stop_requested.wait(_WATCH_SECONDS):
                 found = watch.look()
                 worker.progress(len(found.reported.raised) + len(found.reported.cleared))
         finally:
             watch.close()
+
+    def _own_metrics(self) -> dict[str, float | None]:
+        """What rules can be about and this process knows."""
+        champions = {c.model.name: c.number for c in self.predictor.versions.champions()}
+        scores = self.predictor.scores.metrics(champions)
+        return self.metrics.recent(time.time()) | scores
 
     def _unavailable(self) -> dict[str, str | None]:
         return {d.name: None if d.ok else d.detail for d in servers(self.config, self.predictor)}

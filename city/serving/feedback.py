@@ -17,6 +17,7 @@ from city.models.examples import labels
 from city.models.judge import losses
 from city.models.labels import LABEL
 from city.models.model import Model
+from city.serving.outcome_scores import OutcomeScores
 from city.serving.problems import Problem
 from city.serving.record import Full, PredictionStore
 from city.serving.recorded import Outcome, Prediction, day_of, trial_outcomes
@@ -50,8 +51,16 @@ _Kept = tuple[str, int, str, float]
 class Feedback:
     """Used from the event loop; what reads the lake runs in a thread."""
 
-    def __init__(self, config: Settings, models: Mapping[str, Model], store: PredictionStore, routes: Routes) -> None:
+    def __init__(
+        self,
+        config: Settings,
+        models: Mapping[str, Model],
+        store: PredictionStore,
+        routes: Routes,
+        scores: OutcomeScores,
+    ) -> None:
         self._lake, self._models, self._store, self._routes = config.lake, models, store, routes
+        self._scores = scores
         self._judged: OrderedDict[str, _Kept] = OrderedDict()
         self._newest = 0.0
         self._recovered = False
@@ -73,6 +82,7 @@ class Feedback:
         at = self._newest = max(time.time(), self._newest + _TICK)
         outcomes = [self._outcome(model, number, at, p, caller, text, answered) for p in predictions]
         self._keep(outcomes)
+        self._score(predictions, outcomes)
         loss = outcomes[0].loss
         self._remember(number, Judgement(answered.model, answered.version, text, loss))
         self._count(answered.model, outcomes)
@@ -88,6 +98,7 @@ class Feedback:
         at = self._newest = max(time.time(), self._newest + _TICK)
         outcomes = [self._outcome(model, number, at, p, caller, known.outcome, predictions[0]) for p in predictions]
         self._keep(outcomes[1:])
+        self._score(predictions[1:], outcomes[1:])
         self._count(known.model, outcomes[1:], known.loss)
 
     async def recover(self) -> None:
@@ -158,6 +169,10 @@ class Feedback:
         except OSError as error:
             log.error("feedback cannot be kept: %s", error)
             raise Problem(503, "the outcome cannot be kept now: tell it again", headers=_RETRY) from None
+
+    def _score(self, predictions: Sequence[Prediction], outcomes: Sequence[Outcome]) -> None:
+        for prediction, came in zip(predictions, outcomes, strict=True):
+            self._scores.add(came.model, came.version, came.at, prediction.prediction, came.outcome, came.loss)
 
     def _known(self, number: str) -> Judgement | None:
         kept = self._judged.get(number)

@@ -28,8 +28,7 @@ class Champion:
 
     model: str
     version: int
-    held_out: Mapping[str, float]
-    outcomes: Mapping[str, float]
+    metrics: Mapping[str, Mapping[str, float]]
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,8 @@ class Metrics:
         )
         self._performance = Gauge(
             "model_performance_score",
-            "A champion's metrics, of held-out rows when it was trained, and of the outcomes since.",
+            "A champion's metrics: of held-out rows when it was trained (held_out), of the day's outcomes in the lake "
+            "(outcomes), and of those that came by /feedback, the newest 1,000 (recent) and the last hour's (hour).",
             ["model", "version", "metric", "of"],
             registry=self.registry,
         )
@@ -80,7 +80,7 @@ class Metrics:
         """All of it."""
         self._performance.clear()
         for champion in champions:
-            for of, metrics in (("held_out", champion.held_out), ("outcomes", champion.outcomes)):
+            for of, metrics in champion.metrics.items():
                 for name, value in metrics.items():
                     self._performance.labels(champion.model, champion.version, name, of).set(value)
         return generate_latest(self.registry)

@@ -31,6 +31,7 @@ from city.serving.decoders import Decoders
 from city.serving.feedback import Feedback
 from city.serving.keys import Caller
 from city.serving.metrics import Metrics
+from city.serving.outcome_scores import OutcomeScores
 from city.serving.problems import Problem
 from city.serving.record import Entry, Full, PredictionStore
 from city.serving.recorded import id_of
@@ -44,6 +45,7 @@ log = logging.getLogger(__name__)
 
 _SAVE_SECONDS = 1.0
 _AGAIN_SECONDS = 2.0
+_SCORES_SECONDS = 5.0
 
 
 class Predictor:
@@ -57,7 +59,8 @@ class Predictor:
         self.versions = Versions(config, models, self.pool)
         self.routes = Routes(config, self.audit, models)
         self.store = PredictionStore(config, models)
-        self.feedback = Feedback(config, models, self.store, self.routes)
+        self.scores = OutcomeScores(config, models)
+        self.feedback = Feedback(config, models, self.store, self.routes, self.scores)
         self.inputs = {name: Inputs(model) for name, model in models.items()}
         self._online = online_store(config)
         self._remote = config.redis_url is not None
@@ -67,7 +70,8 @@ class Predictor:
 
     async def start(self) -> None:
         self.store.start()
-        self._tasks = [asyncio.create_task(work()) for work in (self._recover, self._open, self._save)]
+        works = (self._recover, self._open, self._save, self._save_scores)
+        self._tasks = [asyncio.create_task(work()) for work in works]
         for task in self._tasks:
             task.add_done_callback(_tell_of_end)
 
@@ -110,6 +114,12 @@ class Predictor:
             if (snapshot := self.routes.save()) is not None:
                 await asyncio.to_thread(self.routes.write, snapshot)
 
+    async def _save_scores(self) -> None:
+        """A killed server loses what the outcomes of the last few seconds say of its versions, and no outcome."""
+        while True:
+            await asyncio.sleep(_SCORES_SECONDS)
+            await asyncio.to_thread(self.scores.save)
+
     async def stop(self) -> None:
         """Ends when the last shadow has answered, and the last answer is recorded."""
         for task in self._tasks:
@@ -119,6 +129,7 @@ class Predictor:
         self.versions.stop()
         if (snapshot := self.routes.save()) is not None:
             self.routes.write(snapshot)
+        await asyncio.to_thread(self.scores.save)
         await asyncio.to_thread(self.store.stop)
         self.pool.shutdown(wait=False)
         self.decoders.stop()

@@ -56,7 +56,7 @@ class Entry(NamedTuple):
 
 
 # Of plain values only: the garbage collector looks through a hundred thousand of anything else.
-_Recent = tuple[str, int, str, str | None, bytes]
+_Recent = tuple[str, int, str, str | None, bytes, float | str]
 
 
 class Full(RuntimeError):
@@ -121,7 +121,8 @@ class PredictionStore:
             raise Full(f"{_MOST_WAITING:,} predictions wait to be recorded: {self.error or 'the lake is slow'}")
         waiting.append(entry)
         recent = self._beside if entry.role in BESIDE else self._recent
-        recent[entry.id] = (entry.model, entry.version, entry.role, entry.experiment, entry.output)
+        said = entry.answer.prediction
+        recent[entry.id] = (entry.model, entry.version, entry.role, entry.experiment, entry.output, said)
         if len(recent) > _REMEMBERED:
             recent.popitem(last=False)
 
@@ -134,7 +135,9 @@ class PredictionStore:
     def recent(self, number: str) -> list[Prediction]:
         """What was predicted under an id of the last hundred thousand, the answer first."""
         kept = (self._recent.get(number), self._beside.get(number))
-        return [Prediction(*found[:4], array("d", found[4]).tolist()) for found in kept if found] if kept[0] else []
+        if kept[0] is None:
+            return []
+        return [Prediction(*found[:4], array("d", found[4]).tolist(), found[5]) for found in kept if found]
 
     def forget(self, number: str) -> None:
         """It is looked for in the lake from now on."""
@@ -190,12 +193,14 @@ class PredictionStore:
                 entries: list[Entry] = [e for e in list(waiting) if e.id == number]  # type: ignore[misc]
                 if entries:
                     return [
-                        Prediction(model, e.version, e.role, e.experiment, array("d", e.output).tolist())
+                        Prediction(
+                            model, e.version, e.role, e.experiment, array("d", e.output).tolist(), e.answer.prediction
+                        )
                         for e in entries
                     ]
         for model, frames in self._frames.items():
             for frame in list(frames):
-                rows = frame.filter(pl.col("id") == number).select("version", "role", "experiment", "output")
+                rows = frame.filter(pl.col("id") == number).select(Prediction._fields[1:])
                 if rows.height:
                     return [Prediction(model, *row) for row in rows.iter_rows()]
         return []

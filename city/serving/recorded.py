@@ -27,6 +27,8 @@ class Prediction(NamedTuple):
     experiment: str | None
     """The trial that it was part of; see city.serving.trial."""
     output: list[float]
+    prediction: float | str
+    """The number (or its text, as the lake has it), or the class."""
 
 
 class Outcome(NamedTuple):
@@ -67,7 +69,7 @@ def find_predictions(lake: Path, models: Iterable[str], number: str) -> list[Pre
     day = day_of(number)
     for model in models if day else ():
         wanted = (pl.col(DAY) == day) & (pl.col("id") == number)
-        rows = _scan(lake, SERVED, model).filter(wanted).select("version", "role", "experiment", "output").collect()
+        rows = _scan(lake, SERVED, model).filter(wanted).select(Prediction._fields[1:]).collect()
         if rows.height:
             return [Prediction(model, *row) for row in rows.iter_rows()]
     return []

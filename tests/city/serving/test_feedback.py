@@ -4,6 +4,7 @@ since."""
 import asyncio
 import itertools
 import os
+import re
 import signal
 import threading
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from typing import Any
 import polars as pl
 import pytest
 import requests
+from sklearn.metrics import precision_recall_fscore_support
 
 from city.models import champions
 from city.models.registry import Registry, RegistryAway
@@ -23,7 +25,7 @@ from city.serving.routing import Routes
 from city.serving.trial import Experiment, Limits
 from city.settings import Settings
 from city.stack.embedded import settings_at
-from tests.city.serving.served import FEATURES, SPEED, process, registered, serving, taught
+from tests.city.serving.served import FEATURES, LEVEL, ROWS, SPEED, process, registered, serving, taught
 from tests.city.serving.test_predict import Server, load
 from tests.live import until
 
@@ -285,6 +287,34 @@ def test_a_kill_loses_no_outcome_that_was_answered_and_none_is_counted_twice(tmp
         assert counted["champion"]["outcomes"] == 60  # its own, and where it was the control
         until(lambda: outcomes(config).filter(pl.col("role") != "control").height == 60)
         assert outcomes(config).select("id", "version").is_duplicated().sum() == 0
+
+
+def scores(url: str, of: str) -> dict[str, float]:
+    """The figures of a champion at /metrics."""
+    text = requests.get(f"{url}/metrics", timeout=20).text
+    found = re.findall(rf'model_performance_score{{metric="(\w+)",model="level",of="{of}",version="1"}} (\S+)', text)
+    return {name: float(value) for name, value in found}
+
+
+def test_what_comes_is_in_the_figures_of_the_champion_at_once_and_after_a_restart(tmp_path: Path) -> None:
+    config = settings_at(tmp_path, tmp_path)
+    registered(Registry(config), LEVEL, taught(LEVEL))
+    features: dict[str, Any] = ROWS.drop_nulls().select(LEVEL.inputs).row(0, named=True)
+    said, came = [], []
+    with serving(config, [LEVEL]) as url:
+        for number in range(24):
+            made = ask(url, model_name="level", features=features | {"speed_mean": 2.0 * number})
+            said.append(made["prediction"])
+            came.append(made["prediction"] if number % 4 else "medium")
+            for _ in range(2):
+                assert tell(url, made["id"], came[-1]).status_code == 200
+        precision, recall, f1, _ = precision_recall_fscore_support(came, said, average="macro", zero_division=0)
+        right = sum(one == other for one, other in zip(said, came, strict=True)) / 24
+        known = {"outcomes": 24, "accuracy": right, "precision": precision, "recall": recall, "f1": f1}
+        assert scores(url, "recent") == scores(url, "hour") == pytest.approx(known)
+        assert scores(url, "held_out") == {"model_log_loss": 1.0, "naive_log_loss": 2.0}, "those of the training stay"
+    with serving(config, [LEVEL]) as url:
+        until(lambda: scores(url, "recent") == pytest.approx(known))
 
 
 def test_an_experiment_waits_for_a_registry_that_is_away_when_the_server_starts(
