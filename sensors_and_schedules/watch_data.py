@@ -13,6 +13,7 @@ from dagster._core.definitions.assets.graph.base_asset_graph import BaseAssetGra
 from city.alerts.desk import OVERVIEW, Desk, desk
 from city.alerts.dispatch import deliver
 from city.alerts.watch import Watch, share
+from city.features.freshness import FeatureFreshness
 from city.models.model import models
 from city.models.registry import CHAMPION, Registry
 from city.settings import Settings, settings
@@ -102,4 +103,4 @@ def _look(config: Settings) -> None:
 def _watch(home: Path) -> Watch:
     """One for each CITY_HOME: it remembers how the parts were."""
     config = settings()
-    return Watch(config, desk(config))
+    return Watch(config, desk(config), own=FeatureFreshness(config).metrics)

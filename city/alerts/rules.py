@@ -41,6 +41,14 @@ DEFAULT = (
     Rule(
         name="model_slow", metric="model.answer_ms.*", operator="greater", value=250, means="on average of five minutes"
     ),
+    Rule(
+        name="features_stale",
+        metric="model.features_stale.*",
+        operator="equals",
+        value=1,
+        severity="error",
+        means="events of its source come, and no row that is new enough follows",
+    ),
     Rule(name="quality_low", metric="quality.*", operator="less", value=0.9, severity="error", means="of 1"),
 )
 _STALE_SECONDS = 60.0
@@ -54,7 +62,7 @@ FAMILIES = {
     "stream.quarantined.": "rejected since the stream was started, by topic",
     "source.stalled.": "1 for a source that fell silent while its peers go on",
     "quality.": "the newest score of a dataset, 0 to 1",
-    "model.": "of a champion: model.<metric>.<model>",
+    "model.": "of a champion: model.<metric>.<model>; of a feature view: model.features_stale.<view>",
     "system.disk_free_gb": "of the disk that holds CITY_HOME",
     "system.disk_free_share": "of the disk that holds CITY_HOME",
     "system.failing.": "1 for a part that is down, stands still or does not answer",

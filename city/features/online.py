@@ -41,6 +41,10 @@ class OnlineStore(Protocol):
         """In the order of `keys`; None for an entity that is not there."""
         ...
 
+    def newest(self) -> dict[str, int]:
+        """The newest time (µs since the epoch) that was ever written of each view."""
+        ...
+
     def keys(self, view: str, limit: int) -> list[str]:
         """Some of the view's keys."""
         ...
@@ -78,6 +82,12 @@ class SQLiteStore:
             connection.execute("BEGIN IMMEDIATE")
             connection.execute(_CREATE.format(table=_table(view)))
             connection.executemany(upsert, values)
+            if at:
+                connection.execute(_CREATE_NEWEST)
+                connection.execute(_NEWEST_TIME, (view, max(at)))
+
+    def newest(self) -> dict[str, int]:
+        return dict(self._query("SELECT view, at FROM newest", []))
 
     def read(self, view: str, keys: Sequence[str]) -> list[Row | None]:
         found: dict[str, Row] = {}
@@ -119,24 +129,34 @@ class SQLiteStore:
 _CREATE = (
     "CREATE TABLE IF NOT EXISTS {table} (key TEXT PRIMARY KEY, at INTEGER NOT NULL, row BLOB NOT NULL) WITHOUT ROWID"
 )
+# Beside the rows: the greatest of their times would be looked for in all of them.
+_CREATE_NEWEST = "CREATE TABLE IF NOT EXISTS newest (view TEXT PRIMARY KEY, at INTEGER NOT NULL) WITHOUT ROWID"
+_NEWEST_TIME = (
+    "INSERT INTO newest VALUES (?, ?) ON CONFLICT (view) DO UPDATE SET at = excluded.at WHERE excluded.at > at"
+)
 
 
 class RedisStore:
-    """A hash a view: the key's field has eight bytes of time, then the row."""
+    """A hash a view: the key's field has eight bytes of time, then the row. And one of the views' newest times."""
 
     def __init__(self, url: str) -> None:
         try:
             import redis
         except ImportError as error:
             raise ImportError("CITY_REDIS_URL needs the Redis client: pip install 'city[redis]'") from error
-        self._redis: Any = redis.Redis.from_url(url)
+        self._redis: Any = redis.Redis.from_url(url, socket_timeout=_BUSY_SECONDS, socket_connect_timeout=_BUSY_SECONDS)
         self._write = self._redis.register_script(_NEWER)
 
     def write(self, view: str, keys: Sequence[str], at: Sequence[int], rows: Sequence[bytes]) -> None:
-        arguments: list[Any] = []
+        if not at:
+            return
+        arguments: list[Any] = [view, max(at).to_bytes(8, "big")]
         for key, moment, row in zip(keys, at, rows, strict=True):
             arguments += [key, moment.to_bytes(8, "big") + row]
-        self._write(keys=[_hash(view)], args=arguments)
+        self._write(keys=[_hash(view), _NEWEST_HASH], args=arguments)
+
+    def newest(self) -> dict[str, int]:
+        return {view.decode(): int.from_bytes(at, "big") for view, at in self._redis.hgetall(_NEWEST_HASH).items()}
 
     def read(self, view: str, keys: Sequence[str]) -> list[Row | None]:
         if not keys:
@@ -154,7 +174,11 @@ class RedisStore:
 
 # Times are written as eight bytes, most significant first, so that they compare as strings do.
 _NEWER = """
-for i = 1, #ARGV, 2 do
+local newest = redis.call('HGET', KEYS[2], ARGV[1])
+if not newest or newest < ARGV[2] then
+  redis.call('HSET', KEYS[2], ARGV[1], ARGV[2])
+end
+for i = 3, #ARGV, 2 do
   local held = redis.call('HGET', KEYS[1], ARGV[i])
   if not held or string.sub(held, 1, 8) <= string.sub(ARGV[i + 1], 1, 8) then
     redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1])
@@ -176,6 +200,9 @@ def push(store: OnlineStore, view: View, rows: pl.DataFrame) -> int:
     times = newest[view.time].dt.epoch("us").to_list()
     store.write(view.name, keys.to_series().to_list(), times, [document.encode() for document in documents])
     return newest.height
+
+
+_NEWEST_HASH = "city:features-newest"
 
 
 def _hash(view: str) -> str:

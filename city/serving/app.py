@@ -109,7 +109,7 @@ def _own(city: City, failed_keys: FailedKeys) -> APIRouter:
 
     @found.get("/metrics", summary="For Prometheus", response_model=None, dependencies=[Depends(needs("viewer"))])
     async def metrics() -> Response:
-        text = await asyncio.to_thread(lambda: city.metrics.text(city.champions()))
+        text = await asyncio.to_thread(lambda: city.metrics.text(city.champions(), city.freshness.ages()))
         return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
     @found.post("/token", summary="A short-lived token for a key (OAuth2 client credentials)")

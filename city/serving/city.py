@@ -13,6 +13,7 @@ from city.alerts.desk import Desk, desk
 from city.alerts.dispatch import deliver
 from city.alerts.reader import AlarmReader
 from city.alerts.watch import Watch, shared
+from city.features.freshness import FeatureFreshness
 from city.models.model import Model
 from city.models.performance import of_model
 from city.serving.health import servers
@@ -88,6 +89,10 @@ class City:
     def _desk(self) -> Desk:
         return desk(self.config)
 
+    @cached_property
+    def freshness(self) -> FeatureFreshness:
+        return FeatureFreshness(self.config)
+
     def champions(self) -> list[Champion]:
         """Those that serve, with what outcomes have said of them. Blocking."""
         told, scores = shared(self._desk), self.predictor.scores
@@ -128,7 +133,7 @@ class City:
         """What rules can be about and this process knows."""
         champions = {c.model.name: c.number for c in self.predictor.versions.champions()}
         scores = self.predictor.scores.metrics(champions)
-        return self.metrics.recent(time.time()) | scores
+        return self.metrics.recent(time.time()) | scores | self.freshness.metrics()
 
     def _unavailable(self) -> dict[str, str | None]:
         return {d.name: None if d.ok else d.detail for d in servers(self.config, self.predictor)}

@@ -72,12 +72,18 @@ class Metrics:
             ["model", "version", "metric", "of"],
             registry=self.registry,
         )
+        self._feature_age = Gauge(
+            "feature_age_seconds", "Since the newest time in the online store.", ["view"], registry=self.registry
+        )
         self._counts: deque[tuple[float, dict[str, _Count]]] = deque()
         self._held: dict[tuple[str, int, str], tuple[Any, Any]] = {}
         self.registry.register(_Platform(config))
 
-    def text(self, champions: Iterable[Champion]) -> bytes:
-        """All of it."""
+    def text(self, champions: Iterable[Champion], feature_ages: Mapping[str, float]) -> bytes:
+        """All of it; `feature_ages` are seconds by feature view."""
+        self._feature_age.clear()
+        for view, age in feature_ages.items():
+            self._feature_age.labels(view).set(age)
         self._performance.clear()
         for champion in champions:
             for of, metrics in champion.metrics.items():

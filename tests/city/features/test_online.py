@@ -66,6 +66,15 @@ def test_what_comes_late_does_not_replace_what_is_newer(store: OnlineStore) -> N
     assert store.read("v", ["k"])[0].features == {"a": 3}, "the same window again, with more events"  # type: ignore[union-attr]
 
 
+def test_the_newest_time_of_each_view_is_known(store: OnlineStore) -> None:
+    assert store.newest() == {}
+    store.write("v", ["a", "b"], [1 << 40, 5], [b"{}", b"{}"])
+    store.write("v", ["c"], [255], [b"{}"])
+    store.write("w", ["a"], [7], [b"{}"])
+    store.write("empty", [], [], [])
+    assert store.newest() == {"v": 1 << 40, "w": 7}
+
+
 def test_what_is_forgotten_is_gone(store: OnlineStore) -> None:
     store.write("v", ["a", "b"], [1, 1], [b"{}", b"{}"])
     assert store.forget("v", ["a", "c"]) == 1
