@@ -84,6 +84,9 @@ class Settings(BaseSettings):
     alerts_url: SecretStr | None = Field(None, description="alarms on PostgreSQL (an SQLAlchemy URL), not SQLite")
     alert_rules: Path | None = Field(None, description="a TOML file of alert rules, instead of the few that we bring")
     alert_escalate_minutes: float = Field(30.0, gt=0, description="an alarm nobody acknowledges is graver after this")
+    alert_retention_days: int = Field(
+        30, gt=0, description="closed alarms, the history of alarms and sent messages older than this are deleted"
+    )
     disk_free_gb: float = Field(
         2.0, gt=0, description="less room on the disk than this is an alarm, twice it a warning"
     )

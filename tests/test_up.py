@@ -130,7 +130,7 @@ def killed_and_back(config: Settings, hook: Hook, table: FaultTable, *parts: str
     raised = time.monotonic() - began
     assert all(any(part in body["text"] for body in hook.of("/slack")) for part in parts)
     for source in causes:
-        number = pages("trigger")[source].removeprefix("city-alarm-")
+        number = pages("trigger")[source].rpartition("-")[2]
         answer = requests.post(f"{config.serve}/api/alarms/{number}/acknowledge", json={"note": "on it"}, timeout=10)
         assert answer.json()["acknowledged"]
     until(lambda: causes <= pages("acknowledge").keys(), 30)

@@ -169,14 +169,15 @@ def _sms(config: Settings, message: Message) -> dict[str, Any]:
 
 
 def _page(url: str, key: str, message: Message) -> None:
-    """PagerDuty's Events API v2: developer.pagerduty.com/docs/events-api-v2. An alarm is an incident, whose key it is:
-    what is sent twice is one there, too."""
+    """PagerDuty's Events API v2: developer.pagerduty.com/docs/events-api-v2. An alarm is an incident by its key, of at
+    most 255 characters: what is sent twice is one there too, and alarms of two cities are two."""
     (alarm,) = message["alarms"]
     actions = {"acknowledged": "acknowledge", "cleared": "resolve"}
     body: dict[str, Any] = {
         "routing_key": key,
         "event_action": actions.get(alarm["event"], "trigger"),
-        "dedup_key": f"city-alarm-{alarm['id']}",
+        # A message of an earlier version may still wait, without a key.
+        "dedup_key": alarm.get("dedup_key", f"city-alarm-{alarm['id']}"),
     }
     if body["event_action"] == "trigger":
         body["payload"] = {

@@ -36,7 +36,8 @@ _LASTING = "run/"
 """What is reported when it happens, and not again: only another such report ends it."""
 _LEASE_SECONDS = 60.0
 _EXPIRY = timedelta(days=7)
-"""A message that no channel took for so long is news no more; one that was sent is kept for as long."""
+"""A message that no channel took for so long is news no more."""
+_PRUNE_SECONDS = 3600.0
 _TITLE, _GROUP = 500, 200
 _FLAPPING = "flapping/"
 """Before the severity, where people were last told that a cause flaps."""
@@ -81,7 +82,7 @@ _HISTORY = sa.Table(
     _META,
     sa.Column("id", sa.Integer, primary_key=True),
     sa.Column("alarm", sa.Integer, nullable=False, index=True),
-    sa.Column("at", sa.Float, nullable=False),
+    sa.Column("at", sa.Float, nullable=False, index=True),
     sa.Column("event", sa.String(30), nullable=False),
     sa.Column("by", sa.String(200)),
     sa.Column("note", sa.Text),
@@ -114,7 +115,7 @@ _STATE = sa.Table("state", _META, sa.Column("name", sa.String(100), primary_key=
 OVERVIEW = "checks"
 """What is remembered of all asset checks: `passed` (names), and `failed` (by name)."""
 _NEVER = 1e18
-_WRITES, _LOOKS = "writes", "looks"
+_WRITES, _LOOKS, _STORE = "writes", "looks", "store"
 
 
 @dataclass(frozen=True)
@@ -138,11 +139,13 @@ class Reported:
 class Desk:
     """Every change is one transaction, with what it means for people: the alarm, its history and the outbox.
 
-    `to` are the channels that messages go to. Safe to use from several processes: a change locks the store.
+    `to` are the channels that messages go to; what has ended is kept for `retention`. Safe to use from several threads
+    and processes: a change locks the store.
     """
 
-    def __init__(self, url: str, to: Sequence[Address] = ()) -> None:
+    def __init__(self, url: str, to: Sequence[Address] = (), retention: timedelta = timedelta(days=30)) -> None:
         self._to = tuple(to)
+        self._retention, self._pruned_at = retention.total_seconds(), float("-inf")
         self._sqlite = url.startswith("sqlite")
         self._engine = sa.create_engine(url, connect_args={"timeout": 30} if self._sqlite else {})
         if self._sqlite:
@@ -150,6 +153,8 @@ class Desk:
         with self._changing() as db:
             _META.create_all(db)
             _upgrade(db)
+            self.id = _store_id(db)
+            """Of the store, for good: alarms of several cities have the same numbers."""
 
     def report(
         self,
@@ -206,7 +211,7 @@ class Desk:
         moment, escalated = _seconds(now), list[int]()
         with self._changing() as db:
             patterns = self._patterns(db, moment)
-            self._delete_old_messages(db, moment)
+            self._prune(db, moment)
             since = _looked_since(db, moment)
             for row in self._open(db, None).values():
                 before = dict(row)
@@ -227,11 +232,21 @@ class Desk:
                     self._save(db, row)
         return escalated
 
-    def _delete_old_messages(self, db: sa.Connection, moment: float) -> None:
-        """Those that were sent, and those that are given up."""
+    def _prune(self, db: sa.Connection, moment: float) -> None:
+        """Deletes, once an hour, what is older than the retention: messages that were sent or given up, alarms that are
+        closed, and history, also of alarms that are open: one that comes and goes for years has much of it. The newest
+        alarm stays, so that no number is given twice."""
+        if abs(moment - self._pruned_at) < _PRUNE_SECONDS:
+            return
+        self._pruned_at, oldest = moment, moment - self._retention
         ended = sa.or_(_OUTBOX.c.sent_at.is_not(None), _OUTBOX.c.next_at >= _NEVER)
-        old = _OUTBOX.c.posted_at < moment - 2 * _EXPIRY.total_seconds()
-        db.execute(_OUTBOX.delete().where(old, ended))
+        db.execute(_OUTBOX.delete().where(_OUTBOX.c.posted_at < oldest, ended))
+        newest = sa.select(sa.func.max(_ALARMS.c.id)).scalar_subquery()
+        old = sa.and_(_ALARMS.c.changed_at < oldest, _ALARMS.c.last_at < oldest)
+        closed = sa.and_(_ALARMS.c.open.is_(False), old, _ALARMS.c.id < newest)
+        of_closed = _HISTORY.c.alarm.in_(sa.select(_ALARMS.c.id).where(closed))
+        db.execute(_HISTORY.delete().where(sa.or_(_HISTORY.c.at < oldest, of_closed)))
+        db.execute(_ALARMS.delete().where(closed))
 
     def acknowledge(self, number: int, by: str, note: str = "", now: datetime | None = None) -> Alarm:
         """Somebody has seen it. That holds for as long as the cause lasts."""
@@ -292,6 +307,12 @@ class Desk:
         known = [_alarm(dict(row), patterns) for row in rows]
         found = known if closed else [alarm for alarm in known if alarm.open]
         return sorted(found, key=lambda a: (not a.active, -SEVERITIES.index(a.severity), -a.last_at.timestamp()))
+
+    def active_causes(self) -> list[str]:
+        """The causes of all alarms that are active, without what is said of them."""
+        with self._engine.connect() as db:
+            query = sa.select(_ALARMS.c.cause).where(_ALARMS.c.open.is_(True), _ALARMS.c.active.is_(True))
+            return list(db.execute(query.order_by(_ALARMS.c.cause)).scalars())
 
     def history(self, number: int) -> list[dict[str, Any]]:
         with self._engine.connect() as db:
@@ -454,7 +475,8 @@ class Desk:
     ) -> None:
         """For each channel that is for such an event, of that severity (the alarm's). Whether its settings are right
         shows when it is sent."""
-        message = json.dumps({"group": row["group"], "event": event, "alarms": [_told(row, event)]}, default=str)
+        alarm = _told(row, event) | {"dedup_key": f"city-{self.id}-{row['id']}"}
+        message = json.dumps({"group": row["group"], "event": event, "alarms": [alarm]}, default=str)
         for address in self._to:
             if not address.wants(event, severity or row["severity"]):
                 continue
@@ -496,7 +518,7 @@ def desk(config: Settings) -> Desk:
     """The desk that the settings name, which sends to the channels that they name."""
     if config.alerts_url is None:
         (config.home / "alerts").mkdir(parents=True, exist_ok=True)
-    return Desk(config.alerts_store, addresses(config))
+    return Desk(config.alerts_store, addresses(config), timedelta(days=config.alert_retention_days))
 
 
 def _begin_by_hand(engine: sa.Engine) -> None:
@@ -512,8 +534,8 @@ def _begin_by_hand(engine: sa.Engine) -> None:
 
 
 def _upgrade(db: sa.Connection) -> None:
-    """Adds the columns that a store of an earlier version lacks."""
-    for table in (_ALARMS, _OUTBOX):
+    """Adds the columns and indexes that a store of an earlier version lacks."""
+    for table in (_ALARMS, _HISTORY, _OUTBOX):
         held = {column["name"] for column in sa.inspect(db).get_columns(table.name)}
         for column in table.c:
             if column.name not in held:
@@ -524,6 +546,15 @@ def _upgrade(db: sa.Connection) -> None:
         if table is _ALARMS and "told" not in held:  # what it was told of at once
             db.execute(_ALARMS.update().values(changed_at=_ALARMS.c.last_at))
             db.execute(_ALARMS.update().where(_ALARMS.c.active.is_(True)).values(told=_ALARMS.c.severity))
+
+
+def _store_id(db: sa.Connection) -> str:
+    """The id of the store, which is made the first time."""
+    row = db.execute(sa.select(_STATE.c.value).where(_STATE.c.name == _STORE)).first()
+    if row is None:
+        _remember(db, _STORE, made := uuid.uuid4().hex)
+        return made
+    return str(json.loads(row[0]))
 
 
 def _looked_since(db: sa.Connection, moment: float) -> float:

@@ -113,6 +113,32 @@ def test_an_alarm_that_is_over_and_that_nobody_takes_is_closed_after_a_day(desk:
     assert desk.report([LOW], None, NOW + timedelta(hours=49)).raised == [2]
 
 
+def test_what_has_ended_is_kept_for_the_retention_and_no_longer(tmp_path: Path) -> None:
+    url, days = f"sqlite:///{tmp_path / 'alerts.db'}", timedelta(days=1)
+    desk = Desk(url, [Address("webhook", "info")], retention=10 * days)
+    desk.report([LOW, HIGH], None, NOW)
+    desk.report([over(LOW)], None, minutes(1))
+    desk.acknowledge(1, "ada", now=minutes(2))
+    while letters := desk.lease(minutes(3)):
+        desk.sent(letters, now=minutes(3))
+    desk.report([replace(LOW, cause="check/gold/c/new")], None, NOW + 9 * days)
+
+    def kept(day: int) -> tuple[int, list[int], dict[int, int], int]:
+        """Messages, alarms, the entries of their history, and messages that wait."""
+        desk.tick(now=NOW + day * days)
+        with closing(sqlite3.connect(tmp_path / "alerts.db")) as db:
+            (messages,) = db.execute("SELECT count(*) FROM outbox").fetchone()
+            (waiting,) = db.execute("SELECT count(*) FROM outbox WHERE sent_at IS NULL").fetchone()
+            history = dict(db.execute("SELECT alarm, count(*) FROM alarm_history GROUP BY alarm").fetchall())
+        return messages, sorted(alarm.id for alarm in desk.alarms(closed=True)), history, waiting
+
+    assert kept(9) == (4, [1, 2, 3], {1: 3, 2: 1, 3: 1}, 1)
+    assert kept(11) == (1, [2, 3], {3: 1}, 1), "an open alarm stays, and what waits to be sent"
+    desk.report([over(HIGH), Finding("check/gold/c/new", state="passing")], None, NOW + 12 * days)
+    kept(14)
+    assert kept(40)[1] == [3], "the newest, so that no number is given twice"
+
+
 def test_a_store_of_an_earlier_version_is_upgraded_and_tells_nothing_twice(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'alerts.db'}"
     with closing(sqlite3.connect(tmp_path / "alerts.db")) as db:

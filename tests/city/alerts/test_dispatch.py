@@ -122,7 +122,8 @@ def test_each_channel_gets_what_is_grave_enough_for_it_in_its_own_form(
     assert "a is high" in sms["text"]
     assert "low" not in sms["text"], "a warning wakes nobody"
     (page,) = hook.of("/pagerduty")
-    assert (page["routing_key"], page["event_action"], page["dedup_key"]) == ("the-key", "trigger", "city-alarm-2")
+    assert (page["routing_key"], page["event_action"]) == ("the-key", "trigger")
+    assert page["dedup_key"] == f"city-{desk.id}-2"
     assert page["payload"]["severity"] == "error"
     assert page["payload"]["custom_details"] == {"machine_id": "m1"}
 
@@ -157,8 +158,30 @@ def test_an_incident_is_triggered_acknowledged_and_resolved_in_that_order(
     for minute in (10, 20, 80):
         tell(desk, reached, now=minutes(minute))
     assert [page["event_action"] for page in hook.of("/pagerduty")] == ["trigger", "acknowledge", "resolve"]
-    assert {page["dedup_key"] for page in hook.of("/pagerduty")} == {"city-alarm-1"}
+    assert {page["dedup_key"] for page in hook.of("/pagerduty")} == {f"city-{desk.id}-1"}
     assert [body["event"] for body in hook.of("/all")] == ["raised", "cleared"]
+
+
+def test_two_cities_with_one_integration_key_have_incidents_of_their_own(
+    desk: Desk, reached: Settings, hook: Hook, tmp_path: Path
+) -> None:
+    tell(desk, reached, HIGH)
+    tell(Desk(f"sqlite:///{tmp_path / 'other.db'}", addresses(reached)), reached, HIGH)
+    again = Desk(f"sqlite:///{tmp_path / 'alerts.db'}", addresses(reached))
+    tell(again, reached, over(HIGH), now=minutes(1))
+    first, second, resolved = [page["dedup_key"] for page in hook.of("/pagerduty")]
+    assert first != second
+    assert resolved == first, "a server that was started again knows its incidents"
+    assert len(first) <= 255
+
+
+def test_a_message_of_an_earlier_version_that_waits_is_sent(desk: Desk, reached: Settings, hook: Hook) -> None:
+    desk.report([HIGH], None, NOW)
+    letters = [letter for letter in desk.lease(NOW) if letter.channel == "pagerduty"]
+    for letter in letters:
+        del letter.message["alarms"][0]["dedup_key"]
+        sender(reached, "pagerduty")(letter.message)
+    assert [page["dedup_key"] for page in hook.of("/pagerduty")] == ["city-alarm-1"]
 
 
 def test_when_a_silence_ends_one_message_is_sent_of_what_is_still_wrong(
