@@ -17,7 +17,15 @@ from city.features.freshness import FeatureFreshness
 from city.models.model import models
 from city.models.registry import CHAMPION, Registry
 from city.settings import Settings, settings
-from city_assets.monitoring.alarms import CHECKS, FRESH, check_findings, freshness_findings, overview, run_findings
+from city_assets.monitoring.alarms import (
+    CHECKS,
+    FRESH,
+    RunCursor,
+    check_findings,
+    freshness_findings,
+    overview,
+    run_findings,
+)
 from city_assets.monitoring.quality import latest_scores
 from city_assets.streaming import stream_job
 
@@ -73,11 +81,11 @@ def _report_freshness(instance: dg.DagsterInstance, graph: BaseAssetGraph, known
 
 def _report_runs(instance: dg.DagsterInstance, config: Settings, known: Desk) -> None:
     held = known.remembered(_RUNS)
-    since = datetime.fromisoformat(held) if held else datetime.now(UTC) - _FIRST_RUNS
+    cursor = RunCursor.of(held) if held else RunCursor(datetime.now(UTC) - _FIRST_RUNS)
     # The stream has a report of its own, and its run is replaced at once.
-    found, until = run_findings(instance, since, f"http://{config.dagster}", [stream_job.name])
-    if until is not None and until != since:
-        known.report(found, remember=(_RUNS, until.isoformat()))
+    found, following = run_findings(instance, cursor, f"http://{config.dagster}", [stream_job.name])
+    if following != cursor:
+        known.report(found, remember=(_RUNS, following.content()))
 
 
 def champion_metrics(registry: Registry) -> dict[str, float | None]:
@@ -101,6 +109,6 @@ def _look(config: Settings) -> None:
 
 @cache
 def _watch(home: Path) -> Watch:
-    """One for each CITY_HOME: it remembers how the parts were."""
+    """One for each CITY_HOME, so that a sensor opens the store once."""
     config = settings()
     return Watch(config, desk(config), own=FeatureFreshness(config).metrics)

@@ -19,7 +19,7 @@ from city.alerts.reader import STATE
 from city.settings import Settings
 from city.stack.embedded import free_ports
 from city.streaming.topics import ensure_topics
-from city_assets.monitoring.alarms import run_findings
+from city_assets.monitoring.alarms import RunCursor, run_findings
 from tests.city.alerts.test_dispatch import Hook, Mailbox
 from tests.city.serving.served import serving
 from tests.faults import FaultTable
@@ -135,7 +135,7 @@ def test_what_happens_to_a_machine_and_to_a_card_reaches_people_and_is_resolved(
         send(wrong=True)
         until(lambda: active().keys() == TOPICS.keys(), 20)
         found = active()
-        keys = {f"city-alarm-{alarm.id}" for alarm in found.values()}
+        keys = {f"city-{town.desk.id}-{alarm.id}" for alarm in found.values()}
         until(lambda: keys <= actions("trigger") and len(town.heard()["e-mail"]) == len(town.heard()["Slack"]) == 3, 20)
         took = time.monotonic() - began
         assert took < 10
@@ -168,7 +168,7 @@ def _fail_and_succeed(town: Town, table: FaultTable) -> None:
     with dg.DagsterInstance.ephemeral(settings={"run_retries": {"enabled": True}}) as instance:
         dg.materialize([life], instance=instance, raise_on_error=False)
         began = time.monotonic()
-        found, until = run_findings(instance, None, "http://dagster")
+        found, cursor = run_findings(instance, RunCursor(), "http://dagster")
         town.desk.report(found)
         told = town.told()
         table.add("a training fails", town.desk.alarms()[0].title, time.monotonic() - began, 0, ", ".join(told))
@@ -177,6 +177,6 @@ def _fail_and_succeed(town: Town, table: FaultTable) -> None:
         town.desk.acknowledge(1, "ada")
         broken = False
         dg.materialize([life], instance=instance)
-        town.desk.report(run_findings(instance, until, "http://dagster")[0])
+        town.desk.report(run_findings(instance, cursor, "http://dagster")[0])
     assert town.told()["PagerDuty"] == ["trigger", "acknowledge", "resolve"]
     assert town.desk.alarms() == [], "acknowledged, and over"

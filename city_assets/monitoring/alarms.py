@@ -1,6 +1,7 @@
 """From what Dagster knows to findings: checks, runs that ended, and tables that are older than they may be."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -25,6 +26,8 @@ _PARTITION = "partition"
 _EVALUATED = "/evaluated"
 _RANGE_END, _WILL_RETRY = "dagster/asset_partition_range_end", "dagster/will_retry"
 _LATEST_RUNS = 200
+_OVERLAP = timedelta(minutes=5)
+"""A run is stored at most so long after the time that it says it was: processes wait for SQLite, and clocks differ."""
 _TAGGED_AFTER = timedelta(seconds=10)
 """Dagster writes down that a run has failed, and a moment later whether it is tried again."""
 UNKNOWN = "unknown"
@@ -126,24 +129,67 @@ def _partition(run: dg.DagsterRun | None) -> str | None:
     return run.tags.get(_RANGE_END) or run.tags.get("dagster/partition") if run is not None else None
 
 
+@dataclass(frozen=True)
+class RunCursor:
+    """How far runs that ended were looked at: by the time of their last change `until` then, and which of the last
+    minutes (`seen`: run id → that time). Who ends at the same time may be written down later."""
+
+    until: datetime | None = None
+    seen: Mapping[str, datetime] = field(default_factory=dict)
+
+    @property
+    def since(self) -> datetime | None:
+        """From when on runs are looked at again."""
+        return self.until - _OVERLAP if self.until else None
+
+    def advance(self, seen: Mapping[str, datetime]) -> "RunCursor":
+        """After runs that were looked at too."""
+        until = max([*seen.values(), *([self.until] if self.until else [])], default=None)
+        if until is None:
+            return self
+        kept = {run: at for run, at in {**self.seen, **seen}.items() if at > until - _OVERLAP}
+        return RunCursor(until, kept)
+
+    def content(self) -> dict[str, Any]:
+        """As JSON, for `of`."""
+        seen = {run: at.isoformat() for run, at in self.seen.items()}
+        return {"until": self.until.isoformat() if self.until else None, "seen": seen}
+
+    @classmethod
+    def of(cls, content: Any) -> "RunCursor":
+        if isinstance(content, str):  # of an earlier version, which kept the time alone
+            return cls(datetime.fromisoformat(content))
+        seen = {run: datetime.fromisoformat(at) for run, at in content["seen"].items()}
+        return cls(datetime.fromisoformat(content["until"]) if content["until"] else None, seen)
+
+
 def run_findings(
-    instance: dg.DagsterInstance, since: datetime | None, link: str, apart: Sequence[str] = ()
-) -> tuple[list[Finding], datetime | None]:
-    """What became of each step of the runs that ended after `since`, in order of their end, and when the last of them
-    did. Jobs in `apart` are watched otherwise. A run that is tried again says nothing yet; nor does one that was
-    cancelled, of the steps that it did not come to."""
-    now = datetime.now(UTC)
+    instance: dg.DagsterInstance, cursor: RunCursor, link: str, apart: Sequence[str] = ()
+) -> tuple[list[Finding], RunCursor]:
+    """What became of each step of the runs that ended since the cursor, in order of their end, and the next cursor.
+
+    Of a run that was written down late, all that ended after it follow once more: what it says may be over. Jobs in
+    `apart` are watched otherwise. A run that is tried again says nothing yet; nor does one that was cancelled, of the
+    steps that it did not come to.
+    """
+    now, since = datetime.now(UTC), cursor.since
     ended = dg.RunsFilter(updated_after=since, statuses=list(FINISHED_STATUSES))
-    records = instance.get_run_records(ended, limit=_LATEST_RUNS, order_by="update_timestamp", ascending=True)
+    limit = _LATEST_RUNS + len(cursor.seen)  # which may all come before what is new
+    records = instance.get_run_records(ended, limit=limit, order_by="update_timestamp", ascending=True)
     found: list[Finding] = []
+    seen: dict[str, datetime] = {}
+    is_news = False
     for record in records:
         run = record.dagster_run
+        if since is not None and record.end_time is not None and record.end_time <= since.timestamp():
+            continue  # somebody has tagged a run of before
         if instance.run_retries_enabled and _is_untagged(run) and now - record.update_timestamp < _TAGGED_AFTER:
             break
-        since = record.update_timestamp
-        if run.job_name not in apart and run.tags.get(_WILL_RETRY) != "true":
+        seen[run.run_id] = record.update_timestamp
+        is_news = is_news or run.run_id not in cursor.seen
+        if is_news and run.job_name not in apart and run.tags.get(_WILL_RETRY) != "true":
             found += _of_run(instance, run, f"{link}/runs/{run.run_id}")
-    return found, since
+    return found, cursor.advance(seen)
 
 
 def _is_untagged(run: dg.DagsterRun) -> bool:

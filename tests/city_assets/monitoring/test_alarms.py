@@ -1,5 +1,6 @@
 """From what Dagster knows to alarms, and back."""
 
+import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -8,11 +9,18 @@ import dagster as dg
 import pytest
 from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationPlanned
 from dagster._core.definitions.freshness import FreshnessState, FreshnessStateChange
-from dagster._core.events import DagsterEvent
+from dagster._core.events import DagsterEvent, JobFailureData
 
 from city.alerts.desk import Desk, desk
 from city.settings import Settings
-from city_assets.monitoring.alarms import UNKNOWN, check_findings, freshness_findings, overview, run_findings
+from city_assets.monitoring.alarms import (
+    UNKNOWN,
+    RunCursor,
+    check_findings,
+    freshness_findings,
+    overview,
+    run_findings,
+)
 from sensors_and_schedules.watch_data import watch_data
 
 NOW = datetime(2026, 5, 4, 12, tzinfo=UTC)
@@ -158,13 +166,12 @@ def test_the_overview_has_each_check_as_it_was_last_evaluated(instance: dg.Dagst
 
 
 def test_a_run_that_fails_is_an_alarm_until_one_succeeds(instance: dg.DagsterInstance, kept: Desk, gold: Gold) -> None:
-    since = datetime.now(UTC) - timedelta(minutes=1)
+    cursor = RunCursor(datetime.now(UTC) - timedelta(minutes=1))
 
     def ended() -> dict[str, str]:
-        nonlocal since
-        found, until = run_findings(instance, since, "http://dagster")
+        nonlocal cursor
+        found, cursor = run_findings(instance, cursor, "http://dagster")
         kept.report(found)
-        since = until or since
         return {alarm.cause: alarm.title for alarm in kept.alarms() if alarm.active}
 
     failed = gold.run(error="asset")
@@ -176,7 +183,83 @@ def test_a_run_that_fails_is_an_alarm_until_one_succeeds(instance: dg.DagsterIns
     assert kept.alarms()[0].count == 1
     gold.run()
     assert ended() == {}
-    assert run_findings(instance, None, "", apart=[gold.job.name])[0] == [], "watched otherwise"
+    assert run_findings(instance, RunCursor(), "", apart=[gold.job.name])[0] == [], "watched otherwise"
+
+
+class Runs:
+    """Runs that say they ended so many seconds ago, in whatever order they are written down."""
+
+    def __init__(self, instance: dg.DagsterInstance, *names: str) -> None:
+        def made(name: str) -> dg.AssetsDefinition:
+            @dg.asset(key=[name])
+            def nothing() -> None: ...
+
+            return nothing
+
+        self.instance = instance
+        self.job = dg.Definitions([made(name) for name in names]).get_implicit_global_asset_job_def()
+        self.now = datetime.now(UTC)
+        self.cursor = RunCursor(self.now - timedelta(hours=1))
+
+    def fail(self, ago: float, name: str) -> str:
+        assets = frozenset({dg.AssetKey([name])})
+        run = self.instance.create_run_for_job(self.job, asset_selection=assets, status=RUNNING)
+        failure = DagsterEvent(
+            event_type_value=dg.DagsterEventType.PIPELINE_FAILURE.value,
+            job_name=run.job_name,
+            event_specific_data=JobFailureData(error=None),
+        )
+        self.instance.run_storage.handle_run_event(run.run_id, failure, self.now - timedelta(seconds=ago))
+        return run.run_id
+
+    def look(self) -> list[str]:
+        """What has failed, with the cursor as the sensor keeps it."""
+        found, cursor = run_findings(self.instance, self.cursor, "")
+        self.cursor = RunCursor.of(json.loads(json.dumps(cursor.content())))
+        assert self.cursor == cursor
+        return [finding.cause.removeprefix("run/") for finding in found if finding.state == "failing"]
+
+
+def test_a_run_that_is_written_down_late_is_seen_and_none_is_seen_twice(instance: dg.DagsterInstance) -> None:
+    runs = Runs(instance, "first", "second", "earlier", "old")
+    runs.fail(60, "first")
+    assert runs.look() == ["first"]
+    assert runs.look() == []
+    runs.fail(60, "second")
+    assert sorted(runs.look()) in (["second"], ["first", "second"]), "at the very same time"
+    runs.fail(200, "earlier")
+    assert runs.look()[0] == "earlier"
+    assert runs.look() == []
+    instance.add_run_tags(runs.fail(3_000, "old"), {"note": "seen"})
+    assert runs.look() == [], "a tag is no end"
+
+
+def test_a_failure_that_is_written_down_late_does_not_undo_a_later_success(
+    instance: dg.DagsterInstance, kept: Desk, gold: Gold
+) -> None:
+    failed = gold.run(error="asset")
+    gold.run()
+    _, cursor = run_findings(instance, RunCursor(), "")
+    others = {run: at for run, at in cursor.seen.items() if run != failed.run_id}
+    found, _ = run_findings(instance, RunCursor(cursor.until, others), "")
+    assert [f.state for f in found if f.cause == "run/gold/a"] == ["failing", "passing"]
+    kept.report(found)
+    assert kept.active_causes() == []
+
+
+def test_more_runs_than_one_look_takes_are_seen_by_the_next(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("city_assets.monitoring.alarms._LATEST_RUNS", 3)
+    names = [f"a{number}" for number in range(8)]
+    runs = Runs(instance, *names)
+    for number, name in enumerate(names):  # all within the overlap
+        runs.fail(60 - number, name)
+    assert [len(runs.look()) for _ in range(4)] == [3, 3, 2, 0]
+
+
+def test_the_cursor_of_an_earlier_version_is_read() -> None:
+    assert RunCursor.of(NOW.isoformat()) == RunCursor(NOW)
 
 
 def test_a_run_that_is_tried_again_says_nothing_yet_and_one_that_was_killed_names_what_it_was_to_make(
@@ -184,10 +267,10 @@ def test_a_run_that_is_tried_again_says_nothing_yet_and_one_that_was_killed_name
 ) -> None:
     first = gold.run(error="asset")
     instance.add_run_tags(first.run_id, {"dagster/will_retry": "true"})
-    assert run_findings(instance, None, "")[0] == []
+    assert run_findings(instance, RunCursor(), "")[0] == []
     killed = instance.create_run_for_job(gold.job, asset_selection=frozenset({KEY.asset_key}), status=RUNNING)
     instance.report_run_failed(killed, "its process is gone")
-    (found,) = run_findings(instance, None, "")[0]
+    (found,) = run_findings(instance, RunCursor(), "")[0]
     assert (found.cause, found.state) == ("run/gold/a", "failing")
 
 
