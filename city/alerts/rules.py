@@ -11,17 +11,8 @@ from city.stack.state import STREAM, read_json
 from city.stack.status import silent_sources, sources
 
 DEFAULT = (
-    Rule(name="stream_silent", metric="stream.alive", operator="absent", severity="error", means="no stream reports"),
     Rule(name="stream_behind", metric="stream.lag.*", operator="greater", value=100_000, means="messages not yet read"),
     Rule(name="stream_slow", metric="stream.p95_ms.*", operator="greater", value=60_000, means="event to bronze"),
-    Rule(
-        name="source_silent",
-        metric="source.stalled.*",
-        operator="greater",
-        value=0,
-        severity="error",
-        means="fell silent while its peers go on",
-    ),
     Rule(
         name="champion_missing",
         metric="model.champion.*",
@@ -51,6 +42,7 @@ DEFAULT = (
     ),
     Rule(name="quality_low", metric="quality.*", operator="less", value=0.9, severity="error", means="of 1"),
 )
+"""Of what no other alarm says. That the stream or a source is silent is its part's alarm (`city.alerts.system`)."""
 _STALE_SECONDS = 60.0
 
 

@@ -1,11 +1,11 @@
 """What is wrong with the platform itself: parts that are down or stand still, what does not answer, a disk nearly full.
 
-Pure: what was found is given, and what a part was like before is kept by `Parts`.
+Pure: what was found is given, and what a part was like before is kept by `Parts`, whose state is its caller's.
 """
 
 import shutil
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,45 +25,90 @@ _RESTART_SECONDS = 30.0
 _GB = 1e9
 
 
+_UNWATCHED_SECONDS = 180.0
+"""After so long without a look nobody knows how it was in between: what is wrong is timed anew. A sensor looks every
+half minute, or somewhat later."""
+
+
 @dataclass
 class _Seen:
     first: float
     restarts: int
-    restarted: float = float("-inf")
+    restarted: float | None = None
     well: float | None = None
     """When it was last well."""
     wrong: float | None = None
     """Since when it has an error."""
+    unanswered: bool = False
+    """Whether it did not answer when it was last asked. Who asks nothing cannot tell that it is over."""
 
 
-@dataclass
 class Parts:
-    """What is known of the parts of a platform from looks before. One for each watcher."""
+    """What is known of the parts of a platform from the looks before, of this watcher and of others.
 
-    _seen: dict[str, _Seen] = field(default_factory=dict)
+    `state` is all of it, as JSON, and is kept beside the alarms: the watcher that takes over goes on from it, so it
+    sees that the one before was killed, and judges nothing by what it saw itself hours ago.
+    """
+
+    def __init__(self, state: Mapping[str, Any] | None = None) -> None:
+        saved = state or {}
+        self._at: float | None = saved.get("at")
+        self._platform = saved.get("platform")
+        try:
+            self._seen = {name: _Seen(**seen) for name, seen in saved.get("seen", {}).items()}
+        except TypeError:  # of another version of the program
+            self._seen = {}
+
+    @property
+    def state(self) -> dict[str, Any]:
+        seen = {name: vars(seen) for name, seen in self._seen.items()}
+        return {"at": self._at, "platform": self._platform, "seen": seen}
 
     def findings(
-        self, parts: Mapping[str, Mapping[str, Any]], unavailable: Mapping[str, str | None], now: float
+        self,
+        parts: Mapping[str, Mapping[str, Any]],
+        unavailable: Mapping[str, str | None] | None,
+        now: float,
+        platform: Sequence[float] | None = None,
     ) -> list[Finding]:
         """One for each part (as `city.stack.status.parts` has them) and each thing that was asked (`unavailable`: why
-        it does not answer, None where it does), which is the part's where a part has its name."""
+        it does not answer, None where it does), which is the part's where a part has its name. `unavailable` is None
+        where nobody asks. `platform` names the supervisor that runs: of another one's parts all is new.
+        """
+        self._begin(now, None if platform is None else [*platform])
+        asked = unavailable or {}
         found = []
-        for name in sorted(parts.keys() | unavailable.keys()):
+        for name in sorted(parts.keys() | asked.keys()):
             part = parts.get(name, {"state": "running", "restarts": 0, "last_error": None})
-            silent = unavailable.get(name)
             seen = self._seen.setdefault(name, _Seen(now, part.get("restarts", 0)))
-            found.append(_part(name, part, silent, seen, now))
-        self._seen = {name: seen for name, seen in self._seen.items() if name in parts or name in unavailable}
+            if name in asked:
+                seen.unanswered = asked[name] is not None
+            found.append(_part(name, part, asked.get(name), name in asked, seen, now))
+        if unavailable is not None:  # else what is asked about is still there
+            self._seen = {name: seen for name, seen in self._seen.items() if name in parts or name in asked}
         return found
 
+    def _begin(self, now: float, platform: list[float] | None) -> None:
+        if platform != self._platform:
+            self._platform, self._seen = platform, {}
+        if self._at is None or not 0 <= now - self._at <= _UNWATCHED_SECONDS:
+            for seen in self._seen.values():
+                seen.wrong = None
+                # The clock may have been set back.
+                seen.first = min(seen.first, now)
+                seen.restarted = None if seen.restarted is None else min(seen.restarted, now)
+        self._at = now
 
-def _part(name: str, part: Mapping[str, Any], silent: str | None, seen: _Seen, now: float) -> Finding:
+
+def _part(name: str, part: Mapping[str, Any], silent: str | None, is_asked: bool, seen: _Seen, now: float) -> Finding:
     restarts = part.get("restarts", 0)
     if restarts > seen.restarts:
-        seen.restarts, seen.restarted = restarts, now
+        seen.restarted, seen.unanswered = now, silent is not None
+    seen.restarts = restarts
     runs = part["state"] in ("running", "external")
     error = silent or part["last_error"]
-    if runs and error is None:
+    is_known = is_asked or not seen.unanswered
+    if runs and error is None and is_known:
         seen.well, seen.wrong = now, None
     elif seen.wrong is None:
         seen.wrong = now
@@ -73,10 +118,10 @@ def _part(name: str, part: Mapping[str, Any], silent: str | None, seen: _Seen, n
     def finding(state: str, severity: Severity, title: str) -> Finding:
         return Finding(f"{SYSTEM}{name}", severity, title, _GROUP, detail, state, labels)  # type: ignore[arg-type]
 
-    if now - seen.restarted < _RESTART_SECONDS:
+    if seen.restarted is not None and now - seen.restarted < _RESTART_SECONDS:
         return finding("failing", "error", f"{name} ended and was started again" + (f": {error}" if error else ""))
     if runs and error is None:
-        return finding("passing", "error", "")
+        return finding("passing" if is_known else "unknown", "error", "")
     assert seen.wrong is not None
     if seen.well is None and now - seen.first < START_SECONDS:
         return finding("unknown", "error", "")
@@ -84,7 +129,7 @@ def _part(name: str, part: Mapping[str, Any], silent: str | None, seen: _Seen, n
     if not runs and now - seen.wrong >= (_RETURN_SECONDS if returns else _DOWN_SECONDS):
         return finding("failing", "error", f"{name} is {part['state']}" + (f": {error}" if error else ""))
     if runs and now - seen.wrong >= (_DOWN_SECONDS if silent else _ERROR_SECONDS):
-        severity: Severity = "error" if silent else "warning"
+        severity: Severity = "error" if silent or part.get("stalled") else "warning"
         return finding("failing", severity, f"{name}: {error}")
     return finding("unknown", "error", "")
 

@@ -9,13 +9,14 @@ from city.alerts import system
 from city.alerts.conditions import CAUSES
 from city.alerts.desk import Desk, Reported
 from city.alerts.lease import Lease
-from city.alerts.model import Alarm, AlertError, Finding, Rule
+from city.alerts.model import AlertError, Finding, Rule
 from city.alerts.rules import DEFAULT, evaluate, rules, source_metrics, stream_metrics
 from city.settings import Settings
+from city.stack.state import SUPERVISOR, read_json
 from city.stack.status import is_stopping, parts
 
 RULES = "rule/"
-_METRICS, _ACTIVE = "metrics", "domain.active."
+_METRICS, _PARTS, _ACTIVE = "metrics", "parts", "domain.active."
 Asked = Callable[[], Mapping[str, str | None]]
 """Asks servers; why each does not answer, None for one that does."""
 Own = Callable[[], Mapping[str, float | None]]
@@ -48,7 +49,6 @@ class Watch:
         """`own` gives metrics that only this process has; `began` is when the platform was started (now)."""
         self._config, self._desk, self._asked, self._own = config, desk, asked, own
         self._lease = Lease(config.alerts_store, "watch")
-        self._parts = system.Parts()
         self._began = (began or datetime.now(UTC)).timestamp()
 
     def look(self, now: datetime | None = None) -> Watched:
@@ -69,20 +69,26 @@ class Watch:
             return Reported([], [])
         seconds, before = moment.timestamp(), self._desk.remembered(_METRICS) or {}
         room, metrics = system.disk(self._config.home, self._config.disk_free_gb)
-        found = [*self._parts.findings(parts(self._config), self._asked() if self._asked else {}, seconds), room]
+        supervisor = read_json(self._config, SUPERVISOR)
+        platform = [supervisor["pid"], supervisor["created"]] if supervisor else None
+        known = system.Parts(self._desk.remembered(_PARTS))
+        asked = self._asked() if self._asked else None
+        found = [*known.findings(parts(self._config), asked, seconds, platform), room]
         in_force, readable = self._rules()
         metrics |= system.metrics(found) | stream_metrics(self._config, seconds) | source_metrics(self._config)
-        alarms = self._desk.alarms()
+        causes = self._desk.active_causes()
         metrics.update(self._own())
-        metrics |= dict.fromkeys((name for name in before if name.startswith(_ACTIVE)), 0.0) | active(alarms)
+        metrics |= dict.fromkeys((name for name in before if name.startswith(_ACTIVE)), 0.0) | active(causes)
         metrics |= shared(self._desk)
         names = {rule.name for rule in in_force}
-        held = [alarm.cause for alarm in alarms if alarm.active and alarm.cause.startswith(RULES)]
+        held = [cause for cause in causes if cause.startswith(RULES)]
         gone = [Finding(cause, state="passing") for cause in held if cause.split("/")[1] not in names]
         # Who asks no server knows nothing of them.
         scope = system.SYSTEM if self._asked else None
-        done = self._desk.report([*found, readable], scope, moment)
-        of_rules = [*_patient(evaluate(in_force, metrics, before), seconds - self._began), *gone]
+        done = self._desk.report([*found, readable], scope, moment, (_PARTS, known.state))
+        # This process may be older than the platform, or younger, where it was started again.
+        began = max(self._began, supervisor["created"] if supervisor else 0.0)
+        of_rules = [*_patient(evaluate(in_force, metrics, before), seconds - began), *gone]
         ruled = self._desk.report(of_rules, None, moment, (_METRICS, metrics))
         return Reported([*done.raised, *ruled.raised], [*done.cleared, *ruled.cleared])
 
@@ -118,9 +124,7 @@ def shared(desk: Desk) -> dict[str, float | None]:
     return {key: value for metrics in desk.remembered_below(f"{_METRICS}/").values() for key, value in metrics.items()}
 
 
-def active(alarms: Iterable[Alarm]) -> dict[str, float | None]:
-    """`domain.active.<domain>.<kind>`: how many alarms of a kind are active."""
-    causes = [alarm.cause.split("/") for alarm in alarms if alarm.active and alarm.cause.startswith(CAUSES)]
-    return {
-        f"{_ACTIVE}{domain}.{kind}": float(n) for (domain, kind), n in Counter((c[1], c[2]) for c in causes).items()
-    }
+def active(causes: Iterable[str]) -> dict[str, float | None]:
+    """`domain.active.<domain>.<kind>`: how many alarms of a kind are active, by the causes of those that are."""
+    kinds = Counter(tuple(cause.split("/")[1:3]) for cause in causes if cause.startswith(CAUSES))
+    return {f"{_ACTIVE}{domain}.{kind}": float(count) for (domain, kind), count in kinds.items()}

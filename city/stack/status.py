@@ -1,7 +1,7 @@
 """What `city status` says, from the files under <home>/run and the Delta logs; it asks no server anything."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from city.contracts.registry import domains
@@ -16,8 +16,8 @@ FRESH_SECONDS = 15.0
 
 
 def status(config: Settings) -> dict[str, Any]:
-    """`parts` (name → address, state, events_per_second, lag, p95_ms, last_error, workers), `bronze_rows`,
-    `quarantined`."""
+    """`parts` (name → address, state, events_per_second, lag, p95_ms, last_error, stalled, workers), `bronze_rows`,
+    `quarantined`. `stalled`: it lives, and does not report or has fallen silent."""
     contracts = [c for d in domains(config) if config.is_active(d.name) for c in d.contracts]
     quarantined = {c.topic: row_count(quarantine_path(config.lake, c)) for c in contracts}
     strays = row_count(locate(config.lake, "quarantine", STRAYS))
@@ -29,7 +29,7 @@ def status(config: Settings) -> dict[str, Any]:
 
 
 def parts(config: Settings) -> dict[str, dict[str, Any]]:
-    """The parts of a running platform, none of one that is down, and the stream, whoever runs it."""
+    """The parts of a running platform, none of one that is down; the stream and other sources, whoever runs them."""
     supervisor = read_json(config, SUPERVISOR)
     up = supervisor is not None and is_alive(supervisor["pid"], supervisor["created"])
     silent = silent_sources(config)
@@ -39,7 +39,8 @@ def parts(config: Settings) -> dict[str, dict[str, Any]]:
         fresh = time.time() - beat.get("at", 0) < FRESH_SECONDS
         workers = beat.get("workers", [])
         errors = [part["last_error"], beat.get("last_error") if fresh else None, silent.get(name)]
-        if beat and not fresh and beat.get("pid") == part["pid"]:
+        is_mute = bool(beat) and not fresh and beat.get("pid") == part["pid"]
+        if is_mute:
             errors.append(_no_report(beat))
         errors += [f"{worker}: {text}" for worker, text in complaints(workers, time.time()).items()] if fresh else []
         found[name] = {
@@ -50,16 +51,28 @@ def parts(config: Settings) -> dict[str, dict[str, Any]]:
             "lag": beat.get("lag") if fresh else None,
             "p95_ms": None,
             "last_error": _joined(errors),
+            "stalled": is_mute or name in silent,
             "workers": workers if fresh else [],
         }
         for loop, address in part.get("loops", {}).items():
-            found[loop] = _loop(config, loop, address, found[name]["state"])
+            found[loop] = _loop(config, loop, address, found[name]["state"], silent.get(loop))
     stream = stream_part(config, up)
-    return found | ({"stream": stream} if stream else {})
+    return found | _unsupervised(config, found.keys(), silent) | ({"stream": stream} if stream else {})
 
 
-def _loop(config: Settings, name: str, address: str, state: str) -> dict[str, Any]:
-    """A loop inside a part, by its own heartbeat: it runs while that is fresh, and with its part otherwise."""
+def _unsupervised(config: Settings, known: Collection[str], silent: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """The processes with a heartbeat that no supervisor started: a bridge or a simulator that somebody runs by hand."""
+    found = {}
+    for path in sorted(config.run.glob("*.json")):
+        beat = read_json(config, path.name) or {}
+        if path.stem not in known and beat.get("samples") and process_of(beat) is not None:
+            found[path.stem] = _loop(config, path.stem, "", "running", silent.get(path.stem))
+    return found
+
+
+def _loop(config: Settings, name: str, address: str, state: str, silent: str | None) -> dict[str, Any]:
+    """A loop inside a part, by its own heartbeat: it runs while that is fresh, and with its part otherwise. `silent`
+    is why it is said to have fallen silent, if it has."""
     beat = read_json(config, f"{name}.json")
     fresh = beat is not None and state == "running" and time.time() - beat["at"] < FRESH_SECONDS
     return {
@@ -68,7 +81,8 @@ def _loop(config: Settings, name: str, address: str, state: str) -> dict[str, An
         "events_per_second": beat["events_per_second"] if beat and fresh else None,
         "lag": None,
         "p95_ms": None,
-        "last_error": beat["last_error"] if beat and fresh else None,
+        "last_error": _joined([beat["last_error"] if beat and fresh else None, silent]),
+        "stalled": silent is not None,
     }
 
 
@@ -89,7 +103,8 @@ def stream_part(config: Settings, up: bool) -> dict[str, Any] | None:
     errors = [f"{s['topic']}: {s['last_error']}" for s in streams if s["last_error"]]
     errors += [f"{s['topic']}: {silent[s['topic']]}" for s in streams if s["topic"] in silent]
     workers = report.get("workers", []) if report and running else []
-    if report and running and not fresh:
+    is_mute = report is not None and running and not fresh
+    if report and is_mute:
         errors.append(_no_report(report))
     elif running:
         errors += [f"{worker}: {text}" for worker, text in complaints(workers, time.time()).items()]
@@ -107,6 +122,7 @@ def stream_part(config: Settings, up: bool) -> dict[str, Any] | None:
         "lag": sum(s["lag"] for s in told) if told else None,
         "p95_ms": max(latencies, default=None),
         "last_error": _joined(errors),
+        "stalled": is_mute or any(s["topic"] in silent for s in streams),
         "streams": {s["topic"]: s for s in streams},
         "workers": workers,
     }

@@ -1,5 +1,6 @@
 """What is wrong with the platform itself, look by look."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ def test_a_part_that_starts_is_no_news_and_one_that_does_not_come_is() -> None:
     assert states(parts, 0, kafka=part("starting")) == {"kafka": "unknown"}
     assert states(parts, 100, {"kafka": "nothing listens"}, kafka=part("starting")) == {"kafka": "unknown"}
     assert states(parts, 181, kafka=part("starting")) == {"kafka": "failing"}
-    assert states(parts, 190, kafka=part()) == {"kafka": "passing"}
+    assert states(parts, 190, {"kafka": None}, kafka=part()) == {"kafka": "passing"}
 
 
 def test_a_part_that_was_killed_is_an_alarm_however_soon_it_is_back() -> None:
@@ -56,11 +57,69 @@ def test_what_does_not_answer_is_an_alarm_and_an_error_that_passes_is_none() -> 
 def test_what_stands_still_is_reported_with_what_it_says_of_itself() -> None:
     parts = Parts()
     states(parts, 0, bridge=part())
-    quiet = part("running", "no progress for 20 s: its process 7 lives and does not report")
+    quiet = part("running", "no progress for 20 s: its process 7 lives and does not report") | {"stalled": True}
     states(parts, 20, bridge=quiet)
     (found,) = parts.findings({"bridge": quiet}, {}, 41)
     assert "no progress for 20 s" in found.title
+    assert found.severity == "error"
     assert metrics([found]) == {"system.failing.bridge": 1.0}
+
+
+def test_who_takes_over_goes_on_from_what_others_saw() -> None:
+    before = Parts()
+    states(before, 0, server=part(), bridge=part())
+    after = Parts(json.loads(json.dumps(before.state)))
+    assert states(after, 12, server=part(restarts=1), bridge=part()) == {"server": "failing", "bridge": "passing"}
+    old = Parts(json.loads(json.dumps(after.state)))
+    assert states(old, 50, server=part(restarts=1), bridge=part()) == {"server": "passing", "bridge": "passing"}
+
+
+def test_after_a_time_without_looks_what_is_wrong_is_timed_anew() -> None:
+    parts = Parts()
+    states(parts, 0, bridge=part())
+    states(parts, 2, bridge=part(error="away"))
+    for at in (7200, 0):  # hours later, and a clock that was set back
+        assert states(parts, at, bridge=part(error="away")) == {"bridge": "unknown"}
+        assert states(parts, at + 21, bridge=part(error="away")) == {"bridge": "failing"}
+
+
+def test_a_restart_that_nobody_saw_is_told_when_somebody_looks() -> None:
+    parts = Parts()
+    states(parts, 0, kafka=part())
+    assert states(parts, 7200, kafka=part(restarts=1)) == {"kafka": "failing"}
+    assert states(parts, 7231, kafka=part(restarts=1)) == {"kafka": "passing"}
+
+
+def test_the_parts_of_another_start_are_new() -> None:
+    parts = Parts()
+    parts.findings({"kafka": part(restarts=2)}, {}, 0, [7, 1.0])
+    (found,) = parts.findings({"kafka": part("starting")}, {"kafka": "nothing listens"}, 90, [8, 2.0])
+    assert found.state == "unknown"
+    (found,) = parts.findings({"kafka": part(restarts=1)}, {}, 92, [8, 2.0])
+    assert found.state == "failing"
+
+
+def test_who_asks_nothing_cannot_tell_that_a_server_answers_again() -> None:
+    parts = Parts()
+    for at in (0, 10):
+        (found,) = parts.findings({"questdb": part()}, {"questdb": "no answer"}, at)
+    parts = Parts({**parts.state})
+    (found,) = parts.findings({"questdb": part()}, {"questdb": None}, 12)
+    assert found.state == "passing"
+    (found,) = parts.findings({"questdb": part()}, {"questdb": "no answer"}, 14)
+    (found,) = parts.findings({"questdb": part()}, None, 40)
+    assert found.state == "unknown", "its process runs, and nobody asked"
+    assert [f.cause for f in parts.findings({}, None, 60)] == []
+    (found,) = parts.findings({"questdb": part()}, None, 80)
+    assert found.state == "unknown"
+    for at, state in ((82, "failing"), (120, "passing")):
+        (found,) = parts.findings({"questdb": part(restarts=1)}, None, at)
+        assert found.state == state, "it is another process"
+
+
+def test_a_state_of_another_version_is_begun_anew() -> None:
+    parts = Parts({"at": 0, "platform": None, "seen": {"kafka": {"unknown": 1}}})
+    assert states(parts, 2, kafka=part()) == {"kafka": "passing"}
 
 
 @pytest.mark.parametrize(("least", "state", "severity"), [(1e-9, "passing", "warning"), (1e9, "failing", "error")])

@@ -1,7 +1,13 @@
 """The rules in force, who judges, and what metrics come from where."""
 
 import json
+import os
+import signal
+import sys
+import threading
+import time
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -10,7 +16,11 @@ from city.alerts.model import AlertError, Finding
 from city.alerts.rules import DEFAULT, rules
 from city.alerts.watch import Watch, active, share, shared
 from city.settings import Settings
-from city.stack.state import SUPERVISOR
+from city.stack.part import Spec
+from city.stack.servers import python
+from city.stack.state import SUPERVISOR, identity
+from city.stack.supervisor import Supervisor
+from tests.live import until
 
 NOW = datetime(2026, 5, 4, 12, tzinfo=UTC)
 
@@ -29,27 +39,78 @@ def kept(config: Settings) -> Desk:
     return desk(config)
 
 
+def ruled(config: Settings, *rules: str) -> Settings:
+    """With rules of a user's own."""
+    (file := config.home / "alerts.toml").write_text("".join(rules))
+    return config.model_copy(update={"alert_rules": file})
+
+
 def causes(kept: Desk) -> dict[str, str]:
     return {a.cause: a.severity for a in kept.alarms() if a.active and a.cause.startswith("rule/")}
 
 
 def test_rules_watch_the_stream_and_the_scores(config: Settings, kept: Desk) -> None:
+    config = ruled(config, SILENT, MORE)
     watch = Watch(config, kept, began=NOW)
     alive(config, lag=200_000)
     share(kept, "quality", {"quality.sensors": 0.5})
     watch.look(NOW)
-    assert causes(kept) == {"rule/stream_behind/stream.lag.t": "warning", "rule/quality_low/quality.sensors": "error"}
+    assert causes(kept) == {"rule/behind/stream.lag.t": "warning", "rule/low/quality.sensors": "error"}
     share(kept, "quality", {"quality.sensors": None})
     alive(config)
     watch.look(NOW)
-    assert causes(kept) == {"rule/quality_low/quality.sensors": "error"}, "what is not known clears nothing"
+    assert causes(kept) == {"rule/low/quality.sensors": "error"}, "what is not known clears nothing"
     share(kept, "quality", {"quality.sensors": 1.0})
     watch.look(NOW)
     assert causes(kept) == {}
     watch.look(NOW + timedelta(minutes=2))
     assert causes(kept) == {}, "its last word is two minutes old, but everything is still starting"
     watch.look(NOW + timedelta(minutes=3))
-    assert causes(kept) == {"rule/stream_silent/stream.alive": "error"}
+    assert causes(kept) == {"rule/silent/stream.alive": "error"}
+
+
+def mute(config: Settings, name: str, content: dict[str, Any]) -> None:
+    """A process that lives, and has not written its file for a while."""
+    config.run.mkdir(parents=True, exist_ok=True)
+    (config.run / f"{name}.json").write_text(json.dumps({**identity(), "at": time.time() - 90, **content}))
+
+
+def pace(last: float) -> list[tuple[float, int]]:
+    """Of a source with 200 events a second, up to a time."""
+    return [(last - 5 * n, 1_000_000 - 1_000 * n) for n in range(10, -1, -1)]
+
+
+def test_a_stream_that_falls_silent_is_one_alarm(config: Settings, kept: Desk) -> None:
+    mute(config, "stream", {"ended": False, "failure": None, "streams": []})
+    watch, now = Watch(config, kept, began=NOW), datetime.now(UTC)
+    for seconds in range(0, 300, 30):
+        watch.look(now + timedelta(seconds=seconds))
+    (alarm,) = [alarm for alarm in kept.alarms() if alarm.cause != "system/disk"]
+    assert (alarm.cause, alarm.severity) == ("system/stream", "error")
+    assert "no progress for 90 s" in alarm.title
+
+
+@pytest.mark.parametrize("supervised", [True, False])
+def test_a_source_that_falls_silent_while_its_peers_go_on_is_one_alarm(
+    config: Settings, kept: Desk, supervised: bool
+) -> None:
+    (config.run / "stream.json").unlink()
+    now = time.time()
+    for name, last in (("simulator-a", now - 27), ("simulator-b", now), ("mqtt-bridge", now)):
+        beat = {"at": now, "events_per_second": 0.0, "lag": 0, "last_error": None}
+        mute(config, name, beat | {"samples": pace(last)})
+    part = identity() | {"address": "", "state": "running", "last_error": None, "restarts": 0}
+    loops = {"simulator-a": "a", "simulator-b": "b"}
+    if supervised:
+        parts = {"mqtt-bridge": part, "simulators": part | {"loops": loops}}
+        (config.run / SUPERVISOR).write_text(json.dumps(identity() | {"parts": parts}))
+    watch = Watch(config, kept, began=NOW)
+    moment = datetime.now(UTC)
+    for seconds in range(0, 240, 30):
+        watch.look(moment + timedelta(seconds=seconds))
+    others = ("system/disk", "system/stream")
+    found = {alarm.cause: alarm.severity for alarm in kept.alarms() if alarm.cause not in others}
+    assert found == {"system/simulator-a": "error"}
 
 
 def test_of_two_watchers_one_judges_until_it_is_gone(config: Settings, kept: Desk) -> None:
@@ -63,6 +124,20 @@ def test_of_two_watchers_one_judges_until_it_is_gone(config: Settings, kept: Des
     assert list(causes(kept)) == ["rule/stream_behind/stream.lag.t"]
 
 
+SILENT = '[[rule]]\nname = "silent"\nmetric = "stream.alive"\noperator = "absent"\nseverity = "error"\n'
+MORE = """
+[[rule]]
+name = "behind"
+metric = "stream.lag.*"
+operator = "greater"
+value = 100_000
+[[rule]]
+name = "low"
+metric = "quality.*"
+operator = "less"
+value = 0.9
+severity = "error"
+"""
 RULE = '[[rule]]\nname = "quiet"\nmetric = "stream.events_per_second.t"\noperator = "less"\nvalue = 9\n'
 
 
@@ -131,18 +206,19 @@ def test_nothing_is_judged_while_the_city_is_being_stopped(config: Settings, kep
 
 
 def test_a_stream_that_hands_over_is_not_silent(config: Settings, kept: Desk) -> None:
+    config = ruled(config, SILENT)
     watch, began = Watch(config, kept, began=NOW - timedelta(hours=24)), NOW
     report = json.loads((config.run / "stream.json").read_text())
     (config.run / "stream.json").write_text(json.dumps(report | {"ended": True}))
     watch.look(began + timedelta(seconds=50))
     assert causes(kept) == {}
     watch.look(began + timedelta(seconds=70))
-    assert causes(kept) == {"rule/stream_silent/stream.alive": "error"}
+    assert causes(kept) == {"rule/silent/stream.alive": "error"}
 
 
 def test_rules_can_be_about_alarms_of_a_domain(config: Settings, kept: Desk) -> None:
     kept.report([Finding(f"domain/equipment/anomaly/m{n}") for n in range(3)], None, NOW)
-    assert active(kept.alarms()) == {"domain.active.equipment.anomaly": 3.0}
+    assert active(kept.active_causes()) == {"domain.active.equipment.anomaly": 3.0}
     file = config.home / "alerts.toml"
     text = {"name": "many", "metric": "domain.active.*", "operator": "greater", "value": 2}
     file.write_text("[[rule]]\n" + "\n".join(f"{key} = {json.dumps(value)}" for key, value in text.items()))
@@ -152,3 +228,73 @@ def test_rules_can_be_about_alarms_of_a_domain(config: Settings, kept: Desk) -> 
     kept.report([Finding(f"domain/equipment/anomaly/m{n}", state="passing") for n in range(3)], None, NOW)
     watch.look(NOW)
     assert causes(kept) == {}, "none at all is a number, too"
+
+
+def test_a_server_that_is_the_watcher_itself_sees_that_it_was_killed(config: Settings, kept: Desk) -> None:
+    """With a real supervisor, of a process that looks as the server does."""
+    watcher = Spec(
+        "server",
+        "",
+        [sys.executable, "-m", "tests.city.alerts.watching"],
+        python(config),
+        ready=lambda: (config.run / "looked").exists(),
+    )
+    supervisor = Supervisor(config, [watcher])
+    thread = threading.Thread(target=supervisor.run, daemon=True)
+    thread.start()
+    try:
+        until(lambda: (kept.remembered("parts") or {"seen": {}})["seen"].get("server"))
+        pid = supervisor.parts[0].pid
+        assert pid is not None
+        assert "system/server" not in kept.active_causes()
+        os.kill(pid, signal.SIGKILL)
+        until(lambda: "system/server" in kept.active_causes(), 20)
+    finally:
+        supervisor.stop.set()
+        thread.join(20)
+    (alarm,) = [alarm for alarm in kept.alarms() if alarm.cause == "system/server"]
+    assert alarm.title.startswith("server ended and was started again: killed by SIGKILL")
+
+
+def test_a_sensor_that_takes_over_hours_later_judges_nothing_by_what_it_saw_then(config: Settings, kept: Desk) -> None:
+    def running(**changes: Any) -> None:
+        part = identity() | {"address": "", "state": "running", "last_error": None, "restarts": 0} | changes
+        (config.run / SUPERVISOR).write_text(json.dumps(identity() | {"parts": {"kafka": part}}))
+
+    (config.run / "stream.json").unlink()
+    sensor, server = Watch(config, kept, began=NOW), Watch(config, kept, lambda: {"kafka": None}, began=NOW)
+    running()
+    sensor.look(NOW)
+    sensor.close()
+    for minute in range(2, 120, 2):
+        running(restarts=int(minute >= 60))
+        server.look(NOW + timedelta(minutes=minute))
+    (restart,) = [alarm for alarm in kept.alarms() if alarm.cause == "system/kafka"]
+    assert (restart.active, restart.count) == (False, 1)
+    server.close()
+    for seconds in (0, 30, 60):
+        sensor.look(NOW + timedelta(minutes=120, seconds=seconds))
+    assert kept.alarm(restart.id).count == 1, "that it was restarted was told an hour ago"
+    assert "system/kafka" not in kept.active_causes()
+
+
+def test_a_sensor_that_takes_over_clears_nothing_that_only_who_asks_can_tell(config: Settings, kept: Desk) -> None:
+    part = identity() | {"address": "", "state": "running", "last_error": None, "restarts": 0}
+    (config.run / SUPERVISOR).write_text(json.dumps(identity() | {"parts": {"questdb": part}}))
+    answer: list[str | None] = [None]
+    server = Watch(config, kept, lambda: {"questdb": answer[0], "registry": answer[0]}, began=NOW)
+    server.look(NOW)
+    answer[0] = "no answer"
+    for seconds in (2, 4, 8):
+        server.look(NOW + timedelta(seconds=seconds))
+    server.close()
+    silent = {"system/questdb", "system/registry"}
+    assert silent <= {*kept.active_causes()}
+    sensor = Watch(config, kept, began=NOW)
+    for seconds in (20, 50, 80):
+        sensor.look(NOW + timedelta(seconds=seconds))
+    sensor.close()
+    assert silent <= {*kept.active_causes()}
+    answer[0] = None
+    server.look(NOW + timedelta(seconds=90))
+    assert not silent & {*kept.active_causes()}

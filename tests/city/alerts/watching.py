@@ -1,0 +1,15 @@
+"""A process that looks at the platform as the server does: `python -m tests.city.alerts.watching`."""
+
+import threading
+
+from city.alerts.desk import desk
+from city.alerts.watch import Watch
+from city.settings import settings
+
+if __name__ == "__main__":
+    config = settings()
+    watch = Watch(config, desk(config))
+    while True:
+        watch.look()
+        (config.run / "looked").touch()
+        threading.Event().wait(0.2)
