@@ -147,6 +147,15 @@ class Watch:
         """The keys whose alarm is open."""
         return [key for key, track in self._tracks.items() if track.since is not None]
 
+    @property
+    def keys(self) -> list[str]:
+        """All keys that it follows."""
+        return [*self._tracks]
+
+    def forget(self, key: str) -> None:
+        """Drops all that it keeps of a key. It gives no end of the key's alarm."""
+        self._tracks.pop(key, None)
+
     def key(self, message: Message) -> str:
         """Raises ValueError for a key that names nothing."""
         key = message.get(self.condition.key)

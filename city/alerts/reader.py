@@ -2,13 +2,15 @@
 
 It belongs to no consumer group: how far it has read, and what it keeps of each condition, are written by the very
 transaction that writes the alarms. A reader that is killed goes on from there: it loses nothing and repeats nothing.
+Somebody who is erased (`city forget`) is dropped from its memory before it writes again.
 Of several servers beside one desk one reads, and another takes over when it ends.
 """
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import Any
 
 import orjson
@@ -20,6 +22,7 @@ from city.alerts.conditions import Condition, Watch
 from city.alerts.desk import Desk, desk
 from city.alerts.lease import Lease
 from city.alerts.model import Finding
+from city.lake.erasures import Erasures, writing
 from city.settings import Settings
 from city.stack.worker import Worker, describe
 from city.streaming.topics import topic_id
@@ -38,9 +41,12 @@ _STANDBY_SECONDS = 2.0
 class AlarmReader:
     """Feeds the messages of topics to the watches of conditions."""
 
-    def __init__(self, config: Settings, declared: Sequence[Condition]) -> None:
+    def __init__(
+        self, config: Settings, declared: Sequence[Condition], open_desk: Callable[[], Desk] | None = None
+    ) -> None:
+        """`open_desk` gives the desk that others of this process use; without it, the reader opens its own."""
         self._config, self._conditions = config, tuple(declared)
-        self._desk: Desk | None = None
+        self._open_desk = open_desk or cache(lambda: desk(config))
         expected = (OSError, KafkaException, sa.exc.SQLAlchemyError)
         self.worker = Worker("domain alarms", self._run, expected=expected)
         self.unreadable = 0
@@ -56,8 +62,7 @@ class AlarmReader:
         self.worker.stop(10)
 
     def _run(self, worker: Worker) -> None:
-        if self._desk is None:
-            self._desk = desk(self._config)
+        store = self._open_desk()
         lease = Lease(self._config.alerts_store, "reader")
         try:
             while not lease.acquire():
@@ -65,7 +70,7 @@ class AlarmReader:
                 if worker.stop_requested.wait(_STANDBY_SECONDS):
                     return
             self.reading = True
-            _Session(self, self._config, self._desk, lease, self._conditions).run(worker)
+            _Session(self, self._config, store, lease, self._conditions).run(worker)
         finally:
             self.reading = False
             lease.release()
@@ -91,6 +96,7 @@ class _Session:
             for name, topic in topics.items()
         }
         """The next offset of each partition, of each topic that was ever looked for."""
+        self._erasures = Erasures(config.home, saved.get("erasures", 0))
         self._assigned: set[tuple[str, int]] = set()
         self._looked_at = self._saved_at = float("-inf")
         self._pending: dict[str, Finding] = {}
@@ -146,7 +152,8 @@ class _Session:
             self._commit()
         for watch in self._watches.values():
             self._pending |= {finding.cause: finding for finding in watch.pass_time()}
-        if self._pending or (self._unsaved and time.monotonic() - self._saved_at >= _SAVE_SECONDS):
+        is_due = self._unsaved and time.monotonic() - self._saved_at >= _SAVE_SECONDS
+        if self._pending or is_due or self._erasures.are_new():
             self._commit()
 
     def _one(self, message: Any) -> None:
@@ -182,13 +189,34 @@ class _Session:
             self._pending[cause] = finding
 
     def _commit(self) -> None:
-        """Reports what is pending, with how far the messages were read for it."""
+        """Reports what is pending, with how far the messages were read for it, and without whoever was erased."""
+        with writing(self._config.home):
+            self._forget_erased()
+            self._report()
+
+    def _forget_erased(self) -> None:
+        """What is kept in memory of them would be written again. Their alarms end, under their own causes or under
+        those that the erasure has covered already: they are the active ones that no watch has open."""
+        erased = self._erasures.read()
+        if not erased:
+            return
+        followed, causes = set[str](), tuple(watch.condition.cause("") for watch in self._watches.values())
+        for watch in self._watches.values():
+            for key in [key for key in watch.keys if any(one.is_of(key) for one in erased)]:
+                watch.forget(key)
+                self._pending.pop(watch.condition.cause(key), None)
+            followed |= {watch.condition.cause(key) for key in watch.open}
+        ended = {cause for cause in self._desk.active_causes() if cause.startswith(causes)} - followed
+        self._pending |= {cause: Finding(cause, state="passing") for cause in ended}
+
+    def _report(self) -> None:
         self._lease.check()
         moment = datetime.now(UTC)
         settled = moment.timestamp() - self._began >= timedelta(hours=self._config.alert_domains_after).total_seconds()
         topics = {name: {"id": self._ids.get(name), "positions": at} for name, at in self._positions.items()}
         watches = {name: watch.state for name, watch in self._watches.items()}
-        state = {"began": self._began, "topics": topics, "watches": watches}
+        erasures = self._erasures.position
+        state = {"began": self._began, "topics": topics, "watches": watches, "erasures": erasures}
         self._desk.report(self._pending.values() if settled else [], now=moment, remember=(STATE, state))
         self._pending, self._unsaved, self._saved_at = {}, False, time.monotonic()
 

@@ -4,7 +4,8 @@ Delta tables are rewritten without it, their old files deleted at once and their
 and conditions. A table of QuestDB that has it, or had it and keeps it in its files of symbols, is replaced by one made
 from bronze (`city.streaming.questdb_rebuild`). The online store's rows are deleted. In every other file of CITY_HOME
 (pinned references, pages of drift and quality, alarms, Dagster's records, logs) it is found by its spelling
-(`city.lake.traces`) and covered. Kafka keeps what it has for its retention (48 hours here): its log cannot be
+(`city.lake.traces`) and covered. Before that, processes that run are told, which keep ids in memory and write them down
+(`city.lake.erasures`). Kafka keeps what it has for its retention (48 hours here): its log cannot be
 rewritten; nor can a broker's queue of MQTT messages, which are gone when they are delivered.
 """
 
@@ -28,6 +29,7 @@ from city.contracts.registry import contracts
 from city.features.online import online_store
 from city.features.views import views
 from city.lake import LAYERS, bronze_path, cold
+from city.lake.erasures import Erased, announce, digest
 from city.lake.lock import alone
 from city.lake.retry import committed
 from city.lake.traces import Traces
@@ -89,12 +91,11 @@ def find(config: Settings, kind: str, identity: str) -> dict[str, int]:
 def forget(config: Settings, kind: str, identity: str, tell: Callable[[str], None] = lambda line: None) -> Forgotten:
     """Erases it everywhere it is found, and writes down that this was done. What cannot be erased now is in
     `problems`; the rest is erased all the same, and it can be called again."""
-    import hashlib
-
     column = column_of(kind)
     traces = Traces(column, identity)
-    digest = hashlib.sha256(f"{kind}/{identity}".encode()).hexdigest()
-    done = Forgotten(kind, digest, datetime.now(UTC).isoformat())
+    erasure = Erased(kind, digest(kind, identity))
+    announce(config.home, erasure)
+    done = Forgotten(kind, erasure.digest, datetime.now(UTC).isoformat())
 
     def erased(name: str, rows: int) -> None:
         if rows:

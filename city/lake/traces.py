@@ -23,6 +23,7 @@ _WORD = rb"[0-9A-Za-z_\-\x80-\xff]"
 _BEFORE = rb"(?:(?<!" + _WORD + rb")|(?<=\\[nrtbf]))"
 _SQLITE = b"SQLite format 3\x00"
 _BUSY_SECONDS = 10.0
+_ROUNDS = 3  # an id of x's is covered with what it was
 _CHUNK = 16 << 20
 _OVERLAP = 64 << 10  # longer than any spelling of an id of MAX_STRING characters
 
@@ -145,20 +146,26 @@ class Traces:
         return found
 
     def _erase_in_database(self, path: Path) -> int:
-        """Covers it in every value, and rewrites the file where free pages or the journal still have it."""
-        found = self._in_database(path)
+        """Covers it in every value, and rewrites the file where free pages or the journal still have it. Looks again
+        when it has: others may write while it looks, as of an alarm that this erasure ends."""
+        count = 0
         with closing(self._connected(path)) as connection:
             connection.execute("PRAGMA secure_delete = ON")
-            for table, column, _ in found:
-                connection.execute(
-                    f'UPDATE OR REPLACE "{table}" SET "{column}" = without_trace("{column}") '
-                    f"WHERE typeof(\"{column}\") IN ('text', 'blob') AND has_trace(\"{column}\")"
-                )
+            for _ in range(_ROUNDS):
+                found = self._in_database(path)
+                for table, column, _ in found:
+                    connection.execute(
+                        f'UPDATE OR REPLACE "{table}" SET "{column}" = without_trace("{column}") '
+                        f"WHERE typeof(\"{column}\") IN ('text', 'blob') AND has_trace(\"{column}\")"
+                    )
+                count += sum(values for _, _, values in found)
+                if not found:
+                    break
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             if any(next(self._places(file), None) for file in _database_files(path)):
                 connection.execute("VACUUM")
                 connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        return sum(count for _, _, count in found)
+        return count
 
 
 def _database_files(path: Path) -> list[Path]:

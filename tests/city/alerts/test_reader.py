@@ -18,9 +18,12 @@ from city.alerts.desk import Desk, desk
 from city.alerts.lease import Lease
 from city.alerts.model import Alarm
 from city.alerts.reader import STATE, AlarmReader
+from city.lake.erasures import Erased, announce, digest
+from city.lake.forget import forget
 from city.settings import Settings
 from city.streaming.topics import ensure_topics
 from tests.city.alerts.reading import HOT
+from tests.city.lake.test_forget import whereabouts
 from tests.live import until
 
 BEGIN = datetime.now(UTC) - timedelta(minutes=30)
@@ -190,6 +193,48 @@ def test_a_young_city_raises_nothing_and_an_older_one_what_lasts(ovens: Ovens) -
     ovens.send(300, oven="lasts", begin=90)
     until(lambda: ovens.alarms())
     assert ovens.alarms().keys() == {"lasts"}
+
+
+def test_somebody_who_is_erased_does_not_come_back_from_the_readers_memory(ovens: Ovens) -> None:
+    who, other = "Zoë-7", "Zoë-71"
+    ovens.condition = replace(ovens.condition, key="vehicle_id")
+
+    def send(vehicle: str, *degrees: float, begin: float = 0) -> None:
+        for number, value in enumerate(degrees):
+            at = (BEGIN + timedelta(seconds=begin + 5 * number)).isoformat()
+            message = {"oven": vehicle, "vehicle_id": vehicle, "degrees": value, "timestamp": at}
+            ovens.raw(json.dumps(message).encode())
+        ovens.renew()
+
+    def active() -> set[str]:
+        return {alarm.labels["vehicle_id"] for alarm in ovens.desk.alarms() if alarm.active}
+
+    reader = ovens.read()
+    send(who, 300, 300, 300)
+    send(other, 300, 300, 300)
+    until(lambda: active() == {who, other})
+    assert forget(ovens.config, "vehicle", who).rows["alerts/alerts.db"] > 0
+    send(other, 310, 50, 50, 50, begin=60)
+    until(lambda: not active())
+    send("new", 300, 300)
+    until(lambda: active() == {"new"})
+    reader.stop()
+    assert whereabouts(ovens.config.home, who) == []
+    assert whereabouts(ovens.config.home, other) == ["alerts/alerts.db"]
+
+
+def test_an_erasure_that_begins_while_nobody_reads_is_heeded_by_the_next_reader(ovens: Ovens) -> None:
+    """It was announced, and the store of alarms is not yet erased."""
+    ovens.read()
+    ovens.send(300, 300, oven="gone")
+    ovens.send(300, 300, oven="stays")
+    until(lambda: ovens.alarms().keys() == {"gone", "stays"})
+    ovens.stop()
+    announce(ovens.config.home, Erased("oven", digest("oven", "gone")))
+    ovens.read()
+    until(lambda: not ovens.alarms()["gone"].active)
+    until(lambda: ovens.desk.remembered(STATE)["watches"]["plant/hot"]["tracks"].keys() == {"stays"})
+    assert ovens.alarms()["stays"].active
 
 
 def test_a_state_of_another_version_is_begun_anew(ovens: Ovens) -> None:
