@@ -2,9 +2,9 @@
 
 import asyncio
 import sys
+import threading
 import time
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -49,7 +49,9 @@ class City:
         self.predictor = Predictor(config, declared, self.metrics)
         self.live = Live(config, layers, feeds(declared), declared, self.predictor.versions)
         self.hub = Hub(self.live.snapshot, self.metrics)
-        self.alarms = AlarmReader(config, conditions)
+        self._desk: Desk | None = None
+        self._desk_lock = threading.Lock()
+        self.alarms = AlarmReader(config, conditions, self.desk)
         self._heartbeat = Heartbeat(config, SERVER)
         self._beating = Worker("heartbeat", self._beat)
         away = (OSError, SQLAlchemyError)
@@ -83,11 +85,15 @@ class City:
     def _tell(self, worker: Worker) -> None:
         """Messages of alarms: a channel that is slow holds up no look at the platform."""
         while not worker.stop_requested.wait(_TELL_SECONDS):
-            worker.progress(deliver(self._desk, self.config).sent)
+            worker.progress(deliver(self.desk(), self.config).sent)
 
-    @cached_property
-    def _desk(self) -> Desk:
-        return desk(self.config)
+    def desk(self) -> Desk:
+        """The alarm desk of all that this server does, opened when it is first wanted. Blocking. Raises OSError or
+        SQLAlchemyError where its store is away."""
+        with self._desk_lock:
+            if self._desk is None:
+                self._desk = desk(self.config)
+            return self._desk
 
     @cached_property
     def freshness(self) -> FeatureFreshness:
@@ -95,7 +101,7 @@ class City:
 
     def champions(self) -> list[Champion]:
         """Those that serve, with what outcomes have said of them. Blocking."""
-        told, scores = shared(self._desk), self.predictor.scores
+        told, scores = shared(self.desk()), self.predictor.scores
         return [
             Champion(
                 c.model.name,
@@ -121,7 +127,7 @@ class City:
 
     def _watch(self, worker: Worker) -> None:
         """Alarms of the platform itself, which are raised and told without Dagster too."""
-        watch = Watch(self.config, self._desk, self._unavailable, self._own_metrics)
+        watch = Watch(self.config, self.desk(), self._unavailable, self._own_metrics)
         try:
             while not worker.stop_requested.wait(_WATCH_SECONDS):
                 found = watch.look()

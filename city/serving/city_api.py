@@ -12,7 +12,7 @@ from fastapi import APIRouter, Depends, Query, Request, WebSocket
 from fastapi import Path as InPath
 from pydantic import BaseModel, ConfigDict, Field
 
-from city.alerts.desk import OVERVIEW, Desk, desk
+from city.alerts.desk import OVERVIEW, Desk
 from city.alerts.model import AlertError
 from city.serving.city import City
 from city.serving.facts import facts
@@ -63,7 +63,6 @@ def router(city: City) -> APIRouter:
     platform = Kept(lambda: status(config), _STATUS_SECONDS)
     drift = Kept(lambda: newest_drift(config), _CHECKS_SECONDS)
     today = Kept(lambda: facts(config), _DAY_SECONDS)
-    alarm_desk = Kept(lambda: desk(config), float("inf"))
 
     @found.get("/stats", summary="Rates, lag, latency and counts, now")
     async def stats() -> dict[str, Any]:
@@ -102,7 +101,7 @@ def router(city: City) -> APIRouter:
 
     @found.get("/checks", summary="How many asset checks pass, and those that fail")
     async def asset_checks() -> dict[str, Any]:
-        known: Desk = await alarm_desk.get()
+        known = await asyncio.to_thread(city.desk)
         return await asyncio.to_thread(checks_of, known)
 
     @found.get("/live/{layer}", summary="A layer's rows")
@@ -119,12 +118,12 @@ def router(city: City) -> APIRouter:
 
     @found.get("/alarms", summary="Open alarms, the gravest first")
     async def alarms(closed: Annotated[bool, Query(description="also those that were dealt with")] = False) -> Any:
-        known: Desk = await alarm_desk.get()
+        known = await asyncio.to_thread(city.desk)
         return {"alarms": [asdict(a) | {"state": a.state} for a in await asyncio.to_thread(known.alarms, closed)]}
 
     @found.get("/alarms/{number}/history", summary="What became of an alarm")
     async def history(number: _Number) -> Any:
-        known: Desk = await alarm_desk.get()
+        known = await asyncio.to_thread(city.desk)
         await _changed(lambda: known.alarm(number))
         return {"history": await asyncio.to_thread(known.history, number)}
 
@@ -132,17 +131,17 @@ def router(city: City) -> APIRouter:
 
     @found.post("/alarms/{number}/acknowledge", summary="Somebody looks after it", dependencies=operator)
     async def acknowledge(number: _Number, body: NoteBody, request: Request) -> Any:
-        known: Desk = await alarm_desk.get()
+        known = await asyncio.to_thread(city.desk)
         return await _changed(lambda: known.acknowledge(number, caller_of(request).name, body.note))
 
     @found.post("/alarms/{number}/assign", summary="Who looks after it", dependencies=operator)
     async def assign(number: _Number, body: AssignBody, request: Request) -> Any:
-        known: Desk = await alarm_desk.get()
+        known = await asyncio.to_thread(city.desk)
         return await _changed(lambda: known.assign(number, body.to, caller_of(request).name))
 
     @found.post("/alarms/{number}/clear", summary="It is over", dependencies=operator)
     async def clear(number: _Number, body: NoteBody, request: Request) -> Any:
-        known: Desk = await alarm_desk.get()
+        known = await asyncio.to_thread(city.desk)
         return await _changed(lambda: known.clear(number, caller_of(request).name, body.note))
 
     return found
