@@ -196,7 +196,7 @@ def test_a_young_city_raises_nothing_and_an_older_one_what_lasts(ovens: Ovens) -
 
 
 def test_somebody_who_is_erased_does_not_come_back_from_the_readers_memory(ovens: Ovens) -> None:
-    who, other = "Zoë-7", "Zoë-71"
+    who, other = "Zoë-7", "Zoë-8"
     ovens.condition = replace(ovens.condition, key="vehicle_id")
 
     def send(vehicle: str, *degrees: float, begin: float = 0) -> None:
