@@ -5,6 +5,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 
 from sqlalchemy.exc import SQLAlchemyError
 
