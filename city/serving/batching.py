@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 
 import numpy as np
@@ -72,21 +72,52 @@ class Batcher:
             self._done(batch, done.result())
 
     def _done(self, batch: list[tuple[Rows, asyncio.Future[Floats]]], said: Floats) -> None:
-        at = 0
-        for rows, future in batch:
+        answers = _split(said, [rows for rows, _ in batch])
+        for answer, (_, future) in zip(answers, batch, strict=True):
             if not future.done():  # its caller may have gone
-                future.set_result(said[at : at + len(rows)])
-            at += len(rows)
+                future.set_result(answer)
         self._go_on()
 
     def _failed(self, batch: list[tuple[Rows, asyncio.Future[Floats]]], error: BaseException) -> None:
-        for _, future in batch:
-            if not future.done():
-                future.set_exception(error)
+        """Only who asked for what the model fails at is told so: the others of the batch are answered without it."""
+        if len(batch) == 1:
+            self._told_apart(batch, [error])
+            return
+        made = asyncio.get_running_loop().run_in_executor(self._pool, self._run_apart, [rows for rows, _ in batch])
+        made.add_done_callback(lambda done: self._told_apart(batch, done.result()))
+
+    def _told_apart(
+        self, batch: list[tuple[Rows, asyncio.Future[Floats]]], answers: Sequence[Floats | BaseException]
+    ) -> None:
+        for answer, (_, future) in zip(answers, batch, strict=True):
+            if future.done():
+                continue
+            if isinstance(answer, BaseException):
+                future.set_exception(answer)
+            else:
+                future.set_result(answer)
         self._go_on()
+
+    def _run_apart(self, parts: list[Rows]) -> list[Floats | BaseException]:
+        """What the model says of each part, or raises, where it fails at all of them together. Halves are run, and
+        their halves, so that one bad part among n costs some 2 log2(n) runs."""
+        middle = len(parts) // 2
+        return [answer for half in (parts[:middle], parts[middle:]) for answer in self._run_or_halve(half)]
+
+    def _run_or_halve(self, parts: list[Rows]) -> list[Floats | BaseException]:
+        try:
+            return [*_split(self._run(np.concatenate(parts)), parts)]
+        except Exception as error:
+            return [error] if len(parts) == 1 else self._run_apart(parts)
 
     def _go_on(self) -> None:
         if self._waiting:
             asyncio.get_running_loop().call_soon(self._next)
         else:
             self._busy = False
+
+
+def _split(said: Floats, parts: Sequence[Rows]) -> list[Floats]:
+    """The answers to each part's rows."""
+    ends = np.cumsum([len(rows) for rows in parts])
+    return [said[end - len(rows) : end] for rows, end in zip(parts, ends, strict=True)]

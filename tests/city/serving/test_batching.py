@@ -83,3 +83,28 @@ def test_who_fails_fails_for_its_own_batch_only() -> None:
             assert (await batcher.predict(good) == good).all()
 
     asyncio.run(ask())
+
+
+@pytest.mark.parametrize("is_slow", [False, True])
+def test_who_shares_a_batch_with_one_that_fails_is_answered(is_slow: bool) -> None:
+    runs: list[int] = []
+
+    def picky(rows: Rows) -> Rows:
+        runs.append(len(rows))
+        if (rows < 0).any():
+            raise ArithmeticError("negative")
+        return rows
+
+    async def ask() -> None:
+        with ThreadPoolExecutor(1) as pool:
+            batcher = Batcher(picky, pool)
+            batcher._seconds = 1.0 if is_slow else 0.0
+            bad = {5, 6, 40}
+            asked = [np.full((2, 1), -n if n in bad else n, np.float32) for n in range(64)]
+            told = await asyncio.gather(*map(batcher.predict, asked), return_exceptions=True)
+            assert {n for n, answer in enumerate(told) if isinstance(answer, ArithmeticError)} == bad
+            assert all((told[n] == asked[n]).all() for n in range(64) if n not in bad)
+            assert len(runs) <= 3 * 2 * 6 + 1
+            assert (await batcher.predict(asked[1]) == asked[1]).all()
+
+    asyncio.run(ask())
