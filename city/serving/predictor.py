@@ -269,8 +269,8 @@ class Predictor:
         began = time.perf_counter()
         output, cached = await served.output(row)
         given = answer(served.model, served.exported.calibration, output)
-        if not cached and trial is not None:
-            trial.answered(role, (time.perf_counter() - began) * 1000)
+        if trial is not None:
+            trial.answered(role, None if cached else (time.perf_counter() - began) * 1000)
             self.routes.look(served.model.name, trial)
         return given, cached
 

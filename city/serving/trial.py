@@ -44,7 +44,8 @@ class Limits:
     error_rate: float = 0.02
     latency_ratio: float = 2.0
     least_requests: int = 50
-    """Before these its latency ends nothing: the first requests warm it."""
+    """Before so many requests of each version were timed no latency counts: the first ones warm it, and tell what is
+    usual."""
 
 
 @dataclass(frozen=True)
@@ -84,13 +85,17 @@ class Arm:
 
     requests: int = 0
     errors: int = 0
+    timed: int = 0
+    """Of the requests those that a model was run for, and answered."""
     losses: Spread = field(default_factory=Spread)
     latencies: deque[float] = field(default_factory=lambda: deque(maxlen=_RECENT), repr=False)
     """Of the newest requests, in milliseconds."""
 
-    def answered(self, milliseconds: float) -> None:
+    def answered(self, milliseconds: float | None) -> None:
         self.requests += 1
-        self.latencies.append(milliseconds)
+        if milliseconds is not None:
+            self.timed += 1
+            self.latencies.append(milliseconds)
 
     def failed(self) -> None:
         self.requests += 1
@@ -119,7 +124,9 @@ class Arm:
     @classmethod
     def of(cls, state: Mapping[str, Any]) -> "Arm":
         latencies = deque(state["latencies"], maxlen=_RECENT)
-        return cls(state["requests"], state["errors"], Spread(**state["losses"]), latencies)
+        requests, errors = state["requests"], state["errors"]
+        # Before `timed` was kept, answers from memory were not counted at all.
+        return cls(requests, errors, state.get("timed", requests - errors), Spread(**state["losses"]), latencies)
 
 
 class Trial:
@@ -144,10 +151,12 @@ class Trial:
     def arm(self, role: str) -> Arm:
         return self.other if role == self.role else self.champion
 
-    def answered(self, role: Role, milliseconds: float) -> None:
+    def answered(self, role: Role, milliseconds: float | None) -> None:
+        """Counts an answer; without a latency where it was remembered and no model was run."""
         if role == self.role:
             self._over_limit.observe(-self.experiment.limits.error_rate, self.experiment.limits.error_rate)
-            self._timed(milliseconds)
+            if milliseconds is not None:
+                self._bet_on_latency(milliseconds)
         self.arm(role).answered(milliseconds)
 
     def failed(self, role: Role) -> None:
@@ -172,10 +181,10 @@ class Trial:
 
     def worse(self) -> str | None:
         """Why a canary is to be ended, or None."""
-        other, limits = self.other, self.experiment.limits
+        other = self.other
         if min(self._over_limit.evidence, self._over_champion.evidence) >= WORSE_ERRORS:
             return f"{other.errors} of {other.requests} requests failed"
-        if other.requests >= limits.least_requests and self._slower.evidence >= WORSE_LATENCY:
+        if self._slower.evidence >= WORSE_LATENCY:
             return f"it takes {other.latency_ms:.1f} ms, the champion {self.champion.latency_ms:.1f} ms"
         if self._loss.evidence >= WORSE_LOSS:
             more, count = self.differences.mean, self.differences.count
@@ -241,10 +250,13 @@ class Trial:
             "slower": self._slower,
         }
 
-    def _timed(self, milliseconds: float) -> None:
-        """Whether the half of its requests take longer than they may, a bet on each."""
-        if self._slow_ms is None or self.other.requests % _FRESH == 0:
-            ours = self.champion.latency_ms
-            self._slow_ms = None if ours is None else self.experiment.limits.latency_ratio * ours + _SLACK_MS
+    def _bet_on_latency(self, milliseconds: float) -> None:
+        """Whether the half of its requests take longer than they may, a bet on each after the first ones."""
+        limits = self.experiment.limits
+        if min(self.other.timed, self.champion.timed) < limits.least_requests:
+            return
+        if self._slow_ms is None or self.other.timed % _FRESH == 0:
+            usual = self.champion.latency_ms
+            self._slow_ms = None if usual is None else limits.latency_ratio * usual + _SLACK_MS
         if self._slow_ms is not None:
             self._slower.observe(0.5 if milliseconds > self._slow_ms else -0.5, 0.5)
