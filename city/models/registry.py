@@ -229,13 +229,21 @@ class Registry:
 
     def rollback(self, model: str) -> Version:
         """Makes the champion before this one the champion again. Raises NoChampionBefore."""
-        before, now = self.at(model, PREVIOUS), self.at(model)
-        if before is None or now is None:
-            raise NoChampionBefore(f"model {model!r} has no champion before this one to go back to")
+        before, now = self._before_and_now(model)
         with self._client() as client:
             client.set_registered_model_alias(model, CHAMPION, str(before.number))
             client.set_registered_model_alias(model, PREVIOUS, str(now.number))
         return before
+
+    def champion_before(self, model: str) -> Version:
+        """Which version a rollback makes the champion. Raises NoChampionBefore."""
+        return self._before_and_now(model)[0]
+
+    def _before_and_now(self, model: str) -> tuple[Version, Version]:
+        before, now = self.at(model, PREVIOUS), self.at(model)
+        if before is None or now is None:
+            raise NoChampionBefore(f"model {model!r} has no champion before this one to go back to")
+        return before, now
 
     def _artifact(self, uri: str) -> bytes:
         from mlflow.artifacts import download_artifacts

@@ -1,35 +1,84 @@
 """Who changed what: a line of JSON for each, in <home>/serving/audit.jsonl."""
 
+import logging
 import threading
 import time
+from collections.abc import Sequence
+from errno import ENOSPC
+from os import SEEK_END, strerror
 from typing import Any
 
 import orjson
 
+from city.serving.problems import Problem
 from city.settings import Settings
+
+log = logging.getLogger(__name__)
 
 _TAIL_BYTES = 1_000_000
 
 
+Entry = dict[str, Any]
+
+
+def entry(by: str, what: str, **detail: Any) -> Entry:
+    return {"at": time.time(), "by": by, "what": what, **detail}
+
+
 class Audit:
-    """Appends; nothing is ever changed. A line is on disk before the change is answered."""
+    """Appends; nothing is ever changed. A line is written before its change is made, so none is made without one."""
 
     def __init__(self, config: Settings) -> None:
         self._path = config.home / "serving" / "audit.jsonl"
-        self._lock = threading.Lock()
+        self._lock, self._is_away = threading.Lock(), False
 
     def write(self, by: str, what: str, **detail: Any) -> None:
-        line = orjson.dumps({"at": time.time(), "by": by, "what": what, **detail}, default=str) + b"\n"
-        with self._lock:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            with self._path.open("ab") as file:
-                file.write(line)
+        """Raises Problem (503) where it cannot be written: the change must not be made then."""
+        self.append([entry(by, what, **detail)])
 
-    def newest(self, count: int) -> list[dict[str, Any]]:
+    def append(self, entries: Sequence[Entry]) -> None:
+        """All of them or none. Raises Problem (503)."""
+        lines = b"".join(orjson.dumps(line, default=str) + b"\n" for line in entries)
+        with self._lock:
+            try:
+                self._append(lines)
+                self._is_away = False
+            except OSError as error:
+                if not self._is_away:  # said once: it is tried again every second
+                    log.error("the audit cannot be written: %s", error)
+                self._is_away = True
+                raise Problem(
+                    503,
+                    f"nothing was changed, because the audit cannot be written ({error.strerror or error}): make room "
+                    f"on the disk of {self._path.name}, or let the server write there, and ask again",
+                    headers={"retry-after": "5"},
+                ) from None
+
+    def newest(self, count: int) -> list[Entry]:
         """The newest first."""
         if not self._path.exists():
             return []
         with self._path.open("rb") as file:
             file.seek(max(0, self._path.stat().st_size - _TAIL_BYTES))
             lines = file.read().splitlines()[-count:]
-        return [orjson.loads(line) for line in reversed(lines) if line.startswith(b"{") and line.endswith(b"}")]
+        return [found for line in reversed(lines) if (found := _read(line)) is not None]
+
+    def _append(self, lines: bytes) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with self._path.open("a+b", buffering=0) as file:
+            size = file.seek(0, SEEK_END)
+            # A kill may have cut the last line off; it must not take this one along.
+            file.seek(max(0, size - 1))
+            whole = b"\n" + lines if file.read(1) not in (b"", b"\n") else lines
+            if file.write(whole) != len(whole):
+                file.truncate(size)
+                raise OSError(ENOSPC, strerror(ENOSPC))
+
+
+def _read(line: bytes) -> Entry | None:
+    """None for a line that was cut off."""
+    try:
+        found = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return None
+    return found if isinstance(found, dict) else None

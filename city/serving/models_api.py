@@ -1,7 +1,9 @@
 """The routes of models: their versions, how requests are routed between them, and who changed that."""
 
 import asyncio
+import contextlib
 import time
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Request
@@ -56,6 +58,17 @@ def router(predictor: Predictor) -> APIRouter:
             return await asyncio.to_thread(question)
         except ModelError as error:
             raise Problem(_STATUS.get(type(error), 503), str(error)) from None
+
+    @contextlib.contextmanager
+    def audited(by: str, what: str, version: Version) -> Iterator[None]:
+        """The change is in the audit before it is made; where it fails after all, that is there too."""
+        predictor.audit.write(by, what, model=version.model, version=version.number)
+        try:
+            yield
+        except Exception as error:
+            with contextlib.suppress(Problem):
+                predictor.audit.write(by, f"not {what}", model=version.model, version=version.number, why=str(error))
+            raise
 
     @found.get("/models", summary="Every model, its versions and how good they are")
     async def models() -> dict[str, Any]:
@@ -119,19 +132,26 @@ def router(predictor: Predictor) -> APIRouter:
         by = caller_of(request).name
 
         def change() -> None:
-            asked = registry()
-            asked.promote(asked.version(name, body.version), f"by {by}")
+            known = registry()
+            version = known.version(name, body.version)
+            with audited(by, "promoted", version):
+                known.promote(version, f"by {by}")
 
         await asked(change)
-        predictor.audit.write(by, "promoted", model=name, version=body.version)
         await asked(predictor.versions.refresh)
         return await routing(name)
 
     @found.post("/models/{name}/rollback", summary="Make the champion before the champion again", dependencies=admin)
     async def rollback(name: str, request: Request) -> dict[str, Any]:
         predictor.model(name)
-        version = await asked(lambda: registry().rollback(name))
-        predictor.audit.write(caller_of(request).name, "rolled back", model=name, version=version.number)
+        by = caller_of(request).name
+
+        def change() -> None:
+            known = registry()
+            with audited(by, "rolled back", known.champion_before(name)):
+                known.rollback(name)
+
+        await asked(change)
         await asked(predictor.versions.refresh)
         return await routing(name)
 

@@ -11,13 +11,14 @@ import json
 import logging
 import random
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from city.models.model import Model
-from city.serving.audit import Audit
+from city.serving.audit import Audit, Entry, entry
+from city.serving.problems import Problem
 from city.serving.trial import Experiment, Limits, Role, Trial
 from city.settings import Settings
 
@@ -42,6 +43,8 @@ class Routes:
         """Why a model's last experiment was ended by itself."""
         self._writing, self._snapshots, self._written = threading.Lock(), 0, 0
         self._changed = False
+        self._unaudited: list[Entry] = []
+        """What the platform has ended while the audit could not be written: written to it as soon as it can be."""
         self._unknown: dict[str, Any] = {}
         """As they were read: of models that this server does not serve."""
         self._read()
@@ -71,27 +74,29 @@ class Routes:
         return trial
 
     def put(self, model: str, experiment: Experiment, champion: int, by: str) -> None:
-        """Begins an experiment against this champion, in place of the one there was."""
-        if model in self._experiments:
-            self.remove(model, by, "replaced")
+        """Begins an experiment against this champion, in place of the one there was. Raises Problem where the audit
+        cannot be written; nothing has changed then."""
+        replaced = [self._ending(model, by, "replaced")] if model in self._experiments else []
+        self._write_audit([*replaced, entry(by, "experiment begun", model=model, experiment=asdict(experiment))])
+        self._trials.pop(model, None)
         self._experiments[model] = experiment
         self.ended.pop(model, None)
         self.trial(model, champion)
-        self._audit.write(by, "experiment begun", model=model, experiment=asdict(experiment))
 
     def remove(self, model: str, by: str, why: str) -> None:
-        """The champion answers all again."""
-        experiment, trial = self._experiments.pop(model), self._trials.pop(model, None)
+        """The champion answers all again. Raises Problem where the audit cannot be written; nothing has changed then.
+        But what the platform itself ends is ended for safety, and is in the audit as soon as that can be written."""
+        ending = self._ending(model, by, why)
+        if by == PLATFORM:
+            self._unaudited.append(ending)
+            self._settle_audit()
+        else:
+            self._write_audit([ending])
+        experiment = self._experiments.pop(model)
+        self._trials.pop(model, None)
         if by == PLATFORM:
             self.ended[model] = f"version {experiment.version}: {why}"
         self.write(self.snapshot())
-        arms = trial.report()["arms"] if trial else {}
-        try:
-            self._audit.write(by, "experiment ended", model=model, why=why, version=experiment.version, arms=arms)
-        except OSError as error:
-            if by != PLATFORM:
-                raise
-            log.error("the end of an experiment of %s is not in the audit: %s", model, error)  # a request goes on
 
     def choose(self, model: str, trial: Trial | None, key: str | None) -> Role:
         """Who is to answer: `champion`, `canary` or `b`."""
@@ -122,6 +127,7 @@ class Routes:
 
     def save(self) -> tuple[int, str] | None:
         """What `write` is to write, where anything was counted since the last time."""
+        self._settle_audit()
         return self.snapshot() if self._changed else None
 
     def snapshot(self) -> tuple[int, str]:
@@ -132,7 +138,8 @@ class Routes:
             for name, experiment in self._experiments.items()
             for trial in [self._trials.get(name)]
         }
-        return self._snapshots, json.dumps({"experiments": self._unknown | known, "ended": self.ended})
+        content = {"experiments": self._unknown | known, "ended": self.ended, "unaudited": self._unaudited}
+        return self._snapshots, json.dumps(content)
 
     def write(self, snapshot: tuple[int, str]) -> None:
         """Callable from any thread: an older snapshot never replaces a newer one. What cannot be written is written
@@ -151,11 +158,30 @@ class Routes:
                 log.error("experiments and their counts cannot be written: %s", error)
                 self._changed = True
 
+    def _ending(self, model: str, by: str, why: str) -> Entry:
+        trial = self._trials.get(model)
+        arms = trial.report()["arms"] if trial else {}
+        version = self._experiments[model].version
+        return entry(by, "experiment ended", model=model, why=why, version=version, arms=arms)
+
+    def _write_audit(self, entries: Sequence[Entry]) -> None:
+        self._audit.append([*self._unaudited, *entries])
+        self._unaudited = []
+
+    def _settle_audit(self) -> None:
+        if not self._unaudited:
+            return
+        try:
+            self._write_audit([])
+        except Problem:  # said in the log; a request goes on, and it is tried again every second
+            return
+        self._changed = True
+
     def _read(self) -> None:
         known: dict[str, Any] = json.loads(self._path.read_text()) if self._path.exists() else {}
         if "experiments" not in known:  # as it was written before counts were kept
             known = {"experiments": {name: {"experiment": found, "trial": None} for name, found in known.items()}}
-        self.ended = known.get("ended", {})
+        self.ended, self._unaudited = known.get("ended", {}), known.get("unaudited", [])
         for name, found in known["experiments"].items():
             if name not in self._models:
                 log.warning("the experiment of %s waits: no such model is declared", name)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from city.serving.audit import Audit
+from city.serving.problems import Problem
 from city.serving.routing import Routes, place_of
 from city.serving.trial import Experiment, Limits, Role, Trial
 from city.settings import Settings
@@ -197,6 +198,45 @@ def test_one_that_is_slow_is_ended_and_one_that_is_not_stays(home: Settings) -> 
     assert ended(5, 9, requests=3_000, noise=1.0) is None  # within the limit, however often one looks
 
 
+def test_answers_from_memory_count_as_requests_and_not_as_latencies(home: Settings) -> None:
+    known, trial = begun(home)
+    for n in range(1_000):  # one in a hundred fails, nine in ten are remembered: 1 % of requests, 10 % of runs
+        trial.answered("champion", 5.0)
+        if n % 100 == 7:
+            assert ask(known, trial, "canary", None)
+        else:
+            trial.answered("canary", 5.0 if n % 10 == 0 else None)
+            known.look("m", trial)
+    assert known.of("m") is not None
+    assert trial.other.summary() | {"loss": 0} == {
+        "requests": 1_000,
+        "errors": 10,
+        "latency_ms": 5.0,
+        "outcomes": 0,
+        "loss": 0,
+    }
+    assert trial.other.timed == 100
+
+
+def test_the_first_requests_are_no_bets_on_latency(home: Settings) -> None:
+    """A version that is slow while it warms is not ended for that afterwards."""
+    known, trial = begun(home)
+    least = CANARY.limits.least_requests
+    for n in range(4 * least):
+        trial.answered("champion", 5.0)
+        assert ask(known, trial, "canary", 500.0 if n < least else 5.0), n
+    while ask(known, trial, "canary", 500.0):
+        trial.answered("champion", 5.0)
+    assert "it takes" in known.ended["m"]
+
+
+def test_a_champion_without_latencies_enough_is_no_measure(home: Settings) -> None:
+    known, trial = begun(home)
+    trial.answered("champion", 0.01)
+    for _ in range(500):
+        assert ask(known, trial, "canary", 30.0)
+
+
 def test_one_that_is_surely_worse_is_ended_and_a_better_one_is_not(home: Settings) -> None:
     def ended(more: float) -> str | None:
         chance, trial = np.random.default_rng(0), Trial(CANARY, 1, False)
@@ -252,6 +292,53 @@ def test_a_disk_that_takes_nothing_fails_no_request_and_counts_are_written_when_
     known.write(snapshot)
     assert routes(home).of("m") is None
     assert "requests failed" in routes(home).ended["m"]
+    assert [line["what"] for line in Audit(home).newest(9)] == ["experiment ended", "experiment begun"]
+    assert known.save() is None  # and what is in the audit is not written to it again
+    assert len(Audit(home).newest(9)) == 2
+
+
+def test_what_cannot_be_in_the_audit_is_not_changed_and_says_why(home: Settings) -> None:
+    audit = home.home / "serving" / "audit.jsonl"
+    audit.mkdir(parents=True)
+    known = routes(home)
+    with pytest.raises(Problem, match="nothing was changed, because the audit cannot be written") as refused:
+        known.put("m", CANARY, 1, "ada")
+    assert refused.value.status == 503
+    assert (known.of("m"), routes(home).of("m")) == (None, None)
+    audit.rmdir()
+    known.put("m", CANARY, 1, "ada")
+    trial = known.trial("m", 1)
+    audit.unlink()
+    audit.mkdir()
+    for change in (lambda: known.put("m", Experiment("shadow", 3), 1, "bob"), lambda: known.remove("m", "bob", "no")):
+        with pytest.raises(Problem, match="nothing was changed"):
+            change()
+    assert (known.of("m"), known.trial("m", 1), routes(home).of("m")) == (CANARY, trial, CANARY)
+
+
+def test_an_end_that_waits_for_the_audit_survives_a_restart_and_is_there_before_what_follows(home: Settings) -> None:
+    known, trial = begun(home)
+    audit = home.home / "serving" / "audit.jsonl"
+    audit.unlink()
+    audit.mkdir()
+    while ask(known, trial, "canary", None):
+        pass
+    again = routes(home)
+    audit.rmdir()
+    again.put("m", Experiment("shadow", 3), 1, "ada")
+    assert [(line["what"], line["by"]) for line in reversed(Audit(home).newest(9))] == [
+        ("experiment ended", "the platform itself"),
+        ("experiment begun", "ada"),
+    ]
+
+
+def test_a_line_of_the_audit_that_was_cut_off_takes_no_other_along(home: Settings) -> None:
+    audit = Audit(home)
+    audit.write("ada", "first")
+    with (home.home / "serving" / "audit.jsonl").open("ab") as file:
+        file.write(b'{"at":1,"by":"a')
+    audit.write("ada", "second")
+    assert [line["what"] for line in audit.newest(9)] == ["second", "first"]
 
 
 def test_a_shadow_that_is_worse_for_long_can_still_be_reported(home: Settings) -> None:
