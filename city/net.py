@@ -1,15 +1,58 @@
 """Addresses: what they are made of, and whether somebody listens there."""
 
+import re
 import socket
 from ipaddress import ip_address
+from urllib.parse import urlsplit
+
+_HOST = re.compile(r"[a-z0-9_]([a-z0-9_.-]*[a-z0-9_.])?")
 
 
 def split_address(address: str) -> tuple[str, int]:
-    """`host:port` as a pair. Raises ValueError that names the address and the mend."""
+    """`host:port` as a pair, an IPv6 address without its brackets. Raises ValueError that names the address and the
+    mend."""
     host, colon, port = address.rpartition(":")
     if not colon or not host or not port.isdigit():
         raise ValueError(f"address {address!r} is not of the form host:port, such as 127.0.0.1:9092")
-    return host, int(port)
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def join_address(host: str, port: int) -> str:
+    """`host:port`, as URLs and clients want it: an IPv6 address is in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def check_origin(url: str) -> None:
+    """Raises ValueError that says what is wrong, where it is no address of a server, such as https://city.example.org
+    or http://[::1]:8000."""
+    wrong = _wrong_origin(url)
+    if wrong is not None:
+        raise ValueError(f"{url[:200]!r} is no address of a server: {wrong}; such as https://city.example.org")
+
+
+def _wrong_origin(url: str) -> str | None:
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError as error:  # an address without its bracket, a port that is none
+        return str(error)
+    if parts.scheme not in ("http", "https"):
+        return "it begins with neither https:// nor http://"
+    if parts.username is not None or parts.password is not None:
+        return "it has a user's name"
+    if parts.path.strip("/") or parts.query or parts.fragment:
+        return "leave out what follows the host and port"
+    if not host or not (_HOST.fullmatch(host) or _is_ip(host)) or url != url.strip():
+        return "its host is of letters, digits, dots and hyphens (write others as browsers send them, xn--…)"
+    return None
+
+
+def _is_ip(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def is_loopback(host: str) -> bool:

@@ -10,7 +10,7 @@ from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from city.alerts.model import Severity
-from city.net import is_loopback, is_wildcard, reached_at
+from city.net import check_origin, is_loopback, is_wildcard, join_address, reached_at
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -54,7 +54,7 @@ class Settings(BaseSettings):
     trusted_proxies: list[str] = Field(
         ["127.0.0.1", "::1"], description="proxies whose X-Forwarded-For and -Proto are believed"
     )
-    max_body_mb: float = Field(20.0, gt=0, description="a larger request is refused")
+    max_body_mb: float = Field(20.0, gt=0, description="a larger batch is refused; other requests may have 1 MB")
     body_seconds: float = Field(10.0, gt=0, description="a request's body must be here after this")
     cors_origins: list[str] = Field([], description="other sites whose pages may ask, such as https://maps.example.org")
     tls_cert: Path | None = Field(None, description="a PEM file: HTTPS, with tls_key")
@@ -148,9 +148,8 @@ class Settings(BaseSettings):
     @field_validator("public_url")
     @classmethod
     def _is_origin(cls, value: str | None) -> str | None:
-        parts = urlsplit(value or "http://localhost")
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/") or parts.query:
-            raise ValueError(f"{value!r} is no address of a server; such as https://city.example.org")
+        if value:
+            check_origin(value)
         return value
 
     @field_validator("timezone")
@@ -189,7 +188,7 @@ class Settings(BaseSettings):
 
     @property
     def kafka(self) -> str:
-        return self.kafka_address or f"{self.kafka_host}:{self.kafka_port}"
+        return self.kafka_address or join_address(self.kafka_host, self.kafka_port)
 
     @property
     def alerts_store(self) -> str:
@@ -198,11 +197,11 @@ class Settings(BaseSettings):
 
     @property
     def questdb(self) -> str:
-        return self.questdb_address or f"{reached_at(self.questdb_host)}:{self.questdb_http_port}"
+        return self.questdb_address or join_address(reached_at(self.questdb_host), self.questdb_http_port)
 
     @property
     def mqtt(self) -> str:
-        return self.mqtt_address or f"{reached_at(self.mqtt_host)}:{self.mqtt_port}"
+        return self.mqtt_address or join_address(reached_at(self.mqtt_host), self.mqtt_port)
 
     def is_active(self, domain: str) -> bool:
         return not self.domains or domain in self.domains
@@ -219,11 +218,11 @@ class Settings(BaseSettings):
 
     @property
     def serve(self) -> str:
-        return f"{'https' if self.tls_cert else 'http'}://{self.host}:{self.serve_port}"
+        return f"{'https' if self.tls_cert else 'http'}://{join_address(reached_at(self.host), self.serve_port)}"
 
     @property
     def dagster(self) -> str:
-        return f"{reached_at(self.dagster_host)}:{self.dagster_port}"
+        return join_address(reached_at(self.dagster_host), self.dagster_port)
 
 
 @lru_cache(maxsize=1)

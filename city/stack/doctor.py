@@ -56,10 +56,10 @@ def _ports(config: Settings) -> list[Finding]:
     return [
         Finding(
             f"port {port}",
-            can_bind(spec.host, port),
+            can_bind(host, port),
             listener(port) or "free",
             f"stop that, or set {setting} to a free port",
         )
         for spec in specs(config)
-        for setting, port in spec.ports.items()
+        for setting, host, port in spec.bindings
     ]

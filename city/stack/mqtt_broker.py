@@ -10,6 +10,7 @@ from typing import Any
 def configuration(host: str, port: int) -> dict[str, Any]:
     """Anonymous clients, because it binds to loopback unless it is told otherwise."""
     return {
+        # An IPv6 address without brackets: amqtt would hand them on to the system, which knows no such host.
         "listeners": {"default": {"type": "tcp", "bind": f"{host}:{port}"}},
         "plugins": {"amqtt.plugins.authentication.AnonymousAuthPlugin": {"allow_anonymous": True}},
     }

@@ -37,11 +37,21 @@ class Spec:
     """The ports it listens on, by the setting that moves each."""
     host: str = "127.0.0.1"
     """The address of this machine that they are bound to."""
+    loopback_ports: frozenset[str] = frozenset()
+    """Settings of ports that are bound to 127.0.0.1 wherever the host is."""
     host_setting: str = ""
     exposes: str = ""
     """What anybody may do who reaches it, where it asks for no password."""
     loops: Mapping[str, str] = field(default_factory=dict)
     """The address of each loop in it that has a heartbeat of its own, by the heartbeat's name."""
+
+    @property
+    def bindings(self) -> list[tuple[str, str, int]]:
+        """(setting, host, port) of each port it listens on."""
+        return [
+            (setting, "127.0.0.1" if setting in self.loopback_ports else self.host, port)
+            for setting, port in self.ports.items()
+        ]
 
 
 class Part:

@@ -9,7 +9,7 @@ import sys
 import uuid
 from pathlib import Path
 
-from city.net import accepts, split_address
+from city.net import accepts, join_address, split_address
 from city.settings import Settings
 from city.stack.jars import classpath
 from city.stack.part import Spec
@@ -94,6 +94,7 @@ def kafka(config: Settings) -> Spec:
         stop_seconds=20,
         ports={"CITY_KAFKA_PORT": config.kafka_port, "CITY_KAFKA_CONTROLLER_PORT": config.kafka_controller_port},
         host=config.kafka_host,
+        loopback_ports=frozenset({"CITY_KAFKA_CONTROLLER_PORT"}),
         host_setting="CITY_KAFKA_HOST",
         exposes="read, write and delete every topic",
     )
@@ -104,8 +105,8 @@ def questdb(config: Settings) -> Spec:
         return Spec("questdb", f"http://{config.questdb}")
     folder = config.home / "questdb"
     environment = {
-        "QDB_HTTP_BIND_TO": f"{config.questdb_host}:{config.questdb_http_port}",
-        "QDB_PG_NET_BIND_TO": f"{config.questdb_host}:{config.questdb_pg_port}",
+        "QDB_HTTP_BIND_TO": join_address(config.questdb_host, config.questdb_http_port),
+        "QDB_PG_NET_BIND_TO": join_address(config.questdb_host, config.questdb_pg_port),
         "QDB_LINE_TCP_ENABLED": "false",
         "QDB_LINE_UDP_ENABLED": "false",
         "QDB_HTTP_MIN_ENABLED": "false",

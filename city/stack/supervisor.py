@@ -112,10 +112,10 @@ class Supervisor:
         for part in self.parts:
             if part.spec.argv and not can_bind(part.spec.host, 0):
                 raise CannotStart(f"{part.spec.host_setting}: {part.spec.host} is no address of this machine")
-            for setting, port in part.spec.ports.items():
+            for setting, host, port in part.spec.bindings:
                 if part.spec.argv and used.setdefault(port, setting) != setting:
                     raise CannotStart(f"{used[port]} and {setting} are both {port}")
-                if part.spec.argv and not can_bind(part.spec.host, port):
+                if part.spec.argv and not can_bind(host, port):
                     who = listener(port) or "another process"
                     raise CannotStart(f"port {port} is in use by {who}: stop that, or set {setting} to a free port")
 

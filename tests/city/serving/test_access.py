@@ -152,8 +152,24 @@ def test_behind_a_proxy_the_public_address_is_ours(proxied: Settings) -> None:
 def test_a_public_address_on_loopback_wants_no_keys() -> None:
     assert not Settings(public_url="http://localhost:8080").wants_keys
     assert Settings(public_url="http://127.0.0.1.nip.io").wants_keys
-    for wrong in ("city.example.org", "ftp://city.example.org", "https://city.example.org/below", "https://"):
-        with pytest.raises(ValidationError, match="no address of a server"):
+    assert not Settings(public_url="").wants_keys
+    assert Settings(public_url="https://[2001:db8::7]:8443/").wants_keys
+    for wrong, means in (
+        ("city.example.org", "neither https:// nor http://"),
+        ("ftp://city.example.org", "neither https:// nor http://"),
+        ("https://city.example.org/below", "leave out what follows"),
+        ("https://city.example.org?a=1", "leave out what follows"),
+        ("https://city.example.org#map", "leave out what follows"),
+        ("https://ada@city.example.org", "a user's name"),
+        ("https://", "its host is of letters"),
+        ("https://:8000", "its host is of letters"),
+        ("https://the city", "its host is of letters"),
+        ("https://städte.example.org", "xn--"),
+        ("https://city.example.org:99999", "ort"),
+        ("https://city.example.org:https", "ort"),
+        ("https://[::1", "IPv6"),
+    ):
+        with pytest.raises(ValidationError, match=f"no address of a server: .*{means}.*such as https://city"):
             Settings(public_url=wrong)
 
 

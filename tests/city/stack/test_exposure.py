@@ -1,13 +1,17 @@
 """Which addresses the platform's servers are bound to."""
 
+import socket
 from typing import Any
+from urllib.parse import urlsplit
 
 import psutil
 import pytest
 from pydantic import ValidationError
 
+from city.net import split_address
 from city.settings import Settings
 from city.stack import servers
+from city.stack.doctor import examine
 from city.stack.part import Part, Spec
 from city.stack.supervisor import CannotStart, Supervisor, exposures, specs
 
@@ -86,6 +90,39 @@ def test_this_machine_reaches_a_server_that_is_bound_to_every_address(config: Se
     for wildcard in (ALL, "::"):
         with pytest.raises(ValidationError, match="give the one address that they reach"):
             Settings(kafka_host=wildcard)
+
+
+def test_addresses_of_ipv6_are_urls(config: Settings) -> None:
+    hosts: dict[str, Any] = dict.fromkeys(("host", "kafka_host", "mqtt_host", "dagster_host"), "::1")
+    config = config.model_copy(update=hosts)
+    assert config.kafka == f"[::1]:{config.kafka_port}"
+    for url in (config.serve, *(f"http://{address}" for address in (config.kafka, config.mqtt, config.dagster))):
+        parts = urlsplit(url)
+        assert parts.hostname == "::1"
+        assert split_address(parts.netloc) == ("::1", parts.port)
+    everywhere = config.model_copy(update=dict.fromkeys(hosts, "::"))
+    for address in (everywhere.serve.removeprefix("http://"), everywhere.mqtt, everywhere.dagster):
+        assert split_address(address)[0] == "::1"
+
+
+def test_kafkas_controller_port_is_looked_at_where_it_is_bound(
+    config: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a machine of several addresses another one's port may be taken, and this one's free."""
+    monkeypatch.setattr(servers, "classpath", lambda *_: "jars")
+    config = config.model_copy(update={"kafka_host": "127.0.0.2"})
+    kafka = [spec for spec in specs(config) if spec.name == "kafka"]
+    with socket.socket() as other:
+        other.bind(("127.0.0.2", config.kafka_controller_port))
+        other.listen()
+        Supervisor(config, kafka).check()
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", config.kafka_controller_port))
+        other.listen()
+        with pytest.raises(CannotStart, match="CITY_KAFKA_CONTROLLER_PORT"):
+            Supervisor(config, kafka).check()
+        finding = next(f for f in examine(config) if f.what == f"port {config.kafka_controller_port}")
+        assert not finding.ok
 
 
 def test_an_external_server_is_not_warned_of(config: Settings) -> None:

@@ -11,7 +11,7 @@ import psutil
 import pytest
 import yaml
 
-from city.net import split_address
+from city.net import join_address, split_address
 from city.settings import Settings
 from city.stack.dagster import code_server_socket, prepare_dagster_home
 from city.stack.doctor import examine
@@ -302,7 +302,9 @@ def test_the_doctor_names_what_is_wrong_and_the_mend(config: Settings) -> None:
 
 
 def test_an_address_that_is_none_is_refused() -> None:
-    assert split_address("[::1]:9092") == ("[::1]", 9092)
+    assert split_address("[::1]:9092") == ("::1", 9092)
+    for host in ("::1", "127.0.0.1", "kafka.example.org"):
+        assert split_address(join_address(host, 9092)) == (host, 9092)
     for address in ("kafka", "kafka:", ":9092", "kafka:abc"):
         with pytest.raises(ValueError, match="host:port"):
             split_address(address)
