@@ -17,8 +17,11 @@ from city.settings import Settings
 
 Message = Mapping[str, Any]
 CAUSES = "domain/"
-MOST_KEYS = 2_000
-"""Keys that a watch follows at once, which bounds its state."""
+MOST_BYTES = 24_000_000
+"""Of a watch's state, as JSON: of 24,000 cells with an hour of two-minute windows each. No city has as many of H3's
+resolution 9 (0.105 km²; Houston has 16,000)."""
+_TRACK_BYTES, _ENTRY_BYTES = 200, 24
+"""Of a key's state, and of each level or value in it."""
 _KEY_CHARACTERS = 200
 
 
@@ -95,6 +98,13 @@ class Condition:
     def name(self) -> str:
         return f"{self.domain}/{self.kind}"
 
+    @property
+    def most_keys(self) -> int:
+        """Keys that a watch follows at once. Those that are unheard of for `forgotten_after` are forgotten anyway."""
+        entries = max(persistence.of for persistence in self.raised_by)
+        entries += self.baseline.length if self.baseline else 0
+        return MOST_BYTES // (_TRACK_BYTES + _ENTRY_BYTES * entries)
+
     def cause(self, key: str) -> str:
         return f"{CAUSES}{self.name}/{key}"
 
@@ -131,7 +141,7 @@ class Watch:
         """Goes on from a `state` that another watch of the condition gave."""
         self.condition = condition
         self.overflowed = False
-        """Whether a key was not followed because MOST_KEYS others are."""
+        """Whether a key was not followed because `most_keys` others are."""
         saved = state or {}
         self._tracks = {key: Track(**track) for key, track in saved.get("tracks", {}).items()}
         self._clocks = {int(partition): clock for partition, clock in saved.get("clocks", {}).items()}
@@ -214,7 +224,7 @@ class Watch:
                 ended.append(self._end(key, track))
             if track.since is None and clock - track.heard_at >= patience:
                 del self._tracks[key]
-        self.overflowed = self.overflowed and len(self._tracks) >= MOST_KEYS
+        self.overflowed = self.overflowed and len(self._tracks) >= self.condition.most_keys
         return ended
 
     def _repeated(self, track: Track, finding: Finding, peak_before: float, at: float) -> Finding | None:
@@ -255,12 +265,14 @@ class Watch:
         if calm and over and track.since is None and not track.values:
             self._tracks.pop(key, None)
             return False
-        if key not in self._tracks and len(self._tracks) >= MOST_KEYS:
-            idle = [name for name, other in self._tracks.items() if other.since is None]
-            self.overflowed = not idle
-            if not idle:
+        if key not in self._tracks and len(self._tracks) >= self.condition.most_keys:
+            # The longest unheard of without an alarm; it is near the front, for whoever is heard of goes to the end.
+            idle = next((name for name, other in self._tracks.items() if other.since is None), None)
+            self.overflowed = idle is None
+            if idle is None:
                 return False
-            del self._tracks[min(idle, key=lambda name: self._tracks[name].heard_at)]
+            del self._tracks[idle]
+        self._tracks.pop(key, None)
         self._tracks[key] = track
         return True
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import polars as pl
 
-from city.alerts.conditions import Condition, Watch
+from city.alerts.conditions import MOST_BYTES, Condition, Watch
 from city.alerts.model import Finding
 from city_assets.equipment.alarms import ANOMALY, REMAINING_LIFE
 from city_assets.equipment.contract import SIGNALS
@@ -139,3 +139,24 @@ def test_a_rush_hour_is_no_alarm_and_a_jam_outside_it_is_one_until_it_ends() -> 
 
 def test_a_cell_that_has_hardly_been_heard_of_raises_nothing() -> None:
     assert follow(CONGESTION, windows(0.4, jam=range(12), share=0.1)) == []
+
+
+def test_every_cell_of_a_large_city_keeps_what_is_usual_for_it() -> None:
+    watch, window = Watch(CONGESTION), windows(0.1)[-1]
+    at = datetime.fromisoformat(window["window_start"]).timestamp()
+    cells = [f"89{n:013x}" for n in range(16_000)]
+    for cell in cells:
+        watch.take({**window, "cell": cell}, 0, at + 60)
+    assert list(watch.state["tracks"]) == cells
+    track = follow_state(windows(3))
+    assert len(track["values"]) == 30
+    assert len(json.dumps({window["cell"]: track})) <= MOST_BYTES / CONGESTION.most_keys
+
+
+def follow_state(messages: Iterable[Mapping[str, Any]]) -> Any:
+    """What is kept of the one cell of the messages."""
+    watch = Watch(CONGESTION)
+    for message in messages:
+        watch.take(message, 0, datetime.fromisoformat(message["window_start"]).timestamp() + 60)
+    (track,) = watch.state["tracks"].values()
+    return track

@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from city.alerts import conditions as conditions_module
 from city.alerts.conditions import Baseline, Condition, Persistence, Watch, conditions, largest_first
 from city.alerts.model import AlertError, Finding
 from city.settings import Settings
@@ -180,7 +179,7 @@ def test_what_is_usual_stands_still_while_something_is_wrong_until_that_is_the_u
 
 
 def test_the_state_is_bounded_and_open_alarms_are_what_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(conditions_module, "MOST_KEYS", 3)
+    monkeypatch.setattr(Condition, "most_keys", 3)
     watch = Watch(HOT)
     for number in range(10):
         follow(watch, message(number, 400, f"o{number}"))
