@@ -4,7 +4,6 @@ import asyncio
 import logging
 import math
 import time
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -21,13 +20,13 @@ from city.serving.outcome_scores import OutcomeScores
 from city.serving.problems import Problem
 from city.serving.record import Full, PredictionStore
 from city.serving.recorded import Outcome, Prediction, day_of, trial_outcomes
+from city.serving.remembered import Remembered
 from city.serving.routing import Routes
 from city.serving.trial import BESIDE, ROLES, Trial
 from city.settings import Settings
 
 log = logging.getLogger(__name__)
 
-_REMEMBERED = 100_000
 AWAY = (OSError, PolarsError, DeltaError)
 """What reading a lake raises that is away."""
 _TICK = 1e-5
@@ -45,7 +44,7 @@ class Judgement(NamedTuple):
 
 
 _Kept = tuple[str, int, str, float]
-"""A judgement as a plain tuple: the garbage collector looks through a hundred thousand of anything else."""
+"""A judgement as a plain tuple."""
 
 
 class Feedback:
@@ -61,7 +60,7 @@ class Feedback:
     ) -> None:
         self._lake, self._models, self._store, self._routes = config.lake, models, store, routes
         self._scores = scores
-        self._judged: OrderedDict[str, _Kept] = OrderedDict()
+        self._judged = Remembered[_Kept]()
         self._newest = 0.0
         self._recovered = False
 
@@ -179,9 +178,8 @@ class Feedback:
         return Judgement(*kept) if kept else None
 
     def _remember(self, number: str, of: Judgement) -> None:
-        self._judged[number] = (of.model, of.version, of.outcome, of.loss)
-        if len(self._judged) > _REMEMBERED:
-            oldest, _ = self._judged.popitem(last=False)
+        oldest = self._judged.put(number, (of.model, of.version, of.outcome, of.loss))
+        if oldest is not None:
             self._store.forget(oldest)  # whether it was judged is in the lake
 
     def _count(self, model: str, outcomes: Sequence[Outcome], answered_loss: float | None = None) -> None:

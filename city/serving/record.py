@@ -7,7 +7,7 @@ import threading
 import time
 import uuid
 from array import array
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Mapping, Sequence
 from io import BytesIO
 from itertools import count, islice
@@ -20,6 +20,7 @@ from city.serving.answer import Answer
 from city.serving.journal import Journal
 from city.serving.recorded import Outcome, Prediction, find_outcomes, find_predictions
 from city.serving.recorder import OUTCOMES, SERVED, Batch, Recorder, RecorderError
+from city.serving.remembered import Remembered
 from city.serving.trial import BESIDE
 from city.settings import Settings
 from city.stack.worker import Worker
@@ -31,7 +32,6 @@ _WRITE_ROWS = 20_000
 _PART_ROWS = 200
 """Packed in one go, in which no request can be answered."""
 _MOST_WAITING = 200_000
-_REMEMBERED = 100_000
 _LAST_SECONDS = 15.0
 
 
@@ -55,7 +55,6 @@ class Entry(NamedTuple):
     """The trial that it is part of."""
 
 
-# Of plain values only: the garbage collector looks through a hundred thousand of anything else.
 _Recent = tuple[str, int, str, str | None, bytes, float | str]
 
 
@@ -83,8 +82,7 @@ class PredictionStore:
             (layer, name): deque() for name in models for layer in (SERVED, OUTCOMES)
         }
         self._frames: dict[str, deque[pl.DataFrame]] = {name: deque() for name in models}
-        self._recent: OrderedDict[str, _Recent] = OrderedDict()
-        self._beside: OrderedDict[str, _Recent] = OrderedDict()
+        self._recent, self._beside = Remembered[_Recent](), Remembered[_Recent]()
         """Of the same ids, what another version said that nobody was given."""
         self._journal, self._journaling = Journal(config.home / "serving"), threading.Lock()
         self._recovered = False
@@ -122,9 +120,7 @@ class PredictionStore:
         waiting.append(entry)
         recent = self._beside if entry.role in BESIDE else self._recent
         said = entry.answer.prediction
-        recent[entry.id] = (entry.model, entry.version, entry.role, entry.experiment, entry.output, said)
-        if len(recent) > _REMEMBERED:
-            recent.popitem(last=False)
+        recent.put(entry.id, (entry.model, entry.version, entry.role, entry.experiment, entry.output, said))
 
     def add_frame(self, model: str, rows: pl.DataFrame) -> None:
         """A whole batch of answers, of the table's columns but the day. Raises Full."""
@@ -141,7 +137,7 @@ class PredictionStore:
 
     def forget(self, number: str) -> None:
         """It is looked for in the lake from now on."""
-        self._recent.pop(number, None)
+        self._recent.forget(number)
 
     def find(self, number: str) -> tuple[list[Prediction], list[Outcome]]:
         """What was predicted under an id, the answer first, and what came of it: of what waits, and of the lake.
