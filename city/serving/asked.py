@@ -3,8 +3,8 @@
 import difflib
 import io
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, TypeVar, cast
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Annotated, Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 import polars as pl
@@ -108,10 +108,10 @@ def _validated(validate: Callable[[Any], Validated], content: Any, begin: int) -
 
 
 class Inputs:
-    """A model's inputs, as what is asked is checked against."""
+    """A model's inputs, as what is asked is checked against. Can be pickled: another process reads large bodies."""
 
     def __init__(self, model: Model) -> None:
-        self.model, self.names = model, model.inputs
+        self.model_name, self.names = model.name, model.inputs
         columns = model.view.features
         self._nullable = frozenset(name for name in model.inputs if columns[name].nullable)
 
@@ -165,7 +165,7 @@ class Inputs:
             if len(features) != len(self.names):
                 raise Problem(
                     422,
-                    f"{self.model.name} takes {len(self.names)} features, not {len(features)}: {', '.join(self.names)}",
+                    f"{self.model_name} takes {len(self.names)} features, not {len(features)}: {', '.join(self.names)}",
                     [(at, f"give {len(self.names)} values, in this order: {', '.join(self.names)}")],
                 )
             return list(features)
@@ -175,13 +175,13 @@ class Inputs:
             missing = [name for name in self.names if name not in features]
             raise Problem(
                 422,
-                f"{self.model.name} needs {', '.join(missing)}",
+                f"{self.model_name} needs {', '.join(missing)}",
                 [(f"{at}.{name}", "is missing; give null where it is not known") for name in missing]
                 + self._unknown(features, at),
             ) from None
         if len(features) != len(self.names):
             errors = self._unknown(features, at)
-            raise Problem(422, f"{self.model.name} does not look at {', '.join(e[0] for e in errors)[:300]}", errors)
+            raise Problem(422, f"{self.model_name} does not look at {', '.join(e[0] for e in errors)[:300]}", errors)
         return values
 
     def _unknown(self, features: Mapping[str, Value], at: str) -> list[tuple[str, str]]:
@@ -205,6 +205,27 @@ class Inputs:
 def instances(inputs: Inputs, asked: Sequence[Mapping[str, Value] | Sequence[Value]]) -> Rows:
     """(n, inputs). Raises Problem that names the instance and the field."""
     return np.concatenate([inputs.row(one, f"instances.{n}") for n, one in enumerate(asked)])
+
+
+class AskedMany(NamedTuple):
+    """What is asked of many rows, beside the rows."""
+
+    model_name: str
+    return_probabilities: bool
+
+
+def asked_rows(body: bytes, known: Mapping[str, Inputs]) -> tuple[AskedMany, Rows]:
+    """Of a JSON batch: what is asked, and its rows (n, inputs). `known` are all models' inputs, by name. Raises
+    Problem that names the instance and the field."""
+    asked = parsed_many(body)
+    inputs = known.get(asked.model_name)
+    if inputs is None:
+        raise unknown_model(asked.model_name, known)
+    return AskedMany(asked.model_name, asked.return_probabilities), instances(inputs, asked.instances)
+
+
+def unknown_model(name: str, known: Iterable[str]) -> Problem:
+    return Problem(404, f"no model {name[:60]!r}; known: {', '.join(sorted(known)) or 'none'}")
 
 
 def frame_of(media: str, body: bytes) -> pl.DataFrame:

@@ -12,6 +12,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from city.serving.decoders import THREAD_BYTES
 from city.serving.gunzip import Gunzip
 from city.serving.keys import LOCAL, NOBODY, Caller, Keys, Tokens
 from city.serving.limits import Buckets, FailedKeys, retry_after
@@ -184,9 +185,11 @@ class Guard:
 
     def _bounded(self, scope: Scope, headers: Headers, receive: Receive) -> Receive:
         most, seconds = self._most_bytes, self._config.body_seconds
+        if not _takes_many(scope["path"]):
+            most = min(most, THREAD_BYTES)
         said = headers.get("content-length")
         if said is not None and said.isdigit() and int(said) > most:
-            raise _too_large(self._config)
+            raise _too_large(most)
         if scope["method"] in _SAFE:
             return receive
         taken, ends = 0, asyncio.get_running_loop().time() + seconds
@@ -206,7 +209,7 @@ class Guard:
             taken += len(message.get("body", b""))
             complete = not message.get("more_body", False)
             if taken > most:
-                raise _too_large(self._config)
+                raise _too_large(most)
             return message
 
         if "content-encoding" not in headers:
@@ -222,7 +225,7 @@ class Guard:
             )
         packed = (b"content-encoding", b"content-length")
         scope["headers"] = [(name, value) for name, value in scope["headers"] if name not in packed]
-        return Gunzip(bounded, most, _too_large(self._config)).receive
+        return Gunzip(bounded, most, _too_large(most)).receive
 
     def _securing(self, send: Send, answered: list[bool]) -> Send:
         """With the headers, and a mark once an answer has begun: there can be no other then."""
@@ -335,9 +338,15 @@ def _is_open(scope: Scope) -> bool:
     return scope["type"] == "http" and (path in _PAGES or path.startswith(_OPEN))
 
 
-def _too_large(config: Settings) -> Problem:
+def _takes_many(path: str) -> bool:
+    """Whether the body may be of many rows. All others are read at once, and so are small."""
+    return path == "/predict/batch" or (path.startswith("/v2/models/") and path.endswith("/infer"))
+
+
+def _too_large(most_bytes: int) -> Problem:
     return Problem(
         413,
-        f"a request may have {config.max_body_mb:g} MB: send it in parts (CITY_MAX_BODY_MB)",
+        f"a request to this path may have {most_bytes / 1e6:g} MB: send many rows to /predict/batch, or in parts "
+        "(CITY_MAX_BODY_MB bounds those)",
         headers={"connection": "close"},
     )

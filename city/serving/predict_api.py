@@ -9,30 +9,22 @@ import orjson
 import polars as pl
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from city.models.model import Model
 from city.models.predictions import CONFIDENCE, HIGH, LOW, OUTPUT, PREDICTION
-from city.serving.asked import (
-    MOST_ROWS,
-    Ask,
-    AskMany,
-    Came,
-    Inputs,
-    Value,
-    frame_of,
-    instances,
-    parsed,
-    parsed_many,
-)
+from city.serving.asked import Ask, AskMany, Came, Inputs, asked_rows, frame_of, parsed
 from city.serving.batching import Rows
 from city.serving.guard import caller_of, needs
 from city.serving.predictor import Predictor
 from city.serving.problems import Problem
+from city.serving.tensors import Infer, infer_rows
 
 _JSON = "application/json"
 _PARQUET, _ARROW = "application/vnd.apache.parquet", "application/vnd.apache.arrow.stream"
+_JSON_VALUES = 20_000
+"""Of an answer, encoded in one go."""
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 
 
@@ -89,7 +81,7 @@ def router(predictor: Predictor, predict: Callable[[Request], Awaitable[Response
         body, media = await request.body(), request.headers.get("content-type", _JSON)
         caller = caller_of(request)
         if media.partition(";")[0].strip() == _JSON:
-            asked, rows = await predictor.decoders.run(lambda: _asked_rows(predictor, body), len(body))
+            asked, rows = await predictor.decoders.read(asked_rows, body, predictor.inputs)
             answered = await predictor.predict_rows(asked.model_name, rows, caller)
             model = predictor.models[asked.model_name]
             return await predictor.decoders.run(
@@ -107,7 +99,8 @@ def router(predictor: Predictor, predict: Callable[[Request], Awaitable[Response
     async def feedback(request: Request) -> Response:
         """Versions that compete are compared by this. Of any prediction that is recorded. What is told again changes
         nothing; what is told otherwise is refused (409)."""
-        came = parsed(Came, await request.body())
+        body = await request.body()
+        came = await predictor.decoders.run(lambda: parsed(Came, body), len(body))
         outcome = came.outcome if isinstance(came.outcome, str) else float(came.outcome)
         return _json(await predictor.feedback.take(came.id, outcome, caller_of(request).name))
 
@@ -168,17 +161,11 @@ def v2(predictor: Predictor) -> APIRouter:
         model = predictor.model(name)
         _check_version(version, predictor.champion(name).number)
         body = await request.body()
-        asked, rows = await predictor.decoders.run(lambda: _infer_rows(predictor.inputs[name], body), len(body))
-        told = await predictor.predict_rows(name, rows, caller_of(request))
-        return await predictor.decoders.run(lambda: _json(_inferred(model, told, asked.id)), len(body))
+        number, rows = await predictor.decoders.read(infer_rows, body, predictor.inputs[name])
+        answered = await predictor.predict_rows(name, rows, caller_of(request))
+        return await predictor.decoders.run(lambda: _json(_inferred(model, answered, number)), len(body))
 
     return found
-
-
-def _asked_rows(predictor: Predictor, body: bytes) -> tuple[AskMany, Rows]:
-    asked = parsed_many(body)
-    predictor.model(asked.model_name)
-    return asked, instances(predictor.inputs[asked.model_name], asked.instances)
 
 
 def _frame_rows(inputs: Inputs, media: str, body: bytes) -> tuple[pl.DataFrame, Rows]:
@@ -196,85 +183,34 @@ def _beside(frame: pl.DataFrame, answered: pl.DataFrame, media: str) -> Response
     return Response(into.getvalue(), media_type=_PARQUET if kind == _PARQUET else _ARROW)
 
 
-class Tensor(BaseModel):
-    name: str
-    shape: list[int] = Field(max_length=4)
-    datatype: str
-    data: list[Any]
-
-
-class Infer(BaseModel):
-    """One tensor (n, inputs), or one of n values for each input."""
-
-    inputs: list[Tensor]
-    id: str | None = None
-
-
-def _infer_rows(inputs: Inputs, body: bytes) -> tuple[Infer, Rows]:
-    asked = parsed(Infer, body)
-    return asked, inputs.rows(_tensors(inputs, asked))
-
-
-def _inferred(model: Model, told: pl.DataFrame, number: str | None) -> dict[str, Any]:
-    prediction = told[PREDICTION].cast(pl.Float64) if model.kind == "regression" else told[PREDICTION]
-    output = told[OUTPUT].to_list()
+def _inferred(model: Model, answered: pl.DataFrame, number: str | None) -> dict[str, Any]:
+    is_number = model.kind == "regression"
+    prediction = answered[PREDICTION].cast(pl.Float64) if is_number else answered[PREDICTION]
+    values = answered[OUTPUT].explode()
     outputs: list[dict[str, Any]] = [
         {
             "name": PREDICTION,
-            "datatype": "FP64" if model.kind == "regression" else "BYTES",
-            "shape": [told.height],
-            "data": prediction.to_list(),
+            "datatype": "FP64" if is_number else "BYTES",
+            "shape": [answered.height],
+            "data": _json_list(prediction),
         },
         {
             "name": OUTPUT,
             "datatype": "FP64",
-            "shape": [told.height, len(output[0])],
-            "data": [value for row in output for value in row],
+            "shape": [answered.height, len(values) // answered.height],
+            "data": _json_list(values),
         },
     ]
-    said = {"model_name": model.name, "model_version": str(told["version"][0]), "outputs": outputs}
-    return said | ({"id": number} if number else {})
+    response = {"model_name": model.name, "model_version": str(answered["version"][0]), "outputs": outputs}
+    return response | ({"id": number} if number else {})
 
 
-def _tensors(inputs: Inputs, asked: Infer) -> pl.DataFrame:
-    columns: dict[str, list[Value]] = {}
-    for number, tensor in enumerate(asked.inputs):
-        at = f"inputs.{number}"
-        flat = _flat(tensor.data)
-        if any(size < 0 for size in tensor.shape) or len(flat) != _product(tensor.shape):
-            raise Problem(
-                422, f"{at}: {len(flat)} values are not of the shape {tensor.shape}", [(f"{at}.shape", "does not fit")]
-            )
-        if not all(value is None or isinstance(value, int | float) for value in flat):
-            raise Problem(422, f"{at}: not only numbers", [(f"{at}.data", "give numbers, booleans or null")])
-        if len(asked.inputs) == 1 and len(tensor.shape) == 2 and tensor.shape[1] == len(inputs.names):
-            wide = len(inputs.names)
-            columns = {name: flat[place::wide] for place, name in enumerate(inputs.names)}
-        else:
-            columns[tensor.name] = flat
-    if len({len(values) for values in columns.values()}) != 1 or not next(iter(columns.values())):
-        raise Problem(422, "tensors of different lengths, or of none", [("inputs", "give n values for each input")])
-    if (rows := len(next(iter(columns.values())))) > MOST_ROWS:
-        raise Problem(413, f"{rows:,} rows: give 1 to {MOST_ROWS:,}")
-    try:
-        return pl.DataFrame({n: [None if v is None else float(v) for v in values] for n, values in columns.items()})
-    except OverflowError:
-        raise Problem(
-            422, "inputs: a number is too large", [("inputs", "give numbers that a double can hold")]
-        ) from None
-
-
-def _flat(data: list[Any]) -> list[Any]:
-    if data and isinstance(data[0], list):
-        return [value for row in data for value in _flat(row if isinstance(row, list) else [row])]
-    return data
-
-
-def _product(shape: list[int]) -> int:
-    found = 1
-    for size in shape:
-        found *= size
-    return found
+def _json_list(values: pl.Series) -> orjson.Fragment:
+    """Encoded some at a time: while values become JSON, no other thread runs."""
+    parts = [
+        orjson.dumps(values.slice(begin, _JSON_VALUES).to_list())[1:-1] for begin in range(0, len(values), _JSON_VALUES)
+    ]
+    return orjson.Fragment(b"[" + b",".join(parts) + b"]")
 
 
 def _check_version(asked: str | None, champion: int | None) -> None:

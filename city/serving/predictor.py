@@ -24,7 +24,7 @@ from city.models.model import Model, ModelError
 from city.models.predictions import answers
 from city.models.registry import RegistryAway
 from city.serving.answer import Answer, answer, said
-from city.serving.asked import Ask, Inputs
+from city.serving.asked import Ask, Inputs, unknown_model
 from city.serving.audit import Audit
 from city.serving.batching import Rows
 from city.serving.decoders import Decoders
@@ -138,7 +138,7 @@ class Predictor:
         """Raises Problem that lists the known ones."""
         found = self.models.get(name)
         if found is None:
-            raise Problem(404, f"no model {name[:60]!r}; known: {', '.join(sorted(self.models)) or 'none'}")
+            raise unknown_model(name, self.models)
         return found
 
     def champion(self, name: str) -> Served:

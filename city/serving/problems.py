@@ -46,6 +46,9 @@ class Problem(Exception):
         super().__init__(detail)
         self.status, self.detail, self.errors, self.headers = status, detail, errors, dict(headers or {})
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.status, self.detail, self.errors, self.headers)
+
     def response(self) -> Response:
         return _response(self.status, self.detail, self.errors, self.headers)
 

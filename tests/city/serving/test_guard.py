@@ -96,6 +96,27 @@ def test_too_many_requests_are_told_when_to_come_back(guarded: tuple[str, Settin
     assert get(url, "/models", **{"x-api-key": Keys(config).add("calm", "viewer")}).status_code in (200, 401)
 
 
+def test_only_batches_may_be_large(guarded: tuple[str, Settings]) -> None:
+    """All other bodies are read within the event loop, or by one thread beside it."""
+    url, config = guarded
+    key = Keys(config).add("large", "admin")
+    until(lambda: get(url, "/models", **{"x-api-key": key}).ok)
+    body = b'{"model_name": "none", "instances": [[1]]' + b" " * 1_500_000 + b"}"
+    headers = {"x-api-key": key, "content-type": "application/json"}
+    for method, path, status in (
+        ("POST", "/predict", 413),
+        ("POST", "/feedback", 413),
+        ("POST", "/token", 413),
+        ("PUT", "/models/none/routing", 413),
+        ("POST", "/api/alarms/1/acknowledge", 413),
+        ("POST", "/predict/batch", 404),
+        ("POST", "/v2/models/none/infer", 404),
+    ):
+        told = requests.request(method, url + path, data=body, headers=headers, timeout=20)
+        assert told.status_code == status, (path, told.text)
+        assert status == 404 or "1 MB" in told.json()["detail"]
+
+
 def test_named_sites_may_ask_and_others_may_not_change_anything(guarded: tuple[str, Settings]) -> None:
     url, _ = guarded
     asked = {"access-control-request-method": "POST", "access-control-request-headers": "x-api-key"}

@@ -20,7 +20,7 @@ import requests
 
 from city.models import champions
 from city.models.registry import Registry
-from city.serving import predict_api, predictor, record
+from city.serving import decoders, predict_api, predictor, record
 from city.settings import Settings
 from city.stack.embedded import settings_at
 from tests.city.serving.served import FEATURES, LEVEL, SPEED, put_features, registered, serving, taught
@@ -285,7 +285,7 @@ def test_large_batches_are_read_and_written_beside_the_event_loop(
 
         monkeypatch.setattr(module, name, watched)
 
-    for name in ("_asked_rows", "_many", "_frame_rows", "_beside", "_infer_rows", "_inferred"):
+    for name in ("asked_rows", "_many", "_frame_rows", "_beside", "infer_rows", "_inferred"):
         watch(predict_api, name)
     watch(predictor, "_told_and_kept")
     rows = [{**FEATURES, "speed_mean": float(n)} for n in range(2_000)]
@@ -303,7 +303,34 @@ def test_large_batches_are_read_and_written_beside_the_event_loop(
     assert all(thread.startswith("decode") for thread in threads.values()), threads
     threads.clear()
     assert server.post("/predict/batch", {"model_name": "speed", "instances": rows[:2]}).ok
-    assert not threads["_asked_rows"].startswith("decode")  # a thread's wake-up would take longer
+    assert not threads["asked_rows"].startswith("decode")  # a thread's wake-up would take longer
+
+
+def test_the_largest_batches_are_read_by_another_process(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [{**FEATURES, "speed_mean": float(n)} for n in range(1_000)]
+    flat = [[float(value) for value in row.values()] for row in rows]
+    names = list(FEATURES)
+    tensors = [
+        {"name": name, "shape": [len(rows), 1], "datatype": "FP64", "data": [row[place] for row in flat]}
+        for place, name in enumerate(names)
+    ]
+
+    def ask() -> list[list[Any]]:
+        many = server.post("/predict/batch", {"model_name": "speed", "instances": rows}).json()["predictions"]
+        inferred = server.post("/v2/models/speed/infer", {"id": "7", "inputs": tensors}).json()
+        assert (inferred["id"], inferred["model_version"]) == ("7", "1")
+        outputs = {output["name"]: output["data"] for output in inferred["outputs"]}
+        return [[row["prediction"] for row in many], outputs["prediction"], outputs["output"]]
+
+    here = ask()
+    monkeypatch.setattr(decoders, "THREAD_BYTES", 10_000)
+    first = json.dumps({"model_name": "speed", "instances": rows[:100]})
+    assert requests.post(f"{server.url}/predict/batch", first, timeout=120).ok  # the process starts
+    assert ask() == here
+    children = [" ".join(child.cmdline()) for child in psutil.Process().children()]
+    assert [line for line in children if "city.serving.json_process" in line]
+    unknown = server.post("/predict/batch", {"model_name": "sped", "instances": rows})
+    assert (unknown.status_code, "known: level, speed" in unknown.text) == (404, True)
 
 
 def test_wrong_instances_far_down_a_batch_are_named(server: Server) -> None:

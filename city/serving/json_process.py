@@ -1,0 +1,129 @@
+"""The process that reads the largest JSON bodies. Python's parsers hold the interpreter's lock from the first byte to
+the last: in the server's own process, 20 MB of JSON would stop every other answer meanwhile."""
+
+import contextlib
+import logging
+import os
+import pickle
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any, BinaryIO, TypeVar
+
+from city.serving.problems import Problem
+
+log = logging.getLogger(__name__)
+
+Made = TypeVar("Made")
+_IDLE_SECONDS = 60.0
+"""It ends after so long without a body, and gives its memory back."""
+_LAST_SECONDS = 5.0
+_NICE = 5  # small requests come first
+
+
+class JsonProcess:
+    """The process, from the server's side. It is started by the first body, and again where it has ended. Not locked:
+    its owner lets one thread in at a time."""
+
+    def __init__(self, idle_seconds: float = _IDLE_SECONDS) -> None:
+        self._idle_seconds = idle_seconds
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process else None
+
+    def run(self, read: Callable[..., Made], body: bytes, *arguments: object) -> Made:
+        """What `read(body, *arguments)` returns or raises. Raises Problem where the process cannot do it."""
+        call = pickle.dumps((read, arguments))
+        for _ in range(2):
+            process = self._started()
+            if answer := _exchanged(process, call, body):
+                result, error = pickle.loads(answer)
+                if error is not None:
+                    raise error
+                made: Made = result
+                return made
+            self._process = None
+            if code := _end(process):
+                log.error("the process that reads large JSON bodies ended with code %d at %d bytes", code, len(body))
+                break
+            # It had just ended, because nothing came for long.
+        raise Problem(503, "this body could not be read: it may take more memory than there is; send it in parts")
+
+    def close(self) -> None:
+        """Ends the process, which ends by itself too when the server is gone."""
+        if self._process is not None:
+            _end(self._process)
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        if self._process is None or self._process.poll() is not None:
+            argv = [sys.executable, "-m", "city.serving.json_process", str(self._idle_seconds)]
+            try:
+                self._process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            except OSError as error:
+                log.error("the process that reads large JSON bodies cannot start: %s", error)
+                raise Problem(503, "so large a body cannot be read now: send it in parts of at most 1 MB") from None
+        return self._process
+
+
+def _end(process: subprocess.Popen[bytes]) -> int:
+    """Its exit code, once it has ended."""
+    assert process.stdin is not None
+    with contextlib.suppress(OSError):  # what was not written, to a process that is gone
+        process.stdin.close()
+    try:
+        return process.wait(_LAST_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.wait()
+
+
+def _exchanged(process: subprocess.Popen[bytes], call: bytes, body: bytes) -> bytes:
+    """The process's answer; empty where it has ended."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        process.stdin.write(b"%d %d\n" % (len(call), len(body)))
+        process.stdin.write(call)
+        process.stdin.write(body)
+        process.stdin.flush()
+        size = process.stdout.readline()
+        answer = process.stdout.read(int(size)) if size else b""
+    except OSError:
+        return b""
+    return answer if size and len(answer) == int(size) else b""
+
+
+def serve(source: BinaryIO, answers: BinaryIO, idle_seconds: float) -> None:
+    """Reads body after body, until the server ends or none has come for long."""
+    while select.select([source], [], [], idle_seconds)[0] and (head := source.readline()):
+        sizes = [int(size) for size in head.split()]
+        call, body = (source.read(size) for size in sizes)
+        if [len(call), len(body)] != sizes:
+            return  # the server was killed in the middle of it
+        read, arguments = pickle.loads(call)
+        answer = pickle.dumps(_result(read, body, arguments), protocol=5)
+        del body
+        answers.write(b"%d\n" % len(answer))
+        answers.write(answer)
+        answers.flush()
+
+
+def _result(read: Callable[..., Any], body: bytes, arguments: tuple[object, ...]) -> tuple[Any, Exception | None]:
+    try:
+        return read(body, *arguments), None
+    except Problem as problem:
+        return None, problem
+    except Exception as error:  # the server answers 500, and its log says what it was
+        return None, RuntimeError(f"{type(error).__name__}: {error}")
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all of a terminal; the server says when it is over
+    os.nice(_NICE)
+    told = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what a library prints is no answer
+    serve(sys.stdin.buffer, told, float(sys.argv[1]))

@@ -1,0 +1,71 @@
+"""Requests of the Open Inference Protocol (V2): tensors as a model's inputs."""
+
+from typing import Any
+
+import polars as pl
+from pydantic import BaseModel, Field
+
+from city.serving.asked import MOST_ROWS, Inputs, Value, parsed
+from city.serving.batching import Rows
+from city.serving.problems import Problem
+
+
+class Tensor(BaseModel):
+    name: str
+    shape: list[int] = Field(max_length=4)
+    datatype: str
+    data: list[Any]
+
+
+class Infer(BaseModel):
+    """One tensor (n, inputs), or one of n values for each input."""
+
+    inputs: list[Tensor]
+    id: str | None = None
+
+
+def infer_rows(body: bytes, inputs: Inputs) -> tuple[str | None, Rows]:
+    """The request's id, and its rows (n, inputs). Raises Problem that names the tensor."""
+    request = parsed(Infer, body)
+    return request.id, inputs.rows(_frame(inputs, request))
+
+
+def _frame(inputs: Inputs, request: Infer) -> pl.DataFrame:
+    columns: dict[str, list[Value]] = {}
+    for number, tensor in enumerate(request.inputs):
+        at = f"inputs.{number}"
+        flat = _flat(tensor.data)
+        if any(size < 0 for size in tensor.shape) or len(flat) != _product(tensor.shape):
+            raise Problem(
+                422, f"{at}: {len(flat)} values are not of the shape {tensor.shape}", [(f"{at}.shape", "does not fit")]
+            )
+        if not all(value is None or isinstance(value, int | float) for value in flat):
+            raise Problem(422, f"{at}: not only numbers", [(f"{at}.data", "give numbers, booleans or null")])
+        if len(request.inputs) == 1 and len(tensor.shape) == 2 and tensor.shape[1] == len(inputs.names):
+            wide = len(inputs.names)
+            columns = {name: flat[place::wide] for place, name in enumerate(inputs.names)}
+        else:
+            columns[tensor.name] = flat
+    if len({len(values) for values in columns.values()}) != 1 or not next(iter(columns.values())):
+        raise Problem(422, "tensors of different lengths, or of none", [("inputs", "give n values for each input")])
+    if (rows := len(next(iter(columns.values())))) > MOST_ROWS:
+        raise Problem(413, f"{rows:,} rows: give 1 to {MOST_ROWS:,}")
+    try:
+        return pl.DataFrame({n: [None if v is None else float(v) for v in values] for n, values in columns.items()})
+    except OverflowError:
+        raise Problem(
+            422, "inputs: a number is too large", [("inputs", "give numbers that a double can hold")]
+        ) from None
+
+
+def _flat(data: list[Any]) -> list[Any]:
+    if data and isinstance(data[0], list):
+        return [value for row in data for value in _flat(row if isinstance(row, list) else [row])]
+    return data
+
+
+def _product(shape: list[int]) -> int:
+    found = 1
+    for size in shape:
+        found *= size
+    return found
