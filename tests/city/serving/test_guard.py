@@ -112,7 +112,7 @@ def test_only_batches_may_be_large(guarded: tuple[str, Settings]) -> None:
         ("POST", "/predict/batch", 404),
         ("POST", "/v2/models/none/infer", 404),
     ):
-        told = requests.request(method, url + path, data=body, headers=headers, timeout=20)
+        told = requests.request(method, url + path, data=body, headers=headers, timeout=120)
         assert told.status_code == status, (path, told.text)
         assert status == 404 or "1 MB" in told.json()["detail"]
 
