@@ -2,12 +2,17 @@
 
 import json
 import random
+import signal
+import sqlite3
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +20,13 @@ import pytest
 from aiosmtpd.controller import Controller
 from pydantic import SecretStr
 
-from city.alerts.channels import Address, addresses, sender
+from city.alerts.channels import addresses, sender
 from city.alerts.desk import Desk
 from city.alerts.dispatch import Delivered, deliver
 from city.alerts.model import AlertError, Finding
 from city.settings import Settings
 from city.stack.embedded import free_ports
+from tests.city.alerts import flapping
 from tests.faults import FaultTable
 
 NOW = datetime(2026, 5, 4, 12, tzinfo=UTC)
@@ -191,10 +197,14 @@ def test_when_a_silence_ends_one_message_is_sent_of_what_is_still_wrong(
     assert tell(desk, reached, LOW, HIGH) == (0, 0)
     tell(desk, reached, over(HIGH), now=minutes(5))
     assert [(alarm.count, alarm.silenced) for alarm in desk.alarms(now=minutes(5))] == [(1, True), (1, True)]
-    for minute in (9, 11, 12):
-        tell(desk, reached, LOW, now=minutes(minute))
+    tell(desk, reached, LOW, now=minutes(9))
+    began = time.monotonic()
+    tell(desk, reached, LOW, now=minutes(11))
+    seconds = time.monotonic() - began
+    tell(desk, reached, LOW, now=minutes(12))
     assert [(b["event"], [a["title"] for a in b["alarms"]]) for b in hook.of("/all")] == [("raised", ["a < b & low"])]
-    table.add("an alarm is raised in a silence", "told once, when the silence ends", 0, 0, "webhook, Slack")
+    said, lost = "told once, by the first look after the silence", 2 - len(hook.bodies)
+    table.add("an alarm is raised in a silence", said, seconds, lost, "webhook, Slack")
 
 
 def test_who_was_told_hears_of_the_end_in_a_silence_too(desk: Desk, reached: Settings, hook: Hook) -> None:
@@ -252,6 +262,7 @@ def test_a_channel_that_is_slow_is_left_before_its_messages_may_be_taken_by_anot
 def test_a_cause_that_comes_and_goes_is_told_of_as_that(
     desk: Desk, reached: Settings, hook: Hook, table: FaultTable
 ) -> None:
+    began = time.monotonic()
     for minute in range(12):
         tell(desk, reached, LOW if minute % 2 == 0 else over(LOW), now=minutes(minute))
     assert desk.alarms()[0].flapping
@@ -261,42 +272,85 @@ def test_a_cause_that_comes_and_goes_is_told_of_as_that(
     tell(desk, reached, now=minutes(42))
     assert not desk.alarms()[0].flapping
     assert [body["event"] for body in hook.of("/all")][4:] == ["cleared"], "and how it ended"
-    table.add(
-        "a cause changes twelve times",
-        "five messages: " + ", ".join(b["event"] for b in hook.of("/all")),
-        0,
-        0,
-        "webhook",
-    )
+    events = [body["event"] for body in hook.of("/all")]
+    said = f"{len(events)} messages: {', '.join(events)}"
+    lost = int(events[-1] != "cleared")
+    table.add("a cause changes twelve times", said, time.monotonic() - began, lost, "webhook")
 
 
-def test_a_thousand_flapping_causes_send_few_messages_and_kills_lose_none(tmp_path: Path) -> None:
-    """An hour of simulated time in which a fifth of the causes change every two minutes, and an hour without a change.
-    In the first the process is killed 20 times, after it has leased messages and before it has sent them."""
-    chance, url = random.Random(7), f"sqlite:///{tmp_path / 'alerts.db'}"
-    to = [Address("webhook", "info")]
-    desk, causes = Desk(url, to), [Finding(f"domain/c{n}", "error", "c", f"g{n % 9}") for n in range(1_000)]
-    failing, told, sent = dict.fromkeys(range(1_000), False), dict[str, list[str]](), Counter[str]()
-    kills, ever = set(chance.sample(range(0, 60, 2), 20)), set[int]()
-    for minute in (*range(0, 60, 2), *range(60, 125, 5)):
-        if minute < 60:
-            changed = chance.sample(range(1_000), 200)
-            failing |= {n: not failing[n] for n in changed}
-            ever |= {*changed}
-        desk.report([f if failing[n] else over(f) for n, f in enumerate(causes)], None, minutes(minute))
-        desk.tick(now=minutes(minute))
-        letters = desk.lease(minutes(minute))
-        if minute in kills:
-            desk = Desk(url, to)
-            continue
-        for letter in letters:
-            (alarm,) = letter.message["alarms"]
-            told.setdefault(alarm["cause"], []).append(letter.message["event"])
-            sent[alarm["cause"]] += minute < 60
-        desk.sent(letters, now=minutes(minute))
-    assert max(sent.values()) <= 5
-    last = {cause: events[-1] for cause, events in told.items()}
-    assert last == {causes[n].cause: "raised" if failing[n] else "cleared" for n in ever}
+KILLS = 20
+_ACTIONS = {"raised": "trigger", "flapping": "trigger", "cleared": "resolve"}
+
+
+def without_repeats(messages: list[Any]) -> list[Any]:
+    """What was sent twice follows itself: what comes after is sent only once that is written down as sent."""
+    return [message for message, _ in groupby(messages)]
+
+
+def test_a_thousand_flapping_causes_send_few_messages_and_kills_lose_none(
+    config: Settings, hook: Hook, table: FaultTable
+) -> None:
+    """An hour of simulated time in which a fifth of the causes change every three minutes, and one without a change.
+    Meanwhile the process that writes the alarms and sends their messages is killed 20 times, at any moment."""
+    changes = {
+        "alert_webhook_url": SecretStr(f"{hook.url}/all"),
+        "alert_pagerduty_key": SecretStr("the-key"),
+        "alert_pagerduty_url": f"{hook.url}/pagerduty",
+    }
+    config = config.model_copy(update=changes)
+    chance, began = random.Random(5), time.monotonic()
+    for number in sorted(chance.sample(range(len(flapping.HOUR)), KILLS)):
+        with flapping.life(config) as life:
+            life.await_round(number)
+            life.kill(after=chance.uniform(0, 0.3))
+        assert life.process.exitcode == -signal.SIGKILL
+    with flapping.life(config) as life:
+        life.await_all_told()
+    seconds = time.monotonic() - began
+
+    with closing(sqlite3.connect(config.home / "alerts" / "alerts.db")) as store:
+        history: dict[str, list[tuple[float, str]]] = {}
+        query = "SELECT cause, at, event FROM alarm_history h JOIN alarms a ON a.id = h.alarm ORDER BY h.id"
+        for cause, at, event in store.execute(query):
+            if event in ("raised", "raised again", "cleared"):
+                history.setdefault(cause, []).append((at, event))
+        assert history == flapping.changes(), "each change was written once, whatever was killed"
+        posted = store.execute("SELECT channel, message, posted_at FROM outbox ORDER BY id").fetchall()
+
+    wanted: dict[str, dict[str, list[Any]]] = {"webhook": {}, "pagerduty": {}}
+    in_hour, ends = Counter[str](), (flapping.BEGIN + timedelta(hours=1)).timestamp()
+    for channel, message, at in posted:
+        (alarm,) = json.loads(message)["alarms"]
+        wanted[channel].setdefault(alarm["cause"], []).append(alarm)
+        in_hour[alarm["cause"]] += channel == "webhook" and at < ends
+    heard: dict[str, list[Any]] = {}
+    for body in hook.of("/all"):
+        for alarm in body["alarms"]:
+            heard.setdefault(alarm["cause"], []).append(alarm)
+    assert {cause: without_repeats(alarms) for cause, alarms in heard.items()} == wanted["webhook"]
+    still = {flapping.cause(n) for n in flapping.failing()[-1]}
+    last = {cause: alarms[-1]["event"] for cause, alarms in heard.items()}
+    assert last == {cause: "raised" if cause in still else "cleared" for cause in history}
+    assert max(in_hour.values()) <= 5
+
+    pages: dict[str, list[Any]] = {}
+    for page in hook.of("/pagerduty"):
+        pages.setdefault(page["dedup_key"], []).append(page)
+    incidents = {
+        f"city-alarm-{alarms[0]['id']}": [_ACTIONS[alarm["event"]] for alarm in alarms]
+        for alarms in wanted["pagerduty"].values()
+    }
+    assert pages.keys() == incidents.keys(), "one incident of each alarm"
+    grave = {key for key, actions in incidents.items() if "trigger" in actions}
+    actions = {key: [page["event_action"] for page in without_repeats(pages[key])] for key in grave}
+    assert actions == {key: incidents[key] for key in grave}
+    paged_again = sum(len(pages[key]) - len(incidents[key]) for key in incidents)
+    assert paged_again <= KILLS, "at most the one that was being sent"
+
+    count, sent = sum(map(len, wanted["webhook"].values())), sum(map(len, heard.values()))
+    lost = count - sum(len(without_repeats(alarms)) for alarms in heard.values())
+    said = f"{count:,} messages, at most {max(in_hour.values())} of a cause; twice: {sent - count}, pages {paged_again}"
+    table.add(f"1,000 causes flap, {KILLS} kills", said, seconds, lost, "webhook, PagerDuty")
 
 
 def test_a_server_that_refuses_is_tried_again_and_gets_each_message_once(
@@ -319,12 +373,13 @@ def test_a_server_that_refuses_is_tried_again_and_gets_each_message_once(
 def test_an_answer_of_200_that_says_it_failed_has_failed(
     answer: bytes, desk: Desk, reached: Settings, hook: Hook, table: FaultTable
 ) -> None:
-    hook.answer = answer
+    hook.answer, began = answer, time.monotonic()
     tell(desk, reached, LOW)
     assert "answered 200, and that it failed" in desk.failures()[0]["error"]
     said, hook.answer = desk.failures()[0]["error"], b"ok"
     assert tell(desk, reached, now=minutes(1)) == (2, 0)
-    table.add("a channel answers 200 and an error", said, 0, 2 - len(hook.bodies), "webhook, Slack")
+    seconds = time.monotonic() - began
+    table.add("a channel answers 200 and an error", said, seconds, 2 - len(hook.bodies), "webhook, Slack")
 
 
 def test_one_message_that_is_refused_holds_back_no_other(desk: Desk, reached: Settings, hook: Hook) -> None:
@@ -377,7 +432,7 @@ def test_a_channel_whose_settings_are_wrong_loses_nothing(
         update={"alert_email_to": ["ada@city"], "smtp_tls": False, "alert_webhook_url": SecretStr(hook.url)}
     )
     url = f"sqlite:///{tmp_path / 'alerts.db'}"
-    desk = Desk(url, addresses(wrong))
+    desk, began = Desk(url, addresses(wrong)), time.monotonic()
     assert tell(desk, wrong, LOW) == (1, 1)
     (failure,) = desk.failures()
     assert "set CITY_SMTP_ADDRESS" in failure["error"]
@@ -390,7 +445,8 @@ def test_a_channel_whose_settings_are_wrong_loses_nothing(
     finally:
         server.stop()
     assert "low" in box.letters[0].content.decode()
-    table.add("a channel's settings are wrong", failure["error"], 0, 1 - len(box.letters), "e-mail, when right")
+    seconds = time.monotonic() - began
+    table.add("a channel's settings are wrong", failure["error"], seconds, 1 - len(box.letters), "e-mail, when right")
 
 
 @pytest.mark.parametrize(

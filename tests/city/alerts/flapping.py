@@ -1,0 +1,131 @@
+"""A thousand causes that flap for an hour of simulated time, and a dispatcher that sends what is due meanwhile, in a
+process that may be killed at any moment. Another one goes on from there, as the alarm reader does: which round was
+reported is kept by the transaction that reports it.
+"""
+
+import contextlib
+import random
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+
+from city.alerts.desk import Desk, desk
+from city.alerts.dispatch import Delivered, deliver
+from city.alerts.model import Finding
+from city.settings import Settings
+
+BEGIN = datetime(2026, 5, 4, 12, tzinfo=UTC)
+CAUSES, CHANGING, ERROR_EVERY = 1_000, 200, 20
+HOUR = range(0, 60, 3)
+MINUTES = (*HOUR, *range(60, 101, 10))
+"""When there are looks: in the hour a fifth of the causes change between two of them, and in the next none does."""
+_LEASES_OVER = timedelta(minutes=2)
+_ROUND, _ALL_TOLD = "round", len(MINUTES)
+_FORK = get_context("forkserver")  # a life begins in some milliseconds, with all imported
+_FORK.set_forkserver_preload([__name__])
+
+
+def cause(number: int) -> str:
+    return f"domain/flapping/{number:03}"
+
+
+def failing() -> list[set[int]]:
+    """The numbers of the causes that fail, at each of MINUTES."""
+    chance, now, found = random.Random(7), set[int](), []
+    for minute in MINUTES:
+        if minute in HOUR:
+            now = now ^ {*chance.sample(range(CAUSES), CHANGING)}
+        found.append(now)
+    return found
+
+
+def changes() -> dict[str, list[tuple[float, str]]]:
+    """The history that each cause is to have: when it was raised or cleared (Unix seconds)."""
+    found, before = dict[str, list[tuple[float, str]]](), set[int]()
+    for minute, wrong in zip(MINUTES, failing(), strict=True):
+        for number in wrong ^ before:
+            entries = found.setdefault(cause(number), [])
+            event = ("raised again" if entries else "raised") if number in wrong else "cleared"
+            entries.append(((BEGIN + timedelta(minutes=minute)).timestamp(), event))
+        before = wrong
+    return found
+
+
+def look(kept: Desk, number: int, wrong: set[int]) -> datetime:
+    """The look of a round; its time."""
+    at = BEGIN + timedelta(minutes=MINUTES[number])
+    found = [
+        Finding(cause(n), "error" if n % ERROR_EVERY == 0 else "warning", f"cause {n}", f"g{n // 100}", state=state)
+        for state in ("failing", "passing")
+        for n in range(CAUSES)
+        if (n in wrong) == (state == "failing")
+    ]
+    kept.report(found, None, at, (_ROUND, number))
+    kept.tick(now=at)
+    return at
+
+
+def _live(config: Settings, progress: Connection) -> None:
+    kept, news = desk(config), threading.Event()
+    done = kept.remembered(_ROUND)
+    # A look that was killed may have reported without letting time pass; what it had leased is due a minute later.
+    now, ended = [BEGIN], threading.Event()
+
+    def write() -> None:
+        if done is not None:
+            now[0] = BEGIN + timedelta(minutes=MINUTES[done])
+            kept.tick(now=now[0])
+        for number, wrong in enumerate(failing()):
+            if done is None or number > done:
+                progress.send(number)
+                now[0] = look(kept, number, wrong)
+                news.set()
+        now[0] += _LEASES_OVER
+        ended.set()
+        news.set()
+
+    threading.Thread(target=write, daemon=True).start()
+    while not ended.is_set() or news.is_set():
+        news.wait()
+        news.clear()
+        while deliver(kept, config, now[0]) != Delivered():
+            pass
+    progress.send(_ALL_TOLD)
+    threading.Event().wait()  # until it is killed
+
+
+class Life:
+    """Such a process, from its start until it is killed."""
+
+    def __init__(self, config: Settings) -> None:
+        self._progress, given = _FORK.Pipe(duplex=False)
+        self.process = _FORK.Process(target=_live, args=(config, given), daemon=True)
+        self.process.start()
+        given.close()
+
+    def await_round(self, number: int, seconds: float = 60.0) -> None:
+        """Until it begins with that round, or is beyond it. So long may pass between two rounds."""
+        while True:
+            assert self._progress.poll(seconds), f"round {number} has not begun within {seconds:g} s"
+            if self._progress.recv() >= number:
+                return
+
+    def await_all_told(self) -> None:
+        self.await_round(_ALL_TOLD, 180.0)
+
+    def kill(self, after: float = 0.0) -> None:
+        """SIGKILL, so many seconds from now."""
+        self.process.join(after)
+        self.process.kill()
+        self.process.join()
+
+
+@contextlib.contextmanager
+def life(config: Settings) -> Iterator[Life]:
+    made = Life(config)
+    try:
+        yield made
+    finally:
+        made.kill()
