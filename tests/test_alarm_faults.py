@@ -2,28 +2,55 @@
 
 import contextlib
 import json
+import threading
 import time
-from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterable, Iterator
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import polars as pl
+import pytest
 import requests
 from aiosmtpd.controller import Controller
 from confluent_kafka import Producer
 from pydantic import SecretStr
 
 from city.alerts.desk import desk
-from city.alerts.dispatch import deliver
+from city.alerts.model import Alarm
 from city.alerts.reader import STATE
-from city.settings import Settings
+from city.alerts.watch import shared
+from city.local_time import local_day
+from city.models.model import Model
+from city.models.performance import LASTING
+from city.models.registry import Registry
+from city.settings import Settings, settings
+from city.stack.dagster import prepare_dagster_home
 from city.stack.embedded import free_ports
 from city.streaming.topics import ensure_topics
-from city_assets.monitoring.alarms import RunCursor, run_findings
+from city_assets.equipment.contract import MAINTENANCE_LOG, SENSOR_READINGS
+from city_assets.equipment.models import ANOMALIES
+from city_assets.models import model_key, predictions_key
+from sensors_and_schedules.watch_data import watch_data
+from simulators import equipment
+from simulators.clock import ignore
+from simulators.commission import commission_fleet
+from simulators.to_kafka import send, sender
 from tests.city.alerts.test_dispatch import Hook, Mailbox
+from tests.city.models.rows import traffic
 from tests.city.serving.served import serving
+from tests.city.streaming.test_scoring import quick, rows, teach  # noqa: F401  # two of them are fixtures
+from tests.city_assets.test_models import (  # noqa: F401  # one of them is a fixture
+    NOW,
+    SPEED,
+    backdate,
+    materialize,
+    put,
+    since_yesterday,
+)
 from tests.faults import FaultTable
-from tests.live import until
+from tests.live import streaming, until
 
 
 class Town:
@@ -41,14 +68,15 @@ class Town:
             "smtp_tls": False,
         }
         self.config = config.model_copy(update=told)
+        self.environment = {f"CITY_{name.upper()}": _text(value) for name, value in told.items()}
+        """What gives these settings to whoever reads the environment, as sensors and runs do."""
         self.hook, self.box = hook, box
         self.desk = desk(self.config)
 
-    def told(self) -> dict[str, list[str]]:
-        """What each channel has, after all that is due was sent."""
-        while deliver(self.desk, self.config).sent:
-            pass
-        return self.heard()
+    def pages(self, alarm: Alarm) -> list[str]:
+        """What PagerDuty was told of an alarm's incident."""
+        key = f"city-alarm-{alarm.id}"
+        return [page["event_action"] for page in self.hook.of("/pagerduty") if page["dedup_key"] == key]
 
     def heard(self) -> dict[str, list[str]]:
         """What each channel has."""
@@ -57,6 +85,12 @@ class Town:
             "PagerDuty": [page["event_action"] for page in self.hook.of("/pagerduty")],
             "e-mail": [letter.content.decode() for letter in self.box.letters],
         }
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 @contextlib.contextmanager
@@ -72,6 +106,7 @@ def town_of(config: Settings) -> Iterator[Town]:
 
 
 BEGIN = datetime.now(UTC) - timedelta(minutes=30)
+LATE, EVERY = timedelta(minutes=20), timedelta(seconds=5)
 SHARES = {"vibration": 0.7, "temperature": 0.2, "pressure": 0.1}
 
 
@@ -135,7 +170,7 @@ def test_what_happens_to_a_machine_and_to_a_card_reaches_people_and_is_resolved(
         send(wrong=True)
         until(lambda: active().keys() == TOPICS.keys(), 20)
         found = active()
-        keys = {f"city-{town.desk.id}-{alarm.id}" for alarm in found.values()}
+        keys = {f"city-alarm-{alarm.id}" for alarm in found.values()}
         until(lambda: keys <= actions("trigger") and len(town.heard()["e-mail"]) == len(town.heard()["Slack"]) == 3, 20)
         took = time.monotonic() - began
         assert took < 10
@@ -152,31 +187,209 @@ def test_what_happens_to_a_machine_and_to_a_card_reaches_people_and_is_resolved(
             table.add(f"{alarm.labels[LABELS[kind]]}: {kind}", alarm.title, took, 0, "Slack, e-mail, PagerDuty")
 
 
-def test_a_training_that_fails_is_told_and_resolved_by_one_that_succeeds(config: Settings, table: FaultTable) -> None:
-    with town_of(config) as town:
-        _fail_and_succeed(town, table)
+class Graph:
+    """The city's own graph on an instance of Dagster as `city up` makes it, and the sensor that watches it."""
+
+    def __init__(self, instance: dg.DagsterInstance, definitions: dg.Definitions) -> None:
+        self.instance, self._definitions = instance, definitions
+        self._repository = definitions.get_repository_def()
+
+    def train(self, model: Model) -> dg.ExecuteInProcessResult:
+        """A run of the job that trains, of one model."""
+        job = self._repository.get_job("train_models")
+        key = [model_key(model)]
+        return job.execute_in_process(instance=self.instance, asset_selection=key, raise_on_error=False)
+
+    def predict(self, model: Model, days: Iterable[date]) -> None:
+        """What the champion said of the days, and what came; as the hourly run does it."""
+        for day in sorted(days):
+            key, of = predictions_key(model), self._definitions
+            assert materialize(key, partition=str(day), of=of, instance=self.instance).success
+
+    def watch(self) -> None:
+        """A tick of the sensor, which tells people, too."""
+        context = dg.build_sensor_context(instance=self.instance, repository_def=self._repository)
+        reason = watch_data(context)
+        assert isinstance(reason, dg.SkipReason)
+        assert "alarms are active" in str(reason.skip_message), "something could not be looked at"
 
 
-def _fail_and_succeed(town: Town, table: FaultTable) -> None:
-    broken = True
+@pytest.fixture
+def town(config: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Town]:
+    """One whose settings are those of the process."""
+    with town_of(config) as made:
+        for name, value in made.environment.items():
+            monkeypatch.setenv(name, value)
+        settings.cache_clear()
+        yield made
 
-    @dg.asset(key=["models", "life"])
-    def life() -> None:
-        if broken:
-            raise ValueError("12 rows are too few: give at least 2,000")
 
-    with dg.DagsterInstance.ephemeral(settings={"run_retries": {"enabled": True}}) as instance:
-        dg.materialize([life], instance=instance, raise_on_error=False)
-        began = time.monotonic()
-        found, cursor = run_findings(instance, RunCursor(), "http://dagster")
-        town.desk.report(found)
-        told = town.told()
-        table.add("a training fails", town.desk.alarms()[0].title, time.monotonic() - began, 0, ", ".join(told))
-        assert "run of models/life failed: ValueError: 12 rows are too few" in told["Slack"][0]
-        assert "12 rows are too few" in told["e-mail"][0]
-        town.desk.acknowledge(1, "ada")
-        broken = False
-        dg.materialize([life], instance=instance)
-        town.desk.report(run_findings(instance, cursor, "http://dagster")[0])
-    assert town.told()["PagerDuty"] == ["trigger", "acknowledge", "resolve"]
-    assert town.desk.alarms() == [], "acknowledged, and over"
+@pytest.fixture
+def graph(
+    town: Town,
+    since_yesterday: dg.Definitions,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Graph]:
+    monkeypatch.setattr("sensors_and_schedules.watch_data._START_SECONDS", 0.0)
+    monkeypatch.setattr("city.models.train.search", lambda model, *of: dict(model.defaults))  # is tested elsewhere
+    prepare_dagster_home(town.config, tmp_path / "dagster")
+    with dg.DagsterInstance.from_config(str(tmp_path / "dagster")) as instance:
+        yield Graph(instance, since_yesterday)
+
+
+def test_a_fault_of_a_simulated_machine_reaches_people_and_is_resolved_by_its_end(
+    stack: Settings,
+    quick: None,  # noqa: F811
+    rows: tuple[pl.DataFrame, pl.DataFrame],  # noqa: F811
+    table: FaultTable,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """From the simulator's readings in Kafka through the champion in the stream and the server, to three channels."""
+    monkeypatch.setattr(equipment, "_FAULTS_PER_HOUR", 0.0)  # but the one that is told to begin
+    ensure_topics(stack.kafka, [SENSOR_READINGS, MAINTENANCE_LOG], [*TOPICS.values()])
+    with town_of(stack) as town:
+        teach(town.config, rows)
+        plant = Plant(town.config)
+        plant.live(1)
+        with streaming(SENSOR_READINGS, town.config), serving(town.config) as url:
+            until(lambda: (town.config.lake / "scores" / ANOMALIES.name).exists())
+            until(lambda: {*TOPICS.values()} <= {*(town.desk.remembered(STATE) or {"topics": ()})["topics"]})
+            plant.live(120)
+            with plant.running():
+                plant.machine.fault = "bearing"
+                alarm = until(lambda: next(a for a in town.desk.alarms() if a.cause.startswith("domain/")), 20)
+                raised = time.monotonic() - plant.first_faulty
+                until(lambda: "trigger" in town.pages(alarm) and all(town.heard().values()), 20)
+                took = time.monotonic() - plant.first_faulty
+            assert alarm.labels == {"machine_id": plant.machine.id, "type": "machine_anomaly"}
+            assert next(iter((alarm.detail or {})["contributions"])) == "vibration"
+            assert all(any(plant.machine.id in text for text in town.heard()[name]) for name in ("Slack", "e-mail"))
+            assert took < 10
+            answer = requests.post(f"{url}/api/alarms/{alarm.id}/acknowledge", json={"note": "on it"}, timeout=10)
+            assert answer.json()["acknowledged"]
+            until(lambda: "acknowledge" in town.pages(alarm), 20)
+            plant.machine.fault = None
+            plant.live(40)
+            until(lambda: "resolve" in town.pages(alarm), 20)
+            assert town.pages(alarm) == ["trigger", "acknowledge", "resolve"]
+            assert [a.id for a in town.desk.alarms(closed=True) if a.cause.startswith("domain/")] == [alarm.id]
+    said = f"{alarm.title}; raised after {raised:.1f} s"
+    lost = 1 - town.pages(alarm).count("trigger")
+    table.add("a simulated bearing fails", said, took, lost, "Slack, e-mail, PagerDuty")
+
+
+class Plant:
+    """Six machines of the simulator, of which one has faults when it is told to. They live half an hour late: what
+    comes before a fault, and what comes after it, need not be waited for."""
+
+    def __init__(self, config: Settings) -> None:
+        commission_fleet(config.lake, 1)
+        self._simulator = equipment.Simulator(config, faults=0, seed=1)
+        self._simulator.machines = self._simulator.machines[:6]
+        for machine in self._simulator.machines:
+            machine.wear = 0.0
+        self.machine = self._simulator.machines[0]
+        self._at = datetime.now(UTC) - LATE - 130 * EVERY
+        self._kafka = config.kafka
+        self.first_faulty = float("inf")
+        """When the first reading of the fault was made."""
+
+    def live(self, readings: int) -> None:
+        """So many readings of each machine, at once."""
+        kafka = sender(self._kafka)
+        for _ in range(readings):
+            for topic, key, message in self._events(self._at, len(self._simulator.machines)):
+                kafka.produce(topic, key, message)
+            self._at += EVERY
+        kafka.flush(10)
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """The simulator's own loop, at its own pace."""
+        stop, late = threading.Event(), datetime.now(UTC) - self._at
+
+        def events(moment: datetime, count: int) -> Iterator[tuple[str, str, bytes]]:
+            self._at = moment - late + EVERY
+            return self._events(moment - late, count)
+
+        rate = len(self._simulator.machines) / EVERY.total_seconds()
+        contracts = [SENSOR_READINGS, MAINTENANCE_LOG]
+        of_loop = (self._kafka, contracts, events, rate, self._simulator.heartbeat, stop, ignore)
+        thread = threading.Thread(target=send, args=of_loop, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join(10)
+
+    def _events(self, moment: datetime, count: int) -> Iterator[tuple[str, str, bytes]]:
+        for topic, key, message in self._simulator.events(moment, count):
+            if key == self.machine.id and self.machine.fault and topic == SENSOR_READINGS.topic:
+                self.first_faulty = min(self.first_faulty, time.monotonic())
+            yield topic, key, message
+
+
+def test_a_training_that_fails_is_told_and_resolved_by_one_that_succeeds(
+    town: Town, graph: Graph, table: FaultTable
+) -> None:
+    """The graph's own training, of a view that nobody has built yet; the sensor tells of it."""
+    began = time.monotonic()
+    failed = graph.train(SPEED)
+    assert not failed.success
+    graph.watch()
+    took = time.monotonic() - began
+    (alarm,) = [a for a in town.desk.alarms() if a.cause == f"run/models/{SPEED.name}"]
+    assert alarm.active
+    assert "ModelError" in alarm.title
+    assert "features/traffic_features has not been built yet" in alarm.title
+    assert (alarm.detail or {})["link"].endswith(failed.run_id)
+    assert any(alarm.title[:100] in text for text in town.heard()["Slack"])
+    town.desk.acknowledge(alarm.id, "ada")
+    graph.watch()
+    put(town.config, traffic(hours=12), NOW)
+    assert graph.train(SPEED).success
+    graph.watch()
+    assert town.pages(alarm) == ["trigger", "acknowledge", "resolve"]
+    assert f"run/models/{SPEED.name}" not in {a.cause for a in town.desk.alarms()}, "acknowledged, and over"
+    lost = 1 - town.pages(alarm).count("trigger")
+    table.add("a training fails", alarm.title, took, lost, "Slack, PagerDuty")
+
+
+def test_a_champion_that_decays_is_told_of_and_resolved_when_its_outcomes_are_good_again(
+    town: Town, graph: Graph, table: FaultTable
+) -> None:
+    """As outcomes arrive: of a day like those that it has learned from, then speeds that hardly come back to their
+    mean, then ones that do again."""
+    put(town.config, traffic(hours=12, seed=1), NOW - timedelta(hours=30))
+    assert graph.train(SPEED).success
+    backdate(Registry(town.config), SPEED.name, NOW - timedelta(hours=29))  # a model of its first day is not judged
+    bad, good = NOW - timedelta(hours=3), NOW
+    put(town.config, traffic(hours=10, seed=2), NOW - timedelta(hours=19))
+    put(town.config, traffic(hours=16, seed=3, back=0.02), bad)
+    graph.predict(SPEED, days(NOW - timedelta(hours=24), bad - timedelta(minutes=30)))
+    began = time.monotonic()
+    graph.watch()
+    took = time.monotonic() - began
+    cause = f"check/predictions/{SPEED.name}/{LASTING}"
+    (alarm,) = [a for a in town.desk.alarms() if a.cause == cause]
+    assert alarm.active
+    assert "losses have grown by" in alarm.title
+    assert any(alarm.title[:60] in text for text in town.heard()["Slack"])
+    worse = shared(town.desk)[f"model.mae.{SPEED.name}"]
+
+    put(town.config, traffic(hours=3, seed=4), good)
+    graph.predict(SPEED, days(bad, good))
+    graph.watch()
+    assert not town.desk.alarm(alarm.id).active
+    assert shared(town.desk)[f"model.mae.{SPEED.name}"] < worse
+    assert town.pages(alarm) == ["trigger", "resolve"]
+    lost = 1 - town.pages(alarm).count("trigger")
+    table.add("a champion decays", alarm.title, took, lost, "Slack, PagerDuty")
+
+
+def days(first: datetime, last: datetime) -> set[date]:
+    """The local days of a stretch of time."""
+    begin, end = (local_day(moment, settings().timezone) for moment in (first, last))
+    return {begin + timedelta(days=n) for n in range((end - begin).days + 1)}

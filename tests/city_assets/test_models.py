@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -11,15 +11,12 @@ import polars as pl
 import pytest
 from deltalake import write_deltalake
 
-from city.alerts.desk import desk
-from city.alerts.watch import shared
 from city.lake.snapshot import Snapshot
 from city.models import model as declarations
 from city.models.examples import labelled
 from city.models.history import learned_from
 from city.models.labels import LABEL
 from city.models.model import Model, ModelError
-from city.models.performance import LASTING
 from city.models.predictions import LOSS, decay
 from city.models.registry import Registry
 from city.settings import Settings, settings
@@ -27,14 +24,12 @@ from city.tables.schema import partition_by, schema
 from city_assets import keys
 from city_assets.definitions import build, defs
 from city_assets.models import BETTER, model_key, predict_days, predictions_key, train_on
-from city_assets.monitoring.alarms import CHECKS, check_findings
 from city_assets.monitoring.drift import STABLE, drifted, measure, pin, references
 from city_assets.traffic.models import CONGESTION, MODELS
 from resources.lake import LakeResource
 from resources.models import ModelRegistryResource
 from sensors_and_schedules import retrain as sensor
 from tests.city.models.rows import traffic
-from tests.faults import FaultTable
 
 SPEED = MODELS[-1]
 VIEW = SPEED.view
@@ -88,9 +83,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> Model:
     return quick
 
 
-def test_a_model_that_decays_is_told_of_retrained_promoted_and_serves(
-    config: Settings, quick: Model, table: FaultTable
-) -> None:
+def test_a_model_that_decays_is_retrained_promoted_and_serves(config: Settings, quick: Model) -> None:
+    """That people are told of it, too, is tested with the channels: tests/test_alarm_faults.py."""
     registry = Registry(config)
     assert reasons(config, NOW) == {}  # nothing built yet
     put(config, traffic(hours=12, seed=1), NOW - timedelta(hours=30))
@@ -102,7 +96,7 @@ def test_a_model_that_decays_is_told_of_retrained_promoted_and_serves(
 
     # Trained a while ago, as far as anybody can tell; then the world changes: speeds hardly come back any more.
     begin = NOW - timedelta(hours=29)
-    _backdate(registry, quick.name, begin)
+    backdate(registry, quick.name, begin)
     put(config, traffic(hours=10, seed=2), NOW - timedelta(hours=19))
     put(config, traffic(hours=18, seed=3, back=0.02), NOW)
     days = sorted(learned_from(quick, Snapshot(config.lake)).collect()["day"].unique())
@@ -115,7 +109,6 @@ def test_a_model_that_decays_is_told_of_retrained_promoted_and_serves(
     assert worse is not None
     assert worse.effect > 0.3
     assert "performance decay" in reasons(config, NOW)[quick.name]
-    table.add("a champion decays", _alarm_of(quick, days[-1]), 0, 0, "alarm")
 
     second = train_on(quick, Snapshot(config.lake), config, registry, print)
     assert second.promoted
@@ -128,22 +121,7 @@ def test_a_model_that_decays_is_told_of_retrained_promoted_and_serves(
     assert reasons(config, datetime.now(UTC)) == {}
 
 
-def _alarm_of(model: Model, day: date) -> str:
-    """The alarm that the day's predictions raise."""
-    with dg.DagsterInstance.ephemeral() as instance:
-        result = materialize(predictions_key(model), partition=str(day), instance=instance)
-        (made,) = result.asset_materializations_for_node(f"predictions__{model.name}")
-        assert made.metadata["mae"].value > 0
-        checks = [evaluation.asset_check_key for evaluation in result.get_asset_check_evaluations()]
-        known = desk(settings())
-        known.report(check_findings(instance, checks, {}), CHECKS)
-    active = {alarm.cause: alarm for alarm in known.alarms() if alarm.active}
-    alarm = active[f"check/predictions/{model.name}/{LASTING}"]
-    assert shared(known)[f"model.mae.{model.name}"] == made.metadata["mae"].value
-    return alarm.title
-
-
-def _backdate(registry: Registry, name: str, to: datetime) -> None:
+def backdate(registry: Registry, name: str, to: datetime) -> None:
     from mlflow import MlflowClient
 
     MlflowClient(registry.uri).set_model_version_tag(name, "1", "trained_at", to.isoformat())
@@ -155,7 +133,7 @@ def test_new_labels_and_drift_are_reasons_too(config: Settings, quick: Model) ->
     assert measure(VIEW, [quick], config.lake, config, registry, NOW) is None  # a whole day: pinned now
     assert references(config).get(VIEW.name) is not None
     train_on(quick, Snapshot(config.lake), config, registry, print)
-    _backdate(registry, quick.name, NOW - timedelta(hours=25))
+    backdate(registry, quick.name, NOW - timedelta(hours=25))
     put(config, traffic(hours=14, seed=2), NOW)
     assert "new labels" in reasons(config, NOW)[quick.name]
 
