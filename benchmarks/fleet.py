@@ -1,4 +1,5 @@
-"""The simulated fleet: models trained on one fleet's first hours, judged on fleets of seeds that nothing has seen."""
+"""The simulated fleet on a bad day: models trained on one fleet's first hours, judged on fleets of seeds that nothing
+has seen."""
 
 import json
 import tempfile
@@ -90,9 +91,10 @@ def run(
     }
 
 
-def simulated(seed: int, hours: int) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """A fleet's features at each reading, with the `fault` that the simulator had then, and its maintenance log."""
-    machines = fleet(seed)
+def simulated(seed: int, hours: float, share: float = 1.0) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """A fleet's features at each reading, with the `fault` that the simulator had then, and its maintenance log.
+    `share` is of a bad day's faults."""
+    machines = fleet(seed, faults=share)
     readings, log = [], []
     for step in range(int(hours * 3600 / EVERY.total_seconds())):
         moment = BEGIN + step * EVERY

@@ -1,4 +1,4 @@
-"""Machines that run through operating regimes, wear out, fail and are repaired, with faults on the way."""
+"""Machines that run through operating regimes, wear out and are serviced, with faults and failures on the way."""
 
 import json
 import math
@@ -22,10 +22,13 @@ MACHINES = 24
 LIFE_HOURS = 2.0
 """A machine's mean life: wear is some thousand times as fast as a real one's, so that an afternoon shows some lives."""
 _LIFE_SPREAD = 0.25
-_REPAIR = timedelta(minutes=4)
+_REPAIR, _SERVICE = timedelta(minutes=4), timedelta(minutes=2)
+_SERVICE_WEAR = (0.35, 0.5)
+"""A machine is serviced in time: more than an hour before it would fail, while wear hardly shows."""
 _REGIMES = {"idle": 0.2, "half": 0.6, "full": 1.0}
 _REGIME_MINUTES = (4, 15)
 _FAULTS_PER_HOUR, _FAULT_MINUTES = 1.0, (4, 10)
+"""Of a machine on a bad day."""
 _LONGEST_STEP = 60.0
 _SMOOTH_SECONDS = {"temperature": 45.0, "load": 15.0}
 
@@ -65,10 +68,16 @@ FAULTS = {
 
 
 class Machine:
-    """One machine. `fault` is what is wrong with it now, `wear` goes from 0 to 1, where it fails."""
+    """One machine. `fault` is what is wrong with it now, `wear` goes from 0 to 1, where it fails.
 
-    def __init__(self, number: int, chance: random.Random, clock: LocalClock = UTC_CLOCK) -> None:
+    `faults` is the share of a bad day's faults. On a bad day no machine is serviced, so each runs until it fails.
+    """
+
+    def __init__(
+        self, number: int, chance: random.Random, clock: LocalClock = UTC_CLOCK, faults: float = DEFAULT_FAULTS
+    ) -> None:
         self.clock = clock
+        self._faults_per_hour, self._missed_services = _FAULTS_PER_HOUR * faults, faults
         self.kind = "pump" if number % 2 else "motor"
         self.id, self.location = f"{self.kind}_{number:03d}", LOCATIONS[number % len(LOCATIONS)]
         self._random = chance
@@ -84,12 +93,14 @@ class Machine:
         self._fault_until: datetime | None = None
         self.down_until: datetime | None = None
         self._begin_life()
-        self.wear = chance.uniform(0, 0.8)  # a fleet is of all ages
+        self.wear = chance.uniform(0, min(0.8, self._service_wear))  # a fleet is of all ages
         self._warmth = self._load
 
     def _begin_life(self) -> None:
         self.wear, self.fault = 0.0, None
         self._life = LIFE_HOURS * math.exp(self._random.gauss(0, _LIFE_SPREAD))
+        is_serviced = self._random.random() >= self._missed_services
+        self._service_wear = self._random.uniform(*_SERVICE_WEAR) if is_serviced else math.inf
 
     def step(self, moment: datetime) -> list[dict[str, Any]]:
         """Lives on to `moment`; what was written into the log meanwhile (payloads of `maintenance_log`)."""
@@ -108,6 +119,9 @@ class Machine:
         if self.wear >= 1:
             self.down_until, self.fault = moment + _REPAIR, None
             return [self._log(moment, "failure", "wear")]
+        if self.fault is None and self.wear >= self._service_wear:
+            self.down_until = moment + _SERVICE
+            return []
         return self._fault_step(moment, seconds)
 
     def _run(self, moment: datetime, seconds: float) -> None:
@@ -121,7 +135,7 @@ class Machine:
         if self.fault is not None and self._fault_until is not None and moment >= self._fault_until:
             found, self.fault = self.fault, None
             return [self._log(moment, "inspection", found)]
-        if self.fault is None and self._random.random() < _FAULTS_PER_HOUR * seconds / 3600:
+        if self.fault is None and self._random.random() < self._faults_per_hour * seconds / 3600:
             self.fault = self._random.choice(sorted(FAULTS))
             self._strength = self._random.uniform(0.9, 1.3)
             self._fault_until = moment + timedelta(minutes=self._random.uniform(*_FAULT_MINUTES))
@@ -175,9 +189,11 @@ class Machine:
         return entry | ({"cause": cause} if cause else {})
 
 
-def fleet(seed: int, count: int = MACHINES, clock: LocalClock = UTC_CLOCK) -> list[Machine]:
-    """Machines of the same seed behave alike."""
-    return [Machine(number, random.Random(seed * 1000 + number), clock) for number in range(1, count + 1)]
+def fleet(
+    seed: int, count: int = MACHINES, clock: LocalClock = UTC_CLOCK, faults: float = DEFAULT_FAULTS
+) -> list[Machine]:
+    """Machines of the same seed behave alike. `faults` is the share of a bad day's faults and missed services."""
+    return [Machine(number, random.Random(seed * 1000 + number), clock, faults) for number in range(1, count + 1)]
 
 
 class Simulator:
@@ -187,7 +203,7 @@ class Simulator:
         self, config: Settings, rate: float = DEFAULT_RATE, faults: float = DEFAULT_FAULTS, seed: int = 0
     ) -> None:
         self.config, self.rate, self.seed = config, rate, seed
-        self.machines = fleet(seed, clock=LocalClock.of(config))
+        self.machines = fleet(seed, clock=LocalClock.of(config), faults=faults)
         self._faults = Faults(FaultRates.scaled(faults), seed + 1)
         self._turn = 0
         self.heartbeat = Heartbeat(config, "simulator-equipment", is_loop=True)

@@ -6,8 +6,12 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 Event = dict[str, Any]
-# Of a bad day's faults. The limits of quality are for what a city that works well has, and that is this.
 DEFAULT_FAULTS = 0.05
+"""The share of a bad day's faults. The limits of quality are for what a city that works well has, and that is this.
+
+It holds for messages, for the faults and missed services of machines and for frauds, so that what a person has to look
+at in a default city is a few things an hour.
+"""
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ DEFAULT_RATE = 10.0
 SECONDS_BETWEEN = 150.0
 """A card pays this often: days of a real card's life in an hour."""
 FRAUDS_PER_CARD_HOUR = 0.06
+"""On a bad day."""
 _REPORTED_AFTER = 360.0  # seconds, on average: days, as fast as all else here
 _CITY = (40.72, -73.99)
 
@@ -103,9 +104,10 @@ PATTERNS = {"card_testing": card_testing, "stolen_card": stolen_card, "takeover"
 
 class City:
     """All cards; `live` gives what happens up to a moment, in order: payments with their fraud pattern (None for an
-    owner's), and chargebacks."""
+    owner's), and chargebacks. `faults` is the share of a bad day's frauds."""
 
-    def __init__(self, cards: int, seed: int, clock: LocalClock = UTC_CLOCK) -> None:
+    def __init__(self, cards: int, seed: int, clock: LocalClock = UTC_CLOCK, faults: float = DEFAULT_FAULTS) -> None:
+        self._frauds_per_payment = FRAUDS_PER_CARD_HOUR * SECONDS_BETWEEN / 3600 * faults
         self.cards = [Card(number, random.Random(seed * 100_000 + number), clock) for number in range(cards)]
         self._random = random.Random(seed)
         self._later: list[tuple[datetime, int, str, str | None, dict[str, Any]]] = []
@@ -119,7 +121,7 @@ class City:
             self._defraud(self._random.choice(self.cards), "takeover", moment, reported_after=1.0)
         for card in self._random.sample(self.cards, min(count, len(self.cards))):
             yield PAYMENTS.topic, None, card.pays(moment)
-            if self._random.random() < FRAUDS_PER_CARD_HOUR * SECONDS_BETWEEN / 3600:
+            if self._random.random() < self._frauds_per_payment:
                 self._defraud(card, self._random.choice(sorted(PATTERNS)), moment + timedelta(seconds=5))
         while self._later and self._later[0][0] <= moment:
             _, _, topic, due, payload = heapq.heappop(self._later)
@@ -145,7 +147,7 @@ class Simulator:
         self, config: Settings, rate: float = DEFAULT_RATE, faults: float = DEFAULT_FAULTS, seed: int = 0
     ) -> None:
         self.config, self.rate = config, rate
-        self.city = City(max(10, round(rate * SECONDS_BETWEEN)), seed, LocalClock.of(config))
+        self.city = City(max(10, round(rate * SECONDS_BETWEEN)), seed, LocalClock.of(config), faults)
         self._faults = Faults(FaultRates.scaled(faults), seed + 1)
         self.heartbeat = Heartbeat(config, "simulator-payments", is_loop=True)
 

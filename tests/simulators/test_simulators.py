@@ -128,7 +128,7 @@ def test_the_pace_is_kept_whatever_a_step_costs() -> None:
 
 
 def test_machines_wear_out_fail_and_are_repaired_and_their_faults_show() -> None:
-    machine = equipment.fleet(1, 1)[0]
+    machine = equipment.fleet(1, 1, faults=1)[0]
     log, seen = [], dict[str | None, list[float]]()
     for step in range(6 * 3600 // 5):
         log += machine.step(NOW + timedelta(seconds=5 * step))
@@ -145,8 +145,40 @@ def test_machines_wear_out_fail_and_are_repaired_and_their_faults_show() -> None
         assert max(seen["bearing"]) > max(seen[None])
 
 
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_default_fleet_has_few_faults_and_its_machines_are_serviced_before_they_fail(seed: int) -> None:
+    machines, hours, log = equipment.fleet(seed), 12, list[dict[str, Any]]()
+    for step in range(hours * 3600 // 5):
+        for machine in machines:
+            log += machine.step(NOW + timedelta(seconds=5 * step))
+    count = {kind: sum(entry["kind"] == kind for entry in log) / hours for kind in ("inspection", "failure", "repair")}
+    assert 0.5 < count["inspection"] < 2
+    assert 0.5 < count["failure"] < 2.5
+    assert count["repair"] > 10 * count["failure"]
+
+
+def test_without_faults_no_machine_fails_and_no_card_is_stolen_but_the_first() -> None:
+    machines, cards = equipment.fleet(1, 4, faults=0), payments.City(100, seed=1, faults=0)
+    log, patterns = list[dict[str, Any]](), list[str | None]()
+    for step in range(4 * 3600 // 5):
+        moment = NOW + timedelta(seconds=5 * step)
+        log += [entry for machine in machines for entry in machine.step(moment)]
+        patterns += [pattern for topic, pattern, _ in cards.live(moment, 3) if topic == payments.PAYMENTS.topic]
+    assert {entry["kind"] for entry in log} == {"commissioned", "repair"}
+    assert 2 <= len(patterns) - patterns.count(None) <= 5  # the one that a city begins with
+
+
+def test_frauds_are_few_by_default() -> None:
+    cards, hours, begun = round(payments.DEFAULT_RATE * payments.SECONDS_BETWEEN), 4, set[str]()
+    city = payments.City(cards, seed=2)
+    for second in range(hours * 3600):
+        for _, pattern, payload in city.live(NOW + timedelta(seconds=second), round(payments.DEFAULT_RATE)):
+            begun |= {payload["card"]} if pattern else set()
+    assert 1 <= len(begun) / hours <= 8
+
+
 def test_each_pattern_of_fraud_is_told_by_its_payments_and_reported() -> None:
-    city, seen, reported = payments.City(300, seed=1), dict[str | None, list[dict[str, Any]]](), set[str]()
+    city, seen, reported = payments.City(300, seed=1, faults=1), dict[str | None, list[dict[str, Any]]](), set[str]()
     for step in range(3 * 3600):
         for topic, pattern, payload in city.live(NOW + timedelta(seconds=step), 3):
             if topic == payments.CHARGEBACKS.topic:
