@@ -46,3 +46,20 @@ def test_a_level_without_any_error_keeps_a_width() -> None:
     predicted = np.repeat([1.0, 2.0], 50)
     around = intervals(predicted, predicted + np.repeat([0.0, 1.0], 50))
     assert min(around.widths) > 0
+
+
+def test_intervals_hold_where_predictions_are_rare() -> None:
+    """Of a fleet of which nearly all is far from failing, and said to be so, the others keep their intervals."""
+    chance = np.random.default_rng(1)
+
+    def rare(rows: int) -> tuple[np.ndarray, np.ndarray]:
+        worn = chance.uniform(0, 1, rows) < 0.05
+        predicted = np.where(worn, chance.uniform(0, 0.9, rows), 1.0)
+        return predicted, predicted + np.where(worn, chance.normal(0, 0.1, rows), 0.0)
+
+    around = intervals(*rare(8_000))
+    predicted, actual = rare(40_000)
+    low, high = around.around(predicted)
+    near = predicted < 0.9
+    assert 0.85 < ((low <= actual) & (actual <= high))[near].mean() < 0.95
+    assert np.max((high - low)[~near]) < 0.05
