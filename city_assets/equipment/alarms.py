@@ -86,9 +86,10 @@ REMAINING_LIFE = Condition(
     topic=LIFE.stream.topic,
     key="machine_id",
     level=_life_level,
-    raised_by=(Persistence(level=1.0, count=1, of=1),),
+    # A life is told of each minute. One answer may be wrong, and a worn machine is not new for ten good minutes.
+    raised_by=(Persistence(level=1.0, count=2, of=3),),
     clear_below=0.4,
-    calm_for=timedelta(minutes=2),
+    calm_for=timedelta(minutes=10),
     forgotten_after=timedelta(minutes=30),
     severities=((1.0, "critical"),),
     title=_life_title,
