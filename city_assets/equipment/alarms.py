@@ -68,7 +68,7 @@ ANOMALY = Condition(
     topic=ANOMALIES.stream.topic,
     key="machine_id",
     level=_anomaly_level,
-    # A machine reports every five seconds: what is far off is told at its second reading, what is nearer after a minute.
+    # A machine reports every five seconds: what is far off is told at its second reading, what is nearer in a minute.
     # Below twice the limit are machines that wear, of which the remaining life tells.
     raised_by=(Persistence(level=3.0, count=2, of=2), Persistence(level=2.0, count=10, of=12)),
     clear_below=0.8,
