@@ -70,7 +70,7 @@ def _by_level(predicted: Floats, missed: Floats, coverage: float, levels: int) -
     often = np.flatnonzero(sizes * levels > len(predicted))
     others, between = np.delete(distinct, often), (distinct[1:] + distinct[:-1]) / 2
     count = int(np.clip(len(others) // least, 1, levels))
-    cuts = np.quantile(others, np.linspace(0, 1, count + 1)[1:-1]) if count > 1 else []
+    cuts: list[float] = np.quantile(others, np.linspace(0, 1, count + 1)[1:-1]).tolist() if count > 1 else []
     edges = np.unique([*cuts, *between[often[often > 0] - 1], *between[often[often < len(between)]]])
     at = np.searchsorted(edges, predicted)
     rows = [np.flatnonzero(at == level) for level in range(len(edges) + 1)]
