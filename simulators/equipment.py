@@ -92,6 +92,7 @@ class Machine:
         self._strength = 1.0
         self._fault_until: datetime | None = None
         self.down_until: datetime | None = None
+        self._service_wear: float
         self._begin_life()
         self.wear = chance.uniform(0, min(0.8, self._service_wear))  # a fleet is of all ages
         self._warmth = self._load

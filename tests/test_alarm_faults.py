@@ -75,7 +75,7 @@ class Town:
 
     def pages(self, alarm: Alarm) -> list[str]:
         """What PagerDuty was told of an alarm's incident."""
-        key = f"city-alarm-{alarm.id}"
+        key = f"city-{self.desk.id}-{alarm.id}"
         return [page["event_action"] for page in self.hook.of("/pagerduty") if page["dedup_key"] == key]
 
     def heard(self) -> dict[str, list[str]]:
@@ -170,7 +170,7 @@ def test_what_happens_to_a_machine_and_to_a_card_reaches_people_and_is_resolved(
         send(wrong=True)
         until(lambda: active().keys() == TOPICS.keys(), 20)
         found = active()
-        keys = {f"city-alarm-{alarm.id}" for alarm in found.values()}
+        keys = {f"city-{town.desk.id}-{alarm.id}" for alarm in found.values()}
         until(lambda: keys <= actions("trigger") and len(town.heard()["e-mail"]) == len(town.heard()["Slack"]) == 3, 20)
         took = time.monotonic() - began
         assert took < 10
