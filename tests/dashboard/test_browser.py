@@ -189,7 +189,7 @@ def test_a_person_looks_plays_back_acknowledges_and_is_told_of_a_lost_connection
     ahead.get_by_role("button", name="+15 min").click()
     until(lambda: shown(page) > 10, 20)
     ahead.get_by_role("button", name="+5 min").click()
-    expect(page.locator(".panel")).to_contain_text("No model says yet how fast it will be in 5 minutes")
+    expect(page.locator(".panel")).to_contain_text("No model predicts the traffic in 5 minutes yet")
     assert shown(page) == 0
     ahead.get_by_role("button", name="Now").click()
 
@@ -247,7 +247,7 @@ def test_a_person_looks_plays_back_acknowledges_and_is_told_of_a_lost_connection
     page.get_by_role("link", name="Analytics").click()
     expect(page.locator("figure").first).to_contain_text("Mean speed: from")
     page.get_by_role("link", name="Today").click()
-    expect(page.get_by_role("heading", level=1)).to_have_text("How the city did today")
+    expect(page.get_by_role("heading", level=1)).to_have_text("The city today")
     for page_name in PAGES:
         page.goto(f"{town.url}/#/{page_name}")
         page.wait_for_timeout(800)
@@ -284,12 +284,12 @@ def test_where_a_key_is_wanted_the_page_asks_for_it(stack: Settings, browser: Br
     with serving(config, SERVE) as port:
         page = open_page(browser)
         page.goto(f"http://127.0.0.1:{port}/#/operations")
-        expect(page.get_by_role("heading", level=1)).to_have_text("A key is needed")
+        expect(page.get_by_role("heading", level=1)).to_have_text("An API key is required")
         page.get_by_label("Key").fill("city_wrong")
-        page.get_by_role("button", name="Go on").click()
-        expect(page.get_by_role("heading", level=1)).to_have_text("A key is needed", timeout=10_000)
+        page.get_by_role("button", name="Sign in").click()
+        expect(page.get_by_role("heading", level=1)).to_have_text("An API key is required", timeout=10_000)
         page.get_by_label("Key").fill(key)
-        page.get_by_role("button", name="Go on").click()
+        page.get_by_role("button", name="Sign in").click()
         expect(page.get_by_role("status").first).to_have_text("live", timeout=15_000)
         expect(page.get_by_role("heading", level=1)).to_have_text("Operations")
         assert key not in page.content()

@@ -1,18 +1,20 @@
-// Okabe and Ito's palette, and cividis for what is continuous: told apart with any kind of colour vision. What colour
-// says is said by height and in words too.
+// The palette of Okabe and Ito for levels, and cividis for speed: both can be distinguished with any kind of colour
+// vision. The map shows the same values by height and in words.
 
 export type Rgb = readonly [number, number, number];
 export type Level = 'low' | 'medium' | 'high';
 
-export const LEVELS: Record<Level, Rgb> = {
+export const LEVELS: readonly Level[] = ['low', 'medium', 'high'];
+export const LEVEL_COLOURS: Record<Level, Rgb> = {
   low: [86, 180, 233],
   medium: [240, 228, 66],
   high: [213, 94, 0],
 };
 export const LEVEL_NAMES: Record<Level, string> = { low: 'free', medium: 'slow', high: 'congested' };
-export const UNKNOWN: Rgb = [150, 150, 150];
+export const UNKNOWN_COLOUR: Rgb = [150, 150, 150];
+export const FASTEST_KMH = 60;
 
-const CIVIDIS: Rgb[] = [
+const CIVIDIS: readonly Rgb[] = [
   [0, 34, 78],
   [53, 69, 108],
   [102, 105, 112],
@@ -21,21 +23,31 @@ const CIVIDIS: Rgb[] = [
   [254, 232, 56],
 ];
 
-export function speedColour(speed: number, fastest = 60): Rgb {
-  const place = Math.min(1, Math.max(0, speed / fastest)) * (CIVIDIS.length - 1);
-  const low = Math.floor(place);
-  const a = CIVIDIS[low]!;
-  const b = CIVIDIS[Math.min(low + 1, CIVIDIS.length - 1)]!;
-  const share = place - low;
+/** The colour of a speed in km/h, on a scale from 0 to `fastest`. */
+export function speedColour(speed: number, fastest = FASTEST_KMH): Rgb {
+  const position = Math.min(1, Math.max(0, speed / fastest)) * (CIVIDIS.length - 1);
+  const lower = Math.floor(position);
+  const a = CIVIDIS[lower]!;
+  const b = CIVIDIS[Math.min(lower + 1, CIVIDIS.length - 1)]!;
+  const share = position - lower;
   return [a[0] + (b[0] - a[0]) * share, a[1] + (b[1] - a[1]) * share, a[2] + (b[2] - a[2]) * share];
 }
 
-// The server's thresholds (km/h), as traffic's transforms have them; set from /api/current-traffic.
-export const thresholds = { high: 12, medium: 22 };
+export interface Thresholds {
+  /** Below this mean speed (km/h) a cell is congested. */
+  high: number;
+  /** Below this mean speed (km/h) a cell is slow. */
+  medium: number;
+}
 
-export function level(speed: number | null): Level | null {
+/** The server's thresholds; the map sets them from /api/current-traffic. */
+export const thresholds: Thresholds = { high: 12, medium: 22 };
+
+/** The congestion level of a mean speed in km/h. */
+export function congestionLevel(speed: number | null, { high, medium }: Thresholds = thresholds): Level | null {
   if (speed === null) return null;
-  return speed < thresholds.high ? 'high' : speed < thresholds.medium ? 'medium' : 'low';
+  if (speed < high) return 'high';
+  return speed < medium ? 'medium' : 'low';
 }
 
 export const css = ([r, g, b]: Rgb) => `rgb(${Math.round(r)} ${Math.round(g)} ${Math.round(b)})`;

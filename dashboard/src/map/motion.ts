@@ -1,10 +1,13 @@
-// Vehicles report every two seconds or so; between two reports each is drawn where it was on the way. What is shown is
-// therefore a little later than what is known.
+// Vehicles report about every two seconds. Between two reports each vehicle is drawn on the line between them, so the
+// map shows a time some seconds before the newest report.
 
+import type { Rgb } from './colours';
+
+/** How far the drawn time is behind the clock when the map is live. */
 export const DELAY_MS = 2_600;
-/** Who is silent for longer did not go straight from the one place to the other. */
-const LONGEST_MS = 20_000;
-const MOST = 32;
+/** After a longer silence the way between two reports is unknown, and the vehicle moves to the new place at once. */
+const MAX_GAP_MS = 20_000;
+const MAX_REPORTS = 32;
 
 interface Report {
   t: number;
@@ -15,26 +18,30 @@ interface Report {
 
 export class Motion {
   private readonly tracks = new Map<string, Report[]>();
-  positions = new Float32Array(0);
-  colours = new Uint8Array(0);
+  /** The drawn vehicles, in the order of `positions` and `colours`. */
   ids: string[] = [];
+  /** Longitude and latitude of each drawn vehicle. */
+  positions = new Float32Array(0);
+  /** Red, green, blue and alpha of each drawn vehicle. */
+  colours = new Uint8Array(0);
 
+  /** How many vehicles are known. */
   get size(): number {
     return this.tracks.size;
   }
 
-  /** A vehicle was at a place at a time (ms). What is older than what is known is left out. */
+  /** Adds a vehicle's place at a time (ms since the epoch). Ignores reports that are not newer than the last one. */
   report(id: string, t: number, lon: number, lat: number, speed: number): void {
-    const held = this.tracks.get(id);
-    const last = held?.at(-1);
-    if (!held || !last || t - last.t > LONGEST_MS) this.tracks.set(id, [{ t, lon, lat, speed }]);
+    const track = this.tracks.get(id);
+    const last = track?.at(-1);
+    if (!track || !last || t - last.t > MAX_GAP_MS) this.tracks.set(id, [{ t, lon, lat, speed }]);
     else if (t > last.t) {
-      held.push({ t, lon, lat, speed });
-      if (held.length > MOST) held.shift();
+      track.push({ t, lon, lat, speed });
+      if (track.length > MAX_REPORTS) track.shift();
     }
   }
 
-  forget(ids: Iterable<string>): void {
+  remove(ids: Iterable<string>): void {
     for (const id of ids) this.tracks.delete(id);
   }
 
@@ -42,32 +49,31 @@ export class Motion {
     this.tracks.clear();
   }
 
-  /** Where each was at a time (ms), into `positions` (longitude, latitude) and `colours` (RGBA). */
-  at(t: number, colour: (speed: number) => readonly [number, number, number]): void {
+  /** Computes where each vehicle is at a time (ms since the epoch). Reports before that time are dropped. */
+  moveTo(t: number, speedColour: (speed: number) => Rgb): void {
     const count = this.tracks.size;
-    // New arrays each time: deck.gl sees by identity that they changed.
+    // New arrays each time: deck.gl compares by identity.
     this.positions = new Float32Array(count * 2);
     this.colours = new Uint8Array(count * 4);
     this.ids = [];
-    let place = 0;
+    let index = 0;
     for (const [id, reports] of this.tracks) {
       while (reports.length > 2 && reports[1]!.t <= t) reports.shift();
       const from = reports[0]!;
       const to = reports[1] ?? from;
       const span = to.t - from.t;
       const share = span > 0 ? Math.min(1, Math.max(0, (t - from.t) / span)) : 1;
-      this.positions[place * 2] = from.lon + (to.lon - from.lon) * share;
-      this.positions[place * 2 + 1] = from.lat + (to.lat - from.lat) * share;
-      const [r, g, b] = colour(to.speed);
-      this.colours.set([r, g, b, 255], place * 4);
+      this.positions[index * 2] = from.lon + (to.lon - from.lon) * share;
+      this.positions[index * 2 + 1] = from.lat + (to.lat - from.lat) * share;
+      this.colours.set([...speedColour(to.speed), 255], index * 4);
       this.ids.push(id);
-      place += 1;
+      index += 1;
     }
   }
 
-  /** Where one is drawn; for tests. */
-  where(id: string): [number, number] | null {
-    const place = this.ids.indexOf(id);
-    return place < 0 ? null : [this.positions[place * 2]!, this.positions[place * 2 + 1]!];
+  /** A vehicle's drawn longitude and latitude; null for a vehicle that is not drawn. */
+  positionOf(id: string): [number, number] | null {
+    const index = this.ids.indexOf(id);
+    return index < 0 ? null : [this.positions[index * 2]!, this.positions[index * 2 + 1]!];
   }
 }
