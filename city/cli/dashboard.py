@@ -5,7 +5,10 @@ from typing import Annotated
 import typer
 
 
-def command(check: Annotated[bool, typer.Option("--check", help="only check its types")] = False) -> None:
+_CHECK = typer.Option("--check", help="only check its types and run its unit tests")
+
+
+def command(check: Annotated[bool, _CHECK] = False) -> None:
     """Build the dashboard, which `city serve` otherwise does by itself when it first starts."""
     from city.serving import dashboard
 

@@ -34,6 +34,7 @@ _SOURCES = (
     "waters.json",
 )
 _MADE = "basemap.json"  # in public/, by the build
+_INSTALLED = FOLDER / "node_modules" / ".installed"  # the digest of the lock file that node_modules was installed from
 _WAITING = """<!doctype html><html lang="en"><meta charset="utf-8"><meta http-equiv="refresh" content="3">
 <title>City</title><body style="font-family:system-ui;margin:4rem auto;max-width:36rem"><h1>{title}</h1><p>{text}</p>
 <p>The API is there already: <a href="/docs">/docs</a>.</p></body></html>"""
@@ -64,18 +65,32 @@ def build() -> bool:
     with alone(DIST):
         if is_built():
             return False
-        for command in (["ci"], ["run", "build"]):
-            _npm(command)
+        _install()
+        _npm(["run", "build"])
         _MARK.write_text(fingerprint())
     return True
 
 
 def check() -> None:
-    """TypeScript's types. Raises CannotBuild."""
+    """Checks the TypeScript types and runs the unit tests. Raises CannotBuild with their output."""
     with alone(DIST):
-        if not (FOLDER / "node_modules" / ".package-lock.json").exists():
-            _npm(["ci"])
+        if not is_installed():
+            _install()
         _npm(["run", "check"])
+
+
+def is_installed() -> bool:
+    """Whether node_modules was installed from the present lock file."""
+    return _INSTALLED.exists() and _INSTALLED.read_text() == _lock_digest()
+
+
+def _install() -> None:
+    _npm(["ci"])
+    _INSTALLED.write_text(_lock_digest())
+
+
+def _lock_digest() -> str:
+    return hashlib.blake2b((FOLDER / "package-lock.json").read_bytes(), digest_size=16).hexdigest()
 
 
 def _npm(arguments: list[str]) -> None:
@@ -86,11 +101,13 @@ def _npm(arguments: list[str]) -> None:
     assert found is not None
     assert found.origin is not None
     # What npm runs asks for `node` by its name.
-    path = {"PATH": f"{Path(found.origin).parent / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}"}
+    path = f"{Path(found.origin).parent / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}"
+    variables = {"PATH": path, "NO_COLOR": "1"}
     command = [*nice, sys.executable, "-c", code]
-    done = subprocess.run(command, cwd=FOLDER, env=os.environ | path, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=FOLDER, env=os.environ | variables, capture_output=True, text=True)
     if done.returncode:
-        raise CannotBuild(f"npm {' '.join(arguments)}: {(done.stderr or done.stdout)[-2000:]}")
+        # The compiler and the tests report on stdout; npm's own warnings on stderr say nothing of them.
+        raise CannotBuild(f"npm {' '.join(arguments)}: {(done.stdout + done.stderr)[-4000:]}")
 
 
 class Pages:
