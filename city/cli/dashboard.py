@@ -4,7 +4,6 @@ from typing import Annotated
 
 import typer
 
-
 _CHECK = typer.Option("--check", help="only check its types and run its unit tests")
 
 

@@ -196,6 +196,10 @@ def test_a_person_looks_plays_back_acknowledges_and_is_told_of_a_lost_connection
     # Playback is scrubbed, and gone back from.
     page.get_by_role("button", name="Last hour").click()
     expect(page.locator(".map")).to_have_attribute("data-mode", "history", timeout=20_000)
+    # Its vehicles move, whatever is reported live meanwhile.
+    until(lambda: len(places(page)) > 50, 30)
+    begun = places(page)
+    until(lambda: gone_elsewhere(begun, places(page)), 30)
     clock = page.locator(".playback output")
     slider = page.get_by_role("slider", name="Time")
     page.get_by_role("button", name="Pause").click()
