@@ -265,7 +265,9 @@ def test_a_fault_of_a_simulated_machine_reaches_people_and_is_resolved_by_its_en
             assert alarm.labels == {"machine_id": plant.machine.id, "type": "machine_anomaly"}
             assert next(iter((alarm.detail or {})["contributions"])) == "vibration"
             assert all(any(plant.machine.id in text for text in town.heard()[name]) for name in ("Slack", "e-mail"))
-            assert took < 10
+            # It persists when a second score is far off. The first reading hardly moves a mean of three, so that is
+            # with the third one, ten seconds later, and the rest is the city's time.
+            assert took - 2 * EVERY.total_seconds() < 5
             answer = requests.post(f"{url}/api/alarms/{alarm.id}/acknowledge", json={"note": "on it"}, timeout=10)
             assert answer.json()["acknowledged"]
             until(lambda: "acknowledge" in town.pages(alarm), 20)
@@ -274,7 +276,7 @@ def test_a_fault_of_a_simulated_machine_reaches_people_and_is_resolved_by_its_en
             until(lambda: "resolve" in town.pages(alarm), 20)
             assert town.pages(alarm) == ["trigger", "acknowledge", "resolve"]
             assert [a.id for a in town.desk.alarms(closed=True) if a.cause.startswith("domain/")] == [alarm.id]
-    said = f"{alarm.title}; raised after {raised:.1f} s"
+    said = f"{alarm.title}; raised after {raised:.1f} s, at its third reading of five seconds each"
     lost = 1 - town.pages(alarm).count("trigger")
     table.add("a simulated bearing fails", said, took, lost, "Slack, e-mail, PagerDuty")
 
@@ -365,9 +367,9 @@ def test_a_champion_that_decays_is_told_of_and_resolved_when_its_outcomes_are_go
     put(town.config, traffic(hours=12, seed=1), NOW - timedelta(hours=30))
     assert graph.train(SPEED).success
     backdate(Registry(town.config), SPEED.name, NOW - timedelta(hours=29))  # a model of its first day is not judged
-    bad, good = NOW - timedelta(hours=3), NOW
+    bad, good = NOW - timedelta(hours=6), NOW
     put(town.config, traffic(hours=10, seed=2), NOW - timedelta(hours=19))
-    put(town.config, traffic(hours=16, seed=3, back=0.02), bad)
+    put(town.config, traffic(hours=13, seed=3, back=0.02), bad)
     graph.predict(SPEED, days(NOW - timedelta(hours=24), bad - timedelta(minutes=30)))
     began = time.monotonic()
     graph.watch()
@@ -379,7 +381,7 @@ def test_a_champion_that_decays_is_told_of_and_resolved_when_its_outcomes_are_go
     assert any(alarm.title[:60] in text for text in town.heard()["Slack"])
     worse = shared(town.desk)[f"model.mae.{SPEED.name}"]
 
-    put(town.config, traffic(hours=3, seed=4), good)
+    put(town.config, traffic(hours=6, seed=4), good)
     graph.predict(SPEED, days(bad, good))
     graph.watch()
     assert not town.desk.alarm(alarm.id).active

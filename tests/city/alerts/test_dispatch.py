@@ -337,7 +337,7 @@ def test_a_thousand_flapping_causes_send_few_messages_and_kills_lose_none(
     for page in hook.of("/pagerduty"):
         pages.setdefault(page["dedup_key"], []).append(page)
     incidents = {
-        f"city-alarm-{alarms[0]['id']}": [_ACTIONS[alarm["event"]] for alarm in alarms]
+        alarms[0]["dedup_key"]: [_ACTIONS[alarm["event"]] for alarm in alarms]
         for alarms in wanted["pagerduty"].values()
     }
     assert pages.keys() == incidents.keys(), "one incident of each alarm"

@@ -236,7 +236,7 @@ def forget(server: Server, *numbers: str) -> None:
     assert stores
     for store in stores:
         for number in numbers:
-            store._judged.pop(number, None)
+            store._judged.forget(number)
             store._store.forget(number)
 
 
