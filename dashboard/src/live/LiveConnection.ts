@@ -4,9 +4,7 @@ import { apiKey } from '../api/client';
 import { retryDelay } from '../api/retry';
 import { LiveState } from './LiveState';
 import type { StreamMessage } from './messages';
-
-/** The server sends a message every half second, so a longer silence means a half-open connection. */
-const MAX_SILENCE_MS = 6_000;
+import { SilenceDetector } from './SilenceDetector';
 
 export interface ConnectionStatus {
   state: 'connecting' | 'live' | 'lost';
@@ -21,7 +19,7 @@ export class LiveConnection {
   readonly data = new LiveState();
   status: ConnectionStatus = { state: 'connecting', reason: '' };
   private socket: WebSocket | null = null;
-  private receivedAt = 0;
+  private readonly silence = new SilenceDetector();
   private failures = 0;
   private silenceTimer = 0;
   private retryTimer = 0;
@@ -67,15 +65,16 @@ export class LiveConnection {
   }
 
   private receive(message: StreamMessage): void {
-    this.receivedAt = Date.now();
+    const now = Date.now();
+    this.silence.received(now);
     this.failures = 0;
-    this.data.apply(message, this.receivedAt);
+    this.data.apply(message, now);
     this.setStatus({ state: 'live', reason: '' });
     for (const listener of this.messageListeners) listener(message);
   }
 
   private checkSilence(): void {
-    if (this.status.state !== 'live' || Date.now() - this.receivedAt <= MAX_SILENCE_MS) return;
+    if (!this.silence.check(Date.now()) || this.status.state !== 'live') return;
     this.close();
     this.lose('The server has sent nothing for some seconds.');
   }
