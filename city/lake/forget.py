@@ -10,18 +10,16 @@ rewritten; nor can a broker's queue of MQTT messages, which are gone when they a
 """
 
 import json
-import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import quote, quote_plus
 
 import polars as pl
-import requests
 from deltalake import DeltaTable
-from questdb import QuestDBError
 
 from city import questdb
 from city.contracts.model import Contract, ContractError, Window
@@ -35,11 +33,12 @@ from city.lake.retry import committed
 from city.lake.traces import Traces
 from city.settings import Settings
 from city.streaming.bronze import BronzeStream
-from city.streaming.questdb_rebuild import drop_leftovers, is_symbol, rebuild
+from city.streaming.questdb_rebuild import copies, is_symbol, must_be_finished, rebuild
 
 LOG = "forgotten.jsonl"
 _ELSEWHERE = ("lake", "cold", "kafka", "questdb", "mosquitto", "cache", "spark", "data")
 """Folders of CITY_HOME that are not looked through file by file: tables, servers' own stores, and what is public."""
+_AGAIN = "run it again"
 _LOG_RETENTION = "delta.logRetentionDuration"
 _DEFAULT_RETENTION = "interval 30 days"
 
@@ -69,28 +68,36 @@ def column_of(kind: str) -> str:
     return known[kind]
 
 
-def find(config: Settings, kind: str, identity: str) -> dict[str, int]:
+def find(
+    config: Settings, kind: str, identity: str, tell: Callable[[str], None] = lambda problem: None
+) -> dict[str, int]:
     """How many rows of it there are, by store and table; of files, how many places. Of a table of QuestDB whose rows
-    of it have gone, while it is still among a column's symbols, that is 1."""
+    of it have gone, while it is still among a column's symbols, that is 1. `tell` gets a text for each store that
+    cannot be looked through, which may have it too."""
     column = column_of(kind)
     traces = Traces(column, identity)
-    found = {name: _rows_about(path, traces) for name, path in _tables(config).items()}
+    found = {}
+    for name, path in _tables(config).items():
+        with _reported(name, identity, tell):
+            found[name] = _rows_about(path, traces) if DeltaTable.is_deltatable(str(path)) else 0
     for table in _questdb_tables(config, column):
-        with suppress(requests.RequestException):  # it is erased all the same, or named in `problems`
+        with _reported(f"questdb/{table.name}", identity, tell):
             rows = _in_questdb(config, table, column, identity)
             found[f"questdb/{table.name}"] = rows or int(_is_symbol(config, table, column, identity))
-    store = online_store(config)
-    for view in views().values():
-        if view.entities == (column,):
-            found[f"online/{view.name}"] = sum(row is not None for row in store.read(view.name, [identity]))
+    for view in _views(column):
+        with _reported(f"online/{view}", identity, tell):
+            found[f"online/{view}"] = sum(row is not None for row in online_store(config).read(view, [identity]))
     for path in _files(config):
-        found[str(path.relative_to(config.home))] = traces.in_file(path)
+        name = str(path.relative_to(config.home))
+        with _reported(name, identity, tell), suppress(FileNotFoundError):  # deleted meanwhile
+            found[name] = traces.in_file(path)
     return {name: rows for name, rows in found.items() if rows}
 
 
 def forget(config: Settings, kind: str, identity: str, tell: Callable[[str], None] = lambda line: None) -> Forgotten:
     """Erases it everywhere it is found, and writes down that this was done. What cannot be erased now is in
-    `problems`; the rest is erased all the same, and it can be called again."""
+    `problems`; the rest is erased all the same, and it can be called again. Raises OSError where the erasure cannot be
+    announced: then nothing is erased."""
     column = column_of(kind)
     traces = Traces(column, identity)
     erasure = Erased(kind, digest(kind, identity))
@@ -102,28 +109,29 @@ def forget(config: Settings, kind: str, identity: str, tell: Callable[[str], Non
             done.rows[name] = rows
             tell(f"{name}: {rows:,} rows")
 
-    for name, rows in _erase_tables(config, traces):
-        erased(name, rows)
-    for table in _questdb_tables(config, column):
-        try:
-            drop_leftovers(config.questdb, table.name)
-            rows = _in_questdb(config, table, column, identity)
-            if rows or _may_be_a_symbol(config, table, column, identity, done):
-                rebuild(config.questdb, table.contract, BronzeStream(config.lake, table.contract), table.window)
-                erased(f"questdb/{table.name}", rows)
-        except (requests.RequestException, RuntimeError, QuestDBError) as error:
+    def reported(name: str, remedy: str) -> AbstractContextManager[None]:
+        return _reported(name, identity, done.problems.append, f"; {remedy}")
+
+    _erase_tables(config, traces, erased, reported)
+    with alone(config.home / "questdb"):  # two rebuilds of a table would drop each other's
+        for table in _questdb_tables(config, column):
             kept = f"its rows are let go of after {table.contract.ttl}; run it again to replace the table"
-            done.problems.append(f"questdb/{table.name}: {error}; {kept}")
-    store = online_store(config)
-    for view in views().values():
-        if view.entities == (column,):
-            erased(f"online/{view.name}", store.forget(view.name, [identity]))
+            with reported(f"questdb/{table.name}", kept):
+                rows = _in_questdb(config, table, column, identity)
+                if (
+                    rows
+                    or must_be_finished(config.questdb, table.name)
+                    or _may_be_a_symbol(config, table, column, identity, done)
+                ):
+                    rebuild(config.questdb, table.contract, BronzeStream(config.lake, table.contract), table.window)
+                    erased(f"questdb/{table.name}", rows)
+    for view in _views(column):
+        with reported(f"online/{view}", _AGAIN):
+            erased(f"online/{view}", online_store(config).forget(view, [identity]))
     for path in _files(config):
         name = str(path.relative_to(config.home))
-        try:
+        with reported(name, "run it again when nobody uses the file"), suppress(FileNotFoundError):  # deleted meanwhile
             erased(name, traces.erase(path))
-        except (OSError, sqlite3.Error) as error:
-            done.problems.append(f"{name}: {error}; run it again when nobody uses the file")
     for setting, url in (
         ("CITY_ALERTS_URL", config.alerts_url),
         ("CITY_DAGSTER_POSTGRES_URL", config.dagster_postgres_url),
@@ -136,13 +144,35 @@ def forget(config: Settings, kind: str, identity: str, tell: Callable[[str], Non
     return done
 
 
+@contextmanager
+def _reported(name: str, identity: str, tell: Callable[[str], None], remedy: str = "") -> Iterator[None]:
+    """Tells what a store raises, so that the other stores are still looked through. Any exception: each store's client
+    has its own."""
+    try:
+        yield
+    except Exception as error:
+        tell(f"{name}: {_without(identity, str(error) or type(error).__name__)}{remedy}")
+
+
+def _without(identity: str, text: str) -> str:
+    """An error's text without the identity, which a statement or an address in it may have."""
+    for spelled in (_literal(identity), json.dumps(identity), identity, quote(identity), quote_plus(identity)):
+        text = text.replace(spelled, "…")
+    return text
+
+
+def _views(column: str) -> list[str]:
+    """Names of the views whose entity is known by the column."""
+    return [view.name for view in views().values() if view.entities == (column,)]
+
+
 def _tables(config: Settings) -> dict[str, Path | str]:
-    """Every Delta table of every tier, sources before what is made of them."""
+    """Every folder of every tier that may be a Delta table, sources before what is made of them."""
     warm = [path for layer in LAYERS for path in sorted((config.lake / layer).glob("*/"))]
     found: dict[str, Path | str] = {f"{path.parent.name}/{path.name}": path for path in warm}
     for contract in contracts(config):
         found[f"cold/{contract.name}"] = f"{config.cold_path}/{contract.name}"
-    return {name: path for name, path in found.items() if DeltaTable.is_deltatable(str(path))}
+    return found
 
 
 def _files(config: Settings) -> Iterator[Path]:
@@ -154,27 +184,40 @@ def _files(config: Settings) -> Iterator[Path]:
             yield from (f for f in files if f.is_file() and not f.is_symlink() and not f.is_relative_to(cold_path))
 
 
-def _erase_tables(config: Settings, traces: Traces) -> Iterator[tuple[str, int]]:
-    """Erases it from every table; names and rows. Whoever builds one of them waits, and then finds its old sources
-    gone: nothing comes back."""
+def _erase_tables(
+    config: Settings,
+    traces: Traces,
+    erased: Callable[[str, int], None],
+    reported: Callable[[str, str], AbstractContextManager[None]],
+) -> None:
+    """Erases it from every table. Whoever builds one of them waits, and then finds its old sources gone: nothing comes
+    back."""
     tables = _tables(config)
     with ExitStack() as locks:
         archived = {}
         for contract in contracts(config):
-            if f"cold/{contract.name}" in tables and f"bronze/{contract.name}" in tables:
-                locks.enter_context(cold.moving(config.lake, contract))
-                bronze = DeltaTable(bronze_path(config.lake, contract))
-                archived[f"cold/{contract.name}"] = contract
-                cold.recover(bronze, contract, config.cold_path)
-        for name, path in tables.items():
-            if isinstance(path, Path):
-                with alone(path.with_name(f"{path.name}.build")):
-                    yield name, _erase(path, traces)
-            else:
-                yield name, _erase(path, traces)
-            if name in archived:
-                bronze = DeltaTable(bronze_path(config.lake, archived[name]))
-                cold.record(bronze, DeltaTable(path), archived[name])
+            name, path = f"cold/{contract.name}", bronze_path(config.lake, contract)
+            with reported(name, _AGAIN):
+                if DeltaTable.is_deltatable(str(path)) and DeltaTable.is_deltatable(str(tables[name])):
+                    locks.enter_context(cold.moving(config.lake, contract))
+                    try:
+                        cold.recover(DeltaTable(path), contract, config.cold_path)
+                    except Exception:
+                        del tables[name]  # a move that was broken off must be undone before its table is changed
+                        raise
+                    archived[name] = contract
+        for name, target in tables.items():
+            with reported(name, _AGAIN):
+                if not DeltaTable.is_deltatable(str(target)):
+                    continue
+                if isinstance(target, Path):
+                    with alone(target.with_name(f"{target.name}.build")):
+                        erased(name, _erase(target, traces))
+                else:
+                    erased(name, _erase(target, traces))
+                if name in archived:
+                    bronze = DeltaTable(bronze_path(config.lake, archived[name]))
+                    cold.record(bronze, DeltaTable(target), archived[name])
 
 
 def _erase(path: Path | str, traces: Traces) -> int:
@@ -272,11 +315,16 @@ def _questdb_tables(config: Settings, column: str) -> list[_QuestDBTable]:
 
 
 def _in_questdb(config: Settings, table: _QuestDBTable, column: str, identity: str) -> int:
-    """Rows of it in QuestDB; 0 where the table was never there. Raises as `questdb.rows` does."""
+    """Rows of it in QuestDB, with those that a rebuild which is not finished has set aside; 0 where the table was never
+    there. Raises as `questdb.rows` does."""
+    return sum(_rows_in(config.questdb, name, column, identity) for name in copies(config.questdb, table.name))
+
+
+def _rows_in(address: str, name: str, column: str, identity: str) -> int:
     try:
-        found = questdb.rows(config.questdb, f"SELECT count() FROM {table.name} WHERE {column} = {_literal(identity)}")
-    except RuntimeError as error:
-        if "does not exist" in str(error):
+        found = questdb.rows(address, f"SELECT count() FROM {name} WHERE {column} = {_literal(identity)}")
+    except questdb.QuestDBError as error:
+        if "does not exist" in str(error):  # another process has finished a rebuild meanwhile
             return 0
         raise
     return int(found[0][0])
@@ -292,5 +340,7 @@ def _may_be_a_symbol(config: Settings, table: _QuestDBTable, column: str, identi
 
 def _is_symbol(config: Settings, table: _QuestDBTable, column: str, identity: str) -> bool:
     """False for a server elsewhere, too, whose files cannot be looked into."""
-    folder = config.home / "questdb" / "db"
-    return config.questdb_address is None and is_symbol(config.questdb, folder, table.name, column, identity)
+    if config.questdb_address is not None:
+        return False
+    folder, address = config.home / "questdb" / "db", config.questdb
+    return any(is_symbol(address, folder, name, column, identity) for name in copies(address, table.name))

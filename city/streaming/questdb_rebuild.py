@@ -3,9 +3,13 @@
 A column of symbols keeps every text that it ever had: no deleted row, dropped partition or TRUNCATE takes one out of
 its files. Only a new table is without it. The new one is filled beside the old one and takes its name, so readers
 always find a table, and the stream a position that is not far behind.
+
+A rebuild can be killed at any moment. The old table, under the name `_replaced`, is dropped last of all, so
+`must_be_finished` knows of a rebuild that did not end, and the next one finishes it.
 """
 
 import time
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -28,10 +32,12 @@ _TRIES = 10
 
 def rebuild(address: str, contract: Contract, bronze: BronzeStream, window: Window | None = None) -> None:
     """Replaces the table of the contract's events, or of one of its windows, by one with what bronze has of the time
-    that QuestDB keeps. Raises as `questdb.execute` and the QuestDB client do; then it can be called again."""
+    that QuestDB keeps. One rebuild of a table at a time: the caller holds a lock.
+
+    Raises as `questdb.execute` and the QuestDB client do; then it can be called again."""
     name = window.name if window else contract.name
     fresh, replaced = _fresh(name), _replaced(name)
-    drop_leftovers(address, name)
+    questdb.execute(address, f"DROP TABLE IF EXISTS {fresh}")
     if window:
         questdb.execute(address, tables.create_window(contract, replace(window, name=fresh)))
     else:
@@ -42,16 +48,23 @@ def rebuild(address: str, contract: Contract, bronze: BronzeStream, window: Wind
         reached = _fill(sink, contract, bronze.path, window, fresh, {})
         _await_applied(address, fresh)
         _take_name(address, fresh, name, replaced)
-        questdb.execute(address, f"DROP TABLE IF EXISTS {replaced}")
         _fill(sink, contract, bronze.path, window, name, reached)  # what went to the old table meanwhile
+        questdb.execute(address, f"DROP TABLE IF EXISTS {replaced}")
     finally:
         sink.close()
 
 
-def drop_leftovers(address: str, name: str) -> None:
-    """Drops what a rebuild of the table left behind when it was killed."""
-    for table in (_fresh(name), _replaced(name)):
-        questdb.execute(address, f"DROP TABLE IF EXISTS {table}")
+def copies(address: str, name: str) -> list[str]:
+    """The tables that may have the table's rows: itself, and what a rebuild that is not finished has beside it. Only
+    those that are there."""
+    return [table for table in (name, _fresh(name), _replaced(name)) if _folders(address, table)]
+
+
+def must_be_finished(address: str, name: str) -> bool:
+    """Whether a rebuild of the table was broken off, or a row has made the table: the server guesses one without
+    deduplication and TTL where a row comes and no table is there."""
+    declared = questdb.rows(address, f"SELECT dedup FROM tables() WHERE table_name = '{name}'")
+    return any(table != name for table in copies(address, name)) or not all(dedup for (dedup,) in declared)
 
 
 def is_symbol(address: str, folder: Path, name: str, column: str, text: str) -> bool:
@@ -59,8 +72,12 @@ def is_symbol(address: str, folder: Path, name: str, column: str, text: str) -> 
     that were dropped are not looked into: the server deletes their files within a minute."""
     encoded = text.encode("utf-16-le")
     symbol = (len(encoded) // 2).to_bytes(4, "little") + encoded
-    files = (file for table in _folders(address, name) for file in (folder / table).glob(f"{column}.c*"))
-    return any(symbol in file.read_bytes() for file in files)
+    for table in _folders(address, name):
+        for file in (folder / table).glob(f"{column}.c*"):
+            with suppress(FileNotFoundError):  # the table was dropped meanwhile
+                if symbol in file.read_bytes():
+                    return True
+    return False
 
 
 def _folders(address: str, name: str) -> list[str]:
@@ -114,14 +131,15 @@ def _await_applied(address: str, table: str) -> None:
 
 def _take_name(address: str, fresh: str, name: str, replaced: str) -> None:
     """Renames both tables. A row that the stream sends in between makes the server create a table of columns that it
-    guesses, which is dropped: its rows are in bronze."""
-    if _folders(address, name):
+    guesses, which is dropped: its rows are in bronze. So is what has the name when a rebuild that was broken off has
+    already renamed the old table."""
+    if _folders(address, name) and not _folders(address, replaced):
         questdb.execute(address, f"RENAME TABLE {name} TO {replaced}")
     for left in reversed(range(_TRIES)):
         try:
             questdb.execute(address, f"RENAME TABLE {fresh} TO {name}")
             return
         except questdb.QuestDBError:
-            if not left:
+            if not left or not _folders(address, fresh):
                 raise
             questdb.execute(address, f"DROP TABLE IF EXISTS {name}")

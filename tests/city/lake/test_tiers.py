@@ -2,6 +2,8 @@
 
 import json
 import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import Any
 
 import polars as pl
 import pytest
+import requests
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from polars.testing import assert_frame_equal
 
@@ -21,7 +24,9 @@ from city.lake.forget import LOG, find, forget
 from city.lake.snapshot import Snapshot
 from city.lake.tables import open_table
 from city.settings import Settings
+from city.streaming import questdb_rebuild
 from city.streaming.bronze import BronzeStream
+from city.streaming.questdb_rebuild import copies, is_symbol
 from city.streaming.questdb_sink import QuestDBSink
 from city.tables import TableError
 from city.tables.registry import chosen, table_of
@@ -271,6 +276,143 @@ def test_an_id_whose_rows_have_gone_is_forgotten_in_the_files_of_symbols(
     until(lambda: in_questdb(servers) == different(servers))
     until(lambda: files_with(servers, "v91000") == [], 90)
     assert files_with(servers, "v91001")
+
+
+def to_both(stack: Settings, sink: QuestDBSink, prefix: str) -> None:
+    """Positions of an hour ago to bronze and to QuestDB, of vehicles whose ids begin with the prefix."""
+    events = drive(datetime.now(UTC) - timedelta(hours=1), 0.25, vehicles=3)
+    named = [event | {"vehicle_id": event["vehicle_id"].replace("v", prefix)} for event in events]
+    stream(stack.lake, VEHICLE_POSITIONS, named, datetime.now(UTC))
+    sink.send_events(bronze(stack).filter(pl.col("vehicle_id").str.starts_with(prefix)), VEHICLE_POSITIONS.name)
+
+
+@pytest.fixture
+def sink(stack: Settings) -> Iterator[QuestDBSink]:
+    """A sink that stays open, as the stream's does, beside a table that was just created."""
+    for table in copies(stack.questdb, VEHICLE_POSITIONS.name):
+        questdb.execute(stack.questdb, f"DROP TABLE {table}")
+    sink = QuestDBSink(VEHICLE_POSITIONS, stack.questdb, BronzeStream(stack.lake, VEHICLE_POSITIONS))
+    sink.open({})
+    yield sink
+    sink.close()
+
+
+def assert_whole(stack: Settings) -> None:
+    """The hot table is the contract's own, alone, and has every row of bronze."""
+    until(lambda: in_questdb(stack) == different(stack))
+    kept = questdb.rows(
+        stack.questdb, "SELECT dedup, partitionBy, walEnabled FROM tables() WHERE table_name = 'vehicle_positions'"
+    )
+    assert kept == [[True, "HOUR", True]]
+    assert copies(stack.questdb, VEHICLE_POSITIONS.name) == [VEHICLE_POSITIONS.name]
+
+
+@pytest.mark.parametrize(
+    ("statement", "failure"),
+    [
+        ("RENAME TABLE vehicle_positions_rebuilt TO", requests.ReadTimeout("no answer")),
+        ("RENAME TABLE vehicle_positions_rebuilt TO", KeyboardInterrupt()),
+        ("DROP TABLE IF EXISTS vehicle_positions_replaced", KeyboardInterrupt()),
+    ],
+    ids=["no answer", "killed between the names", "killed at the end"],
+)
+def test_a_rebuild_that_was_broken_off_is_finished_by_the_next(
+    stack: Settings, sink: QuestDBSink, monkeypatch: pytest.MonkeyPatch, statement: str, failure: BaseException
+) -> None:
+    to_both(stack, sink, "v92")
+    until(lambda: in_questdb(stack) == different(stack))
+    execute = questdb.execute
+
+    def broken_off(address: str, sql: str, seconds: float = 10.0) -> dict[str, Any]:
+        if sql.startswith(statement):
+            raise failure
+        return execute(address, sql, seconds)
+
+    for prefix in ("v93", "v94"):  # twice, and the stream goes on, into a table that its row makes
+        with monkeypatch.context() as patched:
+            patched.setattr(questdb, "execute", broken_off)
+            with suppress(KeyboardInterrupt):
+                done = forget(stack, "vehicle", "v920")
+                assert [problem.split(":")[0] for problem in done.problems] == ["questdb/vehicle_positions"]
+        to_both(stack, sink, prefix)
+        assert find(stack, "vehicle", "v920")["questdb/vehicle_positions"] > 0
+    done = forget(stack, "vehicle", "v920")
+    assert done.problems == []
+    assert done.rows["questdb/vehicle_positions"] > 0
+    assert find(stack, "vehicle", "v920") == {}
+    assert_whole(stack)
+
+
+def test_a_table_that_a_row_has_made_is_replaced(stack: Settings, sink: QuestDBSink) -> None:
+    questdb.execute(stack.questdb, "DROP TABLE vehicle_positions")
+    to_both(stack, sink, "v95")
+    until(lambda: in_questdb(stack) >= different(stack))  # the row's table has doubles
+    assert forget(stack, "vehicle", "nobody").problems == []
+    assert_whole(stack)
+
+
+def test_who_forgets_waits_for_another_s_rebuild(
+    stack: Settings, sink: QuestDBSink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    to_both(stack, sink, "v96")
+    until(lambda: in_questdb(stack) == different(stack))
+    filled, other_ended = threading.Event(), threading.Event()
+    await_applied = questdb_rebuild._await_applied
+
+    def wait_for_the_other(address: str, table: str) -> None:
+        await_applied(address, table)
+        if not filled.is_set():
+            filled.set()
+            other_ended.wait(1)  # it ends only where it does not wait
+
+    monkeypatch.setattr(questdb_rebuild, "_await_applied", wait_for_the_other)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(forget, stack, "vehicle", "v960")
+        assert filled.wait(20)
+        second = pool.submit(forget, stack, "vehicle", "v961")
+        second.add_done_callback(lambda _: other_ended.set())
+        assert first.result(60).problems == second.result(60).problems == []
+    assert_whole(stack)
+    assert find(stack, "vehicle", "v960") == find(stack, "vehicle", "v961") == {}
+
+
+def test_a_file_of_symbols_that_has_gone_meanwhile_is_passed_over(
+    stack: Settings, sink: QuestDBSink, tmp_path: Path
+) -> None:
+    ((folder,),) = questdb.rows(
+        stack.questdb, "SELECT directoryName FROM tables() WHERE table_name = 'vehicle_positions'"
+    )
+    (tmp_path / folder).mkdir()
+    (tmp_path / folder / "vehicle_id.c").symlink_to("gone")
+    assert not is_symbol(stack.questdb, tmp_path, "vehicle_positions", "vehicle_id", "v1")
+    (tmp_path / folder / "vehicle_id.c.1").write_bytes(b"\x02\x00\x00\x00" + "v1".encode("utf-16-le"))
+    assert is_symbol(stack.questdb, tmp_path, "vehicle_positions", "vehicle_id", "v1")
+
+
+def test_a_store_that_fails_keeps_no_other_from_being_erased(config: Settings) -> None:
+    broken = [config.lake / layer / "broken" for layer in ("bronze", "served")]
+    for path in broken:
+        (path / "_delta_log").mkdir(parents=True)
+        (path / "_delta_log" / f"{0:020}.json").write_text('{"v7": ')
+    cut_off = config.home / "drift" / "reference" / "cut_off.parquet"
+    cut_off.parent.mkdir(parents=True)
+    cut_off.write_bytes(b"PAR1 v7")
+    (config.lake / "silver" / "whole").mkdir(parents=True)
+    write_deltalake(config.lake / "silver" / "whole", pl.DataFrame({"vehicle_id": ["v7", "v8"]}))
+    (config.home / "a.log").write_text("v7 is late")
+    online_store(config).write("vehicle_features", ["v7"], [1], [b"{}"])
+    unread: list[str] = []
+    assert set(find(config, "vehicle", "v7", unread.append)) >= {"silver/whole", "online/vehicle_features", "a.log"}
+    names = ["bronze/broken", "served/broken", "drift/reference/cut_off.parquet"]
+    assert [text.split(":")[0] for text in unread] == names
+    done = forget(config, "vehicle", "v7")
+    assert set(done.rows) >= {"silver/whole", "online/vehicle_features", "a.log"}
+    assert [text.split(":")[0] for text in done.problems] == names
+    assert all("run it again" in text for text in done.problems)
+    line = (config.home / LOG).read_text()
+    assert json.loads(line)["problems"] == done.problems
+    assert "v7" not in line
+    assert set(find(config, "vehicle", "v7")) == set()
 
 
 def test_what_cannot_be_forgotten_is_told(config: Settings) -> None:
