@@ -1,26 +1,41 @@
 """city forget: a person's or device's data, erased from every tier."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
+
+
+class Command(TyperCommand):
+    """Names the kinds in the help. They follow from the contracts, which are not read for other commands."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        from city.lake.forget import kinds
+
+        (kind,) = (parameter for parameter in self.params if parameter.name == "kind")
+        kind.help = ", ".join(sorted(kinds()))  # type: ignore[attr-defined]
+        super().format_help(ctx, formatter)
 
 
 def command(
-    kind: Annotated[str, typer.Argument(help="vehicle or sensor")],
+    kind: Annotated[str, typer.Argument()],
     identity: Annotated[str, typer.Argument(help="its id")],
     yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
 ) -> None:
-    """Find all data of a vehicle or a sensor, and erase it from every tier."""
+    """Find all data of a person or a device, and erase it from every tier."""
     from city.lake.forget import LOG, find, forget
     from city.settings import settings
 
     config = settings()
-    found = find(config, kind, identity)
-    if not found:
+    unread: list[str] = []
+    found = find(config, kind, identity, unread.append)
+    if not found and not unread:
         print(f"nothing is kept of {kind} {identity!r}")
         return
     for name, rows in found.items():
         print(f"{name}: {rows:,} rows")
+    for problem in unread:
+        print(f"not looked through: {problem}")
     if not yes:
         typer.confirm("erase all of it?", abort=True)
     done = forget(config, kind, identity)

@@ -1,10 +1,12 @@
-"""The `city` command. Each module here with a function `command` is a subcommand, or a group with `app`."""
+"""The `city` command. Each module here with a function `command` is a subcommand (of its class `Command`, where it has
+one), or a group with `app`."""
 
 import importlib
 import pkgutil
 import sys
 
 import typer
+from typer.core import TyperCommand
 
 import city.cli
 
@@ -22,7 +24,8 @@ for _name in sorted(info.name for info in pkgutil.iter_modules(city.cli.__path__
         if hasattr(_module, "app"):
             app.add_typer(_module.app, name=_name)
         elif hasattr(_module, "command"):
-            app.command(_name, hidden=_name in _HIDDEN)(_module.command)
+            _class = getattr(_module, "Command", TyperCommand)
+            app.command(_name, cls=_class, hidden=_name in _HIDDEN)(_module.command)
 
 
 def main() -> None:

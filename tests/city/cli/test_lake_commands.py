@@ -4,9 +4,12 @@ import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from typer.testing import CliRunner
+
 from city.alerts.desk import desk
 from city.alerts.model import Finding
 from city.cli.errors import mendable
+from city.cli.main import app
 from city.settings import Settings
 from city_assets.traffic.contract import VEHICLE_POSITIONS
 from tests.commands import city, fails
@@ -60,6 +63,19 @@ def test_a_vehicle_is_forgotten(config: Settings) -> None:
     assert "bronze/vehicle_positions: " in said
     assert "erased" in said
     assert "nothing is kept" in city("forget", "vehicle", "v1")
+
+
+def test_the_help_of_forget_names_what_the_contracts_know(config: Settings) -> None:
+    assert "card, machine, payment, sensor, vehicle" in city("forget", "--help")
+
+
+def test_a_store_that_cannot_be_looked_through_is_not_without_the_id(config: Settings) -> None:
+    (config.home / "questdb").mkdir()
+    said = CliRunner().invoke(app, ["forget", "vehicle", "v1", "--yes"], catch_exceptions=False)
+    assert "not looked through: questdb/vehicle_positions: " in said.output
+    assert "not yet: questdb/vehicle_positions: " in said.output
+    assert "v1" not in said.output
+    assert said.exit_code == 1
 
 
 def test_schemas_are_checked(config: Settings) -> None:
