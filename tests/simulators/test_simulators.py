@@ -1,4 +1,5 @@
 import json
+import math
 import threading
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -155,6 +156,20 @@ def test_a_default_fleet_has_few_faults_and_its_machines_are_serviced_before_the
     assert 0.5 < count["inspection"] < 2
     assert 0.5 < count["failure"] < 2.5
     assert count["repair"] > 10 * count["failure"]
+
+
+def test_a_serviced_machine_would_have_run_for_another_hour() -> None:
+    """Else its last rows, labelled with the cap of the remaining life, would teach that worn machines live long."""
+    short, lives, hour = 0, 150, 3600 // 10
+    for seed in range(lives):
+        machine, step = equipment.fleet(seed, 1, faults=0)[0], 0
+        while machine.down_until is None:
+            machine.step(NOW + timedelta(seconds=10 * step))
+            step += 1
+        machine.down_until, machine._service_wear = None, math.inf
+        log = [entry for n in range(hour) for entry in machine.step(NOW + timedelta(seconds=10 * (step + n)))]
+        short += any(entry["kind"] == "failure" for entry in log)
+    assert short <= lives // 50
 
 
 def test_without_faults_no_machine_fails_and_no_card_is_stolen_but_the_first() -> None:
