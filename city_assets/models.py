@@ -14,8 +14,9 @@ from city.lake.lock import alone
 from city.lake.partitions import replace_partitions
 from city.lake.snapshot import Snapshot
 from city.lake.tables import open_table
+from city.models import examples
 from city.models.exported import Exported
-from city.models.history import learned_from, recorded_losses, view_table
+from city.models.history import growth, learned_from, recorded_losses, view_table
 from city.models.model import Model, ModelError, models_of
 from city.models.performance import (
     CALIBRATED,
@@ -30,6 +31,7 @@ from city.models.performance import (
 )
 from city.models.predictions import ID, LATENCY, LOSS, VERSION, decay, judged, predictions, schema, scores_schema
 from city.models.registry import Registry, Version
+from city.models.retraining import check_growth
 from city.models.train import Tell, Trained, train
 from city.settings import Settings, settings
 from city.tables.model import DAY
@@ -119,6 +121,25 @@ def train_on(
             tags={**(tags or {}), **versions},
             tell=tell,
         )
+
+
+def training_shortage(model: Model, snapshot: Snapshot) -> str | None:
+    """Why the model cannot be trained yet, in words that name it; None where it can.
+
+    The Delta log is asked first. Where that says enough, the split of a training is made, from the few columns that it
+    depends on and the rows that a training would read.
+    """
+    time = model.view.time
+    needed = {time, *model.view.entities, *model.label.uses, *model.groups}
+    needed.update(pl.sql_expr(model.where).meta.root_names())
+    try:
+        check_growth(model, growth(model, snapshot, None, settings().timezone))
+        rows = examples.newest(model, learned_from(model, snapshot).select(sorted(needed)).collect())
+        truth = truth_of(model, snapshot, rows[time].min())
+        examples.check_parts(model, examples.labelled(model, rows, truth))
+    except ModelError as error:
+        return str(error)
+    return None
 
 
 def truth_of(model: Model, snapshot: Snapshot, begin: Any) -> pl.DataFrame | None:

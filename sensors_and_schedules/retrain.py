@@ -14,7 +14,7 @@ from city.models.predictions import decay
 from city.models.registry import Registry, Version
 from city.models.retraining import LEAST_BETWEEN, Signs, reason
 from city.settings import settings
-from city_assets.models import REASON, model_key
+from city_assets.models import REASON, model_key, training_shortage
 from city_assets.monitoring.drift import drifted
 from resources.lake import LakeResource
 from resources.models import ModelRegistryResource
@@ -33,14 +33,24 @@ train_models = dg.define_asset_job(
     description="Trains models; a better one becomes the champion.",
 )
 
-retrain_nightly = dg.ScheduleDefinition(
-    name="retrain_nightly",
+
+@dg.schedule(
     job=train_models,
     cron_schedule="30 4 * * *",
     execution_timezone=settings().timezone,
     default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="Whatever has happened: yesterday is new.",
+    description="Trains every model that can be trained: yesterday is new.",
 )
+def retrain_nightly(context: dg.ScheduleEvaluationContext, lake: LakeResource) -> dg.RunRequest | dg.SkipReason:
+    snapshot = lake.snapshot
+    shortages = {model.name: training_shortage(model, snapshot) for model in declared().values()}
+    not_yet = "; ".join(shortage for shortage in shortages.values() if shortage)
+    ready = [model_key(model) for model in declared().values() if shortages[model.name] is None]
+    if not ready:
+        return dg.SkipReason(f"no model can be trained yet: {not_yet}")
+    if not_yet:
+        context.log.info("not trained yet: %s", not_yet)
+    return dg.RunRequest(asset_selection=ready, tags={REASON: "every night"})
 
 
 @dg.sensor(
@@ -78,11 +88,9 @@ def _tried_lately(instance: dg.DagsterInstance, model: str, now: datetime) -> bo
 def wanted(
     registry: Registry, snapshot: Snapshot, now: datetime, of: Iterable[Model] | None = None
 ) -> list[tuple[Model, str]]:
-    """The models, among those given or all, that there is a reason to train, with it."""
+    """The models, among those given or all, that there is a reason to train and that can be, with the reason."""
     found = []
     for model in declared().values() if of is None else of:
-        if model.label.truth and snapshot.table(model.label.truth) is None:
-            continue  # nothing tells yet what came
         versions = registry.versions(model.name)
         if versions and now - trained_at(versions[0]) < LEAST_BETWEEN:
             continue
@@ -90,7 +98,8 @@ def wanted(
             known = signs(model, registry, snapshot, versions[0] if versions else None)
         except ModelError:
             continue  # not built yet
-        if why := reason(model, known, now):
+        why = reason(model, known, now)
+        if why and training_shortage(model, snapshot) is None:
             found.append((model, why))
     return found
 
@@ -98,9 +107,9 @@ def wanted(
 def signs(model: Model, registry: Registry, snapshot: Snapshot, newest: Version | None) -> Signs:
     """What is known of the model, from the Delta log, and from few days of its view and its predictions."""
     timezone = settings().timezone
-    grown = growth(model, snapshot, trained_at(newest) if newest else None, timezone)
     if newest is None:
-        return Signs(None, grown.rows, 0, grown.span)
+        return Signs(None, 0, 0)
+    grown = growth(model, snapshot, trained_at(newest), timezone)
     champion, worse = registry.at(model.name), None
     if champion is not None:
         since = trained_at(champion)

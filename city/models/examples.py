@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
@@ -12,6 +12,9 @@ from city.models.labels import KNOWN, LABEL
 from city.models.model import Model, ModelError
 
 _LEAST_OF_A_CLASS = 10
+_LEAST_GROUPS = 5
+"""Groups that the rarer outcomes to train on must be of: as many as there are folds of groups (city.models.train), so
+that each estimator that is fitted on other groups knows of some."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,11 @@ def chosen(model: Model, rows: pl.DataFrame) -> pl.DataFrame:
     return rows if model.where == "true" else rows.filter(pl.sql_expr(model.where))
 
 
+def newest(model: Model, rows: pl.DataFrame) -> pl.DataFrame:
+    """The rows that a training learns from, at most `most_rows`, in order of time."""
+    return rows.sort(model.view.time).tail(model.most_rows)
+
+
 def labelled(model: Model, rows: pl.DataFrame, truth: pl.DataFrame | None = None) -> pl.DataFrame:
     """The model's rows of the view whose truth is known, in order of time, with `_label`, `_naive` and `_known`.
 
@@ -42,11 +50,7 @@ def labelled(model: Model, rows: pl.DataFrame, truth: pl.DataFrame | None = None
 def checked(model: Model, rows: pl.DataFrame, now: datetime) -> pl.DataFrame:
     """The rows, where a model can be fitted on them. Raises ModelError that names what is wrong."""
     time = model.view.time
-    if rows.height < model.least_rows:
-        raise ModelError(
-            f"model {model.name!r}: {rows.height} rows with an outcome are too few, it needs {model.least_rows}; "
-            "let the stream run on, or build more days of its features"
-        )
+    _check_count(model, rows)
     if (latest := rows[time].max()) is not None and latest > now:  # type: ignore[operator]
         count = rows.filter(pl.col(time) > now).height
         raise ModelError(f"model {model.name!r}: {count} rows are of the future ({latest!s}): a clock is wrong")
@@ -90,6 +94,45 @@ def split(model: Model, rows: pl.DataFrame, validation: float = 0.15, held_out: 
                 f"known up to {model.label.wait} later; give a longer stretch"
             )
     return parts
+
+
+def check_parts(model: Model, rows: pl.DataFrame) -> None:
+    """Raises ModelError where labelled rows are too few, or a part of their split has too few of the rarer outcomes."""
+    _check_count(model, rows)
+    parts = split(model, rows)
+    for name in ("train", "validation", "held_out"):
+        check_outcomes(model, parts, name)
+
+
+def check_outcomes(model: Model, parts: Split, name: Literal["train", "validation", "held_out"]) -> None:
+    """Raises ModelError where nearly all rows of the part have one outcome: no fraud, or no life below the cap. A
+    search there rewards what never says anything else, and a comparison is by chance."""
+    if model.kind == "anomaly":
+        return
+    part: pl.DataFrame = getattr(parts, name)
+    commonest = part[LABEL].mode().sort().first()
+    others = part.filter(pl.col(LABEL) != commonest)
+    stretch = f"model {model.name!r}: for {name.replace('_', ' ')}, {others.height} of {part.height} rows have"
+    if others.height < _LEAST_OF_A_CLASS:
+        raise ModelError(
+            f"{stretch} another outcome than {commonest!r}; it needs {_LEAST_OF_A_CLASS}: let the stream run on"
+        )
+    if name != "train" or not model.groups:
+        return
+    groups = others.select(model.groups).n_unique()
+    if groups < _LEAST_GROUPS:
+        raise ModelError(
+            f"{stretch} another outcome than {commonest!r}, and they are of {groups} groups "
+            f"({', '.join(model.groups)}); it needs {_LEAST_GROUPS}: let the stream run on"
+        )
+
+
+def _check_count(model: Model, rows: pl.DataFrame) -> None:
+    if rows.height < model.least_rows:
+        raise ModelError(
+            f"model {model.name!r}: {rows.height} rows with an outcome are too few, it needs {model.least_rows}; "
+            "let the stream run on, or build more days of its features"
+        )
 
 
 def inputs(model: Model, rows: pl.DataFrame) -> NDArray[np.float32]:

@@ -5,7 +5,8 @@ from datetime import datetime, timedelta
 
 from city.drift.measures import Measured
 from city.drift.monitor import Thresholds
-from city.models.model import Model
+from city.models.history import Growth
+from city.models.model import Model, ModelError
 from city.models.registry import Version
 
 FRESH_SHARE = 0.5
@@ -23,19 +24,31 @@ class Signs:
     """Rows of its features that the newest version could learn from, and those that have come since."""
     rows_then: int
     """The first of these two."""
-    span: timedelta = timedelta()
-    """From the first of the rows to the last."""
     drifted: tuple[str, ...] = ()
     """Inputs that have drifted from the reference."""
     decay: Measured | None = None
+
+
+def check_growth(model: Model, grown: Growth) -> None:
+    """Raises ModelError where a view has too few rows to be split, as far as the Delta log tells. `grown` is since the
+    view's beginning."""
+    if grown.span < model.label.least_span:
+        raise ModelError(
+            f"model {model.name!r}: its rows reach over {grown.span}, it needs {model.label.least_span}, for what came "
+            f"is known up to {model.label.wait} later; let the stream run on"
+        )
+    if grown.rows < 2 * model.least_rows:
+        raise ModelError(
+            f"model {model.name!r}: {grown.rows} rows are too few, it needs {2 * model.least_rows}; "
+            "let the stream run on, or build more days of its features"
+        )
 
 
 def reason(model: Model, signs: Signs, now: datetime, thresholds: Thresholds | None = None) -> str | None:
     """Why to train now; None where there is no reason. At most once an hour, whatever is wrong."""
     limits = thresholds or Thresholds()
     if signs.newest is None:
-        long_enough = signs.span >= model.label.least_span
-        return "first training" if long_enough and signs.rows >= 2 * model.least_rows else None
+        return "first training"
     trained = datetime.fromisoformat(signs.newest.tags["trained_at"])
     if now - trained < LEAST_BETWEEN:
         return None

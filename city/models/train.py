@@ -88,8 +88,9 @@ def fit(
     Nothing of the held-out rows is used before that. Raises ModelError for rows that cannot be learned from.
     """
     model.check()
-    rows = rows.sort(model.view.time).tail(model.most_rows)
+    rows = examples.newest(model, rows)
     parts = examples.split(model, examples.checked(model, examples.labelled(model, rows, truth), now))
+    examples.check_outcomes(model, parts, "train")
     x, x_valid = (examples.inputs(model, part) for part in (parts.train, parts.validation))
     y, y_valid = (examples.labels(model, part) for part in (parts.train, parts.validation))
     kept = _telling(x)
@@ -98,8 +99,12 @@ def fit(
         estimator = _fitted(model, parameters, x, y, kept)
         return float(judge.losses(model, own(model, estimator, x_valid), y_valid).mean())
 
-    tell(f"{model.name}: {parts.train.height:,} rows to train on, searching")
-    parameters = search(model, loss, *study)
+    if model.kind != "anomaly" and len(np.unique(y_valid)) < 2:
+        tell(f"{model.name}: all rows to validate on have one outcome, so nothing is searched")
+        parameters = dict(model.defaults)
+    else:
+        tell(f"{model.name}: {parts.train.height:,} rows to train on, searching")
+        parameters = search(model, loss, *study)
     known = pl.concat([parts.train, parts.validation])
     x_known, y_known = examples.inputs(model, known), examples.labels(model, known)
     kept_known = _telling(x_known)
@@ -262,11 +267,13 @@ def _of_others(
     kept: NDArray[np.bool_],
 ) -> Floats:
     """What is said of each group's rows by an estimator fitted on other groups."""
-    from sklearn.model_selection import GroupKFold
+    from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
 
     groups = _groups(model, rows)
+    # A rare class is spread over the folds: of one that had it all, no other estimator would know.
+    folds = StratifiedGroupKFold if model.kind == "classification" else GroupKFold
     said: Floats = np.zeros((len(rows), max(1, len(model.label.classes))))
-    for others, these in GroupKFold(min(_FOLDS, len(np.unique(groups)))).split(x, y, groups):
+    for others, these in folds(min(_FOLDS, len(np.unique(groups)))).split(x, y, groups):
         found = own(model, _fitted(model, parameters, x[others], y[others], kept), x[these])
         said[these] = found.reshape(len(these), -1)
     return said if model.label.classes else said[:, 0]
