@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from city.models.examples import checked, inputs, labelled, labels, split
-from city.models.labels import LABEL, NAIVE, Label
+from city.models.examples import check_parts, checked, inputs, labelled, labels, split
+from city.models.labels import KNOWN, LABEL, NAIVE, Label
 from city.models.model import Model, ModelError, model_of, models
+from city_assets.equipment.models import LIFE
 from city_assets.traffic.models import CONGESTION, MODELS
 from tests.city.models.rows import END, traffic
 
@@ -77,6 +78,25 @@ def test_labels_that_are_no_numbers_or_no_classes_are_named() -> None:
     other = replace(CONGESTION, label=replace(CONGESTION.label, classes=("low", "medium")))
     with pytest.raises(ModelError, match=r"unknown classes \['high'\]"):
         checked(other, labelled(other, ROWS), END)
+
+
+@pytest.mark.parametrize(("begin", "end"), [(0.0, 0.6), (0.9, 1.0)])
+def test_lives_that_are_all_at_the_cap_in_a_part_are_not_enough(begin: float, end: float) -> None:
+    count = 1_000
+    share = pl.int_range(count, eager=True) / count
+    rows = pl.DataFrame(
+        {
+            "timestamp": [END + timedelta(minutes=n) for n in range(count)],
+            "machine_id": [f"pump_{n % 7}" for n in range(count)],
+        }
+    ).with_columns(
+        pl.when(share.is_between(begin, end)).then(share).otherwise(1.0).alias(LABEL),
+        pl.col("timestamp").alias(KNOWN),
+    )
+    part = "validation" if begin == 0 else "train"
+    with pytest.raises(ModelError, match=f"'machine_life': for {part}, 0 of .* another outcome than 1.0; it needs 10"):
+        check_parts(LIFE, rows)
+    check_parts(LIFE, rows.with_columns(share.alias(LABEL)))
 
 
 def test_declarations_are_checked_and_found() -> None:
