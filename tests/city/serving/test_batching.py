@@ -108,3 +108,107 @@ def test_who_shares_a_batch_with_one_that_fails_is_answered(is_slow: bool) -> No
             assert (await batcher.predict(asked[1]) == asked[1]).all()
 
     asyncio.run(ask())
+
+
+def ask_all(batcher: Batcher, asked: list[Rows]) -> list[Rows | BaseException]:
+    """The answer or the error of each caller, who came in the same turn of the loop."""
+
+    async def ask() -> list[Rows | BaseException]:
+        waiting = asyncio.gather(*map(batcher.predict, asked), return_exceptions=True)
+        return await asyncio.wait_for(waiting, 10)
+
+    return asyncio.run(ask())
+
+
+@pytest.mark.parametrize("is_slow", [False, True])
+def test_a_pool_that_is_shut_down_fails_whoever_waits_and_holds_nobody(is_slow: bool) -> None:
+    def picky(rows: Rows) -> Rows:
+        raise ArithmeticError("negative")
+
+    pool = ThreadPoolExecutor(1)
+    pool.shutdown()
+    batcher = Batcher(picky, pool, most_rows=4)
+    batcher._seconds = 1.0 if is_slow else 0.0
+    for _ in range(2):  # the batcher is not left as if a run were under way
+        told = ask_all(batcher, [np.ones((1, 1), np.float32)] * 10)
+        assert {type(answer) for answer in told[:8]} == {RuntimeError}
+        assert "after shutdown" in str(told[0])
+
+
+def test_a_run_that_the_pool_drops_fails_its_callers() -> None:
+    begun, goes_on = threading.Event(), threading.Event()
+
+    def block() -> None:
+        begun.set()
+        goes_on.wait(10)
+
+    async def ask() -> None:
+        pool = ThreadPoolExecutor(1)
+        pool.submit(block)
+        assert begun.wait(10)
+        batcher = Batcher(lambda rows: rows, pool)
+        batcher._seconds = 1.0
+        waiting = [asyncio.ensure_future(batcher.predict(np.ones((1, 1), np.float32))) for _ in range(3)]
+        while not pool._work_queue.qsize():
+            await asyncio.sleep(0)
+        pool.shutdown(wait=False, cancel_futures=True)
+        told = await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), 10)
+        goes_on.set()
+        assert [type(answer) for answer in told] == [RuntimeError] * 3
+
+    try:
+        asyncio.run(ask())
+    finally:
+        goes_on.set()
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), StopIteration("empty"), asyncio.CancelledError()])
+def test_what_no_future_can_carry_is_told_as_an_error_and_the_next_are_answered(error: BaseException) -> None:
+    failing = [True]
+
+    def exits(rows: Rows) -> Rows:
+        if failing:
+            failing.pop()
+            raise error
+        return rows
+
+    with ThreadPoolExecutor(1) as pool:
+        batcher = Batcher(exits, pool)
+        batcher._seconds = 1.0
+        row = np.ones((1, 1), np.float32)
+        (answer,) = ask_all(batcher, [row])
+        assert isinstance(answer, RuntimeError)
+        assert type(error).__name__ in str(answer)
+        assert [*ask_all(batcher, [row])] == [row]
+
+
+@pytest.mark.parametrize("is_slow", [False, True])
+def test_a_model_that_always_fails_costs_a_few_runs_however_large_the_batch(is_slow: bool) -> None:
+    runs: list[int] = []
+
+    def broken(rows: Rows) -> Rows:
+        runs.append(len(rows))
+        raise ArithmeticError("broken")
+
+    with ThreadPoolExecutor(1) as pool:
+        batcher = Batcher(broken, pool)
+        batcher._seconds = 1.0 if is_slow else 0.0
+        count = 512 if is_slow else 64
+        told = ask_all(batcher, [np.ones((1, 1), np.float32)] * count)
+    assert {type(answer) for answer in told} == {ArithmeticError}
+    assert len(runs) <= 32
+
+
+def test_who_is_in_a_half_without_a_bad_part_is_answered_however_many_are_bad() -> None:
+    def picky(rows: Rows) -> Rows:
+        if (rows < 0).any():
+            raise ArithmeticError("negative")
+        return rows
+
+    with ThreadPoolExecutor(1) as pool:
+        batcher = Batcher(picky, pool)
+        batcher._seconds = 1.0
+        asked = [np.full((1, 1), -1 if n < 256 else 1, np.float32) for n in range(512)]
+        told = ask_all(batcher, asked)
+    assert {type(answer) for answer in told[:256]} == {ArithmeticError}
+    assert all(isinstance(answer, np.ndarray) for answer in told[256:])
