@@ -39,6 +39,7 @@ class Decoders:
         return await loop.run_in_executor(self._asking, lambda: self._process.run(read, body, *arguments))
 
     def stop(self) -> None:
-        self._asking.submit(self._process.close)
+        """Ends the process at once. Large bodies that were not read yet are answered 503."""
+        self._process.close()
         for pool in (self._pool, self._asking):
             pool.shutdown(wait=False)

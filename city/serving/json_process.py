@@ -9,6 +9,7 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from typing import Any, BinaryIO, TypeVar
 
@@ -19,54 +20,97 @@ log = logging.getLogger(__name__)
 Made = TypeVar("Made")
 _IDLE_SECONDS = 60.0
 """It ends after so long without a body, and gives its memory back."""
+_DEADLINE_SECONDS = 60.0
+"""20 MB take about a second. Bodies wait for each other, so one that does not end must not hold up the rest."""
 _LAST_SECONDS = 5.0
 _NICE = 5  # small requests come first
+_NO_MEMORY = "this body could not be read: it may take more memory than there is; send it in parts"
 
 
 class JsonProcess:
-    """The process, from the server's side. It is started by the first body, and again where it has ended. Not locked:
-    its owner lets one thread in at a time."""
+    """The process, from the server's side. It is started by the first body, and again where it has ended. One thread
+    at a time may call `run`, any thread `close`."""
 
-    def __init__(self, idle_seconds: float = _IDLE_SECONDS) -> None:
+    def __init__(self, idle_seconds: float = _IDLE_SECONDS, deadline_seconds: float = _DEADLINE_SECONDS) -> None:
         self._idle_seconds = idle_seconds
+        self.deadline_seconds = deadline_seconds
         self._process: subprocess.Popen[bytes] | None = None
+        self._closed, self._starting = False, threading.Lock()
 
     @property
     def pid(self) -> int | None:
         return self._process.pid if self._process else None
 
     def run(self, read: Callable[..., Made], body: bytes, *arguments: object) -> Made:
-        """What `read(body, *arguments)` returns or raises. Raises Problem where the process cannot do it."""
+        """What `read(body, *arguments)` returns or raises. Raises Problem where the process cannot do it, or takes
+        longer than the deadline."""
         call = pickle.dumps((read, arguments))
         for _ in range(2):
             process = self._started()
-            if answer := _exchanged(process, call, body):
+            with _Deadline(process, self.deadline_seconds) as deadline:
+                answer = _exchanged(process, call, body)
+            if answer and not deadline.passed:
                 result, error = pickle.loads(answer)
                 if error is not None:
                     raise error
                 made: Made = result
                 return made
             self._process = None
-            if code := _end(process):
+            code = _end(process)
+            if deadline.passed:
+                log.error("a JSON body of %d bytes was not read within %g s", len(body), self.deadline_seconds)
+                raise Problem(503, f"this body was not read within {self.deadline_seconds:g} s: send it in parts")
+            if code and not self._closed:
                 log.error("the process that reads large JSON bodies ended with code %d at %d bytes", code, len(body))
                 break
             # It had just ended, because nothing came for long.
-        raise Problem(503, "this body could not be read: it may take more memory than there is; send it in parts")
+        raise Problem(503, _NO_MEMORY)
 
     def close(self) -> None:
-        """Ends the process, which ends by itself too when the server is gone."""
-        if self._process is not None:
-            _end(self._process)
+        """Ends the process at once, in the middle of a body too; no other one is read. The process ends by itself when
+        the server is gone."""
+        with self._starting:
+            self._closed = True
+            process = self._process
+        if process is not None:
+            process.kill()
+            process.wait()
 
     def _started(self) -> subprocess.Popen[bytes]:
-        if self._process is None or self._process.poll() is not None:
-            argv = [sys.executable, "-m", "city.serving.json_process", str(self._idle_seconds)]
-            try:
-                self._process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-            except OSError as error:
-                log.error("the process that reads large JSON bodies cannot start: %s", error)
-                raise Problem(503, "so large a body cannot be read now: send it in parts of at most 1 MB") from None
-        return self._process
+        with self._starting:
+            if self._closed:
+                raise Problem(503, "the server is stopping: send this body again")
+            if self._process is None or self._process.poll() is not None:
+                argv = [sys.executable, "-m", "city.serving.json_process", str(self._idle_seconds)]
+                try:
+                    self._process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+                except OSError as error:
+                    log.error("the process that reads large JSON bodies cannot start: %s", error)
+                    detail = "so large a body cannot be read now: send it in parts of at most 1 MB"
+                    raise Problem(503, detail) from None
+            return self._process
+
+
+class _Deadline:
+    """Kills the process where the block takes longer than `seconds`; then `passed` is true after the block."""
+
+    def __init__(self, process: subprocess.Popen[bytes], seconds: float) -> None:
+        self.passed = False
+        self._process = process
+        self._timer = threading.Timer(seconds, self._kill)
+        self._timer.daemon = True
+
+    def __enter__(self) -> "_Deadline":
+        self._timer.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._timer.cancel()
+        self._timer.join()  # a kill that has begun is not for the next body
+
+    def _kill(self) -> None:
+        self.passed = True
+        self._process.kill()
 
 
 def _end(process: subprocess.Popen[bytes]) -> int:
@@ -117,6 +161,9 @@ def _result(read: Callable[..., Any], body: bytes, arguments: tuple[object, ...]
         return read(body, *arguments), None
     except Problem as problem:
         return None, problem
+    except MemoryError:
+        log.error("a JSON body of %d bytes takes more memory than there is", len(body))
+        return None, Problem(503, _NO_MEMORY)
     except Exception as error:  # the server answers 500, and its log says what it was
         return None, RuntimeError(f"{type(error).__name__}: {error}")
 

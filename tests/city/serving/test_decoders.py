@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from city.serving.json_process import JsonProcess
 from city.serving.problems import Problem
 from city.serving.tensors import infer_rows
 from tests.city.serving.served import FEATURES, SPEED
+from tests.live import until
 
 INPUTS = Inputs(SPEED)
 
@@ -123,3 +125,54 @@ def test_a_process_that_had_nothing_to_do_ends_and_is_started_again() -> None:
     assert process.run(len, b"1234") == 4
     assert process.pid != first.pid
     process.close()
+
+
+def hang(body: bytes, begun: Path | None = None) -> None:
+    if begun is not None:
+        begun.touch()
+    signal.pause()
+
+
+def take_all_memory(body: bytes) -> None:
+    bytearray(1 << 62)
+
+
+@pytest.mark.parametrize("is_stopped", [False, True])
+def test_a_process_that_hangs_is_killed_at_its_deadline_and_the_next_body_is_read(
+    process: JsonProcess, is_stopped: bool
+) -> None:
+    body = b"x" * THREAD_BYTES  # more than a pipe holds: the server hangs where it writes, or where it reads
+    assert process.run(len, b"123") == 3
+    assert process.pid is not None
+    hanging = psutil.Process(process.pid)
+    if is_stopped:
+        os.kill(process.pid, signal.SIGSTOP)
+    process.deadline_seconds = 0.3
+    with pytest.raises(Problem, match=r"not read within 0.3 s: send it in parts") as raised:
+        process.run(len if is_stopped else hang, body)
+    assert raised.value.status == 503
+    assert not hanging.is_running()
+    process.deadline_seconds = 60
+    assert process.run(len, body) == len(body)
+
+
+def test_a_body_that_takes_all_memory_is_answered_503_and_the_process_goes_on(process: JsonProcess) -> None:
+    with pytest.raises(Problem, match="more memory than there is; send it in parts") as raised:
+        process.run(take_all_memory, b"x")
+    assert raised.value.status == 503
+    before = process.pid
+    assert process.run(len, b"123") == 3
+    assert process.pid == before
+
+
+def test_a_server_that_stops_waits_for_no_body(tmp_path: Path) -> None:
+    body, begun = b"x" * (THREAD_BYTES + 1), tmp_path / "begun"
+
+    async def stop() -> list[Any]:
+        decoders = Decoders()
+        reading = asyncio.gather(decoders.read(hang, body, begun), decoders.read(len, body), return_exceptions=True)
+        await asyncio.to_thread(until, begun.exists)
+        decoders.stop()
+        return await asyncio.wait_for(reading, 10)
+
+    assert [(type(problem), problem.status) for problem in asyncio.run(stop())] == [(Problem, 503)] * 2
