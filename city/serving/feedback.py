@@ -170,8 +170,9 @@ class Feedback:
             raise Problem(503, "the outcome cannot be kept now: tell it again", headers=_RETRY) from None
 
     def _score(self, predictions: Sequence[Prediction], outcomes: Sequence[Outcome]) -> None:
+        now = time.time()  # not the outcomes' `at`, which never goes back where the clock does
         for prediction, came in zip(predictions, outcomes, strict=True):
-            self._scores.add(came.model, came.version, came.at, prediction.prediction, came.outcome, came.loss)
+            self._scores.add(came.model, came.version, now, prediction.prediction, came.outcome, came.loss)
 
     def _known(self, number: str) -> Judgement | None:
         kept = self._judged.get(number)

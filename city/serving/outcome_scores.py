@@ -74,8 +74,9 @@ class _Version:
         self.newest.append(judged)
         minute = int(at // 60)
         self.minutes.setdefault(minute, _Tally()).add(judged)
-        if len(self.minutes) > _MINUTES:
-            del self.minutes[min(self.minutes)]
+        # Minutes after this one are of a clock that was ahead: they would push out each minute that is now.
+        for outside in [other for other in self.minutes if not minute - _MINUTES < other <= minute]:
+            del self.minutes[outside]
 
     def scores(self, now: float) -> dict[str, dict[str, float]]:
         recent, hour = _Tally(), _Tally()
@@ -120,7 +121,8 @@ class OutcomeScores:
         self._read()
 
     def add(self, model: str, version: int, at: float, prediction: float | str, outcome: str, loss: float) -> None:
-        """Counts one outcome, which came at `at` (seconds since the epoch)."""
+        """Counts one outcome. `at` is now, in seconds since the epoch: what was counted in minutes after it, by a clock
+        that was ahead, is dropped from the hour."""
         is_class = self._models[model].kind == "classification"
         judged = _Judged(str(prediction), outcome, loss) if is_class else _Judged(None, None, loss)
         with self._lock:

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from city.models import champions
 from city.models.registry import Registry, RegistryAway
 from city.serving import feedback, predictor, record, versions
 from city.serving.audit import Audit
+from city.serving.outcome_scores import OutcomeScores
 from city.serving.recorded import day_of, id_of
 from city.serving.routing import Routes
 from city.serving.trial import Experiment, Limits
@@ -27,6 +29,7 @@ from city.settings import Settings
 from city.stack.embedded import settings_at
 from tests.city.serving.served import FEATURES, LEVEL, ROWS, SPEED, process, registered, serving, taught
 from tests.city.serving.test_predict import Server, load
+from tests.city.serving.test_record import entry
 from tests.live import until
 
 _fresh = itertools.count(1)
@@ -287,6 +290,23 @@ def test_a_kill_loses_no_outcome_that_was_answered_and_none_is_counted_twice(tmp
         assert counted["champion"]["outcomes"] == 60  # its own, and where it was the control
         until(lambda: outcomes(config).filter(pl.col("role") != "control").height == 60)
         assert outcomes(config).select("id", "version").is_duplicated().sum() == 0
+
+
+def test_an_outcome_counts_in_the_last_hour_after_a_clock_that_was_ahead_is_set_back(
+    config: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = {SPEED.name: SPEED}
+    store, followed = record.PredictionStore(config, models), OutcomeScores(config, models)
+    taking = feedback.Feedback(config, models, store, Routes(config, Audit(config), models), followed)
+    asyncio.run(taking.recover())
+    ahead = time.time() + 7200
+    for number in (1, 2):
+        store.add(entry(number))
+        with monkeypatch.context() as patch:
+            if number == 1:
+                patch.setattr(time, "time", lambda: ahead)
+            asyncio.run(taking.take(f"id-{number}", 1.0, "test"))
+    assert followed.scores("speed", entry(2).version)["hour"]["outcomes"] == 1
 
 
 def scores(url: str, of: str) -> dict[str, float]:

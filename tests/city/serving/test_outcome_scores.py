@@ -99,6 +99,18 @@ def test_what_is_kept_is_bounded(config: Settings, scores: OutcomeScores) -> Non
     assert {len(version["minutes"]) for version in kept.values()} == {60}
 
 
+def test_outcomes_count_in_the_hour_after_a_clock_that_was_ahead_is_set_back(
+    config: Settings, scores: OutcomeScores
+) -> None:
+    for minute in range(60):
+        tell(scores, [8.0], NOW + 86_400 + 60 * minute)
+    scores.save()
+    for restarted in (scores, OutcomeScores(config, MODELS)):
+        for minute in range(3):
+            tell(restarted, [2.0] * 10, NOW + 60 * minute)
+        assert restarted.scores("speed", 1, NOW + 120)["hour"] == {"outcomes": 30, "mae": pytest.approx(2)}
+
+
 def test_what_cannot_be_written_is_written_later(config: Settings, scores: OutcomeScores) -> None:
     config.home.mkdir(parents=True, exist_ok=True)
     (config.home / "serving").write_text("no folder")
