@@ -115,7 +115,7 @@ _STATE = sa.Table("state", _META, sa.Column("name", sa.String(100), primary_key=
 OVERVIEW = "checks"
 """What is remembered of all asset checks: `passed` (names), and `failed` (by name)."""
 _NEVER = 1e18
-_WRITES, _LOOKS, _STORE = "writes", "looks", "store"
+_WRITES, _LOOKS, _STORE, _NUMBERED = "writes", "looks", "store", "alarms before the store id"
 
 
 @dataclass(frozen=True)
@@ -155,6 +155,7 @@ class Desk:
             _upgrade(db)
             self.id = _store_id(db)
             """Of the store, for good: alarms of several cities have the same numbers."""
+            self._last_without_store_id = _last_without_store_id(db)
 
     def report(
         self,
@@ -211,8 +212,10 @@ class Desk:
         moment, escalated = _seconds(now), list[int]()
         with self._changing() as db:
             patterns = self._patterns(db, moment)
-            self._prune(db, moment)
             since = _looked_since(db, moment)
+            # A clock that has just jumped ahead makes everything look old.
+            if moment - since >= _PAUSE.total_seconds():
+                self._prune(db, moment)
             for row in self._open(db, None).values():
                 before = dict(row)
                 quiet = moment - max(row["last_at"], since) > FORGOTTEN_AFTER.total_seconds()
@@ -475,13 +478,17 @@ class Desk:
     ) -> None:
         """For each channel that is for such an event, of that severity (the alarm's). Whether its settings are right
         shows when it is sent."""
-        alarm = _told(row, event) | {"dedup_key": f"city-{self.id}-{row['id']}"}
+        alarm = _told(row, event) | {"dedup_key": self._dedup_key(row["id"])}
         message = json.dumps({"group": row["group"], "event": event, "alarms": [alarm]}, default=str)
         for address in self._to:
             if not address.wants(event, severity or row["severity"]):
                 continue
             values = {"key": uuid.uuid4().hex, "channel": address.name, "alarm": row["id"], "message": message}
             db.execute(_OUTBOX.insert().values(**values, attempts=0, posted_at=moment, next_at=moment))
+
+    def _dedup_key(self, alarm: int) -> str:
+        """An incident is resolved by the key that opened it, so alarms that are older than the store id keep theirs."""
+        return f"city-alarm-{alarm}" if alarm <= self._last_without_store_id else f"city-{self.id}-{alarm}"
 
     @contextmanager
     def _changing(self) -> Iterator[sa.Connection]:
@@ -553,16 +560,23 @@ def _store_id(db: sa.Connection) -> str:
     row = db.execute(sa.select(_STATE.c.value).where(_STATE.c.name == _STORE)).first()
     if row is None:
         _remember(db, _STORE, made := uuid.uuid4().hex)
+        _remember(db, _NUMBERED, db.execute(sa.select(sa.func.max(_ALARMS.c.id))).scalar() or 0)
         return made
     return str(json.loads(row[0]))
+
+
+def _last_without_store_id(db: sa.Connection) -> int:
+    """The highest number of an alarm that is older than the store id; 0 where there is none."""
+    row = db.execute(sa.select(_STATE.c.value).where(_STATE.c.name == _NUMBERED)).first()
+    return int(json.loads(row[0])) if row else 0
 
 
 def _looked_since(db: sa.Connection, moment: float) -> float:
     """Since when there have been looks without a pause; writes down this one."""
     row = db.execute(sa.select(_STATE.c.value).where(_STATE.c.name == _LOOKS)).first()
     known: dict[str, float] = json.loads(row[0]) if row else {"since": moment, "last": moment}
-    pauses = moment - known["last"] > _PAUSE.total_seconds()
-    since = moment if pauses else known["since"]
+    pauses = abs(moment - known["last"]) > _PAUSE.total_seconds()  # or the clock was set
+    since = moment if pauses else min(known["since"], moment)
     _remember(db, _LOOKS, {"since": since, "last": moment})
     return since
 

@@ -94,9 +94,10 @@ class Parts:
         if self._at is None or not 0 <= now - self._at <= _UNWATCHED_SECONDS:
             for seen in self._seen.values():
                 seen.wrong = None
-                # The clock may have been set back.
+                # The clock may have been set back: when a restart was is not known then, and it was told already.
                 seen.first = min(seen.first, now)
-                seen.restarted = None if seen.restarted is None else min(seen.restarted, now)
+                if seen.restarted is not None and seen.restarted > now:
+                    seen.restarted = None
         self._at = now
 
 

@@ -124,8 +124,9 @@ def test_what_has_ended_is_kept_for_the_retention_and_no_longer(tmp_path: Path) 
     desk.report([replace(LOW, cause="check/gold/c/new")], None, NOW + 9 * days)
 
     def kept(day: int) -> tuple[int, list[int], dict[int, int], int]:
-        """Messages, alarms, the entries of their history, and messages that wait."""
-        desk.tick(now=NOW + day * days)
+        """Messages, alarms, the entries of their history, and messages that wait, after ten minutes of looks."""
+        for minute in (0, 10):
+            desk.tick(now=NOW + day * days + timedelta(minutes=minute))
         with closing(sqlite3.connect(tmp_path / "alerts.db")) as db:
             (messages,) = db.execute("SELECT count(*) FROM outbox").fetchone()
             (waiting,) = db.execute("SELECT count(*) FROM outbox WHERE sent_at IS NULL").fetchone()
@@ -137,6 +138,39 @@ def test_what_has_ended_is_kept_for_the_retention_and_no_longer(tmp_path: Path) 
     desk.report([over(HIGH), Finding("check/gold/c/new", state="passing")], None, NOW + 12 * days)
     kept(14)
     assert kept(40)[1] == [3], "the newest, so that no number is given twice"
+
+
+def test_a_look_with_a_clock_that_is_ahead_deletes_nothing(desk: Desk) -> None:
+    desk.report([LOW], None, NOW)
+    desk.report([over(LOW)], None, minutes(1))
+    desk.report([HIGH], None, minutes(2))
+    for minute in range(20):
+        desk.tick(now=minutes(minute))
+    before = desk.alarms(closed=True), desk.history(1), desk.history(2)
+    desk.tick(now=NOW + timedelta(days=40))
+    assert [alarm.id for alarm in desk.alarms(closed=True)] == [alarm.id for alarm in before[0]]
+    for minute in range(20, 40):  # the clock is right again
+        desk.tick(now=minutes(minute))
+    assert (desk.history(1)[: len(before[1])], desk.history(2)) == before[1:]
+    for minute in range(0, 20, 5):
+        desk.tick(now=NOW + timedelta(days=60, minutes=minute))
+    assert [alarm.id for alarm in desk.alarms(closed=True)] == [2], "once time has really passed"
+
+
+def test_an_incident_that_was_opened_before_the_store_had_an_id_is_resolved(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "alerts.db")) as db:
+        db.executescript(EARLIER)
+    for number in (1, 2):  # the second start finds the id that the first one made
+        desk = Desk(f"sqlite:///{tmp_path / 'alerts.db'}", [Address("pagerduty", "info")])
+        desk.report([HIGH] if number == 1 else [over(LOW), over(HIGH)], None, minutes(number))
+    pages = []
+    while letters := desk.lease(minutes(3)):
+        desk.sent(letters, now=minutes(3))
+        pages += [
+            (x.message["event"], x.message["alarms"][0]["dedup_key"]) for x in letters if x.channel == "pagerduty"
+        ]
+    new = f"city-{desk.id}-2"
+    assert sorted(pages) == sorted([("raised", new), ("cleared", "city-alarm-1"), ("cleared", new)])
 
 
 def test_a_store_of_an_earlier_version_is_upgraded_and_tells_nothing_twice(tmp_path: Path) -> None:

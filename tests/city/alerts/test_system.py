@@ -83,6 +83,14 @@ def test_after_a_time_without_looks_what_is_wrong_is_timed_anew() -> None:
         assert states(parts, at + 21, bridge=part(error="away")) == {"bridge": "failing"}
 
 
+def test_a_restart_is_not_told_again_when_the_clock_is_set_back() -> None:
+    parts = Parts()
+    states(parts, 7200, kafka=part())
+    assert states(parts, 7202, kafka=part(restarts=1)) == {"kafka": "failing"}
+    assert states(parts, 7240, kafka=part(restarts=1)) == {"kafka": "passing"}
+    assert states(parts, 0, kafka=part(restarts=1)) == {"kafka": "passing"}
+
+
 def test_a_restart_that_nobody_saw_is_told_when_somebody_looks() -> None:
     parts = Parts()
     states(parts, 0, kafka=part())
