@@ -132,35 +132,45 @@ def _partition(run: dg.DagsterRun | None) -> str | None:
 @dataclass(frozen=True)
 class RunCursor:
     """How far runs that ended were looked at: by the time of their last change `until` then, and which of the last
-    minutes (`seen`: run id → that time). Who ends at the same time may be written down later."""
+    minutes (`seen`: run id → that time). Who ends at the same time may be written down later. Of runs up to `begin`
+    all were looked at, and nobody knows which they are."""
 
     until: datetime | None = None
     seen: Mapping[str, datetime] = field(default_factory=dict)
+    begin: datetime | None = None
 
     @property
     def since(self) -> datetime | None:
         """From when on runs are looked at again."""
-        return self.until - _OVERLAP if self.until else None
+        if self.until is None:
+            return self.begin
+        overlap = self.until - _OVERLAP
+        return overlap if self.begin is None else max(overlap, self.begin)
 
-    def advance(self, seen: Mapping[str, datetime]) -> "RunCursor":
-        """After runs that were looked at too."""
+    def advance(self, seen: Mapping[str, datetime], now: datetime) -> "RunCursor":
+        """After runs that were looked at too, at `now`. Runs whose times are later, of a clock that was ahead, take the
+        cursor no further than that: it would pass over those that end until then."""
         until = max([*seen.values(), *([self.until] if self.until else [])], default=None)
         if until is None:
             return self
-        kept = {run: at for run, at in {**self.seen, **seen}.items() if at > until - _OVERLAP}
-        return RunCursor(until, kept)
+        until = min(until, now)
+        overlap = until - _OVERLAP
+        kept = {run: at for run, at in {**self.seen, **seen}.items() if at > overlap}
+        begin = self.begin if self.begin is not None and overlap < self.begin <= now else None
+        return RunCursor(until, kept, begin)
 
     def content(self) -> dict[str, Any]:
         """As JSON, for `of`."""
         seen = {run: at.isoformat() for run, at in self.seen.items()}
-        return {"until": self.until.isoformat() if self.until else None, "seen": seen}
+        return {"until": _text(self.until), "seen": seen, "begin": _text(self.begin)}
 
     @classmethod
     def of(cls, content: Any) -> "RunCursor":
-        if isinstance(content, str):  # of an earlier version, which kept the time alone
-            return cls(datetime.fromisoformat(content))
+        if isinstance(content, str):  # of an earlier version, which kept the time alone, and looked at what is later
+            until = datetime.fromisoformat(content)
+            return cls(until, {}, until)
         seen = {run: datetime.fromisoformat(at) for run, at in content["seen"].items()}
-        return cls(datetime.fromisoformat(content["until"]) if content["until"] else None, seen)
+        return cls(_time(content["until"]), seen, _time(content.get("begin")))
 
 
 def run_findings(
@@ -182,14 +192,27 @@ def run_findings(
     for record in records:
         run = record.dagster_run
         if since is not None and record.end_time is not None and record.end_time <= since.timestamp():
-            continue  # somebody has tagged a run of before
-        if instance.run_retries_enabled and _is_untagged(run) and now - record.update_timestamp < _TAGGED_AFTER:
+            # Somebody has tagged a run of before. It counts as seen: enough of them would fill every look.
+            seen[run.run_id] = record.update_timestamp
+            continue
+        if instance.run_retries_enabled and _is_untagged(run) and abs(now - record.update_timestamp) < _TAGGED_AFTER:
             break
         seen[run.run_id] = record.update_timestamp
-        is_news = is_news or run.run_id not in cursor.seen
+        is_known = run.run_id in cursor.seen
+        if is_known and record.update_timestamp > now:
+            continue  # its clock was ahead: what ended since is later than it
+        is_news = is_news or not is_known
         if is_news and run.job_name not in apart and run.tags.get(_WILL_RETRY) != "true":
             found += _of_run(instance, run, f"{link}/runs/{run.run_id}")
-    return found, cursor.advance(seen)
+    return found, cursor.advance(seen, now)
+
+
+def _text(moment: datetime | None) -> str | None:
+    return moment.isoformat() if moment else None
+
+
+def _time(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text) if text else None
 
 
 def _is_untagged(run: dg.DagsterRun) -> bool:

@@ -258,8 +258,47 @@ def test_more_runs_than_one_look_takes_are_seen_by_the_next(
     assert [len(runs.look()) for _ in range(4)] == [3, 3, 2, 0]
 
 
-def test_the_cursor_of_an_earlier_version_is_read() -> None:
-    assert RunCursor.of(NOW.isoformat()) == RunCursor(NOW)
+def test_the_cursor_of_an_earlier_version_reports_no_run_again(instance: dg.DagsterInstance) -> None:
+    runs = Runs(instance, "before", "at", "after")
+    runs.fail(120, "before")
+    runs.fail(60, "at")
+    runs.cursor = RunCursor.of((runs.now - timedelta(seconds=60)).isoformat())
+    assert runs.look() == []
+    runs.fail(30, "after")
+    assert runs.look() == ["after"]
+    assert runs.look() == []
+
+
+def test_a_run_of_a_clock_that_is_ahead_hides_none_of_those_that_follow(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("city_assets.monitoring.alarms._TAGGED_AFTER", timedelta(0))
+    runs = Runs(instance, "ahead", "next", "last")
+    runs.fail(-30 * 86_400, "ahead")
+    assert runs.look() == ["ahead"]
+    assert runs.cursor.until is not None
+    assert runs.cursor.until <= datetime.now(UTC)
+    runs.fail(1, "next")
+    assert runs.look() == ["next"], "and it does not come after what ended later"
+    assert runs.look() == []
+    runs.cursor = RunCursor(runs.now + timedelta(days=30))  # as an earlier version kept it
+    runs.look()
+    runs.fail(0, "last")
+    assert "last" in runs.look()
+
+
+def test_tags_on_more_old_runs_than_one_look_takes_do_not_hold_it_up(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("city_assets.monitoring.alarms._LATEST_RUNS", 3)
+    monkeypatch.setattr("city_assets.monitoring.alarms._TAGGED_AFTER", timedelta(0))
+    runs = Runs(instance, *(f"old{number}" for number in range(6)), "new")
+    runs.cursor = RunCursor(runs.now - timedelta(minutes=20))
+    for number in range(6):
+        instance.add_run_tags(runs.fail(3_000, f"old{number}"), {"note": "seen"})
+    runs.now = datetime.now(UTC)
+    runs.fail(0, "new")
+    assert [runs.look() for _ in range(3)] == [[], [], ["new"]]
 
 
 def test_a_run_that_is_tried_again_says_nothing_yet_and_one_that_was_killed_names_what_it_was_to_make(
