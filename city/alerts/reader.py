@@ -96,7 +96,7 @@ class _Session:
             for name, topic in topics.items()
         }
         """The next offset of each partition, of each topic that was ever looked for."""
-        self._erasures = Erasures(config.home, saved.get("erasures", 0))
+        self._erasures = Erasures(config.home, saved.get("erasures"))
         self._assigned: set[tuple[str, int]] = set()
         self._looked_at = self._saved_at = float("-inf")
         self._pending: dict[str, Finding] = {}
@@ -215,7 +215,7 @@ class _Session:
         settled = moment.timestamp() - self._began >= timedelta(hours=self._config.alert_domains_after).total_seconds()
         topics = {name: {"id": self._ids.get(name), "positions": at} for name, at in self._positions.items()}
         watches = {name: watch.state for name, watch in self._watches.items()}
-        erasures = self._erasures.position
+        erasures = self._erasures.positions
         state = {"began": self._began, "topics": topics, "watches": watches, "erasures": erasures}
         self._desk.report(self._pending.values() if settled else [], now=moment, remember=(STATE, state))
         self._pending, self._unsaved, self._saved_at = {}, False, time.monotonic()

@@ -7,10 +7,14 @@ there to be erased, and what it writes after one is without it.
 
 import hashlib
 import json
-from collections.abc import Iterator
+import uuid
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from errno import ENOSPC
+from os import SEEK_END, strerror
 from pathlib import Path
+from typing import Any
 
 from city.lake.lock import alone
 
@@ -34,9 +38,19 @@ def digest(kind: str, identity: str) -> str:
 
 
 def announce(home: Path, erased: Erased) -> None:
-    """Raises OSError where the log in `home` cannot be written."""
-    with writing(home), (home / LOG).open("a") as file:
-        file.write(json.dumps(asdict(erased)) + "\n")
+    """Appends the whole line or nothing. Raises OSError where the log in `home` cannot be written."""
+    line = json.dumps(asdict(erased)).encode() + b"\n"
+    with writing(home), (home / LOG).open("a+b", buffering=0) as file:
+        size = file.seek(0, SEEK_END)
+        if size == 0:  # two logs may begin with the same erasure, and are told apart by their first lines
+            line = json.dumps({"log": uuid.uuid4().hex}).encode() + b"\n" + line
+        # A kill may have cut the last line off; it must not take this one along.
+        file.seek(max(0, size - 1))
+        if file.read(1) not in (b"", b"\n"):
+            line = b"\n" + line
+        if file.write(line) != len(line):
+            file.truncate(size)
+            raise OSError(ENOSPC, strerror(ENOSPC))
 
 
 @contextmanager
@@ -48,22 +62,48 @@ def writing(home: Path) -> Iterator[None]:
 
 
 class Erasures:
-    """What was announced in `home` from a position on, which is kept with what is written without it."""
+    """What was announced in `home` and has not been read.
 
-    def __init__(self, home: Path, position: int = 0) -> None:
+    `positions` is how far each log was read: log id → bytes, as JSON. It is kept with what is written without the
+    erased, in a store that several homes may share, so it has the positions of their logs too.
+    """
+
+    def __init__(self, home: Path, positions: Any = None) -> None:
+        """Goes on from the `positions` that another reader kept. A single number is of an earlier version and may be of
+        any home's log: all is read again then, which drops nobody who should stay for longer than until they are heard
+        of again."""
         self._path = home / LOG
-        self.position = position
+        self._positions: dict[str, int] = dict(positions) if isinstance(positions, Mapping) else {}
+        self._size_read: int | None = None
+
+    @property
+    def positions(self) -> dict[str, int]:
+        return dict(self._positions)
 
     def are_new(self) -> bool:
-        """Whether there are any to be read."""
-        return self._path.exists() and self._path.stat().st_size > self.position
+        """Whether the log has changed since it was read."""
+        size = self._path.stat().st_size if self._path.exists() else 0
+        return size != (self._size_read or 0)
 
     def read(self) -> list[Erased]:
-        """Those that are new. Hold `writing`."""
+        """Those that are new, of whole lines; what is no erasure is passed over. Hold `writing`."""
         if not self.are_new():
             return []
-        with self._path.open("rb") as file:
-            file.seek(self.position)
-            lines = file.readlines()
-        self.position += sum(map(len, lines))
-        return [Erased(**json.loads(line)) for line in lines]
+        content = self._path.read_bytes() if self._path.exists() else b""
+        self._size_read = len(content)
+        end = content.rfind(b"\n") + 1
+        if not end:
+            return []
+        log = hashlib.sha256(content[: content.index(b"\n")]).hexdigest()[:32]
+        position = self._positions.get(log, 0)
+        begin = position if position <= end else 0  # it is shorter where it was restored from a backup
+        self._positions[log] = end
+        return [erased for line in content[begin:end].splitlines() if (erased := _erased(line)) is not None]
+
+
+def _erased(line: bytes) -> Erased | None:
+    """None for a line that was cut off, and for the one that names the log."""
+    try:
+        return Erased(**json.loads(line))
+    except (ValueError, TypeError):
+        return None
