@@ -71,7 +71,7 @@ def _report_checks(instance: dg.DagsterInstance, graph: BaseAssetGraph, config: 
     details = {alarm.cause: alarm.detail or {} for alarm in known.alarms() if alarm.active}
     checks = check_findings(instance, graph.asset_check_keys, details)
     told = overview(checks, known.remembered(OVERVIEW) or {}, f"http://{config.dagster}")
-    known.report(checks, CHECKS, remember=(OVERVIEW, told))
+    known.report(checks, CHECKS, remember={OVERVIEW: told})
 
 
 def _report_freshness(instance: dg.DagsterInstance, graph: BaseAssetGraph, known: Desk) -> None:
@@ -85,7 +85,7 @@ def _report_runs(instance: dg.DagsterInstance, config: Settings, known: Desk) ->
     # The stream has a report of its own, and its run is replaced at once.
     found, following = run_findings(instance, cursor, f"http://{config.dagster}", [stream_job.name])
     if following != cursor:
-        known.report(found, remember=(_RUNS, following.content()))
+        known.report(found, remember={_RUNS: following.content()})
 
 
 def champion_metrics(registry: Registry) -> dict[str, float | None]:

@@ -22,7 +22,7 @@ MOST_BYTES = 24_000_000
 resolution 9 (0.105 km²; Houston has 16,000)."""
 _TRACK_BYTES, _ENTRY_BYTES = 200, 24
 """Of a key's state, and of each level or value in it."""
-_KEY_CHARACTERS = 200
+_KEY_CHARACTERS, _NAME_CHARACTERS = 200, 80
 
 
 @dataclass(frozen=True)
@@ -93,6 +93,8 @@ class Condition:
             raise AlertError(f"alarm {self.kind!r}: clear_below must not be above the level that raises it")
         if self.calm_for > self.forgotten_after:
             raise AlertError(f"alarm {self.kind!r}: calm_for must not be longer than forgotten_after")
+        if len(self.name) > _NAME_CHARACTERS:
+            raise AlertError(f"alarm {self.name!r} has a name of {len(self.name)} characters: use {_NAME_CHARACTERS}")
 
     @property
     def name(self) -> str:
@@ -142,6 +144,8 @@ class Watch:
         self.condition = condition
         self.overflowed = False
         """Whether a key was not followed because `most_keys` others are."""
+        self.changed = False
+        """Whether `state` may be another than when its reader last set this to False."""
         saved = state or {}
         self._tracks = {key: Track(**track) for key, track in saved.get("tracks", {}).items()}
         self._clocks = {int(partition): clock for partition, clock in saved.get("clocks", {}).items()}
@@ -164,7 +168,7 @@ class Watch:
 
     def forget(self, key: str) -> None:
         """Drops all that it keeps of a key. It gives no end of the key's alarm."""
-        self._tracks.pop(key, None)
+        self.changed |= self._tracks.pop(key, None) is not None
 
     def key(self, message: Message) -> str:
         """Raises ValueError for a key that names nothing."""
@@ -193,6 +197,7 @@ class Watch:
         if level is not None and level >= condition.clear_below:
             gravity = level if condition.gravity is None else condition.gravity(message)
             finding = self._finding(key, message, max(gravity, track.peak))
+        self.changed = True
         self._clocks[partition] = clock = max(self._clocks.get(partition, 0.0), at)
         if at <= max(track.ended_at, clock - condition.forgotten_after.total_seconds()):
             return None
@@ -224,6 +229,8 @@ class Watch:
                 ended.append(self._end(key, track))
             if track.since is None and clock - track.heard_at >= patience:
                 del self._tracks[key]
+                self.changed = True
+        self.changed |= bool(ended)
         self.overflowed = self.overflowed and len(self._tracks) >= self.condition.most_keys
         return ended
 

@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
 from typing import Any
 
+import orjson
 import sqlalchemy as sa
 
 from city.alerts.channels import Address, addresses
@@ -115,6 +116,7 @@ _STATE = sa.Table("state", _META, sa.Column("name", sa.String(100), primary_key=
 OVERVIEW = "checks"
 """What is remembered of all asset checks: `passed` (names), and `failed` (by name)."""
 _NEVER = 1e18
+_JSON = orjson.OPT_NON_STR_KEYS | orjson.OPT_SERIALIZE_NUMPY
 _WRITES, _LOOKS, _STORE, _NUMBERED = "writes", "looks", "store", "alarms before the store id"
 
 
@@ -162,11 +164,11 @@ class Desk:
         findings: Iterable[Finding],
         scope: str | None = None,
         now: datetime | None = None,
-        remember: tuple[str, Any] | None = None,
+        remember: Mapping[str, Any] | None = None,
     ) -> Reported:
         """What looks have found. With a `scope` the findings are all that there is of causes that begin with it: its
-        other alarms are of things that are no more, and cleared. `remember` is kept by the same transaction (see
-        `remembered`): a reader's position cannot be ahead of its alarms, or behind them.
+        other alarms are of things that are no more, and cleared. `remember` (name → value; None forgets the name) is
+        kept by the same transaction (see `remembered`): a reader's position cannot be ahead of its alarms, or behind.
 
         Raises AlertError for a cause that is not of the scope.
         """
@@ -176,6 +178,8 @@ class Desk:
             raise AlertError(f"cause {foreign[0]!r} is not of the scope {scope!r}")
         repeated: list[dict[str, Any]] = []
         unknown: list[int] = []
+        # Before the transaction: what is remembered of a large city is megabytes, and everybody waits for the store.
+        encoded = {name: _encoded(value) for name, value in (remember or {}).items()}
         with self._changing() as db:
             patterns = self._patterns(db, moment)
             rows = self._open(db, scope)
@@ -201,8 +205,8 @@ class Desk:
                 db.execute(update.values(count=_ALARMS.c.count + 1), repeated)
             if unknown:
                 db.execute(_ALARMS.update().where(_ALARMS.c.id.in_(unknown)).values(last_at=moment))
-            if remember is not None:
-                _remember(db, *remember)
+            for name, text in encoded.items():
+                _store_text(db, name, text)
         return Reported(raised, cleared)
 
     def tick(self, escalate_after: timedelta | None = None, now: datetime | None = None) -> list[int]:
@@ -582,8 +586,17 @@ def _looked_since(db: sa.Connection, moment: float) -> float:
 
 
 def _remember(db: sa.Connection, name: str, value: Any) -> None:
+    _store_text(db, name, _encoded(value))
+
+
+def _encoded(value: Any) -> str | None:
+    return None if value is None else orjson.dumps(value, option=_JSON).decode()
+
+
+def _store_text(db: sa.Connection, name: str, text: str | None) -> None:
     db.execute(_STATE.delete().where(_STATE.c.name == name))
-    db.execute(_STATE.insert().values(name=name, value=json.dumps(value)))
+    if text is not None:
+        db.execute(_STATE.insert().values(name=name, value=text))
 
 
 def _note(db: sa.Connection, alarm: int, moment: float, event: str, by: str | None, note: str) -> None:

@@ -30,12 +30,18 @@ from city.streaming.topics import topic_id
 log = logging.getLogger(__name__)
 
 STATE = "domain alarms"
+"""What is remembered of the reading, and, below this name, what each condition's watch keeps (`state_of`)."""
 _BATCH, _BATCH_SECONDS = 1_000, 1.0
 _SAVE_SECONDS = 30.0
 """What has been read without a finding is read again after a kill, to the same end: it need not be written at once."""
 _LOOK_SECONDS, _LOOK_AGAIN_SECONDS = 3.0, 20.0
 """Between two looks for topics while some are missing, and once all are there: partitions may be added."""
 _STANDBY_SECONDS = 2.0
+
+
+def state_of(condition: str) -> str:
+    """The name under which the state of a condition's watch is remembered."""
+    return f"{STATE}/{condition}"
 
 
 class AlarmReader:
@@ -85,7 +91,12 @@ class _Session:
         self._reader, self._config, self._desk, self._lease = reader, config, store, lease
         saved = store.remembered(STATE) or {}
         self._began: float = saved.get("began") or time.time()
-        self._watches = {c.name: _watch(c, saved.get("watches", {}).get(c.name)) for c in conditions}
+        states = store.remembered_below(state_of(""))
+        earlier = saved.get("watches", {})  # an earlier version kept them together
+        self._watches = {c.name: _watch(c, states.get(state_of(c.name), earlier.get(c.name))) for c in conditions}
+        for watch in self._watches.values():
+            watch.changed = watch.condition.name in earlier
+        self._undeclared = states.keys() - {state_of(name) for name in self._watches}
         self._by_topic: dict[str, list[Watch]] = {}
         for watch in self._watches.values():
             self._by_topic.setdefault(watch.condition.topic, []).append(watch)
@@ -214,10 +225,16 @@ class _Session:
         moment = datetime.now(UTC)
         settled = moment.timestamp() - self._began >= timedelta(hours=self._config.alert_domains_after).total_seconds()
         topics = {name: {"id": self._ids.get(name), "positions": at} for name, at in self._positions.items()}
-        watches = {name: watch.state for name, watch in self._watches.items()}
-        erasures = self._erasures.positions
-        state = {"began": self._began, "topics": topics, "watches": watches, "erasures": erasures}
-        self._desk.report(self._pending.values() if settled else [], now=moment, remember=(STATE, state))
+        changed = [watch for watch in self._watches.values() if watch.changed]
+        state = {
+            STATE: {"began": self._began, "topics": topics, "erasures": self._erasures.positions},
+            **{state_of(watch.condition.name): watch.state for watch in changed},
+            **dict.fromkeys(self._undeclared),
+        }
+        self._desk.report(self._pending.values() if settled else [], now=moment, remember=state)
+        for watch in changed:
+            watch.changed = False
+        self._undeclared = set()
         self._pending, self._unsaved, self._saved_at = {}, False, time.monotonic()
 
     def _look_for_topics(self, consumer: Consumer, admin: AdminClient) -> None:

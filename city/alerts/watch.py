@@ -85,11 +85,11 @@ class Watch:
         gone = [Finding(cause, state="passing") for cause in held if cause.split("/")[1] not in names]
         # Who asks no server knows nothing of them.
         scope = system.SYSTEM if self._asked else None
-        done = self._desk.report([*found, readable], scope, moment, (_PARTS, known.state))
+        done = self._desk.report([*found, readable], scope, moment, {_PARTS: known.state})
         # This process may be older than the platform, or younger, where it was started again.
         began = max(self._began, supervisor["created"] if supervisor else 0.0)
         of_rules = [*_patient(evaluate(in_force, metrics, before), seconds - began), *gone]
-        ruled = self._desk.report(of_rules, None, moment, (_METRICS, metrics))
+        ruled = self._desk.report(of_rules, None, moment, {_METRICS: metrics})
         return Reported([*done.raised, *ruled.raised], [*done.cleared, *ruled.cleared])
 
     def _rules(self) -> tuple[tuple[Rule, ...], Finding]:
@@ -116,7 +116,7 @@ def _is_of_nothing(finding: Finding) -> bool:
 def share(desk: Desk, name: str, metrics: Mapping[str, float | None]) -> None:
     """Hands metrics to whoever evaluates the rules, in place of those of that name from before."""
     if dict(metrics) != desk.remembered(f"{_METRICS}/{name}"):
-        desk.report([], remember=(f"{_METRICS}/{name}", dict(metrics)))
+        desk.report([], remember={f"{_METRICS}/{name}": dict(metrics)})
 
 
 def shared(desk: Desk) -> dict[str, float | None]:

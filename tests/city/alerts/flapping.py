@@ -62,7 +62,7 @@ def look(kept: Desk, number: int, wrong: set[int]) -> datetime:
         for n in range(CAUSES)
         if (n in wrong) == (state == "failing")
     ]
-    kept.report(found, None, at, (_ROUND, number))
+    kept.report(found, None, at, {_ROUND: number})
     kept.tick(now=at)
     return at
 

@@ -17,7 +17,7 @@ from city.alerts import reader as reader_module
 from city.alerts.desk import Desk, desk
 from city.alerts.lease import Lease
 from city.alerts.model import Alarm
-from city.alerts.reader import STATE, AlarmReader
+from city.alerts.reader import STATE, AlarmReader, state_of
 from city.lake.erasures import Erased, announce, digest
 from city.lake.forget import forget
 from city.settings import Settings
@@ -233,19 +233,34 @@ def test_an_erasure_that_begins_while_nobody_reads_is_heeded_by_the_next_reader(
     announce(ovens.config.home, Erased("oven", digest("oven", "gone")))
     ovens.read()
     until(lambda: not ovens.alarms()["gone"].active)
-    until(lambda: ovens.desk.remembered(STATE)["watches"]["plant/hot"]["tracks"].keys() == {"stays"})
+    until(lambda: ovens.desk.remembered(state_of("plant/hot"))["tracks"].keys() == {"stays"})
     assert ovens.alarms()["stays"].active
 
 
 def test_a_state_of_another_version_is_begun_anew(ovens: Ovens) -> None:
     ovens.read().stop()
-    state = ovens.desk.remembered(STATE)
-    state["watches"]["plant/hot"] = {"tracks": {"a": {"unknown": 1}}}
-    ovens.desk.report([], remember=(STATE, state))
+    state = {"tracks": {"a": {"unknown": 1}}}
+    ovens.desk.report([], remember={state_of("plant/hot"): state})
     reader = ovens.read()
     ovens.send(300, 300)
     until(lambda: "a" in ovens.alarms())
     assert reader.worker.restarts == 0
+
+
+def test_a_state_that_was_kept_as_a_whole_is_gone_on_from(ovens: Ovens) -> None:
+    ovens.read()
+    ovens.send(300)
+    until(lambda: ovens.desk.remembered(STATE)["topics"][ovens.topic]["positions"])
+    ovens.stop()
+    whole = ovens.desk.remembered(STATE) | {"watches": {"plant/hot": ovens.desk.remembered(state_of("plant/hot"))}}
+    assert whole["watches"]["plant/hot"]["tracks"].keys() == {"a"}
+    gone = state_of("plant/gone")
+    ovens.desk.report([], remember={STATE: whole, state_of("plant/hot"): None, gone: {"tracks": {}}})
+    ovens.read()
+    ovens.send(300, begin=5)  # with the one before it is two
+    until(lambda: "a" in ovens.alarms())
+    assert "watches" not in ovens.desk.remembered(STATE)
+    assert ovens.desk.remembered_below(STATE + "/").keys() == {state_of("plant/hot")}, "no other is declared"
 
 
 def test_a_lease_is_held_by_one_and_ends_with_it(config: Settings) -> None:
