@@ -81,8 +81,9 @@ def pace(last: float) -> list[tuple[float, int]]:
 
 
 def test_a_stream_that_falls_silent_is_one_alarm(config: Settings, kept: Desk) -> None:
-    mute(config, "stream", {"ended": False, "failure": None, "streams": []})
-    watch, now = Watch(config, kept, began=NOW), datetime.now(UTC)
+    now = datetime.now(UTC)
+    mute(config, "stream", {"at": now.timestamp() - 90, "ended": False, "failure": None, "streams": []})
+    watch = Watch(config, kept, began=NOW)
     for seconds in range(0, 300, 30):
         watch.look(now + timedelta(seconds=seconds))
     (alarm,) = [alarm for alarm in kept.alarms() if alarm.cause != "system/disk"]
