@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from typing import Any, BinaryIO, TypeVar
 
@@ -23,6 +24,7 @@ _IDLE_SECONDS = 60.0
 _DEADLINE_SECONDS = 60.0
 """20 MB take about a second. Bodies wait for each other, so one that does not end must not hold up the rest."""
 _LAST_SECONDS = 5.0
+_PIPE_BYTES = 1 << 20
 _NICE = 5  # small requests come first
 _NO_MEMORY = "this body could not be read: it may take more memory than there is; send it in parts"
 
@@ -46,10 +48,13 @@ class JsonProcess:
         longer than the deadline."""
         call = pickle.dumps((read, arguments))
         for _ in range(2):
-            process = self._started()
-            with _Deadline(process, self.deadline_seconds) as deadline:
-                answer = _exchanged(process, call, body)
-            if answer and not deadline.passed:
+            process, late = self._started(), False
+            try:
+                answer = _exchanged(process, call, body, time.monotonic() + self.deadline_seconds)
+            except TimeoutError:
+                answer, late = b"", True
+                process.kill()
+            if answer:
                 result, error = pickle.loads(answer)
                 if error is not None:
                     raise error
@@ -57,7 +62,7 @@ class JsonProcess:
                 return made
             self._process = None
             code = _end(process)
-            if deadline.passed:
+            if late:
                 log.error("a JSON body of %d bytes was not read within %g s", len(body), self.deadline_seconds)
                 raise Problem(503, f"this body was not read within {self.deadline_seconds:g} s: send it in parts")
             if code and not self._closed:
@@ -83,7 +88,7 @@ class JsonProcess:
             if self._process is None or self._process.poll() is not None:
                 argv = [sys.executable, "-m", "city.serving.json_process", str(self._idle_seconds)]
                 try:
-                    self._process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+                    self._process = _start(argv)
                 except OSError as error:
                     log.error("the process that reads large JSON bodies cannot start: %s", error)
                     detail = "so large a body cannot be read now: send it in parts of at most 1 MB"
@@ -91,26 +96,14 @@ class JsonProcess:
             return self._process
 
 
-class _Deadline:
-    """Kills the process where the block takes longer than `seconds`; then `passed` is true after the block."""
-
-    def __init__(self, process: subprocess.Popen[bytes], seconds: float) -> None:
-        self.passed = False
-        self._process = process
-        self._timer = threading.Timer(seconds, self._kill)
-        self._timer.daemon = True
-
-    def __enter__(self) -> "_Deadline":
-        self._timer.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._timer.cancel()
-        self._timer.join()  # a kill that has begun is not for the next body
-
-    def _kill(self) -> None:
-        self.passed = True
-        self._process.kill()
+def _start(argv: list[str]) -> subprocess.Popen[bytes]:
+    """With pipes that are never waited for without a deadline."""
+    process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    for pipe in (process.stdin, process.stdout):
+        os.set_blocking(pipe.fileno(), False)
+    return process
 
 
 def _end(process: subprocess.Popen[bytes]) -> int:
@@ -125,20 +118,45 @@ def _end(process: subprocess.Popen[bytes]) -> int:
         return process.wait()
 
 
-def _exchanged(process: subprocess.Popen[bytes], call: bytes, body: bytes) -> bytes:
-    """The process's answer; empty where it has ended."""
+def _exchanged(process: subprocess.Popen[bytes], call: bytes, body: bytes, until: float) -> bytes:
+    """The process's answer; empty where it has ended. Raises TimeoutError at `until`, of the monotonic clock."""
     assert process.stdin is not None
     assert process.stdout is not None
     try:
-        process.stdin.write(b"%d %d\n" % (len(call), len(body)))
-        process.stdin.write(call)
-        process.stdin.write(body)
-        process.stdin.flush()
-        size = process.stdout.readline()
-        answer = process.stdout.read(int(size)) if size else b""
+        for part in (b"%d %d\n" % (len(call), len(body)), call, body):
+            _write(process.stdin.fileno(), part, until)
+        size, _, answer = _read(process.stdout.fileno(), until).partition(b"\n")
+        parts = [answer]
+        missing = int(size or 0) - len(answer)
+        while missing > 0 and (part := _read(process.stdout.fileno(), until)):
+            parts.append(part)
+            missing -= len(part)
+    except TimeoutError:
+        raise
     except OSError:
         return b""
-    return answer if size and len(answer) == int(size) else b""
+    return b"" if missing else b"".join(parts)
+
+
+def _write(pipe: int, data: bytes, until: float) -> None:
+    rest = memoryview(data)
+    while rest:
+        _wait(pipe, select.POLLOUT, until)
+        rest = rest[os.write(pipe, rest) :]
+
+
+def _read(pipe: int, until: float) -> bytes:
+    """What is there; empty at the end."""
+    _wait(pipe, select.POLLIN, until)
+    return os.read(pipe, _PIPE_BYTES)
+
+
+def _wait(pipe: int, event: int, until: float) -> None:
+    """Raises TimeoutError. By poll, for the server may have more than a thousand descriptors."""
+    poll = select.poll()
+    poll.register(pipe, event)
+    if not poll.poll(max(0.0, until - time.monotonic()) * 1000):
+        raise TimeoutError
 
 
 def serve(source: BinaryIO, answers: BinaryIO, idle_seconds: float) -> None:
