@@ -24,9 +24,11 @@ from city.settings import Settings
 RETURNS_WITHIN = timedelta(minutes=10)
 """A cause that is back so soon was never away: its acknowledgement holds."""
 FLAPS, FLAPS_WITHIN = 4, timedelta(hours=1)
-"""So many changes in so long are flapping."""
+"""A cause flaps when it is raised and this is its fourth change, or a later one, in so long: the third outage. So it
+sends raised, cleared, raised, cleared and flapping, and never an end as something new."""
 STEADY_AFTER = timedelta(minutes=30)
-"""Without a change for so long it has ended."""
+"""Flapping ends without a change for so long, and with at most `FLAPS - 2` of them in `FLAPS_WITHIN`: then the message
+that says how it is, and what may follow before it flaps again, are still at most five in any hour."""
 FORGOTTEN_AFTER = timedelta(days=1)
 """An active alarm that no look has confirmed or called unknown for so long, while there were looks, is of something
 that nobody looks at any more."""
@@ -66,7 +68,6 @@ _ALARMS = sa.Table(
     sa.Column("active_at", sa.Float, nullable=False),
     sa.Column("changed_at", sa.Float, nullable=False, server_default="0"),
     sa.Column("changes", sa.Text, nullable=False, server_default="[]"),
-    sa.Column("flapped_at", sa.Float, nullable=False, server_default="0"),
     sa.Column("assignee", sa.String(200)),
     sa.Column("escalations", sa.Integer, nullable=False),
 )
@@ -404,6 +405,8 @@ class Desk:
             self._save(db, row)
             return row["id"], True
         again = not row["active"]
+        if again:  # nobody may have looked for hours
+            self._settle(db, row, moment)
         row |= {**_said(finding), "count": row["count"] + 1, "last_at": moment, "active": True}
         if again:
             held = row["acknowledged"] and moment - row["changed_at"] < RETURNS_WITHIN.total_seconds()
@@ -420,6 +423,7 @@ class Desk:
     def _clear(
         self, db: sa.Connection, row: dict[str, Any], moment: float, by: str | None, note: str, patterns: list[str]
     ) -> None:
+        self._settle(db, row, moment)
         row |= {"active": False, **_changed(row, moment)}
         _note(db, row["id"], moment, "cleared", by, note)
         self._tell(db, row, moment, patterns)
@@ -427,53 +431,51 @@ class Desk:
 
     def _tell(self, db: sa.Connection, row: dict[str, Any], moment: float, patterns: list[str]) -> None:
         """Puts into the outbox what people do not know yet of an alarm, and changes `row`, which is then saved."""
+        self._settle(db, row, moment)
+        flaps = row["active"] and row["changed_at"] == moment and _recent_changes(row, moment) >= FLAPS
+        if flaps and not row["flapping"]:
+            row["flapping"] = True
+            _note(db, row["id"], moment, "flapping", None, "")
         if row["flapping"]:
-            self._settle(db, row, moment)
-            self._tell_rise(db, row, moment, patterns)
-        elif row["changed_at"] == moment:
-            self._watch_flapping(db, row, moment, patterns)
-        if not row["flapping"]:
+            self._tell_flapping(db, row, moment, patterns)
+        else:
             self._tell_difference(db, row, moment, patterns)
 
-    def _watch_flapping(self, db: sa.Connection, row: dict[str, Any], moment: float, patterns: list[str]) -> None:
-        since = moment - FLAPS_WITHIN.total_seconds()
-        if len([at for at in json.loads(row["changes"]) if at > since]) < FLAPS:
-            return
-        row["flapping"] = True
-        _note(db, row["id"], moment, "flapping", None, "")
-        if row["flapped_at"] <= since and not _silenced(row["cause"], patterns):
-            row |= {"told": _FLAPPING + row["severity"], "flapped_at": moment}
-            self._post(db, row, "flapping", moment)
-
-    def _tell_rise(self, db: sa.Connection, row: dict[str, Any], moment: float, patterns: list[str]) -> None:
-        """Of a cause that flaps, that it is worse than was told."""
+    def _tell_flapping(self, db: sa.Connection, row: dict[str, Any], moment: float, patterns: list[str]) -> None:
+        """Of a cause that flaps only that it does, while it is active, and that it is worse than was told."""
         told = row["told"]
-        if not (row["flapping"] and row["active"] and told) or _silenced(row["cause"], patterns):
+        if not row["active"] or _silenced(row["cause"], patterns):
             return
-        if _rank(row["severity"]) > _rank(told.removeprefix(_FLAPPING)):
+        if told is None or _rank(row["severity"]) > _rank(told.removeprefix(_FLAPPING)):
             row["told"] = _FLAPPING + row["severity"]
-            self._post(db, row, "graver", moment)
+            self._post(db, row, "flapping" if told is None else "graver", moment)
+        if told is None and row["changed_at"] != moment:
+            row["changes"] = _with_change(row, moment)
+        if told is None and row["acknowledged"]:
+            self._post(db, row, "acknowledged", moment)
 
     def _settle(self, db: sa.Connection, row: dict[str, Any], moment: float) -> None:
-        if moment - row["changed_at"] < STEADY_AFTER.total_seconds():
+        """Ends flapping where it is time. People know no more than that it flaps, so how it is now is a difference."""
+        if not row["flapping"]:
             return
-        _note(db, row["id"], moment, "steady", None, "active" if row["active"] else "cleared")
-        row["flapping"] = False
-        if row["told"] and row["told"].startswith(_FLAPPING):  # whatever it is now, people do not know it
-            row["told"] = None if row["active"] else row["told"].removeprefix(_FLAPPING)
+        is_steady = moment - json.loads(row["changes"])[-1] >= STEADY_AFTER.total_seconds()
+        if is_steady and _recent_changes(row, moment) <= FLAPS - 2:
+            _note(db, row["id"], moment, "steady", None, "active" if row["active"] else "cleared")
+            row |= {"flapping": False, "changes": _with_change(row, moment)}
 
     def _tell_difference(self, db: sa.Connection, row: dict[str, Any], moment: float, patterns: list[str]) -> None:
         told = row["told"]
+        is_new = told is None or told.startswith(_FLAPPING)
         if not row["active"] and told is not None:
             # Also in a silence: an end disturbs nobody, and whoever was told would wait for it.
-            row["told"] = None
+            row["told"], told = None, told.removeprefix(_FLAPPING)
             gravest = told if _rank(told) > _rank(row["severity"]) else row["severity"]
             self._post(db, row, "cleared", moment, gravest)
-        elif row["active"] and (told is None or _rank(row["severity"]) > _rank(told)):
+        elif row["active"] and (is_new or _rank(row["severity"]) > _rank(told)):
             if _silenced(row["cause"], patterns):
                 return
             row["told"] = row["severity"]
-            self._post(db, row, "raised" if told is None else "graver", moment)
+            self._post(db, row, "raised" if is_new else "graver", moment)
             if told is None and row["acknowledged"]:
                 self._post(db, row, "acknowledged", moment)
 
@@ -606,14 +608,25 @@ def _note(db: sa.Connection, alarm: int, moment: float, event: str, by: str | No
 def _fresh(finding: Finding, moment: float) -> dict[str, Any]:
     """The row of an alarm that a finding raises."""
     times = dict.fromkeys(("first_at", "last_at", "active_at", "changed_at"), moment)
-    counts = {"count": 1, "escalations": 0, "flapped_at": 0.0, "changes": json.dumps([moment])}
+    counts = {"count": 1, "escalations": 0, "changes": json.dumps([moment])}
     states = {"active": True, "acknowledged": False, "open": True, "flapping": False, "told": None, "assignee": None}
     return {"cause": finding.cause, "severity": finding.severity, **_said(finding), **times, **counts, **states}
 
 
 def _changed(row: Mapping[str, Any], moment: float) -> dict[str, Any]:
     """What says of an alarm that it came or went at that moment."""
-    return {"changed_at": moment, "changes": json.dumps([*json.loads(row["changes"]), moment][-FLAPS:])}
+    return {"changed_at": moment, "changes": _with_change(row, moment)}
+
+
+def _with_change(row: Mapping[str, Any], moment: float) -> str:
+    """The times of an alarm's latest changes, and of that one. That flapping was told later than it began, or ended,
+    is one too: it sends a message like them."""
+    return json.dumps([*json.loads(row["changes"]), moment][-FLAPS:])
+
+
+def _recent_changes(row: Mapping[str, Any], moment: float) -> int:
+    since = moment - FLAPS_WITHIN.total_seconds()
+    return sum(at > since for at in json.loads(row["changes"]))
 
 
 def _said(finding: Finding) -> dict[str, Any]:

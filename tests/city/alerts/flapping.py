@@ -19,7 +19,7 @@ from city.settings import Settings
 BEGIN = datetime(2026, 5, 4, 12, tzinfo=UTC)
 CAUSES, CHANGING, ERROR_EVERY = 1_000, 200, 20
 HOUR = range(0, 60, 3)
-MINUTES = (*HOUR, *range(60, 101, 10))
+MINUTES = (*HOUR, *range(60, 121, 15))
 """When there are looks: in the hour a fifth of the causes change between two of them, and in the next none does."""
 _LEASES_OVER = timedelta(minutes=2)
 _ROUND, _ALL_TOLD = "round", len(MINUTES)

@@ -1,7 +1,10 @@
 """Alarms and their states, kept in a real database."""
 
+import json
 import math
+import random
 import sqlite3
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
@@ -183,6 +186,39 @@ def test_a_store_of_an_earlier_version_is_upgraded_and_tells_nothing_twice(tmp_p
     assert [letter.message["event"] for letter in desk.lease(minutes(1))] == ["raised"], "the one that waited"
     desk.report([over(LOW)], "check/", minutes(2))
     assert [letter.message["event"] for letter in desk.lease(minutes(3))][-1] == "cleared"
+
+
+def test_no_cause_sends_more_than_five_messages_in_any_hour_however_it_comes_and_goes(tmp_path: Path) -> None:
+    """Causes of every pace, with calm half hours and silences: each hears of its end, and no end is told as new."""
+    desk, chance = Desk(f"sqlite:///{tmp_path / 'alerts.db'}", [Address("webhook", "info")]), random.Random(3)
+    paces = {f"check/{n}": chance.choice((0.05, 0.2, 0.5, 1.0)) for n in range(15)}
+    wrong, minute = set[str](), 0.0
+    for look in range(150):
+        minute += chance.choice((1, 2, 3, 31)) if look % 20 == 0 else chance.choice((1, 2, 3))
+        wrong ^= {cause for cause, pace in paces.items() if chance.random() < pace}
+        if look % 25 == 0:
+            desk.silence("check/*1*", timedelta(minutes=chance.choice((5, 30))), "ada", now=minutes(minute))
+        _look(desk, paces, wrong, minute)
+    wrong = {cause for cause in paces if chance.random() < 0.5}
+    for later in range(1, 122, 30):
+        _look(desk, paces, wrong, minute + later)
+    with closing(sqlite3.connect(tmp_path / "alerts.db")) as db:
+        query = "SELECT posted_at, message FROM outbox ORDER BY id"
+        posted = [(at, json.loads(message)["alarms"][0]) for at, message in db.execute(query)]
+    assert all(alarm["state"].startswith("active") == (alarm["event"] != "cleared") for _, alarm in posted)
+    for cause in paces:
+        told = [(at, alarm["event"]) for at, alarm in posted if alarm["cause"] == cause]
+        for began, _ in told:
+            assert len([at for at, _ in told if began <= at < began + 3_600]) <= 5, told
+        assert told[-1][1] == "cleared" if cause not in wrong else told[-1][1] in ("raised", "flapping")
+    assert not any(alarm.flapping for alarm in desk.alarms())
+
+
+def _look(desk: Desk, causes: Iterable[str], wrong: set[str], minute: float) -> None:
+    desk.report(
+        [Finding(cause, state="failing" if cause in wrong else "passing") for cause in causes], None, minutes(minute)
+    )
+    desk.tick(now=minutes(minute))
 
 
 def test_two_processes_may_report_at_once(tmp_path: Path) -> None:

@@ -235,7 +235,7 @@ def test_a_rise_in_severity_is_told_of_a_cause_that_flaps_too(desk: Desk, reache
     tell(desk, reached, replace(LOW, severity="critical"), now=minutes(6))
     assert [body["event"] for body in hook.of("/all")][-2:] == ["flapping", "graver"]
     tell(desk, reached, replace(LOW, severity="critical"), now=minutes(7))
-    assert len(hook.of("/all")) == 5
+    assert len(hook.of("/all")) == 6
 
 
 def test_an_error_of_a_channel_does_not_tell_its_secret(config: Settings, tmp_path: Path) -> None:
@@ -266,16 +266,75 @@ def test_a_cause_that_comes_and_goes_is_told_of_as_that(
     for minute in range(12):
         tell(desk, reached, LOW if minute % 2 == 0 else over(LOW), now=minutes(minute))
     assert desk.alarms()[0].flapping
-    assert [body["event"] for body in hook.of("/all")] == ["raised", "cleared", "raised", "flapping"]
-    tell(desk, reached, now=minutes(30))
-    assert desk.alarms()[0].flapping
-    tell(desk, reached, now=minutes(42))
+    assert [body["event"] for body in hook.of("/all")] == ["raised", "cleared", "raised", "cleared", "flapping"]
+    tell(desk, reached, now=minutes(68))
+    assert desk.alarms()[0].flapping, "of the hour before are three changes, so two more messages would be too many"
+    tell(desk, reached, now=minutes(70))
     assert not desk.alarms()[0].flapping
-    assert [body["event"] for body in hook.of("/all")][4:] == ["cleared"], "and how it ended"
+    assert [body["event"] for body in hook.of("/all")][5:] == ["cleared"], "and how it ended"
     events = [body["event"] for body in hook.of("/all")]
     said = f"{len(events)} messages: {', '.join(events)}"
     lost = int(events[-1] != "cleared")
     table.add("a cause changes twelve times", said, time.monotonic() - began, lost, "webhook")
+
+
+def incidents(hook: Hook) -> list[str]:
+    """What PagerDuty was told of its incidents, in order."""
+    return [page["event_action"] for page in hook.of("/pagerduty")]
+
+
+def test_a_third_outage_within_the_hour_pages_and_a_healthy_city_has_no_open_incident(
+    desk: Desk, reached: Settings, hook: Hook
+) -> None:
+    """Each outage softens to a warning before it ends, as that of a part that is killed does."""
+    soft = replace(HIGH, severity="warning")
+    for minute in (0, 10):
+        for at, finding in enumerate((HIGH, soft, over(HIGH))):
+            tell(desk, reached, finding, now=minutes(minute + at))
+    assert incidents(hook) == ["trigger", "resolve", "trigger", "resolve"], "each of two outages is whole"
+    tell(desk, reached, HIGH, now=minutes(20))
+    assert incidents(hook)[4:] == ["trigger"]
+    assert "flapping" in hook.of("/pagerduty")[-1]["payload"]["summary"]
+    for minute in range(21, 50):  # it lasts; then it comes and goes
+        tell(desk, reached, HIGH if minute < 40 or minute % 2 == 0 else over(HIGH), now=minutes(minute))
+    for minute in range(50, 120):
+        tell(desk, reached, over(HIGH), now=minutes(minute))
+    assert incidents(hook)[5:] == ["resolve"], "and no end is a page"
+    (alarm,) = desk.alarms()
+    assert (alarm.active, alarm.flapping) == (False, False)
+
+
+def test_of_a_flapping_cause_that_stays_wrong_it_is_told_that_it_does_and_then_its_end(
+    desk: Desk, reached: Settings, hook: Hook
+) -> None:
+    for minute in range(5):
+        tell(desk, reached, HIGH if minute % 2 == 0 else over(HIGH), now=minutes(minute))
+    for minute in range(5, 90):
+        tell(desk, reached, HIGH, now=minutes(minute))
+    tell(desk, reached, over(HIGH), now=minutes(90))
+    assert [body["event"] for body in hook.of("/all")][4:] == ["flapping", "raised", "cleared"]
+    assert incidents(hook)[4:] == ["trigger", "trigger", "resolve"]
+
+
+def test_what_began_to_flap_in_a_silence_is_told_when_that_ends(desk: Desk, reached: Settings, hook: Hook) -> None:
+    desk.silence("check/*", timedelta(minutes=10), "ada", now=NOW)
+    for minute in range(9):
+        tell(desk, reached, HIGH if minute % 2 == 0 else over(HIGH), now=minutes(minute))
+    assert hook.bodies == []
+    tell(desk, reached, HIGH, now=minutes(11))
+    tell(desk, reached, over(HIGH), now=minutes(12))
+    assert [body["event"] for body in hook.of("/all")] == ["flapping"]
+    tell(desk, reached, now=minutes(72))
+    assert incidents(hook) == ["trigger", "resolve"]
+
+
+def test_a_flapping_cause_that_comes_back_after_hours_without_a_look_is_told(
+    desk: Desk, reached: Settings, hook: Hook
+) -> None:
+    for minute in range(6):
+        tell(desk, reached, HIGH if minute % 2 == 0 else over(HIGH), now=minutes(minute))
+    tell(desk, reached, HIGH, now=minutes(180))
+    assert [body["event"] for body in hook.of("/all")][4:] == ["flapping", "raised"]
 
 
 KILLS = 20
