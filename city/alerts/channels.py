@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import requests
 
-from city.alerts.model import SEVERITIES, AlertError, Event, Severity
+from city.alerts.model import SEVERITIES, AlertError, Severity
 from city.settings import Settings
 
 _CONNECT_SECONDS, _SECONDS = 5.0, 10.0
@@ -42,14 +42,10 @@ class Address:
     name: str
     least: Severity
     follows: bool = False
-    """Whether it keeps incidents of its own, which are to be acknowledged and resolved as the alarms are."""
+    """Whether it keeps incidents of its own, which are to be acknowledged as the alarms are."""
 
-    def wants(self, event: Event, severity: Severity) -> bool:
-        """Whether an event of an alarm of that severity is to be sent there."""
-        if self.follows and event == "cleared":
-            return True  # of an incident that it does not have, it makes nothing
-        if event == "acknowledged" and not self.follows:
-            return False
+    def wants(self, severity: Severity) -> bool:
+        """Whether it is to be told of an alarm of that severity."""
         return SEVERITIES.index(severity) >= SEVERITIES.index(self.least)
 
 

@@ -62,6 +62,7 @@ _ALARMS = sa.Table(
     sa.Column("open", sa.Boolean, nullable=False),
     sa.Column("flapping", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("told", sa.String(20)),
+    sa.Column("told_to", sa.Text, nullable=False, server_default="[]"),
     sa.Column("count", sa.Integer, nullable=False),
     sa.Column("first_at", sa.Float, nullable=False),
     sa.Column("last_at", sa.Float, nullable=False),
@@ -155,7 +156,7 @@ class Desk:
             _begin_by_hand(self._engine)
         with self._changing() as db:
             _META.create_all(db)
-            _upgrade(db)
+            _upgrade(db, self._to)
             self.id = _store_id(db)
             """Of the store, for good: alarms of several cities have the same numbers."""
             self._last_without_store_id = _last_without_store_id(db)
@@ -261,11 +262,11 @@ class Desk:
         moment = _seconds(now)
         with self._changing() as db:
             row = self._of(db, number)
-            first = not row["acknowledged"]
-            self._save(db, row | {"acknowledged": True})
+            is_first, row["acknowledged"] = not row["acknowledged"], True
+            self._save(db, row)
             _note(db, number, moment, "acknowledged", by, note)
-            if first and row["active"] and row["told"]:
-                self._post(db, row | {"acknowledged": True}, "acknowledged", moment)
+            if is_first and row["told"]:
+                self._post(db, row, "acknowledged", moment)
         return self.alarm(number)
 
     def clear(self, number: int, by: str, note: str = "", now: datetime | None = None) -> Alarm:
@@ -468,9 +469,8 @@ class Desk:
         is_new = told is None or told.startswith(_FLAPPING)
         if not row["active"] and told is not None:
             # Also in a silence: an end disturbs nobody, and whoever was told would wait for it.
-            row["told"], told = None, told.removeprefix(_FLAPPING)
-            gravest = told if _rank(told) > _rank(row["severity"]) else row["severity"]
-            self._post(db, row, "cleared", moment, gravest)
+            self._post(db, row, "cleared", moment)
+            row |= {"told": None, "told_to": "[]"}
         elif row["active"] and (is_new or _rank(row["severity"]) > _rank(told)):
             if _silenced(row["cause"], patterns):
                 return
@@ -479,15 +479,21 @@ class Desk:
             if told is None and row["acknowledged"]:
                 self._post(db, row, "acknowledged", moment)
 
-    def _post(
-        self, db: sa.Connection, row: Mapping[str, Any], event: Event, moment: float, severity: Severity | None = None
-    ) -> None:
-        """For each channel that is for such an event, of that severity (the alarm's). Whether its settings are right
-        shows when it is sent."""
+    def _post(self, db: sa.Connection, row: dict[str, Any], event: Event, moment: float) -> None:
+        """What is wrong goes to each channel that is for such a severity, and to those that were told before, which
+        are the ones to hear of the end. Whether a channel's settings are right shows when it is sent."""
         alarm = _told(row, event) | {"dedup_key": self._dedup_key(row["id"])}
         message = json.dumps({"group": row["group"], "event": event, "alarms": [alarm]}, default=str)
+        told_to = {*json.loads(row["told_to"])}
+        if event == "acknowledged":
+            to = {address.name for address in self._to if address.follows and address.name in told_to}
+        elif event == "cleared":
+            to = told_to
+        else:
+            to = told_to | {address.name for address in self._to if address.wants(row["severity"])}
+            row["told_to"] = json.dumps(sorted(to))
         for address in self._to:
-            if not address.wants(event, severity or row["severity"]):
+            if address.name not in to:
                 continue
             values = {"key": uuid.uuid4().hex, "channel": address.name, "alarm": row["id"], "message": message}
             db.execute(_OUTBOX.insert().values(**values, attempts=0, posted_at=moment, next_at=moment))
@@ -546,7 +552,7 @@ def _begin_by_hand(engine: sa.Engine) -> None:
         db.exec_driver_sql("BEGIN IMMEDIATE" if db.get_execution_options().get(_WRITES) else "BEGIN")
 
 
-def _upgrade(db: sa.Connection) -> None:
+def _upgrade(db: sa.Connection, to: Sequence[Address]) -> None:
     """Adds the columns and indexes that a store of an earlier version lacks."""
     for table in (_ALARMS, _HISTORY, _OUTBOX):
         held = {column["name"] for column in sa.inspect(db).get_columns(table.name)}
@@ -559,6 +565,12 @@ def _upgrade(db: sa.Connection) -> None:
         if table is _ALARMS and "told" not in held:  # what it was told of at once
             db.execute(_ALARMS.update().values(changed_at=_ALARMS.c.last_at))
             db.execute(_ALARMS.update().where(_ALARMS.c.active.is_(True)).values(told=_ALARMS.c.severity))
+        if table is _ALARMS and "told_to" not in held:
+            for number, told in db.execute(sa.select(_ALARMS.c.id, _ALARMS.c.told).where(_ALARMS.c.told.is_not(None))):
+                # What flapped may have been told when it was graver: an incident is rather resolved without need.
+                severity = told.removeprefix(_FLAPPING)
+                names = json.dumps(sorted(address.name for address in to if address.follows or address.wants(severity)))
+                db.execute(_ALARMS.update().where(_ALARMS.c.id == number).values(told_to=names))
 
 
 def _store_id(db: sa.Connection) -> str:
@@ -609,8 +621,9 @@ def _fresh(finding: Finding, moment: float) -> dict[str, Any]:
     """The row of an alarm that a finding raises."""
     times = dict.fromkeys(("first_at", "last_at", "active_at", "changed_at"), moment)
     counts = {"count": 1, "escalations": 0, "changes": json.dumps([moment])}
-    states = {"active": True, "acknowledged": False, "open": True, "flapping": False, "told": None, "assignee": None}
-    return {"cause": finding.cause, "severity": finding.severity, **_said(finding), **times, **counts, **states}
+    states = {"active": True, "acknowledged": False, "open": True, "flapping": False, "assignee": None}
+    told = {"told": None, "told_to": "[]"}
+    return {"cause": finding.cause, "severity": finding.severity, **_said(finding), **times, **counts, **states, **told}
 
 
 def _changed(row: Mapping[str, Any], moment: float) -> dict[str, Any]:

@@ -229,6 +229,53 @@ def test_who_was_told_hears_of_the_end_however_mild_it_has_become(desk: Desk, re
     assert ["raised" in sms["text"] for sms in hook.of("/sms")] == [True, False]
 
 
+def incidents(hook: Hook) -> list[str]:
+    """What PagerDuty was told of its incidents, in order."""
+    return [page["event_action"] for page in hook.of("/pagerduty")]
+
+
+def test_who_was_told_hears_of_the_acknowledgement_however_mild_it_has_become(
+    desk: Desk, reached: Settings, hook: Hook
+) -> None:
+    tell(desk, reached, HIGH)
+    tell(desk, reached, replace(HIGH, severity="warning"), now=minutes(1))
+    desk.acknowledge(1, "ada", now=minutes(2))
+    tell(desk, reached, over(HIGH), now=minutes(3))
+    assert incidents(hook) == ["trigger", "acknowledge", "resolve"]
+    assert [body["event"] for body in hook.of("/all")] == ["raised", "cleared"], "which only incidents follow"
+
+
+def test_an_incident_of_a_flapping_cause_is_acknowledged_while_the_cause_is_away(
+    desk: Desk, reached: Settings, hook: Hook
+) -> None:
+    for minute in range(6):
+        tell(desk, reached, HIGH if minute % 2 == 0 else over(HIGH), now=minutes(minute))
+    desk.acknowledge(1, "ada", now=minutes(6))
+    tell(desk, reached, now=minutes(6))
+    assert incidents(hook)[4:] == ["trigger", "acknowledge"]
+
+
+def test_who_was_not_told_hears_nothing_of_the_acknowledgement_or_the_end(
+    desk: Desk, reached: Settings, hook: Hook
+) -> None:
+    tell(desk, reached, HIGH)
+    tell(desk, reached, over(HIGH), now=minutes(1))
+    tell(desk, reached, replace(HIGH, severity="warning"), now=minutes(20))
+    desk.acknowledge(1, "ada", now=minutes(21))
+    tell(desk, reached, over(HIGH), now=minutes(22))
+    assert incidents(hook) == ["trigger", "resolve"], "the second time it was a warning"
+    assert len(hook.of("/slack")) == 4
+
+
+def test_an_incident_is_resolved_when_the_setting_would_no_longer_open_it(
+    desk: Desk, reached: Settings, hook: Hook, tmp_path: Path
+) -> None:
+    tell(desk, reached, HIGH)
+    fewer = reached.model_copy(update={"alert_pagerduty_least": "critical"})
+    tell(Desk(f"sqlite:///{tmp_path / 'alerts.db'}", addresses(fewer)), fewer, over(HIGH), now=minutes(1))
+    assert incidents(hook) == ["trigger", "resolve"]
+
+
 def test_a_rise_in_severity_is_told_of_a_cause_that_flaps_too(desk: Desk, reached: Settings, hook: Hook) -> None:
     for minute in range(6):
         tell(desk, reached, LOW if minute % 2 == 0 else over(LOW), now=minutes(minute))
@@ -276,11 +323,6 @@ def test_a_cause_that_comes_and_goes_is_told_of_as_that(
     said = f"{len(events)} messages: {', '.join(events)}"
     lost = int(events[-1] != "cleared")
     table.add("a cause changes twelve times", said, time.monotonic() - began, lost, "webhook")
-
-
-def incidents(hook: Hook) -> list[str]:
-    """What PagerDuty was told of its incidents, in order."""
-    return [page["event_action"] for page in hook.of("/pagerduty")]
 
 
 def test_a_third_outage_within_the_hour_pages_and_a_healthy_city_has_no_open_incident(
@@ -395,15 +437,13 @@ def test_a_thousand_flapping_causes_send_few_messages_and_kills_lose_none(
     pages: dict[str, list[Any]] = {}
     for page in hook.of("/pagerduty"):
         pages.setdefault(page["dedup_key"], []).append(page)
-    incidents = {
+    expected = {
         alarms[0]["dedup_key"]: [_ACTIONS[alarm["event"]] for alarm in alarms]
         for alarms in wanted["pagerduty"].values()
     }
-    assert pages.keys() == incidents.keys(), "one incident of each alarm"
-    grave = {key for key, actions in incidents.items() if "trigger" in actions}
-    actions = {key: [page["event_action"] for page in without_repeats(pages[key])] for key in grave}
-    assert actions == {key: incidents[key] for key in grave}
-    paged_again = sum(len(pages[key]) - len(incidents[key]) for key in incidents)
+    assert {key: [page["event_action"] for page in without_repeats(posts)] for key, posts in pages.items()} == expected
+    assert all(actions[0] == "trigger" for actions in expected.values()), "what was not opened needs no end"
+    paged_again = sum(len(pages[key]) - len(expected[key]) for key in expected)
     assert paged_again <= KILLS, "at most the one that was being sent"
 
     count, sent = sum(map(len, wanted["webhook"].values())), sum(map(len, heard.values()))
