@@ -21,6 +21,7 @@ _SMS_CHARACTERS = 160
 _SLACK_CHARACTERS = 3_000  # of one block
 _SUMMARY_CHARACTERS = 1_024
 _LINE_CHARACTERS = 300
+_NAME_CHARACTERS = 30
 Message = Mapping[str, Any]
 """`group`, `event` and `alarms` (as dictionaries), which are of that group and had that event."""
 Send = Callable[[Message], None]
@@ -93,25 +94,27 @@ def is_one_by_one(name: str) -> bool:
 
 
 def text(message: Message, most: int = 100_000) -> str:
-    """A message in words, of at most so many characters: a line for each of its alarms, and how many more there are."""
-    lines = [f"City: {message['group'] or 'data'}"]
+    """A message in words, of at most so many characters: a line for each of its alarms, and how many more there are.
+    The first alarm is always there, with its title cut where that is too long."""
+    lines = [f"City: {_cut(message['group'] or 'data', most // 4)}"]
     left = len(message["alarms"])
     for alarm in message["alarms"]:
-        line = _cut(_line(alarm), _LINE_CHARACTERS)
-        more = f"... and {left} more"
-        if sum(len(known) + 1 for known in lines) + len(line) + 1 + len(more) > most:
-            return "\n".join([*lines, more])[:most]
-        lines.append(line)
         left -= 1
+        more = [f"... and {left} more"] if left else []
+        room = most - len("\n".join([*lines, "", *more]))
+        line = _line(alarm, min(_LINE_CHARACTERS, room) if len(lines) == 1 else _LINE_CHARACTERS)
+        if len(line) > room:
+            return "\n".join([*lines, f"... and {left + 1} more"])
+        lines.append(line)
     return "\n".join(lines)
 
 
-def _line(alarm: Mapping[str, Any]) -> str:
-    who = f", {alarm['assignee']}'s" if alarm.get("assignee") else ""
-    said = (
-        f"[{alarm['severity']}] {alarm['title']} ({alarm['event']}, {alarm['count']} times, alarm {alarm['id']}{who})"
-    )
-    return " ".join(said.split())
+def _line(alarm: Mapping[str, Any], most: int) -> str:
+    """Of at most so many characters, of which the title has what the others leave: what happened is never cut off."""
+    who = f", {_cut(alarm['assignee'], _NAME_CHARACTERS)}'s" if alarm.get("assignee") else ""
+    times = "once" if alarm["count"] == 1 else f"{alarm['count']} times"
+    begins, ends = f"[{alarm['severity']}] {alarm['event']}: ", f" (alarm {alarm['id']}, {times}{who})"
+    return begins + _cut(" ".join(alarm["title"].split()), most - len(begins) - len(ends)) + ends
 
 
 def _post(url: str, body: dict[str, Any]) -> None:
@@ -177,7 +180,7 @@ def _page(url: str, key: str, message: Message) -> None:
     }
     if body["event_action"] == "trigger":
         body["payload"] = {
-            "summary": _cut(_line(alarm), _SUMMARY_CHARACTERS),
+            "summary": _line(alarm, _SUMMARY_CHARACTERS),
             "source": alarm["cause"],
             "severity": alarm["severity"],
             "timestamp": alarm["last_at"],
@@ -192,7 +195,7 @@ def _page(url: str, key: str, message: Message) -> None:
 def _mail(config: Settings, host: str, port: int, message: Message) -> None:
     letter = EmailMessage()
     gravest = max((a["severity"] for a in message["alarms"]), key=SEVERITIES.index)
-    subject = f"[{gravest}] {message['group'] or 'data'}: {len(message['alarms'])} alarm(s)"
+    subject = f"[{gravest}] {message['group'] or 'data'}: {len(message['alarms'])} alarm(s) {message['event']}"
     letter["Subject"] = " ".join(subject.split())
     letter["From"], letter["To"] = config.alert_email_from, ", ".join(config.alert_email_to)
     letter.set_content(text(message))

@@ -121,8 +121,8 @@ def test_each_channel_gets_what_is_grave_enough_for_it_in_its_own_form(
     (plain,) = hook.of("/all")
     assert [alarm["title"] for alarm in plain["alarms"]] == ["a < b & low", "a is high"], "one message a group"
     (slack,) = hook.of("/slack")
-    assert "[warning] a &lt; b &amp; low (raised, 1 times, alarm 1)" in slack["text"]
-    assert "[warning] a < b & low" in slack["blocks"][0]["text"]["text"], "in plain text nothing is markup"
+    assert "[warning] raised: a &lt; b &amp; low (alarm 1, once)" in slack["text"]
+    assert "[warning] raised: a < b & low" in slack["blocks"][0]["text"]["text"], "in plain text nothing is markup"
     (sms,) = hook.of("/sms")
     assert sms["to"] == "+15550100"
     assert "a is high" in sms["text"]
@@ -502,6 +502,27 @@ def test_a_title_of_any_kind_is_sent_and_cut(desk: Desk, reached: Settings, hook
     assert "... and " in hook.of("/slack")[-1]["blocks"][0]["text"]["text"]
 
 
+@pytest.mark.parametrize("length", [10, 100, 299, 5_000])
+def test_a_text_says_what_happened_however_long_the_title_is(
+    length: int, desk: Desk, reached: Settings, hook: Hook
+) -> None:
+    grave = [replace(HIGH, cause=f"check/{n}", title="y" * length, group="g" * 150) for n in range(3)]
+    tell(desk, reached, *grave)
+    for number in (1, 2, 3):
+        desk.assign(number, "ada" * 60, "bo", now=minutes(1))
+    tell(desk, reached, *map(over, grave), now=minutes(2))
+    for body, event in zip(hook.of("/slack"), ("raised", "cleared"), strict=True):
+        lines = body["text"].splitlines()[1:]
+        assert all(line.startswith(f"[error] {event}: y") for line in lines)
+        assert [f"(alarm {number}, once" in line for number, line in enumerate(lines, 1)] == [True] * 3
+        assert max(map(len, lines)) <= 300
+    for body, event in zip(hook.of("/sms"), ("raised", "cleared"), strict=True):
+        assert f"[error] {event}: y" in body["text"]
+        assert "(alarm 1, once" in body["text"]
+        assert body["text"].endswith(" more")
+        assert len(body["text"]) <= 160
+
+
 def test_a_letter_reaches_a_mail_server_when_it_is_back(config: Settings, tmp_path: Path) -> None:
     (port,) = free_ports(1)
     changes = {"alert_email_to": ["ada@city", "bo@city"], "smtp_address": f"127.0.0.1:{port}", "smtp_tls": False}
@@ -519,7 +540,7 @@ def test_a_letter_reaches_a_mail_server_when_it_is_back(config: Settings, tmp_pa
     (letter,) = box.letters
     assert letter.rcpt_tos == ["ada@city", "bo@city"]
     content = letter.content.decode()
-    assert "Subject: [error] gold/a: 2 alarm(s)" in content
+    assert "Subject: [error] gold/a: 2 alarm(s) raised" in content
     assert "a is high" in content
 
 
