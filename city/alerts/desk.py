@@ -110,6 +110,8 @@ _OUTBOX = sa.Table(
     sa.Column("attempts", sa.Integer, nullable=False),
     sa.Column("posted_at", sa.Float, nullable=False, server_default="0"),
     sa.Column("next_at", sa.Float, nullable=False),
+    sa.Column("leased_until", sa.Float, nullable=False, server_default="0"),
+    sa.Column("refused", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("sent_at", sa.Float),
     sa.Column("error", sa.Text),
 )
@@ -329,24 +331,29 @@ class Desk:
             return [dict(row) | {"at": _time(row["at"])} for row in db.execute(query).mappings()]
 
     def lease(self, now: datetime | None = None) -> list[Letter]:
-        """The messages that are due, for a minute this caller's alone. Of an alarm on a channel only the oldest that
-        is not sent: what is told of it is told in order."""
+        """The messages that are to be sent, the oldest first, for a minute this caller's alone. Where one of a channel
+        is due, so are the others that the channel did not take: should it be well again, the oldest is no longer held
+        back by the wait of its many failures. What was refused while others were taken waits for its own time. Of an
+        alarm on a channel only the oldest message that is not sent: what is told of it is told in order.
+        """
         moment = _seconds(now)
         with self._changing() as db:
             waiting = db.execute(
                 sa.select(_OUTBOX).where(_OUTBOX.c.sent_at.is_(None), _OUTBOX.c.next_at < _NEVER).order_by(_OUTBOX.c.id)
             ).mappings()
-            found, behind = [], set[tuple[str, int]]()
+            first = dict[tuple[str, int], Any]()
             for row in waiting.all():
-                place = (row["channel"], row["alarm"] or -row["id"])
-                if place in behind:
-                    continue
-                behind.add(place)
-                if row["next_at"] <= moment:
-                    found.append(Letter(row["id"], row["channel"], json.loads(row["message"]), row["attempts"]))
-            leased = [letter.id for letter in found]
-            if leased:
-                db.execute(_OUTBOX.update().where(_OUTBOX.c.id.in_(leased)).values(next_at=moment + _LEASE_SECONDS))
+                first.setdefault((row["channel"], row["alarm"] or -row["id"]), row)
+            free = [row for row in first.values() if row["leased_until"] <= moment]
+            tried = {row["channel"] for row in free if row["next_at"] <= moment}
+            found = [
+                Letter(row["id"], row["channel"], json.loads(row["message"]), row["attempts"])
+                for row in free
+                if row["next_at"] <= moment or (row["channel"] in tried and not row["refused"])
+            ]
+            if found:
+                leased = _OUTBOX.c.id.in_([letter.id for letter in found])
+                db.execute(_OUTBOX.update().where(leased).values(leased_until=moment + _LEASE_SECONDS))
         return found
 
     def sent(
@@ -355,17 +362,18 @@ class Desk:
         error: str | None = None,
         again_at: datetime | None = None,
         now: datetime | None = None,
+        refused: bool = False,
     ) -> None:
         """Writes down what became of an attempt: sent, or failed and made again at `again_at`, unless the message is
-        a week old."""
+        a week old. `refused`: the channel takes others."""
         moment = _seconds(now)
         of = _OUTBOX.c.id.in_([letter.id for letter in letters])
-        values: dict[str, Any] = {"attempts": _OUTBOX.c.attempts + 1, "error": error}
+        values: dict[str, Any] = {"attempts": _OUTBOX.c.attempts + 1, "error": error, "leased_until": 0.0}
         if error is None:
             values["sent_at"] = moment
         else:
             expired = _OUTBOX.c.posted_at < moment - _EXPIRY.total_seconds()
-            values["next_at"] = sa.case((expired, _NEVER), else_=_seconds(again_at))
+            values |= {"next_at": sa.case((expired, _NEVER), else_=_seconds(again_at)), "refused": refused}
         with self._changing() as db:
             db.execute(_OUTBOX.update().where(of).values(**values))
 
@@ -377,10 +385,11 @@ class Desk:
             return [dict(row) for row in rows]
 
     def release(self, letters: Sequence[Letter], now: datetime | None = None) -> None:
-        """Gives back messages that were leased and not tried."""
+        """Gives back messages that were leased and not tried: they are due."""
         of = _OUTBOX.c.id.in_([letter.id for letter in letters])
+        values = {"next_at": _seconds(now), "leased_until": 0.0}
         with self._changing() as db:
-            db.execute(_OUTBOX.update().where(of, _OUTBOX.c.sent_at.is_(None)).values(next_at=_seconds(now)))
+            db.execute(_OUTBOX.update().where(of, _OUTBOX.c.sent_at.is_(None)).values(**values))
 
     def remembered_below(self, prefix: str) -> dict[str, Any]:
         """All small values whose names begin so."""

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -51,28 +52,44 @@ def _on_channel(desk: Desk, config: Settings, channel: str, letters: list[Letter
         _failed(desk, letters, str(error), _SETTINGS_RETRY, moment)
         return Delivered(failed=1)
     sent = failed = 0
-    together, began = _together(channel, letters), time.monotonic()
-    for number, group in enumerate(together):
+    refused, takes_others = list[tuple[list[Letter], str]](), False
+    waiting, began = deque(_together(channel, letters)), time.monotonic()
+    while waiting:
         if time.monotonic() - began > _SECONDS:
-            # Soon somebody else may take them: what is left waits for the next round.
-            desk.release([letter for later in together[number:] for letter in later], moment)
+            # Soon somebody else may take them: what is left waits for the next round, and what was refused for longer,
+            # so that it does not use up that round too.
+            desk.release([letter for group in waiting for letter in group], moment)
+            takes_others = True
             break
+        group = waiting.popleft()
         try:
             alarms = [alarm for letter in group for alarm in letter.message["alarms"]]
             send({**group[0].message, "alarms": alarms})
         except Exception as error:  # whatever a server that is away, or a setting that is wrong, makes its client raise
+            reason = f"{channel}: {error}"[:500]
+            if isinstance(error, Refused) and error.message_only and len(group) > 1:
+                waiting.extendleft([letter] for letter in reversed(group))  # one of them may be why
+                continue
             failed += 1
-            wait = min(_FIRST_RETRY * 2 ** min(group[0].attempts, 20), _LONGEST_RETRY)
-            _failed(desk, group, f"{channel}: {error}"[:500], wait, moment)
             if isinstance(error, Refused) and error.message_only:
+                refused.append((group, reason))
                 continue
             # The server is away: who waits for it a thousand times tells nobody anything.
-            rest = [letter for later in together[number + 1 :] for letter in later]
-            _failed(desk, rest, f"{channel}: not tried, since another message failed: {error}"[:500], wait, moment)
+            later = [letter for following in waiting for letter in following]
+            wait = _wait([*group, *later])
+            _failed(desk, group, reason, wait, moment)
+            _failed(desk, later, f"{channel}: not tried, since another message failed: {error}"[:500], wait, moment)
             break
         desk.sent(group, now=moment)
-        sent += 1
+        sent, takes_others = sent + 1, True
+    for group, reason in refused:
+        _failed(desk, group, reason, _wait(group), moment, refused=takes_others)
     return Delivered(sent, failed)
+
+
+def _wait(letters: Sequence[Letter]) -> timedelta:
+    """As long as the message that failed the fewest times waits: the others wait with it."""
+    return min(_FIRST_RETRY * 2 ** min(20, *(letter.attempts for letter in letters)), _LONGEST_RETRY)
 
 
 def _together(channel: str, letters: list[Letter]) -> list[list[Letter]]:
@@ -86,7 +103,9 @@ def _together(channel: str, letters: list[Letter]) -> list[list[Letter]]:
     return found
 
 
-def _failed(desk: Desk, letters: Sequence[Letter], reason: str, wait: timedelta, moment: datetime) -> None:
+def _failed(
+    desk: Desk, letters: Sequence[Letter], reason: str, wait: timedelta, moment: datetime, refused: bool = False
+) -> None:
     if letters:
         log.warning("%d alert(s) could not be sent: %s; again in %s", len(letters), reason, wait)
-        desk.sent(letters, reason, moment + wait, moment)
+        desk.sent(letters, reason, moment + wait, moment, refused)

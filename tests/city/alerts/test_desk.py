@@ -222,6 +222,19 @@ def _look(desk: Desk, causes: Iterable[str], wrong: set[str], minute: float) -> 
     desk.tick(now=minutes(minute))
 
 
+def test_a_message_that_another_process_sends_is_not_sent_along_with_a_new_one(tmp_path: Path) -> None:
+    desk = Desk(f"sqlite:///{tmp_path / 'alerts.db'}", [Address("webhook", "info")])
+
+    def leased(minute: float) -> list[int]:
+        return [letter.message["alarms"][0]["id"] for letter in desk.lease(minutes(minute))]
+
+    desk.report([LOW], None, NOW)
+    assert leased(0) == [1]
+    desk.report([HIGH], None, minutes(0.5))
+    assert leased(0.5) == [2]
+    assert leased(1.1) == [1], "its lease is over: that process was killed"
+
+
 def test_two_processes_may_report_at_once(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'alerts.db'}"
     causes = [f"check/{n}" for n in range(20)]

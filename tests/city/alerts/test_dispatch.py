@@ -41,16 +41,19 @@ class Hook:
         self.bodies: list[tuple[str, Any]] = []
         self.status = 200
         self.answer = b"ok"
+        self.refused = b"nothing"
+        """What a body has that is answered with 400."""
         hook = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
-                if hook.status == 200 and hook.answer == b"ok":
+                status = 400 if hook.refused in body else hook.status
+                if status == 200 and hook.answer == b"ok":
                     hook.bodies.append((self.path, json.loads(body)))
-                self.send_response(hook.status)
+                self.send_response(status)
                 self.end_headers()
-                self.wfile.write(hook.answer if hook.status == 200 else b"not now")
+                self.wfile.write(hook.answer if status == 200 else b"not now")
 
             def log_message(self, *arguments: Any) -> None: ...
 
@@ -486,6 +489,35 @@ def test_one_message_that_is_refused_holds_back_no_other(desk: Desk, reached: Se
     tell(desk, reached, HIGH, replace(HIGH, cause="check/gold/b/high", group="gold/b"))
     attempts = [failure["attempts"] for failure in desk.failures()]
     assert attempts == [1] * 8, "each was tried, on four channels"
+
+
+def test_a_channel_that_works_again_is_told_of_the_root_cause_first(desk: Desk, reached: Settings, hook: Hook) -> None:
+    hook.status, consequence = 500, replace(HIGH, cause="check/gold/b/high", title="b is high", group="gold/b")
+    for seconds in (0, 31, 92, 213):
+        tell(desk, reached, HIGH, now=NOW + timedelta(seconds=seconds))
+    tell(desk, reached, consequence, now=NOW + timedelta(seconds=220))
+    hook.status = 200
+    assert tell(desk, reached, now=NOW + timedelta(seconds=249)) == (0, 0), "the youngest message waits for 30 s"
+    assert tell(desk, reached, now=NOW + timedelta(seconds=251)) == (8, 0), "and the others with it"
+    assert [body["alarms"][0]["title"] for body in hook.of("/all")] == ["a is high", "b is high"]
+    assert [page["payload"]["source"] for page in hook.of("/pagerduty")] == [HIGH.cause, consequence.cause]
+    assert desk.failures() == []
+
+
+def test_a_message_that_is_refused_while_others_are_taken_waits_for_itself(
+    desk: Desk, reached: Settings, hook: Hook
+) -> None:
+    hook.refused = b"a is high"
+    tell(desk, reached, HIGH)
+    for second in range(1, 6):
+        other = replace(LOW, cause=f"check/gold/b/{second}", title="b")
+        assert tell(desk, reached, other, now=NOW + timedelta(seconds=second))[0] == 2, "webhook and Slack"
+    attempts = {failure["channel"]: failure["attempts"] for failure in desk.failures()}
+    assert attempts == {"webhook": 2, "slack": 2, "sms": 1, "pagerduty": 1}, (
+        "with the first of five others, and not again"
+    )
+    hook.refused = b"nothing"
+    assert tell(desk, reached, now=minutes(2)) == (4, 0)
 
 
 def test_a_title_of_any_kind_is_sent_and_cut(desk: Desk, reached: Settings, hook: Hook) -> None:
