@@ -575,8 +575,10 @@ def _upgrade(db: sa.Connection, to: Sequence[Address]) -> None:
             db.execute(_ALARMS.update().values(changed_at=_ALARMS.c.last_at))
             db.execute(_ALARMS.update().where(_ALARMS.c.active.is_(True)).values(told=_ALARMS.c.severity))
         if table is _ALARMS and "told_to" not in held:
-            for number, told in db.execute(sa.select(_ALARMS.c.id, _ALARMS.c.told).where(_ALARMS.c.told.is_not(None))):
-                # What flapped may have been told when it was graver: an incident is rather resolved without need.
+            known = db.execute(sa.select(_ALARMS.c.id, _ALARMS.c.told).where(_ALARMS.c.told.is_not(None))).all()
+            for number, told in known:
+                # Of what flaps something graver may have been told before. To resolve an incident that is not there
+                # does no harm, and one that is there must not stay open.
                 severity = told.removeprefix(_FLAPPING)
                 names = json.dumps(sorted(address.name for address in to if address.follows or address.wants(severity)))
                 db.execute(_ALARMS.update().where(_ALARMS.c.id == number).values(told_to=names))
