@@ -71,15 +71,16 @@ class Parts:
         now: float,
         platform: Sequence[float] | None = None,
     ) -> list[Finding]:
-        """One for each part (as `city.stack.status.parts` has them) and each thing that was asked (`unavailable`: why
-        it does not answer, None where it does), which is the part's where a part has its name. `unavailable` is None
-        where nobody asks. `platform` names the supervisor that runs: of another one's parts all is new.
+        """One for each part (as `city.stack.status.parts` has them; why one has ended is no error of the one that runs
+        now) and each thing that was asked (`unavailable`: why it does not answer, None where it does), which is the
+        part's where a part has its name. `unavailable` is None where nobody asks. `platform` names the supervisor that
+        runs: of another one's parts all is new.
         """
         self._begin(now, None if platform is None else [*platform])
         asked = unavailable or {}
         found = []
         for name in sorted(parts.keys() | asked.keys()):
-            part = parts.get(name, {"state": "running", "restarts": 0, "last_error": None})
+            part = parts.get(name, {"state": "running", "restarts": 0, "exit": None, "errors": []})
             seen = self._seen.setdefault(name, _Seen(now, part.get("restarts", 0)))
             if name in asked:
                 seen.unanswered = asked[name] is not None
@@ -107,20 +108,22 @@ def _part(name: str, part: Mapping[str, Any], silent: str | None, is_asked: bool
         seen.restarted, seen.unanswered = now, silent is not None
     seen.restarts = restarts
     runs = part["state"] in ("running", "external")
-    error = silent or part["last_error"]
+    error = silent or "; ".join(part["errors"]) or None
+    reason = part["exit"] or error
     is_known = is_asked or not seen.unanswered
     if runs and error is None and is_known:
         seen.well, seen.wrong = now, None
     elif seen.wrong is None:
         seen.wrong = now
-    detail = {"part": name, "state": part["state"], "restarts": restarts, "error": error}
+    detail = {"part": name, "state": part["state"], "restarts": restarts, "error": reason}
     labels = {"part": name, "type": "part"}
 
     def finding(state: str, severity: Severity, title: str) -> Finding:
         return Finding(f"{SYSTEM}{name}", severity, title, _GROUP, detail, state, labels)  # type: ignore[arg-type]
 
     if seen.restarted is not None and now - seen.restarted < _RESTART_SECONDS:
-        return finding("failing", "error", f"{name} ended and was started again" + (f": {error}" if error else ""))
+        again = "was started again" if runs else "is being started again"
+        return finding("failing", "error", f"{name} ended and {again}" + (f": {reason}" if reason else ""))
     if runs and error is None:
         return finding("passing" if is_known else "unknown", "error", "")
     assert seen.wrong is not None
@@ -128,7 +131,7 @@ def _part(name: str, part: Mapping[str, Any], silent: str | None, is_asked: bool
         return finding("unknown", "error", "")
     returns = part["state"] in ("starting", "restarting")
     if not runs and now - seen.wrong >= (_RETURN_SECONDS if returns else _DOWN_SECONDS):
-        return finding("failing", "error", f"{name} is {part['state']}" + (f": {error}" if error else ""))
+        return finding("failing", "error", f"{name} is {part['state']}" + (f": {reason}" if reason else ""))
     if runs and now - seen.wrong >= (_DOWN_SECONDS if silent else _ERROR_SECONDS):
         severity: Severity = "error" if silent or part.get("stalled") else "warning"
         return finding("failing", severity, f"{name}: {error}")

@@ -16,8 +16,9 @@ FRESH_SECONDS = 15.0
 
 
 def status(config: Settings) -> dict[str, Any]:
-    """`parts` (name → address, state, events_per_second, lag, p95_ms, last_error, stalled, workers), `bronze_rows`,
-    `quarantined`. `stalled`: it lives, and does not report or has fallen silent."""
+    """`parts` (name → address, state, events_per_second, lag, p95_ms, last_error, stalled, workers, exit, errors),
+    `bronze_rows`, `quarantined`. `stalled`: it lives, and does not report or has fallen silent. `last_error` is all
+    that is to be said: `exit`, why its process has ended, for a minute after that; and `errors`, what is wrong now."""
     contracts = [c for d in domains(config) if config.is_active(d.name) for c in d.contracts]
     quarantined = {c.topic: row_count(quarantine_path(config.lake, c)) for c in contracts}
     strays = row_count(locate(config.lake, "quarantine", STRAYS))
@@ -38,7 +39,7 @@ def parts(config: Settings) -> dict[str, dict[str, Any]]:
         beat = (read_json(config, f"{name}.json") or {}) if up else {}
         fresh = time.time() - beat.get("at", 0) < FRESH_SECONDS
         workers = beat.get("workers", [])
-        errors = [part["last_error"], beat.get("last_error") if fresh else None, silent.get(name)]
+        errors = [beat.get("last_error") if fresh else None, silent.get(name)]
         is_mute = bool(beat) and not fresh and beat.get("pid") == part["pid"]
         if is_mute:
             errors.append(_no_report(beat))
@@ -50,7 +51,9 @@ def parts(config: Settings) -> dict[str, dict[str, Any]]:
             "events_per_second": beat.get("events_per_second") if fresh else None,
             "lag": beat.get("lag") if fresh else None,
             "p95_ms": None,
-            "last_error": _joined(errors),
+            "last_error": _joined([part["last_error"], *errors]),
+            "exit": part["last_error"],
+            "errors": _distinct(errors),
             "stalled": is_mute or name in silent,
             "workers": workers if fresh else [],
         }
@@ -75,13 +78,16 @@ def _loop(config: Settings, name: str, address: str, state: str, silent: str | N
     is why it is said to have fallen silent, if it has."""
     beat = read_json(config, f"{name}.json")
     fresh = beat is not None and state == "running" and time.time() - beat["at"] < FRESH_SECONDS
+    errors = [beat["last_error"] if beat and fresh else None, silent]
     return {
         "address": address,
         "state": "running" if fresh else "restarting" if state == "running" else state,
         "events_per_second": beat["events_per_second"] if beat and fresh else None,
         "lag": None,
         "p95_ms": None,
-        "last_error": _joined([beat["last_error"] if beat and fresh else None, silent]),
+        "last_error": _joined(errors),
+        "exit": None,
+        "errors": _distinct(errors),
         "stalled": silent is not None,
     }
 
@@ -108,20 +114,21 @@ def stream_part(config: Settings, up: bool) -> dict[str, Any] | None:
         errors.append(_no_report(report))
     elif running:
         errors += [f"{worker}: {text}" for worker, text in complaints(workers, time.time()).items()]
-    if report and not running and report["failure"]:
-        errors.append(report["failure"])
+    ended = report is not None and not running
+    reason = report["failure"] if report and ended else None
     if not fresh:  # figures that nobody confirms are not shown as those of now
         streams = [s | dict.fromkeys(("events_per_second", "lag", "p95_ms")) for s in streams]
     told = streams if fresh else []
     latencies = [s["p95_ms"] for s in told if s["p95_ms"] is not None]
-    ended = report is not None and not running
     return {
         "address": f"{config.kafka} → {config.lake}",
         "state": "running" if running else ("restarting" if ended else "starting") if up else "down",
         "events_per_second": round(sum(s["events_per_second"] for s in told), 1) if told else None,
         "lag": sum(s["lag"] for s in told) if told else None,
         "p95_ms": max(latencies, default=None),
-        "last_error": _joined(errors),
+        "last_error": _joined([*errors, reason]),
+        "exit": reason,
+        "errors": _distinct(errors),
         "stalled": is_mute or any(s["topic"] in silent for s in streams),
         "streams": {s["topic"]: s for s in streams},
         "workers": workers,
@@ -162,9 +169,14 @@ def _no_report(content: dict[str, Any]) -> str:
 
 
 def _joined(errors: Iterable[str | None]) -> str | None:
-    """Errors in a line, each once: a part, its heartbeat and its worker may say the same."""
+    """Errors in a line."""
+    return "; ".join(_distinct(errors)) or None
+
+
+def _distinct(errors: Iterable[str | None]) -> list[str]:
+    """Each error once: a part, its heartbeat and its worker may say the same."""
     said: list[str] = []
     for error in errors:
         if error and not any(error in earlier for earlier in said):
             said = [earlier for earlier in said if earlier not in error] + [error]
-    return "; ".join(said) or None
+    return said

@@ -9,8 +9,10 @@ import pytest
 from city.alerts.system import Parts, disk, metrics
 
 
-def part(state: str = "running", error: str | None = None, restarts: int = 0) -> dict[str, Any]:
-    return {"state": state, "last_error": error, "restarts": restarts}
+def part(
+    state: str = "running", error: str | None = None, restarts: int = 0, reason: str | None = None
+) -> dict[str, Any]:
+    return {"state": state, "errors": [error] if error else [], "exit": reason, "restarts": restarts}
 
 
 def states(parts: Parts, at: float, unavailable: dict[str, str | None] | None = None, **of: Any) -> dict[str, str]:
@@ -32,6 +34,19 @@ def test_a_part_that_was_killed_is_an_alarm_however_soon_it_is_back() -> None:
     assert (found.state, found.severity, found.title) == ("failing", "error", "questdb ended and was started again")
     assert states(parts, 31, questdb=part(restarts=1)) == {"questdb": "failing"}
     assert states(parts, 33, questdb=part(restarts=1)) == {"questdb": "passing"}
+
+
+def test_the_alarm_of_a_killed_part_says_why_it_ended_and_ends_after_half_a_minute() -> None:
+    """Though the supervisor keeps the reason for a minute, for people who look at the part's state."""
+    parts, killed = Parts(), "killed by SIGKILL"
+    states(parts, 0, questdb=part())
+    down = {"questdb": "no answer from 127.0.0.1:9000"}
+    (found,) = parts.findings({"questdb": part("restarting", restarts=1, reason=killed)}, down, 2)
+    assert found.title == "questdb ended and is being started again: killed by SIGKILL"
+    back = part(restarts=1, reason=killed)
+    (found,) = parts.findings({"questdb": back}, {"questdb": None}, 20)
+    assert (found.severity, found.title) == ("error", "questdb ended and was started again: killed by SIGKILL")
+    assert states(parts, 33, {"questdb": None}, questdb=back) == {"questdb": "passing"}
 
 
 def test_what_does_not_answer_is_an_alarm_and_an_error_that_passes_is_none() -> None:
