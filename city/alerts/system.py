@@ -5,7 +5,7 @@ Pure: what was found is given, and what a part was like before is kept by `Parts
 
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ _ERROR_SECONDS = 20.0
 """An error that passes sooner, as of a server that is started again, is said where it happened, and is no alarm."""
 _RESTART_SECONDS = 30.0
 """A part that ended and was started again is an alarm for so long, however quick it was."""
+_LOOP_SECONDS, _LOOP_RESTARTS = 600.0, 3
+"""A part that was started again so often in so long is in a crash loop, whatever its state of the moment."""
 _GB = 1e9
 
 
@@ -34,13 +36,22 @@ half minute, or somewhat later."""
 class _Seen:
     first: float
     restarts: int
-    restarted: float | None = None
+    restarts_at: list[float] = field(default_factory=list)
+    """When it was started again, of the last minutes."""
     well: float | None = None
     """When it was last well."""
     wrong: float | None = None
     """Since when it has an error."""
     unanswered: bool = False
     """Whether it did not answer when it was last asked. Who asks nothing cannot tell that it is over."""
+
+    def count_restarts(self, restarts: int, now: float, most: int) -> None:
+        """Takes over how often it has been started again; `most` of those that are new have been just now."""
+        if restarts > self.restarts:
+            self.restarts_at += [now] * min(restarts - self.restarts, most)
+            self.unanswered = False  # it is another process
+        self.restarts = restarts
+        self.restarts_at = [at for at in self.restarts_at if now - at < _LOOP_SECONDS]
 
 
 class Parts:
@@ -76,12 +87,14 @@ class Parts:
         part's where a part has its name. `unavailable` is None where nobody asks. `platform` names the supervisor that
         runs: of another one's parts all is new.
         """
-        self._begin(now, None if platform is None else [*platform])
+        is_watched = self._begin(now, None if platform is None else [*platform])
         asked = unavailable or {}
         found = []
         for name in sorted(parts.keys() | asked.keys()):
             part = parts.get(name, {"state": "running", "restarts": 0, "exit": None, "errors": []})
             seen = self._seen.setdefault(name, _Seen(now, part.get("restarts", 0)))
+            # When each of several restarts was, nobody knows who did not look.
+            seen.count_restarts(part.get("restarts", 0), now, _LOOP_RESTARTS if is_watched else 1)
             if name in asked:
                 seen.unanswered = asked[name] is not None
             found.append(_part(name, part, asked.get(name), name in asked, seen, now))
@@ -89,24 +102,22 @@ class Parts:
             self._seen = {name: seen for name, seen in self._seen.items() if name in parts or name in asked}
         return found
 
-    def _begin(self, now: float, platform: list[float] | None) -> None:
+    def _begin(self, now: float, platform: list[float] | None) -> bool:
+        """Whether somebody has looked a moment ago."""
         if platform != self._platform:
             self._platform, self._seen = platform, {}
-        if self._at is None or not 0 <= now - self._at <= _UNWATCHED_SECONDS:
+        is_watched = self._at is not None and 0 <= now - self._at <= _UNWATCHED_SECONDS
+        if not is_watched:
             for seen in self._seen.values():
                 seen.wrong = None
                 # The clock may have been set back: when a restart was is not known then, and it was told already.
                 seen.first = min(seen.first, now)
-                if seen.restarted is not None and seen.restarted > now:
-                    seen.restarted = None
+                seen.restarts_at = [at for at in seen.restarts_at if at <= now]
         self._at = now
+        return is_watched
 
 
 def _part(name: str, part: Mapping[str, Any], silent: str | None, is_asked: bool, seen: _Seen, now: float) -> Finding:
-    restarts = part.get("restarts", 0)
-    if restarts > seen.restarts:
-        seen.restarted, seen.unanswered = now, silent is not None
-    seen.restarts = restarts
     runs = part["state"] in ("running", "external")
     error = silent or "; ".join(part["errors"]) or None
     reason = part["exit"] or error
@@ -115,14 +126,18 @@ def _part(name: str, part: Mapping[str, Any], silent: str | None, is_asked: bool
         seen.well, seen.wrong = now, None
     elif seen.wrong is None:
         seen.wrong = now
-    detail = {"part": name, "state": part["state"], "restarts": restarts, "error": reason}
+    detail = {"part": name, "state": part["state"], "restarts": seen.restarts, "error": reason}
     labels = {"part": name, "type": "part"}
 
     def finding(state: str, severity: Severity, title: str) -> Finding:
         return Finding(f"{SYSTEM}{name}", severity, title, _GROUP, detail, state, labels)  # type: ignore[arg-type]
 
-    if seen.restarted is not None and now - seen.restarted < _RESTART_SECONDS:
-        again = "was started again" if runs else "is being started again"
+    if len(seen.restarts_at) >= _LOOP_RESTARTS:
+        often = f"{len(seen.restarts_at)} times within {_LOOP_SECONDS / 60:.0f} minutes"
+        text = f"{name} is in a crash loop, ended {often}" + (f": {reason}" if reason else "")
+        return finding("failing", "error", text)
+    if seen.restarts_at and now - seen.restarts_at[-1] < _RESTART_SECONDS:
+        again = "was started again" if runs else "is down" if part["state"] == "down" else "is being started again"
         return finding("failing", "error", f"{name} ended and {again}" + (f": {reason}" if reason else ""))
     if runs and error is None:
         return finding("passing" if is_known else "unknown", "error", "")

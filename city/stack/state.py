@@ -33,6 +33,18 @@ def process_of(report: dict[str, Any] | None) -> psutil.Process | None:
     return psutil.Process(report["pid"]) if is_alive(report["pid"], report["created"]) else None
 
 
+def stream_crashes(report: dict[str, Any] | None) -> int:
+    """How often the stream has ended by a kill, a crash or a failure, from its report. Each of its processes goes on
+    counting from the report of the one before, so that nobody has to look at the right moment."""
+    if report is None:
+        return 0
+    return int(report.get("crashes", 0)) + int(report.get("failed", False) or _is_killed(report))
+
+
+def _is_killed(report: dict[str, Any]) -> bool:
+    return not report["ended"] and "pid" in report and process_of(report) is None
+
+
 def read_json(config: Settings, name: str) -> dict[str, Any] | None:
     """A file of <home>/run, or None while it is not there."""
     try:

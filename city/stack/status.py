@@ -8,7 +8,7 @@ from city.contracts.registry import domains
 from city.lake import STRAYS, bronze_path, locate, quarantine_path, row_count
 from city.settings import Settings
 from city.stack.progress import stalled
-from city.stack.state import STREAM, SUPERVISOR, is_alive, process_of, read_json
+from city.stack.state import STREAM, SUPERVISOR, is_alive, process_of, read_json, stream_crashes
 from city.stack.worker import complaints
 
 FRESH_SECONDS = 15.0
@@ -115,7 +115,7 @@ def stream_part(config: Settings, up: bool) -> dict[str, Any] | None:
     elif running:
         errors += [f"{worker}: {text}" for worker, text in complaints(workers, time.time()).items()]
     ended = report is not None and not running
-    reason = report["failure"] if report and ended else None
+    reason = _exit_of_stream(report) if report and ended else None
     if not fresh:  # figures that nobody confirms are not shown as those of now
         streams = [s | dict.fromkeys(("events_per_second", "lag", "p95_ms")) for s in streams]
     told = streams if fresh else []
@@ -123,6 +123,7 @@ def stream_part(config: Settings, up: bool) -> dict[str, Any] | None:
     return {
         "address": f"{config.kafka} → {config.lake}",
         "state": "running" if running else ("restarting" if ended else "starting") if up else "down",
+        "restarts": stream_crashes(report),
         "events_per_second": round(sum(s["events_per_second"] for s in told), 1) if told else None,
         "lag": sum(s["lag"] for s in told) if told else None,
         "p95_ms": max(latencies, default=None),
@@ -133,6 +134,13 @@ def stream_part(config: Settings, up: bool) -> dict[str, Any] | None:
         "streams": {s["topic"]: s for s in streams},
         "workers": workers,
     }
+
+
+def _exit_of_stream(report: dict[str, Any]) -> str | None:
+    """Why it has ended; None where it was asked to."""
+    if report["failure"]:
+        return str(report["failure"])
+    return None if report["ended"] or "pid" not in report else f"its process {report['pid']} was killed, or crashed"
 
 
 def sources(config: Settings) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from city.contracts.model import Contract
 from city.features.live import feature_sink
 from city.lake.tables import ForeignTable
 from city.settings import Settings
-from city.stack.state import identity
+from city.stack.state import STREAM, identity, read_json, stream_crashes
 from city.stack.worker import Worker, summaries
 from city.streaming.bronze import Fenced
 from city.streaming.pipeline import Pipeline, SinkFactory, kafka_sink, questdb_sink
@@ -21,7 +21,6 @@ from city.streaming.source import TopicReset
 
 log = logging.getLogger(__name__)
 
-REPORT = "stream.json"
 FATAL = (Fenced, ForeignTable, TopicReset)
 """What a pipeline cannot go on with, however often it is started again."""
 SINKS: tuple[SinkFactory, ...] = (questdb_sink, kafka_sink, feature_sink, score_sink)
@@ -42,6 +41,7 @@ class StreamJob:
         self._failure: BaseException | None = None
         self._ended = threading.Event()
         self._started = time.time()
+        self._crashes = 0
 
     def run(self, every_second: Callable[["StreamJob"], None] | None = None) -> None:
         """Blocks. A pipeline that meets Fenced ends all of them, for another copy runs; one that meets ForeignTable or
@@ -50,6 +50,7 @@ class StreamJob:
             Worker(f"stream-{pipeline.contract.name}", pipeline.run, stop=self.stop, fatal=FATAL)
             for pipeline in self.pipelines
         ]
+        self._crashes = stream_crashes(read_json(self.config, STREAM))
         # A thread of its own: that the stream lives must not depend on how long the graph takes to hear of it.
         reporter = Worker("stream-report", self._write_reports, stop=self._ended)
         try:
@@ -98,13 +99,16 @@ class StreamJob:
             "started": self._started,
             "ended": ended,
             "failure": str(self._failure) if self._failure else None,
+            # Who is fenced off has a successor that streams.
+            "failed": ended and self._failure is not None and not isinstance(self._failure, Fenced),
+            "crashes": self._crashes,
             "streams": self.summary(),
             "workers": summaries(),
         }
         self.config.run.mkdir(parents=True, exist_ok=True)
-        fresh = self.config.run / f".{REPORT}.{os.getpid()}"
+        fresh = self.config.run / f".{STREAM}.{os.getpid()}"
         try:
             fresh.write_text(json.dumps(content))
-            fresh.replace(self.config.run / REPORT)
+            fresh.replace(self.config.run / STREAM)
         except OSError as error:  # a full disk must not end the stream that waits for space
-            log.warning("cannot write %s: %s", REPORT, error)
+            log.warning("cannot write %s: %s", STREAM, error)

@@ -49,6 +49,26 @@ def test_the_alarm_of_a_killed_part_says_why_it_ended_and_ends_after_half_a_minu
     assert states(parts, 33, {"questdb": None}, questdb=back) == {"questdb": "passing"}
 
 
+def test_a_part_that_ends_three_times_within_ten_minutes_is_in_a_crash_loop() -> None:
+    parts = Parts()
+    states(parts, 0, stream=part())
+    for restarts, at in ((1, 10), (2, 60)):
+        assert states(parts, at, stream=part("restarting", restarts=restarts)) == {"stream": "failing"}
+        assert states(parts, at + 31, stream=part(restarts=restarts)) == {"stream": "passing"}
+    (found,) = parts.findings({"stream": part("restarting", restarts=3, reason="no memory")}, {}, 100)
+    assert found.severity == "error"
+    assert found.title == "stream is in a crash loop, ended 3 times within 10 minutes: no memory"
+    for at, state in ((200, "failing"), (360, "failing"), (520, "failing"), (611, "passing")):
+        assert states(parts, at, stream=part(restarts=3)) == {"stream": state}
+
+
+def test_of_restarts_that_nobody_saw_no_crash_loop_is_made() -> None:
+    parts = Parts()
+    states(parts, 0, kafka=part())
+    (found,) = parts.findings({"kafka": part(restarts=5)}, {}, 7200)
+    assert found.title == "kafka ended and was started again"
+
+
 def test_what_does_not_answer_is_an_alarm_and_an_error_that_passes_is_none() -> None:
     parts = Parts()
     states(parts, 0, questdb=part(), stream=part())

@@ -3,12 +3,15 @@
 import json
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import psutil
 import pytest
 
 from city.alerts.desk import Desk, desk
@@ -18,9 +21,10 @@ from city.alerts.watch import Watch, active, share, shared
 from city.settings import Settings
 from city.stack.part import Spec
 from city.stack.servers import python
-from city.stack.state import SUPERVISOR, identity
+from city.stack.state import STREAM, SUPERVISOR, identity, read_json
 from city.stack.status import parts
 from city.stack.supervisor import Supervisor
+from city.streaming.job import StreamJob
 from tests.live import until
 
 NOW = datetime(2026, 5, 4, 12, tzinfo=UTC)
@@ -90,6 +94,86 @@ def test_a_stream_that_falls_silent_is_one_alarm(config: Settings, kept: Desk) -
     (alarm,) = [alarm for alarm in kept.alarms() if alarm.cause != "system/disk"]
     assert (alarm.cause, alarm.severity) == ("system/stream", "error")
     assert "no progress for 90 s" in alarm.title
+
+
+class Streams:
+    """Real processes that stream nothing, each told of by what a StreamJob writes."""
+
+    def __init__(self, config: Settings) -> None:
+        self._config = config
+        self._process: subprocess.Popen[bytes] | None = None
+        self._job = StreamJob([], config)
+
+    def start(self) -> None:
+        """The next one, which reads the report of the one before."""
+        self._process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+        self._job = StreamJob([], self._config)
+        self._job.run()
+        self._report(ended=False)
+
+    def end(self) -> None:
+        """As after its day, or where somebody asks it to."""
+        self.kill()
+        self._report(ended=True)
+
+    def kill(self) -> None:
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+
+    def _report(self, ended: bool) -> None:
+        assert self._process is not None
+        report = read_json(self._config, STREAM) or {}
+        created = psutil.Process(self._process.pid).create_time() if not ended else report["created"]
+        report |= {"pid": self._process.pid, "created": created, "ended": ended, "at": time.time()}
+        (self._config.run / STREAM).write_text(json.dumps(report))
+
+
+@pytest.fixture
+def streams(config: Settings) -> Iterator[Streams]:
+    made = Streams(config)
+    made.start()
+    yield made
+    made.kill()
+
+
+def test_a_stream_that_was_killed_is_an_alarm_and_one_that_ends_by_itself_is_none(
+    config: Settings, kept: Desk, streams: Streams
+) -> None:
+    now = datetime.now(UTC)
+    (config.run / SUPERVISOR).write_text(json.dumps(identity() | {"parts": {}}))
+    watch = Watch(config, kept, began=NOW)
+
+    def look(seconds: float) -> str | None:
+        """The title of the stream's alarm, if it is active."""
+        watch.look(now + timedelta(seconds=seconds))
+        return next((a.title for a in kept.alarms() if a.active and a.cause == "system/stream"), None)
+
+    assert look(0) is None
+    streams.end()
+    assert look(5) is None
+    streams.start()
+    assert look(40) is None, "its day was over"
+    streams.kill()
+    assert "stream ended and is being started again: its process" in str(look(50))
+    streams.start()
+    assert look(60) == "stream ended and was started again"
+    assert look(81) is None
+    for seconds in (90, 110):
+        streams.kill()
+        streams.start()  # before anybody has looked
+        said = str(look(seconds))
+    assert said.startswith("stream is in a crash loop, ended 3 times within 10 minutes")
+    watch.close()
+    began_anew = Watch(config, kept, began=NOW)
+    other = psutil.Process(os.getppid())
+    another = {"pid": other.pid, "created": other.create_time(), "parts": {}}
+    (config.run / SUPERVISOR).write_text(json.dumps(another))
+    streams.kill()
+    began_anew.look(now + timedelta(seconds=120))
+    streams.start()
+    began_anew.look(now + timedelta(seconds=130))
+    assert "system/stream" not in kept.active_causes(), "a new `city up`: the one before was killed with its stream"
 
 
 @pytest.mark.parametrize("supervised", [True, False])

@@ -14,12 +14,14 @@ from deltalake import DeltaTable, write_deltalake
 from city.contracts.model import Contract
 from city.lake import bronze_path
 from city.settings import Settings
+from city.stack.state import STREAM, read_json, stream_crashes
 from city.streaming import bronze as bronze_module
 from city.streaming import pipeline as pipeline_module
 from city.streaming.bronze import BronzeStream, Fenced
 from city.streaming.decode import decode
 from city.streaming.job import StreamJob
 from city.streaming.records import Batch, Offsets, RawBatch
+from city.streaming.source import TopicReset
 from city_assets.traffic.contract import VEHICLE_POSITIONS
 from tests.events import encode, position, raw
 
@@ -131,6 +133,7 @@ def test_a_copy_that_is_fenced_off_while_its_reading_fails_ends_and_does_not_beg
     sources |= {"first": [ScriptedSource(fail_at_the_third), again], "second": [other]}
     with pytest.raises(Fenced, match="another process now writes first"):
         job.run()
+    assert stream_crashes(read_json(config, STREAM)) == 0, "its successor streams"
     assert sources["first"] == [again]
     assert successor.position == {0: 3}
     successor.check()
@@ -139,6 +142,23 @@ def test_a_copy_that_is_fenced_off_while_its_reading_fails_ends_and_does_not_beg
     # It has ended the other pipeline too, between two batches.
     assert offsets(config, SECOND) == list(range(other.next))
     assert 0 < other.next < 600
+
+
+def test_a_stream_that_cannot_go_on_has_failed_and_the_next_one_knows(
+    config: Settings, sources: dict[str, list[ScriptedSource]]
+) -> None:
+    def made_anew(turn: int) -> None:
+        raise TopicReset("the topic was made anew")
+
+    for failures in (1, 2):
+        sources |= {"first": [ScriptedSource(made_anew)]}
+        with pytest.raises(TopicReset):
+            StreamJob([FIRST], config, sinks=()).run()
+        assert stream_crashes(read_json(config, STREAM)) == failures
+    job = StreamJob([FIRST], config, sinks=())
+    sources |= {"first": [ScriptedSource(lambda turn: job.stop.set())]}
+    job.run()
+    assert stream_crashes(read_json(config, STREAM)) == 2, "this one was asked to end"
 
 
 def test_reading_that_fails_while_a_batch_is_committed_goes_on_after_that_batch(
