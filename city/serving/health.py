@@ -8,7 +8,8 @@ from city import questdb
 from city.net import accepts, split_address
 from city.serving.predictor import Predictor
 from city.settings import Settings
-from city.stack.status import silent_sources, stream_part, workers_by_part
+from city.stack.daemon import DAEMON
+from city.stack.status import parts, silent_sources, stream_part, workers_by_part
 from city.stack.worker import complaints, summaries
 
 
@@ -35,6 +36,7 @@ def dependencies(predictor: Predictor) -> list[Dependency]:
     }
     return [
         *servers(config, predictor),
+        *daemon(config),
         Dependency("stream", well, False, stream["last_error"] or stream["state"]),
         Dependency(
             "prediction store",
@@ -55,6 +57,16 @@ def servers(config: Settings, predictor: Predictor) -> list[Dependency]:
         _answers(config.questdb),
         _listens("dagster", config.dagster),
     ]
+
+
+def daemon(config: Settings) -> list[Dependency]:
+    """Dagster's daemon, by its heartbeats; none where no `city up` runs it. Not among the servers that are asked: the
+    parts tell of it."""
+    part = parts(config).get(DAEMON)
+    if part is None:
+        return []
+    error = "; ".join(part["errors"])
+    return [Dependency(DAEMON, part["state"] == "running" and not error, False, error or part["state"])]
 
 
 def registry(predictor: Predictor) -> Dependency:

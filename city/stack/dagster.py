@@ -15,6 +15,7 @@ from pathlib import Path
 
 from city.net import accepts, split_address
 from city.settings import CHECKOUT, Settings
+from city.stack.daemon import DAEMON
 from city.stack.part import Spec
 from city.stack.servers import python
 
@@ -87,7 +88,7 @@ def dagster(config: Settings, environment: dict[str, str]) -> list[Spec]:
             stop_seconds=20,
         ),
         Spec(
-            "dagster-daemon",
+            DAEMON,
             str(home),
             [*module, "dagster._daemon", "run", *workspace],
             environment,

@@ -1,4 +1,5 @@
-"""What `city status` says, from the files under <home>/run and the Delta logs; it asks no server anything."""
+"""What `city status` says, from the files under <home>/run, the Delta logs and the heartbeats in Dagster's storage; it
+asks no server anything, but PostgreSQL where that is Dagster's storage."""
 
 import time
 from collections.abc import Collection, Iterable, Mapping
@@ -7,6 +8,7 @@ from typing import Any
 from city.contracts.registry import domains
 from city.lake import STRAYS, bronze_path, locate, quarantine_path, row_count
 from city.settings import Settings
+from city.stack.daemon import DAEMON, daemon_hangs
 from city.stack.progress import stalled
 from city.stack.state import STREAM, SUPERVISOR, is_alive, process_of, read_json, stream_crashes
 from city.stack.worker import complaints
@@ -17,8 +19,9 @@ FRESH_SECONDS = 15.0
 
 def status(config: Settings) -> dict[str, Any]:
     """`parts` (name → address, state, events_per_second, lag, p95_ms, last_error, stalled, workers, exit, errors),
-    `bronze_rows`, `quarantined`. `stalled`: it lives, and does not report or has fallen silent. `last_error` is all
-    that is to be said: `exit`, why its process has ended, for a minute after that; and `errors`, what is wrong now."""
+    `bronze_rows`, `quarantined`. `stalled`: it lives, and does not report, hangs, or has fallen silent. `last_error`
+    is all that is to be said: `exit`, why its process has ended, for a minute after that; `errors`, what is wrong now.
+    """
     contracts = [c for d in domains(config) if config.is_active(d.name) for c in d.contracts]
     quarantined = {c.topic: row_count(quarantine_path(config.lake, c)) for c in contracts}
     strays = row_count(locate(config.lake, "quarantine", STRAYS))
@@ -44,6 +47,9 @@ def parts(config: Settings) -> dict[str, dict[str, Any]]:
         if is_mute:
             errors.append(_no_report(beat))
         errors += [f"{worker}: {text}" for worker, text in complaints(workers, time.time()).items()] if fresh else []
+        is_watched = name == DAEMON and up and part["state"] == "running"
+        hangs = daemon_hangs(config, part["created"]) if is_watched else None
+        errors.append(hangs)
         found[name] = {
             "address": part["address"],
             "state": part["state"] if up else "down",
@@ -54,7 +60,7 @@ def parts(config: Settings) -> dict[str, dict[str, Any]]:
             "last_error": _joined([part["last_error"], *errors]),
             "exit": part["last_error"],
             "errors": _distinct(errors),
-            "stalled": is_mute or name in silent,
+            "stalled": is_mute or name in silent or hangs is not None,
             "workers": workers if fresh else [],
         }
         for loop, address in part.get("loops", {}).items():

@@ -1,0 +1,61 @@
+"""Whether Dagster's daemon goes round: a process that hangs still runs, and starts no schedule, sensor or run."""
+
+import contextlib
+import json
+import sqlite3
+import time
+from functools import lru_cache
+from typing import Any
+
+from city.settings import Settings
+
+DAEMON = "dagster-daemon"
+_HUNG_SECONDS = 120.0
+"""Each of its loops writes a heartbeat every half minute, or somewhat later on a machine without a core to spare."""
+_ASK_SECONDS = 10.0
+_NEWEST = "SELECT body FROM daemon_heartbeats ORDER BY timestamp DESC LIMIT 1"
+
+
+def daemon_hangs(config: Settings, created: float | None) -> str | None:
+    """Why the daemon is said to hang: no loop of it has written a heartbeat to Dagster's storage for two minutes, nor
+    was its process `created` (seconds since the epoch) since. None where one has, or where the storage is away."""
+    newest = _newest_heartbeat(config)
+    if newest is None:
+        return None
+    quiet = time.time() - max(newest, created or 0.0)
+    if quiet <= _HUNG_SECONDS:
+        return None
+    return f"no heartbeat for {quiet:.0f} s: no schedule, sensor or run is started"
+
+
+def _newest_heartbeat(config: Settings) -> float | None:
+    """When the last heartbeat was written, in seconds since the epoch."""
+    url = config.dagster_postgres_url
+    body = _of_postgres(url.get_secret_value(), int(time.time() / _ASK_SECONDS)) if url else _of_sqlite(config)
+    return float(json.loads(body)["timestamp"]) if body else None
+
+
+def _of_sqlite(config: Settings) -> str | None:
+    path = config.home / "dagster" / "history" / "runs.db"
+    try:
+        with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=0.5)) as storage:
+            row: tuple[str] | None = storage.execute(_NEWEST).fetchone()
+    except sqlite3.Error:  # it is not there yet, or is locked
+        return None
+    return row[0] if row else None
+
+
+@lru_cache(maxsize=1)
+def _of_postgres(url: str, _turn: int) -> str | None:
+    """Asked once in each `_turn`, for parts are looked at every two seconds."""
+    from sqlalchemy import create_engine, text
+    from sqlalchemy.exc import SQLAlchemyError
+    from sqlalchemy.pool import NullPool
+
+    try:
+        engine = create_engine(url, poolclass=NullPool, connect_args={"connect_timeout": 2})
+        with engine.connect() as storage:
+            found: Any = storage.execute(text(_NEWEST)).scalar()
+    except SQLAlchemyError:
+        return None
+    return str(found) if found else None
