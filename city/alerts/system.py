@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from city.alerts.model import Finding, Severity
+from city.stack.status import stands_still
 
 SYSTEM = "system/"
 _GROUP = "system"
@@ -24,9 +25,21 @@ _RESTART_SECONDS = 30.0
 """A part that ended and was started again is an alarm for so long, however quick it was."""
 _LOOP_SECONDS, _LOOP_RESTARTS = 600.0, 3
 """A part that was started again so often in so long is in a crash loop, whatever its state of the moment."""
+_AFTER_SECONDS = 60.0
+"""What waits for a part may take so long until it goes on, once that is well again."""
+SIMULATORS, _LOOPS = "simulators", "simulator-"
+_SERVERS = {
+    "mqtt-bridge": frozenset({"kafka", "mqtt"}),
+    SIMULATORS: frozenset({"kafka", "mqtt"}),
+    "stream": frozenset({"kafka", "questdb"}),
+    "server": frozenset({"kafka", "questdb"}),
+}
+"""By the name of a part, the servers that it works with."""
+_SOURCES = {"mqtt-bridge": frozenset({SIMULATORS}), "stream": frozenset({SIMULATORS, "mqtt-bridge"})}
+"""The parts whose events it waits for."""
+_WELL: Mapping[str, Any] = {"state": "running", "restarts": 0, "exit": None, "errors": []}
+"""What is asked, and is no part of ours."""
 _GB = 1e9
-
-
 _UNWATCHED_SECONDS = 180.0
 """After so long without a look nobody knows how it was in between: what is wrong is timed anew. A sensor looks every
 half minute, or somewhat later."""
@@ -42,6 +55,8 @@ class _Seen:
     """When it was last well."""
     wrong: float | None = None
     """Since when it has an error."""
+    recovered: float | None = None
+    """When it last became well, or was last started again."""
     unanswered: bool = False
     """Whether it did not answer when it was last asked. Who asks nothing cannot tell that it is over."""
 
@@ -49,7 +64,7 @@ class _Seen:
         """Takes over how often it has been started again; `most` of those that are new have been just now."""
         if restarts > self.restarts:
             self.restarts_at += [now] * min(restarts - self.restarts, most)
-            self.unanswered = False  # it is another process
+            self.unanswered, self.recovered = False, now  # it is another process
         self.restarts = restarts
         self.restarts_at = [at for at in self.restarts_at if now - at < _LOOP_SECONDS]
 
@@ -89,18 +104,49 @@ class Parts:
         """
         is_watched = self._begin(now, None if platform is None else [*platform])
         asked = unavailable or {}
-        found = []
+        found, looked_at = [], {}
         for name in sorted(parts.keys() | asked.keys()):
-            part = parts.get(name, {"state": "running", "restarts": 0, "exit": None, "errors": []})
+            part = parts.get(name, _WELL)
             seen = self._seen.setdefault(name, _Seen(now, part.get("restarts", 0)))
             # When each of several restarts was, nobody knows who did not look.
             seen.count_restarts(part.get("restarts", 0), now, _LOOP_RESTARTS if is_watched else 1)
             if name in asked:
                 seen.unanswered = asked[name] is not None
-            found.append(_part(name, part, asked.get(name), name in asked, seen, now))
+            looked_at[name] = part, asked.get(name), name in asked or not seen.unanswered
+            _follow(*looked_at[name], seen, now)
+        for name, (part, silent, is_known) in looked_at.items():  # now it is known what each of them needs
+            is_explained = silent is None and self._is_explained(name, parts, now)
+            found.append(_judge(name, part, silent, is_known, is_explained, self._seen[name], now))
         if unavailable is not None:  # else what is asked about is still there
             self._seen = {name: seen for name, seen in self._seen.items() if name in parts or name in asked}
         return found
+
+    def _is_explained(self, name: str, parts: Mapping[str, Mapping[str, Any]], now: float) -> bool:
+        """Whether all that is wrong with a part follows from another one, which has its own alarm."""
+        part = parts.get(name, _WELL)
+        if self._has_lost_its_process(part, parts, now):
+            return True
+        servers, sources = _needs(name)
+        away = [server for server in servers if self._is_shaken(server, now)]
+        is_starved = bool(away) or any(self._is_shaken(other, now) for other in self._seen if _family(other) in sources)
+        return _runs(part) and all(_explained(error, away, is_starved) for error in part["errors"])
+
+    def _has_lost_its_process(
+        self, part: Mapping[str, Any], parts: Mapping[str, Mapping[str, Any]], now: float
+    ) -> bool:
+        """Whether a loop's process does not run, hangs, or did until a moment ago. Another loop's error is its own."""
+        if "within" not in part:
+            return False
+        process = parts[part["within"]]
+        is_away = not _runs(process) or process.get("stalled", False)
+        return is_away or (not process["errors"] and self._is_shaken(part["within"], now))
+
+    def _is_shaken(self, name: str, now: float) -> bool:
+        """Whether something is wrong with a part, or was until a moment ago."""
+        seen = self._seen.get(name)
+        if seen is None:
+            return False
+        return seen.wrong is not None or (seen.recovered is not None and 0 <= now - seen.recovered < _AFTER_SECONDS)
 
     def _begin(self, now: float, platform: list[float] | None) -> bool:
         """Whether somebody has looked a moment ago."""
@@ -117,36 +163,63 @@ class Parts:
         return is_watched
 
 
-def _part(name: str, part: Mapping[str, Any], silent: str | None, is_asked: bool, seen: _Seen, now: float) -> Finding:
-    runs = part["state"] in ("running", "external")
-    error = silent or "; ".join(part["errors"]) or None
-    reason = part["exit"] or error
-    is_known = is_asked or not seen.unanswered
-    if runs and error is None and is_known:
+def _explained(error: str, servers: Iterable[str], is_starved: bool) -> bool:
+    """Whether an error of a part is about one of the servers that are away, or only says that nothing moves, where
+    what it needs is away."""
+    return any(server in error.lower() for server in servers) or (is_starved and stands_still(error))
+
+
+def _needs(name: str) -> tuple[frozenset[str], frozenset[str]]:
+    """The servers that a part works with, and the families of parts whose events it waits for."""
+    return _SERVERS.get(_family(name), frozenset()), _SOURCES.get(_family(name), frozenset())
+
+
+def _family(name: str) -> str:
+    """All simulators, in one process or by themselves, are alike."""
+    return SIMULATORS if name.startswith(_LOOPS) else name
+
+
+def _follow(part: Mapping[str, Any], silent: str | None, is_known: bool, seen: _Seen, now: float) -> None:
+    """Times how long a part has been well, or has not."""
+    if _runs(part) and silent is None and not part["errors"] and is_known:
+        if seen.wrong is not None:
+            seen.recovered = now
         seen.well, seen.wrong = now, None
     elif seen.wrong is None:
         seen.wrong = now
+
+
+def _runs(part: Mapping[str, Any]) -> bool:
+    return part["state"] in ("running", "external")
+
+
+def _judge(
+    name: str, part: Mapping[str, Any], silent: str | None, is_known: bool, is_explained: bool, seen: _Seen, now: float
+) -> Finding:
+    runs = _runs(part)
+    error = silent or "; ".join(part["errors"]) or None
+    reason = part["exit"] or error
     detail = {"part": name, "state": part["state"], "restarts": seen.restarts, "error": reason}
     labels = {"part": name, "type": "part"}
 
     def finding(state: str, severity: Severity, title: str) -> Finding:
         return Finding(f"{SYSTEM}{name}", severity, title, _GROUP, detail, state, labels)  # type: ignore[arg-type]
 
+    said = f": {reason}" if reason else ""
     if len(seen.restarts_at) >= _LOOP_RESTARTS:
         often = f"{len(seen.restarts_at)} times within {_LOOP_SECONDS / 60:.0f} minutes"
-        text = f"{name} is in a crash loop, ended {often}" + (f": {reason}" if reason else "")
-        return finding("failing", "error", text)
+        return finding("failing", "error", f"{name} is in a crash loop, ended {often}{said}")
     if seen.restarts_at and now - seen.restarts_at[-1] < _RESTART_SECONDS:
         again = "was started again" if runs else "is down" if part["state"] == "down" else "is being started again"
-        return finding("failing", "error", f"{name} ended and {again}" + (f": {reason}" if reason else ""))
+        return finding("failing", "error", f"{name} ended and {again}{said}")
     if runs and error is None:
         return finding("passing" if is_known else "unknown", "error", "")
     assert seen.wrong is not None
-    if seen.well is None and now - seen.first < START_SECONDS:
+    if is_explained or (seen.well is None and now - seen.first < START_SECONDS):
         return finding("unknown", "error", "")
     returns = part["state"] in ("starting", "restarting")
     if not runs and now - seen.wrong >= (_RETURN_SECONDS if returns else _DOWN_SECONDS):
-        return finding("failing", "error", f"{name} is {part['state']}" + (f": {reason}" if reason else ""))
+        return finding("failing", "error", f"{name} is {part['state']}{said}")
     if runs and now - seen.wrong >= (_DOWN_SECONDS if silent else _ERROR_SECONDS):
         severity: Severity = "error" if silent or part.get("stalled") else "warning"
         return finding("failing", severity, f"{name}: {error}")

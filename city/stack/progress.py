@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
+NO_PROGRESS = "no progress for"
+"""How each text begins that says of a source or a loop only that nothing moves."""
 _EVERY_SECONDS = 5.0
 _KEPT = 13
 """A minute of a source that is active all the time."""
@@ -50,7 +52,7 @@ def stalled(sources: Mapping[str, Sequence[Sequence[Any]]], now: float) -> dict[
     for name, (rate, pause, _) in paces.items():
         peers = any(other != name and quiet[other] < _PEER_SECONDS for other in paces)
         if peers and max(_QUIET_SECONDS, _GAPS * pause) < quiet[name] < _LONGEST_SECONDS:
-            found[name] = f"no progress for {quiet[name]:.0f} s: was {rate:,.0f} events/s; its peers go on"
+            found[name] = f"{NO_PROGRESS} {quiet[name]:.0f} s: was {rate:,.0f} events/s; its peers go on"
     return found
 
 

@@ -9,7 +9,7 @@ from city.contracts.registry import domains
 from city.lake import STRAYS, bronze_path, locate, quarantine_path, row_count
 from city.settings import Settings
 from city.stack.daemon import DAEMON, daemon_hangs
-from city.stack.progress import stalled
+from city.stack.progress import NO_PROGRESS, stalled
 from city.stack.state import STREAM, SUPERVISOR, is_alive, process_of, read_json, stream_crashes
 from city.stack.worker import complaints
 
@@ -64,7 +64,8 @@ def parts(config: Settings) -> dict[str, dict[str, Any]]:
             "workers": workers if fresh else [],
         }
         for loop, address in part.get("loops", {}).items():
-            found[loop] = _loop(config, loop, address, found[name]["state"], silent.get(loop))
+            of_loop = _loop(config, loop, address, found[name]["state"], silent.get(loop), part["pid"])
+            found[loop] = of_loop | {"within": name}
     stream = stream_part(config, up)
     return found | _unsupervised(config, found.keys(), silent) | ({"stream": stream} if stream else {})
 
@@ -75,26 +76,30 @@ def _unsupervised(config: Settings, known: Collection[str], silent: Mapping[str,
     for path in sorted(config.run.glob("*.json")):
         beat = read_json(config, path.name) or {}
         if path.stem not in known and beat.get("samples") and process_of(beat) is not None:
-            found[path.stem] = _loop(config, path.stem, "", "running", silent.get(path.stem))
+            found[path.stem] = _loop(config, path.stem, "", "running", silent.get(path.stem), beat["pid"])
     return found
 
 
-def _loop(config: Settings, name: str, address: str, state: str, silent: str | None) -> dict[str, Any]:
-    """A loop inside a part, by its own heartbeat: it runs while that is fresh, and with its part otherwise. `silent`
-    is why it is said to have fallen silent, if it has."""
+def _loop(config: Settings, name: str, address: str, state: str, silent: str | None, pid: int | None) -> dict[str, Any]:
+    """A loop inside a part, by its own heartbeat: it runs while that is fresh, makes no progress while the process
+    `pid` that has written it lives, and is as its part otherwise. `silent` is why it is said to have fallen silent, if
+    it has."""
     beat = read_json(config, f"{name}.json")
-    fresh = beat is not None and state == "running" and time.time() - beat["at"] < FRESH_SECONDS
+    quiet = time.time() - beat["at"] if beat is not None and state == "running" else None
+    fresh = quiet is not None and quiet < FRESH_SECONDS
+    is_mute = not fresh and quiet is not None and (process := process_of(beat)) is not None and process.pid == pid
     errors = [beat["last_error"] if beat and fresh else None, silent]
+    errors.append(f"{NO_PROGRESS} {quiet:.0f} s" if is_mute else None)
     return {
         "address": address,
-        "state": "running" if fresh else "restarting" if state == "running" else state,
+        "state": "running" if fresh or is_mute else "restarting" if state == "running" else state,
         "events_per_second": beat["events_per_second"] if beat and fresh else None,
         "lag": None,
         "p95_ms": None,
         "last_error": _joined(errors),
         "exit": None,
         "errors": _distinct(errors),
-        "stalled": silent is not None,
+        "stalled": is_mute or silent is not None,
     }
 
 
@@ -179,7 +184,13 @@ def workers_by_part(config: Settings) -> dict[str, list[dict[str, Any]]]:
 
 def _no_report(content: dict[str, Any]) -> str:
     quiet = time.time() - content["at"]
-    return f"no progress for {quiet:.0f} s: its process {content['pid']} lives and does not report"
+    return f"{NO_PROGRESS} {quiet:.0f} s: its process {content['pid']} lives and does not report"
+
+
+def stands_still(error: str) -> bool:
+    """Whether an error of a part says only that nothing moves, for which others may be to blame. A process that does
+    not even report stands still by itself."""
+    return NO_PROGRESS in error and "does not report" not in error
 
 
 def _joined(errors: Iterable[str | None]) -> str | None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
 from city.stack.backoff import Backoff, Stopped
+from city.stack.progress import NO_PROGRESS
 
 log = logging.getLogger(__name__)
 
@@ -215,7 +216,7 @@ def complaint(summary: dict[str, Any], now: float) -> str | None:
     if summary["stall_seconds"] is None:
         return None
     idle = now - max(summary["last_progress"] or 0.0, summary["began"])
-    return f"no progress for {idle:.0f} s" if idle > summary["stall_seconds"] else None
+    return f"{NO_PROGRESS} {idle:.0f} s" if idle > summary["stall_seconds"] else None
 
 
 def complaints(found: Iterable[dict[str, Any]], now: float) -> dict[str, str]:

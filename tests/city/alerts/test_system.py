@@ -62,6 +62,87 @@ def test_a_part_that_ends_three_times_within_ten_minutes_is_in_a_crash_loop() ->
         assert states(parts, at, stream=part(restarts=3)) == {"stream": state}
 
 
+SILENT = "no progress for 24 s: was 200 events/s; its peers go on"
+REFUSED = "Kafka: 127.0.0.1:9092/bootstrap: Connect to ipv4#127.0.0.1:9092 failed: Connection refused"
+
+
+def stalled(error: str) -> dict[str, Any]:
+    return part(error=error) | {"stalled": True}
+
+
+def test_what_waits_for_a_server_that_is_away_is_no_alarm_of_its_own() -> None:
+    """As when Kafka was killed: six parts were told of for it."""
+    parts = Parts()
+    idle = {
+        "mqtt-bridge": stalled(SILENT),
+        "simulator-traffic": stalled(f"{REFUSED}; {SILENT}"),
+        "stream": stalled(f"city.sensors: no Kafka listens at 127.0.0.1:9092; payments: {SILENT}"),
+        "server": part(error="live: no progress for 70 s"),
+    }
+    states(parts, 0, kafka=part(), **dict.fromkeys(idle, part()))
+    for at in (2, 12, 42):
+        found = states(parts, at, {"kafka": "nothing listens"}, kafka=part(), **idle)
+        assert {found[name] for name in idle} == {"unknown"}
+    assert found["kafka"] == "failing"
+    back = {"kafka": part(), "server": part(), "simulator-traffic": part()}
+    for at, left in ((50, "unknown"), (109, "unknown"), (111, "failing")):  # Kafka is well again from the first on
+        found = states(parts, at, {"kafka": None}, **idle | back)
+        assert found == dict.fromkeys(back, "passing") | {"mqtt-bridge": left, "stream": "unknown"}
+    for at in (115, 180):  # the bridge goes on, and so may what it feeds
+        found = states(parts, at, {"kafka": None}, **idle | back | {"mqtt-bridge": part()})
+    assert found["stream"] == "failing"
+
+
+@pytest.mark.parametrize(
+    ("name", "error"),
+    [
+        ("stream", "sensors: ForeignTable: bronze/sensors was made by somebody else"),
+        ("mqtt-bridge", "no progress for 24 s: its process 7 lives and does not report"),
+        ("dagster-daemon", "no heartbeat for 150 s"),
+        ("simulators", "questdb: away"),
+    ],
+)
+def test_what_a_server_that_is_away_does_not_explain_is_an_alarm(name: str, error: str) -> None:
+    parts = Parts()
+    for at in (0, 2, 30):
+        found = states(parts, at, {"kafka": "away" if at else None}, **{name: part(error=error if at else None)})
+    assert found[name] == "failing"
+
+
+def test_a_source_that_stops_is_one_alarm_and_what_it_feeds_is_none() -> None:
+    parts = Parts()
+    quiet = stalled("no progress for 40 s: its process 7 lives and does not report")
+    stream = stalled(f"city.sensors: {SILENT}")
+    states(parts, 0, **{"mqtt-bridge": part(), "stream": part()})
+    for at in (2, 30):
+        found = states(parts, at, **{"mqtt-bridge": quiet, "stream": stream})
+    assert found == {"mqtt-bridge": "failing", "stream": "unknown"}
+    for at in (32, 91):
+        assert states(parts, at, **{"mqtt-bridge": part(), "stream": stream})["stream"] == "unknown"
+    assert states(parts, 93, **{"mqtt-bridge": part(), "stream": stream})["stream"] == "failing"
+
+
+def test_loops_of_a_process_that_does_not_run_are_no_alarms_of_their_own() -> None:
+    parts = Parts()
+    loop = part() | {"within": "simulators"}
+    states(parts, 0, **{"simulators": part(), "simulator-traffic": loop})
+    ways: list[tuple[dict[str, Any], dict[str, Any]]] = [
+        (part("restarting"), part("restarting")),
+        (stalled("no progress for 90 s: its process 7 lives and does not report"), stalled("no progress for 90 s")),
+    ]
+    for begin, (process, state) in zip((10, 500), ways, strict=True):
+        stopped = {"simulators": process, "simulator-traffic": loop | state}
+        for at in (begin, begin + 90):
+            found = states(parts, at, **stopped)
+        assert found == {"simulators": "failing", "simulator-traffic": "unknown"}
+        found = states(parts, begin + 95, **{"simulators": part(), "simulator-traffic": loop})
+        assert set(found.values()) == {"passing"}
+    broken = part(error="simulator-traffic: KeyError")
+    for at in (1000, 1030):
+        found = states(parts, at, **{"simulators": broken, "simulator-traffic": loop | stalled("no progress for 90 s")})
+    assert found == {"simulators": "failing", "simulator-traffic": "failing"}, "its process goes on without it"
+
+
 def test_of_restarts_that_nobody_saw_no_crash_loop_is_made() -> None:
     parts = Parts()
     states(parts, 0, kafka=part())

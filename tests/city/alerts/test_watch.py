@@ -199,6 +199,23 @@ def test_a_source_that_falls_silent_while_its_peers_go_on_is_one_alarm(
     assert found == {"system/simulator-a": "error"}
 
 
+def test_a_process_that_hangs_is_one_alarm_and_its_loops_are_none(config: Settings, kept: Desk) -> None:
+    (config.run / "stream.json").unlink()
+    beat = {"events_per_second": 0.0, "lag": 0, "last_error": None}
+    for name in ("simulators", "simulator-a", "simulator-b"):
+        mute(config, name, beat)
+    part = identity() | {"address": "", "state": "running", "last_error": None, "restarts": 0}
+    parts = {"simulators": part | {"loops": {"simulator-a": "a", "simulator-b": "b"}}}
+    (config.run / SUPERVISOR).write_text(json.dumps(identity() | {"parts": parts}))
+    watch = Watch(config, kept, began=NOW)
+    moment = datetime.now(UTC)
+    for seconds in range(0, 240, 30):
+        watch.look(moment + timedelta(seconds=seconds))
+    found = {alarm.cause: alarm.title for alarm in kept.alarms() if alarm.cause not in ("system/disk", "system/stream")}
+    assert list(found) == ["system/simulators"]
+    assert "lives and does not report" in found["system/simulators"]
+
+
 def test_of_two_watchers_one_judges_until_it_is_gone(config: Settings, kept: Desk) -> None:
     first, second = Watch(config, kept, began=NOW), Watch(config, kept, began=NOW)
     first.look(NOW)

@@ -175,6 +175,10 @@ def test_a_loop_inside_a_part_is_shown_by_its_own_heartbeat(config: Settings) ->
     shown = {name: (part["address"], part["state"], part["events_per_second"]) for name, part in found.items()}
     assert shown["simulator-a"] == ("topic_a", "running", 7.0)
     assert shown["simulator-b"] == ("topic_b", "restarting", None)
+    lives = identity() | beat | {"at": time.time() - 60}
+    (config.run / "simulator-b.json").write_text(json.dumps(lives))
+    loop = status(config)["parts"]["simulator-b"]
+    assert (loop["state"], loop["last_error"], loop["stalled"]) == ("running", "no progress for 60 s", True)
 
 
 def test_dagster_reads_the_definitions_from_the_code_server_of_this_city(config: Settings, tmp_path: Path) -> None:
