@@ -90,6 +90,8 @@ class Rule:
             raise AlertError(f"rule {self.name!r}: a name must not have a slash, which parts the causes of alarms")
         if self.value is not None and (isinstance(self.value, bool) or not isinstance(self.value, int | float)):
             raise AlertError(f"rule {self.name!r}: value is {self.value!r}, and must be a number")
+        if self.value is not None and not math.isfinite(self.value):
+            raise AlertError(f"rule {self.name!r}: value is {self.value!r}, which nothing compares with: give a number")
         if self.operator not in ("greater", "less", "equals", "absent", "changed"):
             raise AlertError(
                 f"rule {self.name!r}: no operator {self.operator!r}; known: greater, less, equals, absent, changed"

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from city.alerts.declared import declared_metrics, is_declared, nearest
 from city.alerts.model import AlertError, Finding, Rule
 from city.settings import Settings
 from city.stack.state import STREAM, read_json
@@ -64,7 +65,7 @@ FAMILIES = {
 
 
 def rules(config: Settings) -> tuple[Rule, ...]:
-    """Raises AlertError for a file that is not of rules, or of metrics that nobody gives."""
+    """Raises AlertError for a file that is not of rules, or of metrics that no part, dataset, model or domain has."""
     if config.alert_rules is None:
         return DEFAULT
     try:
@@ -79,12 +80,14 @@ def rules(config: Settings) -> tuple[Rule, ...]:
         ) from error
     if twice := [name for name, count in Counter(rule.name for rule in read).items() if count > 1]:
         raise AlertError(f"CITY_ALERT_RULES: {config.alert_rules}: rule {twice[0]!r} stands there twice: rename one")
+    known = declared_metrics(config)
     for rule in read:
-        name = rule.metric.removesuffix("*")
-        if not any(name.startswith(family) or (rule.metric != name and family.startswith(name)) for family in FAMILIES):
+        if not is_declared(rule.metric, known):
+            of_family = any(rule.metric.startswith(family) for family in FAMILIES)
+            mend = f"the nearest is {nearest(rule.metric, known)!r}"
             raise AlertError(
                 f"CITY_ALERT_RULES: {config.alert_rules}: rule {rule.name!r}: no metric {rule.metric!r}; "
-                f"they begin with {', '.join(FAMILIES)}"
+                + (mend if of_family else f"they begin with {', '.join(FAMILIES)}; {mend}")
             )
     return read
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,24 +15,31 @@ from typing import Any
 import psutil
 import pytest
 
+from city.alerts.declared import declared_metrics, is_declared
 from city.alerts.desk import Desk, desk
 from city.alerts.model import AlertError, Finding
-from city.alerts.rules import DEFAULT, rules
+from city.alerts.rules import DEFAULT, rules, stream_metrics
+from city.alerts.system import disk, metrics
 from city.alerts.watch import Watch, active, share, shared
+from city.features.freshness import FeatureFreshness
+from city.models.model import models
+from city.serving.outcome_scores import OutcomeScores
 from city.settings import Settings
 from city.stack.part import Spec
 from city.stack.servers import python
 from city.stack.state import STREAM, SUPERVISOR, identity, read_json
 from city.stack.status import parts
-from city.stack.supervisor import Supervisor
+from city.stack.supervisor import Supervisor, specs
 from city.streaming.job import StreamJob
+from city_assets.environment.contract import SENSORS
 from tests.live import until
 
+TOPIC = SENSORS.topic
 NOW = datetime(2026, 5, 4, 12, tzinfo=UTC)
 
 
 def alive(config: Settings, at: datetime = NOW, **stream: float) -> None:
-    entry = {"topic": "t", "lag": 0, "p95_ms": 200.0, "events_per_second": 5.0, "quarantined": 0} | stream
+    entry = {"topic": TOPIC, "lag": 0, "p95_ms": 200.0, "events_per_second": 5.0, "quarantined": 0, "rows": 9} | stream
     config.run.mkdir(parents=True, exist_ok=True)
     report = {"at": at.timestamp(), "ended": False, "failure": None, "streams": [entry]}
     (config.run / "stream.json").write_text(json.dumps(report))
@@ -60,7 +68,7 @@ def test_rules_watch_the_stream_and_the_scores(config: Settings, kept: Desk) -> 
     alive(config, lag=200_000)
     share(kept, "quality", {"quality.sensors": 0.5})
     watch.look(NOW)
-    assert causes(kept) == {"rule/behind/stream.lag.t": "warning", "rule/low/quality.sensors": "error"}
+    assert causes(kept) == {f"rule/behind/stream.lag.{TOPIC}": "warning", "rule/low/quality.sensors": "error"}
     share(kept, "quality", {"quality.sensors": None})
     alive(config)
     watch.look(NOW)
@@ -224,7 +232,7 @@ def test_of_two_watchers_one_judges_until_it_is_gone(config: Settings, kept: Des
     assert causes(kept) == {}
     first.close()
     second.look(NOW + timedelta(seconds=12))
-    assert list(causes(kept)) == ["rule/stream_behind/stream.lag.t"]
+    assert list(causes(kept)) == [f"rule/stream_behind/stream.lag.{TOPIC}"]
 
 
 SILENT = '[[rule]]\nname = "silent"\nmetric = "stream.alive"\noperator = "absent"\nseverity = "error"\n'
@@ -241,7 +249,8 @@ operator = "less"
 value = 0.9
 severity = "error"
 """
-RULE = '[[rule]]\nname = "quiet"\nmetric = "stream.events_per_second.t"\noperator = "less"\nvalue = 9\n'
+METRIC = f"stream.events_per_second.{TOPIC}"
+RULE = f'[[rule]]\nname = "quiet"\nmetric = "{METRIC}"\noperator = "less"\nvalue = 9\n'
 
 
 def test_rules_come_from_a_file_and_those_that_are_gone_hold_no_more(config: Settings, kept: Desk) -> None:
@@ -250,10 +259,10 @@ def test_rules_come_from_a_file_and_those_that_are_gone_hold_no_more(config: Set
     file.write_text(RULE)
     watch = Watch(with_rules, kept, began=NOW)
     watch.look(NOW)
-    assert list(causes(kept)) == ["rule/quiet/stream.events_per_second.t"]
+    assert list(causes(kept)) == [f"rule/quiet/stream.events_per_second.{TOPIC}"]
     file.write_text(RULE.replace("quiet", "still"))
     watch.look(NOW)
-    assert list(causes(kept)) == ["rule/still/stream.events_per_second.t"]
+    assert list(causes(kept)) == [f"rule/still/stream.events_per_second.{TOPIC}"]
 
 
 def test_a_rule_file_that_cannot_be_read_is_an_alarm_and_loses_none(config: Settings, kept: Desk) -> None:
@@ -263,7 +272,9 @@ def test_a_rule_file_that_cannot_be_read_is_an_alarm_and_loses_none(config: Sett
     alive(config, lag=200_000)
     watch = Watch(with_rules, kept, began=NOW)
     watch.look(NOW)
-    assert {"system/alert_rules", "rule/stream_behind/stream.lag.t"} <= {a.cause for a in kept.alarms() if a.active}
+    assert {"system/alert_rules", f"rule/stream_behind/stream.lag.{TOPIC}"} <= {
+        a.cause for a in kept.alarms() if a.active
+    }
     file.write_text(RULE)
     watch.look(NOW)
     assert "system/alert_rules" not in {a.cause for a in kept.alarms() if a.active}
@@ -273,10 +284,18 @@ def test_a_rule_file_that_cannot_be_read_is_an_alarm_and_loses_none(config: Sett
     ("text", "message"),
     [
         (RULE.replace("value = 9", 'value = "9"'), "rule 'quiet': value is '9', and must be a number"),
-        (RULE.replace('metric = "stream.events_per_second.t"', "metric = 3"), "metric is 3, and must be a text"),
+        (
+            RULE.replace('metric = "stream.events_per_second.city.sensors"', "metric = 3"),
+            "metric is 3, and must be a text",
+        ),
         (RULE.replace('"quiet"', '"io/quiet"'), "a name must not have a slash"),
         ("[[rule]\n", r"alerts.toml holds no rules.*\[\[rule\]\]"),
-        (RULE.replace("stream.", "steam."), r"no metric 'steam.events_per_second.t'; they begin with stream.alive"),
+        (RULE.replace("value = 9", "value = nan"), "rule 'quiet': value is nan, which nothing compares with"),
+        (RULE.replace("value = 9", "value = -inf"), "rule 'quiet': value is -inf, which nothing compares with"),
+        (
+            RULE.replace("stream.", "steam."),
+            r"no metric 'steam\..*'; they begin with stream.alive",
+        ),
         (RULE.replace("operator", "operater"), "unexpected keyword argument 'operater'"),
         (RULE.replace('"less"', '"below"'), "no operator 'below'; known: greater"),
         (RULE + RULE, "rule 'quiet' stands there twice"),
@@ -288,6 +307,48 @@ def test_a_rule_that_cannot_be_is_refused_with_the_mend(config: Settings, text: 
     file.write_text(text)
     with pytest.raises(AlertError, match=message):
         rules(config.model_copy(update={"alert_rules": file}))
+
+
+@pytest.mark.parametrize(
+    ("metric", "near"),
+    [
+        ("model.maee.*", "model.mae.*"),
+        ("model.maee*", "model.mae*"),
+        ("model.accuracy.traffic_speed_5", "model.mae.traffic_speed_5"),
+        ("model.champion.machine_live", "model.champion.machine_life"),
+        ("model.features_stale.traffic_feature", "model.features_stale.traffic_features"),
+        ("system.failing.questbd", "system.failing.questdb"),
+        ("domain.active.payments.fruad", "domain.active.payments.fraud"),
+        ("quality.sensor", "quality.sensors"),
+        ("stream.lagg.*", "stream.lag.*"),
+        ("stream.lag.city.sensor", "stream.lag.city.sensors"),
+        ("source.stalled.simulator-trafic", "source.stalled.simulator-traffic"),
+        ("system.disk_free", "system.disk_free_gb"),
+    ],
+)
+def test_a_metric_with_a_typo_anywhere_is_refused_with_the_nearest_one(
+    config: Settings, metric: str, near: str
+) -> None:
+    config.home.mkdir(parents=True, exist_ok=True)
+    config = ruled(config, RULE.replace(METRIC, metric))
+    with pytest.raises(AlertError, match=re.escape(f"no metric {metric!r}; ") + ".*" + re.escape(repr(near))):
+        rules(config)
+    config = ruled(config, RULE.replace(METRIC, near))
+    assert [rule.metric for rule in rules(config)] == [near]
+
+
+def test_all_that_is_given_can_be_ruled_about(config: Settings, kept: Desk) -> None:
+    """By the names of the parts, sources and scores as their own code has them."""
+    known = declared_metrics(config)
+    names = {spec.name for spec in specs(config)} | {loop for spec in specs(config) for loop in spec.loops}
+    assert {f"system.failing.{name}" for name in names | {"stream", "registry"}} <= known
+    (room, measured), scores = disk(config.home, 1.0), OutcomeScores(config, models())
+    given = {*metrics([room]), *measured, *stream_metrics(config, NOW.timestamp()), *FeatureFreshness(config).metrics()}
+    for name in models():
+        scores.add(name, 1, NOW.timestamp(), "a" if models()[name].kind == "classification" else 1.0, "b", 1.0)
+    given |= {*scores.metrics(dict.fromkeys(models(), 1), NOW.timestamp())}
+    assert given - known == set()
+    assert not [rule for rule in DEFAULT if not is_declared(rule.metric, known)]
 
 
 def test_without_a_file_a_few_rules_are_in_force(config: Settings) -> None:
