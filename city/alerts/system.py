@@ -104,7 +104,7 @@ class Parts:
         """
         is_watched = self._begin(now, None if platform is None else [*platform])
         asked = unavailable or {}
-        found, looked_at = [], {}
+        looked_at: dict[str, tuple[Mapping[str, Any], str | None, bool]] = {}
         for name in sorted(parts.keys() | asked.keys()):
             part = parts.get(name, _WELL)
             seen = self._seen.setdefault(name, _Seen(now, part.get("restarts", 0)))
@@ -114,12 +114,13 @@ class Parts:
                 seen.unanswered = asked[name] is not None
             looked_at[name] = part, asked.get(name), name in asked or not seen.unanswered
             _follow(*looked_at[name], seen, now)
-        for name, (part, silent, is_known) in looked_at.items():  # now it is known what each of them needs
+        findings = []
+        for name, (part, silent, is_known) in looked_at.items():  # by now it is known how all that it needs is
             is_explained = silent is None and self._is_explained(name, parts, now)
-            found.append(_judge(name, part, silent, is_known, is_explained, self._seen[name], now))
+            findings.append(_judge(name, part, silent, is_known, is_explained, self._seen[name], now))
         if unavailable is not None:  # else what is asked about is still there
             self._seen = {name: seen for name, seen in self._seen.items() if name in parts or name in asked}
-        return found
+        return findings
 
     def _is_explained(self, name: str, parts: Mapping[str, Mapping[str, Any]], now: float) -> bool:
         """Whether all that is wrong with a part follows from another one, which has its own alarm."""
@@ -205,13 +206,13 @@ def _judge(
     def finding(state: str, severity: Severity, title: str) -> Finding:
         return Finding(f"{SYSTEM}{name}", severity, title, _GROUP, detail, state, labels)  # type: ignore[arg-type]
 
-    said = f": {reason}" if reason else ""
+    because = f": {reason}" if reason else ""
     if len(seen.restarts_at) >= _LOOP_RESTARTS:
         often = f"{len(seen.restarts_at)} times within {_LOOP_SECONDS / 60:.0f} minutes"
-        return finding("failing", "error", f"{name} is in a crash loop, ended {often}{said}")
+        return finding("failing", "error", f"{name} is in a crash loop, ended {often}{because}")
     if seen.restarts_at and now - seen.restarts_at[-1] < _RESTART_SECONDS:
         again = "was started again" if runs else "is down" if part["state"] == "down" else "is being started again"
-        return finding("failing", "error", f"{name} ended and {again}{said}")
+        return finding("failing", "error", f"{name} ended and {again}{because}")
     if runs and error is None:
         return finding("passing" if is_known else "unknown", "error", "")
     assert seen.wrong is not None
@@ -219,7 +220,7 @@ def _judge(
         return finding("unknown", "error", "")
     returns = part["state"] in ("starting", "restarting")
     if not runs and now - seen.wrong >= (_RETURN_SECONDS if returns else _DOWN_SECONDS):
-        return finding("failing", "error", f"{name} is {part['state']}{said}")
+        return finding("failing", "error", f"{name} is {part['state']}{because}")
     if runs and now - seen.wrong >= (_DOWN_SECONDS if silent else _ERROR_SECONDS):
         severity: Severity = "error" if silent or part.get("stalled") else "warning"
         return finding("failing", severity, f"{name}: {error}")
