@@ -2,9 +2,11 @@
 
 import re
 import socket
+import struct
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
+_API_VERSIONS, _REQUEST = 18, 1
 _HOST = re.compile(r"[a-z0-9_]([a-z0-9_.-]*[a-z0-9_.])?")
 
 
@@ -85,3 +87,15 @@ def accepts(host: str, port: int) -> bool:
             return True
     except OSError:
         return False
+
+
+def speaks_kafka(host: str, port: int, seconds: float = 2.0) -> bool:
+    """Whether a Kafka answers there: the kernel takes connections for one that hangs, too. Asks which versions of the
+    protocol it speaks (ApiVersions, version 0), as each client does first."""
+    try:
+        with socket.create_connection((host, port), timeout=seconds) as broker:
+            broker.sendall(struct.pack(">ihhih", 10, _API_VERSIONS, 0, _REQUEST, -1))
+            answer = broker.recv(8, socket.MSG_WAITALL)  # its size, and the number of the request
+    except OSError:
+        return False
+    return len(answer) == 8 and struct.unpack(">ii", answer)[1] == _REQUEST

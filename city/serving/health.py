@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from city import questdb
-from city.net import accepts, split_address
+from city.net import accepts, speaks_kafka, split_address
 from city.serving.predictor import Predictor
 from city.settings import Settings
 from city.stack.daemon import DAEMON
@@ -53,7 +53,7 @@ def servers(config: Settings, predictor: Predictor) -> list[Dependency]:
     """The servers that the platform is made of; named as the parts are that run them."""
     return [
         registry(predictor),
-        _listens("kafka", config.kafka),
+        _kafka(config.kafka),
         _answers(config.questdb),
         _listens("dagster", config.dagster),
     ]
@@ -78,6 +78,11 @@ def registry(predictor: Predictor) -> Dependency:
 
 def _listed(complaints: Mapping[str, str]) -> str:
     return "; ".join(f"{name}: {text}" for name, text in complaints.items())
+
+
+def _kafka(address: str) -> Dependency:
+    here = speaks_kafka(*split_address(address))
+    return Dependency("kafka", here, False, f"answers at {address}" if here else f"no Kafka answers at {address}")
 
 
 def _answers(address: str) -> Dependency:
