@@ -211,8 +211,10 @@ def _judge(
         often = f"{len(seen.restarts_at)} times within {_LOOP_SECONDS / 60:.0f} minutes"
         return finding("failing", "error", f"{name} is in a crash loop, ended {often}{because}")
     if seen.restarts_at and now - seen.restarts_at[-1] < _RESTART_SECONDS:
-        again = "was started again" if runs else "is down" if part["state"] == "down" else "is being started again"
-        return finding("failing", "error", f"{name} ended and {again}{because}")
+        is_back = runs and silent is None
+        then = "" if part["state"] == "down" else ", and is being started again"
+        text = "ended and was started again" if is_back else f"is down: it ended{then}"
+        return finding("failing", "error", f"{name} {text}{because}")
     if runs and error is None:
         return finding("passing" if is_known else "unknown", "error", "")
     assert seen.wrong is not None

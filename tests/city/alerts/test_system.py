@@ -36,13 +36,26 @@ def test_a_part_that_was_killed_is_an_alarm_however_soon_it_is_back() -> None:
     assert states(parts, 33, questdb=part(restarts=1)) == {"questdb": "passing"}
 
 
+def test_a_part_that_was_killed_is_called_down_until_it_is_back() -> None:
+    parts, asked = Parts(), {"questdb": "no answer"}
+    states(parts, 0, {"questdb": None}, questdb=part())
+    (down,) = parts.findings({"questdb": part("starting", "killed by SIGKILL", restarts=1)}, asked, 2)
+    (silent,) = parts.findings({"questdb": part(restarts=1)}, asked, 4)
+    (back,) = parts.findings({"questdb": part(error="killed by SIGKILL", restarts=1)}, {"questdb": None}, 6)
+    assert (down.title, silent.title, back.title) == (
+        "questdb is down: it ended, and is being started again: no answer",
+        "questdb is down: it ended, and is being started again: no answer",
+        "questdb ended and was started again: killed by SIGKILL",
+    )
+
+
 def test_the_alarm_of_a_killed_part_says_why_it_ended_and_ends_after_half_a_minute() -> None:
     """Though the supervisor keeps the reason for a minute, for people who look at the part's state."""
     parts, killed = Parts(), "killed by SIGKILL"
     states(parts, 0, questdb=part())
     down = {"questdb": "no answer from 127.0.0.1:9000"}
     (found,) = parts.findings({"questdb": part("restarting", restarts=1, reason=killed)}, down, 2)
-    assert found.title == "questdb ended and is being started again: killed by SIGKILL"
+    assert found.title == "questdb is down: it ended, and is being started again: killed by SIGKILL"
     back = part(restarts=1, reason=killed)
     (found,) = parts.findings({"questdb": back}, {"questdb": None}, 20)
     assert (found.severity, found.title) == ("error", "questdb ended and was started again: killed by SIGKILL")
