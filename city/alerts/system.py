@@ -23,6 +23,8 @@ _ERROR_SECONDS = 20.0
 """An error that passes sooner, as of a server that is started again, is said where it happened, and is no alarm."""
 _RESTART_SECONDS = 30.0
 """A part that ended and was started again is an alarm for so long, however quick it was."""
+_CHILD_SECONDS = 3.0
+"""That the process is gone to which a part belongs is known so much later than that the part is."""
 _LOOP_SECONDS, _LOOP_RESTARTS = 600.0, 3
 """A part that was started again so often in so long is in a crash loop, whatever its state of the moment."""
 _AFTER_SECONDS = 60.0
@@ -51,6 +53,8 @@ class _Seen:
     restarts: int
     restarts_at: list[float] = field(default_factory=list)
     """When it was started again, of the last minutes."""
+    is_news: bool = False
+    """Whether the last restart has not been found failing yet."""
     well: float | None = None
     """When it was last well."""
     wrong: float | None = None
@@ -64,7 +68,7 @@ class _Seen:
         """Takes over how often it has been started again; `most` of those that are new have been just now."""
         if restarts > self.restarts:
             self.restarts_at += [now] * min(restarts - self.restarts, most)
-            self.unanswered, self.recovered = False, now  # it is another process
+            self.unanswered, self.recovered, self.is_news = False, now, True  # it is another process
         self.restarts = restarts
         self.restarts_at = [at for at in self.restarts_at if now - at < _LOOP_SECONDS]
 
@@ -116,6 +120,9 @@ class Parts:
             _follow(*looked_at[name], seen, now)
         findings = []
         for name, (part, silent, is_known) in looked_at.items():  # by now it is known how all that it needs is
+            if self._has_lost_its_process(part, parts, now):
+                # It ended with that process, which has its own alarm.
+                self._seen[name].restarts_at, self._seen[name].is_news = [], False
             is_explained = silent is None and self._is_explained(name, parts, now)
             findings.append(_judge(name, part, silent, is_known, is_explained, self._seen[name], now))
         if unavailable is not None:  # else what is asked about is still there
@@ -135,10 +142,11 @@ class Parts:
     def _has_lost_its_process(
         self, part: Mapping[str, Any], parts: Mapping[str, Mapping[str, Any]], now: float
     ) -> bool:
-        """Whether a loop's process does not run, hangs, or did until a moment ago. Another loop's error is its own."""
-        if "within" not in part:
+        """Whether the process that a loop or the stream lives in (or is a child of, and ends with) does not run, hangs,
+        or did until a moment ago. Another loop's error is its own."""
+        process = parts.get(part.get("within", ""))
+        if process is None:
             return False
-        process = parts[part["within"]]
         is_away = not _runs(process) or process.get("stalled", False)
         return is_away or (not process["errors"] and self._is_shaken(part["within"], now))
 
@@ -207,10 +215,14 @@ def _judge(
         return Finding(f"{SYSTEM}{name}", severity, title, _GROUP, detail, state, labels)  # type: ignore[arg-type]
 
     because = f": {reason}" if reason else ""
+    since = now - seen.restarts_at[-1] if seen.restarts_at else _LOOP_SECONDS
+    if seen.is_news and since < (_CHILD_SECONDS if "within" in part else 0.0):
+        return finding("unknown", "error", "")
+    is_news, seen.is_news = seen.is_news, False  # who looks seldom finds it once
     if len(seen.restarts_at) >= _LOOP_RESTARTS:
         often = f"{len(seen.restarts_at)} times within {_LOOP_SECONDS / 60:.0f} minutes"
         return finding("failing", "error", f"{name} is in a crash loop, ended {often}{because}")
-    if seen.restarts_at and now - seen.restarts_at[-1] < _RESTART_SECONDS:
+    if is_news or since < _RESTART_SECONDS:
         is_back = runs and silent is None
         then = "" if part["state"] == "down" else ", and is being started again"
         text = "ended and was started again" if is_back else f"is down: it ended{then}"

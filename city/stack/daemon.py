@@ -9,7 +9,7 @@ from typing import Any
 
 from city.settings import Settings
 
-DAEMON = "dagster-daemon"
+CODE_SERVER, DAEMON = "dagster-code", "dagster-daemon"
 _HUNG_SECONDS = 120.0
 """Each of its loops writes a heartbeat every half minute, or somewhat later on a machine without a core to spare."""
 _ASK_SECONDS = 10.0

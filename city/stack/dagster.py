@@ -15,7 +15,7 @@ from pathlib import Path
 
 from city.net import accepts, split_address
 from city.settings import CHECKOUT, Settings
-from city.stack.daemon import DAEMON
+from city.stack.daemon import CODE_SERVER, DAEMON
 from city.stack.part import Spec
 from city.stack.servers import python
 
@@ -77,7 +77,7 @@ def dagster(config: Settings, environment: dict[str, str]) -> list[Spec]:
 
     return [
         Spec(
-            "dagster-code",
+            CODE_SERVER,
             str(path),
             [*module, *code],
             environment,

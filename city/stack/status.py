@@ -8,7 +8,7 @@ from typing import Any
 from city.contracts.registry import domains
 from city.lake import STRAYS, bronze_path, locate, quarantine_path, row_count
 from city.settings import Settings
-from city.stack.daemon import DAEMON, daemon_hangs
+from city.stack.daemon import CODE_SERVER, DAEMON, daemon_hangs
 from city.stack.progress import NO_PROGRESS, stalled
 from city.stack.state import STREAM, SUPERVISOR, is_alive, process_of, read_json, stream_crashes
 from city.stack.worker import complaints
@@ -135,6 +135,7 @@ def stream_part(config: Settings, up: bool) -> dict[str, Any] | None:
         "address": f"{config.kafka} → {config.lake}",
         "state": "running" if running else ("restarting" if ended else "starting") if up else "down",
         "restarts": stream_crashes(report),
+        "within": CODE_SERVER,
         "events_per_second": round(sum(s["events_per_second"] for s in told), 1) if told else None,
         "lag": sum(s["lag"] for s in told) if told else None,
         "p95_ms": max(latencies, default=None),

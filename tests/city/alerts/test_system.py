@@ -156,6 +156,27 @@ def test_loops_of_a_process_that_does_not_run_are_no_alarms_of_their_own() -> No
     assert found == {"simulators": "failing", "simulator-traffic": "failing"}, "its process goes on without it"
 
 
+def test_a_stream_that_ended_with_the_code_server_is_no_alarm_of_its_own() -> None:
+    parts, code = Parts(), "dagster-code"
+
+    def look(at: float, state: str = "running", restarts: int = 0, ended: int = 0) -> tuple[str, str]:
+        stream = part("restarting" if state != "running" else state, restarts=ended) | {"within": code}
+        found = states(parts, at, **{code: part(state, restarts=restarts), "stream": stream})
+        return found[code], found["stream"]
+
+    assert look(0) == ("passing", "passing")
+    assert look(2, ended=1) == ("passing", "unknown"), "the supervisor is still at it"
+    assert look(4, "restarting", restarts=1, ended=1) == ("failing", "unknown")
+    assert look(20, restarts=1, ended=1) == ("failing", "passing")
+    assert look(40, restarts=1, ended=1) == ("passing", "passing")
+    assert look(90, restarts=1, ended=2) == ("passing", "unknown")
+    assert look(94, restarts=1, ended=2) == ("passing", "failing"), "this time it ended by itself"
+    assert look(121, restarts=1, ended=2) == ("passing", "passing")
+    assert look(150, restarts=1, ended=3)[1] == "unknown"
+    assert look(180, restarts=1, ended=3)[1] == "failing", "also where nobody has looked for half a minute"
+    assert look(210, restarts=1, ended=3)[1] == "passing"
+
+
 def test_of_restarts_that_nobody_saw_no_crash_loop_is_made() -> None:
     parts = Parts()
     states(parts, 0, kafka=part())
