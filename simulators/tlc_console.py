@@ -6,15 +6,16 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
+from rich.text import Text
 
 from city.settings import Settings
+from city.stack.terminal import Terminal, description_column
 from simulators.tlc import Loaded, download, load, replay
 
 
 def play(paths: Sequence[Path], config: Settings, speed: float, zones: Path | None) -> None:
-    console = Console(soft_wrap=True)
+    console = Terminal(soft_wrap=True)
     loaded = load(paths, zones)
     for line in describe(loaded):
         console.print(line)
@@ -26,7 +27,7 @@ def play(paths: Sequence[Path], config: Settings, speed: float, zones: Path | No
     with console.status("starting") as shown:
 
         def tell(moment: datetime, sent: int) -> None:
-            shown.update(f"{moment:%Y-%m-%d %H:%M:%S} at {speed:g}×, {sent:,} positions sent")
+            shown.update(Text(f"{moment:%Y-%m-%d %H:%M:%S} at {speed:g}×, {sent:,} positions sent"))
 
         sent = replay(loaded, config, speed, stop, tell)
     console.print(f"{sent:,} positions sent")
@@ -42,8 +43,8 @@ def describe(loaded: Loaded) -> list[str]:
 
 
 def fetch(months: Sequence[str], config: Settings, folder: Path) -> None:
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    with Progress(*columns) as progress:
+    columns = (description_column(), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Terminal()) as progress:
         for month in months:
             task = progress.add_task(month, total=None)
 

@@ -14,18 +14,17 @@ def command(
     """Build days of tables, and of the tables that they are made from, from scratch."""
     from datetime import timedelta
 
-    from rich.console import Console
-
     from city.lake.lakehouse import lakehouse
     from city.settings import settings
+    from city.stack.terminal import Terminal
     from city.tables.registry import chosen
 
-    console = Console()
+    console = Terminal()
     lake = lakehouse(settings()).pinned()
     days = [first.date() + timedelta(days=n) for n in range((last - first).days + 1)]
     if not days:
         raise ValueError(f"--last {last.date()} is before --first {first.date()}")
     for table in chosen(names):
-        with console.status(f"{table.id}"):
+        with console.status(table.id):
             built = lake.build(table, days, full=True, tell=lambda line: console.log(line))
         console.print(f"{table.id}: {built.rows:,} rows in {built.seconds:.1f} s")

@@ -19,16 +19,17 @@ def tlc(
     zones: Annotated[Path | None, typer.Option(help="table of zone centres (LocationID, lon, lat)")] = None,
 ) -> None:
     """Load taxi trips into bronze/trips. A file that is there already is skipped, one that broke off is done again."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
 
     from city.settings import settings
+    from city.stack.terminal import Terminal, description_column
     from city_assets.traffic.ingest import ingest
     from city_assets.traffic.trips import count
 
     config = settings()
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (description_column(), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     found = []
-    with Progress(*columns) as progress:
+    with Progress(*columns, console=Terminal()) as progress:
         for path in paths:
             task = progress.add_task(path.name, total=count(path))
             done = ingest(path, config.lake, config.timezone, lambda n, t=task: progress.update(t, completed=n), zones)  # type: ignore[misc]

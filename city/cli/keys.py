@@ -27,11 +27,11 @@ def listed() -> None:
     """Whose keys there are; not the keys."""
     from datetime import UTC, datetime
 
-    from rich.console import Console
     from rich.table import Table
 
     from city.serving.keys import Keys
     from city.settings import settings
+    from city.stack.terminal import Terminal
 
     table = Table("name", "role", "requests/s", "expires")
     for caller in Keys(settings()).all():
@@ -39,7 +39,7 @@ def listed() -> None:
             datetime.fromtimestamp(caller.expires, UTC).strftime("%Y-%m-%d %H:%M UTC") if caller.expires else "never"
         )
         table.add_row(caller.name, caller.role, f"{caller.rate:g}" if caller.rate else "no limit", until)
-    Console().print(table)
+    Terminal().print(table)
 
 
 @app.command()

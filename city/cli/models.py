@@ -16,11 +16,11 @@ Number = Annotated[int | None, typer.Argument(help="a version; default: the chal
 @app.command("list")
 def listed() -> None:
     """Every declared model, its champion and challenger, and how good they were on held-out rows."""
-    from rich.console import Console
     from rich.table import Table
 
     from city.models.model import models
     from city.models.registry import CHALLENGER, CHAMPION
+    from city.stack.terminal import Terminal
 
     table = Table("model", "version", "alias", "held out", "naive", "trained")
     registry = _registry()
@@ -31,20 +31,19 @@ def listed() -> None:
             table.add_row(model.name, str(v.number), ", ".join(v.aliases), *scores, v.tags["trained_at"][:16])
         if not shown:
             table.add_row(model.name, "none yet", "", "", "", "")
-    Console().print(table)
+    Terminal().print(table)
 
 
 @app.command()
 def train(name: Name) -> None:
     """Train a model now, on all rows of its features, and promote it where it is better."""
-    from rich.console import Console
-
     from city.lake.snapshot import Snapshot
     from city.models.model import model_of
     from city.settings import settings
+    from city.stack.terminal import Terminal
     from city_assets.models import train_on
 
-    console = Console()
+    console = Terminal()
     config = settings()
     with console.status(f"training {name}"):
         trained = train_on(model_of(name), Snapshot(config.lake), config, _registry(), console.log)
@@ -74,16 +73,16 @@ def rollback(name: Name) -> None:
 @app.command()
 def card(name: Name, version: Number = None) -> None:
     """The model card of a version."""
-    from rich.console import Console
     from rich.markdown import Markdown
 
     from city.models.model import ModelError, model_of
+    from city.stack.terminal import Terminal
 
     registry = _registry()
     chosen = registry.version(name, version) if version else registry.at(model_of(name).name)
     if chosen is None:
         raise ModelError(f"model {name!r} has no champion yet: name a version, or train it")
-    Console().print(Markdown(registry.card(chosen)))
+    Terminal().print(Markdown(registry.card(chosen)))
 
 
 @app.command("pin")

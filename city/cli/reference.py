@@ -13,16 +13,16 @@ _Name = Annotated[str, typer.Argument(help="such as machines")]
 @app.command("list")
 def listed() -> None:
     """Show the tables, what they are and how many rows they have."""
-    from rich.console import Console
     from rich.table import Table
 
     from city.lake.reference import read, reference_tables
     from city.settings import settings
+    from city.stack.terminal import Terminal
 
     shown = Table("table", "rows", "what it is", box=None)
     for table in reference_tables():
         shown.add_row(table.name, str(read(settings().lake, table).height), table.means)
-    Console().print(shown)
+    Terminal().print(shown)
 
 
 @app.command()

@@ -7,11 +7,11 @@ import typer
 
 def command(query: Annotated[str, typer.Argument(help="such as: SELECT * FROM sensors LIMIT -10")]) -> None:
     """Run SQL on QuestDB and show the rows."""
-    from rich.console import Console
     from rich.table import Table
 
     from city.questdb import execute
     from city.settings import settings
+    from city.stack.terminal import Terminal
 
     answer = execute(settings().questdb, query, seconds=60)
     if "columns" not in answer:
@@ -20,4 +20,4 @@ def command(query: Annotated[str, typer.Argument(help="such as: SELECT * FROM se
     table = Table(*(column["name"] for column in answer["columns"]))
     for row in answer["dataset"]:
         table.add_row(*(str(value) for value in row))
-    Console().print(table)
+    Terminal().print(table)

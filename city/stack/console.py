@@ -10,9 +10,9 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
+from rich.text import Text
 
 from city.settings import Settings
 from city.stack import jars
@@ -20,6 +20,7 @@ from city.stack.part import Spec
 from city.stack.state import SUPERVISOR, is_alive, read_json
 from city.stack.status import parts, status
 from city.stack.supervisor import SIMULATORS, CannotStart, Supervisor, end_leftovers, exposures, specs
+from city.stack.terminal import Terminal, description_column, one_line
 
 _COLOURS = {"running": "green", "external": "cyan", "starting": "yellow", "restarting": "red", "down": "red"}
 _REFRESH_SECONDS = 5.0
@@ -29,7 +30,7 @@ _COUNT_SECONDS = 30.0
 
 def up(config: Settings, rate: float | None, simulators: bool) -> None:
     """Runs in the foreground until SIGINT or SIGTERM."""
-    console = Console(soft_wrap=True)
+    console = Terminal(soft_wrap=True)
     wanted = specs(config, simulators, rate)
     supervisor = Supervisor(config, wanted)
     supervisor.check()
@@ -43,14 +44,14 @@ def up(config: Settings, rate: float | None, simulators: bool) -> None:
     console.print("stopped")
 
 
-def _warn(wanted: Sequence[Spec], console: Console) -> None:
+def _warn(wanted: Sequence[Spec], console: Terminal) -> None:
     for warning in exposures(wanted):
-        console.print(f"warning: {warning}", style="yellow", markup=False)
+        console.print(f"warning: {warning}", style="yellow")
 
 
 def detach(config: Settings, rate: float | None, simulators: bool) -> None:
     """Starts `city up` in the background and waits until every part runs."""
-    console = Console(soft_wrap=True)
+    console = Terminal(soft_wrap=True)
     wanted = specs(config, simulators, rate)
     Supervisor(config, wanted).check()
     _warn(wanted, console)
@@ -73,13 +74,13 @@ def detach(config: Settings, rate: float | None, simulators: bool) -> None:
             waiting = [name for name, part in found["parts"].items() if part["state"] not in ("running", "external")]
             if found["parts"] and not waiting:
                 break
-            shown.update(f"starting {', '.join(waiting)}")
+            shown.update(Text(f"starting {', '.join(waiting)}"))
             time.sleep(1)
     show(status(config), console)
 
 
 def down(config: Settings) -> None:
-    console = Console(soft_wrap=True)
+    console = Terminal(soft_wrap=True)
     state = read_json(config, SUPERVISOR)
     if state is None:
         console.print("nothing to stop: it is not up")
@@ -95,7 +96,7 @@ def down(config: Settings) -> None:
     console.print("stopped")
 
 
-def fetch(config: Settings, console: Console) -> None:
+def fetch(config: Settings, console: Terminal) -> None:
     """Brings the jars of the servers that will be started, with a progress bar."""
     servers = [] if config.kafka_address else ["kafka"]
     servers += [] if config.questdb_address else ["questdb"]
@@ -103,22 +104,22 @@ def fetch(config: Settings, console: Console) -> None:
     if not absent:
         return
     console.print(f"fetching {len(absent)} jars, once, into {config.jars}")
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
+    columns = (description_column(), BarColumn(), TextColumn("{task.completed}/{task.total}"))
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("jars", total=len(absent))
         jars.fetch(config, absent, lambda jar: progress.update(task, advance=1, description=jar.coordinate))
 
 
-def show(found: dict[str, Any], console: Console | None = None) -> None:
+def show(found: dict[str, Any], console: Terminal | None = None) -> None:
     """The status as tables."""
-    console = console or Console(soft_wrap=True)
+    console = console or Terminal(soft_wrap=True)
     if not found["parts"]:
         console.print("not up; start it with `city up`")
     else:
         console.print(_parts_table(found["parts"]))
         for name, part in found["parts"].items():
             if part["last_error"]:
-                console.print(f"[yellow]{name}[/]: {part['last_error']}", highlight=False)
+                console.print(Text.assemble((name, "yellow"), f": {one_line(part['last_error'])}"))
     table = Table("topic", "rows in bronze", "quarantined", box=None, pad_edge=False)
     for topic, rows in found["bronze_rows"].items():
         table.add_row(topic, f"{rows:,}", f"{found['quarantined'][topic]:,}")
@@ -130,7 +131,7 @@ def show(found: dict[str, Any], console: Console | None = None) -> None:
 def _parts_table(parts: dict[str, dict[str, Any]]) -> Table:
     table = Table("part", "address", "state", "events/s", "lag", "p95 ms", box=None, pad_edge=False)
     for name, part in parts.items():
-        state = f"[{_COLOURS[part['state']]}]{part['state']}[/]"
+        state = Text(part["state"], style=_COLOURS[part["state"]])
         figures = [_figure(part[key]) for key in ("events_per_second", "lag", "p95_ms")]
         table.add_row(name, part["address"], state, *figures)
     return table
@@ -143,7 +144,7 @@ def _figure(value: float | None) -> str:
 class _View:
     """Says each change of state in a line; shows the table once everything runs, and on a terminal keeps it fresh."""
 
-    def __init__(self, config: Settings, console: Console) -> None:
+    def __init__(self, config: Settings, console: Terminal) -> None:
         self._config, self._console = config, console
         self._states: dict[str, str] = {}
         self._complete = False
@@ -158,11 +159,11 @@ class _View:
         for part in supervisor.parts:
             if self._states.get(part.spec.name, "down") != part.state:
                 self._states[part.spec.name] = part.state
-                colour = _COLOURS[part.state]
                 took = time.monotonic() - self._began
-                self._console.print(f"{took:6.1f} s  {part.spec.name} [{colour}]{part.state}[/]", highlight=False)
+                state = (part.state, _COLOURS[part.state])
+                self._console.print(Text.assemble(f"{took:6.1f} s  {part.spec.name} ", state))
                 if part.state == "restarting" and part.last_error:
-                    self._console.print(f"          {part.last_error}", highlight=False)
+                    self._console.print(f"          {one_line(part.last_error)}", highlight=False)
         if supervisor.stop.is_set():
             return
         self._ready = supervisor.is_ready()
