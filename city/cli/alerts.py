@@ -1,7 +1,7 @@
 """city alerts: what is wrong with the data, and who looks after it."""
 
 import getpass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Annotated
 
 import typer
@@ -25,22 +25,17 @@ def list_(
     import json
     from dataclasses import asdict
 
-    from rich.console import Console
-    from rich.table import Table
+    from city.alerts.listing import show
+    from city.stack.terminal import Terminal
 
     found = _desk().alarms(closed=every)
     if as_json:
         print(json.dumps([asdict(alarm) | {"state": alarm.state} for alarm in found], default=str))
         return
-    table = Table("id", "severity", "state", "what", "times", "since", "last", "assignee", box=None)
-    for a in found:
-        state = a.state + (", flapping" if a.flapping else "") + (", silenced" if a.silenced else "")
-        table.add_row(
-            str(a.id), a.severity, state, a.title, str(a.count), _at(a.first_at), _at(a.last_at), a.assignee or ""
-        )
-    Console().print(table if found else "no alarms")
+    terminal = Terminal()
+    show(found, terminal)
     for failure in _desk().failures():
-        Console().print(f"not sent after {failure['attempts']} attempts: {failure['error']}", style="yellow")
+        terminal.print(f"not sent after {failure['attempts']} attempts: {failure['error']}", style="yellow")
 
 
 @app.command()
@@ -76,8 +71,12 @@ def silence(
 @app.command()
 def silences() -> None:
     """The silences in force."""
+    from city.alerts.listing import at
+    from city.stack.terminal import one_line
+
     for found in _desk().silences():
-        print(f"{found['id']}: {found['pattern']} until {_at(found['until'])}", found["by"], found["note"] or "")
+        by, note = one_line(found["by"] or ""), one_line(found["note"] or "")
+        print(f"{found['id']}: {one_line(found['pattern'])} until {at(found['until'])} {by} {note}".rstrip())
 
 
 @app.command()
@@ -89,10 +88,15 @@ def unsilence(number: Annotated[int, typer.Argument(help="the silence's number")
 @app.command()
 def history(number: _Number) -> None:
     """All that happened to an alarm."""
+    from city.alerts.listing import at
+    from city.stack.terminal import one_line
+
     desk = _desk()
-    print(f"{desk.alarm(number).cause}: {desk.alarm(number).title}")
+    alarm = desk.alarm(number)
+    print(f"{alarm.cause}: {one_line(alarm.title)}")
     for entry in desk.history(number):
-        print(f"{_at(entry['at'])}  {entry['event']}  {entry['by'] or ''}  {entry['note'] or ''}".rstrip())
+        by, note = one_line(entry["by"] or ""), one_line(entry["note"] or "")
+        print(f"{at(entry['at'])}  {entry['event']}  {by}  {note}".rstrip())
 
 
 def _desk():  # type: ignore[no-untyped-def]
@@ -100,7 +104,3 @@ def _desk():  # type: ignore[no-untyped-def]
     from city.settings import settings
 
     return desk(settings())
-
-
-def _at(moment: datetime) -> str:
-    return moment.astimezone().strftime("%Y-%m-%d %H:%M:%S")

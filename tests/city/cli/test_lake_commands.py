@@ -4,6 +4,7 @@ import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pytest
 from typer.testing import CliRunner
 
 from city.alerts.desk import desk
@@ -54,6 +55,13 @@ def test_alarms_are_looked_after(config: Settings) -> None:
     assert "cleared, acknowledged" in city("alerts", "clear", "1")
     assert "acknowledged  ada  mine" in city("alerts", "history", "1")
     assert "no alarm 9" in fails("alerts", "ack", "9")
+
+
+@pytest.mark.parametrize("title", ["no model [/GB]", "each is a table [[rule]] with a name", "[red]"])
+def test_an_alarm_is_listed_as_it_is_called(config: Settings, title: str) -> None:
+    desk(config).report([Finding("check/a/b", "error", title, "a")], "check/")
+    assert title in city("alerts", "list")
+    assert title in city("alerts", "history", "1")
 
 
 def test_a_vehicle_is_forgotten(config: Settings) -> None:

@@ -1,0 +1,56 @@
+"""Alarms as a person sees them on a terminal: a table where there is room, and a record for each where there is not."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from city.alerts.model import Alarm
+from city.stack.terminal import Terminal, one_line
+
+_TABLE_WIDTH = 140
+"""In a narrower table a title would have a few words a line."""
+_INDENT = 4
+
+
+def show(alarms: Sequence[Alarm], terminal: Terminal) -> None:
+    """Where nobody looks at a terminal a title is one line, however long: programs read lines."""
+    if not alarms:
+        terminal.print("no alarms")
+    elif terminal.is_terminal and terminal.width >= _TABLE_WIDTH:
+        terminal.print(_table(alarms))
+    else:
+        for alarm in alarms:
+            _record(alarm, terminal)
+
+
+def at(moment: datetime) -> str:
+    """A time as people here write it."""
+    return moment.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _table(alarms: Sequence[Alarm]) -> Table:
+    table = Table("id", "severity", "state", "what", "times", "since", "last", "assignee", box=None)
+    for a in alarms:
+        times = (str(a.count), at(a.first_at), at(a.last_at))
+        table.add_row(str(a.id), a.severity, _state(a), one_line(a.title), *times, one_line(a.assignee or ""))
+    return table
+
+
+def _record(alarm: Alarm, terminal: Terminal) -> None:
+    head = f"{alarm.id:<{_INDENT - 1}} {alarm.severity}, {_state(alarm)}"
+    times = f"{alarm.count} times, since {at(alarm.first_at)}, last {at(alarm.last_at)}"
+    whose = f", {one_line(alarm.assignee)}'s" if alarm.assignee else ""
+    for line in (head, f"{' ' * _INDENT}{times}{whose}"):
+        terminal.print(line, soft_wrap=True, highlight=False)
+    for text in (one_line(alarm.title), alarm.cause):
+        if terminal.is_terminal:
+            terminal.print(Padding(Text(text), (0, 0, 0, _INDENT)))
+        else:
+            terminal.print(f"{' ' * _INDENT}{text}", soft_wrap=True, highlight=False)
+
+
+def _state(alarm: Alarm) -> str:
+    return alarm.state + (", flapping" if alarm.flapping else "") + (", silenced" if alarm.silenced else "")
