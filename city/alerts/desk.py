@@ -34,6 +34,7 @@ FORGOTTEN_AFTER = timedelta(days=1)
 that nobody looks at any more."""
 CLOSED_AFTER = timedelta(days=1)
 """A cleared alarm that nobody has acknowledged is closed after so long."""
+LONGEST_SILENCE = timedelta(days=366)
 _PAUSE = timedelta(minutes=10)  # without a look: from then on time is counted anew
 _LASTING = "run/"
 """What is reported when it happens, and not again: only another such report ends it."""
@@ -120,6 +121,7 @@ _STATE = sa.Table("state", _META, sa.Column("name", sa.String(100), primary_key=
 OVERVIEW = "checks"
 """What is remembered of all asset checks: `passed` (names), and `failed` (by name)."""
 _NEVER = 1e18
+_LAST_SECONDS = datetime(9999, 1, 1, tzinfo=UTC).timestamp()
 _JSON = orjson.OPT_NON_STR_KEYS | orjson.OPT_SERIALIZE_NUMPY
 _WRITES, _LOOKS, _STORE, _NUMBERED = "writes", "looks", "store", "alarms before the store id"
 
@@ -281,6 +283,9 @@ class Desk:
         return self.alarm(number)
 
     def assign(self, number: int, to: str, by: str, now: datetime | None = None) -> Alarm:
+        """Raises AlertError where nobody is named."""
+        if not to.strip():
+            raise AlertError(f"alarm {number} is assigned to nobody: give a name")
         with self._changing() as db:
             self._save(db, self._of(db, number) | {"assignee": to})
             _note(db, number, _seconds(now), "assigned", by, to)
@@ -288,9 +293,14 @@ class Desk:
 
     def silence(self, pattern: str, lasting: timedelta, by: str, note: str = "", now: datetime | None = None) -> int:
         """No messages for causes that match the pattern (* and ? as in file names) until it ends; of what is wrong
-        then, one is sent. Returns its id."""
+        then, one is sent. Returns its id. Raises AlertError for an empty pattern, and for a silence that has no end or
+        ends at once."""
+        if not pattern.strip():
+            raise AlertError("a silence needs a pattern of causes, such as 'check/gold/*'; '*' is all of them")
         if lasting <= timedelta(0):
             raise AlertError(f"a silence of {lasting} has ended before it began")
+        if lasting > LONGEST_SILENCE:
+            raise AlertError(f"a silence of {lasting} is too long: it lasts {LONGEST_SILENCE.days} days at most")
         with self._changing() as db:
             until = _seconds(now) + lasting.total_seconds()
             done = db.execute(_SILENCES.insert().values(pattern=pattern, until=until, by=by, note=note))
@@ -685,8 +695,13 @@ def _rank(severity: str) -> int:
     return [*SEVERITIES].index(severity)  # type: ignore[arg-type]
 
 
+def matches(cause: str, pattern: str) -> bool:
+    """Whether a silence of that pattern is one of that cause."""
+    return fnmatchcase(cause, pattern)
+
+
 def _silenced(cause: str, patterns: Iterable[str]) -> bool:
-    return any(fnmatchcase(cause, pattern) for pattern in patterns)
+    return any(matches(cause, pattern) for pattern in patterns)
 
 
 def _alarm(row: Mapping[str, Any], patterns: Iterable[str]) -> Alarm:
@@ -728,4 +743,5 @@ def _seconds(moment: datetime | None) -> float:
 
 
 def _time(seconds: float) -> datetime:
-    return datetime.fromtimestamp(seconds, UTC)
+    """A silence of an earlier version may end after the last year that there is."""
+    return datetime.fromtimestamp(min(seconds, _LAST_SECONDS), UTC)

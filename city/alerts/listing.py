@@ -35,7 +35,8 @@ def _table(alarms: Sequence[Alarm]) -> Table:
     table = Table("id", "severity", "state", "what", "times", "since", "last", "assignee", box=None)
     for a in alarms:
         times = (str(a.count), at(a.first_at), at(a.last_at))
-        table.add_row(str(a.id), a.severity, _state(a), one_line(a.title), *times, one_line(a.assignee or ""))
+        what = f"{one_line(a.title)}\n{one_line(a.cause)}"
+        table.add_row(str(a.id), a.severity, _state(a), what, *times, one_line(a.assignee or ""))
     return table
 
 
@@ -45,7 +46,7 @@ def _record(alarm: Alarm, terminal: Terminal) -> None:
     whose = f", {one_line(alarm.assignee)}'s" if alarm.assignee else ""
     for line in (head, f"{' ' * _INDENT}{times}{whose}"):
         terminal.print(line, soft_wrap=True, highlight=False)
-    for text in (one_line(alarm.title), alarm.cause):
+    for text in (one_line(alarm.title), one_line(alarm.cause)):
         if terminal.is_terminal:
             terminal.print(Padding(Text(text), (0, 0, 0, _INDENT)))
         else:

@@ -64,8 +64,17 @@ def silence(
     by: _By = "",
 ) -> None:
     """Send no messages for the causes that match; alarms are still kept."""
-    number = _desk().silence(pattern, timedelta(hours=hours), by or _user(), note)
+    from city.alerts.desk import LONGEST_SILENCE, matches
+    from city.alerts.model import AlertError
+
+    most = LONGEST_SILENCE / timedelta(hours=1)
+    if not 0 < hours <= most:  # nor is it what is no number
+        raise AlertError(f"--hours {hours:g}: a silence lasts more than 0 and at most {most:g} hours, a year")
+    desk = _desk()
+    number = desk.silence(pattern, timedelta(hours=hours), by or _user(), note)
     print(f"silence {number}: {pattern} for {hours:g} hours")
+    if not any(matches(alarm.cause, pattern) for alarm in desk.alarms()):
+        print("it matches the cause of no alarm that is open now; `city alerts list` shows their causes")
 
 
 @app.command()
@@ -93,7 +102,7 @@ def history(number: _Number) -> None:
 
     desk = _desk()
     alarm = desk.alarm(number)
-    print(f"{alarm.cause}: {one_line(alarm.title)}")
+    print(one_line(f"{alarm.cause}: {alarm.title}"))
     for entry in desk.history(number):
         by, note = one_line(entry["by"] or ""), one_line(entry["note"] or "")
         print(f"{at(entry['at'])}  {entry['event']}  {by}  {note}".rstrip())

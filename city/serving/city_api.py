@@ -38,7 +38,7 @@ class NoteBody(BaseModel):
 class AssignBody(BaseModel):
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"to": "Ada"}]})
 
-    to: str = Field(min_length=1, max_length=100)
+    to: str = Field(min_length=1, max_length=100, pattern=r"\S")
 
 
 class Kept:

@@ -289,6 +289,20 @@ def test_what_cannot_be_is_said(desk: Desk) -> None:
         desk.unsilence(7)
     with pytest.raises(AlertError, match="ended before it began"):
         desk.silence("*", timedelta(0), "ada")
+    with pytest.raises(AlertError, match="lasts 366 days at most"):
+        desk.silence("*", timedelta(days=367), "ada")
+    with pytest.raises(AlertError, match="needs a pattern of causes"):
+        desk.silence(" ", timedelta(hours=1), "ada")
+    desk.report([LOW], "check/", NOW)
+    with pytest.raises(AlertError, match="alarm 1 is assigned to nobody"):
+        desk.assign(1, " ", "ada")
+
+
+def test_a_silence_of_an_earlier_version_that_has_no_end_is_listed(desk: Desk, tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "alerts.db")) as db:
+        db.execute("INSERT INTO silences (pattern, until) VALUES ('check/*', 1e15)")
+        db.commit()
+    assert [silence["until"].year for silence in desk.silences(NOW)] == [9999]
 
 
 @pytest.mark.parametrize(

@@ -39,8 +39,9 @@ def test_without_a_terminal_a_title_is_one_line() -> None:
 
 def test_a_wide_terminal_has_a_table() -> None:
     lines = listed(replace(ALARM, title="kafka is down"), 160)
-    assert len(lines) == 2
+    assert len(lines) == 3
     assert "kafka is down" in lines[1]
+    assert lines[2].strip() == "system/kafka"
 
 
 @pytest.mark.parametrize("width", [80, 200])

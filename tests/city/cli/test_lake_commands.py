@@ -57,6 +57,20 @@ def test_alarms_are_looked_after(config: Settings) -> None:
     assert "no alarm 9" in fails("alerts", "ack", "9")
 
 
+@pytest.mark.parametrize("hours", ["1e9", "inf", "nan", "0", "-inf"])
+def test_a_silence_without_an_end_is_refused(config: Settings, hours: str) -> None:
+    said = fails("alerts", "silence", "check/*", "--hours", hours)
+    assert said == f"--hours {float(hours):g}: a silence lasts more than 0 and at most 8784 hours, a year"
+
+
+def test_what_silences_or_assigns_nothing_is_said(config: Settings) -> None:
+    desk(config).report([Finding("check/a/b", "error", "a is wrong", "a")], "check/")
+    assert city("alerts", "silence", "check/*") == "silence 1: check/* for 1 hours\n"
+    assert "it matches the cause of no alarm that is open now" in city("alerts", "silence", "nothing/here")
+    assert "a silence needs a pattern of causes, such as 'check/gold/*'" in fails("alerts", "silence", "")
+    assert "alarm 1 is assigned to nobody: give a name" in fails("alerts", "assign", "1", "")
+
+
 @pytest.mark.parametrize("title", ["no model [/GB]", "each is a table [[rule]] with a name", "[red]"])
 def test_an_alarm_is_listed_as_it_is_called(config: Settings, title: str) -> None:
     desk(config).report([Finding("check/a/b", "error", title, "a")], "check/")
