@@ -32,6 +32,20 @@ def check_origin(url: str) -> None:
         raise ValueError(f"{url[:200]!r} is no address of a server: {wrong}; such as https://city.example.org")
 
 
+def check_url(url: str) -> None:
+    """Raises ValueError that says what is wrong, where nothing can be posted to it. Without the address, which may be a
+    secret."""
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:  # an address without its bracket, a port that is none
+        raise ValueError("its host or its port is none; such as https://hooks.example.org/city") from None
+    if parts.scheme not in ("http", "https"):
+        raise ValueError("it begins with neither https:// nor http://; such as https://hooks.example.org/city")
+    if not host or any(character.isspace() for character in url):
+        raise ValueError("it has no host, or has spaces; such as https://hooks.example.org/city")
+
+
 def _wrong_origin(url: str) -> str | None:
     try:
         parts = urlsplit(url)

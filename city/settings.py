@@ -10,7 +10,7 @@ from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from city.alerts.model import Severity
-from city.net import check_origin, is_loopback, is_wildcard, join_address, reached_at
+from city.net import check_origin, check_url, is_loopback, is_wildcard, join_address, reached_at
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -19,7 +19,13 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 class Settings(BaseSettings):
     """Where the platform keeps its state and what it talks to. Documented for people in .env.example."""
 
-    model_config = SettingsConfigDict(env_prefix="CITY_", env_file=CHECKOUT / ".env", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix="CITY_",
+        env_file=CHECKOUT / ".env",
+        extra="ignore",
+        frozen=True,
+        hide_input_in_errors=True,  # which may be secrets
+    )
 
     home: Path = Field(CHECKOUT / ".city", description="the one folder that holds all state")
     cache: Path | None = Field(None, description="downloaded jars; default <home>/cache")
@@ -150,6 +156,13 @@ class Settings(BaseSettings):
     def _is_origin(cls, value: str | None) -> str | None:
         if value:
             check_origin(value)
+        return value
+
+    @field_validator("alert_webhook_url", "alert_slack_url", "alert_sms_url", "alert_pagerduty_url")
+    @classmethod
+    def _is_posted_to(cls, value: SecretStr | str | None) -> SecretStr | str | None:
+        if value:
+            check_url(value.get_secret_value() if isinstance(value, SecretStr) else value)
         return value
 
     @field_validator("timezone")

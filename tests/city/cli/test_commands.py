@@ -20,6 +20,10 @@ from city_assets.traffic.contract import VEHICLE_POSITIONS
 from tests.commands import city, fails
 from tests.live import fresh, send, until
 
+SUCH_AS = "; such as https://hooks.example.org/city"
+SCHEME = f"it begins with neither https:// nor http://{SUCH_AS}"
+NO_HOST = f"it has no host, or has spaces{SUCH_AS}"
+NO_PORT = f"its host or its port is none{SUCH_AS}"
 RUN = [sys.executable, "-m", "city.cli.main"]
 
 
@@ -55,6 +59,12 @@ def test_what_is_wrong_is_said_in_one_line(config: Settings) -> None:
         ("HOME", __file__, f"CITY_HOME: {__file__} is not a folder"),
         ("HOME", f"{__file__}/below", f"CITY_HOME: {__file__} is not a folder"),
         ("TIMEZONE", "Mars/X", "CITY_TIMEZONE: no time zone 'Mars/X'; such as Europe/Berlin"),
+        ("ALERT_WEBHOOK_URL", "127.0.0.1:9911/hook", f"CITY_ALERT_WEBHOOK_URL: {SCHEME}"),
+        ("ALERT_SLACK_URL", "hooks.slack.com/services/T0", f"CITY_ALERT_SLACK_URL: {SCHEME}"),
+        ("ALERT_SMS_URL", "ftp://gateway", f"CITY_ALERT_SMS_URL: {SCHEME}"),
+        ("ALERT_PAGERDUTY_URL", "https:///v2", f"CITY_ALERT_PAGERDUTY_URL: {NO_HOST}"),
+        ("ALERT_WEBHOOK_URL", "http://[::1/hook", f"CITY_ALERT_WEBHOOK_URL: {NO_PORT}"),
+        ("ALERT_WEBHOOK_URL", "http://a:b/hook", f"CITY_ALERT_WEBHOOK_URL: {NO_PORT}"),
         ("SERVE_PORT", "99999", "CITY_SERVE_PORT: Input should be less than or equal to 65535"),
         ("DOMAINS", "traffic", 'CITY_DOMAINS: a JSON list is expected, such as ["one", "two"]'),
         ("LATENCY_SECONDS", "0", "CITY_LATENCY_SECONDS: Input should be greater than or equal to 0.1"),
@@ -69,11 +79,18 @@ def test_a_setting_that_is_wrong_is_named_as_it_was_given(
     assert explain(error.value) == said
 
 
-def test_a_setting_that_is_wrong_is_not_shown_for_it_may_be_secret(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CITY_RATE_LIMIT", "hunter2")
+@pytest.mark.parametrize("name", ["RATE_LIMIT", "ALERT_SLACK_URL"])
+def test_a_setting_that_is_wrong_is_not_shown_for_it_may_be_secret(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor where Dagster logs the error itself."""
+    monkeypatch.setenv(f"CITY_{name}", "hunter2")
     with pytest.raises(ValidationError) as error:
         Settings()
-    assert "hunter2" not in str(explain(error.value))
+    assert "hunter2" not in f"{explain(error.value)} {error.value}"
+
+
+def test_a_channel_without_an_address_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CITY_ALERT_WEBHOOK_URL", "")
+    assert not Settings().alert_webhook_url
 
 
 def test_a_fault_of_the_program_keeps_its_traceback() -> None:
