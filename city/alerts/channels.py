@@ -85,7 +85,10 @@ def sender(config: Settings, name: str) -> Send:
     if name == "pagerduty" and config.alert_pagerduty_key:
         key = config.alert_pagerduty_key.get_secret_value()
         return lambda message: _page(config.alert_pagerduty_url, key, message)
-    raise AlertError(f"the channel {name!r} is no longer in the settings, and has messages to send: set it again")
+    raise AlertError(
+        f"the channel {name!r} is no longer in the settings, and has messages to send: set it again, or drop "
+        f"them: city alerts drop {name}"
+    )
 
 
 def is_one_by_one(name: str) -> bool:

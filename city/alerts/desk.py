@@ -7,6 +7,7 @@ comes between (a silence, a wrong setting, a kill) loses a message: the differen
 
 import json
 import uuid
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -42,6 +43,8 @@ _LEASE_SECONDS = 60.0
 _EXPIRY = timedelta(days=7)
 """A message that no channel took for so long is news no more."""
 _PRUNE_SECONDS = 3600.0
+CHANNEL_ALARMS = "system/alert_channels/"
+"""Before the name of a channel: the cause of its alarm, which is told on the other channels."""
 _TITLE, _GROUP = 500, 200
 _FLAPPING = "flapping/"
 """Before the severity, where people were last told that a cause flaps."""
@@ -134,6 +137,23 @@ class Letter:
     channel: str
     message: dict[str, Any]
     attempts: int
+
+
+@dataclass(frozen=True)
+class Unsent:
+    """The messages of a channel that it has not taken."""
+
+    name: str
+    waiting: int
+    """So many are tried again, and"""
+    given_up: int
+    """so many are not, for they are a week old."""
+    since: datetime | None
+    """Since when the oldest that waits does, None where none waits."""
+    attempts: int
+    """How often one of those that wait was tried, at most."""
+    error: str | None
+    """What came of the oldest that was tried."""
 
 
 @dataclass(frozen=True)
@@ -401,6 +421,60 @@ class Desk:
         with self._changing() as db:
             db.execute(_OUTBOX.update().where(of, _OUTBOX.c.sent_at.is_(None)).values(**values))
 
+    def unsent(self, about_channels: bool = True) -> list[Unsent]:
+        """Of each channel that has not taken all its messages, by name; without those of the alarms of channels
+        themselves where `about_channels` is false."""
+        waits, id_, channel = _OUTBOX.c.next_at < _NEVER, _OUTBOX.c.id, _OUTBOX.c.channel
+        query = sa.select(
+            channel,
+            sa.func.count(sa.case((waits, 1))).label("waiting"),
+            sa.func.count(sa.case((sa.not_(waits), 1))).label("given_up"),
+            sa.func.min(sa.case((waits, _OUTBOX.c.posted_at))).label("since"),
+            sa.func.max(sa.case((waits, _OUTBOX.c.attempts), else_=0)).label("attempts"),
+            sa.func.min(sa.case((sa.and_(waits, _OUTBOX.c.error.is_not(None)), id_))).label("tried"),
+        ).where(_OUTBOX.c.sent_at.is_(None))
+        if not about_channels:
+            about = sa.select(_ALARMS.c.id).where(_ALARMS.c.cause.startswith(CHANNEL_ALARMS, autoescape=True))
+            query = query.where(sa.or_(_OUTBOX.c.alarm.is_(None), _OUTBOX.c.alarm.not_in(about)))
+        with self._engine.connect() as db:
+            rows = db.execute(query.group_by(channel).order_by(channel)).mappings().all()
+            tried = sa.select(id_, _OUTBOX.c.error).where(id_.in_([row["tried"] for row in rows]))
+            errors = dict(db.execute(tried).tuples().all())
+        return [
+            Unsent(
+                row["channel"],
+                row["waiting"],
+                row["given_up"],
+                None if row["since"] is None else _time(row["since"]),
+                row["attempts"],
+                errors.get(row["tried"]),
+            )
+            for row in rows
+        ]
+
+    def drop(self, channel: str, by: str, now: datetime | None = None) -> int:
+        """Deletes the messages that a channel has not taken, which the history of their alarms tells. Returns how many.
+        Raises AlertError where there is none."""
+        unsent = sa.and_(_OUTBOX.c.channel == channel, _OUTBOX.c.sent_at.is_(None))
+        with self._changing() as db:
+            dropped = Counter(db.execute(sa.select(_OUTBOX.c.alarm).where(unsent)).scalars())
+            if not dropped:
+                raise AlertError(f"no message waits for the channel {channel!r}; `city alerts list` shows what waits")
+            db.execute(_OUTBOX.delete().where(unsent))
+            for alarm, count in dropped.items():
+                if alarm is not None:
+                    _note(db, alarm, _seconds(now), "dropped", by, f"{count} message(s) to {channel}, not sent")
+        return dropped.total()
+
+    def active_by_severity(self) -> dict[str, int]:
+        """How many alarms are active, of each severity."""
+        active = sa.select(_ALARMS.c.severity, sa.func.count()).where(
+            _ALARMS.c.open.is_(True), _ALARMS.c.active.is_(True)
+        )
+        with self._engine.connect() as db:
+            counted = dict(db.execute(active.group_by(_ALARMS.c.severity)).tuples().all())
+        return {severity: counted.get(severity, 0) for severity in SEVERITIES}
+
     def remembered_below(self, prefix: str) -> dict[str, Any]:
         """All small values whose names begin so."""
         with self._engine.connect() as db:
@@ -512,7 +586,7 @@ class Desk:
             to = told_to | {address.name for address in self._to if address.wants(row["severity"])}
             row["told_to"] = json.dumps(sorted(to))
         for address in self._to:
-            if address.name not in to:
+            if address.name not in to or row["cause"] == CHANNEL_ALARMS + address.name:
                 continue
             values = {"key": uuid.uuid4().hex, "channel": address.name, "alarm": row["id"], "message": message}
             db.execute(_OUTBOX.insert().values(**values, attempts=0, posted_at=moment, next_at=moment))

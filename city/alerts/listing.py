@@ -7,6 +7,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from city.alerts.desk import Unsent
 from city.alerts.model import Alarm
 from city.stack.terminal import Terminal, one_line
 
@@ -24,6 +25,14 @@ def show(alarms: Sequence[Alarm], terminal: Terminal) -> None:
     else:
         for alarm in alarms:
             _record(alarm, terminal)
+
+
+def unsent(channel: Unsent) -> str:
+    """What a channel has not taken, in a line."""
+    counts = [f"{channel.waiting} message(s) wait since {at(channel.since)}"] if channel.since else []
+    counts += [f"{channel.given_up} given up after a week"] if channel.given_up else []
+    tries = f" ({channel.attempts} attempts: {channel.error})" if channel.error else ""
+    return one_line(f"channel {channel.name}: {', '.join(counts)}{tries}")
 
 
 def at(moment: datetime) -> str:

@@ -1,4 +1,4 @@
-"""city alerts: what is wrong with the data, and who looks after it."""
+"""city alerts: what is wrong, who looks after it, and who is told."""
 
 import getpass
 from datetime import timedelta
@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="Alarms: list, acknowledge, assign, clear, silence.", no_args_is_help=True)
+app = typer.Typer(help="Alarms: list, acknowledge, assign, clear, silence; drop messages.", no_args_is_help=True)
 _Number = Annotated[int, typer.Argument(help="the alarm's number")]
 _Note = Annotated[str, typer.Option(help="why")]
 _By = Annotated[str, typer.Option(help="who", show_default="the user")]
@@ -25,17 +25,18 @@ def list_(
     import json
     from dataclasses import asdict
 
-    from city.alerts.listing import show
+    from city.alerts.listing import show, unsent
     from city.stack.terminal import Terminal
 
-    found = _desk().alarms(closed=every)
+    desk = _desk()
+    found = desk.alarms(closed=every)
     if as_json:
         print(json.dumps([asdict(alarm) | {"state": alarm.state} for alarm in found], default=str))
         return
     terminal = Terminal()
     show(found, terminal)
-    for failure in _desk().failures():
-        terminal.print(f"not sent after {failure['attempts']} attempts: {failure['error']}", style="yellow")
+    for channel in desk.unsent():
+        terminal.print(unsent(channel), style="yellow", soft_wrap=True, highlight=False)
 
 
 @app.command()
@@ -92,6 +93,23 @@ def silences() -> None:
 def unsilence(number: Annotated[int, typer.Argument(help="the silence's number")]) -> None:
     """End a silence."""
     _desk().unsilence(number)
+
+
+@app.command()
+def drop(
+    channel: Annotated[str, typer.Argument(help="such as email: one that is to get no more messages")],
+    yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
+    by: _By = "",
+) -> None:
+    """Delete the messages that a channel has not taken. The history of their alarms tells it."""
+    from city.alerts.listing import unsent
+
+    desk = _desk()
+    for found in desk.unsent():
+        if found.name == channel and not yes:
+            print(unsent(found))
+            typer.confirm("delete them? Nobody gets them then", abort=True)
+    print(f"{desk.drop(channel, by or _user())} message(s) to {channel} are deleted")
 
 
 @app.command()

@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from city.alerts.desk import desk
+from city.alerts.dispatch import deliver
 from city.alerts.model import Finding
 from city.cli.errors import mendable
 from city.cli.main import app
@@ -55,6 +56,26 @@ def test_alarms_are_looked_after(config: Settings) -> None:
     assert "cleared, acknowledged" in city("alerts", "clear", "1")
     assert "acknowledged  ada  mine" in city("alerts", "history", "1")
     assert "no alarm 9" in fails("alerts", "ack", "9")
+
+
+def test_a_channel_that_was_taken_out_is_one_line_and_its_messages_can_be_dropped(config: Settings) -> None:
+    mailed = config.model_copy(update={"alert_email_to": ["ada@city"]})
+    known = desk(mailed)
+    known.report([Finding(f"check/a/{number}", "error", "a is wrong", f"a/{number}") for number in range(3)], "check/")
+    deliver(known, config)
+    (line,) = [line for line in city("alerts", "list").splitlines() if "email" in line]
+    assert line.startswith("channel email: 3 message(s) wait since ")
+    assert line.endswith(
+        "(1 attempts: the channel 'email' is no longer in the settings, and has messages to send: "
+        "set it again, or drop them: city alerts drop email)"
+    )
+    asked = CliRunner().invoke(app, ["alerts", "drop", "email"], input="n\n")
+    assert asked.exit_code == 1
+    assert "3 message(s) wait since" in asked.output
+    assert city("alerts", "drop", "email", "--yes", "--by", "ada") == "3 message(s) to email are deleted\n"
+    assert "email" not in city("alerts", "list")
+    assert "dropped  ada  1 message(s) to email, not sent" in city("alerts", "history", "1")
+    assert "no message waits for the channel 'email'" in fails("alerts", "drop", "email")
 
 
 @pytest.mark.parametrize("hours", ["1e9", "inf", "nan", "0", "-inf"])
