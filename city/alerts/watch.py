@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
-from city.alerts import system
+from city.alerts import backlog, system
 from city.alerts.conditions import CAUSES
 from city.alerts.desk import Desk, Reported
 from city.alerts.lease import Lease
@@ -85,6 +85,7 @@ class Watch:
         gone = [Finding(cause, state="passing") for cause in held if cause.split("/")[1] not in names]
         # Who asks no server knows nothing of them.
         scope = system.SYSTEM if self._asked else None
+        found += backlog.findings(self._desk, self._config, causes, moment, self._began)
         done = self._desk.report([*found, readable], scope, moment, {_PARTS: known.state})
         # This process may be older than the platform, or younger, where it was started again.
         began = max(self._began, supervisor["created"] if supervisor else 0.0)

@@ -85,7 +85,7 @@ def _own(city: City, failed_keys: FailedKeys) -> APIRouter:
     @found.get("/health", summary="Live, ready, and each dependency", response_model=None)
     @found.get("/api/health", include_in_schema=False, response_model=None)
     async def health() -> Response:
-        found = await asyncio.to_thread(dependencies, city.predictor)
+        found = await asyncio.to_thread(dependencies, city.predictor, city.away_channels)
         needed = [d for d in found if d.needed and not d.ok]
         body = {
             "live": True,
@@ -109,8 +109,10 @@ def _own(city: City, failed_keys: FailedKeys) -> APIRouter:
 
     @found.get("/metrics", summary="For Prometheus", response_model=None, dependencies=[Depends(needs("viewer"))])
     async def metrics() -> Response:
-        text = await asyncio.to_thread(lambda: city.metrics.text(city.champions(), city.freshness.ages()))
-        return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
+        def text() -> bytes:
+            return city.metrics.text(city.champions(), city.freshness.ages(), city.alarm_figures())
+
+        return Response(await asyncio.to_thread(text), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     @found.post("/token", summary="A short-lived token for a key (OAuth2 client credentials)")
     async def token(

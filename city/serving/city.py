@@ -5,10 +5,12 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from functools import cached_property
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from city.alerts import backlog
 from city.alerts.conditions import Condition
 from city.alerts.desk import Desk, desk
 from city.alerts.dispatch import deliver
@@ -22,7 +24,7 @@ from city.serving.hub import Hub
 from city.serving.keys import Keys, Tokens
 from city.serving.layers import Layer, feeds
 from city.serving.live import Delta, Live
-from city.serving.metrics import Champion, Metrics
+from city.serving.metrics import AlarmFigures, Champion, Metrics
 from city.serving.predictor import Predictor
 from city.settings import Settings
 from city.stack.worker import Worker
@@ -59,6 +61,8 @@ class City:
         self._watching = Worker("platform alarms", self._watch, expected=away)
         # A server that is slow is waited for: for each channel at most so long as its messages are leased.
         self._telling = Worker("alarm messages", self._tell, expected=away, stall_seconds=float("inf"))
+        self.away_channels: dict[str, str] = {}
+        """The channels that do not take the messages of alarms, with the reason, as of the last look."""
 
     async def start(self) -> None:
         sys.setswitchinterval(_SWITCH_SECONDS)
@@ -116,6 +120,11 @@ class City:
             for c in self.predictor.versions.champions()
         ]
 
+    def alarm_figures(self) -> AlarmFigures:
+        """Blocking."""
+        known = self.desk()
+        return AlarmFigures(known.active_by_severity(), backlog.waiting(known, self.config))
+
     def _beat(self, worker: Worker) -> None:
         """For `city status`: the workers, and the messages of the live city as the server's events."""
         counted = 0
@@ -123,7 +132,7 @@ class City:
             read = self.live.messages
             self._heartbeat.count(read - counted)
             counted = read
-            self._heartbeat.beat()
+            self._heartbeat.beat(alarm_channels=self.away_channels)
             worker.progress()
 
     def _watch(self, worker: Worker) -> None:
@@ -132,6 +141,7 @@ class City:
         try:
             while not worker.stop_requested.wait(_WATCH_SECONDS):
                 found = watch.look()
+                self.away_channels = backlog.complaints(self.desk().unsent(), datetime.now(UTC))
                 worker.progress(len(found.reported.raised) + len(found.reported.cleared))
         finally:
             watch.close()

@@ -23,8 +23,8 @@ class Dependency:
     detail: str
 
 
-def dependencies(predictor: Predictor) -> list[Dependency]:
-    """Asks each; at most two seconds for each that is away."""
+def dependencies(predictor: Predictor, away_channels: Mapping[str, str]) -> list[Dependency]:
+    """Asks each; at most two seconds for each that is away. `away_channels` are those of alarms, with the reason."""
     config, store = predictor.config, predictor.store
     stream = stream_part(config, True) or {"state": "down", "last_error": None}
     well = stream["state"] == "running" and stream["last_error"] is None
@@ -45,6 +45,7 @@ def dependencies(predictor: Predictor) -> list[Dependency]:
             store.error or f"{store.written:,} recorded, {store.waiting:,} wait",
         ),
         Dependency("workers", not unwell, False, _listed(unwell) or "all run"),
+        Dependency("alarm channels", not away_channels, False, _listed(away_channels) or "all messages are taken"),
         Dependency("sources", not silent, False, _listed(silent) or "none fell silent while its peers go on"),
     ]
 

@@ -32,6 +32,14 @@ class Champion:
 
 
 @dataclass(frozen=True)
+class AlarmFigures:
+    """How many alarms are active, by severity, and how many messages wait, by channel."""
+
+    active: Mapping[str, int]
+    waiting: Mapping[str, int]
+
+
+@dataclass(frozen=True)
 class _Count:
     """Of a model, since the server began."""
 
@@ -75,12 +83,23 @@ class Metrics:
         self._feature_age = Gauge(
             "feature_age_seconds", "Since the newest time in the online store.", ["view"], registry=self.registry
         )
+        self._alarms = Gauge("alarms_active", "Alarms that are active.", ["severity"], registry=self.registry)
+        self._waiting = Gauge(
+            "alarm_messages_waiting",
+            "Messages of alarms that a channel has not taken yet.",
+            ["channel"],
+            registry=self.registry,
+        )
         self._counts: deque[tuple[float, dict[str, _Count]]] = deque()
         self._held: dict[tuple[str, int, str], tuple[Any, Any]] = {}
         self.registry.register(_Platform(config))
 
-    def text(self, champions: Iterable[Champion], feature_ages: Mapping[str, float]) -> bytes:
+    def text(self, champions: Iterable[Champion], feature_ages: Mapping[str, float], alarms: AlarmFigures) -> bytes:
         """All of it; `feature_ages` are seconds by feature view."""
+        for gauge, counts in ((self._alarms, alarms.active), (self._waiting, alarms.waiting)):
+            gauge.clear()
+            for label, count in counts.items():
+                gauge.labels(label).set(count)
         self._feature_age.clear()
         for view, age in feature_ages.items():
             self._feature_age.labels(view).set(age)

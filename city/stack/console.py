@@ -120,6 +120,8 @@ def show(found: dict[str, Any], console: Terminal | None = None) -> None:
         for name, part in found["parts"].items():
             if part["last_error"]:
                 console.print(Text.assemble((name, "yellow"), f": {one_line(part['last_error'])}"))
+    for channel, reason in found.get("alarm_channels", {}).items():
+        console.print(Text.assemble((f"alarm channel {channel}", "yellow"), f": {one_line(reason)}"))
     table = Table("topic", "rows in bronze", "quarantined", box=None, pad_edge=False)
     for topic, rows in found["bronze_rows"].items():
         table.add_row(topic, f"{rows:,}", f"{found['quarantined'][topic]:,}")

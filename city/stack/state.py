@@ -10,6 +10,7 @@ from city.settings import Settings
 
 SUPERVISOR = "supervisor.json"
 STREAM = "stream.json"
+SERVER = "server.json"
 
 
 def is_alive(pid: int, created: float) -> bool:

@@ -10,7 +10,7 @@ from city.lake import STRAYS, bronze_path, locate, quarantine_path, row_count
 from city.settings import Settings
 from city.stack.daemon import CODE_SERVER, DAEMON, daemon_hangs
 from city.stack.progress import NO_PROGRESS, stalled
-from city.stack.state import STREAM, SUPERVISOR, is_alive, process_of, read_json, stream_crashes
+from city.stack.state import SERVER, STREAM, SUPERVISOR, is_alive, process_of, read_json, stream_crashes
 from city.stack.worker import complaints
 
 FRESH_SECONDS = 15.0
@@ -19,8 +19,9 @@ FRESH_SECONDS = 15.0
 
 def status(config: Settings) -> dict[str, Any]:
     """`parts` (name → address, state, events_per_second, lag, p95_ms, last_error, stalled, workers, exit, errors),
-    `bronze_rows`, `quarantined`. `stalled`: it lives, and does not report, hangs, or has fallen silent. `last_error`
-    is all that is to be said: `exit`, why its process has ended, for a minute after that; `errors`, what is wrong now.
+    `bronze_rows`, `quarantined`, `alarm_channels`. `stalled`: it lives, and does not report, hangs, or has fallen
+    silent. `last_error` is all that is to be said: `exit`, why its process has ended, for a minute after that;
+    `errors`, what is wrong now.
     """
     contracts = [c for d in domains(config) if config.is_active(d.name) for c in d.contracts]
     quarantined = {c.topic: row_count(quarantine_path(config.lake, c)) for c in contracts}
@@ -29,7 +30,14 @@ def status(config: Settings) -> dict[str, Any]:
         "parts": parts(config),
         "bronze_rows": {c.topic: row_count(bronze_path(config.lake, c)) for c in contracts},
         "quarantined": quarantined | ({STRAYS: strays} if strays else {}),
+        "alarm_channels": alarm_channels(config),
     }
+
+
+def alarm_channels(config: Settings) -> dict[str, str]:
+    """The channels that do not take the messages of alarms, with the reason, as the server that sends them has it."""
+    beat = read_json(config, SERVER) or {}
+    return beat.get("alarm_channels", {}) if process_of(beat) is not None else {}
 
 
 def parts(config: Settings) -> dict[str, dict[str, Any]]:

@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from collections import deque
+from typing import Any
 
 from city.settings import Settings
 from city.stack.progress import Samples
@@ -39,8 +40,8 @@ class Heartbeat:
         with self._lock:
             self._total += events
 
-    def beat(self, lag: int | None = None) -> None:
-        """Writes the file when a second has passed since it last did."""
+    def beat(self, lag: int | None = None, **more: Any) -> None:
+        """Writes the file when a second has passed since it last did; `more` is for `city status`, as JSON has it."""
         now = time.time()
         if now - self._written < 1.0:
             return
@@ -56,6 +57,7 @@ class Heartbeat:
             "last_error": self.error,
             "samples": self._samples.content(),
             "workers": [] if self._is_loop else summaries(),
+            **more,
         }
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)

@@ -36,7 +36,8 @@ def test_every_command_has_its_help() -> None:
 
 def test_status_before_anything_ran(config: Settings) -> None:
     nothing = {contract.topic: 0 for contract in contracts()}
-    assert json.loads(city("status", "--json")) == {"parts": {}, "bronze_rows": nothing, "quarantined": nothing}
+    empty = {"parts": {}, "bronze_rows": nothing, "quarantined": nothing, "alarm_channels": {}}
+    assert json.loads(city("status", "--json")) == empty
     assert "not up; start it with `city up`" in city("status")
     assert "nothing to stop" in city("down")
 

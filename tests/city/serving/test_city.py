@@ -1,13 +1,18 @@
 """What the server holds once for all that it does."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import requests
+from pydantic import SecretStr
 
-from city.alerts.desk import Desk
+from city.alerts.desk import Desk, desk
+from city.alerts.model import Finding
 from city.settings import Settings
+from tests.city.alerts.test_dispatch import Hook
 from tests.city.serving.served import serving
+from tests.commands import city
 from tests.live import until
 
 
@@ -26,3 +31,31 @@ def test_the_store_of_alarms_is_opened_once(config: Settings, monkeypatch: pytes
         assert requests.get(f"{url}/api/alarms", timeout=10).ok
         assert requests.get(f"{url}/metrics", timeout=10).ok
     assert len(opened) == 1
+
+
+@pytest.fixture
+def refusing() -> Iterator[Hook]:
+    found = Hook()
+    found.status = 500
+    yield found
+    found.server.shutdown()
+
+
+def test_a_channel_that_is_away_is_told_where_people_look(config: Settings, refusing: Hook) -> None:
+    config = config.model_copy(update={"alert_webhook_url": SecretStr(refusing.url)})
+    desk(config).report([Finding("check/a/b", "error", "a is wrong", "a")])
+    with serving(config) as url:
+
+        def health() -> Any:
+            return requests.get(f"{url}/health", timeout=20).json()
+
+        until(lambda: not health()["dependencies"]["alarm channels"]["ok"])
+        told = health()
+        assert told["dependencies"]["alarm channels"]["detail"].endswith("webhook: the server answered 500: not now")
+        assert not told["dependencies"]["alarm channels"]["needed"]
+        metrics = requests.get(f"{url}/metrics", timeout=10).text
+        assert 'alarm_messages_waiting{channel="webhook"} 1.0' in metrics
+        assert 'alarms_active{severity="error"} 1.0' in metrics
+        assert 'alarms_active{severity="critical"} 0.0' in metrics
+        until(lambda: "alarm channel webhook: 1 wait since " in city("status"))
+    assert "alarm channel" not in city("status"), "of a server that has ended nothing is known"

@@ -37,10 +37,12 @@ def test_the_errors_of_parts_are_shown_as_they_are(text: str) -> None:
             "parts": {"kafka": part | {"lag": None, "p95_ms": None}},
             "bronze_rows": {text: 1},
             "quarantined": {text: 0},
+            "alarm_channels": {"slack": text},
         },
         Terminal(file=output, soft_wrap=True, width=200),
     )
-    assert output.getvalue().count(text) == 3
+    assert output.getvalue().count(text) == 4
+    assert f"alarm channel slack: {text}\n" in output.getvalue()
     assert f"kafka: {text} �[2J\n" in output.getvalue()
 
 
