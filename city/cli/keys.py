@@ -1,10 +1,12 @@
 """city keys: who may ask the server."""
 
+from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
 
 app = typer.Typer(no_args_is_help=True, help="API keys: make, list, revoke.")
+_LAST_SECONDS = 253_370_764_800.0  # the year 9999
 Name = Annotated[str, typer.Argument(help="whose key it is")]
 
 
@@ -25,8 +27,6 @@ def add(
 @app.command("list")
 def listed() -> None:
     """Whose keys there are; not the keys."""
-    from datetime import UTC, datetime
-
     from rich.table import Table
 
     from city.serving.keys import Keys
@@ -35,10 +35,8 @@ def listed() -> None:
 
     table = Table("name", "role", "requests/s", "expires")
     for caller in Keys(settings()).all():
-        until = (
-            datetime.fromtimestamp(caller.expires, UTC).strftime("%Y-%m-%d %H:%M UTC") if caller.expires else "never"
-        )
-        table.add_row(caller.name, caller.role, f"{caller.rate:g}" if caller.rate else "no limit", until)
+        rate = f"{caller.rate:g}" if caller.rate else "no limit"
+        table.add_row(caller.name, caller.role, rate, _until(caller.expires))
     Terminal().print(table)
 
 
@@ -50,3 +48,10 @@ def revoke(name: Name) -> None:
 
     Keys(settings()).revoke(name)
     typer.echo(f"the key {name} is revoked")
+
+
+def _until(expires: float | None) -> str:
+    """A key of an earlier version may be for nan days, or for more years than there are."""
+    if not expires or not expires < _LAST_SECONDS:
+        return "never"
+    return datetime.fromtimestamp(expires, UTC).strftime("%Y-%m-%d %H:%M UTC")

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import re
 import secrets
 import time
@@ -20,6 +21,8 @@ _PREFIX = "city_"
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
 _LOOK_SECONDS = 1.0
 _MINUTES = 15
+_MOST_DAYS = 36_525
+"""A hundred years."""
 _US = "city"
 """Who issues our own tokens, and whom they are for."""
 _KEY = "key"
@@ -63,8 +66,13 @@ class Keys:
             raise UnusableKey(f"no role {role!r}; known: {', '.join(ROLES)}")
         if not _NAME.match(name):
             raise UnusableKey(f"{name!r} is no name of a key: letters, digits, '.', '_' and '-', at most 64")
+        if not 0 <= rate < math.inf:
+            raise UnusableKey(f"a rate of {rate:g} requests a second cannot be: give 0 for no limit, or more")
+        if days is not None and not 0 < days <= _MOST_DAYS:
+            said = f"more than 0 and at most {_MOST_DAYS:g} days, or until it is revoked: then name no days"
+            raise UnusableKey(f"a key cannot be good for {days:g} days: it is for {said}")
         secret = _PREFIX + secrets.token_urlsafe(32)
-        expires = time.time() + days * 86_400 if days else None
+        expires = time.time() + days * 86_400 if days is not None else None
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with alone(self._path):
             held = self._read()

@@ -1,6 +1,7 @@
 """The commands for tables, trips, alarms, schemas and forgetting."""
 
 import json
+import math
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -76,6 +77,19 @@ def test_a_channel_that_was_taken_out_is_one_line_and_its_messages_can_be_droppe
     assert "email" not in city("alerts", "list")
     assert "dropped  ada  1 message(s) to email, not sent" in city("alerts", "history", "1")
     assert "no message waits for the channel 'email'" in fails("alerts", "drop", "email")
+
+
+def test_keys_are_listed_whatever_an_earlier_version_took(config: Settings) -> None:
+    city("keys", "add", "ada", "--days", "2")
+    assert "a key cannot be good for nan days" in fails("keys", "add", "eve", "--days", "nan")
+    file = config.home / "serving" / "keys.json"
+    known = json.loads(file.read_text())
+    (caller,) = known.values()
+    others = {str(days): caller | {"name": f"{days:g}", "expires": days * 86_400} for days in (1e9, math.nan)}
+    file.write_text(json.dumps(known | others))
+    listed = city("keys", "list").splitlines()
+    assert [line for line in listed if "ada" in line and " UTC" in line]
+    assert len([line for line in listed if "never" in line]) == 2
 
 
 @pytest.mark.parametrize("hours", ["1e9", "inf", "nan", "0", "-inf"])

@@ -1,5 +1,7 @@
 """Keys and tokens: made, checked, expired, revoked; and who signs what."""
 
+import math
+import re
 import time
 from pathlib import Path
 
@@ -37,6 +39,12 @@ def test_a_key_is_known_by_its_hash_and_revoked_at_once(home: Settings, monkeypa
         held.add("eve", "root")
     with pytest.raises(UnusableKey, match="no name of a key"):
         held.add("a b", "viewer")
+    for days in (0, -1, 1e9, math.inf, math.nan):
+        with pytest.raises(UnusableKey, match=re.escape(f"cannot be good for {days:g} days")):
+            held.add("eve", "viewer", days=days)
+    for rate in (-1, math.inf, math.nan):
+        with pytest.raises(UnusableKey, match=re.escape(f"a rate of {rate:g} requests a second cannot be")):
+            held.add("eve", "viewer", rate=rate)
     Keys(home).revoke("ada")  # another process
     assert held.of(secret) is None
     with pytest.raises(UnusableKey, match="known: none"):
