@@ -140,8 +140,8 @@ class City:
         watch = Watch(self.config, self.desk(), self._unavailable, self._own_metrics)
         try:
             while not worker.stop_requested.wait(_WATCH_SECONDS):
-                found = watch.look()
                 self.away_channels = backlog.complaints(self.desk().unsent(), datetime.now(UTC))
+                found = watch.look()
                 worker.progress(len(found.reported.raised) + len(found.reported.cleared))
         finally:
             watch.close()
