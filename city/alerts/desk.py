@@ -472,7 +472,7 @@ class Desk:
             _ALARMS.c.open.is_(True), _ALARMS.c.active.is_(True)
         )
         with self._engine.connect() as db:
-            counted = dict(db.execute(active.group_by(_ALARMS.c.severity)).tuples().all())
+            counted: dict[str, int] = dict(db.execute(active.group_by(_ALARMS.c.severity)).tuples().all())
         return {severity: counted.get(severity, 0) for severity in SEVERITIES}
 
     def remembered_below(self, prefix: str) -> dict[str, Any]:
