@@ -60,7 +60,7 @@ class _Seen:
     wrong: float | None = None
     """Since when it has an error."""
     recovered: float | None = None
-    """When it last became well, or was last started again."""
+    """When it last became well after more than a moment, or was last started again."""
     unanswered: bool = False
     """Whether it did not answer when it was last asked. Who asks nothing cannot tell that it is over."""
 
@@ -191,7 +191,7 @@ def _family(name: str) -> str:
 def _follow(part: Mapping[str, Any], silent: str | None, is_known: bool, seen: _Seen, now: float) -> None:
     """Times how long a part has been well, or has not."""
     if _runs(part) and silent is None and not part["errors"] and is_known:
-        if seen.wrong is not None:
+        if seen.wrong is not None and now - seen.wrong >= _DOWN_SECONDS:
             seen.recovered = now
         seen.well, seen.wrong = now, None
     elif seen.wrong is None:

@@ -122,6 +122,15 @@ def test_what_a_server_that_is_away_does_not_explain_is_an_alarm(name: str, erro
     assert found[name] == "failing"
 
 
+def test_a_server_that_is_slow_now_and_then_explains_nothing() -> None:
+    parts = Parts()
+    for at in range(0, 60, 2):
+        slow = {"questdb": "no answer" if at % 10 == 4 else None}
+        found = states(parts, at, slow, questdb=part(), stream=stalled(SILENT) if at else part())
+        if at % 10 == 0:
+            assert found["stream"] == ("failing" if at > 20 else "unknown" if at else "passing")
+
+
 def test_a_source_that_stops_is_one_alarm_and_what_it_feeds_is_none() -> None:
     parts = Parts()
     quiet = stalled("no progress for 40 s: its process 7 lives and does not report")
