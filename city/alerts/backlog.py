@@ -62,5 +62,5 @@ def _finding(name: str, unsent: Unsent | None, is_named: bool, now: datetime, be
 
 def _said(unsent: Unsent) -> str:
     assert unsent.since is not None
-    wait = f"{unsent.waiting} wait since {unsent.since:%Y-%m-%d %H:%M:%S} UTC"
+    wait = f"{unsent.waiting} waiting since {unsent.since:%Y-%m-%d %H:%M:%S} UTC"
     return f"{wait}: {unsent.error}" if unsent.error else f"{wait}, and none was tried"

@@ -69,7 +69,7 @@ def told(hook: Hook) -> list[tuple[str, str]]:
 def test_a_channel_that_is_away_is_told_on_the_others_once(place: Place) -> None:
     place.slack.status = 500
     assert place.at(0, LOW) == {}
-    said = "1 wait since 2026-05-04 12:00:00 UTC: slack: the server answered 500: not now"
+    said = "1 waiting since 2026-05-04 12:00:00 UTC: slack: the server answered 500: not now"
     assert backlog.complaints(place.desk.unsent(), NOW) == {"slack": said}
     assert place.at(4.9) == {}
     alarm = place.at(5.1)[SLACK]
@@ -147,5 +147,5 @@ def test_messages_that_no_worker_sends_are_told_where_people_look(config: Settin
     known: Desk = desk(config.model_copy(update={"alert_webhook_url": SecretStr("http://127.0.0.1:9/")}))
     known.report([LOW], None, NOW)
     assert backlog.complaints(known.unsent(), minutes(4)) == {}
-    said = "1 wait since 2026-05-04 12:00:00 UTC, and none was tried"
+    said = "1 waiting since 2026-05-04 12:00:00 UTC, and none was tried"
     assert backlog.complaints(known.unsent(), minutes(6)) == {"webhook": said}

@@ -1,5 +1,8 @@
 """What the server holds once for all that it does."""
 
+import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +13,7 @@ from pydantic import SecretStr
 from city.alerts.desk import Desk, desk
 from city.alerts.model import Finding
 from city.settings import Settings
+from city.stack.state import SERVER
 from tests.city.alerts.test_dispatch import Hook
 from tests.city.serving.served import serving
 from tests.commands import city
@@ -57,5 +61,9 @@ def test_a_channel_that_is_away_is_told_where_people_look(config: Settings, refu
         assert 'alarm_messages_waiting{channel="webhook"} 1.0' in metrics
         assert 'alarms_active{severity="error"} 1.0' in metrics
         assert 'alarms_active{severity="critical"} 0.0' in metrics
-        until(lambda: "alarm channel webhook: 1 wait since " in city("status"))
+        until(lambda: "alarm channel webhook: 1 waiting since " in city("status"))
+    beat = config.run / SERVER
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    beat.write_text(json.dumps(json.loads(beat.read_text()) | {"pid": ended.pid}))
     assert "alarm channel" not in city("status"), "of a server that has ended nothing is known"
