@@ -11,11 +11,10 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from errno import ENOSPC
-from os import SEEK_END, strerror
 from pathlib import Path
 from typing import Any
 
+from city.append import append_whole
 from city.lake.lock import alone
 
 LOG = "erasures.jsonl"
@@ -39,18 +38,12 @@ def digest(kind: str, identity: str) -> str:
 
 def announce(home: Path, erased: Erased) -> None:
     """Appends the whole line or nothing. Raises OSError where the log in `home` cannot be written."""
-    line = json.dumps(asdict(erased)).encode() + b"\n"
-    with writing(home), (home / LOG).open("a+b", buffering=0) as file:
-        size = file.seek(0, SEEK_END)
-        if size == 0:  # two logs may begin with the same erasure, and are told apart by their first lines
-            line = json.dumps({"log": uuid.uuid4().hex}).encode() + b"\n" + line
-        # A kill may have cut the last line off; it must not take this one along.
-        file.seek(max(0, size - 1))
-        if file.read(1) not in (b"", b"\n"):
-            line = b"\n" + line
-        if file.write(line) != len(line):
-            file.truncate(size)
-            raise OSError(ENOSPC, strerror(ENOSPC))
+    lines, path = json.dumps(asdict(erased)).encode() + b"\n", home / LOG
+    with writing(home):
+        if not (path.exists() and path.stat().st_size):
+            # Two logs may begin with the same erasure, and are told apart by their first lines.
+            lines = json.dumps({"log": uuid.uuid4().hex}).encode() + b"\n" + lines
+        append_whole(path, lines)
 
 
 @contextmanager

@@ -22,12 +22,13 @@ import polars as pl
 from deltalake import DeltaTable
 
 from city import questdb
+from city.append import append_whole
 from city.contracts.model import Contract, ContractError, Window
 from city.contracts.registry import contracts
 from city.features.online import online_store
 from city.features.views import views
 from city.lake import LAYERS, bronze_path, cold
-from city.lake.erasures import Erased, announce, digest
+from city.lake.erasures import Erased, announce, digest, writing
 from city.lake.lock import alone
 from city.lake.retry import committed
 from city.lake.traces import Traces
@@ -138,9 +139,8 @@ def forget(config: Settings, kind: str, identity: str, tell: Callable[[str], Non
     ):
         if url is not None:
             done.problems.append(f"the database of {setting} is not looked through: erase it there")
-    log = config.home / LOG
-    with log.open("a") as file:
-        file.write(json.dumps(asdict(done)) + "\n")
+    with writing(config.home):
+        append_whole(config.home / LOG, json.dumps(asdict(done)).encode() + b"\n")
     return done
 
 

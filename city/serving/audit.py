@@ -4,12 +4,11 @@ import logging
 import threading
 import time
 from collections.abc import Sequence
-from errno import ENOSPC
-from os import SEEK_END, strerror
 from typing import Any
 
 import orjson
 
+from city.append import append_whole
 from city.serving.problems import Problem
 from city.settings import Settings
 
@@ -41,7 +40,8 @@ class Audit:
         lines = b"".join(orjson.dumps(line, default=str) + b"\n" for line in entries)
         with self._lock:
             try:
-                self._append(lines)
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                append_whole(self._path, lines)
                 self._is_away = False
             except OSError as error:
                 if not self._is_away:  # said once: it is tried again every second
@@ -62,17 +62,6 @@ class Audit:
             file.seek(max(0, self._path.stat().st_size - _TAIL_BYTES))
             lines = file.read().splitlines()[-count:]
         return [found for line in reversed(lines) if (found := _read(line)) is not None]
-
-    def _append(self, lines: bytes) -> None:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        with self._path.open("a+b", buffering=0) as file:
-            size = file.seek(0, SEEK_END)
-            # A kill may have cut the last line off; it must not take this one along.
-            file.seek(max(0, size - 1))
-            whole = b"\n" + lines if file.read(1) not in (b"", b"\n") else lines
-            if file.write(whole) != len(whole):
-                file.truncate(size)
-                raise OSError(ENOSPC, strerror(ENOSPC))
 
 
 def _read(line: bytes) -> Entry | None:
