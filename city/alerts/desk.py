@@ -407,13 +407,6 @@ class Desk:
         with self._changing() as db:
             db.execute(_OUTBOX.update().where(of).values(**values))
 
-    def failures(self) -> list[dict[str, Any]]:
-        """Messages that have not been sent, and why."""
-        with self._engine.connect() as db:
-            query = sa.select(_OUTBOX.c.channel, _OUTBOX.c.key, _OUTBOX.c.attempts, _OUTBOX.c.error)
-            rows = db.execute(query.where(_OUTBOX.c.sent_at.is_(None), _OUTBOX.c.attempts > 0)).mappings()
-            return [dict(row) for row in rows]
-
     def release(self, letters: Sequence[Letter], now: datetime | None = None) -> None:
         """Gives back messages that were leased and not tried: they are due."""
         of = _OUTBOX.c.id.in_([letter.id for letter in letters])
@@ -484,8 +477,7 @@ class Desk:
     def remembered(self, name: str) -> Any:
         """A small value that was kept under a name; None where there is none."""
         with self._engine.connect() as db:
-            row = db.execute(sa.select(_STATE.c.value).where(_STATE.c.name == name)).first()
-        return json.loads(row[0]) if row else None
+            return _remembered(db, name)
 
     def _raise(
         self, db: sa.Connection, row: dict[str, Any] | None, finding: Finding, moment: float, patterns: list[str]
@@ -670,28 +662,30 @@ def _upgrade(db: sa.Connection, to: Sequence[Address]) -> None:
 
 def _store_id(db: sa.Connection) -> str:
     """The id of the store, which is made the first time."""
-    row = db.execute(sa.select(_STATE.c.value).where(_STATE.c.name == _STORE)).first()
-    if row is None:
-        _remember(db, _STORE, made := uuid.uuid4().hex)
+    known = _remembered(db, _STORE)
+    if known is None:
+        _remember(db, _STORE, known := uuid.uuid4().hex)
         _remember(db, _NUMBERED, db.execute(sa.select(sa.func.max(_ALARMS.c.id))).scalar() or 0)
-        return made
-    return str(json.loads(row[0]))
+    return str(known)
 
 
 def _last_without_store_id(db: sa.Connection) -> int:
     """The highest number of an alarm that is older than the store id; 0 where there is none."""
-    row = db.execute(sa.select(_STATE.c.value).where(_STATE.c.name == _NUMBERED)).first()
-    return int(json.loads(row[0])) if row else 0
+    return int(_remembered(db, _NUMBERED) or 0)
 
 
 def _looked_since(db: sa.Connection, moment: float) -> float:
     """Since when there have been looks without a pause; writes down this one."""
-    row = db.execute(sa.select(_STATE.c.value).where(_STATE.c.name == _LOOKS)).first()
-    known: dict[str, float] = json.loads(row[0]) if row else {"since": moment, "last": moment}
+    known: dict[str, float] = _remembered(db, _LOOKS) or {"since": moment, "last": moment}
     pauses = abs(moment - known["last"]) > _PAUSE.total_seconds()  # or the clock was set
     since = moment if pauses else min(known["since"], moment)
     _remember(db, _LOOKS, {"since": since, "last": moment})
     return since
+
+
+def _remembered(db: sa.Connection, name: str) -> Any:
+    text = db.execute(sa.select(_STATE.c.value).where(_STATE.c.name == name)).scalar()
+    return None if text is None else json.loads(text)
 
 
 def _remember(db: sa.Connection, name: str, value: Any) -> None:
