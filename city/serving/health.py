@@ -26,9 +26,9 @@ class Dependency:
 def dependencies(predictor: Predictor, away_channels: Mapping[str, str]) -> list[Dependency]:
     """Asks each; at most two seconds for each that is away. `away_channels` are those of alarms, with the reason."""
     config, store = predictor.config, predictor.store
-    stream = stream_part(config, True) or {"state": "down", "last_error": None}
-    well = stream["state"] == "running" and stream["last_error"] is None
     silent = silent_sources(config)
+    stream = stream_part(config, True, silent) or {"state": "down", "last_error": None}
+    well = stream["state"] == "running" and stream["last_error"] is None
     unwell = {
         f"{part}: {worker}": text
         for part, workers in (workers_by_part(config) | {"server": summaries()}).items()

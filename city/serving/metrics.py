@@ -96,13 +96,15 @@ class Metrics:
 
     def text(self, champions: Iterable[Champion], feature_ages: Mapping[str, float], alarms: AlarmFigures) -> bytes:
         """All of it; `feature_ages` are seconds by feature view."""
-        for gauge, counts in ((self._alarms, alarms.active), (self._waiting, alarms.waiting)):
+        figures: list[tuple[Gauge, Mapping[str, float]]] = [
+            (self._feature_age, feature_ages),
+            (self._alarms, alarms.active),
+            (self._waiting, alarms.waiting),
+        ]
+        for gauge, values in figures:
             gauge.clear()
-            for label, count in counts.items():
-                gauge.labels(label).set(count)
-        self._feature_age.clear()
-        for view, age in feature_ages.items():
-            self._feature_age.labels(view).set(age)
+            for label, value in values.items():
+                gauge.labels(label).set(value)
         self._performance.clear()
         for champion in champions:
             for of, metrics in champion.metrics.items():
@@ -163,7 +165,7 @@ class _Platform(Collector):
         return []
 
     def collect(self) -> Iterator[Metric]:
-        stream = stream_part(self._config, False) or {"streams": {}}
+        stream = stream_part(self._config, False, {}) or {"streams": {}}
         for name, means in (
             ("lag", "Events in Kafka that are not in bronze."),
             ("events_per_second", "Events that came to bronze."),

@@ -1,5 +1,6 @@
 """Requests of the Open Inference Protocol (V2): tensors as a model's inputs."""
 
+import math
 from typing import Any
 
 import polars as pl
@@ -35,7 +36,7 @@ def _frame(inputs: Inputs, request: Infer) -> pl.DataFrame:
     for number, tensor in enumerate(request.inputs):
         at = f"inputs.{number}"
         flat = _flat(tensor.data)
-        if any(size < 0 for size in tensor.shape) or len(flat) != _product(tensor.shape):
+        if any(size < 0 for size in tensor.shape) or len(flat) != math.prod(tensor.shape):
             raise Problem(
                 422, f"{at}: {len(flat)} values are not of the shape {tensor.shape}", [(f"{at}.shape", "does not fit")]
             )
@@ -62,10 +63,3 @@ def _flat(data: list[Any]) -> list[Any]:
     if data and isinstance(data[0], list):
         return [value for row in data for value in _flat(row if isinstance(row, list) else [row])]
     return data
-
-
-def _product(shape: list[int]) -> int:
-    found = 1
-    for size in shape:
-        found *= size
-    return found

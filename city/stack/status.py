@@ -74,7 +74,7 @@ def parts(config: Settings) -> dict[str, dict[str, Any]]:
         for loop, address in part.get("loops", {}).items():
             of_loop = _loop(config, loop, address, found[name]["state"], silent.get(loop), part["pid"])
             found[loop] = of_loop | {"within": name}
-    stream = stream_part(config, up)
+    stream = stream_part(config, up, silent)
     return found | _unsupervised(config, found.keys(), silent) | ({"stream": stream} if stream else {})
 
 
@@ -116,15 +116,15 @@ def is_stopping(config: Settings) -> bool:
     return bool((read_json(config, SUPERVISOR) or {}).get("stopping"))
 
 
-def stream_part(config: Settings, up: bool) -> dict[str, Any] | None:
-    """The streaming job, by its own report; None when it never ran and nothing would start it."""
+def stream_part(config: Settings, up: bool, silent: Mapping[str, str]) -> dict[str, Any] | None:
+    """The streaming job, by its own report; None when it never ran and nothing would start it. `silent` are the sources
+    that fell silent (`silent_sources`)."""
     report = read_json(config, STREAM)
     if report is None and not up:
         return None
     running = process_of(report) is not None
     fresh = report is not None and running and time.time() - report["at"] < FRESH_SECONDS
     streams = report["streams"] if report and running else []
-    silent = silent_sources(config)
     errors = [f"{s['topic']}: {s['last_error']}" for s in streams if s["last_error"]]
     errors += [f"{s['topic']}: {silent[s['topic']]}" for s in streams if s["topic"] in silent]
     workers = report.get("workers", []) if report and running else []
