@@ -26,6 +26,7 @@ check: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo --no-cache
 	$(BIN)/city dashboard --check
 
 format: $(INSTALLED)
@@ -40,7 +41,7 @@ lock: $(INSTALLED)
 	$(COMPILE) requirements/bootstrap.in -o requirements/bootstrap.txt
 	$(COMPILE) --extra dev pyproject.toml -o $(LOCK)
 	$(COMPILE) --extra dev --extra spark -c $(LOCK) pyproject.toml -o requirements/spark.txt
-	$(BIN)/python -m city.stack.jars
+	$(BIN)/python -m city.java.jars
 
 # Spark, the second engine, and the peer of two benchmarks. Nothing else needs it.
 spark: $(SPARK)

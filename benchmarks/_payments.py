@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import polars as pl
 
-from city.engines.polars import PolarsEngine
+from city.lake.engines.polars import PolarsEngine
 from city.tables.schema import schema
 from city_assets.payments.contract import PAYMENTS
 from city_assets.payments.models import FRAUDS

@@ -19,13 +19,13 @@ import polars_h3
 from benchmarks._payments import START, lived
 from benchmarks.fleet import BEGIN, faults, simulated
 from city.alerts.conditions import Condition, Watch
-from city.alerts.model import Severity
 from city.models.champions import Serving
 from city.models.examples import chosen
 from city.models.exported import Exported
 from city.models.model import Model
 from city.models.train import fit
-from city.streaming.scoring import scored
+from city.severity import Severity
+from city.streaming.sinks.scores import scored
 from city_assets.equipment.alarms import ANOMALY, CRITICAL_HOURS, REMAINING_LIFE
 from city_assets.equipment.models import ANOMALIES, LIFE
 from city_assets.equipment.transforms import BEFORE_FOUND

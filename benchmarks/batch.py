@@ -21,9 +21,9 @@ import psutil
 from polars.testing import assert_frame_equal
 
 from benchmarks._trips import real_trips, write_month
-from city.engines.spark import installed
+from city.java import jars
+from city.lake.engines.spark import installed
 from city.settings import Settings, settings
-from city.stack import jars
 from city.stack.embedded import environment, settings_at
 from city.tables.registry import table_of
 from city_assets.traffic.ingest import ingest

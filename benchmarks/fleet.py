@@ -13,8 +13,7 @@ import numpy as np
 import polars as pl
 
 from city.contracts.schema import TIMESTAMP
-from city.engines.polars import PolarsEngine
-from city.features.live import Events
+from city.lake.engines.polars import PolarsEngine
 from city.lake.reference import commission
 from city.models.anomaly import SCORE
 from city.models.champions import Serving
@@ -24,7 +23,8 @@ from city.models.train import fit
 from city.stack.embedded import settings_at
 from city.streaming.decode import decode
 from city.streaming.records import RawBatch
-from city.streaming.scoring import scored
+from city.streaming.sinks.features import Events
+from city.streaming.sinks.scores import scored
 from city.tables.schema import schema
 from city_assets.equipment.contract import SENSOR_READINGS, SIGNALS
 from city_assets.equipment.models import ANOMALIES, LIFE, LIFE_CAP

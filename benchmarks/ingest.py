@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import _events
-from city.engines import spark
+from city.java import jars
+from city.lake.engines import spark
 from city.settings import Settings, settings
-from city.stack import jars
 from city.stack.embedded import environment, running, settings_at
 from city.streaming.topics import ensure_topics
 from city_assets.traffic.contract import VEHICLE_POSITIONS

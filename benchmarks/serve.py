@@ -24,9 +24,9 @@ from city.features.online import online_store, push
 from city.models.exported import export
 from city.models.model import Model
 from city.models.registry import Registry
-from city.serving.keys import Keys
 from city.settings import Settings
 from city.stack.embedded import environment, free_ports, settings_at
+from city.web.keys import Keys
 from city_assets.traffic.models import CONGESTION
 
 CONNECTIONS, SECONDS, ROUNDS = 16, 10.0, 3

@@ -9,8 +9,8 @@ from zoneinfo import ZoneInfo
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from city.alerts.model import Severity
 from city.net import check_origin, check_url, is_loopback, is_wildcard, join_address, reached_at
+from city.severity import Severity
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 Port = Annotated[int, Field(ge=1, le=65535)]

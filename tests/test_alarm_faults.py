@@ -40,7 +40,7 @@ from simulators.to_kafka import send, sender
 from tests.city.alerts.test_dispatch import Hook, Mailbox
 from tests.city.models.rows import traffic
 from tests.city.serving.served import serving
-from tests.city.streaming.test_scoring import quick, rows, teach  # noqa: F401  # two of them are fixtures
+from tests.city.streaming.sinks.test_scores import quick, rows, teach  # noqa: F401  # two of them are fixtures
 from tests.city_assets.test_models import (  # noqa: F401  # one of them is a fixture
     NOW,
     SPEED,

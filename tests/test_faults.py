@@ -28,7 +28,7 @@ from city.streaming.bridge import Bridge
 from city.streaming.heartbeat import Heartbeat
 from city.streaming.job import StreamJob
 from city.streaming.records import Offsets
-from city.streaming.sink import Sink
+from city.streaming.sinks.base import Sink
 from city.streaming.source import TopicReset
 from city.streaming.strays import strays_path
 from city.streaming.topics import MAX_MESSAGE_BYTES, ensure_topics

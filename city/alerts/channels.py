@@ -12,8 +12,9 @@ from urllib.parse import urlsplit
 
 import requests
 
-from city.alerts.model import SEVERITIES, AlertError, Severity
+from city.alerts.model import AlertError
 from city.settings import Settings
+from city.severity import SEVERITIES, Severity
 
 _CONNECT_SECONDS, _SECONDS = 5.0, 10.0
 _ANSWER_BYTES = 65_536

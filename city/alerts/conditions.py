@@ -11,9 +11,10 @@ from datetime import UTC, datetime, timedelta
 from statistics import median
 from typing import Any
 
-from city.alerts.model import AlertError, Finding, Severity
+from city.alerts.model import AlertError, Finding
 from city.contracts.registry import modules
 from city.settings import Settings
+from city.severity import Severity
 
 Message = Mapping[str, Any]
 CAUSES = "domain/"

@@ -19,8 +19,9 @@ import orjson
 import sqlalchemy as sa
 
 from city.alerts.channels import Address, addresses
-from city.alerts.model import SEVERITIES, Alarm, AlertError, Event, Finding, Severity
+from city.alerts.model import Alarm, AlertError, Event, Finding
 from city.settings import Settings
+from city.severity import SEVERITIES, Severity
 
 RETURNS_WITHIN = timedelta(minutes=10)
 """A cause that is back so soon was never away: its acknowledgement holds."""

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
-Severity = Literal["info", "warning", "error", "critical"]
-SEVERITIES: tuple[Severity, ...] = ("info", "warning", "error", "critical")
+from city.severity import SEVERITIES, Severity
+
 State = Literal["failing", "passing", "unknown"]
 Event = Literal["raised", "graver", "acknowledged", "flapping", "cleared"]
 Operator = Literal["greater", "less", "equals", "absent", "changed"]

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from city.alerts.model import Finding, Severity
+from city.alerts.model import Finding
+from city.severity import Severity
 from city.stack.status import stands_still
 
 SYSTEM = "system/"

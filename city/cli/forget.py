@@ -10,7 +10,7 @@ class Command(TyperCommand):
     """Names the kinds in the help. They follow from the contracts, which are not read for other commands."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        from city.lake.forget import kinds
+        from city.privacy.erase import kinds
 
         (kind,) = (parameter for parameter in self.params if parameter.name == "kind")
         kind.help = ", ".join(sorted(kinds()))  # type: ignore[attr-defined]
@@ -23,7 +23,7 @@ def command(
     yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
 ) -> None:
     """Find all data of a person or a device, and erase it from every tier."""
-    from city.lake.forget import LOG, find, forget
+    from city.privacy.erase import LOG, find, forget
     from city.settings import settings
 
     config = settings()

@@ -18,8 +18,8 @@ def add(
     days: Annotated[float | None, typer.Option(help="how long it is good for; default: until it is revoked")] = None,
 ) -> None:
     """Make a key. It is shown once, and not kept."""
-    from city.serving.keys import Keys
     from city.settings import settings
+    from city.web.keys import Keys
 
     typer.echo(Keys(settings()).add(name, role, rate, days))
 
@@ -29,9 +29,9 @@ def listed() -> None:
     """Whose keys there are; not the keys."""
     from rich.table import Table
 
-    from city.serving.keys import Keys
     from city.settings import settings
     from city.stack.terminal import Terminal
+    from city.web.keys import Keys
 
     table = Table("name", "role", "requests/s", "expires")
     for caller in Keys(settings()).all():
@@ -43,8 +43,8 @@ def listed() -> None:
 @app.command()
 def revoke(name: Name) -> None:
     """Revoke a key: it is refused within a second."""
-    from city.serving.keys import Keys
     from city.settings import settings
+    from city.web.keys import Keys
 
     Keys(settings()).revoke(name)
     typer.echo(f"the key {name} is revoked")

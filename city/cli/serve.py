@@ -5,7 +5,7 @@ def command() -> None:
     """Serve predictions, the city's API and the dashboard; Ctrl-C stops it, and loses nothing."""
     import logging
 
-    from city.serving.app import server
+    from city.server.app import server
     from city.settings import settings
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")

@@ -11,7 +11,7 @@ import narwhals as nw
 import polars as pl
 from polars.io.plugins import register_io_source
 
-from city.engines.polars import with_seconds
+from city.lake.engines.polars import with_seconds
 from city.tables.model import Table
 from city.tables.schema import schema
 

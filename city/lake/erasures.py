@@ -1,6 +1,6 @@
 """Tells the processes that run of an erasure: none may write from its memory what is erased on disk.
 
-`city.lake.forget` announces an erasure here before it erases anything. Who keeps ids in memory and writes them down
+`city.privacy.erase` announces an erasure here before it erases anything. Who keeps ids in memory and writes them down
 holds `writing` while it reads what was announced, drops that, and writes. So what it wrote before an announcement is
 there to be erased, and what it writes after one is without it.
 """

@@ -13,8 +13,8 @@ from city import local_time
 from city.contracts.model import Contract
 from city.contracts.registry import contracts
 from city.contracts.schema import bronze_schema
-from city.engines import Engine, engine_of
 from city.lake import cold
+from city.lake.engines import Engine, engine_of
 from city.lake.lock import alone
 from city.lake.snapshot import Snapshot
 from city.lake.tables import open_table

@@ -15,8 +15,8 @@ from pydantic_core import from_json
 
 from city.models.model import Model
 from city.serving.batching import Rows
-from city.serving.problems import Problem, from_pydantic
 from city.serving.sizes import Size, arrow_size, parquet_size
+from city.web.problems import Problem, from_pydantic
 
 Value = bool | float | None
 MOST_INSTANCES = 10_000

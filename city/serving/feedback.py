@@ -17,13 +17,13 @@ from city.models.judge import losses
 from city.models.labels import LABEL
 from city.models.model import Model
 from city.serving.outcome_scores import OutcomeScores
-from city.serving.problems import Problem
 from city.serving.record import Full, PredictionStore
 from city.serving.recorded import Outcome, Prediction, day_of, trial_outcomes
 from city.serving.remembered import Remembered
 from city.serving.routing import Routes
 from city.serving.trial import BESIDE, ROLES, Trial
 from city.settings import Settings
+from city.web.problems import Problem
 
 log = logging.getLogger(__name__)
 

@@ -12,10 +12,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from city.models.model import Model, ModelError
 from city.models.registry import NoChampionBefore, NoSuchVersion, Registry, Version
-from city.serving.guard import caller_of, needs
 from city.serving.predictor import Predictor
-from city.serving.problems import Problem
 from city.serving.trial import Experiment, Limits
+from city.web.guard import caller_of, needs
+from city.web.problems import Problem
 
 _SHOWN = 10
 _STATUS = {NoSuchVersion: 404, NoChampionBefore: 409}

@@ -16,10 +16,10 @@ from city.models.model import Model
 from city.models.predictions import CONFIDENCE, HIGH, LOW, OUTPUT, PREDICTION
 from city.serving.asked import Ask, AskMany, Came, Inputs, asked_rows, frame_of, parsed
 from city.serving.batching import Rows
-from city.serving.guard import caller_of, needs
 from city.serving.predictor import Predictor
-from city.serving.problems import Problem
 from city.serving.tensors import Infer, infer_rows
+from city.web.guard import caller_of, needs
+from city.web.problems import Problem
 
 _JSON = "application/json"
 _PARQUET, _ARROW = "application/vnd.apache.parquet", "application/vnd.apache.arrow.stream"

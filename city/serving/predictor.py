@@ -25,14 +25,9 @@ from city.models.predictions import answers
 from city.models.registry import RegistryAway
 from city.serving.answer import Answer, answer, said
 from city.serving.asked import Ask, Inputs, unknown_model
-from city.serving.audit import Audit
 from city.serving.batching import Rows
-from city.serving.decoders import Decoders
 from city.serving.feedback import Feedback
-from city.serving.keys import Caller
-from city.serving.metrics import Metrics
 from city.serving.outcome_scores import OutcomeScores
-from city.serving.problems import Problem
 from city.serving.record import Entry, Full, PredictionStore
 from city.serving.recorded import id_of
 from city.serving.routing import PLATFORM, Routes
@@ -40,6 +35,11 @@ from city.serving.trial import Experiment, Role, Trial
 from city.serving.versions import Served, Versions
 from city.settings import Settings
 from city.tables.model import TableError
+from city.web.audit import Audit
+from city.web.decoders import Decoders
+from city.web.keys import Caller
+from city.web.metrics import Metrics
+from city.web.problems import Problem
 
 log = logging.getLogger(__name__)
 

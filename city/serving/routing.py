@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from city.models.model import Model
-from city.serving.audit import Audit, Entry, entry
-from city.serving.problems import Problem
 from city.serving.trial import Experiment, Limits, Role, Trial
 from city.settings import Settings
+from city.web.audit import Audit, Entry, entry
+from city.web.problems import Problem
 
 log = logging.getLogger(__name__)
 

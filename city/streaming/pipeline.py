@@ -15,12 +15,12 @@ from city.stack.backoff import Backoff, Stopped
 from city.stack.worker import Worker
 from city.streaming.bronze import BronzeStream, Fenced, watermarks_after
 from city.streaming.decode import decode
-from city.streaming.kafka_sink import KafkaSink
 from city.streaming.pacing import Pacing
-from city.streaming.questdb_sink import QuestDBSink
 from city.streaming.records import Batch, RawBatch
 from city.streaming.report import StreamReport
-from city.streaming.sink import Sink, SinkWorker, contract_windows, drain
+from city.streaming.sinks.base import Sink, SinkWorker, contract_windows, drain
+from city.streaming.sinks.kafka import KafkaSink
+from city.streaming.sinks.questdb import QuestDBSink
 from city.streaming.source import KafkaSource
 from city.streaming.topics import ensure_topics
 from city.streaming.windows import ContractWindows

@@ -4,7 +4,7 @@ from datetime import date
 
 import polars as pl
 
-from city.serving.facts import WEEK, Fact, of_day
+from city.live.facts import WEEK, Fact, of_day
 from city.settings import Settings
 from city_assets.environment.tables import CONDITIONS_DAILY
 

@@ -2,7 +2,7 @@
 
 from datetime import date
 
-from city.serving.facts import WEEK, Fact, of_day, some
+from city.live.facts import WEEK, Fact, of_day, some
 from city.settings import Settings
 from city_assets.equipment.tables import MACHINE_FAULTS
 

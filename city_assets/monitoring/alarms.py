@@ -14,7 +14,8 @@ from dagster._core.storage.asset_check_execution_record import (
 )
 from dagster._core.storage.dagster_run import FINISHED_STATUSES
 
-from city.alerts.model import Finding, Severity, State
+from city.alerts.model import Finding, State
+from city.severity import Severity
 
 CHECKS, RUNS, FRESH = "check/", "run/", "fresh/"
 _SEVERITY: dict[dg.AssetCheckSeverity, Severity] = {

@@ -5,8 +5,8 @@ from datetime import date
 import polars as pl
 
 from city.lake.tables import scan
+from city.live.facts import WEEK, Fact, of_day, some
 from city.models.predictions import PREDICTION, scores_schema
-from city.serving.facts import WEEK, Fact, of_day, some
 from city.settings import Settings
 from city.tables.model import DAY
 from city_assets.payments.models import FRAUD, FRAUDS

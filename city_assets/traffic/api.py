@@ -14,10 +14,10 @@ from city.features.online import online_store
 from city.features.reader import FeatureReader, is_unknown
 from city.models.examples import inputs
 from city.models.predictions import answers
-from city.serving.city import City
-from city.serving.guard import needs
-from city.serving.problems import Problem
+from city.server.state import City
 from city.settings import Settings
+from city.web.guard import needs
+from city.web.problems import Problem
 from city_assets.traffic import history
 from city_assets.traffic.kepler import kepler_map
 from city_assets.traffic.live import CELLS, VEHICLES

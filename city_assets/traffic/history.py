@@ -8,10 +8,10 @@ import requests
 
 from city import local_time, questdb
 from city.lake.tables import scan
-from city.serving.problems import Problem
 from city.settings import Settings
 from city.tables.model import DAY
 from city.tables.schema import schema
+from city.web.problems import Problem
 from city_assets.traffic.contract import VEHICLE_POSITIONS
 from city_assets.traffic.live import VEHICLES
 from city_assets.traffic.tables import CELLS_HOURLY

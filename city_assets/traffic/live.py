@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
-from city.serving.layers import Layer
+from city.live.layers import Layer
 from city_assets.traffic.contract import VEHICLE_POSITIONS
 from city_assets.traffic.models import CONGESTION, MINUTES_AHEAD, speed_model
 from city_assets.traffic.transforms import level

@@ -4,7 +4,7 @@ from datetime import date
 
 import polars as pl
 
-from city.serving.facts import WEEK, Fact, of_day, some
+from city.live.facts import WEEK, Fact, of_day, some
 from city.settings import Settings
 from city_assets.traffic.history import mean_speed, speed
 from city_assets.traffic.tables import CELLS_HOURLY

@@ -15,9 +15,9 @@ from city.models.history import days_learned_from, growth, recorded_losses
 from city.models.model import Model, ModelError
 from city.models.predictions import LOSS, VERSION
 from city.models.registry import Registry
-from city.serving.metrics import newest_drift
 from city.settings import Settings
 from city.tables.schema import partition_by, schema
+from city.web.metrics import newest_drift
 from city_assets.models import predict_days, train_on
 from city_assets.monitoring.drift import drifted, measure
 from city_assets.traffic.models import MODELS

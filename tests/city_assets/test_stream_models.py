@@ -17,7 +17,7 @@ from city.models.model import ModelError
 from city.models.registry import Registry
 from city.models.train import train
 from city.settings import Settings
-from city.streaming.scoring import scored
+from city.streaming.sinks.scores import scored
 from city.tables.model import DAY
 from city_assets.models import predict_days, truth_of
 from city_assets.payments.contract import PAYMENTS, REPORTED_WITHIN

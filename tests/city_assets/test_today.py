@@ -8,8 +8,8 @@ import polars as pl
 import pytest
 from deltalake import write_deltalake
 
+from city.live.facts import Fact, facts, some
 from city.models.predictions import PREDICTION
-from city.serving.facts import Fact, facts, some
 from city.settings import Settings
 from city.tables.model import DAY
 from city.tables.registry import table_of

@@ -24,12 +24,12 @@ from city import questdb
 from city.alerts.desk import Desk, desk
 from city.alerts.model import Finding
 from city.models.registry import Registry
-from city.serving import dashboard
-from city.serving.keys import Keys
 from city.settings import CHECKOUT, Settings
 from city.stack.embedded import free_ports
 from city.stack.part import Part
 from city.streaming.topics import ensure_topics
+from city.web import pages as dashboard
+from city.web.keys import Keys
 from city_assets.traffic.contract import VEHICLE_POSITIONS
 from city_assets.traffic.models import speed_model
 from simulators.traffic import Vehicle

@@ -19,11 +19,11 @@ from city.alerts.lease import Lease
 from city.alerts.model import Alarm
 from city.alerts.reader import STATE, AlarmReader, state_of
 from city.lake.erasures import Erased, announce, digest
-from city.lake.forget import forget
+from city.privacy.erase import forget
 from city.settings import Settings
 from city.streaming.topics import ensure_topics
 from tests.city.alerts.reading import HOT
-from tests.city.lake.test_forget import whereabouts
+from tests.city.privacy.test_erase import whereabouts
 from tests.live import until
 
 BEGIN = datetime.now(UTC) - timedelta(minutes=30)

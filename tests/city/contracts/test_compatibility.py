@@ -20,7 +20,7 @@ from city.contracts.publish import write_schema
 from city.contracts.registry import contracts
 from city.contracts.schema_registry import SchemaRegistry
 from city.settings import CHECKOUT, Settings
-from city.streaming.questdb_sink import ensure_tables
+from city.streaming.sinks.questdb import ensure_tables
 from city.tables.silver import silver_table
 from city_assets.environment.contract import QUANTITIES, SENSORS
 from city_assets.traffic.contract import VEHICLE_POSITIONS

@@ -8,13 +8,13 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from city.contracts.model import Contract
-from city.features.live import Events, FeatureSink, earlier_events, live_views
 from city.features.online import online_store
 from city.features.reader import FeatureReader
 from city.features.views import view_of
 from city.lake.reference import commission
 from city.settings import Settings
 from city.streaming.bronze import BronzeStream
+from city.streaming.sinks.features import Events, FeatureSink, earlier_events, live_views
 from city.tables.registry import chosen
 from city_assets.equipment.contract import MAINTENANCE_LOG, SENSOR_READINGS
 from city_assets.features import compare

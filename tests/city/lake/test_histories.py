@@ -20,9 +20,9 @@ import pytest
 from deltalake import DeltaTable
 
 from city import local_time
-from city.engines.polars import PolarsEngine
 from city.lake import cold
 from city.lake.cold import archive
+from city.lake.engines.polars import PolarsEngine
 from city.lake.lakehouse import Lakehouse
 from city.lake.snapshot import Snapshot
 from city.settings import Settings

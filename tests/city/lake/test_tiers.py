@@ -20,14 +20,14 @@ from city.contracts.model import ContractError
 from city.features.online import online_store
 from city.lake.cold import archive
 from city.lake.days import first_day
-from city.lake.forget import LOG, find, forget
 from city.lake.snapshot import Snapshot
 from city.lake.tables import open_table
+from city.privacy.erase import LOG, find, forget
 from city.settings import Settings
-from city.streaming import questdb_rebuild
 from city.streaming.bronze import BronzeStream
-from city.streaming.questdb_rebuild import copies, is_symbol
-from city.streaming.questdb_sink import QuestDBSink
+from city.streaming.sinks import questdb_rebuild
+from city.streaming.sinks.questdb import QuestDBSink
+from city.streaming.sinks.questdb_rebuild import copies, is_symbol
 from city.tables import TableError
 from city.tables.registry import chosen, table_of
 from city_assets.environment.contract import DEVICES

@@ -23,7 +23,7 @@ from city.models.examples import inputs
 from city.models.exported import Calibration, export
 from city.models.model import Model
 from city.models.registry import Registry, Version
-from city.serving.app import server
+from city.server.app import server
 from city.settings import Settings, settings
 from city.stack.embedded import environment
 from city_assets.traffic.models import CONGESTION, MODELS

@@ -13,10 +13,10 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
-from city.serving.guard import PROTOCOL
-from city.serving.keys import Keys
 from city.settings import Settings
 from city.stack.embedded import settings_at
+from city.web.guard import PROTOCOL
+from city.web.keys import Keys
 from tests.city.serving.served import serving
 from tests.live import until
 

@@ -20,13 +20,13 @@ from sklearn.metrics import precision_recall_fscore_support
 from city.models import champions
 from city.models.registry import Registry, RegistryAway
 from city.serving import feedback, predictor, record, versions
-from city.serving.audit import Audit
 from city.serving.outcome_scores import OutcomeScores
 from city.serving.recorded import day_of, id_of
 from city.serving.routing import Routes
 from city.serving.trial import Experiment, Limits
 from city.settings import Settings
 from city.stack.embedded import settings_at
+from city.web.audit import Audit
 from tests.city.serving.served import FEATURES, LEVEL, ROWS, SPEED, process, registered, serving, taught
 from tests.city.serving.test_predict import Server, load
 from tests.city.serving.test_record import entry

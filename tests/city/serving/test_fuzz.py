@@ -14,7 +14,7 @@ from city.models.model import models
 from city.models.registry import Registry
 from city.settings import Settings
 from city.stack.embedded import free_ports
-from city.streaming.questdb_sink import ensure_tables
+from city.streaming.sinks.questdb import ensure_tables
 from city.streaming.topics import ensure_topics
 from city_assets.traffic.contract import VEHICLE_POSITIONS
 from tests.city.serving.served import anything, put_features, registered, serving

@@ -20,9 +20,10 @@ import requests
 
 from city.models import champions
 from city.models.registry import Registry
-from city.serving import decoders, predict_api, predictor, record
+from city.serving import predict_api, predictor, record
 from city.settings import Settings
 from city.stack.embedded import settings_at
+from city.web import decoders
 from tests.city.serving.served import FEATURES, LEVEL, SPEED, put_features, registered, serving, taught
 from tests.live import until
 
@@ -328,7 +329,7 @@ def test_the_largest_batches_are_read_by_another_process(server: Server, monkeyp
     assert requests.post(f"{server.url}/predict/batch", first, timeout=120).ok  # the process starts
     assert ask() == here
     children = [" ".join(child.cmdline()) for child in psutil.Process().children()]
-    assert [line for line in children if "city.serving.json_process" in line]
+    assert [line for line in children if "city.web.json_process" in line]
     unknown = server.post("/predict/batch", {"model_name": "sped", "instances": rows})
     assert (unknown.status_code, "known: level, speed" in unknown.text) == (404, True)
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from city.serving.audit import Audit
-from city.serving.problems import Problem
 from city.serving.routing import Routes, place_of
 from city.serving.trial import Experiment, Limits, Role, Trial
 from city.settings import Settings
+from city.web.audit import Audit
+from city.web.problems import Problem
 from tests.city.serving.served import SPEED
 
 CANARY = Experiment("canary", 2, 0.25)

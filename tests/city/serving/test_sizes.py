@@ -13,8 +13,8 @@ import pytest
 
 from city.serving import asked
 from city.serving.asked import MOST_ROWS, MOST_UNPACKED_BYTES, frame_of
-from city.serving.problems import Problem
 from city.serving.sizes import Size, arrow_size, parquet_size
+from city.web.problems import Problem
 
 PARQUET = "application/vnd.apache.parquet"
 STREAM, FILE = "application/vnd.apache.arrow.stream", "application/vnd.apache.arrow.file"

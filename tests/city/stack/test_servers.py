@@ -4,8 +4,9 @@ import uuid
 
 import pytest
 
+from city.java import jars
 from city.settings import Settings
-from city.stack import jars, servers
+from city.stack import servers
 
 
 def test_a_storage_whose_id_begins_with_a_dash_is_formatted(config: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

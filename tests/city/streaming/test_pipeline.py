@@ -24,8 +24,8 @@ from city.streaming.bronze import BronzeStream, Fenced
 from city.streaming.decode import decode
 from city.streaming.job import StreamJob
 from city.streaming.pipeline import questdb_sink
-from city.streaming.questdb_sink import QuestDBSink
 from city.streaming.records import Batch, RawBatch
+from city.streaming.sinks.questdb import QuestDBSink
 from city.streaming.source import TopicReset
 from city.streaming.windows import compute
 from city_assets.traffic.contract import VEHICLE_POSITIONS

@@ -6,7 +6,7 @@ import time
 import polars as pl
 
 from city.contracts.registry import contracts
-from city.lake.forget import find, forget, kinds
+from city.privacy.erase import find, forget, kinds
 from city.settings import Settings
 from city.streaming.strays import Stray, quarantine_strays, strays_path
 from tests.commands import city

@@ -4,7 +4,7 @@ from typing import Any
 
 import polars as pl
 
-from city.engines.polars import PolarsEngine
+from city.lake.engines.polars import PolarsEngine
 from city_assets.traffic import history
 from city_assets.traffic.api import worst
 from city_assets.traffic.kepler import kepler_map

@@ -10,7 +10,7 @@ from deltalake import DeltaTable, write_deltalake
 
 from city import local_time, questdb
 from city.settings import Settings
-from city.streaming.questdb_sink import ensure_tables
+from city.streaming.sinks.questdb import ensure_tables
 from city.tables.schema import partition_by, schema
 from city_assets.traffic import history
 from city_assets.traffic.contract import VEHICLE_POSITIONS

@@ -1,0 +1,164 @@
+"""The server as one ASGI application: everything behind the guard."""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import orjson
+from fastapi import Depends, FastAPI, Form, Request
+from fastapi.middleware.cors import CORSMiddleware
+from fastapi.responses import Response
+from fastapi.routing import APIRouter
+from starlette.types import ASGIApp
+
+from city.alerts.conditions import conditions
+from city.contracts.registry import modules
+from city.live.layers import layers
+from city.models.model import Model, models
+from city.server import city_api
+from city.server.health import Dependency, dependencies, registry
+from city.server.state import City
+from city.serving import models_api, predict_api
+from city.settings import Settings
+from city.stack.worker import summaries
+from city.web import problems
+from city.web.guard import Guard, client_of, needs
+from city.web.pages import Pages
+from city.web.problems import Problem
+from city.web.rate_limits import FailedKeys
+
+if TYPE_CHECKING:
+    import uvicorn
+
+log = logging.getLogger(__name__)
+
+DESCRIPTION = """Predictions of the city's models, the city as it is now, and how the platform itself does.
+
+Send a key as `X-API-Key`, or a token of `/token` as `Authorization: Bearer …`; on loopback none is needed. What goes
+wrong is told as problem details (RFC 9457), which name the field and the mend."""
+
+
+def build(config: Settings, declared: Sequence[Model] | None = None) -> ASGIApp:
+    """The application, of every domain's models or of those that are given."""
+    shown = (layers(config), conditions(config)) if declared is None else ([], [])
+    city = City(config, models(declared), *shown)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await city.start()
+        pages.start()
+        if not config.wants_keys:
+            log.warning("no key is wanted, for only this machine can reach %s (CITY_AUTH=on wants one)", config.serve)
+        try:
+            yield
+        finally:
+            await city.stop()
+
+    app = FastAPI(title="City", version="1", description=DESCRIPTION, lifespan=lifespan, docs_url=None, redoc_url=None)
+    problems.install(app)
+    predict = predict_api.one(city.predictor)
+    failed_keys = FailedKeys(config.failed_keys_a_minute)
+    app.include_router(predict_api.router(city.predictor, predict))
+    app.include_router(predict_api.v2(city.predictor))
+    app.include_router(models_api.router(city.predictor))
+    app.include_router(_own(city, failed_keys))
+    app.include_router(city_api.pages(city))
+    app.include_router(city_api.router(city))
+    for module in modules(config, "api") if declared is None else []:
+        app.include_router(module.router(city))
+    pages = Pages(app, config)
+    guarded = Guard(predict_api.Ahead(app, predict), config, city.keys, city.tokens, failed_keys)
+    if not config.cors_origins:
+        return guarded
+    # Before the guard: a browser asks without a key whether it may ask, and reads refusals only where it may.
+    return CORSMiddleware(
+        guarded, config.cors_origins, allow_methods=["*"], allow_headers=["*"], expose_headers=["retry-after"]
+    )
+
+
+def _own(city: City, failed_keys: FailedKeys) -> APIRouter:
+    found = APIRouter(tags=["the server"])
+
+    @found.head("/health", include_in_schema=False, response_model=None)
+    @found.get("/health", summary="Live, ready, and each dependency", response_model=None)
+    @found.get("/api/health", include_in_schema=False, response_model=None)
+    async def health() -> Response:
+        found = await asyncio.to_thread(dependencies, city.predictor, city.away_channels)
+        needed = [d for d in found if d.needed and not d.ok]
+        body = {
+            "live": True,
+            "ready": not needed,
+            "at": time.time(),
+            "dependencies": {d.name: _told(d) for d in found},
+            "workers": summaries(),
+        }
+        return Response(orjson.dumps(body), 503 if needed else 200, media_type="application/json")
+
+    @found.head("/health/live", include_in_schema=False)
+    @found.get("/health/live", summary="Whether the server lives")
+    async def live() -> dict[str, bool]:
+        return {"live": True}
+
+    @found.head("/health/ready", include_in_schema=False, response_model=None)
+    @found.get("/health/ready", summary="Whether it can answer", response_model=None)
+    async def ready() -> Response:
+        fine = registry(city.predictor).ok  # nothing else is needed, and a probe does not wait for what may hang
+        return Response(orjson.dumps({"ready": fine}), 200 if fine else 503, media_type="application/json")
+
+    @found.get("/metrics", summary="For Prometheus", response_model=None, dependencies=[Depends(needs("viewer"))])
+    async def metrics() -> Response:
+        def text() -> bytes:
+            return city.metrics.text(city.champions(), city.freshness.ages(), city.alarm_figures())
+
+        return Response(await asyncio.to_thread(text), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    @found.post("/token", summary="A short-lived token for a key (OAuth2 client credentials)")
+    async def token(
+        request: Request,
+        grant_type: Annotated[str, Form(max_length=50)],
+        client_id: Annotated[str, Form(max_length=100)],
+        client_secret: Annotated[str, Form(max_length=200)],
+    ) -> dict[str, Any]:
+        if grant_type != "client_credentials":
+            raise Problem(400, f"grant_type {grant_type!r} is not known: it is client_credentials")
+        caller = city.keys.of(client_secret)
+        if caller is None or caller.name != client_id or (caller.expires and caller.expires < time.time()):
+            failed_keys.count(client_of(request.scope))
+            raise Problem(401, "this name and key do not belong together, or the key has expired")
+        made, seconds = city.tokens.issue(client_secret)
+        return {"access_token": made, "token_type": "Bearer", "expires_in": seconds, "scope": caller.role}
+
+    return found
+
+
+def _told(dependency: Dependency) -> dict[str, Any]:
+    return {"ok": dependency.ok, "needed": dependency.needed, "detail": dependency.detail}
+
+
+def server(config: Settings, declared: Sequence[Model] | None = None) -> "uvicorn.Server":
+    """Its `run` serves until SIGINT or SIGTERM; then what is under way is answered, and recorded."""
+    import uvicorn
+
+    tls: dict[str, Path | None] = {"ssl_certfile": config.tls_cert, "ssl_keyfile": config.tls_key}
+    settings = uvicorn.Config(
+        build(config, declared),
+        host=config.host,
+        port=config.serve_port,
+        loop="auto",
+        http="httptools",
+        ws="websockets-sansio",
+        ws_max_size=65_536,
+        ws_per_message_deflate=False,  # of five hundred clients it would take a core
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        timeout_keep_alive=30,
+        forwarded_allow_ips=config.trusted_proxies,
+        timeout_graceful_shutdown=10,
+        **tls,  # type: ignore[arg-type]
+    )
+    return uvicorn.Server(settings)

@@ -1,0 +1,73 @@
+"""Who changed what: a line of JSON for each, in <home>/serving/audit.jsonl."""
+
+import logging
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+
+from city.append import append_whole
+from city.settings import Settings
+from city.web.problems import Problem
+
+log = logging.getLogger(__name__)
+
+_TAIL_BYTES = 1_000_000
+
+
+Entry = dict[str, Any]
+
+
+def entry(by: str, what: str, **detail: Any) -> Entry:
+    return {"at": time.time(), "by": by, "what": what, **detail}
+
+
+class Audit:
+    """Appends; nothing is ever changed. A line is written before its change is made, so none is made without one."""
+
+    def __init__(self, config: Settings) -> None:
+        self._path = config.home / "serving" / "audit.jsonl"
+        self._lock, self._is_away = threading.Lock(), False
+
+    def write(self, by: str, what: str, **detail: Any) -> None:
+        """Raises Problem (503) where it cannot be written: the change must not be made then."""
+        self.append([entry(by, what, **detail)])
+
+    def append(self, entries: Sequence[Entry]) -> None:
+        """All of them or none. Raises Problem (503)."""
+        lines = b"".join(orjson.dumps(line, default=str) + b"\n" for line in entries)
+        with self._lock:
+            try:
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                append_whole(self._path, lines)
+                self._is_away = False
+            except OSError as error:
+                if not self._is_away:  # said once: it is tried again every second
+                    log.error("the audit cannot be written: %s", error)
+                self._is_away = True
+                raise Problem(
+                    503,
+                    f"nothing was changed, because the audit cannot be written ({error.strerror or error}): make room "
+                    f"on the disk of {self._path.name}, or let the server write there, and ask again",
+                    headers={"retry-after": "5"},
+                ) from None
+
+    def newest(self, count: int) -> list[Entry]:
+        """The newest first."""
+        if not self._path.exists():
+            return []
+        with self._path.open("rb") as file:
+            file.seek(max(0, self._path.stat().st_size - _TAIL_BYTES))
+            lines = file.read().splitlines()[-count:]
+        return [found for line in reversed(lines) if (found := _read(line)) is not None]
+
+
+def _read(line: bytes) -> Entry | None:
+    """None for a line that was cut off."""
+    try:
+        found = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return None
+    return found if isinstance(found, dict) else None

@@ -1,0 +1,352 @@
+"""Who may come in, how often and with how much: one ASGI layer before everything else, for HTTP and WebSocket."""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from functools import lru_cache
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import HTTPConnection
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from city.settings import Settings
+from city.web.decoders import THREAD_BYTES
+from city.web.gunzip import Gunzip
+from city.web.keys import LOCAL, NOBODY, Caller, Keys, Tokens
+from city.web.problems import Problem, fault
+from city.web.rate_limits import Buckets, FailedKeys, retry_after
+
+log = logging.getLogger(__name__)
+
+_OPEN = ("/health/", "/v2/health/", "/token", "/assets/", "/docs", "/openapi.json")
+"""What needs no key: whether we live, how to get a token, the pages themselves (their data needs one)."""
+_PAGES = ("/", "/index.html", "/dashboard", "/favicon.svg", "/basemap.json", "/api/config", "/health")
+_PROBES = ("/health", "/api/health")
+_PROBES_BELOW = ("/health/", "/v2/health/")
+"""What load balancers ask, which name no host, or the address of the machine."""
+_SAFE = ("GET", "HEAD", "OPTIONS")
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+_LONGEST_NAME = 300
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+_KEY_CHECK_SECONDS = 1.0
+"""Between two looks whether the key of an open WebSocket still counts."""
+PROTOCOL = "city.bearer"
+"""A browser cannot set a header on a WebSocket: it offers this subprotocol, and its token as the next one."""
+
+
+class Guard:
+    """Host and origin, size and time of the body, who it is, and how often."""
+
+    def __init__(self, app: ASGIApp, config: Settings, keys: Keys, tokens: Tokens, failed_keys: FailedKeys) -> None:
+        self._app, self._config = app, config
+        self._keys, self._tokens, self._failed_keys = keys, tokens, failed_keys
+        self._buckets = Buckets()
+        public = urlsplit(config.public_url or "")
+        self._public = _authority(public.netloc, public.scheme)
+        self._names = {*_LOOPBACK, config.host, self._public[0]} - {""}
+        self._cors = {_origin(origin) for origin in config.cors_origins}
+        self._most_bytes = int(config.max_body_mb * 1_000_000)
+        self._wants_keys = config.wants_keys  # asked at each request
+        self._headers = [
+            (b"x-content-type-options", b"nosniff"),
+            (b"x-frame-options", b"DENY"),
+            (b"referrer-policy", b"no-referrer"),
+            (b"cross-origin-opener-policy", b"same-origin"),
+            (b"permissions-policy", b"geolocation=(), camera=(), microphone=()"),
+            (b"content-security-policy", policy(config).encode()),
+        ]
+        if config.tls_cert:
+            self._headers.append((b"strict-transport-security", b"max-age=31536000"))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] not in ("http", "websocket"):
+            await self._app(scope, receive, send)
+            return
+        http = scope["type"] == "http"
+        answered: list[bool] = []
+        secure = self._securing(send, answered) if http else send
+        try:
+            headers = Headers(scope=scope)
+            self._check_host(scope, headers)
+            scope["caller"] = self._caller(scope, headers)
+            if http:
+                receive = self._bounded(scope, headers, receive)
+                await self._app(scope, receive, secure)
+            else:
+                await self._watched(scope, headers, receive, send)
+        except Problem as problem:
+            if not answered:
+                await self._refuse(problem, scope, receive, secure)
+        except Exception as error:  # whatever the app let through: the server stays up
+            if not http:
+                raise
+            if not answered:
+                await fault(error, scope["path"])(scope, receive, secure)
+
+    def _check_host(self, scope: Scope, headers: Headers) -> None:
+        """Without keys, a page of another site must not reach us, neither by a name that it makes point here (DNS
+        rebinding) nor by asking straight away."""
+        host = headers.get("host", "")
+        origin = headers.get("origin")
+        if max(len(host), len(origin or "")) > _LONGEST_NAME:  # names are remembered below
+            raise Problem(431, f"Host and Origin have at most {_LONGEST_NAME} characters")
+        if not self._wants_keys and _authority(host, "http")[0] not in self._names and not _is_probe(scope):
+            raise Problem(
+                403,
+                f"the host {host[:100]!r} is not this server: ask for {self._config.serve}, or name the address by "
+                "which people reach it in CITY_PUBLIC_URL",
+            )
+        if origin is None or (scope["type"] == "http" and scope["method"] in _SAFE):
+            return
+        scheme, asking = _origin(origin)
+        # The page's scheme says which port is meant where none is named, also where a proxy has ended its TLS.
+        ours = asking in (_authority(host, scheme), self._public)
+        if not asking[0] or not (ours or (scheme, asking) in self._cors):
+            raise Problem(
+                403,
+                f"pages of other sites may not do this, and {origin[:100]!r} is not {host[:100]!r}: name the site in "
+                "CITY_CORS_ORIGINS to let it, or this server's own public address in CITY_PUBLIC_URL",
+            )
+
+    def _caller(self, scope: Scope, headers: Headers) -> Caller:
+        given = _given(scope, headers)
+        caller = self._named(given) if given is not None else None
+        if caller is None and given is not None:
+            self._failed_keys.count(client_of(scope))
+            raise Problem(
+                401,
+                "this key or token is not known here: was it revoked, or cut off when it was copied?",
+                headers={"www-authenticate": 'Bearer error="invalid_token"'},
+            )
+        if caller is None:
+            if self._wants_keys and not _is_open(scope):
+                raise Problem(
+                    401,
+                    "this server wants a key: send it as X-API-Key, or a token as Authorization: Bearer. "
+                    "`city keys add NAME` makes one",
+                    headers={"www-authenticate": "Bearer"},
+                )
+            self._limit(client_of(scope), self._config.rate_limit)
+            return NOBODY if self._wants_keys else LOCAL
+        if caller.expires is not None and caller.expires < time.time():
+            raise Problem(
+                401,
+                "this key or token has expired: get another one",
+                headers={"www-authenticate": 'Bearer error="invalid_token", error_description="expired"'},
+            )
+        self._limit(f"key:{caller.name}", caller.rate)
+        return caller
+
+    def _named(self, given: str) -> Caller | None:
+        """Whose key or token it is; None for one that is unknown. It may have expired."""
+        return self._keys.of(given) or (self._tokens.of(given) if given.count(".") == 2 else None)
+
+    async def _watched(self, scope: Scope, headers: Headers, receive: Receive, send: Send) -> None:
+        """Serves a WebSocket for as long as the key counts that it was opened with."""
+        given = _given(scope, headers)
+        if given is None:
+            await self._app(scope, receive, send)
+            return
+        serving = asyncio.ensure_future(self._app(scope, receive, send))
+        watching = asyncio.create_task(self._until_invalid(given))
+        try:
+            await asyncio.wait({serving, watching}, return_when=asyncio.FIRST_COMPLETED)
+            if not serving.done():
+                with contextlib.suppress(Exception):  # the client may have gone meanwhile
+                    await send({"type": "websocket.close", "code": 1008, "reason": watching.result()})
+                serving.cancel()
+                await asyncio.wait({serving})
+            if not serving.cancelled():
+                serving.result()
+        finally:
+            watching.cancel()
+            serving.cancel()
+
+    async def _until_invalid(self, given: str) -> str:
+        """Waits until the key or token no longer counts; why."""
+        while True:
+            await asyncio.sleep(_KEY_CHECK_SECONDS)
+            caller = self._named(given)
+            if caller is None:
+                return "this key was revoked"
+            if caller.expires is not None and caller.expires < time.time():
+                return "this key or token has expired"
+
+    def _limit(self, who: str, rate: float) -> None:
+        if rate and (wait := self._buckets.take(who, rate)):
+            raise Problem(
+                429,
+                f"more than {rate:g} requests a second; ask again after {wait:.2f} s",
+                headers={"retry-after": retry_after(wait)},
+            )
+
+    def _bounded(self, scope: Scope, headers: Headers, receive: Receive) -> Receive:
+        most, seconds = self._most_bytes, self._config.body_seconds
+        if not _takes_many(scope["path"]):
+            most = min(most, THREAD_BYTES)
+        said = headers.get("content-length")
+        if said is not None and said.isdigit() and int(said) > most:
+            raise _too_large(most)
+        if scope["method"] in _SAFE:
+            return receive
+        taken, ends = 0, asyncio.get_running_loop().time() + seconds
+        complete = False
+
+        async def bounded() -> Message:
+            nonlocal taken, complete
+            if complete:  # what follows the body is the end of the connection, for which one may wait
+                return await receive()
+            try:
+                async with asyncio.timeout_at(ends):
+                    message = await receive()
+            except TimeoutError:
+                raise Problem(
+                    408, f"the body was not here after {seconds:g} s", headers={"connection": "close"}
+                ) from None
+            taken += len(message.get("body", b""))
+            complete = not message.get("more_body", False)
+            if taken > most:
+                raise _too_large(most)
+            return message
+
+        if "content-encoding" not in headers:
+            return bounded
+        encoding = ", ".join(headers.getlist("content-encoding")).strip().lower()
+        if encoding in ("", "identity"):
+            return bounded
+        if encoding not in ("gzip", "x-gzip"):
+            raise Problem(
+                415,
+                f"a body of the encoding {encoding[:60]!r} is not read here: send it plain, or as gzip",
+                headers={"accept-encoding": "gzip"},
+            )
+        packed = (b"content-encoding", b"content-length")
+        scope["headers"] = [(name, value) for name, value in scope["headers"] if name not in packed]
+        return Gunzip(bounded, most, _too_large(most)).receive
+
+    def _securing(self, send: Send, answered: list[bool]) -> Send:
+        """With the headers, and a mark once an answer has begun: there can be no other then."""
+        extra = self._headers
+
+        async def secured(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                answered.append(True)
+                held = {name for name, _ in message["headers"]}
+                message["headers"] = [*message["headers"], *(pair for pair in extra if pair[0] not in held)]
+            await send(message)
+
+        return secured
+
+    async def _refuse(self, problem: Problem, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await problem.response()(scope, receive, send)
+            return
+        extensions = scope.get("extensions") or {}
+        if "websocket.http.response" in extensions:
+            answer = problem.response()
+            headers = MutableHeaders(raw=answer.raw_headers)
+            start = {"type": "websocket.http.response.start", "status": problem.status, "headers": headers.raw}
+            await send(start)
+            await send({"type": "websocket.http.response.body", "body": bytes(answer.body)})
+        else:
+            await send({"type": "websocket.close", "code": 1008})
+
+
+def caller_of(connection: HTTPConnection) -> Caller:
+    found: Caller = connection.scope["caller"]
+    return found
+
+
+def needs(role: str) -> Callable[[HTTPConnection], Awaitable[Caller]]:
+    """A FastAPI dependency: the caller, who must have that role or a higher one."""
+
+    async def check(connection: HTTPConnection) -> Caller:
+        caller = caller_of(connection)
+        if not caller.may(role):
+            raise Problem(403, f"this needs the role {role!r}; the key {caller.name!r} has {caller.role!r}")
+        return caller
+
+    return check
+
+
+def policy(config: Settings) -> str:
+    """The pages' content security policy: our own files, and the tiles' server where one is set."""
+    tiles = ""
+    if config.map_style_url:
+        parts = urlsplit(config.map_style_url)
+        tiles = f" {parts.scheme}://{parts.netloc} https:"
+    return (
+        "default-src 'self'; script-src 'self'; style-src 'self' 'unsafe-inline'; worker-src 'self' blob:; "
+        f"img-src 'self' data: blob:{tiles}; connect-src 'self'{tiles}; font-src 'self'{tiles}; object-src 'none'; "
+        "base-uri 'none'; frame-ancestors 'none'; form-action 'self'"
+    )
+
+
+def client_of(scope: Scope) -> str:
+    """The address that asks: the proxy's where that is not one of CITY_TRUSTED_PROXIES."""
+    client = scope.get("client")
+    return client[0] if client else ""
+
+
+def _given(scope: Scope, headers: Headers) -> str | None:
+    """The key or token of a request; None without any."""
+    given = headers.get("x-api-key")
+    authorization = headers.get("authorization")
+    if given is None and authorization is not None:
+        scheme, _, given = authorization.partition(" ")
+        given = given.strip() if scheme.lower() == "bearer" else ""
+    if given is None and scope["type"] == "websocket":
+        offered = scope.get("subprotocols", [])
+        given = offered[1] if len(offered) == 2 and offered[0] == PROTOCOL else None
+    return given
+
+
+@lru_cache(maxsize=1024)
+def _authority(netloc: str, scheme: str) -> tuple[str, int | None]:
+    """Host and port, the scheme's own port where none is named: `localhost:80` is `localhost` for http. An empty host
+    for what is none."""
+    try:
+        parts = urlsplit(f"//{netloc}")
+        if parts.netloc != netloc or "@" in netloc:
+            return "", None
+        return parts.hostname or "", parts.port or _DEFAULT_PORTS.get(scheme)
+    except ValueError:
+        return "", None
+
+
+@lru_cache(maxsize=1024)
+def _origin(text: str) -> tuple[str, tuple[str, int | None]]:
+    """Scheme and authority of an origin."""
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        return "", ("", None)
+    return parts.scheme, _authority(parts.netloc, parts.scheme)
+
+
+def _is_probe(scope: Scope) -> bool:
+    path = scope["path"]
+    is_read = scope["type"] == "http" and scope["method"] in ("GET", "HEAD")
+    return is_read and (path in _PROBES or path.startswith(_PROBES_BELOW))
+
+
+def _is_open(scope: Scope) -> bool:
+    path = scope["path"]
+    return scope["type"] == "http" and (path in _PAGES or path.startswith(_OPEN))
+
+
+def _takes_many(path: str) -> bool:
+    """Whether the body may be of many rows. All others are read at once, and so are small."""
+    return path == "/predict/batch" or (path.startswith("/v2/models/") and path.endswith("/infer"))
+
+
+def _too_large(most_bytes: int) -> Problem:
+    return Problem(
+        413,
+        f"a request to this path may have {most_bytes / 1e6:g} MB: send many rows to /predict/batch, or in parts "
+        "(CITY_MAX_BODY_MB bounds those)",
+        headers={"connection": "close"},
+    )

@@ -1,0 +1,56 @@
+"""How often somebody may do something: token buckets."""
+
+import time
+from collections import OrderedDict
+
+from city.web.problems import Problem
+
+_MOST_CALLERS = 10_000
+_LEAST_BURST = 10.0
+
+
+class Buckets:
+    """A bucket of tokens for each caller, refilled all the time. The callers not seen for longest are forgotten."""
+
+    def __init__(self) -> None:
+        self._buckets: OrderedDict[str, list[float]] = OrderedDict()
+
+    def take(self, who: str, rate: float) -> float:
+        """Takes a token of a bucket that holds one second's (at least ten), at `rate` a second. Returns 0, or the
+        seconds until there is one."""
+        now, most = time.monotonic(), max(_LEAST_BURST, rate)
+        bucket = self._buckets.get(who)
+        if bucket is None:
+            bucket = self._buckets[who] = [most, now]
+            if len(self._buckets) > _MOST_CALLERS:
+                self._buckets.popitem(last=False)
+        self._buckets.move_to_end(who)
+        bucket[0] = min(most, bucket[0] + (now - bucket[1]) * rate)
+        bucket[1] = now
+        if bucket[0] < 1:
+            return (1 - bucket[0]) / rate
+        bucket[0] -= 1
+        return 0.0
+
+
+class FailedKeys:
+    """Counts the unknown keys of each address. A known key is answered however many were tried beside it: one of 256
+    random bits is not guessed, and a neighbour behind the same proxy must not be able to lock its owner out."""
+
+    def __init__(self, a_minute: float) -> None:
+        self._a_minute = a_minute
+        self._buckets = Buckets()
+
+    def count(self, client: str) -> None:
+        """Raises Problem (429) where this address has tried too many."""
+        if self._a_minute and (wait := self._buckets.take(client, self._a_minute / 60)):
+            raise Problem(
+                429,
+                f"too many unknown keys from this address (more than {self._a_minute:g} a minute, "
+                f"CITY_FAILED_KEYS_A_MINUTE): try again after {wait:.0f} s, with a key that `city keys list` shows",
+                headers={"retry-after": retry_after(wait)},
+            )
+
+
+def retry_after(seconds: float) -> str:
+    return str(max(1, round(seconds)))

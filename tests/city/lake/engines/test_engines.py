@@ -1,0 +1,161 @@
+"""Every transform of every domain on Polars and on Spark: the same tables of the same lake, the same rows."""
+
+import shutil
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import narwhals as nw
+import polars as pl
+import pytest
+from polars.testing import assert_frame_equal
+
+from city.java import jars
+from city.lake.engines import Engine, engine_of
+from city.lake.engines.polars import PolarsEngine
+from city.lake.engines.spark import SparkEngine, installed
+from city.lake.lakehouse import Lakehouse
+from city.lake.reference import commission
+from city.settings import CHECKOUT, Settings
+from city.stack.embedded import settings_at
+from city.tables.model import Frame, Table
+from city.tables.registry import chosen, table_of
+from city.tables.schema import partition_by
+from city.tables.slices import Slices
+from city_assets.environment.contract import DEVICES, SENSORS
+from city_assets.equipment.contract import MAINTENANCE_LOG, SENSOR_READINGS
+from city_assets.payments.contract import CHARGEBACKS, PAYMENTS
+from city_assets.traffic.contract import VEHICLE_POSITIONS
+from city_assets.traffic.ingest import ingest
+from simulators.environment import fleet
+from simulators.equipment import fleet as machines
+from simulators.faults import FaultRates
+from simulators.payments import City
+from tests.lakes import drive, house, stream
+
+DAYS = [date(2026, 5, 5)]  # the day before is there too, for what looks back
+BEGIN = datetime(2026, 5, 4, tzinfo=ZoneInfo("America/New_York"))
+
+
+# Tables of some hundred rows: fewer tasks a commit, and no time spent on compiling what runs once.
+_SMALL = {
+    "spark.databricks.delta.snapshotPartitions": "1",
+    "spark.sql.codegen.wholeStage": "false",
+    "spark.sql.codegen.factoryMode": "NO_CODEGEN",
+    "spark.sql.adaptive.enabled": "false",
+    "spark.databricks.delta.writeChecksumFile.enabled": "false",
+    "spark.databricks.delta.incremental.commit.enabled": "false",
+}
+# Nor a second compiler, for a minute of one-off queries; by its memory, Spark would clear 64 MB for each small sort.
+_JAVA = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -Xms768m -Xmn512m"
+
+
+class OneWriteOfAShape(SparkEngine):
+    """Spark, which reads and transforms every table, and writes the first of each shape: partitions, and kinds of
+    columns. A commit of its takes seconds, so the rows of further tables of a shape are collected, and written by
+    Polars."""
+
+    def __init__(self, config: Settings) -> None:
+        super().__init__(config)
+        self.written: dict[tuple[tuple[str, ...], frozenset[str]], str] = {}
+
+    def replace(self, table: Table, path: Path, frame: Frame, slices: Slices | None) -> None:
+        shape = tuple(partition_by(table)), frozenset(column.kind for column in table.columns)
+        if self.written.setdefault(shape, table.id) == table.id:
+            super().replace(table, path, frame, slices)
+        else:
+            PolarsEngine().replace(table, path, nw.from_native(self.collect(frame).lazy()), slices)
+
+
+@pytest.fixture(scope="module")
+def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkEngine]:
+    if not installed():
+        pytest.skip("Spark is not installed: make spark")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(
+            "PYSPARK_SUBMIT_ARGS", f'--conf spark.buffer.pageSize=1m --driver-java-options "{_JAVA}" pyspark-shell'
+        )
+        yield from _started(tmp_path_factory)
+
+
+def _started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkEngine]:
+    config = settings_at(
+        tmp_path_factory.mktemp("spark"), CHECKOUT / ".city" / "cache", engine="spark", spark_partitions=1
+    )
+    jars.fetch(config, jars.missing(config, ["spark"]))
+    engine = engine_of(config)
+    assert isinstance(engine, SparkEngine)
+    for name, value in _SMALL.items():
+        engine.session.conf.set(name, value)
+    yield engine
+    engine.session.stop()
+
+
+def fill(lake: Path, data: Path) -> list[date]:
+    """Two days of every stream, and real trips; a day of these."""
+    stream(lake, VEHICLE_POSITIONS, drive(BEGIN, 48, every=900), BEGIN + timedelta(days=3))
+    sensors = fleet(FaultRates(), 0)[:40]
+    stream(lake, DEVICES, [sensor.announcement(BEGIN.astimezone(UTC)) for sensor in sensors], BEGIN)
+    moments = [BEGIN.astimezone(UTC) + timedelta(minutes=30 * n) for n in range(96)]
+    stream(lake, SENSORS, [s.reading(m) for m in moments for s in sensors], BEGIN + timedelta(days=3))
+    fill_machines(lake)
+    payments = City(20, seed=0)
+    paid = [event for n in range(96) for event in payments.live(BEGIN.astimezone(UTC) + timedelta(minutes=30 * n), 20)]
+    for contract in (PAYMENTS, CHARGEBACKS):
+        events = [payload for topic, _, payload in paid if topic == contract.topic]
+        stream(lake, contract, events, BEGIN + timedelta(days=3))
+    found = ingest(data / "tlc" / "trips_with_coordinates.parquet", lake, "America/New_York", lambda rows: None)
+    return [found.first]  # type: ignore[list-item]
+
+
+def fill_machines(lake: Path) -> None:
+    fleet = machines(0, 6)
+    log, readings = [], []
+    for n in range(1, 400):
+        moment = BEGIN.astimezone(UTC) + timedelta(minutes=7 * n)
+        for machine in fleet:
+            log += machine.step(moment)
+            readings += [reading] if (reading := machine.reading()) else []
+    stream(lake, SENSOR_READINGS, readings, BEGIN + timedelta(days=3))
+    stream(lake, MAINTENANCE_LOG, log, BEGIN + timedelta(days=3))
+    commission(lake, "machine_sensors", [row for machine in fleet for row in machine.ranges()])
+    event = {"machine_id": fleet[0].id, "begin": BEGIN, "end": BEGIN + timedelta(hours=1), "readings": 9}
+    told = {"peak_score": 2.0, "signal": "power", "confirmed": True, "root_cause": "leak", "resolution": None}
+    commission(lake, "anomaly_events", [event | told])
+
+
+def built(config: Settings, engine: Engine, of_trips: list[date]) -> dict[str, pl.DataFrame]:
+    lake = house(config)
+    lake = Lakehouse(lake.root, engine, lake.timezone, lake.country, lake.contracts, lake.tables)
+    found = {}
+    for table in chosen(["silver", "gold", "features"]):
+        # Which hours have news, Spark is asked below.
+        lake.build(table, of_trips if table.first_day.year < 2026 else DAYS, full=isinstance(engine, SparkEngine))
+        found[table.id] = pl.read_delta(str(lake.path(table.id))).sort(table.key)
+    return found
+
+
+def test_both_engines_build_the_same_rows(config: Settings, spark: SparkEngine, data: Path, tmp_path: Path) -> None:
+    of_trips = fill(config.lake, data)
+    other = config.model_copy(update={"home": tmp_path / "spark"})
+    for layer in ("bronze", "reference"):
+        shutil.copytree(config.lake / layer, other.lake / layer)
+    sparing = OneWriteOfAShape(spark._config)
+    ours, theirs = built(config, engine_of(config), of_trips), built(other, sparing, of_trips)
+    assert len(ours) >= 10
+    assert {by for by, _ in sparing.written} == {("day", "local_hour"), ("day",), ()}
+    for name, frame in ours.items():
+        assert frame.height > 0, name
+        assert_frame_equal(frame, theirs[name], check_exact=False, abs_tol=2e-6, rel_tol=1e-9)
+
+
+def test_spark_builds_an_hour_again_and_leaves_the_others(config: Settings, spark: SparkEngine) -> None:
+    lake = house(config)
+    lake = Lakehouse(lake.root, spark, lake.timezone, lake.country, lake.contracts, lake.tables)
+    table = table_of("silver/vehicle_positions")
+    stream(lake.root, VEHICLE_POSITIONS, drive(BEGIN, 3), BEGIN + timedelta(hours=4))
+    assert lake.build(table, [BEGIN.date()]).hours == 3
+    stream(lake.root, VEHICLE_POSITIONS, drive(BEGIN + timedelta(seconds=7), 0.1), BEGIN + timedelta(hours=5))
+    built = lake.build(table, [BEGIN.date()])
+    assert (built.hours, built.rows) == (1, 3 * 12 * 4 + 8)

@@ -1,0 +1,88 @@
+"""Features from the stream: those of the tables, a moment after the event."""
+
+from datetime import UTC, date, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+import polars as pl
+from polars.testing import assert_frame_equal
+
+from city.features.online import online_store
+from city.features.reader import FeatureReader
+from city.features.views import view_of
+from city.settings import Settings
+from city.streaming.bronze import BronzeStream
+from city.streaming.records import Batch
+from city.streaming.sinks.base import contract_windows
+from city.streaming.sinks.features import FeatureSink, live_views
+from city.tables.registry import chosen
+from city_assets.environment.contract import DEVICES, SENSORS
+from city_assets.traffic.contract import VEHICLE_POSITIONS
+from simulators.environment import fleet
+from simulators.faults import FaultRates
+from tests.lakes import drive, house, rows, stream
+from tests.live import fresh, send, streaming, until
+
+DAY = date(2026, 5, 4)
+BEGIN = datetime(2026, 5, 4, 8, tzinfo=ZoneInfo("America/New_York"))
+
+
+def through_a_sink(config: Settings, contract, events: list[dict], batch: int) -> None:  # type: ignore[no-untyped-def, type-arg]
+    """Streams events in batches; the sink is made anew in the middle, as after a crash."""
+    sink: FeatureSink | None = None
+    for number, first in enumerate(range(0, len(events), batch)):
+        if sink is None or number == 7:
+            bronze = BronzeStream(config.lake, contract)
+            bronze.load([0])
+            sink, windows = FeatureSink(contract, config, bronze), contract_windows(contract, bronze)
+            position = sink.open({})
+        stream(config.lake, contract, events[first : first + batch], BEGIN + timedelta(hours=4))
+        rows = pl.read_delta(str(config.lake / "bronze" / contract.name)).filter(
+            pl.col("_offset") >= position.get(0, 0)
+        )
+        batch_of = Batch(rows, position, {0: position.get(0, 0) + rows.height})
+        sink.apply(rows, position, lambda windows=windows, batch=batch_of: windows.changed(batch))
+        position = batch_of.end
+
+
+def test_online_traffic_is_what_the_table_has_of_the_last_window(config: Settings) -> None:
+    events = drive(BEGIN, 0.5, vehicles=20, every=10)
+    through_a_sink(config, VEHICLE_POSITIONS, events, 200)
+    lake, view = house(config), view_of("traffic_features")
+    for table in chosen(["traffic_features"]):
+        lake.build(table, [DAY])
+    newest = rows(lake, "features/traffic_features", "as_of").unique("cell", keep="last").sort("cell")
+    reader = FeatureReader(online_store(config), ["traffic_features"], (BEGIN + timedelta(minutes=31)).timestamp)
+    found = pl.DataFrame(reader.read([{"cell": cell} for cell in newest["cell"]]), infer_schema_length=None)
+    offline = newest.select(*view.features)
+    assert found.height > 20
+    assert offline["speed_lag_1"].null_count() < offline.height
+    assert_frame_equal(found.cast(offline.schema), offline, check_exact=False, abs_tol=1e-6)
+
+
+def test_online_weather_is_what_the_table_has_of_the_last_window(config: Settings) -> None:
+    sensors = [s for s in fleet(FaultRates(), 0) if s.kind in ("air_quality", "noise", "temperature", "humidity")]
+    moments = [BEGIN.astimezone(UTC) + timedelta(minutes=n) for n in range(31)]
+    events = [s.reading(moment) for moment in moments for s in sensors[::9]]
+    through_a_sink(config, SENSORS, events, 50)
+    lake, view = house(config), view_of("weather_features")
+    for table in chosen(["weather_features"]):
+        lake.build(table, [DAY])
+    newest = rows(lake, "features/weather_features", "as_of").unique("location", keep="last").sort("location")
+    reader = FeatureReader(online_store(config), ["weather_features"], (BEGIN + timedelta(minutes=35)).timestamp)
+    found = pl.DataFrame(reader.read([{"location": name} for name in newest["location"]]), infer_schema_length=None)
+    assert newest.height == 5
+    assert newest["temperature_lag_1"].null_count() == 0
+    assert_frame_equal(found.cast(newest.select(*view.features).schema), newest.select(*view.features), abs_tol=1e-6)
+
+
+def test_a_contract_that_no_view_follows_from_has_no_sink() -> None:
+    assert live_views(DEVICES) == []
+    assert [view.name for view in live_views(VEHICLE_POSITIONS)] == ["traffic_features"]
+
+
+def test_an_event_is_online_through_the_real_stream(stack: Settings) -> None:
+    send(stack, VEHICLE_POSITIONS, *fresh(30))
+    with streaming(VEHICLE_POSITIONS, stack):
+        cell = until(lambda: online_store(stack).keys("traffic_features", 1))[0]
+    found = FeatureReader(online_store(stack), ["traffic_features:positions"]).read([{"cell": cell}])
+    assert found[0]["positions"] > 0

@@ -1,0 +1,117 @@
+"""QuestDB's windows after a request that was cut off between tables, on a real QuestDB."""
+
+import threading
+import uuid
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from city import questdb
+from city.contracts.model import Contract
+from city.lake import bronze_path
+from city.settings import Settings
+from city.streaming.bronze import BronzeStream, scan
+from city.streaming.decode import decode
+from city.streaming.records import Batch, RawBatch
+from city.streaming.sinks.base import SinkWorker, contract_windows
+from city.streaming.sinks.questdb import QuestDBSink, ensure_tables
+from city.streaming.windows import compute
+from city_assets.traffic.contract import VEHICLE_POSITIONS
+from tests.events import encode, iso, position
+from tests.live import until
+
+BEGIN = datetime(2026, 5, 1, 8, 0, tzinfo=UTC)
+
+
+@pytest.fixture
+def contract() -> Contract:
+    name = f"q{uuid.uuid4().hex[:8]}"
+    window = replace(VEHICLE_POSITIONS.windows[0], name=f"{name}_cells", topic=f"{name}.windows")
+    return replace(VEHICLE_POSITIONS, name=name, topic=name, windows=(window,), partitions=1)
+
+
+def stream(config: Settings, contract: Contract, minutes: range) -> BronzeStream:
+    """Commits to bronze an event each minute."""
+    bronze = BronzeStream(config.lake, contract)
+    first = bronze.load([0])[0]
+    count = len(minutes)
+    times = [iso(BEGIN + timedelta(minutes=minute)) for minute in minutes]
+    values = encode(*(position(vehicle_id=f"v{n}", timestamp=time) for n, time in enumerate(times)))
+    arrived = np.full(count, int((BEGIN + timedelta(minutes=minutes[-1])).timestamp() * 1e6), np.int64)
+    offsets = np.arange(first, first + count, dtype=np.int64)
+    raw = RawBatch(values, np.zeros(count, np.int32), offsets, arrived, {0: first}, {0: first + count})
+    rows, rejects = decode(contract, raw, bronze.watermarks)
+    assert rejects.is_empty()
+    bronze.commit(Batch(rows, raw.start, raw.end), rejects, {}, threading.Event(), print)
+    return bronze
+
+
+def apply(config: Settings, bronze: BronzeStream, kind: type[QuestDBSink] = QuestDBSink) -> None:
+    """Runs the sink until it has what bronze has, as a stream that has just started does."""
+    contract, stop = bronze.contract, threading.Event()
+    sink = kind(contract, config.questdb, bronze)
+    worker = SinkWorker(sink, bronze, dict.fromkeys(bronze.position, 0), stop, contract_windows(contract, bronze))
+    worker.start()
+    until(lambda: worker.position == bronze.position and worker.behind() == 0)
+    worker.drain()
+    assert worker.join(20)
+    assert worker.last_error is None
+
+
+def windows(config: Settings, contract: Contract) -> list[tuple[int, int]]:
+    """Minutes after BEGIN and number of positions of each window that QuestDB has."""
+    (window,) = contract.windows
+    found = questdb.rows(config.questdb, f"SELECT cast(window_start AS LONG), positions FROM {window.name}")
+    return sorted((int(at // 60_000_000 - BEGIN.timestamp() // 60), count) for at, count in found)
+
+
+def expected(config: Settings, contract: Contract) -> list[tuple[int, int]]:
+    (window,) = contract.windows
+    found = compute(contract, window, scan(bronze_path(config.lake, contract)).collect())
+    starts = ((found["window_start"] - BEGIN).dt.total_minutes()).to_list()
+    return sorted(zip(starts, found["positions"].to_list(), strict=True))
+
+
+class CutOff(QuestDBSink):
+    """Of a request that has windows and rows, only the rows come to be in QuestDB. It was opened before they came."""
+
+    def _send_open_windows(self) -> None: ...
+
+    def _send(self, table: str, frame: pl.DataFrame, symbols: list[str], at: str) -> None:
+        if table == self._contract.name:
+            self._windows: list[Any] = []
+            super()._send(table, frame, symbols, at)
+        else:
+            self._windows = [*getattr(self, "_windows", []), (table, frame, symbols, at)]
+
+    def _flush(self) -> None:
+        for window in getattr(self, "_windows", []):
+            super()._send(*window)
+        self._windows = []
+        super()._flush()
+
+
+@pytest.mark.parametrize(("last", "away_minutes"), [(9, 0), (9, 600), (600, 0)])
+def test_windows_that_a_request_was_cut_off_before_are_whole_after_a_restart(
+    stack: Settings, contract: Contract, last: int, away_minutes: int
+) -> None:
+    """Its rows are in QuestDB, so they are not given again; bronze goes on while QuestDB is away. A request
+    of a backlog has the rows of hours."""
+    bronze = stream(stack, contract, range(4))
+    apply(stack, bronze)
+    until(lambda: windows(stack, contract) == [(0, 2), (2, 2)], 10)
+    apply(stack, stream(stack, contract, range(4, last)), CutOff)
+    until(lambda: questdb.rows(stack.questdb, f"SELECT count() FROM {contract.name}") == [[last]])
+    bronze = stream(stack, contract, range(last + away_minutes, last + away_minutes + 3))
+    apply(stack, bronze)
+    until(lambda: windows(stack, contract) == expected(stack, contract), 10)
+
+
+def test_an_empty_questdb_gets_all_windows(stack: Settings, contract: Contract) -> None:
+    ensure_tables(stack.questdb, contract)
+    apply(stack, stream(stack, contract, range(600)))
+    until(lambda: windows(stack, contract) == expected(stack, contract), 10)
