@@ -48,6 +48,9 @@ class Champions:
 
     def start(self) -> None:
         """Loads what there is, and watches from then on. Raises RegistryAway where it is."""
+        # Now, also where there is no champion yet: what a process needs is seen when it starts, not an hour later.
+        import onnxruntime  # noqa: F401
+
         self._registry = Registry(self._config)
         self.refresh()
         self.worker.start()

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, ClassVar
 
 import polars as pl
 from questdb import Sender, TimestampMicros, TimestampNanos
@@ -20,9 +20,10 @@ log = logging.getLogger(__name__)
 
 # A flush may otherwise wait far beyond any limit (questdb/py-questdb-client#75); retries are the worker's.
 _DEADLINE = "request_timeout=15000;retry_timeout=0;auto_flush=off;"
-_SMALL_ROWS = 1_000
+_SMALL_ROWS, _FIRST_FRAME_ROWS = 1_000, 20_000
 """Up to here rows are handed over one by one: the client takes whole frames only from pandas over HTTP, and to make one
-costs as much as some hundred rows."""
+costs as much as some hundred rows. The first frame also loads pandas and PyArrow, which takes 1.6 s and 80 MB for good:
+only a backlog is worth that, not what has come in while the stream started."""
 
 
 class QuestDBSink(Sink):
@@ -35,6 +36,8 @@ class QuestDBSink(Sink):
 
     name = "questdb"
     prompt = True
+    _has_pandas: ClassVar[bool] = False
+    """Whether a frame has been sent by this process."""
 
     def __init__(self, contract: Contract, address: str, bronze: BronzeStream) -> None:
         self._contract, self._address, self._bronze = contract, address, bronze
@@ -122,7 +125,8 @@ class QuestDBSink(Sink):
         if frame.is_empty():
             return
         assert self._sender is not None
-        if frame.height > _SMALL_ROWS:
+        if frame.height > (_SMALL_ROWS if QuestDBSink._has_pandas else _FIRST_FRAME_ROWS):
+            QuestDBSink._has_pandas = True
             arrow = frame.to_pandas(use_pyarrow_extension_array=True)
             self._sender.dataframe(arrow, table_name=table, symbols=symbols, at=at)
             return

@@ -115,3 +115,24 @@ def test_an_empty_questdb_gets_all_windows(stack: Settings, contract: Contract) 
     ensure_tables(stack.questdb, contract)
     apply(stack, stream(stack, contract, range(600)))
     until(lambda: windows(stack, contract) == expected(stack, contract), 10)
+
+
+def test_rows_are_the_same_in_questdb_one_by_one_and_as_a_frame(
+    stack: Settings, contract: Contract, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A backlog goes as frames, made by pandas."""
+    bronze = stream(stack, contract, range(40))
+    apply(stack, bronze)
+    framed = replace(contract, name=f"{contract.name}_framed", windows=())
+    ensure_tables(stack.questdb, framed)
+    monkeypatch.setattr("city.streaming.sinks.questdb._FIRST_FRAME_ROWS", 39)
+    sink = QuestDBSink(contract, stack.questdb, bronze)
+    sink.connect()
+    sink.send_events(scan(bronze_path(stack.lake, contract)).collect(), framed.name)
+    sink.close()
+    assert QuestDBSink._has_pandas
+    rows = [
+        lambda n=n: questdb.rows(stack.questdb, f"SELECT * FROM {n} ORDER BY off") for n in (contract.name, framed.name)
+    ]
+    until(lambda: len(rows[1]()) == 40, 10)
+    assert rows[0]() == rows[1]()
