@@ -1,0 +1,1 @@
+"""The live city: topics read into layers, and pushed to WebSocket clients."""

@@ -1,0 +1,1 @@
+"""A person's data: found in every store, and erased."""

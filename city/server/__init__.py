@@ -1,0 +1,1 @@
+"""The composition root of the server: the ASGI app, its state, and the routes that all domains share."""

@@ -1,1 +1,1 @@
-"""The server: predictions and their routing, the city's own API, live updates by WebSocket, metrics, the dashboard."""
+"""Predictions: validated, routed to a version, batched, answered and recorded."""

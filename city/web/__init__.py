@@ -1,0 +1,1 @@
+"""What every route needs: access control, limits, problem responses, pages, metrics."""
