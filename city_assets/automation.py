@@ -8,22 +8,19 @@ without making all days old.
 from collections.abc import Sequence, Set
 
 import dagster as dg
-from dagster._core.asset_graph_view.entity_subset import EntitySubset
-from dagster._core.asset_graph_view.serializable_entity_subset import SerializableEntitySubset
-from dagster._core.definitions.asset_key import EntityKey
-from dagster._core.definitions.assets.graph.base_asset_graph import BaseAssetGraph, BaseAssetNode
-from dagster._core.definitions.declarative_automation.automation_condition import (
-    AutomationCondition,
-    AutomationResult,
+from dagster import AutomationCondition, AutomationContext, AutomationResult, RunRecord
+
+from city.dagster_internals import (
+    AnyDepsCondition,
+    BaseAssetGraph,
+    BaseAssetNode,
     BuiltinAutomationCondition,
-)
-from dagster._core.definitions.declarative_automation.automation_context import AutomationContext
-from dagster._core.definitions.declarative_automation.operands.subset_automation_condition import (
+    EntityKey,
+    EntitySubset,
+    SerializableEntitySubset,
     SubsetAutomationCondition,
+    record,
 )
-from dagster._core.definitions.declarative_automation.operators.dep_operators import AnyDepsCondition
-from dagster._core.storage.dagster_run import RunRecord
-from dagster._record import record
 
 TICK = "*/10 * * * *"
 """When the warm path is built. Other schedules of `when_changed` are ticks of this one, so that they share its run."""

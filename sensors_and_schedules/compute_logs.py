@@ -10,12 +10,18 @@ from contextlib import contextmanager
 from typing import Any
 
 from dagster import Field, Float, StringSource
-from dagster._config import UserConfigSchema
-from dagster._core.execution.compute_logs import redirect_to_file
-from dagster._core.storage.compute_log_manager import CapturedLogContext, ComputeIOType
-from dagster._core.storage.local_compute_log_manager import IO_TYPE_EXTENSION, LocalComputeLogManager
-from dagster._serdes import ConfigurableClassData
-from dagster._utils import ensure_file, touch_file
+
+from city.dagster_internals import (
+    IO_TYPE_EXTENSION,
+    CapturedLogContext,
+    ComputeIOType,
+    ConfigurableClassData,
+    LocalComputeLogManager,
+    UserConfigSchema,
+    ensure_file,
+    redirect_to_file,
+    touch_file,
+)
 
 
 class FileComputeLogManager(LocalComputeLogManager):

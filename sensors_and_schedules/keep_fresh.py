@@ -13,16 +13,17 @@ from functools import partial
 from typing import Any
 
 import dagster as dg
-from dagster._core.definitions.automation_tick_evaluation_context import AutomationTickEvaluationContext
-from dagster._core.definitions.sensor_definition import wrap_sensor_evaluation
-from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
-from dagster._daemon.asset_daemon import (
-    asset_daemon_cursor_from_instigator_serialized_cursor,
-    asset_daemon_cursor_to_instigator_serialized_cursor,
-)
-from dagster._utils.schedules import get_latest_completed_cron_tick
 
 from city import local_time
+from city.dagster_internals import (
+    ASSET_PARTITION_RANGE_END_TAG,
+    ASSET_PARTITION_RANGE_START_TAG,
+    AutomationTickEvaluationContext,
+    asset_daemon_cursor_from_instigator_serialized_cursor,
+    asset_daemon_cursor_to_instigator_serialized_cursor,
+    get_latest_completed_cron_tick,
+    wrap_sensor_evaluation,
+)
 from city.settings import settings
 from city_assets.automation import TICK
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import dagster as dg
 import psutil
-from dagster._core.launcher.base import WorkerStatus
 
+from city.dagster_internals import WorkerStatus
 from city.settings import settings
 from city.stack.state import STREAM, process_of, read_json
 from city.stack.status import FRESH_SECONDS

@@ -4,9 +4,9 @@ The launcher that comes with Dagster cannot say: a run that was going on when Da
 ever, and holds one of the few places of the queue.
 """
 
-from dagster._core.launcher.base import CheckRunHealthResult, WorkerStatus
-from dagster._core.launcher.default_run_launcher import DefaultRunLauncher
-from dagster._core.storage.dagster_run import DagsterRun
+from dagster import DagsterRun, DefaultRunLauncher
+
+from city.dagster_internals import CheckRunHealthResult, WorkerStatus
 
 _GONE = "the process that ran it is gone"
 
@@ -22,9 +22,13 @@ class WatchedRunLauncher(DefaultRunLauncher):
         """NOT_FOUND where the run's server cannot be reached, or is another one, which does not know the run. A
         server that is only slow to answer lives, and reports the end of its children by itself."""
         import grpc  # here, for every process of Dagster imports this module
-        from dagster._core.errors import DagsterUserCodeUnreachableError
-        from dagster._grpc.types import CanCancelExecutionRequest, CanCancelExecutionResult
-        from dagster._serdes import deserialize_value
+
+        from city.dagster_internals import (
+            CanCancelExecutionRequest,
+            CanCancelExecutionResult,
+            DagsterUserCodeUnreachableError,
+            deserialize_value,
+        )
 
         server = self._get_grpc_client_for_termination(run.run_id)
         if server is None:

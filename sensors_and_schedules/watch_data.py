@@ -8,11 +8,11 @@ from functools import cache
 from pathlib import Path
 
 import dagster as dg
-from dagster._core.definitions.assets.graph.base_asset_graph import BaseAssetGraph
 
 from city.alerts.desk import OVERVIEW, Desk, desk
 from city.alerts.dispatch import deliver
 from city.alerts.watch import Watch, share
+from city.dagster_internals import BaseAssetGraph
 from city.features.freshness import FeatureFreshness
 from city.models.model import models
 from city.models.registry import CHAMPION, Registry

@@ -6,15 +6,15 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import dagster as dg
-from dagster._core.definitions.freshness import FreshnessState
-from dagster._core.execution.stats import StepEventStatus
-from dagster._core.storage.asset_check_execution_record import (
-    AssetCheckExecutionRecord,
-    AssetCheckExecutionRecordStatus,
-)
-from dagster._core.storage.dagster_run import FINISHED_STATUSES
 
 from city.alerts.model import Finding, State
+from city.dagster_internals import (
+    FINISHED_STATUSES,
+    AssetCheckExecutionRecord,
+    AssetCheckExecutionRecordStatus,
+    FreshnessState,
+    StepEventStatus,
+)
 from city.severity import Severity
 
 CHECKS, RUNS, FRESH = "check/", "run/", "fresh/"
