@@ -7,7 +7,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from city.alerts.desk import desk
+from city.alerts.store import alert_store
 from city.alerts.watch import share
 from city.contracts.registry import Domain
 from city.lake.lock import alone
@@ -278,7 +278,7 @@ def _predictions(domain: Domain, model: Model) -> dg.AssetsDefinition:
         if known.height:
             metadata |= known.select(pl.col(LOSS).mean().alias("mean_loss"), pl.col(VERSION).max()).row(0, named=True)
         measured, said = judge_champion(model, lake.snapshot, registry, champion, found)
-        share(desk(settings()), f"outcomes/{model.name}", told(model.name, champion.number, measured))
+        share(alert_store(settings()), f"outcomes/{model.name}", told(model.name, champion.number, measured))
         checks = [
             dg.AssetCheckResult(
                 check_name=verdict.name,

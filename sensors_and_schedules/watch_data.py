@@ -9,8 +9,8 @@ from pathlib import Path
 
 import dagster as dg
 
-from city.alerts.desk import OVERVIEW, Desk, desk
 from city.alerts.dispatch import deliver
+from city.alerts.store import OVERVIEW, AlertStore, alert_store
 from city.alerts.watch import Watch, share
 from city.dagster_internals import BaseAssetGraph
 from city.features.freshness import FeatureFreshness
@@ -47,7 +47,7 @@ def watch_data(context: dg.SensorEvaluationContext) -> dg.SkipReason:
         return dg.SkipReason("everything is still starting")
     config = settings()
     assert context.repository_def is not None
-    known, instance, graph = desk(config), context.instance, context.repository_def.asset_graph
+    known, instance, graph = alert_store(config), context.instance, context.repository_def.asset_graph
     looks: dict[str, Callable[[], object]] = {
         "checks": lambda: _report_checks(instance, graph, config, known),
         "freshness": lambda: _report_freshness(instance, graph, known),
@@ -67,25 +67,25 @@ def watch_data(context: dg.SensorEvaluationContext) -> dg.SkipReason:
     return dg.SkipReason("; ".join(failed) or f"{sum(alarm.active for alarm in known.alarms())} alarms are active")
 
 
-def _report_checks(instance: dg.DagsterInstance, graph: BaseAssetGraph, config: Settings, known: Desk) -> None:
+def _report_checks(instance: dg.DagsterInstance, graph: BaseAssetGraph, config: Settings, known: AlertStore) -> None:
     details = {alarm.cause: alarm.detail or {} for alarm in known.alarms() if alarm.active}
     checks = check_findings(instance, graph.asset_check_keys, details)
     told = overview(checks, known.remembered(OVERVIEW) or {}, f"http://{config.dagster}")
-    known.report(checks, CHECKS, remember={OVERVIEW: told})
+    known.sync_findings(checks, CHECKS, remember={OVERVIEW: told})
 
 
-def _report_freshness(instance: dg.DagsterInstance, graph: BaseAssetGraph, known: Desk) -> None:
+def _report_freshness(instance: dg.DagsterInstance, graph: BaseAssetGraph, known: AlertStore) -> None:
     parents = {key: graph.get(key).parent_keys for key in graph.materializable_asset_keys}
-    known.report(freshness_findings(instance, parents), FRESH)
+    known.sync_findings(freshness_findings(instance, parents), FRESH)
 
 
-def _report_runs(instance: dg.DagsterInstance, config: Settings, known: Desk) -> None:
+def _report_runs(instance: dg.DagsterInstance, config: Settings, known: AlertStore) -> None:
     held = known.remembered(_RUNS)
     cursor = RunCursor.of(held) if held else RunCursor(datetime.now(UTC) - _FIRST_RUNS)
     # The stream has a report of its own, and its run is replaced at once.
     found, following = run_findings(instance, cursor, f"http://{config.dagster}", [stream_job.name])
     if following != cursor:
-        known.report(found, remember={_RUNS: following.content()})
+        known.sync_findings(found, remember={_RUNS: following.content()})
 
 
 def champion_metrics(registry: Registry) -> dict[str, float | None]:
@@ -111,4 +111,4 @@ def _look(config: Settings) -> None:
 def _watch(home: Path) -> Watch:
     """One for each CITY_HOME, so that a sensor opens the store once."""
     config = settings()
-    return Watch(config, desk(config), own=FeatureFreshness(config).metrics)
+    return Watch(config, alert_store(config), own=FeatureFreshness(config).metrics)

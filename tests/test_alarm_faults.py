@@ -17,9 +17,9 @@ from aiosmtpd.controller import Controller
 from confluent_kafka import Producer
 from pydantic import SecretStr
 
-from city.alerts.desk import desk
 from city.alerts.model import Alarm
 from city.alerts.reader import STATE
+from city.alerts.store import alert_store
 from city.alerts.watch import shared
 from city.local_time import local_day
 from city.models.model import Model
@@ -54,7 +54,7 @@ from tests.live import streaming, until
 
 
 class Town:
-    """An alarm desk with a Slack, a PagerDuty and a mail server of the test's own, in a city that is old enough."""
+    """An alarm store with a Slack, a PagerDuty and a mail server of the test's own, in a city that is old enough."""
 
     def __init__(self, config: Settings, hook: Hook, box: Mailbox, mail: str) -> None:
         told = {
@@ -71,11 +71,11 @@ class Town:
         self.environment = {f"CITY_{name.upper()}": _text(value) for name, value in told.items()}
         """What gives these settings to whoever reads the environment, as sensors and runs do."""
         self.hook, self.box = hook, box
-        self.desk = desk(self.config)
+        self.store = alert_store(self.config)
 
     def pages(self, alarm: Alarm) -> list[str]:
         """What PagerDuty was told of an alarm's incident."""
-        key = f"city-{self.desk.id}-{alarm.id}"
+        key = f"city-{self.store.id}-{alarm.id}"
         return [page["event_action"] for page in self.hook.of("/pagerduty") if page["dedup_key"] == key]
 
     def heard(self) -> dict[str, list[str]]:
@@ -83,7 +83,7 @@ class Town:
         return {
             "Slack": [body["text"] for body in self.hook.of("/slack")],
             "PagerDuty": [page["event_action"] for page in self.hook.of("/pagerduty")],
-            "e-mail": [letter.content.decode() for letter in self.box.letters],
+            "e-mail": [message.content.decode() for message in self.box.messages],
         }
 
 
@@ -159,18 +159,18 @@ def test_what_happens_to_a_machine_and_to_a_card_reaches_people_and_is_resolved(
         assert producer.flush(10) == 0
 
     def active() -> dict[str, Any]:
-        return {a.cause.split("/")[2]: a for a in town.desk.alarms() if a.active and a.cause.startswith("domain/")}
+        return {a.cause.split("/")[2]: a for a in town.store.alarms() if a.active and a.cause.startswith("domain/")}
 
     def actions(action: str) -> set[str]:
         return {p["dedup_key"] for p in town.hook.of("/pagerduty") if p["event_action"] == action}
 
     with town_of(stack) as town, serving(town.config) as url:
-        until(lambda: {*TOPICS.values()} <= {*(town.desk.remembered(STATE) or {"topics": ()})["topics"]})
+        until(lambda: {*TOPICS.values()} <= {*(town.store.remembered(STATE) or {"topics": ()})["topics"]})
         began = time.monotonic()
         send(wrong=True)
         until(lambda: active().keys() == TOPICS.keys(), 20)
         found = active()
-        keys = {f"city-{town.desk.id}-{alarm.id}" for alarm in found.values()}
+        keys = {f"city-{town.store.id}-{alarm.id}" for alarm in found.values()}
         until(lambda: keys <= actions("trigger") and len(town.heard()["e-mail"]) == len(town.heard()["Slack"]) == 3, 20)
         took = time.monotonic() - began
         assert took < 10
@@ -254,11 +254,11 @@ def test_a_fault_of_a_simulated_machine_reaches_people_and_is_resolved_by_its_en
         plant.live(1)
         with streaming(SENSOR_READINGS, town.config), serving(town.config) as url:
             until(lambda: (town.config.lake / "scores" / ANOMALIES.name).exists())
-            until(lambda: {*TOPICS.values()} <= {*(town.desk.remembered(STATE) or {"topics": ()})["topics"]})
+            until(lambda: {*TOPICS.values()} <= {*(town.store.remembered(STATE) or {"topics": ()})["topics"]})
             plant.live(120)
             with plant.running():
                 plant.machine.fault = "bearing"
-                alarm = until(lambda: next(a for a in town.desk.alarms() if a.cause.startswith("domain/")), 20)
+                alarm = until(lambda: next(a for a in town.store.alarms() if a.cause.startswith("domain/")), 20)
                 raised = time.monotonic() - plant.first_faulty
                 until(lambda: "trigger" in town.pages(alarm) and all(town.heard().values()), 20)
                 took = time.monotonic() - plant.first_faulty
@@ -275,7 +275,7 @@ def test_a_fault_of_a_simulated_machine_reaches_people_and_is_resolved_by_its_en
             plant.live(40)
             until(lambda: "resolve" in town.pages(alarm), 20)
             assert town.pages(alarm) == ["trigger", "acknowledge", "resolve"]
-            assert [a.id for a in town.desk.alarms(closed=True) if a.cause.startswith("domain/")] == [alarm.id]
+            assert [a.id for a in town.store.alarms(closed=True) if a.cause.startswith("domain/")] == [alarm.id]
     said = f"{alarm.title}; raised after {raised:.1f} s, at its third reading of five seconds each"
     lost = 1 - town.pages(alarm).count("trigger")
     table.add("a simulated bearing fails", said, took, lost, "Slack, e-mail, PagerDuty")
@@ -342,19 +342,19 @@ def test_a_training_that_fails_is_told_and_resolved_by_one_that_succeeds(
     assert not failed.success
     graph.watch()
     took = time.monotonic() - began
-    (alarm,) = [a for a in town.desk.alarms() if a.cause == f"run/models/{SPEED.name}"]
+    (alarm,) = [a for a in town.store.alarms() if a.cause == f"run/models/{SPEED.name}"]
     assert alarm.active
     assert "ModelError" in alarm.title
     assert "features/traffic_features has not been built yet" in alarm.title
     assert (alarm.detail or {})["link"].endswith(failed.run_id)
     assert any(alarm.title[:100] in text for text in town.heard()["Slack"])
-    town.desk.acknowledge(alarm.id, "ada")
+    town.store.acknowledge(alarm.id, "ada")
     graph.watch()
     put(town.config, traffic(hours=12), NOW)
     assert graph.train(SPEED).success
     graph.watch()
     assert town.pages(alarm) == ["trigger", "acknowledge", "resolve"]
-    assert f"run/models/{SPEED.name}" not in {a.cause for a in town.desk.alarms()}, "acknowledged, and over"
+    assert f"run/models/{SPEED.name}" not in {a.cause for a in town.store.alarms()}, "acknowledged, and over"
     lost = 1 - town.pages(alarm).count("trigger")
     table.add("a training fails", alarm.title, took, lost, "Slack, PagerDuty")
 
@@ -375,17 +375,17 @@ def test_a_champion_that_decays_is_told_of_and_resolved_when_its_outcomes_are_go
     graph.watch()
     took = time.monotonic() - began
     cause = f"check/predictions/{SPEED.name}/{LASTING}"
-    (alarm,) = [a for a in town.desk.alarms() if a.cause == cause]
+    (alarm,) = [a for a in town.store.alarms() if a.cause == cause]
     assert alarm.active
     assert "losses have grown by" in alarm.title
     assert any(alarm.title[:60] in text for text in town.heard()["Slack"])
-    worse = shared(town.desk)[f"model.mae.{SPEED.name}"]
+    worse = shared(town.store)[f"model.mae.{SPEED.name}"]
 
     put(town.config, traffic(hours=6, seed=4), good)
     graph.predict(SPEED, days(bad, good))
     graph.watch()
-    assert not town.desk.alarm(alarm.id).active
-    assert shared(town.desk)[f"model.mae.{SPEED.name}"] < worse
+    assert not town.store.alarm(alarm.id).active
+    assert shared(town.store)[f"model.mae.{SPEED.name}"] < worse
     assert town.pages(alarm) == ["trigger", "resolve"]
     lost = 1 - town.pages(alarm).count("trigger")
     table.add("a champion decays", alarm.title, took, lost, "Slack, PagerDuty")

@@ -1,15 +1,16 @@
 """What waits on each channel, and the alarm of a channel that has taken nothing for long.
 
-The alarm of a channel is told on the others only (`Desk`), and its messages count for no channel's alarm: two channels
-that are away keep each other's alarm neither up nor coming back.
+The alarm of a channel goes to the others only (`Notifier.post`), and its messages count for no channel's alarm: two
+channels that are away neither keep each other's alarm up nor bring it back.
 """
 
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 
 from city.alerts.channels import addresses
-from city.alerts.desk import CHANNEL_ALARMS, Desk, Unsent
 from city.alerts.model import Finding
+from city.alerts.outbox import CHANNEL_ALARMS, Unsent
+from city.alerts.store import AlertStore
 from city.settings import Settings
 
 WAITS = timedelta(minutes=5)
@@ -25,17 +26,17 @@ def complaints(unsent: Iterable[Unsent], now: datetime) -> dict[str, str]:
     return found
 
 
-def waiting(desk: Desk, config: Settings) -> dict[str, int]:
+def waiting(store: AlertStore, config: Settings) -> dict[str, int]:
     """How many messages wait on each channel that the settings name, or that still has some."""
     named = dict.fromkeys((address.name for address in addresses(config)), 0)
-    return named | {channel.name: channel.waiting for channel in desk.unsent()}
+    return named | {channel.name: channel.waiting for channel in store.outbox.unsent()}
 
 
-def findings(desk: Desk, config: Settings, active: Iterable[str], now: datetime, began: float) -> list[Finding]:
+def findings(store: AlertStore, config: Settings, active: Iterable[str], now: datetime, began: float) -> list[Finding]:
     """One for each channel. `active` are the causes of alarms that are active; `began` is when somebody began to look
     (seconds since the epoch): while nobody sent anything, as before the platform was started, no channel was away."""
     named = {address.name for address in addresses(config)}
-    unsent = {channel.name: channel for channel in desk.unsent(about_channels=False)}
+    unsent = {channel.name: channel for channel in store.outbox.unsent(about_channels=False)}
     raised = {cause.removeprefix(CHANNEL_ALARMS) for cause in active if cause.startswith(CHANNEL_ALARMS)}
     return [
         _finding(name, unsent.get(name), name in named, now, began) for name in sorted(named | unsent.keys() | raised)

@@ -7,8 +7,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from city.alerts.desk import Unsent
 from city.alerts.model import Alarm
+from city.alerts.outbox import Unsent
 from city.stack.terminal import Terminal, one_line
 
 _TABLE_WIDTH = 140

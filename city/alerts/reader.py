@@ -1,9 +1,9 @@
-"""Reads the topics that domains declare conditions on, and reports what begins and ends to the alarm desk.
+"""Reads the topics that domains declare conditions on, and reports what begins and ends to the alarm store.
 
 It belongs to no consumer group: how far it has read, and what it keeps of each condition, are written by the very
 transaction that writes the alarms. A reader that is killed goes on from there: it loses nothing and repeats nothing.
 Somebody who is erased (`city forget`) is dropped from its memory before it writes again.
-Of several servers beside one desk one reads, and another takes over when it ends.
+Of several servers beside one store one reads, and another takes over when it ends.
 """
 
 import logging
@@ -19,9 +19,9 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 from confluent_kafka.admin import AdminClient
 
 from city.alerts.conditions import Condition, Watch
-from city.alerts.desk import Desk, desk
 from city.alerts.lease import Lease
 from city.alerts.model import Finding
+from city.alerts.store import AlertStore, alert_store
 from city.lake.erasures import Erasures, writing
 from city.settings import Settings
 from city.stack.worker import Worker, describe
@@ -48,11 +48,11 @@ class AlarmReader:
     """Feeds the messages of topics to the watches of conditions."""
 
     def __init__(
-        self, config: Settings, declared: Sequence[Condition], open_desk: Callable[[], Desk] | None = None
+        self, config: Settings, declared: Sequence[Condition], open_store: Callable[[], AlertStore] | None = None
     ) -> None:
-        """`open_desk` gives the desk that others of this process use; without it, the reader opens its own."""
+        """`open_store` gives the store that others of this process use; without it, the reader opens its own."""
         self._config, self._conditions = config, tuple(declared)
-        self._open_desk = open_desk or cache(lambda: desk(config))
+        self._open_store = open_store or cache(lambda: alert_store(config))
         expected = (OSError, KafkaException, sa.exc.SQLAlchemyError)
         self.worker = Worker("domain alarms", self._run, expected=expected)
         self.unreadable = 0
@@ -68,7 +68,7 @@ class AlarmReader:
         self.worker.stop(10)
 
     def _run(self, worker: Worker) -> None:
-        store = self._open_desk()
+        store = self._open_store()
         lease = Lease(self._config.alerts_store, "reader")
         try:
             while not lease.acquire():
@@ -86,9 +86,9 @@ class _Session:
     """From when the lease is held until the end of the process, or an error."""
 
     def __init__(
-        self, reader: AlarmReader, config: Settings, store: Desk, lease: Lease, conditions: Sequence[Condition]
+        self, reader: AlarmReader, config: Settings, store: AlertStore, lease: Lease, conditions: Sequence[Condition]
     ) -> None:
-        self._reader, self._config, self._desk, self._lease = reader, config, store, lease
+        self._reader, self._config, self._store, self._lease = reader, config, store, lease
         saved = store.remembered(STATE) or {}
         self._began: float = saved.get("began") or time.time()
         states = store.remembered_below(state_of(""))
@@ -217,7 +217,7 @@ class _Session:
                 watch.forget(key)
                 self._pending.pop(watch.condition.cause(key), None)
             followed |= {watch.condition.cause(key) for key in watch.open}
-        ended = {cause for cause in self._desk.active_causes() if cause.startswith(causes)} - followed
+        ended = {cause for cause in self._store.active_causes() if cause.startswith(causes)} - followed
         self._pending |= {cause: Finding(cause, state="passing") for cause in ended}
 
     def _report(self) -> None:
@@ -231,7 +231,7 @@ class _Session:
             **{state_of(watch.condition.name): watch.state for watch in changed},
             **dict.fromkeys(self._undeclared),
         }
-        self._desk.report(self._pending.values() if settled else [], now=moment, remember=state)
+        self._store.sync_findings(self._pending.values() if settled else [], now=moment, remember=state)
         for watch in changed:
             watch.changed = False
         self._undeclared = set()

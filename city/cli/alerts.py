@@ -28,33 +28,33 @@ def list_(
     from city.alerts.listing import show, unsent
     from city.stack.terminal import Terminal
 
-    desk = _desk()
-    found = desk.alarms(closed=every)
+    store = _store()
+    found = store.alarms(closed=every)
     if as_json:
         print(json.dumps([asdict(alarm) | {"state": alarm.state} for alarm in found], default=str))
         return
     terminal = Terminal()
     show(found, terminal)
-    for channel in desk.unsent():
+    for channel in store.outbox.unsent():
         terminal.print(unsent(channel), style="yellow", soft_wrap=True, highlight=False)
 
 
 @app.command()
 def ack(number: _Number, note: _Note = "", by: _By = "") -> None:
     """Acknowledge: somebody has seen it."""
-    print(_desk().acknowledge(number, by or _user(), note).state)
+    print(_store().acknowledge(number, by or _user(), note).state)
 
 
 @app.command()
 def assign(number: _Number, to: Annotated[str, typer.Argument(help="who looks after it")], by: _By = "") -> None:
     """Give an alarm to somebody."""
-    print(f"alarm {number} is {_desk().assign(number, to, by or _user()).assignee}'s")
+    print(f"alarm {number} is {_store().assign(number, to, by or _user()).assignee}'s")
 
 
 @app.command()
 def clear(number: _Number, note: _Note = "", by: _By = "") -> None:
     """Clear by hand; should it still be wrong, the next look raises it again."""
-    print(_desk().clear(number, by or _user(), note).state)
+    print(_store().clear(number, by or _user(), note).state)
 
 
 @app.command()
@@ -65,16 +65,17 @@ def silence(
     by: _By = "",
 ) -> None:
     """Send no messages for the causes that match; alarms are still kept."""
-    from city.alerts.desk import LONGEST_SILENCE, matches
     from city.alerts.model import AlertError
+    from city.alerts.rows import matches
+    from city.alerts.store import LONGEST_SILENCE
 
     most = LONGEST_SILENCE / timedelta(hours=1)
     if not 0 < hours <= most:  # nor is it what is no number
         raise AlertError(f"--hours {hours:g}: a silence lasts more than 0 and at most {most:g} hours, a year")
-    desk = _desk()
-    number = desk.silence(pattern, timedelta(hours=hours), by or _user(), note)
+    store = _store()
+    number = store.silence(pattern, timedelta(hours=hours), by or _user(), note)
     print(f"silence {number}: {pattern} for {hours:g} hours")
-    if not any(matches(alarm.cause, pattern) for alarm in desk.alarms()):
+    if not any(matches(alarm.cause, pattern) for alarm in store.alarms()):
         print("it matches the cause of no alarm that is open now; `city alerts list` shows their causes")
 
 
@@ -84,7 +85,7 @@ def silences() -> None:
     from city.alerts.listing import at
     from city.stack.terminal import one_line
 
-    for found in _desk().silences():
+    for found in _store().silences():
         by, note = one_line(found["by"] or ""), one_line(found["note"] or "")
         print(f"{found['id']}: {one_line(found['pattern'])} until {at(found['until'])} {by} {note}".rstrip())
 
@@ -92,7 +93,7 @@ def silences() -> None:
 @app.command()
 def unsilence(number: Annotated[int, typer.Argument(help="the silence's number")]) -> None:
     """End a silence."""
-    _desk().unsilence(number)
+    _store().unsilence(number)
 
 
 @app.command()
@@ -104,12 +105,12 @@ def drop(
     """Delete the messages that a channel has not taken. The history of their alarms tells it."""
     from city.alerts.listing import unsent
 
-    desk = _desk()
-    for found in desk.unsent():
+    store = _store()
+    for found in store.outbox.unsent():
         if found.name == channel and not yes:
             print(unsent(found))
             typer.confirm("delete them? Nobody gets them then", abort=True)
-    print(f"{desk.drop(channel, by or _user())} message(s) to {channel} are deleted")
+    print(f"{store.outbox.drop(channel, by or _user())} message(s) to {channel} are deleted")
 
 
 @app.command()
@@ -118,16 +119,16 @@ def history(number: _Number) -> None:
     from city.alerts.listing import at
     from city.stack.terminal import one_line
 
-    desk = _desk()
-    alarm = desk.alarm(number)
+    store = _store()
+    alarm = store.alarm(number)
     print(one_line(f"{alarm.cause}: {alarm.title}"))
-    for entry in desk.history(number):
+    for entry in store.history(number):
         by, note = one_line(entry["by"] or ""), one_line(entry["note"] or "")
         print(f"{at(entry['at'])}  {entry['event']}  {by}  {note}".rstrip())
 
 
-def _desk():  # type: ignore[no-untyped-def]
-    from city.alerts.desk import desk
+def _store():  # type: ignore[no-untyped-def]
+    from city.alerts.store import alert_store
     from city.settings import settings
 
-    return desk(settings())
+    return alert_store(settings())

@@ -12,8 +12,8 @@ from fastapi import APIRouter, Depends, Query, Request, WebSocket
 from fastapi import Path as InPath
 from pydantic import BaseModel, ConfigDict, Field
 
-from city.alerts.desk import OVERVIEW, Desk
 from city.alerts.model import AlertError
+from city.alerts.store import OVERVIEW, AlertStore
 from city.live.facts import facts
 from city.live.reader import FEED
 from city.server.state import City
@@ -101,7 +101,7 @@ def router(city: City) -> APIRouter:
 
     @found.get("/checks", summary="How many asset checks pass, and those that fail")
     async def asset_checks() -> dict[str, Any]:
-        known = await asyncio.to_thread(city.desk)
+        known = await asyncio.to_thread(city.alert_store)
         return await asyncio.to_thread(checks_of, known)
 
     @found.get("/live/{layer}", summary="A layer's rows")
@@ -118,12 +118,12 @@ def router(city: City) -> APIRouter:
 
     @found.get("/alarms", summary="Open alarms, the gravest first")
     async def alarms(closed: Annotated[bool, Query(description="also those that were dealt with")] = False) -> Any:
-        known = await asyncio.to_thread(city.desk)
+        known = await asyncio.to_thread(city.alert_store)
         return {"alarms": [asdict(a) | {"state": a.state} for a in await asyncio.to_thread(known.alarms, closed)]}
 
     @found.get("/alarms/{number}/history", summary="What became of an alarm")
     async def history(number: _Number) -> Any:
-        known = await asyncio.to_thread(city.desk)
+        known = await asyncio.to_thread(city.alert_store)
         await _changed(lambda: known.alarm(number))
         return {"history": await asyncio.to_thread(known.history, number)}
 
@@ -131,17 +131,17 @@ def router(city: City) -> APIRouter:
 
     @found.post("/alarms/{number}/acknowledge", summary="Somebody looks after it", dependencies=operator)
     async def acknowledge(number: _Number, body: NoteBody, request: Request) -> Any:
-        known = await asyncio.to_thread(city.desk)
+        known = await asyncio.to_thread(city.alert_store)
         return await _changed(lambda: known.acknowledge(number, caller_of(request).name, body.note))
 
     @found.post("/alarms/{number}/assign", summary="Who looks after it", dependencies=operator)
     async def assign(number: _Number, body: AssignBody, request: Request) -> Any:
-        known = await asyncio.to_thread(city.desk)
+        known = await asyncio.to_thread(city.alert_store)
         return await _changed(lambda: known.assign(number, body.to, caller_of(request).name))
 
     @found.post("/alarms/{number}/clear", summary="It is over", dependencies=operator)
     async def clear(number: _Number, body: NoteBody, request: Request) -> Any:
-        known = await asyncio.to_thread(city.desk)
+        known = await asyncio.to_thread(city.alert_store)
         return await _changed(lambda: known.clear(number, caller_of(request).name, body.note))
 
     return found
@@ -183,7 +183,7 @@ def pages(city: City) -> APIRouter:
     return found
 
 
-def checks_of(known: Desk) -> dict[str, Any]:
+def checks_of(known: AlertStore) -> dict[str, Any]:
     """Asset checks as they were last evaluated, whatever was materialized since."""
     found = known.remembered(OVERVIEW)
     if found is None:

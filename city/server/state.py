@@ -12,9 +12,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from city.alerts import backlog
 from city.alerts.conditions import Condition
-from city.alerts.desk import Desk, desk
 from city.alerts.dispatch import deliver
 from city.alerts.reader import AlarmReader
+from city.alerts.store import AlertStore, alert_store
 from city.alerts.watch import Watch, shared
 from city.features.freshness import FeatureFreshness
 from city.live.hub import Hub
@@ -52,9 +52,9 @@ class City:
         self.predictor = Predictor(config, declared, self.metrics)
         self.live = Live(config, layers, feeds(declared), declared, self.predictor.versions)
         self.hub = Hub(self.live.snapshot, self.metrics)
-        self._desk: Desk | None = None
-        self._desk_lock = threading.Lock()
-        self.alarms = AlarmReader(config, conditions, self.desk)
+        self._alert_store: AlertStore | None = None
+        self._alert_store_lock = threading.Lock()
+        self.alarms = AlarmReader(config, conditions, self.alert_store)
         self._heartbeat = Heartbeat(config, SERVER)
         self._beating = Worker("heartbeat", self._beat)
         away = (OSError, SQLAlchemyError)
@@ -90,15 +90,15 @@ class City:
     def _tell(self, worker: Worker) -> None:
         """Messages of alarms: a channel that is slow holds up no look at the platform."""
         while not worker.stop_requested.wait(_TELL_SECONDS):
-            worker.progress(deliver(self.desk(), self.config).sent)
+            worker.progress(deliver(self.alert_store(), self.config).sent)
 
-    def desk(self) -> Desk:
-        """The alarm desk of all that this server does, opened when it is first wanted. Blocking. Raises OSError or
+    def alert_store(self) -> AlertStore:
+        """The alarm store of all that this server does, opened when it is first wanted. Blocking. Raises OSError or
         SQLAlchemyError where its store is away."""
-        with self._desk_lock:
-            if self._desk is None:
-                self._desk = desk(self.config)
-            return self._desk
+        with self._alert_store_lock:
+            if self._alert_store is None:
+                self._alert_store = alert_store(self.config)
+            return self._alert_store
 
     @cached_property
     def freshness(self) -> FeatureFreshness:
@@ -106,7 +106,7 @@ class City:
 
     def champions(self) -> list[Champion]:
         """Those that serve, with what outcomes have said of them. Blocking."""
-        told, scores = shared(self.desk()), self.predictor.scores
+        told, scores = shared(self.alert_store()), self.predictor.scores
         return [
             Champion(
                 c.model.name,
@@ -122,7 +122,7 @@ class City:
 
     def alarm_figures(self) -> AlarmFigures:
         """Blocking."""
-        known = self.desk()
+        known = self.alert_store()
         return AlarmFigures(known.active_by_severity(), backlog.waiting(known, self.config))
 
     def _beat(self, worker: Worker) -> None:
@@ -137,10 +137,10 @@ class City:
 
     def _watch(self, worker: Worker) -> None:
         """Alarms of the platform itself, which are raised and told without Dagster too."""
-        watch = Watch(self.config, self.desk(), self._unavailable, self._own_metrics)
+        watch = Watch(self.config, self.alert_store(), self._unavailable, self._own_metrics)
         try:
             while not worker.stop_requested.wait(_WATCH_SECONDS):
-                self.away_channels = backlog.complaints(self.desk().unsent(), datetime.now(UTC))
+                self.away_channels = backlog.complaints(self.alert_store().outbox.unsent(), datetime.now(UTC))
                 found = watch.look()
                 worker.progress(len(found.reported.raised) + len(found.reported.cleared))
         finally:

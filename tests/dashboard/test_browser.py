@@ -21,8 +21,8 @@ from playwright.sync_api import Browser, Page, expect
 
 from benchmarks.serve import serving
 from city import questdb
-from city.alerts.desk import Desk, desk
 from city.alerts.model import Finding
+from city.alerts.store import AlertStore, alert_store
 from city.models.registry import Registry
 from city.settings import CHECKOUT, Settings
 from city.stack.embedded import free_ports
@@ -47,7 +47,7 @@ class Town:
     config: Settings
     url: str
     server: ExitStack
-    desk: Desk
+    store: AlertStore
     serves: bool = False
 
     def start(self) -> None:
@@ -90,8 +90,8 @@ def lasting(stack_parts: tuple[Settings, dict[str, Part]], tmp_path_factory: pyt
             report(producer, fleet, time.time())
 
     driving = threading.Thread(target=drive)
-    alarms = desk(config)
-    alarms.report([Finding("test/bridge", "error", "the bridge does not answer", "traffic")], "test/")
+    alarms = alert_store(config)
+    alarms.sync_findings([Finding("test/bridge", "error", "the bridge does not answer", "traffic")], "test/")
     with streaming(VEHICLE_POSITIONS, config), ExitStack() as server:
         driving.start()
         try:
@@ -234,8 +234,8 @@ def test_a_person_looks_plays_back_acknowledges_and_is_told_of_a_lost_connection
     expect(alarm).to_contain_text("Ada")
     alarm.get_by_role("button", name="Acknowledge").press("Enter")
     expect(alarm).to_contain_text("active, acknowledged")
-    assert town.desk.alarms()[0].acknowledged
-    assert town.desk.alarms()[0].assignee == "Ada"
+    assert town.store.alarms()[0].acknowledged
+    assert town.store.alarms()[0].assignee == "Ada"
     expect(page.get_by_role("row", name="traffic_congestion")).to_contain_text("none yet")
 
     # A lost connection is said, and comes back by itself.

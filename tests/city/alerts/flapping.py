@@ -11,9 +11,9 @@ from datetime import UTC, datetime, timedelta
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 
-from city.alerts.desk import Desk, desk
 from city.alerts.dispatch import Delivered, deliver
 from city.alerts.model import Finding
+from city.alerts.store import AlertStore, alert_store
 from city.settings import Settings
 
 BEGIN = datetime(2026, 5, 4, 12, tzinfo=UTC)
@@ -53,7 +53,7 @@ def changes() -> dict[str, list[tuple[float, str]]]:
     return found
 
 
-def look(kept: Desk, number: int, wrong: set[int]) -> datetime:
+def look(kept: AlertStore, number: int, wrong: set[int]) -> datetime:
     """The look of a round; its time."""
     at = BEGIN + timedelta(minutes=MINUTES[number])
     found = [
@@ -62,13 +62,13 @@ def look(kept: Desk, number: int, wrong: set[int]) -> datetime:
         for n in range(CAUSES)
         if (n in wrong) == (state == "failing")
     ]
-    kept.report(found, None, at, {_ROUND: number})
+    kept.sync_findings(found, None, at, {_ROUND: number})
     kept.tick(now=at)
     return at
 
 
 def _live(config: Settings, progress: Connection) -> None:
-    kept, news = desk(config), threading.Event()
+    kept, news = alert_store(config), threading.Event()
     done = kept.remembered(_ROUND)
     # A look that was killed may have reported without letting time pass; what it had leased is due a minute later.
     now, ended = [BEGIN], threading.Event()

@@ -14,9 +14,9 @@ from datetime import timedelta
 from typing import Any
 
 from city.alerts.conditions import Condition, Persistence
-from city.alerts.desk import Desk, Reported
 from city.alerts.model import Finding
 from city.alerts.reader import AlarmReader
+from city.alerts.store import AlertStore, Changes
 from city.settings import settings
 
 HOT = Condition(
@@ -36,21 +36,21 @@ HOT = Condition(
 
 
 def main(topic: str, when: str, number: int) -> None:
-    report, counted = Desk.report, 0
+    sync, counted = AlertStore.sync_findings, 0
 
-    def report_and_die(desk: Desk, findings: Iterable[Finding], *args: Any, **kwargs: Any) -> Reported:
+    def sync_and_die(store: AlertStore, findings: Iterable[Finding], *args: Any, **kwargs: Any) -> Changes:
         nonlocal counted
         findings = list(findings)
         counted += bool(findings)
         last = bool(findings) and counted == number
         if last and when == "before":
             os.kill(os.getpid(), signal.SIGKILL)
-        done = report(desk, findings, *args, **kwargs)
+        done = sync(store, findings, *args, **kwargs)
         if last:
             os.kill(os.getpid(), signal.SIGKILL)
         return done
 
-    Desk.report = report_and_die  # type: ignore[method-assign, assignment]
+    AlertStore.sync_findings = sync_and_die  # type: ignore[method-assign, assignment]
     AlarmReader(settings(), [replace(HOT, topic=topic)]).start()
     threading.Event().wait()
 

@@ -8,10 +8,11 @@ import pytest
 from pydantic import SecretStr
 
 from city.alerts import backlog
-from city.alerts.desk import CHANNEL_ALARMS, Desk, desk
 from city.alerts.dispatch import Delivered, deliver
 from city.alerts.listing import unsent
 from city.alerts.model import Alarm, Finding
+from city.alerts.outbox import CHANNEL_ALARMS
+from city.alerts.store import AlertStore, alert_store
 from city.alerts.watch import Watch
 from city.settings import Settings
 from tests.city.alerts.test_dispatch import Hook
@@ -34,18 +35,18 @@ class Place:
     slack: Hook
 
     def __post_init__(self) -> None:
-        self.desk = desk(self.config)
-        self.watch = Watch(self.config, self.desk, began=NOW)
+        self.store = alert_store(self.config)
+        self.watch = Watch(self.config, self.store, began=NOW)
 
     def at(self, minute: float, *found: Finding) -> dict[str, Alarm]:
         """What a watcher and a worker do at that minute; the alarms of channels that are active after it."""
-        self.desk.report(found, None, minutes(minute))
-        while deliver(self.desk, self.config, minutes(minute)) != Delivered():
+        self.store.sync_findings(found, None, minutes(minute))
+        while deliver(self.store, self.config, minutes(minute)) != Delivered():
             pass
         self.watch.look(minutes(minute))
-        while deliver(self.desk, self.config, minutes(minute)) != Delivered():
+        while deliver(self.store, self.config, minutes(minute)) != Delivered():
             pass
-        return {a.cause: a for a in self.desk.alarms(now=minutes(minute)) if a.active and CHANNEL_ALARMS in a.cause}
+        return {a.cause: a for a in self.store.alarms(now=minutes(minute)) if a.active and CHANNEL_ALARMS in a.cause}
 
 
 @pytest.fixture
@@ -70,42 +71,44 @@ def test_a_channel_that_is_away_is_told_on_the_others_once(place: Place) -> None
     place.slack.status = 500
     assert place.at(0, LOW) == {}
     said = "1 waiting since 2026-05-04 12:00:00 UTC: slack: the server answered 500: not now"
-    assert backlog.complaints(place.desk.unsent(), NOW) == {"slack": said}
+    assert backlog.complaints(place.store.outbox.unsent(), NOW) == {"slack": said}
     assert place.at(4.9) == {}
     alarm = place.at(5.1)[SLACK]
     assert (alarm.severity, alarm.title) == ("error", f"the alarm channel slack takes no messages: {said}")
     for minute in range(6, 120, 12):
         assert place.at(minute).keys() == {SLACK}
     assert told(place.webhook) == [("raised", SLACK)]
-    assert [channel.waiting for channel in place.desk.unsent()] == [1], "it is not told to itself"
+    assert [channel.waiting for channel in place.store.outbox.unsent()] == [1], "it is not told to itself"
     place.slack.status = 200
     assert place.at(190) == {}
     assert told(place.webhook) == [("raised", SLACK), ("cleared", SLACK)]
     assert len(place.slack.bodies) == 1
-    assert backlog.complaints(place.desk.unsent(), minutes(190)) == {}
+    assert backlog.complaints(place.store.outbox.unsent(), minutes(190)) == {}
 
 
 def test_channels_that_are_away_do_not_keep_each_others_alarms(place: Place) -> None:
     place.webhook.status = place.slack.status = 500
     place.at(0, LOW)
     assert place.at(6).keys() == {SLACK, WEBHOOK}
-    assert place.desk.drop("slack", "ada") == 2, "its own message, and the alarm of the webhook"
-    place.desk.drop("webhook", "ada")
+    assert place.store.outbox.drop("slack", "ada") == 2, "its own message, and the alarm of the webhook"
+    place.store.outbox.drop("webhook", "ada")
     assert place.at(7) == {}
     for minute in range(8, 60, 6):
         assert place.at(minute) == {}
-    assert backlog.complaints(place.desk.unsent(), minutes(60)).keys() == {"slack", "webhook"}, "it is told here"
+    assert backlog.complaints(place.store.outbox.unsent(), minutes(60)).keys() == {"slack", "webhook"}, (
+        "it is told here"
+    )
 
 
 def test_while_nobody_sent_no_channel_was_away(place: Place) -> None:
     place.slack.status = 500
     place.at(0, LOW)
     place.watch.close()
-    place.watch = Watch(place.config, place.desk, began=minutes(600))
+    place.watch = Watch(place.config, place.store, began=minutes(600))
     assert place.at(601) == {}
     assert place.at(606).keys() == {SLACK}
     place.watch.close()
-    place.watch = Watch(place.config, place.desk, began=minutes(700))
+    place.watch = Watch(place.config, place.store, began=minutes(700))
     assert place.at(701).keys() == {SLACK}, "what was raised before is still so"
 
 
@@ -114,29 +117,29 @@ def test_a_channel_that_was_taken_out_is_a_warning_until_its_messages_are_droppe
     place.at(0, LOW)
     place.config = place.config.model_copy(update={"alert_slack_url": None})
     place.watch.close()
-    place.watch = Watch(place.config, place.desk, began=NOW)
+    place.watch = Watch(place.config, place.store, began=NOW)
     alarm = place.at(6)[SLACK]
     assert alarm.severity == "warning"
     assert alarm.title.endswith("set it again, or drop them: city alerts drop slack")
-    assert place.desk.drop("slack", "ada", minutes(7)) == 1
+    assert place.store.outbox.drop("slack", "ada", minutes(7)) == 1
     assert place.at(8) == {}
-    history = [(entry["event"], entry["by"], entry["note"]) for entry in place.desk.history(1)]
+    history = [(entry["event"], entry["by"], entry["note"]) for entry in place.store.history(1)]
     assert ("dropped", "ada", "1 message(s) to slack, not sent") in history
 
 
 def test_what_waits_is_counted_by_channel(place: Place, config: Settings) -> None:
     place.slack.status = 500
     place.at(0, LOW)
-    assert backlog.waiting(place.desk, place.config) == {"webhook": 0, "slack": 1}
-    assert backlog.waiting(place.desk, config) == {"slack": 1}
-    assert place.desk.active_by_severity() == {"info": 0, "warning": 0, "error": 1, "critical": 0}
+    assert backlog.waiting(place.store, place.config) == {"webhook": 0, "slack": 1}
+    assert backlog.waiting(place.store, config) == {"slack": 1}
+    assert place.store.active_by_severity() == {"info": 0, "warning": 0, "error": 1, "critical": 0}
 
 
 def test_what_was_given_up_waits_no_more(place: Place) -> None:
     place.slack.status = 500
     place.at(0, LOW)
-    deliver(place.desk, place.config, minutes(8 * 24 * 60))
-    (slack,) = place.desk.unsent()
+    deliver(place.store, place.config, minutes(8 * 24 * 60))
+    (slack,) = place.store.outbox.unsent()
     assert (slack.waiting, slack.given_up, slack.since) == (0, 1, None)
     assert unsent(slack) == "channel slack: 1 given up after a week"
     assert backlog.complaints([slack], minutes(8 * 24 * 60)) == {}
@@ -144,8 +147,8 @@ def test_what_was_given_up_waits_no_more(place: Place) -> None:
 
 def test_messages_that_no_worker_sends_are_told_where_people_look(config: Settings) -> None:
     (config.home / "alerts").mkdir(parents=True)
-    known: Desk = desk(config.model_copy(update={"alert_webhook_url": SecretStr("http://127.0.0.1:9/")}))
-    known.report([LOW], None, NOW)
-    assert backlog.complaints(known.unsent(), minutes(4)) == {}
+    known: AlertStore = alert_store(config.model_copy(update={"alert_webhook_url": SecretStr("http://127.0.0.1:9/")}))
+    known.sync_findings([LOW], None, NOW)
+    assert backlog.complaints(known.outbox.unsent(), minutes(4)) == {}
     said = "1 waiting since 2026-05-04 12:00:00 UTC, and none was tried"
-    assert backlog.complaints(known.unsent(), minutes(6)) == {"webhook": said}
+    assert backlog.complaints(known.outbox.unsent(), minutes(6)) == {"webhook": said}

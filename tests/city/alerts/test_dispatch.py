@@ -21,9 +21,9 @@ from aiosmtpd.controller import Controller
 from pydantic import SecretStr
 
 from city.alerts.channels import addresses, sender
-from city.alerts.desk import Desk
 from city.alerts.dispatch import Delivered, deliver
 from city.alerts.model import AlertError, Finding
+from city.alerts.store import AlertStore
 from city.settings import Settings
 from city.stack.embedded import free_ports
 from tests.city.alerts import flapping
@@ -67,10 +67,10 @@ class Hook:
 
 class Mailbox:
     def __init__(self) -> None:
-        self.letters: list[Any] = []
+        self.messages: list[Any] = []
 
     async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:
-        self.letters.append(envelope)
+        self.messages.append(envelope)
         return "250 OK"
 
 
@@ -95,8 +95,8 @@ def reached(config: Settings, hook: Hook) -> Settings:
 
 
 @pytest.fixture
-def desk(reached: Settings, tmp_path: Path) -> Desk:
-    return Desk(f"sqlite:///{tmp_path / 'alerts.db'}", addresses(reached))
+def store(reached: Settings, tmp_path: Path) -> AlertStore:
+    return AlertStore(f"sqlite:///{tmp_path / 'alerts.db'}", addresses(reached))
 
 
 def minutes(count: float) -> datetime:
@@ -107,20 +107,20 @@ def over(finding: Finding) -> Finding:
     return replace(finding, state="passing")
 
 
-def tell(desk: Desk, config: Settings, *found: Finding, now: datetime = NOW) -> tuple[int, int]:
+def tell(store: AlertStore, config: Settings, *found: Finding, now: datetime = NOW) -> tuple[int, int]:
     """Reports and looks, as a worker does, until nothing is left to be sent at that moment."""
-    desk.report(found, None, now)
-    desk.tick(now=now)
+    store.sync_findings(found, None, now)
+    store.tick(now=now)
     sent = failed = 0
-    while (done := deliver(desk, config, now)) != Delivered():
+    while (done := deliver(store, config, now)) != Delivered():
         sent, failed = sent + done.sent, failed + done.failed
     return sent, failed
 
 
 def test_each_channel_gets_what_is_grave_enough_for_it_in_its_own_form(
-    desk: Desk, reached: Settings, hook: Hook
+    store: AlertStore, reached: Settings, hook: Hook
 ) -> None:
-    assert tell(desk, reached, LOW, HIGH) == (4, 0)
+    assert tell(store, reached, LOW, HIGH) == (4, 0)
     (plain,) = hook.of("/all")
     assert [alarm["title"] for alarm in plain["alarms"]] == ["a < b & low", "a is high"], "one message a group"
     (slack,) = hook.of("/slack")
@@ -132,7 +132,7 @@ def test_each_channel_gets_what_is_grave_enough_for_it_in_its_own_form(
     assert "low" not in sms["text"], "a warning wakes nobody"
     (page,) = hook.of("/pagerduty")
     assert (page["routing_key"], page["event_action"]) == ("the-key", "trigger")
-    assert page["dedup_key"] == f"city-{desk.id}-2"
+    assert page["dedup_key"] == f"city-{store.id}-2"
     assert page["payload"]["severity"] == "error"
     assert page["payload"]["custom_details"] == {"machine_id": "m1"}
 
@@ -140,43 +140,43 @@ def test_each_channel_gets_what_is_grave_enough_for_it_in_its_own_form(
 def test_the_least_severity_of_a_channel_is_a_setting(config: Settings, hook: Hook, tmp_path: Path) -> None:
     changes = {"alert_webhook_url": SecretStr(hook.url), "alert_webhook_least": "error"}
     high = config.model_copy(update=changes)
-    desk = Desk(f"sqlite:///{tmp_path / 'alerts.db'}", addresses(high))
-    tell(desk, high, LOW, HIGH)
+    store = AlertStore(f"sqlite:///{tmp_path / 'alerts.db'}", addresses(high))
+    tell(store, high, LOW, HIGH)
     assert [alarm["title"] for _, body in hook.bodies for alarm in body["alarms"]] == ["a is high"]
 
 
-def test_the_same_news_is_told_once(desk: Desk, reached: Settings, hook: Hook) -> None:
-    tell(desk, reached, LOW)
+def test_the_same_news_is_told_once(store: AlertStore, reached: Settings, hook: Hook) -> None:
+    tell(store, reached, LOW)
     for minute in range(1, 4):
-        assert tell(desk, reached, LOW, now=minutes(minute)) == (0, 0)
-    tell(desk, reached, over(LOW), now=minutes(5))
+        assert tell(store, reached, LOW, now=minutes(minute)) == (0, 0)
+    tell(store, reached, over(LOW), now=minutes(5))
     assert hook.of("/all")[-1]["event"] == "cleared"
-    tell(desk, reached, LOW, now=minutes(6))
+    tell(store, reached, LOW, now=minutes(6))
     assert [body["event"] for body in hook.of("/all")] == ["raised", "cleared", "raised"], "that it came back is news"
 
 
 def test_an_incident_is_triggered_acknowledged_and_resolved_in_that_order(
-    desk: Desk, reached: Settings, hook: Hook
+    store: AlertStore, reached: Settings, hook: Hook
 ) -> None:
     hook.status = 503
-    tell(desk, reached, HIGH)
-    desk.acknowledge(1, "ada", now=minutes(1))
-    tell(desk, reached, over(HIGH), now=minutes(2))
+    tell(store, reached, HIGH)
+    store.acknowledge(1, "ada", now=minutes(1))
+    tell(store, reached, over(HIGH), now=minutes(2))
     hook.status = 200
     # The first attempt's wait is over; what came later waits for it, and for nothing else.
     for minute in (10, 20, 80):
-        tell(desk, reached, now=minutes(minute))
+        tell(store, reached, now=minutes(minute))
     assert [page["event_action"] for page in hook.of("/pagerduty")] == ["trigger", "acknowledge", "resolve"]
-    assert {page["dedup_key"] for page in hook.of("/pagerduty")} == {f"city-{desk.id}-1"}
+    assert {page["dedup_key"] for page in hook.of("/pagerduty")} == {f"city-{store.id}-1"}
     assert [body["event"] for body in hook.of("/all")] == ["raised", "cleared"]
 
 
 def test_two_cities_with_one_integration_key_have_incidents_of_their_own(
-    desk: Desk, reached: Settings, hook: Hook, tmp_path: Path
+    store: AlertStore, reached: Settings, hook: Hook, tmp_path: Path
 ) -> None:
-    tell(desk, reached, HIGH)
-    tell(Desk(f"sqlite:///{tmp_path / 'other.db'}", addresses(reached)), reached, HIGH)
-    again = Desk(f"sqlite:///{tmp_path / 'alerts.db'}", addresses(reached))
+    tell(store, reached, HIGH)
+    tell(AlertStore(f"sqlite:///{tmp_path / 'other.db'}", addresses(reached)), reached, HIGH)
+    again = AlertStore(f"sqlite:///{tmp_path / 'alerts.db'}", addresses(reached))
     tell(again, reached, over(HIGH), now=minutes(1))
     first, second, resolved = [page["dedup_key"] for page in hook.of("/pagerduty")]
     assert first != second
@@ -184,51 +184,53 @@ def test_two_cities_with_one_integration_key_have_incidents_of_their_own(
     assert len(first) <= 255
 
 
-def test_a_message_of_an_earlier_version_that_waits_is_sent(desk: Desk, reached: Settings, hook: Hook) -> None:
-    desk.report([HIGH], None, NOW)
-    letters = [letter for letter in desk.lease(NOW) if letter.channel == "pagerduty"]
-    for letter in letters:
-        del letter.message["alarms"][0]["dedup_key"]
-        sender(reached, "pagerduty")(letter.message)
+def test_a_message_of_an_earlier_version_that_waits_is_sent(store: AlertStore, reached: Settings, hook: Hook) -> None:
+    store.sync_findings([HIGH], None, NOW)
+    messages = [message for message in store.outbox.lease(NOW) if message.channel == "pagerduty"]
+    for message in messages:
+        del message.message["alarms"][0]["dedup_key"]
+        sender(reached, "pagerduty")(message.message)
     assert [page["dedup_key"] for page in hook.of("/pagerduty")] == ["city-alarm-1"]
 
 
 def test_when_a_silence_ends_one_message_is_sent_of_what_is_still_wrong(
-    desk: Desk, reached: Settings, hook: Hook, table: FaultTable
+    store: AlertStore, reached: Settings, hook: Hook, table: FaultTable
 ) -> None:
-    desk.silence("check/gold/*", timedelta(minutes=10), "ada", now=NOW)
-    assert tell(desk, reached, LOW, HIGH) == (0, 0)
-    tell(desk, reached, over(HIGH), now=minutes(5))
-    assert [(alarm.count, alarm.silenced) for alarm in desk.alarms(now=minutes(5))] == [(1, True), (1, True)]
-    tell(desk, reached, LOW, now=minutes(9))
+    store.silence("check/gold/*", timedelta(minutes=10), "ada", now=NOW)
+    assert tell(store, reached, LOW, HIGH) == (0, 0)
+    tell(store, reached, over(HIGH), now=minutes(5))
+    assert [(alarm.count, alarm.silenced) for alarm in store.alarms(now=minutes(5))] == [(1, True), (1, True)]
+    tell(store, reached, LOW, now=minutes(9))
     began = time.monotonic()
-    tell(desk, reached, LOW, now=minutes(11))
+    tell(store, reached, LOW, now=minutes(11))
     seconds = time.monotonic() - began
-    tell(desk, reached, LOW, now=minutes(12))
+    tell(store, reached, LOW, now=minutes(12))
     assert [(b["event"], [a["title"] for a in b["alarms"]]) for b in hook.of("/all")] == [("raised", ["a < b & low"])]
     said, lost = "told once, by the first look after the silence", 2 - len(hook.bodies)
     table.add("an alarm is raised in a silence", said, seconds, lost, "webhook, Slack")
 
 
-def test_who_was_told_hears_of_the_end_in_a_silence_too(desk: Desk, reached: Settings, hook: Hook) -> None:
-    tell(desk, reached, HIGH)
-    desk.silence("*", timedelta(days=366), "ada", now=NOW)
-    tell(desk, reached, over(HIGH), now=minutes(1))
+def test_who_was_told_hears_of_the_end_in_a_silence_too(store: AlertStore, reached: Settings, hook: Hook) -> None:
+    tell(store, reached, HIGH)
+    store.silence("*", timedelta(days=366), "ada", now=NOW)
+    tell(store, reached, over(HIGH), now=minutes(1))
     assert [page["event_action"] for page in hook.of("/pagerduty")] == ["trigger", "resolve"]
 
 
-def test_a_rise_in_severity_is_told_and_a_fall_is_not(desk: Desk, reached: Settings, hook: Hook) -> None:
+def test_a_rise_in_severity_is_told_and_a_fall_is_not(store: AlertStore, reached: Settings, hook: Hook) -> None:
     for minute, severity in enumerate(("warning", "error", "error", "warning", "error", "critical")):
-        tell(desk, reached, replace(LOW, severity=severity), now=minutes(minute))  # type: ignore[arg-type]
+        tell(store, reached, replace(LOW, severity=severity), now=minutes(minute))  # type: ignore[arg-type]
     told = [(body["event"], body["alarms"][0]["severity"]) for body in hook.of("/all")]
     assert told == [("raised", "warning"), ("graver", "error"), ("graver", "critical")]
     assert len(hook.of("/pagerduty")) == 2, "from error on"
 
 
-def test_who_was_told_hears_of_the_end_however_mild_it_has_become(desk: Desk, reached: Settings, hook: Hook) -> None:
-    tell(desk, reached, replace(LOW, severity="error"))
-    tell(desk, reached, LOW, now=minutes(1))
-    tell(desk, reached, over(LOW), now=minutes(2))
+def test_who_was_told_hears_of_the_end_however_mild_it_has_become(
+    store: AlertStore, reached: Settings, hook: Hook
+) -> None:
+    tell(store, reached, replace(LOW, severity="error"))
+    tell(store, reached, LOW, now=minutes(1))
+    tell(store, reached, over(LOW), now=minutes(2))
     assert ["raised" in sms["text"] for sms in hook.of("/sms")] == [True, False]
 
 
@@ -238,60 +240,60 @@ def incidents(hook: Hook) -> list[str]:
 
 
 def test_who_was_told_hears_of_the_acknowledgement_however_mild_it_has_become(
-    desk: Desk, reached: Settings, hook: Hook
+    store: AlertStore, reached: Settings, hook: Hook
 ) -> None:
-    tell(desk, reached, HIGH)
-    tell(desk, reached, replace(HIGH, severity="warning"), now=minutes(1))
-    desk.acknowledge(1, "ada", now=minutes(2))
-    tell(desk, reached, over(HIGH), now=minutes(3))
+    tell(store, reached, HIGH)
+    tell(store, reached, replace(HIGH, severity="warning"), now=minutes(1))
+    store.acknowledge(1, "ada", now=minutes(2))
+    tell(store, reached, over(HIGH), now=minutes(3))
     assert incidents(hook) == ["trigger", "acknowledge", "resolve"]
     assert [body["event"] for body in hook.of("/all")] == ["raised", "cleared"], "which only incidents follow"
 
 
 def test_an_incident_of_a_flapping_cause_is_acknowledged_while_the_cause_is_away(
-    desk: Desk, reached: Settings, hook: Hook
+    store: AlertStore, reached: Settings, hook: Hook
 ) -> None:
     for minute in range(6):
-        tell(desk, reached, HIGH if minute % 2 == 0 else over(HIGH), now=minutes(minute))
-    desk.acknowledge(1, "ada", now=minutes(6))
-    tell(desk, reached, now=minutes(6))
+        tell(store, reached, HIGH if minute % 2 == 0 else over(HIGH), now=minutes(minute))
+    store.acknowledge(1, "ada", now=minutes(6))
+    tell(store, reached, now=minutes(6))
     assert incidents(hook)[4:] == ["trigger", "acknowledge"]
 
 
 def test_who_was_not_told_hears_nothing_of_the_acknowledgement_or_the_end(
-    desk: Desk, reached: Settings, hook: Hook
+    store: AlertStore, reached: Settings, hook: Hook
 ) -> None:
-    tell(desk, reached, HIGH)
-    tell(desk, reached, over(HIGH), now=minutes(1))
-    tell(desk, reached, replace(HIGH, severity="warning"), now=minutes(20))
-    desk.acknowledge(1, "ada", now=minutes(21))
-    tell(desk, reached, over(HIGH), now=minutes(22))
+    tell(store, reached, HIGH)
+    tell(store, reached, over(HIGH), now=minutes(1))
+    tell(store, reached, replace(HIGH, severity="warning"), now=minutes(20))
+    store.acknowledge(1, "ada", now=minutes(21))
+    tell(store, reached, over(HIGH), now=minutes(22))
     assert incidents(hook) == ["trigger", "resolve"], "the second time it was a warning"
     assert len(hook.of("/slack")) == 4
 
 
 def test_an_incident_is_resolved_when_the_setting_would_no_longer_open_it(
-    desk: Desk, reached: Settings, hook: Hook, tmp_path: Path
+    store: AlertStore, reached: Settings, hook: Hook, tmp_path: Path
 ) -> None:
-    tell(desk, reached, HIGH)
+    tell(store, reached, HIGH)
     fewer = reached.model_copy(update={"alert_pagerduty_least": "critical"})
-    tell(Desk(f"sqlite:///{tmp_path / 'alerts.db'}", addresses(fewer)), fewer, over(HIGH), now=minutes(1))
+    tell(AlertStore(f"sqlite:///{tmp_path / 'alerts.db'}", addresses(fewer)), fewer, over(HIGH), now=minutes(1))
     assert incidents(hook) == ["trigger", "resolve"]
 
 
-def test_a_rise_in_severity_is_told_of_a_cause_that_flaps_too(desk: Desk, reached: Settings, hook: Hook) -> None:
+def test_a_rise_in_severity_is_told_of_a_cause_that_flaps_too(store: AlertStore, reached: Settings, hook: Hook) -> None:
     for minute in range(6):
-        tell(desk, reached, LOW if minute % 2 == 0 else over(LOW), now=minutes(minute))
-    tell(desk, reached, replace(LOW, severity="critical"), now=minutes(6))
+        tell(store, reached, LOW if minute % 2 == 0 else over(LOW), now=minutes(minute))
+    tell(store, reached, replace(LOW, severity="critical"), now=minutes(6))
     assert [body["event"] for body in hook.of("/all")][-2:] == ["flapping", "graver"]
-    tell(desk, reached, replace(LOW, severity="critical"), now=minutes(7))
+    tell(store, reached, replace(LOW, severity="critical"), now=minutes(7))
     assert len(hook.of("/all")) == 6
 
 
-def failures(desk: Desk) -> list[dict[str, Any]]:
+def failures(store: AlertStore) -> list[dict[str, Any]]:
     """The messages that were tried and not sent, as the outbox has them."""
     query = "SELECT channel, key, attempts, error FROM outbox WHERE sent_at IS NULL AND attempts > 0"
-    with desk._engine.connect() as db:
+    with store._database.engine.connect() as db:
         return [dict(row) for row in db.exec_driver_sql(query).mappings()]
 
 
@@ -300,34 +302,34 @@ def test_an_error_of_a_channel_does_not_tell_its_secret(config: Settings, tmp_pa
     secret = config.model_copy(
         update={"alert_slack_url": SecretStr(f"http://127.0.0.1:{port}/services/T0/very-secret")}
     )
-    desk = Desk(f"sqlite:///{tmp_path / 'alerts.db'}", addresses(secret))
-    tell(desk, secret, HIGH)
-    assert "no answer from 127.0.0.1: ConnectionError" in failures(desk)[0]["error"]
-    assert "very-secret" not in failures(desk)[0]["error"]
+    store = AlertStore(f"sqlite:///{tmp_path / 'alerts.db'}", addresses(secret))
+    tell(store, secret, HIGH)
+    assert "no answer from 127.0.0.1: ConnectionError" in failures(store)[0]["error"]
+    assert "very-secret" not in failures(store)[0]["error"]
 
 
 def test_a_channel_that_is_slow_is_left_before_its_messages_may_be_taken_by_another(
-    desk: Desk, reached: Settings, hook: Hook, monkeypatch: pytest.MonkeyPatch
+    store: AlertStore, reached: Settings, hook: Hook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("city.alerts.dispatch._SECONDS", 0.0)
-    desk.report([replace(HIGH, cause=f"check/{n}", group=str(n)) for n in range(3)], None, NOW)
-    assert deliver(desk, reached, NOW) == Delivered(0, 0)
+    store.sync_findings([replace(HIGH, cause=f"check/{n}", group=str(n)) for n in range(3)], None, NOW)
+    assert deliver(store, reached, NOW) == Delivered(0, 0)
     monkeypatch.setattr("city.alerts.dispatch._SECONDS", 60.0)
-    assert deliver(desk, reached, NOW).sent == 12, "they were given back at once"
+    assert deliver(store, reached, NOW).sent == 12, "they were given back at once"
 
 
 def test_a_cause_that_comes_and_goes_is_told_of_as_that(
-    desk: Desk, reached: Settings, hook: Hook, table: FaultTable
+    store: AlertStore, reached: Settings, hook: Hook, table: FaultTable
 ) -> None:
     began = time.monotonic()
     for minute in range(12):
-        tell(desk, reached, LOW if minute % 2 == 0 else over(LOW), now=minutes(minute))
-    assert desk.alarms()[0].flapping
+        tell(store, reached, LOW if minute % 2 == 0 else over(LOW), now=minutes(minute))
+    assert store.alarms()[0].flapping
     assert [body["event"] for body in hook.of("/all")] == ["raised", "cleared", "raised", "cleared", "flapping"]
-    tell(desk, reached, now=minutes(68))
-    assert desk.alarms()[0].flapping, "of the hour before are three changes, so two more messages would be too many"
-    tell(desk, reached, now=minutes(70))
-    assert not desk.alarms()[0].flapping
+    tell(store, reached, now=minutes(68))
+    assert store.alarms()[0].flapping, "of the hour before are three changes, so two more messages would be too many"
+    tell(store, reached, now=minutes(70))
+    assert not store.alarms()[0].flapping
     assert [body["event"] for body in hook.of("/all")][5:] == ["cleared"], "and how it ended"
     events = [body["event"] for body in hook.of("/all")]
     said = f"{len(events)} messages: {', '.join(events)}"
@@ -336,56 +338,58 @@ def test_a_cause_that_comes_and_goes_is_told_of_as_that(
 
 
 def test_a_third_outage_within_the_hour_pages_and_a_healthy_city_has_no_open_incident(
-    desk: Desk, reached: Settings, hook: Hook
+    store: AlertStore, reached: Settings, hook: Hook
 ) -> None:
     """Each outage softens to a warning before it ends, as that of a part that is killed does."""
     soft = replace(HIGH, severity="warning")
     for minute in (0, 10):
         for at, finding in enumerate((HIGH, soft, over(HIGH))):
-            tell(desk, reached, finding, now=minutes(minute + at))
+            tell(store, reached, finding, now=minutes(minute + at))
     assert incidents(hook) == ["trigger", "resolve", "trigger", "resolve"], "each of two outages is whole"
-    tell(desk, reached, HIGH, now=minutes(20))
+    tell(store, reached, HIGH, now=minutes(20))
     assert incidents(hook)[4:] == ["trigger"]
     assert "flapping" in hook.of("/pagerduty")[-1]["payload"]["summary"]
     for minute in range(21, 50):  # it lasts; then it comes and goes
-        tell(desk, reached, HIGH if minute < 40 or minute % 2 == 0 else over(HIGH), now=minutes(minute))
+        tell(store, reached, HIGH if minute < 40 or minute % 2 == 0 else over(HIGH), now=minutes(minute))
     for minute in range(50, 120):
-        tell(desk, reached, over(HIGH), now=minutes(minute))
+        tell(store, reached, over(HIGH), now=minutes(minute))
     assert incidents(hook)[5:] == ["resolve"], "and no end is a page"
-    (alarm,) = desk.alarms()
+    (alarm,) = store.alarms()
     assert (alarm.active, alarm.flapping) == (False, False)
 
 
 def test_of_a_flapping_cause_that_stays_wrong_it_is_told_that_it_does_and_then_its_end(
-    desk: Desk, reached: Settings, hook: Hook
+    store: AlertStore, reached: Settings, hook: Hook
 ) -> None:
     for minute in range(5):
-        tell(desk, reached, HIGH if minute % 2 == 0 else over(HIGH), now=minutes(minute))
+        tell(store, reached, HIGH if minute % 2 == 0 else over(HIGH), now=minutes(minute))
     for minute in range(5, 90):
-        tell(desk, reached, HIGH, now=minutes(minute))
-    tell(desk, reached, over(HIGH), now=minutes(90))
+        tell(store, reached, HIGH, now=minutes(minute))
+    tell(store, reached, over(HIGH), now=minutes(90))
     assert [body["event"] for body in hook.of("/all")][4:] == ["flapping", "raised", "cleared"]
     assert incidents(hook)[4:] == ["trigger", "trigger", "resolve"]
 
 
-def test_what_began_to_flap_in_a_silence_is_told_when_that_ends(desk: Desk, reached: Settings, hook: Hook) -> None:
-    desk.silence("check/*", timedelta(minutes=10), "ada", now=NOW)
+def test_what_began_to_flap_in_a_silence_is_told_when_that_ends(
+    store: AlertStore, reached: Settings, hook: Hook
+) -> None:
+    store.silence("check/*", timedelta(minutes=10), "ada", now=NOW)
     for minute in range(9):
-        tell(desk, reached, HIGH if minute % 2 == 0 else over(HIGH), now=minutes(minute))
+        tell(store, reached, HIGH if minute % 2 == 0 else over(HIGH), now=minutes(minute))
     assert hook.bodies == []
-    tell(desk, reached, HIGH, now=minutes(11))
-    tell(desk, reached, over(HIGH), now=minutes(12))
+    tell(store, reached, HIGH, now=minutes(11))
+    tell(store, reached, over(HIGH), now=minutes(12))
     assert [body["event"] for body in hook.of("/all")] == ["flapping"]
-    tell(desk, reached, now=minutes(72))
+    tell(store, reached, now=minutes(72))
     assert incidents(hook) == ["trigger", "resolve"]
 
 
 def test_a_flapping_cause_that_comes_back_after_hours_without_a_look_is_told(
-    desk: Desk, reached: Settings, hook: Hook
+    store: AlertStore, reached: Settings, hook: Hook
 ) -> None:
     for minute in range(6):
-        tell(desk, reached, HIGH if minute % 2 == 0 else over(HIGH), now=minutes(minute))
-    tell(desk, reached, HIGH, now=minutes(180))
+        tell(store, reached, HIGH if minute % 2 == 0 else over(HIGH), now=minutes(minute))
+    tell(store, reached, HIGH, now=minutes(180))
     assert [body["event"] for body in hook.of("/all")][4:] == ["flapping", "raised"]
 
 
@@ -463,73 +467,75 @@ def test_a_thousand_flapping_causes_send_few_messages_and_kills_lose_none(
 
 
 def test_a_server_that_refuses_is_tried_again_and_gets_each_message_once(
-    desk: Desk, reached: Settings, hook: Hook
+    store: AlertStore, reached: Settings, hook: Hook
 ) -> None:
     hook.status = 503
-    assert tell(desk, reached, LOW) == (0, 2)
-    assert "503: not now" in failures(desk)[0]["error"]
-    assert tell(desk, reached, now=NOW + timedelta(seconds=29)) == (0, 0)
-    assert tell(desk, reached, now=NOW + timedelta(seconds=31)) == (0, 2)
+    assert tell(store, reached, LOW) == (0, 2)
+    assert "503: not now" in failures(store)[0]["error"]
+    assert tell(store, reached, now=NOW + timedelta(seconds=29)) == (0, 0)
+    assert tell(store, reached, now=NOW + timedelta(seconds=31)) == (0, 2)
     hook.status = 200
-    assert tell(desk, reached, now=minutes(3)) == (2, 0)
-    assert tell(desk, reached, now=minutes(180)) == (0, 0)
-    assert failures(desk) == []
+    assert tell(store, reached, now=minutes(3)) == (2, 0)
+    assert tell(store, reached, now=minutes(180)) == (0, 0)
+    assert failures(store) == []
 
 
 @pytest.mark.parametrize(
     "answer", [b'{"ok": false, "error": "channel_not_found"}', b'{"status": "invalid event"}', b'{"error": "no"}']
 )
 def test_an_answer_of_200_that_says_it_failed_has_failed(
-    answer: bytes, desk: Desk, reached: Settings, hook: Hook, table: FaultTable
+    answer: bytes, store: AlertStore, reached: Settings, hook: Hook, table: FaultTable
 ) -> None:
     hook.answer, began = answer, time.monotonic()
-    tell(desk, reached, LOW)
-    assert "answered 200, and that it failed" in failures(desk)[0]["error"]
-    said, hook.answer = failures(desk)[0]["error"], b"ok"
-    assert tell(desk, reached, now=minutes(1)) == (2, 0)
+    tell(store, reached, LOW)
+    assert "answered 200, and that it failed" in failures(store)[0]["error"]
+    said, hook.answer = failures(store)[0]["error"], b"ok"
+    assert tell(store, reached, now=minutes(1)) == (2, 0)
     seconds = time.monotonic() - began
     table.add("a channel answers 200 and an error", said, seconds, 2 - len(hook.bodies), "webhook, Slack")
 
 
-def test_one_message_that_is_refused_holds_back_no_other(desk: Desk, reached: Settings, hook: Hook) -> None:
+def test_one_message_that_is_refused_holds_back_no_other(store: AlertStore, reached: Settings, hook: Hook) -> None:
     hook.status = 400
-    tell(desk, reached, HIGH, replace(HIGH, cause="check/gold/b/high", group="gold/b"))
-    attempts = [failure["attempts"] for failure in failures(desk)]
+    tell(store, reached, HIGH, replace(HIGH, cause="check/gold/b/high", group="gold/b"))
+    attempts = [failure["attempts"] for failure in failures(store)]
     assert attempts == [1] * 8, "each was tried, on four channels"
 
 
-def test_a_channel_that_works_again_is_told_of_the_root_cause_first(desk: Desk, reached: Settings, hook: Hook) -> None:
+def test_a_channel_that_works_again_is_told_of_the_root_cause_first(
+    store: AlertStore, reached: Settings, hook: Hook
+) -> None:
     hook.status, consequence = 500, replace(HIGH, cause="check/gold/b/high", title="b is high", group="gold/b")
     for seconds in (0, 31, 92, 213):
-        tell(desk, reached, HIGH, now=NOW + timedelta(seconds=seconds))
-    tell(desk, reached, consequence, now=NOW + timedelta(seconds=220))
+        tell(store, reached, HIGH, now=NOW + timedelta(seconds=seconds))
+    tell(store, reached, consequence, now=NOW + timedelta(seconds=220))
     hook.status = 200
-    assert tell(desk, reached, now=NOW + timedelta(seconds=249)) == (0, 0), "the youngest message waits for 30 s"
-    assert tell(desk, reached, now=NOW + timedelta(seconds=251)) == (8, 0), "and the others with it"
+    assert tell(store, reached, now=NOW + timedelta(seconds=249)) == (0, 0), "the youngest message waits for 30 s"
+    assert tell(store, reached, now=NOW + timedelta(seconds=251)) == (8, 0), "and the others with it"
     assert [body["alarms"][0]["title"] for body in hook.of("/all")] == ["a is high", "b is high"]
     assert [page["payload"]["source"] for page in hook.of("/pagerduty")] == [HIGH.cause, consequence.cause]
-    assert failures(desk) == []
+    assert failures(store) == []
 
 
 def test_a_message_that_is_refused_while_others_are_taken_waits_for_itself(
-    desk: Desk, reached: Settings, hook: Hook
+    store: AlertStore, reached: Settings, hook: Hook
 ) -> None:
     hook.refused = b"a is high"
-    tell(desk, reached, HIGH)
+    tell(store, reached, HIGH)
     for second in range(1, 6):
         other = replace(LOW, cause=f"check/gold/b/{second}", title="b")
-        assert tell(desk, reached, other, now=NOW + timedelta(seconds=second))[0] == 2, "webhook and Slack"
-    attempts = {failure["channel"]: failure["attempts"] for failure in failures(desk)}
+        assert tell(store, reached, other, now=NOW + timedelta(seconds=second))[0] == 2, "webhook and Slack"
+    attempts = {failure["channel"]: failure["attempts"] for failure in failures(store)}
     assert attempts == {"webhook": 2, "slack": 2, "sms": 1, "pagerduty": 1}, (
         "with the first of five others, and not again"
     )
     hook.refused = b"nothing"
-    assert tell(desk, reached, now=minutes(2)) == (4, 0)
+    assert tell(store, reached, now=minutes(2)) == (4, 0)
 
 
-def test_a_title_of_any_kind_is_sent_and_cut(desk: Desk, reached: Settings, hook: Hook) -> None:
+def test_a_title_of_any_kind_is_sent_and_cut(store: AlertStore, reached: Settings, hook: Hook) -> None:
     title = "<b>*bold*</b> & <!channel> 🚦\nSubject: hi" + "x" * 5_000
-    tell(desk, reached, replace(HIGH, title=title))
+    tell(store, reached, replace(HIGH, title=title))
     (slack,), (sms,), (page,) = hook.of("/slack"), hook.of("/sms"), hook.of("/pagerduty")
     assert "&lt;!channel&gt;" in slack["text"]
     assert len(slack["blocks"][0]["text"]["text"]) <= 3_000
@@ -537,19 +543,19 @@ def test_a_title_of_any_kind_is_sent_and_cut(desk: Desk, reached: Settings, hook
     assert len(page["payload"]["summary"]) <= 1_024
     assert "🚦" in page["payload"]["summary"]
     many = [replace(HIGH, cause=f"check/gold/a/{n}", title="y" * 200) for n in range(40)]
-    tell(desk, reached, *many, now=minutes(1))
+    tell(store, reached, *many, now=minutes(1))
     assert "... and " in hook.of("/slack")[-1]["blocks"][0]["text"]["text"]
 
 
 @pytest.mark.parametrize("length", [10, 100, 299, 5_000])
 def test_a_text_says_what_happened_however_long_the_title_is(
-    length: int, desk: Desk, reached: Settings, hook: Hook
+    length: int, store: AlertStore, reached: Settings, hook: Hook
 ) -> None:
     grave = [replace(HIGH, cause=f"check/{n}", title="y" * length, group="g" * 150) for n in range(3)]
-    tell(desk, reached, *grave)
+    tell(store, reached, *grave)
     for number in (1, 2, 3):
-        desk.assign(number, "ada" * 60, "bo", now=minutes(1))
-    tell(desk, reached, *map(over, grave), now=minutes(2))
+        store.assign(number, "ada" * 60, "bo", now=minutes(1))
+    tell(store, reached, *map(over, grave), now=minutes(2))
     for body, event in zip(hook.of("/slack"), ("raised", "cleared"), strict=True):
         lines = body["text"].splitlines()[1:]
         assert all(line.startswith(f"[error] {event}: y") for line in lines)
@@ -566,19 +572,19 @@ def test_a_letter_reaches_a_mail_server_when_it_is_back(config: Settings, tmp_pa
     (port,) = free_ports(1)
     changes = {"alert_email_to": ["ada@city", "bo@city"], "smtp_address": f"127.0.0.1:{port}", "smtp_tls": False}
     by_mail = config.model_copy(update=changes)
-    desk = Desk(f"sqlite:///{tmp_path / 'alerts.db'}", addresses(by_mail))
-    assert tell(desk, by_mail, LOW, HIGH) == (0, 1)
-    assert "email: [Errno 111] Connection refused" in failures(desk)[0]["error"]
+    store = AlertStore(f"sqlite:///{tmp_path / 'alerts.db'}", addresses(by_mail))
+    assert tell(store, by_mail, LOW, HIGH) == (0, 1)
+    assert "email: [Errno 111] Connection refused" in failures(store)[0]["error"]
     box = Mailbox()
     server = Controller(box, hostname="127.0.0.1", port=port)
     server.start()
     try:
-        assert tell(desk, by_mail, now=minutes(1)) == (1, 0)
+        assert tell(store, by_mail, now=minutes(1)) == (1, 0)
     finally:
         server.stop()
-    (letter,) = box.letters
-    assert letter.rcpt_tos == ["ada@city", "bo@city"]
-    content = letter.content.decode()
+    (message,) = box.messages
+    assert message.rcpt_tos == ["ada@city", "bo@city"]
+    content = message.content.decode()
     assert "Subject: [error] gold/a: 2 alarm(s) raised" in content
     assert "a is high" in content
 
@@ -591,21 +597,21 @@ def test_a_channel_whose_settings_are_wrong_loses_nothing(
         update={"alert_email_to": ["ada@city"], "smtp_tls": False, "alert_webhook_url": SecretStr(hook.url)}
     )
     url = f"sqlite:///{tmp_path / 'alerts.db'}"
-    desk, began = Desk(url, addresses(wrong)), time.monotonic()
-    assert tell(desk, wrong, LOW) == (1, 1)
-    (failure,) = failures(desk)
+    store, began = AlertStore(url, addresses(wrong)), time.monotonic()
+    assert tell(store, wrong, LOW) == (1, 1)
+    (failure,) = failures(store)
     assert "set CITY_SMTP_ADDRESS" in failure["error"]
     box, (port,) = Mailbox(), free_ports(1)
     server = Controller(box, hostname="127.0.0.1", port=port)
     server.start()
     try:
         right = wrong.model_copy(update={"smtp_address": f"127.0.0.1:{port}"})
-        assert tell(Desk(url, addresses(right)), right, now=minutes(2)) == (1, 0)
+        assert tell(AlertStore(url, addresses(right)), right, now=minutes(2)) == (1, 0)
     finally:
         server.stop()
-    assert "low" in box.letters[0].content.decode()
+    assert "low" in box.messages[0].content.decode()
     seconds = time.monotonic() - began
-    table.add("a channel's settings are wrong", failure["error"], seconds, 1 - len(box.letters), "e-mail, when right")
+    table.add("a channel's settings are wrong", failure["error"], seconds, 1 - len(box.messages), "e-mail, when right")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""From messages in Kafka to alarms at the desk, across kills, restarts, and whatever happens to topics."""
+"""From messages in Kafka to alarms at the store, across kills, restarts, and whatever happens to topics."""
 
 import json
 import signal
@@ -14,10 +14,10 @@ from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewPartitions
 
 from city.alerts import reader as reader_module
-from city.alerts.desk import Desk, desk
 from city.alerts.lease import Lease
 from city.alerts.model import Alarm
 from city.alerts.reader import STATE, AlarmReader, state_of
+from city.alerts.store import AlertStore, alert_store
 from city.lake.erasures import Erased, announce, digest
 from city.privacy.erase import forget
 from city.settings import Settings
@@ -34,7 +34,7 @@ class Ovens:
 
     def __init__(self, config: Settings, create: bool = True) -> None:
         self.config, self.topic = config, f"ovens-{uuid.uuid4().hex[:8]}"
-        self.desk = desk(config)
+        self.store = alert_store(config)
         self.condition = replace(HOT, topic=self.topic)
         self._producer = Producer({"bootstrap.servers": config.kafka})
         self._readers: list[AlarmReader] = []
@@ -46,7 +46,7 @@ class Ovens:
         self._readers.append(made)
         made.start()
         if ready:
-            until(lambda: self.topic in self.desk.remembered(STATE)["topics"])
+            until(lambda: self.topic in self.store.remembered(STATE)["topics"])
             until(lambda: made.worker.items or made.worker.last_progress)
         return made
 
@@ -66,7 +66,7 @@ class Ovens:
         self._producer = Producer({"bootstrap.servers": self.config.kafka})
 
     def alarms(self) -> dict[str, Alarm]:
-        return {alarm.labels["oven"]: alarm for alarm in self.desk.alarms()}
+        return {alarm.labels["oven"]: alarm for alarm in self.store.alarms()}
 
     def stop(self) -> None:
         for made in self._readers:
@@ -89,7 +89,7 @@ def ovens(now: Settings) -> Iterator[Ovens]:
     made.stop()
 
 
-def events(store: Desk, alarm: Alarm) -> list[str]:
+def events(store: AlertStore, alarm: Alarm) -> list[str]:
     return [entry["event"] for entry in store.history(alarm.id)]
 
 
@@ -98,7 +98,7 @@ def test_a_kill_before_or_after_any_report_loses_nothing_and_repeats_nothing(ove
         return subprocess.Popen([sys.executable, "-m", "tests.city.alerts.reading", ovens.topic, when, str(number)])
 
     made = run("after", 1)
-    until(lambda: ovens.desk.remembered(STATE))
+    until(lambda: ovens.store.remembered(STATE))
     for number in range(6):  # each ends before the next begins, and both may be of one batch
         ovens.send(120, 130, 50, 50, 50, 50, oven=f"o{number}", partition=number % 2)
     ovens.send(120, 130, oven="last")
@@ -112,7 +112,7 @@ def test_a_kill_before_or_after_any_report_loses_nothing_and_repeats_nothing(ove
     finally:
         made.kill()
         made.wait()
-    assert {oven: events(ovens.desk, alarm) for oven, alarm in ovens.alarms().items()} == {
+    assert {oven: events(ovens.store, alarm) for oven, alarm in ovens.alarms().items()} == {
         **{f"o{number}": ["raised", "cleared"] for number in range(6)},
         "last": ["raised"],
     }
@@ -177,7 +177,7 @@ def test_of_two_readers_one_reads_and_the_other_takes_over(ovens: Ovens, monkeyp
     ovens.send(50, 50, 50, begin=20)
     until(lambda: not ovens.alarms()["a"].active)
     assert second.reading
-    assert events(ovens.desk, ovens.alarms()["a"]) == ["raised", "cleared"]
+    assert events(ovens.store, ovens.alarms()["a"]) == ["raised", "cleared"]
 
 
 def test_a_young_city_raises_nothing_and_an_older_one_what_lasts(ovens: Ovens) -> None:
@@ -207,7 +207,7 @@ def test_somebody_who_is_erased_does_not_come_back_from_the_readers_memory(ovens
         ovens.renew()
 
     def active() -> set[str]:
-        return {alarm.labels["vehicle_id"] for alarm in ovens.desk.alarms() if alarm.active}
+        return {alarm.labels["vehicle_id"] for alarm in ovens.store.alarms() if alarm.active}
 
     reader = ovens.read()
     send(who, 300, 300, 300)
@@ -233,14 +233,14 @@ def test_an_erasure_that_begins_while_nobody_reads_is_heeded_by_the_next_reader(
     announce(ovens.config.home, Erased("oven", digest("oven", "gone")))
     ovens.read()
     until(lambda: not ovens.alarms()["gone"].active)
-    until(lambda: ovens.desk.remembered(state_of("plant/hot"))["tracks"].keys() == {"stays"})
+    until(lambda: ovens.store.remembered(state_of("plant/hot"))["tracks"].keys() == {"stays"})
     assert ovens.alarms()["stays"].active
 
 
 def test_a_state_of_another_version_is_begun_anew(ovens: Ovens) -> None:
     ovens.read().stop()
     state = {"tracks": {"a": {"unknown": 1}}}
-    ovens.desk.report([], remember={state_of("plant/hot"): state})
+    ovens.store.sync_findings([], remember={state_of("plant/hot"): state})
     reader = ovens.read()
     ovens.send(300, 300)
     until(lambda: "a" in ovens.alarms())
@@ -250,21 +250,21 @@ def test_a_state_of_another_version_is_begun_anew(ovens: Ovens) -> None:
 def test_a_state_that_was_kept_as_a_whole_is_gone_on_from(ovens: Ovens) -> None:
     ovens.read()
     ovens.send(300)
-    until(lambda: ovens.desk.remembered(STATE)["topics"][ovens.topic]["positions"])
+    until(lambda: ovens.store.remembered(STATE)["topics"][ovens.topic]["positions"])
     ovens.stop()
-    whole = ovens.desk.remembered(STATE) | {"watches": {"plant/hot": ovens.desk.remembered(state_of("plant/hot"))}}
+    whole = ovens.store.remembered(STATE) | {"watches": {"plant/hot": ovens.store.remembered(state_of("plant/hot"))}}
     assert whole["watches"]["plant/hot"]["tracks"].keys() == {"a"}
     gone = state_of("plant/gone")
-    ovens.desk.report([], remember={STATE: whole, state_of("plant/hot"): None, gone: {"tracks": {}}})
+    ovens.store.sync_findings([], remember={STATE: whole, state_of("plant/hot"): None, gone: {"tracks": {}}})
     ovens.read()
     ovens.send(300, begin=5)  # with the one before it is two
     until(lambda: "a" in ovens.alarms())
-    assert "watches" not in ovens.desk.remembered(STATE)
-    assert ovens.desk.remembered_below(STATE + "/").keys() == {state_of("plant/hot")}, "no other is declared"
+    assert "watches" not in ovens.store.remembered(STATE)
+    assert ovens.store.remembered_below(STATE + "/").keys() == {state_of("plant/hot")}, "no other is declared"
 
 
 def test_a_lease_is_held_by_one_and_ends_with_it(config: Settings) -> None:
-    desk(config)
+    alert_store(config)
     first, second = Lease(config.alerts_store, "reader"), Lease(config.alerts_store, "reader")
     other = Lease(config.alerts_store, "something else")
     assert first.acquire()

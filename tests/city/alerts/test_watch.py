@@ -16,9 +16,9 @@ import psutil
 import pytest
 
 from city.alerts.declared import declared_metrics, is_declared
-from city.alerts.desk import Desk, desk
 from city.alerts.model import AlertError, Finding
 from city.alerts.rules import DEFAULT, rules, stream_metrics
+from city.alerts.store import AlertStore, alert_store
 from city.alerts.system import disk, metrics
 from city.alerts.watch import Watch, active, share, shared
 from city.features.freshness import FeatureFreshness
@@ -46,10 +46,10 @@ def alive(config: Settings, at: datetime = NOW, **stream: float) -> None:
 
 
 @pytest.fixture
-def kept(config: Settings) -> Desk:
+def kept(config: Settings) -> AlertStore:
     config.home.mkdir(parents=True, exist_ok=True)
     alive(config)
-    return desk(config)
+    return alert_store(config)
 
 
 def ruled(config: Settings, *rules: str) -> Settings:
@@ -58,11 +58,11 @@ def ruled(config: Settings, *rules: str) -> Settings:
     return config.model_copy(update={"alert_rules": file})
 
 
-def causes(kept: Desk) -> dict[str, str]:
+def causes(kept: AlertStore) -> dict[str, str]:
     return {a.cause: a.severity for a in kept.alarms() if a.active and a.cause.startswith("rule/")}
 
 
-def test_rules_watch_the_stream_and_the_scores(config: Settings, kept: Desk) -> None:
+def test_rules_watch_the_stream_and_the_scores(config: Settings, kept: AlertStore) -> None:
     config = ruled(config, SILENT, MORE)
     watch = Watch(config, kept, began=NOW)
     alive(config, lag=200_000)
@@ -93,7 +93,7 @@ def pace(last: float) -> list[tuple[float, int]]:
     return [(last - 5 * n, 1_000_000 - 1_000 * n) for n in range(10, -1, -1)]
 
 
-def test_a_stream_that_falls_silent_is_one_alarm(config: Settings, kept: Desk) -> None:
+def test_a_stream_that_falls_silent_is_one_alarm(config: Settings, kept: AlertStore) -> None:
     now = datetime.now(UTC)
     mute(config, "stream", {"at": now.timestamp() - 90, "ended": False, "failure": None, "streams": []})
     watch = Watch(config, kept, began=NOW)
@@ -146,7 +146,7 @@ def streams(config: Settings) -> Iterator[Streams]:
 
 
 def test_a_stream_that_was_killed_is_an_alarm_and_one_that_ends_by_itself_is_none(
-    config: Settings, kept: Desk, streams: Streams
+    config: Settings, kept: AlertStore, streams: Streams
 ) -> None:
     now = datetime.now(UTC)
     (config.run / SUPERVISOR).write_text(json.dumps(identity() | {"parts": {}}))
@@ -187,7 +187,7 @@ def test_a_stream_that_was_killed_is_an_alarm_and_one_that_ends_by_itself_is_non
 
 @pytest.mark.parametrize("supervised", [True, False])
 def test_a_source_that_falls_silent_while_its_peers_go_on_is_one_alarm(
-    config: Settings, kept: Desk, supervised: bool
+    config: Settings, kept: AlertStore, supervised: bool
 ) -> None:
     (config.run / "stream.json").unlink()
     now = time.time()
@@ -208,7 +208,7 @@ def test_a_source_that_falls_silent_while_its_peers_go_on_is_one_alarm(
     assert found == {"system/simulator-a": "error"}
 
 
-def test_a_process_that_hangs_is_one_alarm_and_its_loops_are_none(config: Settings, kept: Desk) -> None:
+def test_a_process_that_hangs_is_one_alarm_and_its_loops_are_none(config: Settings, kept: AlertStore) -> None:
     (config.run / "stream.json").unlink()
     beat = {"events_per_second": 0.0, "lag": 0, "last_error": None}
     for name in ("simulators", "simulator-a", "simulator-b"):
@@ -225,7 +225,7 @@ def test_a_process_that_hangs_is_one_alarm_and_its_loops_are_none(config: Settin
     assert "lives and does not report" in found["system/simulators"]
 
 
-def test_of_two_watchers_one_judges_until_it_is_gone(config: Settings, kept: Desk) -> None:
+def test_of_two_watchers_one_judges_until_it_is_gone(config: Settings, kept: AlertStore) -> None:
     first, second = Watch(config, kept, began=NOW), Watch(config, kept, began=NOW)
     first.look(NOW)
     alive(config, lag=200_000)
@@ -254,7 +254,7 @@ METRIC = f"stream.events_per_second.{TOPIC}"
 RULE = f'[[rule]]\nname = "quiet"\nmetric = "{METRIC}"\noperator = "less"\nvalue = 9\n'
 
 
-def test_rules_come_from_a_file_and_those_that_are_gone_hold_no_more(config: Settings, kept: Desk) -> None:
+def test_rules_come_from_a_file_and_those_that_are_gone_hold_no_more(config: Settings, kept: AlertStore) -> None:
     file = config.home / "alerts.toml"
     with_rules = config.model_copy(update={"alert_rules": file})
     file.write_text(RULE)
@@ -266,7 +266,7 @@ def test_rules_come_from_a_file_and_those_that_are_gone_hold_no_more(config: Set
     assert list(causes(kept)) == [f"rule/still/stream.events_per_second.{TOPIC}"]
 
 
-def test_a_rule_file_that_cannot_be_read_is_an_alarm_and_loses_none(config: Settings, kept: Desk) -> None:
+def test_a_rule_file_that_cannot_be_read_is_an_alarm_and_loses_none(config: Settings, kept: AlertStore) -> None:
     file = config.home / "alerts.toml"
     with_rules = config.model_copy(update={"alert_rules": file})
     file.write_text("[[rule]\n")
@@ -338,7 +338,7 @@ def test_a_metric_with_a_typo_anywhere_is_refused_with_the_nearest_one(
     assert [rule.metric for rule in rules(config)] == [near]
 
 
-def test_all_that_is_given_can_be_ruled_about(config: Settings, kept: Desk) -> None:
+def test_all_that_is_given_can_be_ruled_about(config: Settings, kept: AlertStore) -> None:
     """By the names of the parts, sources and scores as their own code has them."""
     known = declared_metrics(config)
     names = {spec.name for spec in specs(config)} | {loop for spec in specs(config) for loop in spec.loops}
@@ -356,21 +356,21 @@ def test_without_a_file_a_few_rules_are_in_force(config: Settings) -> None:
     assert rules(config) == DEFAULT
 
 
-def test_metrics_take_the_place_of_those_from_before(kept: Desk) -> None:
+def test_metrics_take_the_place_of_those_from_before(kept: AlertStore) -> None:
     share(kept, "outcomes/speed", {"model.mae.speed": 4.0, "model.version.speed": 1.0})
     share(kept, "outcomes/life", {"model.mae.life": 1.0})
     share(kept, "outcomes/speed", {"model.version.speed": 2.0})
     assert shared(kept) == {"model.version.speed": 2.0, "model.mae.life": 1.0}, "a new version has no figures yet"
 
 
-def test_nothing_is_judged_while_the_city_is_being_stopped(config: Settings, kept: Desk) -> None:
+def test_nothing_is_judged_while_the_city_is_being_stopped(config: Settings, kept: AlertStore) -> None:
     alive(config, lag=200_000)
     (config.run / SUPERVISOR).write_text(json.dumps({"stopping": True, "pid": 1, "created": 0, "parts": {}}))
     Watch(config, kept, began=NOW).look(NOW)
     assert kept.alarms() == []
 
 
-def test_a_stream_that_hands_over_is_not_silent(config: Settings, kept: Desk) -> None:
+def test_a_stream_that_hands_over_is_not_silent(config: Settings, kept: AlertStore) -> None:
     config = ruled(config, SILENT)
     watch, began = Watch(config, kept, began=NOW - timedelta(hours=24)), NOW
     report = json.loads((config.run / "stream.json").read_text())
@@ -381,8 +381,8 @@ def test_a_stream_that_hands_over_is_not_silent(config: Settings, kept: Desk) ->
     assert causes(kept) == {"rule/silent/stream.alive": "error"}
 
 
-def test_rules_can_be_about_alarms_of_a_domain(config: Settings, kept: Desk) -> None:
-    kept.report([Finding(f"domain/equipment/anomaly/m{n}") for n in range(3)], None, NOW)
+def test_rules_can_be_about_alarms_of_a_domain(config: Settings, kept: AlertStore) -> None:
+    kept.sync_findings([Finding(f"domain/equipment/anomaly/m{n}") for n in range(3)], None, NOW)
     assert active(kept.active_causes()) == {"domain.active.equipment.anomaly": 3.0}
     file = config.home / "alerts.toml"
     text = {"name": "many", "metric": "domain.active.*", "operator": "greater", "value": 2}
@@ -390,12 +390,12 @@ def test_rules_can_be_about_alarms_of_a_domain(config: Settings, kept: Desk) -> 
     watch = Watch(config.model_copy(update={"alert_rules": file}), kept, began=NOW)
     watch.look(NOW)
     assert list(causes(kept)) == ["rule/many/domain.active.equipment.anomaly"]
-    kept.report([Finding(f"domain/equipment/anomaly/m{n}", state="passing") for n in range(3)], None, NOW)
+    kept.sync_findings([Finding(f"domain/equipment/anomaly/m{n}", state="passing") for n in range(3)], None, NOW)
     watch.look(NOW)
     assert causes(kept) == {}, "none at all is a number, too"
 
 
-def test_a_server_that_is_the_watcher_itself_sees_that_it_was_killed(config: Settings, kept: Desk) -> None:
+def test_a_server_that_is_the_watcher_itself_sees_that_it_was_killed(config: Settings, kept: AlertStore) -> None:
     """With a real supervisor, of a process that looks as the server does."""
     watcher = Spec(
         "server",
@@ -426,7 +426,9 @@ def test_a_server_that_is_the_watcher_itself_sees_that_it_was_killed(config: Set
         thread.join(20)
 
 
-def test_a_sensor_that_takes_over_hours_later_judges_nothing_by_what_it_saw_then(config: Settings, kept: Desk) -> None:
+def test_a_sensor_that_takes_over_hours_later_judges_nothing_by_what_it_saw_then(
+    config: Settings, kept: AlertStore
+) -> None:
     def running(**changes: Any) -> None:
         part = identity() | {"address": "", "state": "running", "last_error": None, "restarts": 0} | changes
         (config.run / SUPERVISOR).write_text(json.dumps(identity() | {"parts": {"kafka": part}}))
@@ -448,7 +450,9 @@ def test_a_sensor_that_takes_over_hours_later_judges_nothing_by_what_it_saw_then
     assert "system/kafka" not in kept.active_causes()
 
 
-def test_a_sensor_that_takes_over_clears_nothing_that_only_who_asks_can_tell(config: Settings, kept: Desk) -> None:
+def test_a_sensor_that_takes_over_clears_nothing_that_only_who_asks_can_tell(
+    config: Settings, kept: AlertStore
+) -> None:
     part = identity() | {"address": "", "state": "running", "last_error": None, "restarts": 0}
     (config.run / SUPERVISOR).write_text(json.dumps(identity() | {"parts": {"questdb": part}}))
     answer: list[str | None] = [None]

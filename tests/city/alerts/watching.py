@@ -2,13 +2,13 @@
 
 import threading
 
-from city.alerts.desk import desk
+from city.alerts.store import alert_store
 from city.alerts.watch import Watch
 from city.settings import settings
 
 if __name__ == "__main__":
     config = settings()
-    watch = Watch(config, desk(config))
+    watch = Watch(config, alert_store(config))
     while True:
         watch.look()
         (config.run / "looked").touch()

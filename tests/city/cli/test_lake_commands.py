@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from city.alerts.desk import desk
 from city.alerts.dispatch import deliver
 from city.alerts.model import Finding
+from city.alerts.store import alert_store
 from city.cli.errors import mendable
 from city.cli.main import app
 from city.settings import Settings
@@ -46,7 +46,7 @@ def test_trips_are_loaded_once(config: Settings, data: Path) -> None:
 
 def test_alarms_are_looked_after(config: Settings) -> None:
     assert "no alarms" in city("alerts", "list")
-    desk(config).report([Finding("check/a/b", "error", "a is wrong", "a")], "check/")
+    alert_store(config).sync_findings([Finding("check/a/b", "error", "a is wrong", "a")], "check/")
     assert json.loads(city("alerts", "list", "--json"))[0]["title"] == "a is wrong"
     assert "error" in city("alerts", "list")
     assert "active, acknowledged" in city("alerts", "ack", "1", "--by", "ada", "--note", "mine")
@@ -61,8 +61,10 @@ def test_alarms_are_looked_after(config: Settings) -> None:
 
 def test_a_channel_that_was_taken_out_is_one_line_and_its_messages_can_be_dropped(config: Settings) -> None:
     mailed = config.model_copy(update={"alert_email_to": ["ada@city"]})
-    known = desk(mailed)
-    known.report([Finding(f"check/a/{number}", "error", "a is wrong", f"a/{number}") for number in range(3)], "check/")
+    known = alert_store(mailed)
+    known.sync_findings(
+        [Finding(f"check/a/{number}", "error", "a is wrong", f"a/{number}") for number in range(3)], "check/"
+    )
     deliver(known, config)
     (line,) = [line for line in city("alerts", "list").splitlines() if "email" in line]
     assert line.startswith("channel email: 3 message(s) wait since ")
@@ -99,7 +101,7 @@ def test_a_silence_without_an_end_is_refused(config: Settings, hours: str) -> No
 
 
 def test_what_silences_or_assigns_nothing_is_said(config: Settings) -> None:
-    desk(config).report([Finding("check/a/b", "error", "a is wrong", "a")], "check/")
+    alert_store(config).sync_findings([Finding("check/a/b", "error", "a is wrong", "a")], "check/")
     assert city("alerts", "silence", "check/*") == "silence 1: check/* for 1 hours\n"
     assert "it matches the cause of no alarm that is open now" in city("alerts", "silence", "nothing/here")
     assert "a silence needs a pattern of causes, such as 'check/gold/*'" in fails("alerts", "silence", "")
@@ -108,7 +110,7 @@ def test_what_silences_or_assigns_nothing_is_said(config: Settings) -> None:
 
 @pytest.mark.parametrize("title", ["no model [/GB]", "each is a table [[rule]] with a name", "[red]"])
 def test_an_alarm_is_listed_as_it_is_called(config: Settings, title: str) -> None:
-    desk(config).report([Finding("check/a/b", "error", title, "a")], "check/")
+    alert_store(config).sync_findings([Finding("check/a/b", "error", title, "a")], "check/")
     assert title in city("alerts", "list")
     assert title in city("alerts", "history", "1")
 

@@ -14,8 +14,8 @@ import polars as pl
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
-from city.alerts.desk import desk
 from city.alerts.model import Finding
+from city.alerts.store import alert_store
 from city.contracts.schema import QUARANTINE
 from city.drift.reference import References
 from city.features.online import online_store
@@ -140,7 +140,9 @@ def seed_files(config: Settings) -> None:
         "vehicle_features", names, [1] * len(names), [json.dumps({"x": n}).encode() for n in names]
     )
     title = f"machine {WHO} is not well"
-    desk(config).report([Finding(f"anomaly/{WHO}", "error", title, WHO), Finding("a/v1", "error", "v1", "v1")], "a")
+    alert_store(config).sync_findings(
+        [Finding(f"anomaly/{WHO}", "error", title, WHO), Finding("a/v1", "error", "v1", "v1")], "a"
+    )
     texts = {
         "drift/vehicle_features.html": "".join(f"<td>{html.escape(name)}</td>" for name in names),
         "quality/vehicle_positions/index.html": json.dumps({"unexpected": [html.escape(name) for name in names]}),

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 from dagster._daemon.types import DaemonHeartbeat
 
-from city.alerts.desk import desk
+from city.alerts.store import alert_store
 from city.alerts.watch import Watch
 from city.server.health import _answers, _kafka, daemon
 from city.settings import Settings
@@ -52,7 +52,7 @@ def test_a_daemon_that_hangs_is_not_well_though_its_process_runs(config: Setting
 
     def alarm() -> str | None:
         """After half a minute in which nothing changes."""
-        kept, now = desk(config), datetime.now(UTC)
+        kept, now = alert_store(config), datetime.now(UTC)
         watch = Watch(config, kept)
         for seconds in (0, 5, 30):
             watch.look(now + timedelta(seconds=seconds))

@@ -10,8 +10,8 @@ import pytest
 import requests
 from pydantic import SecretStr
 
-from city.alerts.desk import Desk, desk
 from city.alerts.model import Finding
+from city.alerts.store import AlertStore, alert_store
 from city.settings import Settings
 from city.stack.state import SERVER
 from tests.city.alerts.test_dispatch import Hook
@@ -22,13 +22,13 @@ from tests.live import until
 
 def test_the_store_of_alarms_is_opened_once(config: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[str] = []
-    init = Desk.__init__
+    init = AlertStore.__init__
 
-    def counted(desk: Desk, url: str, *rest: Any) -> None:
+    def counted(store: AlertStore, url: str, *rest: Any) -> None:
         opened.append(url)
-        init(desk, url, *rest)
+        init(store, url, *rest)
 
-    monkeypatch.setattr(Desk, "__init__", counted)
+    monkeypatch.setattr(AlertStore, "__init__", counted)
     with serving(config) as url:
         for lease in ("watch", "reader"):
             until((config.home / "alerts" / f".alerts.db.{lease}.lock").exists)
@@ -47,7 +47,7 @@ def refusing() -> Iterator[Hook]:
 
 def test_a_channel_that_is_away_is_told_where_people_look(config: Settings, refusing: Hook) -> None:
     config = config.model_copy(update={"alert_webhook_url": SecretStr(refusing.url)})
-    desk(config).report([Finding("check/a/b", "error", "a is wrong", "a")])
+    alert_store(config).sync_findings([Finding("check/a/b", "error", "a is wrong", "a")])
     with serving(config) as url:
 
         def health() -> Any:

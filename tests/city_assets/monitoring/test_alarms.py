@@ -11,7 +11,7 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetC
 from dagster._core.definitions.freshness import FreshnessState, FreshnessStateChange
 from dagster._core.events import DagsterEvent, JobFailureData
 
-from city.alerts.desk import Desk, desk
+from city.alerts.store import AlertStore, alert_store
 from city.settings import Settings
 from city_assets.monitoring.alarms import (
     UNKNOWN,
@@ -37,8 +37,8 @@ def instance() -> Iterator[dg.DagsterInstance]:
 
 
 @pytest.fixture
-def kept(config: Settings) -> Desk:
-    return desk(config)
+def kept(config: Settings) -> AlertStore:
+    return alert_store(config)
 
 
 class Gold:
@@ -79,17 +79,19 @@ def gold(instance: dg.DagsterInstance) -> Gold:
     return Gold(instance)
 
 
-def look(instance: dg.DagsterInstance, kept: Desk) -> dict[str, str]:
+def look(instance: dg.DagsterInstance, kept: AlertStore) -> dict[str, str]:
     """The active alarms after a look, with their titles."""
     details = {alarm.cause: alarm.detail or {} for alarm in kept.alarms() if alarm.active}
-    kept.report(check_findings(instance, [KEY], details), "check/")
+    kept.sync_findings(check_findings(instance, [KEY], details), "check/")
     return {alarm.cause: alarm.title for alarm in kept.alarms() if alarm.active}
 
 
 FAILED = {"check/gold/a/low": "gold/a: check low failed: three rows"}
 
 
-def test_a_failing_check_is_an_alarm_until_it_passes(instance: dg.DagsterInstance, kept: Desk, gold: Gold) -> None:
+def test_a_failing_check_is_an_alarm_until_it_passes(
+    instance: dg.DagsterInstance, kept: AlertStore, gold: Gold
+) -> None:
     assert look(instance, kept) == {}
     gold.run(passes=False)
     for _ in range(3):
@@ -104,7 +106,7 @@ def test_a_failing_check_is_an_alarm_until_it_passes(instance: dg.DagsterInstanc
 
 
 def test_a_check_that_is_evaluated_again_clears_nothing_before_it_has_passed(
-    instance: dg.DagsterInstance, kept: Desk, gold: Gold
+    instance: dg.DagsterInstance, kept: AlertStore, gold: Gold
 ) -> None:
     gold.run(passes=False)
     assert look(instance, kept) == FAILED
@@ -122,7 +124,7 @@ def test_a_check_that_is_evaluated_again_clears_nothing_before_it_has_passed(
     assert look(instance, kept) == FAILED, "it could not tell"
 
 
-def test_a_check_that_raises_is_an_alarm_of_its_own(instance: dg.DagsterInstance, kept: Desk, gold: Gold) -> None:
+def test_a_check_that_raises_is_an_alarm_of_its_own(instance: dg.DagsterInstance, kept: AlertStore, gold: Gold) -> None:
     gold.run(passes=False)
     look(instance, kept)
     gold.run(error="check")
@@ -133,7 +135,7 @@ def test_a_check_that_raises_is_an_alarm_of_its_own(instance: dg.DagsterInstance
 
 
 def test_a_day_that_failed_is_not_well_because_an_earlier_one_is(
-    instance: dg.DagsterInstance, kept: Desk, gold: Gold
+    instance: dg.DagsterInstance, kept: AlertStore, gold: Gold
 ) -> None:
     gold.run("2026-05-04", passes=False)
     look(instance, kept)
@@ -165,13 +167,15 @@ def test_the_overview_has_each_check_as_it_was_last_evaluated(instance: dg.Dagst
     assert told == {"passed": ["gold/a/low"], "failed": {}}
 
 
-def test_a_run_that_fails_is_an_alarm_until_one_succeeds(instance: dg.DagsterInstance, kept: Desk, gold: Gold) -> None:
+def test_a_run_that_fails_is_an_alarm_until_one_succeeds(
+    instance: dg.DagsterInstance, kept: AlertStore, gold: Gold
+) -> None:
     cursor = RunCursor(datetime.now(UTC) - timedelta(minutes=1))
 
     def ended() -> dict[str, str]:
         nonlocal cursor
         found, cursor = run_findings(instance, cursor, "http://dagster")
-        kept.report(found)
+        kept.sync_findings(found)
         return {alarm.cause: alarm.title for alarm in kept.alarms() if alarm.active}
 
     failed = gold.run(error="asset")
@@ -235,7 +239,7 @@ def test_a_run_that_is_written_down_late_is_seen_and_none_is_seen_twice(instance
 
 
 def test_a_failure_that_is_written_down_late_does_not_undo_a_later_success(
-    instance: dg.DagsterInstance, kept: Desk, gold: Gold
+    instance: dg.DagsterInstance, kept: AlertStore, gold: Gold
 ) -> None:
     failed = gold.run(error="asset")
     gold.run()
@@ -243,7 +247,7 @@ def test_a_failure_that_is_written_down_late_does_not_undo_a_later_success(
     others = {run: at for run, at in cursor.seen.items() if run != failed.run_id}
     found, _ = run_findings(instance, RunCursor(cursor.until, others), "")
     assert [f.state for f in found if f.cause == "run/gold/a"] == ["failing", "passing"]
-    kept.report(found)
+    kept.sync_findings(found)
     assert kept.active_causes() == []
 
 
@@ -338,7 +342,7 @@ def test_a_table_is_old_when_there_is_something_newer_to_make_it_of(instance: dg
 
 
 def test_the_sensor_says_what_it_did(
-    config: Settings, kept: Desk, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+    config: Settings, kept: AlertStore, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     @dg.asset
     def anything() -> None: ...

@@ -13,8 +13,8 @@ import pytest
 
 from benchmarks.fleet import faults, simulated
 from city.alerts.conditions import conditions
-from city.alerts.desk import desk
 from city.alerts.reader import STATE, AlarmReader
+from city.alerts.store import alert_store
 from city.contracts.model import Contract
 from city.lake.reference import commission
 from city.models import champions
@@ -133,7 +133,7 @@ def test_what_the_champion_says_of_a_fault_is_an_alarm_within_seconds_and_ends(
     stack: Settings, contract: Contract, quick: None, rows: tuple[pl.DataFrame, pl.DataFrame]
 ) -> None:
     config = stack.model_copy(update={"alert_domains_after": 0.0})
-    machine, store = QUIET[0].id, desk(config)
+    machine, store = QUIET[0].id, alert_store(config)
     ranges(config)
     teach(config, rows)
     send(config, contract, *readings(0, 1))

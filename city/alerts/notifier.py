@@ -1,0 +1,99 @@
+"""What people are told of an alarm: the difference between its state and what they were last told.
+
+An alarm's row keeps what people were last told (`told`). Each change, in its own transaction, compares that with the
+alarm's state and puts the difference into the outbox. So nothing that comes between (a silence, a wrong setting, a
+kill) loses a message: the difference is still there at the next change or tick.
+"""
+
+import json
+import uuid
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+import sqlalchemy as sa
+
+from city.alerts.channels import Address
+from city.alerts.model import Event
+from city.alerts.outbox import CHANNEL_ALARMS
+from city.alerts.rows import FLAPS, changes_with, is_silenced, rank, recent_changes, to_payload
+from city.alerts.schema import FLAPPING, OUTBOX, Database, add_history
+
+STEADY_AFTER = timedelta(minutes=30)
+"""Flapping ends without a change for so long, and with at most `FLAPS - 2` of them in `FLAPS_WITHIN`: then the message
+that says how it is, and what may follow before it flaps again, are still at most five in any hour."""
+
+
+class Notifier:
+    """Writes messages for the channels `to` into the outbox. Its methods change `row`, which the caller saves."""
+
+    def __init__(self, database: Database, to: Sequence[Address]) -> None:
+        self._database, self._to = database, tuple(to)
+
+    def notify(self, db: sa.Connection, row: dict[str, Any], moment: float, patterns: list[str]) -> None:
+        """Puts into the outbox what people do not know yet of an alarm. `patterns` are those of the silences."""
+        self.settle(db, row, moment)
+        flaps = row["active"] and row["changed_at"] == moment and recent_changes(row, moment) >= FLAPS
+        if flaps and not row["flapping"]:
+            row["flapping"] = True
+            add_history(db, row["id"], moment, "flapping", None, "")
+        if row["flapping"]:
+            self._notify_flapping(db, row, moment, patterns)
+        else:
+            self._notify_difference(db, row, moment, patterns)
+
+    def settle(self, db: sa.Connection, row: dict[str, Any], moment: float) -> None:
+        """Ends flapping where it is time. People only know that it flaps, so the state it ends in is a difference."""
+        if not row["flapping"]:
+            return
+        is_steady = moment - json.loads(row["changes"])[-1] >= STEADY_AFTER.total_seconds()
+        if is_steady and recent_changes(row, moment) <= FLAPS - 2:
+            add_history(db, row["id"], moment, "steady", None, "active" if row["active"] else "cleared")
+            row |= {"flapping": False, "changes": changes_with(row, moment)}
+
+    def post(self, db: sa.Connection, row: dict[str, Any], event: Event, moment: float) -> None:
+        """Writes a message for each channel that takes such a severity, and for those that were told before, because
+        they are to hear of the end. Whether a channel's settings are right shows when the message is sent."""
+        alarm = to_payload(row, event) | {"dedup_key": self._database.dedup_key(row["id"])}
+        message = json.dumps({"group": row["group"], "event": event, "alarms": [alarm]}, default=str)
+        told_to = {*json.loads(row["told_to"])}
+        if event == "acknowledged":
+            names = {address.name for address in self._to if address.follows and address.name in told_to}
+        elif event == "cleared":
+            names = told_to
+        else:
+            names = told_to | {address.name for address in self._to if address.wants(row["severity"])}
+            row["told_to"] = json.dumps(sorted(names))
+        for address in self._to:
+            if address.name not in names or row["cause"] == CHANNEL_ALARMS + address.name:
+                continue
+            values = {"key": uuid.uuid4().hex, "channel": address.name, "alarm": row["id"], "message": message}
+            db.execute(OUTBOX.insert().values(**values, attempts=0, posted_at=moment, next_at=moment))
+
+    def _notify_flapping(self, db: sa.Connection, row: dict[str, Any], moment: float, patterns: list[str]) -> None:
+        """Of a flapping cause only that it flaps, while it is active, and that its severity rose."""
+        last_told = row["told"]
+        if not row["active"] or is_silenced(row["cause"], patterns):
+            return
+        if last_told is None or rank(row["severity"]) > rank(last_told.removeprefix(FLAPPING)):
+            row["told"] = FLAPPING + row["severity"]
+            self.post(db, row, "flapping" if last_told is None else "graver", moment)
+        if last_told is None and row["changed_at"] != moment:
+            row["changes"] = changes_with(row, moment)
+        if last_told is None and row["acknowledged"]:
+            self.post(db, row, "acknowledged", moment)
+
+    def _notify_difference(self, db: sa.Connection, row: dict[str, Any], moment: float, patterns: list[str]) -> None:
+        last_told = row["told"]
+        is_new = last_told is None or last_told.startswith(FLAPPING)
+        if not row["active"] and last_told is not None:
+            # Also in a silence: an end disturbs nobody, and whoever was told would wait for it.
+            self.post(db, row, "cleared", moment)
+            row |= {"told": None, "told_to": "[]"}
+        elif row["active"] and (is_new or rank(row["severity"]) > rank(last_told)):
+            if is_silenced(row["cause"], patterns):
+                return
+            row["told"] = row["severity"]
+            self.post(db, row, "raised" if is_new else "graver", moment)
+            if last_told is None and row["acknowledged"]:
+                self.post(db, row, "acknowledged", moment)

@@ -1,0 +1,86 @@
+"""What the alert store tells without changing anything."""
+
+import json
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from city.alerts.model import Alarm, AlertError
+from city.alerts.rows import to_alarm
+from city.alerts.schema import ALARMS, HISTORY, SILENCES, STATE, Database, read_state, to_seconds, to_time
+from city.severity import SEVERITIES
+
+
+class AlertQueries:
+    """Reads of the alert store. Thread-safe."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def silences(self, now: datetime | None = None) -> list[dict[str, Any]]:
+        """The silences that last: `id`, `pattern`, `until`, `by`, `note`."""
+        with self._database.engine.connect() as db:
+            return [dict(row) | {"until": to_time(row["until"])} for row in live_silences(db, to_seconds(now))]
+
+    def alarm(self, number: int) -> Alarm:
+        """Raises AlertError where there is no such alarm."""
+        with self._database.engine.connect() as db:
+            return to_alarm(row_of(db, number), silence_patterns(db, to_seconds(None)))
+
+    def alarms(self, closed: bool = False, now: datetime | None = None) -> list[Alarm]:
+        """Open alarms (or all), the most severe and newest first."""
+        with self._database.engine.connect() as db:
+            query = sa.select(ALARMS) if closed else sa.select(ALARMS).where(ALARMS.c.open.is_(True))
+            rows, patterns = db.execute(query).mappings().all(), silence_patterns(db, to_seconds(now))
+        alarms = [alarm for alarm in (to_alarm(dict(row), patterns) for row in rows) if closed or alarm.open]
+        return sorted(alarms, key=lambda a: (not a.active, -SEVERITIES.index(a.severity), -a.last_at.timestamp()))
+
+    def active_causes(self) -> list[str]:
+        """The causes of all active alarms, sorted."""
+        with self._database.engine.connect() as db:
+            query = sa.select(ALARMS.c.cause).where(ALARMS.c.open.is_(True), ALARMS.c.active.is_(True))
+            return list(db.execute(query.order_by(ALARMS.c.cause)).scalars())
+
+    def active_by_severity(self) -> dict[str, int]:
+        """How many alarms are active, of each severity."""
+        active = sa.select(ALARMS.c.severity, sa.func.count()).where(ALARMS.c.open.is_(True), ALARMS.c.active.is_(True))
+        with self._database.engine.connect() as db:
+            counted: dict[str, int] = dict(db.execute(active.group_by(ALARMS.c.severity)).tuples().all())
+        return {severity: counted.get(severity, 0) for severity in SEVERITIES}
+
+    def history(self, number: int) -> list[dict[str, Any]]:
+        """The events of an alarm, the oldest first: `at`, `event`, `by`, `note`."""
+        with self._database.engine.connect() as db:
+            query = sa.select(HISTORY).where(HISTORY.c.alarm == number).order_by(HISTORY.c.id)
+            return [dict(row) | {"at": to_time(row["at"])} for row in db.execute(query).mappings()]
+
+    def remembered(self, name: str) -> Any:
+        """The value that `sync_findings` stored under a name; None where there is none."""
+        with self._database.engine.connect() as db:
+            return read_state(db, name)
+
+    def remembered_below(self, prefix: str) -> dict[str, Any]:
+        """All stored values whose names begin with `prefix`, by name."""
+        with self._database.engine.connect() as db:
+            query = sa.select(STATE.c.name, STATE.c.value).where(STATE.c.name.startswith(prefix, autoescape=True))
+            return {name: json.loads(value) for name, value in db.execute(query.order_by(STATE.c.name))}
+
+
+def row_of(db: sa.Connection, number: int) -> dict[str, Any]:
+    """The row of an alarm. Raises AlertError where there is none."""
+    row = db.execute(sa.select(ALARMS).where(ALARMS.c.id == number)).mappings().first()
+    if row is None:
+        raise AlertError(f"no alarm {number}; `city alerts list` shows them")
+    return dict(row)
+
+
+def live_silences(db: sa.Connection, moment: float) -> list[Any]:
+    """The rows of the silences that last."""
+    query = sa.select(SILENCES).where(SILENCES.c.until > moment).order_by(SILENCES.c.id)
+    return list(db.execute(query).mappings().all())
+
+
+def silence_patterns(db: sa.Connection, moment: float) -> list[str]:
+    """The patterns of the silences that last."""
+    return [silence["pattern"] for silence in live_silences(db, moment)]
