@@ -109,8 +109,9 @@ class Events:
         self._held, self._added = self._trimmed(earlier), 0
 
     def add(self, batch: pl.DataFrame, revised: bool = False) -> pl.DataFrame:
-        """The view's rows of a batch of bronze rows. An event that was sent before has none. With `revised` also the
-        rows of events after one that came late, which it is part of."""
+        """The view's rows of a batch of bronze rows, in order of time, in which a listener to their scores follows a
+        key. An event that was sent before has none. With `revised` also the rows of events after one that came late,
+        which it is part of."""
         at = [self._contract.key, self._contract.event_time]
         known = batch.head(0)
         if self._held is not None:
@@ -124,8 +125,10 @@ class Events:
         if revised:
             first = batch.group_by(at[0]).agg(pl.col(at[1]).min().alias("_first"))
             of_key = found.join(first, left_on=self._view.entities, right_on=at[0], how="inner")
-            return of_key.filter(pl.col(self._view.time) >= pl.col("_first")).drop("_first")
-        return found.join(batch, left_on=[*self._view.entities, self._view.time], right_on=at, how="semi")
+            found = of_key.filter(pl.col(self._view.time) >= pl.col("_first")).drop("_first")
+        else:
+            found = found.join(batch, left_on=[*self._view.entities, self._view.time], right_on=at, how="semi")
+        return found.sort(self._view.time)  # a table's transform keeps no order
 
     def keep(self, batch: pl.DataFrame) -> None:
         """Holds a batch's rows too, and lets go of old ones now and then: to look at all that is held for each batch

@@ -62,6 +62,7 @@ def test_rows_of_the_stream_are_the_rows_of_the_table(config: Settings, contract
             held = Events(view_of(view), contract, config)
             held.hold(earlier_events(contract, bronze, {0: before}))
         found.append(held.add(batch.sort("_offset")))
+        assert found[-1][view_of(view).time].is_sorted(), "alarms follow a key's scores in this order"
     lake = house(config)
     for table in chosen([view]):
         lake.build(table, [DAY])
