@@ -41,8 +41,11 @@ def table() -> Iterator[FaultTable]:
 def stack_parts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Settings, dict[str, Part]]]:
     cache = settings().cache or CHECKOUT / ".city" / "cache"
     config = settings_at(tmp_path_factory.mktemp("stack"), cache)
-    with running(config, "kafka", "questdb", "mqtt") as parts:
-        yield config, parts
+    with pytest.MonkeyPatch.context() as patch:
+        # QuestDB deletes the files of a dropped table when it looks next: by itself, every half minute.
+        patch.setenv("QDB_CAIRO_WAL_PURGE_INTERVAL", "2000")
+        with running(config, "kafka", "questdb", "mqtt") as parts:
+            yield config, parts
 
 
 @pytest.fixture
