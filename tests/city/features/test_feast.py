@@ -1,4 +1,7 @@
-"""Feast on our lake: joins that see nothing of the future, and the same values online as our own reader."""
+"""Feast on our lake: joins that see nothing of the future, and the same values online as our own reader.
+
+Feast takes seconds to import: only who runs these tests does that, not each lane that collects them.
+"""
 
 from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
@@ -10,7 +13,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from city.features.feast import EVENT_TIMESTAMP, as_of
 from city.features.online import online_store, push
 from city.features.reader import FeatureReader
 from city.features.repository import feature_store, materialize_views
@@ -36,6 +38,8 @@ at = st.integers(0, 50)
 def test_a_join_sees_just_what_was_known_and_nothing_later(
     known: list[tuple[str, int, int]], asked: list[tuple[str, int]], ttl: int | None
 ) -> None:
+    from city.features.feast import EVENT_TIMESTAMP, as_of
+
     features = pl.LazyFrame(
         {
             "k": [k for k, _, _ in known],
@@ -63,6 +67,8 @@ def built(config: Settings) -> Settings:
 
 
 def test_training_rows_join_as_of_their_time(built: Settings) -> None:
+    from city.features.feast import EVENT_TIMESTAMP
+
     store = feature_store(built)
     table = rows(house(built), "features/traffic_features", "cell", "as_of")
     cell = table["cell"].value_counts(sort=True)["cell"][0]
