@@ -38,6 +38,7 @@ if TYPE_CHECKING:  # the same names, for type checkers: `as` makes them this mod
         AnyDepsCondition as AnyDepsCondition,
     )
     from dagster._core.definitions.freshness import FreshnessState as FreshnessState
+    from dagster._core.definitions.freshness import TimeWindowFreshnessPolicy as TimeWindowFreshnessPolicy
     from dagster._core.definitions.sensor_definition import wrap_sensor_evaluation as wrap_sensor_evaluation
     from dagster._core.errors import DagsterUserCodeUnreachableError as DagsterUserCodeUnreachableError
     from dagster._core.execution.compute_logs import redirect_to_file as redirect_to_file
@@ -85,7 +86,7 @@ _MODULES = {
     f"{_AUTOMATION}.automation_condition": ("BuiltinAutomationCondition",),
     f"{_AUTOMATION}.operands.subset_automation_condition": ("SubsetAutomationCondition",),
     f"{_AUTOMATION}.operators.dep_operators": ("AnyDepsCondition",),
-    "dagster._core.definitions.freshness": ("FreshnessState",),
+    "dagster._core.definitions.freshness": ("FreshnessState", "TimeWindowFreshnessPolicy"),
     "dagster._core.definitions.sensor_definition": ("wrap_sensor_evaluation",),
     "dagster._core.errors": ("DagsterUserCodeUnreachableError",),
     "dagster._core.execution.compute_logs": ("redirect_to_file",),

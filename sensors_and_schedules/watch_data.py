@@ -23,6 +23,7 @@ from city_assets.monitoring.alarms import (
     RunCursor,
     check_findings,
     freshness_findings,
+    freshness_of,
     overview,
     run_findings,
 )
@@ -75,8 +76,7 @@ def _report_checks(instance: dg.DagsterInstance, graph: BaseAssetGraph, config: 
 
 
 def _report_freshness(instance: dg.DagsterInstance, graph: BaseAssetGraph, known: AlertStore) -> None:
-    parents = {key: graph.get(key).parent_keys for key in graph.materializable_asset_keys}
-    known.sync_findings(freshness_findings(instance, parents), FRESH)
+    known.sync_findings(freshness_findings(instance, freshness_of(graph)), FRESH)
 
 
 def _report_runs(instance: dg.DagsterInstance, config: Settings, known: AlertStore) -> None:

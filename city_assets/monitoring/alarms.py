@@ -12,8 +12,11 @@ from city.dagster_internals import (
     FINISHED_STATUSES,
     AssetCheckExecutionRecord,
     AssetCheckExecutionRecordStatus,
+    BaseAssetGraph,
+    BaseAssetNode,
     FreshnessState,
     StepEventStatus,
+    TimeWindowFreshnessPolicy,
 )
 from city.severity import Severity
 
@@ -261,31 +264,73 @@ def _error(entry: dg.EventLogEntry) -> str:
     return error.message if error is not None else entry.user_message
 
 
-_FRESHNESS: dict[FreshnessState, tuple[State, Severity]] = {
-    FreshnessState.PASS: ("passing", "error"),
-    FreshnessState.WARN: ("failing", "warning"),
-    FreshnessState.FAIL: ("failing", "error"),
-}
+_STALE = (FreshnessState.WARN, FreshnessState.FAIL)
+
+
+@dataclass(frozen=True)
+class Freshness:
+    """What the freshness of an asset depends on."""
+
+    parents: frozenset[dg.AssetKey]
+    warn_after: timedelta
+    fail_after: timedelta
+
+
+def freshness_of(graph: BaseAssetGraph[BaseAssetNode]) -> dict[dg.AssetKey, Freshness]:
+    """Of each asset with a policy of a time window."""
+    nodes = [(key, graph.get(key)) for key in graph.materializable_asset_keys]
+    return {
+        key: Freshness(
+            frozenset(node.parent_keys),
+            (policy.warn_window or policy.fail_window).to_timedelta(),
+            policy.fail_window.to_timedelta(),
+        )
+        for key, node in nodes
+        if isinstance(policy := node.freshness_policy, TimeWindowFreshnessPolicy)
+    }
 
 
 def freshness_findings(
-    instance: dg.DagsterInstance, parents: Mapping[dg.AssetKey, Iterable[dg.AssetKey]]
+    instance: dg.DagsterInstance, followed: Mapping[dg.AssetKey, Freshness], now: datetime | None = None
 ) -> list[Finding]:
-    """Whether each asset is as new as its freshness policy wants it, as Dagster's daemon judges it. One that is older,
-    and newer than all of its `parents`, has nothing to be made of anew, and is well."""
-    found = []
-    for key, record in instance.get_freshness_state_records([*parents]).items():
-        state, severity = _FRESHNESS.get(record.freshness_state, ("unknown", "error"))
-        if state == "failing" and not _is_behind(instance, key, parents[key]):
-            state = "passing"
-        name = key.to_user_string()
-        title = f"{name} is older than its freshness policy allows, since {record.updated_at:%Y-%m-%d %H:%M} UTC"
+    """Whether each asset is as new as its freshness policy demands, by the state that Dagster's daemon has recorded.
+
+    An asset that is older than that, and newer than all of its parents, has nothing to be built from. So an asset
+    fails only when the policy's time has passed since the first change of a parent that it does not have yet: of a
+    topic that is silent for an hour, the first new row is not late before it is built.
+    """
+    moment, findings = (now or datetime.now(UTC)).timestamp(), []
+    for key, record in instance.get_freshness_state_records([*followed]).items():
+        freshness, name = followed[key], key.to_user_string()
+        state: State = "passing" if record.freshness_state == FreshnessState.PASS else "unknown"
+        severity: Severity = "error"
+        title = ""
+        if record.freshness_state in _STALE:
+            since = _behind_since(instance, key, freshness.parents)
+            behind = timedelta(seconds=0 if since is None else moment - since)
+            state = "failing" if behind > freshness.warn_after else "passing"
+            severity = "error" if behind > freshness.fail_after else "warning"
+            if since is not None:
+                title = f"{name} is older than its freshness policy allows: it lacks what came at {_at(since)}"
         labels = {"asset": name, "type": "freshness"}
-        found.append(Finding(f"{FRESH}{name}", severity, title, "freshness", None, state, labels))
-    return found
+        findings.append(Finding(f"{FRESH}{name}", severity, title, "freshness", None, state, labels))
+    return findings
 
 
-def _is_behind(instance: dg.DagsterInstance, key: dg.AssetKey, parents: Iterable[dg.AssetKey]) -> bool:
-    made = instance.get_latest_materialization_events([key, *parents])
-    times = {of: entry.timestamp for of, entry in made.items() if entry is not None}
-    return any(at > times.get(key, 0.0) for of, at in times.items() if of != key)
+def _behind_since(instance: dg.DagsterInstance, key: dg.AssetKey, parents: Iterable[dg.AssetKey]) -> float | None:
+    """When the first change of a parent came that the asset does not have (seconds since the epoch); None where it has
+    all."""
+    own = instance.get_latest_materialization_event(key)
+    after = own.timestamp if own is not None else 0.0
+    firsts = [
+        record.timestamp
+        for parent in parents
+        for record in instance.fetch_materializations(
+            dg.AssetRecordsFilter(parent, after_timestamp=after), limit=1, ascending=True
+        ).records
+    ]
+    return min(firsts, default=None)
+
+
+def _at(seconds: float) -> str:
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M} UTC"

@@ -8,6 +8,7 @@ from enum import Enum
 from pathlib import Path
 
 import pytest
+from dagster_shared.record import _RECORD_ANNOTATIONS_FIELD, get_record_annotations
 from packaging.specifiers import SpecifierSet
 from syrupy.assertion import SnapshotAssertion
 
@@ -27,8 +28,9 @@ def described(name: str) -> str:
         return ", ".join(base.__name__ for base in value.__mro__)
     if not callable(value) or inspect.getmodule(value) is None:
         return str(value)
-    arguments = inspect.signature(value).parameters
-    return ", ".join(getattr(value, "__annotations__", {}) if "kwargs" in arguments else arguments)
+    if isinstance(value, type) and hasattr(value, _RECORD_ANNOTATIONS_FIELD):
+        return ", ".join(get_record_annotations(value))  # Python knows its arguments from its first instance on
+    return ", ".join(inspect.signature(value).parameters)
 
 
 def test_each_name_is_what_was_tried(snapshot: SnapshotAssertion) -> None:

@@ -13,11 +13,14 @@ from dagster._core.events import DagsterEvent, JobFailureData
 
 from city.alerts.store import AlertStore, alert_store
 from city.settings import Settings
+from city_assets.definitions import defs
 from city_assets.monitoring.alarms import (
     UNKNOWN,
+    Freshness,
     RunCursor,
     check_findings,
     freshness_findings,
+    freshness_of,
     overview,
     run_findings,
 )
@@ -317,10 +320,12 @@ def test_a_run_that_is_tried_again_says_nothing_yet_and_one_that_was_killed_name
     assert (found.cause, found.state) == ("run/gold/a", "failing")
 
 
-def test_a_table_is_old_when_there_is_something_newer_to_make_it_of(instance: dg.DagsterInstance) -> None:
+def test_a_table_is_old_when_it_lacks_for_long_what_its_parent_has(instance: dg.DagsterInstance) -> None:
+    """A topic may be silent for hours. Its first new row makes the table late only when it is not built in time."""
     child, parent = dg.AssetKey("child"), dg.AssetKey("parent")
+    followed = {child: Freshness(frozenset({parent}), timedelta(minutes=40), timedelta(hours=2))}
 
-    def judged(state: FreshnessState) -> str:
+    def judged(state: FreshnessState, minutes: float = 0) -> str:
         change = FreshnessStateChange(
             key=child,
             previous_state=FreshnessState.UNKNOWN,
@@ -328,17 +333,28 @@ def test_a_table_is_old_when_there_is_something_newer_to_make_it_of(instance: dg
             state_change_timestamp=NOW.timestamp(),
         )
         instance._report_runless_asset_event(change)
-        (found,) = freshness_findings(instance, {child: [parent]})
+        (found,) = freshness_findings(instance, followed, datetime.now(UTC) + timedelta(minutes=minutes))
         return f"{found.state} {found.severity}"
 
     instance.report_runless_asset_event(dg.AssetMaterialization(parent))
     instance.report_runless_asset_event(dg.AssetMaterialization(child))
     assert judged(FreshnessState.PASS) == "passing error"
-    assert judged(FreshnessState.WARN) == "passing warning", "nothing has come since"
+    assert judged(FreshnessState.WARN, 300) == "passing warning", "nothing has come since"
     instance.report_runless_asset_event(dg.AssetMaterialization(parent))
-    assert judged(FreshnessState.WARN) == "failing warning"
-    assert judged(FreshnessState.FAIL) == "failing error"
+    assert judged(FreshnessState.WARN, 39) == "passing warning", "the next build has it"
+    assert judged(FreshnessState.WARN, 41) == "failing warning"
+    instance.report_runless_asset_event(dg.AssetMaterialization(parent))
+    assert judged(FreshnessState.FAIL, 119) == "failing warning", "since the first of them, not the last"
+    assert judged(FreshnessState.FAIL, 121) == "failing error"
     assert judged(FreshnessState.UNKNOWN) == "unknown error"
+
+
+def test_the_tables_of_the_graph_have_windows() -> None:
+    followed = freshness_of(defs.resolve_asset_graph())
+    silver = followed[dg.AssetKey(["silver", "chargebacks"])]
+    assert silver == Freshness(
+        frozenset({dg.AssetKey(["bronze", "chargebacks"])}), timedelta(minutes=40), timedelta(hours=2)
+    )
 
 
 def test_the_sensor_says_what_it_did(
