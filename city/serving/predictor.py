@@ -238,8 +238,14 @@ class Predictor:
         self, champion: Served, role: Role, row: Rows, trial: Trial | None
     ) -> tuple[Served, Role, Answer, bool]:
         """An experiment's version that fails costs its caller nothing: the champion answers."""
+        if trial is None:
+            try:
+                output, cached = await champion.output(row)
+                return champion, "champion", answer(champion.model, champion.exported.calibration, output), cached
+            except Exception as error:
+                raise _failed(champion) from error
         name, other_failed = champion.model.name, False
-        if trial is not None and role != "champion":
+        if role != "champion":
             other = self.versions.held(name, trial.experiment.version)
             if other is not None:
                 try:
@@ -254,24 +260,19 @@ class Predictor:
             return (champion, "champion", *(await self._timed(champion, "champion", row, trial)))
         except Exception as error:
             champion_failed = True
-            if trial is not None:
-                trial.failed("champion")
-            raise Problem(
-                500, f"{name} version {champion.number} failed: its card and the server's log say more"
-            ) from error
+            trial.failed("champion")
+            raise _failed(champion) from error
         finally:
-            if trial is not None:
-                if other_failed:
-                    trial.failed_beside(other_failed, champion_failed)
-                self.routes.look(name, trial)
+            if other_failed:
+                trial.failed_beside(other_failed, champion_failed)
+            self.routes.look(name, trial)
 
-    async def _timed(self, served: Served, role: Role, row: Rows, trial: Trial | None) -> tuple[Answer, bool]:
+    async def _timed(self, served: Served, role: Role, row: Rows, trial: Trial) -> tuple[Answer, bool]:
         began = time.perf_counter()
         output, cached = await served.output(row)
         given = answer(served.model, served.exported.calibration, output)
-        if trial is not None:
-            trial.answered(role, None if cached else (time.perf_counter() - began) * 1000)
-            self.routes.look(served.model.name, trial)
+        trial.answered(role, None if cached else (time.perf_counter() - began) * 1000)
+        self.routes.look(served.model.name, trial)
         return given, cached
 
     async def _explained(self, served: Served, row: Rows, given: Answer) -> dict[str, Any]:
@@ -326,6 +327,12 @@ class Predictor:
             self.store.add(entry)
         except Full as error:
             raise Problem(503, str(error), headers={"retry-after": "5"}) from None
+
+
+def _failed(champion: Served) -> Problem:
+    return Problem(
+        500, f"{champion.model.name} version {champion.number} failed: its card and the server's log say more"
+    )
 
 
 def _tell_of_end(task: "asyncio.Task[None]") -> None:

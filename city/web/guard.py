@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import lru_cache
 from urllib.parse import urlsplit
 
@@ -69,7 +69,7 @@ class Guard:
         answered: list[bool] = []
         secure = self._securing(send, answered) if http else send
         try:
-            headers = Headers(scope=scope)
+            headers = _first_values(scope)
             self._check_host(scope, headers)
             scope["caller"] = self._caller(scope, headers)
             if http:
@@ -86,7 +86,7 @@ class Guard:
             if not answered:
                 await fault(error, scope["path"])(scope, receive, secure)
 
-    def _check_host(self, scope: Scope, headers: Headers) -> None:
+    def _check_host(self, scope: Scope, headers: Mapping[str, str]) -> None:
         """Without keys, a page of another site must not reach us, neither by a name that it makes point here (DNS
         rebinding) nor by asking straight away."""
         host = headers.get("host", "")
@@ -111,7 +111,7 @@ class Guard:
                 "CITY_CORS_ORIGINS to let it, or this server's own public address in CITY_PUBLIC_URL",
             )
 
-    def _caller(self, scope: Scope, headers: Headers) -> Caller:
+    def _caller(self, scope: Scope, headers: Mapping[str, str]) -> Caller:
         given = _given(scope, headers)
         caller = self._named(given) if given is not None else None
         if caller is None and given is not None:
@@ -144,7 +144,7 @@ class Guard:
         """Whose key or token it is; None for one that is unknown. It may have expired."""
         return self._keys.of(given) or (self._tokens.of(given) if given.count(".") == 2 else None)
 
-    async def _watched(self, scope: Scope, headers: Headers, receive: Receive, send: Send) -> None:
+    async def _watched(self, scope: Scope, headers: Mapping[str, str], receive: Receive, send: Send) -> None:
         """Serves a WebSocket for as long as the key counts that it was opened with."""
         given = _given(scope, headers)
         if given is None:
@@ -183,7 +183,7 @@ class Guard:
                 headers={"retry-after": retry_after(wait)},
             )
 
-    def _bounded(self, scope: Scope, headers: Headers, receive: Receive) -> Receive:
+    def _bounded(self, scope: Scope, headers: Mapping[str, str], receive: Receive) -> Receive:
         most, seconds = self._most_bytes, self._config.body_seconds
         if not _takes_many(scope["path"]):
             most = min(most, THREAD_BYTES)
@@ -214,7 +214,7 @@ class Guard:
 
         if "content-encoding" not in headers:
             return bounded
-        encoding = ", ".join(headers.getlist("content-encoding")).strip().lower()
+        encoding = ", ".join(Headers(scope=scope).getlist("content-encoding")).strip().lower()
         if encoding in ("", "identity"):
             return bounded
         if encoding not in ("gzip", "x-gzip"):
@@ -291,7 +291,13 @@ def client_of(scope: Scope) -> str:
     return client[0] if client else ""
 
 
-def _given(scope: Scope, headers: Headers) -> str | None:
+def _first_values(scope: Scope) -> dict[str, str]:
+    """The first value of each header. Starlette's Headers looks through all of them for each name that is asked for,
+    which took a twentieth of the time of a prediction."""
+    return {name.decode("latin-1"): value.decode("latin-1") for name, value in reversed(scope["headers"])}
+
+
+def _given(scope: Scope, headers: Mapping[str, str]) -> str | None:
     """The key or token of a request; None without any."""
     given = headers.get("x-api-key")
     authorization = headers.get("authorization")
