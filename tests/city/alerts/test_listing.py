@@ -17,7 +17,8 @@ ALARM = Alarm(7, "system/kafka", "error", WORDS, "system", True, False, 3, NOW, 
 
 def listed(alarm: Alarm, width: int, terminal: bool = True) -> list[str]:
     output = io.StringIO()
-    show([alarm], Terminal(file=output, width=width, force_terminal=terminal, color_system=None))
+    size = {"width": width, "height": 50}  # of both given, whatever TERM says
+    show([alarm], Terminal(file=output, **size, force_terminal=terminal, color_system=None))
     return output.getvalue().splitlines()
 
 
