@@ -10,7 +10,7 @@ import polars as pl
 from city.alerts.store import alert_store
 from city.alerts.watch import share
 from city.contracts.registry import Domain
-from city.lake.lock import alone
+from city.file_lock import file_lock
 from city.lake.partitions import replace_partitions
 from city.lake.snapshot import Snapshot
 from city.lake.tables import open_table
@@ -109,7 +109,7 @@ def train_on(
     folder = config.home / "models"
     folder.mkdir(parents=True, exist_ok=True)
     automatic = config.promote == "automatic"
-    with alone(folder / model.name):
+    with file_lock(folder / model.name):
         return train(
             model,
             rows,

@@ -16,7 +16,7 @@ import orjson
 import polars as pl
 
 from city.features.views import SEPARATOR, View
-from city.lake.lock import alone
+from city.file_lock import file_lock
 from city.settings import Settings
 
 _NAME = re.compile(r"^[a-z][a-z0-9_]*$")
@@ -68,7 +68,7 @@ class SQLiteStore:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path, self._local = path, threading.local()
         # The journal's mode is the file's own, and SQLite does not wait for a lock to change it.
-        with alone(path):
+        with file_lock(path):
             self._connection().execute("PRAGMA journal_mode = WAL")
 
     def write(self, view: str, keys: Sequence[str], at: Sequence[int], rows: Sequence[bytes]) -> None:

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
+from city.file_lock import file_lock
 from city.settings import Settings
 
 LOCK = Path(__file__).with_name("jars.lock")
@@ -55,7 +56,10 @@ def missing(config: Settings, servers: Iterable[str]) -> list[Jar]:
 
 
 def fetch(config: Settings, jars: list[Jar], progress: Callable[[Jar], None] = lambda jar: None) -> None:
-    """Downloads jars into the cache. Raises JarError that names the jar and the mend."""
+    """Downloads jars into the cache. Raises JarError that names the jar and the mend.
+
+    Several processes may share a cache: one downloads a jar, and the others wait and use it.
+    """
     with ThreadPoolExecutor(8) as pool:
         for done in as_completed([pool.submit(_fetch, config, jar) for jar in jars]):
             progress(done.result())
@@ -105,32 +109,38 @@ def lock() -> str:
 
 
 def _fetch(config: Settings, jar: Jar) -> Jar:
+    target = jar.path(config.jars)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with file_lock(target):
+        if not is_intact(target, jar.sha256):
+            _download(config, jar, target)
+    return jar
+
+
+def _download(config: Settings, jar: Jar, target: Path) -> None:
     from jgo.maven import MavenContext
 
-    target = jar.path(config.jars)
     scratch = config.jars / ".download" / jar.server / target.stem
     shutil.rmtree(scratch, ignore_errors=True)
     group, artifact, version = jar.coordinate.split(":")
     remote = {"mirror": config.maven_url} if config.maven_url else None
     context = MavenContext(repo_cache=scratch, remote_repos=remote, timeout=60)
     try:
-        found = context.project(group, artifact).at_version(version).artifact().resolve()
+        path = context.project(group, artifact).at_version(version).artifact().resolve()
     except Exception as error:  # requests' errors, and jgo's own for a file that is nowhere
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise JarError(
             f"cannot fetch {jar.coordinate}: {reason}. It is needed once: connect to the network, set "
             f"CITY_MAVEN_URL to a mirror of Maven Central, or put the file at {target}."
         ) from error
-    actual = hash_of(found)
+    actual = hash_of(path)
     if actual != jar.sha256:
         raise JarError(
             f"{jar.coordinate} has the hash {actual}, and jars.lock says {jar.sha256}: what was downloaded is not "
             "what was tested. Try again, and if it stays so, do not use the network you are on."
         )
-    target.parent.mkdir(parents=True, exist_ok=True)
-    found.replace(target)
+    path.replace(target)
     shutil.rmtree(scratch, ignore_errors=True)
-    return jar
 
 
 if __name__ == "__main__":

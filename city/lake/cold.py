@@ -21,8 +21,8 @@ from deltalake.schema import Schema
 
 from city.contracts.model import Contract
 from city.contracts.schema import bronze_schema
+from city.file_lock import file_lock
 from city.lake import bronze_path
-from city.lake.lock import alone
 
 YEAR = "year"
 _ATTEMPTS = 20
@@ -87,7 +87,7 @@ def begin(bronze: DeltaTable, contract: Contract) -> datetime | None:
 def moving(lake: Path, contract: Contract) -> AbstractContextManager[None]:
     """Holds the lock of whoever moves or rewrites a contract's archived rows."""
     path = bronze_path(lake, contract)
-    return alone(path.with_name(f"{path.name}.archive"))
+    return file_lock(path.with_name(f"{path.name}.archive"))
 
 
 def recover(bronze: DeltaTable, contract: Contract, cold: str) -> DeltaTable | None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from city.append import append_whole
-from city.lake.lock import alone
+from city.file_lock import file_lock
 
 LOG = "erasures.jsonl"
 
@@ -50,7 +50,7 @@ def announce(home: Path, erased: Erased) -> None:
 def writing(home: Path) -> Iterator[None]:
     """While it is held no erasure begins."""
     home.mkdir(parents=True, exist_ok=True)
-    with alone(home / LOG):
+    with file_lock(home / LOG):
         yield
 
 

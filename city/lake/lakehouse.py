@@ -13,9 +13,9 @@ from city import local_time
 from city.contracts.model import Contract
 from city.contracts.registry import contracts
 from city.contracts.schema import bronze_schema
+from city.file_lock import file_lock
 from city.lake import cold
 from city.lake.engines import Engine, engine_of
-from city.lake.lock import alone
 from city.lake.snapshot import Snapshot
 from city.lake.tables import open_table
 from city.settings import Settings
@@ -84,7 +84,7 @@ class Lakehouse:
         run = self if self.snapshot else self.pinned()
         assert run.snapshot is not None
         sources = [source.table for source in table.sources.values()]
-        with alone(path.with_name(f"{path.name}.build")):
+        with file_lock(path.with_name(f"{path.name}.build")):
             if run.snapshot.is_outdated(table.id):
                 # Another run has built it from what may be newer: from what is pinned it would go back.
                 run.snapshot.release(*sources)

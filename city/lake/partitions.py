@@ -15,7 +15,7 @@ from uuid import uuid4
 import polars as pl
 from deltalake.transaction import AddAction, RemoveAction
 
-from city.lake.lock import alone
+from city.file_lock import file_lock
 from city.lake.retry import committed
 
 Partitions = list[tuple[str, str, Any]]
@@ -32,7 +32,7 @@ def replace_partitions(path: Path, by: Sequence[str], rows: pl.LazyFrame, partit
     """
     written = _write(path, by, rows)
     # Two builds of a partition that has no file yet would not conflict in Delta's eyes, and both add theirs.
-    with alone(path):
+    with file_lock(path):
         committed(
             path,
             lambda table: table.create_write_transaction(written, "overwrite", table.schema(), list(by), partitions),

@@ -7,7 +7,7 @@ from typing import Any
 import polars as pl
 from deltalake import CommitProperties, DeltaTable, write_deltalake
 
-from city.lake.lock import alone
+from city.file_lock import file_lock
 from city.lake.tables import open_table, scan
 from city.tables.model import Table, TableError
 from city.tables.registry import table_of, tables
@@ -39,7 +39,7 @@ def update(root: Path, table: Table, change: Callable[[pl.DataFrame], pl.DataFra
     """
     path = root / table.id
     open_table(path, schema(table))
-    with alone(path):
+    with file_lock(path):
         before = read(root, table)
         after = check(table, change(before))
         if not after.equals(before):

@@ -8,7 +8,7 @@ from deltalake import DeltaTable
 from deltalake.exceptions import TableNotFoundError
 from deltalake.schema import Schema
 
-from city.lake.lock import alone
+from city.file_lock import file_lock
 
 # Each commit lists the log's folder, and each checkpoint has all files that were removed within their retention: both
 # must stay short where several commits a second go on for months. A reader lists a table's files when it begins, and
@@ -66,7 +66,7 @@ def scan(path: Path, schema: Mapping[str, pl.DataType]) -> pl.LazyFrame:
 def _create(path: Path, schema: Schema, partition_by: Sequence[str]) -> DeltaTable:
     """Creates the table once, however many processes try: two creators would race (delta-io/delta-rs#3505)."""
     path.mkdir(parents=True, exist_ok=True)
-    with alone(path):
+    with file_lock(path):
         if not DeltaTable.is_deltatable(str(path)):
             DeltaTable.create(
                 path, schema=schema, mode="error", partition_by=list(partition_by), configuration=_CONFIGURATION
@@ -76,14 +76,14 @@ def _create(path: Path, schema: Schema, partition_by: Sequence[str]) -> DeltaTab
 
 def _configure(path: Path) -> DeltaTable:
     """Gives an older table today's configuration."""
-    with alone(path):
+    with file_lock(path):
         table = DeltaTable(path)
         table.alter.set_table_properties(_CONFIGURATION)
     return DeltaTable(path)
 
 
 def _evolve(path: Path, schema: Schema, missing: Sequence[str]) -> DeltaTable:
-    with alone(path):
+    with file_lock(path):
         table = DeltaTable(path)
         held = {field.name for field in table.schema().fields}
         if added := [field for field in schema.fields if field.name in missing and field.name not in held]:

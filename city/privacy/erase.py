@@ -27,9 +27,9 @@ from city.contracts.model import Contract, ContractError, Window
 from city.contracts.registry import contracts
 from city.features.online import online_store
 from city.features.views import views
+from city.file_lock import file_lock
 from city.lake import LAYERS, bronze_path, cold
 from city.lake.erasures import Erased, announce, digest, writing
-from city.lake.lock import alone
 from city.lake.retry import committed
 from city.privacy.traces import Traces
 from city.settings import Settings
@@ -114,7 +114,7 @@ def forget(config: Settings, kind: str, identity: str, tell: Callable[[str], Non
         return _reported(name, identity, done.problems.append, f"; {remedy}")
 
     _erase_tables(config, traces, erased, reported)
-    with alone(config.home / "questdb"):  # two rebuilds of a table would drop each other's
+    with file_lock(config.home / "questdb"):  # two rebuilds of a table would drop each other's
         for table in _questdb_tables(config, column):
             kept = f"its rows are let go of after {table.contract.ttl}; run it again to replace the table"
             with reported(f"questdb/{table.name}", kept):
@@ -211,7 +211,7 @@ def _erase_tables(
                 if not DeltaTable.is_deltatable(str(target)):
                     continue
                 if isinstance(target, Path):
-                    with alone(target.with_name(f"{target.name}.build")):
+                    with file_lock(target.with_name(f"{target.name}.build")):
                         erased(name, _erase(target, traces))
                 else:
                     erased(name, _erase(target, traces))

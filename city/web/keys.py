@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from city.lake.lock import alone
+from city.file_lock import file_lock
 from city.settings import Settings
 
 ROLES = ("viewer", "client", "operator", "admin")
@@ -74,7 +74,7 @@ class Keys:
         secret = _PREFIX + secrets.token_urlsafe(32)
         expires = time.time() + days * 86_400 if days is not None else None
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        with alone(self._path):
+        with file_lock(self._path):
             held = self._read()
             if any(caller.name == name for caller in held.values()):
                 raise UnusableKey(f"there is a key {name!r}: revoke it first, or take another name")
@@ -84,7 +84,7 @@ class Keys:
     def revoke(self, name: str) -> None:
         """Raises UnusableKey where there is none of that name."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        with alone(self._path):
+        with file_lock(self._path):
             held = self._read()
             left = {digest: caller for digest, caller in held.items() if caller.name != name}
             if len(left) == len(held):
@@ -186,7 +186,7 @@ def hashed(secret: str) -> str:
 def _secret(config: Settings) -> str:
     path: Path = config.home / "serving" / "token.secret"
     path.parent.mkdir(parents=True, exist_ok=True)
-    with alone(path):
+    with file_lock(path):
         if not path.exists():
             _private(path, secrets.token_urlsafe(48))
         return path.read_text()

@@ -14,7 +14,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from fastapi.staticfiles import StaticFiles
 from starlette.types import Scope
 
-from city.lake.lock import alone
+from city.file_lock import file_lock
 from city.settings import CHECKOUT, Settings
 from city.stack.worker import Worker
 
@@ -62,7 +62,7 @@ def is_built() -> bool:
 def build() -> bool:
     """Builds where what is there is not of these sources; whether it did. Raises CannotBuild."""
     DIST.mkdir(parents=True, exist_ok=True)
-    with alone(DIST):
+    with file_lock(DIST):
         if is_built():
             return False
         _install()
@@ -73,7 +73,7 @@ def build() -> bool:
 
 def check() -> None:
     """Checks the TypeScript types and runs the unit tests. Raises CannotBuild with their output."""
-    with alone(DIST):
+    with file_lock(DIST):
         if not is_installed():
             _install()
         _npm(["run", "check"])

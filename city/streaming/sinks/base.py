@@ -17,7 +17,7 @@ from datetime import datetime
 import polars as pl
 
 from city.contracts.model import Contract
-from city.lake.lock import alone
+from city.file_lock import file_lock
 from city.stack.backoff import Backoff, Stopped
 from city.stack.worker import Worker
 from city.streaming.bronze import BronzeStream, scan
@@ -118,7 +118,7 @@ class SinkWorker:
     def _had_its_turn(self) -> bool:
         table = self._bronze.path
         try:
-            with alone(table.with_name(f"{table.name}.{self.name}"), self._wait_for):
+            with file_lock(table.with_name(f"{table.name}.{self.name}"), self._wait_for):
                 self.last_error = None
                 self._feed()
             return True

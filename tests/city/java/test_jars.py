@@ -2,6 +2,8 @@ import hashlib
 import http.server
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -19,9 +21,13 @@ class Mirror(http.server.BaseHTTPRequestHandler):
 
     content = CONTENT
     asked: list[str]
+    together: threading.Barrier | None
 
     def do_GET(self) -> None:
         type(self).asked.append(self.path)
+        if self.together is not None:
+            with suppress(threading.BrokenBarrierError):
+                self.together.wait(0.5)  # for a second download, which would disturb this one
         if not self.path.endswith("/org/example/thing/1.0/thing-1.0.jar"):
             self.send_error(404)
             return
@@ -37,7 +43,7 @@ class Mirror(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def mirror(config: Settings, tmp_path: Path) -> Iterator[Settings]:
-    Mirror.asked, Mirror.content = [], CONTENT
+    Mirror.asked, Mirror.content, Mirror.together = [], CONTENT, None
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Mirror)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield config.model_copy(update={"maven_url": f"http://127.0.0.1:{server.server_port}", "cache": tmp_path / "cache"})
@@ -64,6 +70,15 @@ def test_a_jar_is_fetched_checked_and_never_fetched_again(mirror: Settings, monk
     jars.fetch(mirror, jars.missing(mirror, ["kafka"]))
     assert len(Mirror.asked) == asked
     assert jars.classpath(mirror, "kafka") == str(JAR.path(mirror.jars))
+
+
+def test_processes_that_share_an_empty_cache_download_a_jar_once(mirror: Settings) -> None:
+    Mirror.together = threading.Barrier(2)
+    with ThreadPoolExecutor(2) as pool:  # a lock of a file keeps threads apart as it does processes
+        for done in [pool.submit(jars.fetch, mirror, [JAR]) for _ in range(2)]:
+            done.result()
+    assert JAR.path(mirror.jars).read_bytes() == CONTENT
+    assert Mirror.asked.count("/org/example/thing/1.0/thing-1.0.jar") == 1
 
 
 def test_a_jar_that_was_changed_on_disk_is_missed(mirror: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -153,8 +153,10 @@ def test_compaction_bounds_the_files_beside_a_writer(tmp_path: Path) -> None:
     try:
         for _ in range(5):
             until(lambda: len(DeltaTable(tmp_path / "t").file_uris()) > 30)
+            before = set(DeltaTable(tmp_path / "t").file_uris())
             assert maintain(DeltaTable(tmp_path / "t"), 24)["files_before"] > 30
-            assert len(DeltaTable(tmp_path / "t").file_uris()) < 30
+            # Of what stood before. How much the writer has added since depends on the machine.
+            assert not before & set(DeltaTable(tmp_path / "t").file_uris())
     finally:
         stop.set()
         thread.join(20)

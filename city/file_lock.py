@@ -1,4 +1,4 @@
-"""One process at a time, on this machine, for what a table's log alone does not guard."""
+"""One process at a time, on this machine: for files, and for what a table's log does not guard."""
 
 import fcntl
 import os
@@ -8,8 +8,8 @@ from pathlib import Path
 
 
 @contextmanager
-def alone(path: Path, meanwhile: Callable[[str], None] | None = None) -> Iterator[None]:
-    """Holds the lock of the table (or file) at `path`, whose folder must be there; it ends with its process.
+def file_lock(path: Path, meanwhile: Callable[[str], None] | None = None) -> Iterator[None]:
+    """Holds the lock of the table (or file) at `path`, whose folder must exist; it ends with its process.
 
     While another holds it, `meanwhile` is called again and again with that one's process id, and may raise.
     """
