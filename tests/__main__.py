@@ -13,9 +13,8 @@ from contextlib import ExitStack
 
 from city.settings import settings
 from city.stack.servers import python
-from tests.lanes import ORDERS
+from tests.lanes import OPTIONS, ORDERS
 
-OPTIONS = ["--durations=10", "-p", "no:cacheprovider", "-p", "tests.lanes", "-o", "console_output_style=classic"]
 PYTEST = [sys.executable, "-m", "coverage", "run", "-m", "pytest", *OPTIONS]
 YIELDS = {"fast": ["nice", "-n", "5"]}
 

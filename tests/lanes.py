@@ -19,6 +19,10 @@ ORDERS = {
 }
 """Of each lane, the kinds of tests that it takes, one after the other, and whether from the first file (1) or the last
 (-1)."""
+OPTIONS = [
+    *("-p", "tests.lanes", "-p", "no:cacheprovider", "--durations=10", "-o", "console_output_style=classic"),
+    "--snapshot-disable-unused",  # those of the tests that other lanes take
+]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -67,22 +71,22 @@ class Lane:
         """Pytest's own loop, of the tests that are this lane's. Each is told which comes next, for what they share."""
         if session.testsfailed or session.config.option.collectonly:
             return None  # pytest says what could not be collected
-        mine = self._mine(session.items)
-        item = next(mine, None)
-        while item is not None:
-            following = next(mine, None)
-            item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+        for item, following in self._mine(session.items):
+            # The session stands for a test of another file: which one will be is not known yet.
+            item.config.hook.pytest_runtest_protocol(item=item, nextitem=following or session)
             if session.shouldfail:
                 raise session.Failed(session.shouldfail)
             if session.shouldstop:
                 raise session.Interrupted(session.shouldstop)
-            item = following
         return True
 
-    def _mine(self, items: list[pytest.Item]) -> Iterator[pytest.Item]:
+    def _mine(self, items: list[pytest.Item]) -> Iterator[tuple[pytest.Item, pytest.Item | None]]:
+        """Each test that this lane has taken, and which of its group is next. A group is taken when it begins, so that
+        none waits for a lane that is busy while another is free."""
         for name, tests in groupby(items, group):
             if self._take(name):
-                yield from tests
+                chosen = list(tests)
+                yield from zip(chosen, [*chosen[1:], None], strict=True)
 
     def _take(self, name: str) -> bool:
         try:

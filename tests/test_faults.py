@@ -245,7 +245,7 @@ def test_aborted_transactions_are_not_read_and_their_markers_are_no_lag(
         _, seconds = table.watch(lambda: job.summary()[0]["lag"] == 0, 30)
     assert trips_in_bronze(stack, vehicles) == ["t3", "t4", "t5"]
     with streaming(vehicles, stack, ()) as job:  # nor after a restart, where nothing but a marker is left
-        until(lambda: job.pipelines[0].report.lag == 0 and job.summary()[0]["rows"] == 0, 30)
+        until(lambda: job.pipelines[0].report.lag == 0 and job.summary()[0]["rows"] == 0)
     found = trips_in_bronze(stack, vehicles)
     table.add("a transaction is aborted, another committed", "lag 0, three events", seconds, 3 - len(found))
 

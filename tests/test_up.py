@@ -142,13 +142,13 @@ def killed_and_back(config: Settings, hook: Hook, table: FaultTable, *parts: str
         number = pages("trigger")[source].rpartition("-")[2]
         answer = requests.post(f"{config.serve}/api/alarms/{number}/acknowledge", json={"note": "on it"}, timeout=10)
         assert answer.json()["acknowledged"]
-    until(lambda: causes <= pages("acknowledge").keys(), 30)
+    until(lambda: causes <= pages("acknowledge").keys())
     until(lambda: causes <= pages("resolve").keys(), 90)
     assert pages("trigger").keys() == causes, "nothing else was told"
     said = f"ended and was started again; resolved after {time.monotonic() - began:.0f} s"
     query = f"SELECT count() FROM sensors WHERE sensor_id = '{SENSOR}'"
     with contextlib.suppress(AssertionError):  # what is missing then is the table's to tell
-        until(lambda: questdb.rows(config.questdb, query)[0][0] == MEASURED, 30)
+        until(lambda: questdb.rows(config.questdb, query)[0][0] == MEASURED)
     sensors = pl.scan_delta(str(bronze_path(config.lake, SENSORS))).filter(pl.col("sensor_id") == SENSOR)
     arrived = {
         "questdb": questdb.rows(config.questdb, query)[0][0],

@@ -11,7 +11,7 @@ from city.settings import Settings
 from city.stack import servers
 from city.stack.part import Part, can_bind, last_line
 
-_SECONDS = 60
+_SECONDS = 120  # of a JVM that starts beside others on two cores
 _SPECS = {"kafka": servers.kafka, "questdb": servers.questdb, "mqtt": servers.mqtt}
 _PORTS = (
     "kafka_port",

@@ -142,7 +142,7 @@ def test_a_partition_that_gives_nothing_ends_the_reading_whatever_another_gives(
     began = time.monotonic()
     with pytest.raises(TimeoutError, match=r"did not give \{\} to \{0: 2, 1: 5\}: no progress for 0.35 s"):
         read_scripted(monkeypatch, busy, {0: 2, 1: 5})
-    assert time.monotonic() - began < 1.5
+    assert time.monotonic() - began < 10
 
 
 def test_questdb_answers_and_refuses_in_words(stack: Settings) -> None:

@@ -414,8 +414,8 @@ def test_a_server_that_is_the_watcher_itself_sees_that_it_was_killed(config: Set
         assert "system/server" not in kept.active_causes()
         os.kill(pid, signal.SIGKILL)
         said = "server ended and was started again: killed by SIGKILL"
-        until(lambda: any(alarm.title.startswith(said) for alarm in kept.alarms() if alarm.active), 20)
-        until(lambda: parts(config)["server"]["state"] == "running", 20)
+        until(lambda: any(alarm.title.startswith(said) for alarm in kept.alarms() if alarm.active))
+        until(lambda: parts(config)["server"]["state"] == "running")
         shown = parts(config)["server"]
         assert (shown["exit"], shown["errors"]) == (shown["last_error"], []), (
             "why it ended is no error of its successor"

@@ -110,12 +110,16 @@ def test_the_process_exits_with_one_line(
 
 def test_status_is_quick(config: Settings) -> None:
     """Against the same Python doing nothing but its imports of a data frame: no heavy library is on its way."""
-    began = time.perf_counter()
-    subprocess.run([*RUN, "status", "--json"], check=True, capture_output=True)
-    ours = time.perf_counter() - began
-    began = time.perf_counter()
-    subprocess.run([sys.executable, "-c", "import dagster, polars, confluent_kafka"], check=True)
-    assert ours < time.perf_counter() - began
+    seconds: dict[str, list[float]] = {"ours": [], "peer": []}
+    commands = {
+        "ours": [*RUN, "status", "--json"],
+        "peer": [sys.executable, "-c", "import dagster, polars, confluent_kafka"],
+    }
+    for name in ("ours", "peer", "ours", "peer"):
+        began = time.perf_counter()
+        subprocess.run(commands[name], check=True, capture_output=True)
+        seconds[name].append(time.perf_counter() - began)
+    assert min(seconds["ours"]) < min(seconds["peer"])
 
 
 def test_a_domain_is_streamed_queried_and_looked_at(stack: Settings) -> None:

@@ -103,11 +103,11 @@ def test_what_is_live_is_shown_predicted_resumed_and_gone_through(live: tuple[st
         current = f"{http}/api/current-traffic"  # other tests' cells may be there too
         cells = until(lambda: [c for c in requests.get(current, timeout=10).json()["cells"] if c["cell"] == CELL], 60)
         assert cells[0]["congestion"] == "high"
-        ahead = until(lambda: [c for c in _cells(http) if c["congestion_15"] and c["speed_15"]], 30)
+        ahead = until(lambda: [c for c in _cells(http) if c["congestion_15"] and c["speed_15"]])
         assert ahead[0]["congestion_15"] in ("low", "medium", "high")
         hotspots = requests.get(f"{http}/api/hotspots?count=100", timeout=10).json()["hotspots"]
         assert CELL in [spot["cell"] for spot in hotspots]
-        until(lambda: _workers(http)["domain alarms"]["state"] == "running", 20)
+        until(lambda: _workers(http)["domain alarms"]["state"] == "running")
         one = requests.get(f"{http}/api/cell/{CELL}", timeout=20).json()
         assert one["features"]["speed_mean"] is not None
         told = {p["model"]: p for p in one["predictions"]}

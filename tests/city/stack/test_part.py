@@ -21,7 +21,7 @@ def part(folder: Path, code: str, **more: object) -> Part:
 
 
 def watch(found: Part, state: str) -> None:
-    until(lambda: found.watch() or found.state == state, 20)
+    until(lambda: found.watch() or found.state == state)
 
 
 def test_a_part_is_started_watched_and_stopped(tmp_path: Path) -> None:
@@ -42,7 +42,7 @@ def test_a_part_that_ends_is_started_again_and_its_last_words_are_kept(tmp_path:
     found.start()
     watch(found, "restarting")
     assert found.last_error == f"ended with code 3; its log {found.log} ends: cannot go on"
-    until(lambda: found.watch() or found.restarts == 2, 20)
+    until(lambda: found.watch() or found.restarts == 2)
     found.await_stop()
 
 

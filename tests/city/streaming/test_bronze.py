@@ -229,12 +229,13 @@ def test_a_fenced_copy_does_not_set_the_mark_of_rejects_back(tmp_path: Path) -> 
 
 
 def test_gathered_rejects_are_committed_in_time_and_by_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    stream = BronzeStream(tmp_path, VEHICLE_POSITIONS, rejects_seconds=0.2)
+    stream = BronzeStream(tmp_path, VEHICLE_POSITIONS, rejects_seconds=60)
     stream.load([0])
     commit(stream, 0, 1, bad=1)
     stream.flush_rejects(threading.Event(), print, due=True)
     assert row_count(quarantine_path(tmp_path, VEHICLE_POSITIONS)) == 0
-    time.sleep(0.25)
+    later = time.monotonic() + 60
+    monkeypatch.setattr(time, "monotonic", lambda: later)
     stream.flush_rejects(threading.Event(), print, due=True)
     assert row_count(quarantine_path(tmp_path, VEHICLE_POSITIONS)) == 1
     monkeypatch.setattr(module, "_REJECTS", 3)

@@ -43,10 +43,9 @@ def test_an_error_at_an_offset_is_no_message_of_it(
     send(producer, 0, b"a", b"b")
     send(producer, 1, b"c")
     source.start({0: 0, 1: 1_000})  # partition 1 has one message
-    batch = source.poll()
-    assert batch is not None
+    batch = until(source.poll)
     assert (batch.start, batch.end, batch.values) == ({0: 0}, {0: 2}, [b"a", b"b"])
-    until(lambda: "Offset out of range" in caplog.text, 5)
+    until(lambda: "Offset out of range" in caplog.text)
     assert source.poll() is None
     assert source._position == {0: 2, 1: 1_000}
 
@@ -55,12 +54,11 @@ def test_an_error_without_an_offset_skips_no_message_around_it(producer: Produce
     send(producer, 0, *(b"%d" % number for number in range(6)))
     source.consumer = _Interrupted(source.consumer)  # type: ignore[assignment]
     source.start({0: 2})
-    batch = source.poll()
-    assert batch is not None
+    batch = until(source.poll)
     assert (batch.start, batch.end, batch.values) == ({0: 2}, {0: 6}, [b"2", b"3", b"4", b"5"])
-    until(lambda: "All broker connections are down" in str(source.last_error), 5)
+    until(lambda: "All broker connections are down" in str(source.last_error))
     send(producer, 0, b"6")
-    batch = until(source.poll, 5)
+    batch = until(source.poll)
     assert (batch.start, batch.end, batch.values) == ({0: 6}, {0: 7}, [b"6"])
     assert source.last_error is None
 

@@ -56,7 +56,7 @@ def test_the_loop_goes_on_while_20_megabytes_are_read() -> None:
         try:
             await decoders.read(infer_rows, infer_body(40_000), INPUTS)  # the process is there
             thread = [await longest_pause(lambda: asyncio.to_thread(infer_rows, body, INPUTS)) for _ in range(2)]
-            other = [await longest_pause(lambda: decoders.read(infer_rows, body, INPUTS)) for _ in range(2)]
+            other = [await longest_pause(lambda: decoders.read(infer_rows, body, INPUTS)) for _ in range(5)]
         finally:
             decoders.stop()
         pauses = min(pause for pause, _ in thread), min(pause for pause, _ in other)

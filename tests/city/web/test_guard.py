@@ -85,13 +85,13 @@ def test_a_key_is_exchanged_for_a_token_that_expires(
 
 def test_too_many_requests_are_told_when_to_come_back(guarded: tuple[str, Settings]) -> None:
     url, config = guarded
-    key = Keys(config).add("hasty", "viewer", rate=5)
+    key = Keys(config).add("hasty", "viewer", rate=1)
     time.sleep(1.1)
     with requests.Session() as session:
         session.headers["x-api-key"] = key
         told = [session.get(f"{url}/v2/models/none", timeout=10) for _ in range(25)]
     limited = [answer for answer in told if answer.status_code == 429]
-    assert 5 < len(limited) < 20
+    assert 5 < len(limited) < 25
     assert limited[0].headers["retry-after"] == "1"
     assert get(url, "/models", **{"x-api-key": Keys(config).add("calm", "viewer")}).status_code in (200, 401)
 
