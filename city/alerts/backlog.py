@@ -1,7 +1,7 @@
-"""What waits on each channel, and the alarm of a channel that has taken nothing for long.
+"""The messages that wait on each channel, and the alarm of a channel that has accepted none for long.
 
-The alarm of a channel goes to the others only (`Notifier.post`), and its messages count for no channel's alarm: two
-channels that are away neither keep each other's alarm up nor bring it back.
+The alarm of a channel is sent to the other channels only (`Notifier.post`). Its messages count for no channel's alarm.
+So two channels that are unavailable neither prolong nor repeat each other's alarm.
 """
 
 from collections.abc import Iterable
@@ -18,23 +18,26 @@ WAITS = timedelta(minutes=5)
 
 
 def complaints(unsent: Iterable[Unsent], now: datetime) -> dict[str, str]:
-    """The channels that do not take their messages, with the reason: at once where an attempt failed."""
-    found = {}
+    """The channels that do not accept their messages, with the reason. A failed attempt counts at once."""
+    reasons = {}
     for channel in unsent:
         if channel.since is not None and (channel.attempts or now - channel.since > WAITS):
-            found[channel.name] = _said(channel)
-    return found
+            reasons[channel.name] = _reason(channel)
+    return reasons
 
 
 def waiting(store: AlertStore, config: Settings) -> dict[str, int]:
-    """How many messages wait on each channel that the settings name, or that still has some."""
+    """How many messages wait on each channel that the settings name, or on which messages still wait."""
     named = dict.fromkeys((address.name for address in addresses(config)), 0)
     return named | {channel.name: channel.waiting for channel in store.outbox.unsent()}
 
 
 def findings(store: AlertStore, config: Settings, active: Iterable[str], now: datetime, began: float) -> list[Finding]:
-    """One for each channel. `active` are the causes of alarms that are active; `began` is when somebody began to look
-    (seconds since the epoch): while nobody sent anything, as before the platform was started, no channel was away."""
+    """One finding for each channel: whether it has accepted nothing for long.
+
+    `active` are the causes of the active alarms. `began` (seconds since the epoch) is when this process or the platform
+    began to send. Time before that does not count, because nobody tried to send then.
+    """
     named = {address.name for address in addresses(config)}
     unsent = {channel.name: channel for channel in store.outbox.unsent(about_channels=False)}
     raised = {cause.removeprefix(CHANNEL_ALARMS) for cause in active if cause.startswith(CHANNEL_ALARMS)}
@@ -51,9 +54,9 @@ def _finding(name: str, unsent: Unsent | None, is_named: bool, now: datetime, be
     is_away = unsent.attempts and lasting > WAITS.total_seconds()
     return Finding(
         cause,
-        # One that nobody wants any more, as it seems, is no reason to wake somebody.
+        # A channel that is no longer in the settings seems to be unused: it is no reason to wake somebody.
         "error" if is_named else "warning",
-        f"the alarm channel {name} takes no messages: {_said(unsent)}",
+        f"the alarm channel {name} takes no messages: {_reason(unsent)}",
         "system",
         {"channel": name, "waiting": unsent.waiting, "attempts": unsent.attempts, "error": unsent.error},
         "failing" if is_away else "unknown",
@@ -61,7 +64,7 @@ def _finding(name: str, unsent: Unsent | None, is_named: bool, now: datetime, be
     )
 
 
-def _said(unsent: Unsent) -> str:
+def _reason(unsent: Unsent) -> str:
     assert unsent.since is not None
     wait = f"{unsent.waiting} waiting since {unsent.since:%Y-%m-%d %H:%M:%S} UTC"
     return f"{wait}: {unsent.error}" if unsent.error else f"{wait}, and none was tried"

@@ -1,4 +1,4 @@
-"""Where messages go: webhooks (plain JSON, or Slack's), PagerDuty, e-mail by SMTP, and an SMS gateway by HTTP."""
+"""Sends messages on channels: webhooks (plain JSON, or Slack's), PagerDuty, e-mail by SMTP, an SMS gateway by HTTP."""
 
 import json
 import smtplib
@@ -24,13 +24,13 @@ _SUMMARY_CHARACTERS = 1_024
 _LINE_CHARACTERS = 300
 _NAME_CHARACTERS = 30
 Message = Mapping[str, Any]
-"""`group`, `event` and `alarms` (as dictionaries), which are of that group and had that event."""
+"""`group`, `event` and `alarms` (as dictionaries); all alarms belong to that group and had that event."""
 Send = Callable[[Message], None]
-"""Raises Refused, or what its client raises, when a message was not taken."""
+"""Sends a message. Raises Refused, or the error of its client, where the message was not accepted."""
 
 
 class Refused(ConnectionError):
-    """A server has answered that it does not take a message. With `message_only` another message may be taken."""
+    """A server has answered that it does not accept a message. With `message_only` it may accept another one."""
 
     def __init__(self, text: str, message_only: bool = False) -> None:
         super().__init__(text)
@@ -39,53 +39,54 @@ class Refused(ConnectionError):
 
 @dataclass(frozen=True)
 class Address:
-    """A channel that the settings name, whether or not they are right, and what it is for."""
+    """A channel that the settings name, whether or not the settings are valid."""
 
     name: str
     least: Severity
+    """The lowest severity that the channel gets messages of."""
     follows: bool = False
-    """Whether it keeps incidents of its own, which are to be acknowledged as the alarms are."""
+    """Whether the channel keeps incidents of its own, which are acknowledged when the alarms are."""
 
     def wants(self, severity: Severity) -> bool:
-        """Whether it is to be told of an alarm of that severity."""
+        """Whether the channel gets messages about an alarm of that severity."""
         return SEVERITIES.index(severity) >= SEVERITIES.index(self.least)
 
 
 def addresses(config: Settings) -> list[Address]:
     """The channels that the settings name."""
-    found = [
+    candidates = [
         (config.alert_webhook_url, Address("webhook", config.alert_webhook_least)),
         (config.alert_slack_url, Address("slack", config.alert_slack_least)),
         (config.alert_email_to, Address("email", config.alert_email_least)),
         (config.alert_sms_url, Address("sms", config.alert_sms_least)),
         (config.alert_pagerduty_key, Address("pagerduty", config.alert_pagerduty_least, follows=True)),
     ]
-    return [address for setting, address in found if setting]
+    return [address for setting, address in candidates if setting]
 
 
 def sender(config: Settings, name: str) -> Send:
-    """What sends a message on a channel. Raises AlertError where the settings do not say how, with the mend."""
+    """The function that sends a message on a channel. Raises AlertError, with the mend, for incomplete settings."""
     if name == "webhook" and config.alert_webhook_url:
         url = config.alert_webhook_url.get_secret_value()
         return lambda message: _post(url, dict(message))
     if name == "slack" and config.alert_slack_url:
         slack = config.alert_slack_url.get_secret_value()
-        return lambda message: _post(slack, _slack(message))
+        return lambda message: _post(slack, _slack_body(message))
     if name == "email" and config.alert_email_to:
         if not config.smtp_address:
             raise AlertError("CITY_ALERT_EMAIL_TO is set, and no server to send by: set CITY_SMTP_ADDRESS (host:port)")
         host, _, port = config.smtp_address.rpartition(":")
         if not (host and port.isdigit()):
             raise AlertError(f"CITY_SMTP_ADDRESS: {config.smtp_address!r} is not host:port, such as mail.city:587")
-        return lambda message: _mail(config, host, int(port), message)
+        return lambda message: _send_mail(config, host, int(port), message)
     if name == "sms" and config.alert_sms_url:
         gateway = config.alert_sms_url.get_secret_value()
         if not config.alert_sms_to:
             raise AlertError("CITY_ALERT_SMS_URL is set, and no number to send to: set CITY_ALERT_SMS_TO")
-        return lambda message: _post(gateway, _sms(config, message))
+        return lambda message: _post(gateway, _sms_body(config, message))
     if name == "pagerduty" and config.alert_pagerduty_key:
         key = config.alert_pagerduty_key.get_secret_value()
-        return lambda message: _page(config.alert_pagerduty_url, key, message)
+        return lambda message: _post_incident(config.alert_pagerduty_url, key, message)
     raise AlertError(
         f"the channel {name!r} is no longer in the settings, and has messages to send: set it again, or drop "
         f"them: city alerts drop {name}"
@@ -93,13 +94,15 @@ def sender(config: Settings, name: str) -> Send:
 
 
 def is_one_by_one(name: str) -> bool:
-    """Whether a channel takes one alarm a message."""
+    """Whether each message of a channel has exactly one alarm."""
     return name == "pagerduty"
 
 
 def text(message: Message, most: int = 100_000) -> str:
-    """A message in words, of at most so many characters: a line for each of its alarms, and how many more there are.
-    The first alarm is always there, with its title cut where that is too long."""
+    """The text of a message, of at most `most` characters: a line for each alarm, and how many more there are.
+
+    The first alarm is always included; its title is shortened where the line is too long.
+    """
     lines = [f"City: {_cut(message['group'] or 'data', most // 4)}"]
     left = len(message["alarms"])
     for alarm in message["alarms"]:
@@ -114,7 +117,7 @@ def text(message: Message, most: int = 100_000) -> str:
 
 
 def _line(alarm: Mapping[str, Any], most: int) -> str:
-    """Of at most so many characters, of which the title has what the others leave: what happened is never cut off."""
+    """The line of an alarm, of at most `most` characters. Only the title is shortened, never the event."""
     who = f", {_cut(alarm['assignee'], _NAME_CHARACTERS)}'s" if alarm.get("assignee") else ""
     times = "once" if alarm["count"] == 1 else f"{alarm['count']} times"
     begins, ends = f"[{alarm['severity']}] {alarm['event']}: ", f" (alarm {alarm['id']}, {times}{who})"
@@ -124,10 +127,10 @@ def _line(alarm: Mapping[str, Any], most: int) -> str:
 def _post(url: str, body: dict[str, Any]) -> None:
     ends = time.monotonic() + _SECONDS
     try:
-        asked = requests.post(url, json=body, timeout=(_CONNECT_SECONDS, _SECONDS), stream=True)
-    except requests.RequestException as error:  # whose text has the address, and in it a channel's secret
+        response = requests.post(url, json=body, timeout=(_CONNECT_SECONDS, _SECONDS), stream=True)
+    except requests.RequestException as error:  # its text contains the URL, and so the channel's secret
         raise ConnectionError(f"no answer from {urlsplit(url).hostname}: {type(error).__name__}") from None
-    with asked as answer:
+    with response as answer:
         content = b""
         for piece in answer.iter_content(8192):
             content += piece
@@ -135,17 +138,18 @@ def _post(url: str, body: dict[str, Any]) -> None:
                 break
             if time.monotonic() > ends:
                 raise TimeoutError(f"no whole answer within {_SECONDS:g} s")
-        said = content.decode(errors="replace")[:200]
+        excerpt = content.decode(errors="replace")[:200]
         if not answer.ok:
-            # 408 and 429 are about the moment, the other refusals of this class about what was sent.
+            # 408 and 429 are about the moment, and 401, 403 and 404 about the settings. The other 4xx are about the
+            # message.
             message_only = 400 <= answer.status_code < 500 and answer.status_code not in (401, 403, 404, 408, 429)
-            raise Refused(f"the server answered {answer.status_code}: {said}", message_only)
+            raise Refused(f"the server answered {answer.status_code}: {excerpt}", message_only)
         if _is_refusal(content):
-            raise Refused(f"the server answered {answer.status_code}, and that it failed: {said}")
+            raise Refused(f"the server answered {answer.status_code}, and that it failed: {excerpt}")
 
 
 def _is_refusal(content: bytes) -> bool:
-    """Whether an answer that is well by its status says otherwise."""
+    """Whether the content of an answer with a status of success reports a failure."""
     try:
         body = json.loads(content)
     except ValueError:
@@ -156,30 +160,34 @@ def _is_refusal(content: bytes) -> bool:
     return failed or body.get("ok") is False or body.get("success") is False or bool(body.get("error"))
 
 
-def _slack(message: Message) -> dict[str, Any]:
-    """Slack's incoming webhooks: docs.slack.dev/messaging/sending-messages-using-incoming-webhooks.
+def _slack_body(message: Message) -> dict[str, Any]:
+    """The body for Slack's incoming webhooks: docs.slack.dev/messaging/sending-messages-using-incoming-webhooks.
 
-    Plain text, in which no markup counts; `text` is what notifications show, where it would.
+    The block is plain text, where Slack interprets no markup. Notifications show `text`, where Slack does, so that one
+    is escaped.
     """
-    said = text(message, _SLACK_CHARACTERS)
-    escaped = said.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    block = {"type": "section", "text": {"type": "plain_text", "text": said, "emoji": False}}
+    plain = text(message, _SLACK_CHARACTERS)
+    escaped = plain.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    block = {"type": "section", "text": {"type": "plain_text", "text": plain, "emoji": False}}
     return {"text": escaped, "blocks": [block]}
 
 
-def _sms(config: Settings, message: Message) -> dict[str, Any]:
+def _sms_body(config: Settings, message: Message) -> dict[str, Any]:
     return {"to": config.alert_sms_to, "text": text(message, _SMS_CHARACTERS)}
 
 
-def _page(url: str, key: str, message: Message) -> None:
-    """PagerDuty's Events API v2: developer.pagerduty.com/docs/events-api-v2. An alarm is an incident by its key, of at
-    most 255 characters: what is sent twice is one there too, and alarms of two cities are two."""
+def _post_incident(url: str, key: str, message: Message) -> None:
+    """Sends an alarm to PagerDuty's Events API v2: developer.pagerduty.com/docs/events-api-v2.
+
+    The key of an alarm, of at most 255 characters, identifies the incident. So a message that is sent twice is one
+    incident, and alarms of two cities are two.
+    """
     (alarm,) = message["alarms"]
     actions = {"acknowledged": "acknowledge", "cleared": "resolve"}
     body: dict[str, Any] = {
         "routing_key": key,
         "event_action": actions.get(alarm["event"], "trigger"),
-        # A message of an earlier version may still wait, without a key.
+        # A message of an earlier version, which has no key, may still wait in the outbox.
         "dedup_key": alarm.get("dedup_key", f"city-alarm-{alarm['id']}"),
     }
     if body["event_action"] == "trigger":
@@ -196,7 +204,7 @@ def _page(url: str, key: str, message: Message) -> None:
     _post(url, body)
 
 
-def _mail(config: Settings, host: str, port: int, message: Message) -> None:
+def _send_mail(config: Settings, host: str, port: int, message: Message) -> None:
     letter = EmailMessage()
     gravest = max((a["severity"] for a in message["alarms"]), key=SEVERITIES.index)
     subject = f"[{gravest}] {message['group'] or 'data'}: {len(message['alarms'])} alarm(s) {message['event']}"
@@ -211,5 +219,5 @@ def _mail(config: Settings, host: str, port: int, message: Message) -> None:
         server.send_message(letter)
 
 
-def _cut(said: str, most: int) -> str:
-    return said if len(said) <= most else said[: most - 1] + "…"
+def _cut(string: str, most: int) -> str:
+    return string if len(string) <= most else string[: most - 1] + "…"

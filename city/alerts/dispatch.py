@@ -1,4 +1,4 @@
-"""What is in the outbox is sent: alarms of a group in one message, in their order, again and again until taken."""
+"""Sends the messages in the outbox: alarms of one group together, in their order, and repeatedly until accepted."""
 
 import logging
 import time
@@ -19,9 +19,9 @@ log = logging.getLogger(__name__)
 
 _FIRST_RETRY, _LONGEST_RETRY = timedelta(seconds=30), timedelta(hours=1)
 _SETTINGS_RETRY = timedelta(minutes=1)
-_TOGETHER = 50  # alarms in one message
+_MAX_ALARMS = 50  # of one message
 _SECONDS = 25.0
-"""So long a round sends on a channel. With a last message that takes its time it ends before the lease does."""
+"""How long a round sends on a channel. Even with a slow last message it ends before the lease of the messages does."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,10 @@ class Delivered:
 
 
 def deliver(store: AlertStore, config: Settings, now: datetime | None = None) -> Delivered:
-    """Sends what is due, on all channels side by side: one that is slow holds back no other. What fails is tried again,
-    ever more seldom. A message may be sent twice where the process is killed before it has written down that it was.
+    """Sends the messages that are due. The channels are served in parallel: a slow channel delays no other.
+
+    A message that fails is tried again, with a growing wait. A message may be sent twice where the process is killed
+    before it has recorded that the message was sent.
     """
     moment, by_channel = now or datetime.now(UTC), dict[str, list[OutboxMessage]]()
     for message in store.outbox.lease(moment):
@@ -42,25 +44,28 @@ def deliver(store: AlertStore, config: Settings, now: datetime | None = None) ->
     if not by_channel:
         return Delivered()
     with ThreadPoolExecutor(len(by_channel), thread_name_prefix="deliver") as pool:
-        done = list(pool.map(lambda of: _on_channel(store, config, of, by_channel[of], moment), by_channel))
-    return Delivered(sum(one.sent for one in done), sum(one.failed for one in done))
+        results = list(
+            pool.map(lambda name: _send_on_channel(store, config, name, by_channel[name], moment), by_channel)
+        )
+    return Delivered(sum(result.sent for result in results), sum(result.failed for result in results))
 
 
-def _on_channel(
+def _send_on_channel(
     store: AlertStore, config: Settings, channel: str, messages: list[OutboxMessage], moment: datetime
 ) -> Delivered:
+    """Sends messages on one channel, until all are tried, the channel is unavailable or the time is over."""
     try:
         send = sender(config, channel)
     except AlertError as error:
-        _failed(store, messages, str(error), _SETTINGS_RETRY, moment)
+        _record_failure(store, messages, str(error), _SETTINGS_RETRY, moment)
         return Delivered(failed=1)
     sent = failed = 0
     refused, takes_others = list[tuple[list[OutboxMessage], str]](), False
-    waiting, began = deque(_together(channel, messages)), time.monotonic()
+    waiting, began = deque(_grouped(channel, messages)), time.monotonic()
     while waiting:
         if time.monotonic() - began > _SECONDS:
-            # Soon somebody else may take them: what is left waits for the next round, and what was refused for longer,
-            # so that it does not use up that round too.
+            # The lease ends soon, and then another process may take the messages. The remaining ones wait for the next
+            # round. Refused ones wait longer, so that they do not use up that round too.
             store.outbox.release([message for group in waiting for message in group], moment)
             takes_others = True
             break
@@ -68,45 +73,46 @@ def _on_channel(
         try:
             alarms = [alarm for message in group for alarm in message.message["alarms"]]
             send({**group[0].message, "alarms": alarms})
-        except Exception as error:  # whatever a server that is away, or a setting that is wrong, makes its client raise
+        except Exception as error:  # clients raise various errors for unavailable servers and wrong settings
             reason = f"{channel}: {error}"[:500]
             if isinstance(error, Refused) and error.message_only and len(group) > 1:
-                waiting.extendleft([message] for message in reversed(group))  # one of them may be why
+                waiting.extendleft([message] for message in reversed(group))  # one of them may be the reason
                 continue
             failed += 1
             if isinstance(error, Refused) and error.message_only:
                 refused.append((group, reason))
                 continue
-            # The server is away: who waits for it a thousand times tells nobody anything.
+            # The server is unavailable: to wait for it again with each of a thousand messages would deliver none.
             later = [message for following in waiting for message in following]
-            wait = _wait([*group, *later])
-            _failed(store, group, reason, wait, moment)
-            _failed(store, later, f"{channel}: not tried, since another message failed: {error}"[:500], wait, moment)
+            wait = _retry_wait([*group, *later])
+            _record_failure(store, group, reason, wait, moment)
+            untried = f"{channel}: not tried, since another message failed: {error}"[:500]
+            _record_failure(store, later, untried, wait, moment)
             break
         store.outbox.record_attempt(group, now=moment)
         sent, takes_others = sent + 1, True
     for group, reason in refused:
-        _failed(store, group, reason, _wait(group), moment, refused=takes_others)
+        _record_failure(store, group, reason, _retry_wait(group), moment, refused=takes_others)
     return Delivered(sent, failed)
 
 
-def _wait(messages: Sequence[OutboxMessage]) -> timedelta:
-    """As long as the message that failed the fewest times waits: the others wait with it."""
+def _retry_wait(messages: Sequence[OutboxMessage]) -> timedelta:
+    """The wait before the next attempt: that of the message that failed the fewest times, for all of them."""
     return min(_FIRST_RETRY * 2 ** min(20, *(message.attempts for message in messages)), _LONGEST_RETRY)
 
 
-def _together(channel: str, messages: list[OutboxMessage]) -> list[list[OutboxMessage]]:
-    """Letters of one group and event, which follow each other, are one message."""
+def _grouped(channel: str, messages: list[OutboxMessage]) -> list[list[OutboxMessage]]:
+    """The messages in the lists that are sent as one: consecutive ones of the same group and event."""
     if is_one_by_one(channel):
         return [[message] for message in messages]
-    found = []
+    batches = []
     for _, same in groupby(messages, key=lambda message: (message.message["group"], message.message["event"])):
         members = list(same)
-        found += [members[first : first + _TOGETHER] for first in range(0, len(members), _TOGETHER)]
-    return found
+        batches += [members[first : first + _MAX_ALARMS] for first in range(0, len(members), _MAX_ALARMS)]
+    return batches
 
 
-def _failed(
+def _record_failure(
     store: AlertStore,
     messages: Sequence[OutboxMessage],
     reason: str,

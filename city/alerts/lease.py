@@ -1,7 +1,8 @@
-"""Which one of several servers does what only one may do, beside one store of alarms.
+"""Leases: of several servers that share an alert store, only one does the work that a lease is for.
 
-On SQLite the store is a file of one machine, and so is the lock beside it; on PostgreSQL it is a session's advisory
-lock. Either ends with the process or connection that holds it, so a server that is killed leaves nothing behind.
+On SQLite the store is a file on one machine, and the lease is a lock on a file beside it. On PostgreSQL the lease is an
+advisory lock of a session. Both end with the process or connection that has them, so a server that is killed leaves no
+lock behind.
 """
 
 import fcntl
@@ -24,26 +25,30 @@ class Lease:
         self._key = zlib.crc32(f"city/{name}".encode())
 
     def acquire(self) -> bool:
-        """Whether it is held now. Raises OSError or SQLAlchemyError where the store is away."""
+        """Tries to get the lease. Returns whether this process has it now.
+
+        Raises OSError or SQLAlchemyError where the store is unavailable.
+        """
         if self._url.get_backend_name() == "sqlite":
             return self._lock_file()
         if self._session is None:
             self._engine = sa.create_engine(self._url, poolclass=sa.NullPool)
             self._session = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
-        held = self._session.execute(sa.text("SELECT pg_try_advisory_lock(:key)"), {"key": self._key}).scalar_one()
-        return bool(held)
+        acquired = self._session.execute(sa.text("SELECT pg_try_advisory_lock(:key)"), {"key": self._key}).scalar_one()
+        return bool(acquired)
 
     def check(self) -> None:
-        """Raises SQLAlchemyError where the session that holds it is gone, and the lease with it."""
+        """Raises SQLAlchemyError where the session that has the lease is gone, and the lease with it."""
         if self._session is not None:
             self._session.execute(sa.text("SELECT 1"))
 
     def release(self) -> None:
+        """Gives the lease back."""
         if self._file is not None:
             self._file.close()
             self._file = None
         if self._session is not None and self._engine is not None:
-            with suppress(sa.exc.SQLAlchemyError):  # one that is gone holds nothing
+            with suppress(sa.exc.SQLAlchemyError):  # a session that is gone has no lock
                 self._session.close()
             self._engine.dispose()
             self._session = None

@@ -1,4 +1,4 @@
-"""Alarms as a person sees them on a terminal: a table where there is room, and a record for each where there is not."""
+"""Prints alarms on a terminal: as a table where it is wide enough, otherwise as a record for each alarm."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -12,12 +12,12 @@ from city.alerts.outbox import Unsent
 from city.stack.terminal import Terminal, one_line
 
 _TABLE_WIDTH = 140
-"""In a narrower table a title would have a few words a line."""
+"""In a narrower table a title would have only a few words per line."""
 _INDENT = 4
 
 
 def show(alarms: Sequence[Alarm], terminal: Terminal) -> None:
-    """Where nobody looks at a terminal a title is one line, however long: programs read lines."""
+    """Prints alarms. Where the output is no terminal, each title is one line, however long: programs read lines."""
     if not alarms:
         terminal.print("no alarms")
     elif terminal.is_terminal and terminal.width >= _TABLE_WIDTH:
@@ -28,7 +28,7 @@ def show(alarms: Sequence[Alarm], terminal: Terminal) -> None:
 
 
 def unsent(channel: Unsent) -> str:
-    """What a channel has not taken, in a line."""
+    """The messages that a channel has not accepted, in one line."""
     counts = [f"{channel.waiting} message(s) wait since {at(channel.since)}"] if channel.since else []
     counts += [f"{channel.given_up} given up after a week"] if channel.given_up else []
     tries = f" ({channel.attempts} attempts: {channel.error})" if channel.error else ""
@@ -36,7 +36,7 @@ def unsent(channel: Unsent) -> str:
 
 
 def at(moment: datetime) -> str:
-    """A time as people here write it."""
+    """A time in the local time zone, to the second."""
     return moment.astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 

@@ -1,4 +1,4 @@
-"""What an alarm is, and the rules that raise one."""
+"""Findings, alarms, and the rules on metrics that raise alarms."""
 
 import math
 from collections.abc import Mapping
@@ -14,16 +14,16 @@ Operator = Literal["greater", "less", "equals", "absent", "changed"]
 
 
 class AlertError(ValueError):
-    """What cannot be done with an alarm, a rule or a channel; the message names it and the mend."""
+    """Something that cannot be done with an alarm, a rule or a channel. The message names it and the mend."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What a look at one thing found. `cause` names the thing for good: the same cause is the same alarm.
+    """The result of a check of one thing. `cause` identifies the thing for good: the same cause is the same alarm.
 
-    Failing raises the alarm or repeats it, passing clears it, unknown (a look that is under way, was skipped, or could
-    not be taken) changes nothing. `labels` say what it is about, for programs: `machine_id`, `card`, `cell`,
-    `location`, `type`.
+    The state `failing` raises the alarm or repeats it, and `passing` clears it. The state `unknown` (a check that is
+    under way, was skipped, or was impossible) changes nothing. `labels` tell programs what the finding is about:
+    `machine_id`, `card`, `cell`, `location`, `type`.
     """
 
     cause: str
@@ -37,7 +37,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Alarm:
-    """One cause's alarm, in one of four states: active or cleared, by acknowledged or not."""
+    """The alarm of one cause. It has four states: active or cleared, and acknowledged or not."""
 
     id: int
     cause: str
@@ -52,27 +52,28 @@ class Alarm:
     assignee: str | None
     escalations: int
     flapping: bool = False
-    """It came and went so often that only this was told, and the end of it will be."""
+    """Whether the alarm was raised and cleared so often that messages tell only this, and later its end."""
     silenced: bool = False
     labels: Mapping[str, str] = field(default_factory=dict)
     detail: Mapping[str, Any] | None = None
 
     @property
     def state(self) -> str:
+        """The state in words, such as "active, unacknowledged"."""
         return f"{'active' if self.active else 'cleared'}, {'acknowledged' if self.acknowledged else 'unacknowledged'}"
 
     @property
     def open(self) -> bool:
-        """Until it is both cleared and acknowledged, it is somebody's business."""
+        """Whether somebody must still deal with the alarm: until it is both cleared and acknowledged."""
         return self.active or not self.acknowledged
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
-    """A condition on a metric; `metric` may end in * for every metric that begins so.
+    """A condition on a metric. `metric` may end in *, for every metric whose name begins so.
 
-    greater, less and equals compare with `value`; absent holds while the metric is not there, or is null; changed
-    holds when it differs from what it was at the evaluation before.
+    The operators greater, less and equals compare the metric with `value`. absent is true while the metric does not
+    exist, or is null. changed is true when the metric differs from its value at the evaluation before.
     """
 
     name: str
@@ -104,7 +105,10 @@ class Rule:
             raise AlertError(f"rule {self.name!r}: absent needs the whole name of a metric")
 
     def findings(self, metrics: Mapping[str, float | None], before: Mapping[str, float | None]) -> list[Finding]:
-        """One for each metric of its name: whether the condition holds, or that it cannot be told."""
+        """One finding for each metric that the rule names: failing, passing, or unknown where there is no value.
+
+        `before` are the metrics of the evaluation before.
+        """
         names = [self.metric]
         if self.metric.endswith("*"):
             names = sorted(name for name in metrics if name.startswith(self.metric[:-1]))
@@ -112,7 +116,7 @@ class Rule:
 
     def _state(self, name: str, metrics: Mapping[str, float | None], before: Mapping[str, float | None]) -> State:
         value = metrics.get(name)
-        if value is not None and math.isnan(value):  # a share of nothing
+        if value is not None and math.isnan(value):  # a share where the whole is zero
             value = None
         if self.operator == "absent":
             return "failing" if value is None else "passing"
@@ -121,12 +125,12 @@ class Rule:
         if self.operator == "changed":
             return "failing" if before[name] != value else "passing"
         assert self.value is not None
-        held = {"greater": value > self.value, "less": value < self.value, "equals": value == self.value}
-        return "failing" if held[self.operator] else "passing"
+        results = {"greater": value > self.value, "less": value < self.value, "equals": value == self.value}
+        return "failing" if results[self.operator] else "passing"
 
     def _finding(self, name: str, value: float | None, state: State) -> Finding:
         limit = "" if self.value is None else f" {self.value:g}"
-        said = (
+        comparison = (
             "is absent"
             if self.operator == "absent"
             else f"is {value:g}: {self.operator}{limit}"
@@ -136,7 +140,7 @@ class Rule:
         return Finding(
             cause=f"rule/{self.name}/{name}",
             severity=self.severity,
-            title=f"{name} {said}" + (f" ({self.means})" if self.means else ""),
+            title=f"{name} {comparison}" + (f" ({self.means})" if self.means else ""),
             group=name.split(".")[0],
             detail={"metric": name, "value": value, "rule": self.name},
             state=state,

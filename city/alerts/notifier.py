@@ -1,8 +1,8 @@
-"""What people are told of an alarm: the difference between its state and what they were last told.
+"""Writes messages about alarms: the difference between an alarm's state and what people were last notified of.
 
-An alarm's row keeps what people were last told (`told`). Each change, in its own transaction, compares that with the
-alarm's state and puts the difference into the outbox. So nothing that comes between (a silence, a wrong setting, a
-kill) loses a message: the difference is still there at the next change or tick.
+An alarm's row has the severity that people were last notified of (column `told`). Each change, in its own transaction,
+compares that with the alarm's state and writes the difference into the outbox. So nothing that happens in between (a
+silence, a wrong setting, a kill) loses a message: the difference still exists at the next change or tick.
 """
 
 import json
@@ -20,8 +20,8 @@ from city.alerts.rows import FLAPS, changes_with, is_silenced, rank, recent_chan
 from city.alerts.schema import FLAPPING, OUTBOX, Database, add_history
 
 STEADY_AFTER = timedelta(minutes=30)
-"""Flapping ends without a change for so long, and with at most `FLAPS - 2` of them in `FLAPS_WITHIN`: then the message
-that says how it is, and what may follow before it flaps again, are still at most five in any hour."""
+"""Flapping ends after so long without a change, and with at most `FLAPS - 2` changes in `FLAPS_WITHIN`. Then the
+message about the new state, and those that may follow before the cause flaps again, are at most five in any hour."""
 
 
 class Notifier:
@@ -31,7 +31,7 @@ class Notifier:
         self._database, self._to = database, tuple(to)
 
     def notify(self, db: sa.Connection, row: dict[str, Any], moment: float, patterns: list[str]) -> None:
-        """Puts into the outbox what people do not know yet of an alarm. `patterns` are those of the silences."""
+        """Writes into the outbox what people do not know yet of an alarm. `patterns` are those of the silences."""
         self.settle(db, row, moment)
         flaps = row["active"] and row["changed_at"] == moment and recent_changes(row, moment) >= FLAPS
         if flaps and not row["flapping"]:
@@ -43,7 +43,7 @@ class Notifier:
             self._notify_difference(db, row, moment, patterns)
 
     def settle(self, db: sa.Connection, row: dict[str, Any], moment: float) -> None:
-        """Ends flapping where it is time. People only know that it flaps, so the state it ends in is a difference."""
+        """Ends flapping where it is time. People only know that the alarm flaps, so its state is then a difference."""
         if not row["flapping"]:
             return
         is_steady = moment - json.loads(row["changes"])[-1] >= STEADY_AFTER.total_seconds()
@@ -52,17 +52,18 @@ class Notifier:
             row |= {"flapping": False, "changes": changes_with(row, moment)}
 
     def post(self, db: sa.Connection, row: dict[str, Any], event: Event, moment: float) -> None:
-        """Writes a message for each channel that takes such a severity, and for those that were told before, because
-        they are to hear of the end. Whether a channel's settings are right shows when the message is sent."""
+        """Writes a message for each channel that gets messages of the severity, and for each channel that had messages
+        about the alarm before, because it must get the end too. Wrong settings of a channel show only when the message
+        is sent."""
         alarm = to_payload(row, event) | {"dedup_key": self._database.dedup_key(row["id"])}
         message = json.dumps({"group": row["group"], "event": event, "alarms": [alarm]}, default=str)
-        told_to = {*json.loads(row["told_to"])}
+        notified = {*json.loads(row["told_to"])}
         if event == "acknowledged":
-            names = {address.name for address in self._to if address.follows and address.name in told_to}
+            names = {address.name for address in self._to if address.follows and address.name in notified}
         elif event == "cleared":
-            names = told_to
+            names = notified
         else:
-            names = told_to | {address.name for address in self._to if address.wants(row["severity"])}
+            names = notified | {address.name for address in self._to if address.wants(row["severity"])}
             row["told_to"] = json.dumps(sorted(names))
         for address in self._to:
             if address.name not in names or row["cause"] == CHANNEL_ALARMS + address.name:
@@ -71,7 +72,7 @@ class Notifier:
             db.execute(OUTBOX.insert().values(**values, attempts=0, posted_at=moment, next_at=moment))
 
     def _notify_flapping(self, db: sa.Connection, row: dict[str, Any], moment: float, patterns: list[str]) -> None:
-        """Of a flapping cause only that it flaps, while it is active, and that its severity rose."""
+        """Writes, for a flapping cause, only that it flaps while it is active, and that its severity rose."""
         last_told = row["told"]
         if not row["active"] or is_silenced(row["cause"], patterns):
             return
@@ -87,7 +88,7 @@ class Notifier:
         last_told = row["told"]
         is_new = last_told is None or last_told.startswith(FLAPPING)
         if not row["active"] and last_told is not None:
-            # Also in a silence: an end disturbs nobody, and whoever was told would wait for it.
+            # Also in a silence: an end disturbs nobody, and people who know of the alarm would wait for it.
             self.post(db, row, "cleared", moment)
             row |= {"told": None, "told_to": "[]"}
         elif row["active"] and (is_new or rank(row["severity"]) > rank(last_told)):

@@ -1,4 +1,4 @@
-"""The outbox: messages that wait to be sent, and what became of each attempt."""
+"""The outbox: messages that wait to be sent, and the result of each attempt."""
 
 import json
 from collections import Counter
@@ -35,15 +35,15 @@ class Unsent:
 
     name: str
     waiting: int
-    """How many are tried again."""
+    """How many messages are tried again."""
     given_up: int
-    """How many are not, because they are a week old."""
+    """How many messages are not tried again, because they are a week old."""
     since: datetime | None
-    """Since when the oldest that waits does; None where none waits."""
+    """Since when the oldest waiting message waits; None where none waits."""
     attempts: int
-    """The most attempts of one that waits."""
+    """The number of attempts of the waiting message that was tried most often."""
     error: str | None
-    """The error of the oldest that was tried."""
+    """The error of the oldest waiting message that was tried."""
 
 
 class Outbox:
@@ -56,10 +56,10 @@ class Outbox:
     def lease(self, now: datetime | None = None) -> list[OutboxMessage]:
         """The messages that are due, the oldest first, reserved for this caller for a minute.
 
-        Where one message of a channel is due, so are the others that the channel did not take: if it works again, the
-        oldest is no longer held back by the wait of its many failures. A message that was refused while others were
-        taken waits for its own time. Of an alarm on a channel only the oldest unsent message is leased, so that
-        messages arrive in order.
+        Where one message of a channel is due, the other messages that failed on the channel are due too. So when the
+        channel works again, the oldest message does not wait for the end of its own long retry wait. A message that was
+        refused while others were accepted waits for its own time. Of the messages about one alarm on a channel only the
+        oldest unsent one is leased, so that they arrive in order.
         """
         moment = to_seconds(now)
         with self._database.changing() as db:

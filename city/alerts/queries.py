@@ -1,4 +1,4 @@
-"""What the alert store tells without changing anything."""
+"""Queries of the alert store, which change nothing."""
 
 import json
 from datetime import datetime
@@ -19,12 +19,12 @@ class AlertQueries:
         self._database = database
 
     def silences(self, now: datetime | None = None) -> list[dict[str, Any]]:
-        """The silences that last: `id`, `pattern`, `until`, `by`, `note`."""
+        """The silences that have not ended: `id`, `pattern`, `until`, `by`, `note`."""
         with self._database.engine.connect() as db:
             return [dict(row) | {"until": to_time(row["until"])} for row in live_silences(db, to_seconds(now))]
 
     def alarm(self, number: int) -> Alarm:
-        """Raises AlertError where there is no such alarm."""
+        """The alarm with that number. Raises AlertError where there is none."""
         with self._database.engine.connect() as db:
             return to_alarm(row_of(db, number), silence_patterns(db, to_seconds(None)))
 
@@ -76,11 +76,11 @@ def row_of(db: sa.Connection, number: int) -> dict[str, Any]:
 
 
 def live_silences(db: sa.Connection, moment: float) -> list[Any]:
-    """The rows of the silences that last."""
+    """The rows of the silences that have not ended."""
     query = sa.select(SILENCES).where(SILENCES.c.until > moment).order_by(SILENCES.c.id)
     return list(db.execute(query).mappings().all())
 
 
 def silence_patterns(db: sa.Connection, moment: float) -> list[str]:
-    """The patterns of the silences that last."""
+    """The patterns of the silences that have not ended."""
     return [silence["pattern"] for silence in live_silences(db, moment)]

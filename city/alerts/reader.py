@@ -1,9 +1,9 @@
-"""Reads the topics that domains declare conditions on, and reports what begins and ends to the alarm store.
+"""Reads the topics that domains declare conditions on, and reports alarms that begin or end to the alert store.
 
-It belongs to no consumer group: how far it has read, and what it keeps of each condition, are written by the very
-transaction that writes the alarms. A reader that is killed goes on from there: it loses nothing and repeats nothing.
-Somebody who is erased (`city forget`) is dropped from its memory before it writes again.
-Of several servers beside one store one reads, and another takes over when it ends.
+The reader belongs to no consumer group. The transaction that writes the alarms also writes the offsets and the state of
+each condition. So a reader that is killed continues from there: it loses nothing and repeats nothing.
+A person who is erased (`city forget`) is dropped from the reader's memory before it writes again.
+Where several servers share a store, one of them reads. Another one takes over when it ends.
 """
 
 import logging
@@ -30,17 +30,17 @@ from city.streaming.topics import topic_id
 log = logging.getLogger(__name__)
 
 STATE = "domain alarms"
-"""What is remembered of the reading, and, below this name, what each condition's watch keeps (`state_of`)."""
+"""The name of the reader's state in the store. The state of each condition's watch is below this name (`state_of`)."""
 _BATCH, _BATCH_SECONDS = 1_000, 1.0
 _SAVE_SECONDS = 30.0
-"""What has been read without a finding is read again after a kill, to the same end: it need not be written at once."""
+"""Offsets without a finding are saved this often. After a kill these messages are read again, with the same result."""
 _LOOK_SECONDS, _LOOK_AGAIN_SECONDS = 3.0, 20.0
-"""Between two looks for topics while some are missing, and once all are there: partitions may be added."""
+"""The time between two looks for topics: while some are missing, and once all exist (partitions may be added)."""
 _STANDBY_SECONDS = 2.0
 
 
 def state_of(condition: str) -> str:
-    """The name under which the state of a condition's watch is remembered."""
+    """The name under which the store remembers the state of a condition's watch."""
     return f"{STATE}/{condition}"
 
 
@@ -50,7 +50,7 @@ class AlarmReader:
     def __init__(
         self, config: Settings, declared: Sequence[Condition], open_store: Callable[[], AlertStore] | None = None
     ) -> None:
-        """`open_store` gives the store that others of this process use; without it, the reader opens its own."""
+        """`open_store` returns the store that the rest of this process uses. Without it, the reader opens its own."""
         self._config, self._conditions = config, tuple(declared)
         self._open_store = open_store or cache(lambda: alert_store(config))
         expected = (OSError, KafkaException, sa.exc.SQLAlchemyError)
@@ -58,13 +58,15 @@ class AlarmReader:
         self.unreadable = 0
         """Messages that no condition understood."""
         self.reading = False
-        """Whether it is this one of several that reads."""
+        """Whether this reader is the one of several that reads."""
 
     def start(self) -> None:
+        """Starts the reader's worker, unless no condition is declared."""
         if self._conditions:
             self.worker.start()
 
     def stop(self) -> None:
+        """Stops the reader's worker, and waits up to 10 s for it."""
         self.worker.stop(10)
 
     def _run(self, worker: Worker) -> None:
@@ -83,7 +85,7 @@ class AlarmReader:
 
 
 class _Session:
-    """From when the lease is held until the end of the process, or an error."""
+    """Reads messages from the moment this process gets the lease until the process ends or an error occurs."""
 
     def __init__(
         self, reader: AlarmReader, config: Settings, store: AlertStore, lease: Lease, conditions: Sequence[Condition]
@@ -92,8 +94,8 @@ class _Session:
         saved = store.remembered(STATE) or {}
         self._began: float = saved.get("began") or time.time()
         states = store.remembered_below(state_of(""))
-        earlier = saved.get("watches", {})  # an earlier version kept them together
-        self._watches = {c.name: _watch(c, states.get(state_of(c.name), earlier.get(c.name))) for c in conditions}
+        earlier = saved.get("watches", {})  # an earlier version stored the states of all watches under one name
+        self._watches = {c.name: _load_watch(c, states.get(state_of(c.name), earlier.get(c.name))) for c in conditions}
         for watch in self._watches.values():
             watch.changed = watch.condition.name in earlier
         self._undeclared = states.keys() - {state_of(name) for name in self._watches}
@@ -106,7 +108,7 @@ class _Session:
             name: {int(partition): offset for partition, offset in topic["positions"].items()}
             for name, topic in topics.items()
         }
-        """The next offset of each partition, of each topic that was ever looked for."""
+        """By topic that was ever looked for, and by partition: the next offset."""
         self._erasures = Erasures(config.home, saved.get("erasures"))
         self._assigned: set[tuple[str, int]] = set()
         self._looked_at = self._saved_at = float("-inf")
@@ -115,7 +117,7 @@ class _Session:
         self._error: str | None = None
 
     def run(self, worker: Worker) -> None:
-        """Until a stop is asked for. Raises KafkaException or SQLAlchemyError where a server is away."""
+        """Reads until a stop is requested. Raises KafkaException or SQLAlchemyError where a server is unavailable."""
         options: dict[str, Any] = {"bootstrap.servers": self._config.kafka, "log_level": 0}
         admin = AdminClient(options)
         consumer = Consumer(
@@ -124,19 +126,19 @@ class _Session:
                 "group.id": "city-domain-alarms",  # required by librdkafka; never committed to
                 "enable.auto.commit": False,
                 "allow.auto.create.topics": False,
-                # Also of a topic that was made anew: what it has is news.
+                # This applies also to a topic that was recreated: all its messages are new.
                 "auto.offset.reset": "earliest",
                 "queued.max.messages.kbytes": 4_096,
                 "reconnect.backoff.max.ms": 2_000,
-                "error_cb": self._failed,
+                "error_cb": self._record_error,
             }
         )
         try:
             while not worker.stop_requested.is_set():
                 try:
                     self._look_for_topics(consumer, admin)
-                except KafkaException as error:  # what is assigned is read meanwhile
-                    self._failed(error.args[0])
+                except KafkaException as error:  # the assigned partitions are still read
+                    self._record_error(error.args[0])
                 if self._assigned:
                     messages = consumer.consume(_BATCH, _BATCH_SECONDS)
                 else:
@@ -144,21 +146,22 @@ class _Session:
                     messages = []
                 self.take(messages)
                 worker.progress(len(messages))
-                worker.note(self._complaint())
+                worker.note(self._problem())
             self._commit()
         finally:
             consumer.close()
 
     def take(self, messages: Sequence[Any]) -> None:
-        """Reports what the messages begin and end. No message ends the loop, whatever is in it."""
+        """Reports the alarms that the messages begin or end. No message ends the loop, whatever its content."""
         for message in messages:
             if message.error() is not None:
                 if message.error().code() != KafkaError._PARTITION_EOF:
-                    self._failed(message.error())
+                    self._record_error(message.error())
                 continue
             self._error = None
-            self._one(message)
-        # A transaction has one finding of a cause, and the state that goes with it: what ends in a batch was raised.
+            self._take_message(message)
+        # A transaction has one finding of a cause, and the state that belongs to it. An alarm that begins and ends in
+        # one batch is raised before it is cleared.
         if self._pending:
             self._commit()
         for watch in self._watches.values():
@@ -167,7 +170,7 @@ class _Session:
         if self._pending or is_due or self._erasures.are_new():
             self._commit()
 
-    def _one(self, message: Any) -> None:
+    def _take_message(self, message: Any) -> None:
         topic, partition = message.topic(), message.partition()
         arrived = message.timestamp()[1] / 1000
         try:
@@ -175,7 +178,7 @@ class _Session:
             if not isinstance(content, dict):
                 raise ValueError(f"got {type(content).__name__}; expected a JSON object")
         except ValueError as error:
-            self._unreadable(topic, error)
+            self._count_unreadable(topic, error)
             content = {}
         for watch in self._by_topic[topic] if content else ():
             if not watch.condition.only or content.get("kind") == watch.condition.only:
@@ -187,33 +190,36 @@ class _Session:
         try:
             cause = watch.condition.cause(watch.key(content))
         except ValueError as error:
-            self._unreadable(watch.condition.topic, error)
+            self._count_unreadable(watch.condition.topic, error)
             return
         if cause in self._pending:
             self._commit()
         try:
             finding = watch.take(content, partition, arrived)
-        except Exception as error:  # of whoever may write to the topic
-            self._unreadable(watch.condition.topic, error)
+        except Exception as error:  # anybody may write anything to the topic
+            self._count_unreadable(watch.condition.topic, error)
             return
         if finding is not None:
             self._pending[cause] = finding
 
     def _commit(self) -> None:
-        """Reports what is pending, with how far the messages were read for it, and without whoever was erased."""
+        """Reports the pending findings with the offsets that they were read to, and without persons who were erased."""
         with writing(self._config.home):
             self._forget_erased()
             self._report()
 
     def _forget_erased(self) -> None:
-        """What is kept in memory of them would be written again. Their alarms end, under their own causes or under
-        those that the erasure has covered already: they are the active ones that no watch has open."""
-        erased = self._erasures.read()
-        if not erased:
+        """Drops the keys of persons who were erased: otherwise their state in memory would be written again.
+
+        Their alarms end, under their own causes or under the causes that the erasure has already replaced. These are
+        the active alarms that no watch has open.
+        """
+        erasures = self._erasures.read()
+        if not erasures:
             return
         followed, causes = set[str](), tuple(watch.condition.cause("") for watch in self._watches.values())
         for watch in self._watches.values():
-            for key in [key for key in watch.keys if any(one.is_of(key) for one in erased)]:
+            for key in [key for key in watch.keys if any(erasure.is_of(key) for erasure in erasures)]:
                 watch.forget(key)
                 self._pending.pop(watch.condition.cause(key), None)
             followed |= {watch.condition.cause(key) for key in watch.open}
@@ -238,65 +244,71 @@ class _Session:
         self._pending, self._unsaved, self._saved_at = {}, False, time.monotonic()
 
     def _look_for_topics(self, consumer: Consumer, admin: AdminClient) -> None:
-        """Assigns partitions of topics that came to be, or were made anew. Raises KafkaException."""
+        """Assigns the partitions of topics that were created or recreated. Raises KafkaException."""
         complete = {topic for topic, _ in self._assigned} == self._by_topic.keys()
         if time.monotonic() < self._looked_at + (_LOOK_AGAIN_SECONDS if complete else _LOOK_SECONDS):
             return
         self._looked_at = time.monotonic()
-        known = consumer.list_topics(timeout=5).topics
+        existing = consumer.list_topics(timeout=5).topics
         for topic in sorted(self._by_topic):
-            if topic not in known:
-                # From now on it is awaited: what it begins with is read.
+            if topic not in existing:
+                # From now on the reader waits for the topic, and will read it from its first message.
                 self._unsaved |= self._positions.setdefault(topic, {}) == {}
                 continue
             self._forget_replaced(consumer, topic, topic_id(admin, topic))
-            fresh = [number for number in known[topic].partitions if (topic, number) not in self._assigned]
+            fresh = [number for number in existing[topic].partitions if (topic, number) not in self._assigned]
             if fresh:
-                consumer.incremental_assign(self._beginnings(consumer, topic, fresh))
+                consumer.incremental_assign(self._start_offsets(consumer, topic, fresh))
                 self._assigned |= {(topic, number) for number in fresh}
                 log.info("watching %s", topic)
         self._error = None
 
-    def _forget_replaced(self, consumer: Consumer, topic: str, found: int | None) -> None:
-        """Begins a topic anew that was deleted and made again: its offsets are of other messages."""
-        before, self._ids[topic] = self._ids.get(topic), found
-        if None in (before, found) or before == found:
+    def _forget_replaced(self, consumer: Consumer, topic: str, current_id: int | None) -> None:
+        """Restarts a topic that was deleted and recreated: the old offsets belong to other messages."""
+        saved_id, self._ids[topic] = self._ids.get(topic), current_id
+        if None in (saved_id, current_id) or saved_id == current_id:
             return
         log.warning("topic %s was made anew: it is read from its beginning", topic)
         self._positions[topic], self._unsaved = {}, True
-        held = [TopicPartition(topic, number) for name, number in self._assigned if name == topic]
-        if held:
-            consumer.incremental_unassign(held)
-        self._assigned -= {(topic, part.partition) for part in held}
+        assigned = [TopicPartition(topic, number) for name, number in self._assigned if name == topic]
+        if assigned:
+            consumer.incremental_unassign(assigned)
+        self._assigned -= {(topic, part.partition) for part in assigned}
 
-    def _beginnings(self, consumer: Consumer, topic: str, partitions: Sequence[int]) -> list[TopicPartition]:
-        """Where to begin: where the reader before was; at the end of a topic that is seen for the first time, for it
-        is of the time before; and at the beginning of a partition that came later."""
+    def _start_offsets(self, consumer: Consumer, topic: str, partitions: Sequence[int]) -> list[TopicPartition]:
+        """The partitions with the offsets to start at.
+
+        A partition that was read before starts where the reader stopped. A topic that is seen for the first time starts
+        at its end, because its messages are older than the reader. A partition that was added later starts at its
+        beginning.
+        """
         positions = self._positions.get(topic)
-        if positions is None:  # only once all are known: a topic that is half known would be read from its beginning
+        if positions is None:  # set only with the ends of all partitions: one without would start at its beginning
             ends = {n: consumer.get_watermark_offsets(TopicPartition(topic, n), timeout=5)[1] for n in partitions}
             positions = self._positions[topic] = ends
             self._unsaved = True
         return [TopicPartition(topic, number, positions.get(number, OFFSET_BEGINNING)) for number in partitions]
 
-    def _complaint(self) -> str | None:
+    def _problem(self) -> str | None:
+        """The text that the status of the worker shows; None where nothing is wrong."""
         full = [name for name, watch in self._watches.items() if watch.overflowed]
         if full:
             return f"more alarms are open than are followed: {', '.join(full)}; further ones are not raised"
         return self._error
 
-    def _failed(self, error: Any) -> None:
+    def _record_error(self, error: Any) -> None:
         self._error = f"Kafka at {self._config.kafka}: {error}"
 
-    def _unreadable(self, topic: str, error: Exception) -> None:
-        if not self._reader.unreadable:  # said once: there may be thousands
+    def _count_unreadable(self, topic: str, error: Exception) -> None:
+        if not self._reader.unreadable:  # logged once: there may be thousands
             log.warning("a message of %s is not understood: %s", topic, describe(error))
         self._reader.unreadable += 1
 
 
-def _watch(condition: Condition, state: Any) -> Watch:
+def _load_watch(condition: Condition, state: Any) -> Watch:
+    """A watch with its saved state, or without where the state cannot be read."""
     try:
         return Watch(condition, state)
-    except (TypeError, ValueError, AttributeError) as error:  # of another version of the program
+    except (TypeError, ValueError, AttributeError) as error:  # another version of the program saved the state
         log.warning("what was kept of %s is not understood, and begun anew: %s", condition.name, describe(error))
         return Watch(condition)

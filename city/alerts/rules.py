@@ -1,4 +1,4 @@
-"""The rules in force: those of alerts.toml (CITY_ALERT_RULES), or these few; and the metrics that they look at."""
+"""The rules in force: those of alerts.toml (CITY_ALERT_RULES), or the default ones; and the metrics that they test."""
 
 import tomllib
 from collections import Counter
@@ -43,7 +43,8 @@ DEFAULT = (
     ),
     Rule(name="quality_low", metric="quality.*", operator="less", value=0.9, severity="error", means="of 1"),
 )
-"""Of what no other alarm says. That the stream or a source is silent is its part's alarm (`city.alerts.system`)."""
+"""The rules without alerts.toml, about problems that no other alarm covers. A silent stream or source is the alarm of
+its part (`city.alerts.system`)."""
 _STALE_SECONDS = 60.0
 
 
@@ -61,16 +62,20 @@ FAMILIES = {
     "system.failing.": "1 for a part that is down, stands still or does not answer",
     "domain.active.": "alarms of a kind that are active: domain.active.<domain>.<kind>",
 }
-"""All metrics that rules can be about, by how their names begin."""
+"""All metrics that rules can be about: by the beginning of their names, a description."""
 
 
 def rules(config: Settings) -> tuple[Rule, ...]:
-    """Raises AlertError for a file that is not of rules, or of metrics that no part, dataset, model or domain has."""
+    """The rules in force, from the file that the settings name, or else `DEFAULT`.
+
+    Raises AlertError for a file that contains no valid rules, a rule's name twice, or a metric that no part, dataset,
+    model or domain has.
+    """
     if config.alert_rules is None:
         return DEFAULT
     try:
-        found = tomllib.loads(config.alert_rules.read_text())
-        read = tuple(Rule(**entry) for entry in found["rule"])
+        document = tomllib.loads(config.alert_rules.read_text())
+        read = tuple(Rule(**entry) for entry in document["rule"])
     except AlertError as error:
         raise AlertError(f"CITY_ALERT_RULES: {config.alert_rules}: {error}") from None
     except (OSError, KeyError, TypeError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
@@ -80,34 +85,37 @@ def rules(config: Settings) -> tuple[Rule, ...]:
         ) from error
     if twice := [name for name, count in Counter(rule.name for rule in read).items() if count > 1]:
         raise AlertError(f"CITY_ALERT_RULES: {config.alert_rules}: rule {twice[0]!r} stands there twice: rename one")
-    known = declared_metrics(config)
+    declared = declared_metrics(config)
     for rule in read:
-        if not is_declared(rule.metric, known):
-            of_family = any(rule.metric.startswith(family) for family in FAMILIES)
-            mend = f"the nearest is {nearest(rule.metric, known)!r}"
+        if not is_declared(rule.metric, declared):
+            has_family = any(rule.metric.startswith(family) for family in FAMILIES)
+            mend = f"the nearest is {nearest(rule.metric, declared)!r}"
             raise AlertError(
                 f"CITY_ALERT_RULES: {config.alert_rules}: rule {rule.name!r}: no metric {rule.metric!r}; "
-                + (mend if of_family else f"they begin with {', '.join(FAMILIES)}; {mend}")
+                + (mend if has_family else f"they begin with {', '.join(FAMILIES)}; {mend}")
             )
     return read
 
 
 def stream_metrics(config: Settings, now: float) -> dict[str, float | None]:
-    """What the stream last said of itself; without it, of a stream that is silent, nothing."""
+    """The metrics of the stream's last report; none where there is no report, or where it is too old.
+
+    `now` is in seconds since the epoch.
+    """
     report: Mapping[str, Any] | None = read_json(config, STREAM)
     if report is None or now - report["at"] > _STALE_SECONDS:
         return {}
-    if report["ended"]:  # its successor is on its way
+    if report["ended"]:  # the next stream process is starting
         return {"stream.alive": 1.0}
-    found: dict[str, float | None] = {"stream.alive": 1.0}
+    metrics: dict[str, float | None] = {"stream.alive": 1.0}
     for entry in report["streams"]:
         for name in ("lag", "p95_ms", "events_per_second", "quarantined"):
-            found[f"stream.{name}.{entry['topic']}"] = entry[name]
-    return found
+            metrics[f"stream.{name}.{entry['topic']}"] = entry[name]
+    return metrics
 
 
 def source_metrics(config: Settings) -> dict[str, float | None]:
-    """`source.stalled.<name>` of each source: 1 where it fell silent while its peers go on."""
+    """The metric `source.stalled.<name>` of each source: 1 where it fell silent while its peers continue."""
     silent = silent_sources(config)
     return {f"source.stalled.{name}": float(name in silent) for name in sorted({*sources(config), *silent})}
 
@@ -115,4 +123,5 @@ def source_metrics(config: Settings) -> dict[str, float | None]:
 def evaluate(
     in_force: tuple[Rule, ...], metrics: Mapping[str, float | None], before: Mapping[str, float | None]
 ) -> list[Finding]:
+    """The findings of all rules. `before` are the metrics of the evaluation before, for rules about changes."""
     return [finding for rule in in_force for finding in rule.findings(metrics, before)]

@@ -13,9 +13,9 @@ import sqlalchemy as sa
 from city.alerts.channels import Address
 
 FLAPPING = "flapping/"
-"""Precedes the severity in `told` where people were last told that a cause flaps."""
+"""Precedes the severity in `told` where the last message was that a cause flaps."""
 NEVER = 1e18
-"""As `next_at`: the message is given up."""
+"""The value of `next_at` for a message that is given up."""
 
 _META = sa.MetaData()
 ALARMS = sa.Table(
@@ -98,7 +98,7 @@ _LAST_SECONDS = datetime(9999, 1, 1, tzinfo=UTC).timestamp()
 class Database:
     """An engine for the store at `url` (of SQLAlchemy), whose tables are created or upgraded. Thread-safe.
 
-    `to` are the channels that messages go to; an upgrade needs them for alarms that people were told of before.
+    `to` are the channels that messages go to; an upgrade needs them for alarms that have had messages before.
     """
 
     def __init__(self, url: str, to: Sequence[Address] = ()) -> None:
@@ -110,7 +110,7 @@ class Database:
             _META.create_all(db)
             _upgrade(db, to)
             self.id = _store_id(db)
-            """Of the store, for good: alarms of several cities have the same numbers."""
+            """The permanent id of the store. It tells cities apart, because their alarms have the same numbers."""
             self._last_without_store_id = int(read_state(db, _NUMBERED) or 0)
 
     @contextmanager
@@ -155,7 +155,7 @@ def add_history(db: sa.Connection, alarm: int, moment: float, event: str, by: st
 
 
 def to_seconds(moment: datetime | None) -> float:
-    """Seconds since the epoch; of now for None."""
+    """A time as seconds since the epoch; the current time for None."""
     return (moment or datetime.now(UTC)).timestamp()
 
 
@@ -165,7 +165,8 @@ def to_time(seconds: float) -> datetime:
 
 
 def _begin_explicitly(engine: sa.Engine) -> None:
-    """SQLite's driver begins a transaction at its first change, when another process may have come in between."""
+    """Makes SQLAlchemy begin SQLite's transactions. SQLite's driver begins one only at its first change, and another
+    process may have changed the store before that."""
 
     @sa.event.listens_for(engine, "connect")
     def connected(connection: Any, record: Any) -> None:
@@ -190,19 +191,19 @@ def _upgrade(db: sa.Connection, to: Sequence[Address]) -> None:
             db.execute(ALARMS.update().values(changed_at=ALARMS.c.last_at))
             db.execute(ALARMS.update().where(ALARMS.c.active.is_(True)).values(told=ALARMS.c.severity))
         if table is ALARMS and "told_to" not in existing:
-            known = db.execute(sa.select(ALARMS.c.id, ALARMS.c.told).where(ALARMS.c.told.is_not(None))).all()
-            for number, severity_told in known:
-                # Of a flapping cause a higher severity may have been sent before. To resolve an incident that does not
-                # exist does no harm, and one that exists must not stay open.
-                severity = severity_told.removeprefix(FLAPPING)
+            notified = db.execute(sa.select(ALARMS.c.id, ALARMS.c.told).where(ALARMS.c.told.is_not(None))).all()
+            for number, last_told in notified:
+                # A flapping cause may have had messages of a higher severity before. To resolve an incident that does
+                # not exist does no harm, and an incident that exists must not stay open.
+                severity = last_told.removeprefix(FLAPPING)
                 names = json.dumps(sorted(address.name for address in to if address.follows or address.wants(severity)))
                 db.execute(ALARMS.update().where(ALARMS.c.id == number).values(told_to=names))
 
 
 def _store_id(db: sa.Connection) -> str:
     """The id of the store, created the first time."""
-    known = read_state(db, _STORE)
-    if known is None:
-        write_state(db, _STORE, known := uuid.uuid4().hex)
+    store_id = read_state(db, _STORE)
+    if store_id is None:
+        write_state(db, _STORE, store_id := uuid.uuid4().hex)
         write_state(db, _NUMBERED, db.execute(sa.select(sa.func.max(ALARMS.c.id))).scalar() or 0)
-    return str(known)
+    return str(store_id)

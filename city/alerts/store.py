@@ -37,7 +37,7 @@ from city.alerts.schema import (
 from city.settings import Settings
 
 RETURNS_WITHIN = timedelta(minutes=10)
-"""A cause that is back so soon was never away: its acknowledgement holds."""
+"""A cause that returns so soon counts as never gone: its acknowledgement remains."""
 FORGOTTEN_AFTER = timedelta(days=1)
 """An active alarm that no check has confirmed or called unknown for so long, while there were checks, is of something
 that nothing checks any more."""
@@ -82,7 +82,7 @@ class AlertStore(AlertQueries):
         now: datetime | None = None,
         remember: Mapping[str, Any] | None = None,
     ) -> Changes:
-        """Raises, repeats and clears alarms by what checks have found.
+        """Raises, repeats and clears alarms by the findings of checks.
 
         With a `scope` the findings are complete for causes that begin with it: its other alarms are of things that no
         longer exist, and are cleared. `remember` (name → value; None deletes the name) is stored by the same
@@ -160,7 +160,7 @@ class AlertStore(AlertQueries):
         return risen
 
     def acknowledge(self, number: int, by: str, note: str = "", now: datetime | None = None) -> Alarm:
-        """Records that somebody has seen the alarm. This holds as long as the cause lasts. Raises AlertError."""
+        """Records that somebody has seen the alarm, for as long as its cause lasts. Raises AlertError."""
         moment = to_seconds(now)
         with self._database.changing() as db:
             row = row_of(db, number)
@@ -181,7 +181,7 @@ class AlertStore(AlertQueries):
         return self.alarm(number)
 
     def assign(self, number: int, to: str, by: str, now: datetime | None = None) -> Alarm:
-        """Raises AlertError where nobody is named."""
+        """Assigns the alarm to a person. Raises AlertError for an empty name."""
         if not to.strip():
             raise AlertError(f"alarm {number} is assigned to nobody: give a name")
         with self._database.changing() as db:
@@ -203,11 +203,11 @@ class AlertStore(AlertQueries):
             raise AlertError(f"a silence of {lasting} is too long: it lasts {LONGEST_SILENCE.days} days at most")
         with self._database.changing() as db:
             until = to_seconds(now) + lasting.total_seconds()
-            done = db.execute(SILENCES.insert().values(pattern=pattern, until=until, by=by, note=note))
-            return int(done.inserted_primary_key[0])  # type: ignore[index]
+            result = db.execute(SILENCES.insert().values(pattern=pattern, until=until, by=by, note=note))
+            return int(result.inserted_primary_key[0])  # type: ignore[index]
 
     def unsilence(self, number: int) -> None:
-        """Ends a silence. Raises AlertError where there is no such one."""
+        """Ends a silence. Raises AlertError where there is none with that number."""
         with self._database.changing() as db:
             if not db.execute(SILENCES.delete().where(SILENCES.c.id == number)).rowcount:
                 raise AlertError(f"no silence {number}; `city alerts silences` lists them")
@@ -215,11 +215,11 @@ class AlertStore(AlertQueries):
     def _raise(
         self, db: sa.Connection, row: dict[str, Any] | None, finding: Finding, moment: float, patterns: list[str]
     ) -> tuple[int, bool]:
-        """The alarm's id, and whether it became active."""
+        """Raises or repeats an alarm. Returns its id, and whether it became active."""
         if row is None:
             row = new_row(finding, moment)
-            done = db.execute(ALARMS.insert().values(**row))
-            row["id"] = int(done.inserted_primary_key[0])  # type: ignore[index]
+            result = db.execute(ALARMS.insert().values(**row))
+            row["id"] = int(result.inserted_primary_key[0])  # type: ignore[index]
             add_history(db, row["id"], moment, "raised", None, finding.title)
             self._notifier.notify(db, row, moment, patterns)
             _save(db, row)
@@ -229,8 +229,8 @@ class AlertStore(AlertQueries):
             self._notifier.settle(db, row, moment)
         row |= {**finding_columns(finding), "count": row["count"] + 1, "last_at": moment, "active": True}
         if again:
-            holds = row["acknowledged"] and moment - row["changed_at"] < RETURNS_WITHIN.total_seconds()
-            row |= {"acknowledged": holds, "active_at": moment, "escalations": 0, **change_columns(row, moment)}
+            stays = row["acknowledged"] and moment - row["changed_at"] < RETURNS_WITHIN.total_seconds()
+            row |= {"acknowledged": stays, "active_at": moment, "escalations": 0, **change_columns(row, moment)}
             add_history(db, row["id"], moment, "raised again", None, finding.title)
         severity = raised_by_steps(finding.severity, row["escalations"])
         if not again and severity != row["severity"]:
@@ -250,9 +250,9 @@ class AlertStore(AlertQueries):
         _save(db, row)
 
     def _prune(self, db: sa.Connection, moment: float) -> None:
-        """Deletes, once an hour, what is older than the retention: messages that were sent or given up, alarms that are
-        closed, and history, also of alarms that are open: one that comes and goes for years has much of it. The newest
-        alarm stays, so that no number is given twice."""
+        """Deletes, once an hour, rows that are older than the retention: messages that were sent or given up, closed
+        alarms, and history. The history of open alarms is deleted too, because an alarm that comes and goes for years
+        has much of it. The newest alarm stays, so that no number is used twice."""
         if abs(moment - self._pruned_at) < _PRUNE_SECONDS:
             return
         self._pruned_at, oldest = moment, moment - self._retention
@@ -284,9 +284,9 @@ def _save(db: sa.Connection, row: Mapping[str, Any]) -> None:
 
 
 def _ticks_since(db: sa.Connection, moment: float) -> float:
-    """Since when there have been ticks without a pause; records this one."""
-    known: dict[str, float] = read_state(db, _TICKS) or {"since": moment, "last": moment}
-    pauses = abs(moment - known["last"]) > _PAUSE.total_seconds()  # or the clock was set
-    since = moment if pauses else min(known["since"], moment)
+    """The time since when ticks have come without a pause. Records this tick."""
+    ticks: dict[str, float] = read_state(db, _TICKS) or {"since": moment, "last": moment}
+    pauses = abs(moment - ticks["last"]) > _PAUSE.total_seconds()  # or the clock was set
+    since = moment if pauses else min(ticks["since"], moment)
     write_state(db, _TICKS, {"since": since, "last": moment})
     return since

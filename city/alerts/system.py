@@ -1,6 +1,7 @@
-"""What is wrong with the platform itself: parts that are down or stand still, what does not answer, a disk nearly full.
+"""Judges the platform itself: parts that are down or make no progress, servers that do not answer, a disk nearly full.
 
-Pure: what was found is given, and what a part was like before is kept by `Parts`, whose state is its caller's.
+The functions are pure: the caller passes the status of the parts. `Parts` keeps how each part was before, and the
+caller stores its state.
 """
 
 import shutil
@@ -16,20 +17,21 @@ from city.stack.status import stands_still
 SYSTEM = "system/"
 _GROUP = "system"
 START_SECONDS = 180.0
-"""So long after it was first seen, a part that starts is no news."""
+"""For so long after it was first seen, a part that is still starting raises no alarm."""
 _DOWN_SECONDS = 5.0
+"""A part that is down, or a server that does not answer, is an alarm after so long."""
 _RETURN_SECONDS = 60.0
-"""What is being started again, as a stream is every day, has so long."""
+"""A part that is being restarted, as the stream is every day, is an alarm after so long."""
 _ERROR_SECONDS = 20.0
-"""An error that passes sooner, as of a server that is started again, is said where it happened, and is no alarm."""
+"""A shorter error, as while a server restarts, is reported only where it happened, and is no alarm."""
 _RESTART_SECONDS = 30.0
-"""A part that ended and was started again is an alarm for so long, however quick it was."""
+"""A part that ended and was restarted is an alarm for so long, however quick the restart was."""
 _CHILD_SECONDS = 3.0
-"""That the process is gone to which a part belongs is known so much later than that the part is."""
+"""The end of a process is seen so much later than the end of the parts that live in it."""
 _LOOP_SECONDS, _LOOP_RESTARTS = 600.0, 3
-"""A part that was started again so often in so long is in a crash loop, whatever its state of the moment."""
+"""A part that was restarted so often in so long is in a crash loop, whatever its current state."""
 _AFTER_SECONDS = 60.0
-"""What waits for a part may take so long until it goes on, once that is well again."""
+"""A part that waits for another one may need so long to recover, once the other one works again."""
 SIMULATORS, _LOOPS = "simulators", "simulator-"
 _SERVERS = {
     "mqtt-bridge": frozenset({"kafka", "mqtt"}),
@@ -37,36 +39,40 @@ _SERVERS = {
     "stream": frozenset({"kafka", "questdb"}),
     "server": frozenset({"kafka", "questdb"}),
 }
-"""By the name of a part, the servers that it works with."""
+"""By the name of a part: the servers that it works with."""
 _SOURCES = {"mqtt-bridge": frozenset({SIMULATORS}), "stream": frozenset({SIMULATORS, "mqtt-bridge"})}
-"""The parts whose events it waits for."""
+"""By the name of a part: the parts whose events it waits for."""
 _WELL: Mapping[str, Any] = {"state": "running", "restarts": 0, "exit": None, "errors": []}
-"""What is asked, and is no part of ours."""
+"""The part of a server that is checked, and that is no part of the platform."""
 _GB = 1e9
 _UNWATCHED_SECONDS = 180.0
-"""After so long without a look nobody knows how it was in between: what is wrong is timed anew. A sensor looks every
-half minute, or somewhat later."""
+"""After so long without a look, the state of the parts in between is unknown. The duration of errors is then counted
+anew. A sensor looks every half minute, or somewhat later."""
 
 
 @dataclass
 class _Seen:
+    """The history of one part. Times are seconds since the epoch."""
+
     first: float
+    """When the part was first seen."""
     restarts: int
+    """How often the part has been restarted."""
     restarts_at: list[float] = field(default_factory=list)
-    """When it was started again, of the last minutes."""
+    """The times of the restarts of the last minutes."""
     is_news: bool = False
-    """Whether the last restart has not been found failing yet."""
+    """Whether the last restart has not been reported as failing yet."""
     well: float | None = None
-    """When it was last well."""
+    """When the part was last well."""
     wrong: float | None = None
-    """Since when it has an error."""
+    """Since when the part has an error."""
     recovered: float | None = None
-    """When it last became well after more than a moment, or was last started again."""
+    """When the part last became well after more than a moment, or was last restarted."""
     unanswered: bool = False
-    """Whether it did not answer when it was last asked. Who asks nothing cannot tell that it is over."""
+    """Whether the part did not answer the last check. A process that checks nothing cannot see that this has ended."""
 
     def count_restarts(self, restarts: int, now: float, most: int) -> None:
-        """Takes over how often it has been started again; `most` of those that are new have been just now."""
+        """Records the number of restarts. Of the new ones at most `most` count as having happened now."""
         if restarts > self.restarts:
             self.restarts_at += [now] * min(restarts - self.restarts, most)
             self.unanswered, self.recovered, self.is_news = False, now, True  # it is another process
@@ -75,10 +81,10 @@ class _Seen:
 
 
 class Parts:
-    """What is known of the parts of a platform from the looks before, of this watcher and of others.
+    """The history of the platform's parts, from earlier looks of this watcher and of others.
 
-    `state` is all of it, as JSON, and is kept beside the alarms: the watcher that takes over goes on from it, so it
-    sees that the one before was killed, and judges nothing by what it saw itself hours ago.
+    `state` is the whole history, as JSON, and is stored beside the alarms. The watcher that takes over continues from
+    it. So it sees that the watcher before was killed, and does not judge by its own observations of hours ago.
     """
 
     def __init__(self, state: Mapping[str, Any] | None = None) -> None:
@@ -87,11 +93,12 @@ class Parts:
         self._platform = saved.get("platform")
         try:
             self._seen = {name: _Seen(**seen) for name, seen in saved.get("seen", {}).items()}
-        except TypeError:  # of another version of the program
+        except TypeError:  # another version of the program saved the state
             self._seen = {}
 
     @property
     def state(self) -> dict[str, Any]:
+        """Everything that another watcher needs to continue, as JSON."""
         seen = {name: vars(seen) for name, seen in self._seen.items()}
         return {"at": self._at, "platform": self._platform, "seen": seen}
 
@@ -102,80 +109,87 @@ class Parts:
         now: float,
         platform: Sequence[float] | None = None,
     ) -> list[Finding]:
-        """One for each part (as `city.stack.status.parts` has them; why one has ended is no error of the one that runs
-        now) and each thing that was asked (`unavailable`: why it does not answer, None where it does), which is the
-        part's where a part has its name. `unavailable` is None where nobody asks. `platform` names the supervisor that
-        runs: of another one's parts all is new.
+        """Judges each part and each server that was checked, and returns one finding for each.
+
+        `parts` are as `city.stack.status.parts` returns them. The reason why a process has ended is no error of the
+        process that runs now. `unavailable` has, for each server that was checked, why it does not answer, or None
+        where it does. Where a server has the name of a part, the two are one. `unavailable` is None where no server was
+        checked. `platform` identifies the supervisor that runs: the history of another supervisor's parts is dropped.
         """
         is_watched = self._begin(now, None if platform is None else [*platform])
-        asked = unavailable or {}
-        looked_at: dict[str, tuple[Mapping[str, Any], str | None, bool]] = {}
-        for name in sorted(parts.keys() | asked.keys()):
+        checked = unavailable or {}
+        observations: dict[str, tuple[Mapping[str, Any], str | None, bool]] = {}
+        for name in sorted(parts.keys() | checked.keys()):
             part = parts.get(name, _WELL)
             seen = self._seen.setdefault(name, _Seen(now, part.get("restarts", 0)))
-            # When each of several restarts was, nobody knows who did not look.
+            # Without a recent look the times of several restarts are unknown.
             seen.count_restarts(part.get("restarts", 0), now, _LOOP_RESTARTS if is_watched else 1)
-            if name in asked:
-                seen.unanswered = asked[name] is not None
-            looked_at[name] = part, asked.get(name), name in asked or not seen.unanswered
-            _follow(*looked_at[name], seen, now)
+            if name in checked:
+                seen.unanswered = checked[name] is not None
+            observations[name] = part, checked.get(name), name in checked or not seen.unanswered
+            _time_errors(*observations[name], seen, now)
         findings = []
-        for name, (part, silent, is_known) in looked_at.items():  # by now it is known how all that it needs is
+        for name, (part, silent, is_known) in observations.items():  # after the loop above, which updated all parts
             if self._has_lost_its_process(part, parts, now):
-                # It ended with that process, which has its own alarm.
+                # The part ended with its process, which has its own alarm.
                 self._seen[name].restarts_at, self._seen[name].is_news = [], False
             is_explained = silent is None and self._is_explained(name, parts, now)
             findings.append(_judge(name, part, silent, is_known, is_explained, self._seen[name], now))
-        if unavailable is not None:  # else what is asked about is still there
-            self._seen = {name: seen for name, seen in self._seen.items() if name in parts or name in asked}
+        if unavailable is not None:  # otherwise the history of servers that others check stays
+            self._seen = {name: seen for name, seen in self._seen.items() if name in parts or name in checked}
         return findings
 
     def _is_explained(self, name: str, parts: Mapping[str, Mapping[str, Any]], now: float) -> bool:
-        """Whether all that is wrong with a part follows from another one, which has its own alarm."""
+        """Whether all errors of a part follow from the state of another part, which has its own alarm."""
         part = parts.get(name, _WELL)
         if self._has_lost_its_process(part, parts, now):
             return True
         servers, sources = _needs(name)
-        away = [server for server in servers if self._is_shaken(server, now)]
-        is_starved = bool(away) or any(self._is_shaken(other, now) for other in self._seen if _family(other) in sources)
-        return _runs(part) and all(_explained(error, away, is_starved) for error in part["errors"])
+        away = [server for server in servers if self._is_unstable(server, now)]
+        is_starved = bool(away) or any(
+            self._is_unstable(other, now) for other in self._seen if _family(other) in sources
+        )
+        return _is_running(part) and all(_is_caused_by(error, away, is_starved) for error in part["errors"])
 
     def _has_lost_its_process(
         self, part: Mapping[str, Any], parts: Mapping[str, Mapping[str, Any]], now: float
     ) -> bool:
-        """Whether the process that a loop or the stream lives in (or is a child of, and ends with) does not run, hangs,
-        or did until a moment ago. Another loop's error is its own."""
+        """Whether the process of a loop or of the stream does not run or hangs, or was so until a moment ago.
+
+        That is the process that the part lives in, or whose child it is and with which it ends. The error of another
+        loop in the process does not count.
+        """
         process = parts.get(part.get("within", ""))
         if process is None:
             return False
-        is_away = not _runs(process) or process.get("stalled", False)
-        return is_away or (not process["errors"] and self._is_shaken(part["within"], now))
+        is_away = not _is_running(process) or process.get("stalled", False)
+        return is_away or (not process["errors"] and self._is_unstable(part["within"], now))
 
-    def _is_shaken(self, name: str, now: float) -> bool:
-        """Whether something is wrong with a part, or was until a moment ago."""
+    def _is_unstable(self, name: str, now: float) -> bool:
+        """Whether a part has an error, or had one until a moment ago."""
         seen = self._seen.get(name)
         if seen is None:
             return False
         return seen.wrong is not None or (seen.recovered is not None and 0 <= now - seen.recovered < _AFTER_SECONDS)
 
     def _begin(self, now: float, platform: list[float] | None) -> bool:
-        """Whether somebody has looked a moment ago."""
+        """Begins a look. Returns whether the look before was a moment ago."""
         if platform != self._platform:
             self._platform, self._seen = platform, {}
         is_watched = self._at is not None and 0 <= now - self._at <= _UNWATCHED_SECONDS
         if not is_watched:
             for seen in self._seen.values():
                 seen.wrong = None
-                # The clock may have been set back: when a restart was is not known then, and it was told already.
+                # The clock may have been set back. Then the time of a restart is unknown, and it is already reported.
                 seen.first = min(seen.first, now)
                 seen.restarts_at = [at for at in seen.restarts_at if at <= now]
         self._at = now
         return is_watched
 
 
-def _explained(error: str, servers: Iterable[str], is_starved: bool) -> bool:
-    """Whether an error of a part is about one of the servers that are away, or only says that nothing moves, where
-    what it needs is away."""
+def _is_caused_by(error: str, servers: Iterable[str], is_starved: bool) -> bool:
+    """Whether an error of a part is about one of the `servers`, which are unavailable, or only reports that the part
+    makes no progress while something that it needs is unavailable (`is_starved`)."""
     return any(server in error.lower() for server in servers) or (is_starved and stands_still(error))
 
 
@@ -185,13 +199,13 @@ def _needs(name: str) -> tuple[frozenset[str], frozenset[str]]:
 
 
 def _family(name: str) -> str:
-    """All simulators, in one process or by themselves, are alike."""
+    """The family of a part. All simulators, in one process or in processes of their own, are one family."""
     return SIMULATORS if name.startswith(_LOOPS) else name
 
 
-def _follow(part: Mapping[str, Any], silent: str | None, is_known: bool, seen: _Seen, now: float) -> None:
-    """Times how long a part has been well, or has not."""
-    if _runs(part) and silent is None and not part["errors"] and is_known:
+def _time_errors(part: Mapping[str, Any], silent: str | None, is_known: bool, seen: _Seen, now: float) -> None:
+    """Records since when a part has been well, or has had an error."""
+    if _is_running(part) and silent is None and not part["errors"] and is_known:
         if seen.wrong is not None and now - seen.wrong >= _DOWN_SECONDS:
             seen.recovered = now
         seen.well, seen.wrong = now, None
@@ -199,14 +213,15 @@ def _follow(part: Mapping[str, Any], silent: str | None, is_known: bool, seen: _
         seen.wrong = now
 
 
-def _runs(part: Mapping[str, Any]) -> bool:
+def _is_running(part: Mapping[str, Any]) -> bool:
     return part["state"] in ("running", "external")
 
 
 def _judge(
     name: str, part: Mapping[str, Any], silent: str | None, is_known: bool, is_explained: bool, seen: _Seen, now: float
 ) -> Finding:
-    runs = _runs(part)
+    """The finding of a part or a server, from its status and its history."""
+    runs = _is_running(part)
     error = silent or "; ".join(part["errors"]) or None
     reason = part["exit"] or error
     detail = {"part": name, "state": part["state"], "restarts": seen.restarts, "error": reason}
@@ -219,7 +234,7 @@ def _judge(
     since = now - seen.restarts_at[-1] if seen.restarts_at else _LOOP_SECONDS
     if seen.is_news and since < (_CHILD_SECONDS if "within" in part else 0.0):
         return finding("unknown", "error", "")
-    is_news, seen.is_news = seen.is_news, False  # who looks seldom finds it once
+    is_news, seen.is_news = seen.is_news, False  # a watcher that looks seldom reports a restart once
     if len(seen.restarts_at) >= _LOOP_RESTARTS:
         often = f"{len(seen.restarts_at)} times within {_LOOP_SECONDS / 60:.0f} minutes"
         return finding("failing", "error", f"{name} is in a crash loop, ended {often}{because}")
@@ -243,8 +258,10 @@ def _judge(
 
 
 def disk(folder: Path, least_gb: float) -> tuple[Finding, dict[str, float | None]]:
-    """Whether the disk of a folder has room for what comes: an error below `least_gb`, a warning below twice that.
-    And the metrics `system.disk_free_gb` and `system.disk_free_share`."""
+    """Checks the free space of a folder's disk: an error below `least_gb` (GB), a warning below twice that.
+
+    Returns the finding, and the metrics `system.disk_free_gb` and `system.disk_free_share`.
+    """
     usage = shutil.disk_usage(folder)
     free = usage.free / _GB
     wrong = free < 2 * least_gb
@@ -260,7 +277,7 @@ def disk(folder: Path, least_gb: float) -> tuple[Finding, dict[str, float | None
     return finding, {"system.disk_free_gb": free, "system.disk_free_share": usage.free / usage.total}
 
 
-def metrics(found: Iterable[Finding]) -> dict[str, float | None]:
-    """`system.failing.<name>` of each part: 1 where it is, 0 where it is well."""
-    known = {"failing": 1.0, "passing": 0.0, "unknown": None}
-    return {f"system.failing.{f.cause.removeprefix(SYSTEM)}": known[f.state] for f in found}
+def metrics(findings: Iterable[Finding]) -> dict[str, float | None]:
+    """The metric `system.failing.<name>` of each part: 1 where it fails, 0 where it is well, None where unknown."""
+    values = {"failing": 1.0, "passing": 0.0, "unknown": None}
+    return {f"system.failing.{f.cause.removeprefix(SYSTEM)}": values[f.state] for f in findings}

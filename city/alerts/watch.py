@@ -1,4 +1,4 @@
-"""One look at the platform: the parts and the disk, the rules, and what is due to be told."""
+"""Judges the platform in one look: its parts and its disk, the rules, and the channels that messages wait for."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -17,14 +17,15 @@ from city.stack.status import is_stopping, parts
 
 RULES = "rule/"
 _METRICS, _PARTS, _ACTIVE = "metrics", "parts", "domain.active."
-Asked = Callable[[], Mapping[str, str | None]]
-"""Asks servers; why each does not answer, None for one that does."""
-Own = Callable[[], Mapping[str, float | None]]
+ServerCheck = Callable[[], Mapping[str, str | None]]
+"""Sends a request to each server. By server: why it does not answer, None where it does."""
+OwnMetrics = Callable[[], Mapping[str, float | None]]
+"""Returns metrics that only this process has, by name."""
 
 
 @dataclass(frozen=True)
-class Watched:
-    """What one look came to: alarms that were raised, cleared and escalated."""
+class LookResult:
+    """The result of one look: the alarms that were raised and cleared, and how many were escalated."""
 
     reported: Changes
     escalated: int
@@ -35,33 +36,36 @@ class Watched:
 
 
 class Watch:
-    """Looks at the platform for as long as nobody else does: of several servers, and Dagster's sensor, the one that
-    holds the lease judges. What is to be told is sent by others (`city.alerts.dispatch`), who may have to wait."""
+    """Judges the platform while this process has the lease.
+
+    Several servers and Dagster's sensor may look; the one that has the lease judges. The messages are sent elsewhere
+    (`city.alerts.dispatch`), because sending may have to wait.
+    """
 
     def __init__(
         self,
         config: Settings,
         store: AlertStore,
-        asked: Asked | None = None,
-        own: Own = dict,
+        check_servers: ServerCheck | None = None,
+        own: OwnMetrics = dict,
         began: datetime | None = None,
     ) -> None:
-        """`own` gives metrics that only this process has; `began` is when the platform was started (now)."""
-        self._config, self._store, self._asked, self._own = config, store, asked, own
+        """`own` returns metrics that only this process has. `began` is when the platform was started (default: now)."""
+        self._config, self._store, self._check_servers, self._own = config, store, check_servers, own
         self._lease = Lease(config.alerts_store, "watch")
         self._began = (began or datetime.now(UTC)).timestamp()
 
-    def look(self, now: datetime | None = None) -> Watched:
-        """Judges, and lets time pass for the alarms. Call it every few seconds."""
+    def look(self, now: datetime | None = None) -> LookResult:
+        """Judges the platform, and applies the passing of time to the alarms. Call it every few seconds."""
         moment = now or datetime.now(UTC)
         try:
             reported = self._judge(moment) if self._lease.acquire() else Changes([], [])
-        finally:  # what cannot be judged must not keep back what is known
+        finally:  # an error of this look must not delay the escalation of other alarms
             escalated = self._store.tick(timedelta(minutes=self._config.alert_escalate_minutes), moment)
-        return Watched(reported, len(escalated))
+        return LookResult(reported, len(escalated))
 
     def close(self) -> None:
-        """Lets another one judge."""
+        """Releases the lease, so that another process can judge."""
         self._lease.release()
 
     def _judge(self, moment: datetime) -> Changes:
@@ -71,61 +75,61 @@ class Watch:
         room, metrics = system.disk(self._config.home, self._config.disk_free_gb)
         supervisor = read_json(self._config, SUPERVISOR)
         platform = [supervisor["pid"], supervisor["created"]] if supervisor else None
-        known = system.Parts(self._store.remembered(_PARTS))
-        asked = self._asked() if self._asked else None
-        found = [*known.findings(parts(self._config), asked, seconds, platform), room]
-        in_force, readable = self._rules()
-        metrics |= system.metrics(found) | stream_metrics(self._config, seconds) | source_metrics(self._config)
+        watched_parts = system.Parts(self._store.remembered(_PARTS))
+        unavailable = self._check_servers() if self._check_servers else None
+        findings = [*watched_parts.findings(parts(self._config), unavailable, seconds, platform), room]
+        in_force, readable = self._load_rules()
+        metrics |= system.metrics(findings) | stream_metrics(self._config, seconds) | source_metrics(self._config)
         causes = self._store.active_causes()
         metrics.update(self._own())
         metrics |= dict.fromkeys((name for name in before if name.startswith(_ACTIVE)), 0.0) | active(causes)
         metrics |= shared(self._store)
         names = {rule.name for rule in in_force}
-        held = [cause for cause in causes if cause.startswith(RULES)]
-        gone = [Finding(cause, state="passing") for cause in held if cause.split("/")[1] not in names]
-        # Who asks no server knows nothing of them.
-        scope = system.SYSTEM if self._asked else None
-        found += backlog.findings(self._store, self._config, causes, moment, self._began)
-        done = self._store.sync_findings([*found, readable], scope, moment, {_PARTS: known.state})
-        # This process may be older than the platform, or younger, where it was started again.
+        rule_causes = [cause for cause in causes if cause.startswith(RULES)]
+        gone = [Finding(cause, state="passing") for cause in rule_causes if cause.split("/")[1] not in names]
+        # A process that checks no servers knows nothing of them.
+        scope = system.SYSTEM if self._check_servers else None
+        findings += backlog.findings(self._store, self._config, causes, moment, self._began)
+        changes = self._store.sync_findings([*findings, readable], scope, moment, {_PARTS: watched_parts.state})
+        # This process may be older than the platform. It may also be younger, where it was restarted.
         began = max(self._began, supervisor["created"] if supervisor else 0.0)
-        of_rules = [*_patient(evaluate(in_force, metrics, before), seconds - began), *gone]
-        ruled = self._store.sync_findings(of_rules, None, moment, {_METRICS: metrics})
-        return Changes([*done.raised, *ruled.raised], [*done.cleared, *ruled.cleared])
+        rule_findings = [*_without_early_absences(evaluate(in_force, metrics, before), seconds - began), *gone]
+        rule_changes = self._store.sync_findings(rule_findings, None, moment, {_METRICS: metrics})
+        return Changes([*changes.raised, *rule_changes.raised], [*changes.cleared, *rule_changes.cleared])
 
-    def _rules(self) -> tuple[tuple[Rule, ...], Finding]:
-        """The rules in force; those that we bring where the file of others cannot be read, which is a finding."""
+    def _load_rules(self) -> tuple[tuple[Rule, ...], Finding]:
+        """The rules in force. Where the file of rules cannot be read they are the default ones, with a finding."""
         cause = f"{system.SYSTEM}alert_rules"
         try:
             return rules(self._config), Finding(cause, state="passing")
         except AlertError as error:
-            said = f"the rules that we bring are in force, since others cannot be read: {error}"
-            return DEFAULT, Finding(cause, "error", said, "system", labels={"type": "settings"})
+            title = f"the rules that we bring are in force, since others cannot be read: {error}"
+            return DEFAULT, Finding(cause, "error", title, "system", labels={"type": "settings"})
 
 
-def _patient(found: list[Finding], seconds: float) -> list[Finding]:
-    """What is absent while everything is still starting may be on its way."""
+def _without_early_absences(findings: list[Finding], seconds: float) -> list[Finding]:
+    """The findings `seconds` after the start. At first an absent metric is unknown: its part may still be starting."""
     if seconds >= system.START_SECONDS:
-        return found
-    return [replace(f, state="unknown") if f.state == "failing" and _is_of_nothing(f) else f for f in found]
+        return findings
+    return [replace(f, state="unknown") if f.state == "failing" and _has_no_value(f) else f for f in findings]
 
 
-def _is_of_nothing(finding: Finding) -> bool:
+def _has_no_value(finding: Finding) -> bool:
     return finding.detail is not None and finding.detail["value"] is None
 
 
 def share(store: AlertStore, name: str, metrics: Mapping[str, float | None]) -> None:
-    """Hands metrics to whoever evaluates the rules, in place of those of that name from before."""
+    """Stores metrics for the process that evaluates the rules. They replace the earlier metrics of that name."""
     if dict(metrics) != store.remembered(f"{_METRICS}/{name}"):
         store.sync_findings([], remember={f"{_METRICS}/{name}": dict(metrics)})
 
 
 def shared(store: AlertStore) -> dict[str, float | None]:
-    """All metrics that were handed over."""
+    """All metrics that were stored by `share`."""
     return {key: value for metrics in store.remembered_below(f"{_METRICS}/").values() for key, value in metrics.items()}
 
 
 def active(causes: Iterable[str]) -> dict[str, float | None]:
-    """`domain.active.<domain>.<kind>`: how many alarms of a kind are active, by the causes of those that are."""
+    """The metrics `domain.active.<domain>.<kind>`: how many alarms of a kind are active, by their causes."""
     kinds = Counter(tuple(cause.split("/")[1:3]) for cause in causes if cause.startswith(CAUSES))
     return {f"{_ACTIVE}{domain}.{kind}": float(count) for (domain, kind), count in kinds.items()}
