@@ -125,7 +125,7 @@ def _own(city: City, failed_keys: FailedKeys) -> APIRouter:
     ) -> dict[str, Any]:
         if grant_type != "client_credentials":
             raise Problem(400, f"grant_type {grant_type!r} is not known: it is client_credentials")
-        caller = city.keys.of(client_secret)
+        caller = city.keys.caller_of(client_secret)
         if caller is None or caller.name != client_id or (caller.expires and caller.expires < time.time()):
             failed_keys.count(client_of(request.scope))
             raise Problem(401, "this name and key do not belong together, or the key has expired")

@@ -1,4 +1,4 @@
-"""Who changed what: a line of JSON for each, in <home>/serving/audit.jsonl."""
+"""The audit log: who changed what, as one line of JSON for each change, in <home>/serving/audit.jsonl."""
 
 import logging
 import threading
@@ -21,22 +21,24 @@ Entry = dict[str, Any]
 
 
 def entry(by: str, what: str, **detail: Any) -> Entry:
+    """An entry of the audit log about a change that is made now."""
     return {"at": time.time(), "by": by, "what": what, **detail}
 
 
 class Audit:
-    """Appends; nothing is ever changed. A line is written before its change is made, so none is made without one."""
+    """Appends to the audit log, and never changes a line. A line is written before its change is made, so no change is
+    made without a line."""
 
     def __init__(self, config: Settings) -> None:
         self._path = config.home / "serving" / "audit.jsonl"
         self._lock, self._is_away = threading.Lock(), False
 
     def write(self, by: str, what: str, **detail: Any) -> None:
-        """Raises Problem (503) where it cannot be written: the change must not be made then."""
+        """Appends an entry. Raises Problem (503) where it cannot be written: then the change must not be made."""
         self.append([entry(by, what, **detail)])
 
     def append(self, entries: Sequence[Entry]) -> None:
-        """All of them or none. Raises Problem (503)."""
+        """Appends all entries or none. Raises Problem (503) where they cannot be written."""
         lines = b"".join(orjson.dumps(line, default=str) + b"\n" for line in entries)
         with self._lock:
             try:
@@ -44,7 +46,7 @@ class Audit:
                 append_whole(self._path, lines)
                 self._is_away = False
             except OSError as error:
-                if not self._is_away:  # said once: it is tried again every second
+                if not self._is_away:  # logged once: callers try again every second
                     log.error("the audit cannot be written: %s", error)
                 self._is_away = True
                 raise Problem(
@@ -55,19 +57,19 @@ class Audit:
                 ) from None
 
     def newest(self, count: int) -> list[Entry]:
-        """The newest first."""
+        """The newest entries, at most `count`, the newest first."""
         if not self._path.exists():
             return []
         with self._path.open("rb") as file:
             file.seek(max(0, self._path.stat().st_size - _TAIL_BYTES))
             lines = file.read().splitlines()[-count:]
-        return [found for line in reversed(lines) if (found := _read(line)) is not None]
+        return [parsed for line in reversed(lines) if (parsed := _parse_entry(line)) is not None]
 
 
-def _read(line: bytes) -> Entry | None:
-    """None for a line that was cut off."""
+def _parse_entry(line: bytes) -> Entry | None:
+    """The entry of a line; None for a line that was cut off."""
     try:
-        found = orjson.loads(line)
+        content = orjson.loads(line)
     except orjson.JSONDecodeError:
         return None
-    return found if isinstance(found, dict) else None
+    return content if isinstance(content, dict) else None

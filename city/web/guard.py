@@ -1,10 +1,11 @@
-"""Who may come in, how often and with how much: one ASGI layer before everything else, for HTTP and WebSocket."""
+"""Access control: one ASGI layer before everything else, for HTTP and WebSocket. It checks host, origin, key, rate and
+size of each request."""
 
 import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from functools import lru_cache
 from urllib.parse import urlsplit
 
@@ -22,23 +23,23 @@ from city.web.rate_limits import Buckets, FailedKeys, retry_after
 log = logging.getLogger(__name__)
 
 _OPEN = ("/health/", "/v2/health/", "/token", "/assets/", "/docs", "/openapi.json")
-"""What needs no key: whether we live, how to get a token, the pages themselves (their data needs one)."""
+"""Paths that need no key: the health of the server, how to get a token, the pages themselves (their data needs one)."""
 _PAGES = ("/", "/index.html", "/dashboard", "/favicon.svg", "/basemap.json", "/api/config", "/health")
 _PROBES = ("/health", "/api/health")
 _PROBES_BELOW = ("/health/", "/v2/health/")
-"""What load balancers ask, which name no host, or the address of the machine."""
+"""Paths that load balancers request. They send no host, or the address of the machine."""
 _SAFE = ("GET", "HEAD", "OPTIONS")
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _LONGEST_NAME = 300
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _KEY_CHECK_SECONDS = 1.0
-"""Between two looks whether the key of an open WebSocket still counts."""
+"""The time between two checks whether the key of an open WebSocket is still valid."""
 PROTOCOL = "city.bearer"
-"""A browser cannot set a header on a WebSocket: it offers this subprotocol, and its token as the next one."""
+"""A browser cannot set a header on a WebSocket. So it offers this subprotocol, and its token as the next one."""
 
 
 class Guard:
-    """Host and origin, size and time of the body, who it is, and how often."""
+    """Checks host and origin, the size and the time of the body, the caller's key or token, and the rate."""
 
     def __init__(self, app: ASGIApp, config: Settings, keys: Keys, tokens: Tokens, failed_keys: FailedKeys) -> None:
         self._app, self._config = app, config
@@ -49,7 +50,7 @@ class Guard:
         self._names = {*_LOOPBACK, config.host, self._public[0]} - {""}
         self._cors = {_origin(origin) for origin in config.cors_origins}
         self._most_bytes = int(config.max_body_mb * 1_000_000)
-        self._wants_keys = config.wants_keys  # asked at each request
+        self._wants_keys = config.wants_keys  # used by each request
         self._headers = [
             (b"x-content-type-options", b"nosniff"),
             (b"x-frame-options", b"DENY"),
@@ -67,31 +68,34 @@ class Guard:
             return
         http = scope["type"] == "http"
         answered: list[bool] = []
-        secure = self._securing(send, answered) if http else send
+        secure = self._with_headers(send, answered) if http else send
         try:
             headers = _first_values(scope)
             self._check_host(scope, headers)
-            scope["caller"] = self._caller(scope, headers)
+            scope["caller"] = self._authenticate(scope, headers)
             if http:
-                receive = self._bounded(scope, headers, receive)
+                receive = self._limit_body(scope, headers, receive)
                 await self._app(scope, receive, secure)
             else:
-                await self._watched(scope, headers, receive, send)
+                await self._serve_websocket(scope, headers, receive, send)
         except Problem as problem:
             if not answered:
                 await self._refuse(problem, scope, receive, secure)
-        except Exception as error:  # whatever the app let through: the server stays up
+        except Exception as error:  # any error that the app did not catch: the server continues
             if not http:
                 raise
             if not answered:
                 await fault(error, scope["path"])(scope, receive, secure)
 
-    def _check_host(self, scope: Scope, headers: Mapping[str, str]) -> None:
-        """Without keys, a page of another site must not reach us, neither by a name that it makes point here (DNS
-        rebinding) nor by asking straight away."""
+    def _check_host(self, scope: Scope, headers: Headers) -> None:
+        """Raises Problem where a page of another site sends the request.
+
+        Without keys, such a page must not reach the server, neither by a name that it makes point here (DNS rebinding)
+        nor by a direct request.
+        """
         host = headers.get("host", "")
         origin = headers.get("origin")
-        if max(len(host), len(origin or "")) > _LONGEST_NAME:  # names are remembered below
+        if max(len(host), len(origin or "")) > _LONGEST_NAME:  # names are cached below
             raise Problem(431, f"Host and Origin have at most {_LONGEST_NAME} characters")
         if not self._wants_keys and _authority(host, "http")[0] not in self._names and not _is_probe(scope):
             raise Problem(
@@ -101,20 +105,21 @@ class Guard:
             )
         if origin is None or (scope["type"] == "http" and scope["method"] in _SAFE):
             return
-        scheme, asking = _origin(origin)
-        # The page's scheme says which port is meant where none is named, also where a proxy has ended its TLS.
-        ours = asking in (_authority(host, scheme), self._public)
-        if not asking[0] or not (ours or (scheme, asking) in self._cors):
+        scheme, authority = _origin(origin)
+        # Where no port is named, the scheme of the page determines it, also where a proxy has ended the page's TLS.
+        is_same = authority in (_authority(host, scheme), self._public)
+        if not authority[0] or not (is_same or (scheme, authority) in self._cors):
             raise Problem(
                 403,
                 f"pages of other sites may not do this, and {origin[:100]!r} is not {host[:100]!r}: name the site in "
                 "CITY_CORS_ORIGINS to let it, or this server's own public address in CITY_PUBLIC_URL",
             )
 
-    def _caller(self, scope: Scope, headers: Mapping[str, str]) -> Caller:
-        given = _given(scope, headers)
-        caller = self._named(given) if given is not None else None
-        if caller is None and given is not None:
+    def _authenticate(self, scope: Scope, headers: Headers) -> Caller:
+        """The caller of a request. Raises Problem for a wrong or missing key, and for too many requests."""
+        credential = _credential(scope, headers)
+        caller = self._find_caller(credential) if credential is not None else None
+        if caller is None and credential is not None:
             self._failed_keys.count(client_of(scope))
             raise Problem(
                 401,
@@ -140,18 +145,20 @@ class Guard:
         self._limit(f"key:{caller.name}", caller.rate)
         return caller
 
-    def _named(self, given: str) -> Caller | None:
-        """Whose key or token it is; None for one that is unknown. It may have expired."""
-        return self._keys.of(given) or (self._tokens.of(given) if given.count(".") == 2 else None)
+    def _find_caller(self, credential: str) -> Caller | None:
+        """The owner of a key or token; None for an unknown one. It may have expired."""
+        return self._keys.caller_of(credential) or (
+            self._tokens.caller_of(credential) if credential.count(".") == 2 else None
+        )
 
-    async def _watched(self, scope: Scope, headers: Mapping[str, str], receive: Receive, send: Send) -> None:
-        """Serves a WebSocket for as long as the key counts that it was opened with."""
-        given = _given(scope, headers)
-        if given is None:
+    async def _serve_websocket(self, scope: Scope, headers: Headers, receive: Receive, send: Send) -> None:
+        """Serves a WebSocket for as long as the key that opened it is valid."""
+        credential = _credential(scope, headers)
+        if credential is None:
             await self._app(scope, receive, send)
             return
         serving = asyncio.ensure_future(self._app(scope, receive, send))
-        watching = asyncio.create_task(self._until_invalid(given))
+        watching = asyncio.create_task(self._until_invalid(credential))
         try:
             await asyncio.wait({serving, watching}, return_when=asyncio.FIRST_COMPLETED)
             if not serving.done():
@@ -165,11 +172,11 @@ class Guard:
             watching.cancel()
             serving.cancel()
 
-    async def _until_invalid(self, given: str) -> str:
-        """Waits until the key or token no longer counts; why."""
+    async def _until_invalid(self, credential: str) -> str:
+        """Waits until the key or token is no longer valid. Returns the reason."""
         while True:
             await asyncio.sleep(_KEY_CHECK_SECONDS)
-            caller = self._named(given)
+            caller = self._find_caller(credential)
             if caller is None:
                 return "this key was revoked"
             if caller.expires is not None and caller.expires < time.time():
@@ -183,12 +190,13 @@ class Guard:
                 headers={"retry-after": retry_after(wait)},
             )
 
-    def _bounded(self, scope: Scope, headers: Mapping[str, str], receive: Receive) -> Receive:
+    def _limit_body(self, scope: Scope, headers: Headers, receive: Receive) -> Receive:
+        """`receive` with limits for the size and the time of the body; it unpacks gzip. Raises Problem."""
         most, seconds = self._most_bytes, self._config.body_seconds
         if not _takes_many(scope["path"]):
             most = min(most, THREAD_BYTES)
-        said = headers.get("content-length")
-        if said is not None and said.isdigit() and int(said) > most:
+        length = headers.get("content-length")
+        if length is not None and length.isdigit() and int(length) > most:
             raise _too_large(most)
         if scope["method"] in _SAFE:
             return receive
@@ -197,7 +205,7 @@ class Guard:
 
         async def bounded() -> Message:
             nonlocal taken, complete
-            if complete:  # what follows the body is the end of the connection, for which one may wait
+            if complete:  # after the body comes the end of the connection, which has no time limit
                 return await receive()
             try:
                 async with asyncio.timeout_at(ends):
@@ -227,15 +235,16 @@ class Guard:
         scope["headers"] = [(name, value) for name, value in scope["headers"] if name not in packed]
         return Gunzip(bounded, most, _too_large(most)).receive
 
-    def _securing(self, send: Send, answered: list[bool]) -> Send:
-        """With the headers, and a mark once an answer has begun: there can be no other then."""
+    def _with_headers(self, send: Send, answered: list[bool]) -> Send:
+        """`send` with the security headers. It appends to `answered` once an answer has begun: then no other answer is
+        possible."""
         extra = self._headers
 
         async def secured(message: Message) -> None:
             if message["type"] == "http.response.start":
                 answered.append(True)
-                held = {name for name, _ in message["headers"]}
-                message["headers"] = [*message["headers"], *(pair for pair in extra if pair[0] not in held)]
+                present = {name for name, _ in message["headers"]}
+                message["headers"] = [*message["headers"], *(pair for pair in extra if pair[0] not in present)]
             await send(message)
 
         return secured
@@ -256,8 +265,9 @@ class Guard:
 
 
 def caller_of(connection: HTTPConnection) -> Caller:
-    found: Caller = connection.scope["caller"]
-    return found
+    """The caller of a request, as the guard authenticated it."""
+    caller: Caller = connection.scope["caller"]
+    return caller
 
 
 def needs(role: str) -> Callable[[HTTPConnection], Awaitable[Caller]]:
@@ -273,7 +283,7 @@ def needs(role: str) -> Callable[[HTTPConnection], Awaitable[Caller]]:
 
 
 def policy(config: Settings) -> str:
-    """The pages' content security policy: our own files, and the tiles' server where one is set."""
+    """The pages' content security policy: the server's own files, and the tile server where one is set."""
     tiles = ""
     if config.map_style_url:
         parts = urlsplit(config.map_style_url)
@@ -286,34 +296,28 @@ def policy(config: Settings) -> str:
 
 
 def client_of(scope: Scope) -> str:
-    """The address that asks: the proxy's where that is not one of CITY_TRUSTED_PROXIES."""
+    """The address of the client. It is the proxy's address where the proxy is not in CITY_TRUSTED_PROXIES."""
     client = scope.get("client")
     return client[0] if client else ""
 
 
-def _first_values(scope: Scope) -> dict[str, str]:
-    """The first value of each header. Starlette's Headers looks through all of them for each name that is asked for,
-    which took a twentieth of the time of a prediction."""
-    return {name.decode("latin-1"): value.decode("latin-1") for name, value in reversed(scope["headers"])}
-
-
-def _given(scope: Scope, headers: Mapping[str, str]) -> str | None:
-    """The key or token of a request; None without any."""
-    given = headers.get("x-api-key")
+def _credential(scope: Scope, headers: Headers) -> str | None:
+    """The key or token of a request; None where there is none."""
+    credential = headers.get("x-api-key")
     authorization = headers.get("authorization")
-    if given is None and authorization is not None:
-        scheme, _, given = authorization.partition(" ")
-        given = given.strip() if scheme.lower() == "bearer" else ""
-    if given is None and scope["type"] == "websocket":
+    if credential is None and authorization is not None:
+        scheme, _, credential = authorization.partition(" ")
+        credential = credential.strip() if scheme.lower() == "bearer" else ""
+    if credential is None and scope["type"] == "websocket":
         offered = scope.get("subprotocols", [])
-        given = offered[1] if len(offered) == 2 and offered[0] == PROTOCOL else None
-    return given
+        credential = offered[1] if len(offered) == 2 and offered[0] == PROTOCOL else None
+    return credential
 
 
 @lru_cache(maxsize=1024)
 def _authority(netloc: str, scheme: str) -> tuple[str, int | None]:
-    """Host and port, the scheme's own port where none is named: `localhost:80` is `localhost` for http. An empty host
-    for what is none."""
+    """The host and the port of an authority. Where no port is named it is the scheme's own: `localhost:80` equals
+    `localhost` for http. The host is empty where the text is no authority."""
     try:
         parts = urlsplit(f"//{netloc}")
         if parts.netloc != netloc or "@" in netloc:
@@ -325,7 +329,7 @@ def _authority(netloc: str, scheme: str) -> tuple[str, int | None]:
 
 @lru_cache(maxsize=1024)
 def _origin(text: str) -> tuple[str, tuple[str, int | None]]:
-    """Scheme and authority of an origin."""
+    """The scheme and the authority of an origin."""
     try:
         parts = urlsplit(text)
     except ValueError:
@@ -345,7 +349,7 @@ def _is_open(scope: Scope) -> bool:
 
 
 def _takes_many(path: str) -> bool:
-    """Whether the body may be of many rows. All others are read at once, and so are small."""
+    """Whether the body may have many rows. All other bodies are read at once, and so must be small."""
     return path == "/predict/batch" or (path.startswith("/v2/models/") and path.endswith("/infer"))
 
 

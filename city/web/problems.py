@@ -1,4 +1,4 @@
-"""What a caller is told when something is wrong: RFC 9457 problem details, which name the field and the mend."""
+"""Error answers: RFC 9457 problem details, which name the field and the mend."""
 
 import logging
 import uuid
@@ -34,7 +34,7 @@ _MOST_CHARACTERS = 200
 
 
 class Problem(Exception):
-    """Ends a request. `errors` are (field, what is wrong with it and the mend)."""
+    """An error that ends a request. `errors` are pairs: the field, and its error with the mend."""
 
     def __init__(
         self,
@@ -50,28 +50,31 @@ class Problem(Exception):
         return type(self), (self.status, self.detail, self.errors, self.headers)
 
     def response(self) -> Response:
+        """The answer to the request, as application/problem+json."""
         return _response(self.status, self.detail, self.errors, self.headers)
 
 
 def install(app: FastAPI) -> None:
-    """Every error of the app becomes a problem; of one that is ours, only a reference is given out."""
-    app.add_exception_handler(Problem, _problem)
-    app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_exception_handler(HTTPException, _http)
-    app.add_exception_handler(Exception, _fault)
+    """Answers every error of the app as a problem. For an internal error the answer has only a reference."""
+    app.add_exception_handler(Problem, _answer_problem)
+    app.add_exception_handler(RequestValidationError, _answer_invalid)
+    app.add_exception_handler(HTTPException, _answer_http_error)
+    app.add_exception_handler(Exception, _answer_fault)
 
 
 def from_pydantic(errors: Sequence[Mapping[str, Any]], within: str = "body") -> Problem:
-    """Pydantic's errors as one problem; what was given is not repeated."""
+    """Pydantic's errors as one problem. It does not repeat the values of the request."""
     places: dict[str, list[Mapping[str, Any]]] = {}
     for error in errors:
         places.setdefault(_place(error["loc"]) or within, []).append(error)
-    # Of a union, each of its kinds complains: what went deepest is what was meant.
-    deepest = {place: of for place, of in places.items() if not any(o.startswith(f"{place}.") for o in places)}
-    found = [(place, _message(of)) for place, of in list(deepest.items())[:_MOST_ERRORS]]
-    first = "; ".join(f"{field}: {message}" for field, message in found[:3])
+    # For a union, each of its types reports errors: the deepest ones are those of the type that the client meant.
+    deepest = {
+        place: entries for place, entries in places.items() if not any(o.startswith(f"{place}.") for o in places)
+    }
+    fields = [(place, _message(entries)) for place, entries in list(deepest.items())[:_MOST_ERRORS]]
+    first = "; ".join(f"{field}: {message}" for field, message in fields[:3])
     status = 400 if any(error["type"] == "json_invalid" for error in errors) else 422
-    return Problem(status, f"the request is not as it should be: {first}. See /docs", found)
+    return Problem(status, f"the request is not as it should be: {first}. See /docs", fields)
 
 
 def _place(location: Sequence[str | int]) -> str:
@@ -89,6 +92,7 @@ def _message(errors: Sequence[Mapping[str, Any]]) -> str:
 
 
 def fault(error: BaseException, where: str) -> Response:
+    """Logs an internal error with a reference. Returns the answer 500, which has only the reference."""
     reference = uuid.uuid4().hex[:12]
     log.error("%s failed (%s)", where, reference, exc_info=error)
     return _response(500, f"something went wrong here; the server's log has more under {reference}", (), {})
@@ -102,21 +106,21 @@ def _response(status: int, detail: str, errors: Sequence[tuple[str, str]], heade
     return Response(orjson.dumps(body), status, dict(headers), MEDIA)
 
 
-async def _problem(request: Request, error: Exception) -> Response:
+async def _answer_problem(request: Request, error: Exception) -> Response:
     assert isinstance(error, Problem)
     return error.response()
 
 
-async def _invalid(request: Request, error: Exception) -> Response:
+async def _answer_invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     return from_pydantic(error.errors()).response()
 
 
-async def _http(request: Request, error: Exception) -> Response:
+async def _answer_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    said = f"there is no {request.url.path}; see /docs" if error.status_code == 404 else str(error.detail)
-    return _response(error.status_code, said, (), dict(error.headers or {}))
+    detail = f"there is no {request.url.path}; see /docs" if error.status_code == 404 else str(error.detail)
+    return _response(error.status_code, detail, (), dict(error.headers or {}))
 
 
-async def _fault(request: Request, error: Exception) -> Response:
+async def _answer_fault(request: Request, error: Exception) -> Response:
     return fault(error, f"{request.method} {request.url.path}")

@@ -1,4 +1,4 @@
-"""How often somebody may do something: token buckets."""
+"""Rate limits: token buckets for callers, and for addresses that try unknown keys."""
 
 import time
 from collections import OrderedDict
@@ -10,14 +10,18 @@ _LEAST_BURST = 10.0
 
 
 class Buckets:
-    """A bucket of tokens for each caller, refilled all the time. The callers not seen for longest are forgotten."""
+    """A bucket of tokens for each caller, refilled continuously. Of too many callers, those whose last request is the
+    oldest are forgotten."""
 
     def __init__(self) -> None:
         self._buckets: OrderedDict[str, list[float]] = OrderedDict()
 
     def take(self, who: str, rate: float) -> float:
-        """Takes a token of a bucket that holds one second's (at least ten), at `rate` a second. Returns 0, or the
-        seconds until there is one."""
+        """Takes a token from the bucket of a caller.
+
+        The bucket is refilled with `rate` tokens a second, and has room for those of one second (at least ten). Returns
+        0, or the seconds until there is a token.
+        """
         now, most = time.monotonic(), max(_LEAST_BURST, rate)
         bucket = self._buckets.get(who)
         if bucket is None:
@@ -34,15 +38,18 @@ class Buckets:
 
 
 class FailedKeys:
-    """Counts the unknown keys of each address. A known key is answered however many were tried beside it: one of 256
-    random bits is not guessed, and a neighbour behind the same proxy must not be able to lock its owner out."""
+    """Counts the unknown keys of each address.
+
+    A request with a known key is answered, however many unknown keys its address has tried. A key of 256 random bits
+    cannot be guessed, and a neighbour behind the same proxy must not be able to lock its owner out.
+    """
 
     def __init__(self, a_minute: float) -> None:
         self._a_minute = a_minute
         self._buckets = Buckets()
 
     def count(self, client: str) -> None:
-        """Raises Problem (429) where this address has tried too many."""
+        """Counts an unknown key of an address. Raises Problem (429) where the address has tried too many."""
         if self._a_minute and (wait := self._buckets.take(client, self._a_minute / 60)):
             raise Problem(
                 429,
@@ -53,4 +60,5 @@ class FailedKeys:
 
 
 def retry_after(seconds: float) -> str:
+    """The value of the header Retry-After: whole seconds, at least 1."""
     return str(max(1, round(seconds)))

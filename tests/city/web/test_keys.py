@@ -27,12 +27,12 @@ def test_a_key_is_known_by_its_hash_and_revoked_at_once(home: Settings, monkeypa
     file = home.home / "serving" / "keys.json"
     assert secret not in file.read_text()
     assert file.stat().st_mode & 0o077 == 0
-    caller = held.of(secret)
+    caller = held.caller_of(secret)
     assert caller is not None
     assert (caller.name, caller.role, caller.rate) == ("ada", "operator", 5)
     assert caller.may("client")
     assert not caller.may("admin")
-    assert held.of(secret[:-1]) is None
+    assert held.caller_of(secret[:-1]) is None
     with pytest.raises(UnusableKey, match="revoke it first"):
         held.add("ada", "viewer")
     with pytest.raises(UnusableKey, match="known: viewer, client, operator, admin"):
@@ -46,7 +46,7 @@ def test_a_key_is_known_by_its_hash_and_revoked_at_once(home: Settings, monkeypa
         with pytest.raises(UnusableKey, match=re.escape(f"a rate of {rate:g} requests a second cannot be")):
             held.add("eve", "viewer", rate=rate)
     Keys(home).revoke("ada")  # another process
-    assert held.of(secret) is None
+    assert held.caller_of(secret) is None
     with pytest.raises(UnusableKey, match="known: none"):
         held.revoke("ada")
 
@@ -59,7 +59,7 @@ def test_a_token_is_worth_what_its_key_is_and_no_other_signature_is_taken(
     tokens = Tokens(home, held)
     made, seconds = tokens.issue(held.add("ada", "operator", rate=5))
     elsewhere = Tokens(home, Keys(home))  # the secret is kept
-    caller = elsewhere.of(made)
+    caller = elsewhere.caller_of(made)
     assert caller is not None
     assert (caller.name, caller.role, caller.rate) == ("ada", "operator", 5)
     assert caller.expires == pytest.approx(time.time() + seconds, abs=5)
@@ -67,14 +67,14 @@ def test_a_token_is_worth_what_its_key_is_and_no_other_signature_is_taken(
     assert seconds < 10  # no longer than its key
     held.revoke("ada")
     held.add("ada", "admin")
-    assert elsewhere.of(made) is None
-    assert elsewhere.of(short) is not None
+    assert elsewhere.caller_of(made) is None
+    assert elsewhere.caller_of(short) is not None
     with pytest.raises(UnusableKey, match="not known"):
         tokens.issue("city_wrong")
     claims = {"sub": "eve", "role": "admin", "key": "0", "iss": "city", "aud": "city", "exp": time.time() + 60}
-    assert tokens.of(jwt.encode(claims, "another secret, of a length that does", "HS256")) is None
-    assert tokens.of(jwt.encode(claims, None, "none")) is None  # type: ignore[arg-type]
-    assert tokens.of("a.b.c") is None
+    assert tokens.caller_of(jwt.encode(claims, "another secret, of a length that does", "HS256")) is None
+    assert tokens.caller_of(jwt.encode(claims, None, "none")) is None  # type: ignore[arg-type]
+    assert tokens.caller_of("a.b.c") is None
 
 
 def test_another_issuers_tokens_are_taken_where_its_key_is_set(tmp_path: Path) -> None:
@@ -86,13 +86,13 @@ def test_another_issuers_tokens_are_taken_where_its_key_is_set(tmp_path: Path) -
     claims = {"sub": "ada", "scope": "openid client", "iss": "https://id.example.org", "aud": "city-api"}
     good = {**claims, "exp": time.time() + 60}
     tokens = Tokens(home, Keys(home))
-    caller = tokens.of(jwt.encode(good, private, "RS256"))
+    caller = tokens.caller_of(jwt.encode(good, private, "RS256"))
     assert caller is not None
     assert caller.role == "client"
     for wrong in ({"iss": "https://evil.example.org"}, {"iss": "city"}, {"aud": "another"}, {"scope": "openid"}):
-        assert tokens.of(jwt.encode({**good, **wrong}, private, "RS256")) is None
+        assert tokens.caller_of(jwt.encode({**good, **wrong}, private, "RS256")) is None
     # The public key is public: it must not pass for the secret of another algorithm.
     forged = jwt.api_jws.encode(
         b'{"sub":"eve","role":"admin","iss":"city","aud":"city","exp":99999999999}', b"x" * 32, "HS256"
     )
-    assert tokens.of(forged) is None
+    assert tokens.caller_of(forged) is None
