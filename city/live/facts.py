@@ -1,4 +1,4 @@
-"""How the city did on a local day, in words and figures: what each domain's today.py has to say."""
+"""Facts about the city on a local day, as sentences and figures. Each domain's today.py returns some."""
 
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -29,13 +29,14 @@ class Fact:
 
 
 def facts(config: Settings) -> list[Fact]:
-    """Of today so far: what `today(config, day)` of every active domain's today.py gives."""
+    """The facts of today so far: those that `today(config, day)` of each active domain's today.py returns."""
     day = datetime.now(UTC).astimezone(local_time.zone(config.timezone)).date()
     return [fact for module in modules(config, "today") for fact in module.today(config, day)]
 
 
 def of_day(config: Settings, table: str, day: date, time: str | None = None) -> pl.LazyFrame:
-    """A table's rows of the local day: of its column `day`, or of `time`; none where it has not been built yet."""
+    """The rows of a table for a local day, by its column `day` or by the column `time`. There are none where the table
+    is not built yet."""
     rows = scan(config.lake / table, schema(table_of(table)))
     if time is None:
         return rows.filter(pl.col(DAY) == day)
@@ -44,5 +45,5 @@ def of_day(config: Settings, table: str, day: date, time: str | None = None) -> 
 
 
 def some(count: int, thing: str) -> str:
-    """`no machine`, `1 machine`, `1,200 machines`."""
+    """The count of a thing in words: `no machine`, `1 machine`, `1,200 machines`."""
     return f"{count:,} {thing}{'' if count == 1 else 's'}" if count else f"no {thing}"

@@ -1,5 +1,5 @@
-"""Who listens to the live city. Each client has a place in the sequence of deltas, and nothing else is kept of it: one
-that reads slowly falls behind by itself, and is given a snapshot instead of what it missed."""
+"""The WebSocket clients of the live city. The hub keeps only one thing of a client: its position in the sequence of
+deltas. A client that reads slowly falls behind, and gets a snapshot instead of the deltas that it missed."""
 
 import asyncio
 import contextlib
@@ -17,7 +17,7 @@ from city.web.metrics import Metrics
 log = logging.getLogger(__name__)
 
 KEPT = 240
-"""Deltas, of half a second each, within which a client that comes back goes on where it was."""
+"""How many deltas, of half a second each, are kept. A client that returns within them continues at its position."""
 _BEHIND = 20
 _SEND_SECONDS = 20.0
 _MOST_CLIENTS = 5_000
@@ -25,31 +25,34 @@ _MOST_IDLE_MESSAGES = 60
 
 
 class Hub:
-    """Used from the event loop only."""
+    """Sends snapshots and deltas to clients. It may be used from the event loop only."""
 
     def __init__(self, snapshot: Callable[[], Delta], metrics: Metrics) -> None:
         self._snapshot, self._metrics = snapshot, metrics
         self.epoch = secrets.token_hex(4)
-        """Of this process: another one counts its deltas anew."""
+        """Identifies this process. Another process numbers its deltas from the beginning."""
         self._deltas: OrderedDict[int, Delta] = OrderedDict()
         self._encoded: dict[tuple[int, tuple[str, ...] | None], str] = {}
-        self._whole: tuple[int, tuple[str, ...] | None, str] | None = None
+        self._encoded_snapshot: tuple[int, tuple[str, ...] | None, str] | None = None
         self._changed = asyncio.Event()
         self._last = 0
         self.clients = 0
 
     def publish(self, delta: Delta) -> None:
+        """Adds a delta, and wakes the clients that wait for one."""
         self._deltas[delta.sequence] = delta
         self._last = delta.sequence
         while len(self._deltas) > KEPT:
             self._deltas.popitem(last=False)
-        self._encoded = {at: text for at, text in self._encoded.items() if at[0] > self._last - _BEHIND}
+        self._encoded = {key: text for key, text in self._encoded.items() if key[0] > self._last - _BEHIND}
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
 
     async def serve(self, socket: WebSocket, layers: tuple[str, ...] | None, since: int | None, epoch: str) -> None:
-        """Until the client goes, or does not read for twenty seconds. With `since` and this process's `epoch` it goes
-        on after that delta."""
+        """Serves a client until it disconnects, or does not read for twenty seconds.
+
+        With `since` and this process's `epoch` it continues after that delta.
+        """
         if self.clients >= _MOST_CLIENTS:
             await socket.close(1013, "too many clients: come back later")
             return
@@ -58,8 +61,8 @@ class Hub:
         listening = asyncio.create_task(self._listen(socket))
         sending = asyncio.create_task(self._send(socket, layers, since if epoch == self.epoch else None))
         try:
-            done, _ = await asyncio.wait({listening, sending}, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
+            finished, _ = await asyncio.wait({listening, sending}, return_when=asyncio.FIRST_COMPLETED)
+            for task in finished:
                 if (error := task.exception()) is not None and not isinstance(error, WebSocketDisconnect):
                     log.info("a client of the live city is gone: %r", error)
         finally:
@@ -73,33 +76,34 @@ class Hub:
                         await socket.close(1001)
 
     async def _listen(self, socket: WebSocket) -> None:
-        """Nothing is expected but the end; a client that talks all the time is let go."""
-        began, heard = time.monotonic(), 0
+        """Waits for the end of the connection. A client that sends too many messages is disconnected."""
+        began, received = time.monotonic(), 0
         while True:
             await socket.receive_text()
-            heard += 1
-            if heard > _MOST_IDLE_MESSAGES + (time.monotonic() - began):
+            received += 1
+            if received > _MOST_IDLE_MESSAGES + (time.monotonic() - began):
                 await socket.close(1008, "too many messages")
                 return
 
     async def _send(self, socket: WebSocket, layers: tuple[str, ...] | None, since: int | None) -> None:
-        position = since if since is not None and self._is_kept(since) else None
-        patience = KEPT if position is not None else _BEHIND  # who comes back may have missed more
+        """Sends a snapshot, unless the client continues, and then deltas."""
+        position = since if since is not None and self._has_deltas_since(since) else None
+        patience = KEPT if position is not None else _BEHIND  # a client that returns may have missed more
         while True:
             if position is None or self._last - position > patience:
-                position, text = self._all(layers)
-                await self._put(socket, text)
+                position, text = self._encode_snapshot(layers)
+                await self._send_text(socket, text)
             elif position < self._last:
                 position += 1
-                await self._put(socket, self._delta(position, layers))
+                await self._send_text(socket, self._encode_delta(position, layers))
             else:
                 patience = _BEHIND
                 await self._changed.wait()
 
-    def _is_kept(self, since: int) -> bool:
+    def _has_deltas_since(self, since: int) -> bool:
         return since <= self._last < since + len(self._deltas) + 1
 
-    async def _put(self, socket: WebSocket, text: str) -> None:
+    async def _send_text(self, socket: WebSocket, text: str) -> None:
         try:
             async with asyncio.timeout(_SEND_SECONDS):
                 await socket.send({"type": "websocket.send", "text": text})
@@ -107,14 +111,15 @@ class Hub:
             self._metrics.dropped.inc()
             raise WebSocketDisconnect(1008, "does not read") from None
 
-    def _all(self, layers: tuple[str, ...] | None) -> tuple[int, str]:
-        whole = self._snapshot()
-        if self._whole is None or self._whole[:2] != (whole.sequence, layers):
-            self._whole = (whole.sequence, layers, _message("snapshot", self.epoch, whole, layers))
-        return whole.sequence, self._whole[2]
+    def _encode_snapshot(self, layers: tuple[str, ...] | None) -> tuple[int, str]:
+        """The number of the last delta in the snapshot, and the message."""
+        snapshot = self._snapshot()
+        if self._encoded_snapshot is None or self._encoded_snapshot[:2] != (snapshot.sequence, layers):
+            self._encoded_snapshot = (snapshot.sequence, layers, _message("snapshot", self.epoch, snapshot, layers))
+        return snapshot.sequence, self._encoded_snapshot[2]
 
-    def _delta(self, sequence: int, layers: tuple[str, ...] | None) -> str:
-        """Made once for all who ask for the same layers."""
+    def _encode_delta(self, sequence: int, layers: tuple[str, ...] | None) -> str:
+        """The message of a delta, which is made once for all clients with the same layers."""
         text = self._encoded.get((sequence, layers))
         if text is None:
             text = _message("delta", self.epoch, self._deltas[sequence], layers)

@@ -1,7 +1,7 @@
-"""The city as it is now: the newest row of everything that is shown, and what has changed in the last half second.
+"""The live city: the newest row of each key of each layer, and the changes of the last half second.
 
-A worker reads the topics that the stream publishes to; it begins some messages back, so that a server that was just
-started knows the city too. It belongs to no consumer group: each server has all of it.
+A worker reads the topics that the stream publishes to. It starts some messages before the end, so that a server that
+has just started knows the city too. It belongs to no consumer group: each server reads all messages.
 """
 
 import logging
@@ -29,17 +29,17 @@ log = logging.getLogger(__name__)
 
 TICK_SECONDS = 0.5
 FEED = "scores"
-_BACK = 5_000  # messages of each partition that a start begins before the end
+_BACK = 5_000  # so many messages before the end of each partition the reader starts
 _FEED_KEPT = 200
 _FEED_A_TICK = 5_000
 _PREDICT_SECONDS = 2.0
 _LOOK_SECONDS = 3.0
 _LOOK_AGAIN_SECONDS = 20.0
-"""Between two looks for topics once all are there: partitions may be added to them."""
+"""The time between two looks for topics once all exist, because partitions may be added to them."""
 
 
 class Delta(NamedTuple):
-    """Of one moment (ms since the epoch): JSON by layer."""
+    """The changes at one moment (`at`, in milliseconds since the epoch), as JSON by layer."""
 
     sequence: int
     at: int
@@ -47,7 +47,7 @@ class Delta(NamedTuple):
 
 
 class State:
-    """A layer's rows. `settling` are windows that have not been open for long enough."""
+    """The rows of a layer, by key, and the keys that were changed or removed since the last delta."""
 
     def __init__(self, layer: Layer) -> None:
         self.layer = layer
@@ -55,26 +55,27 @@ class State:
         self.changed: set[str] = set()
         self.gone: set[str] = set()
         self._settling: dict[str, Row] = {}
+        """Rows of windows that have not been open for long enough."""
         self._ttl_ms = layer.ttl.total_seconds() * 1000
         self._settle_ms = layer.settle.total_seconds() * 1000
 
     def take(self, row: Row, now_ms: float) -> None:
-        """What is older than what is known changes nothing; nor does what is older than the time to live."""
+        """Stores a row. A row that is older than the present one of its key, or than the time to live, is ignored."""
         key, at = row[0], row[1]
-        held = self.rows.get(key)
-        if now_ms - at > self._ttl_ms or (held is not None and at < held[1]):
+        current = self.rows.get(key)
+        if now_ms - at > self._ttl_ms or (current is not None and at < current[1]):
             return
-        if self._settle_ms and held is not None and at > held[1] and now_ms - at < self._settle_ms:
+        if self._settle_ms and current is not None and at > current[1] and now_ms - at < self._settle_ms:
             self._settling[key] = row
             return
-        if held is not None:
-            row[self.layer.own :] = held[self.layer.own :]
+        if current is not None:
+            row[self.layer.own :] = current[self.layer.own :]
         self.rows[key] = row
         self.changed.add(key)
         self.gone.discard(key)
 
     def pass_time(self, now_ms: float) -> None:
-        """Windows settle, and keys of which nothing was heard go."""
+        """Stores the rows of windows that have settled, and removes keys without messages."""
         for key in [k for k, row in self._settling.items() if now_ms - row[1] >= self._settle_ms]:
             self.take(self._settling.pop(key), now_ms)
         for key in [k for k, row in self.rows.items() if now_ms - row[1] > self._ttl_ms]:
@@ -82,27 +83,29 @@ class State:
             self.changed.discard(key)
             self.gone.add(key)
 
-    def predicted(self, key: str, values: Sequence[Any]) -> None:
+    def set_predictions(self, key: str, values: Sequence[Any]) -> None:
+        """Replaces the predictions in the row of a key. `values` has one value per column of predictions."""
         row = self.rows.get(key)
         if row is not None and row[self.layer.own :] != list(values):
             self.rows[key] = [*row[: self.layer.own], *values]
             self.changed.add(key)
 
     def delta(self) -> bytes | None:
-        """What changed since the last one; None where nothing did."""
+        """The changes since the last delta, as JSON; None where there are none."""
         if not self.changed and not self.gone:
             return None
-        found = {"rows": [self.rows[key] for key in self.changed], "gone": list(self.gone)}
+        changes = {"rows": [self.rows[key] for key in self.changed], "gone": list(self.gone)}
         self.changed, self.gone = set(), set()
-        return orjson.dumps(found)
+        return orjson.dumps(changes)
 
     def snapshot(self) -> bytes:
-        about = {"columns": self.layer.header, "means": self.layer.means, "rows": list(self.rows.values())}
-        return orjson.dumps(about)
+        """The columns and all rows, as JSON."""
+        content = {"columns": self.layer.header, "means": self.layer.means, "rows": list(self.rows.values())}
+        return orjson.dumps(content)
 
 
 class Live:
-    """Reads, and every half second hands what changed to `publish`."""
+    """Reads the messages of the layers, and every half second passes the changes to `publish`."""
 
     def __init__(
         self,
@@ -121,26 +124,29 @@ class Live:
         self.messages = 0
         self._error: str | None = "not read yet"
         self._lock = threading.Lock()
-        self._kept = Delta(-1, 0, {})
+        self._last_snapshot = Delta(-1, 0, {})
         self.worker = Worker("live", self._run, expected=(OSError, KafkaException))
         self._publish: Callable[[Delta], None] = lambda delta: None
         self._readers: dict[str, FeatureReader] = {}
         self._assigned: set[tuple[str, int]] = set()
         self._positions: dict[tuple[str, int], int] = {}
-        """The next offset of each partition: another consumer goes on where the one before was."""
-        self._misunderstood: str | None = None
+        """The next offset of each partition. After an error the next consumer continues there."""
+        self._unreadable: str | None = None
+        """The error of the last message that could not be read."""
         self._predicted_at = self._looked_at = float("-inf")
 
     def start(self, publish: Callable[[Delta], None]) -> None:
+        """Starts the worker. It calls `publish` with each delta, in its own thread."""
         self._publish = publish
         self.worker.start()
 
     def stop(self) -> None:
+        """Stops the worker, and waits up to 10 s for it."""
         self.worker.stop(10)
 
     @property
     def error(self) -> str | None:
-        """Why the picture is not up to date."""
+        """Why the live city is not up to date; None where it is."""
         return self.worker.last_error or self._error
 
     def rows(self, layer: str) -> list[dict[str, Any]]:
@@ -150,23 +156,24 @@ class Live:
             return [dict(zip(state.layer.header, row, strict=True)) for row in state.rows.values()]
 
     def row(self, layer: str, key: str) -> dict[str, Any] | None:
+        """The row of a key, by column; None where there is none."""
         state = self.states[layer]
-        held = state.rows.get(key)
-        return dict(zip(state.layer.header, held, strict=True)) if held else None
+        row = state.rows.get(key)
+        return dict(zip(state.layer.header, row, strict=True)) if row else None
 
     def scores(self) -> list[dict[str, Any]]:
-        """What models said of single events, the newest last."""
+        """The models' scores of single events, the newest last."""
         with self._lock:
             return list(self._feed)
 
     def snapshot(self) -> Delta:
-        """All there is, with the number of the last delta that is in it."""
+        """All rows of all layers, with the number of the last delta that they include."""
         with self._lock:
-            if self._kept.sequence != self.sequence:
-                found = {name: state.snapshot() for name, state in self.states.items()}
-                found[FEED] = orjson.dumps({"rows": list(self._feed)})
-                self._kept = Delta(self.sequence, int(time.time() * 1000), found)
-            return self._kept
+            if self._last_snapshot.sequence != self.sequence:
+                fragments = {name: state.snapshot() for name, state in self.states.items()}
+                fragments[FEED] = orjson.dumps({"rows": list(self._feed)})
+                self._last_snapshot = Delta(self.sequence, int(time.time() * 1000), fragments)
+            return self._last_snapshot
 
     def _run(self, worker: Worker) -> None:
         consumer = Consumer(
@@ -177,7 +184,7 @@ class Live:
                 "allow.auto.create.topics": False,
                 "auto.offset.reset": "latest",
                 "fetch.wait.max.ms": 50,
-                "error_cb": self._failed,
+                "error_cb": self._record_error,
                 "log_level": 0,
                 "reconnect.backoff.max.ms": 2_000,
             }
@@ -188,35 +195,38 @@ class Live:
             while not worker.stop_requested.is_set():
                 try:
                     self._look_for_topics(consumer)
-                except KafkaException as error:  # who listens is told what is known meanwhile
-                    self._failed(error.args[0])
+                except KafkaException as error:  # clients still get the deltas of the assigned topics
+                    self._record_error(error.args[0])
                 read = self.messages
                 while (left := next_tick - time.monotonic()) > 0 and not worker.stop_requested.is_set():
                     if self._assigned:
-                        self._take(consumer.consume(2_000, min(left, 0.1)))
+                        self._take_messages(consumer.consume(2_000, min(left, 0.1)))
                     else:
                         worker.stop_requested.wait(left)
-                self._tick()
+                self._publish_changes()
                 next_tick = max(next_tick + TICK_SECONDS, time.monotonic())
                 worker.progress(self.messages - read)
         finally:
             consumer.close()
 
-    def _failed(self, error: Any) -> None:
+    def _record_error(self, error: Any) -> None:
         self._error = f"Kafka at {self._config.kafka}: {error}"
 
     def _look_for_topics(self, consumer: Consumer) -> None:
-        """Topics come to be when the stream first starts, and partitions are added to them. Raises KafkaException."""
-        wanted = {*self._feeds, *(state.layer.topic for state in self.states.values())}
-        complete = wanted == {topic for topic, _ in self._assigned}
+        """Assigns the partitions that were created since the last look. Raises KafkaException.
+
+        Topics are created when the stream first starts, and partitions may be added to them.
+        """
+        topics = {*self._feeds, *(state.layer.topic for state in self.states.values())}
+        complete = topics == {topic for topic, _ in self._assigned}
         if time.monotonic() < self._looked_at + (_LOOK_AGAIN_SECONDS if complete else _LOOK_SECONDS):
             return
         self._looked_at = time.monotonic()
-        known = consumer.list_topics(timeout=2).topics
+        existing = consumer.list_topics(timeout=2).topics
         fresh = [
-            self._beginning(consumer, topic, number)
-            for topic in sorted(wanted & known.keys())
-            for number in known[topic].partitions
+            self._start_offset(consumer, topic, number)
+            for topic in sorted(topics & existing.keys())
+            for number in existing[topic].partitions
             if (topic, number) not in self._assigned
         ]
         if fresh:
@@ -225,49 +235,50 @@ class Live:
             log.info("reading %s", ", ".join(sorted({part.topic for part in fresh})))
         self._error = None
 
-    def _beginning(self, consumer: Consumer, topic: str, number: int) -> TopicPartition:
-        """Where to begin: some messages back, or where the consumer before this one was."""
+    def _start_offset(self, consumer: Consumer, topic: str, number: int) -> TopicPartition:
+        """A partition with the offset to start at: some messages before the end, or where the last consumer stopped."""
         back = _FEED_KEPT if topic in self._feeds else _BACK
         low, high = consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=2)
         position = self._positions.get((topic, number), high - back)
         return TopicPartition(topic, number, max(low, position if position <= high else high - back))
 
-    def _take(self, messages: Sequence[Any]) -> None:
+    def _take_messages(self, messages: Sequence[Any]) -> None:
         now_ms = time.time() * 1000
         with self._lock:
             for message in messages:
                 if message.error() is not None:
                     if message.error().code() != KafkaError._PARTITION_EOF:
-                        self._failed(message.error())
+                        self._record_error(message.error())
                     continue
                 self._error = None
                 self.messages += 1
-                # Before it is looked at: whatever it does to us, it does not come again.
+                # Before the content is parsed: whatever error it causes, the message is not read again.
                 self._positions[message.topic(), message.partition()] = message.offset() + 1
                 try:
-                    self._one(message.topic(), orjson.loads(message.value()), now_ms)
-                except Exception as error:  # of whoever may write to the topic; the picture goes on
+                    self._take_content(message.topic(), orjson.loads(message.value()), now_ms)
+                except Exception as error:  # anybody may write anything to the topic; the reader continues
                     log.debug("a message of %s that is not understood: %s", message.topic(), error)
-                    if self._misunderstood is None:  # said once: there may be thousands
+                    if self._unreadable is None:  # logged once: there may be thousands
                         log.warning("a message of %s is not understood: %s", message.topic(), describe(error))
-                    self._misunderstood = describe(error)
+                    self._unreadable = describe(error)
 
-    def _one(self, topic: str, content: Mapping[str, Any], now_ms: float) -> None:
+    def _take_content(self, topic: str, content: Mapping[str, Any], now_ms: float) -> None:
         if topic in self._feeds:
-            told = {"model": self._feeds[topic], **content}
-            self._feed.append(told)
-            self._fresh.append(told)
+            score = {"model": self._feeds[topic], **content}
+            self._feed.append(score)
+            self._fresh.append(score)
         elif (state := self._by_kind.get(content["kind"])) is not None and state.layer.topic == topic:
             state.take(state.layer.row(content), now_ms)
 
-    def _tick(self) -> None:
+    def _publish_changes(self) -> None:
+        """Predicts where it is due, and publishes a delta."""
         if time.monotonic() > self._predicted_at + _PREDICT_SECONDS:
             self._predicted_at = time.monotonic()
             try:
                 for state in self.states.values():
                     self._predict(state)
                 self.worker.note(None)
-            except Exception as error:  # a busy file, a model: what is read is shown without what is predicted
+            except Exception as error:  # a locked file, or a model: the rows are published without new predictions
                 if self.worker.last_error is None:
                     log.exception("the live predictions")
                 self.worker.note(f"predictions: {describe(error)}")
@@ -282,19 +293,19 @@ class Live:
             if self._fresh:
                 fragments[FEED] = orjson.dumps({"rows": self._fresh[-_FEED_A_TICK:]})
                 self._fresh = []
-            # Also where nothing changed: who listens is to know that it is up to date.
+            # A delta without changes is published too, so that clients know that they are up to date.
             self.sequence += 1
-            made = Delta(self.sequence, int(now_ms), fragments)
-        self._publish(made)
+            changes = Delta(self.sequence, int(now_ms), fragments)
+        self._publish(changes)
 
     def _predict(self, state: State) -> None:
-        """What the champions say of the layer's keys, by their online features of now."""
-        asked = state.layer.predictions
+        """Sets the predictions of the champions for the layer's keys, from their present online features."""
+        predictions = state.layer.predictions
         keys = list(state.rows)
-        if not asked or not keys:
+        if not predictions or not keys:
             return
         columns: list[list[Any]] = []
-        for name in asked.values():
+        for name in predictions.values():
             model, served = self._models.get(name), None
             if model is not None:
                 served = self._versions.champion(name)
@@ -304,21 +315,21 @@ class Live:
             reader = self._readers.get(name)
             if reader is None:
                 reader = self._readers[name] = FeatureReader(online_store(self._config), model.online)
-            found = reader.read([{model.view.entities[0]: key} for key in keys])
-            columns.append(_said(model, served.exported, found))
+            features = reader.read([{model.view.entities[0]: key} for key in keys])
+            columns.append(_predictions(model, served.exported, features))
         with self._lock:
             for key, values in zip(keys, zip(*columns, strict=True), strict=True):
-                state.predicted(key, values)
+                state.set_predictions(key, values)
 
 
-def _said(model: Model, exported: Any, features: Sequence[Mapping[str, Any]]) -> list[Any]:
-    """Numbers to a tenth, or classes; None for an entity of which nothing is known."""
+def _predictions(model: Model, exported: Any, features: Sequence[Mapping[str, Any]]) -> list[Any]:
+    """One prediction per row of features: a number rounded to a tenth, or a class. None for an unknown entity."""
     import polars as pl
 
-    known = [row for row in features if not is_unknown(row)]
-    if not known:
+    complete = [row for row in features if not is_unknown(row)]
+    if not complete:
         return [None] * len(features)
-    frame = pl.DataFrame(known, infer_schema_length=None)
-    told = answers(model, exported.calibration, exported.predict(inputs(model, frame)))["prediction"].to_list()
-    values = iter([round(float(value), 1) for value in told] if model.kind == "regression" else told)
+    frame = pl.DataFrame(complete, infer_schema_length=None)
+    predicted = answers(model, exported.calibration, exported.predict(inputs(model, frame)))["prediction"].to_list()
+    values = iter([round(float(value), 1) for value in predicted] if model.kind == "regression" else predicted)
     return [None if is_unknown(row) else next(values) for row in features]

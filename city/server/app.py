@@ -1,4 +1,4 @@
-"""The server as one ASGI application: everything behind the guard."""
+"""Builds the server as one ASGI application, with all routes behind the guard."""
 
 import asyncio
 import contextlib
@@ -43,9 +43,9 @@ wrong is told as problem details (RFC 9457), which name the field and the mend."
 
 
 def build(config: Settings, declared: Sequence[Model] | None = None) -> ASGIApp:
-    """The application, of every domain's models or of those that are given."""
-    shown = (layers(config), conditions(config)) if declared is None else ([], [])
-    city = City(config, models(declared), *shown)
+    """The application, with the models of every domain, or with the `declared` ones only."""
+    layers_and_conditions = (layers(config), conditions(config)) if declared is None else ([], [])
+    city = City(config, models(declared), *layers_and_conditions)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -65,7 +65,7 @@ def build(config: Settings, declared: Sequence[Model] | None = None) -> ASGIApp:
     app.include_router(predict_api.router(city.predictor, predict))
     app.include_router(predict_api.v2(city.predictor))
     app.include_router(models_api.router(city.predictor))
-    app.include_router(_own(city, failed_keys))
+    app.include_router(_server_routes(city, failed_keys))
     app.include_router(city_api.pages(city))
     app.include_router(city_api.router(city))
     for module in modules(config, "api") if declared is None else []:
@@ -74,49 +74,51 @@ def build(config: Settings, declared: Sequence[Model] | None = None) -> ASGIApp:
     guarded = Guard(predict_api.Ahead(app, predict), config, city.keys, city.tokens, failed_keys)
     if not config.cors_origins:
         return guarded
-    # Before the guard: a browser asks without a key whether it may ask, and reads refusals only where it may.
+    # Before the guard: a browser's preflight request has no key, and a page reads refusals only with CORS headers.
     return CORSMiddleware(
         guarded, config.cors_origins, allow_methods=["*"], allow_headers=["*"], expose_headers=["retry-after"]
     )
 
 
-def _own(city: City, failed_keys: FailedKeys) -> APIRouter:
-    found = APIRouter(tags=["the server"])
+def _server_routes(city: City, failed_keys: FailedKeys) -> APIRouter:
+    """The routes about the server itself: its health, its metrics and its tokens."""
+    routes = APIRouter(tags=["the server"])
 
-    @found.head("/health", include_in_schema=False, response_model=None)
-    @found.get("/health", summary="Live, ready, and each dependency", response_model=None)
-    @found.get("/api/health", include_in_schema=False, response_model=None)
+    @routes.head("/health", include_in_schema=False, response_model=None)
+    @routes.get("/health", summary="Live, ready, and each dependency", response_model=None)
+    @routes.get("/api/health", include_in_schema=False, response_model=None)
     async def health() -> Response:
-        found = await asyncio.to_thread(dependencies, city.predictor, city.away_channels)
-        needed = [d for d in found if d.needed and not d.ok]
+        results = await asyncio.to_thread(dependencies, city.predictor, city.away_channels)
+        missing = [d for d in results if d.needed and not d.ok]
         body = {
             "live": True,
-            "ready": not needed,
+            "ready": not missing,
             "at": time.time(),
-            "dependencies": {d.name: _told(d) for d in found},
+            "dependencies": {d.name: _to_json(d) for d in results},
             "workers": summaries(),
         }
-        return Response(orjson.dumps(body), 503 if needed else 200, media_type="application/json")
+        return Response(orjson.dumps(body), 503 if missing else 200, media_type="application/json")
 
-    @found.head("/health/live", include_in_schema=False)
-    @found.get("/health/live", summary="Whether the server lives")
+    @routes.head("/health/live", include_in_schema=False)
+    @routes.get("/health/live", summary="Whether the server lives")
     async def live() -> dict[str, bool]:
         return {"live": True}
 
-    @found.head("/health/ready", include_in_schema=False, response_model=None)
-    @found.get("/health/ready", summary="Whether it can answer", response_model=None)
+    @routes.head("/health/ready", include_in_schema=False, response_model=None)
+    @routes.get("/health/ready", summary="Whether it can answer", response_model=None)
     async def ready() -> Response:
-        fine = registry(city.predictor).ok  # nothing else is needed, and a probe does not wait for what may hang
-        return Response(orjson.dumps({"ready": fine}), 200 if fine else 503, media_type="application/json")
+        # Predictions need nothing but the registry, and a probe must not wait for servers that may hang.
+        is_ready = registry(city.predictor).ok
+        return Response(orjson.dumps({"ready": is_ready}), 200 if is_ready else 503, media_type="application/json")
 
-    @found.get("/metrics", summary="For Prometheus", response_model=None, dependencies=[Depends(needs("viewer"))])
+    @routes.get("/metrics", summary="For Prometheus", response_model=None, dependencies=[Depends(needs("viewer"))])
     async def metrics() -> Response:
         def text() -> bytes:
             return city.metrics.text(city.champions(), city.freshness.ages(), city.alarm_figures())
 
         return Response(await asyncio.to_thread(text), media_type="text/plain; version=0.0.4; charset=utf-8")
 
-    @found.post("/token", summary="A short-lived token for a key (OAuth2 client credentials)")
+    @routes.post("/token", summary="A short-lived token for a key (OAuth2 client credentials)")
     async def token(
         request: Request,
         grant_type: Annotated[str, Form(max_length=50)],
@@ -129,18 +131,19 @@ def _own(city: City, failed_keys: FailedKeys) -> APIRouter:
         if caller is None or caller.name != client_id or (caller.expires and caller.expires < time.time()):
             failed_keys.count(client_of(request.scope))
             raise Problem(401, "this name and key do not belong together, or the key has expired")
-        made, seconds = city.tokens.issue(client_secret)
-        return {"access_token": made, "token_type": "Bearer", "expires_in": seconds, "scope": caller.role}
+        issued, seconds = city.tokens.issue(client_secret)
+        return {"access_token": issued, "token_type": "Bearer", "expires_in": seconds, "scope": caller.role}
 
-    return found
+    return routes
 
 
-def _told(dependency: Dependency) -> dict[str, Any]:
+def _to_json(dependency: Dependency) -> dict[str, Any]:
     return {"ok": dependency.ok, "needed": dependency.needed, "detail": dependency.detail}
 
 
 def server(config: Settings, declared: Sequence[Model] | None = None) -> "uvicorn.Server":
-    """Its `run` serves until SIGINT or SIGTERM; then what is under way is answered, and recorded."""
+    """The server of the application. Its `run` serves until SIGINT or SIGTERM. Then it answers and records the requests
+    that are under way."""
     import uvicorn
 
     tls: dict[str, Path | None] = {"ssl_certfile": config.tls_cert, "ssl_keyfile": config.tls_key}
@@ -152,7 +155,7 @@ def server(config: Settings, declared: Sequence[Model] | None = None) -> "uvicor
         http="httptools",
         ws="websockets-sansio",
         ws_max_size=65_536,
-        ws_per_message_deflate=False,  # of five hundred clients it would take a core
+        ws_per_message_deflate=False,  # with five hundred clients it would use a whole core
         access_log=False,
         log_config=None,
         server_header=False,

@@ -1,4 +1,4 @@
-"""The routes that are the same for every domain: what is live, how the platform does, and its alarms."""
+"""The routes that all domains share: the live city, the status of the platform, and its alarms."""
 
 import asyncio
 import re
@@ -41,8 +41,8 @@ class AssignBody(BaseModel):
     to: str = Field(min_length=1, max_length=100, pattern=r"\S")
 
 
-class Kept:
-    """An answer that is good for some seconds, made once however many ask."""
+class CachedAnswer:
+    """An answer that is valid for some seconds. It is made once, however many requests need it."""
 
     def __init__(self, make: Callable[[], Any], seconds: float) -> None:
         self._make, self._seconds = make, seconds
@@ -50,6 +50,7 @@ class Kept:
         self._lock = asyncio.Lock()
 
     async def get(self) -> Any:
+        """The answer, which is made anew (in a thread) where it is too old."""
         async with self._lock:
             if time.monotonic() > self._until:
                 self._value = await asyncio.to_thread(self._make)
@@ -58,53 +59,54 @@ class Kept:
 
 
 def router(city: City) -> APIRouter:
-    found = APIRouter(prefix="/api", tags=["the city"], dependencies=[Depends(needs("viewer"))])
+    """The routes below /api. They need the role viewer, and those that change alarms need the role operator."""
+    routes = APIRouter(prefix="/api", tags=["the city"], dependencies=[Depends(needs("viewer"))])
     config, live = city.config, city.live
-    platform = Kept(lambda: status(config), _STATUS_SECONDS)
-    drift = Kept(lambda: newest_drift(config), _CHECKS_SECONDS)
-    today = Kept(lambda: facts(config), _DAY_SECONDS)
+    platform = CachedAnswer(lambda: status(config), _STATUS_SECONDS)
+    drift = CachedAnswer(lambda: newest_drift(config), _CHECKS_SECONDS)
+    today = CachedAnswer(lambda: facts(config), _DAY_SECONDS)
 
-    @found.get("/stats", summary="Rates, lag, latency and counts, now")
+    @routes.get("/stats", summary="Rates, lag, latency and counts, now")
     async def stats() -> dict[str, Any]:
-        known = await platform.get()
-        stream = known["parts"].get("stream", {})
+        report = await platform.get()
+        stream = report["parts"].get("stream", {})
         return {
             "at": time.time(),
             "up_seconds": round(time.time() - city.began),
             "events_per_second": stream.get("events_per_second"),
             "lag": stream.get("lag"),
             "p95_ms": stream.get("p95_ms"),
-            "events": sum(known["bronze_rows"].values()),
-            "quarantined": sum(known["quarantined"].values()),
+            "events": sum(report["bronze_rows"].values()),
+            "quarantined": sum(report["quarantined"].values()),
             "live": {name: len(state.rows) for name, state in live.states.items()},
             "predictions": city.predictor.store.written + city.predictor.store.waiting,
             "models_serving": len(city.predictor.versions.champions()),
             "clients": city.hub.clients,
         }
 
-    @found.get("/operations", summary="Every part and stream, and the drift of features")
+    @routes.get("/operations", summary="Every part and stream, and the drift of features")
     async def operations() -> dict[str, Any]:
-        known = await platform.get()
-        of: dict[str, dict[str, float]] = {}
+        report = await platform.get()
+        effects: dict[str, dict[str, float]] = {}
         for view, feature, _, effect in await drift.get():
-            of.setdefault(view, {})[feature] = max(effect, of.get(view, {}).get(feature, 0.0))
+            effects.setdefault(view, {})[feature] = max(effect, effects.get(view, {}).get(feature, 0.0))
         return {
-            **known,
+            **report,
             "live_error": live.error,
-            "drift": of,
+            "drift": effects,
             "links": {
                 "dagster": f"http://{config.dagster}",
                 "mlflow": config.mlflow_url,
-                "data_docs": [f"/quality/{name}/" for name in _documented(config.home / "quality")],
+                "data_docs": [f"/quality/{name}/" for name in _report_names(config.home / "quality")],
             },
         }
 
-    @found.get("/checks", summary="How many asset checks pass, and those that fail")
+    @routes.get("/checks", summary="How many asset checks pass, and those that fail")
     async def asset_checks() -> dict[str, Any]:
-        known = await asyncio.to_thread(city.alert_store)
-        return await asyncio.to_thread(checks_of, known)
+        store = await asyncio.to_thread(city.alert_store)
+        return await asyncio.to_thread(checks_of, store)
 
-    @found.get("/live/{layer}", summary="A layer's rows")
+    @routes.get("/live/{layer}", summary="A layer's rows")
     async def rows(layer: Annotated[str, InPath(max_length=50)]) -> dict[str, Any]:
         if layer == FEED:
             return {"rows": live.scores()}
@@ -112,46 +114,47 @@ def router(city: City) -> APIRouter:
             raise Problem(404, f"no layer {layer!r}; known: {', '.join([*live.states, FEED])}")
         return {"at": time.time(), "rows": live.rows(layer)}
 
-    @found.get("/today", summary="How the city did today, in words and figures")
+    @routes.get("/today", summary="How the city did today, in words and figures")
     async def day() -> dict[str, Any]:
         return {"at": time.time(), "timezone": config.timezone, "facts": [asdict(fact) for fact in await today.get()]}
 
-    @found.get("/alarms", summary="Open alarms, the gravest first")
+    @routes.get("/alarms", summary="Open alarms, the gravest first")
     async def alarms(closed: Annotated[bool, Query(description="also those that were dealt with")] = False) -> Any:
-        known = await asyncio.to_thread(city.alert_store)
-        return {"alarms": [asdict(a) | {"state": a.state} for a in await asyncio.to_thread(known.alarms, closed)]}
+        store = await asyncio.to_thread(city.alert_store)
+        return {"alarms": [asdict(a) | {"state": a.state} for a in await asyncio.to_thread(store.alarms, closed)]}
 
-    @found.get("/alarms/{number}/history", summary="What became of an alarm")
+    @routes.get("/alarms/{number}/history", summary="What became of an alarm")
     async def history(number: _Number) -> Any:
-        known = await asyncio.to_thread(city.alert_store)
-        await _changed(lambda: known.alarm(number))
-        return {"history": await asyncio.to_thread(known.history, number)}
+        store = await asyncio.to_thread(city.alert_store)
+        await _alarm_after(lambda: store.alarm(number))
+        return {"history": await asyncio.to_thread(store.history, number)}
 
     operator = [Depends(needs("operator"))]
 
-    @found.post("/alarms/{number}/acknowledge", summary="Somebody looks after it", dependencies=operator)
+    @routes.post("/alarms/{number}/acknowledge", summary="Somebody looks after it", dependencies=operator)
     async def acknowledge(number: _Number, body: NoteBody, request: Request) -> Any:
-        known = await asyncio.to_thread(city.alert_store)
-        return await _changed(lambda: known.acknowledge(number, caller_of(request).name, body.note))
+        store = await asyncio.to_thread(city.alert_store)
+        return await _alarm_after(lambda: store.acknowledge(number, caller_of(request).name, body.note))
 
-    @found.post("/alarms/{number}/assign", summary="Who looks after it", dependencies=operator)
+    @routes.post("/alarms/{number}/assign", summary="Who looks after it", dependencies=operator)
     async def assign(number: _Number, body: AssignBody, request: Request) -> Any:
-        known = await asyncio.to_thread(city.alert_store)
-        return await _changed(lambda: known.assign(number, body.to, caller_of(request).name))
+        store = await asyncio.to_thread(city.alert_store)
+        return await _alarm_after(lambda: store.assign(number, body.to, caller_of(request).name))
 
-    @found.post("/alarms/{number}/clear", summary="It is over", dependencies=operator)
+    @routes.post("/alarms/{number}/clear", summary="It is over", dependencies=operator)
     async def clear(number: _Number, body: NoteBody, request: Request) -> Any:
-        known = await asyncio.to_thread(city.alert_store)
-        return await _changed(lambda: known.clear(number, caller_of(request).name, body.note))
+        store = await asyncio.to_thread(city.alert_store)
+        return await _alarm_after(lambda: store.clear(number, caller_of(request).name, body.note))
 
-    return found
+    return routes
 
 
 def pages(city: City) -> APIRouter:
-    """What needs no key: what a page must know before it can ask for one; and the stream, whose guard is its own."""
-    found = APIRouter(tags=["the city"])
+    """The routes without the dependency on a role: the settings that a page needs before it can send a key, and the
+    stream, for which the guard alone checks the key."""
+    routes = APIRouter(tags=["the city"])
 
-    @found.get("/api/config", summary="What a page needs to know")
+    @routes.get("/api/config", summary="What a page needs to know")
     async def settings() -> dict[str, Any]:
         return {
             "wants_key": city.config.wants_keys,
@@ -163,39 +166,40 @@ def pages(city: City) -> APIRouter:
             },
         }
 
-    @found.websocket("/ws/stream")
+    @routes.websocket("/ws/stream")
     async def stream(socket: WebSocket) -> None:
-        """A snapshot, then what changed, twice a second. `?layers=vehicles,cells` for some only; `?since=SEQ&epoch=E`
-        goes on where a connection was lost."""
-        asked = socket.query_params
-        layers, since = asked.get("layers"), asked.get("since", "")
-        known = {*city.live.states, FEED}
-        if layers is not None and (not _NAMES.match(layers) or not {*layers.split(",")} <= known):
-            said = f"no such layers; known: {', '.join(sorted(known))}"
-            await socket.send_denial_response(Problem(422, said, [("layers", said)]).response())
+        """Sends a snapshot, and then the changes, twice a second. `?layers=vehicles,cells` selects some layers;
+        `?since=SEQ&epoch=E` continues where a connection was lost."""
+        query = socket.query_params
+        layers, since = query.get("layers"), query.get("since", "")
+        available = {*city.live.states, FEED}
+        if layers is not None and (not _NAMES.match(layers) or not {*layers.split(",")} <= available):
+            detail = f"no such layers; known: {', '.join(sorted(available))}"
+            await socket.send_denial_response(Problem(422, detail, [("layers", detail)]).response())
             return
         offered = socket.scope.get("subprotocols", [])
         await socket.accept(PROTOCOL if PROTOCOL in offered else None)
         chosen = tuple(sorted(layers.split(","))) if layers else None
-        place = int(since) if since.isdecimal() and len(since) < 18 else None
-        await city.hub.serve(socket, chosen, place, asked.get("epoch", ""))
+        position = int(since) if since.isdecimal() and len(since) < 18 else None
+        await city.hub.serve(socket, chosen, position, query.get("epoch", ""))
 
-    return found
+    return routes
 
 
-def checks_of(known: AlertStore) -> dict[str, Any]:
-    """Asset checks as they were last evaluated, whatever was materialized since."""
-    found = known.remembered(OVERVIEW)
-    if found is None:
+def checks_of(store: AlertStore) -> dict[str, Any]:
+    """The results of the asset checks at their last evaluation, even where assets were materialized since."""
+    checks = store.remembered(OVERVIEW)
+    if checks is None:
         return {"error": "Dagster has not told of its checks yet", "passed": 0, "failed": []}
-    return {"error": None, "passed": len(found["passed"]), "failed": list(found["failed"].values())}
+    return {"error": None, "passed": len(checks["passed"]), "failed": list(checks["failed"].values())}
 
 
-def _documented(folder: Path) -> list[str]:
+def _report_names(folder: Path) -> list[str]:
     return sorted(page.parent.name for page in folder.glob("*/index.html"))
 
 
-async def _changed(change: Callable[[], Any]) -> Any:
+async def _alarm_after(change: Callable[[], Any]) -> Any:
+    """Makes a change in a thread. Returns the alarm that the change returns, as JSON. Raises Problem (404)."""
     try:
         alarm = await asyncio.to_thread(change)
     except AlertError as error:

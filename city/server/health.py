@@ -1,4 +1,4 @@
-"""What the server depends on, and whether each of it is well."""
+"""The dependencies of the server, and whether each of them works."""
 
 import time
 from collections.abc import Mapping
@@ -15,7 +15,8 @@ from city.stack.worker import complaints, summaries
 
 @dataclass(frozen=True)
 class Dependency:
-    """`needed`: without it no prediction can be answered. The others make parts of the pages empty."""
+    """A server or a part that the server depends on. Without a `needed` one no prediction is possible. Without another
+    one, parts of the pages are empty."""
 
     name: str
     ok: bool
@@ -24,7 +25,8 @@ class Dependency:
 
 
 def dependencies(predictor: Predictor, away_channels: Mapping[str, str]) -> list[Dependency]:
-    """Asks each; at most two seconds for each that is away. `away_channels` are those of alarms, with the reason."""
+    """Checks each dependency. This takes at most two seconds for each that is unavailable. `away_channels` are the
+    alarm channels that do not accept messages, with the reason."""
     config, store = predictor.config, predictor.store
     silent = silent_sources(config)
     stream = stream_part(config, True, silent) or {"state": "down", "last_error": None}
@@ -51,18 +53,18 @@ def dependencies(predictor: Predictor, away_channels: Mapping[str, str]) -> list
 
 
 def servers(config: Settings, predictor: Predictor) -> list[Dependency]:
-    """The servers that the platform is made of; named as the parts are that run them."""
+    """The servers of the platform. They have the names of the parts that run them."""
     return [
         registry(predictor),
-        _kafka(config.kafka),
-        _answers(config.questdb),
-        _listens("dagster", config.dagster),
+        _check_kafka(config.kafka),
+        _check_questdb(config.questdb),
+        _check_port("dagster", config.dagster),
     ]
 
 
 def daemon(config: Settings) -> list[Dependency]:
-    """Dagster's daemon, by its heartbeats; none where no `city up` runs it. Not among the servers that are asked: the
-    parts tell of it."""
+    """Dagster's daemon, by its heartbeats; empty where no `city up` runs it. It is not one of the `servers`, which are
+    checked by a request, because its status is in the parts."""
     part = parts(config).get(DAEMON)
     if part is None:
         return []
@@ -71,7 +73,7 @@ def daemon(config: Settings) -> list[Dependency]:
 
 
 def registry(predictor: Predictor) -> Dependency:
-    """The one that is needed. Asks nothing."""
+    """The model registry, the only dependency that is needed. This sends no request."""
     versions = predictor.versions
     detail = versions.away or f"champions of {len(versions.champions())} models"
     return Dependency("registry", versions.away is None, True, detail)
@@ -81,13 +83,13 @@ def _listed(complaints: Mapping[str, str]) -> str:
     return "; ".join(f"{name}: {text}" for name, text in complaints.items())
 
 
-def _kafka(address: str) -> Dependency:
-    here = speaks_kafka(*split_address(address))
-    return Dependency("kafka", here, False, f"answers at {address}" if here else f"no Kafka answers at {address}")
+def _check_kafka(address: str) -> Dependency:
+    answers = speaks_kafka(*split_address(address))
+    return Dependency("kafka", answers, False, f"answers at {address}" if answers else f"no Kafka answers at {address}")
 
 
-def _answers(address: str) -> Dependency:
-    """Of QuestDB: a process that hangs still listens."""
+def _check_questdb(address: str) -> Dependency:
+    """Checks QuestDB by a query, because a process that hangs still listens."""
     try:
         questdb.execute(address, "SELECT 1", seconds=1.0)
     except (OSError, questdb.QuestDBError) as error:
@@ -95,6 +97,6 @@ def _answers(address: str) -> Dependency:
     return Dependency("questdb", True, False, f"answers at {address}")
 
 
-def _listens(name: str, address: str) -> Dependency:
-    here = accepts(*split_address(address))
-    return Dependency(name, here, False, f"listens at {address}" if here else f"nothing listens at {address}")
+def _check_port(name: str, address: str) -> Dependency:
+    listens = accepts(*split_address(address))
+    return Dependency(name, listens, False, f"listens at {address}" if listens else f"nothing listens at {address}")

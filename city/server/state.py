@@ -1,4 +1,4 @@
-"""What the routes work with, opened and closed with the server."""
+"""The state of the server: the objects that the routes use, which start and stop with the server."""
 
 import asyncio
 import sys
@@ -31,12 +31,14 @@ from city.web.keys import Keys, Tokens
 from city.web.metrics import AlarmFigures, Champion, Metrics
 
 SERVER = "server"
-_WATCH_SECONDS, _TELL_SECONDS = 2.0, 1.0
+_WATCH_SECONDS, _DELIVERY_SECONDS = 2.0, 1.0
 _SWITCH_SECONDS = 0.001
-"""Threads that write and load must not hold up a request for Python's five milliseconds."""
+"""Threads that write and load must not delay a request by Python's default of five milliseconds."""
 
 
 class City:
+    """The state of one server: keys, metrics, the predictor, the live city, and the workers of the alarms."""
+
     def __init__(
         self,
         config: Settings,
@@ -56,15 +58,18 @@ class City:
         self._alert_store_lock = threading.Lock()
         self.alarms = AlarmReader(config, conditions, self.alert_store)
         self._heartbeat = Heartbeat(config, SERVER)
-        self._beating = Worker("heartbeat", self._beat)
-        away = (OSError, SQLAlchemyError)
-        self._watching = Worker("platform alarms", self._watch, expected=away)
-        # A server that is slow is waited for: for each channel at most so long as its messages are leased.
-        self._telling = Worker("alarm messages", self._tell, expected=away, stall_seconds=float("inf"))
+        self._heartbeat_worker = Worker("heartbeat", self._send_heartbeats)
+        expected = (OSError, SQLAlchemyError)
+        self._watch_worker = Worker("platform alarms", self._watch_platform, expected=expected)
+        # The worker waits for slow servers: for each channel at most as long as the lease of its messages.
+        self._delivery_worker = Worker(
+            "alarm messages", self._deliver_messages, expected=expected, stall_seconds=float("inf")
+        )
         self.away_channels: dict[str, str] = {}
-        """The channels that do not take the messages of alarms, with the reason, as of the last look."""
+        """The channels that do not accept the messages of alarms, with the reason, as of the last look."""
 
     async def start(self) -> None:
+        """Starts the predictor, the live city and the workers."""
         sys.setswitchinterval(_SWITCH_SECONDS)
         await self.predictor.start()
         loop = asyncio.get_running_loop()
@@ -75,26 +80,29 @@ class City:
 
         self.live.start(publish)
         self.alarms.start()
-        self._beating.start()
-        self._watching.start()
-        self._telling.start()
+        self._heartbeat_worker.start()
+        self._watch_worker.start()
+        self._delivery_worker.start()
 
     async def stop(self) -> None:
-        await asyncio.to_thread(self._watching.stop)
-        await asyncio.to_thread(self._telling.stop)
-        await asyncio.to_thread(self._beating.stop)
+        """Stops the workers, the live city and the predictor."""
+        await asyncio.to_thread(self._watch_worker.stop)
+        await asyncio.to_thread(self._delivery_worker.stop)
+        await asyncio.to_thread(self._heartbeat_worker.stop)
         await asyncio.to_thread(self.alarms.stop)
         await asyncio.to_thread(self.live.stop)
         await self.predictor.stop()
 
-    def _tell(self, worker: Worker) -> None:
-        """Messages of alarms: a channel that is slow holds up no look at the platform."""
-        while not worker.stop_requested.wait(_TELL_SECONDS):
+    def _deliver_messages(self, worker: Worker) -> None:
+        """Sends the messages of alarms. It has a worker of its own, so that a slow channel does not delay the watch."""
+        while not worker.stop_requested.wait(_DELIVERY_SECONDS):
             worker.progress(deliver(self.alert_store(), self.config).sent)
 
     def alert_store(self) -> AlertStore:
-        """The alarm store of all that this server does, opened when it is first wanted. Blocking. Raises OSError or
-        SQLAlchemyError where its store is away."""
+        """The alert store of this server, which is opened at the first call. Blocking.
+
+        Raises OSError or SQLAlchemyError where its database is unavailable.
+        """
         with self._alert_store_lock:
             if self._alert_store is None:
                 self._alert_store = alert_store(self.config)
@@ -102,18 +110,19 @@ class City:
 
     @cached_property
     def freshness(self) -> FeatureFreshness:
+        """The freshness of the features in the online store."""
         return FeatureFreshness(self.config)
 
     def champions(self) -> list[Champion]:
-        """Those that serve, with what outcomes have said of them. Blocking."""
-        told, scores = shared(self.alert_store()), self.predictor.scores
+        """The champions that serve, with their metrics by outcomes. Blocking."""
+        shared_metrics, scores = shared(self.alert_store()), self.predictor.scores
         return [
             Champion(
                 c.model.name,
                 c.number,
                 {
                     "held_out": c.metrics,
-                    "outcomes": of_model(told, c.model.name, c.number),
+                    "outcomes": of_model(shared_metrics, c.model.name, c.number),
                     **scores.scores(c.model.name, c.number),
                 },
             )
@@ -121,12 +130,12 @@ class City:
         ]
 
     def alarm_figures(self) -> AlarmFigures:
-        """Blocking."""
-        known = self.alert_store()
-        return AlarmFigures(known.active_by_severity(), backlog.waiting(known, self.config))
+        """The numbers of active alarms and of waiting messages. Blocking."""
+        store = self.alert_store()
+        return AlarmFigures(store.active_by_severity(), backlog.waiting(store, self.config))
 
-    def _beat(self, worker: Worker) -> None:
-        """For `city status`: the workers, and the messages of the live city as the server's events."""
+    def _send_heartbeats(self, worker: Worker) -> None:
+        """Writes heartbeats for `city status`: the workers, and the messages of the live city as events."""
         counted = 0
         while not worker.stop_requested.wait(1.0):
             read = self.live.messages
@@ -135,22 +144,23 @@ class City:
             self._heartbeat.beat(alarm_channels=self.away_channels)
             worker.progress()
 
-    def _watch(self, worker: Worker) -> None:
-        """Alarms of the platform itself, which are raised and told without Dagster too."""
-        watch = Watch(self.config, self.alert_store(), self._unavailable, self._own_metrics)
+    def _watch_platform(self, worker: Worker) -> None:
+        """Raises the alarms of the platform itself, so that they need no Dagster."""
+        watch = Watch(self.config, self.alert_store(), self._check_servers, self._own_metrics)
         try:
             while not worker.stop_requested.wait(_WATCH_SECONDS):
                 self.away_channels = backlog.complaints(self.alert_store().outbox.unsent(), datetime.now(UTC))
-                found = watch.look()
-                worker.progress(len(found.reported.raised) + len(found.reported.cleared))
+                result = watch.look()
+                worker.progress(len(result.reported.raised) + len(result.reported.cleared))
         finally:
             watch.close()
 
     def _own_metrics(self) -> dict[str, float | None]:
-        """What rules can be about and this process knows."""
+        """The metrics for rules that only this process has."""
         champions = {c.model.name: c.number for c in self.predictor.versions.champions()}
         scores = self.predictor.scores.metrics(champions)
         return self.metrics.recent(time.time()) | scores | self.freshness.metrics()
 
-    def _unavailable(self) -> dict[str, str | None]:
+    def _check_servers(self) -> dict[str, str | None]:
+        """By server: why it does not answer, None where it does."""
         return {d.name: None if d.ok else d.detail for d in servers(self.config, self.predictor)}

@@ -187,7 +187,7 @@ def test_rows_settle_go_and_are_never_older_than_they_were() -> None:
     assert not state.rows
     predicted = State(replace(layer, predictions={"p": "m"}, settle=timedelta()))
     predicted.take(["a", int(now), 5, None], now)
-    predicted.predicted("a", [1.5])
+    predicted.set_predictions("a", [1.5])
     predicted.take(["a", int(now) + 1, 6, None], now)  # what was predicted stays until it is predicted anew
     assert predicted.rows["a"] == ["a", int(now) + 1, 6, 1.5]
 

@@ -9,7 +9,7 @@ from dagster._daemon.types import DaemonHeartbeat
 
 from city.alerts.store import alert_store
 from city.alerts.watch import Watch
-from city.server.health import _answers, _kafka, daemon
+from city.server.health import _check_kafka, _check_questdb, daemon
 from city.settings import Settings
 from city.stack.dagster import prepare_dagster_home
 from city.stack.state import SUPERVISOR, identity
@@ -21,7 +21,7 @@ def test_a_questdb_that_hangs_is_not_well_though_it_listens() -> None:
         hung.bind(("127.0.0.1", 0))
         hung.listen()
         began = time.monotonic()
-        found = _answers(f"127.0.0.1:{hung.getsockname()[1]}")
+        found = _check_questdb(f"127.0.0.1:{hung.getsockname()[1]}")
     assert (found.ok, found.needed) == (False, False)
     assert "no answer from" in found.detail
     assert time.monotonic() - began < 10
@@ -31,13 +31,13 @@ def test_a_kafka_that_hangs_is_not_well_though_it_listens() -> None:
     with socket.socket() as hung:
         hung.bind(("127.0.0.1", 0))
         hung.listen()
-        found = _kafka(f"127.0.0.1:{hung.getsockname()[1]}")
+        found = _check_kafka(f"127.0.0.1:{hung.getsockname()[1]}")
     assert not found.ok
     assert "no Kafka answers at 127.0.0.1:" in found.detail
 
 
 def test_a_kafka_that_runs_answers(stack: Settings) -> None:
-    assert _kafka(stack.kafka).ok
+    assert _check_kafka(stack.kafka).ok
 
 
 def test_a_daemon_that_hangs_is_not_well_though_its_process_runs(config: Settings) -> None:
