@@ -22,7 +22,7 @@ def complaints(unsent: Iterable[Unsent], now: datetime) -> dict[str, str]:
     reasons = {}
     for channel in unsent:
         if channel.since is not None and (channel.attempts or now - channel.since > WAITS):
-            reasons[channel.name] = _reason(channel)
+            reasons[channel.name] = _failure_text(channel)
     return reasons
 
 
@@ -42,11 +42,12 @@ def findings(store: AlertStore, config: Settings, active: Iterable[str], now: da
     unsent = {channel.name: channel for channel in store.outbox.unsent(about_channels=False)}
     raised = {cause.removeprefix(CHANNEL_ALARMS) for cause in active if cause.startswith(CHANNEL_ALARMS)}
     return [
-        _finding(name, unsent.get(name), name in named, now, began) for name in sorted(named | unsent.keys() | raised)
+        _channel_finding(name, unsent.get(name), name in named, now, began)
+        for name in sorted(named | unsent.keys() | raised)
     ]
 
 
-def _finding(name: str, unsent: Unsent | None, is_named: bool, now: datetime, began: float) -> Finding:
+def _channel_finding(name: str, unsent: Unsent | None, is_named: bool, now: datetime, began: float) -> Finding:
     cause = f"{CHANNEL_ALARMS}{name}"
     if unsent is None or unsent.since is None:
         return Finding(cause, state="passing")
@@ -56,7 +57,7 @@ def _finding(name: str, unsent: Unsent | None, is_named: bool, now: datetime, be
         cause,
         # A channel that is no longer in the settings seems to be unused: it is no reason to wake somebody.
         "error" if is_named else "warning",
-        f"the alarm channel {name} takes no messages: {_reason(unsent)}",
+        f"the alarm channel {name} takes no messages: {_failure_text(unsent)}",
         "system",
         {"channel": name, "waiting": unsent.waiting, "attempts": unsent.attempts, "error": unsent.error},
         "failing" if is_away else "unknown",
@@ -64,7 +65,7 @@ def _finding(name: str, unsent: Unsent | None, is_named: bool, now: datetime, be
     )
 
 
-def _reason(unsent: Unsent) -> str:
+def _failure_text(unsent: Unsent) -> str:
     assert unsent.since is not None
     wait = f"{unsent.waiting} waiting since {unsent.since:%Y-%m-%d %H:%M:%S} UTC"
     return f"{wait}: {unsent.error}" if unsent.error else f"{wait}, and none was tried"

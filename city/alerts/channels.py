@@ -68,10 +68,10 @@ def sender(config: Settings, name: str) -> Send:
     """The function that sends a message on a channel. Raises AlertError, with the mend, for incomplete settings."""
     if name == "webhook" and config.alert_webhook_url:
         url = config.alert_webhook_url.get_secret_value()
-        return lambda message: _post(url, dict(message))
+        return lambda message: _post_json(url, dict(message))
     if name == "slack" and config.alert_slack_url:
         slack = config.alert_slack_url.get_secret_value()
-        return lambda message: _post(slack, _slack_body(message))
+        return lambda message: _post_json(slack, _slack_body(message))
     if name == "email" and config.alert_email_to:
         if not config.smtp_address:
             raise AlertError("CITY_ALERT_EMAIL_TO is set, and no server to send by: set CITY_SMTP_ADDRESS (host:port)")
@@ -83,7 +83,7 @@ def sender(config: Settings, name: str) -> Send:
         gateway = config.alert_sms_url.get_secret_value()
         if not config.alert_sms_to:
             raise AlertError("CITY_ALERT_SMS_URL is set, and no number to send to: set CITY_ALERT_SMS_TO")
-        return lambda message: _post(gateway, _sms_body(config, message))
+        return lambda message: _post_json(gateway, _sms_body(config, message))
     if name == "pagerduty" and config.alert_pagerduty_key:
         key = config.alert_pagerduty_key.get_secret_value()
         return lambda message: _post_incident(config.alert_pagerduty_url, key, message)
@@ -103,28 +103,28 @@ def text(message: Message, most: int = 100_000) -> str:
 
     The first alarm is always included; its title is shortened where the line is too long.
     """
-    lines = [f"City: {_cut(message['group'] or 'data', most // 4)}"]
+    lines = [f"City: {_shorten(message['group'] or 'data', most // 4)}"]
     left = len(message["alarms"])
     for alarm in message["alarms"]:
         left -= 1
         more = [f"... and {left} more"] if left else []
         room = most - len("\n".join([*lines, "", *more]))
-        line = _line(alarm, min(_LINE_CHARACTERS, room) if len(lines) == 1 else _LINE_CHARACTERS)
+        line = _alarm_line(alarm, min(_LINE_CHARACTERS, room) if len(lines) == 1 else _LINE_CHARACTERS)
         if len(line) > room:
             return "\n".join([*lines, f"... and {left + 1} more"])
         lines.append(line)
     return "\n".join(lines)
 
 
-def _line(alarm: Mapping[str, Any], most: int) -> str:
+def _alarm_line(alarm: Mapping[str, Any], most: int) -> str:
     """The line of an alarm, of at most `most` characters. Only the title is shortened, never the event."""
-    who = f", {_cut(alarm['assignee'], _NAME_CHARACTERS)}'s" if alarm.get("assignee") else ""
+    who = f", {_shorten(alarm['assignee'], _NAME_CHARACTERS)}'s" if alarm.get("assignee") else ""
     times = "once" if alarm["count"] == 1 else f"{alarm['count']} times"
     begins, ends = f"[{alarm['severity']}] {alarm['event']}: ", f" (alarm {alarm['id']}, {times}{who})"
-    return begins + _cut(" ".join(alarm["title"].split()), most - len(begins) - len(ends)) + ends
+    return begins + _shorten(" ".join(alarm["title"].split()), most - len(begins) - len(ends)) + ends
 
 
-def _post(url: str, body: dict[str, Any]) -> None:
+def _post_json(url: str, body: dict[str, Any]) -> None:
     ends = time.monotonic() + _SECONDS
     try:
         response = requests.post(url, json=body, timeout=(_CONNECT_SECONDS, _SECONDS), stream=True)
@@ -192,7 +192,7 @@ def _post_incident(url: str, key: str, message: Message) -> None:
     }
     if body["event_action"] == "trigger":
         body["payload"] = {
-            "summary": _line(alarm, _SUMMARY_CHARACTERS),
+            "summary": _alarm_line(alarm, _SUMMARY_CHARACTERS),
             "source": alarm["cause"],
             "severity": alarm["severity"],
             "timestamp": alarm["last_at"],
@@ -201,7 +201,7 @@ def _post_incident(url: str, key: str, message: Message) -> None:
             "custom_details": {**(alarm["detail"] or {}), **alarm["labels"]},
         }
         body["client"] = "City"
-    _post(url, body)
+    _post_json(url, body)
 
 
 def _send_mail(config: Settings, host: str, port: int, message: Message) -> None:
@@ -219,5 +219,5 @@ def _send_mail(config: Settings, host: str, port: int, message: Message) -> None
         server.send_message(letter)
 
 
-def _cut(string: str, most: int) -> str:
+def _shorten(string: str, most: int) -> str:
     return string if len(string) <= most else string[: most - 1] + "…"

@@ -199,31 +199,31 @@ class Watch:
         """
         condition, key = self.condition, self.key(message)
         # A sender's clock that is ahead must not keep an alarm open for years.
-        at = min(_seconds(message[condition.time]), arrived)
+        at = min(_to_seconds(message[condition.time]), arrived)
         track = self._tracks.get(key) or Track(partition)
         value = condition.baseline.value(message) if condition.baseline else None
-        level = condition.level(message, self._usual(track, at))
+        level = condition.level(message, self._compute_baseline(track, at))
         finding: Finding | None = None
         gravity = 0.0
         if level is not None and level >= condition.clear_below:
             gravity = level if condition.gravity is None else condition.gravity(message)
-            finding = self._finding(key, message, max(gravity, track.peak))
+            finding = self._make_finding(key, message, max(gravity, track.peak))
         self.changed = True
         self._clocks[partition] = clock = max(self._clocks.get(partition, 0.0), at)
         if at <= max(track.ended_at, clock - condition.forgotten_after.total_seconds()):
             return None
         track.partition, track.heard_at = partition, max(track.heard_at, at)
-        self._learn(track, value, at, level or 0.0)
+        self._update_baseline(track, value, at, level or 0.0)
         if level is not None:
-            self._put(track, at, level)
+            self._add_level(track, at, level)
         peak_before = track.peak
         if finding is not None:
             track.high_at, track.peak = max(track.high_at, at), max(track.peak, gravity)
-        if not self._keep(key, track) or level is None:
+        if not self._store_track(key, track) or level is None:
             return None
         if track.since is not None:
             if finding is not None:
-                return self._repeat(track, finding, peak_before, at)
+                return self._repeat_alarm(track, finding, peak_before, at)
             return self._end_if_calm(key, track, at)
         if finding is None or not any(_is_fulfilled(persistence, track.levels) for persistence in condition.raised_by):
             return None
@@ -240,7 +240,7 @@ class Watch:
         for key, track in list(self._tracks.items()):
             clock = self._clocks.get(track.partition, 0.0)
             if track.since is not None and clock - track.high_at >= patience:
-                ended.append(self._end(key, track))
+                ended.append(self._end_alarm(key, track))
             if track.since is None and clock - track.heard_at >= patience:
                 del self._tracks[key]
                 self.changed = True
@@ -248,7 +248,7 @@ class Watch:
         self.overflowed = self.overflowed and len(self._tracks) >= self.condition.most_keys
         return ended
 
-    def _repeat(self, track: Track, finding: Finding, peak_before: float, at: float) -> Finding | None:
+    def _repeat_alarm(self, track: Track, finding: Finding, peak_before: float, at: float) -> Finding | None:
         """The finding of an alarm that lasts: every `repeat_every`, and at once where its severity rose."""
         graver = self.condition.severity(peak_before) != finding.severity
         if not graver and at - track.told_at < self.condition.repeat_every.total_seconds():
@@ -259,13 +259,13 @@ class Watch:
     def _end_if_calm(self, key: str, track: Track, at: float) -> Finding | None:
         if at - track.high_at < self.condition.calm_for.total_seconds():
             return None
-        return self._end(key, track)
+        return self._end_alarm(key, track)
 
-    def _end(self, key: str, track: Track) -> Finding:
+    def _end_alarm(self, key: str, track: Track) -> Finding:
         track.ended_at, track.since, track.peak, track.levels = max(track.heard_at, track.high_at), None, 0.0, []
         return Finding(self.condition.cause(key), state="passing")
 
-    def _finding(self, key: str, message: Message, peak: float) -> Finding:
+    def _make_finding(self, key: str, message: Message, peak: float) -> Finding:
         condition = self.condition
         return Finding(
             cause=condition.cause(key),
@@ -276,7 +276,7 @@ class Watch:
             labels={condition.key: key, "type": condition.type or condition.kind},
         )
 
-    def _keep(self, key: str, track: Track) -> bool:
+    def _store_track(self, key: str, track: Track) -> bool:
         """Stores the track of a key, or drops it.
 
         Returns whether the key is followed. It is not where all its messages are calm, or where too many other keys
@@ -302,14 +302,14 @@ class Watch:
         self._tracks[key] = track
         return True
 
-    def _put(self, track: Track, at: float, level: float) -> None:
+    def _add_level(self, track: Track, at: float, level: float) -> None:
         longest = max(persistence.of for persistence in self.condition.raised_by)
         newest = max(track.heard_at, at)
         first = newest - self.condition.forgotten_after.total_seconds()
         others = [entry for entry in track.levels if entry[0] != at and entry[0] > first]
         track.levels = sorted([*others, [at, round(level, 4)]])[-longest:]
 
-    def _usual(self, track: Track, at: float) -> float | None:
+    def _compute_baseline(self, track: Track, at: float) -> float | None:
         """The median of the values before a time; None where there is no baseline, or too few values."""
         baseline = self.condition.baseline
         if baseline is None:
@@ -317,7 +317,7 @@ class Watch:
         values = [value for time, value in track.values if time < at]
         return median(values) if len(values) >= baseline.least else None
 
-    def _learn(self, track: Track, value: float | None, at: float, level: float) -> None:
+    def _update_baseline(self, track: Track, value: float | None, at: float, level: float) -> None:
         baseline = self.condition.baseline
         if baseline is None or value is None:
             return
@@ -356,7 +356,7 @@ def _is_fulfilled(persistence: Persistence, levels: list[list[float]]) -> bool:
     return sum(level >= persistence.level for _, level in newest) >= persistence.count
 
 
-def _seconds(time: Any) -> float:
+def _to_seconds(time: Any) -> float:
     """The seconds since the epoch of an ISO 8601 time. A time without a zone is in UTC."""
     moment = datetime.fromisoformat(time)
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()

@@ -35,11 +35,11 @@ _VIEW_METRICS = ("features_stale", "feature_age_s")
 
 def declared_metrics(config: Settings) -> frozenset[str]:
     """The metrics of all domains, also of inactive ones, because a file of rules may be used for several cities."""
-    return _declared_by_domains(tuple(config.extra_domains))
+    return _collect_metrics(tuple(config.extra_domains))
 
 
 @lru_cache(maxsize=4)
-def _declared_by_domains(extra_domains: tuple[Path, ...]) -> frozenset[str]:
+def _collect_metrics(extra_domains: tuple[Path, ...]) -> frozenset[str]:
     """The metrics, cached: the declarations do not change while a process runs."""
     config = Settings(extra_domains=[*extra_domains], domains=[])
     all_domains = domains(config)
@@ -69,11 +69,11 @@ def is_declared(metric: str, declared: Iterable[str]) -> bool:
 @lru_cache(maxsize=64)
 def nearest(metric: str, declared: frozenset[str]) -> str:
     """The declared metric with the most similar name. For one that ends in *: the most similar beginning, with *."""
-    names = {_beginning(name, metric) for name in declared} if metric.endswith("*") else declared
+    names = {_wildcard_of(name, metric) for name in declared} if metric.endswith("*") else declared
     return max(sorted(names), key=lambda name: difflib.SequenceMatcher(None, metric, name).ratio())
 
 
-def _beginning(name: str, metric: str) -> str:
+def _wildcard_of(name: str, metric: str) -> str:
     """The beginning of a name, with *: as many words, between dots, as the metric has."""
     *whole, last = metric.split(".")
     words = name.split(".")

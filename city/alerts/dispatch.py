@@ -61,7 +61,7 @@ def _send_on_channel(
         return Delivered(failed=1)
     sent = failed = 0
     refused, takes_others = list[tuple[list[OutboxMessage], str]](), False
-    waiting, began = deque(_grouped(channel, messages)), time.monotonic()
+    waiting, began = deque(_group_messages(channel, messages)), time.monotonic()
     while waiting:
         if time.monotonic() - began > _SECONDS:
             # The lease ends soon, and then another process may take the messages. The remaining ones wait for the next
@@ -101,7 +101,7 @@ def _retry_wait(messages: Sequence[OutboxMessage]) -> timedelta:
     return min(_FIRST_RETRY * 2 ** min(20, *(message.attempts for message in messages)), _LONGEST_RETRY)
 
 
-def _grouped(channel: str, messages: list[OutboxMessage]) -> list[list[OutboxMessage]]:
+def _group_messages(channel: str, messages: list[OutboxMessage]) -> list[list[OutboxMessage]]:
     """The messages in the lists that are sent as one: consecutive ones of the same group and event."""
     if is_one_by_one(channel):
         return [[message] for message in messages]

@@ -21,10 +21,10 @@ def show(alarms: Sequence[Alarm], terminal: Terminal) -> None:
     if not alarms:
         terminal.print("no alarms")
     elif terminal.is_terminal and terminal.width >= _TABLE_WIDTH:
-        terminal.print(_table(alarms))
+        terminal.print(_build_table(alarms))
     else:
         for alarm in alarms:
-            _record(alarm, terminal)
+            _print_record(alarm, terminal)
 
 
 def unsent(channel: Unsent) -> str:
@@ -40,17 +40,17 @@ def at(moment: datetime) -> str:
     return moment.astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
-def _table(alarms: Sequence[Alarm]) -> Table:
+def _build_table(alarms: Sequence[Alarm]) -> Table:
     table = Table("id", "severity", "state", "what", "times", "since", "last", "assignee", box=None)
     for a in alarms:
         times = (str(a.count), at(a.first_at), at(a.last_at))
         what = f"{one_line(a.title)}\n{one_line(a.cause)}"
-        table.add_row(str(a.id), a.severity, _state(a), what, *times, one_line(a.assignee or ""))
+        table.add_row(str(a.id), a.severity, _state_text(a), what, *times, one_line(a.assignee or ""))
     return table
 
 
-def _record(alarm: Alarm, terminal: Terminal) -> None:
-    head = f"{alarm.id:<{_INDENT - 1}} {alarm.severity}, {_state(alarm)}"
+def _print_record(alarm: Alarm, terminal: Terminal) -> None:
+    head = f"{alarm.id:<{_INDENT - 1}} {alarm.severity}, {_state_text(alarm)}"
     times = f"{alarm.count} times, since {at(alarm.first_at)}, last {at(alarm.last_at)}"
     whose = f", {one_line(alarm.assignee)}'s" if alarm.assignee else ""
     for line in (head, f"{' ' * _INDENT}{times}{whose}"):
@@ -62,5 +62,5 @@ def _record(alarm: Alarm, terminal: Terminal) -> None:
             terminal.print(f"{' ' * _INDENT}{text}", soft_wrap=True, highlight=False)
 
 
-def _state(alarm: Alarm) -> str:
+def _state_text(alarm: Alarm) -> str:
     return alarm.state + (", flapping" if alarm.flapping else "") + (", silenced" if alarm.silenced else "")

@@ -112,9 +112,9 @@ class Rule:
         names = [self.metric]
         if self.metric.endswith("*"):
             names = sorted(name for name in metrics if name.startswith(self.metric[:-1]))
-        return [self._finding(name, metrics.get(name), self._state(name, metrics, before)) for name in names]
+        return [self._make_finding(name, metrics.get(name), self._evaluate(name, metrics, before)) for name in names]
 
-    def _state(self, name: str, metrics: Mapping[str, float | None], before: Mapping[str, float | None]) -> State:
+    def _evaluate(self, name: str, metrics: Mapping[str, float | None], before: Mapping[str, float | None]) -> State:
         value = metrics.get(name)
         if value is not None and math.isnan(value):  # a share where the whole is zero
             value = None
@@ -128,7 +128,7 @@ class Rule:
         results = {"greater": value > self.value, "less": value < self.value, "equals": value == self.value}
         return "failing" if results[self.operator] else "passing"
 
-    def _finding(self, name: str, value: float | None, state: State) -> Finding:
+    def _make_finding(self, name: str, value: float | None, state: State) -> Finding:
         limit = "" if self.value is None else f" {self.value:g}"
         comparison = (
             "is absent"

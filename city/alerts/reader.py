@@ -146,7 +146,7 @@ class _Session:
                     messages = []
                 self.take(messages)
                 worker.progress(len(messages))
-                worker.note(self._problem())
+                worker.note(self._describe_problem())
             self._commit()
         finally:
             consumer.close()
@@ -182,11 +182,11 @@ class _Session:
             content = {}
         for watch in self._by_topic[topic] if content else ():
             if not watch.condition.only or content.get("kind") == watch.condition.only:
-                self._offer(watch, content, partition, arrived)
+                self._offer_message(watch, content, partition, arrived)
         self._positions[topic][partition] = message.offset() + 1
         self._unsaved = True
 
-    def _offer(self, watch: Watch, content: Any, partition: int, arrived: float) -> None:
+    def _offer_message(self, watch: Watch, content: Any, partition: int, arrived: float) -> None:
         try:
             cause = watch.condition.cause(watch.key(content))
         except ValueError as error:
@@ -206,7 +206,7 @@ class _Session:
         """Reports the pending findings with the offsets that they were read to, and without persons who were erased."""
         with writing(self._config.home):
             self._forget_erased()
-            self._report()
+            self._write_findings()
 
     def _forget_erased(self) -> None:
         """Drops the keys of persons who were erased: otherwise their state in memory would be written again.
@@ -226,7 +226,7 @@ class _Session:
         ended = {cause for cause in self._store.active_causes() if cause.startswith(causes)} - followed
         self._pending |= {cause: Finding(cause, state="passing") for cause in ended}
 
-    def _report(self) -> None:
+    def _write_findings(self) -> None:
         self._lease.check()
         moment = datetime.now(UTC)
         settled = moment.timestamp() - self._began >= timedelta(hours=self._config.alert_domains_after).total_seconds()
@@ -289,7 +289,7 @@ class _Session:
             self._unsaved = True
         return [TopicPartition(topic, number, positions.get(number, OFFSET_BEGINNING)) for number in partitions]
 
-    def _problem(self) -> str | None:
+    def _describe_problem(self) -> str | None:
         """The text that the status of the worker shows; None where nothing is wrong."""
         full = [name for name, watch in self._watches.items() if watch.overflowed]
         if full:

@@ -100,23 +100,23 @@ class AlertStore(AlertQueries):
         encoded = {name: state_text(value) for name, value in (remember or {}).items()}
         with self._database.changing() as db:
             patterns = silence_patterns(db, moment)
-            rows = self._open(db, scope)
+            rows = self._open_rows(db, scope)
             for cause, finding in latest.items():
                 row = rows.get(cause)
                 if finding.state == "failing" and row is not None and is_repeat(row, finding):
                     repeated.append({"_id": row["id"], "last_at": moment, **finding_columns(finding)})
                 elif finding.state == "failing":
-                    number, became_active = self._raise(db, row, finding, moment, patterns)
+                    number, became_active = self._raise_alarm(db, row, finding, moment, patterns)
                     if became_active:
                         raised.append(number)
                 elif finding.state == "unknown" and row is not None:
                     unknown.append(row["id"])
                 elif finding.state == "passing" and row is not None and row["active"]:
-                    self._clear(db, row, moment, None, "no longer so", patterns)
+                    self._clear_alarm(db, row, moment, None, "no longer so", patterns)
                     cleared.append(row["id"])
             for cause, row in rows.items():
                 if scope is not None and cause not in latest and row["active"]:
-                    self._clear(db, row, moment, None, "no longer looked at", patterns)
+                    self._clear_alarm(db, row, moment, None, "no longer looked at", patterns)
                     cleared.append(row["id"])
             if repeated:
                 update = ALARMS.update().where(ALARMS.c.id == sa.bindparam("_id"))
@@ -140,11 +140,11 @@ class AlertStore(AlertQueries):
             # A clock that has just jumped ahead makes everything look old.
             if moment - since >= _PAUSE.total_seconds():
                 self._prune(db, moment)
-            for row in self._open(db, None).values():
+            for row in self._open_rows(db, None).values():
                 before = dict(row)
                 quiet = moment - max(row["last_at"], since) > FORGOTTEN_AFTER.total_seconds()
                 if row["active"] and quiet and not row["cause"].startswith(_LASTING):
-                    self._clear(db, row, moment, None, "not heard of for a day", patterns)
+                    self._clear_alarm(db, row, moment, None, "not heard of for a day", patterns)
                     continue
                 if escalate_after is not None and (severity := escalated(row, escalate_after, moment)):
                     row |= {"severity": severity, "escalations": row["escalations"] + 1}
@@ -156,7 +156,7 @@ class AlertStore(AlertQueries):
                 if over and not row["active"] and not row["flapping"]:
                     row["open"] = False
                 if row != before:
-                    _save(db, row)
+                    _save_row(db, row)
         return risen
 
     def acknowledge(self, number: int, by: str, note: str = "", now: datetime | None = None) -> Alarm:
@@ -165,7 +165,7 @@ class AlertStore(AlertQueries):
         with self._database.changing() as db:
             row = row_of(db, number)
             is_first, row["acknowledged"] = not row["acknowledged"], True
-            _save(db, row)
+            _save_row(db, row)
             add_history(db, number, moment, "acknowledged", by, note)
             if is_first and row["told"]:
                 self._notifier.post(db, row, "acknowledged", moment)
@@ -177,7 +177,7 @@ class AlertStore(AlertQueries):
         with self._database.changing() as db:
             row = row_of(db, number)
             if row["active"]:
-                self._clear(db, row, moment, by, note, silence_patterns(db, moment))
+                self._clear_alarm(db, row, moment, by, note, silence_patterns(db, moment))
         return self.alarm(number)
 
     def assign(self, number: int, to: str, by: str, now: datetime | None = None) -> Alarm:
@@ -185,7 +185,7 @@ class AlertStore(AlertQueries):
         if not to.strip():
             raise AlertError(f"alarm {number} is assigned to nobody: give a name")
         with self._database.changing() as db:
-            _save(db, row_of(db, number) | {"assignee": to})
+            _save_row(db, row_of(db, number) | {"assignee": to})
             add_history(db, number, to_seconds(now), "assigned", by, to)
         return self.alarm(number)
 
@@ -212,7 +212,7 @@ class AlertStore(AlertQueries):
             if not db.execute(SILENCES.delete().where(SILENCES.c.id == number)).rowcount:
                 raise AlertError(f"no silence {number}; `city alerts silences` lists them")
 
-    def _raise(
+    def _raise_alarm(
         self, db: sa.Connection, row: dict[str, Any] | None, finding: Finding, moment: float, patterns: list[str]
     ) -> tuple[int, bool]:
         """Raises or repeats an alarm. Returns its id, and whether it became active."""
@@ -222,7 +222,7 @@ class AlertStore(AlertQueries):
             row["id"] = int(result.inserted_primary_key[0])  # type: ignore[index]
             add_history(db, row["id"], moment, "raised", None, finding.title)
             self._notifier.notify(db, row, moment, patterns)
-            _save(db, row)
+            _save_row(db, row)
             return row["id"], True
         again = not row["active"]
         if again:  # the last tick may be hours ago
@@ -237,17 +237,17 @@ class AlertStore(AlertQueries):
             add_history(db, row["id"], moment, "severity", None, f"{row['severity']} to {severity}")
         row["severity"] = severity
         self._notifier.notify(db, row, moment, patterns)
-        _save(db, row)
+        _save_row(db, row)
         return int(row["id"]), again
 
-    def _clear(
+    def _clear_alarm(
         self, db: sa.Connection, row: dict[str, Any], moment: float, by: str | None, note: str, patterns: list[str]
     ) -> None:
         self._notifier.settle(db, row, moment)
         row |= {"active": False, **change_columns(row, moment)}
         add_history(db, row["id"], moment, "cleared", by, note)
         self._notifier.notify(db, row, moment, patterns)
-        _save(db, row)
+        _save_row(db, row)
 
     def _prune(self, db: sa.Connection, moment: float) -> None:
         """Deletes, once an hour, rows that are older than the retention: messages that were sent or given up, closed
@@ -265,7 +265,7 @@ class AlertStore(AlertQueries):
         db.execute(HISTORY.delete().where(sa.or_(HISTORY.c.at < oldest, of_closed)))
         db.execute(ALARMS.delete().where(closed))
 
-    def _open(self, db: sa.Connection, scope: str | None) -> dict[str, dict[str, Any]]:
+    def _open_rows(self, db: sa.Connection, scope: str | None) -> dict[str, dict[str, Any]]:
         query = sa.select(ALARMS).where(ALARMS.c.open.is_(True))
         if scope is not None:
             query = query.where(ALARMS.c.cause.startswith(scope, autoescape=True))
@@ -279,7 +279,7 @@ def alert_store(config: Settings) -> AlertStore:
     return AlertStore(config.alerts_store, addresses(config), timedelta(days=config.alert_retention_days))
 
 
-def _save(db: sa.Connection, row: Mapping[str, Any]) -> None:
+def _save_row(db: sa.Connection, row: Mapping[str, Any]) -> None:
     db.execute(ALARMS.update().where(ALARMS.c.id == row["id"]).values(**row))
 
 

@@ -116,7 +116,7 @@ class Parts:
         where it does. Where a server has the name of a part, the two are one. `unavailable` is None where no server was
         checked. `platform` identifies the supervisor that runs: the history of another supervisor's parts is dropped.
         """
-        is_watched = self._begin(now, None if platform is None else [*platform])
+        is_watched = self._begin_look(now, None if platform is None else [*platform])
         checked = unavailable or {}
         observations: dict[str, tuple[Mapping[str, Any], str | None, bool]] = {}
         for name in sorted(parts.keys() | checked.keys()):
@@ -134,7 +134,7 @@ class Parts:
                 # The part ended with its process, which has its own alarm.
                 self._seen[name].restarts_at, self._seen[name].is_news = [], False
             is_explained = silent is None and self._is_explained(name, parts, now)
-            findings.append(_judge(name, part, silent, is_known, is_explained, self._seen[name], now))
+            findings.append(_judge_part(name, part, silent, is_known, is_explained, self._seen[name], now))
         if unavailable is not None:  # otherwise the history of servers that others check stays
             self._seen = {name: seen for name, seen in self._seen.items() if name in parts or name in checked}
         return findings
@@ -144,10 +144,10 @@ class Parts:
         part = parts.get(name, _WELL)
         if self._has_lost_its_process(part, parts, now):
             return True
-        servers, sources = _needs(name)
+        servers, sources = _needs_of(name)
         away = [server for server in servers if self._is_unstable(server, now)]
         is_starved = bool(away) or any(
-            self._is_unstable(other, now) for other in self._seen if _family(other) in sources
+            self._is_unstable(other, now) for other in self._seen if _family_of(other) in sources
         )
         return _is_running(part) and all(_is_caused_by(error, away, is_starved) for error in part["errors"])
 
@@ -172,7 +172,7 @@ class Parts:
             return False
         return seen.wrong is not None or (seen.recovered is not None and 0 <= now - seen.recovered < _AFTER_SECONDS)
 
-    def _begin(self, now: float, platform: list[float] | None) -> bool:
+    def _begin_look(self, now: float, platform: list[float] | None) -> bool:
         """Begins a look. Returns whether the look before was a moment ago."""
         if platform != self._platform:
             self._platform, self._seen = platform, {}
@@ -193,12 +193,12 @@ def _is_caused_by(error: str, servers: Iterable[str], is_starved: bool) -> bool:
     return any(server in error.lower() for server in servers) or (is_starved and stands_still(error))
 
 
-def _needs(name: str) -> tuple[frozenset[str], frozenset[str]]:
+def _needs_of(name: str) -> tuple[frozenset[str], frozenset[str]]:
     """The servers that a part works with, and the families of parts whose events it waits for."""
-    return _SERVERS.get(_family(name), frozenset()), _SOURCES.get(_family(name), frozenset())
+    return _SERVERS.get(_family_of(name), frozenset()), _SOURCES.get(_family_of(name), frozenset())
 
 
-def _family(name: str) -> str:
+def _family_of(name: str) -> str:
     """The family of a part. All simulators, in one process or in processes of their own, are one family."""
     return SIMULATORS if name.startswith(_LOOPS) else name
 
@@ -217,7 +217,7 @@ def _is_running(part: Mapping[str, Any]) -> bool:
     return part["state"] in ("running", "external")
 
 
-def _judge(
+def _judge_part(
     name: str, part: Mapping[str, Any], silent: str | None, is_known: bool, is_explained: bool, seen: _Seen, now: float
 ) -> Finding:
     """The finding of a part or a server, from its status and its history."""

@@ -59,7 +59,7 @@ class Watch:
         """Judges the platform, and applies the passing of time to the alarms. Call it every few seconds."""
         moment = now or datetime.now(UTC)
         try:
-            reported = self._judge(moment) if self._lease.acquire() else Changes([], [])
+            reported = self._judge_platform(moment) if self._lease.acquire() else Changes([], [])
         finally:  # an error of this look must not delay the escalation of other alarms
             escalated = self._store.tick(timedelta(minutes=self._config.alert_escalate_minutes), moment)
         return LookResult(reported, len(escalated))
@@ -68,7 +68,7 @@ class Watch:
         """Releases the lease, so that another process can judge."""
         self._lease.release()
 
-    def _judge(self, moment: datetime) -> Changes:
+    def _judge_platform(self, moment: datetime) -> Changes:
         if is_stopping(self._config):
             return Changes([], [])
         seconds, before = moment.timestamp(), self._store.remembered(_METRICS) or {}

@@ -58,8 +58,8 @@ class Hub:
             return
         self.clients += 1
         self._metrics.clients.set(self.clients)
-        listening = asyncio.create_task(self._listen(socket))
-        sending = asyncio.create_task(self._send(socket, layers, since if epoch == self.epoch else None))
+        listening = asyncio.create_task(self._wait_for_end(socket))
+        sending = asyncio.create_task(self._send_deltas(socket, layers, since if epoch == self.epoch else None))
         try:
             finished, _ = await asyncio.wait({listening, sending}, return_when=asyncio.FIRST_COMPLETED)
             for task in finished:
@@ -75,7 +75,7 @@ class Hub:
                     async with asyncio.timeout(1):
                         await socket.close(1001)
 
-    async def _listen(self, socket: WebSocket) -> None:
+    async def _wait_for_end(self, socket: WebSocket) -> None:
         """Waits for the end of the connection. A client that sends too many messages is disconnected."""
         began, received = time.monotonic(), 0
         while True:
@@ -85,7 +85,7 @@ class Hub:
                 await socket.close(1008, "too many messages")
                 return
 
-    async def _send(self, socket: WebSocket, layers: tuple[str, ...] | None, since: int | None) -> None:
+    async def _send_deltas(self, socket: WebSocket, layers: tuple[str, ...] | None, since: int | None) -> None:
         """Sends a snapshot, unless the client continues, and then deltas."""
         position = since if since is not None and self._has_deltas_since(since) else None
         patience = KEPT if position is not None else _BEHIND  # a client that returns may have missed more
@@ -115,19 +115,23 @@ class Hub:
         """The number of the last delta in the snapshot, and the message."""
         snapshot = self._snapshot()
         if self._encoded_snapshot is None or self._encoded_snapshot[:2] != (snapshot.sequence, layers):
-            self._encoded_snapshot = (snapshot.sequence, layers, _message("snapshot", self.epoch, snapshot, layers))
+            self._encoded_snapshot = (
+                snapshot.sequence,
+                layers,
+                _encode("snapshot", self.epoch, snapshot, layers),
+            )
         return snapshot.sequence, self._encoded_snapshot[2]
 
     def _encode_delta(self, sequence: int, layers: tuple[str, ...] | None) -> str:
         """The message of a delta, which is made once for all clients with the same layers."""
         text = self._encoded.get((sequence, layers))
         if text is None:
-            text = _message("delta", self.epoch, self._deltas[sequence], layers)
+            text = _encode("delta", self.epoch, self._deltas[sequence], layers)
             self._encoded[sequence, layers] = text
         return text
 
 
-def _message(kind: str, epoch: str, delta: Delta, layers: tuple[str, ...] | None) -> str:
+def _encode(kind: str, epoch: str, delta: Delta, layers: tuple[str, ...] | None) -> str:
     chosen = [b'"%s":%s' % (n.encode(), text) for n, text in delta.fragments.items() if not layers or n in layers]
     head = f'"type":"{kind}","epoch":"{epoch}","seq":{delta.sequence},"at":{delta.at}'
     return "{" + head + ',"layers":{' + b",".join(chosen).decode() + "}}"

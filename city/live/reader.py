@@ -218,8 +218,8 @@ class Live:
         Topics are created when the stream first starts, and partitions may be added to them.
         """
         topics = {*self._feeds, *(state.layer.topic for state in self.states.values())}
-        complete = topics == {topic for topic, _ in self._assigned}
-        if time.monotonic() < self._looked_at + (_LOOK_AGAIN_SECONDS if complete else _LOOK_SECONDS):
+        usable = topics == {topic for topic, _ in self._assigned}
+        if time.monotonic() < self._looked_at + (_LOOK_AGAIN_SECONDS if usable else _LOOK_SECONDS):
             return
         self._looked_at = time.monotonic()
         existing = consumer.list_topics(timeout=2).topics
@@ -276,7 +276,7 @@ class Live:
             self._predicted_at = time.monotonic()
             try:
                 for state in self.states.values():
-                    self._predict(state)
+                    self._predict_rows(state)
                 self.worker.note(None)
             except Exception as error:  # a locked file, or a model: the rows are published without new predictions
                 if self.worker.last_error is None:
@@ -298,7 +298,7 @@ class Live:
             changes = Delta(self.sequence, int(now_ms), fragments)
         self._publish(changes)
 
-    def _predict(self, state: State) -> None:
+    def _predict_rows(self, state: State) -> None:
         """Sets the predictions of the champions for the layer's keys, from their present online features."""
         predictions = state.layer.predictions
         keys = list(state.rows)
@@ -316,20 +316,20 @@ class Live:
             if reader is None:
                 reader = self._readers[name] = FeatureReader(online_store(self._config), model.online)
             features = reader.read([{model.view.entities[0]: key} for key in keys])
-            columns.append(_predictions(model, served.exported, features))
+            columns.append(_compute_predictions(model, served.exported, features))
         with self._lock:
             for key, values in zip(keys, zip(*columns, strict=True), strict=True):
                 state.set_predictions(key, values)
 
 
-def _predictions(model: Model, exported: Any, features: Sequence[Mapping[str, Any]]) -> list[Any]:
+def _compute_predictions(model: Model, exported: Any, features: Sequence[Mapping[str, Any]]) -> list[Any]:
     """One prediction per row of features: a number rounded to a tenth, or a class. None for an unknown entity."""
     import polars as pl
 
-    complete = [row for row in features if not is_unknown(row)]
-    if not complete:
+    usable = [row for row in features if not is_unknown(row)]
+    if not usable:
         return [None] * len(features)
-    frame = pl.DataFrame(complete, infer_schema_length=None)
+    frame = pl.DataFrame(usable, infer_schema_length=None)
     predicted = answers(model, exported.calibration, exported.predict(inputs(model, frame)))["prediction"].to_list()
     values = iter([round(float(value), 1) for value in predicted] if model.kind == "regression" else predicted)
     return [None if is_unknown(row) else next(values) for row in features]

@@ -46,9 +46,9 @@ def dependencies(predictor: Predictor, away_channels: Mapping[str, str]) -> list
             False,
             store.error or f"{store.written:,} recorded, {store.waiting:,} wait",
         ),
-        Dependency("workers", not unwell, False, _listed(unwell) or "all run"),
-        Dependency("alarm channels", not away_channels, False, _listed(away_channels) or "all messages are taken"),
-        Dependency("sources", not silent, False, _listed(silent) or "none fell silent while its peers go on"),
+        Dependency("workers", not unwell, False, _join_texts(unwell) or "all run"),
+        Dependency("alarm channels", not away_channels, False, _join_texts(away_channels) or "all messages are taken"),
+        Dependency("sources", not silent, False, _join_texts(silent) or "none fell silent while its peers go on"),
     ]
 
 
@@ -79,7 +79,7 @@ def registry(predictor: Predictor) -> Dependency:
     return Dependency("registry", versions.away is None, True, detail)
 
 
-def _listed(complaints: Mapping[str, str]) -> str:
+def _join_texts(complaints: Mapping[str, str]) -> str:
     return "; ".join(f"{name}: {text}" for name, text in complaints.items())
 
 

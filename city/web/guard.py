@@ -46,9 +46,9 @@ class Guard:
         self._keys, self._tokens, self._failed_keys = keys, tokens, failed_keys
         self._buckets = Buckets()
         public = urlsplit(config.public_url or "")
-        self._public = _authority(public.netloc, public.scheme)
+        self._public = _split_authority(public.netloc, public.scheme)
         self._names = {*_LOOPBACK, config.host, self._public[0]} - {""}
-        self._cors = {_origin(origin) for origin in config.cors_origins}
+        self._cors = {_split_origin(origin) for origin in config.cors_origins}
         self._most_bytes = int(config.max_body_mb * 1_000_000)
         self._wants_keys = config.wants_keys  # used by each request
         self._headers = [
@@ -80,7 +80,7 @@ class Guard:
                 await self._serve_websocket(scope, headers, receive, send)
         except Problem as problem:
             if not answered:
-                await self._refuse(problem, scope, receive, secure)
+                await self._send_problem(problem, scope, receive, secure)
         except Exception as error:  # any error that the app did not catch: the server continues
             if not http:
                 raise
@@ -97,7 +97,7 @@ class Guard:
         origin = headers.get("origin")
         if max(len(host), len(origin or "")) > _LONGEST_NAME:  # names are cached below
             raise Problem(431, f"Host and Origin have at most {_LONGEST_NAME} characters")
-        if not self._wants_keys and _authority(host, "http")[0] not in self._names and not _is_probe(scope):
+        if not self._wants_keys and _split_authority(host, "http")[0] not in self._names and not _is_probe(scope):
             raise Problem(
                 403,
                 f"the host {host[:100]!r} is not this server: ask for {self._config.serve}, or name the address by "
@@ -105,9 +105,9 @@ class Guard:
             )
         if origin is None or (scope["type"] == "http" and scope["method"] in _SAFE):
             return
-        scheme, authority = _origin(origin)
+        scheme, authority = _split_origin(origin)
         # Where no port is named, the scheme of the page determines it, also where a proxy has ended the page's TLS.
-        is_same = authority in (_authority(host, scheme), self._public)
+        is_same = authority in (_split_authority(host, scheme), self._public)
         if not authority[0] or not (is_same or (scheme, authority) in self._cors):
             raise Problem(
                 403,
@@ -117,7 +117,7 @@ class Guard:
 
     def _authenticate(self, scope: Scope, headers: Headers) -> Caller:
         """The caller of a request. Raises Problem for a wrong or missing key, and for too many requests."""
-        credential = _credential(scope, headers)
+        credential = _read_credential(scope, headers)
         caller = self._find_caller(credential) if credential is not None else None
         if caller is None and credential is not None:
             self._failed_keys.count(client_of(scope))
@@ -134,7 +134,7 @@ class Guard:
                     "`city keys add NAME` makes one",
                     headers={"www-authenticate": "Bearer"},
                 )
-            self._limit(client_of(scope), self._config.rate_limit)
+            self._check_rate(client_of(scope), self._config.rate_limit)
             return NOBODY if self._wants_keys else LOCAL
         if caller.expires is not None and caller.expires < time.time():
             raise Problem(
@@ -142,7 +142,7 @@ class Guard:
                 "this key or token has expired: get another one",
                 headers={"www-authenticate": 'Bearer error="invalid_token", error_description="expired"'},
             )
-        self._limit(f"key:{caller.name}", caller.rate)
+        self._check_rate(f"key:{caller.name}", caller.rate)
         return caller
 
     def _find_caller(self, credential: str) -> Caller | None:
@@ -153,7 +153,7 @@ class Guard:
 
     async def _serve_websocket(self, scope: Scope, headers: Headers, receive: Receive, send: Send) -> None:
         """Serves a WebSocket for as long as the key that opened it is valid."""
-        credential = _credential(scope, headers)
+        credential = _read_credential(scope, headers)
         if credential is None:
             await self._app(scope, receive, send)
             return
@@ -182,7 +182,7 @@ class Guard:
             if caller.expires is not None and caller.expires < time.time():
                 return "this key or token has expired"
 
-    def _limit(self, who: str, rate: float) -> None:
+    def _check_rate(self, who: str, rate: float) -> None:
         if rate and (wait := self._buckets.take(who, rate)):
             raise Problem(
                 429,
@@ -249,7 +249,7 @@ class Guard:
 
         return secured
 
-    async def _refuse(self, problem: Problem, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _send_problem(self, problem: Problem, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             await problem.response()(scope, receive, send)
             return
@@ -301,7 +301,7 @@ def client_of(scope: Scope) -> str:
     return client[0] if client else ""
 
 
-def _credential(scope: Scope, headers: Headers) -> str | None:
+def _read_credential(scope: Scope, headers: Headers) -> str | None:
     """The key or token of a request; None where there is none."""
     credential = headers.get("x-api-key")
     authorization = headers.get("authorization")
@@ -315,7 +315,7 @@ def _credential(scope: Scope, headers: Headers) -> str | None:
 
 
 @lru_cache(maxsize=1024)
-def _authority(netloc: str, scheme: str) -> tuple[str, int | None]:
+def _split_authority(netloc: str, scheme: str) -> tuple[str, int | None]:
     """The host and the port of an authority. Where no port is named it is the scheme's own: `localhost:80` equals
     `localhost` for http. The host is empty where the text is no authority."""
     try:
@@ -328,13 +328,13 @@ def _authority(netloc: str, scheme: str) -> tuple[str, int | None]:
 
 
 @lru_cache(maxsize=1024)
-def _origin(text: str) -> tuple[str, tuple[str, int | None]]:
+def _split_origin(text: str) -> tuple[str, tuple[str, int | None]]:
     """The scheme and the authority of an origin."""
     try:
         parts = urlsplit(text)
     except ValueError:
         return "", ("", None)
-    return parts.scheme, _authority(parts.netloc, parts.scheme)
+    return parts.scheme, _split_authority(parts.netloc, parts.scheme)
 
 
 def _is_probe(scope: Scope) -> bool:

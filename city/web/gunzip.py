@@ -36,7 +36,7 @@ class Gunzip:
             await asyncio.sleep(0)  # other tasks run between two pieces
             if not self._packed and not self._may_have_more:
                 if self._body_ended:
-                    return self._end()
+                    return self._end_body()
                 message = await self._receive()
                 if message["type"] != "http.request":
                     return message
@@ -61,7 +61,7 @@ class Gunzip:
             raise self._too_large
         return piece
 
-    def _end(self) -> Message:
+    def _end_body(self) -> Message:
         if self._has_begun and not self._decoder.eof:
             raise Problem(400, _WRONG)
         self._ended = True

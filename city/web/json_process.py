@@ -64,7 +64,7 @@ class JsonProcess:
                 value: Result = result
                 return value
             self._process = None
-            code = _end(process)
+            code = _end_process(process)
             if late:
                 log.error("a JSON body of %d bytes was not read within %g s", len(body), self.deadline_seconds)
                 raise Problem(503, f"this body was not read within {self.deadline_seconds:g} s: send it in parts")
@@ -92,7 +92,7 @@ class JsonProcess:
             if self._process is None or self._process.poll() is not None:
                 argv = [sys.executable, "-m", "city.web.json_process", str(self._idle_seconds)]
                 try:
-                    self._process = _start(argv)
+                    self._process = _start_process(argv)
                 except OSError as error:
                     log.error("the process that reads large JSON bodies cannot start: %s", error)
                     detail = "so large a body cannot be read now: send it in parts of at most 1 MB"
@@ -100,7 +100,7 @@ class JsonProcess:
             return self._process
 
 
-def _start(argv: list[str]) -> subprocess.Popen[bytes]:
+def _start_process(argv: list[str]) -> subprocess.Popen[bytes]:
     """Starts the process with non-blocking pipes, so that each wait for them has a deadline."""
     process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
     assert process.stdin is not None
@@ -110,7 +110,7 @@ def _start(argv: list[str]) -> subprocess.Popen[bytes]:
     return process
 
 
-def _end(process: subprocess.Popen[bytes]) -> int:
+def _end_process(process: subprocess.Popen[bytes]) -> int:
     """Ends the process. Returns its exit code."""
     assert process.stdin is not None
     with contextlib.suppress(OSError):  # the rest of a body cannot be written to a process that is gone
@@ -131,11 +131,11 @@ def _exchange(process: subprocess.Popen[bytes], call: bytes, body: bytes, until:
     assert process.stdout is not None
     try:
         for part in (b"%d %d\n" % (len(call), len(body)), call, body):
-            _write(process.stdin.fileno(), part, until)
-        size, _, answer = _read(process.stdout.fileno(), until).partition(b"\n")
+            _write_pipe(process.stdin.fileno(), part, until)
+        size, _, answer = _read_pipe(process.stdout.fileno(), until).partition(b"\n")
         parts = [answer]
         missing = int(size or 0) - len(answer)
-        while missing > 0 and (part := _read(process.stdout.fileno(), until)):
+        while missing > 0 and (part := _read_pipe(process.stdout.fileno(), until)):
             parts.append(part)
             missing -= len(part)
     except TimeoutError:
@@ -145,20 +145,20 @@ def _exchange(process: subprocess.Popen[bytes], call: bytes, body: bytes, until:
     return b"" if missing else b"".join(parts)
 
 
-def _write(pipe: int, data: bytes, until: float) -> None:
+def _write_pipe(pipe: int, data: bytes, until: float) -> None:
     rest = memoryview(data)
     while rest:
-        _wait(pipe, select.POLLOUT, until)
+        _wait_for_pipe(pipe, select.POLLOUT, until)
         rest = rest[os.write(pipe, rest) :]
 
 
-def _read(pipe: int, until: float) -> bytes:
+def _read_pipe(pipe: int, until: float) -> bytes:
     """The bytes that are available; empty at the end of the pipe."""
-    _wait(pipe, select.POLLIN, until)
+    _wait_for_pipe(pipe, select.POLLIN, until)
     return os.read(pipe, _PIPE_BYTES)
 
 
-def _wait(pipe: int, event: int, until: float) -> None:
+def _wait_for_pipe(pipe: int, event: int, until: float) -> None:
     """Waits for an event of a pipe. Raises TimeoutError. It uses poll rather than select, because the server may have
     more than a thousand descriptors."""
     poll = select.poll()

@@ -77,26 +77,26 @@ class Keys:
         expires = time.time() + days * 86_400 if days is not None else None
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with file_lock(self._path):
-            keys = self._read()
+            keys = self._read_file()
             if any(caller.name == name for caller in keys.values()):
                 raise UnusableKey(f"there is a key {name!r}: revoke it first, or take another name")
-            self._write(keys | {hashed(secret): Caller(name, role, rate, expires)})
+            self._write_file(keys | {hashed(secret): Caller(name, role, rate, expires)})
         return secret
 
     def revoke(self, name: str) -> None:
         """Deletes a key. Raises UnusableKey where there is none of that name."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with file_lock(self._path):
-            keys = self._read()
+            keys = self._read_file()
             left = {digest: caller for digest, caller in keys.items() if caller.name != name}
             if len(left) == len(keys):
                 names = ", ".join(sorted(c.name for c in keys.values())) or "none"
                 raise UnusableKey(f"there is no key {name!r}; known: {names}")
-            self._write(left)
+            self._write_file(left)
 
     def all(self) -> list[Caller]:
         """The callers of all keys, by name."""
-        return sorted(self._read().values(), key=lambda caller: caller.name)
+        return sorted(self._read_file().values(), key=lambda caller: caller.name)
 
     def caller_of(self, secret: str) -> Caller | None:
         """The caller with that key; None for an unknown key. The key may have expired."""
@@ -109,15 +109,15 @@ class Keys:
             self._looked = now
             stamp = self._path.stat().st_mtime_ns if self._path.exists() else 0
             if stamp != self._stamp:
-                self._callers, self._stamp = self._read(), stamp
+                self._callers, self._stamp = self._read_file(), stamp
         return self._callers.get(digest)
 
-    def _read(self) -> dict[str, Caller]:
+    def _read_file(self) -> dict[str, Caller]:
         if not self._path.exists():
             return {}
         return {digest: Caller(**caller) for digest, caller in json.loads(self._path.read_text()).items()}
 
-    def _write(self, keys: Mapping[str, Caller]) -> None:
+    def _write_file(self, keys: Mapping[str, Caller]) -> None:
         fresh = self._path.with_suffix(".new")
         _write_private(fresh, json.dumps({digest: asdict(caller) for digest, caller in keys.items()}, indent=1))
         fresh.replace(self._path)

