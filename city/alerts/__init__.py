@@ -1,1 +1,1 @@
-"""Data alerts: what goes wrong with data becomes one alarm a cause, that people see, own, silence and close."""
+"""Data alerts: each cause of a problem with data is one alarm, which people can see, assign, silence and close."""

@@ -16,7 +16,7 @@ CHANNEL_ALARMS = "system/alert_channels/"
 """Precedes the name of a channel in the cause of its alarm, which goes to the other channels."""
 _LEASE_SECONDS = 60.0
 _EXPIRY = timedelta(days=7)
-"""A message that no channel took for so long is given up."""
+"""A message that its channel has not accepted for so long is given up."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class OutboxMessage:
 
 @dataclass(frozen=True)
 class Unsent:
-    """The messages of a channel that it has not taken."""
+    """The messages that a channel has not accepted."""
 
     name: str
     waiting: int
@@ -47,8 +47,8 @@ class Unsent:
 
 
 class Outbox:
-    """Messages are written by the transaction that changes their alarm (`city.alerts.notifier`). Thread-safe, and safe
-    for several processes."""
+    """Leases messages to senders, and records the attempts. The messages are written by the transaction that changes
+    their alarm (`city.alerts.notifier`). Thread-safe, and safe for several processes."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -89,7 +89,7 @@ class Outbox:
         refused: bool = False,
     ) -> None:
         """Records that messages were sent, or failed with an `error` and are tried again at `again_at`, unless they are
-        a week old. `refused`: the channel takes other messages."""
+        a week old. `refused`: the channel accepts other messages."""
         moment = to_seconds(now)
         values: dict[str, Any] = {"attempts": OUTBOX.c.attempts + 1, "error": error, "leased_until": 0.0}
         if error is None:
@@ -107,8 +107,8 @@ class Outbox:
             db.execute(OUTBOX.update().where(_among(messages), OUTBOX.c.sent_at.is_(None)).values(**values))
 
     def unsent(self, about_channels: bool = True) -> list[Unsent]:
-        """One entry per channel that has not taken all its messages, by name. With `about_channels` false it leaves out
-        the alarms about channels themselves."""
+        """One entry per channel that has not accepted all its messages, by name. With `about_channels` false it leaves
+        out the alarms about channels themselves."""
         waits, id_, channel = OUTBOX.c.next_at < NEVER, OUTBOX.c.id, OUTBOX.c.channel
         query = sa.select(
             channel,
@@ -138,7 +138,7 @@ class Outbox:
         ]
 
     def drop(self, channel: str, by: str, now: datetime | None = None) -> int:
-        """Deletes the messages that a channel has not taken, and notes it in the history of their alarms.
+        """Deletes the messages that a channel has not accepted, and records this in the history of their alarms.
 
         Returns how many. Raises AlertError where there is none.
         """

@@ -211,8 +211,8 @@ class _Session:
     def _forget_erased(self) -> None:
         """Drops the keys of persons who were erased: otherwise their state in memory would be written again.
 
-        Their alarms end, under their own causes or under the causes that the erasure has already replaced. These are
-        the active alarms that no watch has open.
+        Their alarms end, under their own causes or under causes in which the erasure has already masked the key. These
+        are the active alarms that no watch has open.
         """
         erasures = self._erasures.read()
         if not erasures:

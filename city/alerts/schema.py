@@ -122,7 +122,8 @@ class Database:
             yield db
 
     def dedup_key(self, alarm: int) -> str:
-        """PagerDuty resolves an incident by the key that opened it, so alarms older than the store id keep theirs."""
+        """The key of an alarm's incident. PagerDuty resolves an incident by the key that opened it, so alarms older
+        than the store id keep their old key."""
         return f"city-alarm-{alarm}" if alarm <= self._last_without_store_id else f"city-{self.id}-{alarm}"
 
 
@@ -138,7 +139,8 @@ def write_state(db: sa.Connection, name: str, value: Any) -> None:
 
 
 def state_text(value: Any) -> str | None:
-    """A value as the store keeps it. Megabytes of state are encoded before a transaction, which everybody waits for."""
+    """A value encoded for the store. Callers encode megabytes of state before a transaction, because all other changes
+    wait for the transaction."""
     return None if value is None else orjson.dumps(value, option=_JSON).decode()
 
 

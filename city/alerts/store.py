@@ -39,8 +39,8 @@ from city.settings import Settings
 RETURNS_WITHIN = timedelta(minutes=10)
 """A cause that returns so soon counts as never gone: its acknowledgement remains."""
 FORGOTTEN_AFTER = timedelta(days=1)
-"""An active alarm that no check has confirmed or called unknown for so long, while there were checks, is of something
-that nothing checks any more."""
+"""An active alarm is cleared after so long without a failing or unknown finding, while there were checks: nothing checks
+its cause any more."""
 CLOSED_AFTER = timedelta(days=1)
 """A cleared alarm that nobody has acknowledged is closed after so long."""
 LONGEST_SILENCE = timedelta(days=366)
@@ -62,10 +62,11 @@ class Changes:
 
 
 class AlertStore(AlertQueries):
-    """Every change is one transaction that includes its consequences for people: the alarm, its history and the outbox.
+    """Reads and changes alarms. Every change is one transaction that includes its consequences for people: the alarm,
+    its history and the outbox.
 
-    `to` are the channels that messages go to; what has ended is kept for `retention`. Safe to use from several threads
-    and processes: a change locks the store.
+    `to` are the channels that messages go to. Closed alarms and sent messages are kept for `retention`. Safe to use
+    from several threads and processes: a change locks the store.
     """
 
     def __init__(self, url: str, to: Sequence[Address] = (), retention: timedelta = timedelta(days=30)) -> None:

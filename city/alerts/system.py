@@ -43,7 +43,7 @@ _SERVERS = {
 _SOURCES = {"mqtt-bridge": frozenset({SIMULATORS}), "stream": frozenset({SIMULATORS, "mqtt-bridge"})}
 """By the name of a part: the parts whose events it waits for."""
 _WELL: Mapping[str, Any] = {"state": "running", "restarts": 0, "exit": None, "errors": []}
-"""The part of a server that is checked, and that is no part of the platform."""
+"""The status of a server that is checked, and that is no part of the platform."""
 _GB = 1e9
 _UNWATCHED_SECONDS = 180.0
 """After so long without a look, the state of the parts in between is unknown. The duration of errors is then counted

@@ -18,7 +18,7 @@ from city.stack.status import is_stopping, parts
 RULES = "rule/"
 _METRICS, _PARTS, _ACTIVE = "metrics", "parts", "domain.active."
 ServerCheck = Callable[[], Mapping[str, str | None]]
-"""Sends a request to each server. By server: why it does not answer, None where it does."""
+"""Checks the servers. Returns, by server, why it does not answer; None where it does."""
 OwnMetrics = Callable[[], Mapping[str, float | None]]
 """Returns metrics that only this process has, by name."""
 
@@ -36,7 +36,7 @@ class LookResult:
 
 
 class Watch:
-    """Judges the platform while this process has the lease.
+    """Judges the platform, as long as this process has the lease.
 
     Several servers and Dagster's sensor may look; the one that has the lease judges. The messages are sent elsewhere
     (`city.alerts.dispatch`), because sending may have to wait.

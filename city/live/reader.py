@@ -323,7 +323,7 @@ class Live:
 
 
 def _compute_predictions(model: Model, exported: Any, features: Sequence[Mapping[str, Any]]) -> list[Any]:
-    """One prediction per row of features: a number rounded to a tenth, or a class. None for an unknown entity."""
+    """One prediction per row of features: a number rounded to a tenth, or a class. None without fresh features."""
     import polars as pl
 
     usable = [row for row in features if not is_unknown(row)]

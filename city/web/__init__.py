@@ -1,1 +1,1 @@
-"""What every route needs: access control, limits, problem responses, pages, metrics."""
+"""The parts that every route needs: access control, limits, problem responses, pages, metrics."""
