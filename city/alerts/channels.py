@@ -98,17 +98,17 @@ def is_one_by_one(name: str) -> bool:
     return name == "pagerduty"
 
 
-def text(message: Message, most: int = 100_000) -> str:
-    """The text of a message, of at most `most` characters: a line for each alarm, and how many more there are.
+def text(message: Message, max_characters: int = 100_000) -> str:
+    """The text of a message, at most `max_characters` long: a line for each alarm, and how many more there are.
 
     The first alarm is always included; its title is shortened where the line is too long.
     """
-    lines = [f"City: {_shorten(message['group'] or 'data', most // 4)}"]
+    lines = [f"City: {_shorten(message['group'] or 'data', max_characters // 4)}"]
     left = len(message["alarms"])
     for alarm in message["alarms"]:
         left -= 1
         more = [f"... and {left} more"] if left else []
-        room = most - len("\n".join([*lines, "", *more]))
+        room = max_characters - len("\n".join([*lines, "", *more]))
         line = _alarm_line(alarm, min(_LINE_CHARACTERS, room) if len(lines) == 1 else _LINE_CHARACTERS)
         if len(line) > room:
             return "\n".join([*lines, f"... and {left + 1} more"])
@@ -116,12 +116,12 @@ def text(message: Message, most: int = 100_000) -> str:
     return "\n".join(lines)
 
 
-def _alarm_line(alarm: Mapping[str, Any], most: int) -> str:
-    """The line of an alarm, of at most `most` characters. Only the title is shortened, never the event."""
-    who = f", {_shorten(alarm['assignee'], _NAME_CHARACTERS)}'s" if alarm.get("assignee") else ""
-    times = "once" if alarm["count"] == 1 else f"{alarm['count']} times"
-    begins, ends = f"[{alarm['severity']}] {alarm['event']}: ", f" (alarm {alarm['id']}, {times}{who})"
-    return begins + _shorten(" ".join(alarm["title"].split()), most - len(begins) - len(ends)) + ends
+def _alarm_line(alarm: Mapping[str, Any], max_characters: int) -> str:
+    """The line of an alarm, at most `max_characters` long. Only the title is shortened, never the event."""
+    assignee = f", {_shorten(alarm['assignee'], _NAME_CHARACTERS)}'s" if alarm.get("assignee") else ""
+    repeats = "once" if alarm["count"] == 1 else f"{alarm['count']} times"
+    begins, ends = f"[{alarm['severity']}] {alarm['event']}: ", f" (alarm {alarm['id']}, {repeats}{assignee})"
+    return begins + _shorten(" ".join(alarm["title"].split()), max_characters - len(begins) - len(ends)) + ends
 
 
 def _post_json(url: str, body: dict[str, Any]) -> None:
@@ -219,5 +219,5 @@ def _send_mail(config: Settings, host: str, port: int, message: Message) -> None
         server.send_message(letter)
 
 
-def _shorten(string: str, most: int) -> str:
-    return string if len(string) <= most else string[: most - 1] + "…"
+def _shorten(string: str, max_characters: int) -> str:
+    return string if len(string) <= max_characters else string[: max_characters - 1] + "…"

@@ -52,8 +52,8 @@ def _build_table(alarms: Sequence[Alarm]) -> Table:
 def _print_record(alarm: Alarm, terminal: Terminal) -> None:
     head = f"{alarm.id:<{_INDENT - 1}} {alarm.severity}, {_state_text(alarm)}"
     times = f"{alarm.count} times, since {at(alarm.first_at)}, last {at(alarm.last_at)}"
-    whose = f", {one_line(alarm.assignee)}'s" if alarm.assignee else ""
-    for line in (head, f"{' ' * _INDENT}{times}{whose}"):
+    assignee = f", {one_line(alarm.assignee)}'s" if alarm.assignee else ""
+    for line in (head, f"{' ' * _INDENT}{times}{assignee}"):
         terminal.print(line, soft_wrap=True, highlight=False)
     for text in (one_line(alarm.title), one_line(alarm.cause)):
         if terminal.is_terminal:

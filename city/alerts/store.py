@@ -39,8 +39,8 @@ from city.settings import Settings
 RETURNS_WITHIN = timedelta(minutes=10)
 """A cause that returns so soon counts as never gone: its acknowledgement remains."""
 FORGOTTEN_AFTER = timedelta(days=1)
-"""An active alarm is cleared after so long without a failing or unknown finding, while there were checks: nothing checks
-its cause any more."""
+"""An active alarm is cleared after so long without a failing or unknown finding, while there were checks: then nothing
+checks its cause any more."""
 CLOSED_AFTER = timedelta(days=1)
 """A cleared alarm that nobody has acknowledged is closed after so long."""
 LONGEST_SILENCE = timedelta(days=366)
@@ -152,8 +152,8 @@ class AlertStore(AlertQueries):
                     add_history(db, row["id"], moment, "escalated", None, severity)
                     risen.append(row["id"])
                 self._notifier.notify(db, row, moment, patterns)
-                away = moment - row["changed_at"]
-                over = away >= (RETURNS_WITHIN if row["acknowledged"] else CLOSED_AFTER).total_seconds()
+                seconds_since_change = moment - row["changed_at"]
+                over = seconds_since_change >= (RETURNS_WITHIN if row["acknowledged"] else CLOSED_AFTER).total_seconds()
                 if over and not row["active"] and not row["flapping"]:
                     row["open"] = False
                 if row != before:

@@ -129,12 +129,12 @@ class Parts:
             observations[name] = part, checked.get(name), name in checked or not seen.unanswered
             _time_errors(*observations[name], seen, now)
         findings = []
-        for name, (part, silent, is_known) in observations.items():  # after the loop above, which updated all parts
+        for name, (part, failure, is_known) in observations.items():  # after the loop above, which updated all parts
             if self._has_lost_its_process(part, parts, now):
                 # The part ended with its process, which has its own alarm.
                 self._seen[name].restarts_at, self._seen[name].is_news = [], False
-            is_explained = silent is None and self._is_explained(name, parts, now)
-            findings.append(_judge_part(name, part, silent, is_known, is_explained, self._seen[name], now))
+            is_explained = failure is None and self._is_explained(name, parts, now)
+            findings.append(_judge_part(name, part, failure, is_known, is_explained, self._seen[name], now))
         if unavailable is not None:  # otherwise the history of servers that others check stays
             self._seen = {name: seen for name, seen in self._seen.items() if name in parts or name in checked}
         return findings
@@ -145,11 +145,13 @@ class Parts:
         if self._has_lost_its_process(part, parts, now):
             return True
         servers, sources = _needs_of(name)
-        away = [server for server in servers if self._is_unstable(server, now)]
-        is_starved = bool(away) or any(
+        unavailable_servers = [server for server in servers if self._is_unstable(server, now)]
+        is_starved = bool(unavailable_servers) or any(
             self._is_unstable(other, now) for other in self._seen if _family_of(other) in sources
         )
-        return _is_running(part) and all(_is_caused_by(error, away, is_starved) for error in part["errors"])
+        return _is_running(part) and all(
+            _is_caused_by(error, unavailable_servers, is_starved) for error in part["errors"]
+        )
 
     def _has_lost_its_process(
         self, part: Mapping[str, Any], parts: Mapping[str, Mapping[str, Any]], now: float
@@ -203,9 +205,9 @@ def _family_of(name: str) -> str:
     return SIMULATORS if name.startswith(_LOOPS) else name
 
 
-def _time_errors(part: Mapping[str, Any], silent: str | None, is_known: bool, seen: _Seen, now: float) -> None:
-    """Records since when a part has been well, or has had an error."""
-    if _is_running(part) and silent is None and not part["errors"] and is_known:
+def _time_errors(part: Mapping[str, Any], failure: str | None, is_known: bool, seen: _Seen, now: float) -> None:
+    """Records since when a part has been well, or has had an error. `failure` is why it does not answer."""
+    if _is_running(part) and failure is None and not part["errors"] and is_known:
         if seen.wrong is not None and now - seen.wrong >= _DOWN_SECONDS:
             seen.recovered = now
         seen.well, seen.wrong = now, None
@@ -218,11 +220,11 @@ def _is_running(part: Mapping[str, Any]) -> bool:
 
 
 def _judge_part(
-    name: str, part: Mapping[str, Any], silent: str | None, is_known: bool, is_explained: bool, seen: _Seen, now: float
+    name: str, part: Mapping[str, Any], failure: str | None, is_known: bool, is_explained: bool, seen: _Seen, now: float
 ) -> Finding:
-    """The finding of a part or a server, from its status and its history."""
+    """The finding of a part or a server, from its status and its history. `failure` is why it does not answer."""
     runs = _is_running(part)
-    error = silent or "; ".join(part["errors"]) or None
+    error = failure or "; ".join(part["errors"]) or None
     reason = part["exit"] or error
     detail = {"part": name, "state": part["state"], "restarts": seen.restarts, "error": reason}
     labels = {"part": name, "type": "part"}
@@ -230,19 +232,19 @@ def _judge_part(
     def finding(state: str, severity: Severity, title: str) -> Finding:
         return Finding(f"{SYSTEM}{name}", severity, title, _GROUP, detail, state, labels)  # type: ignore[arg-type]
 
-    because = f": {reason}" if reason else ""
+    reason_text = f": {reason}" if reason else ""
     since = now - seen.restarts_at[-1] if seen.restarts_at else _LOOP_SECONDS
     if seen.is_news and since < (_CHILD_SECONDS if "within" in part else 0.0):
         return finding("unknown", "error", "")
     is_news, seen.is_news = seen.is_news, False  # a watcher that looks seldom reports a restart once
     if len(seen.restarts_at) >= _LOOP_RESTARTS:
-        often = f"{len(seen.restarts_at)} times within {_LOOP_SECONDS / 60:.0f} minutes"
-        return finding("failing", "error", f"{name} is in a crash loop, ended {often}{because}")
+        frequency = f"{len(seen.restarts_at)} times within {_LOOP_SECONDS / 60:.0f} minutes"
+        return finding("failing", "error", f"{name} is in a crash loop, ended {frequency}{reason_text}")
     if is_news or since < _RESTART_SECONDS:
-        is_back = runs and silent is None
-        then = "" if part["state"] == "down" else ", and is being started again"
-        text = "ended and was started again" if is_back else f"is down: it ended{then}"
-        return finding("failing", "error", f"{name} {text}{because}")
+        is_back = runs and failure is None
+        restart_text = "" if part["state"] == "down" else ", and is being started again"
+        text = "ended and was started again" if is_back else f"is down: it ended{restart_text}"
+        return finding("failing", "error", f"{name} {text}{reason_text}")
     if runs and error is None:
         return finding("passing" if is_known else "unknown", "error", "")
     assert seen.wrong is not None
@@ -250,9 +252,9 @@ def _judge_part(
         return finding("unknown", "error", "")
     returns = part["state"] in ("starting", "restarting")
     if not runs and now - seen.wrong >= (_RETURN_SECONDS if returns else _DOWN_SECONDS):
-        return finding("failing", "error", f"{name} is {part['state']}{because}")
-    if runs and now - seen.wrong >= (_DOWN_SECONDS if silent else _ERROR_SECONDS):
-        severity: Severity = "error" if silent or part.get("stalled") else "warning"
+        return finding("failing", "error", f"{name} is {part['state']}{reason_text}")
+    if runs and now - seen.wrong >= (_DOWN_SECONDS if failure else _ERROR_SECONDS):
+        severity: Severity = "error" if failure or part.get("stalled") else "warning"
         return finding("failing", severity, f"{name}: {error}")
     return finding("unknown", "error", "")
 

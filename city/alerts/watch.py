@@ -86,14 +86,14 @@ class Watch:
         metrics |= shared(self._store)
         names = {rule.name for rule in in_force}
         rule_causes = [cause for cause in causes if cause.startswith(RULES)]
-        gone = [Finding(cause, state="passing") for cause in rule_causes if cause.split("/")[1] not in names]
+        removed = [Finding(cause, state="passing") for cause in rule_causes if cause.split("/")[1] not in names]
         # A process that checks no servers knows nothing of them.
         scope = system.SYSTEM if self._check_servers else None
         findings += backlog.findings(self._store, self._config, causes, moment, self._began)
         changes = self._store.sync_findings([*findings, readable], scope, moment, {_PARTS: watched_parts.state})
         # This process may be older than the platform. It may also be younger, where it was restarted.
         began = max(self._began, supervisor["created"] if supervisor else 0.0)
-        rule_findings = [*_without_early_absences(evaluate(in_force, metrics, before), seconds - began), *gone]
+        rule_findings = [*_without_early_absences(evaluate(in_force, metrics, before), seconds - began), *removed]
         rule_changes = self._store.sync_findings(rule_findings, None, moment, {_METRICS: metrics})
         return Changes([*changes.raised, *rule_changes.raised], [*changes.cleared, *rule_changes.cleared])
 

@@ -30,8 +30,8 @@ def dependencies(predictor: Predictor, away_channels: Mapping[str, str]) -> list
     config, store = predictor.config, predictor.store
     silent = silent_sources(config)
     stream = stream_part(config, True, silent) or {"state": "down", "last_error": None}
-    well = stream["state"] == "running" and stream["last_error"] is None
-    unwell = {
+    is_stream_ok = stream["state"] == "running" and stream["last_error"] is None
+    worker_problems = {
         f"{part}: {worker}": text
         for part, workers in (workers_by_part(config) | {"server": summaries()}).items()
         for worker, text in complaints(workers, time.time()).items()
@@ -39,14 +39,14 @@ def dependencies(predictor: Predictor, away_channels: Mapping[str, str]) -> list
     return [
         *servers(config, predictor),
         *daemon(config),
-        Dependency("stream", well, False, stream["last_error"] or stream["state"]),
+        Dependency("stream", is_stream_ok, False, stream["last_error"] or stream["state"]),
         Dependency(
             "prediction store",
             store.error is None,
             False,
             store.error or f"{store.written:,} recorded, {store.waiting:,} wait",
         ),
-        Dependency("workers", not unwell, False, _join_texts(unwell) or "all run"),
+        Dependency("workers", not worker_problems, False, _join_texts(worker_problems) or "all run"),
         Dependency("alarm channels", not away_channels, False, _join_texts(away_channels) or "all messages are taken"),
         Dependency("sources", not silent, False, _join_texts(silent) or "none fell silent while its peers go on"),
     ]

@@ -15,12 +15,12 @@ _WRONG = "the body is not whole gzip, as Content-Encoding says: send it plain, o
 class Gunzip:
     """Receives the unpacked body in messages of at most 256 KiB.
 
-    `too_large` is raised once the unpacked body has more than `most` bytes; the rest is never unpacked. Raises Problem
+    `too_large` is raised once the unpacked body has more than `max_bytes`; the rest is never unpacked. Raises Problem
     (400) for a body that is not gzip.
     """
 
-    def __init__(self, receive: Receive, most: int, too_large: Problem) -> None:
-        self._receive, self._most, self._too_large = receive, most, too_large
+    def __init__(self, receive: Receive, max_bytes: int, too_large: Problem) -> None:
+        self._receive, self._max_bytes, self._too_large = receive, max_bytes, too_large
         self._decoder = zlib.decompressobj(_GZIP)
         self._packed = b""
         self._may_have_more = False  # the last piece was full, so zlib may hold more of the same input
@@ -57,7 +57,7 @@ class Gunzip:
         self._packed = self._decoder.unused_data if self._decoder.eof else self._decoder.unconsumed_tail
         self._may_have_more = len(piece) == _PIECE and not self._decoder.eof
         self._bytes += len(piece)
-        if self._bytes > self._most:
+        if self._bytes > self._max_bytes:
             raise self._too_large
         return piece
 

@@ -16,20 +16,20 @@ class Buckets:
     def __init__(self) -> None:
         self._buckets: OrderedDict[str, list[float]] = OrderedDict()
 
-    def take(self, who: str, rate: float) -> float:
+    def take(self, caller: str, rate: float) -> float:
         """Takes a token from the bucket of a caller.
 
         The bucket is refilled with `rate` tokens a second, and has room for those of one second (at least ten). Returns
         0, or the seconds until there is a token.
         """
-        now, most = time.monotonic(), max(_LEAST_BURST, rate)
-        bucket = self._buckets.get(who)
+        now, capacity = time.monotonic(), max(_LEAST_BURST, rate)
+        bucket = self._buckets.get(caller)
         if bucket is None:
-            bucket = self._buckets[who] = [most, now]
+            bucket = self._buckets[caller] = [capacity, now]
             if len(self._buckets) > _MOST_CALLERS:
                 self._buckets.popitem(last=False)
-        self._buckets.move_to_end(who)
-        bucket[0] = min(most, bucket[0] + (now - bucket[1]) * rate)
+        self._buckets.move_to_end(caller)
+        bucket[0] = min(capacity, bucket[0] + (now - bucket[1]) * rate)
         bucket[1] = now
         if bucket[0] < 1:
             return (1 - bucket[0]) / rate
