@@ -16,7 +16,7 @@ from city.web.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
-KEPT = 240
+MAX_DELTAS = 240
 """How many deltas, of half a second each, are kept. A client that returns within them continues at its position."""
 _BEHIND = 20
 _SEND_SECONDS = 20.0
@@ -42,7 +42,7 @@ class Hub:
         """Adds a delta, and wakes the clients that wait for one."""
         self._deltas[delta.sequence] = delta
         self._last = delta.sequence
-        while len(self._deltas) > KEPT:
+        while len(self._deltas) > MAX_DELTAS:
             self._deltas.popitem(last=False)
         self._encoded = {key: text for key, text in self._encoded.items() if key[0] > self._last - _BEHIND}
         changed, self._changed = self._changed, asyncio.Event()
@@ -88,7 +88,7 @@ class Hub:
     async def _send_deltas(self, socket: WebSocket, layers: tuple[str, ...] | None, since: int | None) -> None:
         """Sends a snapshot, unless the client continues, and then deltas."""
         position = since if since is not None and self._has_deltas_since(since) else None
-        patience = KEPT if position is not None else _BEHIND  # a client that returns may have missed more
+        patience = MAX_DELTAS if position is not None else _BEHIND  # a client that returns may have missed more
         while True:
             if position is None or self._last - position > patience:
                 position, text = self._encode_snapshot(layers)
