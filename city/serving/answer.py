@@ -1,4 +1,4 @@
-"""What a model's numbers say, for one caller: as `city.models.predictions.answers` says it of frames."""
+"""Turns a model's output for one row into an answer. `city.models.predictions.answers` does the same for frames."""
 
 import math
 from bisect import bisect_left
@@ -11,7 +11,8 @@ from city.models.predictions import ANOMALY, NORMAL
 
 
 class Answer(NamedTuple):
-    """`prediction` is a number, a class, or normal or anomaly; `output` the model's own numbers."""
+    """A model's answer for one row. `prediction` is a number, a class, or normal or anomaly. `confidence` is None where
+    the model gives none; `low` and `high` are None where it gives no interval. `output` is the model's own numbers."""
 
     prediction: float | str
     confidence: float | None
@@ -21,7 +22,7 @@ class Answer(NamedTuple):
 
 
 def answer(model: Model, calibration: Calibration, output: list[float]) -> Answer:
-    """One row's answer. Raises ArithmeticError where a model says no number."""
+    """Interprets the model's `output` for one row. Raises ArithmeticError for an output that is not finite."""
     if not all(map(math.isfinite, output)):
         raise ArithmeticError(f"{model.name} says {output}, which is no number")
     if model.kind == "regression":
@@ -42,19 +43,20 @@ def answer(model: Model, calibration: Calibration, output: list[float]) -> Answe
     return Answer(model.label.classes[chosen], output[chosen], None, None, output)
 
 
-def said(model: Model, given: Answer, probabilities: bool) -> dict[str, Any]:
-    """An answer as JSON has it."""
-    found: dict[str, Any] = {"prediction": given.prediction}
-    if given.confidence is not None:
-        found["confidence"] = given.confidence
-    if given.low is not None:
-        found["interval"] = {"low": given.low, "high": given.high, "coverage": model.coverage}
+def answer_json(model: Model, result: Answer, probabilities: bool) -> dict[str, Any]:
+    """Returns the answer's fields of a JSON response. With `probabilities` a classifier's response has each class's
+    probability, and an anomaly detector's each input's contribution."""
+    response: dict[str, Any] = {"prediction": result.prediction}
+    if result.confidence is not None:
+        response["confidence"] = result.confidence
+    if result.low is not None:
+        response["interval"] = {"low": result.low, "high": result.high, "coverage": model.coverage}
     if model.label.unit:
-        found["unit"] = model.label.unit
+        response["unit"] = model.label.unit
     if model.kind == "anomaly":
-        found["score"] = given.output[SCORE]
+        response["score"] = result.output[SCORE]
         if probabilities:
-            found["contributions"] = dict(zip(model.inputs, given.output[SHARES:], strict=True))
+            response["contributions"] = dict(zip(model.inputs, result.output[SHARES:], strict=True))
     elif probabilities and model.kind == "classification":
-        found["probabilities"] = dict(zip(model.label.classes, given.output, strict=True))
-    return found
+        response["probabilities"] = dict(zip(model.label.classes, result.output, strict=True))
+    return response

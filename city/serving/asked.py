@@ -1,4 +1,5 @@
-"""What callers ask of a model, checked once, with errors that name the field and the mend."""
+"""Request bodies of predictions, and their validation. Each request is validated once. Errors name the field and the
+mend."""
 
 import difflib
 import io
@@ -22,7 +23,8 @@ Value = bool | float | None
 MOST_INSTANCES = 10_000
 MOST_ROWS = 500_000
 MOST_UNPACKED_BYTES = 300_000_000
-"""Of a Parquet or Arrow body and the columns made of it: twenty features of the most rows take 240 MB."""
+"""Limit of a Parquet or Arrow body together with the columns made from it. Twenty features of MOST_ROWS rows take
+240 MB."""
 _SLICE = 500
 Body = TypeVar("Body", bound=BaseModel)
 Validated = TypeVar("Validated")
@@ -66,27 +68,28 @@ class Came(BaseModel):
     outcome: str | float | bool = Field(description="the number or the class that came")
 
 
-def parsed(kind: type[Body], body: bytes) -> Body:
-    """Raises Problem."""
+def parse_body(kind: type[Body], body: bytes) -> Body:
+    """Parses and validates a JSON body. Raises Problem that names each wrong field."""
     try:
         return kind.model_validate_json(body)
     except ValidationError as error:
         raise from_pydantic(error.errors(include_url=False, include_input=False)) from None
 
 
-def parsed_many(body: bytes) -> AskMany:
-    """As `parsed`, some instances at a time: while pydantic validates, no other thread runs. Raises Problem."""
+def parse_batch(body: bytes) -> AskMany:
+    """Parses and validates the JSON body of a batch, like `parse_body`. Validates `_SLICE` instances at a time, because
+    no other thread runs while pydantic validates. Raises Problem that names each wrong field."""
     try:
         content = from_json(body)
     except ValueError:
-        return parsed(AskMany, body)
-    asked = content.get("instances") if isinstance(content, dict) else None
-    if not isinstance(asked, list) or len(asked) > MOST_INSTANCES:
-        return _validated(AskMany.model_validate, content, 0)
-    found = _validated(AskMany.model_validate, content | {"instances": asked[:_SLICE]}, 0)
-    for begin in range(_SLICE, len(asked), _SLICE):
-        found.instances += _validated(_INSTANCES.validate_python, asked[begin : begin + _SLICE], begin)
-    return found
+        return parse_body(AskMany, body)
+    values = content.get("instances") if isinstance(content, dict) else None
+    if not isinstance(values, list) or len(values) > MOST_INSTANCES:
+        return _run_validator(AskMany.model_validate, content, 0)
+    request = _run_validator(AskMany.model_validate, content | {"instances": values[:_SLICE]}, 0)
+    for begin in range(_SLICE, len(values), _SLICE):
+        request.instances += _run_validator(_INSTANCES.validate_python, values[begin : begin + _SLICE], begin)
+    return request
 
 
 _INSTANCES = TypeAdapter(
@@ -94,21 +97,23 @@ _INSTANCES = TypeAdapter(
 )
 
 
-def _validated(validate: Callable[[Any], Validated], content: Any, begin: int) -> Validated:
-    """Raises Problem that names the instance, of which `begin` came before."""
+def _run_validator(validate: Callable[[Any], Validated], content: Any, begin: int) -> Validated:
+    """Validates `content`, whose instances follow `begin` earlier instances of the batch. Raises Problem that names the
+    instance by its number in the batch."""
     try:
         return validate(content)
     except ValidationError as error:
         errors = error.errors(include_url=False, include_input=False)
         if begin:
-            for each in errors:
-                number, *place = each["loc"]
-                each["loc"] = ("instances", int(number) + begin, *place)
+            for detail in errors:
+                number, *place = detail["loc"]
+                detail["loc"] = ("instances", int(number) + begin, *place)
         raise from_pydantic(errors) from None
 
 
 class Inputs:
-    """A model's inputs, as what is asked is checked against. Can be pickled: another process reads large bodies."""
+    """Validates request features against a model's input schema. It can be pickled, because another process reads large
+    bodies."""
 
     def __init__(self, model: Model) -> None:
         self.model_name, self.names = model.name, model.inputs
@@ -116,12 +121,13 @@ class Inputs:
         self._nullable = frozenset(name for name in model.inputs if columns[name].nullable)
 
     def row(self, features: Mapping[str, Value] | Sequence[Value], at: str = "features") -> Rows:
-        """(1, inputs). Raises Problem that names each wrong field."""
-        values = self._values(features, at)
+        """Validates the features of one instance and returns them as float32 of shape (1, inputs), with NaN for null.
+        `at` is the path of the features in the body, which errors name. Raises Problem that names each wrong field."""
+        values = self._ordered_values(features, at)
         numbers = [math.nan if value is None else value for value in values]
         if None in values:
             self._check_missing(values, at)
-        # A number that float32 cannot hold would become infinite.
+        # A number beyond the range of float32 would become infinite.
         if not all(abs(number) <= _LARGEST or number != number for number in numbers):
             wrong = [n for n, value in zip(self.names, numbers, strict=True) if not abs(value) <= _LARGEST]
             raise Problem(
@@ -132,7 +138,8 @@ class Inputs:
         return np.array([numbers], np.float32)
 
     def rows(self, frame: pl.DataFrame) -> Rows:
-        """(n, inputs) of a frame's columns. Raises Problem that names each wrong column."""
+        """Validates a frame's columns and returns the inputs as float32 of shape (n, inputs), with NaN for null. Raises
+        Problem that names each wrong column."""
         missing = [name for name in self.names if name not in frame.columns]
         if missing:
             raise Problem(
@@ -148,19 +155,20 @@ class Inputs:
                 [(n, f"is {frame.schema[n]}: give numbers or booleans") for n in wrong],
             )
         chosen = frame.select(pl.col(self.names).cast(pl.Float64, strict=False))
-        beyond = chosen.select((pl.all().is_finite() & (pl.all().abs() <= _LARGEST)).fill_null(True).all()).row(0)
-        empty = chosen.null_count().row(0)
-        errors = [(n, "has values that are not finite") for n, fine in zip(self.names, beyond, strict=True) if not fine]
+        finite = chosen.select((pl.all().is_finite() & (pl.all().abs() <= _LARGEST)).fill_null(True).all()).row(0)
+        nulls = chosen.null_count().row(0)
+        errors = [(n, "has values that are not finite") for n, fine in zip(self.names, finite, strict=True) if not fine]
         errors += [
             (n, "has nulls, and may have none")
-            for n, count in zip(self.names, empty, strict=True)
+            for n, count in zip(self.names, nulls, strict=True)
             if count and n not in self._nullable
         ]
         if errors:
             raise Problem(422, "; ".join(f"{name} {what}" for name, what in errors[:5]), errors)
         return chosen.select(pl.all().cast(pl.Float32).fill_null(math.nan)).to_numpy()
 
-    def _values(self, features: Mapping[str, Value] | Sequence[Value], at: str) -> list[Value]:
+    def _ordered_values(self, features: Mapping[str, Value] | Sequence[Value], at: str) -> list[Value]:
+        """Returns the features in the order of the inputs. Raises Problem for missing and unknown features."""
         if not isinstance(features, Mapping):
             if len(features) != len(self.names):
                 raise Problem(
@@ -177,20 +185,21 @@ class Inputs:
                 422,
                 f"{self.model_name} needs {', '.join(missing)}",
                 [(f"{at}.{name}", "is missing; give null where it is not known") for name in missing]
-                + self._unknown(features, at),
+                + self._unknown_fields(features, at),
             ) from None
         if len(features) != len(self.names):
-            errors = self._unknown(features, at)
+            errors = self._unknown_fields(features, at)
             raise Problem(422, f"{self.model_name} does not look at {', '.join(e[0] for e in errors)[:300]}", errors)
         return values
 
-    def _unknown(self, features: Mapping[str, Value], at: str) -> list[tuple[str, str]]:
-        found = []
+    def _unknown_fields(self, features: Mapping[str, Value], at: str) -> list[tuple[str, str]]:
+        """Returns path and advice for each feature that the model does not use, at most 20."""
+        errors = []
         for name in features:
             if name not in self.names:
                 near = difflib.get_close_matches(name, self.names, 1)
-                found.append((f"{at}.{name[:60]}", f"is unknown; did you mean {near[0]}?" if near else "leave it out"))
-        return found[:20]
+                errors.append((f"{at}.{name[:60]}", f"is unknown; did you mean {near[0]}?" if near else "leave it out"))
+        return errors[:20]
 
     def _check_missing(self, values: Sequence[Value], at: str) -> None:
         wrong = [
@@ -202,35 +211,38 @@ class Inputs:
             )
 
 
-def instances(inputs: Inputs, asked: Sequence[Mapping[str, Value] | Sequence[Value]]) -> Rows:
-    """(n, inputs). Raises Problem that names the instance and the field."""
-    return np.concatenate([inputs.row(one, f"instances.{n}") for n, one in enumerate(asked)])
+def instance_rows(inputs: Inputs, instances: Sequence[Mapping[str, Value] | Sequence[Value]]) -> Rows:
+    """Validates the instances of a batch and returns them as float32 of shape (n, inputs). Raises Problem that names
+    the instance and the field."""
+    return np.concatenate([inputs.row(instance, f"instances.{n}") for n, instance in enumerate(instances)])
 
 
-class AskedMany(NamedTuple):
-    """What is asked of many rows, beside the rows."""
+class BatchRequest(NamedTuple):
+    """The fields of a batch request other than its rows."""
 
     model_name: str
     return_probabilities: bool
 
 
-def asked_rows(body: bytes, known: Mapping[str, Inputs]) -> tuple[AskedMany, Rows]:
-    """Of a JSON batch: what is asked, and its rows (n, inputs). `known` are all models' inputs, by name. Raises
-    Problem that names the instance and the field."""
-    asked = parsed_many(body)
-    inputs = known.get(asked.model_name)
+def asked_rows(body: bytes, model_inputs: Mapping[str, Inputs]) -> tuple[BatchRequest, Rows]:
+    """Parses a JSON batch and returns the request and its rows (n, inputs). `model_inputs` are the inputs of all models
+    by name. Raises Problem that names the instance and the field."""
+    request = parse_batch(body)
+    inputs = model_inputs.get(request.model_name)
     if inputs is None:
-        raise unknown_model(asked.model_name, known)
-    return AskedMany(asked.model_name, asked.return_probabilities), instances(inputs, asked.instances)
+        raise unknown_model(request.model_name, model_inputs)
+    return BatchRequest(request.model_name, request.return_probabilities), instance_rows(inputs, request.instances)
 
 
-def unknown_model(name: str, known: Iterable[str]) -> Problem:
-    return Problem(404, f"no model {name[:60]!r}; known: {', '.join(sorted(known)) or 'none'}")
+def unknown_model(name: str, models: Iterable[str]) -> Problem:
+    """Returns the 404 for a model that is not declared. It lists the names of `models`."""
+    return Problem(404, f"no model {name[:60]!r}; known: {', '.join(sorted(models)) or 'none'}")
 
 
 def frame_of(media: str, body: bytes) -> pl.DataFrame:
-    """A Parquet or an Arrow body as a frame. Its rows and bytes are read from its headers and bounded before anything
-    is unpacked. Raises Problem."""
+    """Reads a Parquet or an Arrow body of content type `media`. Row count and size come from the body's headers and are
+    checked before anything is unpacked. Raises Problem for an unknown content type, for a body that cannot be read, and
+    for one that is empty or too large."""
     kind = media.partition(";")[0].strip().lower()
     if kind not in _READERS:
         raise Problem(415, f"{kind[:80]!r} is not read here: send application/json, {', '.join(_READERS)}")
@@ -241,16 +253,17 @@ def frame_of(media: str, body: bytes) -> pl.DataFrame:
         frame = cast(pl.DataFrame, read(io.BytesIO(body)))
     except Problem:
         raise
-    except (Exception, PanicException) as error:  # the readers raise whatever they like
+    except (Exception, PanicException) as error:  # the readers document no exception types
         raise Problem(400, f"the body is no {kind}, or none that is read here: {str(error)[:200]}") from None
     if not frame.height:
         raise Problem(413, f"0 rows: give 1 to {MOST_ROWS:,}")
-    _check_size(frame.height, _text_bytes(frame))
+    _check_size(frame.height, _count_text_bytes(frame))
     return frame
 
 
-def _text_bytes(frame: pl.DataFrame) -> int:
-    """Of all texts as the answer has them: one that stands once in a dictionary may stand in every row."""
+def _count_text_bytes(frame: pl.DataFrame) -> int:
+    """Counts the bytes of all texts as the response will contain them. A text that is stored once in a dictionary may
+    be repeated in every row."""
     lengths = [column.str.len_bytes() for column in frame.select(cs.string())]
     lengths += [column.bin.size() for column in frame.select(cs.binary())]
     return sum(int(length.cast(pl.UInt64).sum()) for length in lengths)

@@ -1,4 +1,4 @@
-"""Many requests, one run of the model."""
+"""Batches concurrent requests into one run of a model."""
 
 import asyncio
 import time
@@ -20,11 +20,12 @@ _MOST_FAILED_PARTS = 8
 
 
 class Batcher:
-    """Answers many callers by one run. Nobody waits for a timer: what comes in the same turn of the event loop, or
-    while a run is under way, is in the next run, so batches grow with the load and a lone request is run at once.
+    """Answers many callers with one run of the model. No request waits for a timer. Requests of the same turn of the
+    event loop, and requests that arrive during a run, are in the next run. Batches therefore grow with the load, and a
+    single request runs at once.
 
-    A run of few rows is made in the event loop while such runs have lately taken a few milliseconds at most, which
-    costs less than a thread's wake-up; a longer one in `pool`.
+    A run of few rows takes place in the event loop while recent runs took at most a few milliseconds, because that
+    costs less than a thread's wake-up. A longer run takes place in `pool`.
     """
 
     def __init__(self, run: Callable[[Rows], Floats], pool: Executor, most_rows: int = 512) -> None:
@@ -34,17 +35,17 @@ class Batcher:
         self._seconds = 0.0
 
     async def predict(self, rows: Rows) -> Floats:
-        """What the model says of rows (n, inputs). Raises what it raises, and RuntimeError where the pool is shut
-        down."""
+        """Returns the model's output for rows (n, inputs). Raises what the model raises, and RuntimeError when the pool
+        is shut down."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Floats] = loop.create_future()
         self._waiting.append((rows, future))
         if not self._busy:
             self._busy = True
-            loop.call_soon(self._next)
+            loop.call_soon(self._run_next_batch)
         return await future
 
-    def _next(self) -> None:
+    def _run_next_batch(self) -> None:
         batch: list[_Waiting] = []
         count = 0
         while self._waiting and (not batch or count + len(self._waiting[0][0]) <= self._most_rows):
@@ -68,14 +69,14 @@ class Batcher:
             self._resolve(batch, answers)
 
     def _submit(self, batch: list[_Waiting], run: Callable[..., list[_Answer]], *arguments: object) -> None:
-        """Resolves the batch with what `run(*arguments)` returns in the pool. A pool that is shut down, or that drops
-        the run, fails the whole batch: nobody waits for an answer that does not come."""
+        """Resolves the batch with the result of `run(*arguments)` in the pool. If the pool is shut down or drops the
+        run, the whole batch fails, so that no caller waits for an answer that never comes."""
 
-        def finish(done: asyncio.Future[list[_Answer]]) -> None:
+        def finish(completed: asyncio.Future[list[_Answer]]) -> None:
             try:
-                answers = done.result()
+                answers = completed.result()
             except BaseException as error:  # a cancellation, or an exit that the model raised
-                answers = [_exception(error)] * len(batch)
+                answers = [_deliverable_exception(error)] * len(batch)
             self._resolve(batch, answers)
 
         try:
@@ -87,13 +88,13 @@ class Batcher:
 
     def _resolve(self, batch: list[_Waiting], answers: Sequence[_Answer]) -> None:
         for answer, (_, future) in zip(answers, batch, strict=True):
-            if future.done():  # its caller may have gone
+            if future.done():  # the caller may have been cancelled
                 continue
             if isinstance(answer, Exception):
-                future.set_exception(_exception(answer))
+                future.set_exception(_deliverable_exception(answer))
             else:
                 future.set_result(answer)
-        self._go_on()
+        self._schedule_next_batch()
 
     def _run_together(self, parts: list[Rows]) -> list[_Answer]:
         began = time.perf_counter()
@@ -102,20 +103,21 @@ class Batcher:
         return answers
 
     def _run_once(self, parts: list[Rows]) -> list[_Answer]:
-        return [*_split(self._run(parts[0] if len(parts) == 1 else np.concatenate(parts)), parts)]
+        return [*_split_output(self._run(parts[0] if len(parts) == 1 else np.concatenate(parts)), parts)]
 
     def _run_parts(self, parts: list[Rows]) -> list[_Answer]:
-        """The answer to each part, or the error of a part that the model fails at: the others of the batch are answered
-        without it."""
+        """Returns the answer to each part, or the error of a part that the model fails on. The other parts of the batch
+        are answered without it."""
         try:
             return self._run_together(parts)
         except Exception as error:
             return [error] if len(parts) == 1 else self._run_halves(parts, _Failures())
 
     def _run_halves(self, parts: list[Rows], failures: "_Failures") -> list[_Answer]:
-        """The answer to each of two parts or more, at which the model fails together. Halves are run, and their halves,
-        so that one bad part among n costs some 2 log2(n) runs. After `_MOST_FAILED_PARTS` bad parts a half that fails
-        is not divided further, and all of it gets its error: a model that always fails costs a few runs, not 2n."""
+        """Returns the answer to each of two or more parts on which the model fails as a whole. Runs the halves, and
+        their halves, so that one bad part among n costs about 2 log2(n) runs. After `_MOST_FAILED_PARTS` bad parts a
+        half that fails is not divided further, and all its parts get its error. A model that always fails therefore
+        costs a few runs, not 2n."""
         middle = len(parts) // 2
         return [answer for half in (parts[:middle], parts[middle:]) for answer in self._run_half(half, failures)]
 
@@ -128,22 +130,23 @@ class Batcher:
             failures.parts += len(parts)
             return [error] * len(parts)
 
-    def _go_on(self) -> None:
+    def _schedule_next_batch(self) -> None:
         if self._waiting:
-            asyncio.get_running_loop().call_soon(self._next)
+            asyncio.get_running_loop().call_soon(self._run_next_batch)
         else:
             self._busy = False
 
 
 @dataclass
 class _Failures:
-    """Of one batch, the parts that the model failed at."""
+    """Counts the parts of one batch that the model failed on."""
 
     parts: int = 0
 
 
-def _exception(error: BaseException) -> Exception:
-    """The error as a future can carry it to its caller without ending the caller's task or the loop."""
+def _deliverable_exception(error: BaseException) -> Exception:
+    """Returns the error in a form that a future can carry to its caller without ending the caller's task or the event
+    loop."""
     if isinstance(error, Exception) and not isinstance(error, StopIteration):
         return error
     wrapped = RuntimeError(f"the run of the model ended with {error!r}")
@@ -151,7 +154,7 @@ def _exception(error: BaseException) -> Exception:
     return wrapped
 
 
-def _split(said: Floats, parts: Sequence[Rows]) -> list[Floats]:
-    """The answers to each part's rows."""
+def _split_output(output: Floats, parts: Sequence[Rows]) -> list[Floats]:
+    """Splits the output of a run into the output of each part's rows."""
     ends = np.cumsum([len(rows) for rows in parts])
-    return [said[end - len(rows) : end] for rows, end in zip(parts, ends, strict=True)]
+    return [output[end - len(rows) : end] for rows, end in zip(parts, ends, strict=True)]

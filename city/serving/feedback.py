@@ -1,4 +1,5 @@
-"""What came of predictions: taken once for each, whenever it comes, and counted for the versions that predicted."""
+"""Feedback: records the outcome of each prediction once, at any time after it, and counts it for the versions that
+predicted."""
 
 import asyncio
 import logging
@@ -28,14 +29,15 @@ from city.web.problems import Problem
 log = logging.getLogger(__name__)
 
 AWAY = (OSError, PolarsError, DeltaError)
-"""What reading a lake raises that is away."""
+"""The exceptions of reading a lake that is unavailable."""
 _TICK = 1e-5
-"""Outcomes are at least so many seconds apart, so that a time says which were counted: more than a table rounds by."""
+"""Least time between two outcomes, in seconds. It lets a time tell which outcomes were counted. It is greater than the
+rounding of times in a table."""
 _RETRY = {"retry-after": "2"}
 
 
 class Judgement(NamedTuple):
-    """What is kept of a prediction that was judged."""
+    """The outcome of a prediction and the loss of its answer."""
 
     model: str
     version: int
@@ -43,12 +45,13 @@ class Judgement(NamedTuple):
     loss: float
 
 
-_Kept = tuple[str, int, str, float]
+_JudgementRow = tuple[str, int, str, float]
 """A judgement as a plain tuple."""
 
 
 class Feedback:
-    """Used from the event loop; what reads the lake runs in a thread."""
+    """Records outcomes of predictions and compares the versions of a trial by them. It is used from the event loop.
+    Reads of the lake run in a thread."""
 
     def __init__(
         self,
@@ -60,49 +63,53 @@ class Feedback:
     ) -> None:
         self._lake, self._models, self._store, self._routes = config.lake, models, store, routes
         self._scores = scores
-        self._judged = Remembered[_Kept]()
+        self._judged = Remembered[_JudgementRow]()
         self._newest = 0.0
         self._recovered = False
 
     async def take(self, number: str, outcome: float | str, caller: str) -> dict[str, Any]:
-        """Judges a prediction. The same outcome again changes nothing and is answered alike. Raises Problem for an
-        unknown prediction, an outcome that its model cannot have, and another outcome than the one that was taken."""
+        """Judges the prediction with the id `number` by its outcome, and returns the response. The same outcome again
+        changes nothing and gets the same response. Raises Problem for an unknown prediction, for an outcome that its
+        model cannot have, for an outcome that differs from the recorded one, and while outcomes cannot be recorded."""
         if not self._recovered:
             raise Problem(503, "what was told before the restart is being read: tell it again", headers=_RETRY)
-        known, predictions = self._known(number), self._store.recent(number)
-        if known is None and not predictions:
-            predictions, known = await self._find(number)
-            known = self._known(number) or known  # somebody else may have told it meanwhile
-        if known is not None:
-            return self._repeated(number, known, outcome)
+        judgement, predictions = self._recall_judgement(number), self._store.recent(number)
+        if judgement is None and not predictions:
+            predictions, judgement = await self._find_prediction(number)
+            judgement = self._recall_judgement(number) or judgement  # another request may have judged it meanwhile
+        if judgement is not None:
+            return self._repeat_response(number, judgement, outcome)
         answered = predictions[0]
         model = self._models[answered.model]
         text = _text_of(model, outcome)
         at = self._newest = max(time.time(), self._newest + _TICK)
-        outcomes = [self._outcome(model, number, at, p, caller, text, answered) for p in predictions]
-        self._keep(outcomes)
-        self._score(predictions, outcomes)
+        outcomes = [self._make_outcome(model, number, at, p, caller, text, answered) for p in predictions]
+        self._record_outcomes(outcomes)
+        self._update_scores(predictions, outcomes)
         loss = outcomes[0].loss
         self._remember(number, Judgement(answered.model, answered.version, text, loss))
-        self._count(answered.model, outcomes)
+        self._count_for_trial(answered.model, outcomes)
         return {"id": number, "model": answered.model, "version": answered.version, "loss": loss, "repeated": False}
 
     def judge_late(self, number: str, caller: str) -> None:
-        """A version that was asked beside another one has answered; the outcome may have come sooner."""
-        known = self._known(number)
+        """Judges the answer of a shadow or control version whose outcome arrived before the answer did. Does nothing
+        while there is no outcome. Raises Problem where the outcome cannot be recorded."""
+        judgement = self._recall_judgement(number)
         predictions = self._store.recent(number)
-        if known is None or len(predictions) < 2:
+        if judgement is None or len(predictions) < 2:
             return
-        model = self._models[known.model]
+        model = self._models[judgement.model]
         at = self._newest = max(time.time(), self._newest + _TICK)
-        outcomes = [self._outcome(model, number, at, p, caller, known.outcome, predictions[0]) for p in predictions]
-        self._keep(outcomes[1:])
-        self._score(predictions[1:], outcomes[1:])
-        self._count(known.model, outcomes[1:], known.loss)
+        outcomes = [
+            self._make_outcome(model, number, at, p, caller, judgement.outcome, predictions[0]) for p in predictions
+        ]
+        self._record_outcomes(outcomes[1:])
+        self._update_scores(predictions[1:], outcomes[1:])
+        self._count_for_trial(judgement.model, outcomes[1:], judgement.loss)
 
     async def recover(self) -> None:
-        """Takes up what a process before was told: what it had not written, and what its trials had not counted.
-        Raises what a lake that is away raises (`AWAY`)."""
+        """Takes over the outcomes of an earlier process: those that it did not write to the lake, and those that its
+        trials did not count. Raises `AWAY` while the lake is unavailable."""
         trials = self._routes.trials()
 
         def read() -> tuple[list[Outcome], dict[str, list[Outcome]]]:
@@ -114,14 +121,15 @@ class Feedback:
             if outcome.role not in BESIDE and outcome.model in self._models:
                 self._remember(outcome.id, Judgement(outcome.model, outcome.version, outcome.outcome, outcome.loss))
         for model, trial in trials.items():
-            known = [outcome for outcome in (*recorded[model], *journaled) if outcome.experiment == trial.id]
-            replay(trial, list({(outcome.id, outcome.version): outcome for outcome in known}.values()))
+            outcomes = [outcome for outcome in (*recorded[model], *journaled) if outcome.experiment == trial.id]
+            replay(trial, list({(outcome.id, outcome.version): outcome for outcome in outcomes}.values()))
             self._newest = max(self._newest, trial.applied)
             self._routes.look(model, trial)
         self._recovered = True
 
-    async def _find(self, number: str) -> tuple[list[Prediction], Judgement | None]:
-        """Raises Problem."""
+    async def _find_prediction(self, number: str) -> tuple[list[Prediction], Judgement | None]:
+        """Looks up a prediction and its judgement in the record. Raises Problem for an unknown id and while the record
+        is unavailable."""
         if day_of(number) is None:
             raise Problem(
                 404,
@@ -143,24 +151,39 @@ class Feedback:
         first = judged[0]
         return predictions, Judgement(first.model, first.version, first.outcome, first.loss)
 
-    def _repeated(self, number: str, known: Judgement, outcome: float | str) -> dict[str, Any]:
-        text = _text_of(self._models[known.model], outcome)
-        if text != known.outcome:
-            detail = f"prediction {number} was judged by the outcome {known.outcome} already; {text[:40]} is not taken"
-            raise Problem(409, detail, [("outcome", f"is {known.outcome} already")])
-        return {"id": number, "model": known.model, "version": known.version, "loss": known.loss, "repeated": True}
+    def _repeat_response(self, number: str, first: Judgement, outcome: float | str) -> dict[str, Any]:
+        """Returns the response to an outcome that repeats the one of the first judgement. Raises Problem (409) if it
+        differs."""
+        text = _text_of(self._models[first.model], outcome)
+        if text != first.outcome:
+            detail = f"prediction {number} was judged by the outcome {first.outcome} already; {text[:40]} is not taken"
+            raise Problem(409, detail, [("outcome", f"is {first.outcome} already")])
+        return {"id": number, "model": first.model, "version": first.version, "loss": first.loss, "repeated": True}
 
-    def _outcome(
-        self, model: Model, number: str, at: float, of: Prediction, caller: str, text: str, answered: Prediction
+    def _make_outcome(
+        self, model: Model, number: str, at: float, prediction: Prediction, caller: str, text: str, answered: Prediction
     ) -> Outcome:
+        """Judges one version's prediction. `answered` is the prediction that the caller got."""
         gain = None
-        if of.role in BESIDE:
-            other, champion = (of, answered) if of.role == ROLES["shadow"] else (answered, of)
+        if prediction.role in BESIDE:
+            other, champion = (prediction, answered) if prediction.role == ROLES["shadow"] else (answered, prediction)
             gain = most_gain(model, other.output, champion.output)
-        loss = loss_of(model, of.output, text)
-        return Outcome(number, at, model.name, of.version, of.role, caller, text, loss, of.experiment, gain)
+        loss = loss_of(model, prediction.output, text)
+        return Outcome(
+            number,
+            at,
+            model.name,
+            prediction.version,
+            prediction.role,
+            caller,
+            text,
+            loss,
+            prediction.experiment,
+            gain,
+        )
 
-    def _keep(self, outcomes: Sequence[Outcome]) -> None:
+    def _record_outcomes(self, outcomes: Sequence[Outcome]) -> None:
+        """Gives the outcomes to the prediction store. Raises Problem where it cannot take them."""
         try:
             self._store.judged(outcomes)
         except Full as error:
@@ -169,21 +192,21 @@ class Feedback:
             log.error("feedback cannot be kept: %s", error)
             raise Problem(503, "the outcome cannot be kept now: tell it again", headers=_RETRY) from None
 
-    def _score(self, predictions: Sequence[Prediction], outcomes: Sequence[Outcome]) -> None:
-        now = time.time()  # not the outcomes' `at`, which never goes back where the clock does
-        for prediction, came in zip(predictions, outcomes, strict=True):
-            self._scores.add(came.model, came.version, now, prediction.prediction, came.outcome, came.loss)
+    def _update_scores(self, predictions: Sequence[Prediction], outcomes: Sequence[Outcome]) -> None:
+        now = time.time()  # not the outcomes' `at`, which does not go back when the clock does
+        for prediction, outcome in zip(predictions, outcomes, strict=True):
+            self._scores.add(outcome.model, outcome.version, now, prediction.prediction, outcome.outcome, outcome.loss)
 
-    def _known(self, number: str) -> Judgement | None:
-        kept = self._judged.get(number)
-        return Judgement(*kept) if kept else None
+    def _recall_judgement(self, number: str) -> Judgement | None:
+        row = self._judged.get(number)
+        return Judgement(*row) if row else None
 
-    def _remember(self, number: str, of: Judgement) -> None:
-        oldest = self._judged.put(number, (of.model, of.version, of.outcome, of.loss))
+    def _remember(self, number: str, judgement: Judgement) -> None:
+        oldest = self._judged.put(number, (judgement.model, judgement.version, judgement.outcome, judgement.loss))
         if oldest is not None:
-            self._store.forget(oldest)  # whether it was judged is in the lake
+            self._store.forget(oldest)  # the lake says whether it was judged
 
-    def _count(self, model: str, outcomes: Sequence[Outcome], answered_loss: float | None = None) -> None:
+    def _count_for_trial(self, model: str, outcomes: Sequence[Outcome], answered_loss: float | None = None) -> None:
         trial = self._routes.trials().get(model)
         if trial is None or outcomes[0].experiment != trial.id:
             return
@@ -192,28 +215,30 @@ class Feedback:
 
 
 def count(trial: Trial, outcomes: Sequence[Outcome], answered_loss: float | None = None) -> None:
-    """Counts what came of one id's predictions; `answered_loss` is that of an answer that was counted before."""
+    """Counts the outcomes of one id's predictions for a trial. `answered_loss` is the loss of the answer where an
+    earlier call counted that."""
     loss = answered_loss
     for outcome in outcomes:
         trial.judged(outcome.at, outcome.role, outcome.loss)
         if outcome.most_gain is None:
             loss = outcome.loss
         elif loss is not None:
-            losses_of = (outcome.loss, loss) if outcome.role == ROLES["shadow"] else (loss, outcome.loss)
-            trial.paired(*losses_of, outcome.most_gain)
+            pair = (outcome.loss, loss) if outcome.role == ROLES["shadow"] else (loss, outcome.loss)
+            trial.paired(*pair, outcome.most_gain)
 
 
 def replay(trial: Trial, outcomes: Sequence[Outcome]) -> None:
-    """Counts the trial's outcomes that came after the last that it has counted."""
-    answered = {outcome.id: outcome.loss for outcome in outcomes if outcome.role not in BESIDE}
+    """Counts the trial's outcomes that are newer than the last one that it has counted."""
+    answered_losses = {outcome.id: outcome.loss for outcome in outcomes if outcome.role not in BESIDE}
     since = trial.applied + _TICK / 2
     for outcome in sorted(outcomes, key=lambda o: (o.at, o.role in BESIDE)):
         if outcome.at > since:
-            count(trial, [outcome], answered.get(outcome.id))
+            count(trial, [outcome], answered_losses.get(outcome.id))
 
 
 def loss_of(model: Model, output: Sequence[float], outcome: str) -> float:
-    """What an answer missed by, for an outcome that the model can have."""
+    """Returns the loss of a model's output, given its outcome as text. The outcome must be one that the model can
+    have; `_text_of` checks that."""
     if model.kind == "classification":
         actual = labels(model, pl.DataFrame({LABEL: [outcome]}))
         return float(losses(model, np.array([output]), actual)[0])
@@ -221,26 +246,30 @@ def loss_of(model: Model, output: Sequence[float], outcome: str) -> float:
 
 
 def most_gain(model: Model, other: Sequence[float], champion: Sequence[float]) -> float:
-    """By how much the other version's loss can be below the champion's, whatever comes, or above it. Absolute errors of
-    one number differ by no more than the predictions do. Both ways, or a bound of nearly nothing would make proof of
-    the smallest difference: of two classifiers that are as good as sure, either may be a little more so."""
+    """Returns the largest difference, over all outcomes, between the other version's loss and the champion's, from both
+    versions' outputs for one input.
+
+    For a regression that is the difference of the two predictions, because absolute errors differ by no more. The
+    difference counts in both directions. A bound in one direction only can be nearly zero: of two classifiers that are
+    almost certain, either may be slightly more so. Such a bound would turn the smallest difference into proof.
+    """
     if model.kind == "regression":
         return abs(other[0] - champion[0])
     actual = np.arange(len(model.label.classes))
-    of_each = [losses(model, np.tile(output, (len(actual), 1)), actual) for output in (champion, other)]
-    return float(np.abs(of_each[0] - of_each[1]).max())
+    loss_vectors = [losses(model, np.tile(output, (len(actual), 1)), actual) for output in (champion, other)]
+    return float(np.abs(loss_vectors[0] - loss_vectors[1]).max())
 
 
 def _text_of(model: Model, outcome: float | str) -> str:
-    """The outcome as it is recorded: equal ones are of equal text. Raises Problem for one that the model cannot
-    have."""
+    """Returns the outcome as the text that is recorded. Equal outcomes have equal texts. Raises Problem for an outcome
+    that the model cannot have."""
     if model.kind == "anomaly":
         raise Problem(422, f"{model.name} is judged by confirmed events: `city reference import anomaly_events`")
     if model.kind == "classification":
         if str(outcome) not in model.label.classes:
-            known = ", ".join(model.label.classes)
+            classes = ", ".join(model.label.classes)
             raise Problem(
-                422, f"{model.name} has no outcome {str(outcome)[:40]!r}; known: {known}", [("outcome", known)]
+                422, f"{model.name} has no outcome {str(outcome)[:40]!r}; known: {classes}", [("outcome", classes)]
             )
         return str(outcome)
     try:

@@ -1,4 +1,4 @@
-"""The routes of models: their versions, how requests are routed between them, and who changed that."""
+"""HTTP routes of models: their versions, the routing of requests between versions, and the audit log."""
 
 import asyncio
 import contextlib
@@ -22,6 +22,7 @@ _STATUS = {NoSuchVersion: 404, NoChampionBefore: 409}
 _Number = Annotated[int, Field(ge=1, le=2**31)]
 
 
+# Bodies of requests. They have no docstrings, because a docstring would become a description in the OpenAPI schema.
 class LimitsBody(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
@@ -46,22 +47,24 @@ class PromoteBody(BaseModel):
 
 
 def router(predictor: Predictor) -> APIRouter:
-    found = APIRouter(tags=["models"], dependencies=[Depends(needs("viewer"))])
+    """Returns the routes of models. Reads need the role viewer, changes need the role admin."""
+    api = APIRouter(tags=["models"], dependencies=[Depends(needs("viewer"))])
     admin = [Depends(needs("admin"))]
     routes = predictor.routes
 
     def registry() -> Registry:
         return Registry(predictor.config)
 
-    async def asked(question: Any) -> Any:
+    async def call_registry(function: Any) -> Any:
+        """Calls a function that reads or changes the registry, in a thread. Raises Problem for a ModelError."""
         try:
-            return await asyncio.to_thread(question)
+            return await asyncio.to_thread(function)
         except ModelError as error:
             raise Problem(_STATUS.get(type(error), 503), str(error)) from None
 
     @contextlib.contextmanager
     def audited(by: str, what: str, version: Version) -> Iterator[None]:
-        """The change is in the audit before it is made; where it fails after all, that is there too."""
+        """Writes the change to the audit log before the body makes it. If the body fails, writes that too."""
         predictor.audit.write(by, what, model=version.model, version=version.number)
         try:
             yield
@@ -70,28 +73,33 @@ def router(predictor: Predictor) -> APIRouter:
                 predictor.audit.write(by, f"not {what}", model=version.model, version=version.number, why=str(error))
             raise
 
-    @found.get("/models", summary="Every model, its versions and how good they are")
+    @api.get("/models", summary="Every model, its versions and how good they are")
     async def models() -> dict[str, Any]:
         def read() -> dict[str, list[Version]]:
-            asked = registry()
-            return {name: asked.versions(name)[:_SHOWN] for name in predictor.models}
+            client = registry()
+            return {name: client.versions(name)[:_SHOWN] for name in predictor.models}
 
-        versions = await asked(read)
-        return {"models": [_described(predictor, predictor.models[name], of) for name, of in versions.items()]}
+        versions_by_model = await call_registry(read)
+        return {
+            "models": [
+                _describe_model(predictor, predictor.models[name], versions)
+                for name, versions in versions_by_model.items()
+            ]
+        }
 
-    @found.get("/models/{name}", summary="A model's versions, its routing and its inputs")
+    @api.get("/models/{name}", summary="A model's versions, its routing and its inputs")
     async def model(name: str) -> dict[str, Any]:
-        known = predictor.model(name)
-        versions = await asked(lambda: registry().versions(name))
-        return _described(predictor, known, versions) | {"inputs": _columns(known)}
+        declared = predictor.model(name)
+        versions = await call_registry(lambda: registry().versions(name))
+        return _describe_model(predictor, declared, versions) | {"inputs": _describe_inputs(declared)}
 
-    @found.get("/models/{name}/versions/{version}/card", summary="A version's model card, as Markdown")
+    @api.get("/models/{name}/versions/{version}/card", summary="A version's model card, as Markdown")
     async def card(name: str, version: _Number) -> PlainTextResponse:
         predictor.model(name)
-        text = await asked(lambda: registry().card(registry().version(name, version)))
+        text = await call_registry(lambda: registry().card(registry().version(name, version)))
         return PlainTextResponse(text, media_type="text/markdown; charset=utf-8")
 
-    @found.get("/models/{name}/routing", summary="Which version answers")
+    @api.get("/models/{name}/routing", summary="Which version answers")
     async def routing(name: str) -> dict[str, Any]:
         predictor.model(name)
         champion = predictor.versions.champion(name)
@@ -101,7 +109,7 @@ def router(predictor: Predictor) -> APIRouter:
             "ended": routes.ended.get(name),
         }
 
-    @found.put("/models/{name}/routing", summary="Begin a canary, an A/B test or a shadow", dependencies=admin)
+    @api.put("/models/{name}/routing", summary="Begin a canary, an A/B test or a shadow", dependencies=admin)
     async def begin(name: str, body: ExperimentBody, request: Request) -> dict[str, Any]:
         predictor.model(name)
         champion = predictor.champion(name)
@@ -117,7 +125,7 @@ def router(predictor: Predictor) -> APIRouter:
         routes.put(name, Experiment(body.kind, body.version, body.share, limits, by, time.time()), champion.number, by)
         return await routing(name)
 
-    @found.delete("/models/{name}/routing", summary="The champion answers all again", dependencies=admin)
+    @api.delete("/models/{name}/routing", summary="The champion answers all again", dependencies=admin)
     async def end(name: str, request: Request) -> dict[str, Any]:
         predictor.model(name)
         if routes.of(name) is None:
@@ -125,44 +133,44 @@ def router(predictor: Predictor) -> APIRouter:
         routes.remove(name, caller_of(request).name, "by hand")
         return await routing(name)
 
-    @found.post("/models/{name}/promote", summary="Make a version the champion", dependencies=admin)
+    @api.post("/models/{name}/promote", summary="Make a version the champion", dependencies=admin)
     async def promote(name: str, body: PromoteBody, request: Request) -> dict[str, Any]:
         """It serves within seconds, here and in the stream; no request is lost meanwhile."""
         predictor.model(name)
         by = caller_of(request).name
 
         def change() -> None:
-            known = registry()
-            version = known.version(name, body.version)
+            client = registry()
+            version = client.version(name, body.version)
             with audited(by, "promoted", version):
-                known.promote(version, f"by {by}")
+                client.promote(version, f"by {by}")
 
-        await asked(change)
-        await asked(predictor.versions.refresh)
+        await call_registry(change)
+        await call_registry(predictor.versions.refresh)
         return await routing(name)
 
-    @found.post("/models/{name}/rollback", summary="Make the champion before the champion again", dependencies=admin)
+    @api.post("/models/{name}/rollback", summary="Make the champion before the champion again", dependencies=admin)
     async def rollback(name: str, request: Request) -> dict[str, Any]:
         predictor.model(name)
         by = caller_of(request).name
 
         def change() -> None:
-            known = registry()
-            with audited(by, "rolled back", known.champion_before(name)):
-                known.rollback(name)
+            client = registry()
+            with audited(by, "rolled back", client.champion_before(name)):
+                client.rollback(name)
 
-        await asked(change)
-        await asked(predictor.versions.refresh)
+        await call_registry(change)
+        await call_registry(predictor.versions.refresh)
         return await routing(name)
 
-    @found.get("/audit", summary="Who changed what, the newest first", dependencies=admin)
+    @api.get("/audit", summary="Who changed what, the newest first", dependencies=admin)
     async def audit(count: Annotated[int, Query(ge=1, le=1000)] = 100) -> dict[str, Any]:
         return {"entries": await asyncio.to_thread(predictor.audit.newest, count)}
 
-    return found
+    return api
 
 
-def _described(predictor: Predictor, model: Model, versions: list[Version]) -> dict[str, Any]:
+def _describe_model(predictor: Predictor, model: Model, versions: list[Version]) -> dict[str, Any]:
     champion = predictor.versions.champion(model.name)
     return {
         "name": model.name,
@@ -188,6 +196,6 @@ def _described(predictor: Predictor, model: Model, versions: list[Version]) -> d
     }
 
 
-def _columns(model: Model) -> list[dict[str, Any]]:
+def _describe_inputs(model: Model) -> list[dict[str, Any]]:
     columns = [model.view.features[name] for name in model.inputs]
     return [{"name": c.name, "kind": c.kind, "unit": c.unit, "nullable": c.nullable, "means": c.means} for c in columns]

@@ -1,4 +1,4 @@
-"""Predictions: who answers, what it says, and that it is recorded. One of these a server."""
+"""Runs predictions: chooses the version, returns its answer and records it. A server has one predictor."""
 
 import asyncio
 import gc
@@ -23,7 +23,7 @@ from city.models.attribution import explained
 from city.models.model import Model, ModelError
 from city.models.predictions import answers
 from city.models.registry import RegistryAway
-from city.serving.answer import Answer, answer, said
+from city.serving.answer import Answer, answer, answer_json
 from city.serving.asked import Ask, Inputs, unknown_model
 from city.serving.batching import Rows
 from city.serving.feedback import Feedback
@@ -49,7 +49,7 @@ _SCORES_SECONDS = 5.0
 
 
 class Predictor:
-    """Answers of every model that was declared. Used from the event loop."""
+    """Answers requests for every declared model. It is used from the event loop."""
 
     def __init__(self, config: Settings, models: Mapping[str, Model], metrics: Metrics) -> None:
         self.config, self.models, self.metrics = config, models, metrics
@@ -69,32 +69,35 @@ class Predictor:
         self._shadows: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
+        """Starts the prediction store and the background tasks. Returns at once."""
         self.store.start()
-        works = (self._recover, self._open, self._save, self._save_scores)
-        self._tasks = [asyncio.create_task(work()) for work in works]
+        loops = (self._recover_feedback, self._open_versions, self._save_routes, self._save_scores)
+        self._tasks = [asyncio.create_task(loop()) for loop in loops]
         for task in self._tasks:
-            task.add_done_callback(_tell_of_end)
+            task.add_done_callback(_log_task_error)
 
-    async def _recover(self) -> None:
-        """Until it is done no feedback is taken, and each prediction is answered."""
+    async def _recover_feedback(self) -> None:
+        """Takes over the outcomes of an earlier process. Until that is complete, no feedback is accepted, while
+        predictions are answered."""
         while True:
             try:
                 return await self.feedback.recover()
-            except Exception as error:  # a lake that is away, or what another release wrote: it is tried again
+            except Exception as error:  # an unavailable lake, or data of another release: retried
                 log.warning("what was told before the restart cannot be read: %s: %s", type(error).__name__, error)
             await asyncio.sleep(_AGAIN_SECONDS)
 
-    async def _open(self) -> None:
-        """Loads the champions, and the versions that experiments were under way with."""
+    async def _open_versions(self) -> None:
+        """Loads the champions and the versions of running experiments."""
         await self.versions.start()
-        await asyncio.gather(*(self._open_experiment(*of) for of in self.routes.all().items()))
-        # What was imported stays: to look through it again and again for garbage would hold up requests.
+        await asyncio.gather(*(self._open_experiment(*item) for item in self.routes.all().items()))
+        # Imported modules are never garbage. Scanning them at each collection would delay requests.
         gc.collect()
         gc.freeze()
         gc.set_threshold(50_000, 20, 100)
 
     async def _open_experiment(self, name: str, experiment: Experiment) -> None:
-        """Only a version that is not there ends it: a registry that is away comes back."""
+        """Loads the experiment's version. Only a version that does not exist ends the experiment; while the registry is
+        unavailable, the load is retried."""
         while self.routes.of(name) is experiment:
             try:
                 await self.versions.version(name, experiment.version)
@@ -106,22 +109,24 @@ class Predictor:
                 if self.routes.of(name) is experiment:
                     self.routes.remove(name, PLATFORM, str(error))
 
-    async def _save(self) -> None:
-        """What experiments count, every second: a killed server loses the requests and failures of the last one, and
-        no outcomes, for those are counted again from their record."""
+    async def _save_routes(self) -> None:
+        """Saves the counts of experiments every second. A killed server loses the requests and failures of the last
+        second. It loses no outcomes, because they are counted again from their record."""
         while True:
             await asyncio.sleep(_SAVE_SECONDS)
             if (snapshot := self.routes.save()) is not None:
                 await asyncio.to_thread(self.routes.write, snapshot)
 
     async def _save_scores(self) -> None:
-        """A killed server loses what the outcomes of the last few seconds say of its versions, and no outcome."""
+        """Saves the scores of versions every few seconds. A killed server loses the effect of the last seconds'
+        outcomes on the scores, but no outcome."""
         while True:
             await asyncio.sleep(_SCORES_SECONDS)
             await asyncio.to_thread(self.scores.save)
 
     async def stop(self) -> None:
-        """Ends when the last shadow has answered, and the last answer is recorded."""
+        """Stops the predictor. Waits for pending shadow predictions (at most 5 s) and for the record of the last
+        answers."""
         for task in self._tasks:
             task.cancel()
         if self._shadows:
@@ -135,13 +140,14 @@ class Predictor:
         self.decoders.stop()
 
     def model(self, name: str) -> Model:
-        """Raises Problem that lists the known ones."""
-        found = self.models.get(name)
-        if found is None:
+        """Returns a declared model. Raises Problem (404) that lists the declared models."""
+        model = self.models.get(name)
+        if model is None:
             raise unknown_model(name, self.models)
-        return found
+        return model
 
     def champion(self, name: str) -> Served:
+        """Returns the champion of a declared model. Raises Problem (503) while there is none, with the reason."""
         served = self.versions.champion(name)
         if served is None:
             away = self.versions.away
@@ -152,14 +158,16 @@ class Predictor:
         return served
 
     async def predict(self, ask: Ask, caller: Caller, began: float) -> dict[str, Any]:
-        """The answer as JSON has it. `began` is when the request came, by time.perf_counter. Raises Problem."""
+        """Answers a request for one row, records the answer and returns the JSON response. `began` is the time of the
+        request's arrival, from time.perf_counter. Raises Problem for an invalid request, while the model cannot answer,
+        and where the answer cannot be recorded."""
         model = self.model(ask.model_name)
         champion = self.champion(model.name)
         trial = self.routes.trial(model.name, champion.number)
         if (ask.features is None) == (ask.entity is None):
             raise Problem(422, "give either features or an entity", [("features", "or entity: exactly one of the two")])
         if ask.entity is not None:
-            features = await self._features(model, ask.entity)
+            features = await self._read_features(model, ask.entity)
             entity = orjson.dumps(ask.entity, option=orjson.OPT_SORT_KEYS).decode()
             row = self.inputs[model.name].row(features, "entity")
         else:
@@ -167,11 +175,11 @@ class Predictor:
             entity = None
             row = self.inputs[model.name].row(ask.features)
         chosen = self.routes.choose(model.name, trial, ask.key or entity)
-        served, role, given, cached = await self._answered(champion, chosen, row, trial)
+        served, role, result, cached = await self._run_with_fallback(champion, chosen, row, trial)
         ended, at = time.perf_counter(), time.time()
         number = id_of(at, self._boot, next(self._count))
         milliseconds = (ended - began) * 1000
-        kept = Entry(
+        record = Entry(
             number,
             at,
             model.name,
@@ -180,76 +188,74 @@ class Predictor:
             caller.name,
             entity,
             row.tobytes(),
-            given,
-            array("d", given.output).tobytes(),
+            result,
+            array("d", result.output).tobytes(),
             milliseconds,
             cached,
-            # Where the champion stood in for one that failed, its answer is not of the champion's share.
+            # An answer of the champion in place of a version that failed does not belong to the champion's share.
             trial.id if trial is not None and role == chosen else None,
         )
-        self._keep(kept)
+        self._add_to_record(record)
         self.metrics.answered(model.name, served.number, role, ended - began)
-        found = {"id": number, "model": model.name, "version": served.number, "role": role}
-        found |= said(model, given, ask.return_probabilities)
-        found |= {"cached": cached, "latency_ms": round(milliseconds, 3)}
+        response = {"id": number, "model": model.name, "version": served.number, "role": role}
+        response |= answer_json(model, result, ask.return_probabilities)
+        response |= {"cached": cached, "latency_ms": round(milliseconds, 3)}
         if ask.entity is not None:
-            found["features"] = features
+            response["features"] = features
         if ask.explain:
-            found |= await self._explained(served, row, given)
+            response |= await self._explain(served, row, result)
         if trial is not None and role == chosen:
-            self._ask_beside(kept, row, trial, champion)
-        return found
+            self._start_beside(record, row, trial, champion)
+        return response
 
     async def predict_rows(self, name: str, rows: Rows, caller: Caller, entity: str | None = None) -> pl.DataFrame:
-        """The champion's answers to checked rows (n, inputs), as `answers` gives them, with `id` and `version`; an
-        experiment has no part in it. Raises Problem."""
+        """Answers validated rows (n, inputs) with the champion and records the answers. Returns the columns of
+        `answers` with `id` and `version`. Experiments do not take part. Raises Problem while the model cannot answer
+        and where the answers cannot be recorded."""
         self.model(name)
         began, served = time.perf_counter(), self.champion(name)
         output = await asyncio.get_running_loop().run_in_executor(self.pool, served.exported.predict, rows)
         at, took = datetime.now(UTC), time.perf_counter() - began
         first = id_of(at.timestamp(), self._boot, next(self._count))
-        found, kept = await self.decoders.run(
-            lambda: _told_and_kept(served, rows, output, first, at, caller, entity, took), rows.nbytes
+        answered, recorded = await self.decoders.run(
+            lambda: _build_frames(served, rows, output, first, at, caller, entity, took), rows.nbytes
         )
         try:
-            self.store.add_frame(name, kept)
+            self.store.add_frame(name, recorded)
         except Full as error:
             raise Problem(503, str(error), headers={"retry-after": "5"}) from None
         self.metrics.answered(name, served.number, "champion", took)
-        return found
+        return answered
 
-    async def _features(self, model: Model, entity: Mapping[str, str | int]) -> dict[str, Any]:
+    async def _read_features(self, model: Model, entity: Mapping[str, str | int]) -> dict[str, Any]:
+        """Reads an entity's features from the online store. Raises Problem for an unknown entity."""
         reader = self._readers.get(model.name)
         if reader is None:
             reader = self._readers[model.name] = FeatureReader(self._online, model.online)
         try:
-            # A file's page in memory is read sooner than a thread wakes.
-            (found,) = await asyncio.to_thread(reader.read, [entity]) if self._remote else reader.read([entity])
+            # A file's cached page is read in less time than a thread takes to wake.
+            (features,) = await asyncio.to_thread(reader.read, [entity]) if self._remote else reader.read([entity])
         except TableError as error:
             raise Problem(422, str(error), [("entity", str(error))]) from None
-        if is_unknown(found):
-            told = ", ".join(f"{name}={value}" for name, value in entity.items())[:200]
+        if is_unknown(features):
+            keys = ", ".join(f"{name}={value}" for name, value in entity.items())[:200]
             raise Problem(
-                404, f"nothing is known of {told} in {model.features} now: it is unknown, or its features are too old"
+                404, f"nothing is known of {keys} in {model.features} now: it is unknown, or its features are too old"
             )
-        return found
+        return features
 
-    async def _answered(
+    async def _run_with_fallback(
         self, champion: Served, role: Role, row: Rows, trial: Trial | None
     ) -> tuple[Served, Role, Answer, bool]:
-        """An experiment's version that fails costs its caller nothing: the champion answers."""
-        if trial is None:
-            try:
-                output, cached = await champion.output(row)
-                return champion, "champion", answer(champion.model, champion.exported.calibration, output), cached
-            except Exception as error:
-                raise _failed(champion) from error
+        """Runs the version of the chosen role. If an experiment's version fails, the champion answers in its place.
+        Returns the version that answered, its role, its answer, and whether the answer was cached. Raises Problem where
+        the champion fails."""
         name, other_failed = champion.model.name, False
-        if role != "champion":
-            other = self.versions.held(name, trial.experiment.version)
+        if trial is not None and role != "champion":
+            other = self.versions.loaded_version(name, trial.experiment.version)
             if other is not None:
                 try:
-                    return (other, role, *(await self._timed(other, role, row, trial)))
+                    return (other, role, *(await self._run_timed(other, role, row, trial)))
                 except Exception as error:
                     other_failed = True
                     trial.failed(role)
@@ -257,7 +263,7 @@ class Predictor:
                     log.warning("%s version %d failed as %s: %s", name, other.number, role, error)
         champion_failed = False
         try:
-            return (champion, "champion", *(await self._timed(champion, "champion", row, trial)))
+            return (champion, "champion", *(await self._run_timed(champion, "champion", row, trial)))
         except Exception as error:
             champion_failed = True
             trial.failed("champion")
@@ -267,19 +273,23 @@ class Predictor:
                 trial.failed_beside(other_failed, champion_failed)
             self.routes.look(name, trial)
 
-    async def _timed(self, served: Served, role: Role, row: Rows, trial: Trial) -> tuple[Answer, bool]:
+    async def _run_timed(self, served: Served, role: Role, row: Rows, trial: Trial | None) -> tuple[Answer, bool]:
+        """Runs a version on one row and counts the answer for the trial. Returns the answer and whether it was
+        cached."""
         began = time.perf_counter()
         output, cached = await served.output(row)
-        given = answer(served.model, served.exported.calibration, output)
-        trial.answered(role, None if cached else (time.perf_counter() - began) * 1000)
-        self.routes.look(served.model.name, trial)
-        return given, cached
+        result = answer(served.model, served.exported.calibration, output)
+        if trial is not None:
+            trial.answered(role, None if cached else (time.perf_counter() - began) * 1000)
+            self.routes.look(served.model.name, trial)
+        return result, cached
 
-    async def _explained(self, served: Served, row: Rows, given: Answer) -> dict[str, Any]:
+    async def _explain(self, served: Served, row: Rows, result: Answer) -> dict[str, Any]:
+        """Returns the response's fields that explain an answer: each input's contribution to it."""
         model = served.model
         if model.kind == "anomaly":
-            return said(model, given, True)
-        place = model.label.classes.index(str(given.prediction)) if model.kind == "classification" else 0
+            return answer_json(model, result, True)
+        place = model.label.classes.index(str(result.prediction)) if model.kind == "classification" else 0
         try:
             shares, base = await asyncio.get_running_loop().run_in_executor(
                 self.pool, explained, served.exported, model, row, place
@@ -288,60 +298,55 @@ class Predictor:
             raise Problem(409, str(error), [("explain", "leave it out")]) from None
         return {"contributions": shares, "base": base}
 
-    def _ask_beside(self, kept: Entry, row: Rows, trial: Trial, champion: Served) -> None:
-        """Asks the version that did not answer about the same input: a shadow its share of the requests, the champion
-        wherever a canary answered. Both are judged by the same outcome."""
+    def _start_beside(self, record: Entry, row: Rows, trial: Trial, champion: Served) -> None:
+        """Starts a run of the version that did not answer, on the same input. A shadow runs for its share of the
+        requests, the champion for each answer of a canary. The same outcome judges both versions."""
         experiment = trial.experiment
         if experiment.kind == "shadow":
-            other, role = self.versions.held(kept.model, experiment.version), trial.role
+            other, role = self.versions.loaded_version(record.model, experiment.version), trial.role
             if other is None or np.random.random() >= experiment.share:
                 return
-        elif experiment.kind == "canary" and kept.role == trial.role:
+        elif experiment.kind == "canary" and record.role == trial.role:
             other, role = champion, "control"
         else:
             return
-        task = asyncio.create_task(self._beside(kept, row, other, role, trial))
+        task = asyncio.create_task(self._run_beside(record, row, other, role, trial))
         self._shadows.add(task)
         task.add_done_callback(self._shadows.discard)
 
-    async def _beside(self, kept: Entry, row: Rows, other: Served, role: Role, trial: Trial) -> None:
+    async def _run_beside(self, record: Entry, row: Rows, other: Served, role: Role, trial: Trial) -> None:
+        """Runs a shadow or the control on the input of a recorded answer, and records its answer."""
         try:
-            given, cached = await self._timed(other, role, row, trial)
+            result, cached = await self._run_timed(other, role, row, trial)
         except Exception as error:
             trial.failed(role)
             if role == "control":
                 trial.failed_beside(False, True)
-            log.warning("%s version %d failed as %s: %s", kept.model, other.number, role, error)
+            log.warning("%s version %d failed as %s: %s", record.model, other.number, role, error)
             return
-        output = array("d", given.output).tobytes()
-        # The same id: what came of the one tells of the other.
-        beside = kept._replace(version=other.number, role=role, answer=given, output=output, cached=cached)
+        output = array("d", result.output).tobytes()
+        # Both answers have the same id, because one outcome judges both.
+        beside = record._replace(version=other.number, role=role, answer=result, output=output, cached=cached)
         try:
             self.store.add(beside)
-            self.feedback.judge_late(kept.id, kept.caller)
+            self.feedback.judge_late(record.id, record.caller)
         except (Full, Problem) as error:
-            log.warning("%s version %d is not compared here: %s", kept.model, other.number, error)
+            log.warning("%s version %d is not compared here: %s", record.model, other.number, error)
 
-    def _keep(self, entry: Entry) -> None:
+    def _add_to_record(self, entry: Entry) -> None:
         try:
             self.store.add(entry)
         except Full as error:
             raise Problem(503, str(error), headers={"retry-after": "5"}) from None
 
 
-def _failed(champion: Served) -> Problem:
-    return Problem(
-        500, f"{champion.model.name} version {champion.number} failed: its card and the server's log say more"
-    )
-
-
-def _tell_of_end(task: "asyncio.Task[None]") -> None:
-    """Nobody waits for it: what ended it is said in the log."""
+def _log_task_error(task: "asyncio.Task[None]") -> None:
+    """Logs the exception that ended a background task. No other code awaits the task."""
     if not task.cancelled() and (error := task.exception()) is not None:
         log.error("a task of the server has ended", exc_info=error)
 
 
-def _told_and_kept(
+def _build_frames(
     served: Served,
     rows: Rows,
     output: Floats,
@@ -351,20 +356,21 @@ def _told_and_kept(
     entity: str | None,
     took: float,
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Answers to rows with their ids, which begin with `first`; and the same as they are recorded."""
+    """Builds the answers to rows (n, inputs) as a frame, and the same answers with the further columns of the record.
+    Ids begin with `first`. `took` is the duration of the run in seconds."""
     model = served.model
-    told = answers(model, served.exported.calibration, output).with_columns(
+    answered = answers(model, served.exported.calibration, output).with_columns(
         pl.format(f"{first}.{{}}", pl.int_range(pl.len())).alias("id"), pl.lit(served.number).alias("version")
     )
-    given = pl.from_numpy(rows, list(model.inputs)).with_columns(pl.all().fill_nan(None))
-    kept = told.with_columns(
+    inputs = pl.from_numpy(rows, list(model.inputs)).with_columns(pl.all().fill_nan(None))
+    recorded = answered.with_columns(
         pl.lit(at).alias("at"),
         pl.lit("champion").alias("role"),
         pl.lit(caller.name).alias("caller"),
         pl.lit(entity, pl.String).alias("entity"),
-        given.select(pl.struct(pl.all()).struct.json_encode()).to_series().alias("inputs"),
+        inputs.select(pl.struct(pl.all()).struct.json_encode()).to_series().alias("inputs"),
         pl.lit(took * 1000).alias("latency_ms"),
         pl.lit(False).alias("cached"),
         pl.lit(None, pl.String).alias("experiment"),
     )
-    return told, kept
+    return answered, recorded

@@ -1,5 +1,5 @@
-"""The prediction store: every answer, off the request's path, to `served/<model>`; and what came of them, to
-`outcomes/<model>`."""
+"""The prediction store. It writes every answer to `served/<model>` and every outcome to `outcomes/<model>`, off the
+path of requests."""
 
 import logging
 import pickle
@@ -30,13 +30,14 @@ log = logging.getLogger(__name__)
 _WRITE_SECONDS = 2.0
 _WRITE_ROWS = 20_000
 _PART_ROWS = 200
-"""Packed in one go, in which no request can be answered."""
+"""Number of rows that are packed at a time. No request is answered meanwhile."""
 _MOST_WAITING = 200_000
 _LAST_SECONDS = 15.0
 
 
 class Entry(NamedTuple):
-    """One answer. `at` is when it was given, in seconds; `entity` whom it is about, as JSON, where that is known."""
+    """The record of one answer. `at` is the time of the answer, in seconds since the epoch. `entity` is the entity of
+    the request as JSON, or None for a request with features."""
 
     id: str
     at: float
@@ -46,24 +47,25 @@ class Entry(NamedTuple):
     caller: str
     entity: str | None
     row: bytes
-    """The inputs (float32), and below the model's numbers (float64): thousands a second are cheaper as they are."""
+    """The inputs as bytes (float32). `output` has the model's output as bytes (float64). Bytes are cheaper than lists
+    at thousands of answers a second."""
     answer: Answer
     output: bytes
     latency_ms: float
     cached: bool
     experiment: str | None = None
-    """The trial that it is part of."""
+    """The id of the trial that the answer belongs to."""
 
 
-_Recent = tuple[str, int, str, str | None, bytes, float | str]
+_RecentRow = tuple[str, int, str, str | None, bytes, float | str]
 
 
 class Full(RuntimeError):
-    """More waits to be recorded than fits: what cannot be recorded is not answered either."""
+    """The queue of unwritten records is full. A request whose answer cannot be recorded is not answered either."""
 
 
-class _UnderWay(NamedTuple):
-    """A batch, the queue that it is of, how many of that it has, and its rows."""
+class _InFlight(NamedTuple):
+    """A batch that is being written, its queue, the number of the queue's items in it, and its number of rows."""
 
     batch: Batch
     queue: deque[Any]
@@ -72,9 +74,11 @@ class _UnderWay(NamedTuple):
 
 
 class PredictionStore:
-    """A worker packs what waits, every few seconds, for a process that writes it. A lake that is away is tried again,
-    and nothing is let go; `stop` writes all there is. Outcomes are in a journal from the moment they are taken until
-    they are in the lake: `recover` gives those of a killed process to the lake again, once."""
+    """Queues answers and outcomes, and writes them to the lake.
+
+    A worker packs the queues every few seconds for a process that writes them. While the lake is unavailable, writes
+    are retried and nothing is dropped. `stop` writes the rest. Outcomes are in a journal from their acceptance until
+    they are in the lake. `recover` writes the outcomes of a killed process to the lake, once."""
 
     def __init__(self, config: Settings, models: Mapping[str, Model]) -> None:
         self._models, self._recorder, self._lake = models, Recorder(config.lake), config.lake
@@ -82,25 +86,28 @@ class PredictionStore:
             (layer, name): deque() for name in models for layer in (SERVED, OUTCOMES)
         }
         self._frames: dict[str, deque[pl.DataFrame]] = {name: deque() for name in models}
-        self._recent, self._beside = Remembered[_Recent](), Remembered[_Recent]()
-        """Of the same ids, what another version said that nobody was given."""
+        self._recent, self._beside = Remembered[_RecentRow](), Remembered[_RecentRow]()
+        """`_recent` has the answers that callers got, `_beside` the answers of shadow and control to the same ids."""
         self._journal, self._journaling = Journal(config.home / "serving"), threading.Lock()
         self._recovered = False
-        self._found: list[Outcome] | None = None
+        self._journaled: list[Outcome] | None = None
         self._app, self._numbers = f"server/{uuid.uuid4()}", count(1)
-        self._under_way: _UnderWay | None = None
+        self._in_flight: _InFlight | None = None
         self.worker = Worker("prediction store", self._run)
         self.written = 0
         self.error: str | None = None
 
     def start(self) -> None:
+        """Starts the worker that writes the queues."""
         self.worker.start()
 
     def stop(self, seconds: float = 20.0) -> None:
-        """Waits until all is written. What a lake that stays away did not take is said in the log."""
-        if self.worker.stop(seconds):  # here, and not in its body: that may just be waiting to be called again
-            ends = time.monotonic() + _LAST_SECONDS
-            while not (self._write() and not self.waiting) and time.monotonic() < ends:
+        """Stops the worker, for which it waits `seconds`, and writes the queues. If the lake stays unavailable, logs
+        the number of lost predictions."""
+        # The last writes take place here and not in the worker, which may just be waiting for its next call.
+        if self.worker.stop(seconds):
+            deadline = time.monotonic() + _LAST_SECONDS
+            while not (self._write() and not self.waiting) and time.monotonic() < deadline:
                 time.sleep(0.1)
             self._recorder.close()
         if left := self.waiting:
@@ -108,41 +115,44 @@ class PredictionStore:
 
     @property
     def waiting(self) -> int:
-        # A copy: the worker takes some away meanwhile.
+        """The number of answers and outcomes that are not written yet."""
+        # The list is a copy, because the worker removes frames meanwhile.
         frames = sum(frame.height for frames in self._frames.values() for frame in list(frames))
         return sum(map(len, self._waiting.values())) + frames
 
     def add(self, entry: Entry) -> None:
-        """Raises Full."""
+        """Queues an answer. Raises Full when too many answers wait."""
         waiting = self._waiting[SERVED, entry.model]
         if len(waiting) >= _MOST_WAITING:
             raise Full(f"{_MOST_WAITING:,} predictions wait to be recorded: {self.error or 'the lake is slow'}")
         waiting.append(entry)
         recent = self._beside if entry.role in BESIDE else self._recent
-        said = entry.answer.prediction
-        recent.put(entry.id, (entry.model, entry.version, entry.role, entry.experiment, entry.output, said))
+        prediction = entry.answer.prediction
+        recent.put(entry.id, (entry.model, entry.version, entry.role, entry.experiment, entry.output, prediction))
 
     def add_frame(self, model: str, rows: pl.DataFrame) -> None:
-        """A whole batch of answers, of the table's columns but the day. Raises Full."""
+        """Queues a batch of answers, a frame with all columns of the table except the day. Raises Full when too many
+        answers wait."""
         if self.waiting > _MOST_WAITING:
             raise Full(f"{_MOST_WAITING:,} predictions wait to be recorded: {self.error or 'the lake is slow'}")
         self._frames[model].append(rows)
 
     def recent(self, number: str) -> list[Prediction]:
-        """What was predicted under an id of the last hundred thousand, the answer first."""
-        kept = (self._recent.get(number), self._beside.get(number))
-        if kept[0] is None:
+        """Returns the predictions with an id if it is among the last hundred thousand. The caller's answer is first."""
+        rows = (self._recent.get(number), self._beside.get(number))
+        if rows[0] is None:
             return []
-        return [Prediction(*found[:4], array("d", found[4]).tolist(), found[5]) for found in kept if found]
+        return [Prediction(*row[:4], array("d", row[4]).tolist(), row[5]) for row in rows if row]
 
     def forget(self, number: str) -> None:
-        """It is looked for in the lake from now on."""
+        """Removes an id from memory. Later calls find it in the lake only."""
         self._recent.forget(number)
 
     def find(self, number: str) -> tuple[list[Prediction], list[Outcome]]:
-        """What was predicted under an id, the answer first, and what came of it: of what waits, and of the lake.
-        Blocking; callable from any thread. Raises what a lake that is away raises."""
-        # What waits first: it leaves its queue after it is in the lake.
+        """Finds the predictions with an id, the caller's answer first, and their outcomes, in the queues and in the
+        lake. Blocks. It can be called from any thread. Raises `city.serving.feedback.AWAY` while the lake is
+        unavailable."""
+        # The queues are searched first, because a record leaves its queue only after it is in the lake.
         predictions = self._find_waiting(number)
         if all(prediction.role in BESIDE for prediction in predictions):
             written = find_predictions(self._lake, self._models, number)
@@ -155,7 +165,8 @@ class PredictionStore:
         return predictions, [*waiting, *find_outcomes(self._lake, model, [number])]
 
     def judged(self, outcomes: Sequence[Outcome]) -> None:
-        """Takes what came of one id's predictions; it is on disk when this returns. Raises Full, and OSError."""
+        """Queues the outcomes of one id's predictions. They are on disk when this returns. Raises Full when too many
+        outcomes wait, and OSError where the journal cannot be written."""
         waiting = self._waiting[OUTCOMES, outcomes[0].model]
         if len(waiting) >= _MOST_WAITING:
             raise Full(f"{_MOST_WAITING:,} outcomes wait to be recorded: {self.error or 'the lake is slow'}")
@@ -164,24 +175,24 @@ class PredictionStore:
             waiting.extend(outcomes)
 
     def recover(self) -> list[Outcome]:
-        """The outcomes that a process before took and may not have written; those that are not in the lake wait again.
-        Blocking. Raises what a lake that is away raises."""
-        if self._found is not None:
-            return self._found
-        found = [Outcome(*row) for line in self._journal.lines() for row in line]
-        if unknown := {outcome.model for outcome in found} - self._models.keys():
+        """Returns the outcomes in the journal of an earlier process, and queues those that are not in the lake. Blocks.
+        Raises `city.serving.feedback.AWAY` while the lake is unavailable; it can then be called again."""
+        if self._journaled is not None:
+            return self._journaled
+        journaled = [Outcome(*row) for line in self._journal.lines() for row in line]
+        if unknown := {outcome.model for outcome in journaled} - self._models.keys():
             log.warning("outcomes of models that are not declared any more are left out: %s", sorted(unknown))
         missing: dict[str, list[Outcome]] = {}
         for model in self._models:
-            of = [outcome for outcome in found if outcome.model == model]
-            written = {(o.id, o.version) for o in find_outcomes(self._lake, model, {o.id for o in of})}
-            missing[model] = [o for o in of if (o.id, o.version) not in written]
-        # Only now that all was read: who calls again after an error must not queue anything twice.
-        for model, outcomes in missing.items():
-            self._waiting[OUTCOMES, model].extend(outcomes)
-        # A journal with what cannot be written is kept, for a server that knows the model.
-        self._recovered, self._found = not unknown, found
-        return found
+            outcomes = [outcome for outcome in journaled if outcome.model == model]
+            written = {(o.id, o.version) for o in find_outcomes(self._lake, model, {o.id for o in outcomes})}
+            missing[model] = [o for o in outcomes if (o.id, o.version) not in written]
+        # Outcomes are queued only after all reads, so that a second call after an error queues nothing twice.
+        for model, unwritten in missing.items():
+            self._waiting[OUTCOMES, model].extend(unwritten)
+        # A journal with outcomes of undeclared models stays on disk, for a server that declares the model.
+        self._recovered, self._journaled = not unknown, journaled
+        return journaled
 
     def _find_waiting(self, number: str) -> list[Prediction]:
         for (layer, model), waiting in self._waiting.items():
@@ -210,70 +221,74 @@ class PredictionStore:
             worker.progress(self.written - before)
 
     def _write(self) -> bool:
-        """What waits now; what comes meanwhile has time until the next round, else there would be a commit for every
-        few rows. Whether all was written."""
-        journaled = self._recovered
+        """Writes the records that wait at the time of the call. Later records wait for the next round, or there would
+        be a commit for every few rows. Returns whether all were written."""
+        closes_round = self._recovered
         try:
-            if journaled:
+            if closes_round:
                 with self._journaling:
                     self._journal.close_round()
-            self._finish()
+            self._write_in_flight()
             for (layer, model), waiting in self._waiting.items():
                 left = len(waiting)
                 while left:
-                    some = list(islice(waiting, min(left, _WRITE_ROWS)))  # in one step: others append meanwhile
-                    left -= len(some)
-                    self._under_way = _UnderWay(self._batch(layer, model, _packed(some)), waiting, len(some), len(some))
-                    self._finish()
+                    # The list is made in one step, because other threads append meanwhile.
+                    entries = list(islice(waiting, min(left, _WRITE_ROWS)))
+                    left -= len(entries)
+                    self._in_flight = _InFlight(
+                        self._make_batch(layer, model, _pack(entries)), waiting, len(entries), len(entries)
+                    )
+                    self._write_in_flight()
             for model, frames in self._frames.items():
                 for _ in range(len(frames)):
-                    batch = self._batch(SERVED, model, [_as_arrow(frames[0])], arrow=True)
-                    self._under_way = _UnderWay(batch, frames, 1, frames[0].height)
-                    self._finish()
+                    batch = self._make_batch(SERVED, model, [_to_arrow(frames[0])], arrow=True)
+                    self._in_flight = _InFlight(batch, frames, 1, frames[0].height)
+                    self._write_in_flight()
         except RecorderError as error:
             if self.error is None:
                 log.error("predictions cannot be recorded: %s", error)
             self.error = str(error)
             return False
-        if journaled:
+        if closes_round:
             self._journal.settle()
         self.error = None
         return True
 
-    def _finish(self) -> None:
-        """Writes the batch that is under way. Only what is committed leaves its queue; what was not is given again as
-        it is, so that it is written once, whatever became of it the first time. Raises RecorderError."""
-        if self._under_way is None:
+    def _write_in_flight(self) -> None:
+        """Writes the batch in flight, if there is one. Items leave their queue only after the commit. A batch that
+        failed is written again unchanged, so that it is in the table once even if the first attempt did commit. Raises
+        RecorderError."""
+        if self._in_flight is None:
             return
-        batch, queue, items, rows = self._under_way
+        batch, queue, items, rows = self._in_flight
         self._recorder.write(batch)
-        self._under_way = None
+        self._in_flight = None
         for _ in range(items):
             queue.popleft()
         self.written += rows
 
-    def _batch(self, layer: str, model: str, parts: list[bytes], arrow: bool = False) -> Batch:
+    def _make_batch(self, layer: str, model: str, parts: list[bytes], arrow: bool = False) -> Batch:
         return Batch(layer, model, self._models[model].inputs, self._app, next(self._numbers), parts, arrow)
 
 
-def _packed(entries: Sequence[Any]) -> list[bytes]:
-    """As the recorder takes them: by column, for plain values of one kind are packed soonest."""
+def _pack(entries: Sequence[Any]) -> list[bytes]:
+    """Pickles records for the recorder, column by column, because plain values of one type are pickled fastest."""
     parts = []
     for first in range(0, len(entries), _PART_ROWS):
         part = entries[first : first + _PART_ROWS]
         columns = dict(zip(part[0]._fields, zip(*part, strict=True), strict=True))
         del columns["model"]
         if "answer" in columns:
-            said = zip(*columns.pop("answer"), strict=True)
-            told = dict(zip(Answer._fields, said, strict=True)) | {"output": columns["output"]}
-            columns = columns | told
+            values = zip(*columns.pop("answer"), strict=True)
+            answers = dict(zip(Answer._fields, values, strict=True)) | {"output": columns["output"]}
+            columns = columns | answers
             columns["inputs"] = columns.pop("row")
         parts.append(pickle.dumps(columns, protocol=5))
         time.sleep(0)
     return parts
 
 
-def _as_arrow(frame: pl.DataFrame) -> bytes:
+def _to_arrow(frame: pl.DataFrame) -> bytes:
     content = BytesIO()
     frame.write_ipc(content)
     return content.getvalue()

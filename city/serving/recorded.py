@@ -1,5 +1,5 @@
-"""Predictions and outcomes as the lake has them, found again by a prediction's id. An id begins with the time of its
-prediction, so that only one day is looked through, and of that only files of its minute."""
+"""Finds predictions and outcomes in the lake by a prediction's id. An id begins with the time of its prediction, so
+that a search reads one day only, and of that day only files of the prediction's minute."""
 
 from collections.abc import Iterable
 from datetime import UTC, date, datetime, timedelta
@@ -15,24 +15,25 @@ from city.tables.model import DAY
 
 _TIME_DIGITS = 11
 _CLOCK = timedelta(days=1)
-"""An outcome comes after its prediction, but for a clock that was set back meanwhile."""
+"""An outcome is later than its prediction unless the clock was set back. This is the most that a search allows for."""
 
 
 class Prediction(NamedTuple):
-    """What an answer is judged by. Several versions may have answered under one id."""
+    """One version's prediction, with the fields that judging it needs. Several versions may have the same id."""
 
     model: str
     version: int
     role: str
     experiment: str | None
-    """The trial that it was part of; see city.serving.trial."""
+    """The id of the trial that the prediction belongs to; see city.serving.trial."""
     output: list[float]
     prediction: float | str
-    """The number (or its text, as the lake has it), or the class."""
+    """The number, or its text where it comes from the lake; or the class."""
 
 
 class Outcome(NamedTuple):
-    """What came of one version's prediction."""
+    """The outcome of one version's prediction. `at` is the time at which it was received, in seconds since the
+    epoch."""
 
     id: str
     at: float
@@ -44,17 +45,17 @@ class Outcome(NamedTuple):
     loss: float
     experiment: str | None = None
     most_gain: float | None = None
-    """Of a version that was asked beside another one: by how much a trial's other version could have had the smaller
-    loss, whatever came."""
+    """Set for a shadow and a control: the most by which the loss of the trial's other version could have been smaller,
+    over all outcomes."""
 
 
 def id_of(at: float, server: str, number: int) -> str:
-    """A prediction's id. `at` in seconds since the epoch; ids of one server are in order of time."""
+    """Makes a prediction's id. `at` is in seconds since the epoch. Ids of one server are in order of time."""
     return f"{int(at * 1000):0{_TIME_DIGITS}x}-{server}-{number:x}"
 
 
 def day_of(number: str) -> date | None:
-    """The day (UTC) of the prediction with this id; None where no prediction has such an id."""
+    """Returns the day (UTC) of the prediction with the id `number`, or None for text that is no prediction's id."""
     head, dash, _ = number.partition("-")
     if not dash or len(head) != _TIME_DIGITS:
         return None
@@ -65,38 +66,41 @@ def day_of(number: str) -> date | None:
 
 
 def find_predictions(lake: Path, models: Iterable[str], number: str) -> list[Prediction]:
-    """Those with this id, the one that was answered first. Raises what a lake that is away raises."""
+    """Finds the predictions with the id `number`, the one that was answered first at the head. Raises
+    `city.serving.feedback.AWAY` while the lake is unavailable."""
     day = day_of(number)
     for model in models if day else ():
-        wanted = (pl.col(DAY) == day) & (pl.col("id") == number)
-        rows = _scan(lake, SERVED, model).filter(wanted).select(Prediction._fields[1:]).collect()
+        condition = (pl.col(DAY) == day) & (pl.col("id") == number)
+        rows = _scan(lake, SERVED, model).filter(condition).select(Prediction._fields[1:]).collect()
         if rows.height:
             return [Prediction(model, *row) for row in rows.iter_rows()]
     return []
 
 
 def find_outcomes(lake: Path, model: str, numbers: Iterable[str]) -> list[Outcome]:
-    """What came of the predictions with these ids. Raises what a lake that is away raises."""
+    """Finds the outcomes of the predictions with the ids `numbers`. Raises `city.serving.feedback.AWAY` while the lake
+    is unavailable."""
     ids = list(numbers)
     days = [day for number in ids if (day := day_of(number))]
-    return _outcomes(lake, model, (pl.col(DAY) >= min(days) - _CLOCK) & pl.col("id").is_in(ids)) if days else []
+    return _read_outcomes(lake, model, (pl.col(DAY) >= min(days) - _CLOCK) & pl.col("id").is_in(ids)) if days else []
 
 
 def trial_outcomes(lake: Path, model: str, experiment: str, since: float) -> list[Outcome]:
-    """A trial's, from the day of `since` (seconds) on, in the order in which they came. Raises what a lake that is away
-    raises."""
+    """Returns the outcomes of the trial `experiment` from the day of `since` on (seconds since the epoch), ordered by
+    time. Raises `city.serving.feedback.AWAY` while the lake is unavailable."""
     day = datetime.fromtimestamp(since, UTC).date()
-    return _outcomes(lake, model, (pl.col(DAY) >= day) & (pl.col("experiment") == experiment))
+    return _read_outcomes(lake, model, (pl.col(DAY) >= day) & (pl.col("experiment") == experiment))
 
 
-def _outcomes(lake: Path, model: str, wanted: pl.Expr) -> list[Outcome]:
+def _read_outcomes(lake: Path, model: str, condition: pl.Expr) -> list[Outcome]:
     at = (pl.col("at").dt.epoch("us") / 1e6).alias("at")
-    rows = _scan(lake, OUTCOMES, model).filter(wanted).sort("at").with_columns(at, pl.lit(model).alias("model"))
+    rows = _scan(lake, OUTCOMES, model).filter(condition).sort("at").with_columns(at, pl.lit(model).alias("model"))
     return [Outcome(*row) for row in rows.select(Outcome._fields).collect().iter_rows()]
 
 
 def _scan(lake: Path, layer: str, model: str) -> pl.LazyFrame:
     schema = SCHEMAS[layer]
     rows = scan(locate(lake, layer, model), schema)
-    missing = schema.keys() - set(rows.collect_schema().names())  # of a table that nothing was written to since
+    # A table that an earlier release wrote last lacks the columns that were added since.
+    missing = schema.keys() - set(rows.collect_schema().names())
     return rows.with_columns(pl.lit(None, schema[name]).alias(name) for name in missing)

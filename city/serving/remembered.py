@@ -1,4 +1,4 @@
-"""What is kept in memory of the newest ids."""
+"""A bounded memory of the newest ids."""
 
 from collections import OrderedDict
 from typing import Generic, TypeVar
@@ -9,20 +9,22 @@ MOST = 100_000
 
 
 class Remembered(Generic[Value]):
-    """Values of the newest ids, `most` of them. Give plain tuples: the garbage collector looks through a hundred
-    thousand of anything else."""
+    """Keeps the values of the `most` newest ids. Values should be plain tuples, because the garbage collector scans a
+    hundred thousand values of any other type."""
 
     def __init__(self, most: int = MOST) -> None:
         self._most = most
         self._values: OrderedDict[str, Value] = OrderedDict()
 
     def get(self, number: str) -> Value | None:
+        """Returns the value of an id, or None."""
         return self._values.get(number)
 
     def put(self, number: str, value: Value) -> str | None:
-        """The id that is forgotten for it, if any."""
+        """Adds a value. Returns the id that was dropped to make room for it, or None."""
         self._values[number] = value
         return self._values.popitem(last=False)[0] if len(self._values) > self._most else None
 
     def forget(self, number: str) -> None:
+        """Removes an id, if it is there."""
         self._values.pop(number, None)

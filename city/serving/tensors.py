@@ -1,4 +1,4 @@
-"""Requests of the Open Inference Protocol (V2): tensors as a model's inputs."""
+"""Requests of the Open Inference Protocol (V2), whose tensors are a model's inputs."""
 
 import math
 from typing import Any
@@ -6,12 +6,12 @@ from typing import Any
 import polars as pl
 from pydantic import BaseModel, Field
 
-from city.serving.asked import MOST_ROWS, Inputs, Value, parsed
+from city.serving.asked import MOST_ROWS, Inputs, Value, parse_body
 from city.serving.batching import Rows
 from city.web.problems import Problem
 
 
-class Tensor(BaseModel):
+class Tensor(BaseModel):  # a docstring would become a description in the OpenAPI schema
     name: str
     shape: list[int] = Field(max_length=4)
     datatype: str
@@ -26,16 +26,16 @@ class Infer(BaseModel):
 
 
 def infer_rows(body: bytes, inputs: Inputs) -> tuple[str | None, Rows]:
-    """The request's id, and its rows (n, inputs). Raises Problem that names the tensor."""
-    request = parsed(Infer, body)
-    return request.id, inputs.rows(_frame(inputs, request))
+    """Parses a request and returns its id and its rows (n, inputs). Raises Problem that names the tensor."""
+    request = parse_body(Infer, body)
+    return request.id, inputs.rows(_request_frame(inputs, request))
 
 
-def _frame(inputs: Inputs, request: Infer) -> pl.DataFrame:
+def _request_frame(inputs: Inputs, request: Infer) -> pl.DataFrame:
     columns: dict[str, list[Value]] = {}
     for number, tensor in enumerate(request.inputs):
         at = f"inputs.{number}"
-        flat = _flat(tensor.data)
+        flat = _flatten(tensor.data)
         if any(size < 0 for size in tensor.shape) or len(flat) != math.prod(tensor.shape):
             raise Problem(
                 422, f"{at}: {len(flat)} values are not of the shape {tensor.shape}", [(f"{at}.shape", "does not fit")]
@@ -43,8 +43,8 @@ def _frame(inputs: Inputs, request: Infer) -> pl.DataFrame:
         if not all(value is None or isinstance(value, int | float) for value in flat):
             raise Problem(422, f"{at}: not only numbers", [(f"{at}.data", "give numbers, booleans or null")])
         if len(request.inputs) == 1 and len(tensor.shape) == 2 and tensor.shape[1] == len(inputs.names):
-            wide = len(inputs.names)
-            columns = {name: flat[place::wide] for place, name in enumerate(inputs.names)}
+            width = len(inputs.names)
+            columns = {name: flat[place::width] for place, name in enumerate(inputs.names)}
         else:
             columns[tensor.name] = flat
     if len({len(values) for values in columns.values()}) != 1 or not next(iter(columns.values())):
@@ -59,7 +59,7 @@ def _frame(inputs: Inputs, request: Infer) -> pl.DataFrame:
         ) from None
 
 
-def _flat(data: list[Any]) -> list[Any]:
+def _flatten(data: list[Any]) -> list[Any]:
     if data and isinstance(data[0], list):
-        return [value for row in data for value in _flat(row if isinstance(row, list) else [row])]
+        return [value for row in data for value in _flatten(row if isinstance(row, list) else [row])]
     return data

@@ -1,4 +1,4 @@
-"""Versions of models that answer: the champions, and those that an experiment sends requests to."""
+"""Loaded versions of models: the champions, and the versions of experiments."""
 
 import asyncio
 import logging
@@ -18,11 +18,11 @@ log = logging.getLogger(__name__)
 
 _CACHED = 4_096
 _KEPT = 4
-"""Versions of a model: the champion, the one before, and what is tried."""
+"""Number of loaded versions of a model: the champion, its predecessor, and versions of experiments."""
 
 
 class Served:
-    """A version with its batcher, and its latest answers: repeated inputs are not run again."""
+    """A loaded version with its batcher and a cache of its latest outputs. A cached input is not run again."""
 
     def __init__(self, model: Model, serving: Serving, pool: Executor) -> None:
         self.model, self.number, self.exported = model, serving.number, serving.exported
@@ -31,21 +31,23 @@ class Served:
         self._answers: OrderedDict[bytes, list[float]] = OrderedDict()
 
     async def output(self, row: Rows) -> tuple[list[float], bool]:
-        """The model's numbers for one row (1, inputs), and whether they were remembered."""
+        """Returns the model's output for one row (1, inputs), and whether it came from the cache. Raises what the model
+        raises."""
         key = row.tobytes()
-        known = self._answers.get(key)
-        if known is not None:
+        cached = self._answers.get(key)
+        if cached is not None:
             self._answers.move_to_end(key)
-            return known, True
-        found: list[float] = np.ravel((await self.batcher.predict(row))[0]).tolist()
-        self._answers[key] = found
+            return cached, True
+        output: list[float] = np.ravel((await self.batcher.predict(row))[0]).tolist()
+        self._answers[key] = output
         if len(self._answers) > _CACHED:
             self._answers.popitem(last=False)
-        return found, False
+        return output, False
 
 
 class Versions:
-    """What is loaded. A champion is swapped between two requests: those under way end on the one before."""
+    """The loaded versions of all models. A champion is swapped between two requests. Requests that already run end on
+    the previous champion."""
 
     def __init__(self, config: Settings, models: Mapping[str, Model], pool: Executor) -> None:
         self._config, self._pool = config, pool
@@ -55,8 +57,8 @@ class Versions:
         self.away: str | None = "it has not been read yet"
 
     async def start(self) -> None:
-        """Loads the champions, which takes seconds, for MLflow does; goes on asking for a registry that is away.
-        Until it is done /health/ready says no."""
+        """Loads the champions. That takes seconds, because MLflow does. Retries while the registry is unavailable.
+        Until the champions are loaded, `/health/ready` reports that the server is not ready."""
         while True:
             try:
                 await asyncio.to_thread(self._champions.start)
@@ -68,14 +70,15 @@ class Versions:
             await asyncio.sleep(2)
 
     def stop(self) -> None:
+        """Stops following the registry."""
         self._champions.stop()
 
     def refresh(self) -> None:
-        """Asks the registry now. Blocking."""
+        """Reads the champions from the registry now. Blocks."""
         self._champions.refresh()
 
     def champion(self, name: str) -> Served | None:
-        """None while there is none. Not blocking."""
+        """Returns the champion of a declared model, or None while there is none. Does not block."""
         model = self.models[name]
         serving = self._champions.of(model)
         if serving is None:
@@ -86,10 +89,12 @@ class Versions:
         return served
 
     def champions(self) -> list[Served]:
+        """Returns the champions of all models that have one."""
         return [served for name in self.models if (served := self.champion(name)) is not None]
 
     async def version(self, name: str, number: int) -> Served:
-        """Any version, loaded and warm. Raises ModelError where there is no such one."""
+        """Returns any version of a declared model, loaded and warm. Raises ModelError where the version does not exist
+        or cannot be loaded."""
         champion = self.champion(name)
         if champion is not None and champion.number == number:
             return champion
@@ -107,13 +112,13 @@ class Versions:
     def _put(self, served: Served) -> Served:
         name = served.model.name
         self._served[name, served.number] = served
-        of = [at for at in self._served if at[0] == name]
-        for at in of[:-_KEPT]:
-            del self._served[at]
+        keys = [key for key in self._served if key[0] == name]
+        for key in keys[:-_KEPT]:
+            del self._served[key]
         return served
 
-    def held(self, name: str, number: int) -> Served | None:
-        """A version that was loaded before, and is kept for being asked."""
+    def loaded_version(self, name: str, number: int) -> Served | None:
+        """Returns a version that is already loaded, or None. Marks it as the last one to be unloaded."""
         served = self._served.pop((name, number), None)
         if served is not None:
             self._served[name, number] = served
