@@ -67,7 +67,7 @@ class Feedback:
         self._newest = 0.0
         self._recovered = False
 
-    async def take(self, number: str, outcome: float | str, caller: str) -> dict[str, Any]:
+    async def judge(self, number: str, outcome: float | str, caller: str) -> dict[str, Any]:
         """Judges the prediction with the id `number` by its outcome, and returns the response. The same outcome again
         changes nothing and gets the same response. Raises Problem for an unknown prediction, for an outcome that its
         model cannot have, for an outcome that differs from the recorded one, and while outcomes cannot be recorded."""
@@ -124,7 +124,7 @@ class Feedback:
             outcomes = [outcome for outcome in (*recorded[model], *journaled) if outcome.experiment == trial.id]
             replay(trial, list({(outcome.id, outcome.version): outcome for outcome in outcomes}.values()))
             self._newest = max(self._newest, trial.applied)
-            self._routes.look(model, trial)
+            self._routes.end_if_worse(model, trial)
         self._recovered = True
 
     async def _find_prediction(self, number: str) -> tuple[list[Prediction], Judgement | None]:
@@ -185,7 +185,7 @@ class Feedback:
     def _record_outcomes(self, outcomes: Sequence[Outcome]) -> None:
         """Gives the outcomes to the prediction store. Raises Problem where it cannot take them."""
         try:
-            self._store.judged(outcomes)
+            self._store.add_outcomes(outcomes)
         except Full as error:
             raise Problem(503, str(error), headers=_RETRY) from None
         except OSError as error:
@@ -211,7 +211,7 @@ class Feedback:
         if trial is None or outcomes[0].experiment != trial.id:
             return
         count(trial, outcomes, answered_loss)
-        self._routes.look(model, trial)
+        self._routes.end_if_worse(model, trial)
 
 
 def count(trial: Trial, outcomes: Sequence[Outcome], answered_loss: float | None = None) -> None:
@@ -219,12 +219,12 @@ def count(trial: Trial, outcomes: Sequence[Outcome], answered_loss: float | None
     earlier call counted that."""
     loss = answered_loss
     for outcome in outcomes:
-        trial.judged(outcome.at, outcome.role, outcome.loss)
+        trial.count_outcome(outcome.at, outcome.role, outcome.loss)
         if outcome.most_gain is None:
             loss = outcome.loss
         elif loss is not None:
             pair = (outcome.loss, loss) if outcome.role == ROLES["shadow"] else (loss, outcome.loss)
-            trial.paired(*pair, outcome.most_gain)
+            trial.compare_losses(*pair, outcome.most_gain)
 
 
 def replay(trial: Trial, outcomes: Sequence[Outcome]) -> None:

@@ -128,7 +128,7 @@ def router(predictor: Predictor) -> APIRouter:
     @api.delete("/models/{name}/routing", summary="The champion answers all again", dependencies=admin)
     async def end(name: str, request: Request) -> dict[str, Any]:
         predictor.model(name)
-        if routes.of(name) is None:
+        if routes.experiment(name) is None:
             raise Problem(404, f"{name} has no experiment under way")
         routes.remove(name, caller_of(request).name, "by hand")
         return await routing(name)

@@ -19,6 +19,7 @@ from city.serving.asked import Ask, AskMany, Came, Inputs, asked_rows, frame_of,
 from city.serving.batching import Rows
 from city.serving.predictor import Predictor
 from city.serving.tensors import Infer, infer_rows
+from city.web.decoders import INLINE_BYTES
 from city.web.guard import caller_of, needs
 from city.web.problems import Problem
 
@@ -38,8 +39,11 @@ def one(predictor: Predictor) -> Callable[[Request], Awaitable[Response]]:
         """A model's answer to its features, or about an entity whose features are in the online store."""
         began = time.perf_counter()
         caller = await allowed(request)
-        body = await request.body()
-        ask = await predictor.decoders.run(lambda: parse_body(Ask, body), len(body))
+        body = await _read_body(request)
+        if len(body) <= INLINE_BYTES:
+            ask = parse_body(Ask, body)
+        else:
+            ask = await predictor.decoders.run(lambda: parse_body(Ask, body), len(body))
         try:
             return _json_response(await predictor.predict(ask, caller, began))
         except Problem as problem:
@@ -50,8 +54,8 @@ def one(predictor: Predictor) -> Callable[[Request], Awaitable[Response]]:
     return predict
 
 
-async def _body_of(request: Request) -> bytes:
-    """The whole body. Starlette's own way, through a generator, takes three times as long for one message."""
+async def _read_body(request: Request) -> bytes:
+    """Reads the whole body. Starlette's own way, through a generator, takes three times as long for one message."""
     body = b""
     while True:
         message = await request.receive()
@@ -117,7 +121,7 @@ def router(predictor: Predictor, predict: Callable[[Request], Awaitable[Response
         body = await request.body()
         report = await predictor.decoders.run(lambda: parse_body(Came, body), len(body))
         outcome = report.outcome if isinstance(report.outcome, str) else float(report.outcome)
-        return _json_response(await predictor.feedback.take(report.id, outcome, caller_of(request).name))
+        return _json_response(await predictor.feedback.judge(report.id, outcome, caller_of(request).name))
 
     return api
 

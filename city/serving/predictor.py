@@ -89,7 +89,7 @@ class Predictor:
     async def _open_versions(self) -> None:
         """Loads the champions and the versions of running experiments."""
         await self.versions.start()
-        await asyncio.gather(*(self._open_experiment(*item) for item in self.routes.all().items()))
+        await asyncio.gather(*(self._open_experiment(*item) for item in self.routes.experiments().items()))
         # Imported modules are never garbage. Scanning them at each collection would delay requests.
         gc.collect()
         gc.freeze()
@@ -98,7 +98,7 @@ class Predictor:
     async def _open_experiment(self, name: str, experiment: Experiment) -> None:
         """Loads the experiment's version. Only a version that does not exist ends the experiment; while the registry is
         unavailable, the load is retried."""
-        while self.routes.of(name) is experiment:
+        while self.routes.experiment(name) is experiment:
             try:
                 await self.versions.version(name, experiment.version)
                 return
@@ -106,7 +106,7 @@ class Predictor:
                 log.warning("the experiment of %s waits: %s", name, error)
                 await asyncio.sleep(_AGAIN_SECONDS)
             except ModelError as error:
-                if self.routes.of(name) is experiment:
+                if self.routes.experiment(name) is experiment:
                     self.routes.remove(name, PLATFORM, str(error))
 
     async def _save_routes(self) -> None:
@@ -114,7 +114,7 @@ class Predictor:
         second. It loses no outcomes, because they are counted again from their record."""
         while True:
             await asyncio.sleep(_SAVE_SECONDS)
-            if (snapshot := self.routes.save()) is not None:
+            if (snapshot := self.routes.changed_snapshot()) is not None:
                 await asyncio.to_thread(self.routes.write, snapshot)
 
     async def _save_scores(self) -> None:
@@ -132,7 +132,7 @@ class Predictor:
         if self._shadows:
             await asyncio.wait(self._shadows, timeout=5)
         self.versions.stop()
-        if (snapshot := self.routes.save()) is not None:
+        if (snapshot := self.routes.changed_snapshot()) is not None:
             self.routes.write(snapshot)
         await asyncio.to_thread(self.scores.save)
         await asyncio.to_thread(self.store.stop)
@@ -250,15 +250,21 @@ class Predictor:
         """Runs the version of the chosen role. If an experiment's version fails, the champion answers in its place.
         Returns the version that answered, its role, its answer, and whether the answer was cached. Raises Problem where
         the champion fails."""
+        if trial is None:
+            try:
+                output, cached = await champion.output(row)
+                return champion, "champion", answer(champion.model, champion.exported.calibration, output), cached
+            except Exception as error:
+                raise _champion_failed(champion) from error
         name, other_failed = champion.model.name, False
-        if trial is not None and role != "champion":
+        if role != "champion":
             other = self.versions.loaded_version(name, trial.experiment.version)
             if other is not None:
                 try:
                     return (other, role, *(await self._run_timed(other, role, row, trial)))
                 except Exception as error:
                     other_failed = True
-                    trial.failed(role)
+                    trial.count_failure(role)
                     self.metrics.errors.labels(name, role).inc()
                     log.warning("%s version %d failed as %s: %s", name, other.number, role, error)
         champion_failed = False
@@ -266,22 +272,21 @@ class Predictor:
             return (champion, "champion", *(await self._run_timed(champion, "champion", row, trial)))
         except Exception as error:
             champion_failed = True
-            trial.failed("champion")
-            raise _failed(champion) from error
+            trial.count_failure("champion")
+            raise _champion_failed(champion) from error
         finally:
             if other_failed:
-                trial.failed_beside(other_failed, champion_failed)
-            self.routes.look(name, trial)
+                trial.compare_failures(other_failed, champion_failed)
+            self.routes.end_if_worse(name, trial)
 
-    async def _run_timed(self, served: Served, role: Role, row: Rows, trial: Trial | None) -> tuple[Answer, bool]:
+    async def _run_timed(self, served: Served, role: Role, row: Rows, trial: Trial) -> tuple[Answer, bool]:
         """Runs a version on one row and counts the answer for the trial. Returns the answer and whether it was
         cached."""
         began = time.perf_counter()
         output, cached = await served.output(row)
         result = answer(served.model, served.exported.calibration, output)
-        if trial is not None:
-            trial.answered(role, None if cached else (time.perf_counter() - began) * 1000)
-            self.routes.look(served.model.name, trial)
+        trial.count_answer(role, None if cached else (time.perf_counter() - began) * 1000)
+        self.routes.end_if_worse(served.model.name, trial)
         return result, cached
 
     async def _explain(self, served: Served, row: Rows, result: Answer) -> dict[str, Any]:
@@ -319,9 +324,9 @@ class Predictor:
         try:
             result, cached = await self._run_timed(other, role, row, trial)
         except Exception as error:
-            trial.failed(role)
+            trial.count_failure(role)
             if role == "control":
-                trial.failed_beside(False, True)
+                trial.compare_failures(False, True)
             log.warning("%s version %d failed as %s: %s", record.model, other.number, role, error)
             return
         output = array("d", result.output).tobytes()
@@ -338,6 +343,12 @@ class Predictor:
             self.store.add(entry)
         except Full as error:
             raise Problem(503, str(error), headers={"retry-after": "5"}) from None
+
+
+def _champion_failed(champion: Served) -> Problem:
+    return Problem(
+        500, f"{champion.model.name} version {champion.number} failed: its card and the server's log say more"
+    )
 
 
 def _log_task_error(task: "asyncio.Task[None]") -> None:

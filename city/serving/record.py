@@ -78,7 +78,8 @@ class PredictionStore:
 
     A worker packs the queues every few seconds for a process that writes them. While the lake is unavailable, writes
     are retried and nothing is dropped. `stop` writes the rest. Outcomes are in a journal from their acceptance until
-    they are in the lake. `recover` writes the outcomes of a killed process to the lake, once."""
+    they are in the lake. `recover` writes the outcomes of a killed process to the lake, once.
+    """
 
     def __init__(self, config: Settings, models: Mapping[str, Model]) -> None:
         self._models, self._recorder, self._lake = models, Recorder(config.lake), config.lake
@@ -103,7 +104,7 @@ class PredictionStore:
 
     def stop(self, seconds: float = 20.0) -> None:
         """Stops the worker, for which it waits `seconds`, and writes the queues. If the lake stays unavailable, logs
-        the number of lost predictions."""
+        the number of records that it did not take."""
         # The last writes take place here and not in the worker, which may just be waiting for its next call.
         if self.worker.stop(seconds):
             deadline = time.monotonic() + _LAST_SECONDS
@@ -164,7 +165,7 @@ class PredictionStore:
         waiting: list[Outcome] = [o for o in list(self._waiting[OUTCOMES, model]) if o.id == number]  # type: ignore[misc]
         return predictions, [*waiting, *find_outcomes(self._lake, model, [number])]
 
-    def judged(self, outcomes: Sequence[Outcome]) -> None:
+    def add_outcomes(self, outcomes: Sequence[Outcome]) -> None:
         """Queues the outcomes of one id's predictions. They are on disk when this returns. Raises Full when too many
         outcomes wait, and OSError where the journal cannot be written."""
         waiting = self._waiting[OUTCOMES, outcomes[0].model]

@@ -1,9 +1,9 @@
-"""Which version answers: the champion, or what an experiment says; and when an experiment ends by itself.
+"""Routes requests to versions: to the champion, or by an experiment. Ends an experiment whose version is worse.
 
-- canary: a share of the requests goes to another version; it ends, and the champion answers all, as soon as the other
-  one surely fails more often, is slower, or has the larger loss.
-- ab: requests are told apart by a stable hash of their key, so that a key always gets the same version.
-- shadow: another version is asked too; its answers are recorded and never returned.
+- canary: another version gets a share of the requests. When a test finds that it fails more often, is slower or has the
+  larger loss, the experiment ends and the champion answers all requests.
+- ab: a stable hash of the request's key decides, so that a key always gets the same version.
+- shadow: another version also runs on a share of the requests. Its answers are recorded and never returned.
 """
 
 import hashlib
@@ -28,9 +28,9 @@ PLATFORM = "the platform itself"
 
 
 class Routes:
-    """Every model's experiment, of which it has one at most. Kept with its counts in <home>/serving/routes.json, so
-    that a restart changes nothing: `save` writes what has changed since, and is called every second. Used from the
-    event loop's thread only, but for `write`."""
+    """The experiments of all models, at most one for each. Experiments and their counts are saved in
+    <home>/serving/routes.json, so that a restart changes nothing. The caller saves changes every second, with
+    `changed_snapshot` and `write`. All methods except `write` must run in the event loop's thread."""
 
     def __init__(
         self, config: Settings, audit: Audit, models: Mapping[str, Model], chance: random.Random | None = None
@@ -40,27 +40,31 @@ class Routes:
         self._experiments: dict[str, Experiment] = {}
         self._trials: dict[str, Trial] = {}
         self.ended: dict[str, str] = {}
-        """Why a model's last experiment was ended by itself."""
+        """For each model, why the platform ended its last experiment."""
         self._writing, self._snapshots, self._written = threading.Lock(), 0, 0
         self._changed = False
         self._unaudited: list[Entry] = []
-        """What the platform has ended while the audit could not be written: written to it as soon as it can be."""
+        """Entries about experiments that the platform ended while the audit log was not writable. They are written as
+        soon as it is."""
         self._unknown: dict[str, Any] = {}
-        """As they were read: of models that this server does not serve."""
+        """Experiments of models that this server does not serve, unchanged as they were read."""
         self._read()
 
-    def all(self) -> dict[str, Experiment]:
+    def experiments(self) -> dict[str, Experiment]:
+        """Returns all experiments by model."""
         return dict(self._experiments)
 
-    def of(self, model: str) -> Experiment | None:
+    def experiment(self, model: str) -> Experiment | None:
+        """Returns a model's experiment, or None."""
         return self._experiments.get(model)
 
     def trials(self) -> dict[str, Trial]:
+        """Returns all trials by model."""
         return dict(self._trials)
 
     def trial(self, model: str, champion: int) -> Trial | None:
-        """The experiment under way against this champion; None where there is none. One whose version became the
-        champion is over, and one against another champion is counted anew."""
+        """Returns the model's trial against the given champion, or None. An experiment whose version became the
+        champion ends. If the champion changed, a new trial begins without counts."""
         experiment = self._experiments.get(model)
         if experiment is None:
             return None
@@ -69,14 +73,14 @@ class Routes:
             return None
         trial = self._trials.get(model)
         if trial is None or trial.champion_version != champion:
-            trial = self._trials[model] = Trial(experiment, champion, _bounded(self._models[model]))
-            self.write(self.snapshot())  # a restart looks for what was recorded of it
+            trial = self._trials[model] = Trial(experiment, champion, _has_bounded_loss(self._models[model]))
+            self.write(self.snapshot())  # a restart searches the record for outcomes of this trial
         return trial
 
     def put(self, model: str, experiment: Experiment, champion: int, by: str) -> None:
-        """Begins an experiment against this champion, in place of the one there was. Raises Problem where the audit
-        cannot be written; nothing has changed then."""
-        replaced = [self._ending(model, by, "replaced")] if model in self._experiments else []
+        """Begins an experiment against the given champion. It replaces an earlier experiment of the model. Raises
+        Problem where the audit log cannot be written; nothing has changed then."""
+        replaced = [self._end_entry(model, by, "replaced")] if model in self._experiments else []
         self._write_audit([*replaced, entry(by, "experiment begun", model=model, experiment=asdict(experiment))])
         self._trials.pop(model, None)
         self._experiments[model] = experiment
@@ -84,14 +88,15 @@ class Routes:
         self.trial(model, champion)
 
     def remove(self, model: str, by: str, why: str) -> None:
-        """The champion answers all again. Raises Problem where the audit cannot be written; nothing has changed then.
-        But what the platform itself ends is ended for safety, and is in the audit as soon as that can be written."""
-        ending = self._ending(model, by, why)
+        """Ends a model's experiment, so that the champion answers all requests. Raises Problem where the audit log
+        cannot be written; nothing has changed then. If the platform ends an experiment, it does so for safety: the
+        experiment ends in any case, and its entry is written as soon as the audit log is writable."""
+        end_entry = self._end_entry(model, by, why)
         if by == PLATFORM:
-            self._unaudited.append(ending)
+            self._unaudited.append(end_entry)
             self._settle_audit()
         else:
-            self._write_audit([ending])
+            self._write_audit([end_entry])
         experiment = self._experiments.pop(model)
         self._trials.pop(model, None)
         if by == PLATFORM:
@@ -99,7 +104,8 @@ class Routes:
         self.write(self.snapshot())
 
     def choose(self, model: str, trial: Trial | None, key: str | None) -> Role:
-        """Who is to answer: `champion`, `canary` or `b`."""
+        """Chooses the role that answers a request: `champion`, `canary` or `b`. The key decides in an A/B test, or
+        chance for a request without a key."""
         if trial is None or trial.experiment.kind == "shadow":
             return "champion"
         experiment = trial.experiment
@@ -108,42 +114,44 @@ class Routes:
         place = place_of(f"{model}/{experiment.version}/{experiment.since}", key) if key else self._chance.random()
         return "b" if place < experiment.share else "champion"
 
-    def look(self, model: str, trial: Trial) -> None:
-        """Ends a canary that does worse. To be called when anything was counted; of a trial that is over it is
-        nothing."""
+    def end_if_worse(self, model: str, trial: Trial) -> None:
+        """Ends a canary that is worse than the champion. It must be called after each count of the trial. Does nothing
+        for a trial that is over."""
         if self._trials.get(model) is not trial:
             return
         self._changed = True
-        if trial.experiment.kind == "canary" and (why := trial.worse()):
+        if trial.experiment.kind == "canary" and (why := trial.reason_to_end()):
             log.warning("the canary %s version %d is ended: %s", model, trial.experiment.version, why)
             self.remove(model, PLATFORM, why)
 
     def report(self, model: str) -> dict[str, Any] | None:
-        """How the two sides compare; None where there is no experiment."""
+        """Returns the model's experiment with the results of both sides, for JSON, or None without an experiment."""
         experiment, trial = self._experiments.get(model), self._trials.get(model)
         if experiment is None:
             return None
         return trial.report() if trial else asdict(experiment) | {"arms": {}, "comparison": None}
 
-    def save(self) -> tuple[int, str] | None:
-        """What `write` is to write, where anything was counted since the last time."""
+    def changed_snapshot(self) -> tuple[int, str] | None:
+        """Returns a snapshot for `write` if anything changed since the last one, otherwise None. Also writes pending
+        entries of the audit log."""
         self._settle_audit()
         return self.snapshot() if self._changed else None
 
     def snapshot(self) -> tuple[int, str]:
+        """Returns the experiments with their counts as JSON, with the snapshot's number."""
         self._changed = False
         self._snapshots += 1
-        known = {
+        experiments = {
             name: {"experiment": asdict(experiment), "trial": trial.state() if trial else None}
             for name, experiment in self._experiments.items()
             for trial in [self._trials.get(name)]
         }
-        content = {"experiments": self._unknown | known, "ended": self.ended, "unaudited": self._unaudited}
+        content = {"experiments": self._unknown | experiments, "ended": self.ended, "unaudited": self._unaudited}
         return self._snapshots, json.dumps(content)
 
     def write(self, snapshot: tuple[int, str]) -> None:
-        """Callable from any thread: an older snapshot never replaces a newer one. What cannot be written is written
-        with the next one, for which `save` asks again."""
+        """Writes a snapshot to the file. It can be called from any thread. An older snapshot never replaces a newer
+        one. After a failed write, `changed_snapshot` returns a snapshot again."""
         number, content = snapshot
         with self._writing:
             if number < self._written:
@@ -158,7 +166,7 @@ class Routes:
                 log.error("experiments and their counts cannot be written: %s", error)
                 self._changed = True
 
-    def _ending(self, model: str, by: str, why: str) -> Entry:
+    def _end_entry(self, model: str, by: str, why: str) -> Entry:
         trial = self._trials.get(model)
         arms = trial.report()["arms"] if trial else {}
         version = self._experiments[model].version
@@ -173,34 +181,36 @@ class Routes:
             return
         try:
             self._write_audit([])
-        except Problem:  # said in the log; a request goes on, and it is tried again every second
+        except Problem:  # the audit has logged it; the request continues, and the write is retried every second
             return
         self._changed = True
 
     def _read(self) -> None:
-        known: dict[str, Any] = json.loads(self._path.read_text()) if self._path.exists() else {}
-        if "experiments" not in known:  # as it was written before counts were kept
-            known = {"experiments": {name: {"experiment": found, "trial": None} for name, found in known.items()}}
-        self.ended, self._unaudited = known.get("ended", {}), known.get("unaudited", [])
-        for name, found in known["experiments"].items():
+        content: dict[str, Any] = json.loads(self._path.read_text()) if self._path.exists() else {}
+        if "experiments" not in content:  # the format of releases without counts
+            content = {"experiments": {name: {"experiment": e, "trial": None} for name, e in content.items()}}
+        self.ended, self._unaudited = content.get("ended", {}), content.get("unaudited", [])
+        for name, saved in content["experiments"].items():
             if name not in self._models:
                 log.warning("the experiment of %s waits: no such model is declared", name)
-                self._unknown[name] = found
+                self._unknown[name] = saved
                 continue
-            state = found["experiment"]
+            state = saved["experiment"]
             experiment = self._experiments[name] = Experiment(**{**state, "limits": Limits(**state["limits"])})
-            if state := found["trial"]:
-                trial = Trial(experiment, state["champion_version"], _bounded(self._models[name]))
+            if state := saved["trial"]:
+                trial = Trial(experiment, state["champion_version"], _has_bounded_loss(self._models[name]))
                 trial.restore(state)
                 self._trials[name] = trial
 
 
-def _bounded(model: Model) -> bool:
-    """Probabilities are cut before their logarithm is taken; a number can be wrong by anything."""
+def _has_bounded_loss(model: Model) -> bool:
+    """Tells whether the model's loss has an upper bound. The loss of a probability has one, because probabilities are
+    cut before their logarithm is taken. The error of a predicted number has none."""
     return model.kind != "regression"
 
 
 def place_of(salt: str, key: str) -> float:
-    """Where a key stands between 0 and 1: evenly, and the same in every process."""
+    """Hashes a key to a number from 0 to 1. The numbers are evenly distributed and the same in every process. `salt`
+    makes the numbers of different experiments independent."""
     digest = hashlib.blake2b(f"{salt}/{key}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") / 2**64

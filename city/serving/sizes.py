@@ -1,8 +1,8 @@
-"""How large a Parquet or Arrow body will be once it is unpacked, by its headers alone: nothing is decompressed.
+"""Computes the unpacked size of a Parquet or Arrow body from its headers. Nothing is decompressed.
 
-The headers of every page (Parquet) and of every buffer (Arrow) are followed, not only the file's own summary, for these
-are what a reader allocates by. Formats: Parquet's Thrift definition (apache/parquet-format) in Thrift's compact
-protocol, and Arrow's Message.fbs, Schema.fbs and File.fbs as FlatBuffers.
+The headers of every page (Parquet) and of every buffer (Arrow) are read, not only the file's own summary, because a
+reader allocates memory by these headers. Formats: Parquet's Thrift definition (apache/parquet-format) in Thrift's
+compact protocol, and Arrow's Message.fbs, Schema.fbs and File.fbs as FlatBuffers.
 """
 
 import struct
@@ -11,26 +11,26 @@ from dataclasses import dataclass
 from typing import Any
 
 MOST_HEADER_BYTES = 1_000_000
-"""A footer or a message's metadata; some 10,000 columns."""
+"""Limit of a footer and of a message's metadata. It suffices for about 10,000 columns."""
 MOST_PARTS = 50_000
-"""Pages or buffers of a body."""
+"""Most pages or buffers of a body."""
 
 
 class Unreadable(ValueError):
-    """The body is not of its format, or of a part of it that is not read here."""
+    """The body violates its format, or uses a part of the format that is not supported."""
 
 
 @dataclass(frozen=True)
 class Size:
-    """`rows` is the largest count that any header claims; `bytes` is of all pages or buffers, and of the columns made
-    of them."""
+    """The unpacked size of a body. `rows` is the largest count that any header claims. `bytes` is the size of all pages
+    or buffers together with the columns made from them."""
 
     rows: int
     bytes: int
 
 
 def parquet_size(body: bytes) -> Size:
-    """Raises Unreadable, also for nested columns."""
+    """Computes the unpacked size of a Parquet body. Raises Unreadable, also for nested columns."""
     try:
         return _parquet_size(body)
     except (IndexError, struct.error, KeyError, TypeError, AttributeError) as error:
@@ -38,7 +38,8 @@ def parquet_size(body: bytes) -> Size:
 
 
 def arrow_size(body: bytes, is_file: bool) -> Size:
-    """Of the stream format, or of the file format. Raises Unreadable, also for nested columns."""
+    """Computes the unpacked size of an Arrow body, in the file format or (`is_file` false) in the stream format. Raises
+    Unreadable, also for nested columns."""
     try:
         messages = _file_messages(body) if is_file else _stream_messages(body)
         return _arrow_size(body, messages)
@@ -49,8 +50,8 @@ def arrow_size(body: bytes, is_file: bool) -> Size:
 # Parquet
 
 _WIDTHS = {0: 1, 1: 4, 2: 8, 3: 8, 4: 4, 5: 8, 6: 16, 7: 16}
-"""Bytes a value by physical type: of texts and binaries (6, 7) the view that stands in the column."""
-_DELTA_BYTE_ARRAY = 7  # each value may repeat the one before, so a few bytes could mean terabytes
+"""Bytes of a value by physical type. For texts and binaries (6, 7) it is the size of the view in the column."""
+_DELTA_BYTE_ARRAY = 7  # each value may repeat the previous one, so a few bytes could unpack to terabytes
 _LONGEST_FIXED = 32
 _REPEATED = 2
 
@@ -67,44 +68,44 @@ def _parquet_size(body: bytes) -> Size:
             raise Unreadable("it has nested columns: send flat ones")
         if element.get(2, 0) > _LONGEST_FIXED:
             raise Unreadable("it has long values of a fixed length: send them as text")
-    counts, total, pages, taken = [footer[3]], 0, 0, 0
+    counts, total, pages, packed = [footer[3]], 0, 0, 0
     for group in footer.get(4, []):
         counts.append(group[3])
         for chunk in group[1]:
             column = chunk[3]
-            values, taken = 0, taken + _not_negative(column[7])
-            if taken > len(body):
+            values, packed = 0, packed + _check_not_negative(column[7])
+            if packed > len(body):
                 raise Unreadable("its columns are longer than it is")
-            for page in _pages(body, column.get(11, column[9]), column[7]):
+            for page in _page_headers(body, column.get(11, column[9]), column[7]):
                 pages += 1
-                total += _not_negative(page[2])
-                values += _not_negative(_page_values(page))
-                counts.append(page.get(7, {}).get(1, 0))  # a dictionary's values
+                total += _check_not_negative(page[2])
+                values += _check_not_negative(_count_page_values(page))
+                counts.append(page.get(7, {}).get(1, 0))  # number of values of a dictionary page
                 if pages > MOST_PARTS:
                     raise Unreadable(f"it has more than {MOST_PARTS:,} pages: write larger ones")
             counts += [column[5], values]
-            total += max(values, _not_negative(group[3])) * _WIDTHS[column[1]]
-    return Size(max(map(_not_negative, counts)), total)
+            total += max(values, _check_not_negative(group[3])) * _WIDTHS[column[1]]
+    return Size(max(map(_check_not_negative, counts)), total)
 
 
 _MOST_PAGE_HEADER = 65_536
-"""Bytes. Statistics of a page may be in it, a text of some length among them."""
+"""Limit of a page's header, in bytes. The header may contain statistics of the page, with texts of some length."""
 
 
-def _pages(body: bytes, at: int, length: int) -> Iterator[dict[int, Any]]:
-    """The headers of a column chunk's pages."""
-    end = at + _not_negative(length)
+def _page_headers(body: bytes, at: int, length: int) -> Iterator[dict[int, Any]]:
+    """Yields the headers of a column chunk's pages."""
+    end = at + _check_not_negative(length)
     if not 0 <= at <= end <= len(body):
         raise Unreadable("a column lies outside of it")
     while at < end:
         reader = _Thrift(body[at : min(at + _MOST_PAGE_HEADER, end)], 0)
         page = reader.struct()
         yield page
-        at += reader.at + _not_negative(page[3])
+        at += reader.at + _check_not_negative(page[3])
 
 
-def _page_values(page: dict[int, Any]) -> int:
-    """Of a data page; of a dictionary none."""
+def _count_page_values(page: dict[int, Any]) -> int:
+    """Returns the number of values of a data page, and 0 for a dictionary page."""
     header = page.get(5) or page.get(8)
     if header is None:
         return 0
@@ -114,14 +115,14 @@ def _page_values(page: dict[int, Any]) -> int:
     return count
 
 
-def _not_negative(value: int) -> int:
+def _check_not_negative(value: int) -> int:
     if value < 0:
         raise Unreadable("it has a negative size")
     return value
 
 
 class _Thrift:
-    """Reads Thrift's compact protocol: a struct is a dict of its fields by number."""
+    """Reads Thrift's compact protocol. A struct becomes a dict of its fields by number."""
 
     def __init__(self, data: bytes, at: int) -> None:
         self._data, self.at = data, at
@@ -129,61 +130,61 @@ class _Thrift:
     def struct(self, depth: int = 0) -> dict[int, Any]:
         if depth > 20:
             raise Unreadable("its headers are nested too deeply")
-        found: dict[int, Any] = {}
+        fields: dict[int, Any] = {}
         number = 0
-        while head := self._byte():
-            number = number + (head >> 4) if head >> 4 else self._integer()
+        while head := self._read_byte():
+            number = number + (head >> 4) if head >> 4 else self._read_integer()
             kind = head & 15
-            found[number] = kind == 1 if kind in (1, 2) else self._value(kind, depth)
-        return found
+            fields[number] = kind == 1 if kind in (1, 2) else self._read_value(kind, depth)
+        return fields
 
-    def _value(self, kind: int, depth: int) -> Any:
-        if kind in (1, 2, 3):  # in a list, a boolean is a byte
-            return self._byte()
+    def _read_value(self, kind: int, depth: int) -> Any:
+        if kind in (1, 2, 3):  # a boolean in a list is a byte
+            return self._read_byte()
         if kind in (4, 5, 6):
-            return self._integer()
+            return self._read_integer()
         if kind == 7:
-            return self._take(8)
+            return self._read_bytes(8)
         if kind == 8:
-            return self._take(self._varint())
+            return self._read_bytes(self._read_varint())
         if kind in (9, 10):
-            head = self._byte()
-            count = head >> 4 if head >> 4 < 15 else self._varint()
-            return [self._value(head & 15, depth + 1) for _ in range(self._count(count))]
+            head = self._read_byte()
+            count = head >> 4 if head >> 4 < 15 else self._read_varint()
+            return [self._read_value(head & 15, depth + 1) for _ in range(self._check_count(count))]
         if kind == 11:
-            count = self._count(self._varint())
-            kinds = self._byte() if count else 0
-            return [(self._value(kinds >> 4, depth), self._value(kinds & 15, depth)) for _ in range(count)]
+            count = self._check_count(self._read_varint())
+            kinds = self._read_byte() if count else 0
+            return [(self._read_value(kinds >> 4, depth), self._read_value(kinds & 15, depth)) for _ in range(count)]
         if kind == 12:
             return self.struct(depth + 1)
         raise Unreadable(f"a header has the unknown type {kind}")
 
-    def _count(self, count: int) -> int:
-        if count > len(self._data) - self.at:  # each takes a byte at least
+    def _check_count(self, count: int) -> int:
+        if count > len(self._data) - self.at:  # each element takes at least one byte
             raise Unreadable("a list is longer than the body")
         return count
 
-    def _byte(self) -> int:
+    def _read_byte(self) -> int:
         value = self._data[self.at]
         self.at += 1
         return value
 
-    def _take(self, count: int) -> bytes:
-        found = self._data[self.at : self.at + self._count(count)]
+    def _read_bytes(self, count: int) -> bytes:
+        value = self._data[self.at : self.at + self._check_count(count)]
         self.at += count
-        return found
+        return value
 
-    def _varint(self) -> int:
+    def _read_varint(self) -> int:
         value = 0
         for shift in range(0, 70, 7):
-            byte = self._byte()
+            byte = self._read_byte()
             value |= (byte & 127) << shift
             if byte < 128:
                 return value
         raise Unreadable("a number is too long")
 
-    def _integer(self) -> int:
-        value = self._varint()
+    def _read_integer(self) -> int:
+        value = self._read_varint()
         return value >> 1 ^ -(value & 1)
 
 
@@ -191,9 +192,9 @@ class _Thrift:
 
 _SCHEMA, _DICTIONARY, _BATCH = 1, 2, 3
 _CONTINUES = 0xFFFFFFFF
-_VIEW_BYTES = 16  # a value's place in a column: at most that of a text's view
+_VIEW_BYTES = 16  # the most that a value takes in a column: a text's view
 Message = tuple["_Table", int, int]
-"""A message's metadata, and where its body begins and ends."""
+"""A message's metadata, and the begin and end of its body as offsets."""
 
 
 def _arrow_size(body: bytes, messages: Iterator[Message]) -> Size:
@@ -216,25 +217,25 @@ def _arrow_size(body: bytes, messages: Iterator[Message]) -> Size:
             raise Unreadable(f"it has more than {MOST_PARTS:,} buffers: write larger batches")
         if any(not 0 <= count <= len(buffers) for count in batch.integers(4)):
             raise Unreadable("it counts buffers that it has not")
-        largest = max([_not_negative(batch.integer(0)), *map(_not_negative, lengths)])
+        largest = max([_check_not_negative(batch.integer(0)), *map(_check_not_negative, lengths)])
         if kind == _BATCH:
             rows += largest
         else:
             values = max(values, largest)
         total += _VIEW_BYTES * sum(lengths)
         is_compressed = bool(batch.field(3))
-        total += sum(_unpacked(body, begin, end, *buffer, is_compressed) for buffer in buffers)
+        total += sum(_unpacked_bytes(body, begin, end, *buffer, is_compressed) for buffer in buffers)
     return Size(max(rows, values), total)
 
 
-def _unpacked(body: bytes, begin: int, end: int, offset: int, length: int, is_compressed: bool) -> int:
-    """A buffer's bytes once it is unpacked."""
+def _unpacked_bytes(body: bytes, begin: int, end: int, offset: int, length: int, is_compressed: bool) -> int:
+    """Returns the size of a buffer after decompression. `begin` and `end` are the bounds of the message's body."""
     if offset < 0 or length < 0 or begin + offset + length > end:
         raise Unreadable("a buffer lies outside of its message")
     if not is_compressed or not length:
         return length
     (claimed,) = struct.unpack_from("<q", body, begin + offset)
-    return length if claimed == -1 else _not_negative(claimed)
+    return length if claimed == -1 else _check_not_negative(claimed)
 
 
 def _check_flat(schema: "_Table") -> None:
@@ -246,7 +247,7 @@ def _check_flat(schema: "_Table") -> None:
 def _stream_messages(body: bytes) -> Iterator[Message]:
     at = 0
     while at + 8 <= len(body):
-        message, begin, end = _message(body, at)
+        message, begin, end = _read_message(body, at)
         if message is None:
             return
         yield message, begin, end
@@ -263,31 +264,31 @@ def _file_messages(body: bytes) -> Iterator[Message]:
     _check_flat(footer.table(1))
     for number in (2, 3):
         for offset in footer.blocks(number):
-            message, begin, end = _message(body, _not_negative(offset))
+            message, begin, end = _read_message(body, _check_not_negative(offset))
             if message is not None:
                 yield message, begin, end
 
 
-def _message(body: bytes, at: int) -> tuple["_Table | None", int, int]:
+def _read_message(body: bytes, at: int) -> tuple["_Table | None", int, int]:
     (length,) = struct.unpack_from("<I", body, at)
     at += 4
     if length == _CONTINUES:
         (length,) = struct.unpack_from("<I", body, at)
         at += 4
-    if not length:  # the stream's end
+    if not length:  # end of the stream
         return None, at, at
     if length > min(MOST_HEADER_BYTES, len(body) - at):
         raise Unreadable(f"a message's header is of {length:,} bytes")
     message = _Table.root(body[at : at + length])
     begin = at + length
-    end = begin + _not_negative(message.integer(3))
+    end = begin + _check_not_negative(message.integer(3))
     if end > len(body):
         raise Unreadable("it is cut off")
     return message, begin, end
 
 
 class _Table:
-    """A FlatBuffers table: its fields by number, as the schema has them in order."""
+    """A FlatBuffers table. Fields have the numbers of their order in the schema."""
 
     def __init__(self, data: bytes, at: int) -> None:
         self._data, self._at = data, at
@@ -299,7 +300,7 @@ class _Table:
         return _Table(data, struct.unpack_from("<I", data, 0)[0])
 
     def field(self, number: int) -> int:
-        """Where a field is; 0 where it is not set."""
+        """Returns the offset of a field, or 0 if it is not set."""
         entry = 4 + 2 * number
         offset = self._read("<H", self._fields + entry) if entry + 2 <= self._fields_bytes else 0
         return self._at + offset if offset else 0
@@ -319,26 +320,27 @@ class _Table:
         return _Table(self._data, at + self._read("<I", at))
 
     def tables(self, number: int) -> list["_Table"]:
-        at, count = self._vector(number, 4)
+        at, count = self._find_vector(number, 4)
         places = range(at, at + 4 * count, 4)
         return [_Table(self._data, place + self._read("<I", place)) for place in places]
 
     def integers(self, number: int) -> list[int]:
-        at, count = self._vector(number, 8)
+        at, count = self._find_vector(number, 8)
         return list(struct.unpack_from(f"<{count}q", self._data, at))
 
     def pairs(self, number: int) -> list[tuple[int, int]]:
-        """Structs of two long integers: field nodes (length, nulls), buffers (offset, length)."""
-        at, count = self._vector(number, 16)
+        """Returns a vector of structs of two long integers: field nodes (length, nulls) or buffers (offset, length)."""
+        at, count = self._find_vector(number, 16)
         values = struct.unpack_from(f"<{2 * count}q", self._data, at)
         return list(zip(values[::2], values[1::2], strict=True))
 
     def blocks(self, number: int) -> list[int]:
-        """The offsets of a file's blocks (offset, metadata's length, body's length)."""
-        at, count = self._vector(number, 24)
+        """Returns the offsets of a file's blocks (offset, metadata's length, body's length)."""
+        at, count = self._find_vector(number, 24)
         return [self._read("<q", place) for place in range(at, at + 24 * count, 24)]
 
-    def _vector(self, number: int, width: int) -> tuple[int, int]:
+    def _find_vector(self, number: int, width: int) -> tuple[int, int]:
+        """Returns the offset of a vector's first element and the number of its elements, which have `width` bytes."""
         at = self.field(number)
         if not at:
             return 0, 0

@@ -1,8 +1,8 @@
-"""An experiment under way: how its two versions do, and whether the other one is surely worse.
+"""A running experiment: the results of its two versions, and tests of whether the other version is worse.
 
-Each of the three ways to be worse is judged by a test that may be looked at after every request and every outcome
-(`city.serving.sequential`). All three together end a version that is as good as the champion in at most 1 % of
-experiments.
+A version can be worse in errors, in latency and in loss. A sequential test judges each of the three; it may be read
+after every request and every outcome (`city.serving.sequential`). All tests together end a version that is as good as
+the champion in at most 1 % of experiments.
 """
 
 import math
@@ -17,40 +17,40 @@ from city.serving.sequential import Bets, LossTest, interval, p_value
 
 Kind = Literal["canary", "ab", "shadow"]
 Role = Literal["champion", "canary", "b", "shadow", "control"]
-"""Who answered. The control is the champion, asked beside a canary about the same input; its answer is only
-recorded."""
+"""The part that a version plays in an answer. The control is the champion, run on the same input as a canary; its
+answer is only recorded."""
 ROLES: Mapping[Kind, Role] = {"canary": "canary", "ab": "b", "shadow": "shadow"}
 BESIDE: frozenset[str] = frozenset({"shadow", "control"})
-"""Roles whose answers nobody was given."""
+"""Roles whose answers are recorded and not returned."""
 
 WORSE_LOSS = 1 / 0.005
 WORSE_ERRORS = 1 / 0.0025
 WORSE_LATENCY = 1 / 0.0025
-"""Evidence at which a canary is ended; the probabilities of a wrong end add up to 1 %."""
+"""Evidence at which a canary is ended. The probabilities of a wrong end add up to 1 %."""
 LEAST_OUTCOMES = 30
 _MOST = 1e12
-"""Evidence is reported up to here."""
+"""Largest evidence that is reported."""
 _RECENT = 500
 _SLACK_MS = 2.0
-"""Of latencies: less than this is no difference worth ending a canary for."""
+"""A smaller difference of latencies is no reason to end a canary."""
 _FRESH = 10
-"""After so many requests the champion's median is taken again: it sorts."""
+"""Number of requests after which the champion's median latency is computed again, which sorts."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a canary may do before it is ended."""
+    """The limits at which a canary is ended."""
 
     error_rate: float = 0.02
     latency_ratio: float = 2.0
     least_requests: int = 50
-    """Before so many requests of each version were timed no latency counts: the first ones warm it, and tell what is
-    usual."""
+    """Number of timed requests of each version before latencies count. The first requests warm the version up and show
+    the usual latency."""
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """Another version beside the champion. `share` of the requests, or of the keys, go to it."""
+    """Another version beside the champion. It gets `share` of the requests, or of the keys for an A/B test."""
 
     kind: Kind
     version: int
@@ -69,47 +69,54 @@ class Spread:
     squares: float = 0.0
 
     def add(self, value: float) -> None:
+        """Counts a value."""
         self.count += 1
-        apart = value - self.mean
-        self.mean += apart / self.count
-        self.squares += apart * (value - self.mean)
+        deviation = value - self.mean
+        self.mean += deviation / self.count
+        self.squares += deviation * (value - self.mean)
 
     @property
     def variance(self) -> float:
+        """The sample variance, or 0 for fewer than two values."""
         return self.squares / (self.count - 1) if self.count > 1 else 0.0
 
 
 @dataclass
 class Arm:
-    """How one side of an experiment does."""
+    """The results of one side of an experiment."""
 
     requests: int = 0
     errors: int = 0
     timed: int = 0
-    """Of the requests those that a model was run for, and answered."""
+    """Number of requests that a run of the model answered."""
     losses: Spread = field(default_factory=Spread)
     latencies: deque[float] = field(default_factory=lambda: deque(maxlen=_RECENT), repr=False)
-    """Of the newest requests, in milliseconds."""
+    """Latencies of the newest requests, in milliseconds."""
 
-    def answered(self, milliseconds: float | None) -> None:
+    def count_answer(self, milliseconds: float | None) -> None:
+        """Counts an answered request. The latency is None where the answer was cached."""
         self.requests += 1
         if milliseconds is not None:
             self.timed += 1
             self.latencies.append(milliseconds)
 
-    def failed(self) -> None:
+    def count_failure(self) -> None:
+        """Counts a failed request."""
         self.requests += 1
         self.errors += 1
 
     @property
     def latency_ms(self) -> float | None:
+        """The median latency of the newest requests, in milliseconds."""
         return median(self.latencies) if self.latencies else None
 
     @property
     def error_rate(self) -> float:
+        """The share of failed requests."""
         return self.errors / self.requests if self.requests else 0.0
 
     def summary(self) -> dict[str, Any]:
+        """Returns the results for the report."""
         return {
             "requests": self.requests,
             "errors": self.errors,
@@ -119,68 +126,75 @@ class Arm:
         }
 
     def state(self) -> dict[str, Any]:
+        """Returns the state for JSON."""
         return asdict(self) | {"latencies": list(self.latencies)}
 
     @classmethod
-    def of(cls, state: Mapping[str, Any]) -> "Arm":
+    def from_state(cls, state: Mapping[str, Any]) -> "Arm":
+        """Makes an arm from the result of `state`."""
         latencies = deque(state["latencies"], maxlen=_RECENT)
         requests, errors = state["requests"], state["errors"]
-        # Before `timed` was kept, answers from memory were not counted at all.
+        # Releases without `timed` did not count cached answers at all.
         return cls(requests, errors, state.get("timed", requests - errors), Spread(**state["losses"]), latencies)
 
 
 class Trial:
-    """An experiment's version against one champion. A champion that is swapped meanwhile makes it a new trial: what
-    was counted of another champion says nothing of this one."""
+    """Compares an experiment's version with one champion. When the champion is swapped, a new trial begins, because
+    counts of another champion say nothing about the new one."""
 
     def __init__(self, experiment: Experiment, champion: int, bounded: bool) -> None:
-        """`bounded`: whether the model's losses have an upper bound."""
+        """`bounded` tells whether the model's losses have an upper bound."""
         self.experiment, self.champion_version = experiment, champion
         self.role = ROLES[experiment.kind]
         self.id = f"{experiment.kind}-{experiment.version}-{champion}-{experiment.since:.6f}"
-        """What predictions are recorded with, so that their outcomes count here and nowhere else."""
+        """Predictions are recorded with this id, so that their outcomes count for this trial only."""
         self.champion, self.other = Arm(), Arm()
         self.differences = Spread()
-        """Of the losses of both versions on the same outcomes."""
+        """Differences of the losses of both versions on the same outcomes."""
         self.applied = time.time()
-        """When the newest outcome that is counted here came, in seconds; none from before it began is of it."""
+        """Time of the newest counted outcome, in seconds since the epoch. It begins with the trial's own begin, because
+        no earlier outcome belongs to the trial."""
         self._loss = LossTest(bounded)
         self._over_limit, self._over_champion, self._slower = Bets(), Bets(), Bets()
         self._slow_ms: float | None = None
 
     def arm(self, role: str) -> Arm:
+        """Returns the side that a role belongs to. The control belongs to the champion's side."""
         return self.other if role == self.role else self.champion
 
-    def answered(self, role: Role, milliseconds: float | None) -> None:
-        """Counts an answer; without a latency where it was remembered and no model was run."""
+    def count_answer(self, role: Role, milliseconds: float | None) -> None:
+        """Counts an answer and its latency. The latency is None where the answer was cached and no model was run."""
         if role == self.role:
             self._over_limit.observe(-self.experiment.limits.error_rate, self.experiment.limits.error_rate)
             if milliseconds is not None:
                 self._bet_on_latency(milliseconds)
-        self.arm(role).answered(milliseconds)
+        self.arm(role).count_answer(milliseconds)
 
-    def failed(self, role: Role) -> None:
-        self.arm(role).failed()
+    def count_failure(self, role: Role) -> None:
+        """Counts a request that the version of a role failed on."""
+        self.arm(role).count_failure()
         if role == self.role:
             limit = self.experiment.limits.error_rate
             self._over_limit.observe(1 - limit, limit)
 
-    def failed_beside(self, other: bool, champion: bool) -> None:
-        """Which of the two failed at one input: what both fail at is not the other version's fault."""
+    def compare_failures(self, other: bool, champion: bool) -> None:
+        """Compares both versions on one input, given which of them failed. An input that both fail on is not the other
+        version's fault."""
         self._over_champion.observe(float(other) - float(champion), 1.0)
 
-    def judged(self, at: float, role: str, loss: float) -> None:
+    def count_outcome(self, at: float, role: str, loss: float) -> None:
+        """Counts the loss of one answer. `at` is the time of its outcome, in seconds since the epoch."""
         self.arm(role).losses.add(loss)
         self.applied = max(self.applied, at)
 
-    def paired(self, other: float, champion: float, most_gain: float) -> None:
-        """Compares both versions' losses on one outcome. `most_gain` is by how much the other's could have been below
-        the champion's, whatever came."""
+    def compare_losses(self, other: float, champion: float, most_gain: float) -> None:
+        """Compares both versions' losses on one outcome. `most_gain` is the most by which the other version's loss
+        could have been below the champion's, over all outcomes."""
         self.differences.add(other - champion)
         self._loss.observe(other, champion, most_gain)
 
-    def worse(self) -> str | None:
-        """Why a canary is to be ended, or None."""
+    def reason_to_end(self) -> str | None:
+        """Returns why a canary must end, or None while no test finds it worse."""
         other = self.other
         if min(self._over_limit.evidence, self._over_champion.evidence) >= WORSE_ERRORS:
             return f"{other.errors} of {other.requests} requests failed"
@@ -192,6 +206,7 @@ class Trial:
         return None
 
     def report(self) -> dict[str, Any]:
+        """Returns the experiment, the results of both sides and their comparison, for JSON."""
         return {
             **asdict(self.experiment),
             "champion": self.champion_version,
@@ -200,8 +215,9 @@ class Trial:
         }
 
     def comparison(self) -> dict[str, Any] | None:
-        """The difference of the mean losses (the other's less the champion's), with a 95 % interval and a p-value that
-        may be looked at at any time; None while too few outcomes are known. `evidence` ends a canary at `ends_at`."""
+        """Returns the difference of the mean losses (the other version's minus the champion's), with a 95 % interval
+        and a p-value that may be read at any time. Returns None while there are fewer than LEAST_OUTCOMES outcomes. A
+        canary ends when `evidence` reaches `ends_at`."""
         paired = self.experiment.kind != "ab"
         if paired:
             difference, count = self.differences.mean, self.differences.count
@@ -215,17 +231,18 @@ class Trial:
             return None
         error = math.sqrt(variance)
         low, high = interval(difference, error, count)
-        found = {
+        comparison = {
             "difference": difference,
             "low": low,
             "high": high,
             "p_value": float(p_value(difference, error, count)),
         }
-        # Of a shadow nothing ends it, and JSON knows no infinity.
+        # Evidence does not end a shadow. It is bounded because JSON has no infinity.
         evidence = {"evidence": min(float(self._loss.evidence), _MOST), "ends_at": WORSE_LOSS} if paired else {}
-        return {**found, "outcomes": count, **evidence}
+        return {**comparison, "outcomes": count, **evidence}
 
     def state(self) -> dict[str, Any]:
+        """Returns the state for JSON, from which `restore` continues."""
         return {
             "champion_version": self.champion_version,
             "champion": self.champion.state(),
@@ -236,7 +253,8 @@ class Trial:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        self.champion, self.other = Arm.of(state["champion"]), Arm.of(state["other"])
+        """Continues from the result of `state`."""
+        self.champion, self.other = Arm.from_state(state["champion"]), Arm.from_state(state["other"])
         self.differences = Spread(**state["differences"])
         self.applied = state["applied"]
         for name, test in self._tests().items():
@@ -251,12 +269,13 @@ class Trial:
         }
 
     def _bet_on_latency(self, milliseconds: float) -> None:
-        """Whether the half of its requests take longer than they may, a bet on each after the first ones."""
+        """Bets on whether more than half of the version's requests exceed the latency limit, once both versions have
+        the least number of timed requests."""
         limits = self.experiment.limits
         if min(self.other.timed, self.champion.timed) < limits.least_requests:
             return
         if self._slow_ms is None or self.other.timed % _FRESH == 0:
-            usual = self.champion.latency_ms
-            self._slow_ms = None if usual is None else limits.latency_ratio * usual + _SLACK_MS
+            usual_ms = self.champion.latency_ms
+            self._slow_ms = None if usual_ms is None else limits.latency_ratio * usual_ms + _SLACK_MS
         if self._slow_ms is not None:
             self._slower.observe(0.5 if milliseconds > self._slow_ms else -0.5, 0.5)

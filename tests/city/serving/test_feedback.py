@@ -177,13 +177,13 @@ def test_a_shadow_and_the_champion_are_judged_by_the_same_outcome_each_by_its_ow
 def test_an_outcome_that_came_before_the_control_had_answered_judges_it_too(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told, beside = threading.Event(), predictor.Predictor._beside
+    told, beside = threading.Event(), predictor.Predictor._run_beside
 
     async def slow(*of: Any) -> None:
         await asyncio.to_thread(told.wait, 20)
         await beside(*of)
 
-    monkeypatch.setattr(predictor.Predictor, "_beside", slow)
+    monkeypatch.setattr(predictor.Predictor, "_run_beside", slow)
     route(server.url, kind="canary", version=2, share=1.0)
     early = ask(server.url)
     tell(server.url, early["id"], 20.0)
@@ -305,7 +305,7 @@ def test_an_outcome_counts_in_the_last_hour_after_a_clock_that_was_ahead_is_set_
         with monkeypatch.context() as patch:
             if number == 1:
                 patch.setattr(time, "time", lambda: ahead)
-            asyncio.run(taking.take(f"id-{number}", 1.0, "test"))
+            asyncio.run(taking.judge(f"id-{number}", 1.0, "test"))
     assert followed.scores("speed", entry(2).version)["hour"]["outcomes"] == 1
 
 

@@ -286,9 +286,9 @@ def test_large_batches_are_read_and_written_beside_the_event_loop(
 
         monkeypatch.setattr(module, name, watched)
 
-    for name in ("asked_rows", "_many", "_frame_rows", "_beside", "infer_rows", "_inferred"):
+    for name in ("asked_rows", "_batch_content", "_read_rows", "_frame_response", "infer_rows", "_infer_content"):
         watch(predict_api, name)
-    watch(predictor, "_told_and_kept")
+    watch(predictor, "_build_frames")
     rows = [{**FEATURES, "speed_mean": float(n)} for n in range(2_000)]
     told = server.post("/predict/batch", {"model_name": "speed", "instances": rows})
     assert len(told.json()["predictions"]) == len(rows)

@@ -49,7 +49,7 @@ def written(config: Settings, layer: str = "served") -> pl.DataFrame:
 
 def test_an_answer_and_what_came_of_it_are_kept_as_they_were(config: Settings, store: PredictionStore) -> None:
     store.add(entry(7))
-    store.judged([Outcome("id-7", time.time(), SPEED.name, 3, "champion", "ada", "11.5", 0.85)])
+    store.add_outcomes([Outcome("id-7", time.time(), SPEED.name, 3, "champion", "ada", "11.5", 0.85)])
     until(lambda: store.written == 2)
     (row,) = written(config).rows(named=True)
     assert (row["id"], row["version"], row["prediction"], row["low"], row["output"]) == (
@@ -87,10 +87,10 @@ def test_a_killed_recorder_is_started_again_and_writes_each_answer_once(
 
 def test_a_batch_that_is_given_again_is_written_once(config: Settings) -> None:
     made = PredictionStore(config, {SPEED.name: SPEED})
-    batch = made._batch("served", SPEED.name, record._packed([entry(1)]))
+    batch = made._make_batch("served", SPEED.name, record._pack([entry(1)]))
     for _ in range(2):
         made._recorder.write(batch)
-    made._recorder.write(made._batch("served", SPEED.name, record._packed([entry(2)])))
+    made._recorder.write(made._make_batch("served", SPEED.name, record._pack([entry(2)])))
     made._recorder.close()
     assert sorted(written(config)["id"]) == ["id-1", "id-2"]
 
@@ -123,7 +123,7 @@ def test_a_recorder_that_cannot_be_started_is_tried_again(
 def test_a_loop_that_raises_comes_back_and_loses_nothing(
     config: Settings, store: PredictionStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    packed, failed = record._packed, []
+    packed, failed = record._pack, []
 
     def broken(entries: Sequence[Any]) -> list[bytes]:
         failed.append(len(entries))
@@ -131,7 +131,7 @@ def test_a_loop_that_raises_comes_back_and_loses_nothing(
             raise SystemExit("what nobody thought of")
         return packed(entries)
 
-    monkeypatch.setattr(record, "_packed", broken)
+    monkeypatch.setattr(record, "_pack", broken)
     store.add(entry(1))
     until(lambda: store.written == 1)
     store.add(entry(2))
@@ -145,7 +145,7 @@ def test_a_store_that_is_stopped_while_it_waits_to_be_restarted_writes_what_is_l
     config: Settings, store: PredictionStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr(record, "_packed", lambda entries: 1 / 0)
+        patched.setattr(record, "_pack", lambda entries: 1 / 0)
         store.add(entry(1))
         until(lambda: store.worker.restarts >= 2 and store.worker.state == "restarting")
     store.stop()
@@ -160,12 +160,12 @@ def test_outcomes_that_a_killed_process_took_are_written_once(
     rows = [Outcome(id_of(now, "ab", n), now, SPEED.name, 3, "champion", "ada", "11.5", 0.85) for n in range(5)]
     first = PredictionStore(config, {SPEED.name: SPEED})
     first.recover()
-    first.judged(rows[:1])
+    first.add_outcomes(rows[:1])
     first._write()
-    first.judged(rows[:1])  # as a round leaves it that is killed between the commit and the end of its journal
+    first.add_outcomes(rows[:1])  # as a round leaves it that is killed between the commit and the end of its journal
     first._journal.close_round()
-    first.judged(rows[1:2])
-    first.judged(rows[2:4])
+    first.add_outcomes(rows[1:2])
+    first.add_outcomes(rows[2:4])
     first._recorder.close()
     with (config.home / "serving" / "feedback.jsonl").open("ab") as file:
         file.write(json.dumps([rows[4]]).encode()[:30])  # it was killed in the middle of a line, and had not answered
@@ -192,7 +192,7 @@ def test_a_recovery_that_is_tried_again_queues_nothing_twice(config: Settings, m
     outcome = Outcome(id_of(now, "ab", 1), now, SPEED.name, 3, "champion", "ada", "11.5", 0.85)
     before = PredictionStore(config, {SPEED.name: SPEED})
     before.recover()
-    before.judged([outcome])
+    before.add_outcomes([outcome])
     store = PredictionStore(config, {SPEED.name: SPEED, LEVEL.name: LEVEL})
     find = record.find_outcomes
 
@@ -215,7 +215,7 @@ def test_what_a_server_does_not_know_stays_in_the_journal(config: Settings) -> N
     outcome = Outcome(id_of(now, "ab", 1), now, LEVEL.name, 3, "champion", "ada", "low", 0.85)
     both = PredictionStore(config, {SPEED.name: SPEED, LEVEL.name: LEVEL})
     both.recover()
-    both.judged([outcome])
+    both.add_outcomes([outcome])
     fewer = PredictionStore(config, {SPEED.name: SPEED})
     fewer.recover()
     assert fewer._write()
@@ -228,9 +228,9 @@ def test_outcomes_are_on_disk_while_the_lake_is_away(config: Settings, store: Pr
     store.recover()
     now = time.time()
     rows = [Outcome(id_of(now, "ab", n), now, SPEED.name, 3, "champion", "ada", "11.5", 0.85) for n in range(3)]
-    store.judged(rows[:2])
+    store.add_outcomes(rows[:2])
     until(lambda: store.error is not None)
-    store.judged(rows[2:])
+    store.add_outcomes(rows[2:])
     kept = [row[0] for line in Journal(config.home / "serving").lines() for row in line]
     assert kept == [row.id for row in rows]
     config.lake.unlink()
@@ -255,7 +255,7 @@ def test_predictions_are_found_where_they_wait_and_where_they_are_written(config
     ]
     assert outcomes == []
     told = Outcome(number, time.time(), SPEED.name, 3, "canary", "ada", "11.5", 0.85)
-    store.judged([told])
+    store.add_outcomes([told])
     assert [o.loss for o in store.find(number)[1]] == [0.85]
     store._write()
     assert [o.loss for o in store.find(number)[1]] == [0.85]
@@ -269,14 +269,14 @@ def test_tables_of_before_trials_were_recorded_are_read_and_written_on(config: S
     old = Outcome(number, time.time(), SPEED.name, 3, "champion", "ada", "11.5", 0.85)
     store = PredictionStore(config, {SPEED.name: SPEED})
     store.recover()
-    store.judged([old])
+    store.add_outcomes([old])
     store._write()
     rows = pl.read_delta(str(path)).drop("experiment", "most_gain")
     shutil.rmtree(path)
     rows.write_delta(str(path), delta_write_options={"partition_by": ["day"]})
     store.add(entry(1)._replace(id=number))
     assert [o.loss for o in store.find(number)[1]] == [0.85]
-    store.judged([old._replace(id=id_of(time.time(), "ab", 2), experiment="t")])
+    store.add_outcomes([old._replace(id=id_of(time.time(), "ab", 2), experiment="t")])
     store._write()
     store._recorder.close()
     assert sorted(pl.read_delta(str(path))["experiment"].to_list(), key=str) == [None, "t"]

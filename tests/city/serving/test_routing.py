@@ -38,12 +38,12 @@ def begun(home: Settings, experiment: Experiment = CANARY) -> tuple[Routes, Tria
 def ask(known: Routes, trial: Trial, role: Role, milliseconds: float | None) -> bool:
     """A request that took so long, or that failed; whether the experiment goes on."""
     if milliseconds is None:
-        trial.failed(role)
-        trial.failed_beside(role != "champion", role == "champion")
+        trial.count_failure(role)
+        trial.compare_failures(role != "champion", role == "champion")
     else:
-        trial.answered(role, milliseconds)
-    known.look("m", trial)
-    return known.of("m") is not None
+        trial.count_answer(role, milliseconds)
+    known.end_if_worse("m", trial)
+    return known.experiment("m") is not None
 
 
 def test_keys_keep_their_side_and_shares_are_kept() -> None:
@@ -57,9 +57,9 @@ def test_keys_keep_their_side_and_shares_are_kept() -> None:
 def test_a_canary_gets_its_share_and_a_restart_changes_nothing(home: Settings) -> None:
     known, trial = begun(home)
     assert np.mean([known.choose("m", trial, None) == "canary" for _ in range(4_000)]) == pytest.approx(0.25, abs=0.03)
-    assert routes(home).of("m") == known.of("m")
+    assert routes(home).experiment("m") == known.experiment("m")
     known.remove("m", "ada", "enough")
-    assert routes(home).of("m") is None
+    assert routes(home).experiment("m") is None
     assert known.trial("m", 1) is None
     assert known.choose("m", None, None) == "champion"
     written = Audit(home).newest(10)
@@ -74,21 +74,21 @@ def test_what_was_counted_survives_a_restart_and_goes_on(home: Settings) -> None
 
     def count(trial: Trial, numbers: Iterable[int]) -> None:
         for n in numbers:
-            trial.answered("canary", 5 + n / 100)
-            trial.answered("champion", 4.0)
+            trial.count_answer("canary", 5 + n / 100)
+            trial.count_answer("champion", 4.0)
             loss = chance.exponential()
-            trial.judged(began + n, "canary", loss + 0.1)
-            trial.judged(began + n, "control", loss)
-            trial.paired(loss + 0.1, loss, 1.0)
-        trial.failed("canary")
-        trial.failed_beside(True, False)
+            trial.count_outcome(began + n, "canary", loss + 0.1)
+            trial.count_outcome(began + n, "control", loss)
+            trial.compare_losses(loss + 0.1, loss, 1.0)
+        trial.count_failure("canary")
+        trial.compare_failures(True, False)
 
     count(trial, range(40))
-    known.look("m", trial)
-    snapshot = known.save()
+    known.end_if_worse("m", trial)
+    snapshot = known.changed_snapshot()
     assert snapshot is not None
     known.write(snapshot)
-    assert known.save() is None  # nothing was counted since
+    assert known.changed_snapshot() is None  # nothing was counted since
     again = routes(home)
     restored = again.trial("m", 1)
     assert restored is not None
@@ -104,11 +104,11 @@ def test_what_was_counted_survives_a_restart_and_goes_on(home: Settings) -> None
 def test_an_older_snapshot_never_replaces_a_newer_one(home: Settings) -> None:
     known, trial = begun(home)
     ask(known, trial, "canary", 1.0)
-    older = known.save()
+    older = known.changed_snapshot()
     assert older is not None
     known.remove("m", "ada", "enough")
     known.write(older)  # by the thread that was slow
-    assert routes(home).of("m") is None
+    assert routes(home).experiment("m") is None
 
 
 def test_why_an_experiment_ended_survives_a_restart(home: Settings) -> None:
@@ -124,7 +124,7 @@ def test_experiments_of_before_counts_were_kept_go_on(home: Settings) -> None:
     limits = {"error_rate": 0.1, "latency_ratio": 2.0, "least_requests": 50}
     old = {"kind": "ab", "version": 2, "share": 0.5, "limits": limits, "by": "ada", "since": 7.5}
     path.write_text(json.dumps({"m": old}))
-    assert routes(home).of("m") == Experiment("ab", 2, 0.5, Limits(0.1), "ada", 7.5)
+    assert routes(home).experiment("m") == Experiment("ab", 2, 0.5, Limits(0.1), "ada", 7.5)
 
 
 def test_another_champion_is_another_trial_and_a_promoted_version_is_none(home: Settings) -> None:
@@ -134,9 +134,9 @@ def test_another_champion_is_another_trial_and_a_promoted_version_is_none(home: 
     assert second is not None
     assert second.id != first.id
     assert second.other.requests == 0
-    while first.worse() is None:  # what is counted of the trial that is over ends nothing
+    while first.reason_to_end() is None:  # what is counted of the trial that is over ends nothing
         ask(known, first, "canary", None)
-    assert known.of("m") is not None
+    assert known.experiment("m") is not None
     assert known.trial("m", 2) is None
     assert known.ended["m"] == "version 2: version 2 is the champion now"
 
@@ -162,10 +162,10 @@ def test_one_that_fails_no_more_than_it_may_or_than_the_champion_stays(
         chance, trial = random.Random(seed), Trial(CANARY, 1, True)
         for _ in range(1_000):
             failed, beside = chance.random() < canary, chance.random() < control
-            trial.failed("canary") if failed else trial.answered("canary", 1.0)
+            trial.count_failure("canary") if failed else trial.count_answer("canary", 1.0)
             if failed or beside:
-                trial.failed_beside(failed, beside)
-            if trial.worse():
+                trial.compare_failures(failed, beside)
+            if trial.reason_to_end():
                 ended += 1
                 break
     assert ended <= 1
@@ -174,20 +174,20 @@ def test_one_that_fails_no_more_than_it_may_or_than_the_champion_stays(
 def test_inputs_that_both_fail_at_do_not_end_a_canary(home: Settings) -> None:
     known, trial = begun(home)
     for _ in range(500):
-        trial.failed("canary")
-        trial.failed("champion")
-        trial.failed_beside(True, True)
-        known.look("m", trial)
-    assert known.of("m") is not None
+        trial.count_failure("canary")
+        trial.count_failure("champion")
+        trial.compare_failures(True, True)
+        known.end_if_worse("m", trial)
+    assert known.experiment("m") is not None
 
 
 def test_one_that_is_slow_is_ended_and_one_that_is_not_stays(home: Settings) -> None:
     def ended(ours: float, theirs: float, requests: int = 200, noise: float = 0.3) -> str | None:
         chance, trial = random.Random(0), Trial(CANARY, 1, True)
         for _ in range(requests):
-            trial.answered("champion", ours * chance.lognormvariate(0, noise))
-            trial.answered("canary", theirs * chance.lognormvariate(0, noise))
-            if why := trial.worse():
+            trial.count_answer("champion", ours * chance.lognormvariate(0, noise))
+            trial.count_answer("canary", theirs * chance.lognormvariate(0, noise))
+            if why := trial.reason_to_end():
                 return why
         return None
 
@@ -201,13 +201,13 @@ def test_one_that_is_slow_is_ended_and_one_that_is_not_stays(home: Settings) -> 
 def test_answers_from_memory_count_as_requests_and_not_as_latencies(home: Settings) -> None:
     known, trial = begun(home)
     for n in range(1_000):  # one in a hundred fails, nine in ten are remembered: 1 % of requests, 10 % of runs
-        trial.answered("champion", 5.0)
+        trial.count_answer("champion", 5.0)
         if n % 100 == 7:
             assert ask(known, trial, "canary", None)
         else:
-            trial.answered("canary", 5.0 if n % 10 == 0 else None)
-            known.look("m", trial)
-    assert known.of("m") is not None
+            trial.count_answer("canary", 5.0 if n % 10 == 0 else None)
+            known.end_if_worse("m", trial)
+    assert known.experiment("m") is not None
     assert trial.other.summary() | {"loss": 0} == {
         "requests": 1_000,
         "errors": 10,
@@ -223,16 +223,16 @@ def test_the_first_requests_are_no_bets_on_latency(home: Settings) -> None:
     known, trial = begun(home)
     least = CANARY.limits.least_requests
     for n in range(4 * least):
-        trial.answered("champion", 5.0)
+        trial.count_answer("champion", 5.0)
         assert ask(known, trial, "canary", 500.0 if n < least else 5.0), n
     while ask(known, trial, "canary", 500.0):
-        trial.answered("champion", 5.0)
+        trial.count_answer("champion", 5.0)
     assert "it takes" in known.ended["m"]
 
 
 def test_a_champion_without_latencies_enough_is_no_measure(home: Settings) -> None:
     known, trial = begun(home)
-    trial.answered("champion", 0.01)
+    trial.count_answer("champion", 0.01)
     for _ in range(500):
         assert ask(known, trial, "canary", 30.0)
 
@@ -243,10 +243,10 @@ def test_one_that_is_surely_worse_is_ended_and_a_better_one_is_not(home: Setting
         for n in range(2_000):
             outcome, champion, canary = chance.normal(0, 1), chance.normal(0, 0.3), chance.normal(more, 0.3)
             losses = abs(canary - outcome), abs(champion - outcome)
-            trial.judged(n, "canary", losses[0])
-            trial.judged(n, "control", losses[1])
-            trial.paired(*losses, abs(canary - champion))
-            if why := trial.worse():
+            trial.count_outcome(n, "canary", losses[0])
+            trial.count_outcome(n, "control", losses[1])
+            trial.compare_losses(*losses, abs(canary - champion))
+            if why := trial.reason_to_end():
                 return why
         return None
 
@@ -260,11 +260,11 @@ def test_a_difference_is_reported_with_an_interval_that_may_be_looked_at_always(
     one, two = chance.normal(1, 0.5, 300), chance.normal(1.3, 0.2, 150)
     for role, losses in (("champion", one), ("b", two)):
         for loss in losses[:25]:
-            trial.judged(0.0, role, float(loss))
+            trial.count_outcome(0.0, role, float(loss))
     assert trial.comparison() is None
     for role, losses in (("champion", one[25:]), ("b", two[25:])):
         for loss in losses:
-            trial.judged(0.0, role, float(loss))
+            trial.count_outcome(0.0, role, float(loss))
     report = known.report("m")
     assert report is not None
     found = report["comparison"]
@@ -287,13 +287,13 @@ def test_a_disk_that_takes_nothing_fails_no_request_and_counts_are_written_when_
     assert known.trial("m", 1) is None
     path.unlink()
     moved.rename(path)
-    snapshot = known.save()
+    snapshot = known.changed_snapshot()
     assert snapshot is not None
     known.write(snapshot)
-    assert routes(home).of("m") is None
+    assert routes(home).experiment("m") is None
     assert "requests failed" in routes(home).ended["m"]
     assert [line["what"] for line in Audit(home).newest(9)] == ["experiment ended", "experiment begun"]
-    assert known.save() is None  # and what is in the audit is not written to it again
+    assert known.changed_snapshot() is None  # and what is in the audit is not written to it again
     assert len(Audit(home).newest(9)) == 2
 
 
@@ -304,7 +304,7 @@ def test_what_cannot_be_in_the_audit_is_not_changed_and_says_why(home: Settings)
     with pytest.raises(Problem, match="nothing was changed, because the audit cannot be written") as refused:
         known.put("m", CANARY, 1, "ada")
     assert refused.value.status == 503
-    assert (known.of("m"), routes(home).of("m")) == (None, None)
+    assert (known.experiment("m"), routes(home).experiment("m")) == (None, None)
     audit.rmdir()
     known.put("m", CANARY, 1, "ada")
     trial = known.trial("m", 1)
@@ -313,7 +313,7 @@ def test_what_cannot_be_in_the_audit_is_not_changed_and_says_why(home: Settings)
     for change in (lambda: known.put("m", Experiment("shadow", 3), 1, "bob"), lambda: known.remove("m", "bob", "no")):
         with pytest.raises(Problem, match="nothing was changed"):
             change()
-    assert (known.of("m"), known.trial("m", 1), routes(home).of("m")) == (CANARY, trial, CANARY)
+    assert (known.experiment("m"), known.trial("m", 1), routes(home).experiment("m")) == (CANARY, trial, CANARY)
 
 
 def test_an_end_that_waits_for_the_audit_survives_a_restart_and_is_there_before_what_follows(home: Settings) -> None:
@@ -344,9 +344,9 @@ def test_a_line_of_the_audit_that_was_cut_off_takes_no_other_along(home: Setting
 def test_a_shadow_that_is_worse_for_long_can_still_be_reported(home: Settings) -> None:
     known, trial = begun(home, Experiment("shadow", 2))
     for n in range(3_000):
-        trial.paired(2.0, 1.0, 1.0)
-        trial.judged(n, "shadow", 2.0)
-    known.look("m", trial)
+        trial.compare_losses(2.0, 1.0, 1.0)
+        trial.count_outcome(n, "shadow", 2.0)
+    known.end_if_worse("m", trial)
     report = known.report("m")
     assert report is not None
     assert json.loads(json.dumps(report, allow_nan=False))["comparison"]["evidence"] > report["comparison"]["ends_at"]
