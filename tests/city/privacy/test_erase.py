@@ -253,7 +253,7 @@ def test_the_city_goes_on_after_it(config: Settings) -> None:
 def test_an_id_is_found_by_its_spelling(identity: str, text: str, is_there: bool) -> None:
     traces = Traces("id", identity)
     assert traces.are_in(text.encode()) == is_there
-    covered = traces.covered(text.encode())
+    covered = traces.cover(text.encode())
     assert len(covered) == len(text.encode())
     assert not traces.are_in(covered)
 
@@ -265,6 +265,6 @@ def test_a_long_file_is_searched_piece_by_piece(tmp_path: Path, monkeypatch: pyt
     for shift in range(70):
         text = "." * shift + ("vehicle7 " + "." * 30) * 9 + "vehicle77 vehicle7"
         file.write_text(text)
-        assert traces.in_file(file) == 10
+        assert traces.count_in_file(file) == 10
         assert traces.erase(file) == 10
         assert file.read_text() == text.replace("vehicle7 ", "x" * 8 + " ")[:-8] + "x" * 8
