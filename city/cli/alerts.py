@@ -1,4 +1,4 @@
-"""city alerts: what is wrong, who looks after it, and who is told."""
+"""city alerts: lists alarms, changes their state, and manages silences and unsent messages."""
 
 import getpass
 from datetime import timedelta
@@ -29,12 +29,12 @@ def list_(
     from city.stack.terminal import Terminal
 
     store = _store()
-    found = store.alarms(closed=every)
+    alarms = store.alarms(closed=every)
     if as_json:
-        print(json.dumps([asdict(alarm) | {"state": alarm.state} for alarm in found], default=str))
+        print(json.dumps([asdict(alarm) | {"state": alarm.state} for alarm in alarms], default=str))
         return
     terminal = Terminal()
-    show(found, terminal)
+    show(alarms, terminal)
     for channel in store.outbox.unsent():
         terminal.print(unsent(channel), style="yellow", soft_wrap=True, highlight=False)
 
@@ -70,7 +70,7 @@ def silence(
     from city.alerts.store import LONGEST_SILENCE
 
     most = LONGEST_SILENCE / timedelta(hours=1)
-    if not 0 < hours <= most:  # nor is it what is no number
+    if not 0 < hours <= most:  # also true for nan
         raise AlertError(f"--hours {hours:g}: a silence lasts more than 0 and at most {most:g} hours, a year")
     store = _store()
     number = store.silence(pattern, timedelta(hours=hours), by or _user(), note)
@@ -85,9 +85,9 @@ def silences() -> None:
     from city.alerts.listing import at
     from city.stack.terminal import one_line
 
-    for found in _store().silences():
-        by, note = one_line(found["by"] or ""), one_line(found["note"] or "")
-        print(f"{found['id']}: {one_line(found['pattern'])} until {at(found['until'])} {by} {note}".rstrip())
+    for entry in _store().silences():
+        by, note = one_line(entry["by"] or ""), one_line(entry["note"] or "")
+        print(f"{entry['id']}: {one_line(entry['pattern'])} until {at(entry['until'])} {by} {note}".rstrip())
 
 
 @app.command()
@@ -106,9 +106,9 @@ def drop(
     from city.alerts.listing import unsent
 
     store = _store()
-    for found in store.outbox.unsent():
-        if found.name == channel and not yes:
-            print(unsent(found))
+    for backlog in store.outbox.unsent():
+        if backlog.name == channel and not yes:
+            print(unsent(backlog))
             typer.confirm("delete them? Nobody gets them then", abort=True)
     print(f"{store.outbox.drop(channel, by or _user())} message(s) to {channel} are deleted")
 

@@ -1,4 +1,4 @@
-"""city bench: measurements against a peer in the same run, and against what others have published."""
+"""city bench: runs a benchmark, which measures against a peer in the same run or against published figures."""
 
 import json
 from pathlib import Path
@@ -23,5 +23,5 @@ def command(
     run = load(name).run
     if data is not None and "data" not in inspect.signature(run).parameters:
         raise ValueError(f"the benchmark {name!r} takes no --data")
-    tell = (lambda text: None) if as_json else (lambda text: print(text, file=sys.stderr))
-    print(json.dumps(run(tell) if data is None else run(tell, data=data)))
+    log = (lambda text: None) if as_json else (lambda text: print(text, file=sys.stderr))
+    print(json.dumps(run(log) if data is None else run(log, data=data)))

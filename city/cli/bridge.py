@@ -1,4 +1,4 @@
-"""city bridge: MQTT to Kafka, for every contract that has an MQTT topic. `city up` starts it."""
+"""city bridge: carries MQTT messages to Kafka for every contract that has an MQTT topic. `city up` starts it."""
 
 
 def command() -> None:

@@ -1,4 +1,4 @@
-"""city build: derived tables, with all that they are made from."""
+"""city build: builds derived tables together with their sources."""
 
 from datetime import datetime
 from typing import Annotated

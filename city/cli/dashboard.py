@@ -1,4 +1,4 @@
-"""city dashboard: build the web page."""
+"""city dashboard: builds the web page."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""city data: real data from its publisher's own site."""
+"""city data: fetches real data from its publisher's own site."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,7 +9,7 @@ app = typer.Typer(help="Fetch real data from its publisher's own site.", no_args
 
 
 @app.callback()
-def data() -> None:
+def data() -> None:  # without a docstring, because Typer would show it as help
     pass
 
 

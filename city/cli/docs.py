@@ -1,4 +1,4 @@
-"""city docs: the generated pages of docs/."""
+"""city docs: writes the generated pages of docs/."""
 
 
 def command() -> None:

@@ -1,4 +1,4 @@
-"""city doctor: is this machine ready?"""
+"""city doctor: checks whether this machine is ready."""
 
 import typer
 

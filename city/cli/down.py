@@ -1,4 +1,4 @@
-"""city down: stop what `city up` started."""
+"""city down: stops what `city up` started."""
 
 
 def command() -> None:

@@ -1,4 +1,4 @@
-"""Which errors are a person's to mend: these are said in one line, the others keep their traceback."""
+"""Decides which errors the user can mend. The command prints these in one line and the others with their traceback."""
 
 import importlib
 import re
@@ -24,9 +24,9 @@ _MENDABLE = {
 
 
 def explain(error: Exception) -> str | None:
-    """What to tell the person, or None for a fault of the program."""
-    if settings := _of_settings(error):
-        return settings
+    """Returns the text for the user, or None for a fault of the program."""
+    if text := _explain_settings(error):
+        return text
     if isinstance(error, FileNotFoundError | ValueError) or type(error) is RuntimeError:
         return str(error)
     for name, kind in mendable():
@@ -35,19 +35,22 @@ def explain(error: Exception) -> str | None:
     return None
 
 
-def _of_settings(error: Exception) -> str | None:
-    """Each setting that is wrong, by the name that a person gave it; without its value, which may be a secret."""
+def _explain_settings(error: Exception) -> str | None:
+    """Returns a text that names each wrong setting as the user writes it, or None for an error of another kind. The
+    text has no values, because a value may be a secret."""
     if isinstance(error, SettingsError):
         name = re.search(r'field "(\w+)"', str(error))
         return f'CITY_{name[1].upper()}: a JSON list is expected, such as ["one", "two"]' if name else str(error)
     if not isinstance(error, ValidationError) or error.title != "Settings":
         return None
     return "; ".join(
-        f"CITY_{str(one['loc'][0]).upper()}: {one['msg'].removeprefix('Value error, ')}" for one in error.errors()
+        f"CITY_{str(detail['loc'][0]).upper()}: {detail['msg'].removeprefix('Value error, ')}"
+        for detail in error.errors()
     )
 
 
 def mendable() -> Iterator[tuple[str, type[Exception]]]:
+    """Yields the names and classes of the exceptions that the user can mend. Imports their modules."""
     for module, names in _MENDABLE.items():
         for name in names:
             yield name, getattr(importlib.import_module(module), name)

@@ -1,4 +1,4 @@
-"""city forget: a person's or device's data, erased from every tier."""
+"""city forget: erases the data of a person or a device from every tier."""
 
 from typing import Annotated, Any
 
@@ -7,9 +7,10 @@ from typer.core import TyperCommand
 
 
 class Command(TyperCommand):
-    """Names the kinds in the help. They follow from the contracts, which are not read for other commands."""
+    """Lists the kinds of identities in the help. They follow from the contracts, which other commands do not read."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Writes the help with the list of kinds."""
         from city.privacy.erase import kinds
 
         (kind,) = (parameter for parameter in self.params if parameter.name == "kind")
@@ -28,19 +29,19 @@ def command(
 
     config = settings()
     unread: list[str] = []
-    found = find(config, kind, identity, unread.append)
-    if not found and not unread:
+    counts = find(config, kind, identity, unread.append)
+    if not counts and not unread:
         print(f"nothing is kept of {kind} {identity!r}")
         return
-    for name, rows in found.items():
+    for name, rows in counts.items():
         print(f"{name}: {rows:,} rows")
     for problem in unread:
         print(f"not looked through: {problem}")
     if not yes:
         typer.confirm("erase all of it?", abort=True)
-    done = forget(config, kind, identity)
-    print(f"erased {sum(done.rows.values()):,} rows; recorded in {config.home / LOG}")
-    for problem in done.problems:
+    report = forget(config, kind, identity)
+    print(f"erased {sum(report.rows.values()):,} rows; recorded in {config.home / LOG}")
+    for problem in report.problems:
         print(f"not yet: {problem}")
-    if done.problems:
+    if report.problems:
         raise typer.Exit(1)

@@ -1,4 +1,4 @@
-"""city ingest: months of recorded data straight to bronze."""
+"""city ingest: loads months of recorded data straight into bronze."""
 
 from pathlib import Path
 from typing import Annotated
@@ -28,15 +28,15 @@ def tlc(
 
     config = settings()
     columns = (description_column(), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    found = []
+    loads = []
     with Progress(*columns, console=Terminal()) as progress:
         for path in paths:
             task = progress.add_task(path.name, total=count(path))
-            done = ingest(path, config.lake, config.timezone, lambda n, t=task: progress.update(t, completed=n), zones)  # type: ignore[misc]
-            progress.update(task, description=path.name if done.rows else f"{path.name}: is there already")
-            found.append(done)
-    rows = sum(one.rows for one in found)
-    days = [day for one in found if one.rows for day in (one.first, one.last)]
+            load = ingest(path, config.lake, config.timezone, lambda n, t=task: progress.update(t, completed=n), zones)  # type: ignore[misc]
+            progress.update(task, description=path.name if load.rows else f"{path.name}: is there already")
+            loads.append(load)
+    rows = sum(load.rows for load in loads)
+    days = [day for load in loads if load.rows for day in (load.first, load.last)]
     print(f"{rows:,} trips loaded" + (f", of {min(days)} to {max(days)}" if days else ""))  # type: ignore[type-var]
     if days:
         print(f"now: city build trip_flows_daily --first {min(days)} --last {max(days)}")  # type: ignore[type-var]

@@ -1,4 +1,4 @@
-"""city keys: who may ask the server."""
+"""city keys: makes, lists and revokes keys of the API."""
 
 from datetime import UTC, datetime
 from typing import Annotated
@@ -51,7 +51,8 @@ def revoke(name: Name) -> None:
 
 
 def _until(expires: float | None) -> str:
-    """A key of an earlier version may be for nan days, or for more years than there are."""
+    """Formats the expiry of a key. A key of an earlier release may be valid for nan days, or beyond the last year that
+    a datetime can have."""
     if not expires or not expires < _LAST_SECONDS:
         return "never"
     return datetime.fromtimestamp(expires, UTC).strftime("%Y-%m-%d %H:%M UTC")

@@ -1,5 +1,5 @@
-"""The `city` command. Each module here with a function `command` is a subcommand (of its class `Command`, where it has
-one), or a group with `app`."""
+"""The `city` command. Each module of this package with a function `command` is a subcommand, and each module with an
+`app` is a group of subcommands. A module's class `Command` replaces Typer's class for the subcommand."""
 
 import importlib
 import pkgutil
@@ -29,6 +29,7 @@ for _name in sorted(info.name for info in pkgutil.iter_modules(city.cli.__path__
 
 
 def main() -> None:
+    """Runs the command. An error that the user can mend is printed in one line, with the exit code 1."""
     from city.cli.errors import explain
 
     try:

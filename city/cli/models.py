@@ -1,4 +1,4 @@
-"""city models: what is registered, and who serves."""
+"""city models: lists, trains, promotes and rolls back models, and shows their cards."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated
@@ -94,11 +94,11 @@ def pin(view: Annotated[str, typer.Argument(help="a feature view, such as traffi
     from city_assets.monitoring.drift import pin as pinned
     from city_assets.monitoring.drift import watched
 
-    of = watched()
-    if view not in of:
-        raise ModelError(f"no model looks at the view {view!r}; known: {', '.join(sorted(of))}")
+    watched_views = watched()
+    if view not in watched_views:
+        raise ModelError(f"no model looks at the view {view!r}; known: {', '.join(sorted(watched_views))}")
     config = settings()
-    typer.echo(f"{view}: {pinned(view_of(view), of[view], config.lake, config):,} rows pinned")
+    typer.echo(f"{view}: {pinned(view_of(view), watched_views[view], config.lake, config):,} rows pinned")
 
 
 def _score(measure: str, metrics: Mapping[str, float], who: str) -> str:

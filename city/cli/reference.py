@@ -1,4 +1,4 @@
-"""city reference: the tables that people edit."""
+"""city reference: lists, exports and imports the tables that people edit."""
 
 from pathlib import Path
 from typing import Annotated

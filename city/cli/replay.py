@@ -1,4 +1,4 @@
-"""city replay: recorded events, played as if they happened now."""
+"""city replay: plays recorded events as if they happened now."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,7 +9,7 @@ app = typer.Typer(help="Play recorded events as if they happened now.", no_args_
 
 
 @app.callback()
-def replays() -> None:
+def replays() -> None:  # without a docstring, because Typer would show it as help
     pass
 
 

@@ -1,4 +1,4 @@
-"""city schemas: the published schemas of the contracts."""
+"""city schemas: checks and publishes the schemas of the contracts."""
 
 import typer
 
@@ -12,10 +12,10 @@ def check() -> None:
     from city.contracts.registry import contracts
     from city.settings import CHECKOUT
 
-    broken = [b for contract in contracts() for b in against_released(contract, CHECKOUT / "docs" / "schemas")]
-    for one in broken:
-        print(one)
-    if broken:
+    breaks = [b for contract in contracts() for b in against_released(contract, CHECKOUT / "docs" / "schemas")]
+    for change in breaks:
+        print(change)
+    if breaks:
         raise typer.Exit(1)
     print("every contract keeps what it promises")
 

@@ -1,4 +1,4 @@
-"""city serve: the API and the dashboard."""
+"""city serve: serves the API and the dashboard."""
 
 
 def command() -> None:

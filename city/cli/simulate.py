@@ -1,4 +1,4 @@
-"""city simulate: simulators of domains, in one process."""
+"""city simulate: runs simulators of domains in one process."""
 
 from typing import Annotated
 

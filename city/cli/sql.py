@@ -1,4 +1,4 @@
-"""city sql: a query to QuestDB."""
+"""city sql: runs a query on QuestDB."""
 
 from typing import Annotated
 
@@ -13,11 +13,11 @@ def command(query: Annotated[str, typer.Argument(help="such as: SELECT * FROM se
     from city.settings import settings
     from city.stack.terminal import Terminal
 
-    answer = execute(settings().questdb, query, seconds=60)
-    if "columns" not in answer:
+    response = execute(settings().questdb, query, seconds=60)
+    if "columns" not in response:
         print("ok")
         return
-    table = Table(*(column["name"] for column in answer["columns"]))
-    for row in answer["dataset"]:
+    table = Table(*(column["name"] for column in response["columns"]))
+    for row in response["dataset"]:
         table.add_row(*(str(value) for value in row))
     Terminal().print(table)

@@ -1,4 +1,4 @@
-"""city status: what runs, how fast, how far behind."""
+"""city status: shows the state, rate and lag of every part."""
 
 import json
 from typing import Annotated
@@ -11,10 +11,10 @@ def command(as_json: Annotated[bool, typer.Option("--json", help="one JSON objec
     from city.settings import settings
     from city.stack.status import status
 
-    found = status(settings())
+    report = status(settings())
     if as_json:
-        print(json.dumps(found))
+        print(json.dumps(report))
     else:
         from city.stack import console
 
-        console.show(found)
+        console.show(report)

@@ -1,4 +1,4 @@
-"""city stream: the hot path of one domain, without Dagster."""
+"""city stream: runs the hot path of one domain without Dagster."""
 
 from typing import Annotated
 

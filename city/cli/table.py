@@ -1,4 +1,4 @@
-"""city table: a look at a Delta table."""
+"""city table: shows the newest rows of a Delta table."""
 
 from typing import Annotated
 
@@ -29,7 +29,7 @@ def command(
     path = locate(settings().lake, layer, table)
     if not path.exists():
         raise ValueError(f"there is nothing in {layer}/{table} yet" + (f": city build {table}" if declared else ""))
-    found = latest(path, rows, order)
+    preview = latest(path, rows, order)
     with pl.Config(tbl_rows=rows, tbl_cols=-1, fmt_str_lengths=40, tbl_hide_dataframe_shape=True):
-        print(found.frame)
-    print(f"{found.rows:,} rows, version {found.version}, {found.files} files")
+        print(preview.frame)
+    print(f"{preview.rows:,} rows, version {preview.version}, {preview.files} files")

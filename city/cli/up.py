@@ -1,4 +1,4 @@
-"""city up: start everything, and keep it running."""
+"""city up: starts everything and keeps it running."""
 
 from typing import Annotated
 

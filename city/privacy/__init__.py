@@ -1,1 +1,1 @@
-"""A person's data: found in every store, and erased."""
+"""Finds and erases a person's data in every store."""
