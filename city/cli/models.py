@@ -27,7 +27,7 @@ def listed() -> None:
     for model in models().values():
         shown = [v for v in registry.versions(model.name) if {CHAMPION, CHALLENGER} & {*v.aliases}]
         for v in shown:
-            scores = [_score(model.measure, v.metrics, who) for who in ("model", "naive")]
+            scores = [_score(model.measure, v.metrics, source) for source in ("model", "naive")]
             table.add_row(model.name, str(v.number), ", ".join(v.aliases), *scores, v.tags["trained_at"][:16])
         if not shown:
             table.add_row(model.name, "none yet", "", "", "", "")
@@ -101,8 +101,8 @@ def pin(view: Annotated[str, typer.Argument(help="a feature view, such as traffi
     typer.echo(f"{view}: {pinned(view_of(view), watched_views[view], config.lake, config):,} rows pinned")
 
 
-def _score(measure: str, metrics: Mapping[str, float], who: str) -> str:
-    return f"{measure} {metrics.get(f'{who}_{measure}', float('nan')):.4g}"
+def _score(measure: str, metrics: Mapping[str, float], source: str) -> str:
+    return f"{measure} {metrics.get(f'{source}_{measure}', float('nan')):.4g}"
 
 
 def _registry() -> "Registry":

@@ -111,8 +111,8 @@ class PredictionStore:
             while not (self._write() and not self.waiting) and time.monotonic() < deadline:
                 time.sleep(0.1)
             self._recorder.close()
-        if left := self.waiting:
-            log.error("%d predictions could not be recorded: %s", left, self.error)
+        if remaining := self.waiting:
+            log.error("%d predictions could not be recorded: %s", remaining, self.error)
 
     @property
     def waiting(self) -> int:
@@ -231,11 +231,11 @@ class PredictionStore:
                     self._journal.close_round()
             self._write_in_flight()
             for (layer, model), waiting in self._waiting.items():
-                left = len(waiting)
-                while left:
+                remaining = len(waiting)
+                while remaining:
                     # The list is made in one step, because other threads append meanwhile.
-                    entries = list(islice(waiting, min(left, _WRITE_ROWS)))
-                    left -= len(entries)
+                    entries = list(islice(waiting, min(remaining, _WRITE_ROWS)))
+                    remaining -= len(entries)
                     self._in_flight = _InFlight(
                         self._make_batch(layer, model, _pack(entries)), waiting, len(entries), len(entries)
                     )
