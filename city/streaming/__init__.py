@@ -1,1 +1,1 @@
-"""The hot path: Kafka to bronze exactly once, and from bronze to everything that is derived from it."""
+"""The hot path: copies Kafka to bronze exactly once, and feeds everything that is derived from bronze."""

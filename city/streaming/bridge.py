@@ -1,4 +1,7 @@
-"""MQTT to Kafka: a message is acknowledged to the MQTT broker only when Kafka, or the quarantine, has it."""
+"""Copies MQTT messages to Kafka.
+
+The bridge acknowledges a message to the MQTT broker only when Kafka or the quarantine has it.
+"""
 
 import json
 import logging
@@ -30,7 +33,8 @@ NAME = "mqtt-bridge"
 _IDLE_SECONDS = 0.2
 _GATHER_SECONDS = 0.02
 _FEW = 10
-"""Packets: a broker that sends more at once may be waiting for acknowledgements (Mosquitto by default sends twenty)."""
+"""A number of packets. A broker that sends more at once may wait for acknowledgements (Mosquitto sends twenty by
+default)."""
 _MOST_PACKETS = 500
 _CONNECT_SECONDS = 20.0
 _SAVE_SECONDS = 10.0
@@ -38,43 +42,48 @@ _STRAY_SECONDS = 0.5
 _PROBE_SECONDS = 2.0
 _MOST_LEVELS = 7
 _REFUSALS = (KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_MSG, KafkaError.INVALID_RECORD)
-"""What Kafka will say of the message however often it is sent."""
+"""Errors that Kafka returns for the same message on every attempt."""
 
 
 class Bridge:
-    """Runs a `Session` in a worker, which makes a new one whenever it fails, and reports how it does."""
+    """Runs a `Session` in a worker and reports its state. The worker creates a new session whenever one fails."""
 
     def __init__(self, contracts: Sequence[Contract], config: Settings) -> None:
         self.config = config
         self.filters = {c.mqtt_filter: c for c in contracts if c.mqtt_filter}
         self.heartbeat = Heartbeat(config, NAME)
         self.session: Session | None = None
-        self.worker = Worker(NAME, self._carry, longest_wait=5.0)
+        self.worker = Worker(NAME, self._run_session, longest_wait=5.0)
 
     def run(self, stop: threading.Event) -> None:
-        """Blocks until `stop`. What Kafka has not confirmed by then is not acknowledged, and so comes again."""
+        """Runs the bridge and blocks until `stop` is set.
+
+        A message that Kafka has not confirmed by then is not acknowledged, so the MQTT broker sends it again.
+        """
         self.worker.start()
         try:
             while not stop.wait(0.2):
-                self._beat()
+                self._write_heartbeat()
         finally:
             self.worker.stop()
-            self._beat()
+            self._write_heartbeat()
 
-    def _beat(self) -> None:
+    def _write_heartbeat(self) -> None:
         self.heartbeat.error = self.worker.complaint()
         self.heartbeat.beat(lag=self.session.waiting if self.session else 0)
 
-    def _carry(self, worker: Worker) -> None:
+    def _run_session(self, worker: Worker) -> None:
         self.session = Session(self.filters, self.config, worker, self.heartbeat.count)
         self.session.run()
 
 
 class Session:
-    """One connection to each broker, of one thread: what it sends, acknowledges and reports is in that thread's order.
+    """Holds one connection to each broker, in one thread.
 
-    It subscribes with QoS 1 and an MQTT session that outlives the connection, so what was not acknowledged comes again.
-    Whatever ends it, an error of Kafka or MQTT or a fault in here, is raised: the next one begins from there.
+    The session sends, acknowledges and reports in the order of that thread. It subscribes with QoS 1 and with an MQTT
+    session that outlives the connection, so the MQTT broker sends again each message that was not acknowledged. An
+    error of Kafka or MQTT, or a fault in this code, ends the session and is raised. The next session continues from
+    there.
     """
 
     def __init__(
@@ -84,7 +93,7 @@ class Session:
         self._home = config.home / "bridge"
         self.carried = Carried(self._home / "carried.bin")
         self.waiting = 0
-        """Messages that neither Kafka nor the quarantine has confirmed."""
+        """The number of messages that neither Kafka nor the quarantine has confirmed."""
         self.ended: str | None = None
         self._strays: list[tuple[mqtt.MQTTMessage, Stray]] = []
         self._unsubscribed: set[str] = set()
@@ -96,8 +105,8 @@ class Session:
             {
                 "bootstrap.servers": config.kafka,
                 "enable.idempotence": True,
-                "message.timeout.ms": 0,  # Kafka may be away for as long as it takes
-                # Above it produce() raises at once; what a contract allows is for the stream to judge.
+                "message.timeout.ms": 0,  # a delivery has no deadline: Kafka may be away for any length of time
+                # produce() raises at once for a larger message. The stream checks the limit of the contract.
                 "message.max.bytes": MAX_MESSAGE_BYTES,
                 "queue.buffering.max.messages": 50_000,
                 "queue.buffering.max.kbytes": 262_144,
@@ -119,7 +128,7 @@ class Session:
             self.client.username_pw_set(config.mqtt_username, secret)
 
     def run(self) -> None:
-        """Until the worker is asked to stop. Raises what ended it."""
+        """Runs the session until the worker requests a stop. Raises the error that ends the session."""
         try:
             ensure_topics(self._config.kafka, self._filters.values())
         except KafkaException as error:
@@ -133,20 +142,20 @@ class Session:
         try:
             while not self._worker.stop_requested.is_set():
                 code = self.client.loop(_GATHER_SECONDS if self.waiting else _IDLE_SECONDS)
-                read = self._read_what_is_here()
+                packets = self._read_packets()
                 self.turn()
                 if self.ended or code != mqtt.MQTT_ERR_SUCCESS:
                     raise ConnectionError(self.ended or f"the MQTT broker at {self._config.mqtt} is away: {code.name}")
                 if not self.client.is_connected() and time.monotonic() - began > _CONNECT_SECONDS:
                     raise ConnectionError(f"the MQTT broker at {self._config.mqtt} does not answer")
-                if self.waiting and read < _FEW:
-                    # A turn costs more than a message: what comes in the meantime is one turn's work.
+                if self.waiting and packets < _FEW:
+                    # A turn costs more than a message. The messages that arrive during this wait share one turn.
                     self._worker.stop_requested.wait(_GATHER_SECONDS)
         finally:
             self._close()
 
-    def _read_what_is_here(self) -> int:
-        """Takes the packets that have arrived, where `loop` takes one; how many."""
+    def _read_packets(self) -> int:
+        """Reads all packets that have arrived and returns their number. The client's `loop` reads only one."""
         for number in range(_MOST_PACKETS):
             socket = self.client.socket()
             if socket is None or not select.select([socket], [], [], 0)[0]:
@@ -155,7 +164,10 @@ class Session:
         return _MOST_PACKETS
 
     def turn(self) -> None:
-        """What is to be done between two looks at the MQTT connection."""
+        """Does the periodic work between two reads of the MQTT connection.
+
+        Polls the producer, commits strays, saves the carried messages, probes Kafka and reports progress.
+        """
         self.producer.poll(0)
         now = time.monotonic()
         if self._strays and now - self._committed > _STRAY_SECONDS:
@@ -163,11 +175,11 @@ class Session:
             self._committed = time.monotonic()
         if now - self._saved > _SAVE_SECONDS:
             self._saved = now
-            self._remember()
+            self._save_carried()
         if self._kafka_error and now - self._probed > _PROBE_SECONDS:
             self._probed = now
-            # librdkafka says that a broker is gone, and never that it is back.
-            if now - self._kafka_error[0] > _PROBE_SECONDS and self._kafka_listens():
+            # librdkafka reports that a broker is gone, but never that it is back.
+            if now - self._kafka_error[0] > _PROBE_SECONDS and self._is_kafka_listening():
                 self._kafka_error = None
         self._worker.note(self._refused or (self._kafka_error[1] if self._kafka_error else None))
         if self.client.is_connected():
@@ -177,43 +189,43 @@ class Session:
 
     def _close(self) -> None:
         try:
-            self.producer.flush(5)  # what it confirms is acknowledged
+            self.producer.flush(5)  # the session acknowledges each message that Kafka confirms here
             if self._strays:
                 self._commit_strays()
         finally:
-            self.producer.purge()  # what is left is not acknowledged, and comes again
+            self.producer.purge()  # the remaining messages are not acknowledged: the MQTT broker sends them again
             self.client.disconnect()
-            self._remember()
+            self._save_carried()
 
-    def _remember(self) -> None:
+    def _save_carried(self) -> None:
         try:
             self.carried.save()
-        except OSError as error:  # without it a retained message may be carried twice; a full disk ends nothing
+        except OSError as error:  # a full disk must not end the session; a retained message may be carried twice
             log.warning("what was carried is not remembered: %s", error)
 
     def _on_connect(self, client: mqtt.Client, data: Any, flags: Any, code: Any, properties: Any) -> None:
         if code.is_failure:
             self.ended = f"the MQTT broker at {self._config.mqtt} refuses the bridge: {code}"
             return
-        # Here, and not once at the start: a broker that lost its sessions has lost the subscriptions too.
+        # The bridge subscribes at every connect: a broker that lost its sessions has lost the subscriptions too.
         client.subscribe([(topic, 1) for topic in self._filters])
         self._drop_subscriptions(client)
 
     def _drop_subscriptions(self, client: mqtt.Client) -> None:
-        """Ends those that an earlier bridge made and that no contract has any more."""
-        record = self._home / "filters.json"
+        """Ends the subscriptions of an earlier bridge that no contract has any more."""
+        path = self._home / "filters.json"
         try:
-            earlier = json.loads(record.read_text())
-        except (OSError, ValueError):  # there was none, or a crash left half of it: `_unsubscribe_all` is there too
+            earlier = json.loads(path.read_text())
+        except (OSError, ValueError):  # no file, or a crash left half of it; `_unsubscribe_all` covers that case too
             earlier = []
         if gone := [topic for topic in earlier if topic not in self._filters]:
             client.unsubscribe(gone)
             log.info("no contract has %s any more: unsubscribed", ", ".join(gone))
         if sorted(earlier) != sorted(self._filters):
             try:
-                _replace(record, json.dumps(sorted(self._filters)))
+                _replace_file(path, json.dumps(sorted(self._filters)))
             except OSError as error:
-                log.warning("cannot write %s: %s", record, error)
+                log.warning("cannot write %s: %s", path, error)
 
     def _on_disconnect(self, client: mqtt.Client, data: Any, flags: Any, code: Any, properties: Any) -> None:
         self.ended = f"the MQTT broker at {self._config.mqtt} is away: {code}"
@@ -224,19 +236,19 @@ class Session:
 
     def _on_message(self, client: mqtt.Client, data: Any, message: mqtt.MQTTMessage) -> None:
         try:
-            self._take(message)
-        except Exception as error:  # whatever this message does to us, the next one is to come
-            log.exception("a message of %s", _topic(message))
+            self._handle_message(message)
+        except Exception as error:  # one faulty message must not stop the messages after it
+            log.exception("a message of %s", _message_topic(message))
             self._reject(message, f"the bridge cannot carry it: {describe(error)}")
 
-    def _take(self, message: mqtt.MQTTMessage) -> None:
-        topic, payload = _topic(message), bytes(message.payload)
+    def _handle_message(self, message: mqtt.MQTTMessage) -> None:
+        topic, payload = _message_topic(message), bytes(message.payload)
         contract = next((c for f, c in self._filters.items() if mqtt.topic_matches_sub(f, topic)), None)
         if contract is None:
             self._reject(message, f"no contract has the MQTT topic {topic!r}")
             self._unsubscribe_all(topic)
         elif not payload or (message.retain and self.carried.is_repeat(topic, payload)):
-            # An empty message takes a retained one back (MQTT 3.1.1, 3.3.1.3): it is no event.
+            # An empty message deletes a retained message (MQTT 3.1.1, 3.3.1.3). It is not an event.
             self.client.ack(message.mid, message.qos)
         elif len(payload) > MAX_MESSAGE_BYTES:
             self._reject(
@@ -254,7 +266,7 @@ class Session:
                 self._delivered += 1
             elif error.code() in _REFUSALS:
                 self._reject(message, f"Kafka refuses it for {contract.name}: {error.str()}")
-            else:  # left without an acknowledgement: the MQTT broker gives it again to the next session
+            else:  # the message stays without an acknowledgement: the MQTT broker sends it to the next session
                 self.ended = f"Kafka did not take a message of {topic}: {error.str()}"
 
         began = time.monotonic()
@@ -263,7 +275,7 @@ class Session:
                 self.producer.produce(contract.topic, payload, key_of(contract, payload), on_delivery=delivered)
                 self.waiting += 1
                 return
-            except BufferError:  # Kafka is away: hold the MQTT broker back, for as long as it waits for a sign of us
+            except BufferError:  # Kafka is away: stop reading from the MQTT broker, but not beyond its keepalive
                 self.producer.poll(0.2)
                 if self._worker.stop_requested.is_set() or time.monotonic() - began > _CONNECT_SECONDS:
                     self.ended = f"Kafka at {self._config.kafka} takes no more messages"
@@ -276,12 +288,15 @@ class Session:
                 return
 
     def _reject(self, message: mqtt.MQTTMessage, reason: str) -> None:
-        stray = Stray(_topic(message), bytes(message.payload), reason, time.time())
+        stray = Stray(_message_topic(message), bytes(message.payload), reason, time.time())
         self._strays.append((message, stray))
         self.waiting += 1
 
     def _commit_strays(self) -> None:
-        """Raises what a disk or the lake does: the messages are not acknowledged, and come again."""
+        """Commits the strays to the quarantine, then acknowledges them.
+
+        Raises the errors of the disk and the lake. The messages are then not acknowledged, and come again.
+        """
         strays, self._strays = self._strays, []
         quarantine_strays(self._config.lake, [stray for _, stray in strays])
         log.warning("%d messages to quarantine/%s; the last: %s", len(strays), STRAYS, strays[-1][1].reason)
@@ -291,18 +306,20 @@ class Session:
             self._delivered += 1
 
     def _unsubscribe_all(self, topic: str) -> None:
-        """Ends the subscription that brought a topic nobody wants, which only the broker knows: any filter that matches
-        it may be the one."""
+        """Ends the subscription that delivered a topic of no contract.
+
+        Only the broker knows which filter delivered it, so the bridge unsubscribes from every filter that matches.
+        """
         levels = topic.split("/")
         if len(levels) > _MOST_LEVELS:
             return
-        wanted = set(self._filters)
-        candidates = [f for f in filters_of(levels) if f not in wanted and f not in self._unsubscribed]
+        declared = set(self._filters)
+        candidates = [f for f in filters_of(levels) if f not in declared and f not in self._unsubscribed]
         if candidates:
             self._unsubscribed.update(candidates)
             self.client.unsubscribe(candidates)
 
-    def _kafka_listens(self) -> bool:
+    def _is_kafka_listening(self) -> bool:
         return any(accepts(*split_address(address)) for address in self._config.kafka.split(","))
 
     def _on_kafka_error(self, error: Any) -> None:
@@ -310,7 +327,10 @@ class Session:
 
 
 def key_of(contract: Contract, payload: bytes) -> bytes | None:
-    """The message's key, where the payload has one; what is wrong with the payload is the stream's to say."""
+    """Returns the Kafka key of a payload, or None where the payload has none.
+
+    The stream, not the bridge, reports what is wrong with a payload.
+    """
     try:
         event = orjson.loads(payload)
     except orjson.JSONDecodeError:
@@ -320,27 +340,27 @@ def key_of(contract: Contract, payload: bytes) -> bytes | None:
 
 
 def filters_of(levels: Sequence[str]) -> list[str]:
-    """Every MQTT filter that matches the topic of these levels."""
-    found = []
+    """Returns every MQTT filter that matches the topic of these levels."""
+    filters = []
     for size in range(len(levels) + 1):
         for places in combinations(range(len(levels)), size):
-            found.append("/".join("+" if n in places else level for n, level in enumerate(levels)))
+            filters.append("/".join("+" if n in places else level for n, level in enumerate(levels)))
     for depth in range(len(levels) + 1):
         for size in range(depth + 1):
             for places in combinations(range(depth), size):
                 head = ["+" if n in places else level for n, level in enumerate(levels[:depth])]
-                found.append("/".join([*head, "#"]))
-    return found
+                filters.append("/".join([*head, "#"]))
+    return filters
 
 
-def _topic(message: mqtt.MQTTMessage) -> str:
+def _message_topic(message: mqtt.MQTTMessage) -> str:
     try:
         return str(message.topic)
     except UnicodeDecodeError:
         return repr(message._topic)
 
 
-def _replace(path: Path, content: str) -> None:
+def _replace_file(path: Path, content: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_suffix(".new")
     fresh.write_text(content)

@@ -1,10 +1,12 @@
-"""Bronze and quarantine in Delta, exactly once: the Delta log is where the stream resumes.
+"""Writes bronze and quarantine to Delta exactly once. The stream resumes from the Delta log.
 
-Each commit of rows carries, for each partition, an application transaction whose version is the next offset. A
-writer keeps its handle of the table, so a commit fails when another process has meanwhile moved the same partition, or
-claimed it: then it is `Fenced` and must stop. Quarantine has transactions of its own. It may be ahead of bronze, where
-a crash came in between, and behind it, since the few rejects of many batches are committed together: bronze's log then
-says from where Kafka has to be read again. What either table already has is left out.
+Each commit of rows carries an application transaction for each partition. The transaction's version is the next offset.
+A writer keeps its handle of the table, so its commit fails when another process has meanwhile committed to the same
+partition or claimed it. The writer is then `Fenced` and must stop.
+
+Quarantine has transactions of its own. It is ahead of bronze when a crash came between the two commits. It is behind
+bronze while rejects wait, because the few rejects of many batches are committed together. Bronze's log then records the
+offset from which Kafka has to be read again. Rows that either table already has are not written again.
 """
 
 import logging
@@ -37,37 +39,41 @@ from city.streaming.records import Batch, Offsets, before, behind, beyond
 log = logging.getLogger(__name__)
 
 _CHECKPOINT_COMMITS = 25
-"""A handle reads the log from where it was opened at each commit, and lists the log's whole folder: after so many
-commits it is opened anew, from a checkpoint, and expired log files are deleted."""
+"""The number of commits between two checkpoints. At each commit a handle reads the log from the version at which it was
+opened, and lists the log's whole folder. So the writer creates a checkpoint after this many commits, opens the table
+again from it, and deletes expired log files."""
 _COMPACT_COMMITS = 8 * _CHECKPOINT_COMMITS
-_COMPACTED_BYTES = 16 << 20  # small enough that little is written again and again; maintenance makes larger ones
+_COMPACTED_BYTES = 16 << 20  # small, so that compaction rewrites few bytes; maintenance writes larger files
 _REJECTS = 1_000
-"""So many rejects are committed at once, however long they have waited."""
+"""The number of rejects that are committed at once, however long they have waited."""
 _NONE_WAIT = 2**62
-# We do it ourselves, where a failure cannot be taken for one of the commit.
+# The writer runs these steps itself, in a place where their failure does not look like a failed commit.
 _NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
 
 Standing = dict[int, tuple[int | None, int | None]]
-"""For each partition its position in a table's log, and the number of its last claim."""
+"""For each partition: its position in a table's log, and the number of its last claim."""
 
 
 class Fenced(RuntimeError):
-    """Another process has taken over a partition of this stream; this one wrote nothing of it and must stop."""
+    """Another process has taken over a partition of this stream. This process wrote nothing of it and must stop."""
 
 
 def writer_properties(contract: Contract) -> WriterProperties:
-    """Half the time of the defaults for a tenth more bytes, which compaction takes back: no dictionary for columns
-    in which few values repeat, statistics for whole files."""
+    """Returns the Parquet settings of bronze: no dictionary for columns in which few values repeat, statistics for
+    whole files.
+
+    A write takes half the time of the defaults and a tenth more bytes. Compaction removes the extra bytes.
+    """
     repeating = {*symbols(contract), "_partition"}
     plain = {name: ColumnProperties(dictionary_enabled=False) for name in bronze_schema(contract).keys() - repeating}
     return WriterProperties(compression="LZ4_RAW", column_properties=plain)
 
 
 class BronzeStream:
-    """One contract's bronze and quarantine tables, as the single writer of its partitions.
+    """Writes one contract's bronze and quarantine tables, as the single writer of its partitions.
 
-    `job` names the stream in the transactions; a replica that owns other partitions has the same job. Rejects are
-    gathered for `rejects_seconds`, 0 to commit them with their batch.
+    `job` names the stream in the transactions. A replica that owns other partitions has the same job. Rejects are
+    gathered for `rejects_seconds`; with 0 they are committed with their batch.
     """
 
     def __init__(self, lake: Path, contract: Contract, job: str = "stream", rejects_seconds: float = 0.0) -> None:
@@ -80,33 +86,36 @@ class BronzeStream:
         may_add = schema.keys() - LINEAGE.keys() - {contract.key, contract.event_time}
         self._bronze = open_table(self.path, schema, may_add=may_add)
         self._quarantine = open_table(quarantine_path(lake, contract), QUARANTINE)
-        # What the handles stand at, by our own reading and commits: asking the handle reads the log back to its
-        # last checkpoint, for each partition, which costs more than the commit itself.
+        # The standing of each handle, from this writer's own reads and commits. A query of the handle reads the log
+        # back to its last checkpoint for each partition, which costs more than the commit itself.
         self._standings: dict[str, Standing] = {}
         self._commits: dict[str, int] = {}
         self._rejects = _Rejects(rejects_seconds)
         self.position: Offsets = {}
         self.resume: Offsets = {}
-        """Where Kafka is to be read from: before `position` where rejects were not committed yet."""
+        """The offsets to read Kafka from: before `position` where rejects were not committed yet."""
         self.watermarks: Offsets = {}
 
     def load(self, partitions: list[int]) -> Offsets:
-        """Reads where bronze stands: the next offset of each partition, and its watermark."""
+        """Reads the next offset of each partition, and its watermark, from bronze's log. Returns the offsets."""
         self._standings = {}
-        self.position = {p: at or 0 for p, (at, _) in self._held(self._bronze, partitions).items()}
-        known = {p: self._version(self._bronze, p, "watermark") for p in partitions}
-        self.watermarks = {p: version for p, version in known.items() if version is not None}
+        self.position = {p: at or 0 for p, (at, _) in self._cached_standing(self._bronze, partitions).items()}
+        versions = {p: self._version(self._bronze, p, "watermark") for p in partitions}
+        self.watermarks = {p: version for p, version in versions.items() if version is not None}
         waiting = {p: self._version(self._bronze, p, "rejects") for p in partitions}
-        # What waited when bronze was last committed to may have been committed since.
-        since = {p: max(at or 0, waiting[p] or 0) for p, (at, _) in self._held(self._quarantine, partitions).items()}
+        # Rejects that waited at the last commit to bronze may have been committed since.
+        since = {
+            p: max(at or 0, waiting[p] or 0)
+            for p, (at, _) in self._cached_standing(self._quarantine, partitions).items()
+        }
         self.resume = {p: at if waiting[p] is None else min(at, since[p]) for p, at in self.position.items()}
         self._rejects.begin(self.resume, self.position)
         return self.position
 
     def topic_id(self) -> int | None:
-        """The id of the Kafka topic that the rows came from (see `claim`); None where none was recorded."""
-        found = self._bronze.transaction_version(f"{self._app}/topic_id")
-        return int(found) if found is not None else None
+        """Returns the id of the Kafka topic that the rows came from (see `claim`), or None where none was recorded."""
+        version = self._bronze.transaction_version(f"{self._app}/topic_id")
+        return int(version) if version is not None else None
 
     def claim(
         self,
@@ -115,28 +124,31 @@ class BronzeStream:
         failed: Callable[[str], None],
         topic_id: int | None = None,
     ) -> Offsets:
-        """As `load`, and from here on no writer from before can commit: the newest copy of a stream is the one that
-        goes on. Records the topic's id, 63 bits of it, by which a topic of the same name is told apart later.
+        """Claims the partitions, then loads as `load` does.
 
-        Retries as `commit` does; raises Stopped when `stop` is set while it waits."""
-        # As they are committed to: a predecessor is stopped before its next quarantine, or between that and bronze.
-        self._quarantine = self._claimed(self._quarantine, partitions, stop, failed, topic_id)
-        self._bronze = self._claimed(self._bronze, partitions, stop, failed, topic_id)
+        After the claim no earlier writer can commit, so the newest copy of a stream is the one that continues. The
+        claim records 63 bits of the topic's id, which later distinguish it from another topic of the same name.
+
+        Retries as `commit` does. Raises Stopped when `stop` is set while it waits.
+        """
+        # The order of the commits: a predecessor stops before its next quarantine, or between quarantine and bronze.
+        self._quarantine = self._claim_table(self._quarantine, partitions, stop, failed, topic_id)
+        self._bronze = self._claim_table(self._bronze, partitions, stop, failed, topic_id)
         return self.load(partitions)
 
     def check(self) -> None:
-        """Raises Fenced when another process has taken over: a writer that has nothing to commit learns it so."""
-        held = self._held(self._bronze, list(self.position))
+        """Raises Fenced when another process has taken over. A writer that has nothing to commit calls this."""
+        expected = self._cached_standing(self._bronze, list(self.position))
         try:
-            found = self._standing(DeltaTable(self._bronze.table_uri), list(self.position))
-        except Exception as error:  # storage is away: the next commit waits for it, and says so
+            actual = self._standing(DeltaTable(self._bronze.table_uri), list(self.position))
+        except Exception as error:  # storage is away: the next commit waits for it, and reports it
             log.debug("cannot read %s: %s", self.path, error)
             return
-        if found != held:
-            raise self._fenced(held, found)
+        if actual != expected:
+            raise self._fenced(expected, actual)
 
     def sink_position(self, sink: str) -> Offsets:
-        """The position that the last commits recorded for a sink (see `commit`)."""
+        """Returns the position that the last commits recorded for a sink (see `commit`)."""
         return {p: self._version(self._bronze, p, sink) or 0 for p in self.position}
 
     def commit(
@@ -147,15 +159,15 @@ class BronzeStream:
         stop: threading.Event,
         failed: Callable[[str], None],
     ) -> Batch:
-        """Commits the batch, and with it the positions that sinks have reached. Gives what was new of it.
+        """Commits the batch, and with it the positions that sinks have reached. Returns the new part of the batch.
 
-        Retries with backoff for as long as storage fails, telling `failed` why. Raises Fenced when another process
-        owns a partition, Stopped when `stop` is set while it waits.
+        Retries with backoff for as long as storage fails, and calls `failed` with the reason. Raises Fenced when
+        another process owns a partition, and Stopped when `stop` is set while it waits.
         """
         self._rejects.add(batch, rejects)
         if self._rejects.are_due():
             self.flush_rejects(stop, failed)
-        batch = self._fresh(batch)
+        batch = self._new_part(batch)
         if not batch.end:
             return batch
         watermarks = watermarks_after(batch.rows)
@@ -174,15 +186,20 @@ class BronzeStream:
         return batch
 
     def flush_rejects(self, stop: threading.Event, failed: Callable[[str], None], due: bool = False) -> None:
-        """Commits the rejects that were gathered; with `due` only where they have been for long enough. Raises as
-        `commit` does."""
-        if not self._rejects.held or (due and not self._rejects.are_due()):
+        """Commits the rejects that were gathered; with `due` only where they have waited long enough.
+
+        Raises as `commit` does.
+        """
+        if not self._rejects.waiting or (due and not self._rejects.are_due()):
             return
         self._commit_rejects(*self._rejects.merged(), stop, failed)
-        self._rejects.held = []
+        self._rejects.waiting = []
 
-    def _fresh(self, batch: Batch) -> Batch:
-        """What bronze does not have of a batch: all of it, but for a range that was read again for its rejects."""
+    def _new_part(self, batch: Batch) -> Batch:
+        """Returns the part of a batch that bronze does not have.
+
+        That is all of the batch, except a range that was read again for its rejects.
+        """
         if all(first >= self.position.get(p, 0) for p, first in batch.start.items()):
             return batch
         end = {p: last for p, last in batch.end.items() if last > self.position.get(p, 0)}
@@ -191,7 +208,7 @@ class BronzeStream:
         return Batch(rows, start, end, batch.polled)
 
     def read(self, after: Offsets, until: Offsets, limit: int) -> Iterator[Batch]:
-        """Bronze rows of [after, until), in batches of at most `limit` offsets a partition."""
+        """Yields the bronze rows of [after, until), in batches of at most `limit` offsets a partition."""
         position = dict(after)
         while behind(position, until):
             end = {p: max(position.get(p, 0), min(position.get(p, 0) + limit, last)) for p, last in until.items()}
@@ -199,7 +216,7 @@ class BronzeStream:
             yield Batch(rows, {p: position.get(p, 0) for p in end}, end)
             position = end
 
-    def _claimed(
+    def _claim_table(
         self,
         table: DeltaTable,
         partitions: list[int],
@@ -211,7 +228,7 @@ class BronzeStream:
         while True:
             try:
                 table.update_incremental()
-                # The position stands there again, so that a commit of another writer and this claim exclude each other.
+                # The claim repeats the position, so that it and a commit of another writer exclude each other.
                 standing = self._standing(table, partitions)
                 marks = [Transaction(f"{self._app}/{p}", at or 0) for p, (at, _) in standing.items()]
                 marks += [Transaction(f"{self._app}/{p}/claim", (last or 0) + 1) for p, (_, last) in standing.items()]
@@ -222,23 +239,23 @@ class BronzeStream:
                 )
                 table.update_incremental()
                 claimed: Standing = {p: (at or 0, (last or 0) + 1) for p, (at, last) in standing.items()}
-                if (found := self._standing(table, partitions)) != claimed:
-                    raise self._fenced(claimed, found)
+                if (actual := self._standing(table, partitions)) != claimed:
+                    raise self._fenced(claimed, actual)
                 return table
             except Fenced:
                 raise
             except Exception as error:  # the predecessor has committed meanwhile, or storage fails
-                failed(f"bronze {self.contract.name}: {_plain(error)}")
+                failed(f"bronze {self.contract.name}: {_describe_error(error)}")
                 backoff.wait()
 
     def _commit_rejects(
         self, batch: Batch, rejects: pl.DataFrame, stop: threading.Event, failed: Callable[[str], None]
     ) -> None:
-        held = {p: at or 0 for p, (at, _) in self._held(self._quarantine, list(batch.end)).items()}
-        fresh = rejects.filter(beyond(held, partition="partition", offset="offset"))
+        position = {p: at or 0 for p, (at, _) in self._cached_standing(self._quarantine, list(batch.end)).items()}
+        fresh = rejects.filter(beyond(position, partition="partition", offset="offset"))
         if fresh.is_empty():
             return
-        ends = {p: max(end, held[p]) for p, end in batch.end.items()}
+        ends = {p: max(end, position[p]) for p, end in batch.end.items()}
         transactions = [Transaction(f"{self._app}/{p}", end) for p, end in ends.items()]
         self._quarantine = self._commit(self._quarantine, fresh, transactions, batch, stop, failed)
 
@@ -251,9 +268,10 @@ class BronzeStream:
         stop: threading.Event,
         failed: Callable[[str], None],
     ) -> DeltaTable:
-        # Of all partitions, also those that the batch has nothing of: else this commit would pass a claim of one of
-        # those, and take our handle past it. So each commit has all our claims, and excludes any other claim.
-        expected = self._held(table, sorted(self.position.keys() | batch.end.keys()))
+        # Each commit carries this writer's claims of all partitions, also of those that the batch has no rows of, so
+        # it excludes any other claim. Otherwise it would succeed after another writer claimed one of those partitions,
+        # and would move this handle past that claim.
+        expected = self._cached_standing(table, sorted(self.position.keys() | batch.end.keys()))
         written: Standing = expected | {
             p: (t.version, expected[p][1]) for p, t in zip(batch.end, transactions, strict=False)
         }
@@ -271,22 +289,25 @@ class BronzeStream:
                     post_commithook_properties=_NO_HOOKS,
                 )
                 self._standings[table.table_uri] |= written
-                return self._tidied(table)
-            except Exception as error:  # storage fails in many types, and each of them must be retried
-                failed(f"bronze {self.contract.name}: {_plain(error)}")
+                return self._tidy(table)
+            except Exception as error:  # storage raises errors of many types, and each of them must be retried
+                failed(f"bronze {self.contract.name}: {_describe_error(error)}")
                 log.warning("commit to %s failed: %s", table.table_uri, error)
                 table = self._reload(table, expected, written, backoff)
                 if self._standing(table, list(written)) == written:
                     self._standings[table.table_uri] |= written
                     return table
 
-    def _tidied(self, table: DeltaTable) -> DeltaTable:
-        """The table with a short log and few small files, every so many commits; the same handle otherwise."""
+    def _tidy(self, table: DeltaTable) -> DeltaTable:
+        """Compacts the table and shortens its log every so many commits, and returns a new handle.
+
+        Returns the same handle where nothing is due, and where another writer has committed meanwhile.
+        """
         uri = table.table_uri
         self._commits[uri] = self._commits.get(uri, 0) + 1
         if self._commits[uri] % _CHECKPOINT_COMMITS:
             return table
-        # The handle itself never moves: it is by being old that its commit fails where another writer has come.
+        # The handle itself is never updated: its commit fails after another writer's commit because the handle is old.
         try:
             if self._commits[uri] % _COMPACT_COMMITS == 0:
                 DeltaTable(uri).optimize.compact(target_size=_COMPACTED_BYTES)
@@ -294,53 +315,56 @@ class BronzeStream:
             newest.create_checkpoint()
             newest.cleanup_metadata()
             fresh = DeltaTable(uri)
-            known = self._standings[uri]
-            return fresh if self._standing(fresh, list(known)) == known else table
-        except Exception as error:  # what is committed is committed: the next time will do
+            standing = self._standings[uri]
+            return fresh if self._standing(fresh, list(standing)) == standing else table
+        except Exception as error:  # the commit itself has succeeded: the tidying can wait until the next time
             log.warning("%s cannot be tidied: %s", uri, error)
             return table
 
     def _reload(self, table: DeltaTable, expected: Standing, written: Standing, backoff: Backoff) -> DeltaTable:
-        """The table as it stands after a failed commit. Raises Fenced when another writer moved a partition."""
+        """Opens the table again after a failed commit. Raises Fenced when another writer moved a partition."""
         while True:
             try:
                 table = DeltaTable(table.table_uri)
-                found = self._standing(table, list(expected))
-                if found == expected or (found == written and self._is_mine(table)):
-                    if found == expected:
+                actual = self._standing(table, list(expected))
+                if actual == expected or (actual == written and self._has_own_commit(table)):
+                    if actual == expected:
                         backoff.wait()
                     return table
-                raise self._fenced(expected, found)
+                raise self._fenced(expected, actual)
             except (Fenced, Stopped):
                 raise
             except Exception as error:  # storage is still away
                 log.warning("cannot read %s: %s", table.table_uri, error)
                 backoff.wait()
 
-    def _fenced(self, expected: Standing, found: Standing) -> Fenced:
-        at, claims = ({p: standing[n] for p, standing in found.items()} for n in (0, 1))
+    def _fenced(self, expected: Standing, actual: Standing) -> Fenced:
+        at, claims = ({p: standing[n] for p, standing in actual.items()} for n in (0, 1))
         return Fenced(
             f"another process now writes {self.contract.topic}: expected to continue at "
             f"{ {p: position for p, (position, _) in expected.items()} }, found {at}, claims {claims}. "
             "This copy stops, and nothing is lost."
         )
 
-    def _held(self, table: DeltaTable, partitions: list[int]) -> Standing:
-        """Where the handle stands, from memory; read from the log where this is the first time. Commits of others
-        that move it make our next commit fail, so it never needs to be read again."""
-        known = self._standings.setdefault(table.table_uri, {})
-        if fresh := [p for p in partitions if p not in known]:
-            known |= self._standing(table, fresh)
-        return {p: known[p] for p in partitions}
+    def _cached_standing(self, table: DeltaTable, partitions: list[int]) -> Standing:
+        """Returns the handle's standing from memory. The first call for a partition reads it from the log.
+
+        A commit of another writer that changes it makes this writer's next commit fail, so it is never read again.
+        """
+        standing = self._standings.setdefault(table.table_uri, {})
+        if missing := [p for p in partitions if p not in standing]:
+            standing |= self._standing(table, missing)
+        return {p: standing[p] for p in partitions}
 
     def _standing(self, table: DeltaTable, partitions: list[int]) -> Standing:
+        """Reads the standing of the partitions from the table's log."""
         return {p: (self._version(table, p), self._version(table, p, "claim")) for p in partitions}
 
     def _properties_of(self, transactions: list[Transaction]) -> CommitProperties:
         return CommitProperties(app_transactions=transactions, custom_metadata={"writer": self._writer})
 
-    def _is_mine(self, table: DeltaTable) -> bool:
-        """Whether the commit that failed was written after all (delta-io/delta-rs#2609)."""
+    def _has_own_commit(self, table: DeltaTable) -> bool:
+        """Returns whether the commit that failed was written after all (delta-io/delta-rs#2609)."""
         return any(entry.get("writer") == self._writer for entry in table.history(limit=5))
 
     def _version(self, table: DeltaTable, partition: int, what: str = "") -> int | None:
@@ -348,65 +372,67 @@ class BronzeStream:
 
 
 class _Rejects:
-    """Rejects that wait to be committed together."""
+    """Gathers rejects that wait to be committed together."""
 
     def __init__(self, seconds: float) -> None:
-        self.held: list[tuple[Batch, pl.DataFrame]] = []
+        self.waiting: list[tuple[Batch, pl.DataFrame]] = []
         self.recorded: Offsets | None = None
-        """What bronze's log says of them; None where that is not known."""
+        """The offsets of waiting rejects that bronze's log has recorded; None where they are not known."""
         self._seconds, self._began = seconds, 0.0
         self._again: Offsets = {}
         self._until: Offsets = {}
 
     def begin(self, resume: Offsets, position: Offsets) -> None:
-        """Nothing is held; the ranges from `resume` to `position` are still to be read again."""
-        self.held, self.recorded = [], None
+        """Starts with no rejects. The ranges from `resume` to `position` are still to be read again."""
+        self.waiting, self.recorded = [], None
         self._again = {p: at for p, at in resume.items() if at < position[p]}
         self._until = dict(position)
 
     def add(self, batch: Batch, rejects: pl.DataFrame) -> None:
-        """Takes the rejects of a batch, and notes how far each partition has been read again."""
+        """Adds the rejects of a batch, and notes how far each partition has been read again."""
         for partition in self._again.keys() & batch.end.keys():
             self._again[partition] = batch.end[partition]
             if self._again[partition] >= self._until[partition]:
                 del self._again[partition]
         if rejects.is_empty():
             return
-        if not self.held:
+        if not self.waiting:
             self._began = time.monotonic()
-        self.held.append((batch, rejects))
+        self.waiting.append((batch, rejects))
 
     def are_due(self) -> bool:
-        rows = sum(rejects.height for _, rejects in self.held)
-        return bool(self.held) and (rows >= _REJECTS or time.monotonic() - self._began >= self._seconds)
+        """Returns whether enough rejects wait, or have waited long enough."""
+        rows = sum(rejects.height for _, rejects in self.waiting)
+        return bool(self.waiting) and (rows >= _REJECTS or time.monotonic() - self._began >= self._seconds)
 
     def since(self) -> Offsets:
-        """From which offset of each partition on some wait, to be committed or to be read again."""
-        found: Offsets = {}
-        for batch, _ in self.held:
-            found = batch.start | found
-        return self._again | found
+        """Returns, for each partition with waiting rejects, the first offset to commit or to read again."""
+        starts: Offsets = {}
+        for batch, _ in self.waiting:
+            starts = batch.start | starts
+        return self._again | starts
 
     def merged(self) -> tuple[Batch, pl.DataFrame]:
-        """The offset range of all of them, and they."""
+        """Returns the offset range of all waiting rejects (a batch without rows), and the rejects."""
         start: Offsets = {}
         end: Offsets = {}
-        for batch, _ in self.held:
+        for batch, _ in self.waiting:
             start, end = batch.start | start, end | batch.end
-        return Batch(self.held[0][0].rows.head(0), start, end), pl.concat([r for _, r in self.held])
+        return Batch(self.waiting[0][0].rows.head(0), start, end), pl.concat([r for _, r in self.waiting])
 
 
 def watermarks_after(rows: pl.DataFrame) -> Offsets:
-    """Each partition's watermark after these rows, in microseconds since the epoch."""
+    """Returns each partition's watermark after these rows, in microseconds since the epoch."""
     newest = rows.group_by("_partition").agg(pl.col("_watermark").max().dt.epoch("us"))
     return dict(newest.iter_rows())
 
 
 def scan(path: Path) -> pl.LazyFrame:
+    """Scans the Delta table at `path` lazily."""
     return pl.scan_delta(str(path))
 
 
-def _plain(error: Any) -> str:
+def _describe_error(error: Any) -> str:
     text = str(error).strip().splitlines()
     first = text[0] if text else type(error).__name__
     if "os error 28" in str(error) or "No space left" in str(error):

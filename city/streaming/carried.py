@@ -1,4 +1,7 @@
-"""Which MQTT messages are in Kafka already: a broker gives a retained message again to each new subscription."""
+"""Remembers which MQTT messages are in Kafka already.
+
+An MQTT broker sends a retained message again to each new subscription.
+"""
 
 from array import array
 from hashlib import blake2b
@@ -9,10 +12,11 @@ _RETAINED_KEPT = 10_000
 
 
 class Carried:
-    """Remembers the last messages that were carried, across restarts; safe for one thread.
+    """Remembers the digests of the last messages that the bridge carried to Kafka, across restarts.
 
-    MQTT 3.1.1 takes the retain flag off a message that goes to an established subscription, so what is retained is only
-    known when it comes again. Hence all messages of some minutes are remembered, and those that came again for good.
+    Safe for one thread. MQTT 3.1.1 removes the retain flag from a message to an established subscription, so a message
+    is known to be retained only when it comes again. Hence this class remembers all messages of some minutes, and
+    permanently those that came again.
     """
 
     def __init__(self, path: Path) -> None:
@@ -24,27 +28,27 @@ class Carried:
         self._load()
 
     def add(self, topic: str, payload: bytes, retained: bool) -> None:
-        """The message is in Kafka."""
+        """Records that the message is in Kafka. `retained` is its retain flag."""
         if retained:
             self._retain(_digest(topic, payload))
         else:
             digest = _digest(topic, payload)
             self._older.pop(digest, None)
-            self._recent.pop(digest, None)  # the newest last
+            self._recent.pop(digest, None)  # moves the newest digest to the end
             self._recent[digest] = None
             if len(self._recent) > _KEPT:
                 self._recent, self._older = {}, self._recent
         self._changed = True
 
     def is_repeat(self, topic: str, payload: bytes) -> bool:
-        """Whether a message with the retain flag was carried before."""
+        """Returns whether a message with the retain flag was carried before."""
         digest = _digest(topic, payload)
         if digest in self._recent or digest in self._older:
             self._retain(digest)
         return digest in self._retained
 
     def save(self) -> None:
-        """Raises OSError."""
+        """Writes the digests to the file where they have changed. Raises OSError."""
         if not self._changed:
             return
         self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -55,7 +59,7 @@ class Carried:
 
     def _retain(self, digest: int) -> None:
         self._changed = self._changed or digest not in self._retained
-        self._retained.pop(digest, None)  # the newest last
+        self._retained.pop(digest, None)  # moves the newest digest to the end
         self._retained[digest] = None
         if len(self._retained) > _RETAINED_KEPT:
             del self._retained[next(iter(self._retained))]
@@ -69,7 +73,7 @@ class Carried:
         digests.frombytes(content[: len(content) // 8 * 8])
         retained = digests[0] if digests else 0
         self._retained = dict.fromkeys(digests[1 : 1 + retained])
-        self._older = dict.fromkeys(digests[1 + retained :][-_KEPT:])  # else it grows with each session
+        self._older = dict.fromkeys(digests[1 + retained :][-_KEPT:])  # bounded, or it grows with each session
 
 
 def _digest(topic: str, payload: bytes) -> int:

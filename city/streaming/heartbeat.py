@@ -1,5 +1,7 @@
-"""What a small process (a bridge, a simulator) says of itself, in <home>/run/<name>.json, once a second: its events,
-and its workers."""
+"""Writes the state of a small process (a bridge, a simulator) to <home>/run/<name>.json once a second.
+
+The file has the process's event counts and its workers.
+"""
 
 import json
 import logging
@@ -20,9 +22,10 @@ _HORIZON = 10.0
 
 
 class Heartbeat:
-    """Counts events; `error` is what is wrong now, None when nothing is. Safe to count from any thread.
+    """Counts events and writes the heartbeat file. `count` is safe to call from any thread.
 
-    `is_loop` where it is of a loop in a process that has a heartbeat of its own: that tells of the workers.
+    `error` is the current error, or None. `is_loop` is for a loop in a process that has a heartbeat of its own: that
+    heartbeat reports the workers.
     """
 
     def __init__(self, config: Settings, name: str, is_loop: bool = False) -> None:
@@ -37,11 +40,15 @@ class Heartbeat:
         self._identity = identity()
 
     def count(self, events: int) -> None:
+        """Adds `events` to the total."""
         with self._lock:
             self._total += events
 
     def beat(self, lag: int | None = None, **more: Any) -> None:
-        """Writes the file when a second has passed since it last did; `more` is for `city status`, as JSON has it."""
+        """Writes the file when a second has passed since the last write.
+
+        `lag` is a number of messages. `more` are further JSON values for `city status`.
+        """
         now = time.time()
         if now - self._written < 1.0:
             return
@@ -64,7 +71,7 @@ class Heartbeat:
             fresh = self._path.with_suffix(f".{os.getpid()}")
             fresh.write_text(json.dumps(content))
             fresh.replace(self._path)
-        except OSError as error:  # a full disk must not end what goes on without it; that nothing is told is seen
+        except OSError as error:  # a full disk must not end the process; readers notice that the file is old
             log.warning("cannot write %s: %s", self._path, error)
 
     def _rate(self) -> float:

@@ -1,4 +1,4 @@
-"""The streaming job: a pipeline for each contract, in one process, with a report on disk every second."""
+"""Runs the streaming job: a pipeline for each contract, in one process, with a report on disk every second."""
 
 import json
 import logging
@@ -22,12 +22,12 @@ from city.streaming.source import TopicReset
 log = logging.getLogger(__name__)
 
 FATAL = (Fenced, ForeignTable, TopicReset)
-"""What a pipeline cannot go on with, however often it is started again."""
+"""Errors after which no restart of a pipeline helps."""
 SINKS: tuple[SinkFactory, ...] = (questdb_sink, kafka_sink, feature_sink, score_sink)
 
 
 class StreamJob:
-    """Streams the given contracts until `stop` is set, or until one of them can not go on."""
+    """Streams the given contracts until `stop` is set, or until one of them cannot continue."""
 
     def __init__(
         self,
@@ -44,28 +44,31 @@ class StreamJob:
         self._crashes = 0
 
     def run(self, every_second: Callable[["StreamJob"], None] | None = None) -> None:
-        """Blocks. A pipeline that meets Fenced ends all of them, for another copy runs; one that meets ForeignTable or
-        TopicReset ends alone, and the others go on. Raises what the first of them met once all have ended."""
+        """Runs the pipelines and blocks until all have ended. Calls `every_second` about once a second.
+
+        Fenced in one pipeline ends all of them, because another copy of the stream runs. ForeignTable or TopicReset
+        ends only its own pipeline. Raises the first pipeline's error once all have ended.
+        """
         workers = [
             Worker(f"stream-{pipeline.contract.name}", pipeline.run, stop=self.stop, fatal=FATAL)
             for pipeline in self.pipelines
         ]
         self._crashes = stream_crashes(read_json(self.config, STREAM))
-        # A thread of its own: that the stream lives must not depend on how long the graph takes to hear of it.
+        # A thread of its own: `every_second` may take long, and the report must still show that the stream is alive.
         reporter = Worker("stream-report", self._write_reports, stop=self._ended)
         try:
             for worker in workers:
                 worker.start()
             reporter.start()
             while any(worker.is_alive() for worker in workers) and not self.stop.wait(1.0):
-                self._look_at(workers)
+                self._collect_errors(workers)
                 if every_second is not None:
                     every_second(self)
         finally:
             self.stop.set()
             for worker in workers:
                 worker.join()
-            self._look_at(workers)
+            self._collect_errors(workers)
             reporter.stop()
             self.write_report(ended=True)
             for worker in workers:
@@ -73,7 +76,7 @@ class StreamJob:
         if self._failure is not None:
             raise self._failure
 
-    def _look_at(self, workers: list[Worker]) -> None:
+    def _collect_errors(self, workers: list[Worker]) -> None:
         for pipeline, worker in zip(self.pipelines, workers, strict=True):
             pipeline.report.note("stream", worker.last_error)
             if worker.failure is not None:
@@ -89,6 +92,7 @@ class StreamJob:
             worker.progress()
 
     def summary(self) -> list[dict[str, Any]]:
+        """Returns the summary of each pipeline's report."""
         return [pipeline.report.summary() for pipeline in self.pipelines]
 
     def write_report(self, ended: bool = False) -> None:
@@ -99,7 +103,7 @@ class StreamJob:
             "started": self._started,
             "ended": ended,
             "failure": str(self._failure) if self._failure else None,
-            # Who is fenced off has a successor that streams.
+            # A job that is fenced has a successor that streams, so it has not failed.
             "failed": ended and self._failure is not None and not isinstance(self._failure, Fenced),
             "crashes": self._crashes,
             "streams": self.summary(),
@@ -110,5 +114,5 @@ class StreamJob:
         try:
             fresh.write_text(json.dumps(content))
             fresh.replace(self.config.run / STREAM)
-        except OSError as error:  # a full disk must not end the stream that waits for space
+        except OSError as error:  # a full disk must not end the stream, which itself waits for space
             log.warning("cannot write %s: %s", STREAM, error)

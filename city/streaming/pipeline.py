@@ -1,4 +1,4 @@
-"""One contract's hot path: Kafka → decode → bronze → sinks, for as long as it is not told to stop."""
+"""Runs one contract's hot path until it is stopped: Kafka → decode → bronze → sinks."""
 
 import logging
 import threading
@@ -32,19 +32,24 @@ _DRAIN_SECONDS = 8.0
 _REJECTS_SECONDS = 3.0
 
 SinkFactory = Callable[[Contract, Settings, BronzeStream], Sink | None]
-"""Makes a contract's sink, or None where the contract has nothing for it."""
+"""Creates a contract's sink, or returns None where the contract has nothing for it."""
 
 
 def questdb_sink(contract: Contract, config: Settings, bronze: BronzeStream) -> Sink:
+    """Creates the sink that writes the contract's events and windows to QuestDB."""
     return QuestDBSink(contract, config.questdb, bronze)
 
 
 def kafka_sink(contract: Contract, config: Settings, bronze: BronzeStream) -> Sink:
+    """Creates the sink that publishes the contract's events and windows to Kafka."""
     return KafkaSink(contract, config.kafka)
 
 
 class Pipeline:
-    """Runs in the caller's thread. Ends when `stop` is set; raises Fenced, ForeignTable or TopicReset."""
+    """Runs one contract's stream in the caller's thread.
+
+    It ends when `stop` is set. Raises Fenced, ForeignTable or TopicReset.
+    """
 
     def __init__(
         self,
@@ -60,7 +65,7 @@ class Pipeline:
         self._prompt: frozenset[str] = frozenset()
 
     def run(self, worker: Worker) -> None:
-        """The body of the pipeline's worker."""
+        """Streams until a stop; the body of the pipeline's worker. Waits and starts again while Kafka is away."""
         backoff = Backoff(self._stop)
         while not self._stop.is_set():
             try:
@@ -68,21 +73,21 @@ class Pipeline:
             except Stopped:
                 return
             except KafkaException as error:
-                self._failed("source", f"Kafka at {self.config.kafka} is away: {error.args[0]}")
+                self._report_error("source", f"Kafka at {self.config.kafka} is away: {error.args[0]}")
                 try:
                     backoff.wait()
                 except Stopped:
                     return
 
     def pace(self) -> None:
-        """Corrects the gathering time by what was measured. Called every second."""
-        found = self.report.sinks_p95_ms()
-        slowest = max((p95 for name in self._prompt if (p95 := found.get(name)) is not None), default=None)
+        """Corrects the gathering time by the measured latency. Call it every second."""
+        latencies = self.report.sinks_p95_ms()
+        slowest = max((p95 for name in self._prompt if (p95 := latencies.get(name)) is not None), default=None)
         if slowest is not None:
             self._pacing.measured(slowest / 1000)
 
     def _stream(self, worker: Worker) -> None:
-        """Until a stop, or until the topic has got further partitions."""
+        """Streams until a stop, or until the topic has new partitions."""
         config, contract = self.config, self.contract
         ensure_topics(config.kafka, [contract])
         source = KafkaSource(config.kafka, contract.topic, config.batch_rows, self._pacing)
@@ -93,7 +98,7 @@ class Pipeline:
         try:
             bronze = BronzeStream(config.lake, contract, rejects_seconds=_REJECTS_SECONDS)
             partitions = source.partitions()
-            # Before the claim: a copy that cannot read must not end one that can.
+            # The check comes before the claim: a copy that cannot read Kafka must not end a copy that can.
             topic_id = source.verify(bronze.load(partitions), bronze.resume, bronze.topic_id())
             bronze.claim(partitions, self._stop, self._storage_failed, topic_id)
             source.start(bronze.resume)
@@ -120,7 +125,7 @@ class Pipeline:
                         committing.result()
                     # While a batch is committed, the next one is decoded.
                     committing = committer.submit(self._commit, raw, rows, rejects, bronze, workers)
-                    checked = time.monotonic()  # a commit finds out by itself
+                    checked = time.monotonic()  # a commit makes the same check
                 else:
                     if committing is not None:
                         committing.result()
@@ -141,16 +146,17 @@ class Pipeline:
             for sink_worker in workers:
                 sink_worker.join(5)
             source.close()
-            # Where reading failed meanwhile, the stream would begin again, and end the copy that it has been ended by.
+            # Fenced takes precedence over an error of the source. Otherwise this stream would start again and fence the
+            # copy that has replaced it.
             if committing is not None and isinstance(error := committing.exception(), Fenced):
                 raise error
 
     def _commit(
         self, raw: RawBatch, rows: pl.DataFrame, rejects: pl.DataFrame, bronze: BronzeStream, workers: list[SinkWorker]
     ) -> None:
-        reached = {worker.name: dict(worker.position) for worker in workers if worker.sink.recorded}
+        positions = {worker.name: dict(worker.position) for worker in workers if worker.sink.recorded}
         batch = Batch(rows, raw.start, raw.end, raw.polled)
-        batch = bronze.commit(batch, rejects, reached, self._stop, self._storage_failed)
+        batch = bronze.commit(batch, rejects, positions, self._stop, self._storage_failed)
         self.report.note("bronze", None)
         if batch.end:
             for worker in workers:
@@ -165,7 +171,7 @@ class Pipeline:
             self._pacing.applied(time.monotonic() - raw.polled)
 
     def _applied(self, sink: str, batch: Batch) -> None:
-        """Called by the sinks' threads."""
+        """Reports a batch that a sink has applied. The sinks' threads call it."""
         self.report.applied(sink, batch.rows[self.contract.event_time])
         if sink in self._prompt and batch.polled is not None:
             self._pacing.applied(time.monotonic() - batch.polled)
@@ -181,8 +187,8 @@ class Pipeline:
         report.late, report.too_late = windows.late, windows.too_late
 
     def _storage_failed(self, reason: str) -> None:
-        self._failed("bronze", reason)
+        self._report_error("bronze", reason)
 
-    def _failed(self, what: str, reason: str) -> None:
-        self.report.note(what, reason)
+    def _report_error(self, part: str, reason: str) -> None:
+        self.report.note(part, reason)
         log.warning("%s: %s", self.contract.topic, reason)

@@ -1,4 +1,4 @@
-"""Messages to Kafka, from frames."""
+"""Publishes the rows of frames as Kafka messages."""
 
 from typing import Any
 
@@ -9,12 +9,15 @@ _SECONDS = 15.0
 
 
 def event_id(topic: str) -> pl.Expr:
-    """What a listener drops repeats by: topic, partition and offset, of rows with `_partition` and `_offset`."""
+    """Builds the id by which a listener drops repeated messages: topic, partition and offset.
+
+    The rows have `_partition` and `_offset`.
+    """
     return pl.concat_str(pl.lit(topic), "_partition", "_offset", separator="-")
 
 
 class Publisher:
-    """An idempotent producer. What was not delivered makes the next `flush` fail."""
+    """Publishes with an idempotent producer. A message that was not delivered makes the next `flush` fail."""
 
     def __init__(self, address: str) -> None:
         self._failures: list[str] = []
@@ -31,16 +34,16 @@ class Publisher:
         )
 
     def publish(self, topic: str, messages: pl.DataFrame) -> None:
-        """Each row is a message; its key is in `_key`, the other columns become JSON, times as ISO 8601."""
+        """Sends each row as a message. `_key` is the message key; the other columns become JSON, times as ISO 8601."""
         if messages.is_empty():
             return
         named = messages.drop("_key").with_columns(pl.selectors.datetime().dt.strftime("%Y-%m-%dT%H:%M:%S%.6fZ"))
         lines = named.write_ndjson().encode().splitlines()
         for key, line in zip(messages["_key"].to_list(), lines, strict=True):
-            self._producer.produce(topic, line, key, on_delivery=self._delivered)
+            self._producer.produce(topic, line, key, on_delivery=self._on_delivery)
 
     def flush(self) -> None:
-        """Waits until all is delivered. Raises KafkaException where something was not."""
+        """Waits until all messages are delivered. Raises KafkaException where one was not."""
         left = self._producer.flush(_SECONDS)
         failures, self._failures = self._failures, []
         if left or failures:
@@ -48,8 +51,9 @@ class Publisher:
             raise KafkaException(f"publishing: {reason}")
 
     def close(self) -> None:
+        """Waits up to two seconds for messages that are still on their way."""
         self._producer.flush(2)
 
-    def _delivered(self, error: Any, message: Any) -> None:
+    def _on_delivery(self, error: Any, message: Any) -> None:
         if error is not None:
             self._failures.append(str(error))

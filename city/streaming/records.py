@@ -1,4 +1,4 @@
-"""What travels along the hot path: raw messages in, batches of rows out."""
+"""The data types of the hot path: batches of raw messages, batches of rows, and offsets."""
 
 import time
 from dataclasses import dataclass, field
@@ -9,15 +9,15 @@ import polars as pl
 from city.contracts.schema import TIMESTAMP
 
 Offsets = dict[int, int]
-"""For each partition of a topic the next offset: everything below it is done."""
+"""For each partition of a topic: the next offset. Everything below it is done."""
 
 
 @dataclass(frozen=True)
 class RawBatch:
-    """Messages as Kafka gave them, in the order of their offsets within a partition.
+    """A batch of messages as Kafka returned them, in the order of their offsets within a partition.
 
-    `arrived` is Kafka's own time of arrival in microseconds since the epoch; `start` and `end` are the offset
-    range [start, end) of each partition that the batch covers; `polled` is when it was read (time.monotonic()).
+    `arrived` is Kafka's own time of arrival in microseconds since the epoch. `start` and `end` are the offset range
+    [start, end) of each partition that the batch covers. `polled` is the time of the read (time.monotonic()).
     """
 
     values: list[bytes | None]
@@ -32,7 +32,7 @@ class RawBatch:
         return len(self.values)
 
     def coordinates(self) -> pl.DataFrame:
-        """One row a message: `_partition`, `_offset`, `_arrived`."""
+        """Returns one row a message: `_partition`, `_offset`, `_arrived`."""
         return pl.DataFrame(
             {"_partition": self.partitions, "_offset": self.offsets, "_arrived": self.arrived},
             schema_overrides={"_partition": pl.Int32, "_offset": pl.Int64},
@@ -41,8 +41,11 @@ class RawBatch:
 
 @dataclass(frozen=True)
 class Batch:
-    """Valid rows (the contract's bronze schema) of the offset ranges [start, end). `polled` is when its messages were
-    read from Kafka (time.monotonic()); None for a batch that is read back from bronze."""
+    """A batch of valid rows (the contract's bronze schema) of the offset ranges [start, end).
+
+    `polled` is the time at which its messages were read from Kafka (time.monotonic()); None for a batch that is read
+    back from bronze.
+    """
 
     rows: pl.DataFrame
     start: Offsets
@@ -50,24 +53,24 @@ class Batch:
     polled: float | None = None
 
     def after(self, position: Offsets) -> pl.DataFrame:
-        """The rows that a sink at `position` has not applied yet."""
+        """Returns the rows that a sink at `position` has not applied yet."""
         if all(position.get(p, 0) <= first for p, first in self.start.items()):
             return self.rows
         return self.rows.filter(beyond(position))
 
 
 def beyond(position: Offsets, partition: str = "_partition", offset: str = "_offset") -> pl.Expr:
-    """Rows at or after `position`; a partition that it does not name is at 0."""
+    """Builds the filter for rows at or after `position`. A partition that it does not name is at 0."""
     conditions = [(pl.col(partition) != p) | (pl.col(offset) >= first) for p, first in position.items()]
     return pl.all_horizontal(conditions) if conditions else pl.lit(True)
 
 
 def before(position: Offsets) -> pl.Expr:
-    """Rows below `position`; none of a partition that it does not name."""
+    """Builds the filter for rows below `position`. It matches no row of a partition that `position` does not name."""
     conditions = [(pl.col("_partition") == p) & (pl.col("_offset") < offset) for p, offset in position.items()]
     return pl.any_horizontal(conditions) if conditions else pl.lit(False)
 
 
 def behind(position: Offsets, target: Offsets) -> bool:
-    """Whether `position` has not reached `target` in some partition."""
+    """Returns whether `position` has not reached `target` in some partition."""
     return any(position.get(partition, 0) < offset for partition, offset in target.items())

@@ -1,4 +1,4 @@
-"""What a stream says of itself: counters, rates, lag and latency, for status, the asset graph and metrics."""
+"""Reports a stream's counters, rates, lag and latency, for status, the asset graph and metrics."""
 
 import time
 from collections import deque
@@ -12,13 +12,13 @@ import polars as pl
 from city.arrays import Floats
 from city.stack.progress import Samples
 
-_HORIZON = 10.0  # seconds over which rates and latencies are taken
-_SAMPLE = 200  # latencies kept of each batch
+_HORIZON = 10.0  # seconds over which rates and latencies are measured
+_SAMPLE = 200  # latencies that are stored of each batch
 
 
 @dataclass
 class StreamReport:
-    """One contract's stream. Written by its pipeline, read by anybody."""
+    """The report of one contract's stream. The pipeline writes it; any thread may read it."""
 
     topic: str
     rows: int = 0
@@ -36,27 +36,30 @@ class StreamReport:
     _applied: dict[str, deque[tuple[float, Floats]]] = field(default_factory=dict, repr=False)
 
     def take_days(self) -> set[date]:
-        """The local days that events came for since this was last asked."""
+        """Returns the local days of the events that came since the last call."""
         taken, self.days = self.days, set()
         return taken
 
     def take_quarantine_days(self) -> set[date]:
-        """Returns the local days on which rejected messages arrived since this was last asked."""
+        """Returns the local days on which rejected messages arrived since the last call."""
         taken, self.quarantine_days = self.quarantine_days, set()
         return taken
 
-    def note(self, what: str, error: str | None) -> None:
-        """What is wrong with one part of the stream, or None once it is right again."""
+    def note(self, part: str, error: str | None) -> None:
+        """Records the error of one part of the stream, or None once that part works again."""
         if error:
-            self.errors[what] = error
+            self.errors[part] = error
         else:
-            self.errors.pop(what, None)
+            self.errors.pop(part, None)
 
     def committed(
         self, times: pl.Series, rejected: int, now: float | None = None, arrivals: pl.Series | None = None
     ) -> None:
-        """Counts a batch that is in bronze. `times` are its event times; `arrivals` are when its rejected messages
-        arrived (now, where that is not given)."""
+        """Counts a batch that is in bronze.
+
+        `times` are its event times, `rejected` the number of its rejected messages, and `arrivals` the times at which
+        those arrived (now, where they are not given). `now` is in seconds since the epoch.
+        """
         now = time.time() if now is None else now
         if rejected:
             moments = pl.Series([datetime.fromtimestamp(now, UTC)]) if arrivals is None else arrivals
@@ -67,20 +70,24 @@ class StreamReport:
         self._recent.append((now, len(times) + rejected, _ages_ms(times, now)))
 
     def applied(self, sink: str, times: pl.Series, now: float | None = None) -> None:
-        """A sink has a batch; `times` are its event times."""
+        """Records that a sink has applied a batch; `times` are its event times."""
         now = time.time() if now is None else now
         self._applied.setdefault(sink, deque(maxlen=400)).append((now, _ages_ms(times, now)))
 
     def events_per_second(self, now: float | None = None) -> float:
+        """Returns the rate of events, rejected ones included, over the last ten seconds."""
         recent = self._within(now)
         return round(sum(count for _, count, _ in recent) / _HORIZON, 1)
 
     def p95_ms(self, now: float | None = None) -> float | None:
-        """95th percentile of the time from an event to its bronze commit."""
+        """Returns the 95th percentile of the time from an event to its bronze commit, in milliseconds."""
         return _p95([sample for _, _, sample in self._within(now)])
 
     def sinks_p95_ms(self, now: float | None = None) -> dict[str, float | None]:
-        """95th percentile of the time from an event to each sink, of batches that it did not read back from bronze."""
+        """Returns the 95th percentile of the time from an event to each sink, in milliseconds.
+
+        It covers only batches that the sink did not read back from bronze.
+        """
         since = (time.time() if now is None else now) - _HORIZON
         return {
             sink: _p95([ages for at, ages in list(applied) if at >= since])
@@ -88,6 +95,7 @@ class StreamReport:
         }
 
     def summary(self, now: float | None = None) -> dict[str, Any]:
+        """Returns the report as JSON values, for the report file."""
         self._samples.add(time.time() if now is None else now, self.rows + self.quarantined)
         return {
             "topic": self.topic,
@@ -110,18 +118,21 @@ class StreamReport:
 
 
 def _ages_ms(times: pl.Series, now: float) -> Floats:
-    """How old a sample of the events is at `now` (seconds since the epoch)."""
+    """Returns the ages of a sample of the events at `now` (seconds since the epoch), in milliseconds."""
     sample = times.gather_every(max(1, len(times) // _SAMPLE)).dt.epoch("us").to_numpy()
     return now * 1000 - sample / 1000
 
 
 def _p95(samples: list[Floats]) -> float | None:
-    known = np.concatenate(samples) if samples else np.empty(0)
-    return round(float(np.quantile(known, 0.95)), 1) if known.size else None
+    ages = np.concatenate(samples) if samples else np.empty(0)
+    return round(float(np.quantile(ages, 0.95)), 1) if ages.size else None
 
 
 def local_days(times: pl.Series, timezone: str) -> set[date]:
-    """The local days of some times. Nearly always all are of one day, which the first and the last of them tell."""
+    """Returns the local days of some times.
+
+    Nearly always all times are of one day. A comparison of the first and the last time detects this case cheaply.
+    """
     if not len(times):
         return set()
     ends = pl.Series([times.min(), times.max()]).dt.convert_time_zone(timezone).dt.date().unique()

@@ -1,4 +1,4 @@
-"""Kafka as the hot path reads it: librdkafka in a thread of its own, offset ranges out, no consumer group."""
+"""Reads Kafka for the hot path: librdkafka in a thread of its own, offset ranges out, no consumer group."""
 
 import json
 import logging
@@ -24,13 +24,16 @@ log = logging.getLogger(__name__)
 FETCH = 20_000  # messages a call: few enough for a smooth queue, enough to make the call itself cheap
 _IDLE_SECONDS = 0.5
 _LAG_SECONDS = 0.5
-_LOOK_SECONDS = 20.0  # between two looks at the topic itself: its partitions and its id
+_LOOK_SECONDS = 20.0  # between two checks of the topic itself: its partitions and its id
 _STATISTICS_MS = 5_000
 _ERROR_SECONDS = 6.0
 
 
 class TopicReset(RuntimeError):
-    """The topic is not the one that the lake's rows came from: it was made anew, or another Kafka is addressed."""
+    """The topic is not the one that the lake's rows came from.
+
+    It was deleted and created again, or the address is that of another Kafka.
+    """
 
 
 _RESET_MEND = "Point CITY_HOME at another folder, or at the Kafka that the data came from."
@@ -54,7 +57,7 @@ class KafkaSource:
         self._error: str | None = None
         self._error_at = 0.0
         self.expired: str | None = None
-        """What Kafka deleted before it was read, if anything: a loss that no later success takes back."""
+        """The offsets that Kafka deleted before they were read, if any. No later success clears this loss."""
         self._rows, self._pacing = rows, pacing
         self.consumer = Consumer(
             {
@@ -66,11 +69,11 @@ class KafkaSource:
                 "fetch.message.max.bytes": 2_097_152,
                 "queued.max.messages.kbytes": 131_072,
                 "queued.min.messages": 100_000,
-                # By default librdkafka waits a second after its queue was full: that alone costs three quarters
-                # of what it can read.
+                # By default librdkafka waits one second after its queue was full. That wait alone costs three quarters
+                # of the throughput.
                 "fetch.queue.backoff.ms": 10,
-                # The broker holds a fetch back until there is a kilobyte's worth or this has passed: a fetch for every
-                # single event would cost it more than the events do.
+                # The broker delays a fetch until `fetch.min.bytes` are there or this time has passed. A fetch for each
+                # event costs the broker more than the events do.
                 "fetch.wait.max.ms": round(pacing.fetch_seconds * 1000),
                 "fetch.min.bytes": 16_384,
                 "statistics.interval.ms": _STATISTICS_MS,
@@ -83,46 +86,51 @@ class KafkaSource:
         )
         self._pieces: queue.Queue[_Piece] = queue.Queue(maxsize=2 * max(1, rows // FETCH))
         self._stop = threading.Event()
-        # Nothing of it is mended by a restart here: `poll` raises what it met, and the pipeline begins again.
+        # A restart of this worker repairs no error: `poll` raises the error, and the pipeline starts again.
         self._worker = Worker(f"kafka-{topic}", self._read, stop=self._stop, fatal=(BaseException,))
         self._admin = AdminClient({"bootstrap.servers": address, "log_level": 0})
         self._topic_id: int | None = None
         self.changed = False
-        """Whether the topic has other partitions than those that are read."""
+        """Whether the topic's partitions differ from those that this source reads."""
         self._position: Offsets = {}
         self._highs: Offsets = {}
         self._ends: Offsets = {}
-        """Where librdkafka will fetch next: beyond transaction markers, which are no messages."""
+        """The next offset that librdkafka fetches. It is beyond transaction markers, which are not messages."""
 
     @property
     def last_error(self) -> str | None:
-        """Why nothing comes, or may not: no broker listens, or librdkafka complained a moment ago."""
+        """The current error, or None: no broker listens, or librdkafka reported an error in the last few seconds."""
         if self._away:
             return f"no Kafka listens at {self._address}"
         return self._error if time.monotonic() - self._error_at < _ERROR_SECONDS else None
 
     def partitions(self) -> list[int]:
-        """The topic's partitions. Raises KafkaException when no broker answers or the topic is not there."""
-        found = self.consumer.list_topics(self.topic, timeout=5).topics[self.topic]
-        if found.error is not None:
-            raise KafkaException(found.error)
-        return sorted(found.partitions)
+        """Returns the topic's partitions. Raises KafkaException when no broker answers or the topic is missing."""
+        metadata = self.consumer.list_topics(self.topic, timeout=5).topics[self.topic]
+        if metadata.error is not None:
+            raise KafkaException(metadata.error)
+        return sorted(metadata.partitions)
 
     def topic_id(self) -> int | None:
-        """63 bits of the topic's own id, which another topic of the same name does not have; None where the broker
-        tells none. Raises KafkaException when no broker answers."""
+        """Returns 63 bits of the topic's id; another topic of the same name has another id.
+
+        Returns None where the broker has no topic ids. Raises KafkaException when no broker answers.
+        """
         return topic_id(self._admin, self.topic)
 
     def verify(self, position: Offsets, resume: Offsets, recorded: int | None) -> int | None:
-        """Raises TopicReset when the topic has another id than `recorded`, or ends before `position`; notes what
-        expired from `resume` on before it was read. Gives the topic's id."""
-        found = self.topic_id()
-        if recorded is not None and found is not None and found != recorded:
+        """Checks that the topic is the one that the lake's rows came from, and returns the topic's id.
+
+        Notes in `expired` the offsets from `resume` on that Kafka deleted before they were read. Raises TopicReset when
+        the topic has another id than `recorded`, or ends before `position`.
+        """
+        current = self.topic_id()
+        if recorded is not None and current is not None and current != recorded:
             raise TopicReset(
                 f"topic {self.topic!r} is not the one that the lake holds up to {position}: it was deleted and made "
                 f"anew, or CITY_KAFKA_ADDRESS names another Kafka. {_RESET_MEND}"
             )
-        self._topic_id = found
+        self._topic_id = current
         for partition, offset in position.items():
             low, high = self.consumer.get_watermark_offsets(TopicPartition(self.topic, partition), timeout=5)
             self._highs[partition] = high
@@ -135,16 +143,19 @@ class KafkaSource:
                 gap = f"{self.topic}/{partition}: offsets {resume[partition]} to {low - 1} expired in Kafka unread"
                 log.error("%s", gap)
                 self.expired = f"{self.expired}; {gap}" if self.expired else gap
-        return found
+        return current
 
     def start(self, position: Offsets) -> None:
-        """Begins to read at `position`."""
+        """Starts to read at `position`."""
         self._position = dict(position)
         self.consumer.assign([TopicPartition(self.topic, p, offset) for p, offset in position.items()])
         self._worker.start()
 
     def poll(self) -> RawBatch | None:
-        """The next batch, or None when nothing came for a while. Raises TopicReset, and what reading met."""
+        """Returns the next batch, or None when no message came for a while.
+
+        Raises TopicReset, and the errors of the reader thread.
+        """
         if self._worker.failure is not None:
             raise self._worker.failure
         try:
@@ -153,28 +164,29 @@ class KafkaSource:
             return None
         rows, ends = len(pieces[0].values), time.monotonic() + self._pacing.seconds
         while rows < self._rows:
-            # Where messages come faster than the reader hands them over, more are worth waiting for.
-            hurries = len(pieces[-1].values) >= FETCH
+            # A full piece shows that messages come faster than the reader passes them on, so this call waits for more.
+            is_full = len(pieces[-1].values) >= FETCH
             try:
-                piece = self._pieces.get(timeout=max(0.0, ends - time.monotonic()) if hurries else 0)
+                piece = self._pieces.get(timeout=max(0.0, ends - time.monotonic()) if is_full else 0)
             except queue.Empty:
                 break
             pieces.append(piece)
             rows += len(piece.values)
-        return self._batch(pieces)
+        return self._join_pieces(pieces)
 
     def lag(self) -> int:
-        """Messages that Kafka has and `poll` has not given out yet, as of the last half second."""
-        return sum(self._lag_of(p, high) for p, high in self._highs.items())
+        """Returns the number of messages that Kafka has and `poll` has not returned yet, as of the last half second."""
+        return sum(self._partition_lag(p, high) for p, high in self._highs.items())
 
-    def _lag_of(self, partition: int, high: int) -> int:
+    def _partition_lag(self, partition: int, high: int) -> int:
         position = self._position.get(partition, 0)
-        # All there is was fetched, and nothing of it waits: what is left are transaction markers.
+        # Every message was fetched and none waits here: the remaining offsets are transaction markers.
         if position < high <= self._ends.get(partition, 0) and self._pieces.empty():
             return 0
         return max(0, high - position)
 
     def close(self) -> None:
+        """Stops the reader thread and closes the consumer."""
         self._stop.set()
         while self._worker.is_alive():
             self._drain()
@@ -187,25 +199,28 @@ class KafkaSource:
             self._pieces.get_nowait()
 
     def _read(self, worker: Worker) -> None:
-        """The only thread that uses the consumer once it runs: a second one can deadlock with `consume`."""
+        """Reads messages into pieces, and checks Kafka and the topic from time to time.
+
+        No other thread uses the consumer while this one runs: a second thread can deadlock with `consume`.
+        """
         noted = looked = time.monotonic()
         while not self._stop.is_set():
-            # Here events gather: the call ends when there are many of them, or after the gathering time.
+            # Events gather in this call. It ends when there are many of them, or after the gathering time.
             messages: list[Any] = self.consumer.consume(FETCH, self._pacing.seconds)
             worker.progress(len(messages))
             now = time.monotonic()
             if now - noted > _LAG_SECONDS:
                 noted = now
                 self._note_highs()
-                # librdkafka says that a broker is gone when it likes, and never that it is back.
+                # librdkafka reports late that a broker is gone, and never that it is back.
                 self._away = not messages and not any(accepts(*split_address(a)) for a in self._address.split(","))
             if now - looked > _LOOK_SECONDS:
                 looked = now
-                self._look()
+                self._check_topic()
             if not messages:
                 continue
             if any(message.error() is not None for message in messages):
-                self._note(messages)
+                self._note_errors(messages)
                 messages = [message for message in messages if message.error() is None]
             if not messages:
                 continue
@@ -223,15 +238,15 @@ class KafkaSource:
                 except queue.Full:
                     continue
 
-    def _look(self) -> None:
-        """Whether the topic has got further partitions, or is another one. Raises TopicReset."""
+    def _check_topic(self) -> None:
+        """Notes in `changed` whether the topic has other partitions. Raises TopicReset when it is another topic."""
         try:
             self.changed = self.changed or set(self.partitions()) != self._position.keys()
-            found = self.topic_id()
+            current = self.topic_id()
         except KafkaException as error:
             log.debug("%s cannot be looked at: %s", self.topic, error)
             return
-        if None not in (found, self._topic_id) and found != self._topic_id:
+        if None not in (current, self._topic_id) and current != self._topic_id:
             raise TopicReset(f"topic {self.topic!r} was deleted and made anew while it was read. {_RESET_MEND}")
 
     def _on_statistics(self, text: str) -> None:
@@ -245,7 +260,7 @@ class KafkaSource:
             if high >= 0:
                 self._highs[partition] = high
 
-    def _batch(self, pieces: list[_Piece]) -> RawBatch:
+    def _join_pieces(self, pieces: list[_Piece]) -> RawBatch:
         partitions = np.concatenate([np.asarray(piece.partitions, np.int32) for piece in pieces])
         offsets = np.concatenate([np.asarray(piece.offsets, np.int64) for piece in pieces])
         arrived = np.concatenate([np.asarray(piece.arrived, np.int64) for piece in pieces]) * 1000
@@ -256,12 +271,12 @@ class KafkaSource:
         values = list(chain.from_iterable(piece.values for piece in pieces))
         return RawBatch(values, partitions, offsets, arrived, start, end)
 
-    def _note(self, messages: list[Any]) -> None:
+    def _note_errors(self, messages: list[Any]) -> None:
         for message in messages:
             if message.error() is not None:
                 self._on_error(message.error())
 
     def _on_error(self, error: KafkaError) -> None:
-        if self.last_error is None:  # it is said once, not at each of librdkafka's attempts
+        if self.last_error is None:  # the error is logged once, not at each of librdkafka's attempts
             log.warning("%s: Kafka: %s", self.topic, error.str())
         self._error, self._error_at = f"Kafka: {error.str()}", time.monotonic()

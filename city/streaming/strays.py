@@ -1,4 +1,4 @@
-"""The quarantine of MQTT messages that Kafka cannot take, or that no contract declares: `quarantine/mqtt`."""
+"""Writes `quarantine/mqtt`: the MQTT messages that Kafka cannot take, or that no contract declares."""
 
 import time
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ _RAW_KEPT = 65_536
 
 
 class Stray(NamedTuple):
-    """A message that is not for Kafka: `reason` says why, `arrived` is in seconds since the epoch."""
+    """An MQTT message that does not go to Kafka, with the `reason`. `arrived` is in seconds since the epoch."""
 
     topic: str
     payload: bytes
@@ -21,18 +21,19 @@ class Stray(NamedTuple):
 
 
 def strays_path(lake: Path) -> Path:
+    """Returns the path of the quarantine table of MQTT messages."""
     return locate(lake, "quarantine", STRAYS)
 
 
 def quarantine_strays(lake: Path, strays: Sequence[Stray]) -> None:
-    """Commits the messages. They stand under their MQTT topic, with the first 64 KiB of what they held."""
-    import polars as pl  # some hundred megabytes, which a bridge without strays need not hold
+    """Commits the messages to the quarantine, under their MQTT topic, with the first 64 KiB of their payload."""
+    import polars as pl  # takes some hundred megabytes of memory, which a bridge without strays does not need
     from deltalake import write_deltalake
 
     from city.contracts.schema import QUARANTINE
     from city.lake.tables import open_table
 
-    # An erasure names rows by partition and offset: the time makes one that no other row has.
+    # An erasure identifies rows by partition and offset, so each row gets an offset from the clock, which is unique.
     first = time.time_ns()
     rows = pl.DataFrame(
         {

@@ -1,4 +1,4 @@
-"""The topics of contracts and outputs, made once, idempotently."""
+"""Creates the Kafka topics of contracts and outputs, idempotently."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -11,24 +11,26 @@ from city.contracts.model import Contract
 DASHBOARD_TOPIC = "dashboard_events"
 
 MAX_MESSAGE_BYTES = 20_971_520
-"""Of Kafka; what a contract allows is less (`Contract.max_bytes`), and for the stream to judge."""
+"""Kafka's limit for a message. The limit of a contract is lower (`Contract.max_bytes`); the stream checks that one."""
 _HOUR_MS = str(60 * 60 * 1000)
 
 
 def ensure_topics(
     address: str, contracts: Iterable[Contract], outputs: Iterable[str] = (), seconds: float = 10.0
 ) -> None:
-    """Creates the topics of contracts, their windows, and `outputs`, that are not there. Raises KafkaException where
-    Kafka is away or refuses."""
-    wanted = list(contracts)
-    # The broker's own clock says when an event arrived: a producer's could not be trusted with `max_ahead`.
+    """Creates the missing topics of the contracts, of their windows, and of `outputs`.
+
+    `seconds` is the timeout of each request. Raises KafkaException where Kafka is away or refuses.
+    """
+    declared = list(contracts)
+    # The arrival time of an event is from the broker's clock: `max_ahead` cannot rely on a producer's clock.
     arrival = {"message.timestamp.type": "LogAppendTime", "max.message.bytes": str(MAX_MESSAGE_BYTES)}
-    topics = [NewTopic(c.topic, c.partitions, 1, config=arrival) for c in wanted]
-    written = {DASHBOARD_TOPIC, *outputs} | {w.topic for c in wanted for w in c.windows if w.topic}
+    topics = [NewTopic(c.topic, c.partitions, 1, config=arrival) for c in declared]
+    written = {DASHBOARD_TOPIC, *outputs} | {w.topic for c in declared for w in c.windows if w.topic}
     topics += [NewTopic(topic, 4, 1, config={"retention.ms": _HOUR_MS}) for topic in sorted(written)]
     admin = AdminClient({"bootstrap.servers": address, "log_level": 0})
-    known = admin.list_topics(timeout=seconds).topics
-    missing = [topic for topic in topics if topic.topic not in known]
+    existing = admin.list_topics(timeout=seconds).topics
+    missing = [topic for topic in topics if topic.topic not in existing]
     created: dict[str, Any] = admin.create_topics(missing) if missing else {}
     for future in created.values():
         try:
@@ -39,8 +41,10 @@ def ensure_topics(
 
 
 def topic_id(admin: AdminClient, topic: str) -> int | None:
-    """63 bits of the topic's own id, which another topic of the same name does not have; None where the broker tells
-    none. Raises KafkaException."""
+    """Returns 63 bits of the topic's id; another topic of the same name has another id.
+
+    Returns None where the broker has no topic ids. Raises KafkaException.
+    """
     try:
         described = admin.describe_topics(TopicCollection([topic]), request_timeout=5)
         uuid = described[topic].result(6).topic_id

@@ -1,8 +1,8 @@
-"""Event-time tumbling windows over a stream of bronze rows.
+"""Computes event-time tumbling windows over a stream of bronze rows.
 
-A window keeps mergeable moments (count, sum, sum of squares) for each `by` and, where something distinct is counted,
-for each of its values. Lateness is judged a row at a time from the row's own `_watermark`, so what a window holds
-does not depend on where batches were cut, on a restart, or on whether it is a stream at all.
+A window stores mergeable moments (count, sum, sum of squares) for each `by` and, where it counts distinct values, for
+each of those values. The lateness of a row follows from the row's own `_watermark`. So the content of a window does not
+depend on batch boundaries or on restarts, and is the same in a stream and in a batch computation.
 """
 
 import threading
@@ -16,14 +16,17 @@ from city.contracts.model import Contract, Count, Distinct, Mean, Std, Window
 from city.streaming.records import Batch, Offsets
 
 Earlier = Callable[[datetime, datetime, Offsets], pl.DataFrame]
-"""Bronze rows with event time in [from, to) and below the given offsets."""
+"""Reads the bronze rows with event time in [from, to) and below the given offsets."""
 
 
 class WindowOperator:
-    """The open windows of one declaration. A window that is not in memory is read from bronze when it is touched."""
+    """Maintains the open windows of one declaration.
+
+    A window that is not in memory is read from bronze when a batch changes it.
+    """
 
     def __init__(self, contract: Contract, window: Window, earlier: Earlier, newest: datetime | None) -> None:
-        """`newest` is the newest event time in bronze so far: no window after it can have earlier rows."""
+        """`newest` is the newest event time in bronze so far. No window after it can have earlier rows."""
         self.contract, self.window = contract, window
         self.late = self.too_late = 0
         self._earlier = earlier
@@ -31,7 +34,7 @@ class WindowOperator:
         self._open: dict[datetime, pl.DataFrame] = {}
 
     def add(self, rows: pl.DataFrame, start: Offsets) -> pl.DataFrame:
-        """Adds a batch that begins at `start`; returns the windows it changed, as `results` has them."""
+        """Adds a batch that begins at `start`. Returns the windows that it changed, in the form of `results`."""
         if rows.is_empty():
             return results(self.window, pl.DataFrame(schema=self._moments_schema(rows)))
         events = assign(self.contract, self.window, rows)
@@ -41,8 +44,8 @@ class WindowOperator:
         self.late += int(late.sum()) - (events.height - timely.height)
         changed = []
         for (window_start,), part in moments(self.window, timely).partition_by("window_start", as_dict=True).items():
-            held = self._held(window_start, start)
-            merged = merge(self.window, [held, part]) if held is not None else part
+            earlier = self._load_window(window_start, start)
+            merged = merge(self.window, [earlier, part]) if earlier is not None else part
             self._open[window_start] = merged
             changed.append(merged.join(part, on=self.window.by, how="semi"))
         newest = rows["_watermark"].max()
@@ -52,23 +55,24 @@ class WindowOperator:
         return results(self.window, pl.concat(changed) if changed else moments(self.window, timely))
 
     def current(self, rows: pl.DataFrame, below: Offsets) -> pl.DataFrame:
-        """The windows that some rows are part of, as of bronze's rows below the offsets. Changes nothing."""
+        """Returns the windows that contain some rows, as of bronze's rows below the offsets. Changes nothing."""
         parts = []
         touched = assign(self.contract, self.window, rows).filter(~_too_late(self.window))
         for (window_start,), part in touched.partition_by("window_start", as_dict=True).items():
             assert isinstance(window_start, datetime)
-            held = self._earlier(window_start, window_start + self.window.every, below)
-            found = moments(self.window, assign(self.contract, self.window, held).filter(~_too_late(self.window)))
-            parts.append(found.join(part, on=self.window.by, how="semi"))
+            earlier = self._earlier(window_start, window_start + self.window.every, below)
+            sums = moments(self.window, assign(self.contract, self.window, earlier).filter(~_too_late(self.window)))
+            parts.append(sums.join(part, on=self.window.by, how="semi"))
         return results(self.window, pl.concat(parts) if parts else moments(self.window, touched))
 
     def forget(self, newest: datetime | None) -> None:
-        """Lets go of the open windows: each is read from bronze when it is touched again."""
+        """Drops the open windows. Each is read from bronze when a batch changes it again."""
         self._open = {}
         if newest is not None:
             self._newest = max(newest, self._newest or newest)
 
-    def _held(self, window_start: datetime, start: Offsets) -> pl.DataFrame | None:
+    def _load_window(self, window_start: datetime, start: Offsets) -> pl.DataFrame | None:
+        """Returns a window's moments from memory or from bronze below `start`; None for a window without rows."""
         if window_start in self._open:
             return self._open[window_start]
         if self._newest is None or window_start > self._newest:
@@ -79,89 +83,93 @@ class WindowOperator:
     def _evict(self) -> None:
         assert self._newest is not None
         horizon = self._newest - self.window.lateness - 2 * self.window.every
-        self._open = {start: held for start, held in self._open.items() if start >= horizon}
+        self._open = {start: sums for start, sums in self._open.items() if start >= horizon}
 
     def _moments_schema(self, rows: pl.DataFrame) -> pl.Schema:
         return moments(self.window, assign(self.contract, self.window, rows)).schema
 
 
 Changed = Callable[[], Mapping[str, pl.DataFrame]]
-"""Gives the windows that a batch has changed, by name; computes them when it is first called."""
+"""Returns the windows that a batch has changed, by name. Computes them at the first call."""
 
-_REMEMBERED = 8  # batches whose windows are kept for the sinks that are a little behind
+_REMEMBERED = 8  # batches whose windows are cached for the sinks that are slightly behind
 
 
 class ContractWindows:
-    """All windows of a contract over its stream. A batch's windows are computed once, by whichever sink asks first.
+    """Computes all windows of a contract over its stream, once for each batch, for whichever sink asks first.
 
-    What a window holds after a batch is a function of the rows up to it, so sinks that are in step can share it. A
-    batch that does not follow the last one makes what is held be read from bronze again. Safe to call from any thread.
+    The content of a window after a batch is a function of the rows up to that batch, so sinks at the same batch can
+    share it. After a batch that does not follow the last one, the windows are read from bronze again. Safe to call from
+    any thread.
     """
 
     def __init__(
         self, contract: Contract, earlier: Earlier, newest: Callable[[], datetime | None], reached: Offsets
     ) -> None:
-        """`newest` gives the newest event time in bronze; the first batch is expected to begin at `reached`."""
+        """`newest` returns the newest event time in bronze. The first batch is expected to begin at `reached`."""
         self._earlier, self._newest, self._reached = earlier, newest, dict(reached)
         self.operators = [WindowOperator(contract, window, earlier, newest()) for window in contract.windows]
         self._lock = threading.Lock()
-        self._known: OrderedDict[object, dict[str, pl.DataFrame]] = OrderedDict()
+        self._cache: OrderedDict[object, dict[str, pl.DataFrame]] = OrderedDict()
 
     @property
     def late(self) -> int:
-        """Events that came after their window's end, and changed it."""
+        """The number of events that came after their window's end, and changed it."""
         return sum(operator.late for operator in self.operators)
 
     @property
     def too_late(self) -> int:
-        """Events that came later than the allowed lateness, and changed nothing."""
+        """The number of events that came later than the allowed lateness, and changed nothing."""
         return sum(operator.too_late for operator in self.operators)
 
     def changed(self, batch: Batch) -> Mapping[str, pl.DataFrame]:
-        """The windows that the batch changed, by name, as `results` has them."""
+        """Returns the windows that the batch changed, by name, in the form of `results`."""
         if not self.operators:
             return {}
         key = (*sorted(batch.start.items()), None, *sorted(batch.end.items()))
         with self._lock:
-            if key in self._known:
-                return self._known[key]
+            if key in self._cache:
+                return self._cache[key]
             if any(first < self._reached.get(p, 0) for p, first in batch.start.items()):
                 return {o.window.name: o.current(batch.rows, self._reached) for o in self.operators}
             if any(first > self._reached.get(p, 0) for p, first in batch.start.items()):
-                self._forget()
-            # A batch names only the partitions that it has messages of; a window has rows of all.
+                self._drop_windows()
+            # A batch names only the partitions that it has messages of. A window has rows of all partitions.
             start = self._reached | batch.start
             try:
-                found = {o.window.name: o.add(batch.rows, start) for o in self.operators}
+                windows = {o.window.name: o.add(batch.rows, start) for o in self.operators}
             except BaseException:
-                self._forget()  # some operators have the batch, and others have not
+                self._drop_windows()  # some operators have added the batch, and others have not
                 raise
             self._reached = self._reached | batch.end
-            self._known[key] = found
-            if len(self._known) > _REMEMBERED:
-                self._known.popitem(last=False)
-            return found
+            self._cache[key] = windows
+            if len(self._cache) > _REMEMBERED:
+                self._cache.popitem(last=False)
+            return windows
 
-    def _forget(self) -> None:
+    def _drop_windows(self) -> None:
         newest = self._newest()
         for operator in self.operators:
             operator.forget(newest)
 
 
 def compute(contract: Contract, window: Window, rows: pl.DataFrame) -> pl.DataFrame:
-    """The windows of a whole table of bronze rows: what the operator gives for the same rows in any batches."""
+    """Computes the windows of a whole table of bronze rows.
+
+    The operator returns the same windows for the same rows in any batches.
+    """
     events = assign(contract, window, rows).filter(~_too_late(window))
     return results(window, moments(window, events)).sort("window_start", window.by)
 
 
 def assign(contract: Contract, window: Window, rows: pl.DataFrame) -> pl.DataFrame:
-    """The rows that the window is about, with their `window_start`."""
-    found = rows if window.where == "true" else rows.filter(pl.sql_expr(window.where))
-    return found.with_columns(window_start=pl.col(contract.event_time).dt.truncate(window.every))
+    """Selects the rows that match the window's filter, and adds their `window_start`."""
+    selected = rows if window.where == "true" else rows.filter(pl.sql_expr(window.where))
+    return selected.with_columns(window_start=pl.col(contract.event_time).dt.truncate(window.every))
 
 
 def moments(window: Window, events: pl.DataFrame) -> pl.DataFrame:
-    """Count, sums and sums of squares, for each window, `by` and distinct value."""
+    """Computes count, sums and sums of squares for each window, `by` and distinct value."""
     keys = _keys(window)
     return events.group_by(keys).agg(
         pl.len().cast(pl.Int64).alias("_n"),
@@ -171,11 +179,12 @@ def moments(window: Window, events: pl.DataFrame) -> pl.DataFrame:
 
 
 def merge(window: Window, parts: list[pl.DataFrame]) -> pl.DataFrame:
+    """Adds the moments of several parts of the window's rows."""
     return pl.concat(parts).group_by(_keys(window)).agg(pl.all().sum())
 
 
-def results(window: Window, held: pl.DataFrame) -> pl.DataFrame:
-    """One row a window and `by`: the declared aggregates."""
+def results(window: Window, sums: pl.DataFrame) -> pl.DataFrame:
+    """Computes the declared aggregates from moments: one row for each window and `by`."""
     total = pl.col("_n").sum()
     columns = []
     for aggregate in window.aggregates:
@@ -192,7 +201,7 @@ def results(window: Window, held: pl.DataFrame) -> pl.DataFrame:
         else:
             raise TypeError(f"window {window.name!r}: no rule for an aggregate of type {type(aggregate).__name__}")
         columns.append(column.alias(aggregate.name))
-    return held.group_by("window_start", window.by).agg(columns)
+    return sums.group_by("window_start", window.by).agg(columns)
 
 
 def _keys(window: Window) -> list[str]:
