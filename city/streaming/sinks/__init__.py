@@ -1,1 +1,1 @@
-"""The sinks of the stream: what is derived from bronze, each at a position of its own."""
+"""The sinks of the stream. Each derives data from bronze, at a position of its own."""

@@ -1,8 +1,8 @@
-"""What is derived from bronze: each sink in a thread of its own, at a position of its own.
+"""Runs each sink in a thread of its own, at a position of its own. A sink writes data that is derived from bronze.
 
-Delta refuses a writer that has been fenced off; QuestDB and Kafka cannot. A copy of the stream that ends may still have
-a request on its way, older than what its successor writes, so a sink begins only when its predecessor has let go of
-the sink's lock, which a process does at the latest by ending.
+Delta refuses a writer that has been fenced; QuestDB and Kafka cannot. A copy of the stream that ends may still have a
+request on its way that is older than what its successor writes. So a sink starts only when its predecessor has released
+the sink's lock. A process releases its locks at the latest when it ends.
 """
 
 import contextlib
@@ -26,43 +26,49 @@ from city.streaming.windows import Changed, ContractWindows
 
 log = logging.getLogger(__name__)
 
-_QUEUED = 4  # batches held in memory for a sink that is slower than bronze; beyond it, it reads bronze
+_QUEUED = 4  # batches in memory for a sink that is slower than bronze; a sink that is further behind reads bronze
 _IDLE_SECONDS = 0.5
-_TURN_SECONDS = 0.1  # between two looks at whether the predecessor has ended
+_TURN_SECONDS = 0.1  # between two checks whether the predecessor has ended
 _CATCH_UP = 50_000  # offsets a partition in each batch that is read back from bronze
 
 
 class Sink(ABC):
-    """Applies batches, idempotently: after a crash it is given again what it may have applied already."""
+    """Applies batches idempotently. After a crash a sink receives again rows that it may have applied already."""
 
     name: str
     prompt = False
-    """Whether the promised latency (CITY_LATENCY_SECONDS) is about this sink."""
+    """Whether the promised latency (CITY_LATENCY_SECONDS) applies to this sink."""
     recorded = False
-    """Whether bronze's log keeps its position, for it has no better place."""
+    """Whether bronze's log stores the sink's position, because the sink has no better place for it."""
 
     @abstractmethod
     def open(self, recorded: Offsets) -> Offsets:
-        """Connects; returns the position it has durably reached. `recorded` is what bronze's log says of it."""
+        """Connects, and returns the position that the sink has durably reached.
+
+        `recorded` is the sink's position in bronze's log.
+        """
 
     @abstractmethod
     def apply(self, rows: pl.DataFrame, start: Offsets, changed: Changed) -> None:
-        """Applies rows of a batch that begins at `start`, durably: when it returns, they will not be given again.
-        `changed` gives the windows that the batch has changed, and costs nothing where it is not called."""
+        """Applies rows of a batch that begins at `start`, durably. After the return they do not come again.
+
+        `changed` returns the windows that the batch has changed. It costs nothing where it is not called.
+        """
 
     def idle(self) -> None:
-        """Called a few times a second while nothing comes."""
+        """Does periodic work. The worker calls it a few times a second while no batch comes."""
         return
 
     @abstractmethod
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Disconnects. A sink can be opened again after it."""
 
 
 class SinkWorker:
-    """Feeds a sink: from memory while it keeps up, from bronze when it has fallen behind.
+    """Feeds a sink from memory while it keeps up, and from bronze when it has fallen behind.
 
-    `windows` are the contract's, which the sinks that are in step share; `applied` is told of each batch that came from
-    memory, after the sink has it.
+    `windows` are the contract's windows, which the sinks at the same batch share. The worker calls `applied` with each
+    batch from memory after the sink has applied it.
     """
 
     def __init__(
@@ -83,14 +89,15 @@ class SinkWorker:
         self._target: Offsets = dict(bronze.position)
         self._queue: queue.Queue[Batch] = queue.Queue(maxsize=_QUEUED)
         name = f"sink-{sink.name}-{bronze.contract.name}"
-        # A predecessor is waited for, and a catch-up takes as long as it takes: both are said in `last_error`.
+        # Neither the wait for a predecessor nor a catch-up has a time limit. `last_error` reports both.
         self._worker = Worker(name, self._run, stop=stop, stall_seconds=float("inf"))
 
     def start(self) -> None:
+        """Starts the sink's thread."""
         self._worker.start()
 
     def offer(self, batch: Batch) -> None:
-        """Hands over a committed batch; never blocks."""
+        """Puts a committed batch into the queue. Never blocks."""
         self._target = self._target | batch.end
         try:
             self._queue.put_nowait(batch)
@@ -98,31 +105,32 @@ class SinkWorker:
             log.debug("%s is behind and will read bronze", self.name)
 
     def behind(self) -> int:
-        """How many offsets bronze is ahead of the sink."""
+        """Returns how many offsets bronze is ahead of the sink."""
         return sum(max(0, last - self.position.get(p, 0)) for p, last in self._target.items())
 
     def drain(self) -> None:
-        """From now on it ends once it has applied what there is."""
+        """Makes the worker end once it has applied all committed batches."""
         self._drain.set()
 
     def join(self, seconds: float) -> bool:
-        """Waits for its end, at most `seconds`; whether it has come."""
+        """Waits at most `seconds` for the worker to end. Returns whether it has ended."""
         return self._worker.join(seconds)
 
     def _run(self, worker: Worker) -> None:
         backoff = Backoff(self._stop)
         with contextlib.suppress(Stopped):
-            while not self._had_its_turn():
+            while not self._feed_alone():
                 backoff.wait()
 
-    def _had_its_turn(self) -> bool:
+    def _feed_alone(self) -> bool:
+        """Feeds the sink under its lock. Returns False where the lock cannot be taken."""
         table = self._bronze.path
         try:
             with file_lock(table.with_name(f"{table.name}.{self.name}"), self._wait_for):
                 self.last_error = None
                 self._feed()
             return True
-        except OSError as error:  # a disk that is full has no room for a lock either
+        except OSError as error:  # a full disk has no room for a lock either
             self.last_error = f"{self.name}: {error}"
             return False
 
@@ -140,7 +148,7 @@ class SinkWorker:
                 break
             except Stopped:
                 break
-            except Exception as error:  # whatever a server that is away makes its client raise
+            except Exception as error:  # clients raise errors of many types when their server is away
                 self.last_error = f"{self.name}: {str(error).strip()[:300] or type(error).__name__}"
                 log.warning("sink %s of %s: %s", self.name, self._bronze.contract.name, self.last_error)
                 try:
@@ -157,8 +165,8 @@ class SinkWorker:
                 self._applied(self.name, batch)
             elif behind(self.position, self._target):
                 windows = contract_windows(self._bronze.contract, self._bronze, self.position)
-                for caught in self._bronze.read(self.position, dict(self._target), _CATCH_UP):
-                    self._apply(caught, windows)
+                for missed in self._bronze.read(self.position, dict(self._target), _CATCH_UP):
+                    self._apply(missed, windows)
                     if self._stop.is_set():
                         return
             elif batch is None:
@@ -184,12 +192,12 @@ class SinkWorker:
     def _close(self) -> None:
         try:
             self.sink.close()
-        except Exception as error:  # it ends either way
+        except Exception as error:  # the worker ends in any case
             log.debug("closing %s: %s", self.name, error)
 
 
 def drain(workers: list[SinkWorker], seconds: float) -> None:
-    """Lets all sinks apply what there is, side by side, for at most `seconds` together."""
+    """Lets all sinks apply the committed batches in parallel, for at most `seconds` in total."""
     for worker in workers:
         worker.drain()
     ends = time.monotonic() + seconds
@@ -198,7 +206,7 @@ def drain(workers: list[SinkWorker], seconds: float) -> None:
 
 
 def contract_windows(contract: Contract, bronze: BronzeStream, reached: Offsets | None = None) -> ContractWindows:
-    """The contract's windows, over what bronze holds, for batches from `reached` on (from bronze's position)."""
+    """Creates the contract's windows over bronze, for batches from `reached` on (by default bronze's position)."""
 
     def earlier(first: datetime, until: datetime, below: Offsets) -> pl.DataFrame:
         time = pl.col(contract.event_time)

@@ -1,5 +1,7 @@
-"""Features from the stream itself: of the windows that a batch changes, or of its events, through the same transforms
-as the tables."""
+"""Computes features from the stream itself: from the windows that a batch changes, or from its events.
+
+The transforms are the same as those of the tables.
+"""
 
 import logging
 import time
@@ -28,44 +30,45 @@ from city.tables.schema import schema
 
 log = logging.getLogger(__name__)
 
-LOOK_BACK = 4  # windows before its own that a feature may be made from
-_PUSHED = 4  # windows whose rows are pushed: the newest, and those that late events still change
+LOOK_BACK = 4  # earlier windows that a feature of a window may use
+_PUSHED = 4  # windows whose rows are pushed: the newest one, and those that late events still change
 _WINDOWS = LOOK_BACK + _PUSHED
 _DAY = timedelta(days=1)
 _TRIM_BATCHES = 50
-_REREAD_SECONDS = 10.0  # what people edit counts from then on
+_REREAD_SECONDS = 10.0  # a change that people make in a reference table takes effect after this
 
 
 def live_views(contract: Contract) -> list[View]:
-    """The feature views that follow from the contract's windows alone, or from its events."""
+    """Returns the feature views that follow from the contract's windows alone, or from its events."""
     return [view for view in views().values() if view.windows(contract) or view.events(contract)]
 
 
 @dataclass
 class State:
-    """The newest windows of a contract, by window name."""
+    """Holds the newest windows of a contract, by window name."""
 
     windows: Mapping[str, Window]
-    held: dict[str, pl.DataFrame] = field(default_factory=dict)
+    frames: dict[str, pl.DataFrame] = field(default_factory=dict)
 
     def put(self, name: str, changed: pl.DataFrame) -> None:
-        """Replaces the windows that a batch has changed, and lets go of old ones."""
-        window, held = self.windows[name], self.held.get(name)
+        """Replaces the windows that a batch has changed, and drops old ones."""
+        window, frame = self.windows[name], self.frames.get(name)
         keys = ["window_start", window.by]
-        rows = changed if held is None else pl.concat([held.join(changed, on=keys, how="anti"), changed])
+        rows = changed if frame is None else pl.concat([frame.join(changed, on=keys, how="anti"), changed])
         if rows.height:
             newest = rows["window_start"].max()
             assert isinstance(newest, datetime)
             rows = rows.filter(pl.col("window_start") > newest - _WINDOWS * window.every)
-        self.held[name] = rows
+        self.frames[name] = rows
 
 
 def features(
     view: View, contract: Contract, state: State, timezone: str, country: str, plan: Plan | None = None
 ) -> pl.DataFrame:
-    """The view's rows for the windows that are held."""
+    """Computes the view's rows for the windows in `state`."""
     frames = {
-        name: state.held[window.name].with_columns(day=pl.lit(None)) for name, window in view.windows(contract).items()
+        name: state.frames[window.name].with_columns(day=pl.lit(None))
+        for name, window in view.windows(contract).items()
     }
     times = [frame["window_start"] for frame in frames.values() if frame.height]
     if not times:
@@ -75,12 +78,12 @@ def features(
         if source.table == REFERENCE_NEIGHBOURS:
             inputs[name] = neighbours(frames[source.of]["cell"])
         elif name not in inputs:
-            inputs[name] = _slots(pl.concat(times), timezone, country)
+            inputs[name] = _calendar_of(pl.concat(times), timezone, country)
     return (plan or Plan(view.table)).run(inputs)
 
 
-def _slots(times: pl.Series, timezone: str, country: str) -> pl.DataFrame:
-    """The calendar of the local days from the first of some times to the last."""
+def _calendar_of(times: pl.Series, timezone: str, country: str) -> pl.DataFrame:
+    """Returns the calendar of the local days from the first to the last of some times."""
     first, last = (local_time.local_day(edge, timezone) for edge in (times.min(), times.max()))  # type: ignore[arg-type]
     return _calendar(first, last, timezone, country)
 
@@ -91,7 +94,7 @@ def _calendar(first: date, last: date, timezone: str, country: str) -> pl.DataFr
 
 
 class Events:
-    """A view's rows for the events of a stream, from the last events of each key, which it holds."""
+    """Computes a view's rows for the events of a stream, from the last events of each key, which it keeps in memory."""
 
     def __init__(self, view: View, contract: Contract, config: Settings) -> None:
         assert view.table.look_back is not None
@@ -101,56 +104,60 @@ class Events:
         self._references = {name: table_of(s.table) for name, s in view.table.sources.items() if name != self._source}
         self._read: dict[str, pl.DataFrame] = {}
         self._read_at = float("-inf")
-        self._held: pl.DataFrame | None = None
+        self._earlier: pl.DataFrame | None = None
         self._added = 0
 
     def hold(self, earlier: pl.DataFrame) -> None:
-        """Forgets what it holds, for these bronze rows."""
-        self._held, self._added = self._trimmed(earlier), 0
+        """Replaces the events in memory by these bronze rows."""
+        self._earlier, self._added = self._trim(earlier), 0
 
     def add(self, batch: pl.DataFrame, revised: bool = False) -> pl.DataFrame:
-        """The view's rows of a batch of bronze rows, in order of time, in which a listener to their scores follows a
-        key. An event that was sent before has none. With `revised` also the rows of events after one that came late,
-        which it is part of."""
+        """Adds a batch of bronze rows and returns the view's rows of its events, in order of time.
+
+        A listener to the scores of these rows follows a key in that order. An event that was added before has no row.
+        With `revised` the result also has the rows of the events after a late one, because it is an input to them.
+        """
         at = [self._contract.key, self._contract.event_time]
-        known = batch.head(0)
-        if self._held is not None:
-            known = self._trimmed(self._held.join(batch, on=at[0], how="semi"))
-        batch = batch.join(known, on=at, how="anti", maintain_order="left")
+        earlier = batch.head(0)
+        if self._earlier is not None:
+            earlier = self._trim(self._earlier.join(batch, on=at[0], how="semi"))
+        batch = batch.join(earlier, on=at, how="anti", maintain_order="left")
         if batch.is_empty():
             return pl.DataFrame(schema=schema(self._view.table))
-        rows = pl.concat([known, batch])
-        found = self._plan.run({self._source or "": self._as_silver(rows), **self._as_kept()})
+        events = pl.concat([earlier, batch])
+        rows = self._plan.run({self._source or "": self._transform_to_silver(events), **self._read_references()})
         self.keep(batch)
         if revised:
             first = batch.group_by(at[0]).agg(pl.col(at[1]).min().alias("_first"))
-            of_key = found.join(first, left_on=self._view.entities, right_on=at[0], how="inner")
-            found = of_key.filter(pl.col(self._view.time) >= pl.col("_first")).drop("_first")
+            joined = rows.join(first, left_on=self._view.entities, right_on=at[0], how="inner")
+            rows = joined.filter(pl.col(self._view.time) >= pl.col("_first")).drop("_first")
         else:
-            found = found.join(batch, left_on=[*self._view.entities, self._view.time], right_on=at, how="semi")
-        return found.sort(self._view.time)  # a table's transform keeps no order
+            rows = rows.join(batch, left_on=[*self._view.entities, self._view.time], right_on=at, how="semi")
+        return rows.sort(self._view.time)  # a table's transform does not keep the order
 
     def keep(self, batch: pl.DataFrame) -> None:
-        """Holds a batch's rows too, and lets go of old ones now and then: to look at all that is held for each batch
-        would cost more than the batch, and more with each hour."""
-        self._held = batch if self._held is None else pl.concat([self._held, batch], rechunk=False)
+        """Adds a batch's rows to the events in memory, and drops old ones every few batches.
+
+        To trim the events at each batch costs more than the batch itself, and more with each hour.
+        """
+        self._earlier = batch if self._earlier is None else pl.concat([self._earlier, batch], rechunk=False)
         self._added += 1
         if self._added >= _TRIM_BATCHES:
-            self._held, self._added = self._trimmed(self._held), 0
+            self._earlier, self._added = self._trim(self._earlier), 0
 
-    def _trimmed(self, rows: pl.DataFrame) -> pl.DataFrame:
-        """The last rows of each key, of a day at most: what a build of the table looks at."""
+    def _trim(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """Returns the last rows of each key, of at most a day. A build of the table uses the same rows."""
         key, at = self._contract.key, self._contract.event_time
         newest = rows[at].max()
         if newest is not None:
             rows = rows.filter(pl.col(at) > newest - _DAY)  # type: ignore[operator]
         return rows.sort(at).group_by(key, maintain_order=True).tail(self._rows).select(rows.columns)
 
-    def _as_silver(self, rows: pl.DataFrame) -> pl.DataFrame:
-        slots = _slots(rows[self._contract.event_time], self._config.timezone, self._config.country)
-        return self._silver.run({self._contract.name: rows, "calendar": slots})
+    def _transform_to_silver(self, rows: pl.DataFrame) -> pl.DataFrame:
+        days = _calendar_of(rows[self._contract.event_time], self._config.timezone, self._config.country)
+        return self._silver.run({self._contract.name: rows, "calendar": days})
 
-    def _as_kept(self) -> dict[str, pl.DataFrame]:
+    def _read_references(self) -> dict[str, pl.DataFrame]:
         if time.monotonic() > self._read_at + _REREAD_SECONDS:
             self._read = {name: read(self._config.lake, table) for name, table in self._references.items()}
             self._read_at = time.monotonic()
@@ -158,14 +165,17 @@ class Events:
 
 
 def earlier_events(contract: Contract, bronze: BronzeStream, below: Offsets, span: timedelta = _DAY) -> pl.DataFrame:
-    """The bronze rows of the last `span` up to a position; a day is what live views of events begin with."""
+    """Reads the bronze rows of the last `span` up to a position. Live views of events start with one day."""
     newest = max(bronze.watermarks.values(), default=0)
     since = pl.lit(newest).cast(pl.Datetime("us", "UTC")) - span
     return scan(bronze.path).filter((pl.col(contract.event_time) > since) & before(below)).collect()
 
 
 class FeatureSink(Sink):
-    """Pushes what a batch changed to the online store. What it repeats after a crash is written over itself."""
+    """Pushes the feature rows that a batch changed to the online store.
+
+    Rows that come again after a crash overwrite themselves.
+    """
 
     name = "features"
     prompt = True
@@ -182,11 +192,12 @@ class FeatureSink(Sink):
         self._store: OnlineStore | None = None
 
     def open(self, recorded: Offsets) -> Offsets:
+        """Connects to the online store and pushes the current rows. Returns bronze's position."""
         self._store = online_store(self._config)
-        # Only the newest values count: what is there already is read as it stands, not event by event.
+        # Only the newest values count, so the sink reads the current windows from bronze, not each event.
         position = dict(self._bronze.position)
         for window in self._state.windows.values():
-            self._state.held[window.name] = compute(
+            self._state.frames[window.name] = compute(
                 self._contract,
                 window,
                 earlier_events(self._contract, self._bronze, position, _WINDOWS * window.every),
@@ -199,6 +210,7 @@ class FeatureSink(Sink):
         return position
 
     def apply(self, rows: pl.DataFrame, start: Offsets, changed: Changed) -> None:
+        """Pushes the rows of the changed windows and of the batch's events."""
         for name in self._state.windows:
             self._state.put(name, changed()[name])
         self._push()
@@ -210,18 +222,19 @@ class FeatureSink(Sink):
         assert self._store is not None
         for view in self._views:
             timezone, country = self._config.timezone, self._config.country
-            found = features(view, self._contract, self._state, timezone, country, self._plans[view.name])
+            rows = features(view, self._contract, self._state, timezone, country, self._plans[view.name])
             every = max(window.every for window in view.windows(self._contract).values())
-            found = found.filter(pl.col("window_start") > pl.col("window_start").max() - _PUSHED * every)
-            known = self._pushed.get(view.name)
-            fresh = found if known is None else found.join(known, on=found.columns, how="anti", nulls_equal=True)
+            rows = rows.filter(pl.col("window_start") > pl.col("window_start").max() - _PUSHED * every)
+            pushed = self._pushed.get(view.name)
+            fresh = rows if pushed is None else rows.join(pushed, on=rows.columns, how="anti", nulls_equal=True)
             push(self._store, view, fresh)
-            self._pushed[view.name] = found
+            self._pushed[view.name] = rows
 
     def close(self) -> None:
+        """Drops the connection to the online store."""
         self._store = None
 
 
 def feature_sink(contract: Contract, config: Settings, bronze: BronzeStream) -> Sink | None:
-    """None for a contract that no feature view follows from."""
+    """Creates the contract's feature sink. Returns None for a contract that no feature view follows from."""
     return FeatureSink(contract, config, bronze) if live_views(contract) else None

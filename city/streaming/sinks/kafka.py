@@ -1,7 +1,7 @@
-"""Events and windows to Kafka, for dashboards and for whoever else listens.
+"""Publishes events and windows to Kafka, for dashboards and other listeners.
 
-`dashboard_events` has, for each micro-batch, the newest event of each key: a map needs no older one. Each message
-carries `id`, made of topic, partition and offset, so that a listener can drop what a restart repeats.
+The topic `dashboard_events` gets the newest event of each key of a micro-batch, because a map needs no older one. Each
+message carries `id`, made of topic, partition and offset, so a listener can drop the messages that a restart repeats.
 """
 
 import polars as pl
@@ -16,7 +16,7 @@ from city.streaming.windows import Changed
 
 
 class KafkaSink(Sink):
-    """Publishes with an idempotent producer; its position is recorded in bronze's next commit."""
+    """Publishes with an idempotent producer. Bronze's next commit records its position."""
 
     name = "kafka"
     recorded = True
@@ -26,11 +26,13 @@ class KafkaSink(Sink):
         self._publisher: Publisher | None = None
 
     def open(self, recorded: Offsets) -> Offsets:
+        """Connects the producer. Returns the recorded position."""
         self.close()
         self._publisher = Publisher(self._address)
         return dict(recorded)
 
     def apply(self, rows: pl.DataFrame, start: Offsets, changed: Changed) -> None:
+        """Publishes the newest events and the changed windows. Raises KafkaException where Kafka did not take one."""
         assert self._publisher is not None
         self._publisher.publish(DASHBOARD_TOPIC, dashboard_events(self._contract, rows))
         for window in self._contract.windows:
@@ -40,20 +42,21 @@ class KafkaSink(Sink):
         self._publisher.flush()
 
     def close(self) -> None:
+        """Closes the producer."""
         if self._publisher is not None:
             self._publisher.close()
             self._publisher = None
 
 
 def dashboard_events(contract: Contract, rows: pl.DataFrame) -> pl.DataFrame:
-    """The newest event of each key, as messages: `kind`, `id`, the event's columns, and `_key`."""
+    """Returns the newest event of each key, as messages: `kind`, `id`, the event's columns, and `_key`."""
     newest = rows.sort(contract.event_time).unique(contract.key, keep="last", maintain_order=True)
     named = newest.with_columns(kind=pl.lit(contract.name), id=event_id(contract.topic), _key=pl.col(contract.key))
     return named.select("kind", "id", pl.exclude("kind", "id", *LINEAGE))
 
 
 def window_messages(name: str, by: str, changed: pl.DataFrame) -> pl.DataFrame:
-    """Changed windows as messages; `id` is the window's key, a later message replaces an earlier one."""
+    """Returns changed windows as messages. `id` is the window's key: a later message replaces an earlier one."""
     start = pl.col("window_start").dt.epoch("s").cast(pl.String)
     named = changed.with_columns(
         kind=pl.lit(name), id=pl.concat_str(pl.lit(name), start, by, separator="-"), _key=pl.col(by).cast(pl.String)

@@ -1,11 +1,11 @@
-"""A QuestDB table that is made anew from bronze, while the stream writes to it and others read it.
+"""Rebuilds a QuestDB table from bronze, while the stream writes to it and others read it.
 
-A column of symbols keeps every text that it ever had: no deleted row, dropped partition or TRUNCATE takes one out of
-its files. Only a new table is without it. The new one is filled beside the old one and takes its name, so readers
-always find a table, and the stream a position that is not far behind.
+A symbol column stores every text that it ever had. A deleted row, a dropped partition or TRUNCATE does not remove a
+text from its files; only a new table is without it. The rebuild fills a new table beside the old one and then renames
+it to the old name. So readers always find a table, and the stream always finds a position that is not far behind.
 
-A rebuild can be killed at any moment. The old table, under the name `_replaced`, is dropped last of all, so
-`must_be_finished` knows of a rebuild that did not end, and the next one finishes it.
+A rebuild can be killed at any moment. It drops the old table, which has the suffix `_replaced`, as its last step. So
+`must_be_finished` detects a rebuild that did not end, and the next rebuild finishes it.
 """
 
 import time
@@ -31,12 +31,13 @@ _TRIES = 10
 
 
 def rebuild(address: str, contract: Contract, bronze: BronzeStream, window: Window | None = None) -> None:
-    """Replaces the table of the contract's events, or of one of its windows, by one with what bronze has of the time
-    that QuestDB keeps. One rebuild of a table at a time: the caller holds a lock.
+    """Replaces the table of the contract's events, or of one of its windows, by a new table with the rows of bronze.
 
-    Raises as `questdb.execute` and the QuestDB client do; then it can be called again."""
+    The new table has the rows of the time span that QuestDB keeps. The caller holds a lock, so that only one rebuild of
+    a table runs at a time. Raises as `questdb.execute` and the QuestDB client do; then it can be called again.
+    """
     name = window.name if window else contract.name
-    fresh, replaced = _fresh(name), _replaced(name)
+    fresh, replaced = _rebuilt_name(name), _replaced_name(name)
     questdb.execute(address, f"DROP TABLE IF EXISTS {fresh}")
     if window:
         questdb.execute(address, tables.create_window(contract, replace(window, name=fresh)))
@@ -48,31 +49,35 @@ def rebuild(address: str, contract: Contract, bronze: BronzeStream, window: Wind
         reached = _fill(sink, contract, bronze.path, window, fresh, {})
         _await_applied(address, fresh)
         _take_name(address, fresh, name, replaced)
-        _fill(sink, contract, bronze.path, window, name, reached)  # what went to the old table meanwhile
+        _fill(sink, contract, bronze.path, window, name, reached)  # rows that went to the old table meanwhile
         questdb.execute(address, f"DROP TABLE IF EXISTS {replaced}")
     finally:
         sink.close()
 
 
 def copies(address: str, name: str) -> list[str]:
-    """The tables that may have the table's rows: itself, and what a rebuild that is not finished has beside it. Only
-    those that are there."""
-    return [table for table in (name, _fresh(name), _replaced(name)) if _folders(address, table)]
+    """Returns the existing tables that may have the table's rows: itself, and those of an unfinished rebuild."""
+    return [table for table in (name, _rebuilt_name(name), _replaced_name(name)) if _table_folders(address, table)]
 
 
 def must_be_finished(address: str, name: str) -> bool:
-    """Whether a rebuild of the table was broken off, or a row has made the table: the server guesses one without
-    deduplication and TTL where a row comes and no table is there."""
-    declared = questdb.rows(address, f"SELECT dedup FROM tables() WHERE table_name = '{name}'")
-    return any(table != name for table in copies(address, name)) or not all(dedup for (dedup,) in declared)
+    """Returns whether a rebuild of the table was interrupted, or the server itself created the table for a row.
+
+    The server creates a table without deduplication and TTL when a row comes and no table exists.
+    """
+    rows = questdb.rows(address, f"SELECT dedup FROM tables() WHERE table_name = '{name}'")
+    return any(table != name for table in copies(address, name)) or not all(dedup for (dedup,) in rows)
 
 
 def is_symbol(address: str, folder: Path, name: str, column: str, text: str) -> bool:
-    """Whether the files of the column's symbols have the text; `folder` is the server's own folder of tables. Tables
-    that were dropped are not looked into: the server deletes their files within a minute."""
+    """Returns whether the files of the column's symbols contain the text.
+
+    `folder` is the server's own folder of tables. Dropped tables are not searched, because the server deletes their
+    files within a minute.
+    """
     encoded = text.encode("utf-16-le")
     symbol = (len(encoded) // 2).to_bytes(4, "little") + encoded
-    for table in _folders(address, name):
+    for table in _table_folders(address, name):
         for file in (folder / table).glob(f"{column}.c*"):
             with suppress(FileNotFoundError):  # the table was dropped meanwhile
                 if symbol in file.read_bytes():
@@ -80,36 +85,38 @@ def is_symbol(address: str, folder: Path, name: str, column: str, text: str) -> 
     return False
 
 
-def _folders(address: str, name: str) -> list[str]:
-    """The name of the table's folder; none where there is no such table."""
-    found = questdb.rows(address, f"SELECT directoryName FROM tables() WHERE table_name = '{name}'")
-    return [folder for (folder,) in found]
+def _table_folders(address: str, name: str) -> list[str]:
+    """Returns the name of the table's folder; an empty list where there is no such table."""
+    rows = questdb.rows(address, f"SELECT directoryName FROM tables() WHERE table_name = '{name}'")
+    return [folder for (folder,) in rows]
 
 
-def _fresh(name: str) -> str:
+def _rebuilt_name(name: str) -> str:
     return f"{name}_rebuilt"
 
 
-def _replaced(name: str) -> str:
+def _replaced_name(name: str) -> str:
     return f"{name}_replaced"
 
 
 def _fill(
     sink: QuestDBSink, contract: Contract, bronze: Path, window: Window | None, table: str, after: Offsets
 ) -> Offsets:
-    """Sends the rows of bronze from the offsets on, or the windows of their hours, the newest hours first. Gives the
-    offset of each partition that comes next."""
+    """Sends the rows of bronze from the offsets on, or the windows of their hours, the newest hours first.
+
+    Returns the next offset of each partition.
+    """
     reached = dict(after)
     if not DeltaTable.is_deltatable(str(bronze)):
         return reached
     time_of = pl.col(contract.event_time)
-    kept = pl.scan_delta(DeltaTable(bronze)).filter(time_of > datetime.now(UTC) - contract.ttl)
-    new = kept.filter(beyond(after))
+    recent = pl.scan_delta(DeltaTable(bronze)).filter(time_of > datetime.now(UTC) - contract.ttl)
+    new = recent.filter(beyond(after))
     hours = new.select(time_of.dt.truncate("1h").unique().alias("hour")).collect(engine="streaming")["hour"]
     for hour in hours.sort(descending=True):
         within = time_of.is_between(hour, hour + _HOUR, closed="left")
-        if window:  # an hour's windows are of all its rows
-            rows = kept.filter(within).collect()
+        if window:  # the windows of an hour are computed from all its rows
+            rows = recent.filter(within).collect()
             sink.send_windows(window, compute(contract, window, rows), table)
         else:
             rows = new.filter(within).collect()
@@ -120,26 +127,29 @@ def _fill(
 
 
 def _await_applied(address: str, table: str) -> None:
-    """Waits until what was sent can be read, within bounds: else the table is whole a little later."""
+    """Waits until the sent rows can be read, up to a time limit. Beyond it the table is complete a little later."""
     deadline = time.monotonic() + _APPLY_SECONDS
     while time.monotonic() < deadline:
-        found = questdb.rows(address, f"SELECT writerTxn, sequencerTxn FROM wal_tables() WHERE name = '{table}'")
-        if all(written >= sent for written, sent in found):
+        rows = questdb.rows(address, f"SELECT writerTxn, sequencerTxn FROM wal_tables() WHERE name = '{table}'")
+        if all(written >= sent for written, sent in rows):
             return
         time.sleep(0.1)
 
 
 def _take_name(address: str, fresh: str, name: str, replaced: str) -> None:
-    """Renames both tables. A row that the stream sends in between makes the server create a table of columns that it
-    guesses, which is dropped: its rows are in bronze. So is what has the name when a rebuild that was broken off has
-    already renamed the old table."""
-    if _folders(address, name) and not _folders(address, replaced):
+    """Renames both tables.
+
+    A row that the stream sends in between makes the server create a table with columns that it guesses. This function
+    drops that table, because its rows are in bronze. It also drops the table that has the name when an interrupted
+    rebuild has already renamed the old table.
+    """
+    if _table_folders(address, name) and not _table_folders(address, replaced):
         questdb.execute(address, f"RENAME TABLE {name} TO {replaced}")
     for left in reversed(range(_TRIES)):
         try:
             questdb.execute(address, f"RENAME TABLE {fresh} TO {name}")
             return
         except questdb.QuestDBError:
-            if not left or not _folders(address, fresh):
+            if not left or not _table_folders(address, fresh):
                 raise
             questdb.execute(address, f"DROP TABLE IF EXISTS {name}")

@@ -1,9 +1,9 @@
-"""Scores: what the champions of models say of each event, to Kafka at once and to the record of what was said.
+"""Scores each event by the champions of models. Scores go to Kafka at once, and to a record of scores.
 
-The record (`scores/<model>`) is appended to by commits that carry an application transaction for each partition, as
-bronze's do: an event is in it once. A message carries an id made of topic, partition and offset, so that a listener
-can drop what a restart repeats. A champion is swapped between two batches; what came while there was none is not
-scored afterwards.
+Each commit to the record (`scores/<model>`) carries an application transaction for each partition, as bronze's commits
+do, so an event is in it once. A message carries an id made of topic, partition and offset, so a listener can drop the
+messages that a restart repeats. A champion is swapped between two batches. Events that came while there was no champion
+are not scored later.
 """
 
 import logging
@@ -38,18 +38,19 @@ log = logging.getLogger(__name__)
 
 CONTRIBUTIONS = "contributions"
 _EXPLAINED = 20
-"""The last answers of a batch: more come only while the stream catches up, which explanations must not hold up."""
+"""The number of a batch's last scores that are explained. A batch has more only while the stream catches up, and
+explanations must not delay that."""
 _RECORD_SECONDS = 10.0
 _RECORD_ROWS = 20_000
 
 
 def live_models(contract: Contract) -> list[Model]:
-    """The models whose answers go out as the contract's events come."""
+    """Returns the models that score the contract's events as they come."""
     return [model for model in models().values() if model.stream is not None and model.view.events(contract)]
 
 
 class ScoreSink(Sink):
-    """Scores each batch's events by the champions of that moment."""
+    """Scores each batch's events by the current champions."""
 
     name = "scores"
 
@@ -65,10 +66,11 @@ class ScoreSink(Sink):
         self._recorded_at = 0.0
 
     def open(self, recorded: Offsets) -> Offsets:
-        self._records = {}  # what waits in them is read from bronze again
+        """Loads the champions and connects the producer. Returns the lowest position of the models' records."""
+        self._records = {}  # rows that wait in them are read from bronze again
         self.close()
         self._champions = Champions(self._config, self._models)
-        self._champions.start()  # waits for the registry's first answer: what came meanwhile is read from bronze
+        self._champions.start()  # waits for the registry's first response; events of that time are read from bronze
         topics = [model.stream.topic for model in self._models if model.stream]
         ensure_topics(self._config.kafka, [self._contract], topics)
         self._publisher = Publisher(self._config.kafka)
@@ -83,6 +85,7 @@ class ScoreSink(Sink):
         return position
 
     def apply(self, rows: pl.DataFrame, start: Offsets, changed: Changed) -> None:
+        """Scores the events, publishes the scores, and adds them to the models' records."""
         assert self._champions is not None
         assert self._publisher is not None
         at = [self._contract.key, self._contract.event_time]
@@ -92,25 +95,27 @@ class ScoreSink(Sink):
             if not serving:
                 events.keep(rows)
                 continue
-            found = events.add(rows)
+            features = events.add(rows)
             for model, champion in serving:
                 self._records[model.name].begin(start)
-                of_view = [*model.view.entities, model.view.time]
-                placed = chosen(model, found).join(places, left_on=of_view, right_on=at, maintain_order="left")
+                keys = [*model.view.entities, model.view.time]
+                placed = chosen(model, features).join(places, left_on=keys, right_on=at, maintain_order="left")
                 self._score(model, champion, placed)
         self._publisher.flush()
         self.idle()
 
     def idle(self) -> None:
+        """Writes the records when the last write is some seconds ago, or many rows wait."""
         waited = time.monotonic() - self._recorded_at
         if waited > _RECORD_SECONDS or any(record.waiting > _RECORD_ROWS for record in self._records.values()):
-            self._record()
+            self._write_records()
 
     def close(self) -> None:
+        """Stops the champions, writes the records, and closes the producer."""
         if self._champions is not None:
             self._champions.stop()
             self._champions = None
-            self._record()
+            self._write_records()
         if self._publisher is not None:
             self._publisher.close()
             self._publisher = None
@@ -120,57 +125,58 @@ class ScoreSink(Sink):
         assert model.stream is not None
         if rows.is_empty():
             return
-        found = scored(model, serving, rows, self._contract.topic, datetime.now(UTC))
-        message = model.stream.message(found).with_columns(
-            id=found[ID], model_version=found[VERSION], _key=found[model.view.entities[0]]
+        scores = scored(model, serving, rows, self._contract.topic, datetime.now(UTC))
+        message = model.stream.message(scores).with_columns(
+            id=scores[ID], model_version=scores[VERSION], _key=scores[model.view.entities[0]]
         )
         self._publisher.publish(model.stream.topic, message)
-        self._records[model.name].add(found)
+        self._records[model.name].add(scores)
 
-    def _record(self) -> None:
+    def _write_records(self) -> None:
         for record in self._records.values():
             record.write()
         self._recorded_at = time.monotonic()
 
 
 def scored(model: Model, serving: Serving, rows: pl.DataFrame, topic: str, now: datetime) -> pl.DataFrame:
-    """A view's rows (with `_partition` and `_offset`) and what the champion says of them: `answers`, `id`, `version`,
-    `for`, `latency_ms` (from the event to `now`) and, of an anomaly and of what the model's stream wants explained,
-    `contributions` by input, null for the others."""
+    """Scores a view's rows (with `_partition` and `_offset`) by the champion.
+
+    Returns the rows with the columns of `answers`, `id`, `version`, `for`, `latency_ms` (from the event to `now`) and
+    `contributions` by input. Contributions are there for each row of an anomaly model, and for the rows that the
+    model's stream wants explained; they are null for the others.
+    """
     model_inputs = inputs(model, rows)
-    said = serving.exported.predict(model_inputs)
-    found = rows.with_columns(
+    outputs = serving.exported.predict(model_inputs)
+    scores = rows.with_columns(
         *beside(model, serving.number),
         event_id(topic).alias(ID),
         ((pl.lit(now) - pl.col(model.view.time)).dt.total_microseconds() / 1000).alias(LATENCY),
         pl.lit(serving.exported.calibration.threshold, pl.Float64).alias("threshold"),
     )
-    found = pl.concat([found, answers(model, serving.exported.calibration, said)], how="horizontal")
+    scores = pl.concat([scores, answers(model, serving.exported.calibration, outputs)], how="horizontal")
     if model.kind == "anomaly":
-        return found.with_columns(_contributions(model, said[:, SHARES:]))
-    return found.with_columns(_explanations(model, serving, model_inputs, found))
+        return scores.with_columns(_contributions(model, outputs[:, SHARES:]))
+    return scores.with_columns(_explanations(model, serving, model_inputs, scores))
 
 
 def _contributions(model: Model, shares: Floats) -> pl.Series:
     return pl.DataFrame(shares, schema=list(model.inputs)).to_struct(CONTRIBUTIONS)
 
 
-def _explanations(
-    model: Model, serving: Serving, model_inputs: NDArray[np.float32], answered: pl.DataFrame
-) -> pl.Series:
-    """The contributions to those answers that the model's stream wants explained."""
-    wanted = model.stream.explained if model.stream else None
-    shares: list[dict[str, float] | None] = [None] * answered.height
-    if wanted is not None and serving.exported.calibration.background:  # older versions carry none
-        for row in answered.select(wanted.fill_null(value=False).arg_true()).to_series().to_list()[-_EXPLAINED:]:
-            output = answered[OUTPUT][row]
+def _explanations(model: Model, serving: Serving, model_inputs: NDArray[np.float32], scores: pl.DataFrame) -> pl.Series:
+    """Returns the contributions to the scores that the model's stream wants explained, null for the others."""
+    condition = model.stream.explained if model.stream else None
+    shares: list[dict[str, float] | None] = [None] * scores.height
+    if condition is not None and serving.exported.calibration.background:  # older versions have no background
+        for row in scores.select(condition.fill_null(value=False).arg_true()).to_series().to_list()[-_EXPLAINED:]:
+            output = scores[OUTPUT][row]
             place = 1 if len(output) == 2 else int(np.argmax(output))
             shares[row], _ = explained(serving.exported, model, model_inputs[row : row + 1], place)
     return pl.Series(CONTRIBUTIONS, shares, pl.Struct(dict.fromkeys(model.inputs, pl.Float64())))
 
 
 class Record:
-    """One model's table of what was said, and how far it is."""
+    """Appends one model's scores to its table, and tracks the table's position."""
 
     def __init__(self, config: Settings, contract: Contract, model: Model) -> None:
         self._path, self._app = config.lake / "scores" / model.name, f"scores/{contract.topic}/{model.name}"
@@ -181,28 +187,29 @@ class Record:
 
     @property
     def waiting(self) -> int:
+        """The number of rows that wait to be written."""
         return sum(rows.height for rows in self._waiting)
 
     def begin(self, position: Offsets) -> Offsets:
-        """How far it is. At the very first it begins at this position, and says so in its log."""
+        """Returns the table's position. For a new partition it commits `position` to the log as the start."""
         if self._table is None:
             self._table = open_table(self._path, self._schema, [DAY], may_add=self._schema.keys())
         if fresh := position.keys() - self._reached.keys():
-            found = {p: self._table.transaction_version(f"{self._app}/{p}") for p in fresh}
-            first = {p: position[p] for p, held in found.items() if held is None}
+            versions = {p: self._table.transaction_version(f"{self._app}/{p}") for p in fresh}
+            first = {p: position[p] for p, version in versions.items() if version is None}
             if first:
                 self._commit(pl.DataFrame(schema=self._schema), first)
-            self._reached |= first | {p: held for p, held in found.items() if held is not None}
+            self._reached |= first | {p: version for p, version in versions.items() if version is not None}
         return self._reached
 
     def add(self, rows: pl.DataFrame) -> None:
-        """What was not recorded before a restart."""
-        known = pl.DataFrame(list(self._reached.items()), {"_partition": pl.Int32, "_from": pl.Int64}, orient="row")
-        fresh = rows.join(known, on="_partition", how="left", maintain_order="left")
+        """Adds the rows that the table does not have yet to the waiting rows."""
+        starts = pl.DataFrame(list(self._reached.items()), {"_partition": pl.Int32, "_from": pl.Int64}, orient="row")
+        fresh = rows.join(starts, on="_partition", how="left", maintain_order="left")
         self._waiting.append(fresh.filter(pl.col("_offset") >= pl.col("_from").fill_null(0)))
 
     def write(self) -> None:
-        """Commits what waits. Raises CommitFailedError where another process records too."""
+        """Commits the waiting rows. Raises CommitFailedError where another process writes to the table too."""
         rows = pl.concat(self._waiting) if self._waiting else None
         if rows is None or rows.is_empty() or self._table is None:
             self._waiting = []
@@ -220,5 +227,5 @@ class Record:
 
 
 def score_sink(contract: Contract, config: Settings, bronze: BronzeStream) -> Sink | None:
-    """None for a contract whose events no model scores."""
+    """Creates the contract's score sink. Returns None for a contract whose events no model scores."""
     return ScoreSink(contract, config, bronze) if live_models(contract) else None

@@ -334,7 +334,7 @@ def test_a_writer_that_opens_its_table_anew_is_fenced_off_all_the_same(tmp_path:
         commit(old, first, 1)
     claim(new, [0])
     old._commits[old._bronze.table_uri] += 1  # its next look at the table comes after the claim
-    assert old._tidied(old._bronze) is old._bronze
+    assert old._tidy(old._bronze) is old._bronze
     with pytest.raises(Fenced):
         commit(old, module._CHECKPOINT_COMMITS - 1, 1)
     commit(new, module._CHECKPOINT_COMMITS - 1, 1)

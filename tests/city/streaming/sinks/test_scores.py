@@ -186,7 +186,7 @@ def test_what_a_crash_left_unrecorded_is_recorded_once(
     assert first.open({}) == {0: 1}
     put(stack.lake, contract, events[1:], datetime.now(UTC))
     first.apply(of(1, 21), {0: 1}, dict)
-    first._record()
+    first._write_records()
     first.apply(of(21, 41), {0: 21}, dict)  # never recorded: the process is killed
     second = ScoreSink(contract, stack, bronze())
     assert second.open({0: 60}) == {0: 21}
