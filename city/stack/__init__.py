@@ -1,1 +1,1 @@
-"""The embedded servers of a laptop, and the supervisor that keeps them and all else running."""
+"""The embedded servers of a laptop, and the supervisor that runs all parts of the platform."""

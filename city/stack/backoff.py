@@ -1,11 +1,11 @@
-"""Waiting between attempts: exponential, with jitter, and ended at once by a stop."""
+"""Waits between attempts: exponential backoff with jitter, which a stop ends at once."""
 
 import random
 import threading
 
 
 class Stopped(Exception):
-    """The work was asked to stop while it waited."""
+    """A stop was requested while the work waited."""
 
 
 class Backoff:
@@ -17,11 +17,12 @@ class Backoff:
         self._next = 0.2
 
     def wait(self) -> None:
-        """Raises Stopped when the stop comes first."""
+        """Waits before the next attempt. Raises Stopped when the stop comes first."""
         seconds = self._next * random.uniform(0.5, 1.0)
         self._next = min(self._next * 2, self._longest)
         if self._stop.wait(seconds):
             raise Stopped
 
     def reset(self) -> None:
+        """Starts again with the shortest wait."""
         self._next = 0.2

@@ -1,4 +1,4 @@
-"""What a person sees of `up`, `down` and `status`."""
+"""The terminal output of `up`, `down` and `status`."""
 
 import json
 import math
@@ -29,13 +29,13 @@ _COUNT_SECONDS = 30.0
 
 
 def up(config: Settings, rate: float | None, simulators: bool) -> None:
-    """Runs in the foreground until SIGINT or SIGTERM."""
+    """Runs the platform in the foreground until SIGINT or SIGTERM. Raises CannotStart."""
     console = Terminal(soft_wrap=True)
-    wanted = specs(config, simulators, rate)
-    supervisor = Supervisor(config, wanted)
+    part_specs = specs(config, simulators, rate)
+    supervisor = Supervisor(config, part_specs)
     supervisor.check()
-    _warn(wanted, console)
-    # A handler, whatever was inherited: a shell's background job has SIGINT ignored, and would hand that on.
+    _print_warnings(part_specs, console)
+    # A shell starts a background job with SIGINT ignored, and the parts would inherit that. So a handler is set here.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: supervisor.stop.set())
     fetch(config, console)
@@ -44,17 +44,17 @@ def up(config: Settings, rate: float | None, simulators: bool) -> None:
     console.print("stopped")
 
 
-def _warn(wanted: Sequence[Spec], console: Terminal) -> None:
-    for warning in exposures(wanted):
+def _print_warnings(part_specs: Sequence[Spec], console: Terminal) -> None:
+    for warning in exposures(part_specs):
         console.print(f"warning: {warning}", style="yellow")
 
 
 def detach(config: Settings, rate: float | None, simulators: bool) -> None:
-    """Starts `city up` in the background and waits until every part runs."""
+    """Starts `city up` in the background and waits until every part runs. Raises CannotStart."""
     console = Terminal(soft_wrap=True)
-    wanted = specs(config, simulators, rate)
-    Supervisor(config, wanted).check()
-    _warn(wanted, console)
+    part_specs = specs(config, simulators, rate)
+    Supervisor(config, part_specs).check()
+    _print_warnings(part_specs, console)
     fetch(config, console)
     command = [sys.executable, "-m", "city.cli.main", "up", *(["--rate", str(rate)] if rate else [])]
     command += [] if simulators else ["--no-simulators"]
@@ -65,21 +65,22 @@ def detach(config: Settings, rate: float | None, simulators: bool) -> None:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
         )
-    with console.status("starting") as shown:
+    with console.status("starting") as spinner:
         deadline = time.monotonic() + _DETACH_SECONDS
         while time.monotonic() < deadline:
             if process.poll() is not None:
                 raise CannotStart(f"it ended at once; its log {log} says why")
-            found = status(config)
-            waiting = [name for name, part in found["parts"].items() if part["state"] not in ("running", "external")]
-            if found["parts"] and not waiting:
+            current = status(config)
+            waiting = [name for name, part in current["parts"].items() if part["state"] not in ("running", "external")]
+            if current["parts"] and not waiting:
                 break
-            shown.update(Text(f"starting {', '.join(waiting)}"))
+            spinner.update(Text(f"starting {', '.join(waiting)}"))
             time.sleep(1)
     show(status(config), console)
 
 
 def down(config: Settings) -> None:
+    """Stops a running platform and waits for its end. Ends the processes that a killed `city up` left behind."""
     console = Terminal(soft_wrap=True)
     state = read_json(config, SUPERVISOR)
     if state is None:
@@ -97,7 +98,7 @@ def down(config: Settings) -> None:
 
 
 def fetch(config: Settings, console: Terminal) -> None:
-    """Brings the jars of the servers that will be started, with a progress bar."""
+    """Downloads the missing jars of the servers that will be started, with a progress bar."""
     servers = [] if config.kafka_address else ["kafka"]
     servers += [] if config.questdb_address else ["questdb"]
     absent = jars.missing(config, servers)
@@ -110,23 +111,23 @@ def fetch(config: Settings, console: Terminal) -> None:
         jars.fetch(config, absent, lambda jar: progress.update(task, advance=1, description=jar.coordinate))
 
 
-def show(found: dict[str, Any], console: Terminal | None = None) -> None:
-    """The status as tables."""
+def show(state: dict[str, Any], console: Terminal | None = None) -> None:
+    """Prints the status (see `city.stack.status.status`) as tables."""
     console = console or Terminal(soft_wrap=True)
-    if not found["parts"]:
+    if not state["parts"]:
         console.print("not up; start it with `city up`")
     else:
-        console.print(_parts_table(found["parts"]))
-        for name, part in found["parts"].items():
+        console.print(_parts_table(state["parts"]))
+        for name, part in state["parts"].items():
             if part["last_error"]:
                 console.print(Text.assemble((name, "yellow"), f": {one_line(part['last_error'])}"))
-    for channel, reason in found.get("alarm_channels", {}).items():
+    for channel, reason in state.get("alarm_channels", {}).items():
         console.print(Text.assemble((f"alarm channel {channel}", "yellow"), f": {one_line(reason)}"))
     table = Table("topic", "rows in bronze", "quarantined", box=None, pad_edge=False)
-    for topic, rows in found["bronze_rows"].items():
-        table.add_row(topic, f"{rows:,}", f"{found['quarantined'][topic]:,}")
-    for name in found["quarantined"].keys() - found["bronze_rows"].keys():
-        table.add_row(name, "", f"{found['quarantined'][name]:,}")
+    for topic, rows in state["bronze_rows"].items():
+        table.add_row(topic, f"{rows:,}", f"{state['quarantined'][topic]:,}")
+    for name in state["quarantined"].keys() - state["bronze_rows"].keys():
+        table.add_row(name, "", f"{state['quarantined'][name]:,}")
     console.print(table)
 
 
@@ -134,17 +135,20 @@ def _parts_table(parts: dict[str, dict[str, Any]]) -> Table:
     table = Table("part", "address", "state", "events/s", "lag", "p95 ms", box=None, pad_edge=False)
     for name, part in parts.items():
         state = Text(part["state"], style=_COLOURS[part["state"]])
-        figures = [_figure(part[key]) for key in ("events_per_second", "lag", "p95_ms")]
+        figures = [_format_figure(part[key]) for key in ("events_per_second", "lag", "p95_ms")]
         table.add_row(name, part["address"], state, *figures)
     return table
 
 
-def _figure(value: float | None) -> str:
+def _format_figure(value: float | None) -> str:
     return "" if value is None else f"{value:,.0f}"
 
 
 class _View:
-    """Says each change of state in a line; shows the table once everything runs, and on a terminal keeps it fresh."""
+    """Prints each change of a part's state in a line.
+
+    Shows the status tables once every part runs. On a terminal it then refreshes them.
+    """
 
     def __init__(self, config: Settings, console: Terminal) -> None:
         self._config, self._console = config, console
@@ -158,36 +162,41 @@ class _View:
         self._counted_at = 0.0
 
     def show(self, supervisor: Supervisor) -> None:
+        """Prints the changes since the last call. The supervisor calls it at each of its rounds."""
         for part in supervisor.parts:
             if self._states.get(part.spec.name, "down") != part.state:
                 self._states[part.spec.name] = part.state
-                took = time.monotonic() - self._began
+                seconds = time.monotonic() - self._began
                 state = (part.state, _COLOURS[part.state])
-                self._console.print(Text.assemble(f"{took:6.1f} s  {part.spec.name} ", state))
+                self._console.print(Text.assemble(f"{seconds:6.1f} s  {part.spec.name} ", state))
                 if part.state == "restarting" and part.last_error:
                     self._console.print(f"          {one_line(part.last_error)}", highlight=False)
         if supervisor.stop.is_set():
             return
         self._ready = supervisor.is_ready()
-        self._count()
+        self._count_rows()
         if time.monotonic() - self._shown < _REFRESH_SECONDS:
             return
-        if not self._complete and self._ready and self._flowing():
+        if not self._complete and self._ready and self._has_events():
             self._complete = True
             self._print(f"\nup after {time.monotonic() - self._began:.1f} s; Ctrl-C stops it\n")
         elif self._complete and self._console.is_terminal:
             self._print("")
 
-    def _flowing(self) -> bool:
+    def _has_events(self) -> bool:
+        """Returns whether the stream runs and bronze has rows, or nothing simulates events."""
         self._shown = time.monotonic() - _REFRESH_SECONDS + 1
-        found = parts(self._config)
-        return found.get("stream", {}).get("state") == "running" and (
-            any(self._counted.get("bronze_rows", {}).values()) or (bool(self._counted) and SIMULATORS not in found)
+        current = parts(self._config)
+        return current.get("stream", {}).get("state") == "running" and (
+            any(self._counted.get("bronze_rows", {}).values()) or (bool(self._counted) and SIMULATORS not in current)
         )
 
-    def _count(self) -> None:
-        """Counts the tables' rows in a process of its own, now and then: what reads them takes more memory than all
-        else in this one, which runs for as long as the city."""
+    def _count_rows(self) -> None:
+        """Counts the tables' rows from time to time, in another process.
+
+        The libraries that read the tables take more memory than all the rest of this process, which runs as long as the
+        platform.
+        """
         if self._counting is None:
             wait = 1 if not self._complete else _COUNT_SECONDS if self._console.is_terminal else math.inf
             if self._ready and time.monotonic() - self._counted_at > wait:

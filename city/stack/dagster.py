@@ -1,6 +1,6 @@
-"""Dagster's home under CITY_HOME, and its processes as parts: a code server, the daemon and the webserver.
+"""Prepares Dagster's home under CITY_HOME, and describes its processes as parts: code server, daemon and webserver.
 
-`dagster dev` starts the same three, and two more that only watch over them: what the supervisor does already.
+`dagster dev` starts the same three processes, and two more that only watch them. The supervisor does that already.
 """
 
 import hashlib
@@ -33,7 +33,7 @@ load_from:
       socket: {socket}
       location_name: {location}
 """
-_LONGEST_SOCKET = 100  # bytes: the system takes 107, and gRPC adds to a path
+_LONGEST_SOCKET = 100  # bytes: the system accepts 107, and gRPC adds some to the path
 _HEALTH = "{instance{daemonHealth{allDaemonStatuses{required healthy lastHeartbeatTime}}}}"
 
 
@@ -47,7 +47,7 @@ def prepare_dagster_home(config: Settings, home: Path) -> None:
 
 
 def code_server_socket(config: Settings) -> Path:
-    """The socket of the code server: a file, so that no other user of the machine can send it code to run."""
+    """Returns the socket of the code server. It is a file, so no other user of the machine can send code to run."""
     path = (config.run / "dagster.sock").absolute()
     if len(bytes(path)) <= _LONGEST_SOCKET:
         return path
@@ -56,14 +56,14 @@ def code_server_socket(config: Settings) -> Path:
 
 
 def dagster(config: Settings, environment: dict[str, str]) -> list[Spec]:
-    """The code server, and after it those that read the definitions from it."""
+    """Returns the specs of the code server, and of the daemon and the webserver, which read its definitions."""
     home, path = config.home / "dagster", code_server_socket(config)
     environment = python(config) | environment | {"DAGSTER_HOME": str(home), "PYTHONWARNINGS": "ignore"}
     workspace = ["-w", str(home / "workspace.yaml")]
     host, port = split_address(config.dagster)
     module = [sys.executable, "-m"]
     code = ["dagster", "api", "grpc", "--socket", str(path), "-m", _MODULE, "-d", str(CHECKOUT)]
-    # Lazy means here: definitions that cannot be loaded are an error in the UI, and not the end of the server.
+    # "Lazy": definitions that cannot be loaded show as an error in the UI, and do not end the server.
     code += ["--location-name", LOCATION, "--lazy-load-user-code", "--log-level", "WARNING"]
     daemon_began = [time.time()]
 
@@ -82,9 +82,9 @@ def dagster(config: Settings, environment: dict[str, str]) -> list[Spec]:
             [*module, *code],
             environment,
             prepare=prepare_code,
-            ready=lambda: _listens(path),
+            ready=lambda: _is_listening(path),
             stage=2,
-            stop_session=True,  # it waits for its runs, and the stream's is over only when it is told
+            stop_session=True,  # the server waits for its runs, and the stream's run ends only by a signal
             stop_seconds=20,
         ),
         Spec(
@@ -93,7 +93,7 @@ def dagster(config: Settings, environment: dict[str, str]) -> list[Spec]:
             [*module, "dagster._daemon", "run", *workspace],
             environment,
             prepare=prepare_daemon,
-            ready=lambda: _daemons_beat(host, port, daemon_began[0]),
+            ready=lambda: _are_daemons_healthy(host, port, daemon_began[0]),
             stage=3,
             stop_signal=signal.SIGINT,
         ),
@@ -113,7 +113,7 @@ def dagster(config: Settings, environment: dict[str, str]) -> list[Spec]:
     ]
 
 
-def _listens(path: Path) -> bool:
+def _is_listening(path: Path) -> bool:
     with socket.socket(socket.AF_UNIX) as probe:
         probe.settimeout(1)
         try:
@@ -123,14 +123,14 @@ def _listens(path: Path) -> bool:
     return True
 
 
-def _daemons_beat(host: str, port: int, since: float) -> bool:
-    """Whether every daemon that the instance needs has reported since then, as the webserver knows it."""
+def _are_daemons_healthy(host: str, port: int, since: float) -> bool:
+    """Returns whether every required daemon has sent a heartbeat since then, according to the webserver."""
     connection = http.client.HTTPConnection(host, port, timeout=2)
     try:
         body = json.dumps({"query": _HEALTH})
         connection.request("POST", "/graphql", body, {"content-type": "application/json"})
-        answer = json.load(connection.getresponse())
-        daemons = answer["data"]["instance"]["daemonHealth"]["allDaemonStatuses"]
+        response = json.load(connection.getresponse())
+        daemons = response["data"]["instance"]["daemonHealth"]["allDaemonStatuses"]
     except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
         return False
     finally:

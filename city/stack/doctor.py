@@ -1,4 +1,4 @@
-"""Whether this machine can run the platform, and what to do where it cannot."""
+"""Checks whether this machine can run the platform, and names the mend where it cannot."""
 
 import shutil
 import subprocess
@@ -19,6 +19,8 @@ _MEMORY_GB, _DISK_GB = 3, 2
 
 @dataclass(frozen=True)
 class Finding:
+    """The result of one check: `what` was checked, whether it is `ok`, the value `found`, and the `mend`."""
+
     what: str
     ok: bool
     found: str
@@ -26,7 +28,7 @@ class Finding:
 
 
 def examine(config: Settings) -> list[Finding]:
-    """One finding a thing that `city up` needs."""
+    """Returns one finding for each thing that `city up` needs."""
     free = psutil.virtual_memory().available / 1e9
     config.home.mkdir(parents=True, exist_ok=True)
     disk = shutil.disk_usage(config.home).free / 1e9
@@ -45,11 +47,11 @@ def examine(config: Settings) -> list[Finding]:
             "memory", free > _MEMORY_GB, f"{free:.1f} GB free", f"some {_MEMORY_GB} GB are needed: close something"
         ),
         Finding("disk", disk > _DISK_GB, f"{disk:.1f} GB free at {config.home}", "free some, or set CITY_HOME"),
-        *_ports(config),
+        *_check_ports(config),
     ]
 
 
-def _ports(config: Settings) -> list[Finding]:
+def _check_ports(config: Settings) -> list[Finding]:
     state = read_json(config, SUPERVISOR)
     if state and is_alive(state["pid"], state["created"]):
         return [Finding("ports", True, "in use by the platform, which is up")]

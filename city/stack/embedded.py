@@ -1,4 +1,4 @@
-"""Servers for as long as a block lasts, on free ports and in a folder of their own: for tests and benchmarks."""
+"""Runs servers for the duration of a block, on free ports and in a folder of their own: for tests and benchmarks."""
 
 import contextlib
 import random
@@ -25,13 +25,13 @@ _PORTS = (
 
 
 def settings_at(home: Path, cache: Path, **changes: object) -> Settings:
-    """Settings with `home` as the state folder, free ports, and the jars of `cache`."""
+    """Creates settings with `home` as the state folder, free ports, and the jars of `cache`."""
     ports = dict(zip(_PORTS, free_ports(len(_PORTS)), strict=True))
     return Settings(_env_file=None, home=home, cache=cache, **(ports | changes))  # type: ignore[arg-type]
 
 
 def environment(config: Settings) -> dict[str, str]:
-    """The environment that gives another process these settings."""
+    """Returns the environment variables that give another process these settings."""
     import json
 
     changed = config.model_dump(mode="json", exclude_defaults=True, exclude_none=True)
@@ -43,7 +43,7 @@ def environment(config: Settings) -> dict[str, str]:
 
 @contextlib.contextmanager
 def running(config: Settings, *names: str) -> Iterator[dict[str, Part]]:
-    """Starts the named servers and waits until they are ready; stops them at the end."""
+    """Starts the named servers, waits until they are ready, and stops them at the end of the block."""
     jars.fetch(config, jars.missing(config, [name for name in names if name in jars.ROOTS]))
     parts = {name: Part(_SPECS[name](config), config.logs) for name in names}
     try:
@@ -60,7 +60,7 @@ def running(config: Settings, *names: str) -> Iterator[dict[str, Part]]:
 
 
 def await_running(part: Part, seconds: float = _SECONDS) -> None:
-    """Raises TimeoutError with the end of the part's log."""
+    """Waits until the part runs. Raises TimeoutError with the end of the part's log."""
     deadline = time.monotonic() + seconds
     while part.state != "running":
         part.watch()
@@ -70,7 +70,10 @@ def await_running(part: Part, seconds: float = _SECONDS) -> None:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on now. Below the ephemeral range: there a client that tries again and again to reach
-    a server that is down would one day be given the server's port for its own end, and connect to itself."""
+    """Returns ports on which no process listens now, below the ephemeral range.
+
+    In the ephemeral range a client that retries while its server is down may get the server's port for its own end, and
+    then connects to itself.
+    """
     candidates = random.sample(range(15_000, 32_000), 20 * count)
     return [port for port in candidates if can_bind("127.0.0.1", port)][:count]

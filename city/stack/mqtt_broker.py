@@ -1,4 +1,4 @@
-"""The embedded MQTT broker: amqtt, in a process of its own. `python -m city.stack.mqtt_broker HOST PORT`."""
+"""Runs the embedded MQTT broker, amqtt, in its own process: `python -m city.stack.mqtt_broker HOST PORT`."""
 
 import asyncio
 import logging
@@ -8,16 +8,16 @@ from typing import Any
 
 
 def configuration(host: str, port: int) -> dict[str, Any]:
-    """Anonymous clients, because it binds to loopback unless it is told otherwise."""
+    """Returns amqtt's configuration. Clients are anonymous, because the broker binds to loopback by default."""
     return {
-        # An IPv6 address without brackets: amqtt would hand them on to the system, which knows no such host.
+        # An IPv6 address has no brackets here: amqtt passes the text to the system, which does not accept brackets.
         "listeners": {"default": {"type": "tcp", "bind": f"{host}:{port}"}},
         "plugins": {"amqtt.plugins.authentication.AnonymousAuthPlugin": {"allow_anonymous": True}},
     }
 
 
 async def serve(host: str, port: int) -> None:
-    """Until SIGTERM or SIGINT."""
+    """Runs the broker until SIGTERM or SIGINT."""
     from amqtt.broker import Broker
 
     broker = Broker(configuration(host, port))

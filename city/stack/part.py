@@ -1,4 +1,4 @@
-"""A part of the running platform: a process that is started, watched, restarted and stopped."""
+"""Starts, watches, restarts and stops a part of the running platform: one process."""
 
 import contextlib
 import os
@@ -15,12 +15,12 @@ import psutil
 
 State = Literal["running", "starting", "restarting", "down", "external"]
 _RESTART_SECONDS = (0.5, 1, 2, 5, 10, 30)
-_STEADY_SECONDS = 60  # a part that ran this long begins again with the shortest wait
+_STEADY_SECONDS = 60  # after this run time the next restart has the shortest wait again
 
 
 @dataclass(frozen=True)
 class Spec:
-    """How a part is started, when it is ready and how it is stopped. `stage` orders start and stop."""
+    """Declares how a part is started, when it is ready and how it is stopped. `stage` orders start and stop."""
 
     name: str
     address: str
@@ -31,23 +31,23 @@ class Spec:
     stage: int = 0
     stop_signal: signal.Signals = signal.SIGTERM
     stop_session: bool = False
-    """Whether the signal goes to the processes that it started too."""
+    """Whether the stop signal also goes to the processes that the part started."""
     stop_seconds: float = 15.0
     ports: Mapping[str, int] = field(default_factory=dict)
-    """The ports it listens on, by the setting that moves each."""
+    """The ports that the part listens on, by the setting that changes each."""
     host: str = "127.0.0.1"
-    """The address of this machine that they are bound to."""
+    """The address of this machine that the ports are bound to."""
     loopback_ports: frozenset[str] = frozenset()
-    """Settings of ports that are bound to 127.0.0.1 wherever the host is."""
+    """Settings of the ports that are always bound to 127.0.0.1."""
     host_setting: str = ""
     exposes: str = ""
-    """What anybody may do who reaches it, where it asks for no password."""
+    """What anybody can do who reaches the part, where it has no password."""
     loops: Mapping[str, str] = field(default_factory=dict)
-    """The address of each loop in it that has a heartbeat of its own, by the heartbeat's name."""
+    """The address of each loop in the part that has a heartbeat of its own, by the heartbeat's name."""
 
     @property
     def bindings(self) -> list[tuple[str, str, int]]:
-        """(setting, host, port) of each port it listens on."""
+        """(setting, host, port) of each port that the part listens on."""
         return [
             (setting, "127.0.0.1" if setting in self.loopback_ports else self.host, port)
             for setting, port in self.ports.items()
@@ -55,7 +55,7 @@ class Spec:
 
 
 class Part:
-    """A process of a Spec. Called from one thread, the supervisor's."""
+    """Runs the process of a Spec. Only the supervisor's thread calls it."""
 
     def __init__(self, spec: Spec, logs: Path) -> None:
         self.spec = spec
@@ -70,10 +70,11 @@ class Part:
 
     @property
     def pid(self) -> int | None:
+        """The id of the process, or None where it does not run."""
         return self._process.pid if self._process and self._process.poll() is None else None
 
     def start(self) -> None:
-        """Starts the process, in a session of its own so that a terminal's Ctrl-C reaches only the supervisor."""
+        """Starts the process, in a session of its own, so that a terminal's Ctrl-C reaches only the supervisor."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
         self.spec.prepare()
         with self.log.open("ab") as output:
@@ -89,7 +90,7 @@ class Part:
         self.state = "restarting" if self.restarts else "starting"
 
     def watch(self) -> None:
-        """Brings `state` up to date, and starts the process again when it has ended and its wait is over."""
+        """Updates `state`, and starts the process again when it has ended and its wait is over."""
         if self.state == "external" or self._process is None:
             return
         code = self._process.poll()
@@ -99,7 +100,7 @@ class Part:
             wait = _RESTART_SECONDS[min(self._failures, len(_RESTART_SECONDS) - 1)]
             self._failures += 1
             self._again_at = now + wait
-            end_session(self._process.pid)  # what it had started would hold its ports, or do its work twice
+            end_session(self._process.pid)  # its remaining child processes may occupy its ports, or repeat its work
             self.state = "restarting"
             self.last_error = f"{describe_exit(code)}; its log {self.log} ends: {last_line(self.log)}"
         elif code is not None and now >= self._again_at:
@@ -112,7 +113,7 @@ class Part:
             self.last_error = None
 
     def signal(self) -> None:
-        """Asks the process to stop."""
+        """Sends the stop signal to the process."""
         if self.pid is None:
             return
         os.kill(self.pid, self.spec.stop_signal)
@@ -122,7 +123,7 @@ class Part:
                     process.send_signal(self.spec.stop_signal)
 
     def await_stop(self) -> None:
-        """Waits for the end, at most `stop_seconds`, then ends what is left of its session."""
+        """Waits at most `stop_seconds` for the end of the process, then ends the rest of its session."""
         if self._process is None:
             return
         try:
@@ -135,32 +136,37 @@ class Part:
 
 
 def end_session(pid: int, seconds: float = 0.0) -> None:
-    """Ends every process of the session that `pid` leads or led: at once, or after `seconds` to end by itself."""
-    left = session(pid)
-    for process in left if seconds else []:
+    """Ends every process of the session that `pid` leads or led.
+
+    With `seconds` the processes get SIGTERM and this time to end; without, they are killed at once.
+    """
+    processes = session(pid)
+    for process in processes if seconds else []:
         with contextlib.suppress(psutil.Error):
             process.terminate()
-    for process in psutil.wait_procs(left, timeout=seconds)[1]:
+    for process in psutil.wait_procs(processes, timeout=seconds)[1]:
         with contextlib.suppress(psutil.Error):
             process.kill()
-    psutil.wait_procs(left, timeout=5)
+    psutil.wait_procs(processes, timeout=5)
 
 
 def session(pid: int) -> list[psutil.Process]:
-    found = []
+    """Returns the living processes of the session that `pid` leads or led."""
+    processes = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
             if os.getsid(process.pid) == pid and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-    return found
+                processes.append(process)
+    return processes
 
 
 def describe_exit(code: int) -> str:
+    """Describes the exit code of a process in words."""
     return f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
 
 
 def last_line(log: Path) -> str:
-    """The last line of a log that says something."""
+    """Returns the last line of a log that is not empty, or "" where there is none."""
     try:
         with log.open("rb") as file:
             file.seek(max(0, log.stat().st_size - 8192))
@@ -171,7 +177,7 @@ def last_line(log: Path) -> str:
 
 
 def listener(port: int) -> str | None:
-    """What listens on a TCP port of this machine, in words; None where nothing does."""
+    """Describes the process that listens on a TCP port of this machine; None where none does."""
     for connection in psutil.net_connections("tcp"):
         if connection.status == psutil.CONN_LISTEN and connection.laddr and connection.laddr.port == port:
             try:
@@ -183,6 +189,7 @@ def listener(port: int) -> str | None:
 
 
 def can_bind(host: str, port: int) -> bool:
+    """Returns whether a server can bind to the address now."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

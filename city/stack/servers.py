@@ -1,4 +1,4 @@
-"""Apache Kafka, QuestDB and an MQTT broker as parts: their command lines, configuration and readiness."""
+"""Describes Apache Kafka, QuestDB and an MQTT broker as parts: command lines, configuration and readiness."""
 
 import base64
 import http.client
@@ -16,18 +16,18 @@ from city.settings import Settings
 from city.stack.part import Spec
 
 _FEW_ARENAS = {"MALLOC_ARENA_MAX": "2", "MALLOC_TRIM_THRESHOLD_": "131072"}
-"""glibc keeps up to eight arenas of freed memory per core otherwise."""
+"""By default glibc keeps up to eight arenas of freed memory per core."""
 
 _POLARS_MEMORY = {"_RJEM_MALLOC_CONF": "narenas:2,dirty_decay_ms:100,muzzy_decay_ms:0"}
-"""Polars' allocator, jemalloc, likewise: and what is free for a tenth of a second is given back."""
+"""The same for jemalloc, Polars' allocator. It returns memory that has been free for a tenth of a second."""
 
 _SLEEPY_WORKERS = {
     f"QDB_{pool}_WORKER_{state}_THRESHOLD": times
     for pool in ("SHARED", "WAL_APPLY")
     for state, times in (("NAP", "100"), ("SLEEP", "200"))
 }
-"""A worker that finds nothing to do yields 10,000 times before it sleeps (for 10 ms). With some work every 100 ms it
-would never come to sleep at all."""
+"""By default an idle worker yields 10,000 times before it sleeps (for 10 ms). With some work every 100 ms it never
+sleeps."""
 
 _SMALL_POOLS = {
     "QDB_CAIRO_LEXER_POOL_CAPACITY": "64",
@@ -36,8 +36,8 @@ _SMALL_POOLS = {
     "QDB_CAIRO_MODEL_POOL_CAPACITY": "16",
     "QDB_CAIRO_WRITER_DATA_INDEX_VALUE_APPEND_PAGE_SIZE": "1m",
 }
-"""QuestDB makes the parts of a thousand queries beforehand, for each of its compilers (110 MB), and maps 16 MB for each
-indexed column. These pools grow with what is asked."""
+"""By default QuestDB allocates the objects of a thousand queries in advance for each of its compilers (110 MB), and
+maps 16 MB for each indexed column. These pools grow with the queries."""
 
 _LOG4J = """\
 rootLogger.level = info
@@ -50,11 +50,11 @@ appender.console.layout.pattern = %d{ISO8601} %-5p %c{1} - %m%n
 
 
 def python(config: Settings) -> dict[str, str]:
-    """The environment of Python processes that live long, or are started often.
+    """Returns the environment of Python processes that live long, or are started often.
 
-    Where Python must not write its bytecode beside the sources and the packages were installed without any, each
-    process compiles all that it imports: for a run of Dagster, more than half of what it takes to start. So the
-    bytecode is kept in the cache folder there.
+    Where Python must not write its bytecode beside the sources, and the packages were installed without bytecode, each
+    process compiles all that it imports. That is more than half of the start time of a Dagster run. In this case the
+    bytecode goes to the cache folder.
     """
     memory = _FEW_ARENAS | _POLARS_MEMORY
     if not sys.dont_write_bytecode:
@@ -63,28 +63,31 @@ def python(config: Settings) -> dict[str, str]:
     return memory | {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(folder)}
 
 
-def _heap(megabytes: int) -> list[str]:
-    """A heap that begins small and gives back what it does not need. By itself it begins with a 64th of the machine's
-    memory, and uses all of that before it collects for the first time."""
+def _heap_options(megabytes: int) -> list[str]:
+    """Returns Java options for a heap that starts small and returns unused memory.
+
+    By default the heap starts with a 64th of the machine's memory, and the first collection comes when all of it is
+    used.
+    """
     ratios = ["-XX:MinHeapFreeRatio=20", "-XX:MaxHeapFreeRatio=40"]
     return ["-Xms48m", f"-Xmx{megabytes}m", "-XX:+UseSerialGC", *ratios]
 
 
 def kafka(config: Settings) -> Spec:
-    """A single Kafka node, broker and controller in one, without ZooKeeper."""
+    """Returns the spec of a single Kafka node: broker and controller in one, without ZooKeeper."""
     if config.kafka_address:
         return Spec("kafka", config.kafka)
     folder = config.home / "kafka"
     properties, log4j = folder / "server.properties", folder / "log4j2.properties"
-    # The second compiler takes a third of all that Kafka needs in its first minute, and moves no more messages.
-    options = [*_heap(384), "-XX:TieredStopAtLevel=1", f"-Dlog4j2.configurationFile={log4j}"]
+    # Java's second compiler takes a third of Kafka's CPU time in the first minute, and does not raise the throughput.
+    options = [*_heap_options(384), "-XX:TieredStopAtLevel=1", f"-Dlog4j2.configurationFile={log4j}"]
     return Spec(
         "kafka",
         config.kafka,
         argv=[java(), "-cp", classpath(config, "kafka"), *options, "kafka.Kafka", str(properties)],
         environment=_FEW_ARENAS,
         prepare=lambda: _prepare_kafka(config, folder, properties, log4j),
-        ready=lambda: _kafka_answers(config.kafka),
+        ready=lambda: _is_kafka_ready(config.kafka),
         stop_seconds=20,
         ports={"CITY_KAFKA_PORT": config.kafka_port, "CITY_KAFKA_CONTROLLER_PORT": config.kafka_controller_port},
         host=config.kafka_host,
@@ -95,6 +98,7 @@ def kafka(config: Settings) -> Spec:
 
 
 def questdb(config: Settings) -> Spec:
+    """Returns the spec of QuestDB."""
     if config.questdb_address:
         return Spec("questdb", f"http://{config.questdb}")
     folder = config.home / "questdb"
@@ -107,13 +111,13 @@ def questdb(config: Settings) -> Spec:
         "QDB_METRICS_ENABLED": "false",
         "QDB_TELEMETRY_ENABLED": "false",
         "QDB_SHARED_WORKER_COUNT": "2",
-        # Errors only: a line per statement and transaction takes a twentieth of a core at 500 events a second.
+        # Only errors: a log line for each statement and transaction takes a twentieth of a core at 500 events a second.
         "QDB_LOG_W_STDOUT_LEVEL": "ERROR",
         **_SLEEPY_WORKERS,
         **_SMALL_POOLS,
         **_FEW_ARENAS,
     }
-    options = _heap(512)
+    options = _heap_options(512)
     main = "io.questdb/io.questdb.ServerMain"
     return Spec(
         "questdb",
@@ -121,7 +125,7 @@ def questdb(config: Settings) -> Spec:
         argv=[java(), *options, "-p", classpath(config, "questdb"), "-m", main, "-d", str(folder)],
         environment=environment,
         prepare=lambda: folder.mkdir(parents=True, exist_ok=True),
-        ready=lambda: _questdb_answers(config.questdb),
+        ready=lambda: _is_questdb_ready(config.questdb),
         ports={"CITY_QUESTDB_HTTP_PORT": config.questdb_http_port, "CITY_QUESTDB_PG_PORT": config.questdb_pg_port},
         host=config.questdb_host,
         host_setting="CITY_QUESTDB_HOST",
@@ -130,7 +134,10 @@ def questdb(config: Settings) -> Spec:
 
 
 def mqtt(config: Settings) -> Spec:
-    """Mosquitto where it is installed; else amqtt, which drops what a client had not acknowledged when it left."""
+    """Returns the spec of an MQTT broker: Mosquitto where it is installed, otherwise amqtt.
+
+    When a client disconnects, amqtt drops the messages that it had not acknowledged.
+    """
     if config.mqtt_address:
         return Spec("mqtt", config.mqtt)
     folder = config.home / "mosquitto"
@@ -155,16 +162,16 @@ def _prepare_mosquitto(config: Settings, folder: Path) -> None:
     (folder / "mosquitto.conf").write_text(
         f"listener {config.mqtt_port} {config.mqtt_host}\nallow_anonymous true\nuser root\n"
         f"persistence true\npersistence_location {folder}/\nautosave_interval 2\nmax_queued_messages 100000\n"
-        # Twenty unacknowledged ones, by default, would be all that the bridge may carry in one of its turns.
+        # The default of twenty unacknowledged messages is the limit for one turn of the bridge.
         "max_inflight_messages 200\n"
     )
 
 
 def _prepare_kafka(config: Settings, folder: Path, properties: Path, log4j: Path) -> None:
-    """Writes the configuration, and formats the storage as `StorageTool format --standalone` would, once."""
+    """Writes the configuration, and formats the storage once, as `StorageTool format --standalone` does."""
     data = folder / "data"
     data.mkdir(parents=True, exist_ok=True)
-    # The broker is its only client.
+    # The broker is the controller's only client.
     controller = f"127.0.0.1:{config.kafka_controller_port}"
     properties.write_text(
         "\n".join(
@@ -187,7 +194,7 @@ def _prepare_kafka(config: Settings, folder: Path, properties: Path, log4j: Path
                 "replica.fetch.max.bytes": 20_971_520,
                 "log.retention.hours": 48,
                 "log.segment.bytes": 268_435_456,
-                # Allocated at the start, whether there is something to compact or not: 128 MiB by itself.
+                # Kafka allocates this at the start, also where there is nothing to compact: 128 MiB by default.
                 "log.cleaner.dedupe.buffer.size": 4_194_304,
                 "num.network.threads": 2,
                 "num.io.threads": 2,
@@ -204,14 +211,16 @@ def _prepare_kafka(config: Settings, folder: Path, properties: Path, log4j: Path
 def _format(config: Settings, properties: Path) -> None:
     cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
     command = [java(), "-cp", classpath(config, "kafka"), "kafka.tools.StorageTool", "format"]
-    # One in sixty-four ids begins with "-", which as an argument of its own would be read as an option.
+    # One id in sixty-four begins with "-". As a separate argument it would be read as an option.
     command += [f"--cluster-id={cluster}", f"--config={properties}"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(f"Kafka's storage at {properties.parent} cannot be formatted: {done.stderr or done.stdout}")
+    result = subprocess.run(command, capture_output=True, text=True)
+    if result.returncode:
+        raise RuntimeError(
+            f"Kafka's storage at {properties.parent} cannot be formatted: {result.stderr or result.stdout}"
+        )
 
 
-def _kafka_answers(address: str) -> bool:
+def _is_kafka_ready(address: str) -> bool:
     from confluent_kafka import KafkaException
     from confluent_kafka.admin import AdminClient
 
@@ -224,7 +233,7 @@ def _kafka_answers(address: str) -> bool:
         return False
 
 
-def _questdb_answers(address: str) -> bool:
+def _is_questdb_ready(address: str) -> bool:
     connection = http.client.HTTPConnection(*split_address(address), timeout=2)
     try:
         connection.request("GET", "/exec?query=SELECT%201")

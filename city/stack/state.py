@@ -1,4 +1,4 @@
-"""The files of <home>/run, in which the running parts say what they do; reading them needs no server."""
+"""Reads the files of <home>/run, in which the running parts report their state. This needs no server."""
 
 import json
 import os
@@ -14,7 +14,10 @@ SERVER = "server.json"
 
 
 def is_alive(pid: int, created: float) -> bool:
-    """Whether that very process still runs: ids are used again, start times are not."""
+    """Returns whether the process with this id and start time still runs. The system reuses ids, not start times.
+
+    `created` is in seconds since the epoch.
+    """
     try:
         process = psutil.Process(pid)
         return abs(process.create_time() - created) < 1 and process.status() != psutil.STATUS_ZOMBIE
@@ -23,20 +26,26 @@ def is_alive(pid: int, created: float) -> bool:
 
 
 def identity() -> dict[str, Any]:
-    """Of this process, for its file in <home>/run: `pid` and `created`, its start time."""
+    """Returns `pid` and `created` (the start time) of this process, for its file in <home>/run."""
     return {"pid": os.getpid(), "created": psutil.Process().create_time()}
 
 
 def process_of(report: dict[str, Any] | None) -> psutil.Process | None:
-    """The process that wrote a report and has not said that it ends, if it still lives: paused or starved too."""
+    """Returns the process that wrote a report, if it still lives and has not reported its end.
+
+    A paused or starved process counts as living.
+    """
     if report is None or report.get("ended") or not {"pid", "created"} <= report.keys():
-        return None  # an earlier version wrote no start time; what it started has ended
+        return None  # an earlier version wrote no start time; its processes have ended
     return psutil.Process(report["pid"]) if is_alive(report["pid"], report["created"]) else None
 
 
 def stream_crashes(report: dict[str, Any] | None) -> int:
-    """How often the stream has ended by a kill, a crash or a failure, from its report. Each of its processes goes on
-    counting from the report of the one before, so that nobody has to look at the right moment."""
+    """Returns how often the stream has ended by a kill, a crash or a failure, from its report.
+
+    Each process of the stream continues the count from the report of the process before it. So no reader misses a
+    crash between two reads.
+    """
     if report is None:
         return 0
     return int(report.get("crashes", 0)) + int(report.get("failed", False) or _is_killed(report))
@@ -47,9 +56,9 @@ def _is_killed(report: dict[str, Any]) -> bool:
 
 
 def read_json(config: Settings, name: str) -> dict[str, Any] | None:
-    """A file of <home>/run, or None while it is not there."""
+    """Reads a file of <home>/run; None while it does not exist, or is not JSON."""
     try:
-        found: dict[str, Any] = json.loads((config.run / name).read_text())
-        return found
+        content: dict[str, Any] = json.loads((config.run / name).read_text())
+        return content
     except (FileNotFoundError, json.JSONDecodeError):
         return None

@@ -1,5 +1,8 @@
-"""What `city status` says, from the files under <home>/run, the Delta logs and the heartbeats in Dagster's storage; it
-asks no server anything, but PostgreSQL where that is Dagster's storage."""
+"""Computes the status of the platform, for `city status`.
+
+It reads the files under <home>/run, the Delta logs and the heartbeats in Dagster's storage. It queries no server except
+PostgreSQL, where that is Dagster's storage.
+"""
 
 import time
 from collections.abc import Collection, Iterable, Mapping
@@ -14,14 +17,15 @@ from city.stack.state import SERVER, STREAM, SUPERVISOR, is_alive, process_of, r
 from city.stack.worker import complaints
 
 FRESH_SECONDS = 15.0
-"""A process that lives and has not reported for longer is said to make no progress."""
+"""A living process whose last report is older counts as making no progress."""
 
 
 def status(config: Settings) -> dict[str, Any]:
-    """`parts` (name → address, state, events_per_second, lag, p95_ms, last_error, stalled, workers, exit, errors),
-    `bronze_rows`, `quarantined`, `alarm_channels`. `stalled`: it lives, and does not report, hangs, or has fallen
-    silent. `last_error` is all that is to be said: `exit`, why its process has ended, for a minute after that;
-    `errors`, what is wrong now.
+    """Returns the status: `parts`, `bronze_rows`, `quarantined` and `alarm_channels`.
+
+    `parts` maps a name to address, state, events_per_second, lag, p95_ms, last_error, stalled, workers, exit and
+    errors. `stalled`: the part lives, but does not report, hangs, or has fallen silent. `exit` is the reason why its
+    process has ended, for a minute after that. `errors` are the current errors. `last_error` joins `exit` and `errors`.
     """
     contracts = [c for d in domains(config) if config.is_active(d.name) for c in d.contracts]
     quarantined = {c.topic: row_count(quarantine_path(config.lake, c)) for c in contracts}
@@ -35,17 +39,20 @@ def status(config: Settings) -> dict[str, Any]:
 
 
 def alarm_channels(config: Settings) -> dict[str, str]:
-    """The channels that do not take the messages of alarms, with the reason, as the server that sends them has it."""
+    """Returns the channels that do not accept alarm messages, with the reason, as reported by the city's server."""
     beat = read_json(config, SERVER) or {}
     return beat.get("alarm_channels", {}) if process_of(beat) is not None else {}
 
 
 def parts(config: Settings) -> dict[str, dict[str, Any]]:
-    """The parts of a running platform, none of one that is down; the stream and other sources, whoever runs them."""
+    """Returns the state of each part of the supervisor, of the stream, and of other sources.
+
+    The stream and the other sources are listed also when no supervisor started them.
+    """
     supervisor = read_json(config, SUPERVISOR)
     up = supervisor is not None and is_alive(supervisor["pid"], supervisor["created"])
     silent = silent_sources(config)
-    found = {}
+    states = {}
     for name, part in (supervisor or {"parts": {}})["parts"].items():
         beat = (read_json(config, f"{name}.json") or {}) if up else {}
         fresh = time.time() - beat.get("at", 0) < FRESH_SECONDS
@@ -58,40 +65,50 @@ def parts(config: Settings) -> dict[str, dict[str, Any]]:
         is_watched = name == DAEMON and up and part["state"] == "running"
         hangs = daemon_hangs(config, part["created"]) if is_watched else None
         errors.append(hangs)
-        found[name] = {
+        states[name] = {
             "address": part["address"],
             "state": part["state"] if up else "down",
             "restarts": part.get("restarts", 0),
             "events_per_second": beat.get("events_per_second") if fresh else None,
             "lag": beat.get("lag") if fresh else None,
             "p95_ms": None,
-            "last_error": _joined([part["last_error"], *errors]),
+            "last_error": _join_errors([part["last_error"], *errors]),
             "exit": part["last_error"],
-            "errors": _distinct(errors),
+            "errors": _distinct_errors(errors),
             "stalled": is_mute or name in silent or hangs is not None,
             "workers": workers if fresh else [],
         }
         for loop, address in part.get("loops", {}).items():
-            of_loop = _loop(config, loop, address, found[name]["state"], silent.get(loop), part["pid"])
-            found[loop] = of_loop | {"within": name}
+            loop_state = _loop_state(config, loop, address, states[name]["state"], silent.get(loop), part["pid"])
+            states[loop] = loop_state | {"within": name}
     stream = stream_part(config, up, silent)
-    return found | _unsupervised(config, found.keys(), silent) | ({"stream": stream} if stream else {})
+    return states | _unsupervised_states(config, states.keys(), silent) | ({"stream": stream} if stream else {})
 
 
-def _unsupervised(config: Settings, known: Collection[str], silent: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-    """The processes with a heartbeat that no supervisor started: a bridge or a simulator that somebody runs by hand."""
-    found = {}
+def _unsupervised_states(
+    config: Settings, supervised: Collection[str], silent: Mapping[str, str]
+) -> dict[str, dict[str, Any]]:
+    """Returns the states of processes with a heartbeat that no supervisor started.
+
+    For example, a person runs a bridge or a simulator from a shell.
+    """
+    states = {}
     for path in sorted(config.run.glob("*.json")):
         beat = read_json(config, path.name) or {}
-        if path.stem not in known and beat.get("samples") and process_of(beat) is not None:
-            found[path.stem] = _loop(config, path.stem, "", "running", silent.get(path.stem), beat["pid"])
-    return found
+        if path.stem not in supervised and beat.get("samples") and process_of(beat) is not None:
+            states[path.stem] = _loop_state(config, path.stem, "", "running", silent.get(path.stem), beat["pid"])
+    return states
 
 
-def _loop(config: Settings, name: str, address: str, state: str, silent: str | None, pid: int | None) -> dict[str, Any]:
-    """A loop inside a part, by its own heartbeat: it runs while that is fresh, makes no progress while the process
-    `pid` that has written it lives, and is as its part otherwise. `silent` is why it is said to have fallen silent, if
-    it has."""
+def _loop_state(
+    config: Settings, name: str, address: str, state: str, silent: str | None, pid: int | None
+) -> dict[str, Any]:
+    """Returns the state of a loop inside a part, from the loop's own heartbeat.
+
+    The loop runs while its heartbeat is fresh. It makes no progress while its heartbeat is old and the process `pid`
+    that has written it lives. Otherwise it has the `state` of its part. `silent` is the reason why it counts as silent,
+    or None.
+    """
     beat = read_json(config, f"{name}.json")
     quiet = time.time() - beat["at"] if beat is not None and state == "running" else None
     fresh = quiet is not None and quiet < FRESH_SECONDS
@@ -104,21 +121,24 @@ def _loop(config: Settings, name: str, address: str, state: str, silent: str | N
         "events_per_second": beat["events_per_second"] if beat and fresh else None,
         "lag": None,
         "p95_ms": None,
-        "last_error": _joined(errors),
+        "last_error": _join_errors(errors),
         "exit": None,
-        "errors": _distinct(errors),
+        "errors": _distinct_errors(errors),
         "stalled": is_mute or silent is not None,
     }
 
 
 def is_stopping(config: Settings) -> bool:
-    """Whether the platform is being stopped."""
+    """Returns whether the platform is being stopped."""
     return bool((read_json(config, SUPERVISOR) or {}).get("stopping"))
 
 
 def stream_part(config: Settings, up: bool, silent: Mapping[str, str]) -> dict[str, Any] | None:
-    """The streaming job, by its own report; None when it never ran and nothing would start it. `silent` are the sources
-    that fell silent (`silent_sources`)."""
+    """Returns the state of the streaming job, from its own report.
+
+    Returns None when the job never ran and the platform is not `up`. `silent` are the silent sources (see
+    `silent_sources`).
+    """
     report = read_json(config, STREAM)
     if report is None and not up:
         return None
@@ -134,61 +154,61 @@ def stream_part(config: Settings, up: bool, silent: Mapping[str, str]) -> dict[s
     elif running:
         errors += [f"{worker}: {text}" for worker, text in complaints(workers, time.time()).items()]
     ended = report is not None and not running
-    reason = _exit_of_stream(report) if report and ended else None
-    if not fresh:  # figures that nobody confirms are not shown as those of now
+    reason = _exit_reason(report) if report and ended else None
+    if not fresh:  # old figures must not look like current ones
         streams = [s | dict.fromkeys(("events_per_second", "lag", "p95_ms")) for s in streams]
-    told = streams if fresh else []
-    latencies = [s["p95_ms"] for s in told if s["p95_ms"] is not None]
+    current = streams if fresh else []
+    latencies = [s["p95_ms"] for s in current if s["p95_ms"] is not None]
     return {
         "address": f"{config.kafka} → {config.lake}",
         "state": "running" if running else ("restarting" if ended else "starting") if up else "down",
         "restarts": stream_crashes(report),
         "within": CODE_SERVER,
-        "events_per_second": round(sum(s["events_per_second"] for s in told), 1) if told else None,
-        "lag": sum(s["lag"] for s in told) if told else None,
+        "events_per_second": round(sum(s["events_per_second"] for s in current), 1) if current else None,
+        "lag": sum(s["lag"] for s in current) if current else None,
         "p95_ms": max(latencies, default=None),
-        "last_error": _joined([*errors, reason]),
+        "last_error": _join_errors([*errors, reason]),
         "exit": reason,
-        "errors": _distinct(errors),
+        "errors": _distinct_errors(errors),
         "stalled": is_mute or any(s["topic"] in silent for s in streams),
         "streams": {s["topic"]: s for s in streams},
         "workers": workers,
     }
 
 
-def _exit_of_stream(report: dict[str, Any]) -> str | None:
-    """Why it has ended; None where it was asked to."""
+def _exit_reason(report: dict[str, Any]) -> str | None:
+    """Returns why the stream has ended; None where a stop was requested."""
     if report["failure"]:
         return str(report["failure"])
     return None if report["ended"] or "pid" not in report else f"its process {report['pid']} was killed, or crashed"
 
 
 def sources(config: Settings) -> dict[str, Any]:
-    """What each source that runs has counted: simulators and bridges by their part's name, streams by their topic."""
-    found = {}
+    """Returns the samples of each running source: simulators and bridges by their part's name, streams by topic."""
+    samples = {}
     for path in config.run.glob("*.json"):
         content = read_json(config, path.name) or {}
         if content.get("samples") and process_of(content) is not None:
-            found[path.stem] = content["samples"]
+            samples[path.stem] = content["samples"]
     report = read_json(config, STREAM)
     if report and process_of(report) is not None:
-        found |= {s["topic"]: s["samples"]["of"] for s in report["streams"] if "samples" in s}
-    return found
+        samples |= {s["topic"]: s["samples"]["of"] for s in report["streams"] if "samples" in s}
+    return samples
 
 
 def silent_sources(config: Settings) -> dict[str, str]:
-    """The sources that fell silent while their peers go on, with the reason, named as `sources` has them."""
+    """Returns the sources that fell silent while their peers go on, with the reason, by the names of `sources`."""
     return stalled(sources(config), time.time())
 
 
 def workers_by_part(config: Settings) -> dict[str, list[dict[str, Any]]]:
-    """The workers of every process that lives, by its name, as it last told of them."""
-    found = {}
+    """Returns the workers of every living process, by its name, from its last report."""
+    workers = {}
     for path in sorted(config.run.glob("*.json")):
         content = read_json(config, path.name) or {}
         if content.get("workers") and process_of(content) is not None:
-            found[path.stem] = content["workers"]
-    return found
+            workers[path.stem] = content["workers"]
+    return workers
 
 
 def _no_report(content: dict[str, Any]) -> str:
@@ -197,20 +217,22 @@ def _no_report(content: dict[str, Any]) -> str:
 
 
 def stands_still(error: str) -> bool:
-    """Whether an error of a part says only that nothing moves, for which others may be to blame. A process that does
-    not even report stands still by itself."""
+    """Returns whether an error of a part reports only a lack of progress, which another part may have caused.
+
+    A process that does not report at all is its own cause.
+    """
     return NO_PROGRESS in error and "does not report" not in error
 
 
-def _joined(errors: Iterable[str | None]) -> str | None:
-    """Errors in a line."""
-    return "; ".join(_distinct(errors)) or None
+def _join_errors(errors: Iterable[str | None]) -> str | None:
+    """Joins the errors to one line; None where there are none."""
+    return "; ".join(_distinct_errors(errors)) or None
 
 
-def _distinct(errors: Iterable[str | None]) -> list[str]:
-    """Each error once: a part, its heartbeat and its worker may say the same."""
-    said: list[str] = []
+def _distinct_errors(errors: Iterable[str | None]) -> list[str]:
+    """Returns each error once: a part, its heartbeat and its worker may report the same."""
+    distinct: list[str] = []
     for error in errors:
-        if error and not any(error in earlier for earlier in said):
-            said = [earlier for earlier in said if earlier not in error] + [error]
-    return said
+        if error and not any(error in earlier for earlier in distinct):
+            distinct = [earlier for earlier in distinct if earlier not in error] + [error]
+    return distinct

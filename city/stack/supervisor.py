@@ -1,4 +1,4 @@
-"""Starts everything, keeps it running, and stops what it started and nothing else."""
+"""Starts all parts, keeps them running, and stops only the processes that it started."""
 
 import json
 import os
@@ -26,30 +26,36 @@ _READY_SECONDS = 180
 
 
 class CannotStart(RuntimeError):
-    """`up` cannot begin; the message names what is in the way and the mend."""
+    """`up` cannot start. The message names the obstacle and the mend."""
 
 
 def specs(config: Settings, simulators: bool = True, rate: float | None = None) -> list[Spec]:
-    """Every part of the platform, for the domains that are active."""
-    known = [domain.name for domain in domains(config)]
-    if unknown := sorted(set(config.domains) - set(known)):
-        raise CannotStart(f"CITY_DOMAINS: no domain {', '.join(unknown)}; known: {', '.join(known)}")
+    """Returns the spec of every part of the platform, for the active domains.
+
+    `rate` is the simulators' rate in events a second. Raises CannotStart where CITY_DOMAINS names an unknown domain.
+    """
+    names = [domain.name for domain in domains(config)]
+    if unknown := sorted(set(config.domains) - set(names)):
+        raise CannotStart(f"CITY_DOMAINS: no domain {', '.join(unknown)}; known: {', '.join(names)}")
     active = [domain for domain in domains(config) if config.is_active(domain.name)]
     environment = {"CITY_DOMAINS": json.dumps(config.domains)}
     city = [sys.executable, "-m", "city.cli.main"]
-    found = [servers.kafka(config), servers.questdb(config)]
+    parts = [servers.kafka(config), servers.questdb(config)]
     if any(contract.mqtt for domain in active for contract in domain.contracts):
         bridge = [*city, "bridge"]
-        found += [servers.mqtt(config), _own(config, BRIDGE, bridge, environment, config.mqtt + " → " + config.kafka)]
+        parts += [
+            servers.mqtt(config),
+            _heartbeat_spec(config, BRIDGE, bridge, environment, config.mqtt + " → " + config.kafka),
+        ]
     simulated = [domain for domain in active if domain.has_simulator] if simulators else []
     if simulated:
         argv = [*city, "simulate", *(domain.name for domain in simulated), *(["--rate", str(rate)] if rate else [])]
         loops = {f"simulator-{domain.name}": domain.contracts[0].topic for domain in simulated}
-        found.append(_own(config, SIMULATORS, argv, environment, "", loops))
-    return [*found, _server(config, [*city, "serve"], environment), *dagster(config, environment)]
+        parts.append(_heartbeat_spec(config, SIMULATORS, argv, environment, "", loops))
+    return [*parts, _server_spec(config, [*city, "serve"], environment), *dagster(config, environment)]
 
 
-def _own(
+def _heartbeat_spec(
     config: Settings,
     name: str,
     argv: list[str],
@@ -57,7 +63,7 @@ def _own(
     address: str,
     loops: Mapping[str, str] = MappingProxyType({}),
 ) -> Spec:
-    """A process of ours: ready when its heartbeat is fresh."""
+    """Returns the spec of a process with a heartbeat. The process is ready when its heartbeat is fresh."""
     started = time.time()
 
     def ready() -> bool:
@@ -68,7 +74,7 @@ def _own(
     return Spec(name, address, argv, environment, ready=ready, stage=1, stop_seconds=10, loops=loops)
 
 
-def _server(config: Settings, argv: list[str], environment: dict[str, str]) -> Spec:
+def _server_spec(config: Settings, argv: list[str], environment: dict[str, str]) -> Spec:
     return Spec(
         "server",
         config.serve,
@@ -85,7 +91,7 @@ def _server(config: Settings, argv: list[str], environment: dict[str, str]) -> S
 
 
 def exposures(parts: Sequence[Spec]) -> list[str]:
-    """A warning for each server without a password that other machines can reach."""
+    """Returns a warning for each server without a password that other machines can reach."""
     return [
         f"{spec.host_setting}={spec.host}: whoever reaches {spec.name} there can {spec.exposes}, without a password. "
         "Let a firewall admit only those who may"
@@ -95,7 +101,7 @@ def exposures(parts: Sequence[Spec]) -> list[str]:
 
 
 class Supervisor:
-    """One `city up`. Runs in the main thread; `stop` may be set from a signal handler."""
+    """Runs the parts of one `city up` in the main thread. A signal handler may set `stop`."""
 
     def __init__(self, config: Settings, parts: list[Spec]) -> None:
         self.config = config
@@ -103,7 +109,10 @@ class Supervisor:
         self.stop = threading.Event()
 
     def check(self) -> None:
-        """Raises CannotStart where another `up` runs or a port is taken. Ends what a killed `up` left behind."""
+        """Ends the processes that a killed `up` left behind, and checks that the parts can start.
+
+        Raises CannotStart where another `up` runs, an address is not of this machine, or a port is in use.
+        """
         state = read_json(self.config, SUPERVISOR)
         if state and is_alive(state["pid"], state["created"]):
             raise CannotStart(f"already up (pid {state['pid']}): see `city status`, end it with `city down`")
@@ -116,17 +125,20 @@ class Supervisor:
                 if part.spec.argv and used.setdefault(port, setting) != setting:
                     raise CannotStart(f"{used[port]} and {setting} are both {port}")
                 if part.spec.argv and not can_bind(host, port):
-                    who = listener(port) or "another process"
-                    raise CannotStart(f"port {port} is in use by {who}: stop that, or set {setting} to a free port")
+                    user = listener(port) or "another process"
+                    raise CannotStart(f"port {port} is in use by {user}: stop that, or set {setting} to a free port")
 
     def run(self, changed: Callable[["Supervisor"], None] = lambda supervisor: None) -> None:
-        """Starts the parts stage by stage and watches them until `stop`; then stops them in the opposite order."""
+        """Starts the parts stage by stage, watches them until `stop`, and stops them in the opposite order.
+
+        Calls `changed` after each round of the watch.
+        """
         try:
             for stage in sorted({part.spec.stage for part in self.parts}):
-                for part in self._at(stage):
+                for part in self._parts_of_stage(stage):
                     if part.state != "external":
                         part.start()
-                        self._write_state()  # should we be killed now, it is known what is left behind
+                        self._write_state()  # after a kill, the next `up` knows from it which processes are left
                 self._await_ready(stage, changed)
             while not self.stop.wait(0.5):
                 self._tick(changed)
@@ -134,20 +146,22 @@ class Supervisor:
             self.shut_down(changed)
 
     def is_ready(self) -> bool:
+        """Returns whether every part runs, or is external."""
         return all(part.state in ("running", "external") for part in self.parts)
 
     def shut_down(self, changed: Callable[["Supervisor"], None] = lambda supervisor: None) -> None:
+        """Stops the parts, the last stage first, and calls `changed` after each stage."""
         self.stop.set()
-        self._write_state()  # what is missing from here on is missing on purpose
+        self._write_state()  # its `stopping` tells readers that parts are missing on purpose from now on
         for stage in sorted({part.spec.stage for part in self.parts}, reverse=True):
-            for part in self._at(stage):
+            for part in self._parts_of_stage(stage):
                 part.signal()
-            for part in self._at(stage):
+            for part in self._parts_of_stage(stage):
                 part.await_stop()
             changed(self)
         (self.config.run / SUPERVISOR).unlink(missing_ok=True)
 
-    def _at(self, stage: int) -> list[Part]:
+    def _parts_of_stage(self, stage: int) -> list[Part]:
         return [part for part in self.parts if part.spec.stage == stage]
 
     def _await_ready(self, stage: int, changed: Callable[["Supervisor"], None]) -> None:
@@ -155,8 +169,8 @@ class Supervisor:
         deadline = time.monotonic() + _READY_SECONDS
         while not self.stop.is_set() and time.monotonic() < deadline:
             self._tick(changed)
-            # What is started last is slow to start, and nobody waits for it: events already flow.
-            if stage == last or all(part.state in ("running", "external") for part in self._at(stage)):
+            # The last stage is slow to start, and nothing waits for it: events already flow.
+            if stage == last or all(part.state in ("running", "external") for part in self._parts_of_stage(stage)):
                 return
             self.stop.wait(0.2)
 
@@ -172,7 +186,7 @@ class Supervisor:
             "created": psutil.Process().create_time(),
             "at": time.time(),
             "stopping": self.stop.is_set(),
-            "parts": {part.spec.name: _describe(part) for part in self.parts},
+            "parts": {part.spec.name: _describe_part(part) for part in self.parts},
         }
         self.config.run.mkdir(parents=True, exist_ok=True)
         fresh = self.config.run / f".{SUPERVISOR}"
@@ -181,7 +195,7 @@ class Supervisor:
 
 
 def end_leftovers(config: Settings) -> list[str]:
-    """Ends the processes that a killed supervisor left behind, by the ids it wrote down; returns their names."""
+    """Ends the processes that a killed supervisor left behind, by the ids in its state file. Returns their names."""
     state = read_json(config, SUPERVISOR)
     ended = []
     for name, part in (state or {"parts": {}})["parts"].items():
@@ -192,7 +206,7 @@ def end_leftovers(config: Settings) -> list[str]:
     return ended
 
 
-def _describe(part: Part) -> dict[str, Any]:
+def _describe_part(part: Part) -> dict[str, Any]:
     pid = part.pid
     try:
         created = psutil.Process(pid).create_time() if pid else None

@@ -1,4 +1,4 @@
-"""Supervised threads: every loop in the background runs in a Worker, which restarts it and says how it does."""
+"""Supervises threads. Every background loop runs in a Worker, which restarts it and reports its state."""
 
 import logging
 import threading
@@ -14,24 +14,24 @@ log = logging.getLogger(__name__)
 State = Literal["starting", "running", "restarting", "stopped"]
 STATES: tuple[State, ...] = ("starting", "running", "restarting", "stopped")
 _STEADY_SECONDS = 60.0
-"""A body that ran this long begins again with the shortest wait, and the error before it is history."""
+"""After this run time of a body, the next restart has the shortest wait again, and the last error is cleared."""
 
 
 class Worker:
-    """Runs `body(worker)` in a thread of its own, again and again until it returns or a stop is asked for.
+    """Runs `body(worker)` in a thread of its own, repeatedly, until it returns or a stop is requested.
 
-    The body loops while `worker.stop_requested.is_set()` is false and calls `worker.progress(count)` each time it goes
-    round: `count` is how many items it handled, 0 where there was nothing to do. Whatever it raises is kept as
-    `last_error`, and the body is called again after a wait that doubles up to `longest_wait` seconds. So a body opens
-    what it needs (a consumer, a connection) itself, and closes it in a `finally`.
+    The body loops while `worker.stop_requested.is_set()` is false, and calls `worker.progress(count)` in each round.
+    `count` is the number of items that it handled, 0 where there was nothing to do. The worker stores an exception of
+    the body as `last_error`, and calls the body again after a wait that doubles up to `longest_wait` seconds. So a body
+    opens its resources (a consumer, a connection) itself, and closes them in a `finally`.
 
-    Exceptions of the types `expected` are of what it talks to (a server that is away): they are logged without a
-    traceback, and are over with the next progress. Exceptions of the types `fatal` are not for a restart to mend: they
-    end the worker, and `failure` holds them for whoever owns it. A body that returns has done its work: the worker is
+    Exceptions of the types `expected` come from another system (a server that is away). They are logged without a
+    traceback, and the next progress clears them. A restart cannot repair exceptions of the types `fatal`: they end the
+    worker, and the worker's owner reads them in `failure`. When the body returns, its work is done and the worker is
     stopped.
 
-    Several workers may share one `stop` event. A worker without progress for `stall_seconds` is not well; give
-    infinity to a body that may rightly take long.
+    Several workers may share one `stop` event. A worker without progress for `stall_seconds` is not well. A body that
+    may validly take long has infinity there.
     """
 
     def __init__(
@@ -50,9 +50,9 @@ class Worker:
         self.state: State = "starting"
         self.restarts = 0
         self.items = 0
-        """How many items it has handled since it was started, restarts included."""
+        """The number of items that the worker has handled since its start, restarts included."""
         self.last_progress: float | None = None
-        """When it last went round, in seconds since the epoch."""
+        """The time of the body's last round, in seconds since the epoch."""
         self.failure: BaseException | None = None
         self.stall_seconds = stall_seconds
         self._body, self._longest_wait = body, longest_wait
@@ -65,31 +65,33 @@ class Worker:
         self._thread = threading.Thread(target=self._supervise, name=name, daemon=True)
 
     def start(self) -> "Worker":
+        """Starts the thread and returns the worker."""
         self._began = time.time()
         _registry.add(self)
         self._thread.start()
         return self
 
     def stop(self, seconds: float = 10.0) -> bool:
-        """Asks the body to stop and waits for it, at most `seconds`; whether it has ended."""
+        """Requests a stop and waits at most `seconds` for the end. Returns whether the thread has ended."""
         self.stop_requested.set()
         return self.join(seconds)
 
     def join(self, seconds: float | None = None) -> bool:
-        """Waits for the end, at most `seconds`, without asking for it; whether it has come."""
+        """Waits at most `seconds` for the end, without a stop request. Returns whether the thread has ended."""
         if self._thread.ident is not None and self._thread is not threading.current_thread():
             self._thread.join(seconds)
         return not self._thread.is_alive()
 
     def dismiss(self) -> None:
-        """Its owner has heard of its end: it is no longer listed among the workers of this process."""
+        """Removes the worker from this process's list. Its owner calls this after it has handled the worker's end."""
         _registry.remove(self)
 
     def is_alive(self) -> bool:
+        """Returns whether the thread runs."""
         return self._thread.is_alive()
 
     def progress(self, count: int = 0) -> None:
-        """The body went round and handled `count` items. Callable from any thread."""
+        """Records a round of the body with `count` handled items. Callable from any thread."""
         with self._lock:
             self.items += count
             self.last_progress = time.time()
@@ -98,20 +100,23 @@ class Worker:
                 self._crash = None if self._crash_passes else self._crash
 
     def note(self, error: str | None) -> None:
-        """What is wrong while the body goes on, or None once it is right again."""
+        """Records an error that does not end the body, or None once it is over."""
         self._noted = error
 
     @property
     def last_error(self) -> str | None:
-        """What is wrong now, else what the body was restarted for, until it has run for a minute since."""
+        """The noted error, or the error of the last restart until the body has run for a minute since then."""
         return self._noted or self._crash
 
     def complaint(self, now: float | None = None) -> str | None:
-        """Why it is not well: an error, or no progress for too long. None where it is well."""
+        """Returns why the worker is not well: an error, or no progress for too long. None where it is well."""
         return complaint(self.summary(), time.time() if now is None else now)
 
     def summary(self) -> dict[str, Any]:
-        """For heartbeat files, `/health` and `/metrics`. Times are seconds since the epoch."""
+        """Returns the state as JSON values, for heartbeat files, `/health` and `/metrics`.
+
+        Times are in seconds since the epoch.
+        """
         if self._crash and self.state == "running" and time.time() - self._began > _STEADY_SECONDS:
             self._crash = None
         return {
@@ -121,7 +126,7 @@ class Worker:
             "items": self.items,
             "began": self._began,
             "last_progress": self.last_progress,
-            # JSON knows no infinity.
+            # JSON has no infinity.
             "stall_seconds": self.stall_seconds if self.stall_seconds < float("inf") else None,
             "last_error": self.last_error,
         }
@@ -144,7 +149,7 @@ class Worker:
                         if not isinstance(error, Stopped):
                             log.warning("%s, which was stopping: %s", self.name, describe(error))
                         break
-                    self._crashed(error)
+                    self._record_crash(error)
                 if time.monotonic() - began > _STEADY_SECONDS:
                     backoff.reset()
                 backoff.wait()
@@ -158,9 +163,9 @@ class Worker:
             if self.failure is None:
                 _registry.remove(self)
 
-    def _crashed(self, error: BaseException) -> None:
+    def _record_crash(self, error: BaseException) -> None:
         text, expected = describe(error), isinstance(error, self._expected)
-        if text != self._crash:  # said once, not at each attempt for the hour that a server is away
+        if text != self._crash:  # logged once, not at each attempt while a server is away for an hour
             log.error("%s: %s; it is restarted", self.name, text, exc_info=None if expected else error)
         with self._lock:
             self.state = "restarting"
@@ -168,14 +173,14 @@ class Worker:
 
 
 class _Registry:
-    """The workers of this process."""
+    """Lists the workers of this process."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._workers: list[Worker] = []
 
     def add(self, worker: Worker) -> None:
-        with self._lock:  # one that ended by a fatal error has been kept until its successor came
+        with self._lock:  # a worker that a fatal error ended stays until a worker of the same name replaces it
             self._workers = [w for w in self._workers if w.is_alive() or w.name != worker.name] + [worker]
 
     def remove(self, worker: Worker) -> None:
@@ -191,24 +196,24 @@ _registry = _Registry()
 
 
 def workers() -> list[Worker]:
-    """This process's workers that were started and not stopped, and those that a fatal error ended."""
+    """Returns this process's workers that were started and not stopped, and those that a fatal error ended."""
     return _registry.all()
 
 
 def summaries() -> list[dict[str, Any]]:
-    """What all workers of this process say of themselves; a name that stands twice is numbered."""
-    found: dict[str, dict[str, Any]] = {}
+    """Returns the summaries of all workers of this process. A repeated name gets a number."""
+    by_name: dict[str, dict[str, Any]] = {}
     for summary in (worker.summary() for worker in workers()):
         name, number = summary["name"], 1
-        while summary["name"] in found:
+        while summary["name"] in by_name:
             number += 1
             summary["name"] = f"{name} {number}"
-        found[summary["name"]] = summary
-    return list(found.values())
+        by_name[summary["name"]] = summary
+    return list(by_name.values())
 
 
 def complaint(summary: dict[str, Any], now: float) -> str | None:
-    """Why a worker is not well, from its summary at `now` (seconds since the epoch); None where it is well."""
+    """Returns why a worker is not well, from its summary at `now` (seconds since the epoch); None where it is well."""
     if summary["state"] in ("restarting", "stopped"):
         return f"{summary['state']} ({summary['restarts']} restarts): {summary['last_error'] or 'no error'}"
     if summary["last_error"]:
@@ -219,12 +224,12 @@ def complaint(summary: dict[str, Any], now: float) -> str | None:
     return f"{NO_PROGRESS} {idle:.0f} s" if idle > summary["stall_seconds"] else None
 
 
-def complaints(found: Iterable[dict[str, Any]], now: float) -> dict[str, str]:
-    """The workers that are not well, by name, with the reason."""
-    return {summary["name"]: text for summary in found if (text := complaint(summary, now)) is not None}
+def complaints(worker_summaries: Iterable[dict[str, Any]], now: float) -> dict[str, str]:
+    """Returns the workers that are not well, by name, with the reason."""
+    return {summary["name"]: text for summary in worker_summaries if (text := complaint(summary, now)) is not None}
 
 
 def describe(error: BaseException) -> str:
-    """An exception in one line."""
+    """Describes an exception in one line."""
     text = " ".join(str(error).split())[:300]
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
