@@ -1,4 +1,4 @@
-"""Arrays of numbers, as functions take and give them."""
+"""The types of number arrays in function signatures."""
 
 from typing import Any
 

@@ -1,8 +1,8 @@
-"""Everything used of Dagster that is not its public interface, in one place.
+"""Re-exports, in one place, every name of Dagster's private interface that City uses.
 
-What Dagster offers publicly is imported from `dagster`. The rest may change in any release: TESTED is the range of
-versions that was tried, and `tests/city/test_dagster_internals.py` fails when a name goes away or takes other
-arguments. A name is imported when it is first used: every process of Dagster loads modules that import this one.
+City imports public names from `dagster` itself. The private names may change in any release: TESTED is the range of
+versions that was tested, and `tests/city/test_dagster_internals.py` fails when a name is removed or gets other
+arguments. A name is imported at its first use, because every process of Dagster loads modules that import this one.
 
 | used for | because the public interface has no |
 | --- | --- |
@@ -16,7 +16,7 @@ arguments. A name is imported when it is first used: every process of Dagster lo
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:  # the same names, for type checkers: `as` makes them this module's
+if TYPE_CHECKING:  # the same names, for type checkers; `as` re-exports them from this module
     from dagster._config import UserConfigSchema as UserConfigSchema
     from dagster._core.asset_graph_view.entity_subset import EntitySubset as EntitySubset
     from dagster._core.asset_graph_view.serializable_entity_subset import (

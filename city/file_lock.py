@@ -1,4 +1,4 @@
-"""One process at a time, on this machine: for files, and for what a table's log does not guard."""
+"""Locks a table, or a file, on this machine, for work that a table's log alone does not guard."""
 
 import fcntl
 import os
@@ -9,9 +9,10 @@ from pathlib import Path
 
 @contextmanager
 def file_lock(path: Path, meanwhile: Callable[[str], None] | None = None) -> Iterator[None]:
-    """Holds the lock of the table (or file) at `path`, whose folder must exist; it ends with its process.
+    """Holds the lock of the table (or file) at `path`, whose folder must exist. The lock ends with its process.
 
-    While another holds it, `meanwhile` is called again and again with that one's process id, and may raise.
+    While another process holds the lock, `meanwhile` is called repeatedly with the id of that process. It may raise.
+    Without `meanwhile` the call blocks.
     """
     with path.with_name(f".{path.name}.lock").open("a+") as lock:
         while True:

@@ -1,4 +1,4 @@
-"""Local time: days, time zones and public holidays, for whoever needs no table of them (and no Polars)."""
+"""Computes local days, time zones and public holidays, for code that needs no table of them (and no Polars)."""
 
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, time, timedelta
@@ -7,28 +7,30 @@ from zoneinfo import ZoneInfo
 
 
 def bounds(day: date, timezone: str) -> tuple[datetime, datetime]:
-    """The first moment of the local day and of the next one, in UTC: 23, 24 or 25 hours apart."""
+    """Returns the start of the local day and of the next one, in UTC. They are 23, 24 or 25 hours apart."""
     at = ZoneInfo(timezone)
     begin, end = (datetime.combine(d, time(), at) for d in (day, day + timedelta(days=1)))
     return begin.astimezone(UTC), end.astimezone(UTC)
 
 
 def zone(timezone: str) -> ZoneInfo:
+    """Returns the time zone of this name. Raises ZoneInfoNotFoundError."""
     return ZoneInfo(timezone)
 
 
 def local_day(moment: datetime, timezone: str) -> date:
+    """Returns the local day of a moment, which has a time zone."""
     return moment.astimezone(ZoneInfo(timezone)).date()
 
 
 @lru_cache(maxsize=64)
 def is_workday(day: date, country: str) -> bool:
-    """Whether the day is neither of a weekend nor a public holiday."""
+    """Returns whether the day is neither on a weekend nor a public holiday."""
     return day.isoweekday() < 6 and day not in holidays_of(country, day.year, day.year)
 
 
 def holidays_of(country: str, first_year: int, last_year: int) -> Mapping[date, str]:
-    """The public holidays of a country (a code that the package holidays knows), by day."""
+    """Returns the public holidays of a country (a code of the package holidays), by day."""
     import holidays
 
     return holidays.country_holidays(country, years=range(first_year, last_year + 1))

@@ -1,4 +1,4 @@
-"""Addresses: what they are made of, and whether somebody listens there."""
+"""Parses and checks network addresses, and probes whether a server listens at one."""
 
 import re
 import socket
@@ -11,8 +11,10 @@ _HOST = re.compile(r"[a-z0-9_]([a-z0-9_.-]*[a-z0-9_.])?")
 
 
 def split_address(address: str) -> tuple[str, int]:
-    """`host:port` as a pair, an IPv6 address without its brackets. Raises ValueError that names the address and the
-    mend."""
+    """Splits `host:port` into a pair; an IPv6 address has no brackets in it.
+
+    Raises ValueError that names the address and the mend.
+    """
     host, colon, port = address.rpartition(":")
     if not colon or not host or not port.isdigit():
         raise ValueError(f"address {address!r} is not of the form host:port, such as 127.0.0.1:9092")
@@ -20,25 +22,29 @@ def split_address(address: str) -> tuple[str, int]:
 
 
 def join_address(host: str, port: int) -> str:
-    """`host:port`, as URLs and clients want it: an IPv6 address is in brackets."""
+    """Joins host and port to `host:port` for URLs and clients, with an IPv6 address in brackets."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def check_origin(url: str) -> None:
-    """Raises ValueError that says what is wrong, where it is no address of a server, such as https://city.example.org
-    or http://[::1]:8000."""
-    wrong = _wrong_origin(url)
-    if wrong is not None:
-        raise ValueError(f"{url[:200]!r} is no address of a server: {wrong}; such as https://city.example.org")
+    """Checks that `url` is the address of a server, such as https://city.example.org or http://[::1]:8000.
+
+    Raises ValueError with the reason where it is not.
+    """
+    reason = _origin_fault(url)
+    if reason is not None:
+        raise ValueError(f"{url[:200]!r} is no address of a server: {reason}; such as https://city.example.org")
 
 
 def check_url(url: str) -> None:
-    """Raises ValueError that says what is wrong, where nothing can be posted to it. Without the address, which may be a
-    secret."""
+    """Checks that a client can post to `url`.
+
+    Raises ValueError with the reason where it cannot. The message does not contain the address, which may be a secret.
+    """
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
-    except ValueError:  # an address without its bracket, a port that is none
+    except ValueError:  # an address without its bracket, or a port that is not a number
         raise ValueError("its host or its port is none; such as https://hooks.example.org/city") from None
     if parts.scheme not in ("http", "https"):
         raise ValueError("it begins with neither https:// nor http://; such as https://hooks.example.org/city")
@@ -46,11 +52,12 @@ def check_url(url: str) -> None:
         raise ValueError("it has no host, or has spaces; such as https://hooks.example.org/city")
 
 
-def _wrong_origin(url: str) -> str | None:
+def _origin_fault(url: str) -> str | None:
+    """Returns why `url` is not the address of a server; None where it is one."""
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
-    except ValueError as error:  # an address without its bracket, a port that is none
+    except ValueError as error:  # an address without its bracket, or a port that is not a number
         return str(error)
     if parts.scheme not in ("http", "https"):
         return "it begins with neither https:// nor http://"
@@ -72,7 +79,7 @@ def _is_ip(host: str) -> bool:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches that address. A name other than localhost is taken for a public one."""
+    """Returns whether only this machine reaches that address. A name other than localhost counts as public."""
     try:
         return host == "localhost" or ip_address(host).is_loopback
     except ValueError:
@@ -80,7 +87,7 @@ def is_loopback(host: str) -> bool:
 
 
 def is_wildcard(host: str) -> bool:
-    """Whether it stands for every address of the machine, and so is none to connect to."""
+    """Returns whether the host stands for every address of the machine. A client cannot connect to such an address."""
     try:
         return ip_address(host).is_unspecified
     except ValueError:
@@ -88,14 +95,14 @@ def is_wildcard(host: str) -> bool:
 
 
 def reached_at(host: str) -> str:
-    """Where this machine reaches a server that is bound to `host`."""
+    """Returns the address at which this machine reaches a server that is bound to `host`."""
     if not is_wildcard(host):
         return host
     return "127.0.0.1" if ip_address(host).version == 4 else "::1"
 
 
 def accepts(host: str, port: int) -> bool:
-    """Whether something listens there."""
+    """Returns whether a server listens at the address. The timeout is one second."""
     try:
         with socket.create_connection((host, port), timeout=1):
             return True
@@ -104,12 +111,16 @@ def accepts(host: str, port: int) -> bool:
 
 
 def speaks_kafka(host: str, port: int, seconds: float = 2.0) -> bool:
-    """Whether a Kafka answers there: the kernel takes connections for one that hangs, too. Asks which versions of the
-    protocol it speaks (ApiVersions, version 0), as each client does first."""
+    """Returns whether a Kafka responds at the address within `seconds`.
+
+    A connection alone proves nothing, because the kernel accepts connections also for a Kafka that hangs. So the
+    function sends the first request of each client: which protocol versions does the broker support (ApiVersions,
+    version 0)?
+    """
     try:
         with socket.create_connection((host, port), timeout=seconds) as broker:
             broker.sendall(struct.pack(">ihhih", 10, _API_VERSIONS, 0, _REQUEST, -1))
-            answer = broker.recv(8, socket.MSG_WAITALL)  # its size, and the number of the request
+            response = broker.recv(8, socket.MSG_WAITALL)  # the response's size, and the number of the request
     except OSError:
         return False
-    return len(answer) == 8 and struct.unpack(">ii", answer)[1] == _REQUEST
+    return len(response) == 8 and struct.unpack(">ii", response)[1] == _REQUEST

@@ -1,4 +1,4 @@
-"""QuestDB over HTTP: statements, queries and the state of its tables."""
+"""Sends statements and queries to QuestDB over HTTP, and resumes its suspended tables."""
 
 from typing import Any
 
@@ -6,38 +6,39 @@ import requests
 
 
 class QuestDBError(RuntimeError):
-    """A statement that QuestDB refused; the message holds QuestDB's own and the statement."""
+    """QuestDB refused a statement. The message contains QuestDB's own message and the statement."""
 
 
 def execute(address: str, sql: str, seconds: float = 10.0) -> dict[str, Any]:
-    """Runs one statement at `host:port`; the answer as QuestDB's /exec gives it (`columns`, `dataset`, …).
+    """Runs one statement at `host:port` and returns the JSON of QuestDB's /exec (`columns`, `dataset`, …).
 
-    Raises QuestDBError where the statement is refused, requests.RequestException where the server is away.
+    `seconds` is the timeout. Raises QuestDBError where the statement is refused, and requests.RequestException where
+    the server is away.
     """
-    answer = requests.get(f"http://{address}/exec", params={"query": sql}, timeout=seconds)
+    response = requests.get(f"http://{address}/exec", params={"query": sql}, timeout=seconds)
     try:
-        found: dict[str, Any] = answer.json()
+        result: dict[str, Any] = response.json()
     except ValueError:
         raise QuestDBError(
-            f"{address} answered HTTP {answer.status_code}, not QuestDB's JSON: is it a QuestDB?"
+            f"{address} answered HTTP {response.status_code}, not QuestDB's JSON: is it a QuestDB?"
         ) from None
-    if "error" in found:
-        raise QuestDBError(f"{found['error']} (at character {found.get('position', '?')} of: {sql})")
-    return found
+    if "error" in result:
+        raise QuestDBError(f"{result['error']} (at character {result.get('position', '?')} of: {sql})")
+    return result
 
 
 def rows(address: str, sql: str) -> list[list[Any]]:
-    """The rows of a query."""
+    """Returns the rows of a query. Raises as `execute` does."""
     return list(execute(address, sql)["dataset"])
 
 
 def resume_suspended(address: str, tables: list[str]) -> list[str]:
-    """Resumes those of `tables` whose WAL was suspended by a crash or a full disk; returns them.
+    """Resumes those of `tables` whose WAL was suspended by a crash or a full disk, and returns them.
 
-    What the suspended transactions held is sent again from bronze, so skipping none of them is safe here.
+    It skips no suspended transaction. That is safe here, because the stream sends their rows again from bronze.
     """
     suspended = [row[0] for row in rows(address, "SELECT name, suspended FROM wal_tables()") if row[1]]
-    found = [table for table in suspended if table in tables]
-    for table in found:
+    resumed = [table for table in suspended if table in tables]
+    for table in resumed:
         execute(address, f"ALTER TABLE {table} RESUME WAL")
-    return found
+    return resumed

@@ -1,4 +1,4 @@
-"""All configuration, in one typed object. Every field can be set as CITY_<NAME>, in the environment or in .env."""
+"""Reads all configuration into one typed object. Each field is set by CITY_<NAME>, in the environment or in .env."""
 
 from functools import lru_cache
 from pathlib import Path
@@ -17,14 +17,17 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 
 
 class Settings(BaseSettings):
-    """Where the platform keeps its state and what it talks to. Documented for people in .env.example."""
+    """The folders of the platform's state, and the addresses and limits of its parts.
+
+    .env.example documents the fields for people.
+    """
 
     model_config = SettingsConfigDict(
         env_prefix="CITY_",
         env_file=CHECKOUT / ".env",
         extra="ignore",
         frozen=True,
-        hide_input_in_errors=True,  # which may be secrets
+        hide_input_in_errors=True,  # an input may be a secret
     )
 
     home: Path = Field(CHECKOUT / ".city", description="the one folder that holds all state")
@@ -176,31 +179,37 @@ class Settings(BaseSettings):
 
     @property
     def data(self) -> Path:
+        """The folder of real data for tests and benchmarks."""
         return self.data_dir or CHECKOUT.parent / "shared" / "data"
 
     @property
     def lake(self) -> Path:
+        """The folder of the lake."""
         return self.home / "lake"
 
     @property
     def cold_path(self) -> str:
+        """The folder of cold storage, or its URL on S3, without a slash at its end."""
         return (self.cold or str(self.home / "cold")).rstrip("/")
 
     @property
     def run(self) -> Path:
-        """What is running now: process ids, states and reports."""
+        """The folder of files that describe what runs now: process ids, states and reports."""
         return self.home / "run"
 
     @property
     def logs(self) -> Path:
+        """The folder of the parts' logs."""
         return self.home / "logs"
 
     @property
     def jars(self) -> Path:
+        """The folder of the downloaded jars."""
         return (self.cache or self.home / "cache") / "jars"
 
     @property
     def kafka(self) -> str:
+        """The address (host:port) at which clients reach Kafka."""
         return self.kafka_address or join_address(self.kafka_host, self.kafka_port)
 
     @property
@@ -210,35 +219,41 @@ class Settings(BaseSettings):
 
     @property
     def questdb(self) -> str:
+        """The address (host:port) of QuestDB's HTTP server."""
         return self.questdb_address or join_address(reached_at(self.questdb_host), self.questdb_http_port)
 
     @property
     def mqtt(self) -> str:
+        """The address (host:port) of the MQTT broker."""
         return self.mqtt_address or join_address(reached_at(self.mqtt_host), self.mqtt_port)
 
     def is_active(self, domain: str) -> bool:
+        """Returns whether the platform streams and simulates the domain."""
         return not self.domains or domain in self.domains
 
     @property
     def is_local(self) -> bool:
-        """Whether only this machine can reach what we serve: through a proxy with a public address, others can."""
+        """Whether only this machine can reach the city's server. Others can through a proxy with a public address."""
         public = urlsplit(self.public_url or "").hostname
         return is_loopback(self.host) and (public is None or is_loopback(public))
 
     @property
     def wants_keys(self) -> bool:
+        """Whether requests to the city's server need a key."""
         return self.auth == "on" or not self.is_local
 
     @property
     def serve(self) -> str:
+        """The URL of the city's server from this machine."""
         return f"{'https' if self.tls_cert else 'http'}://{join_address(reached_at(self.host), self.serve_port)}"
 
     @property
     def dagster(self) -> str:
+        """The address (host:port) of the Dagster UI."""
         return join_address(reached_at(self.dagster_host), self.dagster_port)
 
 
 @lru_cache(maxsize=1)
 def settings() -> Settings:
-    """The settings of this process. Tests clear the cache when they change the environment."""
+    """Returns the settings of this process. Tests clear the cache when they change the environment."""
     return Settings()

@@ -1,4 +1,4 @@
-"""How severe an alarm is, from the mildest to the gravest."""
+"""The severities of alarms, from the lowest to the highest."""
 
 from typing import Literal
 

