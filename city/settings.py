@@ -134,7 +134,7 @@ class Settings(BaseSettings):
 
     @field_validator("home", "cache")
     @classmethod
-    def _absolute(cls, value: Path | None) -> Path | None:
+    def _check_folder(cls, value: Path | None) -> Path | None:
         if value is None:
             return None
         path = value.expanduser().absolute()
@@ -149,28 +149,28 @@ class Settings(BaseSettings):
 
     @field_validator("kafka_host")
     @classmethod
-    def _is_one_address(cls, value: str) -> str:
+    def _check_one_address(cls, value: str) -> str:
         if is_wildcard(value):
             raise ValueError(f"Kafka tells its clients to connect to {value}: give the one address that they reach")
         return value
 
     @field_validator("public_url")
     @classmethod
-    def _is_origin(cls, value: str | None) -> str | None:
+    def _check_origin(cls, value: str | None) -> str | None:
         if value:
             check_origin(value)
         return value
 
     @field_validator("alert_webhook_url", "alert_slack_url", "alert_sms_url", "alert_pagerduty_url")
     @classmethod
-    def _is_posted_to(cls, value: SecretStr | str | None) -> SecretStr | str | None:
+    def _check_post_url(cls, value: SecretStr | str | None) -> SecretStr | str | None:
         if value:
             check_url(value.get_secret_value() if isinstance(value, SecretStr) else value)
         return value
 
     @field_validator("timezone")
     @classmethod
-    def _known_timezone(cls, value: str) -> str:
+    def _check_timezone(cls, value: str) -> str:
         try:
             ZoneInfo(value)
         except (OSError, ValueError, KeyError):

@@ -58,7 +58,7 @@ def archive(contract: Contract, lake: Path, cold: str, keep: timedelta, now: dat
     with moving(lake, contract):
         for attempt in range(_ATTEMPTS):
             try:
-                return _move(contract, DeltaTable(path), cold, before)
+                return _move_rows(contract, DeltaTable(path), cold, before)
             except DeltaError:
                 if attempt == _ATTEMPTS - 1:
                     raise
@@ -71,12 +71,16 @@ def beside(bronze: DeltaTable, contract: Contract, cold: str) -> DeltaTable | No
 
     Raises FileNotFoundError where bronze's rows were archived to another place than `cold`.
     """
-    target = _target(cold, contract)
-    version = bronze.transaction_version(_app(contract, "version"))
+    target = _cold_path(cold, contract)
+    version = bronze.transaction_version(_app_id(contract, "version"))
     if version is None:
         return DeltaTable(target) if _has_old_archive(contract, target) else None
     table = _open_cold(contract, target)
-    return table if _moves(table, contract) == _moves(bronze, contract) else DeltaTable(target, version=version)
+    return (
+        table
+        if _move_number(table, contract) == _move_number(bronze, contract)
+        else DeltaTable(target, version=version)
+    )
 
 
 def border(bronze: DeltaTable, contract: Contract) -> datetime | None:
@@ -100,13 +104,13 @@ def recover(bronze: DeltaTable, contract: Contract, cold: str) -> DeltaTable | N
 
     The caller holds the lock (`moving`). Raises FileNotFoundError as `beside` does.
     """
-    target = _target(cold, contract)
-    version = bronze.transaction_version(_app(contract, "version"))
+    target = _cold_path(cold, contract)
+    version = bronze.transaction_version(_app_id(contract, "version"))
     if version is None and not DeltaTable.is_deltatable(target):
         return None
     table = _open_cold(contract, target)
-    if _moves(table, contract) != (moves := _moves(bronze, contract)):
-        table.restore(version or 0, commit_properties=_marks(contract, moves=moves))
+    if _move_number(table, contract) != (moves := _move_number(bronze, contract)):
+        table.restore(version or 0, commit_properties=_commit_properties(contract, moves=moves))
         DeltaTable(target).vacuum(_UNDONE_HOURS, dry_run=False, enforce_retention_duration=False)
         table = DeltaTable(target)
     return table
@@ -114,29 +118,31 @@ def recover(bronze: DeltaTable, contract: Contract, cold: str) -> DeltaTable | N
 
 def record(bronze: DeltaTable, table: DeltaTable, contract: Contract) -> None:
     """Records this version of the cold table in bronze's log, after a change that was not a move."""
-    marks = _marks(contract, version=table.version(), moves=_moves(table, contract))
+    marks = _commit_properties(contract, version=table.version(), moves=_move_number(table, contract))
     bronze.create_write_transaction([], "append", bronze.schema(), commit_properties=marks)
 
 
-def _move(contract: Contract, bronze: DeltaTable, cold: str, before: datetime) -> Archived:
+def _move_rows(contract: Contract, bronze: DeltaTable, cold: str, before: datetime) -> Archived:
     time = pl.col(contract.event_time)
     old = pl.scan_delta(bronze).filter(time < before)
     by_day = old.group_by(time.dt.truncate("1d").alias("day")).agg(time.min().alias("first")).sort("day")
     days = by_day.collect(engine="streaming")
     if days.is_empty():
         return Archived(0, 0, before)
-    table = recover(bronze, contract, cold) or _create(contract, cold)
-    if bronze.transaction_version(_app(contract, "version")) != table.version():
+    table = recover(bronze, contract, cold) or _create_table(contract, cold)
+    if bronze.transaction_version(_app_id(contract, "version")) != table.version():
         # `beside` and `recover` return to this version if the move is interrupted. Rows may have come, so the move
         # reads bronze again.
         record(bronze, table, contract)
-        return _move(contract, DeltaTable(bronze.table_uri), cold, before)
-    move = _moves(table, contract) + 1
-    rows = sum(_write(table, contract, part, move) for part in _split_by_day(old, contract, days["day"].to_list()))
+        return _move_rows(contract, DeltaTable(bronze.table_uri), cold, before)
+    move = _move_number(table, contract) + 1
+    rows = sum(_write_rows(table, contract, part, move) for part in _split_by_day(old, contract, days["day"].to_list()))
     firsts: list[datetime] = days["first"].to_list()
     first = min([*firsts, begin(bronze, contract) or firsts[0]])
     last = max(before, border(bronze, contract) or before)
-    marks = _marks(contract, moves=move, version=table.version(), first=_seconds(first), before=_seconds(last))
+    marks = _commit_properties(
+        contract, moves=move, version=table.version(), first=_seconds(first), before=_seconds(last)
+    )
     # The delete is based on the version that was read: Delta refuses it where a matching row has come since.
     predicate = f"{contract.event_time} < '{before:%Y-%m-%dT%H:%M:%SZ}'"
     deleted = int(bronze.delete(predicate, commit_properties=marks)["num_deleted_rows"] or 0)
@@ -151,21 +157,21 @@ def _split_by_day(old: pl.LazyFrame, contract: Contract, days: list[datetime]) -
         yield rows.sort(contract.key, contract.event_time).collect()
 
 
-def _write(table: DeltaTable, contract: Contract, rows: pl.DataFrame, move: int) -> int:
+def _write_rows(table: DeltaTable, contract: Contract, rows: pl.DataFrame, move: int) -> int:
     write_deltalake(
         table,
         rows.with_columns(pl.col(contract.event_time).dt.year().alias(YEAR)),
         mode="append",
         schema_mode="merge",
-        commit_properties=_marks(contract, moves=move),
+        commit_properties=_commit_properties(contract, moves=move),
         writer_properties=WriterProperties(compression="ZSTD", compression_level=9),
     )
     return rows.height
 
 
-def _create(contract: Contract, cold: str) -> DeltaTable:
+def _create_table(contract: Contract, cold: str) -> DeltaTable:
     schema = Schema.from_arrow(pl.Schema(bronze_schema(contract) | {YEAR: pl.Int32()}))
-    return DeltaTable.create(_target(cold, contract), schema=schema, partition_by=[YEAR])
+    return DeltaTable.create(_cold_path(cold, contract), schema=schema, partition_by=[YEAR])
 
 
 def _open_cold(contract: Contract, target: str) -> DeltaTable:
@@ -186,13 +192,13 @@ def _has_old_archive(contract: Contract, target: str) -> bool:
     return DeltaTable(target).transaction_version(f"archive/{contract.topic}") is not None
 
 
-def _moves(table: DeltaTable, contract: Contract) -> int:
+def _move_number(table: DeltaTable, contract: Contract) -> int:
     """Returns the number of the last move. Both tables record it."""
-    return table.transaction_version(_app(contract, "moves")) or 0
+    return table.transaction_version(_app_id(contract, "moves")) or 0
 
 
 def _read_time(bronze: DeltaTable, contract: Contract, name: str) -> datetime | None:
-    seconds = bronze.transaction_version(_app(contract, name))
+    seconds = bronze.transaction_version(_app_id(contract, name))
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
 
 
@@ -200,14 +206,14 @@ def _seconds(moment: datetime) -> int:
     return int(moment.timestamp())
 
 
-def _marks(contract: Contract, **values: int) -> CommitProperties:
-    return CommitProperties(app_transactions=[Transaction(_app(contract, name), at) for name, at in values.items()])
+def _commit_properties(contract: Contract, **values: int) -> CommitProperties:
+    return CommitProperties(app_transactions=[Transaction(_app_id(contract, name), at) for name, at in values.items()])
 
 
-def _app(contract: Contract, name: str) -> str:
+def _app_id(contract: Contract, name: str) -> str:
     """Returns the application id of a transaction in the Delta log."""
     return f"archive/{contract.topic}/{name}"
 
 
-def _target(cold: str, contract: Contract) -> str:
+def _cold_path(cold: str, contract: Contract) -> str:
     return f"{cold.rstrip('/')}/{contract.name}"

@@ -94,13 +94,13 @@ class Lakehouse:
             run.snapshot.renew()
             self.open(table)
             run.snapshot.release(table.id)
-            built = run._build(table, days, full, tell)
+            built = run._build_table(table, days, full, tell)
             run.snapshot.release(table.id)
         versions = {name: at for name, at in run.snapshot.versions().items() if name in sources}
         rows = run.count(table, days if table.daily else None)
         return Built(rows, len(days) if table.daily else 0, time.monotonic() - began, built, versions)
 
-    def _build(self, table: Table, days: Sequence[date], full: bool, tell: Tell) -> int | None:
+    def _build_table(self, table: Table, days: Sequence[date], full: bool, tell: Tell) -> int | None:
         """Builds the pieces of the table. Returns the number of hours that were built; None where all were."""
         path = self.path(table.id)
         try:
@@ -108,7 +108,7 @@ class Lakehouse:
                 self.engine.replace(table, path, self._cast_columns(table, self._transform(table, None)), None)
                 return None
             hours = 0
-            for slices in self._split(table, days, full):
+            for slices in self._split_slices(table, days, full):
                 self.engine.replace(table, path, self._build_rows(table, slices), slices)
                 tell(f"{table.id}: {slices.first} to {slices.last}")
                 hours += len(slices.hours or ())
@@ -175,9 +175,9 @@ class Lakehouse:
             rows = rows.filter(slices.expr())
         return self._cast_columns(table, rows)
 
-    def _split(self, table: Table, days: Sequence[date], full: bool) -> Iterator[Slices]:
+    def _split_slices(self, table: Table, days: Sequence[date], full: bool) -> Iterator[Slices]:
         """Yields the slices that are built at a time. Finds the hours with new events just before a day is built."""
-        streams = [c for s in table.sources.values() if (c := self._contract(s)) is not None]
+        streams = [c for s in table.sources.values() if (c := self._source_contract(s)) is not None]
         if not streams:
             rows: dict[date, int] = {}
             for source in table.sources.values():
@@ -191,16 +191,16 @@ class Lakehouse:
             piece = Slices(day, day)
             if full or not table.hourly_slices:
                 yield piece
-            elif hours := self._fresh_hours(table, streams[0], piece):
+            elif hours := self._find_fresh_hours(table, streams[0], piece):
                 yield Slices(day, day, hours)
 
-    def _fresh_hours(self, table: Table, contract: Contract, day: Slices) -> tuple[int, ...]:
+    def _find_fresh_hours(self, table: Table, contract: Contract, day: Slices) -> tuple[int, ...]:
         """Returns the local hours with events that are in bronze and not in silver.
 
         Silver has all events up to its largest offset of each partition, because a batch is appended to bronze whole.
         """
         seen = self.read(table).filter(day.expr()).group_by("_partition").agg(seen=nw.col("_offset").max())
-        events = calendar.on_calendar(self._read_events(contract, day), contract.event_time, self._calendar(day))
+        events = calendar.on_calendar(self._read_events(contract, day), contract.event_time, self._read_calendar(day))
         events = events.select(HOUR, "_offset", nw.col("_partition").cast(nw.Int64))
         fresh = events.join(seen, on="_partition", how="left").filter(nw.col("_offset") > nw.col("seen").fill_null(-1))
         return tuple(sorted(self.engine.collect(fresh.select(HOUR).unique())[HOUR].to_list()))
@@ -223,8 +223,8 @@ class Lakehouse:
         span = slices.before(source.days_before) if slices and source.days_before else slices
         if source.table == REFERENCE_CALENDAR:
             assert span is not None
-            return self._calendar(span)
-        if (contract := self._contract(source)) is not None:
+            return self._read_calendar(span)
+        if (contract := self._source_contract(source)) is not None:
             return self.engine.where(self._read_events(contract, span), source.where)
         declared = self.tables.get(source.table)
         if declared is None:
@@ -255,13 +255,13 @@ class Lakehouse:
         years = nw.col(cold.YEAR).is_between(begin.year, end.year)
         return _append_archived(frame.filter(within), self.engine.scan(archived).filter(years & within))
 
-    def _calendar(self, slices: Slices) -> Frame:
+    def _read_calendar(self, slices: Slices) -> Frame:
         slots = calendar.calendar(slices.days(), self.timezone, self.country)
         if slices.hours is not None:
             slots = slots.filter(pl.col(HOUR).is_in(slices.hours))
         return self.engine.local(slots)
 
-    def _contract(self, source: Source) -> Contract | None:
+    def _source_contract(self, source: Source) -> Contract | None:
         layer, _, name = source.table.partition("/")
         return self.contracts.get(name) if layer == "bronze" else None
 

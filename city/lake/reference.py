@@ -70,10 +70,10 @@ def check(table: Table, rows: pl.DataFrame) -> pl.DataFrame:
         raise TableError(f"{table.id}: there is no column {', '.join(unknown)}; it has {', '.join(columns)}")
     typed = rows.select(*columns)
     for name, kind in columns.items():
-        cast = _cast(typed[name], kind)
-        wrong = typed.with_row_index("row", 1).filter(cast.is_null() & typed[name].is_not_null())
-        if wrong.height:
-            row, value = wrong["row"][0], wrong[name][0]
+        cast = _cast_values(typed[name], kind)
+        invalid = typed.with_row_index("row", 1).filter(cast.is_null() & typed[name].is_not_null())
+        if invalid.height:
+            row, value = invalid["row"][0], invalid[name][0]
             raise TableError(f"{table.id}: row {row}: {value!r} in {name} is no {table.column(name).kind}")
         if not table.column(name).nullable and cast.null_count():
             row = int(cast.is_null().arg_max() or 0) + 1
@@ -86,7 +86,7 @@ def check(table: Table, rows: pl.DataFrame) -> pl.DataFrame:
     return typed
 
 
-def _cast(values: pl.Series, kind: pl.DataType) -> pl.Series:
+def _cast_values(values: pl.Series, kind: pl.DataType) -> pl.Series:
     if values.dtype == pl.String and kind == pl.Boolean():
         return values.str.to_lowercase().replace_strict({"true": True, "false": False}, default=None)
     if values.dtype == pl.String and isinstance(kind, pl.Datetime):

@@ -115,7 +115,7 @@ class Snapshot:
 
     def latest(self, name: str, time: str) -> datetime | None:
         """Returns the greatest value of the column `time`, from the statistics in the log; None where there is none."""
-        latest = self._files(name, time).get_column("latest").max()
+        latest = self._read_files(name, time).get_column("latest").max()
         return latest if isinstance(latest, datetime) else None
 
     def since(self, name: str, time: str, moment: datetime, schema: Mapping[str, pl.DataType]) -> pl.LazyFrame:
@@ -123,7 +123,7 @@ class Snapshot:
 
         Opens only the files that can have such rows. Polars itself opens every file.
         """
-        table, files = self.table(name), self._files(name, time)
+        table, files = self.table(name), self._read_files(name, time)
         recent = files.filter((pl.col("latest") > moment - _STATISTICS_PRECISION).fill_null(value=True))
         if table is None or recent.is_empty():
             return pl.LazyFrame(schema=schema)
@@ -131,7 +131,7 @@ class Snapshot:
         rows = pl.scan_parquet(paths, schema=schema, missing_columns="insert", extra_columns="ignore")
         return rows.filter(pl.col(time) > moment)
 
-    def _files(self, name: str, time: str) -> pl.DataFrame:
+    def _read_files(self, name: str, time: str) -> pl.DataFrame:
         """Returns the table's files (`path`), and the greatest value of a column in each (`latest`), or null."""
         table = self.table(name)
         files = pl.DataFrame() if table is None else pl.DataFrame(table.get_add_actions(flatten=True))

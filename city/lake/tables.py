@@ -36,7 +36,7 @@ def open_table(
     try:
         table = DeltaTable(path)
     except TableNotFoundError:
-        table = _create(path, declared, partition_by)
+        table = _create_table(path, declared, partition_by)
     stored_kinds = {field.name: field.type for field in table.schema().fields}
     kinds = {field.name: field.type for field in declared.fields}
     extra, missing = sorted(stored_kinds.keys() - kinds.keys()), sorted(kinds.keys() - stored_kinds.keys())
@@ -52,7 +52,7 @@ def open_table(
             f"{list(partition_by)}. Move it away, or point CITY_HOME at another folder."
         )
     if any(table.metadata().configuration.get(name) != value for name, value in _CONFIGURATION.items()):
-        table = _configure(path)
+        table = _configure_table(path)
     return _add_columns(path, declared, missing) if missing else table
 
 
@@ -63,7 +63,7 @@ def scan(path: Path, schema: Mapping[str, pl.DataType]) -> pl.LazyFrame:
     return pl.scan_delta(str(path))
 
 
-def _create(path: Path, schema: Schema, partition_by: Sequence[str]) -> DeltaTable:
+def _create_table(path: Path, schema: Schema, partition_by: Sequence[str]) -> DeltaTable:
     """Creates the table once. The lock prevents a race between two processes (delta-io/delta-rs#3505)."""
     path.mkdir(parents=True, exist_ok=True)
     with file_lock(path):
@@ -74,7 +74,7 @@ def _create(path: Path, schema: Schema, partition_by: Sequence[str]) -> DeltaTab
     return DeltaTable(path)
 
 
-def _configure(path: Path) -> DeltaTable:
+def _configure_table(path: Path) -> DeltaTable:
     """Sets the current configuration on an older table."""
     with file_lock(path):
         table = DeltaTable(path)

@@ -117,7 +117,7 @@ def show(state: dict[str, Any], console: Terminal | None = None) -> None:
     if not state["parts"]:
         console.print("not up; start it with `city up`")
     else:
-        console.print(_parts_table(state["parts"]))
+        console.print(_build_parts_table(state["parts"]))
         for name, part in state["parts"].items():
             if part["last_error"]:
                 console.print(Text.assemble((name, "yellow"), f": {one_line(part['last_error'])}"))
@@ -131,7 +131,7 @@ def show(state: dict[str, Any], console: Terminal | None = None) -> None:
     console.print(table)
 
 
-def _parts_table(parts: dict[str, dict[str, Any]]) -> Table:
+def _build_parts_table(parts: dict[str, dict[str, Any]]) -> Table:
     table = Table("part", "address", "state", "events/s", "lag", "p95 ms", box=None, pad_edge=False)
     for name, part in parts.items():
         state = Text(part["state"], style=_COLOURS[part["state"]])
@@ -155,7 +155,7 @@ class _View:
         self._states: dict[str, str] = {}
         self._complete = False
         self._ready = False
-        self._shown = 0.0
+        self._shown_at = 0.0
         self._began = time.monotonic()
         self._counting: subprocess.Popen[bytes] | None = None
         self._counted: dict[str, Any] = {}
@@ -175,17 +175,17 @@ class _View:
             return
         self._ready = supervisor.is_ready()
         self._count_rows()
-        if time.monotonic() - self._shown < _REFRESH_SECONDS:
+        if time.monotonic() - self._shown_at < _REFRESH_SECONDS:
             return
         if not self._complete and self._ready and self._has_events():
             self._complete = True
-            self._print(f"\nup after {time.monotonic() - self._began:.1f} s; Ctrl-C stops it\n")
+            self._print_status(f"\nup after {time.monotonic() - self._began:.1f} s; Ctrl-C stops it\n")
         elif self._complete and self._console.is_terminal:
-            self._print("")
+            self._print_status("")
 
     def _has_events(self) -> bool:
         """Returns whether the stream runs and bronze has rows, or nothing simulates events."""
-        self._shown = time.monotonic() - _REFRESH_SECONDS + 1
+        self._shown_at = time.monotonic() - _REFRESH_SECONDS + 1
         current = parts(self._config)
         return current.get("stream", {}).get("state") == "running" and (
             any(self._counted.get("bronze_rows", {}).values()) or (bool(self._counted) and SIMULATORS not in current)
@@ -213,8 +213,8 @@ class _View:
                 self._counted = json.loads(output)
             self._counting, self._counted_at = None, time.monotonic()
 
-    def _print(self, head: str) -> None:
-        self._shown = time.monotonic()
+    def _print_status(self, head: str) -> None:
+        self._shown_at = time.monotonic()
         if self._console.is_terminal and not head:
             self._console.clear()
         if head:

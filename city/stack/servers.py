@@ -205,10 +205,10 @@ def _prepare_kafka(config: Settings, folder: Path, properties: Path, log4j: Path
     log4j.write_text(_LOG4J)
     meta = data / "meta.properties"
     if not meta.exists():
-        _format(config, properties)
+        _format_storage(config, properties)
 
 
-def _format(config: Settings, properties: Path) -> None:
+def _format_storage(config: Settings, properties: Path) -> None:
     cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
     command = [java(), "-cp", classpath(config, "kafka"), "kafka.tools.StorageTool", "format"]
     # One id in sixty-four begins with "-". As a separate argument it would be read as an option.

@@ -60,7 +60,7 @@ def parts(config: Settings) -> dict[str, dict[str, Any]]:
         errors = [beat.get("last_error") if fresh else None, silent.get(name)]
         is_mute = bool(beat) and not fresh and beat.get("pid") == part["pid"]
         if is_mute:
-            errors.append(_no_report(beat))
+            errors.append(_describe_silence(beat))
         errors += [f"{worker}: {text}" for worker, text in complaints(workers, time.time()).items()] if fresh else []
         is_watched = name == DAEMON and up and part["state"] == "running"
         hangs = daemon_hangs(config, part["created"]) if is_watched else None
@@ -150,7 +150,7 @@ def stream_part(config: Settings, up: bool, silent: Mapping[str, str]) -> dict[s
     workers = report.get("workers", []) if report and running else []
     is_mute = report is not None and running and not fresh
     if report and is_mute:
-        errors.append(_no_report(report))
+        errors.append(_describe_silence(report))
     elif running:
         errors += [f"{worker}: {text}" for worker, text in complaints(workers, time.time()).items()]
     ended = report is not None and not running
@@ -211,7 +211,7 @@ def workers_by_part(config: Settings) -> dict[str, list[dict[str, Any]]]:
     return workers
 
 
-def _no_report(content: dict[str, Any]) -> str:
+def _describe_silence(content: dict[str, Any]) -> str:
     quiet = time.time() - content["at"]
     return f"{NO_PROGRESS} {quiet:.0f} s: its process {content['pid']} lives and does not report"
 

@@ -141,7 +141,7 @@ class Supervisor:
                         self._write_state()  # after a kill, the next `up` knows from it which processes are left
                 self._await_ready(stage, changed)
             while not self.stop.wait(0.5):
-                self._tick(changed)
+                self._watch_parts(changed)
         finally:
             self.shut_down(changed)
 
@@ -168,13 +168,13 @@ class Supervisor:
         last = max(part.spec.stage for part in self.parts)
         deadline = time.monotonic() + _READY_SECONDS
         while not self.stop.is_set() and time.monotonic() < deadline:
-            self._tick(changed)
+            self._watch_parts(changed)
             # The last stage is slow to start, and nothing waits for it: events already flow.
             if stage == last or all(part.state in ("running", "external") for part in self._parts_of_stage(stage)):
                 return
             self.stop.wait(0.2)
 
-    def _tick(self, changed: Callable[["Supervisor"], None]) -> None:
+    def _watch_parts(self, changed: Callable[["Supervisor"], None]) -> None:
         for part in self.parts:
             part.watch()
         self._write_state()

@@ -152,7 +152,7 @@ class Session:
                     # A turn costs more than a message. The messages that arrive during this wait share one turn.
                     self._worker.stop_requested.wait(_GATHER_SECONDS)
         finally:
-            self._close()
+            self._close_connections()
 
     def _read_packets(self) -> int:
         """Reads all packets that have arrived and returns their number. The client's `loop` reads only one."""
@@ -187,7 +187,7 @@ class Session:
             self._worker.progress(self._delivered)
             self._delivered = 0
 
-    def _close(self) -> None:
+    def _close_connections(self) -> None:
         try:
             self.producer.flush(5)  # the session acknowledges each message that Kafka confirms here
             if self._strays:
@@ -239,25 +239,25 @@ class Session:
             self._handle_message(message)
         except Exception as error:  # one faulty message must not stop the messages after it
             log.exception("a message of %s", _message_topic(message))
-            self._reject(message, f"the bridge cannot carry it: {describe(error)}")
+            self._reject_message(message, f"the bridge cannot carry it: {describe(error)}")
 
     def _handle_message(self, message: mqtt.MQTTMessage) -> None:
         topic, payload = _message_topic(message), bytes(message.payload)
         contract = next((c for f, c in self._filters.items() if mqtt.topic_matches_sub(f, topic)), None)
         if contract is None:
-            self._reject(message, f"no contract has the MQTT topic {topic!r}")
+            self._reject_message(message, f"no contract has the MQTT topic {topic!r}")
             self._unsubscribe_all(topic)
         elif not payload or (message.retain and self.carried.is_repeat(topic, payload)):
             # An empty message deletes a retained message (MQTT 3.1.1, 3.3.1.3). It is not an event.
             self.client.ack(message.mid, message.qos)
         elif len(payload) > MAX_MESSAGE_BYTES:
-            self._reject(
+            self._reject_message(
                 message, f"{len(payload):,} bytes for {contract.name}, more than Kafka's {MAX_MESSAGE_BYTES:,}"
             )
         else:
-            self._send(contract, message, topic, payload)
+            self._send_message(contract, message, topic, payload)
 
-    def _send(self, contract: Contract, message: mqtt.MQTTMessage, topic: str, payload: bytes) -> None:
+    def _send_message(self, contract: Contract, message: mqtt.MQTTMessage, topic: str, payload: bytes) -> None:
         def delivered(error: KafkaError | None, _: Any) -> None:
             self.waiting -= 1
             if error is None:
@@ -265,7 +265,7 @@ class Session:
                 self.client.ack(message.mid, message.qos)
                 self._delivered += 1
             elif error.code() in _REFUSALS:
-                self._reject(message, f"Kafka refuses it for {contract.name}: {error.str()}")
+                self._reject_message(message, f"Kafka refuses it for {contract.name}: {error.str()}")
             else:  # the message stays without an acknowledgement: the MQTT broker sends it to the next session
                 self.ended = f"Kafka did not take a message of {topic}: {error.str()}"
 
@@ -284,10 +284,10 @@ class Session:
                 if error.args[0].code() not in _REFUSALS:
                     self.ended = f"Kafka does not take a message of {topic}: {error.args[0].str()}"
                     return
-                self._reject(message, f"Kafka refuses it for {contract.name}: {error.args[0].str()}")
+                self._reject_message(message, f"Kafka refuses it for {contract.name}: {error.args[0].str()}")
                 return
 
-    def _reject(self, message: mqtt.MQTTMessage, reason: str) -> None:
+    def _reject_message(self, message: mqtt.MQTTMessage, reason: str) -> None:
         stray = Stray(_message_topic(message), bytes(message.payload), reason, time.time())
         self._strays.append((message, stray))
         self.waiting += 1

@@ -59,10 +59,9 @@ class Fenced(RuntimeError):
 
 
 def writer_properties(contract: Contract) -> WriterProperties:
-    """Returns the Parquet settings of bronze: no dictionary for columns in which few values repeat, statistics for
-    whole files.
+    """Returns the Parquet settings of bronze.
 
-    A write takes half the time of the defaults and a tenth more bytes. Compaction removes the extra bytes.
+    Columns in which few values repeat have no dictionary, and the statistics are for whole files. A write takes half the time of the defaults and a tenth more bytes. Compaction removes the extra bytes.
     """
     repeating = {*symbols(contract), "_partition"}
     plain = {name: ColumnProperties(dictionary_enabled=False) for name in bronze_schema(contract).keys() - repeating}
@@ -100,9 +99,9 @@ class BronzeStream:
         """Reads the next offset of each partition, and its watermark, from bronze's log. Returns the offsets."""
         self._standings = {}
         self.position = {p: at or 0 for p, (at, _) in self._cached_standing(self._bronze, partitions).items()}
-        versions = {p: self._version(self._bronze, p, "watermark") for p in partitions}
+        versions = {p: self._read_version(self._bronze, p, "watermark") for p in partitions}
         self.watermarks = {p: version for p, version in versions.items() if version is not None}
-        waiting = {p: self._version(self._bronze, p, "rejects") for p in partitions}
+        waiting = {p: self._read_version(self._bronze, p, "rejects") for p in partitions}
         # Rejects that waited at the last commit to bronze may have been committed since.
         since = {
             p: max(at or 0, waiting[p] or 0)
@@ -140,16 +139,16 @@ class BronzeStream:
         """Raises Fenced when another process has taken over. A writer that has nothing to commit calls this."""
         expected = self._cached_standing(self._bronze, list(self.position))
         try:
-            actual = self._standing(DeltaTable(self._bronze.table_uri), list(self.position))
+            actual = self._read_standing(DeltaTable(self._bronze.table_uri), list(self.position))
         except Exception as error:  # storage is away: the next commit waits for it, and reports it
             log.debug("cannot read %s: %s", self.path, error)
             return
         if actual != expected:
-            raise self._fenced(expected, actual)
+            raise self._fenced_error(expected, actual)
 
     def sink_position(self, sink: str) -> Offsets:
         """Returns the position that the last commits recorded for a sink (see `commit`)."""
-        return {p: self._version(self._bronze, p, sink) or 0 for p in self.position}
+        return {p: self._read_version(self._bronze, p, sink) or 0 for p in self.position}
 
     def commit(
         self,
@@ -179,7 +178,7 @@ class BronzeStream:
         if waiting != self._rejects.recorded:
             marks = dict.fromkeys(self.position, _NONE_WAIT) | waiting
             transactions += [Transaction(f"{self._app}/{p}/rejects", offset) for p, offset in marks.items()]
-        self._bronze = self._commit(self._bronze, batch.rows, transactions, batch, stop, failed)
+        self._bronze = self._commit_rows(self._bronze, batch.rows, transactions, batch, stop, failed)
         self._rejects.recorded = waiting
         self.position = self.position | batch.end
         self.watermarks = self.watermarks | watermarks
@@ -229,18 +228,18 @@ class BronzeStream:
             try:
                 table.update_incremental()
                 # The claim repeats the position, so that it and a commit of another writer exclude each other.
-                standing = self._standing(table, partitions)
+                standing = self._read_standing(table, partitions)
                 marks = [Transaction(f"{self._app}/{p}", at or 0) for p, (at, _) in standing.items()]
                 marks += [Transaction(f"{self._app}/{p}/claim", (last or 0) + 1) for p, (_, last) in standing.items()]
                 if topic_id is not None:
                     marks.append(Transaction(f"{self._app}/topic_id", topic_id))
                 table.create_write_transaction(
-                    [], "append", table.schema(), commit_properties=self._properties_of(marks)
+                    [], "append", table.schema(), commit_properties=self._commit_properties(marks)
                 )
                 table.update_incremental()
                 claimed: Standing = {p: (at or 0, (last or 0) + 1) for p, (at, last) in standing.items()}
-                if (actual := self._standing(table, partitions)) != claimed:
-                    raise self._fenced(claimed, actual)
+                if (actual := self._read_standing(table, partitions)) != claimed:
+                    raise self._fenced_error(claimed, actual)
                 return table
             except Fenced:
                 raise
@@ -257,9 +256,9 @@ class BronzeStream:
             return
         ends = {p: max(end, position[p]) for p, end in batch.end.items()}
         transactions = [Transaction(f"{self._app}/{p}", end) for p, end in ends.items()]
-        self._quarantine = self._commit(self._quarantine, fresh, transactions, batch, stop, failed)
+        self._quarantine = self._commit_rows(self._quarantine, fresh, transactions, batch, stop, failed)
 
-    def _commit(
+    def _commit_rows(
         self,
         table: DeltaTable,
         rows: pl.DataFrame,
@@ -276,7 +275,7 @@ class BronzeStream:
             p: (t.version, expected[p][1]) for p, t in zip(batch.end, transactions, strict=False)
         }
         claims = [Transaction(f"{self._app}/{p}/claim", n) for p, (_, n) in expected.items() if n is not None]
-        properties = self._properties_of([*transactions, *claims])
+        properties = self._commit_properties([*transactions, *claims])
         backoff = Backoff(stop)
         while True:
             try:
@@ -289,16 +288,16 @@ class BronzeStream:
                     post_commithook_properties=_NO_HOOKS,
                 )
                 self._standings[table.table_uri] |= written
-                return self._tidy(table)
+                return self._tidy_table(table)
             except Exception as error:  # storage raises errors of many types, and each of them must be retried
                 failed(f"bronze {self.contract.name}: {_describe_error(error)}")
                 log.warning("commit to %s failed: %s", table.table_uri, error)
-                table = self._reload(table, expected, written, backoff)
-                if self._standing(table, list(written)) == written:
+                table = self._reload_table(table, expected, written, backoff)
+                if self._read_standing(table, list(written)) == written:
                     self._standings[table.table_uri] |= written
                     return table
 
-    def _tidy(self, table: DeltaTable) -> DeltaTable:
+    def _tidy_table(self, table: DeltaTable) -> DeltaTable:
         """Compacts the table and shortens its log every so many commits, and returns a new handle.
 
         Returns the same handle where nothing is due, and where another writer has committed meanwhile.
@@ -316,29 +315,29 @@ class BronzeStream:
             newest.cleanup_metadata()
             fresh = DeltaTable(uri)
             standing = self._standings[uri]
-            return fresh if self._standing(fresh, list(standing)) == standing else table
+            return fresh if self._read_standing(fresh, list(standing)) == standing else table
         except Exception as error:  # the commit itself has succeeded: the tidying can wait until the next time
             log.warning("%s cannot be tidied: %s", uri, error)
             return table
 
-    def _reload(self, table: DeltaTable, expected: Standing, written: Standing, backoff: Backoff) -> DeltaTable:
+    def _reload_table(self, table: DeltaTable, expected: Standing, written: Standing, backoff: Backoff) -> DeltaTable:
         """Opens the table again after a failed commit. Raises Fenced when another writer moved a partition."""
         while True:
             try:
                 table = DeltaTable(table.table_uri)
-                actual = self._standing(table, list(expected))
+                actual = self._read_standing(table, list(expected))
                 if actual == expected or (actual == written and self._has_own_commit(table)):
                     if actual == expected:
                         backoff.wait()
                     return table
-                raise self._fenced(expected, actual)
+                raise self._fenced_error(expected, actual)
             except (Fenced, Stopped):
                 raise
             except Exception as error:  # storage is still away
                 log.warning("cannot read %s: %s", table.table_uri, error)
                 backoff.wait()
 
-    def _fenced(self, expected: Standing, actual: Standing) -> Fenced:
+    def _fenced_error(self, expected: Standing, actual: Standing) -> Fenced:
         at, claims = ({p: standing[n] for p, standing in actual.items()} for n in (0, 1))
         return Fenced(
             f"another process now writes {self.contract.topic}: expected to continue at "
@@ -353,22 +352,22 @@ class BronzeStream:
         """
         standing = self._standings.setdefault(table.table_uri, {})
         if missing := [p for p in partitions if p not in standing]:
-            standing |= self._standing(table, missing)
+            standing |= self._read_standing(table, missing)
         return {p: standing[p] for p in partitions}
 
-    def _standing(self, table: DeltaTable, partitions: list[int]) -> Standing:
+    def _read_standing(self, table: DeltaTable, partitions: list[int]) -> Standing:
         """Reads the standing of the partitions from the table's log."""
-        return {p: (self._version(table, p), self._version(table, p, "claim")) for p in partitions}
+        return {p: (self._read_version(table, p), self._read_version(table, p, "claim")) for p in partitions}
 
-    def _properties_of(self, transactions: list[Transaction]) -> CommitProperties:
+    def _commit_properties(self, transactions: list[Transaction]) -> CommitProperties:
         return CommitProperties(app_transactions=transactions, custom_metadata={"writer": self._writer})
 
     def _has_own_commit(self, table: DeltaTable) -> bool:
         """Returns whether the commit that failed was written after all (delta-io/delta-rs#2609)."""
         return any(entry.get("writer") == self._writer for entry in table.history(limit=5))
 
-    def _version(self, table: DeltaTable, partition: int, what: str = "") -> int | None:
-        return table.transaction_version(f"{self._app}/{partition}" + (f"/{what}" if what else ""))
+    def _read_version(self, table: DeltaTable, partition: int, name: str = "") -> int | None:
+        return table.transaction_version(f"{self._app}/{partition}" + (f"/{name}" if name else ""))
 
 
 class _Rejects:

@@ -25,12 +25,12 @@ class Carried:
         self._older: dict[int, None] = {}
         self._retained: dict[int, None] = {}
         self._changed = False
-        self._load()
+        self._load_digests()
 
     def add(self, topic: str, payload: bytes, retained: bool) -> None:
         """Records that the message is in Kafka. `retained` is its retain flag."""
         if retained:
-            self._retain(_digest(topic, payload))
+            self._retain_digest(_digest(topic, payload))
         else:
             digest = _digest(topic, payload)
             self._older.pop(digest, None)
@@ -44,7 +44,7 @@ class Carried:
         """Returns whether a message with the retain flag was carried before."""
         digest = _digest(topic, payload)
         if digest in self._recent or digest in self._older:
-            self._retain(digest)
+            self._retain_digest(digest)
         return digest in self._retained
 
     def save(self) -> None:
@@ -57,14 +57,14 @@ class Carried:
         fresh.replace(self._path)
         self._changed = False
 
-    def _retain(self, digest: int) -> None:
+    def _retain_digest(self, digest: int) -> None:
         self._changed = self._changed or digest not in self._retained
         self._retained.pop(digest, None)  # moves the newest digest to the end
         self._retained[digest] = None
         if len(self._retained) > _RETAINED_KEPT:
             del self._retained[next(iter(self._retained))]
 
-    def _load(self) -> None:
+    def _load_digests(self) -> None:
         try:
             content = self._path.read_bytes()
         except FileNotFoundError:

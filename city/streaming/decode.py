@@ -101,7 +101,7 @@ def parse(contract: Contract, values: list[bytes | None]) -> tuple[pl.DataFrame,
 def inspect(contract: Contract, message: bytes) -> tuple[dict[str, Any] | None, list[str]]:
     """Decodes one message on the slow path. Returns the event, or None and every reason why it is not valid."""
     try:
-        pairs = _strict_json(message.decode())
+        pairs = _load_strict_json(message.decode())
     except UnicodeDecodeError as error:
         return None, [f"message: not UTF-8 at byte {error.start}"]
     except (ValueError, RecursionError) as error:
@@ -149,7 +149,7 @@ class _Pairs(list[tuple[str, Any]]):
     """A JSON object as key-value pairs in their original order, with repeated keys."""
 
 
-def _strict_json(text: str) -> Any:
+def _load_strict_json(text: str) -> Any:
     def refuse(constant: str) -> None:
         raise ValueError(f"{constant} is not a JSON number")
 

@@ -35,7 +35,7 @@ class Heartbeat:
         self._lock = threading.Lock()
         self._total = 0
         self._written = 0.0
-        self._seen: deque[tuple[float, int]] = deque(maxlen=int(_HORIZON) + 1)
+        self._totals: deque[tuple[float, int]] = deque(maxlen=int(_HORIZON) + 1)
         self._samples = Samples()
         self._identity = identity()
 
@@ -53,13 +53,13 @@ class Heartbeat:
         if now - self._written < 1.0:
             return
         self._written = now
-        self._seen.append((now, self._total))
+        self._totals.append((now, self._total))
         self._samples.add(now, self._total)
         content = {
             **self._identity,
             "at": now,
             "events": self._total,
-            "events_per_second": self._rate(),
+            "events_per_second": self._measure_rate(),
             "lag": lag,
             "last_error": self.error,
             "samples": self._samples.content(),
@@ -74,6 +74,6 @@ class Heartbeat:
         except OSError as error:  # a full disk must not end the process; readers notice that the file is old
             log.warning("cannot write %s: %s", self._path, error)
 
-    def _rate(self) -> float:
-        (first, before), (last, after) = self._seen[0], self._seen[-1]
+    def _measure_rate(self) -> float:
+        (first, before), (last, after) = self._totals[0], self._totals[-1]
         return round((after - before) / (last - first), 1) if last > first else 0.0

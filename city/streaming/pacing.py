@@ -63,5 +63,5 @@ class Pacing:
     def _plan_seconds(self) -> float:
         overhead = float(np.quantile(self._overheads, 0.95))
         transit = float(np.median(self._transits)) + self.fetch_seconds
-        left = (_USED * self.promise - transit - overhead) / 0.95 + self._correction
-        return min(max(left, overhead, _LEAST_SECONDS), self.promise)
+        remaining = (_USED * self.promise - transit - overhead) / 0.95 + self._correction
+        return min(max(remaining, overhead, _LEAST_SECONDS), self.promise)

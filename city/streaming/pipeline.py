@@ -69,7 +69,7 @@ class Pipeline:
         backoff = Backoff(self._stop)
         while not self._stop.is_set():
             try:
-                self._stream(worker)
+                self._run_stream(worker)
             except Stopped:
                 return
             except KafkaException as error:
@@ -86,7 +86,7 @@ class Pipeline:
         if slowest is not None:
             self._pacing.measured(slowest / 1000)
 
-    def _stream(self, worker: Worker) -> None:
+    def _run_stream(self, worker: Worker) -> None:
         """Streams until a stop, or until the topic has new partitions."""
         config, contract = self.config, self.contract
         ensure_topics(config.kafka, [contract])
@@ -100,7 +100,7 @@ class Pipeline:
             partitions = source.partitions()
             # The check comes before the claim: a copy that cannot read Kafka must not end a copy that can.
             topic_id = source.verify(bronze.load(partitions), bronze.resume, bronze.topic_id())
-            bronze.claim(partitions, self._stop, self._storage_failed, topic_id)
+            bronze.claim(partitions, self._stop, self._report_storage_error, topic_id)
             source.start(bronze.resume)
             self.report.note("bronze", None)
             windows = contract_windows(contract, bronze)
@@ -109,7 +109,7 @@ class Pipeline:
                 if sink is None:
                     continue
                 recorded = bronze.sink_position(sink.name)
-                workers.append(SinkWorker(sink, bronze, recorded, halt, windows, self._applied))
+                workers.append(SinkWorker(sink, bronze, recorded, halt, windows, self._on_applied))
             self._prompt = frozenset(worker.name for worker in workers if worker.sink.prompt)
             for sink_worker in workers:
                 sink_worker.start()
@@ -124,21 +124,21 @@ class Pipeline:
                     if committing is not None:
                         committing.result()
                     # While a batch is committed, the next one is decoded.
-                    committing = committer.submit(self._commit, raw, rows, rejects, bronze, workers)
+                    committing = committer.submit(self._commit_batch, raw, rows, rejects, bronze, workers)
                     checked = time.monotonic()  # a commit makes the same check
                 else:
                     if committing is not None:
                         committing.result()
                         committing = None
-                    bronze.flush_rejects(self._stop, self._storage_failed, due=True)
+                    bronze.flush_rejects(self._stop, self._report_storage_error, due=True)
                     if time.monotonic() - checked > _CHECK_SECONDS:
                         bronze.check()
                         checked = time.monotonic()
                 worker.progress(len(raw) if raw is not None else 0)
-                self._observe(source, workers, windows)
+                self._update_report(source, workers, windows)
             if committing is not None:
                 committing.result()
-            bronze.flush_rejects(self._stop, self._storage_failed)
+            bronze.flush_rejects(self._stop, self._report_storage_error)
             drain(workers, _DRAIN_SECONDS)
         finally:
             committer.shutdown()
@@ -151,12 +151,12 @@ class Pipeline:
             if committing is not None and isinstance(error := committing.exception(), Fenced):
                 raise error
 
-    def _commit(
+    def _commit_batch(
         self, raw: RawBatch, rows: pl.DataFrame, rejects: pl.DataFrame, bronze: BronzeStream, workers: list[SinkWorker]
     ) -> None:
         positions = {worker.name: dict(worker.position) for worker in workers if worker.sink.recorded}
         batch = Batch(rows, raw.start, raw.end, raw.polled)
-        batch = bronze.commit(batch, rejects, positions, self._stop, self._storage_failed)
+        batch = bronze.commit(batch, rejects, positions, self._stop, self._report_storage_error)
         self.report.note("bronze", None)
         if batch.end:
             for worker in workers:
@@ -170,13 +170,13 @@ class Pipeline:
         if not self._prompt:
             self._pacing.applied(time.monotonic() - raw.polled)
 
-    def _applied(self, sink: str, batch: Batch) -> None:
+    def _on_applied(self, sink: str, batch: Batch) -> None:
         """Reports a batch that a sink has applied. The sinks' threads call it."""
         self.report.applied(sink, batch.rows[self.contract.event_time])
         if sink in self._prompt and batch.polled is not None:
             self._pacing.applied(time.monotonic() - batch.polled)
 
-    def _observe(self, source: KafkaSource, workers: list[SinkWorker], windows: ContractWindows) -> None:
+    def _update_report(self, source: KafkaSource, workers: list[SinkWorker], windows: ContractWindows) -> None:
         report = self.report
         report.lag = source.lag()
         report.sinks = {worker.name: worker.behind() for worker in workers}
@@ -186,7 +186,7 @@ class Pipeline:
             report.note(f"sink {worker.name}", worker.last_error)
         report.late, report.too_late = windows.late, windows.too_late
 
-    def _storage_failed(self, reason: str) -> None:
+    def _report_storage_error(self, reason: str) -> None:
         self._report_error("bronze", reason)
 
     def _report_error(self, part: str, reason: str) -> None:

@@ -44,10 +44,10 @@ class Publisher:
 
     def flush(self) -> None:
         """Waits until all messages are delivered. Raises KafkaException where one was not."""
-        left = self._producer.flush(_SECONDS)
+        undelivered = self._producer.flush(_SECONDS)
         failures, self._failures = self._failures, []
-        if left or failures:
-            reason = failures[0] if failures else f"{left} messages are still waiting after {_SECONDS:g} s"
+        if undelivered or failures:
+            reason = failures[0] if failures else f"{undelivered} messages are still waiting after {_SECONDS:g} s"
             raise KafkaException(f"publishing: {reason}")
 
     def close(self) -> None:

@@ -76,12 +76,12 @@ class StreamReport:
 
     def events_per_second(self, now: float | None = None) -> float:
         """Returns the rate of events, rejected ones included, over the last ten seconds."""
-        recent = self._within(now)
+        recent = self._recent_entries(now)
         return round(sum(count for _, count, _ in recent) / _HORIZON, 1)
 
     def p95_ms(self, now: float | None = None) -> float | None:
         """Returns the 95th percentile of the time from an event to its bronze commit, in milliseconds."""
-        return _p95([sample for _, _, sample in self._within(now)])
+        return _p95([sample for _, _, sample in self._recent_entries(now)])
 
     def sinks_p95_ms(self, now: float | None = None) -> dict[str, float | None]:
         """Returns the 95th percentile of the time from an event to each sink, in milliseconds.
@@ -112,7 +112,7 @@ class StreamReport:
             "last_error": "; ".join(list(self.errors.values())) or None,
         }
 
-    def _within(self, now: float | None) -> list[tuple[float, int, Floats]]:
+    def _recent_entries(self, now: float | None) -> list[tuple[float, int, Floats]]:
         since = (time.time() if now is None else now) - _HORIZON
         return [entry for entry in list(self._recent) if entry[0] >= since]
 

@@ -87,7 +87,7 @@ class KafkaSource:
         self._pieces: queue.Queue[_Piece] = queue.Queue(maxsize=2 * max(1, rows // FETCH))
         self._stop = threading.Event()
         # A restart of this worker repairs no error: `poll` raises the error, and the pipeline starts again.
-        self._worker = Worker(f"kafka-{topic}", self._read, stop=self._stop, fatal=(BaseException,))
+        self._worker = Worker(f"kafka-{topic}", self._read_messages, stop=self._stop, fatal=(BaseException,))
         self._admin = AdminClient({"bootstrap.servers": address, "log_level": 0})
         self._topic_id: int | None = None
         self.changed = False
@@ -189,16 +189,16 @@ class KafkaSource:
         """Stops the reader thread and closes the consumer."""
         self._stop.set()
         while self._worker.is_alive():
-            self._drain()
+            self._drain_pieces()
             self._worker.join(0.1)
         self._worker.dismiss()
         self.consumer.close()
 
-    def _drain(self) -> None:
+    def _drain_pieces(self) -> None:
         while not self._pieces.empty():
             self._pieces.get_nowait()
 
-    def _read(self, worker: Worker) -> None:
+    def _read_messages(self, worker: Worker) -> None:
         """Reads messages into pieces, and checks Kafka and the topic from time to time.
 
         No other thread uses the consumer while this one runs: a second thread can deadlock with `consume`.
@@ -264,9 +264,9 @@ class KafkaSource:
         partitions = np.concatenate([np.asarray(piece.partitions, np.int32) for piece in pieces])
         offsets = np.concatenate([np.asarray(piece.offsets, np.int64) for piece in pieces])
         arrived = np.concatenate([np.asarray(piece.arrived, np.int64) for piece in pieces]) * 1000
-        seen = np.unique(partitions)
-        start = {int(p): self._position[int(p)] for p in seen}
-        end = {int(p): int(offsets[partitions == p].max()) + 1 for p in seen}
+        present = np.unique(partitions)
+        start = {int(p): self._position[int(p)] for p in present}
+        end = {int(p): int(offsets[partitions == p].max()) + 1 for p in present}
         self._position |= end
         values = list(chain.from_iterable(piece.values for piece in pieces))
         return RawBatch(values, partitions, offsets, arrived, start, end)

@@ -39,7 +39,7 @@ class WindowOperator:
             return results(self.window, pl.DataFrame(schema=self._moments_schema(rows)))
         events = assign(self.contract, self.window, rows)
         late = events["_watermark"] >= events["window_start"] + self.window.every
-        timely = events.filter(~_too_late(self.window))
+        timely = events.filter(~_is_too_late(self.window))
         self.too_late += events.height - timely.height
         self.late += int(late.sum()) - (events.height - timely.height)
         changed = []
@@ -51,17 +51,17 @@ class WindowOperator:
         newest = rows["_watermark"].max()
         assert isinstance(newest, datetime)
         self._newest = max(newest, self._newest or newest)
-        self._evict()
+        self._evict_windows()
         return results(self.window, pl.concat(changed) if changed else moments(self.window, timely))
 
     def current(self, rows: pl.DataFrame, below: Offsets) -> pl.DataFrame:
         """Returns the windows that contain some rows, as of bronze's rows below the offsets. Changes nothing."""
         parts = []
-        touched = assign(self.contract, self.window, rows).filter(~_too_late(self.window))
+        touched = assign(self.contract, self.window, rows).filter(~_is_too_late(self.window))
         for (window_start,), part in touched.partition_by("window_start", as_dict=True).items():
             assert isinstance(window_start, datetime)
             earlier = self._earlier(window_start, window_start + self.window.every, below)
-            sums = moments(self.window, assign(self.contract, self.window, earlier).filter(~_too_late(self.window)))
+            sums = moments(self.window, assign(self.contract, self.window, earlier).filter(~_is_too_late(self.window)))
             parts.append(sums.join(part, on=self.window.by, how="semi"))
         return results(self.window, pl.concat(parts) if parts else moments(self.window, touched))
 
@@ -78,9 +78,9 @@ class WindowOperator:
         if self._newest is None or window_start > self._newest:
             return None
         rows = self._earlier(window_start, window_start + self.window.every, start)
-        return moments(self.window, assign(self.contract, self.window, rows).filter(~_too_late(self.window)))
+        return moments(self.window, assign(self.contract, self.window, rows).filter(~_is_too_late(self.window)))
 
-    def _evict(self) -> None:
+    def _evict_windows(self) -> None:
         assert self._newest is not None
         horizon = self._newest - self.window.lateness - 2 * self.window.every
         self._open = {start: sums for start, sums in self._open.items() if start >= horizon}
@@ -158,7 +158,7 @@ def compute(contract: Contract, window: Window, rows: pl.DataFrame) -> pl.DataFr
 
     The operator returns the same windows for the same rows in any batches.
     """
-    events = assign(contract, window, rows).filter(~_too_late(window))
+    events = assign(contract, window, rows).filter(~_is_too_late(window))
     return results(window, moments(window, events)).sort("window_start", window.by)
 
 
@@ -170,7 +170,7 @@ def assign(contract: Contract, window: Window, rows: pl.DataFrame) -> pl.DataFra
 
 def moments(window: Window, events: pl.DataFrame) -> pl.DataFrame:
     """Computes count, sums and sums of squares for each window, `by` and distinct value."""
-    keys = _keys(window)
+    keys = _group_keys(window)
     return events.group_by(keys).agg(
         pl.len().cast(pl.Int64).alias("_n"),
         *(pl.col(name).sum().alias(f"_sum_{name}") for name in window.measured),
@@ -180,7 +180,7 @@ def moments(window: Window, events: pl.DataFrame) -> pl.DataFrame:
 
 def merge(window: Window, parts: list[pl.DataFrame]) -> pl.DataFrame:
     """Adds the moments of several parts of the window's rows."""
-    return pl.concat(parts).group_by(_keys(window)).agg(pl.all().sum())
+    return pl.concat(parts).group_by(_group_keys(window)).agg(pl.all().sum())
 
 
 def results(window: Window, sums: pl.DataFrame) -> pl.DataFrame:
@@ -204,9 +204,9 @@ def results(window: Window, sums: pl.DataFrame) -> pl.DataFrame:
     return sums.group_by("window_start", window.by).agg(columns)
 
 
-def _keys(window: Window) -> list[str]:
+def _group_keys(window: Window) -> list[str]:
     return ["window_start", window.by, *([window.distinct] if window.distinct else [])]
 
 
-def _too_late(window: Window) -> pl.Expr:
+def _is_too_late(window: Window) -> pl.Expr:
     return pl.col("_watermark") >= pl.col("window_start") + window.every + window.lateness

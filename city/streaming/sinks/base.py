@@ -126,25 +126,25 @@ class SinkWorker:
         """Feeds the sink under its lock. Returns False where the lock cannot be taken."""
         table = self._bronze.path
         try:
-            with file_lock(table.with_name(f"{table.name}.{self.name}"), self._wait_for):
+            with file_lock(table.with_name(f"{table.name}.{self.name}"), self._wait_for_predecessor):
                 self.last_error = None
-                self._feed()
+                self._feed_sink()
             return True
         except OSError as error:  # a full disk has no room for a lock either
             self.last_error = f"{self.name}: {error}"
             return False
 
-    def _wait_for(self, process: str) -> None:
+    def _wait_for_predecessor(self, process: str) -> None:
         self.last_error = f"{self.name}: process {process} from before still writes to it; it is waited for"
         if self._stop.wait(_TURN_SECONDS):
             raise Stopped
 
-    def _feed(self) -> None:
+    def _feed_sink(self) -> None:
         backoff = Backoff(self._stop)
         while not self._stop.is_set():
             try:
                 self.position = self.sink.open(self._recorded) | {}
-                self._follow(backoff)
+                self._follow_bronze(backoff)
                 break
             except Stopped:
                 break
@@ -155,18 +155,18 @@ class SinkWorker:
                     backoff.wait()
                 except Stopped:
                     break
-        self._close()
+        self._close_sink()
 
-    def _follow(self, backoff: Backoff) -> None:
+    def _follow_bronze(self, backoff: Backoff) -> None:
         while not self._stop.is_set():
-            batch = self._next()
+            batch = self._next_batch()
             if batch is not None and all(self.position.get(p, 0) >= first for p, first in batch.start.items()):
-                self._apply(batch, self._windows)
+                self._apply_batch(batch, self._windows)
                 self._applied(self.name, batch)
             elif behind(self.position, self._target):
                 windows = contract_windows(self._bronze.contract, self._bronze, self.position)
                 for missed in self._bronze.read(self.position, dict(self._target), _CATCH_UP):
-                    self._apply(missed, windows)
+                    self._apply_batch(missed, windows)
                     if self._stop.is_set():
                         return
             elif batch is None:
@@ -177,19 +177,19 @@ class SinkWorker:
             self._worker.progress(batch.rows.height if batch is not None else 0)
             backoff.reset()
 
-    def _next(self) -> Batch | None:
+    def _next_batch(self) -> Batch | None:
         try:
             return self._queue.get(timeout=0.05 if self._drain.is_set() else _IDLE_SECONDS)
         except queue.Empty:
             return None
 
-    def _apply(self, batch: Batch, windows: ContractWindows) -> None:
+    def _apply_batch(self, batch: Batch, windows: ContractWindows) -> None:
         if behind(self.position, batch.end):
             self.sink.apply(batch.after(self.position), self.position, lambda: windows.changed(batch))
             self.position = self.position | {p: max(end, self.position.get(p, 0)) for p, end in batch.end.items()}
             self._recorded = self.position
 
-    def _close(self) -> None:
+    def _close_sink(self) -> None:
         try:
             self.sink.close()
         except Exception as error:  # the worker ends in any case

@@ -202,7 +202,7 @@ class FeatureSink(Sink):
                 window,
                 earlier_events(self._contract, self._bronze, position, _WINDOWS * window.every),
             )
-        self._push()
+        self._push_windows()
         if self._events:
             earlier = earlier_events(self._contract, self._bronze, position)
             for _, events in self._events:
@@ -213,12 +213,12 @@ class FeatureSink(Sink):
         """Pushes the rows of the changed windows and of the batch's events."""
         for name in self._state.windows:
             self._state.put(name, changed()[name])
-        self._push()
+        self._push_windows()
         for view, events in self._events:
             assert self._store is not None
             push(self._store, view, events.add(rows, revised=True))
 
-    def _push(self) -> None:
+    def _push_windows(self) -> None:
         assert self._store is not None
         for view in self._views:
             timezone, country = self._config.timezone, self._config.country

@@ -125,12 +125,12 @@ class QuestDBSink(Sink):
 
     def _send_events(self, rows: pl.DataFrame, table: str) -> None:
         events = rows.rename({"_partition": "part", "_offset": "off"}).select(self._columns)
-        self._send(table, events, self._symbols, self._contract.event_time)
+        self._send_frame(table, events, self._symbols, self._contract.event_time)
 
     def _send_windows(self, window: Window, rows: pl.DataFrame, table: str) -> None:
-        self._send(table, rows, [window.by], "window_start")
+        self._send_frame(table, rows, [window.by], "window_start")
 
-    def _send(self, table: str, frame: pl.DataFrame, symbols: list[str], at: str) -> None:
+    def _send_frame(self, table: str, frame: pl.DataFrame, symbols: list[str], at: str) -> None:
         """Adds the rows to the next request."""
         if frame.is_empty():
             return

@@ -46,10 +46,10 @@ def rebuild(address: str, contract: Contract, bronze: BronzeStream, window: Wind
     sink = QuestDBSink(contract, address, bronze)
     sink.connect()
     try:
-        reached = _fill(sink, contract, bronze.path, window, fresh, {})
+        reached = _fill_table(sink, contract, bronze.path, window, fresh, {})
         _await_applied(address, fresh)
         _take_name(address, fresh, name, replaced)
-        _fill(sink, contract, bronze.path, window, name, reached)  # rows that went to the old table meanwhile
+        _fill_table(sink, contract, bronze.path, window, name, reached)  # rows that went to the old table meanwhile
         questdb.execute(address, f"DROP TABLE IF EXISTS {replaced}")
     finally:
         sink.close()
@@ -99,7 +99,7 @@ def _replaced_name(name: str) -> str:
     return f"{name}_replaced"
 
 
-def _fill(
+def _fill_table(
     sink: QuestDBSink, contract: Contract, bronze: Path, window: Window | None, table: str, after: Offsets
 ) -> Offsets:
     """Sends the rows of bronze from the offsets on, or the windows of their hours, the newest hours first.
@@ -145,11 +145,11 @@ def _take_name(address: str, fresh: str, name: str, replaced: str) -> None:
     """
     if _table_folders(address, name) and not _table_folders(address, replaced):
         questdb.execute(address, f"RENAME TABLE {name} TO {replaced}")
-    for left in reversed(range(_TRIES)):
+    for tries_left in reversed(range(_TRIES)):
         try:
             questdb.execute(address, f"RENAME TABLE {fresh} TO {name}")
             return
         except questdb.QuestDBError:
-            if not left or not _table_folders(address, fresh):
+            if not tries_left or not _table_folders(address, fresh):
                 raise
             questdb.execute(address, f"DROP TABLE IF EXISTS {name}")

@@ -100,7 +100,7 @@ class ScoreSink(Sink):
                 self._records[model.name].begin(start)
                 keys = [*model.view.entities, model.view.time]
                 placed = chosen(model, features).join(places, left_on=keys, right_on=at, maintain_order="left")
-                self._score(model, champion, placed)
+                self._score_rows(model, champion, placed)
         self._publisher.flush()
         self.idle()
 
@@ -120,7 +120,7 @@ class ScoreSink(Sink):
             self._publisher.close()
             self._publisher = None
 
-    def _score(self, model: Model, serving: Serving, rows: pl.DataFrame) -> None:
+    def _score_rows(self, model: Model, serving: Serving, rows: pl.DataFrame) -> None:
         assert self._publisher is not None
         assert model.stream is not None
         if rows.is_empty():
@@ -198,7 +198,7 @@ class Record:
             versions = {p: self._table.transaction_version(f"{self._app}/{p}") for p in fresh}
             first = {p: position[p] for p, version in versions.items() if version is None}
             if first:
-                self._commit(pl.DataFrame(schema=self._schema), first)
+                self._commit_rows(pl.DataFrame(schema=self._schema), first)
             self._reached |= first | {p: version for p, version in versions.items() if version is not None}
         return self._reached
 
@@ -215,11 +215,11 @@ class Record:
             self._waiting = []
             return
         ends = dict(rows.group_by("_partition").agg(pl.col("_offset").max() + 1).iter_rows())
-        self._commit(rows.select(*self._schema), ends)
+        self._commit_rows(rows.select(*self._schema), ends)
         self._reached |= ends
         self._waiting = []
 
-    def _commit(self, rows: pl.DataFrame, ends: Offsets) -> None:
+    def _commit_rows(self, rows: pl.DataFrame, ends: Offsets) -> None:
         assert self._table is not None
         marks = [Transaction(f"{self._app}/{partition}", end) for partition, end in ends.items()]
         marked = CommitProperties(app_transactions=marks)

@@ -26,7 +26,7 @@ OWN = {
 
 def bound(config: Settings, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """Of each part its command line, environment and configuration files, as they are before it starts."""
-    monkeypatch.setattr(servers, "_format", lambda *_: None)  # Kafka's storage takes Java some seconds
+    monkeypatch.setattr(servers, "_format_storage", lambda *_: None)  # Kafka's storage takes Java some seconds
     monkeypatch.setattr(servers, "classpath", lambda *_: "jars")
     found = {}
     for spec in specs(config):

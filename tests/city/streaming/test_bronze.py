@@ -186,7 +186,7 @@ def test_rejects_that_were_committed_after_the_last_mark_are_not_read_again(tmp_
     commit(killed, 8, 2)
     killed.flush_rejects(threading.Event(), print)  # and bronze's log still has the mark of before
     again = gathering(tmp_path)
-    assert again._version(again._bronze, 0, "rejects") == 3
+    assert again._read_version(again._bronze, 0, "rejects") == 3
     assert (again.position[0], again.resume[0]) == (10, 8)
     commit(again, 8, 4, bad=1)
     again.flush_rejects(threading.Event(), print)
@@ -334,7 +334,7 @@ def test_a_writer_that_opens_its_table_anew_is_fenced_off_all_the_same(tmp_path:
         commit(old, first, 1)
     claim(new, [0])
     old._commits[old._bronze.table_uri] += 1  # its next look at the table comes after the claim
-    assert old._tidy(old._bronze) is old._bronze
+    assert old._tidy_table(old._bronze) is old._bronze
     with pytest.raises(Fenced):
         commit(old, module._CHECKPOINT_COMMITS - 1, 1)
     commit(new, module._CHECKPOINT_COMMITS - 1, 1)
@@ -378,7 +378,7 @@ def test_a_check_that_cannot_read_the_table_leaves_the_claim_to_be_noticed_by_th
         raise OSError("stale file handle")
 
     with monkeypatch.context() as broken:
-        broken.setattr(old, "_standing", fail)
+        broken.setattr(old, "_read_standing", fail)
         old.check()
     with pytest.raises(Fenced):
         commit(old, 1, 1)

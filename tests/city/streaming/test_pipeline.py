@@ -132,11 +132,11 @@ def test_windows_that_a_fenced_copy_sends_late_do_not_stay(stack: Settings, cont
     held, go_on, sent = threading.Event(), threading.Event(), threading.Event()
 
     class Slow(QuestDBSink):
-        def _send(self, table: str, frame: pl.DataFrame, symbols: list[str], at: str) -> None:
+        def _send_frame(self, table: str, frame: pl.DataFrame, symbols: list[str], at: str) -> None:
             if table != contract.name and frame["positions"].sum() > 5:
                 held.set()
                 assert go_on.wait(60)
-            super()._send(table, frame, symbols, at)
+            super()._send_frame(table, frame, symbols, at)
             if held.is_set():
                 sent.set()
 

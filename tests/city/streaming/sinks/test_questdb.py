@@ -81,16 +81,16 @@ class CutOff(QuestDBSink):
 
     def _send_open_windows(self) -> None: ...
 
-    def _send(self, table: str, frame: pl.DataFrame, symbols: list[str], at: str) -> None:
+    def _send_frame(self, table: str, frame: pl.DataFrame, symbols: list[str], at: str) -> None:
         if table == self._contract.name:
             self._windows: list[Any] = []
-            super()._send(table, frame, symbols, at)
+            super()._send_frame(table, frame, symbols, at)
         else:
             self._windows = [*getattr(self, "_windows", []), (table, frame, symbols, at)]
 
     def _flush(self) -> None:
         for window in getattr(self, "_windows", []):
-            super()._send(*window)
+            super()._send_frame(*window)
         self._windows = []
         super()._flush()
 
