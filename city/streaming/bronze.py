@@ -61,7 +61,8 @@ class Fenced(RuntimeError):
 def writer_properties(contract: Contract) -> WriterProperties:
     """Returns the Parquet settings of bronze.
 
-    Columns in which few values repeat have no dictionary, and the statistics are for whole files. A write takes half the time of the defaults and a tenth more bytes. Compaction removes the extra bytes.
+    Columns in which few values repeat have no dictionary, and the statistics are for whole files. A write takes half
+    the time of the defaults and a tenth more bytes. Compaction removes the extra bytes.
     """
     repeating = {*symbols(contract), "_partition"}
     plain = {name: ColumnProperties(dictionary_enabled=False) for name in bronze_schema(contract).keys() - repeating}
