@@ -109,7 +109,7 @@ class Snapshot:
         by_day, table = self.rows_by_day(name), self.table(name)
         if table is None or not by_day:
             return None
-        first = max(by_day) - timedelta(days=span.days + 2)  # a local day may have 23 hours, and the newest few rows
+        first = max(by_day) - timedelta(days=span.days + 2)  # a local day may have 23 hours; the newest has few rows
         rows = pl.scan_delta(table).filter(pl.col(DAY) >= first)
         return rows.filter(pl.col(time) > pl.col(time).max() - span)
 
