@@ -1,4 +1,7 @@
-"""What a contract is, and all that is derived from one. Import everything a contract.py needs from here."""
+"""Contracts, and everything that is derived from one.
+
+A domain's contract.py imports everything it needs from here.
+"""
 
 from city.contracts.model import (
     Aggregate,

@@ -1,7 +1,8 @@
-"""Whether two versions of a contract understand each other, by their published JSON Schemas.
+"""Checks whether two versions of a contract are compatible, by their published JSON Schemas.
 
-Backward: the new version reads what was written by the old one. Forward: the old one reads what the new one writes.
-A message is read when the reader's schema accepts it; ours accept no field that they do not list.
+Backward: the new version reads what the old version writes. Forward: the old version reads what the new version
+writes. A reader reads a message when the reader's schema accepts it. City's schemas accept no field that they do not
+list.
 """
 
 import json
@@ -29,58 +30,68 @@ class Break:
 
 
 def against_released(contract: Contract, released: Path) -> list[Break]:
-    """What breaks between a contract and the last of its released schemas (`<name>.v<version>.json`), as far as the
-    contract promises otherwise. A released version may not change at all in what it accepts."""
-    found = last_released(contract, released)
-    if found is None:
+    """Compares a contract with the last of its released schemas (`<name>.v<version>.json` in the folder `released`).
+
+    Returns the breaks of the compatibility that the contract promises; none where no schema is released. A released
+    version must not change at all in what it accepts, so a contract of the same version is compared in both
+    directions.
+    """
+    last = last_released(contract, released)
+    if last is None:
         return []
-    version, schema = found
+    version, schema = last
     return breaks(schema, json_schema(contract), version, contract, "full" if version == contract.version else None)
 
 
 def breaks(
     old: Schema, new: Schema, version: int, contract: Contract, promised: Compatibility | None = None
 ) -> list[Break]:
+    """Lists the changes between two schemas that break the promised compatibility.
+
+    `old` is the schema of the contract's version `version`, `new` that of the contract itself. `promised` is the
+    contract's own compatibility unless it is given.
+    """
     promised = promised or contract.compatibility
-    names = f"{contract.name} v{version}", f"{contract.name} v{contract.version}"
-    found: list[Break] = []
+    labels = f"{contract.name} v{version}", f"{contract.name} v{contract.version}"
+    broken: list[Break] = []
     if promised in ("backward", "full"):
-        found += [Break(names[1], names[0], change) for change in rejected(old, new)]
+        broken += [Break(labels[1], labels[0], change) for change in rejected(old, new)]
     if promised in ("forward", "full"):
-        found += [Break(names[0], names[1], change) for change in rejected(new, old)]
-    return found
+        broken += [Break(labels[0], labels[1], change) for change in rejected(new, old)]
+    return broken
 
 
 def last_released(contract: Contract, released: Path) -> tuple[int, Schema] | None:
-    """The highest released version up to the contract's own, with its schema."""
+    """Returns the highest released version up to the contract's own, with its schema; None where there is none."""
     versions = {
         int(path.stem.rpartition(".v")[2]): path
         for path in released.glob(f"{contract.name}.v*.json")
         if path.stem.rpartition(".v")[2].isdigit()
     }
-    known = [version for version in versions if version <= contract.version]
-    return (max(known), json.loads(versions[max(known)].read_text())) if known else None
+    numbers = [version for version in versions if version <= contract.version]
+    return (max(numbers), json.loads(versions[max(numbers)].read_text())) if numbers else None
 
 
 def rejected(writer: Schema, reader: Schema) -> Iterator[str]:
-    """Why the reader rejects some of what the writer's schema allows; nothing where it accepts all."""
+    """Yields each reason why the reader rejects some of what the writer's schema allows; nothing if it accepts all."""
     written, read = writer["properties"], reader["properties"]
     for name in written.keys() - read.keys():
         yield f"field {name!r} is not known to it"
     for name in set(reader["required"]) - set(writer["required"]):
         yield f"field {name!r} may be missing" if name in written else f"field {name!r} is missing"
     for name in sorted(written.keys() & read.keys()):
-        yield from (f"field {name!r}: {reason}" for reason in _narrower(written[name], read[name]))
-    yield from _quantities(writer, reader)
+        yield from (f"field {name!r}: {reason}" for reason in _field_conflicts(written[name], read[name]))
+    yield from _quantity_conflicts(writer, reader)
 
 
-def _narrower(written: Schema, read: Schema) -> Iterator[str]:
-    types = _types(written) - _types(read)
-    if not types and "object" in _types(read):
+def _field_conflicts(written: Schema, read: Schema) -> Iterator[str]:
+    """Yields each reason why the field schema `read` rejects some of what the field schema `written` allows."""
+    types = _accepted_types(written) - _accepted_types(read)
+    if not types and "object" in _accepted_types(read):
         yield from rejected(written, read)
         return
     if types:
-        yield f"may be {' or '.join(sorted(types))}, where {' or '.join(sorted(_types(read)))} is read"
+        yield f"may be {' or '.join(sorted(types))}, where {' or '.join(sorted(_accepted_types(read)))} is read"
     if "enum" in read:
         more = [value for value in written.get("enum", ["anything else"]) if value not in read["enum"]]
         if more:
@@ -89,10 +100,11 @@ def _narrower(written: Schema, read: Schema) -> Iterator[str]:
         yield f"need not match {read['pattern']}"
     if written.get("format") != read.get("format") and "format" in read:
         yield f"need not be a {read['format']}"
-    yield from _wider(written, read)
+    yield from _range_conflicts(written, read)
 
 
-def _wider(written: Schema, read: Schema) -> Iterator[str]:
+def _range_conflicts(written: Schema, read: Schema) -> Iterator[str]:
+    """Yields the ends at which the range of `written` reaches beyond the range of `read`."""
     low, high = read.get("minimum"), read.get("maximum")
     if low is not None and written.get("minimum", float("-inf")) < low:
         yield f"may be below {low:g}"
@@ -100,22 +112,26 @@ def _wider(written: Schema, read: Schema) -> Iterator[str]:
         yield f"may be above {high:g}"
 
 
-def _types(schema: Schema) -> set[str]:
+def _accepted_types(schema: Schema) -> set[str]:
+    """Returns the JSON types that a field schema accepts. A number may be an integer."""
     kinds = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
     return {*kinds, *(["integer"] if "number" in kinds else [])}
 
 
-def _quantities(writer: Schema, reader: Schema) -> Iterator[str]:
-    """The units and ranges that depend on another field."""
-    written = dict(map(_condition, writer.get("allOf", ())))
-    for by, then in map(_condition, reader.get("allOf", ())):
-        for name, wanted in then.items():
-            held = written.get(by, {}).get(name, {})
-            if "const" in wanted and held.get("const", wanted["const"]) != wanted["const"]:
-                yield f"field {name!r} of {by[1]} is {held['const']}, where {wanted['const']} is read"
-            yield from (f"field {name!r} of {by[1]}: {reason}" for reason in _wider(held, wanted) if by in written)
+def _quantity_conflicts(writer: Schema, reader: Schema) -> Iterator[str]:
+    """Yields the conflicts of the units and ranges that depend on another field."""
+    written = dict(map(_parse_condition, writer.get("allOf", ())))
+    for by, then in map(_parse_condition, reader.get("allOf", ())):
+        for name, read in then.items():
+            schema = written.get(by, {}).get(name, {})
+            if "const" in read and schema.get("const", read["const"]) != read["const"]:
+                yield f"field {name!r} of {by[1]} is {schema['const']}, where {read['const']} is read"
+            yield from (
+                f"field {name!r} of {by[1]}: {reason}" for reason in _range_conflicts(schema, read) if by in written
+            )
 
 
-def _condition(entry: Schema) -> tuple[tuple[str, str], Schema]:
+def _parse_condition(entry: Schema) -> tuple[tuple[str, str], Schema]:
+    """Splits an entry of `allOf` into its condition (field, value) and the properties that follow from it."""
     ((field, value),) = entry["if"]["properties"].items()
     return (field, value["const"]), entry["then"]["properties"]

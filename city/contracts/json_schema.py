@@ -1,4 +1,4 @@
-"""The JSON Schema (draft 2020-12) that is published for a contract, for producers in any language."""
+"""Generates the JSON Schema (draft 2020-12) that is published for a contract, for producers in any language."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,17 +9,21 @@ _TYPES = {"string": "string", "float": "number", "integer": "integer", "boolean"
 
 
 def json_schema(contract: Contract) -> dict[str, Any]:
-    """A schema that accepts what `city.streaming.decode` accepts, but for the rules, which it states in words."""
+    """Returns the schema of a contract's messages.
+
+    It accepts what `city.streaming.decode` accepts. The contract's rules are the exception: the schema only states them
+    in words.
+    """
     schema: dict[str, Any] = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": f"urn:city:{contract.topic}:{contract.version}",
         "title": contract.name,
         "description": contract.means,
         "type": "object",
-        **_object([field for field in contract.fields if field.within is None]),
+        **_object_schema([field for field in contract.fields if field.within is None]),
     }
     for name, fields in contract.objects.items():
-        schema["properties"][name] = {"type": "object", **_object(fields)}
+        schema["properties"][name] = {"type": "object", **_object_schema(fields)}
         if any(not field.nullable for field in fields):
             schema["required"].append(name)
     if quantities := contract.quantities:
@@ -40,29 +44,29 @@ def json_schema(contract: Contract) -> dict[str, Any]:
     return schema
 
 
-def _object(fields: Sequence[Field]) -> dict[str, Any]:
+def _object_schema(fields: Sequence[Field]) -> dict[str, Any]:
     return {
-        "properties": {field.name: _property(field) for field in fields},
+        "properties": {field.name: _field_schema(field) for field in fields},
         "required": [field.name for field in fields if not field.nullable],
         "additionalProperties": False,
     }
 
 
-def _property(field: Field) -> dict[str, Any]:
+def _field_schema(field: Field) -> dict[str, Any]:
     kind: Any = _TYPES[field.kind]
-    found: dict[str, Any] = {"type": [kind, "null"] if field.nullable else kind, "description": field.means}
+    schema: dict[str, Any] = {"type": [kind, "null"] if field.nullable else kind, "description": field.means}
     if field.unit:
-        found["description"] += f" [{field.unit}]"
+        schema["description"] += f" [{field.unit}]"
     if field.kind == "timestamp":
-        found["format"] = "date-time"
+        schema["format"] = "date-time"
     if field.choices:
-        found["enum"] = [*field.choices, *([None] if field.nullable else [])]
+        schema["enum"] = [*field.choices, *([None] if field.nullable else [])]
     elif field.kind == "string":
-        found["maxLength"] = MAX_STRING
+        schema["maxLength"] = MAX_STRING
         if field.pattern:
-            found["pattern"] = f"^(?:{field.pattern})$"
+            schema["pattern"] = f"^(?:{field.pattern})$"
     if field.minimum is not None:
-        found["minimum"] = field.minimum
+        schema["minimum"] = field.minimum
     if field.maximum is not None:
-        found["maximum"] = field.maximum
-    return found
+        schema["maximum"] = field.maximum
+    return schema

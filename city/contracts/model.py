@@ -1,4 +1,7 @@
-"""The words that a domain declares its events in. Nothing here computes: see schema, validity, questdb, …"""
+"""The types in which a domain declares its events.
+
+Nothing here computes: the modules schema, validity, questdb and others derive what follows from a contract.
+"""
 
 import re
 from collections.abc import Iterator
@@ -14,17 +17,17 @@ _TOPIC = re.compile(r"^[a-zA-Z0-9._-]{1,249}$")  # Kafka's own rule, org.apache.
 
 
 class ContractError(ValueError):
-    """A declaration that cannot hold: the message names the contract, the field and the mend."""
+    """Reports an invalid declaration. The message names the contract, the field and the mend."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Field:
     """One field of an event: a column of its tables.
 
-    `within` names the JSON object that the field stands in on the wire, `{"readings": {"temperature": 21.5}}`; without
-    it, it stands in the event itself. `minimum` and `maximum` are inclusive and in `unit`. A string may be held to
-    `choices` or to `pattern` (a regular expression that must match the whole value). Strings never hold control
-    characters.
+    `within` names the JSON object that contains the field on the wire, as in `{"readings": {"temperature": 21.5}}`.
+    Without it, the field stands in the event itself. `minimum` and `maximum` are inclusive and in `unit`. A string may
+    be limited to `choices` or to `pattern` (a regular expression that must match the whole value). Strings never
+    contain control characters. Raises ContractError where the declaration contradicts itself.
     """
 
     name: str
@@ -51,7 +54,7 @@ class Field:
 
 @dataclass(frozen=True, kw_only=True)
 class Quantity:
-    """What is measured, in which unit, and what a sensor of this kind can possibly report (inclusive)."""
+    """A measured quantity: its unit, and the range that a sensor of this kind can possibly report (inclusive)."""
 
     name: str
     unit: str
@@ -75,7 +78,7 @@ class Quantities:
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
-    """A cross-field rule: an SQL condition that holds for every valid event (null counts as broken)."""
+    """A cross-field rule: an SQL condition that is true for every valid event (null counts as broken)."""
 
     name: str
     sql: str
@@ -101,11 +104,11 @@ class Aggregate:
 
 
 class Count(Aggregate):
-    """How many events."""
+    """The number of events."""
 
 
 class Distinct(Aggregate):
-    """How many different values of the field `of`. A window has at most one."""
+    """The number of different values of the field `of`. A window has at most one."""
 
 
 class Mean(Aggregate):
@@ -118,10 +121,10 @@ class Std(Aggregate):
 
 @dataclass(frozen=True, kw_only=True)
 class Window:
-    """An event-time tumbling window, aligned to the epoch, one row for each `by`.
+    """An event-time tumbling window, aligned to the epoch, with one row for each value of the field `by`.
 
-    `where` is an SQL condition on the event. An event whose window ended more than `lateness` before its
-    partition's watermark is counted as too late and changes nothing.
+    `where` is an SQL condition on the event. An event is too late when its window ended more than `lateness` before
+    the watermark of its partition. A late event is counted and changes nothing.
     """
 
     name: str
@@ -135,6 +138,7 @@ class Window:
 
     @property
     def distinct(self) -> str | None:
+        """The field whose different values the window counts, or None."""
         return next((a.of for a in self.aggregates if isinstance(a, Distinct)), None)
 
     @property
@@ -145,7 +149,7 @@ class Window:
 
 @dataclass(frozen=True, kw_only=True)
 class Reference:
-    """The field `field` names something that the contract `to` announces, by its key."""
+    """A reference to another contract: the field `field` contains a key that the contract `to` announces."""
 
     field: str
     to: str
@@ -155,11 +159,12 @@ class Reference:
 class Contract:
     """A stream of events: its topic, key, event time, fields and rules, declared once.
 
-    `mqtt` is the MQTT topic it also arrives on, with <field> for a level that varies; a bridge carries it to Kafka.
-    `rate` is "high" for topics of the hot path, "low" for topics that a Dagster sensor turns into runs.
-    An event more than `max_ahead` after its arrival in Kafka, or more than `max_age` before it, is rejected;
-    so is a message of more than `max_bytes`. QuestDB keeps rows for `ttl`, one for each event time and key.
-    `compatibility` is what a new version promises towards the one before it.
+    `mqtt` is the MQTT topic on which the events also arrive, with <field> for a level that varies. A bridge carries
+    them to Kafka. `rate` is "high" for topics of the hot path, "low" for topics that a Dagster sensor turns into runs.
+    An event more than `max_ahead` after its arrival in Kafka, or more than `max_age` before it, is rejected.
+    A message of more than `max_bytes` is rejected, too. QuestDB keeps rows for `ttl`, one for each event time and key.
+    `compatibility` is what a new version promises towards the version before it. Raises ContractError where the
+    declaration contradicts itself.
     """
 
     name: str
@@ -184,8 +189,8 @@ class Contract:
     compatibility: Compatibility = "backward"
 
     def __post_init__(self) -> None:
-        def require(held: bool, mend: str) -> None:
-            if not held:
+        def require(valid: bool, mend: str) -> None:
+            if not valid:
                 raise ContractError(f"contract {self.name!r}: {mend}")
 
         names = [field.name for field in self.fields]
@@ -215,22 +220,25 @@ class Contract:
 
     @property
     def mqtt_filter(self) -> str | None:
-        """What to subscribe to: `city/sensors/<location>/<type>` is `city/sensors/+/+`."""
+        """The MQTT filter to subscribe to: `city/sensors/<location>/<type>` becomes `city/sensors/+/+`."""
         return re.sub(r"<[^/]*>", "+", self.mqtt) if self.mqtt else None
 
     def field(self, name: str) -> Field:
+        """Returns the field of that name. Raises StopIteration where there is none."""
         return next(field for field in self.fields if field.name == name)
 
     @property
     def objects(self) -> dict[str, tuple[Field, ...]]:
-        """The JSON objects within an event, with the fields that stand in them."""
+        """The JSON objects within an event, by name, with the fields that they contain."""
         names = dict.fromkeys(field.within for field in self.fields if field.within)
         return {name: tuple(field for field in self.fields if field.within == name) for name in names}
 
     def of_kind(self, kind: Kind) -> Iterator[Field]:
+        """Yields the fields of one type."""
         return (field for field in self.fields if field.kind == kind)
 
 
 def check_range(what: str, minimum: float | None, maximum: float | None) -> None:
+    """Raises ContractError that names `what` where the minimum is above the maximum."""
     if minimum is not None and maximum is not None and minimum > maximum:
         raise ContractError(f"{what}: its minimum {minimum} is above its maximum {maximum}, so no value can be valid")

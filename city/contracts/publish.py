@@ -1,4 +1,4 @@
-"""The files that are generated from contracts: the reference page and a JSON Schema each."""
+"""Writes the files that are generated from contracts: the reference page, and a JSON Schema for each contract."""
 
 import json
 from pathlib import Path
@@ -11,19 +11,22 @@ from city.contracts.registry import contracts, domains
 
 
 def files() -> dict[str, str]:
-    """Relative path to content."""
-    found = domains()
-    schemas = {f"schemas/{c.name}.v{c.version}.json": json_schema(c) for d in found for c in d.contracts}
-    return {"contracts.md": page(found)} | {
+    """Returns the content of each generated file, by relative path."""
+    all_domains = domains()
+    schemas = {f"schemas/{c.name}.v{c.version}.json": json_schema(c) for d in all_domains for c in d.contracts}
+    return {"contracts.md": page(all_domains)} | {
         name: json.dumps(schema, indent=2, ensure_ascii=False) + "\n" for name, schema in schemas.items()
     }
 
 
 def write_schema(contract: Contract, folder: Path) -> Path:
-    """Writes a contract's schema. Raises ContractError where that version is released and accepts something else."""
+    """Writes a contract's schema into a folder and returns its path.
+
+    Raises ContractError where that version is released and accepts something else.
+    """
     path = folder / f"{contract.name}.v{contract.version}.json"
     if path.exists() and (broken := against_released(contract, folder)):
-        changes = "; ".join(one.change for one in broken)
+        changes = "; ".join(item.change for item in broken)
         raise ContractError(
             f"{contract.name} v{contract.version} is released, and this changes it ({changes}): "
             f"declare version={contract.version + 1}, or restore {path.name}"
@@ -34,6 +37,7 @@ def write_schema(contract: Contract, folder: Path) -> Path:
 
 
 def write(folder: Path) -> list[Path]:
+    """Writes all generated files into a folder and returns their paths. Raises ContractError as `write_schema` does."""
     paths = []
     for contract in contracts():
         write_schema(contract, folder / "schemas")

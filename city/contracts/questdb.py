@@ -1,4 +1,4 @@
-"""The QuestDB tables that follow from a contract: one for its events, one for each of its windows."""
+"""Derives the QuestDB tables of a contract: one for its events, one for each of its windows."""
 
 from datetime import timedelta
 
@@ -14,34 +14,39 @@ _TYPES: dict[Kind, str] = {
 
 
 def symbols(contract: Contract) -> list[str]:
-    """The columns of few different values: the key, what has choices, and cells."""
-    chosen = [field.name for field in contract.fields if field.name == contract.key or field.choices]
-    return chosen + [cell.name for cell in contract.cells]
+    """Lists the columns that have few different values: the key, fields with choices, and cells."""
+    names = [field.name for field in contract.fields if field.name == contract.key or field.choices]
+    return names + [cell.name for cell in contract.cells]
 
 
 def columns(contract: Contract) -> dict[str, str]:
-    """Name to QuestDB type of the contract's table; `part` and `off` are the event's Kafka coordinates."""
-    named = symbols(contract)
-    fields = {f.name: "SYMBOL" if f.name in named else _TYPES[f.kind] for f in contract.fields}
+    """Returns the QuestDB type of each column of the contract's table, by name.
+
+    `part` and `off` are the event's Kafka coordinates.
+    """
+    symbol_names = symbols(contract)
+    fields = {f.name: "SYMBOL" if f.name in symbol_names else _TYPES[f.kind] for f in contract.fields}
     return fields | {cell.name: "SYMBOL" for cell in contract.cells} | {"part": "INT", "off": "LONG"}
 
 
 def window_columns(window: Window) -> dict[str, str]:
-    """Name to QuestDB type of a window's table."""
+    """Returns the QuestDB type of each column of a window's table, by name."""
     counts = {a.name: "LONG" if isinstance(a, Count | Distinct) else "DOUBLE" for a in window.aggregates}
     return {"window_start": "TIMESTAMP", window.by: "SYMBOL"} | counts
 
 
 def create_events(contract: Contract) -> str:
-    return _create(contract.name, columns(contract), contract.event_time, contract.key, contract.ttl)
+    """Returns the statement that creates the table of the contract's events."""
+    return _create_statement(contract.name, columns(contract), contract.event_time, contract.key, contract.ttl)
 
 
 def create_window(contract: Contract, window: Window) -> str:
-    return _create(window.name, window_columns(window), "window_start", window.by, contract.ttl)
+    """Returns the statement that creates the table of one of the contract's windows."""
+    return _create_statement(window.name, window_columns(window), "window_start", window.by, contract.ttl)
 
 
 def evolve_events(contract: Contract) -> list[str]:
-    """What adds the columns that an older table has not; its rows have null there."""
+    """Returns the statements that add the columns which an older table lacks. Its rows have null there."""
     return [
         f"ALTER TABLE {contract.name} ADD COLUMN IF NOT EXISTS {name} {kind}"
         for name, kind in columns(contract).items()
@@ -49,18 +54,19 @@ def evolve_events(contract: Contract) -> list[str]:
 
 
 def evolve_window(window: Window) -> list[str]:
+    """Returns the statements that add the columns which an older table of the window lacks."""
     return [
         f"ALTER TABLE {window.name} ADD COLUMN IF NOT EXISTS {name} {kind}"
         for name, kind in window_columns(window).items()
     ]
 
 
-def missing(statements: list[str], held: set[str]) -> list[str]:
-    """Those of `evolve_…` that are about columns which are not held."""
-    return [statement for statement in statements if statement.split()[-2] not in held]
+def missing(statements: list[str], existing: set[str]) -> list[str]:
+    """Selects the statements of `evolve_…` whose columns are not among the `existing` columns of the table."""
+    return [statement for statement in statements if statement.split()[-2] not in existing]
 
 
-def _create(table: str, types: dict[str, str], timestamp: str, key: str, ttl: timedelta) -> str:
+def _create_statement(table: str, types: dict[str, str], timestamp: str, key: str, ttl: timedelta) -> str:
     body = ", ".join(f"{name} {kind}" for name, kind in types.items())
     hours = max(1, round(ttl.total_seconds() / 3600))
     return (

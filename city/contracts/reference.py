@@ -1,4 +1,4 @@
-"""The reference page of the contracts (docs/contracts.md), generated: `city docs`."""
+"""Generates the reference page of the contracts (docs/contracts.md), which `city docs` writes."""
 
 from collections.abc import Iterable, Iterator
 
@@ -12,15 +12,15 @@ _HEAD = (
 
 
 def page(domains: Iterable[Domain]) -> str:
-    """The whole page, as Markdown."""
+    """Returns the whole page, as Markdown."""
     parts = [_HEAD]
     for domain in domains:
         parts.append(f"\n## {domain.name}\n")
-        parts += [line for contract in domain.contracts for line in _contract(contract)]
+        parts += [line for contract in domain.contracts for line in _describe_contract(contract)]
     return "\n".join(parts).rstrip() + "\n"
 
 
-def _contract(contract: Contract) -> Iterator[str]:
+def _describe_contract(contract: Contract) -> Iterator[str]:
     yield f"### {contract.name}\n\n{contract.means}\n"
     mqtt = f", MQTT topic `{contract.mqtt}`" if contract.mqtt else ""
     yield (
@@ -33,7 +33,7 @@ def _contract(contract: Contract) -> Iterator[str]:
     for field in contract.fields:
         null = "yes" if field.nullable else "no"
         name = f"{field.within}.{field.name}" if field.within else field.name
-        yield f"| {name} | {field.kind} | {field.unit or ''} | {_valid(field)} | {null} | {field.means} |"
+        yield f"| {name} | {field.kind} | {field.unit or ''} | {_valid_values(field)} | {null} | {field.means} |"
     for cell in contract.cells:
         derived = f"derived from {cell.latitude}, {cell.longitude}"
         yield f"| *{cell.name}* | string | | H3 resolution {cell.resolution} | no | {derived} |"
@@ -54,7 +54,7 @@ def _contract(contract: Contract) -> Iterator[str]:
     yield ""
 
 
-def _valid(field: Field) -> str:
+def _valid_values(field: Field) -> str:
     if field.choices:
         return ", ".join(field.choices)
     if field.minimum is not None or field.maximum is not None:

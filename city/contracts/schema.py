@@ -1,4 +1,4 @@
-"""The column types that follow from a contract: of its JSON, its bronze table and its quarantine."""
+"""Derives the column types of a contract: of its JSON, its bronze table and its quarantine."""
 
 import polars as pl
 
@@ -13,9 +13,9 @@ POLARS: dict[Kind, pl.DataType] = {
     "timestamp": TIMESTAMP,
 }
 
-# What the platform itself knows of each event. `_watermark` is the newest event time that the event's partition
-# had brought up to and including the event, so lateness is a function of the row alone: a stream, a restart and
-# a backfill all decide alike.
+# What the platform itself records about each event. `_watermark` is the newest event time of the event's partition up
+# to and including the event. So lateness is a function of the row alone: a stream, a restart and a backfill all decide
+# alike.
 LINEAGE = {"_partition": pl.Int32(), "_offset": pl.Int64(), "_arrived": TIMESTAMP, "_watermark": TIMESTAMP}
 
 QUARANTINE = {
@@ -30,7 +30,7 @@ QUARANTINE = {
 
 
 def json_shape(contract: Contract) -> dict[str, pl.DataType]:
-    """What JSON carries, as it is nested: an object within the event is a struct."""
+    """Returns the types of a message as JSON nests it: an object within the event is a struct."""
     flat = wire_schema(contract)
     shape = {name: kind for name, kind in flat.items() if contract.field(name).within is None}
     return shape | {
@@ -39,16 +39,16 @@ def json_shape(contract: Contract) -> dict[str, pl.DataType]:
 
 
 def wire_schema(contract: Contract) -> dict[str, pl.DataType]:
-    """The fields that JSON carries, a column each: times are still strings."""
+    """Returns the types of the fields of a message, one column for each. Times are still strings."""
     return {f.name: pl.String() if f.kind == "timestamp" else POLARS[f.kind] for f in contract.fields}
 
 
 def event_schema(contract: Contract) -> dict[str, pl.DataType]:
-    """The fields, typed, and the derived cells."""
+    """Returns the types of an event's fields and of its derived cells."""
     fields: dict[str, pl.DataType] = {f.name: POLARS[f.kind] for f in contract.fields}
     return fields | {cell.name: pl.String() for cell in contract.cells}
 
 
 def bronze_schema(contract: Contract) -> dict[str, pl.DataType]:
-    """The columns of the contract's bronze table."""
+    """Returns the types of the columns of the contract's bronze table."""
     return event_schema(contract) | LINEAGE

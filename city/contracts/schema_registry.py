@@ -1,4 +1,7 @@
-"""The published schemas at a registry that speaks the Confluent REST API, as Apicurio 3 does at /apis/ccompat/v7."""
+"""Publishes schemas to a schema registry with the Confluent REST API.
+
+Apicurio 3 serves that API at /apis/ccompat/v7.
+"""
 
 import json
 from typing import Any
@@ -13,41 +16,42 @@ _TYPE = {"Content-Type": "application/vnd.schemaregistry.v1+json"}
 
 
 class SchemaRegistry:
-    """A registry at `url`; a contract's subject is `<topic>-value`."""
+    """Client of the schema registry at `url`. A contract's subject is `<topic>-value`."""
 
     def __init__(self, url: str) -> None:
         self._url = url.rstrip("/")
 
     def publish(self, contract: Contract) -> int:
-        """Registers the contract's schema, if it is not there yet, and its compatibility; returns the schema's id.
+        """Registers the contract's compatibility, and its schema if it is not there yet. Returns the schema's id.
 
-        Raises ContractError when the registry finds it incompatible, or is away.
+        Raises ContractError when the registry finds the schema incompatible, or is not reachable.
         """
         subject = subject_of(contract)
         body = {"schemaType": "JSON", "schema": json.dumps(json_schema(contract), ensure_ascii=False)}
-        self._call("PUT", f"/config/{subject}", {"compatibility": contract.compatibility.upper()})
-        return int(self._call("POST", f"/subjects/{subject}/versions", body)["id"])
+        self._send_request("PUT", f"/config/{subject}", {"compatibility": contract.compatibility.upper()})
+        return int(self._send_request("POST", f"/subjects/{subject}/versions", body)["id"])
 
     def latest(self, contract: Contract) -> dict[str, Any]:
-        """The newest schema of the contract's subject."""
-        found = self._call("GET", f"/subjects/{subject_of(contract)}/versions/latest")
-        schema: dict[str, Any] = json.loads(found["schema"])
+        """Returns the newest schema of the contract's subject. Raises ContractError as `publish` does."""
+        version = self._send_request("GET", f"/subjects/{subject_of(contract)}/versions/latest")
+        schema: dict[str, Any] = json.loads(version["schema"])
         return schema
 
-    def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+    def _send_request(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         try:
-            answer = requests.request(method, self._url + path, json=body, headers=_TYPE, timeout=_SECONDS)
+            response = requests.request(method, self._url + path, json=body, headers=_TYPE, timeout=_SECONDS)
         except requests.RequestException as error:
             raise ContractError(
                 f"no schema registry answers at {self._url} (CITY_SCHEMA_REGISTRY_URL): {error}"
             ) from error
-        if not answer.ok:
+        if not response.ok:
             raise ContractError(
-                f"the schema registry refuses {method} {path}: {answer.status_code} {answer.text[:500]}"
+                f"the schema registry refuses {method} {path}: {response.status_code} {response.text[:500]}"
             )
-        found: dict[str, Any] = answer.json()
-        return found
+        content: dict[str, Any] = response.json()
+        return content
 
 
 def subject_of(contract: Contract) -> str:
+    """Returns the subject of the contract's schema at the registry."""
     return f"{contract.topic}-value"
