@@ -1,4 +1,7 @@
-"""What is derived from bronze: silver, gold and feature tables, declared once, as pure functions of frames."""
+"""The tables that are derived from bronze: silver, gold and feature tables.
+
+Each is declared once, as a pure function of frames.
+"""
 
 from city.tables.model import Column, Source, Table, TableError
 

@@ -1,7 +1,7 @@
-"""Local time as a table: for each quarter of an hour (UTC) the local day, hour, weekday, holiday and rush hour.
+"""Builds local time as a table: the local day, hour, weekday, holiday and rush hour of each quarter of an hour (UTC).
 
-A join with it is the one way in which time zones, clock changes and holidays come into a transform, so both engines
-agree on them. Every time zone's offset is a multiple of a quarter of an hour.
+Transforms get time zones, clock changes and holidays only by a join with this table, so both engines agree on them.
+Every time zone's offset is a multiple of a quarter of an hour.
 """
 
 from collections.abc import Sequence
@@ -26,28 +26,31 @@ COLUMNS = (
     Column(name="rush_hour", kind="boolean", means="a peak hour (6 to 10, 16 to 20) of a working day"),
 )
 
-# What a table by the hour is grouped by: the hour itself, and what the calendar knows of it.
+# The columns by which an hourly table is grouped: the hour itself, and the calendar's columns of it.
 HOUR = ("day", "hour", "local_hour", "weekday", "rush_hour")
 
 
 def calendar(days: Sequence[date], timezone: str, country: str) -> pl.DataFrame:
-    """The slots of the given local days: `slot` (seconds since the epoch // 900) and COLUMNS."""
+    """Returns the slots of the given local days: `slot` (seconds since the epoch // 900) and COLUMNS."""
     if not days:
-        return _slots(date(2000, 1, 1), date(2000, 1, 1), timezone, country).clear()
-    return _slots(min(days), max(days), timezone, country).filter(pl.col("day").is_in(list(days)))
+        return _build_slots(date(2000, 1, 1), date(2000, 1, 1), timezone, country).clear()
+    return _build_slots(min(days), max(days), timezone, country).filter(pl.col("day").is_in(list(days)))
 
 
 def on_calendar(frame: Frame, time: str, calendar: Frame) -> Frame:
-    """The rows whose `time` is in the calendar, with its columns. Needs the companion `_<time>_seconds`."""
+    """Joins rows with the calendar's columns. Rows whose `time` is not in the calendar are dropped.
+
+    The frame needs the column `_<time>_seconds` beside `time`.
+    """
     slotted = frame.with_columns(slot=nw.col(f"_{time}_seconds") // SLOT_SECONDS)
     return slotted.join(calendar, on="slot", how="inner").drop("slot")
 
 
 @lru_cache(maxsize=8)
-def _slots(first: date, last: date, timezone: str, country: str) -> pl.DataFrame:
+def _build_slots(first: date, last: date, timezone: str, country: str) -> pl.DataFrame:
     begin, end = bounds(first, timezone)[0], bounds(last, timezone)[1]
-    named = holidays_of(country, first.year, last.year)
-    names = pl.DataFrame({"day": list(named), "holiday": [str(name) for name in named.values()]}, _NAMES)
+    holidays = holidays_of(country, first.year, last.year)
+    names = pl.DataFrame({"day": list(holidays), "holiday": [str(name) for name in holidays.values()]}, _NAMES)
     utc = pl.datetime_range(begin, end, timedelta(seconds=SLOT_SECONDS), closed="left", time_zone="UTC", eager=True)
     local = pl.col("utc").dt.convert_time_zone(timezone)
     return (

@@ -1,4 +1,7 @@
-"""The words that a domain declares its derived tables in. Nothing here computes: see build, and resources.lake."""
+"""The types in which a domain declares its derived tables.
+
+Nothing here computes: see build, and resources.lake.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -15,12 +18,12 @@ DAY = "day"
 
 
 class TableError(ValueError):
-    """A declaration that cannot hold: the message names the table, the column and the mend."""
+    """Reports an invalid declaration. The message names the table, the column and the mend."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Column:
-    """One column: its type, unit, meaning, and the columns that it comes from, as `source.column`."""
+    """One column: its type, unit and meaning, and `of`, the columns that it is derived from, as `source.column`."""
 
     name: str
     kind: Kind | Literal["date"]
@@ -32,9 +35,12 @@ class Column:
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """What a table is made from: `layer/name` of another table, with so many days before those that are built, and of
-    it the rows for which the SQL condition `where` holds. `reference/neighbours` has the H3 cells next to those of
-    the source `of`."""
+    """A source of a table: another table, by `layer/name`.
+
+    The transform reads the days that are built and `days_before` days before them. It reads the rows for which the SQL
+    condition `where` is true. For `reference/neighbours`, `of` names another source: the table has the H3 cells next
+    to those of that source.
+    """
 
     table: str
     days_before: int = 0
@@ -46,14 +52,20 @@ class Source:
 class Table:
     """A derived table: one row for each `key`.
 
-    `transform` is given the frames of `sources` by their names there, and gives the columns of `columns`. Of each
-    timestamp `t` a source also has `_t_seconds`, since the epoch, which both engines can calculate with. `day`, the
-    local date, partitions the table; one that is not `daily` is a snapshot. `time` is the column of a row's time.
-    With `hourly_slices` the table is replaced an hour at a time, as its stream fills it; it then has `local_hour`, and
-    its rows depend on no others than their hour's.
-    A table of the layer `features` is a feature view of that `version`, of the entities in its key. One with a
-    `look_back` has a row for each event of a silver table, made from it and that many events of its key before it (of
-    the last day at most), so that the stream can make it too. One of the layer `reference` is kept by people.
+    `transform` takes the frames of `sources` as keyword arguments, by their names there. It returns the columns of
+    `columns`. For each timestamp `t` a source also has `_t_seconds`, the seconds since the epoch, because both engines
+    can calculate with them. `day`, the local date, partitions the table. A table that is not `daily` is a snapshot.
+    `time` is the column of a row's time.
+
+    A table with `hourly_slices` is replaced an hour at a time, as its stream fills it. It then has `local_hour`, and
+    its rows depend only on the rows of their own hour.
+
+    A table of the layer `features` is a feature view of that `version`, of the entities in its key. A table with a
+    `look_back` has a row for each event of a silver table. The row is made from the event and from that many earlier
+    events of its key (of the last day at most), so that the stream can make it too. People keep the tables of the
+    layer `reference`.
+
+    Raises TableError where the declaration contradicts itself.
     """
 
     name: str
@@ -91,4 +103,5 @@ class Table:
         return f"{self.layer}/{self.name}"
 
     def column(self, name: str) -> Column:
+        """Returns the column of that name. Raises StopIteration where there is none."""
         return next(column for column in self.columns if column.name == name)

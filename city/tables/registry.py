@@ -1,4 +1,4 @@
-"""Every derived table: those that a domain declares in its tables.py, and what follows from each of its contracts."""
+"""Lists every derived table: those in a domain's tables.py, and those that are derived from each of its contracts."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from graphlib import TopologicalSorter
@@ -10,65 +10,66 @@ from city.tables.windows import window_table
 
 
 def tables_of(domain: Domain) -> list[Table]:
+    """Lists a domain's tables: the declared ones, and those of its contracts that it does not declare itself."""
     module = domain.module("tables")
     declared: list[Table] = list(module.TABLES) if module else []
-    known = {table.id for table in declared}
+    declared_ids = {table.id for table in declared}
     derived = [
         silver_table(contract) if contract.rate == "high" else latest_table(contract)
         for contract in domain.contracts
-        if f"silver/{contract.name}" not in known
+        if f"silver/{contract.name}" not in declared_ids
     ]
     windows = [
         window_table(contract, window)
         for contract in domain.contracts
         for window in contract.windows
-        if f"gold/{window.name}" not in known
+        if f"gold/{window.name}" not in declared_ids
     ]
     return declared + derived + windows
 
 
 def tables() -> dict[str, Table]:
-    """All tables by `layer/name`. Raises TableError when two domains declare one of the same name."""
-    found: dict[str, Table] = {}
+    """Returns all tables by `layer/name`. Raises TableError when two domains declare a table of the same name."""
+    by_id: dict[str, Table] = {}
     for domain in domains():
         for table in tables_of(domain):
-            if table.id in found:
+            if table.id in by_id:
                 raise TableError(f"table {table.id!r} is declared twice: rename one of them")
-            found[table.id] = table
-    return found
+            by_id[table.id] = table
+    return by_id
 
 
 def table_of(name: str) -> Table:
-    """The table of that `layer/name`. Raises TableError that lists the known ones."""
-    found = tables()
-    if name not in found:
-        raise TableError(f"no table {name!r}; known: {', '.join(sorted(found))}")
-    return found[name]
+    """Returns the table of that `layer/name`. Raises TableError that lists the known tables."""
+    by_id = tables()
+    if name not in by_id:
+        raise TableError(f"no table {name!r}; known: {', '.join(sorted(by_id))}")
+    return by_id[name]
 
 
 def chosen(names: Sequence[str]) -> list[Table]:
-    """The tables of these names (`gold`, `gold/x` or `x`) and those they are made from, each after its sources.
+    """Lists the tables of these names (`gold`, `gold/x` or `x`) and their sources, each after its own sources.
 
-    Raises TableError that lists the known ones.
+    Tables without a transform are left out. Raises TableError that lists the known tables.
     """
-    known = tables()
-    wanted: set[str] = set()
+    by_id = tables()
+    selected: set[str] = set()
     for name in names:
-        found = {t for t in known if name in (t, t.partition("/")[0], t.partition("/")[2])}
-        if not found:
-            raise TableError(f"no table or layer {name!r}; known: {', '.join(sorted(known))}")
-        wanted |= found
-    return [known[name] for name in in_order(known, wanted) if known[name].transform is not None]
+        matches = {t for t in by_id if name in (t, t.partition("/")[0], t.partition("/")[2])}
+        if not matches:
+            raise TableError(f"no table or layer {name!r}; known: {', '.join(sorted(by_id))}")
+        selected |= matches
+    return [by_id[name] for name in in_order(by_id, selected) if by_id[name].transform is not None]
 
 
-def in_order(known: Mapping[str, Table], wanted: Iterable[str]) -> list[str]:
-    """The wanted tables and all before them, sources first."""
-    graph = {name: [s.table for s in table.sources.values() if s.table in known] for name, table in known.items()}
+def in_order(by_id: Mapping[str, Table], selected: Iterable[str]) -> list[str]:
+    """Sorts the selected tables and all their direct and indirect sources, sources first."""
+    graph = {name: [s.table for s in table.sources.values() if s.table in by_id] for name, table in by_id.items()}
     needed: dict[str, list[str]] = {}
-    todo = list(wanted)
-    while todo:
-        name = todo.pop()
+    pending = list(selected)
+    while pending:
+        name = pending.pop()
         if name not in needed:
             needed[name] = graph[name]
-            todo += graph[name]
+            pending += graph[name]
     return list(TopologicalSorter(needed).static_order())

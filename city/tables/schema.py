@@ -1,4 +1,4 @@
-"""The column types that follow from a table's declaration."""
+"""Derives the column types and the partitioning of a table from its declaration."""
 
 import polars as pl
 
@@ -8,11 +8,15 @@ from city.tables.slices import HOUR
 
 
 def schema(table: Table) -> dict[str, pl.DataType]:
+    """Returns the Polars type of each column, by name."""
     return {c.name: pl.Date() if c.kind == "date" else POLARS[c.kind] for c in table.columns}
 
 
 def partition_by(table: Table) -> list[str]:
-    """What the files are laid out by. A table with local hours that is fed by a stream is replaced hour by hour."""
+    """Returns the columns that partition the table's files.
+
+    A table with local hours that a stream fills is replaced hour by hour.
+    """
     if not table.daily:
         return []
     return [DAY, HOUR] if table.hourly_slices else [DAY]

@@ -1,4 +1,4 @@
-"""The silver table that follows from every contract: deduplicated, on the local calendar, with its lineage."""
+"""Derives a contract's silver table: its events deduplicated, on the local calendar, with their lineage."""
 
 from collections.abc import Callable, Mapping
 
@@ -19,8 +19,11 @@ def silver_table(
     sources: Mapping[str, Source] | None = None,
     enrich: Callable[..., Frame] | None = None,
 ) -> Table:
-    """Silver of a contract's events. A domain that knows more of them gives `enrich`: it is given the rows and the
-    further `sources` by name, and adds `columns`."""
+    """Returns the silver table of a contract's events.
+
+    A domain that knows more about them passes `enrich`. It takes the rows, and the further `sources` as keyword
+    arguments, and adds `columns`.
+    """
 
     def transform(**frames: Frame) -> Frame:
         rows = first_of(frames.pop(contract.name), contract.key, contract.event_time)
@@ -45,7 +48,7 @@ def silver_table(
 
 
 def latest_table(contract: Contract) -> Table:
-    """The newest event of each key, for topics whose events are states."""
+    """Returns the table of the newest event of each key, for topics whose events are states."""
 
     def transform(**frames: Frame) -> Frame:
         newest = [contract.event_time, "_offset"]
@@ -64,7 +67,7 @@ def latest_table(contract: Contract) -> Table:
 
 
 def log_table(contract: Contract) -> Table:
-    """Every event once, for topics of few events that are no states."""
+    """Returns the table that has every event once, for topics of few events that are not states."""
 
     def transform(**frames: Frame) -> Frame:
         return first_of(frames[contract.name], contract.key, contract.event_time)
@@ -83,11 +86,15 @@ def log_table(contract: Contract) -> Table:
 
 
 def first_of(rows: Frame, key: str, time: str) -> Frame:
-    """Of the events with the same key and time, which a device sent twice, the one that Kafka had first."""
+    """Keeps one event of each key and time: the one that Kafka received first.
+
+    Events with the same key and time are events that a device sent twice.
+    """
     return rows.unique([key, time], keep="first", order_by=["_arrived", "_partition", "_offset"])
 
 
 def event_columns(contract: Contract) -> tuple[Column, ...]:
+    """Returns the columns of a contract's fields and of its derived cells."""
     fields = [
         Column(
             name=f.name,

@@ -1,4 +1,4 @@
-"""The table that follows from every window of a contract: what the stream computes live, computed from bronze."""
+"""Derives the table of each window of a contract. It computes from bronze what the stream computes live."""
 
 from typing import Any
 
@@ -13,8 +13,10 @@ START = "window_start"
 
 
 def window_table(contract: Contract, window: Window) -> Table:
-    """The windows of a contract's bronze rows, row for row those of the stream: the same lateness, from the rows'
-    own watermarks."""
+    """Returns the table of a contract's windows, computed from its bronze rows.
+
+    It has the same rows as the stream: the rows' own watermarks decide which events are late, as they do there.
+    """
 
     def transform(events: Frame, calendar: Frame) -> Frame:
         return windows(contract, window, events, calendar)
@@ -29,7 +31,7 @@ def window_table(contract: Contract, window: Window) -> Table:
         columns=(
             Column(name=START, kind="timestamp", means="its beginning", of=(f"events.{contract.event_time}",)),
             Column(name=window.by, kind="string", means=by.means, of=(f"events.{window.by}",)),
-            *(_column(contract, aggregate) for aggregate in window.aggregates),
+            *(_aggregate_column(contract, aggregate) for aggregate in window.aggregates),
             calendar_day(),
         ),
         sources={
@@ -41,19 +43,24 @@ def window_table(contract: Contract, window: Window) -> Table:
 
 
 def windows(contract: Contract, window: Window, events: Frame, days: Frame) -> Frame:
-    """One row for each window and `by`: the declared aggregates, and the local day on which the window begins."""
+    """Computes one row for each window and `by`: the declared aggregates, and the local day on which it begins."""
     every, late = (int(duration.total_seconds()) for duration in (window.every, window.lateness))
     seconds = nw.col(f"_{contract.event_time}_seconds")
-    begun = seconds - seconds % every
-    timely = events.filter(nw.col("__watermark_seconds") < begun + every + late)
-    started = timely.with_columns(**{START: floor(contract.event_time, every // 60), f"_{START}_seconds": begun})
+    start_seconds = seconds - seconds % every
+    timely = events.filter(nw.col("__watermark_seconds") < start_seconds + every + late)
+    with_start = timely.with_columns(
+        **{START: floor(contract.event_time, every // 60), f"_{START}_seconds": start_seconds}
+    )
     return calendar.on_calendar(
-        started.group_by(START, f"_{START}_seconds", window.by).agg(**_aggregates(window)), START, days
+        with_start.group_by(START, f"_{START}_seconds", window.by).agg(**_aggregate_expressions(window)), START, days
     )
 
 
 def floor(time: str, minutes: int) -> nw.Expr:
-    """The beginning of the stretch of so many minutes (a divisor of 60) that a time is in. Spark truncates to one."""
+    """Truncates a time to the beginning of its interval of so many minutes (a divisor of 60).
+
+    Spark truncates to one minute only, so the rest is subtracted.
+    """
     start = minute = nw.col(time).dt.truncate("1m")
     rest = nw.col(time).dt.minute() % minutes
     for ahead in range(1, minutes):
@@ -62,30 +69,31 @@ def floor(time: str, minutes: int) -> nw.Expr:
 
 
 def calendar_day() -> Column:
+    """Returns the calendar's column of the local day."""
     return calendar.COLUMNS[0]
 
 
-def _aggregates(window: Window) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+def _aggregate_expressions(window: Window) -> dict[str, Any]:
+    expressions: dict[str, Any] = {}
     for aggregate in window.aggregates:
         column = nw.col(aggregate.of) if aggregate.of else None
         if isinstance(aggregate, Count) or column is None:
-            found[aggregate.name] = nw.len()
+            expressions[aggregate.name] = nw.len()
         elif isinstance(aggregate, Distinct):
-            found[aggregate.name] = column.n_unique()
+            expressions[aggregate.name] = column.n_unique()
         elif isinstance(aggregate, Mean):
-            found[aggregate.name] = column.mean()
+            expressions[aggregate.name] = column.mean()
         elif isinstance(aggregate, Std):
-            found[aggregate.name] = column.std()
+            expressions[aggregate.name] = column.std()
         else:
             raise TypeError(f"window {window.name!r}: no rule for an aggregate of type {type(aggregate).__name__}")
-    return found
+    return expressions
 
 
-def _column(contract: Contract, aggregate: Any) -> Column:
-    of = (f"events.{aggregate.of}",) if aggregate.of else ()
+def _aggregate_column(contract: Contract, aggregate: Any) -> Column:
+    origins = (f"events.{aggregate.of}",) if aggregate.of else ()
     if isinstance(aggregate, Count | Distinct):
-        return Column(name=aggregate.name, kind="integer", means=type(aggregate).__name__.lower(), of=of)
+        return Column(name=aggregate.name, kind="integer", means=type(aggregate).__name__.lower(), of=origins)
     unit = contract.field(aggregate.of).unit
     means = f"{'mean' if isinstance(aggregate, Mean) else 'standard deviation'} of {aggregate.of}"
-    return Column(name=aggregate.name, kind="float", unit=unit, nullable=True, means=means, of=of)
+    return Column(name=aggregate.name, kind="float", unit=unit, nullable=True, means=means, of=origins)
