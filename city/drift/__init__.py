@@ -1,4 +1,4 @@
-"""Whether data, predictions or errors are still what they were: pure statistics of two samples."""
+"""Detects drift of data, predictions and errors: pure statistics of two samples."""
 
 from city.drift.losses import decayed
 from city.drift.monitor import Monitor, Thresholds

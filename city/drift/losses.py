@@ -1,4 +1,4 @@
-"""Concept drift: a model's errors, once the labels are there."""
+"""Detects concept drift: the growth of a model's errors, once the labels have arrived."""
 
 import numpy as np
 
@@ -7,12 +7,13 @@ from city.drift.measures import Measured
 
 
 def decayed(reference: Floats, current: Floats) -> Measured:
-    """Whether losses (0 or 1, absolute or squared errors) have grown: Welch's test, one-sided. The effect is the
-    growth in standard deviations of the reference's losses.
+    """Tests whether losses (0 or 1, absolute or squared errors) have grown, by Welch's one-sided test.
+
+    The effect is the growth, in standard deviations of the losses (the root of both samples' mean variance).
 
     Raises ValueError for fewer than two losses in a sample.
     """
-    # By scipy.special alone: scipy.stats is 80 MB, which every process that asks once would keep.
+    # Only scipy.special is imported: scipy.stats takes 80 MB, which every process that calls this once would keep.
     from scipy import special
 
     if min(len(reference), len(current)) < 2:

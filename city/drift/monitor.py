@@ -1,4 +1,4 @@
-"""A reference window, against which later ones are held: feature by feature, and as a whole."""
+"""Compares windows with a reference window: each feature by itself, and the correlations of all."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,16 +20,19 @@ COMPARISON: dict[str, pl.DataType] = {
     "effect": pl.Float64(),
     "drifted": pl.Boolean(),
 }
-"""The columns of a comparison, whatever the types of the columns that are compared."""
+"""The columns of a comparison. They do not depend on the types of the columns that are compared."""
 
 
 @dataclass(frozen=True)
 class Thresholds:
-    """When a difference is drift: improbable, after correction for how many were looked at, and large enough to
-    matter."""
+    """The thresholds at which a difference is drift.
+
+    A difference is drift when it is improbable, after correction for the number of comparisons, and large enough to
+    matter.
+    """
 
     alpha: float = 0.01
-    """The share of windows in which a measure may cry wolf though nothing has changed."""
+    """The share of windows in which a measure may report drift though nothing has changed."""
     effects: Mapping[str, float] = field(
         default_factory=lambda: {
             "ks": 0.1,
@@ -43,8 +46,8 @@ class Thresholds:
             "losses": 0.1,
         }
     )
-    """The least effect of each measure. PSI under 0.1 is commonly called stable; KL and JS are a half and an eighth of
-    it where changes are small."""
+    """The least effect of each measure. PSI under 0.1 is commonly called stable. Where changes are small, KL is a half
+    of PSI, and JS is an eighth of it."""
 
 
 @dataclass(frozen=True)
@@ -55,52 +58,56 @@ class Monitor:
     thresholds: Thresholds = Thresholds()
 
     def compare(self, current: pl.DataFrame) -> pl.DataFrame:
-        """A row for each feature (each pair of features, for correlation) and measure: `feature`, `measure`,
+        """Compares a window with the reference.
+
+        Returns a row for each feature (each pair of features, for correlation) and measure: `feature`, `measure`,
         `statistic`, `p_value` (corrected by Benjamini and Hochberg within the measure), `effect` and `drifted`, as
         `COMPARISON` types them.
 
-        Raises ValueError that names the columns that either lacks, or where either has no rows.
+        Raises ValueError where the window lacks columns of the reference, which it names, or where either has no rows.
         """
         if missing := sorted(set(self.reference.columns) - set(current.columns)):
             raise ValueError(f"the current window lacks {', '.join(missing)}, which the reference has")
         if not (self.reference.height and current.height):
             raise ValueError("a window without rows cannot be compared")
         numeric = self.reference.select(cs.numeric() | cs.boolean()).columns
-        found: dict[str, dict[str, Measured]] = {name: {} for name in [*measures.NUMERIC, CHI_SQUARE, MISSING]}
+        results: dict[str, dict[str, Measured]] = {name: {} for name in [*measures.NUMERIC, CHI_SQUARE, MISSING]}
         for name in self.reference.columns:
             was, now = self.reference[name], current[name]
-            found[MISSING][name] = _missing(was, now)
+            results[MISSING][name] = _compare_missing(was, now)
             if name in numeric:
-                pair = _pair(was, now)
-                for measure, of in measures.NUMERIC.items():
-                    found[measure][name] = of(*pair)
+                pair = _to_float_pair(was, now)
+                for measure, function in measures.NUMERIC.items():
+                    results[measure][name] = function(*pair)
             else:
-                found[CHI_SQUARE][name] = measures.chi_square(was.to_numpy(), now.to_numpy())
-        found[CORRELATION] = self._correlations(numeric, current)
-        return pl.concat([self._judged(measure, of) for measure, of in found.items()])
+                results[CHI_SQUARE][name] = measures.chi_square(was.to_numpy(), now.to_numpy())
+        results[CORRELATION] = self._compare_correlations(numeric, current)
+        return pl.concat([self._apply_thresholds(measure, by_feature) for measure, by_feature in results.items()])
 
-    def _correlations(self, numeric: list[str], current: pl.DataFrame) -> dict[str, Measured]:
+    def _compare_correlations(self, numeric: list[str], current: pl.DataFrame) -> dict[str, Measured]:
+        """Compares the correlation of each pair of numeric features, by the pair's name."""
         if len(numeric) < 2:
             return {}
-        # Feature by feature: in one matrix of all of them the types of the others would decide how each is compared.
-        features = [_pair(self.reference[name], current[name]) for name in numeric]
+        # Each feature is converted by itself: in one matrix, the types of the others would decide how it is compared.
+        features = [_to_float_pair(self.reference[name], current[name]) for name in numeric]
         was, now = (np.column_stack(columns) for columns in zip(*features, strict=True))
         p_values, differences = measures.correlations(was, now)
         pairs = [f"{a} × {b}" for i, a in enumerate(numeric) for b in numeric[i + 1 :]]
         return {p: Measured(float(d), float(v), float(d)) for p, v, d in zip(pairs, p_values, differences, strict=True)}
 
-    def _judged(self, measure: str, found: Mapping[str, Measured]) -> pl.DataFrame:
+    def _apply_thresholds(self, measure: str, results: Mapping[str, Measured]) -> pl.DataFrame:
+        """Returns the rows of `compare` of one measure: corrects the probabilities and decides what has drifted."""
         from scipy import stats
 
-        if not found:
+        if not results:
             return pl.DataFrame(schema=COMPARISON)
-        p_values = stats.false_discovery_control([m.p_value for m in found.values()])
-        effects = [m.effect for m in found.values()]
+        p_values = stats.false_discovery_control([m.p_value for m in results.values()])
+        effects = [m.effect for m in results.values()]
         return pl.DataFrame(
             {
-                "feature": list(found),
-                "measure": [measure] * len(found),
-                "statistic": [m.statistic for m in found.values()],
+                "feature": list(results),
+                "measure": [measure] * len(results),
+                "statistic": [m.statistic for m in results.values()],
                 "p_value": p_values,
                 "effect": effects,
                 "drifted": [
@@ -112,18 +119,18 @@ class Monitor:
         )
 
 
-def _pair(was: pl.Series, now: pl.Series) -> tuple[Floats, Floats]:
-    """Both samples of a feature as float64, NaN where a value is missing, rounded to the precision that both have."""
+def _to_float_pair(was: pl.Series, now: pl.Series) -> tuple[Floats, Floats]:
+    """Converts both samples of a feature to float64, in their common precision, with NaN where a value is missing."""
     columns = [(s if s.dtype.is_float() else s.cast(pl.Float64)).fill_null(np.nan).to_numpy() for s in (was, now)]
     return measures.to_common_precision(*columns)
 
 
-def _missing(was: pl.Series, now: pl.Series) -> Measured:
-    """Whether another share of values is missing (null, or not a number)."""
+def _compare_missing(was: pl.Series, now: pl.Series) -> Measured:
+    """Tests whether the share of missing values (null, or not a number) has changed, by Fisher's exact test."""
     from scipy import stats
 
-    gone = [int((s.fill_nan(None) if s.dtype.is_float() else s).null_count()) for s in (was, now)]
-    table = [[gone[0], len(was) - gone[0]], [gone[1], len(now) - gone[1]]]
-    p_value = float(stats.fisher_exact(table).pvalue) if sum(gone) else 1.0
-    difference = gone[1] / len(now) - gone[0] / len(was)
+    missing = [int((s.fill_nan(None) if s.dtype.is_float() else s).null_count()) for s in (was, now)]
+    table = [[missing[0], len(was) - missing[0]], [missing[1], len(now) - missing[1]]]
+    p_value = float(stats.fisher_exact(table).pvalue) if sum(missing) else 1.0
+    difference = missing[1] / len(now) - missing[0] / len(was)
     return Measured(difference, p_value, abs(difference))

@@ -1,4 +1,4 @@
-"""A drift report as one HTML page: what was compared, what drifted, and each feature's two histograms."""
+"""Renders a drift report as one HTML page: the comparison, the drifted features, and histograms of each feature."""
 
 from datetime import datetime
 from html import escape
@@ -8,7 +8,7 @@ import polars as pl
 from polars import selectors as cs
 
 _WIDTH, _HEIGHT, _BARS = 260, 70, 24
-_REFERENCE, _CURRENT = "#4477aa", "#ee6677"  # told apart by the colour-blind, too (Tol, bright)
+_REFERENCE, _CURRENT = "#4477aa", "#ee6677"  # colour-blind people can distinguish these, too (Tol, bright)
 _STYLE = (
     "body{font:15px system-ui,sans-serif;margin:2rem auto;max-width:70rem;padding:0 1rem;color:#222}"
     "table{border-collapse:collapse}td,th{padding:.2rem .7rem;text-align:right;border-bottom:1px solid #ddd}"
@@ -18,12 +18,15 @@ _STYLE = (
 
 
 def page(name: str, rows: pl.DataFrame, reference: pl.DataFrame, current: pl.DataFrame, at: datetime) -> str:
-    """`rows` as `Monitor.compare` gives them, the drifted first. Histograms and no raw values: the page stays small."""
-    found = rows.filter("drifted")
+    """Renders the page of `rows`, which `Monitor.compare` returned; drifted features are first.
+
+    It contains histograms and no raw values, so that it stays small.
+    """
+    drifted = rows.filter("drifted")
     verdict = (
-        f"{found['feature'].n_unique()} of {len(reference.columns)} columns drifted" if found.height else "No drift"
+        f"{drifted['feature'].n_unique()} of {len(reference.columns)} columns drifted" if drifted.height else "No drift"
     )
-    figures = "".join(_figure(column, reference[column], current[column]) for column in reference.columns)
+    figures = "".join(_render_figure(column, reference[column], current[column]) for column in reference.columns)
     ordered = rows.sort("drifted", "effect", descending=[True, True])
     lines = "".join(
         f"<tr{' class=drifted' if r['drifted'] else ''}><td>{escape(r['feature'])}</td><td>{r['measure']}</td>"
@@ -40,8 +43,8 @@ def page(name: str, rows: pl.DataFrame, reference: pl.DataFrame, current: pl.Dat
     )
 
 
-def _figure(name: str, was: pl.Series, now: pl.Series) -> str:
-    shares = _numeric(was, now) if was.to_frame().select(cs.numeric()).width else _categories(was, now)
+def _render_figure(name: str, was: pl.Series, now: pl.Series) -> str:
+    shares = _numeric_shares(was, now) if was.to_frame().select(cs.numeric()).width else _category_shares(was, now)
     top = max([*shares[0], *shares[1]], default=0) or 1
     step = _WIDTH / max(len(shares[0]), 1)
     shapes = "".join(
@@ -56,18 +59,20 @@ def _figure(name: str, was: pl.Series, now: pl.Series) -> str:
     )
 
 
-def _numeric(was: pl.Series, now: pl.Series) -> tuple[list[float], list[float]]:
-    known = [s.cast(pl.Float64).fill_nan(None).drop_nulls().to_numpy() for s in (was, now)]
-    pooled = np.concatenate(known)
+def _numeric_shares(was: pl.Series, now: pl.Series) -> tuple[list[float], list[float]]:
+    """Returns the share of each sample's values in each of `_BARS` common bins."""
+    samples = [s.cast(pl.Float64).fill_nan(None).drop_nulls().to_numpy() for s in (was, now)]
+    pooled = np.concatenate(samples)
     if not pooled.size:
         return [], []
     low, high = np.quantile(pooled, [0.005, 0.995])
     edges = np.linspace(low, high if high > low else low + 1, _BARS + 1)
-    counts = [np.histogram(values.clip(edges[0], edges[-1]), edges)[0] / max(len(values), 1) for values in known]
+    counts = [np.histogram(values.clip(edges[0], edges[-1]), edges)[0] / max(len(values), 1) for values in samples]
     return counts[0].tolist(), counts[1].tolist()
 
 
-def _categories(was: pl.Series, now: pl.Series) -> tuple[list[float], list[float]]:
+def _category_shares(was: pl.Series, now: pl.Series) -> tuple[list[float], list[float]]:
+    """Returns the share of each of the `_BARS` most frequent values in each sample."""
     names = pl.concat([was, now]).cast(pl.String).value_counts(sort=True)[was.name].head(_BARS).to_list()
     shares = [[float((s.cast(pl.String).eq_missing(n)).mean() or 0) for n in names] for s in (was, now)]
     return shares[0], shares[1]

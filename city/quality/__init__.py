@@ -1,1 +1,4 @@
-"""How good a dataset is: measured from its contract, judged by Great Expectations, scored a day at a time."""
+"""The quality of a dataset.
+
+It is measured by the dataset's contract, judged by Great Expectations, and scored a day at a time.
+"""

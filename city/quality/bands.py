@@ -1,18 +1,19 @@
-"""What is usual at an hour of the week, learned from the past: a band for volumes and for means."""
+"""Learns the usual volumes and means of each hour of the week from the past, as bands, and finds unusual hours."""
 
 import polars as pl
 
-_FEWEST = 3  # comparable hours before anything is judged
+_FEWEST = 3  # comparable hours that a band needs
 _SPREADS = 6.0
-_LEAST_SHARE = 0.15  # a band is never narrower than this share of its middle
+_LEAST_SHARE = 0.15  # the half width of a band is at least this share of its middle
 _MAD = 1.4826  # of a normal distribution, the standard deviation over the median absolute deviation
 
 
 def band(history: pl.DataFrame, value: str, by: list[str]) -> pl.DataFrame:
-    """For each of `by`, local hour and kind of day, `low`, `middle` and `high` of `value`.
+    """Computes the usual band of `value` for each of `by`, local hour and kind of day (weekend or not).
 
-    `history` has `day`, `local_hour`, `weekday`, the columns of `by`, and `value`. The middle is the median, the
-    width six times the median absolute deviation, so a few bad days do not widen it.
+    `history` has the columns `day`, `local_hour`, `weekday`, those of `by`, and `value`. Returns `low`, `middle` and
+    `high`. The middle is the median. The band reaches from it by six times the median absolute deviation (scaled to a
+    standard deviation) on either side, so a few bad days do not widen it.
     """
     keys = [*by, "local_hour", "weekend"]
     middle = pl.col(value).median()
@@ -27,7 +28,7 @@ def band(history: pl.DataFrame, value: str, by: list[str]) -> pl.DataFrame:
 
 
 def unusual(day: pl.DataFrame, history: pl.DataFrame, value: str, by: list[str]) -> pl.DataFrame:
-    """The rows of a day that are outside their band, with it. Hours without a band are not judged."""
+    """Returns the rows of a day that are outside their band, with the band. Hours without a band are not judged."""
     judged = day.with_columns(weekend=pl.col("weekday") > 5).join(
         band(history, value, by), on=[*by, "local_hour", "weekend"], how="inner"
     )

@@ -1,7 +1,8 @@
-"""What a contract lets one expect of its rows and of a day's measures, declared once; and how it is judged in Polars.
+"""Derives expectations of a contract's rows and of a day's measures, and judges them in Polars.
 
-`suites` has the same expectations judged by Great Expectations, which makes documents for people of them and takes ten
-seconds and 250 MB for its start alone: that is for a day that has just ended. Today is judged every hour, here.
+`suites` has the same expectations judged by Great Expectations. Great Expectations writes documents of them for people,
+and takes ten seconds and 250 MB to start. So it judges a day that has just ended, and this module judges today, every
+hour.
 """
 
 from collections.abc import Iterable, Iterator
@@ -13,8 +14,8 @@ import polars as pl
 from city.contracts.model import Contract
 from city.contracts.schema import bronze_schema
 
-_SHOWN = 20  # unexpected values
-# The most of each measure that a good day has.
+_SHOWN = 20  # unexpected values that a detail lists
+# The highest value of each measure on a good day.
 LIMITS = {
     "malformed_share": 0.002,
     "out_of_range_share": 0.002,
@@ -30,7 +31,7 @@ LIMITS = {
 
 @dataclass(frozen=True)
 class Columns:
-    """The table has these columns, and no others."""
+    """The table has exactly these columns."""
 
     name: str
     columns: tuple[str, ...]
@@ -38,7 +39,7 @@ class Columns:
 
 @dataclass(frozen=True)
 class Complete:
-    """The column has a value in each row."""
+    """The column has a value in every row."""
 
     name: str
     column: str
@@ -46,7 +47,10 @@ class Complete:
 
 @dataclass(frozen=True)
 class Between:
-    """The column's values are within the limits, both included; with `where` (column, value), in these rows only."""
+    """The column's values are within the limits, both included.
+
+    With `where` (column, value), only rows in which that column has that value count.
+    """
 
     name: str
     column: str
@@ -57,7 +61,7 @@ class Between:
 
 @dataclass(frozen=True)
 class Among:
-    """The column's values are some of these."""
+    """Each of the column's values is one of these."""
 
     name: str
     column: str
@@ -66,7 +70,7 @@ class Among:
 
 @dataclass(frozen=True)
 class Spelled:
-    """The whole of each of the column's values matches the regular expression."""
+    """Each of the column's values matches the regular expression as a whole."""
 
     name: str
     column: str
@@ -86,7 +90,7 @@ Expectation = Columns | Complete | Between | Among | Spelled | Once
 
 @dataclass(frozen=True)
 class Judged:
-    """One expectation's outcome; `blocking` where what is made from the rows would be wrong."""
+    """The outcome of one expectation. It is `blocking` where tables that are made from the rows would be wrong."""
 
     name: str
     passed: bool
@@ -95,8 +99,11 @@ class Judged:
 
 
 def of_rows(contract: Contract) -> Iterator[Expectation]:
-    """The schema; the completeness, range and choices of each field; the rules; and one row for an offset of Kafka."""
-    rules = [_rule(rule.name) for rule in contract.rules]
+    """Yields the expectations of a contract's bronze rows.
+
+    They are the schema, the completeness, range and choices of each field, the rules, and one row per offset of Kafka.
+    """
+    rules = [_rule_column(rule.name) for rule in contract.rules]
     yield Columns("schema", (*bronze_schema(contract), *rules))
     for f in contract.fields:
         if not f.nullable:
@@ -107,79 +114,91 @@ def of_rows(contract: Contract) -> Iterator[Expectation]:
             yield Among(f"{f.name}_known", f.name, tuple(f.choices))
         elif f.pattern:
             yield Spelled(f"{f.name}_spelled", f.name, f.pattern)
-    if measured := contract.quantities:
-        for q in measured.of:
-            yield Between(f"{q.name}_in_range", measured.value, q.minimum, q.maximum, where=(measured.by, q.name))
+    if quantities := contract.quantities:
+        for q in quantities.of:
+            yield Between(f"{q.name}_in_range", quantities.value, q.minimum, q.maximum, where=(quantities.by, q.name))
     for rule, column in zip(contract.rules, rules, strict=True):
         yield Among(f"rule_{rule.name}", column, (True,))
     yield Once("coordinates_once", ("_partition", "_offset"))
 
 
 def of_day() -> Iterator[Expectation]:
-    """What is expected of a day as a whole, from its measures."""
+    """Yields the expectations of a day as a whole, which its measures must meet."""
     yield Between("not_empty", "rows", 1)
-    for measure, most in LIMITS.items():
-        yield Between(measure.removesuffix("_share"), measure, 0, most)
+    for measure, limit in LIMITS.items():
+        yield Between(measure.removesuffix("_share"), measure, 0, limit)
 
 
 def with_rules(contract: Contract, rows: pl.DataFrame) -> pl.DataFrame:
-    """Bronze rows, and for each of the contract's rules whether it holds."""
-    return rows.with_columns(pl.sql_expr(r.sql).fill_null(False).alias(_rule(r.name)) for r in contract.rules)
+    """Adds to bronze rows a column for each of the contract's rules: whether the row obeys it."""
+    return rows.with_columns(pl.sql_expr(r.sql).fill_null(False).alias(_rule_column(r.name)) for r in contract.rules)
 
 
 def judge(contract: Contract, rows: pl.DataFrame, day: pl.DataFrame) -> list[Judged]:
-    """Judges bronze `rows`, where there are any, and the `day`'s measures."""
-    judged = _judge(of_rows(contract), with_rules(contract, rows), True) if rows.height else []
-    return [*judged, *_judge(of_day(), day, False)]
+    """Judges bronze `rows`, if there are any, and `day`, the measures of their day."""
+    judged = _judge_frame(of_rows(contract), with_rules(contract, rows), True) if rows.height else []
+    return [*judged, *_judge_frame(of_day(), day, False)]
 
 
-def _judge(expectations: Iterable[Expectation], frame: pl.DataFrame, blocking: bool) -> list[Judged]:
-    found = []
-    for one in expectations:
-        if isinstance(one, Columns):
-            differ = sorted(set(frame.columns) ^ set(one.columns))
-            found.append(Judged(one.name, not differ, blocking, {"observed_value": frame.columns}))
+def _judge_frame(expectations: Iterable[Expectation], frame: pl.DataFrame, blocking: bool) -> list[Judged]:
+    outcomes = []
+    for expectation in expectations:
+        if isinstance(expectation, Columns):
+            differ = sorted(set(frame.columns) ^ set(expectation.columns))
+            outcomes.append(Judged(expectation.name, not differ, blocking, {"observed_value": frame.columns}))
             continue
-        if differ := sorted(_columns(one) - set(frame.columns)):  # the schema says so already
-            found.append(Judged(one.name, False, blocking, {"missing_columns": differ}))
+        if differ := sorted(_expected_columns(expectation) - set(frame.columns)):  # the schema says so already
+            outcomes.append(Judged(expectation.name, False, blocking, {"missing_columns": differ}))
             continue
-        bad = frame.filter(_unexpected(one))
-        count = frame.filter(_where(one)).height
+        bad = frame.filter(_unexpected_rows(expectation))
+        count = frame.filter(_judged_rows(expectation)).height
         detail: dict[str, Any] = {"element_count": count, "unexpected_count": bad.height}
         if bad.height:
             detail["unexpected_percent"] = 100 * bad.height / count
-            detail["partial_unexpected_list"] = bad.select(sorted(_columns(one))).head(_SHOWN).to_dicts()
-        found.append(Judged(one.name, bad.is_empty(), blocking, detail))
-    return found
+            detail["partial_unexpected_list"] = (
+                bad.select(sorted(_expected_columns(expectation))).head(_SHOWN).to_dicts()
+            )
+        outcomes.append(Judged(expectation.name, bad.is_empty(), blocking, detail))
+    return outcomes
 
 
-def _unexpected(one: Expectation) -> pl.Expr:
-    """The rows in which it does not hold. What is not there is missed only where the column must be complete."""
-    match one:
+def _unexpected_rows(expectation: Expectation) -> pl.Expr:
+    """Returns the condition of a row that does not meet the expectation.
+
+    A missing value is unexpected only where the column must be complete.
+    """
+    match expectation:
         case Complete(column=column):
             return pl.col(column).is_null()
         case Between(column=column, low=low, high=high):
             value = pl.col(column)
             outside = [*([value < low] if low is not None else []), *([value > high] if high is not None else [])]
-            return pl.any_horizontal(outside) & value.is_not_nan() & _where(one)
+            return pl.any_horizontal(outside) & value.is_not_nan() & _judged_rows(expectation)
         case Among(column=column, values=values):
             return pl.col(column).is_not_null() & ~pl.col(column).is_in(list(values))
         case Spelled(column=column, pattern=pattern):
             return ~pl.col(column).str.contains(f"^(?:{pattern})$")
         case Once(columns=columns):
             return pl.struct(columns).is_duplicated()
-    raise AssertionError(one)
+    raise AssertionError(expectation)
 
 
-def _where(one: Expectation) -> pl.Expr:
-    return pl.col(one.where[0]) == one.where[1] if isinstance(one, Between) and one.where else pl.lit(True)
+def _judged_rows(expectation: Expectation) -> pl.Expr:
+    """Returns the condition of a row that the expectation is about."""
+    return (
+        pl.col(expectation.where[0]) == expectation.where[1]
+        if isinstance(expectation, Between) and expectation.where
+        else pl.lit(True)
+    )
 
 
-def _columns(one: Expectation) -> set[str]:
-    if isinstance(one, Columns | Once):
-        return set(one.columns)
-    return {one.column} | ({one.where[0]} if isinstance(one, Between) and one.where else set())
+def _expected_columns(expectation: Expectation) -> set[str]:
+    if isinstance(expectation, Columns | Once):
+        return set(expectation.columns)
+    return {expectation.column} | (
+        {expectation.where[0]} if isinstance(expectation, Between) and expectation.where else set()
+    )
 
 
-def _rule(name: str) -> str:
+def _rule_column(name: str) -> str:
     return f"_rule_{name}"

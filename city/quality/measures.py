@@ -1,7 +1,7 @@
-"""What a day of a contract's data is like, as one row of numbers. Pure: frames in, a frame out.
+"""Measures the quality of a day of a contract's data, as one row of numbers. Pure: frames in, a frame out.
 
-A day may have many more rows than fit into memory, so it is read an hour at a time. What is kept of each quarter of an
-hour is a few numbers a device, from which the day's measures follow.
+A day may have many more rows than fit into memory, so it is read an hour at a time. Each quarter of an hour is reduced
+to a few numbers per device. The day's measures are computed from these.
 """
 
 from collections.abc import Iterator
@@ -14,12 +14,12 @@ from city.contracts.model import Contract
 from city.tables.calendar import SLOT_SECONDS
 
 SLOW = timedelta(seconds=60)  # from the event to Kafka
-_RANGE = "outside "  # in the reasons of values that are out of range: see contracts.validity
-_FEWEST = 12  # readings of a sensor before it is judged
+_RANGE = "outside "  # is in the reasons of values that are out of range: see contracts.validity
+_FEWEST = 12  # readings that a sensor needs to be judged
 _DRIFT_SPREADS = 4.0
 _NOISE = 1.4826 / 2**0.5  # of normal noise, its standard deviation over the median absolute difference of neighbours
 _SLOT = timedelta(seconds=SLOT_SECONDS)
-_GAP_STEP = 1.02  # gaps are kept to within one per cent
+_GAP_STEP = 1.02  # gaps are rounded to within one per cent
 _COUNTS = ("slot", "rows", "unique", "slow", "out_of_order", "unknown")
 DIMENSIONS = {
     "validity": ("malformed_share", "out_of_range_share"),
@@ -33,12 +33,13 @@ DIMENSIONS = {
 
 @dataclass(frozen=True)
 class Summary:
-    """What a day's bronze rows come to, of a size that does not grow with their number.
+    """A summary of a day's bronze rows. Its size does not grow with their number.
 
-    `sums`: counts, by name. `keys`: how many there are. `volume` (slot, rows) has a row for each slot of the calendar.
-    For a contract of measuring devices, `kinds` (slot, kind, readings, total) has one for each slot and kind, `devices`
-    (key, readings, low, high, noise) and `middles` (key, kind, slot, middle) one for each slot and device, and `gaps`
-    (key, step, gaps) one for each device and step: a gap between readings to within one per cent.
+    `sums` are counts, by name. `keys` is the number of keys. `volume` (slot, rows) has a row for each slot of the
+    calendar that has events. The other frames are empty unless the contract is one of measuring devices. `kinds`
+    (slot, kind, readings, total) has a row for each slot and kind. `devices` (key, readings, low, high, noise) and
+    `middles` (key, kind, slot, middle) have a row for each slot and device. `gaps` (key, step, gaps) has a row for each
+    device and step. A step is a gap between readings, to within one per cent.
     """
 
     sums: dict[str, int]
@@ -50,23 +51,28 @@ class Summary:
     gaps: pl.DataFrame
 
 
-def summarise(contract: Contract, bronze: pl.LazyFrame, known: dict[str, pl.Series]) -> Summary:
-    """Reads a day's bronze rows; `known` has, by field that refers to another contract, the values announced there."""
+def summarise(contract: Contract, bronze: pl.LazyFrame, announced: dict[str, pl.Series]) -> Summary:
+    """Reads and summarises a day's bronze rows.
+
+    `announced` has, for each field that refers to another contract, the values that the other contract announced.
+    """
     key, quantities = contract.key, contract.quantities
     columns = [key, contract.event_time, "_arrived", "_watermark", *(r.field for r in contract.references)]
     columns += [quantities.by, quantities.value] if quantities else []
     sums, keys, parts = [], [], []
     gaps, last = pl.DataFrame(), None
-    for begin, rows in _slots(bronze.select(*dict.fromkeys(columns)), contract.event_time):
+    for begin, rows in _read_slots(bronze.select(*dict.fromkeys(columns)), contract.event_time):
         unique = rows.unique([key, contract.event_time])
-        sums.append(_counted(contract, begin, rows, unique.height, known))
+        sums.append(_count_rows(contract, begin, rows, unique.height, announced))
         keys.append(unique[key].unique())
         if quantities:
-            part, between, last = _read(contract, begin, unique, last)
+            part, new_gaps, last = _summarise_readings(contract, begin, unique, last)
             parts.append(part)
-            gaps = pl.concat([gaps, between], how="diagonal").group_by(key, "step").agg(pl.col("gaps").sum())
+            gaps = pl.concat([gaps, new_gaps], how="diagonal").group_by(key, "step").agg(pl.col("gaps").sum())
     counts = pl.concat([pl.DataFrame(schema=dict.fromkeys(_COUNTS, pl.Int64)), *sums], how="vertical_relaxed")
-    kinds, devices, middles = (pl.concat(of) for of in zip(*parts, strict=True)) if parts else [pl.DataFrame()] * 3
+    kinds, devices, middles = (
+        (pl.concat(frames) for frames in zip(*parts, strict=True)) if parts else [pl.DataFrame()] * 3
+    )
     return Summary(
         sums=counts.select(pl.exclude("slot").sum()).row(0, named=True),
         keys=pl.concat(keys).n_unique() if keys else 0,
@@ -79,27 +85,27 @@ def summarise(contract: Contract, bronze: pl.LazyFrame, known: dict[str, pl.Seri
 
 
 def measures(contract: Contract, day: Summary, quarantine: pl.LazyFrame) -> pl.DataFrame:
-    """One row about a day's bronze rows and its quarantine.
+    """Computes the measures of a day from the summary of its bronze rows and its quarantine. Returns one row.
 
-    Shares are of the messages (validity), of the rows (uniqueness, timeliness, reference), of the readings due
-    (completeness) or of the devices (plausibility). What a contract cannot be judged by is 0.
+    Shares are shares of the messages (validity), of the rows (uniqueness, timeliness, reference), of the readings due
+    (completeness) or of the devices (plausibility). A measure that does not apply to the contract is 0.
     """
-    rejected, ranged = quarantine.select(pl.len(), _only_ranges(pl.col("reasons")).sum()).collect().row(0)
-    rows, of = day.sums["rows"], max(1, day.sums["rows"])
-    stuck, drifting = _implausible(contract, day)
-    missing, due = _missing(contract, day)
+    rejected, out_of_range = quarantine.select(pl.len(), _only_out_of_range(pl.col("reasons")).sum()).collect().row(0)
+    rows, divisor = day.sums["rows"], max(1, day.sums["rows"])
+    stuck, drifting = _count_implausible(contract, day)
+    missing, due = _count_missing(contract, day)
     return pl.DataFrame(
         {
             "rows": rows,
             "quarantined": rejected,
             "keys": day.keys,
-            "malformed_share": (rejected - ranged) / max(1, rows + rejected),
-            "out_of_range_share": ranged / max(1, rows + rejected),
-            "duplicate_share": (rows - day.sums["unique"]) / of,
-            "slow_share": day.sums["slow"] / of,
-            "out_of_order_share": day.sums["out_of_order"] / of,
+            "malformed_share": (rejected - out_of_range) / max(1, rows + rejected),
+            "out_of_range_share": out_of_range / max(1, rows + rejected),
+            "duplicate_share": (rows - day.sums["unique"]) / divisor,
+            "slow_share": day.sums["slow"] / divisor,
+            "out_of_order_share": day.sums["out_of_order"] / divisor,
             "missing_share": missing / max(1, due),
-            "unknown_share": day.sums["unknown"] / of,
+            "unknown_share": day.sums["unknown"] / divisor,
             "stuck_share": stuck / max(1, day.keys),
             "drifting_share": drifting / max(1, day.keys),
         },
@@ -107,20 +113,23 @@ def measures(contract: Contract, day: Summary, quarantine: pl.LazyFrame) -> pl.D
     )
 
 
-def scores(found: pl.DataFrame) -> pl.DataFrame:
-    """Of measures, a score from 0 to 1 for each dimension, and `score`, their geometric mean: one that is bad shows."""
+def scores(day_measures: pl.DataFrame) -> pl.DataFrame:
+    """Adds to measures a score from 0 to 1 for each dimension, and `score`, the geometric mean of the scores.
+
+    The mean is geometric so that one bad dimension shows.
+    """
     parts = {dimension: (1 - pl.sum_horizontal(names)).clip(0, 1).round(6) for dimension, names in DIMENSIONS.items()}
     overall = pl.concat_list(list(parts)).list.eval(pl.element().clip(1e-9).log()).list.mean().exp().round(6)
-    return found.with_columns(**parts).with_columns(score=overall)
+    return day_measures.with_columns(**parts).with_columns(score=overall)
 
 
-def _only_ranges(reasons: pl.Expr) -> pl.Expr:
-    """Whether every reason is of a value out of range: the message itself was in order."""
+def _only_out_of_range(reasons: pl.Expr) -> pl.Expr:
+    """Whether every reason is a value out of range, so that the message itself is well-formed."""
     return reasons.list.eval(pl.element().str.contains(_RANGE, literal=True)).list.all()
 
 
-def _slots(bronze: pl.LazyFrame, event_time: str) -> Iterator[tuple[datetime, pl.DataFrame]]:
-    """The rows of each slot of the calendar that has any, in order, with the time at which it begins."""
+def _read_slots(bronze: pl.LazyFrame, event_time: str) -> Iterator[tuple[datetime, pl.DataFrame]]:
+    """Yields the start and the rows of each slot of the calendar that has rows, in order."""
     time = pl.col(event_time)
     hours = bronze.select(time.dt.truncate("1h").unique().sort()).collect(engine="streaming").to_series()
     for hour in hours:
@@ -132,26 +141,33 @@ def _slots(bronze: pl.LazyFrame, event_time: str) -> Iterator[tuple[datetime, pl
                 yield begin, part
 
 
-def _counted(
-    contract: Contract, begin: datetime, rows: pl.DataFrame, unique: int, known: dict[str, pl.Series]
+def _count_rows(
+    contract: Contract, begin: datetime, rows: pl.DataFrame, unique: int, announced: dict[str, pl.Series]
 ) -> pl.DataFrame:
+    """Counts the rows of a slot, as one row of `_COUNTS`."""
     time = pl.col(contract.event_time)
-    outside = [~pl.col(r.field).is_in(known[r.field].implode()) for r in contract.references if r.field in known]
+    unannounced = [
+        ~pl.col(r.field).is_in(announced[r.field].implode()) for r in contract.references if r.field in announced
+    ]
     return rows.select(
         slot=pl.lit(int(begin.timestamp()) // SLOT_SECONDS),
         rows=pl.len(),
         unique=pl.lit(unique),
         slow=(pl.col("_arrived") - time > SLOW).sum(),
         out_of_order=(time < pl.col("_watermark")).sum(),
-        unknown=pl.sum_horizontal([pl.lit(0), *(one.sum() for one in outside)]),
+        unknown=pl.sum_horizontal([pl.lit(0), *(condition.sum() for condition in unannounced)]),
     )
 
 
-def _read(
+def _summarise_readings(
     contract: Contract, begin: datetime, unique: pl.DataFrame, last: pl.DataFrame | None
 ) -> tuple[tuple[pl.DataFrame, ...], pl.DataFrame, pl.DataFrame]:
-    """A slot's kinds, devices and middles; its gaps; and the newest reading of each device, which the gap and the
-    change of its next one are from: `last` has those of before."""
+    """Summarises the readings of a slot.
+
+    `last` has the newest reading of each device before the slot; the gap and the change of a device's first reading in
+    the slot are measured from it. Returns the slot's kinds, devices and middles, then its gaps, then the newest reading
+    of each device for the next slot.
+    """
     assert contract.quantities
     key, by, value = contract.key, contract.quantities.by, pl.col(contract.quantities.value)
     time, slot = pl.col(contract.event_time), pl.lit(int(begin.timestamp()) // SLOT_SECONDS).alias("slot")
@@ -172,12 +188,12 @@ def _read(
     return parts, gaps, joined.unique(key, keep="last")
 
 
-def _missing(contract: Contract, day: Summary) -> tuple[int, int]:
-    """How many readings are missing, and how many were due, by each device's own usual interval."""
+def _count_missing(contract: Contract, day: Summary) -> tuple[int, int]:
+    """Returns the number of missing readings and of readings due, by each device's own usual interval."""
     if day.gaps.is_empty():
         return 0, 0
     count = pl.col("gaps")
-    found = (
+    counted = (
         day.gaps.group_by(contract.key, "step")
         .agg(count.sum())
         .sort("step")
@@ -188,11 +204,11 @@ def _missing(contract: Contract, day: Summary) -> tuple[int, int]:
         .filter(pl.col("readings") >= _FEWEST)
         .select(count, missing=((_GAP_STEP ** (pl.col("step") - pl.col("usual"))).round() - 1).clip(lower_bound=0))
     )
-    return int((found["missing"] * found["gaps"]).sum()), int(((found["missing"] + 1) * found["gaps"]).sum())
+    return int((counted["missing"] * counted["gaps"]).sum()), int(((counted["missing"] + 1) * counted["gaps"]).sum())
 
 
-def _implausible(contract: Contract, day: Summary) -> tuple[int, int]:
-    """How many devices did not move at all, and how many moved away from those of their kind."""
+def _count_implausible(contract: Contract, day: Summary) -> tuple[int, int]:
+    """Returns the number of devices whose value never changed, and of those that drifted away from their kind."""
     if contract.quantities is None or day.devices.is_empty():
         return 0, 0
     key, by = contract.key, contract.quantities.by
@@ -203,7 +219,7 @@ def _implausible(contract: Contract, day: Summary) -> tuple[int, int]:
     )
     stuck = devices.filter(pl.col("low") == pl.col("high"))
     moving = day.middles.join(devices.filter(pl.col("low") < pl.col("high")), on=key)
-    # Against the middle of its kind at the same time, so that the day's own rhythm is not taken for a drift.
+    # A device is compared with the middle of its kind at the same time: so the day's own rhythm is not a drift.
     quarter = pl.max_horizontal(1, pl.len() // 4)
     ends = (
         moving.with_columns(apart=pl.col("middle") - pl.col("middle").median().over(by, "slot"))

@@ -1,6 +1,6 @@
-"""The expectations of a day, judged by Great Expectations, with documents of what was found (Data Docs).
+"""Judges the expectations of a day by Great Expectations, and writes documents of the results (Data Docs).
 
-Imports Great Expectations only when a day is judged: that takes seconds and 250 MB.
+Imports Great Expectations only when a day is judged, because the import takes seconds and 250 MB.
 """
 
 import logging
@@ -30,8 +30,10 @@ ROWS, DAY = "rows", "day"
 
 
 def judge(contract: Contract, rows: pl.DataFrame, day: pl.DataFrame, docs: Path) -> list[Judged]:
-    """Judges bronze `rows`, where there are any, and the `day`'s measures, and writes a page of each to the folder
-    `docs` (index.html)."""
+    """Judges bronze `rows`, if there are any, and `day`, the measures of their day.
+
+    Writes a page about each to the folder `docs` (index.html), and deletes what was there before.
+    """
     import great_expectations as gx
     from great_expectations.data_context.types.base import ProgressBarsConfig
 
@@ -43,40 +45,44 @@ def judge(contract: Contract, rows: pl.DataFrame, day: pl.DataFrame, docs: Path)
         "store_backend": {"class_name": "TupleFilesystemStoreBackend", "base_directory": str(docs)},
         "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"},
     }
-    shutil.rmtree(docs, ignore_errors=True)  # a page a dataset, of one day: docs of thousands hang
+    shutil.rmtree(
+        docs, ignore_errors=True
+    )  # one page per dataset, of one day only: Data Docs hang at thousands of pages
     for name in list(context.get_site_names()):
         context.delete_data_docs_site(name)
     context.add_data_docs_site(site_name="city", site_config=site)
     source = context.data_sources.add_pandas("city")
     judged: list[Judged] = []
     if rows.height:
-        judged += _run(context, source, f"{contract.name} {ROWS}", with_rules(contract, rows), of_rows(contract), True)
-    judged += _run(context, source, f"{contract.name} {DAY}", day, of_day(), False)
+        judged += _run_suite(
+            context, source, f"{contract.name} {ROWS}", with_rules(contract, rows), of_rows(contract), True
+        )
+    judged += _run_suite(context, source, f"{contract.name} {DAY}", day, of_day(), False)
     context.build_data_docs()
     return judged
 
 
-def _run(
+def _run_suite(
     context: Any, source: Any, name: str, frame: pl.DataFrame, expectations: Iterable[Expectation], blocking: bool
 ) -> list[Judged]:
     import great_expectations as gx
 
     suite = gx.ExpectationSuite(name=name)
-    for one in expectations:
-        suite.add_expectation(_translated(one))
+    for expectation in expectations:
+        suite.add_expectation(_translate_expectation(expectation))
     suite = context.suites.add(suite)
     batch = source.add_dataframe_asset(name=name).add_batch_definition_whole_dataframe("all")
     definition = context.validation_definitions.add(gx.ValidationDefinition(name=name, data=batch, suite=suite))
-    # Without a checkpoint, whose actions would render each result a second time.
+    # No checkpoint is used: its actions would render each result a second time.
     result = definition.run(batch_parameters={"dataframe": frame.to_pandas()})
-    return [_judged(one, blocking) for one in result.results]
+    return [_convert_result(outcome, blocking) for outcome in result.results]
 
 
-def _translated(one: Expectation) -> Any:
+def _translate_expectation(expectation: Expectation) -> Any:
     import great_expectations.expectations as gxe
 
-    meta = {"check": one.name}
-    match one:
+    meta = {"check": expectation.name}
+    match expectation:
         case Columns(columns=columns):
             return gxe.ExpectTableColumnsToMatchSet(column_set=list(columns), exact_match=True, meta=meta)
         case Complete(column=column):
@@ -94,7 +100,7 @@ def _translated(one: Expectation) -> Any:
             return gxe.ExpectCompoundColumnsToBeUnique(column_list=list(columns), meta=meta)
 
 
-def _judged(result: Any, blocking: bool) -> Judged:
-    wanted = ("observed_value", "element_count", "unexpected_count", "unexpected_percent", "partial_unexpected_list")
-    detail = {name: result.result[name] for name in wanted if result.result.get(name) is not None}
+def _convert_result(result: Any, blocking: bool) -> Judged:
+    names = ("observed_value", "element_count", "unexpected_count", "unexpected_percent", "partial_unexpected_list")
+    detail = {name: result.result[name] for name in names if result.result.get(name) is not None}
     return Judged(result.expectation_config.meta["check"], bool(result.success), blocking, detail)
