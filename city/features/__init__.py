@@ -1,2 +1,4 @@
-"""Features: the same for training and for serving. Feature views are the tables of the layer `features`; the online
-store is fed by the stream, and by materialisation."""
+"""Features, which are the same for training and for serving.
+
+Feature views are the tables of the layer `features`. The stream and materialisation write the online store.
+"""

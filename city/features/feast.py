@@ -1,7 +1,8 @@
-"""Feast's plug-ins for our lake: features from Delta, joined as of a time by Polars; and our online store.
+"""Feast's plug-ins for City: the offline store reads features from Delta, and the online store is City's own.
 
-Feast's own way to read Delta fetches a DuckDB extension at run time, and its SQLite store keeps a row a feature. Feast
-is made to be extended at just these places (docs.feast.dev, "Adding a new offline store", "… online store").
+The offline store joins features as of a time by Polars. Feast's own way to read Delta fetches a DuckDB extension at run
+time, and its SQLite store keeps one row per feature. Feast is made to be extended at these places (docs.feast.dev,
+"Adding a new offline store", "… online store").
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -41,7 +42,7 @@ _KINDS = {
 
 
 class DeltaSource(DataSource):
-    """A table of the lake, by its `layer/name`."""
+    """A table of the lake as a data source of Feast, by its `layer/name`."""
 
     def __init__(self, *, name: str, table: str, timestamp_field: str, description: str = "") -> None:
         super().__init__(name=name, timestamp_field=timestamp_field, description=description)
@@ -54,16 +55,20 @@ class DeltaSource(DataSource):
 
     @property
     def path(self) -> Path:
+        """The folder of the Delta table."""
         return settings().lake / self.table
 
     def scan(self) -> pl.LazyFrame:
+        """Returns the table as a lazy frame."""
         return pl.scan_delta(str(self.path))
 
     def source_type(self) -> Any:
+        """Returns Feast's type for sources that are not its own."""
         return DataSourceProto.CUSTOM_SOURCE
 
     @staticmethod
     def from_proto(data_source: Any) -> "DeltaSource":
+        """Creates the source from its entry in Feast's registry."""
         options = orjson.loads(data_source.custom_options.configuration)
         return DeltaSource(
             name=data_source.name,
@@ -82,22 +87,26 @@ class DeltaSource(DataSource):
             description=self.description,
         )
 
-    def validate(self, config: RepoConfig) -> None: ...
+    def validate(self, config: RepoConfig) -> None:
+        """Does nothing: the name of the table is not checked."""
 
     def get_table_column_names_and_types(self, config: RepoConfig) -> Iterable[tuple[str, str]]:
+        """Returns the name and the Polars type of each column."""
         return [(name, str(kind)) for name, kind in self.scan().collect_schema().items()]
 
     @staticmethod
     def source_datatype_to_feast_value_type() -> Callable[[str], ValueType]:
-        known = {str(kind()): value for kind, value in _KINDS.items()}
-        return lambda kind: known.get(kind, ValueType.UNIX_TIMESTAMP)
+        """Returns a function from a Polars type's name to Feast's type. Types that are not in `_KINDS` are times."""
+        value_types = {str(kind()): value for kind, value in _KINDS.items()}
+        return lambda kind: value_types.get(kind, ValueType.UNIX_TIMESTAMP)
 
     def get_table_query_string(self) -> str:
+        """Returns the table's `layer/name`."""
         return self.table
 
 
 class DeltaJob(RetrievalJob):
-    """A lazy frame, collected when it is asked for."""
+    """A retrieval job that collects a lazy frame when its result is requested."""
 
     def __init__(
         self,
@@ -111,14 +120,17 @@ class DeltaJob(RetrievalJob):
 
     @property
     def full_feature_names(self) -> bool:
+        """Whether the columns are named `view__feature`."""
         return self._full
 
     @property
     def on_demand_feature_views(self) -> list[OnDemandFeatureView]:
+        """The on-demand views that Feast applies to the frame."""
         return self._on_demand
 
     @property
     def metadata(self) -> RetrievalMetadata | None:
+        """The features, keys and time range of the retrieval."""
         return self._metadata
 
     def _to_df_internal(self, timeout: int | None = None) -> pd.DataFrame:
@@ -128,15 +140,18 @@ class DeltaJob(RetrievalJob):
         return self.frame.collect().to_arrow()
 
     def persist(self, storage: SavedDatasetStorage, allow_overwrite: bool = False, timeout: int | None = None) -> None:
+        """Raises NotImplementedError: the caller saves the frame."""
         raise NotImplementedError("save what to_arrow gives where you want it")
 
 
 class DeltaOfflineStoreConfig(FeastConfigBaseModel):
+    """Selects DeltaOfflineStore in Feast's configuration."""
+
     type: Literal["city.features.feast.DeltaOfflineStore"] = "city.features.feast.DeltaOfflineStore"
 
 
 class DeltaOfflineStore(OfflineStore):
-    """Point-in-time joins of feature tables on the lake."""
+    """Offline store of Feast: joins feature tables of the lake as of a point in time."""
 
     @staticmethod
     def get_historical_features(
@@ -149,15 +164,19 @@ class DeltaOfflineStore(OfflineStore):
         full_feature_names: bool = False,
         **kwargs: Any,
     ) -> RetrievalJob:
+        """Joins each row of `entity_df` (entities and `event_timestamp`) with the features as of its time.
+
+        Raises ValueError where `entity_df` is not a pandas frame, or has no column `event_timestamp`.
+        """
         if not isinstance(entity_df, pd.DataFrame):
             raise ValueError(f"entity_df is a pandas frame with the entities and {EVENT_TIMESTAMP!r}")
         if EVENT_TIMESTAMP not in entity_df.columns:
             raise ValueError(f"entity_df has no column {EVENT_TIMESTAMP!r}; it has {list(entity_df.columns)}")
-        asked = pl.from_pandas(entity_df).with_row_index("_row")
-        asked = asked.with_columns(utc(pl.col(EVENT_TIMESTAMP), asked.schema[EVENT_TIMESTAMP]))
-        found = asked.lazy()
-        edges: Any = (asked[EVENT_TIMESTAMP].min(), asked[EVENT_TIMESTAMP].max())
-        contexts = get_feature_view_query_context(feature_refs, feature_views, registry, project, edges)
+        entities = pl.from_pandas(entity_df).with_row_index("_row")
+        entities = entities.with_columns(utc(pl.col(EVENT_TIMESTAMP), entities.schema[EVENT_TIMESTAMP]))
+        joined = entities.lazy()
+        time_range: Any = (entities[EVENT_TIMESTAMP].min(), entities[EVENT_TIMESTAMP].max())
+        contexts = get_feature_view_query_context(feature_refs, feature_views, registry, project, time_range)
         by_name = {view.projection.name_to_use(): view for view in feature_views}
         for context in contexts:
             view = by_name[context.name]
@@ -166,15 +185,15 @@ class DeltaOfflineStore(OfflineStore):
             names = {
                 feature: f"{context.name}__{feature}" if full_feature_names else feature for feature in context.features
             }
-            found = as_of(found, source.scan(), list(view.join_keys), context.timestamp_field, names, view.ttl)
+            joined = as_of(joined, source.scan(), list(view.join_keys), context.timestamp_field, names, view.ttl)
         on_demand = OnDemandFeatureView.get_requested_odfvs(feature_refs, project, registry)
         metadata = RetrievalMetadata(
             features=feature_refs,
             keys=[name for name in entity_df.columns if name != EVENT_TIMESTAMP],
-            min_event_timestamp=edges[0],
-            max_event_timestamp=edges[1],
+            min_event_timestamp=time_range[0],
+            max_event_timestamp=time_range[1],
         )
-        return DeltaJob(found.sort("_row").drop("_row"), full_feature_names, on_demand, metadata)
+        return DeltaJob(joined.sort("_row").drop("_row"), full_feature_names, on_demand, metadata)
 
     @staticmethod
     def pull_latest_from_table_or_query(
@@ -187,7 +206,8 @@ class DeltaOfflineStore(OfflineStore):
         start_date: datetime,
         end_date: datetime,
     ) -> RetrievalJob:
-        rows = _between(data_source, timestamp_field, start_date, end_date)
+        """Reads the newest row of each entity between two times, both included."""
+        rows = _scan_between(data_source, timestamp_field, start_date, end_date)
         rows = rows.select(*join_key_columns, *feature_name_columns, timestamp_field)
         if not join_key_columns:
             newest = rows.sort(timestamp_field).tail(1)
@@ -205,25 +225,27 @@ class DeltaOfflineStore(OfflineStore):
         start_date: datetime | None = None,
         end_date: datetime | None = None,
     ) -> RetrievalJob:
-        rows = _between(data_source, timestamp_field, start_date, end_date)
+        """Reads all rows between two times, both included."""
+        rows = _scan_between(data_source, timestamp_field, start_date, end_date)
         return DeltaJob(rows.select(*join_key_columns, *feature_name_columns, timestamp_field))
 
 
 def as_of(
-    asked: pl.LazyFrame,
+    entities: pl.LazyFrame,
     features: pl.LazyFrame,
     keys: list[str],
     time: str,
     names: dict[str, str],
     ttl: Any,
 ) -> pl.LazyFrame:
-    """Each asked row with the newest features of its entity that were known at its time, and not older than `ttl`.
+    """Joins each row of `entities` with the newest features of its entity that were known at its time.
 
-    Features of the very moment count as known. Neither later ones, nor those of another entity, ever do.
+    Features that are older than `ttl` are not joined. Features of exactly that time count as known. Later features, and
+    those of another entity, are never joined. `names` maps a feature's column to its name in the result.
     """
     right = features.select(*keys, _known=utc(pl.col(time)), **{new: pl.col(old) for old, new in names.items()})
     return (
-        asked.sort(EVENT_TIMESTAMP)
+        entities.sort(EVENT_TIMESTAMP)
         .join_asof(
             right.sort("_known"),
             left_on=EVENT_TIMESTAMP,
@@ -238,18 +260,20 @@ def as_of(
 
 
 def utc(time: pl.Expr, kind: pl.DataType | None = None) -> pl.Expr:
-    """In UTC and microseconds; a time without a zone is taken to be in UTC."""
+    """Converts a time to UTC and microseconds. A time without a zone is read as UTC."""
     if isinstance(kind, pl.Datetime) and kind.time_zone is None:
         time = time.dt.replace_time_zone("UTC")
     return time.dt.convert_time_zone("UTC").dt.cast_time_unit("us")
 
 
 class CityOnlineStoreConfig(FeastConfigBaseModel):
+    """Selects CityOnlineStore in Feast's configuration."""
+
     type: Literal["city.features.feast.CityOnlineStore"] = "city.features.feast.CityOnlineStore"
 
 
 class CityOnlineStore(OnlineStore):
-    """Our store (see online) to Feast's clients."""
+    """Online store of Feast: makes City's store (see online) available to Feast's clients."""
 
     def online_write_batch(
         self,
@@ -258,15 +282,16 @@ class CityOnlineStore(OnlineStore):
         data: list[tuple[EntityKey, dict[str, Value], datetime, datetime | None]],
         progress: Callable[[int], Any] | None,
     ) -> None:
+        """Writes rows to the online store, the newest row of each entity."""
         newest: dict[str, tuple[int, bytes]] = {}
         for entity, values, time, _ in data:
-            at = int(_aware(time).timestamp() * 1e6)
-            row = {name: _plain(feast_value_type_to_python_type(value)) for name, value in values.items()}
-            key = _key(entity, table)
+            at = int(_with_timezone(time).timestamp() * 1e6)
+            row = {name: _to_json_value(feast_value_type_to_python_type(value)) for name, value in values.items()}
+            key = _entity_key(entity, table)
             if key not in newest or newest[key][0] <= at:
                 newest[key] = (at, orjson.dumps(row))
-        moments, rows = [at for at, _ in newest.values()], [row for _, row in newest.values()]
-        online_store(settings()).write(table.name, list(newest), moments, rows)
+        times, rows = [at for at, _ in newest.values()], [row for _, row in newest.values()]
+        online_store(settings()).write(table.name, list(newest), times, rows)
         if progress:
             progress(len(data))
 
@@ -277,43 +302,51 @@ class CityOnlineStore(OnlineStore):
         entity_keys: list[EntityKey],
         requested_features: list[str] | None = None,
     ) -> list[tuple[datetime | None, dict[str, Value] | None]]:
+        """Reads the time and the features of each entity. Both are None for an unknown entity."""
         kinds = {f.name: f.dtype.to_value_type() for f in table.features}
-        wanted = requested_features or list(kinds)
-        found: list[tuple[datetime | None, dict[str, Value] | None]] = []
-        for row in online_store(settings()).read(table.name, [_key(entity, table) for entity in entity_keys]):
+        names = requested_features or list(kinds)
+        results: list[tuple[datetime | None, dict[str, Value] | None]] = []
+        for row in online_store(settings()).read(table.name, [_entity_key(entity, table) for entity in entity_keys]):
             if row is None:
-                found.append((None, None))
+                results.append((None, None))
                 continue
-            values = {n: _proto(row.features.get(n), kinds[n]) for n in wanted}
-            found.append((datetime.fromtimestamp(row.at / 1e6, UTC), values))
-        return found
+            values = {n: _to_proto_value(row.features.get(n), kinds[n]) for n in names}
+            results.append((datetime.fromtimestamp(row.at / 1e6, UTC), values))
+        return results
 
-    def update(self, config: RepoConfig, *arguments: Any, **more: Any) -> None: ...
-    def teardown(self, config: RepoConfig, *arguments: Any, **more: Any) -> None: ...
+    def update(self, config: RepoConfig, *arguments: Any, **more: Any) -> None:
+        """Does nothing: the store creates what a view needs when it is first written."""
+
+    def teardown(self, config: RepoConfig, *arguments: Any, **more: Any) -> None:
+        """Does nothing: the store keeps its rows."""
 
 
-def _key(entity: EntityKey, table: FeatureView) -> str:
+def _entity_key(entity: EntityKey, table: FeatureView) -> str:
+    """Returns the key of an entity's row in City's store."""
     values = dict(zip(entity.join_keys, map(feast_value_type_to_python_type, entity.entity_values), strict=True))
     return SEPARATOR.join(str(values[name]) for name in table.join_keys)
 
 
-def _plain(value: Any) -> Any:
-    return int(_aware(value).timestamp() * 1e6) if isinstance(value, datetime) else value
+def _to_json_value(value: Any) -> Any:
+    """Converts a time to microseconds since the epoch. Other values stay as they are."""
+    return int(_with_timezone(value).timestamp() * 1e6) if isinstance(value, datetime) else value
 
 
-def _proto(value: Any, kind: ValueType) -> Value:
+def _to_proto_value(value: Any, kind: ValueType) -> Value:
+    """Converts a stored value to Feast's protobuf value."""
     if value is not None and kind == ValueType.UNIX_TIMESTAMP:
         value = datetime.fromtimestamp(value / 1e6, UTC)
     return python_values_to_proto_values([value], kind)[0]
 
 
-def _aware(time: datetime) -> datetime:
+def _with_timezone(time: datetime) -> datetime:
+    """Reads a time without a zone as UTC."""
     return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
-def _between(source: DataSource, time: str, first: datetime | None, last: datetime | None) -> pl.LazyFrame:
+def _scan_between(source: DataSource, time: str, first: datetime | None, last: datetime | None) -> pl.LazyFrame:
     assert isinstance(source, DeltaSource)
     rows = source.scan()
     if first:
-        rows = rows.filter(pl.col(time) >= _aware(first))
-    return rows.filter(pl.col(time) <= _aware(last)) if last else rows
+        rows = rows.filter(pl.col(time) >= _with_timezone(first))
+    return rows.filter(pl.col(time) <= _with_timezone(last)) if last else rows

@@ -1,4 +1,4 @@
-"""Features computed when they are asked for: from stored ones, and from what only the request knows."""
+"""Features that are computed at the request, from stored features and from values that only the request has."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,8 +12,11 @@ from city.tables.model import Column, TableError
 
 @dataclass(frozen=True, kw_only=True)
 class OnDemand:
-    """A view whose `columns` are computed by `compute` from `needs` (features, as `view:feature`) and from the
-    `request`'s columns. `compute` is given a frame of these by their plain names, a row for each entity."""
+    """A view whose features are computed at the request.
+
+    `compute` computes `columns` from `needs` (features, as `view:feature`) and from the columns of the `request`. It
+    takes a frame of these by their plain names, with a row for each entity.
+    """
 
     name: str
     means: str
@@ -24,15 +27,19 @@ class OnDemand:
 
     @property
     def features(self) -> dict[str, Column]:
+        """The view's features, by name."""
         return {column.name: column for column in self.columns}
 
 
 def on_demand() -> dict[str, OnDemand]:
-    """Every view that a domain declares in the ON_DEMAND of its tables.py, by name."""
-    found: dict[str, OnDemand] = {}
+    """Returns every view that a domain declares in the ON_DEMAND of its tables.py, by name.
+
+    Raises TableError when two views have the same name.
+    """
+    by_name: dict[str, OnDemand] = {}
     for domain in domains():
         for view in getattr(domain.module("tables"), "ON_DEMAND", ()):
-            if view.name in found:
+            if view.name in by_name:
                 raise TableError(f"on-demand view {view.name!r} is declared twice: rename one of them")
-            found[view.name] = view
-    return found
+            by_name[view.name] = view
+    return by_name

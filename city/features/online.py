@@ -1,7 +1,7 @@
-"""The online store: for each view and entity its newest row, whole. SQLite, or Redis where CITY_REDIS_URL is set.
+"""The online store: the newest row of each view and entity. SQLite, or Redis where CITY_REDIS_URL is set.
 
-A row is written only over one that is not newer, so what comes late changes nothing. All features of a view are in
-one value: reading a hundred entities is one query and a hundred small JSON documents.
+A row replaces another only if the other is not newer, so a late row changes nothing. All features of a view are in one
+value, so reading a hundred entities takes one query and a hundred small JSON documents.
 """
 
 import re
@@ -21,115 +21,129 @@ from city.settings import Settings
 
 _NAME = re.compile(r"^[a-z][a-z0-9_]*$")
 _BUSY_SECONDS = 10.0
-_PARAMETERS = 900  # of one SQLite query; its least limit is 999
+_PARAMETERS = 900  # of one SQLite query; SQLite's lowest limit is 999
 
 
 @dataclass(frozen=True)
 class Row:
-    """An entity's features and the time (µs since the epoch) that they are of."""
+    """The features of an entity, and their time (µs since the epoch)."""
 
     at: int
     features: dict[str, Any]
 
 
 class OnlineStore(Protocol):
+    """Stores the newest row of each entity, for every view."""
+
     def write(self, view: str, keys: Sequence[str], at: Sequence[int], rows: Sequence[bytes]) -> None:
-        """Rows as JSON objects, at most one a key. One older than what is there is left out."""
+        """Writes rows (JSON objects), at most one per key. A row that is older than the stored one is left out."""
         ...
 
     def read(self, view: str, keys: Sequence[str]) -> list[Row | None]:
-        """In the order of `keys`; None for an entity that is not there."""
+        """Reads rows in the order of `keys`. A row is None for an entity that is not stored."""
         ...
 
     def newest(self) -> dict[str, int]:
-        """The newest time (µs since the epoch) that was ever written of each view."""
+        """Returns the newest time (µs since the epoch) that was ever written of each view."""
         ...
 
     def keys(self, view: str, limit: int) -> list[str]:
-        """Some of the view's keys."""
+        """Returns up to `limit` keys of the view, chosen at random."""
         ...
 
     def forget(self, view: str, keys: Sequence[str]) -> int:
-        """Deletes entities; how many there were."""
+        """Deletes the rows of entities. Returns how many were stored."""
         ...
 
 
 def online_store(config: Settings) -> OnlineStore:
-    """The store that the settings name. Raises ImportError, with the mend, where the Redis client is missing."""
+    """Opens the store of the settings. Raises ImportError, with the mend, where the Redis client is missing."""
     if config.redis_url:
         return RedisStore(config.redis_url.get_secret_value())
     return SQLiteStore(config.home / "features" / "online.db")
 
 
 class SQLiteStore:
-    """One writer at a time, any number of readers beside it. A connection a thread."""
+    """Online store in SQLite: one writer and any number of readers at a time. Each thread has its own connection."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path, self._local = path, threading.local()
-        # The journal's mode is the file's own, and SQLite does not wait for a lock to change it.
+        # The journal mode belongs to the file, and SQLite does not wait for a lock to change it.
         with file_lock(path):
-            self._connection().execute("PRAGMA journal_mode = WAL")
+            self._open_connection().execute("PRAGMA journal_mode = WAL")
 
     def write(self, view: str, keys: Sequence[str], at: Sequence[int], rows: Sequence[bytes]) -> None:
+        """Implements `OnlineStore.write`."""
         upsert = (
-            f"INSERT INTO {_table(view)} VALUES (?, ?, ?) ON CONFLICT (key) DO UPDATE "
+            f"INSERT INTO {_table_name(view)} VALUES (?, ?, ?) ON CONFLICT (key) DO UPDATE "
             "SET at = excluded.at, row = excluded.row WHERE excluded.at >= at"
         )
-        connection = self._connection()
+        connection = self._open_connection()
         values = list(zip(keys, at, rows, strict=True))
         with connection:
             connection.execute("BEGIN IMMEDIATE")
-            connection.execute(_CREATE.format(table=_table(view)))
+            connection.execute(_CREATE.format(table=_table_name(view)))
             connection.executemany(upsert, values)
             if at:
                 connection.execute(_CREATE_NEWEST)
                 connection.execute(_NEWEST_TIME, (view, max(at)))
 
     def newest(self) -> dict[str, int]:
-        return dict(self._query("SELECT view, at FROM newest", []))
+        """Implements `OnlineStore.newest`."""
+        return dict(self._select_rows("SELECT view, at FROM newest", []))
 
     def read(self, view: str, keys: Sequence[str]) -> list[Row | None]:
-        found: dict[str, Row] = {}
+        """Implements `OnlineStore.read`."""
+        by_key: dict[str, Row] = {}
         for first in range(0, len(keys), _PARAMETERS):
             part = keys[first : first + _PARAMETERS]
             marks = ",".join("?" * len(part))
-            for key, at, row in self._query(f"SELECT key, at, row FROM {_table(view)} WHERE key IN ({marks})", part):
-                found[key] = Row(at, orjson.loads(row))
-        return [found.get(key) for key in keys]
+            for key, at, row in self._select_rows(
+                f"SELECT key, at, row FROM {_table_name(view)} WHERE key IN ({marks})", part
+            ):
+                by_key[key] = Row(at, orjson.loads(row))
+        return [by_key.get(key) for key in keys]
 
     def keys(self, view: str, limit: int) -> list[str]:
-        return [key for (key,) in self._query(f"SELECT key FROM {_table(view)} ORDER BY random() LIMIT ?", [limit])]
+        """Implements `OnlineStore.keys`."""
+        return [
+            key
+            for (key,) in self._select_rows(f"SELECT key FROM {_table_name(view)} ORDER BY random() LIMIT ?", [limit])
+        ]
 
     def forget(self, view: str, keys: Sequence[str]) -> int:
-        there = sum(row is not None for row in self.read(view, keys))
-        if there:
-            connection = self._connection()
+        """Implements `OnlineStore.forget`."""
+        stored = sum(row is not None for row in self.read(view, keys))
+        if stored:
+            connection = self._open_connection()
             with connection:
-                connection.executemany(f"DELETE FROM {_table(view)} WHERE key = ?", [(key,) for key in keys])
-        return there
+                connection.executemany(f"DELETE FROM {_table_name(view)} WHERE key = ?", [(key,) for key in keys])
+        return stored
 
-    def _query(self, sql: str, values: Sequence[object]) -> list[tuple[Any, ...]]:
+    def _select_rows(self, sql: str, values: Sequence[object]) -> list[tuple[Any, ...]]:
+        """Runs a query. Returns no rows where the table does not exist yet."""
         try:
-            return self._connection().execute(sql, values).fetchall()
+            return self._open_connection().execute(sql, values).fetchall()
         except sqlite3.OperationalError as error:
-            if "no such table" in str(error):  # nothing was written of this view yet
+            if "no such table" in str(error):  # no row of this view has been written yet
                 return []
             raise
 
-    def _connection(self) -> sqlite3.Connection:
-        found: sqlite3.Connection | None = getattr(self._local, "connection", None)
-        if found is None:
-            found = sqlite3.connect(self._path, timeout=_BUSY_SECONDS, isolation_level=None)
-            found.execute("PRAGMA synchronous = NORMAL")
-            self._local.connection = found
-        return found
+    def _open_connection(self) -> sqlite3.Connection:
+        """Returns this thread's connection, and opens it at the first call."""
+        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = sqlite3.connect(self._path, timeout=_BUSY_SECONDS, isolation_level=None)
+            connection.execute("PRAGMA synchronous = NORMAL")
+            self._local.connection = connection
+        return connection
 
 
 _CREATE = (
     "CREATE TABLE IF NOT EXISTS {table} (key TEXT PRIMARY KEY, at INTEGER NOT NULL, row BLOB NOT NULL) WITHOUT ROWID"
 )
-# Beside the rows: the greatest of their times would be looked for in all of them.
+# A table of its own, because the greatest time of the rows would be searched for in all of them.
 _CREATE_NEWEST = "CREATE TABLE IF NOT EXISTS newest (view TEXT PRIMARY KEY, at INTEGER NOT NULL) WITHOUT ROWID"
 _NEWEST_TIME = (
     "INSERT INTO newest VALUES (?, ?) ON CONFLICT (view) DO UPDATE SET at = excluded.at WHERE excluded.at > at"
@@ -137,7 +151,10 @@ _NEWEST_TIME = (
 
 
 class RedisStore:
-    """A hash a view: the key's field has eight bytes of time, then the row. And one of the views' newest times."""
+    """Online store in Redis: one hash per view, and one hash of the views' newest times.
+
+    A key's field in the hash of a view has eight bytes of time, then the row.
+    """
 
     def __init__(self, url: str) -> None:
         try:
@@ -148,31 +165,36 @@ class RedisStore:
         self._write = self._redis.register_script(_NEWER)
 
     def write(self, view: str, keys: Sequence[str], at: Sequence[int], rows: Sequence[bytes]) -> None:
+        """Implements `OnlineStore.write`."""
         if not at:
             return
         arguments: list[Any] = [view, max(at).to_bytes(8, "big")]
         for key, moment, row in zip(keys, at, rows, strict=True):
             arguments += [key, moment.to_bytes(8, "big") + row]
-        self._write(keys=[_hash(view), _NEWEST_HASH], args=arguments)
+        self._write(keys=[_hash_name(view), _NEWEST_HASH], args=arguments)
 
     def newest(self) -> dict[str, int]:
+        """Implements `OnlineStore.newest`."""
         return {view.decode(): int.from_bytes(at, "big") for view, at in self._redis.hgetall(_NEWEST_HASH).items()}
 
     def read(self, view: str, keys: Sequence[str]) -> list[Row | None]:
+        """Implements `OnlineStore.read`."""
         if not keys:
             return []
-        found = self._redis.hmget(_hash(view), list(keys))
-        return [Row(int.from_bytes(v[:8], "big"), orjson.loads(v[8:])) if v is not None else None for v in found]
+        values = self._redis.hmget(_hash_name(view), list(keys))
+        return [Row(int.from_bytes(v[:8], "big"), orjson.loads(v[8:])) if v is not None else None for v in values]
 
     def keys(self, view: str, limit: int) -> list[str]:
-        found = self._redis.hrandfield(_hash(view), limit) or []
-        return [key.decode() for key in found]
+        """Implements `OnlineStore.keys`."""
+        raw_keys = self._redis.hrandfield(_hash_name(view), limit) or []
+        return [key.decode() for key in raw_keys]
 
     def forget(self, view: str, keys: Sequence[str]) -> int:
-        return int(self._redis.hdel(_hash(view), *keys)) if keys else 0
+        """Implements `OnlineStore.forget`."""
+        return int(self._redis.hdel(_hash_name(view), *keys)) if keys else 0
 
 
-# Times are written as eight bytes, most significant first, so that they compare as strings do.
+# Times are written as eight bytes, most significant first, so that their order is the order of strings.
 _NEWER = """
 local newest = redis.call('HGET', KEYS[2], ARGV[1])
 if not newest or newest < ARGV[2] then
@@ -188,7 +210,7 @@ end
 
 
 def push(store: OnlineStore, view: View, rows: pl.DataFrame) -> int:
-    """Writes a feature table's rows, the newest of each entity; returns how many."""
+    """Writes the newest row of each entity in a feature table's rows. Returns how many rows it writes."""
     newest = rows.sort(view.time).unique(view.entities, keep="last")
     if newest.is_empty():
         return 0
@@ -205,11 +227,12 @@ def push(store: OnlineStore, view: View, rows: pl.DataFrame) -> int:
 _NEWEST_HASH = "city:features-newest"
 
 
-def _hash(view: str) -> str:
+def _hash_name(view: str) -> str:
     return f"city:features:{view}"
 
 
-def _table(view: str) -> str:
+def _table_name(view: str) -> str:
+    """Returns the name of a view's table. Raises ValueError where the view's name is not plain, as it enters SQL."""
     if not _NAME.match(view):
         raise ValueError(f"{view!r} is no name of a feature view")
     return f"features_{view}"

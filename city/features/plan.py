@@ -1,7 +1,8 @@
-"""A table's transform as a query that is planned once and run on the frames of the moment.
+"""Plans the query of a table's transform once, and runs it on the frames of each batch.
 
-A transform is written for whole tables. For a batch of a few events, building its query costs more than running it: it
-goes through narwhals expression by expression. So the query is built over scans whose rows are given later.
+A transform is written for whole tables. For a batch of a few events, building the query costs more than running it,
+because it goes through narwhals expression by expression. So the query is built over scans whose rows are supplied
+later.
 """
 
 from collections.abc import Iterator, Mapping
@@ -17,7 +18,7 @@ from city.tables.schema import schema
 
 
 class Plan:
-    """The query of one table. For one thread at a time."""
+    """The planned query of one table. Only one thread may use it at a time."""
 
     def __init__(self, table: Table) -> None:
         assert table.transform is not None
@@ -27,28 +28,33 @@ class Plan:
         self._query: pl.LazyFrame | None = None
 
     def run(self, frames: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
-        """The table's rows of these sources, by the names that the table gives them."""
+        """Computes the table's rows from the frames of its sources, by the sources' names in the table."""
         schemas = {name: frame.schema for name, frame in frames.items()}
         if self._query is None or schemas != self._schemas:
             self._schemas = schemas
-            sources = {name: nw.from_native(with_seconds(self._scan(name, of))) for name, of in schemas.items()}
+            sources = {
+                name: nw.from_native(with_seconds(self._scan_later(name, frame_schema)))
+                for name, frame_schema in schemas.items()
+            }
             rows = self._transform(**sources)
             self._query = rows.select(nw.col(name) for name in schema(self._table)).to_native()
         self._frames = frames
         try:
             return self._query.collect(engine="in-memory")
         finally:
-            self._frames = {}  # a plan holds no rows between two batches
+            self._frames = {}  # a plan keeps no rows between two batches
 
-    def _scan(self, name: str, of: pl.Schema) -> pl.LazyFrame:
+    def _scan_later(self, name: str, frame_schema: pl.Schema) -> pl.LazyFrame:
+        """Returns a scan that yields the frame of that name when the query runs."""
+
         def rows(
             columns: list[str] | None, predicate: pl.Expr | None, limit: int | None, size: int | None
         ) -> Iterator[pl.DataFrame]:
-            found: Any = self._frames[name]
+            frame: Any = self._frames[name]
             if predicate is not None:
-                found = found.filter(predicate)
+                frame = frame.filter(predicate)
             if columns is not None:
-                found = found.select(columns)
-            yield found if limit is None else found.head(limit)
+                frame = frame.select(columns)
+            yield frame if limit is None else frame.head(limit)
 
-        return register_io_source(rows, schema=of)
+        return register_io_source(rows, schema=frame_schema)

@@ -1,4 +1,4 @@
-"""The feature store as Feast sees it: entities, views and services that follow from the declared tables."""
+"""Defines the feature store for Feast: its entities, views and services, derived from the declared tables."""
 
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -14,8 +14,10 @@ PROJECT = "city"
 
 
 def feature_store(config: Settings, online: dict[str, str] | None = None) -> "FeatureStore":
-    """Feast on our lake and online store (or on another, `online` as Feast configures it), with every declared view
-    registered. Imports Feast: that takes seconds."""
+    """Opens Feast on City's lake and online store, and registers every declared view.
+
+    `online` is Feast's configuration of another online store. Imports Feast, which takes seconds.
+    """
     from feast import FeatureStore, RepoConfig
 
     folder = config.home / "features"
@@ -35,14 +37,14 @@ def feature_store(config: Settings, online: dict[str, str] | None = None) -> "Fe
 
 
 def objects() -> list[Any]:
-    """Entities, views, and for each view a service of its name."""
+    """Returns what Feast registers: entities, views, and for each view a service of its name."""
     from feast import Entity, FeatureService, FeatureView, Field, ValueType
 
     from city.features.feast import DeltaSource
 
-    found = views()
+    declared = views()
     entities: dict[str, Entity] = {}
-    for view in found.values():
+    for view in declared.values():
         for name in view.entities:
             means = view.table.column(name).means
             entities.setdefault(
@@ -53,22 +55,25 @@ def objects() -> list[Any]:
             name=name,
             entities=[entities[entity] for entity in view.entities],
             schema=[
-                *(Field(name=entity, dtype=_types()["string"]) for entity in view.entities),
-                *(Field(name=c.name, dtype=_types()[c.kind], description=_means(c)) for c in view.features.values()),
+                *(Field(name=entity, dtype=_feast_types()["string"]) for entity in view.entities),
+                *(
+                    Field(name=c.name, dtype=_feast_types()[c.kind], description=_description(c))
+                    for c in view.features.values()
+                ),
             ],
             source=DeltaSource(name=name, table=view.table.id, timestamp_field=view.time, description=view.table.means),
             ttl=view.ttl,
             description=view.table.means,
             tags={"version": str(view.table.version), "table": view.table.id},
         )
-        for name, view in found.items()
+        for name, view in declared.items()
     }
-    computed = [_on_demand(view, built) for view in on_demand().values()]
+    computed = [_define_on_demand_view(view, built) for view in on_demand().values()]
     services = [FeatureService(name=name, features=[view], tags=dict(view.tags)) for name, view in built.items()]
     return [*entities.values(), *built.values(), *computed, *services]
 
 
-def _on_demand(view: OnDemand, built: dict[str, Any]) -> Any:
+def _define_on_demand_view(view: OnDemand, built: dict[str, Any]) -> Any:
     import pandas as pd
     from feast import Field, OnDemandFeatureView, RequestSource
     from feast.transformation.pandas_transformation import PandasTransformation
@@ -76,15 +81,16 @@ def _on_demand(view: OnDemand, built: dict[str, Any]) -> Any:
     def compute(frame: pd.DataFrame) -> pd.DataFrame:  # Feast reads these annotations
         import narwhals
 
-        found = view.compute(narwhals.from_native(frame)).to_native()
-        return found[[column.name for column in view.columns]]
+        features = view.compute(narwhals.from_native(frame)).to_native()
+        return features[[column.name for column in view.columns]]
 
     def fields(columns: Any) -> list[Any]:
-        # Feast compares these with what it infers, which has no description.
-        return [Field(name=c.name, dtype=_types()[c.kind]) for c in columns]
+        # Feast compares these fields with those that it infers, which have no description.
+        return [Field(name=c.name, dtype=_feast_types()[c.kind]) for c in columns]
 
     sources = [
-        built[name][[f.partition(":")[2] for f in view.needs if f.startswith(f"{name}:")]] for name in _views(view)
+        built[name][[f.partition(":")[2] for f in view.needs if f.startswith(f"{name}:")]]
+        for name in _source_views(view)
     ]
     return OnDemandFeatureView(
         name=view.name,
@@ -96,12 +102,15 @@ def _on_demand(view: OnDemand, built: dict[str, Any]) -> Any:
     )
 
 
-def _views(view: OnDemand) -> list[str]:
+def _source_views(view: OnDemand) -> list[str]:
     return list(dict.fromkeys(need.partition(":")[0] for need in view.needs))
 
 
 def materialize_views(config: Settings, since: timedelta) -> dict[str, int]:
-    """Writes the newest row of each entity, from the feature tables' last days, to the online store. Rows by view."""
+    """Writes the newest row of each entity to the online store. Returns the number of rows, by view.
+
+    `since` is how far back the feature tables are read.
+    """
     from city.features.online import online_store, push
     from city.lake.snapshot import Snapshot
 
@@ -114,11 +123,11 @@ def materialize_views(config: Settings, since: timedelta) -> dict[str, int]:
     }
 
 
-def _means(column: Any) -> str:
+def _description(column: Any) -> str:
     return column.means + (f" [{column.unit}]" if column.unit else "")
 
 
-def _types() -> dict[str, Any]:
+def _feast_types() -> dict[str, Any]:
     from feast.types import Bool, Float64, Int64, String, UnixTimestamp
 
     return {"string": String, "float": Float64, "integer": Int64, "boolean": Bool, "timestamp": UnixTimestamp}
