@@ -1,1 +1,1 @@
-"""Training, judging and registering models: what every model needs, whatever it predicts."""
+"""Trains, judges and registers models of every kind, whatever they predict."""

@@ -1,4 +1,7 @@
-"""What rows look like when nothing is wrong, and how far another row is from that: T² and Q of principal components."""
+"""Learns what normal rows look like, and measures how far other rows are from them.
+
+The distance combines T² and Q of principal components.
+"""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,47 +15,55 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 SCORE, SURPRISE, SHARES = 0, 1, 2
-"""Columns of what the estimator predicts: the shares take the rest, one for each input."""
+"""Columns of the estimator's output. The shares are all further columns, one for each input."""
 _FAR = 25.0
-"""Beyond so many times the border a row is wrong, and how wrong makes no version better or worse."""
+"""The score above which all rows count alike: how wrong such a row is makes no version better or worse."""
 _LEAST_VARIANCE = 1e-12
 _OPSET, _IR_VERSION = 18, 10
 
 
 @dataclass(frozen=True)
 class Index:
-    """The combined index of Hotelling's T² (how far inside the model's plane) and Q (how far off it), as Yue and Qin
-    (2001) have it: for a standardised row z, |root · z|², which is 1 at the border of normal rows."""
+    """The combined index of Hotelling's T² and Q (Yue and Qin, 2001).
+
+    T² is the distance within the model's plane, Q the distance from that plane. The index of a standardised row z is
+    |root · z|². It is 1 at the border of normal rows.
+    """
 
     root: Floats
-    """(s, s)."""
+    """Matrix (s, s) for s signals."""
     log_determinant: float
-    """Of the index's matrix, over the directions in which there is any variance."""
+    """Log determinant of the index's matrix, over the directions in which there is any variance."""
     rank: int
+    """The number of these directions."""
 
 
 def combined_index(rows: Floats, explained: float = 0.99, quantile: float = 0.995) -> Index:
-    """From standardised normal rows (n, s): `explained` is the share of variance that the components hold, and the
-    `quantile` of normal rows is called the border."""
+    """Computes the index from standardised normal rows (n, s).
+
+    `explained` is the share of the variance that the components cover. The border is at the `quantile` of normal rows.
+    """
     _, singular, axes = np.linalg.svd(rows, full_matrices=False)
     variance = singular**2 / (len(rows) - 1)
-    kept = int(np.searchsorted(np.cumsum(variance) / variance.sum(), explained)) + 1
-    along = rows @ axes.T
+    components = int(np.searchsorted(np.cumsum(variance) / variance.sum(), explained)) + 1
+    projected = rows @ axes.T
     weight = np.zeros(len(variance))
-    weight[:kept] = 1 / np.maximum(variance[:kept], _LEAST_VARIANCE)
-    weight[:kept] /= np.quantile((along[:, :kept] ** 2 * weight[:kept]).sum(1), quantile)
-    if kept < len(variance):
-        residual = float(np.quantile((along[:, kept:] ** 2).sum(1), quantile))
-        weight[kept:] = 1 / max(residual, _LEAST_VARIANCE)
-    weight /= np.quantile((along**2 * weight).sum(1), quantile)
-    there = variance > _LEAST_VARIANCE
-    return Index(axes.T @ np.diag(np.sqrt(weight)) @ axes, float(np.log(weight[there]).sum()), int(there.sum()))
+    weight[:components] = 1 / np.maximum(variance[:components], _LEAST_VARIANCE)
+    weight[:components] /= np.quantile((projected[:, :components] ** 2 * weight[:components]).sum(1), quantile)
+    if components < len(variance):
+        residual = float(np.quantile((projected[:, components:] ** 2).sum(1), quantile))
+        weight[components:] = 1 / max(residual, _LEAST_VARIANCE)
+    weight /= np.quantile((projected**2 * weight).sum(1), quantile)
+    varying = variance > _LEAST_VARIANCE
+    return Index(axes.T @ np.diag(np.sqrt(weight)) @ axes, float(np.log(weight[varying]).sum()), int(varying.sum()))
 
 
 def contributions(root: Floats, rows: Floats) -> Floats:
-    """Each signal's share (n, s) of the index of standardised rows (n, s): by how much it would fall if that signal
-    alone were as it should be (Alcala and Qin, 2009), which names the signal of a single fault rightly. They sum to
-    one."""
+    """Computes each signal's share (n, s) of the index of standardised rows (n, s).
+
+    The share is by how much the index would fall if that signal alone had its expected value (Alcala and Qin, 2009).
+    So the largest share names the right signal where only one is faulty. The shares of a row sum to one.
+    """
     matrix = root.T @ root
     parts = (rows @ matrix) ** 2 / np.maximum(np.diag(matrix), _LEAST_VARIANCE)
     whole = parts.sum(-1, keepdims=True)
@@ -60,48 +71,56 @@ def contributions(root: Floats, rows: Floats) -> Floats:
 
 
 class NormalRegion:
-    """An estimator of what is normal. It learns from normal rows alone, the `threshold` (in borders) included.
+    """Estimates the region of normal rows. It learns from normal rows alone.
 
-    The index read as a Gaussian's gives each row a likelihood, so that two versions can be compared on the same normal
-    rows: the one that finds them less surprising knows better what is normal. With `independent` signals are taken
-    each by itself, as one would without a model.
+    A row is an anomaly where its index is above `threshold` times the border. `explained` and `quantile` are those of
+    `combined_index`.
+
+    Read as the exponent of a Gaussian, the index gives each row a likelihood. So two versions can be compared on the
+    same normal rows: the version that finds them less surprising knows better what is normal.
     """
 
     def __init__(self, explained: float = 0.99, quantile: float = 0.995, threshold: float = 2.0) -> None:
         self.explained, self.quantile, self.threshold = explained, quantile, threshold
 
     def fit(self, x: NDArray[Any], y: object = None, independent: bool = False) -> "NormalRegion":
-        """`x` (n, s), NaN for what is missing. A constant input takes no part. Raises ValueError where all are."""
+        """Fits on normal rows `x` (n, s), with NaN for missing values. A constant input is ignored.
+
+        With `independent`, each signal is learned by itself, without its relation to the others: the naive baseline.
+        Raises ValueError where all inputs are constant.
+        """
         values = np.asarray(x, float)
         self.mean_ = np.nan_to_num(np.nanmean(values, 0))
         spread = np.nan_to_num(np.nanstd(values, 0))
-        live = spread > 1e-9 * np.maximum(1, np.abs(self.mean_))
-        if not live.any():
+        varying = spread > 1e-9 * np.maximum(1, np.abs(self.mean_))
+        if not varying.any():
             raise ValueError("every input is constant: there is nothing to learn from")
-        self.weight_ = np.where(live, 1 / np.where(live, spread, 1), 0)
-        rows = self._standard(values)
+        self.weight_ = np.where(varying, 1 / np.where(varying, spread, 1), 0)
+        rows = self._standardise(values)
         if independent:
             rows = np.random.default_rng(0).permuted(rows, axis=0)  # keeps each signal's own spread, and no relation
         index = combined_index(rows, self.explained, self.quantile)
         self.root_ = index.root / np.sqrt(self.threshold)
         squares = ((rows @ self.root_.T) ** 2).sum(1)
-        # The Gaussian's scale that makes these rows the likeliest; far ones count as just far.
+        # The scale of the Gaussian that makes these rows the likeliest. Rows beyond `_FAR` count as `_FAR`.
         self.precision_ = index.rank / float(np.minimum(squares, _FAR).mean())
         determinant = index.log_determinant + index.rank * np.log(self.precision_ / self.threshold)
-        scaled = 2 * np.log(self.weight_[live]).sum()
+        scaled = 2 * np.log(self.weight_[varying]).sum()
         self.constant_ = float((index.rank * np.log(2 * np.pi) - determinant - scaled) / 2)
         return self
 
     def predict(self, x: NDArray[Any]) -> Floats:
-        """(n, 2 + s): the score, over 1 an anomaly; the surprise (negative log-likelihood); and each input's share of
-        the score, which sum to one."""
-        rows = self._standard(np.asarray(x, float))
+        """Returns (n, 2 + s): the score, the surprise and each input's share of the score, for rows `x` (n, s).
+
+        A score above 1 is an anomaly. The surprise is the negative log-likelihood. The shares of a row sum to one.
+        """
+        rows = self._standardise(np.asarray(x, float))
         score = ((rows @ self.root_.T) ** 2).sum(1)
         surprise = self.precision_ / 2 * np.minimum(score, _FAR) + self.constant_
         return np.column_stack([score, surprise, contributions(self.root_, rows)])
 
     def to_onnx(self, inputs: int) -> "ModelProto":
-        """The same, as a graph of rows (n, inputs) float32."""
+        """Returns `predict` as an ONNX graph of rows (n, inputs) float32."""
         from onnx import TensorProto, helper, numpy_helper
 
         matrix = self.root_.T @ self.root_
@@ -148,5 +167,6 @@ class NormalRegion:
         opset = [helper.make_opsetid("", _OPSET)]
         return helper.make_model(graph, opset_imports=opset, ir_version=_IR_VERSION)
 
-    def _standard(self, values: Floats) -> Floats:
+    def _standardise(self, values: Floats) -> Floats:
+        """Returns the standardised values, with 0 for a missing or constant one."""
         return np.nan_to_num((values - self.mean_) * self.weight_)

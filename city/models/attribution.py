@@ -1,8 +1,8 @@
-"""How much each input has to do with a prediction: Shapley values, by sampling (Štrumbelj and Kononenko, 2014).
+"""Computes the share of each input in a prediction: Shapley values, by sampling (Štrumbelj and Kononenko, 2014).
 
-An input's share is what the prediction changes by, on average over the orders in which inputs are made known, when its
-value takes the place of that of a background row. The shares of a prediction add up to its distance from the mean
-prediction of the background rows.
+An input's share is the change of the prediction when the input's value replaces that of a background row, on average
+over the orders in which inputs are replaced. The shares of a prediction add up to its distance from the mean prediction
+of the background rows.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ BACKGROUND_ROWS = 16
 
 
 def background(rows: NDArray[np.float32]) -> tuple[tuple[float, ...], ...]:
-    """Rows of the training (n, inputs), evenly over its time."""
+    """Selects background rows from the training rows (n, inputs), evenly over their time."""
     places = np.unique(np.linspace(0, len(rows) - 1, BACKGROUND_ROWS).astype(int))
     return tuple(tuple(float(value) for value in row) for row in rows[places])
 
@@ -29,8 +29,9 @@ def shapley(
     against: NDArray[np.float32],
     seed: int = 0,
 ) -> tuple[Floats, float]:
-    """Each input's share (inputs,) in what `predict` (n, inputs → n) says of a row, and the background's mean.
+    """Computes each input's share (inputs,) in the prediction for a row, and the mean prediction of the background.
 
+    `predict` maps rows (n, inputs) to predictions (n,). `row` is (inputs,), and `against` are the background rows.
     `predict` is called once, with background rows × 2 × (inputs + 1) rows.
     """
     chance = np.random.default_rng(seed)
@@ -38,22 +39,24 @@ def shapley(
     orders, steps = [], []
     for other in against:
         drawn = chance.permutation(count)
-        for order in (drawn, drawn[::-1]):  # the same backwards halves the error (antithetic sampling)
+        for order in (drawn, drawn[::-1]):  # the reversed order halves the error (antithetic sampling)
             # Row k of a walk has the first k inputs of the order from `row`, the rest from the background.
-            known = np.zeros((count + 1, count), bool)
-            known[:, order] = np.tri(count + 1, count, -1, dtype=bool)
-            steps.append(np.where(known, row, other))
+            replaced = np.zeros((count + 1, count), bool)
+            replaced[:, order] = np.tri(count + 1, count, -1, dtype=bool)
+            steps.append(np.where(replaced, row, other))
             orders.append(order)
-    said = predict(np.concatenate(steps).astype(np.float32)).reshape(len(orders), count + 1)
+    predicted = predict(np.concatenate(steps).astype(np.float32)).reshape(len(orders), count + 1)
     shares = np.zeros(count)
-    for order, walk in zip(orders, said, strict=True):
+    for order, walk in zip(orders, predicted, strict=True):
         shares[order] += np.diff(walk)
-    return shares / len(orders), float(said[:, 0].mean())
+    return shares / len(orders), float(predicted[:, 0].mean())
 
 
 def explained(exported: Exported, model: Model, row: NDArray[np.float32], place: int) -> tuple[dict[str, float], float]:
-    """Each input's share in the model's output number `place`, and what it is without any. Raises ModelError for a
-    version that carries no background rows."""
+    """Computes each input's share in the model's output number `place`, by name, and the mean output of the background.
+
+    Raises ModelError for a version that has no background rows.
+    """
     if not exported.calibration.background:
         raise ModelError(f"this version of {model.name} cannot explain: train it again, or ask without `explain`")
 

@@ -1,4 +1,7 @@
-"""Histogram gradient boosting, as most models of feature views use it: it takes NaN, and exports to ONNX."""
+"""Histogram gradient boosting, which most models of feature views use.
+
+It accepts NaN and can be exported to ONNX.
+"""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
@@ -10,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def boosted(kind: Literal["classification", "regression"]) -> Callable[[Parameters], Any]:
-    """Makes the estimator from its parameters; of numbers it predicts the median."""
+    """Returns a function that creates the estimator from its parameters. A regression predicts the median."""
 
     def estimator(parameters: Parameters) -> Any:
         from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
@@ -23,7 +26,10 @@ def boosted(kind: Literal["classification", "regression"]) -> Callable[[Paramete
 
 
 def space(leaves: tuple[int, int], leaf_rows: tuple[int, int]) -> Callable[["Trial"], dict[str, Any]]:
-    """What is searched: the bounds of a tree's leaves and of a leaf's rows depend on how many rows there are."""
+    """Returns the search space: a function that draws parameters for an Optuna trial.
+
+    `leaves` are the bounds of a tree's leaves, `leaf_rows` those of a leaf's rows. They depend on the number of rows.
+    """
 
     def draw(trial: "Trial") -> dict[str, Any]:
         return {
@@ -38,7 +44,7 @@ def space(leaves: tuple[int, int], leaf_rows: tuple[int, int]) -> Callable[["Tri
 
 
 def defaults(leaves: int, leaf_rows: int) -> dict[str, Any]:
-    """What the search begins with."""
+    """Returns the parameters that the search tries first."""
     return {
         "learning_rate": 0.06,
         "max_iter": 100,

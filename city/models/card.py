@@ -1,4 +1,4 @@
-"""A model card (Mitchell et al., 2019), written from what training knows."""
+"""Writes a model card (Mitchell et al., 2019) from the results of a training."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -18,7 +18,7 @@ def card(
     verdict: Verdict | None,
     now: datetime,
 ) -> str:
-    """Markdown. `scores` are metrics by who was judged: ours, the naive baseline, the champion."""
+    """Returns the card as Markdown. `scores` are the metrics of the model, the naive baseline and the champion."""
     time, label = model.view.time, model.label
     lines = [
         f"# {model.name}",
@@ -45,7 +45,7 @@ def card(
         "",
         "## On the held-out rows",
         "",
-        *_table(scores),
+        *_scores_table(scores),
         "",
         *(["Against the champion: " + verdict.reason + ".", ""] if verdict else ["There was no champion yet.", ""]),
         "## What it looks at most",
@@ -66,10 +66,14 @@ def card(
     return "\n".join(lines) + "\n"
 
 
-def _table(scores: Mapping[str, Mapping[str, float]]) -> list[str]:
-    names = list(dict.fromkeys(name for of in scores.values() for name in of))
+def _scores_table(scores: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """Returns the lines of a Markdown table with a row for each of `scores`."""
+    names = list(dict.fromkeys(name for metrics in scores.values() for name in metrics))
     return [
         f"| | {' | '.join(names)} |",
         f"| --- |{' --- |' * len(names)}",
-        *(f"| {who} | {' | '.join(f'{of[n]:.4g}' if n in of else '' for n in names)} |" for who, of in scores.items()),
+        *(
+            f"| {judged} | {' | '.join(f'{metrics[n]:.4g}' if n in metrics else '' for n in names)} |"
+            for judged, metrics in scores.items()
+        ),
     ]

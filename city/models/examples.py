@@ -1,4 +1,4 @@
-"""Labelled rows in order of time, checked before anything is fitted on them."""
+"""Selects, checks and splits the labelled rows that a model is fitted on, in order of time."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,13 +13,15 @@ from city.models.model import Model, ModelError
 
 _LEAST_OF_A_CLASS = 10
 _LEAST_GROUPS = 5
-"""Groups that the rarer outcomes to train on must be of: as many as there are folds of groups (city.models.train), so
-that each estimator that is fitted on other groups knows of some."""
+"""The number of groups that the rarer outcomes to train on must come from.
+
+It is the number of folds of groups (city.models.train), so that an estimator that is fitted on other groups has seen
+rarer outcomes, too."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """Three stretches of time, one after the other. What came of a row is known before the next stretch begins."""
+    """Three consecutive periods of time. The outcome of a row is known before the next period begins."""
 
     train: pl.DataFrame
     validation: pl.DataFrame
@@ -27,28 +29,29 @@ class Split:
 
 
 def chosen(model: Model, rows: pl.DataFrame) -> pl.DataFrame:
-    """Those of the view's rows that the model is about."""
+    """Selects the view's rows that the model is about: those that meet its `where`."""
     return rows if model.where == "true" else rows.filter(pl.sql_expr(model.where))
 
 
 def newest(model: Model, rows: pl.DataFrame) -> pl.DataFrame:
-    """The rows that a training learns from, at most `most_rows`, in order of time."""
+    """Selects the newest rows that a training learns from, at most `most_rows`, in order of time."""
     return rows.sort(model.view.time).tail(model.most_rows)
 
 
 def labelled(model: Model, rows: pl.DataFrame, truth: pl.DataFrame | None = None) -> pl.DataFrame:
-    """The model's rows of the view whose truth is known, in order of time, with `_label`, `_naive` and `_known`.
+    """Returns the model's rows of the view whose truth is known, in order of time.
 
-    Raises ModelError where the label is in a table, and `truth` was not given.
+    They have the columns `_label`, `_naive` and `_known` (see city.models.labels). `truth` is the table with the
+    labels. Raises ModelError where the model's label needs it and it is None.
     """
     if model.label.truth and truth is None:
         raise ModelError(f"model {model.name!r}: {model.label.truth} tells what came, and is not there yet")
-    told = pl.DataFrame() if truth is None else truth
-    return model.label.labelled(model.view, chosen(model, rows), told)
+    truth_rows = pl.DataFrame() if truth is None else truth
+    return model.label.labelled(model.view, chosen(model, rows), truth_rows)
 
 
 def checked(model: Model, rows: pl.DataFrame, now: datetime) -> pl.DataFrame:
-    """The rows, where a model can be fitted on them. Raises ModelError that names what is wrong."""
+    """Returns the rows if a model can be fitted on them. Raises ModelError that names what is wrong."""
     time = model.view.time
     _check_count(model, rows)
     if (latest := rows[time].max()) is not None and latest > now:  # type: ignore[operator]
@@ -76,14 +79,17 @@ def checked(model: Model, rows: pl.DataFrame, now: datetime) -> pl.DataFrame:
 
 
 def split(model: Model, rows: pl.DataFrame, validation: float = 0.15, held_out: float = 0.15) -> Split:
-    """By time, the newest rows held out. Raises ModelError where a stretch would be empty."""
+    """Splits rows by time. The newest rows are held out.
+
+    `validation` and `held_out` are shares of the rows. Raises ModelError where a part would be empty.
+    """
     time = model.view.time
     count = rows.height
     borders = [rows[time][int(count * share)] for share in (1 - held_out - validation, 1 - held_out)]
-    known = pl.col(KNOWN)
+    known_at = pl.col(KNOWN)
     parts = Split(
-        rows.filter(known < borders[0]),
-        rows.filter(pl.col(time) >= borders[0], known < borders[1]),
+        rows.filter(known_at < borders[0]),
+        rows.filter(pl.col(time) >= borders[0], known_at < borders[1]),
         rows.filter(pl.col(time) >= borders[1]),
     )
     for name, part in vars(parts).items():
@@ -105,8 +111,11 @@ def check_parts(model: Model, rows: pl.DataFrame) -> None:
 
 
 def check_outcomes(model: Model, parts: Split, name: Literal["train", "validation", "held_out"]) -> None:
-    """Raises ModelError where nearly all rows of the part have one outcome: no fraud, or no life below the cap. A
-    search there rewards what never says anything else, and a comparison is by chance."""
+    """Raises ModelError where nearly all rows of the part have one outcome: no fraud, or no life below the cap.
+
+    A search on such rows rewards a model that never predicts anything else, and a comparison is decided by chance. The
+    rarer outcomes to train on must also come from enough groups, where the model has groups.
+    """
     if model.kind == "anomaly":
         return
     part: pl.DataFrame = getattr(parts, name)
@@ -136,12 +145,12 @@ def _check_count(model: Model, rows: pl.DataFrame) -> None:
 
 
 def inputs(model: Model, rows: pl.DataFrame) -> NDArray[np.float32]:
-    """(n, inputs) float32, NaN for what is missing: the same numbers that the exported model is given."""
+    """Returns the inputs (n, inputs) as float32, with NaN for missing values: the numbers that serving passes, too."""
     return rows.select(pl.col(model.inputs).cast(pl.Float32).fill_null(np.nan)).to_numpy()
 
 
 def labels(model: Model, rows: pl.DataFrame) -> NDArray[Any]:
-    """(n,): numbers, or of classes their place in the declared order."""
+    """Returns the labels (n,): numbers, or for a classification the positions of the classes as declared."""
     if model.kind != "classification":
         return rows[LABEL].cast(pl.Float64).to_numpy()
     return rows[LABEL].cast(pl.Enum(model.label.classes)).to_physical().cast(pl.Int64).to_numpy()

@@ -1,5 +1,7 @@
-"""The stretch of a view's rows that a model looks at, chosen by the days that the Delta log counts: what training, and
-the question whether to train, cost does not grow with the age of the city."""
+"""Selects the rows of a view that a model learns from, by the days that the Delta log counts.
+
+So the cost of a training, and of the decision whether to train, does not grow with the age of the city.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,17 +19,17 @@ from city.tables.model import DAY
 
 @dataclass(frozen=True)
 class Growth:
-    """How many rows of a view a model can learn from."""
+    """The number of rows of a view that a model can learn from."""
 
     rows: int
     then: int
-    """Of them, those that the newest version could learn from, when it was trained; 0 without one."""
+    """How many of them the newest version could learn from when it was trained. 0 without a version."""
     span: timedelta
-    """From the first of the rows to the last; 0 where there is a version."""
+    """The time from the first of the rows to the last. 0 where there is a version."""
 
 
 def view_table(model: Model, snapshot: Snapshot) -> DeltaTable:
-    """The table of the model's view, pinned. Raises ModelError where it has not been built yet."""
+    """Returns the table of the model's view at the snapshot. Raises ModelError where it has not been built yet."""
     table = snapshot.table(model.view.table.id)
     if table is None:
         name = model.view.table.id
@@ -39,19 +41,23 @@ def view_table(model: Model, snapshot: Snapshot) -> DeltaTable:
 
 
 def days_learned_from(by_day: Mapping[date, int], model: Model) -> list[date]:
-    """The newest local days: as far back as the model's `history`, and no more than have its `most_rows`."""
-    chosen: list[date] = []
+    """Selects the newest local days that a model learns from.
+
+    They reach as far back as the model's `history`, and are no more than have its `most_rows`. `by_day` is the number
+    of rows of each day.
+    """
+    days: list[date] = []
     rows = 0
     for day in sorted(by_day, reverse=True):
-        if rows >= model.most_rows or (chosen and chosen[0] - day > model.history):
+        if rows >= model.most_rows or (days and days[0] - day > model.history):
             break
-        chosen.append(day)
+        days.append(day)
         rows += by_day[day]
-    return sorted(chosen)
+    return sorted(days)
 
 
 def learned_from(model: Model, snapshot: Snapshot) -> pl.LazyFrame:
-    """The view's rows of those days. Raises ModelError where it has not been built yet."""
+    """Returns the view's rows of the days that the model learns from. Raises ModelError where it is not built yet."""
     rows = pl.scan_delta(view_table(model, snapshot))
     if not model.view.table.daily:
         return rows
@@ -59,8 +65,11 @@ def learned_from(model: Model, snapshot: Snapshot) -> pl.LazyFrame:
 
 
 def growth(model: Model, snapshot: Snapshot, trained: datetime | None, timezone: str) -> Growth:
-    """How the view has grown since `trained` (None for a model that never was). The log counts the rows of whole days;
-    of at most two days the times are read. Raises ModelError where the view has not been built yet."""
+    """Computes how the view has grown since the time `trained` (None for a model that was never trained).
+
+    The Delta log counts the rows of whole days. Only the times of at most two days are read. Raises ModelError where
+    the view has not been built yet.
+    """
     rows, time = pl.scan_delta(view_table(model, snapshot)), pl.col(model.view.time)
     by_day = snapshot.rows_by_day(model.view.table.id)
     if trained is None:
@@ -81,8 +90,11 @@ def growth(model: Model, snapshot: Snapshot, trained: datetime | None, timezone:
 def recorded_losses(
     model: Model, snapshot: Snapshot, version: int, since: datetime, timezone: str, rows: int = JUDGED_ROWS
 ) -> pl.DataFrame | None:
-    """The predictions of a version that `decay` compares: the days with its first and its last `rows` known losses
-    after `since`, at most the model's `history` from either end. None where nothing is recorded."""
+    """Reads the predictions of a version that `decay` compares.
+
+    These are the days with its first and its last `rows` known losses after `since`, and at most the model's `history`
+    from either end. Returns None where nothing is recorded.
+    """
     name = f"predictions/{model.name}"
     table = snapshot.table(name)
     if table is None:
@@ -90,15 +102,17 @@ def recorded_losses(
     begin = local_time.local_day(since, timezone)
     days = [day for day, count in snapshot.rows_by_day(name).items() if day >= begin and count]
     scan = pl.scan_delta(table).select(VERSION, LOSS, model.view.time, DAY)
-    mine = scan.filter(pl.col(VERSION) == version, pl.col(LOSS).is_not_null(), pl.col(model.view.time) > since)
+    version_losses = scan.filter(
+        pl.col(VERSION) == version, pl.col(LOSS).is_not_null(), pl.col(model.view.time) > since
+    )
 
     def read(order: Sequence[date]) -> Iterable[tuple[date, pl.DataFrame]]:
-        found = 0
+        row_count = 0
         for day in order:
-            if found >= rows or abs(day - order[0]) > model.history:
+            if row_count >= rows or abs(day - order[0]) > model.history:
                 return
-            losses = mine.filter(pl.col(DAY) == day).collect()
-            found += losses.height
+            losses = version_losses.filter(pl.col(DAY) == day).collect()
+            row_count += losses.height
             yield day, losses
 
     first = dict(read(days))

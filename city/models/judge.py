@@ -1,4 +1,4 @@
-"""How good predictions are, and whether one version's are better than another's on the same rows."""
+"""Measures how good predictions are, and compares two versions on the same rows."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,14 +27,18 @@ class Verdict:
     better: bool
     reason: str
     gain: float
-    """How much smaller its mean loss is; `low` and `high` bound that at 95 %."""
+    """How much smaller the challenger's mean loss is. `low` and `high` are the bounds of its 95 % interval."""
     low: float
     high: float
     worse_in: tuple[str, ...] = ()
+    """The segments in which the challenger is worse."""
 
 
 def losses(model: Model, predicted: Floats, actual: NDArray[Any]) -> Floats:
-    """Of each row: the absolute error, the log loss of the probabilities (n, classes), or the surprise."""
+    """Returns the loss of each row (n,).
+
+    It is the absolute error, the log loss of the probabilities (n, classes), or the surprise of an anomaly model.
+    """
     if model.kind == "anomaly":
         return predicted[:, SURPRISE]
     if model.kind == "regression":
@@ -44,8 +48,11 @@ def losses(model: Model, predicted: Floats, actual: NDArray[Any]) -> Floats:
 
 
 def metrics(model: Model, predicted: Floats, actual: NDArray[Any]) -> dict[str, float]:
-    """MAE and RMSE; or log loss, accuracy, macro F1 and, of two classes, average precision and calibration error; or
-    the surprise and the share of false alarms."""
+    """Computes the metrics of predictions, by name.
+
+    A regression has MAE and RMSE. A classification has log loss, accuracy and macro F1 and, with two classes, average
+    precision and calibration error. An anomaly model has the surprise and the share of false alarms.
+    """
     from sklearn.metrics import average_precision_score, f1_score
 
     loss = float(losses(model, predicted, actual).mean())
@@ -53,54 +60,61 @@ def metrics(model: Model, predicted: Floats, actual: NDArray[Any]) -> dict[str, 
         return {"surprise": loss, "alarms": float((predicted[:, SCORE] > 1).mean())}
     if model.kind == "regression":
         return {"mae": loss, "rmse": float(np.sqrt(np.mean((predicted - actual) ** 2)))}
-    said = predicted.argmax(1)
-    found = {
+    predicted_class = predicted.argmax(1)
+    values = {
         "log_loss": loss,
-        "accuracy": float((said == actual).mean()),
-        "macro_f1": float(f1_score(actual, said, average="macro", zero_division=0)),
+        "accuracy": float((predicted_class == actual).mean()),
+        "macro_f1": float(f1_score(actual, predicted_class, average="macro", zero_division=0)),
     }
     if len(model.label.classes) == 2 and 0 < actual.sum() < len(actual):
-        found["average_precision"] = float(average_precision_score(actual, predicted[:, 1]))
-        found["calibration_error"] = calibration_error(predicted[:, 1], actual)
-    return found
+        values["average_precision"] = float(average_precision_score(actual, predicted[:, 1]))
+        values["calibration_error"] = calibration_error(predicted[:, 1], actual)
+    return values
 
 
 def calibration_error(probability: Floats, actual: NDArray[Any], bins: int = 10) -> float:
-    """How far probabilities (n,) are from frequencies, on average over bins of equally many rows (Naeini et al.,
-    2015)."""
+    """Returns the mean distance of probabilities (n,) from frequencies, over bins of equally many rows.
+
+    Source: Naeini et al., 2015.
+    """
     parts = np.array_split(np.argsort(probability), bins)
     return float(sum(abs(probability[p].mean() - actual[p].mean()) * len(p) for p in parts if len(p)) / len(actual))
 
 
-def naive(model: Model, known: pl.DataFrame, rows: pl.DataFrame) -> Floats:
-    """What one would say without a model: that it stays as it is, or the mean. For classes, how often each followed
-    that one in the `known` rows. For anomalies, each signal by itself."""
+def naive(model: Model, training_rows: pl.DataFrame, rows: pl.DataFrame) -> Floats:
+    """Predicts for `rows` without a model: the baseline.
+
+    A regression predicts that the value stays as it is, or the mean where that is missing. A classification predicts
+    how often each class followed the present one in the training rows. An anomaly model judges each signal by itself.
+    """
     if model.kind == "anomaly":
-        return NormalRegion().fit(inputs(model, known), independent=True).predict(inputs(model, rows))
+        return NormalRegion().fit(inputs(model, training_rows), independent=True).predict(inputs(model, rows))
     if model.kind == "regression":
-        return rows[NAIVE].cast(pl.Float64).fill_null(known[LABEL].cast(pl.Float64).mean()).to_numpy()
+        return rows[NAIVE].cast(pl.Float64).fill_null(training_rows[LABEL].cast(pl.Float64).mean()).to_numpy()
     classes = model.label.classes
-    follows = np.ones((len(classes) + 1, len(classes)))  # the last row is of what is missing now
-    at = lambda frame: frame[NAIVE].cast(pl.Enum(classes)).to_physical().cast(pl.Int64).fill_null(len(classes))  # noqa: E731
-    np.add.at(follows, (at(known).to_numpy(), labels(model, known)), 1)
-    return (follows / follows.sum(1, keepdims=True))[at(rows).to_numpy()]
+    follows = np.ones((len(classes) + 1, len(classes)))  # the last row is for rows whose present class is missing
+    class_codes = lambda frame: frame[NAIVE].cast(pl.Enum(classes)).to_physical().cast(pl.Int64).fill_null(len(classes))  # noqa: E731
+    np.add.at(follows, (class_codes(training_rows).to_numpy(), labels(model, training_rows)), 1)
+    return (follows / follows.sum(1, keepdims=True))[class_codes(rows).to_numpy()]
 
 
 def compare(champion: Floats, challenger: Floats, segments: Mapping[str, NDArray[Any]], seed: int = 0) -> Verdict:
-    """Losses (n,) of two versions on the same rows in order of time, by a paired bootstrap over blocks of time, for
-    neighbouring rows err together. `segments` names for each row its part, by column.
+    """Compares the losses (n,) of two versions on the same rows, in order of time.
 
-    The challenger must be better in all but 2.5 % of samples, and in no segment of fifty rows or more worse in as
-    many.
+    It is a paired bootstrap over blocks of time, because the errors of neighbouring rows are correlated. `segments` has
+    the segment of each row (n,), by column.
+
+    The challenger is better where its loss is smaller in all but 2.5 % of the samples. There must be no segment of
+    fifty rows or more in which its loss is larger in as many samples.
     """
     difference = champion - challenger
-    low, high = _bounds(difference, seed)
+    low, high = _bootstrap_bounds(difference, seed)
     gain = float(difference.mean())
     worse = []
     for column, values in segments.items():
         for value in np.unique(values):
             part = difference[values == value]
-            if len(part) >= _LEAST_OF_A_SEGMENT and _bounds(part, seed)[1] < 0:
+            if len(part) >= _LEAST_OF_A_SEGMENT and _bootstrap_bounds(part, seed)[1] < 0:
                 worse.append(f"{column} = {value}")
     if low <= 0:
         reason = f"not surely better: its loss is {gain:+.4g} lower, between {low:+.4g} and {high:+.4g}"
@@ -111,7 +125,8 @@ def compare(champion: Floats, challenger: Floats, segments: Mapping[str, NDArray
     return Verdict(low > 0 and not worse, reason, gain, low, high, tuple(worse))
 
 
-def _bounds(difference: Floats, seed: int) -> tuple[float, float]:
+def _bootstrap_bounds(difference: Floats, seed: int) -> tuple[float, float]:
+    """Returns the 95 % bounds of the mean of differences (n,) that are in order of time."""
     blocks = np.array_split(difference, min(_BLOCKS, len(difference)))
     sums, sizes = np.array([b.sum() for b in blocks]), np.array([len(b) for b in blocks])
     picks = np.random.default_rng(seed).integers(0, len(blocks), (_SAMPLES, len(blocks)))

@@ -1,4 +1,4 @@
-"""What a model learns to say: where the truth comes from, and when it is known."""
+"""Labels: what a model predicts, where the truth comes from, and when it is known."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -11,7 +11,7 @@ import polars as pl
 from city.features.views import View
 
 LABEL, NAIVE, KNOWN = "_label", "_naive", "_known"
-"""The truth of a row, what one would have said without a model, and when the truth was there."""
+"""Columns: the truth of a row, the prediction without a model, and the time from which the truth is known."""
 
 Kind = Literal["classification", "regression", "anomaly"]
 _LATER = "_later"
@@ -19,83 +19,92 @@ _LATER = "_later"
 
 @dataclass(frozen=True)
 class Label(ABC):
-    """Gives rows their truth. The classes of a classification are in their order."""
+    """Adds the truth to rows. `classes` are the classes of a classification, in order; `unit` is that of a number."""
 
     classes: tuple[str, ...] = ()
     unit: str = ""
     truth: str = ""
-    """The table that tells, `layer/name`; without one the view itself does."""
+    """The table with the truth, by `layer/name`. Where it is empty, the view itself has the truth."""
 
     @property
     def kind(self) -> Kind:
+        """The kind of model that learns this label."""
         return "classification" if self.classes else "regression"
 
     @property
     def ahead(self) -> timedelta:
-        """How long after a row's time that is which is predicted."""
+        """How long after a row's time the predicted event or value is."""
         return timedelta()
 
     @property
     def uses(self) -> tuple[str, ...]:
-        """Features of the view that it is made from."""
+        """The features of the view that the label is derived from."""
         return ()
 
     @property
     @abstractmethod
     def wait(self) -> timedelta:
-        """How long after a row's time the truth is known, at most."""
+        """The longest time from a row to the moment when its truth is known."""
 
     @property
     def least_span(self) -> timedelta:
-        """How far a model's rows must reach, so that each of its three parts has some whose truth is known."""
+        """The time that a model's rows must cover, so that each of its three parts has rows whose truth is known."""
         return 9 * self.wait
 
     @property
     @abstractmethod
     def says(self) -> str:
-        """What is predicted, in words."""
+        """The description of what is predicted."""
 
     def tells(self, begin: datetime) -> pl.Expr:
-        """The rows of `truth` that can tell of rows from `begin` on."""
+        """Returns the condition of the rows of `truth` that can decide the label of rows from `begin` on."""
         return pl.lit(value=True)
 
     @abstractmethod
     def labelled(self, view: View, rows: pl.DataFrame, truth: pl.DataFrame) -> pl.DataFrame:
-        """The rows whose truth is known, with `_label`, `_naive` and `_known`, in order of time."""
+        """Returns the rows whose truth is known, with `_label`, `_naive` and `_known`, in order of time."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Later(Label):
-    """A feature of the same entity, `after` so long: of its row nearest to then, within the tolerance."""
+    """The later value of a feature of the same entity.
+
+    It is the value of the row nearest to the time `after` the row's own, within the tolerance.
+    """
 
     column: str
     after: timedelta
     tolerance: timedelta
     of: Callable[[pl.Expr], pl.Expr] = lambda value: value
-    """The label, from the column's later value."""
+    """Computes the label from the column's later value."""
     naive: Callable[[pl.Expr], pl.Expr] | None = None
-    """What one would say from the column as it is now; by default that it stays."""
+    """Computes the prediction without a model from the column's present value. By default it stays as it is."""
 
     @property
     def ahead(self) -> timedelta:
+        """The time `after` the row."""
         return self.after
 
     @property
     def uses(self) -> tuple[str, ...]:
+        """The column."""
         return (self.column,)
 
     @property
     def wait(self) -> timedelta:
+        """The time `after` the row, and the tolerance."""
         return self.after + self.tolerance
 
     @property
     def says(self) -> str:
+        """The column, and how far ahead it is."""
         return f"{self.column} {self.after} ahead"
 
     def labelled(self, view: View, rows: pl.DataFrame, truth: pl.DataFrame) -> pl.DataFrame:
+        """Labels rows by the later values of the column."""
         ordered = rows.sort(view.time)
         later = ordered.select(*view.entities, **{_LATER: pl.col(view.time), LABEL: pl.col(self.column)})
-        found = ordered.with_columns(_at=pl.col(view.time) + self.after).join_asof(
+        joined = ordered.with_columns(_at=pl.col(view.time) + self.after).join_asof(
             later,
             left_on="_at",
             right_on=_LATER,
@@ -106,7 +115,7 @@ class Later(Label):
         )
         naive = self.naive or self.of
         return (
-            found.filter(pl.col(LABEL).is_not_null(), pl.col(_LATER) > pl.col(view.time))
+            joined.filter(pl.col(LABEL).is_not_null(), pl.col(_LATER) > pl.col(view.time))
             .with_columns(self.of(pl.col(LABEL)).alias(LABEL), naive(pl.col(self.column)).alias(NAIVE))
             .rename({_LATER: KNOWN})
             .drop("_at")
@@ -115,9 +124,12 @@ class Later(Label):
 
 @dataclass(frozen=True, kw_only=True)
 class Until(Label):
-    """The hours until the entity's next event in the table `truth` (the rows where the SQL condition `where` holds, at
-    `time`), at most `cap`: further ahead nothing shows yet. A row counts when the cap has passed, event or not: those
-    of which the end is known sooner would be the short-lived ones."""
+    """The hours until the entity's next event, at most `cap`, because nothing shows yet further ahead.
+
+    Events are the rows of the table `truth` for which the SQL condition `where` is true, at the column `time`. A row
+    counts when the cap has passed, with or without an event: rows whose end is known sooner would be the short-lived
+    ones.
+    """
 
     where: str
     time: str
@@ -125,18 +137,22 @@ class Until(Label):
 
     @property
     def wait(self) -> timedelta:
+        """The `cap`."""
         return self.cap
 
     @property
     def says(self) -> str:
+        """The event, and the cap."""
         return f"hours until {self.where}, at most {self.cap.total_seconds() / 3600:g}"
 
     def tells(self, begin: datetime) -> pl.Expr:
+        """Returns the condition of events after `begin`."""
         return pl.col(self.time) > begin
 
     def labelled(self, view: View, rows: pl.DataFrame, truth: pl.DataFrame) -> pl.DataFrame:
+        """Labels rows by the hours until the next event."""
         events = truth.filter(pl.sql_expr(self.where)).select(*view.entities, **{_LATER: pl.col(self.time)})
-        found = rows.sort(view.time).join_asof(
+        joined = rows.sort(view.time).join_asof(
             events.sort(_LATER),
             left_on=view.time,
             right_on=_LATER,
@@ -146,16 +162,19 @@ class Until(Label):
             check_sortedness=False,
         )
         time = pl.col(view.time)
-        known = found.with_columns((time + self.cap).alias(KNOWN)).filter(pl.col(KNOWN) <= time.max())
+        complete = joined.with_columns((time + self.cap).alias(KNOWN)).filter(pl.col(KNOWN) <= time.max())
         ends = pl.min_horizontal(_LATER, KNOWN)
         hours = (ends - time).dt.total_microseconds() / 3.6e9
-        return known.with_columns(hours.alias(LABEL), pl.lit(None, pl.Float64).alias(NAIVE)).drop(_LATER)
+        return complete.with_columns(hours.alias(LABEL), pl.lit(None, pl.Float64).alias(NAIVE)).drop(_LATER)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reported(Label):
-    """Whether the table `truth` reports a row, by `key` and at `time`, `within` so long: the second class where it
-    does, the first where it does not. A row counts when that time has passed, reported or not."""
+    """Whether the table `truth` reports a row within a time.
+
+    A report has the row's `key`, and its `time` is at most `within` after the row. The label is the second class where
+    there is a report, and the first class where there is none. A row counts when that time has passed, reported or not.
+    """
 
     key: str
     time: str
@@ -163,27 +182,32 @@ class Reported(Label):
 
     @property
     def uses(self) -> tuple[str, ...]:
+        """The key."""
         return (self.key,)
 
     @property
     def wait(self) -> timedelta:
+        """The time `within` which a report may come."""
         return self.within
 
     @property
     def says(self) -> str:
+        """The table that reports a row, and within which time."""
         return f"whether {self.truth} reports it within {self.within}"
 
     def tells(self, begin: datetime) -> pl.Expr:
-        return pl.col(self.time) >= begin - self.within  # a clock may be ahead of the other
+        """Returns the condition of reports from `within` before `begin` on."""
+        return pl.col(self.time) >= begin - self.within  # one clock may be ahead of the other
 
     def labelled(self, view: View, rows: pl.DataFrame, truth: pl.DataFrame) -> pl.DataFrame:
+        """Labels rows by whether they are reported."""
         time = pl.col(view.time)
         reports = truth.group_by(self.key).agg(pl.col(self.time).min().alias(_LATER))
-        found = rows.sort(view.time).join(reports, on=self.key, how="left", maintain_order="left")
-        found = found.with_columns((pl.col(_LATER) <= time + self.within).fill_null(value=False).alias(LABEL))
+        joined = rows.sort(view.time).join(reports, on=self.key, how="left", maintain_order="left")
+        joined = joined.with_columns((pl.col(_LATER) <= time + self.within).fill_null(value=False).alias(LABEL))
         first, second = self.classes
         return (
-            found.with_columns((time + self.within).alias(KNOWN))
+            joined.with_columns((time + self.within).alias(KNOWN))
             .filter(pl.col(KNOWN) <= time.max())
             .with_columns(
                 pl.when(LABEL).then(pl.lit(second)).otherwise(pl.lit(first)).alias(LABEL),
@@ -195,8 +219,11 @@ class Reported(Label):
 
 @dataclass(frozen=True, kw_only=True)
 class Normal(Label):
-    """Nothing: what is learned is what rows look like when nothing is wrong. Left out are those within a stretch,
-    from `begin` to `end`, that the table `truth` has of the entity, where the SQL condition `where` holds."""
+    """No label: the model learns what rows look like when nothing is wrong.
+
+    Rows within a period of a fault are left out. The table `truth` has these periods for each entity, from its column
+    `begin` to its column `end`, in the rows for which the SQL condition `where` is true.
+    """
 
     where: str
     begin: str
@@ -204,23 +231,28 @@ class Normal(Label):
 
     @property
     def kind(self) -> Kind:
+        """Always anomaly."""
         return "anomaly"
 
     @property
     def wait(self) -> timedelta:
+        """No time: the truth is known at once."""
         return timedelta()
 
     @property
     def says(self) -> str:
+        """A fixed text."""
         return "how far it is from normal"
 
     def tells(self, begin: datetime) -> pl.Expr:
+        """Returns the condition of periods that have no end, or end at `begin` or later."""
         return pl.col(self.end).is_null() | (pl.col(self.end) >= begin)
 
     def labelled(self, view: View, rows: pl.DataFrame, truth: pl.DataFrame) -> pl.DataFrame:
+        """Selects the rows outside the periods of faults, with 0 as the label."""
         last = pl.col(self.end).cum_max().over(*view.entities, order_by=self.begin)
         wrong = truth.filter(pl.sql_expr(self.where)).select(*view.entities, _begin=self.begin, _end=last)
-        found = rows.sort(view.time).join_asof(
+        joined = rows.sort(view.time).join_asof(
             wrong.sort("_begin"),
             left_on=view.time,
             right_on="_begin",
@@ -228,6 +260,6 @@ class Normal(Label):
             strategy="backward",
             check_sortedness=False,
         )
-        normal = found.filter((pl.col("_end") < pl.col(view.time)).fill_null(value=True)).drop("_begin", "_end")
+        normal = joined.filter((pl.col("_end") < pl.col(view.time)).fill_null(value=True)).drop("_begin", "_end")
         time = pl.col(view.time)
         return normal.with_columns(pl.lit(0.0).alias(LABEL), pl.lit(None, pl.Float64).alias(NAIVE), time.alias(KNOWN))

@@ -1,4 +1,7 @@
-"""What a model is: declared once by its domain, and trained, judged, registered and watched from that."""
+"""The declaration of a model.
+
+A domain declares a model once. It is trained, judged, registered and monitored from the declaration.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,83 +25,86 @@ MEASURES: dict[Kind, str] = {"regression": "mae", "classification": "log_loss", 
 
 
 class ModelError(ValueError):
-    """A model cannot be trained, registered or promoted so. The message says what to do."""
+    """Reports that a model cannot be trained, registered or promoted. The message says what to do."""
 
 
 @dataclass(frozen=True)
 class Stream:
-    """The topic that a model's answers are published to, and what a message says: from the view's rows with the
-    answer's columns (see city.models.live) to the message's."""
+    """The topic that a model's answers are published to, and the content of a message.
+
+    `message` maps the view's rows with the answer's columns (see city.streaming.sinks.scores) to those of the message.
+    """
 
     topic: str
     message: Callable[[pl.DataFrame], pl.DataFrame]
     explained: pl.Expr | None = None
-    """Of which answers the rows get `contributions`: what each input has to do with it. Anomalies have them all."""
+    """The condition of the answers that get `contributions`, the share of each input. All anomaly answers have them."""
 
 
 @dataclass(frozen=True)
 class Model:
-    """A model of a feature view. Pure: what it reads and where it is kept are others' business."""
+    """A model of a feature view. It is pure: other modules read its data and store its versions."""
 
     name: str
     means: str
     features: str
-    """The feature view."""
+    """The name of the feature view."""
     inputs: tuple[str, ...]
-    """The view's features that it looks at; numbers and booleans."""
+    """The view's features that the model uses. They are numbers and booleans."""
     label: Label
     estimator: Callable[[Parameters], Any]
-    """Gives a scikit-learn estimator that takes NaN for what is missing."""
+    """Creates a scikit-learn estimator from parameters. It must accept NaN for missing values."""
     space: Callable[["Trial"], dict[str, Any]] | None = None
-    """Draws parameters for the estimator; None where there is nothing to search."""
+    """Draws parameters for the estimator. None where there is nothing to search."""
     segments: tuple[str, ...] = ()
-    """Columns of the view by whose values a new version must nowhere be worse."""
+    """Columns of the view. A new version must not be worse for any of their values."""
     where: str = "true"
-    """An SQL condition on the view's rows: others are neither learned from nor predicted for."""
+    """An SQL condition on the view's rows. Other rows are neither learned from nor predicted for."""
     coverage: float = 0.9
-    """Of numbers: how often what comes is to be within the interval that goes with a prediction."""
+    """For a regression: the share of outcomes that the intervals of predictions must contain."""
     groups: tuple[str, ...] = ()
-    """Columns that name what errs together (a machine), for intervals and threshold; without any each row is by
-    itself."""
+    """Columns that name a unit whose errors are correlated (a machine), for intervals and threshold. Without them,
+    each row is a unit by itself."""
     threshold: Callable[[pl.DataFrame, Floats], float] | None = None
-    """Of two classes: from which probability on the second is acted upon, given validation rows with their labels and
-    the second's probabilities (n,)."""
+    """For two classes: computes the probability from which on the second class is predicted. It takes validation rows
+    with their labels, and the second class's probabilities (n,)."""
     stream: Stream | None = None
-    """Where its answers go at once, as events come; without it only predictions by the day are made."""
+    """Where the answers to events are published at once. Without it, there are only daily predictions."""
     least_rows: int = 500
     most_rows: int = 400_000
-    """The newest so many are learned from."""
+    """The number of newest rows that are learned from."""
     history: timedelta = timedelta(days=90)
-    """And none that are older than the newest by more than this."""
+    """Rows that are older than the newest by more than this are not learned from."""
     trials: int = 10
     search_seconds: float = 60.0
     defaults: Parameters = field(default_factory=dict)
 
     @property
     def kind(self) -> Kind:
+        """The kind of the label."""
         return self.label.kind
 
     @property
     def measure(self) -> str:
-        """The metric that versions are compared by: the mean of the losses."""
+        """The metric by which versions are compared: the mean of the losses."""
         return MEASURES[self.kind]
 
     @cached_property
     def view(self) -> View:
-        """Found once: to find it, every domain's tables are looked through."""
+        """The feature view. It is cached, because every domain's tables are searched for it."""
         return view_of(self.features)
 
     @property
     def online(self) -> list[str]:
-        """Its inputs, as the online store's reader names them."""
+        """The inputs, as the reader of the online store names them."""
         return [f"{self.features}:{name}" for name in self.inputs]
 
     def check(self) -> None:
-        """Raises ModelError for an input, label or segment that the view has not, or a history that is too short."""
-        known = {*self.view.features, *self.view.entities}
-        if unknown := sorted({*self.inputs, *self.label.uses, *self.segments} - known):
+        """Raises ModelError for an input, label or segment that the view lacks, or for a history that is too short."""
+        columns = {*self.view.features, *self.view.entities}
+        if unknown := sorted({*self.inputs, *self.label.uses, *self.segments} - columns):
             raise ModelError(
-                f"model {self.name!r}: the view {self.features!r} has no {', '.join(unknown)}; it has {sorted(known)}"
+                f"model {self.name!r}: the view {self.features!r} has no {', '.join(unknown)}; it has {sorted(columns)}"
             )
         if self.history < self.label.least_span:
             raise ModelError(
@@ -108,28 +114,31 @@ class Model:
 
 
 def models_of(domain: "Domain") -> list[Model]:
-    """What a domain's models.py declares."""
+    """Lists the models that a domain's models.py declares."""
     module = domain.module("models")
     return list(getattr(module, "MODELS", ())) if module else []
 
 
 def models(declared: Sequence[Model] | None = None) -> dict[str, Model]:
-    """Every domain's models, by name. Raises ModelError where two have one name."""
+    """Returns every domain's models (or those that are `declared`), by name.
+
+    Raises ModelError where two models have the same name.
+    """
     if declared is None:
         from city.contracts.registry import domains
 
         declared = [model for domain in domains() for model in models_of(domain)]
-    found: dict[str, Model] = {}
+    by_name: dict[str, Model] = {}
     for model in declared:
-        if model.name in found:
+        if model.name in by_name:
             raise ModelError(f"two models are called {model.name!r}: rename one of them")
-        found[model.name] = model
-    return found
+        by_name[model.name] = model
+    return by_name
 
 
 def model_of(name: str) -> Model:
-    """The model of that name. Raises ModelError that lists the known ones."""
-    found = models()
-    if name not in found:
-        raise ModelError(f"no model {name!r}; known: {', '.join(sorted(found)) or 'none'}")
-    return found[name]
+    """Returns the model of that name. Raises ModelError that lists the known models."""
+    by_name = models()
+    if name not in by_name:
+        raise ModelError(f"no model {name!r}; known: {', '.join(sorted(by_name)) or 'none'}")
+    return by_name[name]

@@ -1,4 +1,4 @@
-"""How good a version is at what has come since: from its predictions and their outcomes, as they are recorded."""
+"""Measures how good a version is since it was trained, from its recorded predictions and their outcomes."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,98 +16,108 @@ from city.models.registry import Version
 
 CALIBRATED, COVERS, LASTING = "calibrated", "covers", "lasting"
 LEAST = 500
-"""Outcomes; of fewer nothing is said."""
+"""The number of outcomes that a verdict needs."""
 _VERSION = "version"
 _CALIBRATION, _COVERAGE = 0.15, 0.1
 YOUNG = timedelta(days=1)
-"""A model's versions of its first day have not seen a day: what they miss is no fault."""
+"""The age of a young model. Its versions have not learned from a whole day, so their errors are no fault."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether a version holds what it promised, in one respect."""
+    """Whether a version keeps one promise of its model."""
 
     name: str
     passed: bool | None
-    """None where nothing can be said."""
+    """None where there is nothing to judge by."""
     says: str
 
 
 def performance(model: Model, judged: pl.DataFrame) -> dict[str, float]:
-    """The metrics of predictions with outcomes (columns as `city.models.predictions.schema`): `mae` and, where there
-    are intervals, `coverage`; or `accuracy`, macro `precision`, `recall` and `f1`, and `calibration_error`. And
-    `outcomes`, how many there are; `latency_p95_ms` where it was recorded. Nothing where there are none."""
-    known = judged.drop_nulls(LOSS)
-    if known.is_empty():
+    """Computes the metrics of predictions with outcomes (columns as `city.models.predictions.schema`), by name.
+
+    A regression has `mae` and, where there are intervals, `coverage`. A classification has `accuracy`, macro
+    `precision`, `recall` and `f1`, and `calibration_error`. An anomaly model has `surprise`. All have `outcomes`, the
+    number of outcomes, and `latency_p95_ms` where it was recorded. Returns no metrics where there are no outcomes.
+    """
+    with_outcome = judged.drop_nulls(LOSS)
+    if with_outcome.is_empty():
         return {}
-    found = {"outcomes": float(known.height)}
-    latency = known[LATENCY].quantile(0.95)
+    metrics = {"outcomes": float(with_outcome.height)}
+    latency = with_outcome[LATENCY].quantile(0.95)
     if latency is not None:
-        found["latency_p95_ms"] = latency
+        metrics["latency_p95_ms"] = latency
     if model.kind == "anomaly":
-        return found | {"surprise": float(np.asarray(known[LOSS]).mean())}
+        return metrics | {"surprise": float(np.asarray(with_outcome[LOSS]).mean())}
     if model.kind == "regression":
-        found["mae"] = float(np.asarray(known[LOSS]).mean())
-        intervals = known.drop_nulls([LOW, HIGH])
+        metrics["mae"] = float(np.asarray(with_outcome[LOSS]).mean())
+        intervals = with_outcome.drop_nulls([LOW, HIGH])
         if intervals.height:
             actual = intervals[OUTCOME].cast(pl.Float64)
-            found["coverage"] = float(np.asarray(actual.is_between(intervals[LOW], intervals[HIGH])).mean())
-        return found
-    counts = known.group_by(PREDICTION, OUTCOME).len().iter_rows()
-    right = (known[PREDICTION] == known[OUTCOME]).cast(pl.Float64).to_numpy()
-    confidence = known[CONFIDENCE].fill_null(0.0).to_numpy()
+            metrics["coverage"] = float(np.asarray(actual.is_between(intervals[LOW], intervals[HIGH])).mean())
+        return metrics
+    counts = with_outcome.group_by(PREDICTION, OUTCOME).len().iter_rows()
+    is_right = (with_outcome[PREDICTION] == with_outcome[OUTCOME]).cast(pl.Float64).to_numpy()
+    confidence = with_outcome[CONFIDENCE].fill_null(0.0).to_numpy()
     return (
-        found
-        | classification_scores({(said, came): count for said, came, count in counts})
-        | {"calibration_error": calibration_error(confidence, right)}
+        metrics
+        | classification_scores({(prediction, outcome): count for prediction, outcome, count in counts})
+        | {"calibration_error": calibration_error(confidence, is_right)}
     )
 
 
 def classification_scores(counts: Mapping[tuple[str, str], int]) -> dict[str, float]:
-    """`accuracy`, and `precision`, `recall` and `f1`, each the mean over all classes that were predicted or came; 0
-    where one is of nothing. `counts` says how often each (prediction, outcome) came; there must be one.
-    As scikit-learn has them, which is 80 MB for each hourly run."""
-    of_class = {name: [0, 0, 0] for pair in counts for name in pair}  # right, predicted, came
-    for (said, came), count in counts.items():
-        of_class[said][0] += count if said == came else 0
-        of_class[said][1] += count
-        of_class[came][2] += count
+    """Computes `accuracy`, and the macro means of `precision`, `recall` and `f1`.
+
+    `counts` is the number of rows of each (prediction, outcome). There must be at least one. The means are over all
+    classes that were predicted or are outcomes. A class without predictions has precision 0, a class without outcomes
+    has recall 0. The definitions are those of scikit-learn, which is not used because it takes 80 MB in each hourly
+    run.
+    """
+    by_class = {name: [0, 0, 0] for pair in counts for name in pair}  # right, predicted, actual
+    for (prediction, outcome), count in counts.items():
+        by_class[prediction][0] += count if prediction == outcome else 0
+        by_class[prediction][1] += count
+        by_class[outcome][2] += count
     each = [
-        (right / max(said, 1), right / max(came, 1), 2 * right / (said + came))
-        for right, said, came in of_class.values()
+        (right / max(predicted, 1), right / max(actual, 1), 2 * right / (predicted + actual))
+        for right, predicted, actual in by_class.values()
     ]
     precision, recall, f1 = (sum(values) / len(each) for values in zip(*each, strict=True))
-    accuracy = sum(right for right, _, _ in of_class.values()) / sum(counts.values())
+    accuracy = sum(right for right, _, _ in by_class.values()) / sum(counts.values())
     return {"accuracy": accuracy, "precision": precision, "recall": recall, "f1": f1}
 
 
 def verdicts(
-    model: Model, found: dict[str, float], coverage: float | None, decay: Measured | None, young: bool = False
+    model: Model, metrics: dict[str, float], coverage: float | None, decay: Measured | None, young: bool = False
 ) -> list[Verdict]:
-    """What is promised of a model, and whether it is held. `coverage` is that of its intervals, `decay` the comparison
-    of its first losses with its last. Of a `young` model, or few outcomes, nothing is said."""
-    few = young or found.get("outcomes", 0.0) < LEAST
+    """Judges whether a version keeps each promise of its model.
+
+    `metrics` are those of `performance`. `coverage` is that of the version's intervals, `decay` the comparison of its
+    first losses with its last. A `young` model, or a model with few outcomes, is not judged.
+    """
+    few = young or metrics.get("outcomes", 0.0) < LEAST
     limits = Thresholds()
-    said = []
+    judgements = []
     if model.kind == "classification":
-        error = found.get("calibration_error")
+        error = metrics.get("calibration_error")
         text = "too few outcomes" if error is None else f"confidences are {error:.3f} from frequencies, on average"
-        said.append(Verdict(CALIBRATED, None if few or error is None else error <= _CALIBRATION, text))
+        judgements.append(Verdict(CALIBRATED, None if few or error is None else error <= _CALIBRATION, text))
     if model.kind == "regression":
-        share = found.get("coverage")
+        share = metrics.get("coverage")
         text = "too few outcomes" if share is None else f"intervals hold {share:.1%} of outcomes"
-        held = None if few or share is None or coverage is None else share >= coverage - _COVERAGE
-        said.append(Verdict(COVERS, held, text + (f", promised {coverage:.0%}" if coverage else "")))
-    lasts = None
+        passed = None if few or share is None or coverage is None else share >= coverage - _COVERAGE
+        judgements.append(Verdict(COVERS, passed, text + (f", promised {coverage:.0%}" if coverage else "")))
+    lasting = None
     if decay is not None and not young:
-        lasts = decay.p_value > limits.alpha or decay.effect < limits.effects["losses"]
+        lasting = decay.p_value > limits.alpha or decay.effect < limits.effects["losses"]
     text = "too few outcomes" if decay is None else f"losses have grown by {decay.effect:.2f} standard deviations"
-    said.append(Verdict(LASTING, lasts, text))
-    return said
+    judgements.append(Verdict(LASTING, lasting, text))
+    return judgements
 
 
 def promises(model: Model) -> Sequence[str]:
-    """The names of a model's verdicts."""
+    """Lists the names of a model's verdicts."""
     return [verdict.name for verdict in verdicts(model, {}, None, None)]
 
 
@@ -116,13 +126,13 @@ def is_young(versions: Sequence[Version], now: datetime) -> bool:
     return now - min(datetime.fromisoformat(version.tags["trained_at"]) for version in versions) < YOUNG
 
 
-def told(model: str, version: int, found: dict[str, float]) -> dict[str, float | None]:
-    """The metrics of a version as rules have them: `model.<metric>.<model>`, and `model.version.<model>`."""
-    return {f"model.{name}.{model}": value for name, value in {**found, _VERSION: float(version)}.items()}
+def told(model: str, version: int, metrics: dict[str, float]) -> dict[str, float | None]:
+    """Names the metrics of a version as alert rules do: `model.<metric>.<model>`, and `model.version.<model>`."""
+    return {f"model.{name}.{model}": value for name, value in {**metrics, _VERSION: float(version)}.items()}
 
 
 def of_model(metrics: Mapping[str, float | None], model: str, version: int) -> dict[str, float]:
-    """The metrics of a version among those that `told` has made; none where they are of another version."""
+    """Selects the metrics of a version from those that `told` named. Returns none where they are of another version."""
     if metrics.get(f"model.{_VERSION}.{model}") != version:
         return {}
     names = {key: key.split(".", 2)[1] for key in metrics if key.split(".", 2)[2:] == [model]}

@@ -1,4 +1,4 @@
-"""What a version predicted, and what came: the record that decay is seen in."""
+"""Builds the record of a version's predictions and their outcomes, which shows its decay."""
 
 from datetime import datetime
 
@@ -20,28 +20,32 @@ LOW, HIGH, OUTPUT, LATENCY, ID = "low", "high", "output", "latency_ms", "id"
 NORMAL, ANOMALY = "normal", "anomaly"
 _ROW = "_row"
 JUDGED_ROWS = 500
-"""So many known losses are compared with as many, to see decay."""
+"""The number of first losses, and of last losses, that are compared to detect decay."""
 
 
 def predictions(
     model: Model, exported: Exported, version: int, rows: pl.DataFrame, truth: pl.DataFrame | None = None
 ) -> pl.DataFrame:
-    """For each row of the view what the version says: `prediction`, `confidence`, `low` and `high` (see `answers`),
-    and, where it is known by now, the `outcome` and the `loss`.
+    """Predicts for each of the view's rows that the model is about.
 
-    The rows may be more than those that are asked for: outcomes are looked for among them.
+    Returns `prediction`, `confidence`, `low` and `high` (see `answers`), and the `outcome` and the `loss` where they
+    are known by now. `rows` should include later rows, because outcomes are searched for among them.
     """
     view = model.view
-    about = chosen(model, rows)
-    said = exported.predict(inputs(model, about)) if about.height else np.empty((0, max(2, len(model.label.classes))))
+    selected = chosen(model, rows)
+    predicted = (
+        exported.predict(inputs(model, selected))
+        if selected.height
+        else np.empty((0, max(2, len(model.label.classes))))
+    )
     answered = pl.concat(
         [
-            about.select(
+            selected.select(
                 *view.entities,
                 view.time,
                 *beside(model, version),
             ),
-            answers(model, exported.calibration, said),
+            answers(model, exported.calibration, predicted),
         ],
         how="horizontal",
     )
@@ -49,7 +53,7 @@ def predictions(
 
 
 def beside(model: Model, version: int) -> tuple[pl.Expr, ...]:
-    """What is recorded of a view's row with any answer: the time it is for, who said it, and from what."""
+    """Returns the columns recorded with each answer: the time that it is for, the version, and the inputs as JSON."""
     return (
         (pl.col(model.view.time) + model.label.ahead).alias(FOR),
         pl.lit(version, pl.Int64).alias(VERSION),
@@ -57,31 +61,36 @@ def beside(model: Model, version: int) -> tuple[pl.Expr, ...]:
     )
 
 
-def answers(model: Model, calibration: Calibration, said: Floats) -> pl.DataFrame:
-    """What a model's numbers say, a row each.
+def answers(model: Model, calibration: Calibration, predicted: Floats) -> pl.DataFrame:
+    """Converts a model's output to answers, a row for each row of the output.
 
-    `prediction`: the number, the likeliest class (of two, the second from the threshold on), or normal or anomaly.
-    `confidence`: the probability of that class; of an anomaly's score s, s / (1 + s) or the rest of it. `low` and
-    `high`: the interval of a number. `output`: the numbers themselves.
+    `predicted` is what `Exported.predict` returns. The columns are: `prediction`, the number, the likeliest class (with
+    two classes, the second from the threshold on), or normal or anomaly. `confidence`, the probability of that class;
+    for an anomaly of the score s, s / (1 + s), and for a normal row 1 - s / (1 + s). `low` and `high`, the interval of
+    a number. `output`, the numbers themselves.
     """
-    count = len(said)
-    nothing = np.full(count, np.nan)
-    confidence, low, high = nothing, nothing, nothing
+    count = len(predicted)
+    missing = np.full(count, np.nan)
+    confidence, low, high = missing, missing, missing
     if model.kind == "regression":
-        said = said.reshape(count, -1)[:, 0]
-        prediction = [f"{value:.6g}" for value in said]
+        predicted = predicted.reshape(count, -1)[:, 0]
+        prediction = [f"{value:.6g}" for value in predicted]
         if calibration.intervals is not None:
-            low, high = calibration.intervals.around(said)
-        output = said[:, None]
+            low, high = calibration.intervals.around(predicted)
+        output = predicted[:, None]
     elif model.kind == "anomaly":
-        score = said[:, SCORE]
+        score = predicted[:, SCORE]
         prediction = [ANOMALY if wrong else NORMAL for wrong in score > 1]
         likely = score / (1 + score)
-        confidence, output = np.where(score > 1, likely, 1 - likely), said
+        confidence, output = np.where(score > 1, likely, 1 - likely), predicted
     else:
-        chosen = said.argmax(1) if calibration.threshold is None else (said[:, 1] >= calibration.threshold).astype(int)
-        prediction = [model.label.classes[n] for n in chosen]
-        confidence, output = said[np.arange(count), chosen], said
+        places = (
+            predicted.argmax(1)
+            if calibration.threshold is None
+            else (predicted[:, 1] >= calibration.threshold).astype(int)
+        )
+        prediction = [model.label.classes[n] for n in places]
+        confidence, output = predicted[np.arange(count), places], predicted
     numbers = pl.DataFrame({CONFIDENCE: confidence, LOW: low, HIGH: high}, nan_to_null=True)
     return numbers.with_columns(
         pl.Series(PREDICTION, prediction, pl.String),
@@ -90,24 +99,26 @@ def answers(model: Model, calibration: Calibration, said: Floats) -> pl.DataFram
 
 
 def judged(model: Model, answered: pl.DataFrame, rows: pl.DataFrame, truth: pl.DataFrame | None) -> pl.DataFrame:
-    """Answers with the `outcome` and the `loss` of each, null where they are not known by now. `rows` are the view's,
-    among which what came is looked for."""
+    """Adds the `outcome` and the `loss` to answers. They are null where they are not known by now.
+
+    `rows` are the view's rows in which the outcomes are searched for.
+    """
     if model.label.truth and truth is None:
         return answered.with_columns(pl.lit(None, pl.String).alias(OUTCOME), pl.lit(None, pl.Float64).alias(LOSS))
     at = [*model.view.entities, model.view.time]
-    known = labelled(model, rows, truth).select(*at, LABEL).unique(at)
+    truths = labelled(model, rows, truth).select(*at, LABEL).unique(at)
     numbered = answered.with_row_index(_ROW)
-    both = numbered.join(known, on=at, how="inner", maintain_order="left")
+    matched = numbered.join(truths, on=at, how="inner", maintain_order="left")
     loss: Floats = np.empty(0)
-    if both.height:
-        said = np.array(both[OUTPUT].to_list())
-        loss = losses(model, said[:, 0] if model.kind == "regression" else said, labels(model, both))
-    outcome = both.select(_ROW, pl.col(LABEL).cast(pl.String).alias(OUTCOME), pl.Series(LOSS, loss, pl.Float64))
+    if matched.height:
+        outputs = np.array(matched[OUTPUT].to_list())
+        loss = losses(model, outputs[:, 0] if model.kind == "regression" else outputs, labels(model, matched))
+    outcome = matched.select(_ROW, pl.col(LABEL).cast(pl.String).alias(OUTCOME), pl.Series(LOSS, loss, pl.Float64))
     return numbered.join(outcome, on=_ROW, how="left", maintain_order="left").drop(_ROW)
 
 
 def scores_schema(model: Model) -> dict[str, pl.DataType]:
-    """Of the table of what was said, without its day."""
+    """Returns the schema of the table of scores, without its day."""
     return {
         ID: pl.String(),
         **{name: pl.String() for name in model.view.entities},
@@ -125,15 +136,17 @@ def scores_schema(model: Model) -> dict[str, pl.DataType]:
 
 
 def schema(model: Model) -> dict[str, pl.DataType]:
-    """Of the table of predictions, without its day."""
+    """Returns the schema of the table of predictions, without its day."""
     return {**scores_schema(model), OUTCOME: pl.String(), LOSS: pl.Float64()}
 
 
 def decay(
     model: Model, recorded: pl.DataFrame, version: int, since: datetime, rows: int = JUDGED_ROWS
 ) -> Measured | None:
-    """Whether the version's last losses are larger than its first after `since` (when it was trained), as many of
-    each; None while there are not yet `rows` of both."""
+    """Tests whether the version's last `rows` losses are larger than its first after `since`, when it was trained.
+
+    Returns None while there are fewer than twice `rows` losses.
+    """
     time = model.view.time
     judged = recorded.filter(pl.col(VERSION) == version, pl.col(LOSS).is_not_null(), pl.col(time) > since).sort(time)
     if judged.height < 2 * rows:

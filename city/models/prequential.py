@@ -1,4 +1,7 @@
-"""Test, then train: a model that lives on a stream whose labels come late, and is trained anew when it has drifted."""
+"""Prequential evaluation (test, then train) on a stream.
+
+Labels arrive late, and the model is trained again when its errors have drifted.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,12 +15,12 @@ from city.drift.losses import decayed
 
 @dataclass(frozen=True)
 class Lived:
-    """What a model's life on a stream was like."""
+    """The result of a prequential run of a model on a stream."""
 
     predicted: Floats
-    """(n,), NaN for the rows before the first training."""
+    """Predictions (n,), with NaN for the rows before the first training."""
     trained_at: tuple[int, ...]
-    """The rows before which it was trained; the first is its beginning."""
+    """The rows before which the model was trained, the first training included."""
 
 
 def live(
@@ -31,29 +34,32 @@ def live(
     alpha: float = 0.01,
     effect: float = 0.1,
 ) -> Lived:
-    """Predicts rows (n, f) in order, a `block` at a time, each by a model that has seen earlier rows only.
+    """Predicts rows `x` (n, f) in order, a `block` at a time, each by a model that has seen earlier rows only.
 
-    The first model is fitted on the first block. From then on the errors of the last `watch` rows are held against
-    those of the model's first `watch` rows; where they have grown (Welch, one-sided, at `alpha` and by at least
-    `effect` deviations) a new one is fitted on the last `memory` rows. Most of these are still of before the drift, so
-    it is fitted again whenever the rows since then have doubled, until they fill the memory; and so is the first.
+    The first model is fitted on the first block. After that, the errors of the last `watch` rows are compared with
+    those of the model's first `watch` rows. Where they have grown (Welch, one-sided, at `alpha` and by at least
+    `effect` deviations), a new model is fitted on the last `memory` rows. Most of these rows are from before the drift.
+    So the model is fitted again whenever the rows since the drift have doubled, until they fill the memory. The first
+    model is fitted again in the same way.
+
+    Raises ValueError where a block is not shorter than the stream.
     """
     if not 0 < block < len(x):
         raise ValueError(f"a block of {block} rows does not divide a stream of {len(x)}")
     model, trained_at = fit(x[:block], y[:block]), [block]
-    since, known = 0, block  # where what is true now began, and how many rows of it the model has seen
+    since, learned = 0, block  # the first row of the present regime, and how many of its rows the model has seen
     predicted = np.full(len(x), np.nan)
     for begin in range(block, len(x), block):
         end = min(begin + block, len(x))
         predicted[begin:end] = model.predict(x[begin:end])
         errors = (predicted[trained_at[-1] : end] != y[trained_at[-1] : end]).astype(float)
         enough = len(errors) >= 2 * watch
-        found = decayed(errors[:watch], errors[-watch:]) if enough else None
-        drifted = found is not None and found.p_value <= alpha and found.effect >= effect
-        young = known < memory and end - since >= 2 * known
+        comparison = decayed(errors[:watch], errors[-watch:]) if enough else None
+        drifted = comparison is not None and comparison.p_value <= alpha and comparison.effect >= effect
+        young = learned < memory and end - since >= 2 * learned
         if end < len(x) and (drifted or young):
             since = max(since, end - watch) if drifted else since
             rows = slice(max(0, end - memory), end)
-            model, known = fit(x[rows], y[rows]), end - since
+            model, learned = fit(x[rows], y[rows]), end - since
             trained_at.append(end)
     return Lived(predicted, tuple(trained_at))

@@ -1,4 +1,4 @@
-"""Whether a model should be trained again, and why."""
+"""Decides whether a model should be trained again, and why."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -10,28 +10,31 @@ from city.models.model import Model, ModelError
 from city.models.registry import Version
 
 FRESH_SHARE = 0.5
-"""A model is trained again when so many rows have come, as a share of those that it could learn from."""
+"""A model is trained again when so many new rows have arrived, as a share of those that it could learn from."""
 LEAST_BETWEEN = timedelta(hours=1)
 
 
 @dataclass(frozen=True)
 class Signs:
-    """What is known of a model since it was trained."""
+    """What is known about a model since it was trained."""
 
     newest: Version | None
-    """Its newest version, champion or not: that it was no better is no reason to try again at once."""
+    """The newest version, champion or not. That it was no better is no reason to try again at once."""
     rows: int
-    """Rows of its features that the newest version could learn from, and those that have come since."""
+    """The number of rows that the newest version could learn from, and of those that have arrived since."""
     rows_then: int
-    """The first of these two."""
+    """The number of rows that the newest version could learn from."""
     drifted: tuple[str, ...] = ()
-    """Inputs that have drifted from the reference."""
+    """The inputs that have drifted from the reference."""
     decay: Measured | None = None
+    """The comparison of the newest version's first losses with its last. None while there are too few."""
 
 
 def check_growth(model: Model, grown: Growth) -> None:
-    """Raises ModelError where a view has too few rows to be split, as far as the Delta log tells. `grown` is since the
-    view's beginning."""
+    """Raises ModelError where a view has too few rows to be split, as far as the Delta log shows.
+
+    `grown` is the growth since the view's beginning.
+    """
     if grown.span < model.label.least_span:
         raise ModelError(
             f"model {model.name!r}: its rows reach over {grown.span}, it needs {model.label.least_span}, for what came "
@@ -45,7 +48,10 @@ def check_growth(model: Model, grown: Growth) -> None:
 
 
 def reason(model: Model, signs: Signs, now: datetime, thresholds: Thresholds | None = None) -> str | None:
-    """Why to train now; None where there is no reason. At most once an hour, whatever is wrong."""
+    """Returns the reason to train now, or None where there is none.
+
+    A model is trained at most once an hour, whatever the signs are.
+    """
     limits = thresholds or Thresholds()
     if signs.newest is None:
         return "first training"
@@ -55,8 +61,8 @@ def reason(model: Model, signs: Signs, now: datetime, thresholds: Thresholds | N
     decay = signs.decay
     if decay is not None and decay.p_value <= limits.alpha and decay.effect >= limits.effects["losses"]:
         return f"performance decay: losses grew by {decay.effect:.2f} deviations"
-    if named := sorted(set(signs.drifted) & set(model.inputs)):
-        return f"drift of {', '.join(named)}"
+    if drifted_inputs := sorted(set(signs.drifted) & set(model.inputs)):
+        return f"drift of {', '.join(drifted_inputs)}"
     if signs.rows >= (1 + FRESH_SHARE) * signs.rows_then:
         return f"new labels: {signs.rows - signs.rows_then:,} rows since the last training"
     return None

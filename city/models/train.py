@@ -1,4 +1,7 @@
-"""From a feature view's rows to a registered version: split, search, fit, judge, export, register, promote."""
+"""Trains a model on a feature view's rows, up to a registered version.
+
+The steps are: split, search, fit, judge, export, register, promote.
+"""
 
 import os
 import subprocess
@@ -38,22 +41,22 @@ _FOLDS = 5
 
 @dataclass(frozen=True)
 class Fitted:
-    """A model fitted and judged; nothing of it is registered yet."""
+    """A model that is fitted and judged, but not registered yet."""
 
     exported: bytes
     parts: Split
     parameters: Mapping[str, Any]
     scores: dict[str, dict[str, float]]
-    """Metrics on the held-out rows: of `model`, `naive`, and the `champion` where there is one."""
+    """Metrics on the held-out rows of the `model`, of `naive`, and of the `champion` where there is one."""
     importance: dict[str, float]
     verdict: Verdict | None
-    """Against the champion; None where there is none."""
+    """The comparison with the champion. None where there is no champion."""
     predicted: Floats
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training came to."""
+    """The result of a training."""
 
     version: Version
     fitted: Fitted
@@ -62,16 +65,18 @@ class Trained:
 
 
 @contextmanager
-def _half_the_machine() -> Iterator[None]:
-    """Training shares the machine with the stream. Boosted trees on every core would spin, waiting for one that is
-    busy: ten times as slow, for both."""
+def _limit_threads() -> Iterator[None]:
+    """Limits a training to half of the cores, because it shares the machine with the stream.
+
+    Boosted trees on every core would spin while they wait for a busy core. Both would be ten times as slow.
+    """
     from threadpoolctl import threadpool_limits
 
     with threadpool_limits(max(1, (os.cpu_count() or 2) // 2)):
         yield
 
 
-@_half_the_machine()
+@_limit_threads()
 def fit(
     model: Model,
     rows: pl.DataFrame,
@@ -82,10 +87,11 @@ def fit(
     study: tuple[Path | None, str] = (None, "study"),
     tell: Tell = lambda line: None,
 ) -> Fitted:
-    """Fits the model on a view's rows, and judges it on the newest of them, beside the naive answer and the champion.
-    `truth` is the table that the label names, where it names one.
+    """Fits the model on a view's rows, and judges it on the newest of them.
 
-    Nothing of the held-out rows is used before that. Raises ModelError for rows that cannot be learned from.
+    The naive baseline and the champion are judged on the same rows. The held-out rows are not used before that. `truth`
+    is the table that the label names, where it names one. `study` is the file and the name of the search, and `tell`
+    takes lines of progress. Raises ModelError for rows that cannot be learned from.
     """
     model.check()
     rows = examples.newest(model, rows)
@@ -93,10 +99,10 @@ def fit(
     examples.check_outcomes(model, parts, "train")
     x, x_valid = (examples.inputs(model, part) for part in (parts.train, parts.validation))
     y, y_valid = (examples.labels(model, part) for part in (parts.train, parts.validation))
-    kept = _telling(x)
+    informative = _informative_inputs(x)
 
     def loss(parameters: dict[str, Any]) -> float:
-        estimator = _fitted(model, parameters, x, y, kept)
+        estimator = _fit_estimator(model, parameters, x, y, informative)
         return float(judge.losses(model, own(model, estimator, x_valid), y_valid).mean())
 
     if model.kind != "anomaly" and len(np.unique(y_valid)) < 2:
@@ -105,24 +111,28 @@ def fit(
     else:
         tell(f"{model.name}: {parts.train.height:,} rows to train on, searching")
         parameters = search(model, loss, *study)
-    known = pl.concat([parts.train, parts.validation])
-    x_known, y_known = examples.inputs(model, known), examples.labels(model, known)
-    kept_known = _telling(x_known)
-    estimator = _fitted(model, parameters, x_known, y_known, kept_known)
+    learned = pl.concat([parts.train, parts.validation])
+    x_learned, y_learned = examples.inputs(model, learned), examples.labels(model, learned)
+    informative_learned = _informative_inputs(x_learned)
+    estimator = _fit_estimator(model, parameters, x_learned, y_learned, informative_learned)
     if model.kind != "regression" and model.threshold is None:
         calibration = Calibration()
     elif model.groups:
-        calibration = _calibrated(model, _of_others(model, parameters, known, x_known, y_known, kept_known), known)
+        calibration = _calibrate(
+            model, _predict_by_others(model, parameters, learned, x_learned, y_learned, informative_learned), learned
+        )
     else:
-        calibration = _calibrated(model, own(model, _fitted(model, parameters, x, y, kept), x_valid), parts.validation)
-    calibration = replace(calibration, background=background(x_known))
+        calibration = _calibrate(
+            model, own(model, _fit_estimator(model, parameters, x, y, informative), x_valid), parts.validation
+        )
+    calibration = replace(calibration, background=background(x_learned))
     x_held, y_held = examples.inputs(model, parts.held_out), examples.labels(model, parts.held_out)
-    exported = export(model, estimator, np.vstack([x_known[-_EXPORT_ROWS:], x_held[:_EXPORT_ROWS]]), calibration)
-    serving = Exported(model, exported)  # what is judged is what will serve
+    exported = export(model, estimator, np.vstack([x_learned[-_EXPORT_ROWS:], x_held[:_EXPORT_ROWS]]), calibration)
+    serving = Exported(model, exported)  # the judged model is the one that will serve
     predicted = serving.predict(x_held)
     scores = {
         "model": judge.metrics(model, predicted, y_held),
-        "naive": judge.metrics(model, judge.naive(model, known, parts.held_out), y_held),
+        "naive": judge.metrics(model, judge.naive(model, learned, parts.held_out), y_held),
     }
     if calibration.intervals is not None:
         low, high = calibration.intervals.around(predicted)
@@ -130,12 +140,14 @@ def fit(
         scores["model"]["width"] = float((high - low).mean())
     verdict = None
     if champion is not None:
-        theirs = champion(x_held)
-        scores["champion"] = judge.metrics(model, theirs, y_held)
+        champion_predicted = champion(x_held)
+        scores["champion"] = judge.metrics(model, champion_predicted, y_held)
         segments = {name: parts.held_out[name].cast(pl.String).fill_null("").to_numpy() for name in model.segments}
-        verdict = judge.compare(judge.losses(model, theirs, y_held), judge.losses(model, predicted, y_held), segments)
+        verdict = judge.compare(
+            judge.losses(model, champion_predicted, y_held), judge.losses(model, predicted, y_held), segments
+        )
     tell(f"{model.name}: {scores}")
-    importance = _importance(model, serving, x_held, y_held)
+    importance = _permutation_importance(model, serving, x_held, y_held)
     return Fitted(exported, parts, parameters, scores, importance, verdict, predicted)
 
 
@@ -152,17 +164,18 @@ def train(
     tags: Mapping[str, str] | None = None,
     tell: Tell = lambda line: None,
 ) -> Trained:
-    """Fits, registers a version as challenger and, where it is better than the champion (or than the naive answer,
-    where there is none) and `promote` allows, makes it the champion. `tags` are kept with the run and the version.
+    """Fits a model, registers a version as the challenger, and makes it the champion where it is better.
 
-    Whatever fails before, the champion stays.
+    It must be better than the champion, or than the naive baseline where there is no champion, and `promote` must allow
+    it. `tags` are stored with the run and the version. `data_version` is the Delta version of the rows, and `home` the
+    folder in which the search is stored. Where a step before fails, the champion stays.
     """
     moment = now or datetime.now(UTC)
     champion = registry.at(model.name)
     serving = Exported(model, registry.content(champion)).predict if champion else None
     study = (home / "models" / "search.db" if home else None, f"{model.name}-{data_version}")
     fitted = fit(model, rows, champion=serving, now=moment, truth=truth, study=study, tell=tell)
-    said = {
+    all_tags = {
         "data_version": str(data_version),
         "code_version": code_version(),
         "features": model.view.name,
@@ -174,16 +187,16 @@ def train(
         model,
         fitted.exported,
         parameters=fitted.parameters,
-        metrics={f"{who}_{name}": value for who, of in fitted.scores.items() for name, value in of.items()},
-        tags=said,
+        metrics={f"{who}_{name}": value for who, metrics in fitted.scores.items() for name, value in metrics.items()},
+        tags=all_tags,
         card=card(
-            model, fitted.parts, fitted.parameters, fitted.scores, fitted.importance, said, fitted.verdict, moment
+            model, fitted.parts, fitted.parameters, fitted.scores, fitted.importance, all_tags, fitted.verdict, moment
         ),
         example=examples.inputs(model, example),
         figures=dict(figures(model, fitted)),
     )
     version = registry.challenge(version)
-    better, reason = _verdict(model, fitted)
+    better, reason = _decide_promotion(model, fitted)
     if better and promote:
         registry.promote(version, reason)
     elif better:
@@ -193,7 +206,7 @@ def train(
 
 
 def figures(model: Model, fitted: Fitted) -> Mapping[str, "Figure"]:
-    """What people look at: predictions against what came, and the inputs that matter."""
+    """Draws the figures for people: predictions against outcomes, and the inputs that matter."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -230,17 +243,18 @@ def figures(model: Model, fitted: Fitted) -> Mapping[str, "Figure"]:
 
 @lru_cache(maxsize=1)
 def code_version() -> str:
-    """The commit that the code is of, or the package's version outside a checkout."""
+    """Returns the commit of the code, or the package's version outside a checkout."""
     from importlib.metadata import version
 
     try:
-        found = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=CHECKOUT, capture_output=True, text=True)
+        result = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=CHECKOUT, capture_output=True, text=True)
     except OSError:
         return version("city")
-    return found.stdout.strip() or version("city")
+    return result.stdout.strip() or version("city")
 
 
-def _verdict(model: Model, fitted: Fitted) -> tuple[bool, str]:
+def _decide_promotion(model: Model, fitted: Fitted) -> tuple[bool, str]:
+    """Returns whether a version should become the champion, and why."""
     if fitted.verdict is not None:
         return fitted.verdict.better, fitted.verdict.reason
     name = model.measure
@@ -250,74 +264,82 @@ def _verdict(model: Model, fitted: Fitted) -> tuple[bool, str]:
     return False, f"no better than the naive answer ({name} {ours:.4g}, not {naive:.4g})"
 
 
-def _calibrated(model: Model, said: Floats, rows: pl.DataFrame) -> Calibration:
-    """By what was said of rows by estimators that had not seen them. Too few rows, or groups, carry no intervals."""
+def _calibrate(model: Model, predicted: Floats, rows: pl.DataFrame) -> Calibration:
+    """Calibrates on predictions for rows by estimators that were not fitted on them.
+
+    Too few rows, or groups, have no intervals.
+    """
     if model.kind == "regression":
-        return Calibration(intervals=_intervals(model, said, examples.labels(model, rows), rows))
+        return Calibration(intervals=_fit_intervals(model, predicted, examples.labels(model, rows), rows))
     assert model.threshold is not None
-    return Calibration(threshold=model.threshold(rows, said[:, 1]))
+    return Calibration(threshold=model.threshold(rows, predicted[:, 1]))
 
 
-def _of_others(
+def _predict_by_others(
     model: Model,
     parameters: Mapping[str, Any],
     rows: pl.DataFrame,
     x: NDArray[np.float32],
     y: NDArray[Any],
-    kept: NDArray[np.bool_],
+    informative: NDArray[np.bool_],
 ) -> Floats:
-    """What is said of each group's rows by an estimator fitted on other groups."""
+    """Predicts for each group's rows by an estimator that is fitted on other groups."""
     from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
 
-    groups = _groups(model, rows)
-    # A rare class is spread over the folds: of one that had it all, no other estimator would know.
+    groups = _group_names(model, rows)
+    # A rare class is spread over the folds. If one fold had all of it, the estimator for that fold would not know it.
     folds = StratifiedGroupKFold if model.kind == "classification" else GroupKFold
-    said: Floats = np.zeros((len(rows), max(1, len(model.label.classes))))
+    predicted: Floats = np.zeros((len(rows), max(1, len(model.label.classes))))
     for others, these in folds(min(_FOLDS, len(np.unique(groups)))).split(x, y, groups):
-        found = own(model, _fitted(model, parameters, x[others], y[others], kept), x[these])
-        said[these] = found.reshape(len(these), -1)
-    return said if model.label.classes else said[:, 0]
+        outputs = own(model, _fit_estimator(model, parameters, x[others], y[others], informative), x[these])
+        predicted[these] = outputs.reshape(len(these), -1)
+    return predicted if model.label.classes else predicted[:, 0]
 
 
-def _groups(model: Model, rows: pl.DataFrame) -> NDArray[Any]:
+def _group_names(model: Model, rows: pl.DataFrame) -> NDArray[Any]:
     return rows.select(pl.concat_str(model.groups, separator=" ")).to_series().to_numpy()
 
 
-def _intervals(model: Model, said: Floats, actual: Floats, rows: pl.DataFrame) -> Intervals | None:
+def _fit_intervals(model: Model, predicted: Floats, actual: Floats, rows: pl.DataFrame) -> Intervals | None:
+    """Fits intervals. Returns None where there are too few rows."""
     try:
-        return intervals(said, actual, None, model.coverage)
+        return intervals(predicted, actual, None, model.coverage)
     except ValueError:
         return None
 
 
-def _telling(x: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """The inputs that have more than one value; one that is empty or constant tells nothing, and breaks the binning
-    of boosted trees."""
+def _informative_inputs(x: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Selects the inputs that have more than one value, as a mask (inputs,).
+
+    An empty or constant input has no information, and breaks the binning of boosted trees.
+    """
     return np.array([len(np.unique(column[~np.isnan(column)])) > 1 for column in x.T])
 
 
-def _fitted(
-    model: Model, parameters: Mapping[str, Any], x: NDArray[np.float32], y: NDArray[Any], kept: NDArray[np.bool_]
+def _fit_estimator(
+    model: Model, parameters: Mapping[str, Any], x: NDArray[np.float32], y: NDArray[Any], informative: NDArray[np.bool_]
 ) -> Any:
     from sklearn.compose import ColumnTransformer
     from sklearn.pipeline import make_pipeline
 
     estimator = model.estimator(parameters)
-    if kept.all():
+    if informative.all():
         return estimator.fit(x, y)
-    chosen = ColumnTransformer([("telling", "passthrough", np.flatnonzero(kept).tolist())])
-    return make_pipeline(chosen, estimator).fit(x, y)
+    selection = ColumnTransformer([("telling", "passthrough", np.flatnonzero(informative).tolist())])
+    return make_pipeline(selection, estimator).fit(x, y)
 
 
-def _importance(model: Model, exported: Exported, x: NDArray[np.float32], y: NDArray[Any]) -> dict[str, float]:
-    """By how much the loss grows when an input is shuffled (Breiman, 2001)."""
+def _permutation_importance(
+    model: Model, exported: Exported, x: NDArray[np.float32], y: NDArray[Any]
+) -> dict[str, float]:
+    """Computes by how much the loss grows when an input is shuffled (Breiman, 2001), for each input by name."""
     chance = np.random.default_rng(0)
-    some = np.sort(chance.choice(len(x), min(len(x), _IMPORTANCE_ROWS), replace=False))
-    rows, actual = x[some], y[some]
+    sample = np.sort(chance.choice(len(x), min(len(x), _IMPORTANCE_ROWS), replace=False))
+    rows, actual = x[sample], y[sample]
     before = judge.losses(model, exported.predict(rows), actual).mean()
-    found = {}
+    growth = {}
     for column, name in enumerate(model.inputs):
         shuffled = rows.copy()
         shuffled[:, column] = chance.permutation(shuffled[:, column])
-        found[name] = float(judge.losses(model, exported.predict(shuffled), actual).mean() - before)
-    return found
+        growth[name] = float(judge.losses(model, exported.predict(shuffled), actual).mean() - before)
+    return growth
