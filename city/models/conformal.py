@@ -59,7 +59,7 @@ def intervals(
         return _fit_by_level(predicted, residuals, coverage, levels)
     edges = np.unique(np.quantile(predicted, np.linspace(0, 1, levels + 1)[1:-1]))
     at = np.searchsorted(edges, predicted)
-    # A level without residuals would divide by zero, and promise a width of zero.
+    # A level whose residuals are all zero would divide by zero, and promise a width of zero.
     floor = max(1e-3 * float(np.sqrt(np.mean(residuals**2))), 1e-12)
     scale = np.array([_root_mean_square(residuals[at == level], floor) for level in range(len(edges) + 1)])
     quantile = _group_quantile(residuals / scale[at], np.asarray(groups), coverage)

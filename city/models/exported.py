@@ -87,7 +87,7 @@ class Exported:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1  # predictions are small: starting threads takes longer
+        options.intra_op_num_threads = 1  # predictions are small: waking threads takes longer
         self._model = model
         self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         self._input = self._session.get_inputs()[0].name
