@@ -1,1 +1,1 @@
-"""The asset graph: one folder a domain, and nothing about a domain outside its folder."""
+"""The asset graph. Each domain has one folder, and nothing about a domain stands outside its folder."""

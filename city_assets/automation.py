@@ -1,8 +1,8 @@
-"""When assets are built: at cron ticks, and of daily assets only the days that new rows belong to.
+"""Automation conditions: assets are built at cron ticks, and daily assets only for the days that have new rows.
 
-Every live table names the local days of its new rows in the materializations it reports. An upstream without
-partitions cannot name days, so it never marks any of a daily asset: snapshots, models and reference tables change
-without making all days old.
+Every live table reports the local days of its new rows in its materializations. An upstream without partitions cannot
+name days, so it never marks a day of a daily asset. Therefore a change of a snapshot, a model or a reference table
+does not make all days stale.
 """
 
 from collections.abc import Sequence, Set
@@ -23,17 +23,20 @@ from city.dagster_internals import (
 )
 
 TICK = "*/10 * * * *"
-"""When the warm path is built. Other schedules of `when_changed` are ticks of this one, so that they share its run."""
+"""The cron schedule of the warm path.
+
+Each tick of another schedule of `when_changed` is also a tick of this one, so that both share a run.
+"""
 HOURLY = "0 * * * *"
 _RECORDS = 1000
 
 
 def when_changed(cron: str = TICK) -> dg.AutomationCondition:
-    """At each tick of `cron`, what has new rows upstream since it was last requested.
+    """Returns the condition that requests, at each tick of `cron`, what has new upstream rows since its last request.
 
-    A change counts from the request on, not from the end of the run: rows that are committed while a run reads are in
-    the next one. An asset or a day that was never built, although its upstream has rows, is requested once: a new
-    table, or a day before the first partition that the lake had when the definitions were loaded.
+    A change counts from the request on, not from the end of the run. So rows that are committed while a run reads are
+    built by the next run. An asset or a day that was never built is requested once when its upstream has rows. This is
+    a new table, or a day before the first partition that the lake had when the definitions were loaded.
     """
     condition = dg.AutomationCondition
     changed = _AnyDayDeps(operand=_UpdatedElsewhere() | _RequestedThisTick())
@@ -45,8 +48,10 @@ def when_changed(cron: str = TICK) -> dg.AutomationCondition:
 
 
 def day_deps(graph: BaseAssetGraph[BaseAssetNode], key: dg.AssetKey) -> set[dg.AssetKey]:
-    """Returns the upstreams whose changes `key` follows: all of an unpartitioned asset, those with days of a daily
-    one."""
+    """Returns the upstream assets whose changes `key` follows.
+
+    For an unpartitioned asset these are all upstreams, for a daily asset the daily upstreams.
+    """
     node = graph.get(key)
     parents = {parent for parent in node.parent_entity_keys if isinstance(parent, dg.AssetKey)}
     if node.partitions_def is None:
@@ -54,19 +59,19 @@ def day_deps(graph: BaseAssetGraph[BaseAssetNode], key: dg.AssetKey) -> set[dg.A
     return {parent for parent in parents if isinstance(graph.get(parent).partitions_def, dg.DailyPartitionsDefinition)}
 
 
-# None of these is registered for serialization: they are evaluated in the code server, which alone knows them.
+# None of these classes is registered for serialization: only the code server evaluates them, and it has them.
 class _AnyDayDeps(AnyDepsCondition[dg.AssetKey]):
-    """As any_deps_match, of `day_deps`."""
+    """Is true as any_deps_match is, but only over the upstreams that `day_deps` returns."""
 
     def _get_dep_keys(self, key: dg.AssetKey, asset_graph: BaseAssetGraph[BaseAssetNode]) -> Set[dg.AssetKey]:
         return day_deps(asset_graph, key)
 
 
 class _UpdatedElsewhere(SubsetAutomationCondition[dg.AssetKey]):
-    """Updated since the last evaluation, by a run that did not build the asset in question as well.
+    """Is true for what was updated since the last evaluation, by a run that did not also build the root asset.
 
-    Dagster's executed_with_root_target looks at one materialization, the asset's last: of a run of many days, all but
-    one would be built again.
+    Dagster's executed_with_root_target looks only at the asset's last materialization. After a run of many days, it
+    would build all days but one again.
     """
 
     @property
@@ -82,25 +87,29 @@ class _UpdatedElsewhere(SubsetAutomationCondition[dg.AssetKey]):
         updated = await view.compute_updated_since_temporal_context_subset(key=key, temporal_context=previous)
         if updated.is_empty or not context.asset_graph.get(key).is_materializable:
             return updated
-        run_ids: dict[str | None, str] = {}  # of each day, the last
-        found = view.instance.fetch_materializations(
+        run_ids: dict[str | None, str] = {}  # by day, the id of the last run
+        materializations = view.instance.fetch_materializations(
             dg.AssetRecordsFilter(key, after_storage_id=previous.last_event_id), limit=_RECORDS
         )
-        for event in found.records:
+        for event in materializations.records:
             run_ids.setdefault(event.partition_key, event.run_id)
-        together = {day for day, run_id in run_ids.items() if await self._builds(context, run_id)}
+        built_together = {day for day, run_id in run_ids.items() if await self._run_builds_root(context, run_id)}
         if context.partitions_def is None:
-            return context.get_empty_subset() if None in together else updated
-        days = {day for day in together if day is not None} & updated.expensively_compute_partition_keys()
+            return context.get_empty_subset() if None in built_together else updated
+        days = {day for day in built_together if day is not None} & updated.expensively_compute_partition_keys()
         return updated.compute_difference(updated.compute_intersection_with_partition_keys(days))
 
-    async def _builds(self, context: AutomationContext[dg.AssetKey], run_id: str) -> bool:
+    async def _run_builds_root(self, context: AutomationContext[dg.AssetKey], run_id: str) -> bool:
         run = await RunRecord.gen(context.asset_graph_view, run_id)
         return run is not None and context.root_context.key in (run.dagster_run.asset_selection or ())
 
 
 class _RequestedThisTick(SubsetAutomationCondition[dg.AssetKey]):
-    """As will_be_requested, but across partitions definitions: the sensor puts all that is due into one run."""
+    """Is true for what is requested at this tick.
+
+    Unlike will_be_requested, it holds across partitions definitions, because the sensor puts all that is due into one
+    run.
+    """
 
     @property
     def name(self) -> str:
@@ -113,10 +122,10 @@ class _RequestedThisTick(SubsetAutomationCondition[dg.AssetKey]):
 
 @record
 class _SinceRequested(BuiltinAutomationCondition[dg.AssetKey]):
-    """Remembers for which days `operand` has held since they were last requested.
+    """Remembers the days for which `operand` was true since they were last requested.
 
-    Unlike since(), what holds now always counts: it is newer than the request of the evaluation before, from which
-    on changes are looked for. The days are kept where the first partition has changed, too.
+    Unlike with since(), what is true now always counts: it is newer than the request of the previous evaluation, from
+    which on the condition looks for changes. The remembered days survive a change of the first partition.
     """
 
     operand: AutomationCondition[dg.AssetKey]
@@ -138,25 +147,25 @@ class _SinceRequested(BuiltinAutomationCondition[dg.AssetKey]):
         self, context: AutomationContext[dg.AssetKey]
     ) -> AutomationResult[dg.AssetKey]:
         view, key = context.asset_graph_view, context.key
-        held = await context.for_child_condition(
+        operand_result = await context.for_child_condition(
             self.operand, child_indices=[0], candidate_subset=view.get_full_subset(key=key)
         ).evaluate_async()
-        due = _restored(context, context.get_structured_cursor(as_type=SerializableEntitySubset))
+        due = _restore_subset(context, context.get_structured_cursor(as_type=SerializableEntitySubset))
         if (requested := context.get_previous_requested_subset(key)) is not None:
             due = due.compute_difference(requested)
-        due = due.compute_union(held.true_subset)
+        due = due.compute_union(operand_result.true_subset)
         return AutomationResult(
             context=context,
             true_subset=context.candidate_subset.compute_intersection(due),
-            child_results=[held],
+            child_results=[operand_result],
             structured_cursor=due.convert_to_serializable_subset(),
         )
 
 
-def _restored(
+def _restore_subset(
     context: AutomationContext[dg.AssetKey], stored: SerializableEntitySubset[dg.AssetKey] | None
 ) -> EntitySubset[dg.AssetKey]:
-    """Returns a stored subset, of the days that the partitions definition has now."""
+    """Returns a stored subset, reduced to the days that the partitions definition has now."""
     if stored is None:
         return context.get_empty_subset()
     if (subset := context.asset_graph_view.get_subset_from_serializable_subset(stored)) is not None:
@@ -168,7 +177,10 @@ def _restored(
 
 
 class _HasUpstreamRows(SubsetAutomationCondition[dg.AssetKey]):
-    """The days that some upstream has; an unpartitioned asset with an upstream that was ever materialized."""
+    """Is true for the days that at least one upstream has.
+
+    It is true for an unpartitioned asset once one of its upstreams was materialized.
+    """
 
     @property
     def name(self) -> str:
@@ -190,5 +202,5 @@ class _HasUpstreamRows(SubsetAutomationCondition[dg.AssetKey]):
                 days |= present.expensively_compute_partition_keys()
         if context.partitions_def is None:
             return context.get_empty_subset()
-        known = context.partitions_def.filter_valid_partition_keys(days)
-        return candidates.compute_intersection_with_partition_keys(known)
+        valid_days = context.partitions_def.filter_valid_partition_keys(days)
+        return candidates.compute_intersection_with_partition_keys(valid_days)

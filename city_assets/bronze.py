@@ -1,4 +1,7 @@
-"""Bronze and quarantine as assets, derived from the contracts: what the stream writes, and what runs write."""
+"""The bronze and quarantine assets, derived from the contracts.
+
+The stream writes the tables of high-rate topics. Dagster runs write those of low-rate topics.
+"""
 
 import threading
 from collections.abc import Iterator
@@ -27,21 +30,21 @@ _PREVIEW_ROWS = 5
 
 
 def stream_specs(domain: Domain) -> list[dg.AssetSpec]:
-    """What the streaming job reads and writes for a domain: topics, bronze, quarantine, QuestDB tables."""
+    """Returns the specs of a domain's topics, and of the tables that the streaming job writes for it."""
     specs = []
     for contract in domain.contracts:
-        specs.append(_topic(domain, contract))
+        specs.append(_topic_spec(domain, contract))
         if contract.rate == "low":
             continue
         bronze = keys.bronze(contract)
-        specs += [_bronze(domain, contract), _quarantine(domain, contract)]
-        specs.append(_derived(domain, keys.questdb(contract.name), "questdb", contract.means, bronze))
-        specs += [_derived(domain, keys.questdb(w.name), "questdb", w.means, bronze) for w in contract.windows]
+        specs += [_bronze_spec(domain, contract), _quarantine_spec(domain, contract)]
+        specs.append(_derived_spec(domain, keys.questdb(contract.name), "questdb", contract.means, bronze))
+        specs += [_derived_spec(domain, keys.questdb(w.name), "questdb", w.means, bronze) for w in contract.windows]
     return specs
 
 
 def output_specs(domains: list[Domain]) -> list[dg.AssetSpec]:
-    """The topics that several domains write to."""
+    """Returns the specs of the topics that several domains write to."""
     readers: dict[dg.AssetKey, set[dg.AssetKey]] = {}
     for contract in (c for d in domains for c in d.contracts if c.rate == "high"):
         for key in (keys.DASHBOARD, *(keys.topic(w.topic) for w in contract.windows if w.topic)):
@@ -50,19 +53,27 @@ def output_specs(domains: list[Domain]) -> list[dg.AssetSpec]:
 
 
 class OffsetRange(dg.Config):
-    """The next offset of each partition (its number, as a string) at which a run ends; all there is by default."""
+    """The offset range that a run ingests.
+
+    `end` is the offset before which the run stops, by partition number (as a string). By default, the run ingests all
+    messages of the topic.
+    """
 
     end: dict[str, int] = {}
 
 
 def low_rate_asset(domain: Domain, contract: Contract) -> dg.AssetsDefinition:
-    """Bronze and quarantine of a low-rate topic: a run appends an offset range; one that comes twice adds nothing.
+    """Returns the asset that writes bronze and quarantine of a low-rate topic.
 
-    An offset range is not a day, so a run has no partition. It reports a materialization of each day that it brought
-    rows of, as the stream does, and one of no day where nothing came: that marks nothing downstream.
+    A run appends an offset range. A range that is ingested a second time adds nothing.
+
+    An offset range is not a day, so a run has no partition. The run reports a materialization for each day of its
+    rows, as the stream does. Without rows it reports one materialization without a day, which marks nothing downstream.
     """
-    # Skippable: what a run reports are the days, and not the outputs, which have none.
-    specs = [spec._replace(skippable=True) for spec in (_bronze(domain, contract), _quarantine(domain, contract))]
+    # The outputs are skippable, because the run reports the days itself: an output has no day.
+    specs = [
+        spec._replace(skippable=True) for spec in (_bronze_spec(domain, contract), _quarantine_spec(domain, contract))
+    ]
 
     @dg.multi_asset(name=f"ingest_{contract.name}", specs=specs)
     def ingest(
@@ -85,7 +96,11 @@ def low_rate_asset(domain: Domain, contract: Contract) -> dg.AssetsDefinition:
 
 @dataclass(frozen=True)
 class Ingested:
-    """What a run appended: its event times, when the rejected messages arrived, and what the UI shows of it."""
+    """What a run appended to bronze and quarantine.
+
+    `events` are the event times of the accepted rows. `arrivals` are the arrival times of the rejected messages.
+    `report` is the metadata for the UI.
+    """
 
     events: pl.Series
     arrivals: pl.Series
@@ -93,7 +108,7 @@ class Ingested:
 
 
 def ingest_range(contract: Contract, kafka: KafkaResource, lake: LakeResource, end: Offsets) -> Ingested:
-    """Appends what Kafka has from bronze's own position up to `end`, by the stream's commit protocol."""
+    """Appends the messages from bronze's own position up to `end` (exclusive), by the stream's commit protocol."""
     stream = BronzeStream(lake.root, contract)
     stream.load(sorted(end))
     start = stream.resume
@@ -105,23 +120,28 @@ def ingest_range(contract: Contract, kafka: KafkaResource, lake: LakeResource, e
     report = {
         "appended": rows.height,
         "rejected": rejects.height,
-        "offsets": dg.MetadataValue.json(_offsets(raw.start, raw.end)),
+        "offsets": dg.MetadataValue.json(_offset_ranges(raw.start, raw.end)),
     }
     return Ingested(rows[contract.event_time], rejects["arrived"], report)
 
 
 def describe(lake: LakeResource, contract: Contract, layer: str, report: dict[str, Any]) -> dict[str, Any]:
-    """A table's metadata for the UI: rows, files, version, the newest rows, and what the caller reports."""
-    found = latest(locate(lake.root, layer, contract.name), _PREVIEW_ROWS, ORDER[layer])
-    preview = dg.MetadataValue.md(markdown(found.frame)) if found.frame.height else "empty"
-    return {"dagster/row_count": found.rows, "files": found.files, "version": found.version, "newest": preview} | report
+    """Returns a table's metadata for the UI: rows, files, version and newest rows, merged with `report`."""
+    newest = latest(locate(lake.root, layer, contract.name), _PREVIEW_ROWS, ORDER[layer])
+    preview = dg.MetadataValue.md(markdown(newest.frame)) if newest.frame.height else "empty"
+    return {
+        "dagster/row_count": newest.rows,
+        "files": newest.files,
+        "version": newest.version,
+        "newest": preview,
+    } | report
 
 
-def _offsets(start: Offsets, end: Offsets) -> dict[str, list[int]]:
+def _offset_ranges(start: Offsets, end: Offsets) -> dict[str, list[int]]:
     return {str(p): [start[p], end[p]] for p in end}
 
 
-def _topic(domain: Domain, contract: Contract) -> dg.AssetSpec:
+def _topic_spec(domain: Domain, contract: Contract) -> dg.AssetSpec:
     return dg.AssetSpec(
         keys.topic(contract.topic),
         group_name=domain.name,
@@ -131,7 +151,7 @@ def _topic(domain: Domain, contract: Contract) -> dg.AssetSpec:
     )
 
 
-def _bronze(domain: Domain, contract: Contract) -> dg.AssetSpec:
+def _bronze_spec(domain: Domain, contract: Contract) -> dg.AssetSpec:
     return dg.AssetSpec(
         keys.bronze(contract),
         deps=[keys.topic(contract.topic)],
@@ -143,17 +163,17 @@ def _bronze(domain: Domain, contract: Contract) -> dg.AssetSpec:
     )
 
 
-def _quarantine(domain: Domain, contract: Contract) -> dg.AssetSpec:
+def _quarantine_spec(domain: Domain, contract: Contract) -> dg.AssetSpec:
     return dg.AssetSpec(
         keys.quarantine(contract),
         deps=[keys.topic(contract.topic)],
         group_name=domain.name,
         kinds={"deltalake"},
         partitions_def=keys.live_days(),
-        description=f"What `{contract.topic}` brought and its contract rejects: the raw message and every reason.",
+        description=f"The raw messages of `{contract.topic}` that its contract rejects, each with every reason.",
         metadata={"dagster/column_schema": keys.quarantine_columns()},
     )
 
 
-def _derived(domain: Domain, key: dg.AssetKey, kind: str, means: str, bronze: dg.AssetKey) -> dg.AssetSpec:
-    return dg.AssetSpec(key, deps=[bronze], group_name=domain.name, kinds={kind}, description=means)
+def _derived_spec(domain: Domain, key: dg.AssetKey, kind: str, description: str, bronze: dg.AssetKey) -> dg.AssetSpec:
+    return dg.AssetSpec(key, deps=[bronze], group_name=domain.name, kinds={kind}, description=description)

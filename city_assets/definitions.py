@@ -1,4 +1,4 @@
-"""Assembles the asset graph. No logic here: a new domain is found, not listed."""
+"""Assembles the asset graph, without logic of its own. A new domain is discovered, not listed here."""
 
 import dagster as dg
 
@@ -27,25 +27,28 @@ from sensors_and_schedules.watch_data import watch_data
 
 
 def build() -> dg.Definitions:
+    """Builds the code location's definitions from the domains that are installed now."""
     keys.reload_days()
     config = settings()
-    found = domains()
-    pairs = [(domain, contract) for domain in found for contract in domain.contracts]
+    all_domains = domains()
+    pairs = [(domain, contract) for domain in all_domains for contract in domain.contracts]
     low_rate = [pair for pair in pairs if pair[1].rate == "low"]
     low_rate_sensors = [low_rate_sensor([contract for _, contract in low_rate])] if low_rate else []
-    own = [module for domain in found for file in ("assets", "checks") if (module := domain.module(file))]
+    domain_modules = [
+        module for domain in all_domains for file in ("assets", "checks") if (module := domain.module(file))
+    ]
     return dg.Definitions(
         assets=[
-            *(spec for domain in found for spec in stream_specs(domain)),
-            *output_specs(found),
+            *(spec for domain in all_domains for spec in stream_specs(domain)),
+            *output_specs(all_domains),
             *(low_rate_asset(*pair) for pair in low_rate),
-            *(dg.load_assets_from_modules(own)),
-            *(spec for domain in found for spec in loaded_specs(domain)),
-            *(asset for domain in found for asset in table_assets(domain)),
+            *(dg.load_assets_from_modules(domain_modules)),
+            *(spec for domain in all_domains for spec in loaded_specs(domain)),
+            *(asset for domain in all_domains for asset in table_assets(domain)),
             *reference_specs(),
             online_features,
-            *(asset for domain in found for asset in model_assets(domain)),
-            *(spec for domain in found for spec in score_specs(domain)),
+            *(asset for domain in all_domains for asset in model_assets(domain)),
+            *(spec for domain in all_domains for spec in score_specs(domain)),
             *quality_assets(),
             *drift_assets(),
             lake_maintenance,
@@ -53,11 +56,11 @@ def build() -> dg.Definitions:
         ],
         asset_checks=[
             *(check for _, contract in pairs for check in contract_checks(contract)),
-            *(dg.load_asset_checks_from_modules(own)),
+            *(dg.load_asset_checks_from_modules(domain_modules)),
             *online_checks(),
         ],
         jobs=[stream_job, run_retention, train_models],
-        executor=dg.in_process_executor,  # a process a step costs seconds, and our steps are seconds
+        executor=dg.in_process_executor,  # a process per step takes seconds to start, and a step takes only seconds
         sensors=[keep_streaming, keep_fresh, watch_data, retrain, *low_rate_sensors],
         schedules=SCHEDULES,
         resources={

@@ -1,4 +1,7 @@
-"""The online store as an asset: filled from history here, by the stream between; and compared with the tables."""
+"""The online feature store as an asset, and the checks that compare it with the feature tables.
+
+The asset fills the store from history. The stream updates it between two builds.
+"""
 
 import math
 from datetime import timedelta
@@ -26,25 +29,27 @@ _TOLERANCE = 1e-6
     deps=[keys.table(view.table.id) for view in views().values()],
     group_name="features",
     kinds={"feast"},
-    description="The newest features of each entity, for serving. A row never replaces a newer one of the stream.",
+    description="The newest features of each entity, for serving. A row never replaces a newer row of the stream.",
     automation_condition=when_changed(),
 )
 def online_features() -> dg.MaterializeResult:
-    written = materialize_views(settings(), _HISTORY)
-    return dg.MaterializeResult(metadata=dict(written))
+    """Writes the newest rows of each feature view of the last two days to the online store."""
+    row_counts = materialize_views(settings(), _HISTORY)
+    return dg.MaterializeResult(metadata=dict(row_counts))
 
 
 def online_checks() -> list[dg.AssetChecksDefinition]:
+    """Returns one check per feature view, which compares the online store with the view's table."""
     return [_online_check(view) for view in views().values()]
 
 
 def _online_check(view: View) -> dg.AssetChecksDefinition:
-    # Of the store, not of the table: in a run that builds both, it is looked at when both are new.
+    # The check belongs to the store, not to the table: in a run that builds both, it runs after both.
     @dg.asset_check(
         asset=ONLINE,
         name=f"{view.name}_as_in_table",
         additional_deps=[keys.table(view.table.id)],
-        description=f"What is served of {view.name} is what the table has, for the same entity and time.",
+        description=f"The served features of {view.name} equal the table's, for the same entity and time.",
     )
     def check(lake: LakeResource) -> dg.AssetCheckResult:
         path = lake.root / view.table.id
@@ -60,33 +65,36 @@ def _online_check(view: View) -> dg.AssetChecksDefinition:
 
 
 def compare(view: View, store: OnlineStore, offline: pl.LazyFrame | None) -> tuple[int, list[dict[str, Any]]]:
-    """How many online rows of a sample have a table row of the same entity and time, and where the two differ.
+    """Compares a sample of online rows with the table rows of the same entity and time.
 
-    The window that is open changes with each event, and so does a table's last one: neither is compared.
+    The open window changes with each event, and so does the last window of a table. Neither is compared.
+
+    Returns the number of rows that were compared, and one entry per differing feature (`entity`, `feature`, `offline`,
+    `online`).
     """
     keys_online = store.keys(view.name, _SAMPLED)
     if offline is None or not keys_online:
         return 0, []
-    held = {key: row for key, row in zip(keys_online, store.read(view.name, keys_online), strict=True) if row}
+    online_rows = {key: row for key, row in zip(keys_online, store.read(view.name, keys_online), strict=True) if row}
     key = pl.concat_str([pl.col(name).cast(pl.String) for name in view.entities], separator=SEPARATOR)
     newest = offline.select(pl.col(view.time).max()).collect().item()
-    of_sample = offline.filter(key.is_in(list(held)), pl.col(view.time) < newest - timedelta(minutes=1))
-    rows = of_sample.with_columns(_key=key, _at=pl.col(view.time).dt.epoch("us")).collect()
+    sample = offline.filter(key.is_in(list(online_rows)), pl.col(view.time) < newest - timedelta(minutes=1))
+    rows = sample.with_columns(_key=key, _at=pl.col(view.time).dt.epoch("us")).collect()
     compared, different = 0, []
     for row in rows.iter_rows(named=True):
-        online = held[row["_key"]]
+        online = online_rows[row["_key"]]
         if online.at != row["_at"]:
             continue
         compared += 1
         for name, column in view.features.items():
-            if column.kind != "timestamp" and not _same(row[name], online.features.get(name)):
+            if column.kind != "timestamp" and not _values_match(row[name], online.features.get(name)):
                 different.append(
                     {"entity": row["_key"], "feature": name, "offline": row[name], "online": online.features.get(name)}
                 )
     return compared, different
 
 
-def _same(left: Any, right: Any) -> bool:
+def _values_match(left: Any, right: Any) -> bool:
     if isinstance(left, float) and isinstance(right, float | int):
         return math.isclose(left, right, rel_tol=_TOLERANCE, abs_tol=_TOLERANCE)
     return bool(left == right)

@@ -1,4 +1,4 @@
-"""Asset keys, and what the graph shows of a contract."""
+"""Asset keys, partitions, and the column schemas that the graph shows of contracts and tables."""
 
 from datetime import date, datetime
 from functools import lru_cache
@@ -17,7 +17,7 @@ from city.streaming.sinks.kafka import DASHBOARD_TOPIC
 from city.tables.model import Table
 from city.tables.schema import schema
 
-_LINEAGE_MEANS = {
+_LINEAGE_DESCRIPTIONS = {
     "_partition": "Kafka partition",
     "_offset": "Kafka offset",
     "_arrived": "when Kafka had it",
@@ -26,21 +26,26 @@ _LINEAGE_MEANS = {
 
 
 def bronze(contract: Contract) -> dg.AssetKey:
+    """Returns the key of a contract's bronze table."""
     return dg.AssetKey(["bronze", contract.name])
 
 
 def table(name: str) -> dg.AssetKey:
-    """Of a table by its `layer/name`."""
+    """Returns the key of a table, from its id `layer/name`."""
     return dg.AssetKey(name.split("/"))
 
 
 def days(first: date) -> dg.DailyPartitionsDefinition:
-    """The city's local days from `first` to today."""
+    """Returns the partitions of the city's local days, from `first` to today."""
     return dg.DailyPartitionsDefinition(first.isoformat(), timezone=settings().timezone, end_offset=1)
 
 
 def live_days() -> dg.DailyPartitionsDefinition:
-    """The days from the first that bronze has, which is today in a new city; none that a table would refuse."""
+    """Returns the partitions of the live tables.
+
+    They begin with the first day that bronze has, which is today in a new city. No day is earlier than
+    `Table.first_day`, because a table refuses such days.
+    """
     config = settings()
     return days(_first_live_day(config.lake, config.timezone))
 
@@ -52,19 +57,22 @@ def _first_live_day(lake: Path, timezone: str) -> date:
 
 
 def reload_days() -> None:
-    """Reads the first day again, when the definitions are loaded."""
+    """Clears the cached first day, so that it is read again when the definitions are loaded."""
     _first_live_day.cache_clear()
 
 
 def quarantine(contract: Contract) -> dg.AssetKey:
+    """Returns the key of a contract's quarantine table."""
     return dg.AssetKey(["quarantine", contract.name])
 
 
 def topic(name: str) -> dg.AssetKey:
+    """Returns the key of a Kafka topic. A dot of its name becomes an underscore."""
     return dg.AssetKey(["kafka", name.replace(".", "_")])
 
 
 def questdb(table: str) -> dg.AssetKey:
+    """Returns the key of a QuestDB table."""
     return dg.AssetKey(["questdb", table])
 
 
@@ -72,34 +80,38 @@ DASHBOARD = topic(DASHBOARD_TOPIC)
 
 
 def bronze_columns(contract: Contract) -> dg.TableSchema:
-    """The table's columns with type, unit and meaning, for the UI."""
-    means = {f.name: f.means + (f" [{f.unit}]" if f.unit else "") for f in contract.fields}
-    means |= {cell.name: f"H3 cell, resolution {cell.resolution}" for cell in contract.cells} | _LINEAGE_MEANS
+    """Returns the columns of a contract's bronze table with type, unit and description, for the UI."""
+    descriptions = {f.name: f.means + (f" [{f.unit}]" if f.unit else "") for f in contract.fields}
+    descriptions |= {
+        cell.name: f"H3 cell, resolution {cell.resolution}" for cell in contract.cells
+    } | _LINEAGE_DESCRIPTIONS
     nullable = {f.name for f in contract.fields if f.nullable} | set(LINEAGE)
-    return _columns(bronze_schema(contract), means, nullable)
+    return _column_schema(bronze_schema(contract), descriptions, nullable)
 
 
 def table_columns(table: Table) -> dg.TableSchema:
-    means = {c.name: c.means + (f" [{c.unit}]" if c.unit else "") for c in table.columns}
-    return _columns(schema(table), means, {c.name for c in table.columns if c.nullable})
+    """Returns the columns of a table with type, unit and description, for the UI."""
+    descriptions = {c.name: c.means + (f" [{c.unit}]" if c.unit else "") for c in table.columns}
+    return _column_schema(schema(table), descriptions, {c.name for c in table.columns if c.nullable})
 
 
 def quarantine_columns() -> dg.TableSchema:
-    means = {
+    """Returns the columns of a quarantine table with type and description, for the UI."""
+    descriptions = {
         "reasons": "every reason for which it was rejected",
         "raw": "the message as it came",
         "contract_version": "the version of the contract that rejected it",
     }
-    return _columns(QUARANTINE, means, set())
+    return _column_schema(QUARANTINE, descriptions, set())
 
 
-def _columns(schema: dict[str, pl.DataType], means: dict[str, str], nullable: set[str]) -> dg.TableSchema:
+def _column_schema(schema: dict[str, pl.DataType], descriptions: dict[str, str], nullable: set[str]) -> dg.TableSchema:
     return dg.TableSchema(
         [
             dg.TableColumn(
                 name,
                 str(kind),
-                description=means.get(name),
+                description=descriptions.get(name),
                 constraints=dg.TableColumnConstraints(nullable=name in nullable),
             )
             for name, kind in schema.items()

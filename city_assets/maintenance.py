@@ -1,4 +1,4 @@
-"""Keeps the lake's tables and Dagster's own records small."""
+"""Maintenance assets and jobs that keep the lake's tables and Dagster's own records small."""
 
 import time
 from datetime import UTC, datetime, timedelta
@@ -16,19 +16,23 @@ from resources.lake import LakeResource
 
 @dg.asset(group_name="maintenance", kinds={"deltalake"}, description="Compacts and vacuums every table of the lake.")
 def lake_maintenance(lake: LakeResource) -> dg.MaterializeResult:
+    """Compacts and vacuums every table of the lake, with the retention CITY_VACUUM_HOURS."""
     hours = settings().vacuum_hours
-    done = {name: maintain(table, hours) for name, table in lake.tables().items()}
+    reports = {name: maintain(table, hours) for name, table in lake.tables().items()}
     totals = {
-        what: sum(report[what] for report in done.values()) for what in ("files_before", "files_after", "vacuumed")
+        name: sum(report[name] for report in reports.values()) for name in ("files_before", "files_after", "vacuumed")
     }
-    return dg.MaterializeResult(metadata=totals | {"tables": dg.MetadataValue.json(done)})
+    return dg.MaterializeResult(metadata=totals | {"tables": dg.MetadataValue.json(reports)})
 
 
 def maintain(table: DeltaTable, vacuum_hours: int) -> dict[str, Any]:
-    """Compacts, then deletes the files that have been replaced, or that nothing committed, for `vacuum_hours`.
-    Appends go on meanwhile."""
+    """Compacts and vacuums a table. Appends go on meanwhile.
+
+    Deletes the files that were replaced more than `vacuum_hours` ago, and older files that were never committed.
+    Returns the number of files before and after, and the number of deleted files.
+    """
     before = len(table.file_uris())
-    committed(table.table_uri, lambda newest: newest.optimize.compact())  # appends, and other compactions, go on
+    committed(table.table_uri, lambda newest: newest.optimize.compact())  # retried: appends and other compactions go on
     table.update_incremental()
     deleted = table.vacuum(retention_hours=vacuum_hours, dry_run=False, enforce_retention_duration=False, full=True)
     table.create_checkpoint()
@@ -42,21 +46,23 @@ def maintain(table: DeltaTable, vacuum_hours: int) -> dict[str, Any]:
     description="Moves bronze older than CITY_WARM_DAYS to cold storage (CITY_COLD), sorted and compressed, by year.",
 )
 def lake_archive(lake: LakeResource) -> dg.MaterializeResult:
+    """Moves the bronze rows that are older than CITY_WARM_DAYS to cold storage."""
     config = settings()
     keep = timedelta(days=config.warm_days)
-    done = {c.name: archive(c, lake.root, config.cold_path, keep) for c in contracts()}
-    counts = {name: {"rows": a.rows, "deleted": a.deleted, "before": str(a.before)} for name, a in done.items()}
+    archives = {c.name: archive(c, lake.root, config.cold_path, keep) for c in contracts()}
+    counts = {name: {"rows": a.rows, "deleted": a.deleted, "before": str(a.before)} for name, a in archives.items()}
     return dg.MaterializeResult(
-        metadata={"rows": sum(a.rows for a in done.values()), "tables": dg.MetadataValue.json(counts)}
+        metadata={"rows": sum(a.rows for a in archives.values()), "tables": dg.MetadataValue.json(counts)}
     )
 
 
 _BATCH = 500
-_RETENTION_SECONDS = 600.0  # what is left then is deleted the next time
+_RETENTION_SECONDS = 600.0  # the next run deletes the rest
 
 
 @dg.op(description="Deletes ended runs, and their events, older than CITY_RUN_RETENTION_DAYS.")
 def delete_old_runs(context: dg.OpExecutionContext) -> int:
+    """Deletes the ended runs that are older than CITY_RUN_RETENTION_DAYS. Returns how many it deleted."""
     before = datetime.now(UTC) - timedelta(days=settings().run_retention_days)
     ended = dg.RunsFilter(
         statuses=[dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED],
@@ -68,12 +74,16 @@ def delete_old_runs(context: dg.OpExecutionContext) -> int:
             context.instance.delete_run(record.dagster_run.run_id)
         deleted += len(records)
     if context.instance.schedule_storage is not None:
-        # Dagster does so for the sensors that its daemon evaluates, and not for ours.
+        # Dagster purges these only for the sensors that its daemon evaluates, not for keep_fresh.
         context.instance.schedule_storage.purge_asset_evaluations(before=before.timestamp())
     context.log.info("deleted %d runs created before %s", deleted, before)
     return deleted
 
 
-@dg.job(executor_def=dg.in_process_executor, description="Dagster's event log grows without bound: this bounds it.")
+@dg.job(
+    executor_def=dg.in_process_executor,
+    description="Deletes old runs and their events. Without it, Dagster's event log grows without bound.",
+)
 def run_retention() -> None:
+    """Runs `delete_old_runs`."""
     delete_old_runs()

@@ -1,4 +1,4 @@
-"""Each declared model as two assets: its training, and a day's predictions of its champion beside what came."""
+"""Two assets for each declared model: its training, and its champion's daily predictions with the outcomes."""
 
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
@@ -44,44 +44,53 @@ from resources.models import ModelRegistryResource
 
 _PREVIEW_ROWS = 5
 BETTER = "better_than_naive"
+"""The name of the check that compares a trained model with the naive prediction."""
 REASON = "city/reason"
 """The tag of a run, and of a version, that says why it was trained."""
 
 
 def model_key(model: Model) -> dg.AssetKey:
+    """Returns the key of a model's training asset."""
     return dg.AssetKey(["models", model.name])
 
 
 def predictions_key(model: Model) -> dg.AssetKey:
+    """Returns the key of a model's predictions asset."""
     return dg.AssetKey(["predictions", model.name])
 
 
 def model_assets(domain: Domain) -> list[dg.AssetsDefinition]:
-    return [asset for model in models_of(domain) for asset in (_training(domain, model), _predictions(domain, model))]
+    """Returns the training and the predictions asset of each model of a domain."""
+    return [
+        asset
+        for model in models_of(domain)
+        for asset in (_training_asset(domain, model), _predictions_asset(domain, model))
+    ]
 
 
 def scores_key(model: Model) -> dg.AssetKey:
+    """Returns the key of the table of what a model predicted in the stream."""
     return dg.AssetKey(["scores", model.name])
 
 
 def score_specs(domain: Domain) -> list[dg.AssetSpec]:
-    """What the stream writes of models that score its events: a topic, and the record of what was said."""
+    """Returns the specs of what the stream writes for models that score events: a topic and a table per model."""
     specs = []
     for model in models_of(domain):
         if model.stream is None:
             continue
-        # Not of the model: what it says may come back to it, as an anomaly that people have confirmed.
+        # The model is no dependency: its predictions may come back to it, as anomalies that people have confirmed.
         deps = [keys.bronze(c) for c in domain.contracts if model.view.events(c)]
-        says = f"What the champion of {model.name} says of each event, as it comes."
+        description = f"The prediction of the champion of {model.name} for each event, made in the stream."
         topic = keys.topic(model.stream.topic)
-        specs.append(dg.AssetSpec(topic, deps=deps, group_name=domain.name, kinds={"kafka"}, description=says))
+        specs.append(dg.AssetSpec(topic, deps=deps, group_name=domain.name, kinds={"kafka"}, description=description))
         specs.append(
             dg.AssetSpec(
                 scores_key(model),
                 deps=deps,
                 group_name=domain.name,
                 kinds={"deltalake"},
-                description=says,
+                description=description,
                 partitions_def=keys.live_days(),
             )
         )
@@ -96,16 +105,18 @@ def train_on(
     tell: Tell = print,
     tags: Mapping[str, str] | None = None,
 ) -> Trained:
-    """Trains on the newest rows of the model's view (`Model.history`, `Model.most_rows`), each table at one version.
-    Never two of a model at once: a second waits for the first.
+    """Trains a model on the newest rows of its view, with each table read at one version.
 
-    Raises ModelError where the view has not been built yet.
+    `Model.history` and `Model.most_rows` limit the rows. A model has at most one training at a time: a second one waits
+    for the first. `tell` is given the progress as text, `tags` go to the run and the version in MLflow.
+
+    Raises ModelError if the view has not been built yet.
     """
     version = view_table(model, snapshot).version()
     rows = learned_from(model, snapshot).collect()
     truth = truth_of(model, snapshot, rows[model.view.time].min())
-    reported = snapshot.table(model.label.truth) if model.label.truth else None
-    versions = {} if reported is None else {"truth_version": str(reported.version())}
+    truth_table = snapshot.table(model.label.truth) if model.label.truth else None
+    versions = {} if truth_table is None else {"truth_version": str(truth_table.version())}
     folder = config.home / "models"
     folder.mkdir(parents=True, exist_ok=True)
     automatic = config.promote == "automatic"
@@ -124,10 +135,10 @@ def train_on(
 
 
 def training_shortage(model: Model, snapshot: Snapshot) -> str | None:
-    """Why the model cannot be trained yet, in words that name it; None where it can.
+    """Returns why the model cannot be trained yet, as a text that names it, or None if it can be trained.
 
-    The Delta log is asked first. Where that says enough, the split of a training is made, from the few columns that it
-    depends on and the rows that a training would read.
+    Reads the Delta log first. If the view has grown enough, makes the split of a training, from the few columns that
+    the split depends on and the rows that a training would read.
     """
     time = model.view.time
     needed = {time, *model.view.entities, *model.label.uses, *model.groups}
@@ -143,8 +154,11 @@ def training_shortage(model: Model, snapshot: Snapshot) -> str | None:
 
 
 def truth_of(model: Model, snapshot: Snapshot, begin: Any) -> pl.DataFrame | None:
-    """What the table in which the model's label finds what came tells of rows from the time `begin` on (of none, for
-    None); None where there is no such table, or not yet."""
+    """Reads the truth that the model's label needs for view rows from the time `begin` on.
+
+    The truth is the table `model.label.truth`, which holds the outcomes. Returns no rows if `begin` is None. Returns
+    None if the label has no truth table, or if the table does not exist yet.
+    """
     table = snapshot.table(model.label.truth) if model.label.truth else None
     if table is None:
         return None
@@ -153,57 +167,62 @@ def truth_of(model: Model, snapshot: Snapshot, begin: Any) -> pl.DataFrame | Non
 
 
 def predict_days(model: Model, snapshot: Snapshot, registry: Registry, days: list[date]) -> pl.DataFrame:
-    """What the champion says of the days, or what was said in the stream, where it scores there; with the outcomes
-    that are known. Replaces the days in the lake.
+    """Records the champion's predictions of the local days, with the outcomes that are known so far.
 
-    Raises ModelError where there is no champion yet.
+    Predicts from the view's rows. For a model that scores in the stream, takes the recorded scores instead. Replaces
+    the days in `predictions/<model>`, and returns their rows.
+
+    Raises ModelError if there is no champion yet.
     """
     champion = registry.at(model.name)
     if champion is None:
         raise ModelError(f"model {model.name!r} has no champion yet: train it (models/{model.name})")
-    read = {day + timedelta(days=n) for day in days for n in (0, 1)}  # outcomes of the evening come after midnight
-    rows = pl.scan_delta(view_table(model, snapshot)).filter(pl.col(DAY).is_in(read)).collect()
+    days_read = {day + timedelta(days=n) for day in days for n in (0, 1)}  # outcomes of an evening follow midnight
+    rows = pl.scan_delta(view_table(model, snapshot)).filter(pl.col(DAY).is_in(days_read)).collect()
     truth = truth_of(model, snapshot, rows[model.view.time].min())
     if model.stream is not None:
-        said = snapshot.scan(f"scores/{model.name}", scores_schema(model) | {DAY: pl.Date()})
-        found = judged(model, said.filter(pl.col(DAY).is_in(days)).collect(), rows, truth)
+        scored = snapshot.scan(f"scores/{model.name}", scores_schema(model) | {DAY: pl.Date()})
+        predicted = judged(model, scored.filter(pl.col(DAY).is_in(days)).collect(), rows, truth)
     else:
-        found = predictions(model, Exported(model, registry.content(champion)), champion.number, rows, truth)
-        of_row = rows.select(*model.view.entities, model.view.time, DAY)
-        found = found.join(of_row, on=[*model.view.entities, model.view.time], maintain_order="left").with_columns(
-            pl.lit(None, pl.String).alias(ID), pl.lit(None, pl.Float64).alias(LATENCY)
-        )
+        predicted = predictions(model, Exported(model, registry.content(champion)), champion.number, rows, truth)
+        row_days = rows.select(*model.view.entities, model.view.time, DAY)
+        predicted = predicted.join(
+            row_days, on=[*model.view.entities, model.view.time], maintain_order="left"
+        ).with_columns(pl.lit(None, pl.String).alias(ID), pl.lit(None, pl.Float64).alias(LATENCY))
     path, columns = snapshot.root / "predictions" / model.name, schema(model)
     open_table(path, columns | {DAY: pl.Date()}, [DAY], may_add=columns.keys())
-    chosen = found.filter(pl.col(DAY).is_in(days)).select(*columns, DAY)
+    chosen = predicted.filter(pl.col(DAY).is_in(days)).select(*columns, DAY)
     replace_partitions(path, [DAY], chosen.lazy(), [(DAY, "in", [str(day) for day in days])])
     snapshot.release(f"predictions/{model.name}")
     return chosen
 
 
 _PROMISES = {
-    CALIBRATED: "Confidences are as often right as they say.",
-    COVERS: "Intervals hold as many outcomes as they promise.",
-    LASTING: "Losses have not grown since the champion's first.",
+    CALIBRATED: "Predictions are right as often as their confidence says.",
+    COVERS: "Prediction intervals contain as many outcomes as they promise.",
+    LASTING: "The losses have not grown since the champion's first ones.",
 }
 
 
 def judge_champion(
-    model: Model, snapshot: Snapshot, registry: Registry, champion: Version, found: pl.DataFrame
+    model: Model, snapshot: Snapshot, registry: Registry, champion: Version, judged_rows: pl.DataFrame
 ) -> tuple[dict[str, float], list[Verdict]]:
-    """The champion's metrics over predictions that were judged, of events after its training, and what it promised and
-    holds."""
+    """Judges the champion by its predictions of events after its training.
+
+    `judged_rows` are predictions with their outcomes, as `predict_days` returns them. Returns the metrics, and one
+    verdict per promise of the model.
+    """
     trained = datetime.fromisoformat(champion.tags["trained_at"])
-    mine = found.filter(pl.col(VERSION) == champion.number, pl.col(model.view.time) > trained)
-    measured = performance(model, mine)
-    recorded = recorded_losses(model, snapshot, champion.number, trained, settings().timezone)
-    lost = None if recorded is None else decay(model, recorded, champion.number, trained)
+    champion_rows = judged_rows.filter(pl.col(VERSION) == champion.number, pl.col(model.view.time) > trained)
+    metrics = performance(model, champion_rows)
+    losses = recorded_losses(model, snapshot, champion.number, trained, settings().timezone)
+    loss_decay = None if losses is None else decay(model, losses, champion.number, trained)
     intervals = Exported(model, registry.content(champion)).calibration.intervals
     young = is_young(registry.versions(model.name), datetime.now(UTC))
-    return measured, verdicts(model, measured, intervals.coverage if intervals else None, lost, young)
+    return metrics, verdicts(model, metrics, intervals.coverage if intervals else None, loss_decay, young)
 
 
-def _training(domain: Domain, model: Model) -> dg.AssetsDefinition:
+def _training_asset(domain: Domain, model: Model) -> dg.AssetsDefinition:
     @dg.asset(
         key=model_key(model),
         deps=[keys.table(table) for table in (model.view.table.id, model.label.truth) if table],
@@ -212,7 +231,7 @@ def _training(domain: Domain, model: Model) -> dg.AssetsDefinition:
         description=model.means,
         check_specs=[
             dg.AssetCheckSpec(
-                BETTER, asset=model_key(model), description="On the held-out rows it beats what one says without it."
+                BETTER, asset=model_key(model), description="On the held-out rows the model beats the naive prediction."
             )
         ],
         metadata={"inputs": ", ".join(model.inputs), "label": model.label.says},
@@ -228,27 +247,27 @@ def _training(domain: Domain, model: Model) -> dg.AssetsDefinition:
             check_name=BETTER,
             passed=scores["model"][model.measure] < scores["naive"][model.measure],
             severity=dg.AssetCheckSeverity.WARN,
-            metadata={who: of[model.measure] for who, of in scores.items()},
+            metadata={who: measures[model.measure] for who, measures in scores.items()},
         )
         metadata: dict[str, Any] = {
             "version": trained.version.number,
             "champion": trained.promoted,
             "why": trained.reason,
             "card": dg.MetadataValue.md(registry.card(trained.version)),
-            **{f"{who}_{name}": value for who, of in scores.items() for name, value in of.items()},
+            **{f"{who}_{name}": value for who, measures in scores.items() for name, value in measures.items()},
         }
         return dg.MaterializeResult(metadata=metadata, check_results=[check])
 
     return fit
 
 
-def _predictions(domain: Domain, model: Model) -> dg.AssetsDefinition:
+def _predictions_asset(domain: Domain, model: Model) -> dg.AssetsDefinition:
     @dg.asset(
         key=predictions_key(model),
         deps=[keys.table(model.view.table.id), model_key(model), *([scores_key(model)] if model.stream else [])],
         group_name=domain.name,
         kinds={"deltalake", "onnx"},
-        description=f"What the champion of {model.name} said, a day at a time, beside what came.",
+        description=f"The daily predictions of the champion of {model.name}, with the outcomes.",
         partitions_def=keys.live_days(),
         backfill_policy=dg.BackfillPolicy.single_run(),
         automation_condition=when_changed(HOURLY),
@@ -263,22 +282,24 @@ def _predictions(domain: Domain, model: Model) -> dg.AssetsDefinition:
         registry = models.registry()
         champion = registry.at(model.name)
         if champion is None:
-            nothing = {UNKNOWN: "no champion yet"}
-            kept = [dg.AssetCheckResult(check_name=n, passed=True, metadata=nothing) for n in promises(model)]
-            return dg.MaterializeResult(metadata={"champion": "none yet"}, check_results=kept)
+            unknown = {UNKNOWN: "no champion yet"}
+            checks = [dg.AssetCheckResult(check_name=n, passed=True, metadata=unknown) for n in promises(model)]
+            return dg.MaterializeResult(metadata={"champion": "none yet"}, check_results=checks)
         days = [date.fromisoformat(key) for key in context.partition_keys]
-        found = predict_days(model, lake.snapshot, registry, days)
-        shown = found.tail(_PREVIEW_ROWS).drop("inputs", "output")
-        known = found.filter(pl.col(LOSS).is_not_null())
+        predicted = predict_days(model, lake.snapshot, registry, days)
+        preview = predicted.tail(_PREVIEW_ROWS).drop("inputs", "output")
+        with_outcome = predicted.filter(pl.col(LOSS).is_not_null())
         metadata: dict[str, Any] = {
-            "dagster/partition_row_count": found.height,
-            "with_outcome": known.height,
-            "newest": dg.MetadataValue.md(markdown(shown)) if found.height else "",
+            "dagster/partition_row_count": predicted.height,
+            "with_outcome": with_outcome.height,
+            "newest": dg.MetadataValue.md(markdown(preview)) if predicted.height else "",
         }
-        if known.height:
-            metadata |= known.select(pl.col(LOSS).mean().alias("mean_loss"), pl.col(VERSION).max()).row(0, named=True)
-        measured, said = judge_champion(model, lake.snapshot, registry, champion, found)
-        share(alert_store(settings()), f"outcomes/{model.name}", told(model.name, champion.number, measured))
+        if with_outcome.height:
+            metadata |= with_outcome.select(pl.col(LOSS).mean().alias("mean_loss"), pl.col(VERSION).max()).row(
+                0, named=True
+            )
+        metrics, champion_verdicts = judge_champion(model, lake.snapshot, registry, champion, predicted)
+        share(alert_store(settings()), f"outcomes/{model.name}", told(model.name, champion.number, metrics))
         checks = [
             dg.AssetCheckResult(
                 check_name=verdict.name,
@@ -287,8 +308,8 @@ def _predictions(domain: Domain, model: Model) -> dg.AssetsDefinition:
                 description=verdict.says,
                 metadata={UNKNOWN: verdict.says} if verdict.passed is None else {},
             )
-            for verdict in said
+            for verdict in champion_verdicts
         ]
-        return dg.MaterializeResult(metadata=metadata | measured, check_results=checks)
+        return dg.MaterializeResult(metadata=metadata | metrics, check_results=checks)
 
     return predict

@@ -1,4 +1,4 @@
-"""Small pictures and tables for an asset's metadata in the UI."""
+"""Small Markdown tables and charts for an asset's metadata in the UI."""
 
 import base64
 from collections.abc import Mapping
@@ -11,7 +11,10 @@ _HEIGHT, _BAR, _GAP = 80, 12, 3
 
 
 def markdown(frame: pl.DataFrame) -> str:
-    """A table of the values as text; bytes, which may be anything, as Python writes them."""
+    """Returns a frame as a Markdown table, with each value as text.
+
+    Bytes may hold anything, so they are written as Python literals.
+    """
     lines = [" | ".join(frame.columns), " | ".join("---" for _ in frame.columns)]
     for row in frame.iter_rows():
         cells = (str(value)[:_WIDTH].replace("|", "\\|").replace("\n", " ") for value in row)
@@ -20,7 +23,10 @@ def markdown(frame: pl.DataFrame) -> str:
 
 
 def bars(values: Mapping[str, float]) -> str:
-    """A bar chart as a Markdown image, with each bar's label and value as its tooltip; the scale begins at 0."""
+    """Returns a bar chart of values by label, as a Markdown image.
+
+    Each bar has its label and value as its tooltip. The scale begins at 0.
+    """
     top = max(values.values(), default=0) or 1
     shapes = []
     for number, (label, value) in enumerate(values.items()):

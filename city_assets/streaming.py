@@ -1,4 +1,4 @@
-"""The streaming job: the one long run that carries every high-rate topic, and tells the graph how it goes."""
+"""The streaming job: one long run that processes every high-rate topic and reports materializations to the graph."""
 
 import math
 import time
@@ -20,6 +20,7 @@ JOB = "stream"
 
 @dg.op(description="Streams until it is stopped, fenced off, or has run for CITY_STREAM_HOURS.")
 def stream_topics(context: dg.OpExecutionContext, lake: LakeResource) -> None:
+    """Runs the stream of all active domains until it is stopped, and reports its progress to the asset graph."""
     config = settings()
     contracts = [c for d in domains() if config.is_active(d.name) for c in d.contracts if c.rate == "high"]
     job = StreamJob(contracts, config)
@@ -29,33 +30,34 @@ def stream_topics(context: dg.OpExecutionContext, lake: LakeResource) -> None:
     def every_second(job: StreamJob) -> None:
         try:
             reporter.report(job)
-        except Exception as error:  # the stream goes on, whatever the graph's storage or the preview says
+        except Exception as error:  # a fault of the graph's storage or of the preview must not stop the stream
             context.log.warning("cannot report to the asset graph: %s", error)
         if time.monotonic() > ends:
             job.stop.set()
 
     try:
         job.run(every_second)
-    except dg.DagsterExecutionInterruptedError:  # `city down`, or a person in the UI: an end like any other
+    except dg.DagsterExecutionInterruptedError:  # `city down`, or a person in the UI: a normal end
         context.log.info("asked to stop")
     reporter.report(job, now=True)
 
 
 class Reporter:
-    """Logs a materialization of each day of each table that grew, at most every `seconds`.
+    """Logs a materialization for each day of each table that grew, at most every `seconds`.
 
-    All of it is in the event log of one run, which lasts a day: a preview of the rows, by far the largest part of an
-    event, is logged of a table at most every `preview_seconds`.
+    The event log of one run holds all of these, and a run lasts a day. A preview of the rows is by far the largest part
+    of an event. Therefore a table's preview is logged at most every `preview_seconds`.
     """
 
     def __init__(self, context: Any, lake: LakeResource, seconds: float, preview_seconds: float = 600.0) -> None:
         self._context, self._lake = context, lake
         self._seconds, self._preview_seconds = seconds, preview_seconds
         self._unreported: dict[dg.AssetKey, set[date]] = {}
-        self._previewed: dict[dg.AssetKey, tuple[float, int]] = {}  # when, and the table's rows less those counted
+        self._previewed: dict[dg.AssetKey, tuple[float, int]] = {}  # the time, and the table's rows less those counted
         self._last = 0.0
 
     def report(self, job: StreamJob, now: bool = False) -> None:
+        """Logs the days that grew since the last report. Does nothing before `seconds` have passed, unless `now`."""
         if not now and time.monotonic() - self._last < self._seconds:
             return
         self._last = time.monotonic()
@@ -82,12 +84,13 @@ class Reporter:
             self._previewed[key] = time.monotonic(), metadata["dagster/row_count"] - count
         else:
             metadata["dagster/row_count"] = others + count
-        for day in sorted(days):  # what cannot be logged now is, next time
+        for day in sorted(days):  # a day that cannot be logged now is logged the next time
             self._context.log_event(dg.AssetMaterialization(key, metadata=metadata, partition=str(day)))
             days.remove(day)
 
 
-# First in the queue, for all else is built from what it brings; asked for again by keep_streaming, not by a retry.
+# The job has the highest priority, because all else is built from its rows. keep_streaming replaces it, so no retries.
 @dg.job(name=JOB, executor_def=dg.in_process_executor, tags={"dagster/priority": "10", "dagster/max_retries": "0"})
 def stream_job() -> None:
+    """Runs `stream_topics`."""
     stream_topics()

@@ -1,4 +1,4 @@
-"""Silver, gold and feature tables as assets: each declaration becomes one, with partitions, lineage and freshness."""
+"""Silver, gold and feature tables as assets. Each declared table is an asset with partitions, lineage and freshness."""
 
 from collections.abc import Iterable
 from datetime import date, timedelta
@@ -18,27 +18,38 @@ from city_assets.preview import bars, markdown
 from resources.lake import LakeResource
 
 SOUND = "sound"
+"""The name of the check that a table's rows are complete and unique."""
 FRESH = dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=2), warn_window=timedelta(minutes=40))
 _PREVIEW_ROWS = 5
 _PLOTTED_DAYS = 60
 
 
 class BuildConfig(dg.Config):
-    """`full` builds every hour of the day, and not only those with new events. Backfills always do."""
+    """The configuration of a build.
+
+    `full` builds every hour of the day, and not only the hours with new events. A backfill always builds every hour.
+    """
 
     full: bool = False
 
 
 def table_assets(domain: Domain) -> list[dg.AssetsDefinition]:
-    """An asset for each table with a transform."""
-    return [_asset(domain, table) for table in tables_of(domain) if table.transform is not None]
+    """Returns an asset for each table of a domain that has a transform."""
+    return [_build_asset(domain, table) for table in tables_of(domain) if table.transform is not None]
 
 
 def loaded_specs(domain: Domain) -> list[dg.AssetSpec]:
-    """Tables that are loaded from outside (`city ingest`) or kept by people (`city reference`), but those that an asset
-    of the domain's own fills."""
+    """Returns the specs of the tables of a domain that no asset fills.
+
+    These are loaded from outside (`city ingest`) or edited by people (`city reference`). A table that an asset in the
+    domain's `assets.py` fills is left out.
+    """
     module = domain.module("assets")
-    own = {key for found in dg.load_assets_from_modules([module]) for key in _keys(found)} if module else set()
+    filled = (
+        {key for definition in dg.load_assets_from_modules([module]) for key in _asset_keys(definition)}
+        if module
+        else set()
+    )
     return [
         dg.AssetSpec(
             keys.table(table.id),
@@ -49,45 +60,50 @@ def loaded_specs(domain: Domain) -> list[dg.AssetSpec]:
             metadata={"dagster/column_schema": keys.table_columns(table)},
         )
         for table in tables_of(domain)
-        if table.transform is None and keys.table(table.id) not in own
+        if table.transform is None and keys.table(table.id) not in filled
     ]
 
 
-def _keys(found: Any) -> Iterable[dg.AssetKey]:
-    return found.keys if isinstance(found, dg.AssetsDefinition) else [found.key]
+def _asset_keys(definition: Any) -> Iterable[dg.AssetKey]:
+    return definition.keys if isinstance(definition, dg.AssetsDefinition) else [definition.key]
 
 
 def reference_specs() -> list[dg.AssetSpec]:
-    """What is computed rather than stored."""
-    means = {
+    """Returns the specs of the reference tables that are computed rather than stored."""
+    descriptions = {
         REFERENCE_CALENDAR: "Local time, weekdays, public holidays and rush hours, of CITY_TIMEZONE and CITY_COUNTRY.",
         REFERENCE_NEIGHBOURS: "The H3 cells that share an edge with a cell.",
     }
-    return [dg.AssetSpec(keys.table(name), group_name="reference", description=text) for name, text in means.items()]
+    return [
+        dg.AssetSpec(keys.table(name), group_name="reference", description=text) for name, text in descriptions.items()
+    ]
 
 
 def partitions(table: Table) -> dg.DailyPartitionsDefinition | None:
-    """Local days, today's included. All tables that follow a stream have the same, so that a run can build them."""
+    """Returns the partitions of a table: the local days up to today, or None if the table is not daily.
+
+    All tables that derive from a stream have the same partitions, so that one run can build them.
+    """
     if not table.daily:
         return None
     return keys.live_days() if is_live(table) else keys.days(table.first_day)
 
 
 def is_live(table: Table) -> bool:
-    """Whether it follows from a stream, however far: then it must be fresh."""
-    known = tables()
+    """Returns whether a table derives from a stream, directly or through other tables. Such a table must be fresh."""
+    all_tables = tables()
     return any(
-        is_live(known[source.table]) if source.table in known else source.table.startswith("bronze/")
+        is_live(all_tables[source.table]) if source.table in all_tables else source.table.startswith("bronze/")
         for source in table.sources.values()
     )
 
 
-def _asset(domain: Domain, table: Table) -> dg.AssetsDefinition:
+def _build_asset(domain: Domain, table: Table) -> dg.AssetsDefinition:
     live = is_live(table)
 
     @dg.asset(
         key=keys.table(table.id),
-        deps=[_dep(table, source) for source in table.sources.values()],
+        deps=[_build_dep(table, source) for source in table.sources.values()],
         group_name=domain.name,
         kinds={"deltalake", table.layer},
         description=table.means,
@@ -99,7 +115,7 @@ def _asset(domain: Domain, table: Table) -> dg.AssetsDefinition:
             dg.AssetCheckSpec(
                 SOUND,
                 asset=keys.table(table.id),
-                blocking=True,  # what is built on twofold or missing rows is wrong itself
+                blocking=True,  # a table that is built on duplicate or missing rows is wrong too
                 description=f"One row for each {', '.join(table.key)}; no nulls where the table allows none.",
             )
         ],
@@ -120,7 +136,7 @@ def _asset(domain: Domain, table: Table) -> dg.AssetsDefinition:
     return build
 
 
-def _dep(table: Table, source: Source) -> dg.AssetDep:
+def _build_dep(table: Table, source: Source) -> dg.AssetDep:
     key = keys.table(source.table)
     if not source.days_before:
         return dg.AssetDep(key)
@@ -131,26 +147,26 @@ def _dep(table: Table, source: Source) -> dg.AssetDep:
 
 
 def lineage(table: Table) -> dg.TableColumnLineage:
-    """Of each column, the columns of the sources that it comes from."""
+    """Returns, for each column of a table, the source columns that it comes from."""
 
-    def origins(of: Iterable[str]) -> list[dg.TableColumnDep]:
-        pairs = (origin.split(".", 1) for origin in of)
+    def origins(references: Iterable[str]) -> list[dg.TableColumnDep]:
+        pairs = (origin.split(".", 1) for origin in references)
         return [dg.TableColumnDep(keys.table(table.sources[source].table), column) for source, column in pairs]
 
     return dg.TableColumnLineage({column.name: origins(column.of) for column in table.columns if column.of})
 
 
 def describe(house: Lakehouse, table: Table, built: Built) -> dict[str, Any]:
-    """What a build did, the newest rows, and how many rows the last days have."""
-    found = latest(house.path(table.id), _PREVIEW_ROWS, [table.time] if table.time else ORDER.get(table.layer, ()))
+    """Returns the metadata of a build: its counts, the newest rows, and the row counts of the last days."""
+    newest = latest(house.path(table.id), _PREVIEW_ROWS, [table.time] if table.time else ORDER.get(table.layer, ()))
     metadata: dict[str, Any] = {
-        "dagster/row_count": found.rows,
+        "dagster/row_count": newest.rows,
         "dagster/column_lineage": lineage(table),
         "dagster/partition_row_count": built.rows,
         "seconds": round(built.seconds, 3),
-        "files": found.files,
+        "files": newest.files,
         "source_versions": dict(built.sources),
-        "newest": dg.MetadataValue.md(markdown(found.frame)) if found.frame.height else "empty",
+        "newest": dg.MetadataValue.md(markdown(newest.frame)) if newest.frame.height else "empty",
     }
     if built.hours is not None:
         metadata["hours_rebuilt"] = built.hours

@@ -1,1 +1,1 @@
-"""City sensors over MQTT: traffic counters, air quality, noise, temperature, humidity, utilities."""
+"""The domain of the city's MQTT sensors: traffic counters, air quality, noise, temperature, humidity, utilities."""

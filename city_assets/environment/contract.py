@@ -1,4 +1,4 @@
-"""The city's sensors: what they measure, and the announcements in which they say what and where they are."""
+"""The contracts of the city's sensors: their readings, and the announcements of their type and location."""
 
 from datetime import timedelta
 

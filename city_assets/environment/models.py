@@ -1,4 +1,4 @@
-"""Air quality an hour ahead."""
+"""The model of the air quality one hour ahead."""
 
 from datetime import timedelta
 

@@ -1,4 +1,4 @@
-"""The environment's derived tables: what each is, what its columns mean and come from."""
+"""The environment's derived tables, with the meaning and the sources of their columns."""
 
 from city.tables import Column, Source, Table, calendar
 from city.tables.silver import latest_table, silver_table
@@ -116,8 +116,8 @@ _LIVE = ("air_quality", "noise", "temperature", "humidity")
 _UNITS = {q.name: q.unit for q in QUANTITIES}
 
 
-def _feature(name: str, means: str, of: str, unit: str | None = None) -> Column:
-    return Column(name=name, kind="float", unit=unit, nullable=True, means=means, of=(of,))
+def _feature(name: str, means: str, source_column: str, unit: str | None = None) -> Column:
+    return Column(name=name, kind="float", unit=unit, nullable=True, means=means, of=(source_column,))
 
 
 WEATHER_FEATURES = Table(

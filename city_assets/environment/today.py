@@ -1,4 +1,4 @@
-"""The day's air, noise and weather."""
+"""The facts about a day's air, noise and weather."""
 
 from datetime import date
 
@@ -8,14 +8,15 @@ from city.live.facts import WEEK, Fact, of_day
 from city.settings import Settings
 from city_assets.environment.tables import CONDITIONS_DAILY
 
-# The categories of the US EPA's air quality index, by where each ends.
+# The categories of the US EPA's air quality index, each with its upper limit.
 _AIR = ((50, "good"), (100, "moderate"), (150, "unhealthy for sensitive groups"), (200, "unhealthy"))
 _WORST_AIR = "very unhealthy"
 
 
 def today(config: Settings, day: date) -> list[Fact]:
-    now, then = (of_day(config, CONDITIONS_DAILY.id, of).collect() for of in (day, day - WEEK))
-    air, noise, warm = (mean(now, name) for name in ("air_quality", "noise", "temperature"))
+    """Returns the facts about a local day's air, noise and temperature, compared with the same day a week before."""
+    now, then = (of_day(config, CONDITIONS_DAILY.id, local_day).collect() for local_day in (day, day - WEEK))
+    air, noise, temperature = (mean(now, name) for name in ("air_quality", "noise", "temperature"))
     if air is None:
         return [Fact("environment", "Nothing is known of today's air yet.")]
     worst = now.drop_nulls("air_quality_mean").sort("air_quality_mean").row(-1, named=True)
@@ -23,25 +24,25 @@ def today(config: Settings, day: date) -> list[Fact]:
     sentence = (
         f"The air was {category(air)}; the worst index of a district was {worst['air_quality_mean']:.0f} ({place})."
     )
-    if warm is not None:
+    if temperature is not None:
         coldest, warmest = now.select(pl.col("temperature_min").min(), pl.col("temperature_max").max()).row(0)
         sentence += f" It was {coldest:.0f} to {warmest:.0f} °C."
-    found = [_figure("air", "Air quality index", air, "AQI", mean(then, "air_quality"), sentence)]
+    facts = [_build_fact("air", "Air quality index", air, "AQI", mean(then, "air_quality"), sentence)]
     if noise is not None:
-        found.append(_figure("noise", "Noise", noise, "dB", mean(then, "noise")))
-    return found
+        facts.append(_build_fact("noise", "Noise", noise, "dB", mean(then, "noise")))
+    return facts
 
 
 def category(index: float) -> str:
-    """The US EPA's word for an air quality index."""
+    """Returns the US EPA's category of an air quality index."""
     return next((word for limit, word in _AIR if index <= limit), _WORST_AIR)
 
 
 def mean(rows: pl.DataFrame, quantity: str) -> float | None:
-    """Over the districts."""
-    found = rows[f"{quantity}_mean"].mean()
-    return float(found) if isinstance(found, float) else None
+    """Returns the mean of a quantity over the districts, or None if no district has a value."""
+    value = rows[f"{quantity}_mean"].mean()
+    return float(value) if isinstance(value, float) else None
 
 
-def _figure(name: str, label: str, value: float, unit: str, before: float | None, sentence: str = "") -> Fact:
+def _build_fact(name: str, label: str, value: float, unit: str, before: float | None, sentence: str = "") -> Fact:
     return Fact(name, sentence, label, round(value, 1), unit, None if before is None else round(before, 1))

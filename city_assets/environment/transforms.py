@@ -1,4 +1,4 @@
-"""The environment's silver, gold and feature tables as functions of frames, on any engine."""
+"""The transforms of the environment's silver, gold and feature tables: functions of frames, on any engine."""
 
 from typing import Any
 
@@ -8,33 +8,33 @@ from city.tables.calendar import HOUR, SLOT_SECONDS, on_calendar
 from city.tables.model import Frame
 from city_assets.environment.contract import QUANTITIES
 
-WINDOW_SECONDS = 300  # of the windows by location
+WINDOW_SECONDS = 300  # the length of the windows by location
 
 
 def placed(readings: Frame, devices: Frame) -> Frame:
-    """Readings with where their sensor stands; null where it never announced itself."""
+    """Adds the sensor's position and H3 cell to readings. They are null if the sensor never announced itself."""
     return readings.join(devices.select("sensor_id", "latitude", "longitude", "cell"), on="sensor_id", how="left")
 
 
 def conditions_hourly(sensors: Frame) -> Frame:
-    """The mean of each quantity at each location and hour."""
+    """Computes the mean of each quantity at each location and hour."""
     hours = sensors.with_columns(hour=nw.col("timestamp").dt.truncate("1h"))
     return hours.group_by(*HOUR, "location").agg(readings=nw.len(), **_each_quantity("mean"))
 
 
 def conditions_daily(sensors: Frame) -> Frame:
-    """Mean, least and most of each quantity at each location and day."""
+    """Computes the mean, minimum and maximum of each quantity at each location and day."""
     return sensors.group_by("day", "location").agg(
         readings=nw.len(), **_each_quantity("mean"), **_each_quantity("min"), **_each_quantity("max")
     )
 
 
 def sensor_health_daily(sensors: Frame) -> Frame:
-    """How well each sensor worked on each day.
+    """Computes how well each sensor worked on each day.
 
-    `uptime` is the share of the day's quarter-hours, of those in which any sensor reported, in which this one did.
-    `offset` is its mean less that of its kind at its location; `drift` is how far that moved since the day before, in
-    spreads of its readings.
+    `uptime` is the share of quarter-hours in which the sensor reported, among those in which any sensor reported.
+    `offset` is the sensor's mean minus the mean of its type at its location. `drift` is the change of the offset since
+    the day before, in standard deviations of the sensor's readings.
     """
     slots = sensors.with_columns(slot=nw.col("_timestamp_seconds") // SLOT_SECONDS)
     gaps = slots.with_columns(
@@ -64,29 +64,29 @@ def sensor_health_daily(sensors: Frame) -> Frame:
 
 
 def weather_features(air_quality: Frame, noise: Frame, temperature: Frame, humidity: Frame, calendar: Frame) -> Frame:
-    """A district's air, noise and weather in a window, each with what it was in the one before it.
+    """Computes a district's air, noise and weather in each window, with the values of the window before.
 
-    The windows are those in which the air was measured; of what was not measured then, the value is null.
+    The windows are those in which the air quality was measured. A quantity that was not measured in them is null.
     """
-    found = on_calendar(air_quality.drop("day"), "window_start", calendar)
+    features = on_calendar(air_quality.drop("day"), "window_start", calendar)
     at = ["location", "_window_start_seconds"]
     windows = {"air_quality": air_quality, "noise": noise, "temperature": temperature, "humidity": humidity}
     for name, frame in windows.items():
         if name != "air_quality":
-            found = found.join(frame.select(*at, f"{name}_mean"), on=at, how="left")
+            features = features.join(frame.select(*at, f"{name}_mean"), on=at, how="left")
         before = frame.select(
             "location",
             _window_start_seconds=nw.col("_window_start_seconds") + WINDOW_SECONDS,
             **{f"{name}_lag_1": nw.col(f"{name}_mean")},
         )
-        found = found.join(before, on=at, how="left")
-    return found.with_columns(
+        features = features.join(before, on=at, how="left")
+    return features.with_columns(
         as_of=nw.col("window_start").dt.offset_by(f"{WINDOW_SECONDS // 60}m"), holiday=~nw.col("holiday").is_null()
     )
 
 
 def sensor_features(sensors: Frame) -> Frame:
-    """What each sensor reported in each hour."""
+    """Computes the statistics of each sensor's readings in each hour."""
     hours = sensors.with_columns(hour=nw.col("timestamp").dt.truncate("1h"))
     by_hour = hours.group_by("day", "hour", "sensor_id").agg(
         readings=nw.len(),
@@ -98,8 +98,8 @@ def sensor_features(sensors: Frame) -> Frame:
     return by_hour.with_columns(as_of=nw.col("hour").dt.offset_by("1h"))
 
 
-def _each_quantity(what: str) -> dict[str, Any]:
+def _each_quantity(aggregate: str) -> dict[str, Any]:
     return {
-        f"{q.name}_{what}": getattr(nw.when(nw.col("type") == q.name).then(nw.col("value")), what)().round(6)
+        f"{q.name}_{aggregate}": getattr(nw.when(nw.col("type") == q.name).then(nw.col("value")), aggregate)().round(6)
         for q in QUANTITIES
     }

@@ -1,1 +1,1 @@
-"""Pumps and motors: anomalies and remaining life."""
+"""The domain of pumps and motors: anomalies and remaining life."""

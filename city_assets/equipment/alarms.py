@@ -1,4 +1,4 @@
-"""Alarms of the machines: readings that stay anomalous, and lives that are about to end."""
+"""The alarms of the machines: readings that stay anomalous, and machines that are about to fail."""
 
 from collections.abc import Mapping
 from datetime import timedelta
@@ -8,7 +8,7 @@ from city.alerts.conditions import Condition, Message, Persistence, largest_firs
 from city_assets.equipment.models import ACTIONS, ANOMALIES, LIFE
 
 CRITICAL_HOURS = ACTIONS[0][0]
-_ALMOST_NOTHING = 0.001
+_LEAST_HOURS = 0.001
 
 
 def _anomaly_level(message: Message, usual: float | None) -> float:
@@ -28,13 +28,13 @@ def _anomaly_detail(message: Message) -> Mapping[str, Any]:
         "score": message["anomaly_score"],
         "threshold": message["threshold"],
         "contributions": largest_first(message["feature_contributions"]),
-        **_source(message),
+        **_message_source(message),
     }
 
 
 def _life_level(message: Message, usual: float | None) -> float:
-    """The lower end of the interval counts, as it does for the recommended action."""
-    return float(CRITICAL_HOURS / max(message["confidence_interval"][0], _ALMOST_NOTHING))
+    """Returns the level from the lower end of the interval, which also decides the recommended action."""
+    return float(CRITICAL_HOURS / max(message["confidence_interval"][0], _LEAST_HOURS))
 
 
 def _life_title(message: Message) -> str:
@@ -50,11 +50,11 @@ def _life_detail(message: Message) -> Mapping[str, Any]:
         "interval": message["confidence_interval"],
         "action": message["recommended_action"],
         "contributions": largest_first(message.get("feature_contributions")),
-        **_source(message),
+        **_message_source(message),
     }
 
 
-def _source(message: Message) -> dict[str, Any]:
+def _message_source(message: Message) -> dict[str, Any]:
     return {"model_version": message.get("model_version"), "event": message.get("id"), "at": message["timestamp"]}
 
 
@@ -68,8 +68,8 @@ ANOMALY = Condition(
     topic=ANOMALIES.stream.topic,
     key="machine_id",
     level=_anomaly_level,
-    # A machine reports every five seconds: what is far off is told at its second reading, what is nearer in a minute.
-    # Below twice the limit are machines that wear, of which the remaining life tells.
+    # A machine reports every five seconds. A strong anomaly raises the alarm at its second reading, a weaker one within
+    # a minute. Levels below twice the limit come from wear, which the alarm of the remaining life covers.
     raised_by=(Persistence(level=3.0, count=2, of=2), Persistence(level=2.0, count=10, of=12)),
     clear_below=0.8,
     calm_for=timedelta(seconds=60),
@@ -86,7 +86,8 @@ REMAINING_LIFE = Condition(
     topic=LIFE.stream.topic,
     key="machine_id",
     level=_life_level,
-    # A life is told of each minute. One answer may be wrong, and a worn machine is not new for ten good minutes.
+    # A remaining life is predicted each minute. One prediction may be wrong, so two of three raise the alarm. A worn
+    # machine does not become new, so the alarm clears only after ten good minutes.
     raised_by=(Persistence(level=1.0, count=2, of=3),),
     clear_below=0.4,
     calm_for=timedelta(minutes=10),

@@ -1,4 +1,4 @@
-"""Machines: what their sensors report, and the log of what was done to them."""
+"""The contracts of the machines: their sensor readings, and their maintenance log."""
 
 from city.contracts import Contract, Field, Rule
 

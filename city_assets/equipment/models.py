@@ -1,4 +1,4 @@
-"""Remaining useful life, and anomalies of multivariate signals: the fleet's models, and those of the benchmarks."""
+"""Models of the remaining useful life and of anomalies in multivariate signals, for the fleet and the benchmarks."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -18,16 +18,24 @@ from city_assets.equipment.contract import SIGNALS
 from city_assets.equipment.transforms import HORIZONS
 
 CAP = 125
-"""Cycles. Wear shows in the signals only towards the end; before that the life left cannot be told (Heimes, 2008)."""
+"""The longest remaining life that is predicted, in cycles.
+
+Wear shows in the signals only towards the end of a life. Before that, the remaining life cannot be predicted
+(Heimes, 2008).
+"""
 WINDOW = 30
+"""The number of cycles that the features look back over."""
 _RECENT, _NEWEST, _FIRST = 10, 5, 10
 
 
 def life_features(signals: Floats) -> Floats:
-    """What a machine's signals (t, s) tell at each time from the 30th: (t - 29, 9 s + 1).
+    """Computes the features of a machine's signals (t, s) at each cycle from the 30th: (t - 29, 9 s + 1).
 
-    Of each signal: its mean over 30, 10 and 5 cycles, its trend and where that leads, its spread, its exponential
-    mean, how far it is from its beginning, and its mean so far; and the age. Raises ValueError for fewer cycles.
+    The features of each signal are its mean over 30, 10 and 5 cycles, its trend and the value that the trend leads to,
+    its standard deviation, its exponential mean, its distance from its first values, and its mean so far. The last
+    feature is the age in cycles.
+
+    Raises ValueError for fewer than 30 cycles.
     """
     if len(signals) < WINDOW:
         raise ValueError(f"{len(signals)} cycles are too few: the features look back over {WINDOW}")
@@ -39,16 +47,16 @@ def life_features(signals: Floats) -> Floats:
     so_far = signals.cumsum(0)[WINDOW - 1 :] / ages[:, None]
     parts = [
         *(whole, recent, newest, slope * WINDOW, windows.std(-1), whole + slope * steps[-1]),
-        *(_exponential(signals)[WINDOW - 1 :], recent - signals[:_FIRST].mean(0), so_far, ages[:, None]),
+        *(_exponential_mean(signals)[WINDOW - 1 :], recent - signals[:_FIRST].mean(0), so_far, ages[:, None]),
     ]
     return np.column_stack(parts)
 
 
 def remaining_life(seed: int = 0) -> Any:
-    """An estimator of the remaining life: boosted trees and a small network, averaged.
+    """Builds an estimator of the remaining life: the average of boosted trees and a small neural network.
 
-    They miss in different places: over training engines (cross-validated) the two together miss a tenth less than
-    either.
+    The two err in different places. Cross-validated over training engines, their average has a tenth less error than
+    either of them.
     """
     from sklearn.ensemble import HistGradientBoostingRegressor, VotingRegressor
     from sklearn.neural_network import MLPRegressor
@@ -71,37 +79,43 @@ def remaining_life(seed: int = 0) -> Any:
 
 
 def nasa_score(predicted: Floats, actual: Floats) -> float:
-    """The scoring of the PHM 2008 challenge: late predictions cost more than early ones (Saxena et al., 2008)."""
+    """Computes the score of the PHM 2008 challenge, in which late predictions cost more than early ones.
+
+    `predicted` and `actual` are remaining lives in cycles. Source: Saxena et al., 2008.
+    """
     late = predicted - actual
     return float(np.where(late < 0, np.expm1(-late / 13), np.expm1(late / 10)).sum())
 
 
 @dataclass
 class AnomalyDetector:
-    """Principal components of normal signals, watched as they come.
+    """Detects anomalies in a stream of signals by the principal components of normal signals.
 
-    The score is the combined index of T² and Q; `threshold` times its border is an anomaly. Signals are smoothed by a
-    trailing mean. The centre follows slow change (warming up, wear) while nothing is wrong, and stands still while
-    something is.
+    The score is the combined index of T² and Q, divided by its limit for normal data. A score over `threshold` is an
+    anomaly. Signals are smoothed by a trailing mean. The centre follows slow change (warming up, wear) while the score
+    is normal, and stands still during an anomaly.
     """
 
     smoothing: int = 15
-    """Rows that the trailing mean is over."""
+    """The number of rows of the trailing mean."""
     explained: float = 0.99
-    """Share of the variance that the components hold."""
+    """The share of the variance that the components explain."""
     adaption: float = 0.01
-    """How much of its distance the centre moves at each normal row."""
+    """The share of its distance to the row that the centre moves at each normal row."""
     threshold: float = 3.0
+    """A higher score is an anomaly."""
     quantile: float = 0.995
-    """Of normal data's scores, this is called the largest."""
+    """The quantile of the scores of normal data that counts as their limit."""
 
     _recent: deque[Floats] = field(default_factory=deque, init=False, repr=False)
 
     def fit(self, signals: Floats) -> "AnomalyDetector":
-        """Learns what is normal from rows (n, s) in order of time, which must all be so.
+        """Fits the detector to normal rows (n, s) in order of time.
 
-        A constant signal takes no part. Raises ValueError for fewer rows than thrice the signals, or values that are
-        not finite.
+        All rows must be normal. A constant signal is ignored.
+
+        Raises ValueError if there are fewer rows than three times the signals, if a value is not finite, or if every
+        signal is constant.
         """
         signals = np.asarray(signals, float)
         if len(signals) < max(3 * signals.shape[1], self.smoothing + 2):
@@ -120,8 +134,11 @@ class AnomalyDetector:
         return self
 
     def watch(self, row: Floats) -> tuple[float, Floats]:
-        """The score of the next row (s,), over 1 beyond normal and over `threshold` an anomaly, and what each signal
-        contributes to it: shares (s,) that sum to one."""
+        """Scores the next row (s,).
+
+        Returns the score and the share of each signal in it (s,). A score over 1 is beyond normal, a score over
+        `threshold` is an anomaly. The shares sum to one.
+        """
         away = (self._smooth(row) - self._mean) / self._scale * self._live - self._centre
         score = float(((self._root @ away) ** 2).sum())
         if score <= self.threshold:
@@ -129,7 +146,7 @@ class AnomalyDetector:
         return score, contributions(self._root, away)
 
     def scores(self, signals: Floats) -> Floats:
-        """The scores (n,) of rows that come after those it was fitted on."""
+        """Returns the scores (n,) of rows (n, s) that follow the rows of the fit."""
         return np.array([self.watch(row)[0] for row in np.asarray(signals, float)])
 
     def _smoothed(self, signals: Floats) -> Iterator[Floats]:
@@ -143,7 +160,7 @@ class AnomalyDetector:
 
 
 def anomaly_message(rows: pl.DataFrame) -> pl.DataFrame:
-    """Messages of `anomaly-detected`; contributions by signal, which sum to one."""
+    """Returns the messages of the topic `anomaly-detected`. The contributions are shares by signal that sum to one."""
     return rows.select(
         "timestamp",
         "machine_id",
@@ -151,12 +168,12 @@ def anomaly_message(rows: pl.DataFrame) -> pl.DataFrame:
         threshold=pl.lit(1.0),
         is_anomaly=pl.col("prediction") == "anomaly",
         confidence="confidence",
-        feature_contributions=_by_signal(ANOMALY_INPUTS),
+        feature_contributions=_sum_by_signal(ANOMALY_INPUTS),
     )
 
 
-def _by_signal(names: tuple[str, ...]) -> pl.Expr:
-    """The contributions of a signal's inputs, together."""
+def _sum_by_signal(names: tuple[str, ...]) -> pl.Expr:
+    """Returns the sum of the contributions of each signal's inputs."""
     shares = pl.col("contributions").struct
     sums = pl.struct(
         pl.sum_horizontal(shares.field(name) for name in names if name.startswith(signal)).alias(signal)
@@ -166,14 +183,17 @@ def _by_signal(names: tuple[str, ...]) -> pl.Expr:
 
 
 def life_message(rows: pl.DataFrame) -> pl.DataFrame:
-    """Messages of `maintenance-predictions`; what to do follows from the lower end of the interval. Contributions, in
-    hours by signal, are of critical ones."""
+    """Returns the messages of the topic `maintenance-predictions`.
+
+    The lower end of the interval decides the recommended action. Only critical predictions have contributions, in hours
+    by signal.
+    """
     hours = pl.col("output").list.get(0)
     least = pl.coalesce("low", hours).clip(lower_bound=0)
     action, priority = pl.lit("none"), pl.lit("low")
-    for below, what, how_soon in reversed(ACTIONS):
-        action = pl.when(least < below).then(pl.lit(what)).otherwise(action)
-        priority = pl.when(least < below).then(pl.lit(how_soon)).otherwise(priority)
+    for limit, limit_action, limit_priority in reversed(ACTIONS):
+        action = pl.when(least < limit).then(pl.lit(limit_action)).otherwise(action)
+        priority = pl.when(least < limit).then(pl.lit(limit_priority)).otherwise(priority)
     return rows.select(
         "timestamp",
         "machine_id",
@@ -181,11 +201,11 @@ def life_message(rows: pl.DataFrame) -> pl.DataFrame:
         confidence_interval=pl.concat_list(least.round(3), pl.coalesce("high", hours).round(3)),
         recommended_action=action,
         priority=priority,
-        feature_contributions=_by_signal(LIFE_INPUTS),
+        feature_contributions=_sum_by_signal(LIFE_INPUTS),
     )
 
 
-def _exponential(signals: Floats, share: float = 0.1) -> Floats:
+def _exponential_mean(signals: Floats, share: float = 0.1) -> Floats:
     smooth = np.empty_like(signals)
     smooth[0] = signals[0]
     for row in range(1, len(signals)):
@@ -194,26 +214,26 @@ def _exponential(signals: Floats, share: float = 0.1) -> Floats:
 
 
 LIFE_CAP = timedelta(hours=1)
-"""The fleet's: of a mean life of two hours, wear shows in the last."""
+"""The longest remaining life that is predicted for the fleet. Of a mean life of two hours, wear shows in the last."""
 ACTIONS = (
     (0.1, "stop it and replace the worn parts", "critical"),
     (0.3, "replace the worn parts in this shift", "high"),
     (0.7, "order parts, and plan a stop", "medium"),
 )
-"""Below so many hours left, what to do, and how soon."""
-_KNOWN = SIGNALS[-1]
-"""Of a machine whose normal ranges nobody has given, nothing can be said."""
+"""The remaining hours below which an action is recommended, the action, and its priority."""
+_CHECKED_SIGNAL = SIGNALS[-1]
+"""This signal is null for a machine whose normal ranges nobody has given. Such a machine cannot be judged."""
 ANOMALY_INPUTS = (*(f"{signal}_now" for signal in SIGNALS), "power_recent", "power_long")
-"""What it draws now and has drawn, which the temperature follows, with the other signals."""
+"""The signals now, and the power of the last minute and ten minutes, because the temperature follows the power."""
 
 ANOMALIES = Model(
     name="machine_anomaly",
     means="How far a machine's readings are from normal, and which signals they are that are.",
     features="machine_features",
-    where=f"{_KNOWN}_now IS NOT NULL",
+    where=f"{_CHECKED_SIGNAL}_now IS NOT NULL",
     inputs=ANOMALY_INPUTS,
     label=Normal(truth="gold/machine_faults", where="true", begin="begin", end="end"),
-    # All components: the signals are few, and the least of their variance is where a fault shows most.
+    # All components are used: the signals are few, and a fault shows most where the variance is least.
     estimator=lambda parameters: NormalRegion(**parameters),
     defaults={"explained": 0.9999, "quantile": 0.995, "threshold": 1.1},
     stream=Stream("anomaly-detected", anomaly_message),
@@ -229,7 +249,7 @@ LIFE = Model(
     name="machine_life",
     means="The hours that a machine has left before it fails.",
     features="machine_features",
-    where=f"first_of_minute AND {_KNOWN}_now IS NOT NULL",
+    where=f"first_of_minute AND {_CHECKED_SIGNAL}_now IS NOT NULL",
     inputs=LIFE_INPUTS,
     label=Until(truth="silver/maintenance_log", where="kind = 'failure'", time="timestamp", cap=LIFE_CAP, unit="h"),
     estimator=boosted("regression"),

@@ -1,4 +1,4 @@
-"""The equipment's derived tables, and those that people keep."""
+"""The equipment's derived tables, and the reference tables that people edit."""
 
 from city.tables import Column, Source, Table, calendar
 from city.tables.silver import log_table
@@ -7,7 +7,7 @@ from city_assets.equipment.contract import MAINTENANCE_LOG, SIGNALS
 
 _DAY = calendar.COLUMNS[0]
 _MACHINE = Column(name="machine_id", kind="string", means="the machine")
-_OF = ("readings.machine_id",)
+_MACHINE_SOURCE = ("readings.machine_id",)
 _SPANS = {"now": "15 seconds", "recent": "minute", "long": "ten minutes"}
 
 MACHINES = Table(
@@ -71,7 +71,7 @@ MACHINE_FEATURES = Table(
     time="timestamp",
     look_back=transforms.LONG,
     columns=(
-        Column(name="machine_id", kind="string", means="the machine", of=_OF),
+        Column(name="machine_id", kind="string", means="the machine", of=_MACHINE_SOURCE),
         Column(name="timestamp", kind="timestamp", means="the reading's time", of=("readings.timestamp",)),
         *(
             _feature(f"{signal}_{name}", f"mean {signal} of the last {span}")

@@ -1,4 +1,4 @@
-"""The day's machines: which had faults, and of what kind."""
+"""The facts about a day's machines: how many had a fault, and the causes."""
 
 from datetime import date
 
@@ -8,7 +8,8 @@ from city_assets.equipment.tables import MACHINE_FAULTS
 
 
 def today(config: Settings, day: date) -> list[Fact]:
-    now, then = (of_day(config, MACHINE_FAULTS.id, of, "begin").collect() for of in (day, day - WEEK))
+    """Returns the fact about a local day's machines with a fault, compared with the same day a week before."""
+    now, then = (of_day(config, MACHINE_FAULTS.id, local_day, "begin").collect() for local_day in (day, day - WEEK))
     machines = now["machine_id"].n_unique()
     sentence = f"{some(machines, 'machine').capitalize()} had a fault"
     causes = now.drop_nulls("cause").group_by("cause").len().sort("len", "cause", descending=[True, False])

@@ -1,4 +1,4 @@
-"""The equipment's feature table as a function of frames, on any engine."""
+"""The transforms of the equipment's feature and fault tables: functions of frames, on any engine."""
 
 import narwhals as nw
 
@@ -6,17 +6,21 @@ from city.tables.model import Frame
 from city_assets.equipment.contract import SIGNALS
 
 NOW, RECENT, LONG = 3, 12, 120
-"""Readings that a trailing mean is over: a machine reports every five seconds, so these are 15 s, 1 min and 10 min."""
+"""The numbers of readings of the trailing means.
+
+A machine reports every five seconds, so these are 15 s, 1 min and 10 min.
+"""
 BEFORE_FOUND = 12
-"""Minutes before something is found wrong that are not taken as normal."""
+"""The minutes before a finding that do not count as normal."""
 HORIZONS = {"now": NOW, "recent": RECENT, "long": LONG}
+"""The numbers of readings by the name of the trailing mean."""
 
 
 def machine_features(readings: Frame, ranges: Frame) -> Frame:
-    """What is known of a machine at each of its readings: trailing means of each signal, as a share of its normal
-    range (0 its least, 1 its most), and how unsteady it is.
+    """Computes the features of a machine at each of its readings.
 
-    Null where nobody has said what is normal.
+    These are the trailing means and the standard deviation of each signal, as a share of its normal range (0 is the
+    minimum, 1 the maximum). They are null if nobody has given the normal range.
     """
     normal = ranges.group_by("machine_id").agg(
         **{
@@ -25,14 +29,14 @@ def machine_features(readings: Frame, ranges: Frame) -> Frame:
             for edge in ("minimum", "maximum")
         }
     )
-    found = readings.join(normal, on="machine_id", how="left").with_columns(
+    features = readings.join(normal, on="machine_id", how="left").with_columns(
         **{
             f"_{signal}": (nw.col(signal) - nw.col(f"_minimum_{signal}"))
             / (nw.col(f"_maximum_{signal}") - nw.col(f"_minimum_{signal}"))
             for signal in SIGNALS
         }
     )
-    found = found.with_columns(
+    features = features.with_columns(
         **{
             f"{signal}_{name}": nw.col(f"_{signal}")
             .rolling_mean(rows, min_samples=1)
@@ -48,15 +52,20 @@ def machine_features(readings: Frame, ranges: Frame) -> Frame:
         },
         _minute=nw.col("_timestamp_seconds") // 60,
     )
-    before = _of_machine(nw.col("_minute").shift(1))
-    return found.with_columns(first_of_minute=(nw.col("_minute") != before).fill_null(value=True))
+    before = _over_machine(nw.col("_minute").shift(1))
+    return features.with_columns(first_of_minute=(nw.col("_minute") != before).fill_null(value=True))
 
 
 def machine_faults(log: Frame, events: Frame) -> Frame:
-    """The stretches in which a machine was not as it should be: before each inspection that found something and each
-    failure, and each anomaly event that people have confirmed."""
-    found = log.filter(((nw.col("kind") == "inspection") & ~nw.col("cause").is_null()) | (nw.col("kind") == "failure"))
-    logged = found.select(
+    """Returns the periods in which a machine was faulty.
+
+    These are the BEFORE_FOUND minutes before each failure and each inspection with a finding, and each anomaly event
+    that people have confirmed.
+    """
+    findings = log.filter(
+        ((nw.col("kind") == "inspection") & ~nw.col("cause").is_null()) | (nw.col("kind") == "failure")
+    )
+    logged = findings.select(
         "machine_id",
         nw.col("timestamp").dt.offset_by(f"-{BEFORE_FOUND}m").alias("begin"),
         nw.col("timestamp").alias("end"),
@@ -68,5 +77,5 @@ def machine_faults(log: Frame, events: Frame) -> Frame:
     return nw.concat([logged, confirmed]).unique(["machine_id", "begin"])
 
 
-def _of_machine(expression: nw.Expr) -> nw.Expr:
+def _over_machine(expression: nw.Expr) -> nw.Expr:
     return expression.over("machine_id", order_by="timestamp")

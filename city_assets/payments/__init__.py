@@ -1,1 +1,1 @@
-"""Card payments and the frauds among them."""
+"""The domain of card payments and the frauds among them."""

@@ -1,4 +1,4 @@
-"""Alarms of the payments: cards that somebody else pays with."""
+"""The alarms of the payments: cards that somebody other than the owner pays with."""
 
 from collections.abc import Mapping
 from datetime import timedelta
@@ -9,7 +9,7 @@ from city_assets.payments.models import FRAUDS
 
 
 def _level(message: Message, usual: float | None) -> float | None:
-    """Against the model's cost threshold; a version without one judges nothing."""
+    """Returns the fraud probability divided by the model's cost threshold. Returns None for a version without one."""
     threshold = message["threshold"]
     return float(message["fraud_probability"] / threshold) if threshold else None
 
@@ -47,7 +47,7 @@ FRAUD = Condition(
     clear_below=1.0,
     calm_for=timedelta(minutes=10),
     forgotten_after=timedelta(minutes=10),
-    # The threshold is where a look is worth its cost, which is far below where a fraud is likely.
+    # From the threshold on, a review is worth its cost. That is far below the probability at which a fraud is likely.
     severities=((0.0, "info"), (0.5, "warning")),
     gravity=lambda message: float(message["fraud_probability"]),
     title=_title,

@@ -1,4 +1,4 @@
-"""Card payments, and the chargebacks by which frauds become known."""
+"""The contracts of card payments, and of the chargebacks that make frauds known."""
 
 from datetime import timedelta
 
@@ -16,7 +16,7 @@ CATEGORIES = (
     "online",
 )
 REPORTED_WITHIN = timedelta(minutes=30)
-"""After which a payment that nobody reported counts as genuine; a real city would wait for weeks."""
+"""A payment that nobody reports within this time counts as genuine. A real city would wait for weeks."""
 _PAYMENT = "pay_[0-9a-f]{16}"
 _CARD = "card_[0-9]{5}"
 

@@ -1,4 +1,4 @@
-"""Which payments are frauds: the city's model, and that of the handbook's benchmark."""
+"""Models of fraud among payments: the city's model, and the model of the handbook's benchmark."""
 
 from typing import Any
 
@@ -13,26 +13,34 @@ from city.models.model import Model, Parameters, Stream
 from city_assets.payments.contract import REPORTED_WITHIN
 
 DAYS = (1, 7, 30)
+"""The lengths, in days, of the periods that the features count over."""
 GIVEN = (
     *(f"card_{what}_{days}d" for days in DAYS for what in ("count", "mean")),
     *(f"terminal_{what}_{days}d" for days in DAYS for what in ("count", "risk")),
 )
-"""What must be known of a payment's card and terminal: how many payments in so many days, their mean amount, and the
-share of frauds among those that are old enough to be known."""
+"""The columns that a payment's card and terminal must have.
+
+These are the number of payments in so many days, their mean amount, and the share of frauds among the payments that are
+old enough for a fraud to be known.
+"""
 FEATURES = (
     *("amount", "weekend", "night", *GIVEN, "amount_to_usual", "mean_1d_to_usual", "mean_7d_to_usual"),
     *(f"terminal_frauds_{days}d" for days in DAYS),
     *("largest_3d", "count_3d", "unusual_3d"),
 )
+"""The inputs of the benchmark's model."""
 _UNUSUAL = 3.0
-"""Times what the card usually pays."""
+"""A payment of more than so many times the card's usual amount is unusual."""
 
 
 def fraud_features(payments: pl.DataFrame) -> pl.DataFrame:
-    """Adds the FEATURES to payments (columns `payment`, `card`, `terminal`, `at`, `amount`, `weekend`, `night` and
-    GIVEN), each from what was known when it was made. Sorted by time."""
+    """Adds the FEATURES to payments, and sorts them by time.
+
+    `payments` has the columns `payment`, `card`, `terminal`, `at`, `amount`, `weekend`, `night` and GIVEN. Each feature
+    uses only what was known at the time of the payment.
+    """
     usual = pl.col("card_mean_30d") + 1.0  # a card's first payment has no mean yet
-    found = payments.sort("at", "payment").with_columns(
+    features = payments.sort("at", "payment").with_columns(
         amount_to_usual=pl.col("amount") / usual,
         mean_1d_to_usual=pl.col("card_mean_1d") / usual,
         mean_7d_to_usual=pl.col("card_mean_7d") / usual,
@@ -43,7 +51,7 @@ def fraud_features(payments: pl.DataFrame) -> pl.DataFrame:
     )
     each = pl.col("amount").is_not_null().cast(pl.Float64)
     unusual = (pl.col("amount_to_usual") > _UNUSUAL).cast(pl.Float64)
-    return found.with_columns(
+    return features.with_columns(
         largest_3d=pl.col("amount_to_usual").rolling_max_by("at", "3d").over("card"),
         count_3d=each.rolling_sum_by("at", "3d").over("card"),
         unusual_3d=unusual.rolling_sum_by("at", "3d").over("card"),
@@ -51,8 +59,10 @@ def fraud_features(payments: pl.DataFrame) -> pl.DataFrame:
 
 
 def fraud_model(seed: int = 0) -> Any:
-    """A classifier: boosted trees and a forest, averaged. Validated forward in time, the two together rank frauds
-    better than either."""
+    """Builds a classifier: the average of boosted trees and a random forest.
+
+    Validated forward in time, the average ranks frauds better than either of them.
+    """
     from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier, VotingClassifier
 
     boosting = HistGradientBoostingClassifier(
@@ -69,10 +79,12 @@ def fraud_model(seed: int = 0) -> Any:
 
 
 def calibrated(model: Any, x: Floats, y: Floats, cards: NDArray[Any], folds: int = 3) -> Any:
-    """Fits the model on all rows, and a logistic curve on what it gave cards that it had not seen, so that its
-    probabilities are frequencies. The ranking stays as it was.
+    """Fits the model on all rows, and calibrates its probabilities so that they are frequencies.
 
-    Raises ValueError where the rows are of one class only.
+    The calibration is a logistic curve over predictions for cards that the model had not seen. It keeps the ranking.
+    `x` are the inputs (n, f), `y` the labels (n,), 1 for a fraud, and `cards` the card of each row (n,).
+
+    Raises ValueError if all rows are of one class.
     """
     from sklearn.calibration import CalibratedClassifierCV
     from sklearn.model_selection import StratifiedGroupKFold
@@ -84,12 +96,16 @@ def calibrated(model: Any, x: Floats, y: Floats, cards: NDArray[Any], folds: int
 
 
 def cheapest_threshold(probability: Floats, fraud: Floats, amount: Floats, review: float = 5.0) -> float:
-    """The probability from which a look at a payment, which costs `review`, is worth it: the threshold with the least
-    total of looks and missed frauds' amounts on known payments."""
+    """Returns the probability from which the review of a payment is worth its cost.
+
+    This is the threshold with the least total cost on labelled payments (n,). The cost is `review` USD for each review,
+    and the amount of each missed fraud. `fraud` is 1 for a fraud, `amount` is in USD. Returns infinity if no review is
+    worth its cost.
+    """
     order = np.argsort(-probability)
-    looked_at = np.arange(len(order) + 1) * review
+    reviews = np.arange(len(order) + 1) * review
     missed = amount[order] * fraud[order]
-    cost = looked_at + missed.sum() - np.concatenate([[0.0], missed.cumsum()])
+    cost = reviews + missed.sum() - np.concatenate([[0.0], missed.cumsum()])
     best = int(np.argmin(cost))
     return float(probability[order][best - 1]) if best else float("inf")
 
@@ -103,20 +119,26 @@ INPUTS = (
 
 
 def calibrated_boosting(parameters: Parameters) -> Any:
-    """Boosted trees whose probabilities are frequencies, by a logistic curve on what they gave rows not seen."""
+    """Builds boosted trees with calibrated probabilities.
+
+    The calibration is a logistic curve over predictions for rows that the trees had not seen.
+    """
     from sklearn.calibration import CalibratedClassifierCV
 
     return CalibratedClassifierCV(boosted("classification")(parameters), method="sigmoid", cv=3, ensemble=False)
 
 
 def cost_threshold(rows: pl.DataFrame, probability: Floats) -> float:
-    """The cheapest threshold on labelled payments; never so high that nothing is looked at."""
+    """Returns the cheapest threshold on labelled payments, at most 1, so that some payments are always reviewed."""
     fraud = (rows[LABEL] == FRAUD).to_numpy().astype(float)
     return min(cheapest_threshold(probability, fraud, rows["amount"].to_numpy()), 1.0)
 
 
 def fraud_message(rows: pl.DataFrame) -> pl.DataFrame:
-    """Messages of `fraud-scores`. Contributions, to the probability by input, are of frauds."""
+    """Returns the messages of the topic `fraud-scores`.
+
+    Only predicted frauds have contributions: the change of the probability by input.
+    """
     return rows.select(
         "timestamp",
         "payment_id",

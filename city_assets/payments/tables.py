@@ -1,4 +1,4 @@
-"""The payments' feature view."""
+"""The feature table of the payments."""
 
 from city.tables import Column, Source, Table, calendar
 from city_assets.payments import transforms
@@ -6,8 +6,8 @@ from city_assets.payments import transforms
 _DAY = calendar.COLUMNS[0]
 
 
-def _of(name: str, means: str, of: str, unit: str | None = None, nullable: bool = False) -> Column:
-    return Column(name=name, kind="float", unit=unit, means=means, nullable=nullable, of=(f"payments.{of}",))
+def _feature(name: str, means: str, source_column: str, unit: str | None = None, nullable: bool = False) -> Column:
+    return Column(name=name, kind="float", unit=unit, means=means, nullable=nullable, of=(f"payments.{source_column}",))
 
 
 PAYMENT_FEATURES = Table(
@@ -21,21 +21,21 @@ PAYMENT_FEATURES = Table(
         Column(name="card", kind="string", means="the card", of=("payments.card",)),
         Column(name="timestamp", kind="timestamp", means="when it was made", of=("payments.timestamp",)),
         Column(name="payment_id", kind="string", means="the payment", of=("payments.payment_id",)),
-        _of("amount", "what was paid", "amount", "USD"),
+        _feature("amount", "what was paid", "amount", "USD"),
         Column(name="hour_of_day", kind="integer", means="the local hour", of=("payments.hour_of_day",)),
         Column(name="is_weekend", kind="boolean", means="whether on a weekend", of=("payments.is_weekend",)),
         Column(name="is_online", kind="boolean", means="whether online", of=("payments.merchant_category",)),
-        _of("seconds_since_last", "since the card's last payment", "timestamp", "s", nullable=True),
-        _of("seconds_since_third", "since the third before", "timestamp", "s", nullable=True),
-        _of("payments_10min", "of the last eight, those within ten minutes", "timestamp"),
-        _of("payments_1h", "of the last eight, those within an hour", "timestamp"),
-        _of("amount_to_usual", "the amount over the mean of the last eight", "amount", nullable=True),
-        _of("amount_to_largest", "the amount over the largest of the last eight", "amount", nullable=True),
-        _of("km_from_last", "how far from the last payment", "latitude", "km", nullable=True),
-        _of("kmh_from_last", "how fast one would have had to go", "latitude", "km/h", nullable=True),
-        _of("same_device", "of the last eight, those by this device", "device"),
-        _of("same_category", "of the last eight, those at such merchants", "merchant_category"),
-        _of("payments_known", "how many of the last eight there are", "timestamp"),
+        _feature("seconds_since_last", "since the card's last payment", "timestamp", "s", nullable=True),
+        _feature("seconds_since_third", "since the third before", "timestamp", "s", nullable=True),
+        _feature("payments_10min", "of the last eight, those within ten minutes", "timestamp"),
+        _feature("payments_1h", "of the last eight, those within an hour", "timestamp"),
+        _feature("amount_to_usual", "the amount over the mean of the last eight", "amount", nullable=True),
+        _feature("amount_to_largest", "the amount over the largest of the last eight", "amount", nullable=True),
+        _feature("km_from_last", "how far from the last payment", "latitude", "km", nullable=True),
+        _feature("kmh_from_last", "how fast one would have had to go", "latitude", "km/h", nullable=True),
+        _feature("same_device", "of the last eight, those by this device", "device"),
+        _feature("same_category", "of the last eight, those at such merchants", "merchant_category"),
+        _feature("payments_known", "how many of the last eight there are", "timestamp"),
         _DAY,
     ),
     sources={"payments": Source(table="silver/payments", days_before=1)},

@@ -1,4 +1,4 @@
-"""The day's payments: how many, how much, and what of it was not the owner's."""
+"""The facts about a day's payments: their number, their amount, and the frauds among them."""
 
 from datetime import date
 
@@ -15,15 +15,16 @@ _PAYMENTS, _CHARGEBACKS = "silver/payments", "silver/chargebacks"
 
 
 def today(config: Settings, day: date) -> list[Fact]:
-    (count, dollars), (then, dollars_then) = (paid(config, of) for of in (day, day - WEEK))
+    """Returns the facts about a local day's payments, compared with the same day a week before."""
+    (count, dollars), (then, dollars_then) = (paid(config, local_day) for local_day in (day, day - WEEK))
     if not count:
         return [Fact("payments", "Nothing is known of today's payments yet.")]
     reported = of_day(config, _CHARGEBACKS, day, "timestamp").select(pl.len()).collect().item()
-    flagged = scan(config.lake / "scores" / FRAUDS.name, scores_schema(FRAUDS) | {DAY: pl.Date()})
-    held = flagged.filter(pl.col(DAY) == day, pl.col(PREDICTION) == FRAUD).select(pl.len()).collect().item()
+    scores = scan(config.lake / "scores" / FRAUDS.name, scores_schema(FRAUDS) | {DAY: pl.Date()})
+    frauds = scores.filter(pl.col(DAY) == day, pl.col(PREDICTION) == FRAUD).select(pl.len()).collect().item()
     sentence = f"{some(count, 'payment').capitalize()} of {dollars:,.0f} dollars in all were made; "
     sentence += f"{some(reported, 'payment')} {'were' if reported > 1 else 'was'} charged back"
-    sentence += f", and the model held {some(held, 'payment')} for a fraud." if held else "."
+    sentence += f", and the model held {some(frauds, 'payment')} for a fraud." if frauds else "."
     return [
         Fact("payments", sentence, "Payments", count, before=then or None),
         Fact("paid", label="Paid", value=round(dollars), unit="USD", before=round(dollars_then) or None),
@@ -31,6 +32,6 @@ def today(config: Settings, day: date) -> list[Fact]:
 
 
 def paid(config: Settings, day: date) -> tuple[int, float]:
-    """How many payments were made on the local day, and of how much (USD)."""
-    found = of_day(config, _PAYMENTS, day).select(pl.len(), pl.col("amount").sum()).collect()
-    return found.row(0)
+    """Returns the number of payments on the local day, and their total amount (USD)."""
+    totals = of_day(config, _PAYMENTS, day).select(pl.len(), pl.col("amount").sum()).collect()
+    return totals.row(0)

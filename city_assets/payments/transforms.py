@@ -1,4 +1,4 @@
-"""The payments' feature table as a function of frames, on any engine."""
+"""The transform of the payments' feature table: a function of frames, on any engine."""
 
 import math
 from typing import Any
@@ -8,20 +8,25 @@ import narwhals as nw
 from city.tables.model import Frame
 
 BEFORE = 8
-"""Payments of the card that a payment is held against."""
+"""The number of earlier payments of the card that a payment is compared with."""
 _DAY_SECONDS = 86_400
 _HOUR, _MINUTES = 3600, 600
 _KM_PER_DEGREE = 111.32
-_COSINE = math.cos(math.radians(40.7))  # of the city's latitude: what is far is far by any measure
+_COSINE = math.cos(
+    math.radians(40.7)
+)  # at the city's latitude: an approximation is enough for distances between payments
 
 
 def payment_features(payments: Frame) -> Frame:
-    """What a payment looks like beside its card's last ones, of one day at most: how fast they come, how far apart,
-    how much is paid, and what is new."""
-    found = payments.with_columns(seconds=nw.col("_timestamp_seconds"))
-    kept = ("seconds", "amount", "device", "merchant_category")
-    found = found.with_columns(
-        **{f"_{name}_{n}": _earlier(name, n) for n in range(1, BEFORE + 1) for name in kept},
+    """Compares each payment with its card's last payments of at most one day.
+
+    The features are the time and the distance between payments, the amounts, and whether the device and the merchant
+    category are new.
+    """
+    features = payments.with_columns(seconds=nw.col("_timestamp_seconds"))
+    columns = ("seconds", "amount", "device", "merchant_category")
+    features = features.with_columns(
+        **{f"_{name}_{n}": _earlier(name, n) for n in range(1, BEFORE + 1) for name in columns},
         _latitude=_earlier("latitude", 1),
         _longitude=_earlier("longitude", 1),
     )
@@ -30,7 +35,7 @@ def payment_features(payments: Frame) -> Frame:
     recent = {n: apart[n] <= _DAY_SECONDS for n in each}
     amounts = [nw.when(recent[n]).then(nw.col(f"_amount_{n}")) for n in each]
     km = _km()
-    return found.with_columns(
+    return features.with_columns(
         seconds_since_last=nw.when(recent[1]).then(apart[1]).cast(nw.Float64),
         seconds_since_third=nw.when(recent[3]).then(apart[3]).cast(nw.Float64),
         payments_10min=_count(apart[n] <= _MINUTES for n in each),
@@ -57,12 +62,12 @@ def _same(name: str, n: int) -> nw.Expr:
 
 
 def _count(conditions: Any) -> nw.Expr:
-    """How many hold; of a payment that is not there, none does."""
+    """Counts the conditions that are true. A condition on a payment that does not exist is not true."""
     return nw.sum_horizontal(*(c.cast(nw.Int64).fill_null(0) for c in conditions)).cast(nw.Float64)
 
 
 def _km() -> nw.Expr:
-    """As the crow flies, on a map that is flat: good to a few per cent within a continent's width."""
+    """Returns the straight distance on a flat map, in km. Within a continent, the error is a few per cent."""
     north = (nw.col("latitude") - nw.col("_latitude")) * _KM_PER_DEGREE
     east = (nw.col("longitude") - nw.col("_longitude")) * _KM_PER_DEGREE * _COSINE
     return (north * north + east * east).sqrt()
