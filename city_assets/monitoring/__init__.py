@@ -1,1 +1,1 @@
-"""What watches every domain: quality, and the alarms that follow from what goes wrong."""
+"""The monitoring of every domain: data quality, drift, and the findings that become alarms."""

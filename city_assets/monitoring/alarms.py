@@ -1,4 +1,4 @@
-"""From what Dagster knows to findings: checks, runs that ended, and tables that are older than they may be."""
+"""Turns Dagster's records into findings: asset checks, ended runs, and tables that are not fresh."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,43 +21,51 @@ from city.dagster_internals import (
 from city.severity import Severity
 
 CHECKS, RUNS, FRESH = "check/", "run/", "fresh/"
+"""The prefixes of the findings' causes."""
 _SEVERITY: dict[dg.AssetCheckSeverity, Severity] = {
     dg.AssetCheckSeverity.WARN: "warning",
     dg.AssetCheckSeverity.ERROR: "error",
 }
 AT = "evaluated_at"
+"""The key of a finding's detail that holds the time of the evaluation."""
 _PARTITION = "partition"
 _EVALUATED = "/evaluated"
 _RANGE_END, _WILL_RETRY = "dagster/asset_partition_range_end", "dagster/will_retry"
 _LATEST_RUNS = 200
 _OVERLAP = timedelta(minutes=5)
-"""A run is stored at most so long after the time that it says it was: processes wait for SQLite, and clocks differ."""
+"""The longest time from a run's own timestamp until it is stored: processes wait for SQLite, and clocks differ."""
 _TAGGED_AFTER = timedelta(seconds=10)
-"""Dagster writes down that a run has failed, and a moment later whether it is tried again."""
+"""The longest time from the record that a run failed until the tag that says whether it is retried."""
 UNKNOWN = "unknown"
-"""A result of a check with this metadata says that nothing can be told, for Dagster knows only passed and failed."""
+"""The metadata key of a check result that cannot be judged yet, because Dagster has only passed and failed."""
 
 
 def check_findings(
-    instance: dg.DagsterInstance, checks: Iterable[dg.AssetCheckKey], known: Mapping[str, Mapping[str, Any]]
+    instance: dg.DagsterInstance, checks: Iterable[dg.AssetCheckKey], active_details: Mapping[str, Mapping[str, Any]]
 ) -> list[Finding]:
-    """Two for each check: whether its newest evaluation failed, and whether it could be evaluated at all.
+    """Returns two findings for each check: whether its newest evaluation failed, and whether it could be evaluated.
 
-    An evaluation that is planned, under way or was skipped says nothing. `known` are the details of active alarms, by
-    cause: what failed for a day is not well because an earlier day is.
+    An evaluation that is planned, under way or skipped leaves the state unknown. `active_details` are the details of
+    active alarms, by cause. They are needed because a check that failed for a day is not cleared when it passes for an
+    earlier day.
     """
     records = instance.event_log_storage.get_latest_asset_check_execution_by_key(list(checks))
-    runs = _runs(instance, records.values(), known)
-    return [finding for key, record in records.items() for finding in _of_check(key, record, runs, known)]
+    runs = _load_runs(instance, records.values(), active_details)
+    return [
+        finding for key, record in records.items() for finding in _findings_of_check(key, record, runs, active_details)
+    ]
 
 
 def overview(findings: Iterable[Finding], before: Mapping[str, Any], link: str) -> dict[str, Any]:
-    """All checks as people see them: how many passed when they were last evaluated, and those that failed. `before` is
-    the last overview: a check that is being evaluated is as it was."""
+    """Summarises all checks for the dashboard: which passed and which failed when they were last evaluated.
+
+    `before` is the previous overview. A check whose state is unknown keeps its entry of it. `link` is the address of
+    Dagster's UI. Returns the names of the passed checks (`passed`), and the failed checks by name (`failed`).
+    """
     findings = list(findings)
-    known = {finding.cause.removeprefix(CHECKS) for finding in findings}
-    failed = {name: check for name, check in before.get("failed", {}).items() if name in known}
-    passed = known & {*before.get("passed", [])}
+    names = {finding.cause.removeprefix(CHECKS) for finding in findings}
+    failed = {name: check for name, check in before.get("failed", {}).items() if name in names}
+    passed = names & {*before.get("passed", [])}
     for finding in findings:
         name = finding.cause.removeprefix(CHECKS)
         if finding.state == "unknown" or name.endswith(_EVALUATED):
@@ -79,11 +87,11 @@ def overview(findings: Iterable[Finding], before: Mapping[str, Any], link: str) 
     return {"passed": sorted(passed), "failed": failed}
 
 
-def _of_check(
+def _findings_of_check(
     key: dg.AssetCheckKey,
     record: AssetCheckExecutionRecord,
     runs: Mapping[str, dg.DagsterRun],
-    known: Mapping[str, Mapping[str, Any]],
+    active_details: Mapping[str, Mapping[str, Any]],
 ) -> list[Finding]:
     asset, run = key.asset_key.to_user_string(), runs.get(record.run_id)
     cause, labels = f"{CHECKS}{asset}/{key.name}", {"asset": asset, "type": "check"}
@@ -99,45 +107,48 @@ def _of_check(
     if record.status == AssetCheckExecutionRecordStatus.SUCCEEDED:
         if UNKNOWN in evaluation.metadata:
             return [Finding(cause, state="unknown"), evaluated]
-        day, failed = _partition(run), known.get(cause, {}).get(_PARTITION)
-        earlier = day is not None and failed is not None and day < failed
-        return [Finding(cause, state="unknown" if earlier else "passing"), evaluated]
-    said = f": {evaluation.description}" if evaluation.description else ""
+        day, failed_day = _last_partition(run), active_details.get(cause, {}).get(_PARTITION)
+        is_earlier = day is not None and failed_day is not None and day < failed_day
+        return [Finding(cause, state="unknown" if is_earlier else "passing"), evaluated]
+    reason = f": {evaluation.description}" if evaluation.description else ""
     detail = {name: str(value.value)[:500] for name, value in evaluation.metadata.items()}
     detail[AT] = datetime.fromtimestamp(record.event.timestamp if record.event else 0.0, UTC).isoformat()
-    if (partition := _partition(run)) is not None:
+    if (partition := _last_partition(run)) is not None:
         detail[_PARTITION] = partition
-    title = f"{asset}: check {key.name} failed{said}"
+    title = f"{asset}: check {key.name} failed{reason}"
     return [Finding(cause, _SEVERITY[evaluation.severity], title, asset, detail, labels=labels), evaluated]
 
 
-def _runs(
+def _load_runs(
     instance: dg.DagsterInstance,
     records: Iterable[AssetCheckExecutionRecord],
-    known: Mapping[str, Mapping[str, Any]],
+    active_details: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, dg.DagsterRun]:
-    """The runs of the records that are not simply well."""
-    wanted = set()
+    """Loads the runs of the records that did not pass, or whose alarm names a partition. Returns them by run id."""
+    run_ids = set()
     for record in records:
         cause = f"{CHECKS}{record.key.asset_key.to_user_string()}/{record.key.name}"
-        if record.status != AssetCheckExecutionRecordStatus.SUCCEEDED or _PARTITION in known.get(cause, {}):
-            wanted.add(record.run_id)
-    if not wanted:
+        if record.status != AssetCheckExecutionRecordStatus.SUCCEEDED or _PARTITION in active_details.get(cause, {}):
+            run_ids.add(record.run_id)
+    if not run_ids:
         return {}
-    found = instance.get_run_records(dg.RunsFilter(run_ids=list(wanted)))
-    return {record.dagster_run.run_id: record.dagster_run for record in found}
+    run_records = instance.get_run_records(dg.RunsFilter(run_ids=list(run_ids)))
+    return {record.dagster_run.run_id: record.dagster_run for record in run_records}
 
 
-def _partition(run: dg.DagsterRun | None) -> str | None:
-    """The last partition that a run was of."""
+def _last_partition(run: dg.DagsterRun | None) -> str | None:
+    """Returns the last partition of a run, or None if it has none."""
     return run.tags.get(_RANGE_END) or run.tags.get("dagster/partition") if run is not None else None
 
 
 @dataclass(frozen=True)
 class RunCursor:
-    """How far runs that ended were looked at: by the time of their last change `until` then, and which of the last
-    minutes (`seen`: run id → that time). Who ends at the same time may be written down later. Of runs up to `begin`
-    all were looked at, and nobody knows which they are."""
+    """The position up to which ended runs were read.
+
+    `until` is the newest time of a last change among the runs that were read. `seen` are the runs of the last minutes
+    (run id → the time of its last change): a run that ends at the same time may be stored later. All runs up to `begin`
+    were read, but their ids are not recorded.
+    """
 
     until: datetime | None = None
     seen: Mapping[str, datetime] = field(default_factory=dict)
@@ -145,77 +156,83 @@ class RunCursor:
 
     @property
     def since(self) -> datetime | None:
-        """From when on runs are looked at again."""
+        """Returns the time from which on runs are read again."""
         if self.until is None:
             return self.begin
         overlap = self.until - _OVERLAP
         return overlap if self.begin is None else max(overlap, self.begin)
 
     def advance(self, seen: Mapping[str, datetime], now: datetime) -> "RunCursor":
-        """After runs that were looked at too, at `now`. Runs whose times are later, of a clock that was ahead, take the
-        cursor no further than that: it would pass over those that end until then."""
+        """Returns the cursor after the runs `seen` were read, at the time `now`.
+
+        The cursor never passes `now`. A run has a later time if its clock was ahead, and such a cursor would skip the
+        runs that end until then.
+        """
         until = max([*seen.values(), *([self.until] if self.until else [])], default=None)
         if until is None:
             return self
         until = min(until, now)
         overlap = until - _OVERLAP
-        kept = {run: at for run, at in {**self.seen, **seen}.items() if at > overlap}
+        recent = {run: at for run, at in {**self.seen, **seen}.items() if at > overlap}
         begin = self.begin if self.begin is not None and overlap < self.begin <= now else None
-        return RunCursor(until, kept, begin)
+        return RunCursor(until, recent, begin)
 
     def content(self) -> dict[str, Any]:
-        """As JSON, for `of`."""
+        """Returns the cursor as JSON, for `from_content`."""
         seen = {run: at.isoformat() for run, at in self.seen.items()}
-        return {"until": _text(self.until), "seen": seen, "begin": _text(self.begin)}
+        return {"until": _format_time(self.until), "seen": seen, "begin": _format_time(self.begin)}
 
     @classmethod
-    def of(cls, content: Any) -> "RunCursor":
-        if isinstance(content, str):  # of an earlier version, which kept the time alone, and looked at what is later
+    def from_content(cls, content: Any) -> "RunCursor":
+        """Restores a cursor from what `content` returned."""
+        if isinstance(content, str):  # an earlier version stored only the time, and read the runs after it
             until = datetime.fromisoformat(content)
             return cls(until, {}, until)
         seen = {run: datetime.fromisoformat(at) for run, at in content["seen"].items()}
-        return cls(_time(content["until"]), seen, _time(content.get("begin")))
+        return cls(_parse_time(content["until"]), seen, _parse_time(content.get("begin")))
 
 
 def run_findings(
     instance: dg.DagsterInstance, cursor: RunCursor, link: str, apart: Sequence[str] = ()
 ) -> tuple[list[Finding], RunCursor]:
-    """What became of each step of the runs that ended since the cursor, in order of their end, and the next cursor.
+    """Returns the findings of each step of the runs that ended since the cursor, in order of their end.
 
-    Of a run that was written down late, all that ended after it follow once more: what it says may be over. Jobs in
-    `apart` are watched otherwise. A run that is tried again says nothing yet; nor does one that was cancelled, of the
-    steps that it did not come to.
+    If a run was stored late, the runs that ended after it are reported once more, because they may clear its findings.
+    Jobs in `apart` have another report and are left out. A run that will be retried has no findings yet. A cancelled
+    run has none for the steps that it did not reach. `link` is the address of Dagster's UI.
+
+    Returns the findings and the next cursor.
     """
     now, since = datetime.now(UTC), cursor.since
     ended = dg.RunsFilter(updated_after=since, statuses=list(FINISHED_STATUSES))
-    limit = _LATEST_RUNS + len(cursor.seen)  # which may all come before what is new
+    limit = _LATEST_RUNS + len(cursor.seen)  # all seen runs may come before the new ones
     records = instance.get_run_records(ended, limit=limit, order_by="update_timestamp", ascending=True)
-    found: list[Finding] = []
+    findings: list[Finding] = []
     seen: dict[str, datetime] = {}
-    is_news = False
+    has_new_run = False
     for record in records:
         run = record.dagster_run
         if since is not None and record.end_time is not None and record.end_time <= since.timestamp():
-            # Somebody has tagged a run of before. It counts as seen: enough of them would fill every look.
+            # An old run was tagged. It counts as seen: otherwise enough of these runs would fill every read.
             seen[run.run_id] = record.update_timestamp
             continue
         if instance.run_retries_enabled and _is_untagged(run) and abs(now - record.update_timestamp) < _TAGGED_AFTER:
             break
         seen[run.run_id] = record.update_timestamp
-        is_known = run.run_id in cursor.seen
-        if is_known and record.update_timestamp > now:
-            continue  # its clock was ahead: what ended since is later than it
-        is_news = is_news or not is_known
-        if is_news and run.job_name not in apart and run.tags.get(_WILL_RETRY) != "true":
-            found += _of_run(instance, run, f"{link}/runs/{run.run_id}")
-    return found, cursor.advance(seen, now)
+        was_seen = run.run_id in cursor.seen
+        if was_seen and record.update_timestamp > now:
+            continue  # its clock was ahead: it is older than the runs that ended since
+        has_new_run = has_new_run or not was_seen
+        if has_new_run and run.job_name not in apart and run.tags.get(_WILL_RETRY) != "true":
+            findings += _findings_of_run(instance, run, f"{link}/runs/{run.run_id}")
+    return findings, cursor.advance(seen, now)
 
 
-def _text(moment: datetime | None) -> str | None:
+def _format_time(moment: datetime | None) -> str | None:
     return moment.isoformat() if moment else None
 
 
-def _time(text: str | None) -> datetime | None:
+def _parse_time(text: str | None) -> datetime | None:
     return datetime.fromisoformat(text) if text else None
 
 
@@ -223,40 +240,40 @@ def _is_untagged(run: dg.DagsterRun) -> bool:
     return run.status == dg.DagsterRunStatus.FAILURE and _WILL_RETRY not in run.tags
 
 
-def _of_run(instance: dg.DagsterInstance, run: dg.DagsterRun, link: str) -> list[Finding]:
+def _findings_of_run(instance: dg.DagsterInstance, run: dg.DagsterRun, link: str) -> list[Finding]:
     failed = run.status == dg.DagsterRunStatus.FAILURE
     steps = {stats.step_key: stats.status for stats in instance.get_run_step_stats(run.run_id)}
-    found = []
+    findings = []
     for step, status in steps.items():
         cause = f"{RUNS}{step.replace('__', '/')}"
         if status == StepEventStatus.FAILURE and failed:
-            found.append(_failed(instance, run, cause, step, link))
+            findings.append(_run_failure(instance, run, cause, step, link))
         elif status == StepEventStatus.SUCCESS:
-            found.append(Finding(cause, state="passing"))
+            findings.append(Finding(cause, state="passing"))
     job = f"{RUNS}{run.job_name}"
-    if failed and not any(finding.state == "failing" for finding in found):
-        # No step has failed: the process was killed, or never came to be. It was to make these.
-        done = {finding.cause for finding in found}
+    if failed and not any(finding.state == "failing" for finding in findings):
+        # No step has failed, so the process was killed or never started. The assets that have no finding yet failed.
+        reported = {finding.cause for finding in findings}
         assets = [f"{RUNS}{key.to_user_string()}" for key in sorted(run.asset_selection or (), key=str)]
-        found += [_failed(instance, run, c, None, link) for c in assets or [job] if c not in done]
+        findings += [_run_failure(instance, run, c, None, link) for c in assets or [job] if c not in reported]
     elif run.status == dg.DagsterRunStatus.SUCCESS:
-        found.append(Finding(job, state="passing"))
-    return found
+        findings.append(Finding(job, state="passing"))
+    return findings
 
 
-def _failed(instance: dg.DagsterInstance, run: dg.DagsterRun, cause: str, step: str | None, link: str) -> Finding:
+def _run_failure(instance: dg.DagsterInstance, run: dg.DagsterRun, cause: str, step: str | None, link: str) -> Finding:
     name = cause.removeprefix(RUNS)
     logs = instance.all_logs(
         run.run_id, of_type={dg.DagsterEventType.STEP_FAILURE, dg.DagsterEventType.PIPELINE_FAILURE}
     )
-    said = next((text for entry in logs if (text := _error(entry)) and entry.step_key == step), "")
-    detail = {"run": run.run_id, "job": run.job_name, "link": link, "error": said[:2_000]}
-    first = said.strip().splitlines()[0][:300] if said.strip() else "see its run"
-    return Finding(cause, "error", f"run of {name} failed: {first}", "runs", detail, labels={"type": "run"})
+    error = next((text for entry in logs if (text := _error_message(entry)) and entry.step_key == step), "")
+    detail = {"run": run.run_id, "job": run.job_name, "link": link, "error": error[:2_000]}
+    first_line = error.strip().splitlines()[0][:300] if error.strip() else "see its run"
+    return Finding(cause, "error", f"run of {name} failed: {first_line}", "runs", detail, labels={"type": "run"})
 
 
-def _error(entry: dg.EventLogEntry) -> str:
-    """What a failure says of its cause, the innermost first."""
+def _error_message(entry: dg.EventLogEntry) -> str:
+    """Returns the message of a failure's innermost cause."""
     data = entry.dagster_event.event_specific_data if entry.dagster_event else None
     error = getattr(data, "error", None)
     while error is not None and error.cause is not None:
@@ -269,7 +286,10 @@ _STALE = (FreshnessState.WARN, FreshnessState.FAIL)
 
 @dataclass(frozen=True)
 class Freshness:
-    """What the freshness of an asset depends on."""
+    """An asset's parents and freshness limits.
+
+    `warn_after` and `fail_after` are the times after which an unbuilt change of a parent is a warning or an error.
+    """
 
     parents: frozenset[dg.AssetKey]
     warn_after: timedelta
@@ -277,7 +297,7 @@ class Freshness:
 
 
 def freshness_of(graph: BaseAssetGraph[BaseAssetNode]) -> dict[dg.AssetKey, Freshness]:
-    """Of each asset with a policy of a time window."""
+    """Returns the freshness limits of each asset that has a policy with a time window."""
     nodes = [(key, graph.get(key)) for key in graph.materializable_asset_keys]
     return {
         key: Freshness(
@@ -293,11 +313,11 @@ def freshness_of(graph: BaseAssetGraph[BaseAssetNode]) -> dict[dg.AssetKey, Fres
 def freshness_findings(
     instance: dg.DagsterInstance, followed: Mapping[dg.AssetKey, Freshness], now: datetime | None = None
 ) -> list[Finding]:
-    """Whether each asset is as new as its freshness policy demands, by the state that Dagster's daemon has recorded.
+    """Returns, for each asset, a finding on whether it is as new as its freshness policy demands.
 
-    An asset that is older than that, and newer than all of its parents, has nothing to be built from. So an asset
-    fails only when the policy's time has passed since the first change of a parent that it does not have yet: of a
-    topic that is silent for an hour, the first new row is not late before it is built.
+    Dagster's daemon has recorded the state. An asset that is too old but newer than all its parents has nothing to be
+    built from. So an asset fails only when the policy's time has passed since the first change of a parent that the
+    asset lacks. After an hour of silence on a topic, for example, the first new row is not late at once.
     """
     moment, findings = (now or datetime.now(UTC)).timestamp(), []
     for key, record in instance.get_freshness_state_records([*followed]).items():
@@ -311,15 +331,19 @@ def freshness_findings(
             state = "failing" if behind > freshness.warn_after else "passing"
             severity = "error" if behind > freshness.fail_after else "warning"
             if since is not None:
-                title = f"{name} is older than its freshness policy allows: it lacks what came at {_at(since)}"
+                title = (
+                    f"{name} is older than its freshness policy allows: it lacks what came at {_format_minute(since)}"
+                )
         labels = {"asset": name, "type": "freshness"}
         findings.append(Finding(f"{FRESH}{name}", severity, title, "freshness", None, state, labels))
     return findings
 
 
 def _behind_since(instance: dg.DagsterInstance, key: dg.AssetKey, parents: Iterable[dg.AssetKey]) -> float | None:
-    """When the first change of a parent came that the asset does not have (seconds since the epoch); None where it has
-    all."""
+    """Returns the time of the first change of a parent that the asset lacks (seconds since the epoch).
+
+    Returns None if the asset lacks no change.
+    """
     own = instance.get_latest_materialization_event(key)
     after = own.timestamp if own is not None else 0.0
     firsts = [
@@ -332,5 +356,5 @@ def _behind_since(instance: dg.DagsterInstance, key: dg.AssetKey, parents: Itera
     return min(firsts, default=None)
 
 
-def _at(seconds: float) -> str:
+def _format_minute(seconds: float) -> str:
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M} UTC"

@@ -1,4 +1,4 @@
-"""Drift of the feature views that models look at: the last day against a pinned one, hour for hour."""
+"""Drift of the feature views that models use: the newest day compared with a pinned reference day, hour by hour."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,83 +31,97 @@ from resources.lake import LakeResource
 from resources.models import ModelRegistryResource
 
 STABLE = "stable"
-# What the calendar says changes by the day, and is known beforehand.
+"""The name of the check that a view has not drifted."""
+# The calendar's columns change by the day, and their values are known beforehand.
 _CLOCK = (HOUR, "weekday", "holiday", "rush_hour")
 
 
 def references(config: Settings) -> References:
+    """Returns the store of the pinned reference days, which is under CITY_HOME."""
     return References(config.home / "drift" / "reference")
 
 
 def watched() -> dict[str, list[Model]]:
-    """The views that models look at, with their models."""
-    found: dict[str, list[Model]] = {}
+    """Returns the models by the name of the feature view that they use."""
+    models_by_view: dict[str, list[Model]] = {}
     for model in models().values():
-        found.setdefault(model.features, []).append(model)
-    return found
+        models_by_view.setdefault(model.features, []).append(model)
+    return models_by_view
 
 
 def drift_assets() -> list[dg.AssetsDefinition]:
-    return [_asset(view_of(name), of) for name, of in watched().items()]
+    """Returns one drift asset for each feature view that models use."""
+    return [_build_asset(view_of(name), view_models) for name, view_models in watched().items()]
 
 
-def pin(view: View, of: list[Model], lake: Path, config: Settings) -> int:
-    """Makes the newest day the reference. Gives its rows. Raises ModelError where the view has not been built."""
-    day = _newest_day(view, of, lake)
+def pin(view: View, view_models: list[Model], lake: Path, config: Settings) -> int:
+    """Makes the view's newest day the reference. Returns its row count.
+
+    Raises ModelError if the view has not been built.
+    """
+    day = _load_newest_day(view, view_models, lake)
     references(config).update_reference(view.name, day)
     return day.height
 
 
 def measure(
-    view: View, of: list[Model], lake: Path, config: Settings, registry: Registry, now: datetime
+    view: View, view_models: list[Model], lake: Path, config: Settings, registry: Registry, now: datetime
 ) -> tuple[pl.DataFrame, str] | None:
-    """The comparison of the newest day with the reference, and its page; None where no reference was pinned yet (it
-    is, once there is a whole day). The champions' answers are compared like features."""
-    current = _newest_day(view, of, lake)
-    pinned = references(config)
-    reference = pinned.get(view.name)
+    """Compares the view's newest day with the reference day. The champions' predictions are compared like features.
+
+    Pins the newest day if there is no reference yet and the day is whole. Returns the comparison and its HTML page, or
+    None if there was no reference or no comparable hour.
+
+    Raises ModelError if the view has not been built.
+    """
+    current = _load_newest_day(view, view_models, lake)
+    stored_references = references(config)
+    reference = stored_references.get(view.name)
     if reference is None:
         if whole(current, view.time):
-            pinned.update_reference(view.name, current)
+            stored_references.update_reference(view.name, current)
         return None
     both = comparable(reference, current, HOUR)
     if not (both[0].height and both[1].height):
         return None
-    features = sorted({name for model in of for name in model.inputs} - {*_CLOCK})
-    champions = [(m, Exported(m, registry.content(v))) for m in of if (v := registry.at(m.name)) is not None]
-    then, current = (frame.select(*features, *_answers(champions, frame)) for frame in both)
-    found = Monitor(then).compare(current)
-    html = page(view.name, found, then, current, now)
-    return found.with_columns(view=pl.lit(view.name), at=pl.lit(now)).select(
+    features = sorted({name for model in view_models for name in model.inputs} - {*_CLOCK})
+    champions = [(m, Exported(m, registry.content(v))) for m in view_models if (v := registry.at(m.name)) is not None]
+    then, current = (frame.select(*features, *_prediction_columns(champions, frame)) for frame in both)
+    comparison = Monitor(then).compare(current)
+    html = page(view.name, comparison, then, current, now)
+    return comparison.with_columns(view=pl.lit(view.name), at=pl.lit(now)).select(
         pl.col(name).cast(kind) for name, kind in SCHEMA.items()
     ), html
 
 
-def _newest_day(view: View, of: list[Model], lake: Path) -> pl.DataFrame:
+def _load_newest_day(view: View, view_models: list[Model], lake: Path) -> pl.DataFrame:
     snapshot = Snapshot(lake)
-    view_table(of[0], snapshot)
+    view_table(view_models[0], snapshot)
     rows = snapshot.newest(view.table.id, view.time, SPAN)
     return pl.DataFrame(schema=schema(view.table)) if rows is None else rows.collect()
 
 
-def _answers(champions: list[tuple[Model, Exported]], frame: pl.DataFrame) -> list[pl.Series]:
-    found = []
+def _prediction_columns(champions: list[tuple[Model, Exported]], frame: pl.DataFrame) -> list[pl.Series]:
+    columns = []
     for model, champion in champions:
-        said = champion.predict(inputs(model, frame))
-        values = answers(model, champion.calibration, said)[PREDICTION]
-        found.append(
+        output = champion.predict(inputs(model, frame))
+        values = answers(model, champion.calibration, output)[PREDICTION]
+        columns.append(
             values.cast(pl.Float64 if model.kind == "regression" else pl.String).alias(f"{model.name} {PREDICTION}")
         )
-    return found
+    return columns
 
 
 def drifted(snapshot: Snapshot, view: str) -> tuple[str, ...]:
-    """The features of a view that its newest comparison found drifted, where that is not much older than others'."""
-    found = newest_comparisons(snapshot).filter(pl.col("view") == view, "drifted")
-    return tuple(sorted(found["feature"].unique()))
+    """Returns the features of a view that have drifted, by its newest comparison.
+
+    A comparison that is much older than those of other views is ignored.
+    """
+    comparisons = newest_comparisons(snapshot).filter(pl.col("view") == view, "drifted")
+    return tuple(sorted(comparisons["feature"].unique()))
 
 
-def _asset(view: View, of: list[Model]) -> dg.AssetsDefinition:
+def _build_asset(view: View, view_models: list[Model]) -> dg.AssetsDefinition:
     key = dg.AssetKey(["monitoring", f"{view.name}_drift"])
 
     @dg.asset(
@@ -115,32 +129,34 @@ def _asset(view: View, of: list[Model]) -> dg.AssetsDefinition:
         deps=[keys.table(view.table.id)],
         group_name="monitoring",
         kinds={"scipy"},
-        description=f"Whether {view.name}, and what models say of it, is as it was in the pinned day.",
+        description=f"Whether {view.name} and the models' predictions from it are distributed as on the pinned day.",
         automation_condition=when_changed(HOURLY),
-        check_specs=[dg.AssetCheckSpec(STABLE, asset=key, description="Nothing drifted beyond chance and by enough.")],
+        check_specs=[
+            dg.AssetCheckSpec(STABLE, asset=key, description="No feature drifted both significantly and by enough.")
+        ],
     )
     def compare(lake: LakeResource, models: ModelRegistryResource) -> dg.MaterializeResult:
         config, now = settings(), datetime.now(UTC)
-        found = measure(view, of, lake.root, config, models.registry(), now)
-        if found is None:
+        measured = measure(view, view_models, lake.root, config, models.registry(), now)
+        if measured is None:
             passed = dg.AssetCheckResult(check_name=STABLE, passed=True, metadata={"reference": "not pinned yet"})
             return dg.MaterializeResult(metadata={"reference": "not pinned yet"}, check_results=[passed])
-        rows, html = found
+        rows, html = measured
         open_table(lake.root / TABLE, SCHEMA)
         write_deltalake(str(lake.root / TABLE), rows, mode="append")
         file = config.home / "drift" / f"{view.name}.html"
         file.write_text(html)
-        wrong = rows.filter("drifted")
+        drifted_rows = rows.filter("drifted")
         check = dg.AssetCheckResult(
             check_name=STABLE,
-            passed=not wrong.height,
+            passed=not drifted_rows.height,
             severity=dg.AssetCheckSeverity.WARN,
-            description=", ".join(wrong["feature"].unique().sort()) or None,
+            description=", ".join(drifted_rows["feature"].unique().sort()) or None,
         )
-        table = wrong.drop("view", "at").sort("effect", descending=True)
+        table = drifted_rows.drop("view", "at").sort("effect", descending=True)
         metadata: dict[str, Any] = {
             "page": dg.MetadataValue.path(str(file)),
-            "drifted": dg.MetadataValue.md(markdown(table) if wrong.height else "nothing"),
+            "drifted": dg.MetadataValue.md(markdown(table) if drifted_rows.height else "nothing"),
             "pinned": str(references(config).pinned_at(view.name)),
         }
         return dg.MaterializeResult(metadata=metadata, check_results=[check])

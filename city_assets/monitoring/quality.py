@@ -1,6 +1,6 @@
-"""The quality of each stream, a day at a time: measured, judged, scored, and kept as a trend.
+"""The daily data quality of each stream: measured, judged, scored, and stored as a trend.
 
-Each day is judged in Polars; yesterday, once it has ended, by Great Expectations, which makes documents of it.
+Polars judges each day. Great Expectations judges yesterday, because that day has ended, and writes its Data Docs.
 """
 
 from collections.abc import Iterator
@@ -30,10 +30,11 @@ from city_assets.preview import bars, markdown
 from resources.lake import LakeResource
 
 SCORES, HOURS = "monitoring/quality", "monitoring/hours"
+"""The tables of the daily scores, and of the hourly volumes and means."""
 _TREND_DAYS = 60
-_SAMPLE = 20_000  # rows of a day that the row by row expectations look at
+_SAMPLE = 20_000  # rows of a day that the row-level expectations read
 _ALL = "all"
-# Of these, what follows from the data is wrong; the others are for people to look at.
+# A failure of these checks makes derived data wrong, so it is an error. A failure of another check is a warning.
 _GRAVE = ("malformed", "duplicate", "unknown")
 _BANDS = ("volume_usual", "values_usual")
 _SCORES_SCHEMA = {
@@ -55,11 +56,15 @@ _HOURS_SCHEMA = {
 
 
 def quality_key(contract: Contract) -> dg.AssetKey:
+    """Returns the key of the quality asset of a contract."""
     return dg.AssetKey(["monitoring", f"{contract.name}_quality"])
 
 
 def quality_asset(contract: Contract) -> dg.AssetsDefinition:
-    """A day's quality of a contract's stream. Its checks are the expectations that follow from the contract."""
+    """Returns the asset of the daily quality of a contract's stream.
+
+    Its checks are the expectations that follow from the contract.
+    """
     names = [*(measure.removesuffix("_share") for measure in LIMITS), "not_empty", "rows_valid", *_BANDS]
     specs = [dg.AssetCheckSpec(name, asset=quality_key(contract)) for name in names]
 
@@ -68,7 +73,7 @@ def quality_asset(contract: Contract) -> dg.AssetsDefinition:
         deps=[keys.bronze(contract), keys.quarantine(contract)],
         group_name="monitoring",
         kinds={"greatexpectations"},
-        description=f"How good {contract.name} is, a day at a time: {', '.join(DIMENSIONS)}, and one score of all.",
+        description=f"The daily quality of {contract.name}: {', '.join(DIMENSIONS)}, and one score of all.",
         partitions_def=keys.live_days(),
         backfill_policy=dg.BackfillPolicy.single_run(),
         automation_condition=when_changed(HOURLY),
@@ -82,69 +87,80 @@ def quality_asset(contract: Contract) -> dg.AssetsDefinition:
         measured, _ = assessed[max(days)]
         yield dg.MaterializeResult(metadata=describe(contract, lake.root, measured, docs))
         for name in names:
-            of_days = {day: [one for one in judged if one.name == name] for day, (_, judged) in assessed.items()}
-            yield _result(contract, name, of_days)
+            by_day = {
+                day: [result for result in judged if result.name == name] for day, (_, judged) in assessed.items()
+            }
+            yield _check_result(contract, name, by_day)
 
     return quality
 
 
 def quality_assets() -> list[dg.AssetsDefinition]:
+    """Returns the quality asset of each high-rate contract."""
     return [quality_asset(contract) for contract in contracts() if contract.rate == "high"]
 
 
 def assess(
     contract: Contract, lake: Path, day: date, docs: Path | None, now: datetime | None = None
 ) -> tuple[pl.DataFrame, list[Judged]]:
-    """Measures, judges and records a day; with `docs`, by Great Expectations, which writes Data Docs there. Returns
-    its scores, and what each expectation came to."""
+    """Measures, judges and records a local day of a contract's stream.
+
+    With `docs`, Great Expectations judges the day and writes its Data Docs to that folder. Returns the day's scores
+    (one row), and the result of each expectation.
+    """
     bronze, rejected = of_day(contract, lake, day)
     whole = summarise(contract, bronze, known_keys(contract, lake))
-    found = scores(measures(contract, whole, rejected))
-    rows = sample(bronze, found["rows"][0])
-    judged = suites.judge(contract, rows, found, docs) if docs else expectations.judge(contract, rows, found)
-    of_rows = [one for one in judged if one.blocking]
-    failed = {one.name: one.detail for one in of_rows if not one.passed}
-    summary = Judged("rows_valid", not failed, True, {"expectations": len(of_rows), "failed": failed})
-    dated = found.with_columns(dataset=pl.lit(contract.name), day=pl.lit(day)).select(
+    day_scores = scores(measures(contract, whole, rejected))
+    rows = sample(bronze, day_scores["rows"][0])
+    judged = suites.judge(contract, rows, day_scores, docs) if docs else expectations.judge(contract, rows, day_scores)
+    row_results = [result for result in judged if result.blocking]
+    failed = {result.name: result.detail for result in row_results if not result.passed}
+    summary = Judged("rows_valid", not failed, True, {"expectations": len(row_results), "failed": failed})
+    dated = day_scores.with_columns(dataset=pl.lit(contract.name), day=pl.lit(day)).select(
         pl.col(name).cast(kind) for name, kind in _SCORES_SCHEMA.items()
     )
     by_hour = hours(contract, whole, day)
     bands = judge_bands(contract, lake, by_hour, now or datetime.now(UTC))
     record(lake / SCORES, _SCORES_SCHEMA, dated, contract, day)
     record(lake / HOURS, _HOURS_SCHEMA, by_hour, contract, day)
-    return dated, [*(one for one in judged if not one.blocking), summary, *bands]
+    return dated, [*(result for result in judged if not result.blocking), summary, *bands]
 
 
 def of_day(contract: Contract, lake: Path, day: date) -> tuple[pl.LazyFrame, pl.LazyFrame]:
-    """The bronze rows whose event time is on the local day, and what was rejected of what arrived on it."""
+    """Returns the bronze rows with event times on the local day, and the rejected messages that arrived on it."""
     begin, end = local_time.bounds(day, settings().timezone)
-    snapshot = Snapshot(lake, settings().cold_path)  # a day is read many times, an hour at a time
+    snapshot = Snapshot(lake, settings().cold_path)  # the day is read many times, one hour at a time
     arrived = pl.col("arrived")
     rejected = snapshot.scan(f"quarantine/{contract.name}", QUARANTINE)
     return snapshot.events(contract, begin, end), rejected.filter(arrived >= begin, arrived < end)
 
 
 def sample(bronze: pl.LazyFrame, rows: int) -> pl.DataFrame:
-    """At most some _SAMPLE of a day's `rows` bronze rows, chosen by their offset: rows of the same offset, which are a
-    fault, are taken or left together."""
+    """Returns about _SAMPLE of a day's `rows` bronze rows at most, chosen by their offset.
+
+    Rows with the same offset are duplicates. They are either all in the sample or all left out.
+    """
     share = -(-rows // _SAMPLE) or 1
     return bronze.filter(pl.col("_offset").hash(0) % share == 0).collect(engine="streaming")
 
 
 def known_keys(contract: Contract, lake: Path) -> dict[str, pl.Series]:
-    """By field that refers to another contract, the keys which that has announced; none where nothing was."""
+    """Returns the keys that referenced contracts have announced, by the field that refers to them.
+
+    A field is left out if its referenced contract has no bronze table yet.
+    """
     declared = {c.name: c for c in contracts()}
-    found = {}
+    keys_by_field = {}
     for reference in contract.references:
         path = lake / "bronze" / reference.to
         if DeltaTable.is_deltatable(str(path)):
             key = declared[reference.to].key
-            found[reference.field] = pl.scan_delta(str(path)).select(pl.col(key).unique()).collect()[key]
-    return found
+            keys_by_field[reference.field] = pl.scan_delta(str(path)).select(pl.col(key).unique()).collect()[key]
+    return keys_by_field
 
 
 def hours(contract: Contract, summary: Summary, day: date) -> pl.DataFrame:
-    """How many rows each local hour has, and of measured quantities each kind's mean."""
+    """Returns the row count of each local hour of a day, and the hourly mean of each kind of measured quantity."""
     config = settings()
     slots = calendar.calendar([day], config.timezone, config.country).select("slot", "local_hour", "weekday")
     hour, rows = ["local_hour", "weekday"], pl.col("readings").sum()
@@ -161,73 +177,80 @@ def hours(contract: Contract, summary: Summary, day: date) -> pl.DataFrame:
 
 
 def judge_bands(contract: Contract, lake: Path, by_hour: pl.DataFrame, now: datetime) -> list[Judged]:
-    """Whether the day's whole hours have the volume and the means that such hours usually have."""
+    """Judges whether the day's ended hours have a usual volume and usual means.
+
+    Compares each hour with the recorded hours of other days. Returns one result for the volume and one for the means.
+    """
     history = read_table(lake / HOURS, _HOURS_SCHEMA).filter(pl.col("dataset") == contract.name)
     history = history.join(by_hour.select("day").unique(), on="day", how="anti")
     local = now.astimezone(local_time.zone(settings().timezone))
     ended = by_hour.filter((pl.col("day") < local.date()) | (pl.col("local_hour") < local.hour))
-    volume = unusual(_of(ended, True), _of(history, True), "rows", ["kind"])
-    means = unusual(_of(ended, False), _of(history, False), "mean", ["kind"])
+    volume = unusual(_select_rows(ended, True), _select_rows(history, True), "rows", ["kind"])
+    means = unusual(_select_rows(ended, False), _select_rows(history, False), "mean", ["kind"])
     return [
-        Judged(name, found.is_empty(), False, {"unusual": found.head(10).to_dicts()} if found.height else {})
-        for name, found in zip(_BANDS, (volume, means), strict=True)
+        Judged(name, outliers.is_empty(), False, {"unusual": outliers.head(10).to_dicts()} if outliers.height else {})
+        for name, outliers in zip(_BANDS, (volume, means), strict=True)
     ]
 
 
-def describe(contract: Contract, lake: Path, found: pl.DataFrame, docs: Path) -> dict[str, Any]:
+def describe(contract: Contract, lake: Path, day_scores: pl.DataFrame, docs: Path) -> dict[str, Any]:
+    """Returns the metadata of a day's quality for the UI: its scores, the trend, and a link to the Data Docs."""
     trend = read_table(lake / SCORES, _SCORES_SCHEMA).filter(pl.col("dataset") == contract.name).sort("day")
     by_day = {str(day): score for day, score in trend.tail(_TREND_DAYS).select("day", "score").iter_rows()}
-    row = found.row(0, named=True)
-    written = docs / "index.html"
+    row = day_scores.row(0, named=True)
+    index = docs / "index.html"
     return {
         "score": row["score"],
         "dagster/partition_row_count": row["rows"],
-        "dimensions": dg.MetadataValue.md(markdown(found.select(*DIMENSIONS, "score"))),
+        "dimensions": dg.MetadataValue.md(markdown(day_scores.select(*DIMENSIONS, "score"))),
         "trend": dg.MetadataValue.md(bars(by_day)),
-        **({"data_docs": dg.MetadataValue.url(written.as_uri())} if written.exists() else {}),
+        **({"data_docs": dg.MetadataValue.url(index.as_uri())} if index.exists() else {}),
     }
 
 
 def latest_scores(lake: Path) -> dict[str, float | None]:
-    """The newest score of each dataset, as the metric `quality.<dataset>`."""
+    """Returns the newest score of each dataset, as the metric `quality.<dataset>`."""
     newest = read_table(lake / SCORES, _SCORES_SCHEMA).sort("day").unique("dataset", keep="last")
     return {f"quality.{name}": score for name, score in newest.select("dataset", "score").iter_rows()}
 
 
 def record(path: Path, schema: dict[str, pl.DataType], rows: pl.DataFrame, contract: Contract, day: date) -> None:
-    """Puts a dataset's rows of a day in place of those that are there."""
+    """Replaces a dataset's rows of a day in the table at `path`."""
     table = open_table(path, schema, ["dataset"])
     write_deltalake(table, rows, mode="overwrite", predicate=f"dataset = '{contract.name}' AND day = '{day}'")
 
 
 def read_table(path: Path, schema: dict[str, pl.DataType]) -> pl.DataFrame:
+    """Reads the whole table at `path`. Returns an empty frame of `schema` if there is no table."""
     return scan(path, schema).collect()
 
 
-def _of(rows: pl.DataFrame, volume: bool) -> pl.DataFrame:
+def _select_rows(rows: pl.DataFrame, volume: bool) -> pl.DataFrame:
     return rows.filter((pl.col("kind") == _ALL) == volume)
 
 
-def _result(contract: Contract, name: str, of_days: dict[date, list[Judged]]) -> dg.AssetCheckResult:
-    """Passes where it passed on each of the days. Shows those on which it failed, else the newest."""
-    failed = {day: judged for day, judged in of_days.items() if not all(one.passed for one in judged)}
-    shown = failed or {max(of_days): of_days[max(of_days)]}
-    grave = name in _GRAVE or any(one.blocking for judged in of_days.values() for one in judged)
+def _check_result(contract: Contract, name: str, by_day: dict[date, list[Judged]]) -> dg.AssetCheckResult:
+    """Builds a check's result, which passes if the check passed on each day. Shows the failed days, else the newest."""
+    failed = {day: judged for day, judged in by_day.items() if not all(result.passed for result in judged)}
+    shown = failed or {max(by_day): by_day[max(by_day)]}
+    is_grave = name in _GRAVE or any(result.blocking for judged in by_day.values() for result in judged)
     return dg.AssetCheckResult(
         asset_key=quality_key(contract),
         check_name=name,
         passed=not failed,
-        severity=dg.AssetCheckSeverity.ERROR if grave else dg.AssetCheckSeverity.WARN,
+        severity=dg.AssetCheckSeverity.ERROR if is_grave else dg.AssetCheckSeverity.WARN,
         metadata={
             "days": ", ".join(map(str, sorted(shown))),
-            "detail": dg.MetadataValue.json(_plain([one.detail for judged in shown.values() for one in judged])),
+            "detail": dg.MetadataValue.json(
+                _to_plain([result.detail for judged in shown.values() for result in judged])
+            ),
         },
     )
 
 
-def _plain(value: Any) -> Any:
+def _to_plain(value: Any) -> Any:
     if isinstance(value, dict):
-        return {str(key): _plain(held) for key, held in value.items()}
+        return {str(key): _to_plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(held) for held in value]
+        return [_to_plain(item) for item in value]
     return value if isinstance(value, str | int | float | bool) or value is None else str(value)

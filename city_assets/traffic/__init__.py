@@ -1,1 +1,1 @@
-"""Vehicles, speeds, congestion."""
+"""The domain of vehicles, their speeds, and congestion."""

@@ -1,4 +1,4 @@
-"""Alarms of the traffic: cells that are congested though they usually are not at this time."""
+"""The alarms of the traffic: cells that are congested although they usually are not at this time."""
 
 from collections.abc import Mapping
 from datetime import timedelta
@@ -9,9 +9,12 @@ from city_assets.traffic.contract import VEHICLE_POSITIONS
 from city_assets.traffic.transforms import SLOW_KMH, WINDOW_SECONDS
 
 SLOWER = 0.6
-"""Of the usual speed. Over a rush hour's first hour the median of the hour loses a quarter, and less at other times."""
+"""The share of a cell's usual speed below which congestion is unexpected.
+
+In the first hour of a rush, the median speed of an hour falls by a quarter. At other times it falls by less.
+"""
 _LEAST_POSITIONS, _LEAST_VEHICLES = 30, 3
-"""In a window whose mean says something; every window begins with fewer."""
+"""The least counts of a window whose mean speed is meaningful. Every window begins with fewer."""
 _STANDING_KMH = 0.5
 _WINDOW = VEHICLE_POSITIONS.windows[0]
 _HOUR = 3600 // WINDOW_SECONDS
@@ -23,7 +26,11 @@ def _speed(message: Message) -> float | None:
 
 
 def _level(message: Message, usual: float | None) -> float | None:
-    """Congested is what is called so everywhere (`SLOW_KMH`), unexpected what is far below the cell's last hour."""
+    """Returns how far the speed is below the limit of unexpected congestion, or None without a usual speed.
+
+    A cell is congested below `SLOW_KMH`, as everywhere. The congestion is unexpected if the speed is also far below the
+    cell's last hour. `usual` is the speed of that hour (km/h).
+    """
     speed = _speed(message)
     if speed is None or usual is None:
         return None

@@ -1,4 +1,4 @@
-"""Traffic's routes: cells and hotspots now, some minutes ahead, and as they were."""
+"""The API routes of the traffic: cells and hotspots now, some minutes ahead, and in the past."""
 
 import asyncio
 import re
@@ -33,22 +33,23 @@ Cell = Annotated[str, InPath(description="an H3 cell of resolution 8", max_lengt
 
 
 def router(city: City) -> APIRouter:
-    found = APIRouter(prefix="/api", tags=["traffic"], dependencies=[Depends(needs("viewer"))])
+    """Builds the router of the traffic's routes. All of them need the role `viewer`."""
+    routes = APIRouter(prefix="/api", tags=["traffic"], dependencies=[Depends(needs("viewer"))])
     config, live = city.config, city.live
 
-    @found.get("/current-traffic", summary="Every cell's newest window, and how many vehicles there are")
+    @routes.get("/current-traffic", summary="Every cell's newest window, and how many vehicles there are")
     async def current() -> dict[str, Any]:
         cells = live.rows(CELLS.name)
         by_level = {name: sum(c["congestion"] == name for c in cells) for name in ("low", "medium", "high")}
         return {
             "vehicles": len(live.states[VEHICLES.name].rows),
-            "speed_mean": _mean([(c["speed_mean"], c["vehicle_count"]) for c in cells]),
+            "speed_mean": _weighted_mean([(c["speed_mean"], c["vehicle_count"]) for c in cells]),
             "by_congestion": by_level,
             "thresholds_kmh": {"high_below": SLOW_KMH, "medium_below": FREE_KMH},
             "cells": cells,
         }
 
-    @found.get("/predictions", summary="Every cell some minutes ahead")
+    @routes.get("/predictions", summary="Every cell some minutes ahead")
     async def predictions(minutes: Annotated[Literal["5", "10", "15"], Query()] = "15") -> dict[str, Any]:
         """By the champions; where a model has none yet, `serving` says so and its values are null."""
         names = {f"speed_{minutes}": speed_model(int(minutes)).name}
@@ -63,26 +64,26 @@ def router(city: City) -> APIRouter:
         serving = {name: served.number if served else None for name, served in versions.items()}
         return {"minutes": int(minutes), "serving": serving, "cells": cells}
 
-    @found.get("/hotspots", summary="Where most vehicles are slow, the worst first")
+    @routes.get("/hotspots", summary="Where most vehicles are slow, the worst first")
     async def hotspots(count: Annotated[int, Query(ge=1, le=100)] = 10) -> dict[str, Any]:
         """By the vehicles in a cell times what their mean speed lacks of a free one, in vehicle-km/h."""
         return {"hotspots": worst(live.rows(CELLS.name), count)}
 
-    @found.get("/cell/{cell}", summary="All that is known of a cell")
+    @routes.get("/cell/{cell}", summary="All that is known of a cell")
     async def one(cell: Cell) -> dict[str, Any]:
         _check_cell(cell)
         row = live.row(CELLS.name, cell)
         since = datetime.now(UTC) - timedelta(hours=_SINCE_HOURS)
         past, features, ahead = await asyncio.gather(
             asyncio.to_thread(history.windows, config, since, datetime.now(UTC), cell, 2),
-            asyncio.to_thread(_features, config, cell),
-            asyncio.to_thread(_ahead, city, cell),
+            asyncio.to_thread(_read_features, config, cell),
+            asyncio.to_thread(_predict_cell, city, cell),
         )
         if row is None and not past["rows"]:
             raise Problem(404, f"no vehicle was seen in the cell {cell} within {_SINCE_HOURS} hours")
         return {"cell": cell, "now": row, "features": features, "predictions": ahead, "history": past}
 
-    @found.get("/historical", summary="Cells as they were")
+    @routes.get("/historical", summary="Cells as they were")
     async def historical(
         start: Annotated[datetime | None, Query(description="ISO 8601; default: an hour ago")] = None,
         end: Annotated[datetime | None, Query(description="ISO 8601; default: now")] = None,
@@ -90,37 +91,37 @@ def router(city: City) -> APIRouter:
         resolution: Annotated[Literal["2", "10", "60"], Query(description="minutes")] = "2",
     ) -> dict[str, Any]:
         """Windows of two or ten minutes are kept for two days; hours for ever. Columns and rows."""
-        first, last = _range(start, end, timedelta(hours=1))
+        first, last = _parse_range(start, end, timedelta(hours=1))
         if cell is not None:
             _check_cell(cell)
         if resolution == "60":
             return await asyncio.to_thread(history.hourly, config, first, last, cell)
         return await asyncio.to_thread(history.windows, config, first, last, cell, int(resolution))
 
-    @found.get("/historical/vehicles", summary="Where vehicles were, for playback")
+    @routes.get("/historical/vehicles", summary="Where vehicles were, for playback")
     async def vehicles(start: datetime, end: datetime) -> dict[str, Any]:
         """Of at most five minutes: columns and rows, in time's order."""
-        first, last = _range(start, end, _MOST_POSITIONS)
+        first, last = _parse_range(start, end, _MOST_POSITIONS)
         if last - first > _MOST_POSITIONS:
             raise Problem(422, "ask for five minutes at a time", [("end", "at most five minutes after start")])
         return await asyncio.to_thread(history.positions, config, first, last)
 
-    @found.get("/series", summary="The city's traffic over time, beside the week before")
+    @routes.get("/series", summary="The city's traffic over time, beside the week before")
     async def series(hours: Annotated[int, Query(ge=1, le=24 * 14)] = 24) -> dict[str, Any]:
         return await asyncio.to_thread(history.series, config, timedelta(hours=hours))
 
-    @found.get("/export/kepler", summary="The last hours as a map for Kepler.gl")
+    @routes.get("/export/kepler", summary="The last hours as a map for Kepler.gl")
     async def kepler(hours: Annotated[int, Query(ge=1, le=6)] = 1) -> dict[str, Any]:
         """Data and map settings, as Kepler.gl saves and opens them."""
         last = datetime.now(UTC)
-        known = await asyncio.to_thread(history.windows, config, last - timedelta(hours=hours), last, None, 2)
-        return kepler_map(known["columns"], known["rows"])
+        windows = await asyncio.to_thread(history.windows, config, last - timedelta(hours=hours), last, None, 2)
+        return kepler_map(windows["columns"], windows["rows"])
 
-    return found
+    return routes
 
 
 def worst(cells: Sequence[dict[str, Any]], count: int) -> list[dict[str, Any]]:
-    """The cells with the most lost speed: vehicles × (free speed − mean speed)."""
+    """Returns the `count` cells with the most lost speed, vehicles × (free speed − mean speed), the worst first."""
     slow = [
         {**cell, "lost": round(cell["vehicle_count"] * (FREE_KMH - cell["speed_mean"]), 1)}
         for cell in cells
@@ -129,39 +130,46 @@ def worst(cells: Sequence[dict[str, Any]], count: int) -> list[dict[str, Any]]:
     return sorted(slow, key=lambda cell: -cell["lost"])[:count]
 
 
-def _ahead(city: City, cell: str) -> list[dict[str, Any]]:
-    """What each of traffic's champions says of a cell, with its interval."""
-    found = []
+def _predict_cell(city: City, cell: str) -> list[dict[str, Any]]:
+    """Returns the prediction of each traffic model's champion for a cell, with its interval."""
+    predictions = []
     for model in (*map(speed_model, MINUTES_AHEAD), CONGESTION):
         served = city.predictor.versions.champion(model.name)
-        told: dict[str, Any] = {"model": model.name, "means": model.means, "version": served.number if served else None}
+        prediction: dict[str, Any] = {
+            "model": model.name,
+            "means": model.means,
+            "version": served.number if served else None,
+        }
         if served is not None:
             reader = FeatureReader(online_store(city.config), model.online)
             (features,) = reader.read([{"cell": cell}])
             if not is_unknown(features):
                 rows = inputs(model, pl.DataFrame([features], infer_schema_length=None))
-                said = answers(model, served.exported.calibration, served.exported.predict(rows))
-                told |= said.drop("output").row(0, named=True)
-        found.append(told)
-    return found
+                answer = answers(model, served.exported.calibration, served.exported.predict(rows))
+                prediction |= answer.drop("output").row(0, named=True)
+        predictions.append(prediction)
+    return predictions
 
 
-def _features(config: Settings, cell: str) -> dict[str, Any]:
-    (found,) = FeatureReader(online_store(config), [TRAFFIC_FEATURES.name]).read([{"cell": cell}])
-    return found
+def _read_features(config: Settings, cell: str) -> dict[str, Any]:
+    (features,) = FeatureReader(online_store(config), [TRAFFIC_FEATURES.name]).read([{"cell": cell}])
+    return features
 
 
-def _mean(pairs: Sequence[tuple[float | None, int]]) -> float | None:
-    known = [(speed, count) for speed, count in pairs if speed is not None]
-    total = sum(count for _, count in known)
-    return round(sum(speed * count for speed, count in known) / total, 2) if total else None
+def _weighted_mean(pairs: Sequence[tuple[float | None, int]]) -> float | None:
+    measured = [(speed, count) for speed, count in pairs if speed is not None]
+    total = sum(count for _, count in measured)
+    return round(sum(speed * count for speed, count in measured) / total, 2) if total else None
 
 
-def _range(start: datetime | None, end: datetime | None, span: timedelta) -> tuple[datetime, datetime]:
-    """Times without a zone are taken as UTC."""
+def _parse_range(start: datetime | None, end: datetime | None, span: timedelta) -> tuple[datetime, datetime]:
+    """Returns the range of a request in UTC, by default the last `span`. A time without a zone counts as UTC.
+
+    Raises Problem for an invalid range.
+    """
     try:
-        last = _utc(end) if end else datetime.now(UTC)
-        first = _utc(start) if start else last - span
+        last = _to_utc(end) if end else datetime.now(UTC)
+        first = _to_utc(start) if start else last - span
     except (OverflowError, ValueError):
         raise Problem(422, "a time beyond what a calendar has", [("start", "give an ISO 8601 time")]) from None
     if first < _FIRST or last > _LAST:
@@ -171,11 +179,11 @@ def _range(start: datetime | None, end: datetime | None, span: timedelta) -> tup
     return first, last
 
 
-def _utc(moment: datetime) -> datetime:
+def _to_utc(moment: datetime) -> datetime:
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
 def _check_cell(cell: str) -> None:
-    """Raises Problem. Only what passes here is put into a statement."""
+    """Raises Problem if the text is no H3 cell. Only a checked cell is put into an SQL statement."""
     if not _CELL.match(cell):
         raise Problem(422, f"{cell!r} is no H3 cell", [("cell", "15 hexadecimal digits, such as 882a100d2dfffff")])

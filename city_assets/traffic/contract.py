@@ -1,4 +1,4 @@
-"""Vehicles on the road: positions and speeds, and what a cell of the map looks like every two minutes."""
+"""The contract of vehicles' positions and speeds, with the two-minute windows of each map cell."""
 
 from datetime import timedelta
 

@@ -1,4 +1,7 @@
-"""Months of taxi trips, straight into bronze: streamed, so that memory is bounded; each file once, in one commit."""
+"""Ingests files of taxi trips into bronze.
+
+Rows are streamed, so that memory is bounded. Each file is appended once, in one commit.
+"""
 
 import hashlib
 from collections.abc import Callable, Iterator
@@ -22,7 +25,11 @@ _HASH_BYTES = 1 << 22
 
 @dataclass(frozen=True)
 class Ingested:
-    """What became of a file: its rows in bronze, or 0 where they were there already."""
+    """The result of ingesting a file.
+
+    `rows` is the number of appended rows, 0 if the file was in bronze already. `first` and `last` are the first and the
+    last local day of its trips.
+    """
 
     file: str
     rows: int
@@ -31,16 +38,18 @@ class Ingested:
 
 
 def ingest(path: Path, lake: Path, timezone: str, tell: Callable[[int], None], zones: Path | None = None) -> Ingested:
-    """Appends a file's trips to bronze, unless a file of the same content is there. `tell` is given the rows so far.
+    """Appends a file's trips to bronze, unless a file of the same content is there already.
 
-    A crash leaves either all of the file or nothing. Raises UnknownLayout, FileNotFoundError, ForeignTable.
+    `tell` is called with the number of rows so far. After a crash, bronze has either all rows of the file or none.
+
+    Raises UnknownLayout, FileNotFoundError, ForeignTable.
     """
     rows = scan_trips(path, zones)
     table = open_table(lake / BRONZE_TRIPS.id, schema(BRONZE_TRIPS), partition_by(BRONZE_TRIPS))
     app = f"ingest/{fingerprint(path)}"
     if table.transaction_version(app) is not None:
         return Ingested(path.name, 0)
-    counted = _Counted(shape(rows, path.name, timezone), tell)
+    counted = _CountedBatches(shape(rows, path.name, timezone), tell)
     write_deltalake(
         table,
         pa.RecordBatchReader.from_batches(counted.schema, iter(counted)),
@@ -52,9 +61,9 @@ def ingest(path: Path, lake: Path, timezone: str, tell: Callable[[int], None], z
 
 
 def shape(trips: pl.LazyFrame, file: str, timezone: str) -> pl.LazyFrame:
-    """Trips as `scan_trips` gives them, in the columns of bronze: times in UTC, cells, and the local day.
+    """Converts trips from the layout of `scan_trips` to the columns of bronze: UTC times, H3 cells, and the local day.
 
-    Of an hour that the clocks show twice, the first is meant; a time that they skip is null.
+    In an hour that the clocks repeat, a time counts as the first of the two. A time that the clocks skip becomes null.
     """
     local = {name: pl.col(name).dt.cast_time_unit("us") for name in ("pickup_at", "dropoff_at")}
     utc = {
@@ -68,11 +77,12 @@ def shape(trips: pl.LazyFrame, file: str, timezone: str) -> pl.LazyFrame:
         for end in ("pickup", "dropoff")
     }
     shaped = trips.with_columns(day=pl.col("pickup_at").dt.date(), file=pl.lit(file), **cells).with_row_index("row")
-    wanted = schema(BRONZE_TRIPS)
-    return shaped.with_columns(**utc).select(pl.col(name).cast(kind) for name, kind in wanted.items())
+    columns = schema(BRONZE_TRIPS)
+    return shaped.with_columns(**utc).select(pl.col(name).cast(kind) for name, kind in columns.items())
 
 
 def fingerprint(path: Path) -> str:
+    """Returns the BLAKE2b digest of a file's content, in hexadecimal digits."""
     digest = hashlib.blake2b(digest_size=16)
     with path.open("rb") as file:
         while block := file.read(_HASH_BYTES):
@@ -80,8 +90,8 @@ def fingerprint(path: Path) -> str:
     return digest.hexdigest()
 
 
-class _Counted:
-    """The frame's record batches as they are read, counted."""
+class _CountedBatches:
+    """Iterates over a frame's record batches, and counts their rows and days as they are read."""
 
     def __init__(self, frame: pl.LazyFrame, tell: Callable[[int], None]) -> None:
         self._frame, self._tell = frame, tell
@@ -102,4 +112,5 @@ class _Counted:
 
 
 def rows_in(lake: Path) -> int:
+    """Returns the number of trips in bronze."""
     return int(DeltaTable(lake / BRONZE_TRIPS.id).count())

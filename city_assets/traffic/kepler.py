@@ -1,5 +1,4 @@
-"""A map for Kepler.gl: the cells of a stretch of time and the configuration that shows them, in the form in which
-Kepler.gl saves a map (its schema v1)."""
+"""Exports the traffic of a period as a map for Kepler.gl, in the format that Kepler.gl saves (its schema v1)."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -12,15 +11,15 @@ _COLOURS = ["#56B4E9", "#F0E442", "#D55E00"]
 
 
 def kepler_map(columns: list[str], rows: list[list[Any]]) -> dict[str, Any]:
-    """Of windows as `history.windows` gives them: t (ms), cell, vehicle_count, speed_mean."""
-    place = {name: columns.index(name) for name in columns}
-    told = [
+    """Builds the map of windows in the layout of `history.windows`: t (ms), cell, vehicle_count, speed_mean (km/h)."""
+    index = {name: columns.index(name) for name in columns}
+    data_rows = [
         [
-            datetime.fromtimestamp(row[place["t"]] / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S"),
-            row[place["cell"]],
-            row[place["vehicle_count"]],
-            row[place["speed_mean"]],
-            level(row[place["speed_mean"]]),
+            datetime.fromtimestamp(row[index["t"]] / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S"),
+            row[index["cell"]],
+            row[index["vehicle_count"]],
+            row[index["speed_mean"]],
+            level(row[index["speed_mean"]]),
         ]
         for row in rows
     ]
@@ -38,17 +37,17 @@ def kepler_map(columns: list[str], rows: list[list[Any]]) -> dict[str, Any]:
                     "id": _DATASET,
                     "label": "Traffic by H3 cell",
                     "color": [86, 180, 233],
-                    "allData": told,
+                    "allData": data_rows,
                     "fields": fields,
                 },
             }
         ],
-        "config": {"version": "v1", "config": _config()},
+        "config": {"version": "v1", "config": _map_config()},
         "info": {"app": "kepler.gl", "created_at": datetime.now(UTC).isoformat(), "title": "Traffic"},
     }
 
 
-def _config() -> dict[str, Any]:
+def _map_config() -> dict[str, Any]:
     layer = {
         "id": "speed",
         "type": "hexagonId",

@@ -1,5 +1,7 @@
-"""Traffic as it is shown live: vehicles where they are, and cells by their congestion, now and in a quarter of an
-hour."""
+"""The live map layers of the traffic.
+
+They show the position of each vehicle, and the congestion of each cell now and in a quarter of an hour.
+"""
 
 from collections.abc import Mapping
 from datetime import timedelta

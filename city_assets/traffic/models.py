@@ -1,4 +1,4 @@
-"""Speeds and congestion some minutes ahead."""
+"""Models of speed and congestion some minutes ahead."""
 
 from dataclasses import dataclass
 from datetime import timedelta
@@ -16,54 +16,62 @@ from city.models.model import Model
 from city_assets.traffic.transforms import WINDOW_SECONDS, levels
 
 LAGS = 12
+"""The number of past steps that the features of a network use."""
 _LEADERS, _ALIKE = 6, 4
 _AROUND_LAGS, _CITY_LAGS = (0, 1, 2, 5), (0, 3)
 _SMOOTHING = 3
 
 
 def speed_ahead(seed: int = 0) -> Any:
-    """An estimator of how much a speed will have changed: boosted trees for the mean and for the median, averaged.
+    """Builds an estimator of the change of a speed: the average of boosted trees for the mean and for the median.
 
-    The mean is best by squared error and the median by absolute error; half of each is close to the best by both.
+    The mean has the least squared error and the median the least absolute error. Their average is close to the best by
+    both measures.
     """
     from sklearn.ensemble import HistGradientBoostingRegressor, VotingRegressor
 
-    alike: dict[str, Any] = {
+    shared: dict[str, Any] = {
         "learning_rate": 0.06,
         "min_samples_leaf": 100,
         "l2_regularization": 5,
         "max_features": 0.4,
         "random_state": seed,
     }
-    mean = HistGradientBoostingRegressor(max_iter=200, max_leaf_nodes=31, **alike)
-    median = HistGradientBoostingRegressor(loss="absolute_error", max_iter=250, max_leaf_nodes=63, **alike)
+    mean = HistGradientBoostingRegressor(max_iter=200, max_leaf_nodes=31, **shared)
+    median = HistGradientBoostingRegressor(loss="absolute_error", max_iter=250, max_leaf_nodes=63, **shared)
     return VotingRegressor([("mean", mean), ("median", median)])
 
 
 @dataclass(frozen=True)
 class Network:
-    """What a network of detectors was like while it was learned from: all that `features` needs of the past."""
+    """The statistics of a network of detectors over its training period, which `features` needs."""
 
     weights: Floats
-    """(n, n): of each detector's neighbours on the road graph, summing to one."""
+    """(n, n): the weights of each detector's neighbours on the road graph, which sum to one."""
     leaders: NDArray[np.intp]
-    """(n, 6): the detectors whose changes come before its own."""
+    """(n, 6): the detectors whose changes precede each detector's own."""
     alike: NDArray[np.intp]
-    """(n, 4): the detectors whose speeds go with its own."""
+    """(n, 4): the detectors whose speeds correlate most with each detector's own."""
     daily: Floats
-    """(steps of a day, n): the mean at that time of day, smoothed over a quarter of an hour and more."""
+    """(steps of a day, n): the mean speed at each time of day, smoothed over seven steps."""
     levels: Floats
-    """(5, n): mean, deviation, and the quantiles 5, 50 and 95 %."""
+    """(5, n): the mean, the standard deviation, and the quantiles 5, 50 and 95 %."""
 
     @classmethod
     def learn(cls, speeds: Floats, graph: Floats, day: int = 288) -> "Network":
-        """From speeds (t, n) of at least a day of `day` steps, and a weighted road graph (n, n)."""
+        """Computes the statistics of speeds (t, n) and a weighted road graph (n, n).
+
+        `day` is the number of steps of a day. Raises ValueError for less than a day of speeds.
+        """
         if len(speeds) < day:
             raise ValueError(f"{len(speeds)} steps are too few: give at least a day, which has {day}")
         weights = graph * (1 - np.eye(len(graph)))
         weights = weights / np.maximum(weights.sum(1, keepdims=True), 1e-9)
-        change = _standard(speeds[3:] - speeds[:-3])
-        lead, level = change[3:].T @ change[:-3] / len(change), _standard(speeds).T @ _standard(speeds) / len(speeds)
+        change = _standardise(speeds[3:] - speeds[:-3])
+        lead, level = (
+            change[3:].T @ change[:-3] / len(change),
+            _standardise(speeds).T @ _standardise(speeds) / len(speeds),
+        )
         for matrix in (lead, level):
             np.fill_diagonal(matrix, -np.inf)
         clock = np.stack([speeds[step::day].mean(0) for step in range(day)])
@@ -74,7 +82,10 @@ class Network:
         return cls(weights, first(lead, _LEADERS), first(level, _ALIKE), daily, levels)
 
     def features(self, speeds: Floats, at: NDArray[np.intp]) -> Floats:
-        """(len(at), n, f) float32: what is known at the steps `at` of speeds (t, n), from their last 12 values."""
+        """Computes the features (len(at), n, f) at the steps `at` of speeds (t, n), as float32.
+
+        The features of a step use its last 12 speeds.
+        """
         count, day = speeds.shape[1], len(self.daily)
         lag = [speeds[at - k] for k in range(LAGS)]
         around = speeds @ self.weights.T
@@ -82,8 +93,8 @@ class Network:
         wide = lambda values: np.repeat(np.asarray(values, float)[:, None], count, 1)  # noqa: E731
         parts = [*lag, *(around[at - k] for k in _AROUND_LAGS)]
         for j in range(_LEADERS):
-            of = self.leaders[:, j]
-            parts += [lag[0][:, of], lag[2][:, of], lag[0][:, of] - lag[3][:, of]]
+            leader = self.leaders[:, j]
+            parts += [lag[0][:, leader], lag[2][:, leader], lag[0][:, leader] - lag[3][:, leader]]
         parts += [lag[0][:, self.alike[:, j]] for j in range(_ALIKE)]
         parts += [wide(city[at - k]) for k in _CITY_LAGS]
         past = np.stack(lag)
@@ -94,7 +105,7 @@ class Network:
         return np.stack(parts, -1).astype(np.float32)
 
 
-def _standard(values: Floats) -> Floats:
+def _standardise(values: Floats) -> Floats:
     standard: Floats = (values - values.mean(0)) / np.maximum(values.std(0), 1e-9)
     return standard
 
@@ -129,7 +140,7 @@ MINUTES_AHEAD = (5, 10, 15)
 
 @lru_cache
 def speed_model(minutes: int) -> Model:
-    """The model that says how fast a cell will be in so many minutes."""
+    """Returns the model of a cell's mean speed in so many minutes."""
     return Model(
         name=f"traffic_speed_{minutes}",
         means=f"The mean speed in a cell in {minutes} minutes.",

@@ -1,4 +1,4 @@
-"""Traffic's derived tables: what each is, what its columns mean and come from."""
+"""The derived tables of the traffic, with the meaning and the sources of their columns."""
 
 from datetime import date
 
@@ -20,21 +20,21 @@ _HOUR = (
 _FIRST_TRIPS = date(2009, 1, 1)
 
 
-def _congestion(*of: str) -> Column:
+def _congestion(*sources: str) -> Column:
     means = f"high below {transforms.SLOW_KMH:g} km/h, medium below {transforms.FREE_KMH:g} km/h, else low"
-    return Column(name="congestion", kind="string", means=means, of=of)
+    return Column(name="congestion", kind="string", means=means, of=sources)
 
 
-def _speed(of: str) -> tuple[Column, ...]:
+def _speed(source: str) -> tuple[Column, ...]:
     return (
-        Column(name="speed_mean", kind="float", unit="km/h", means="mean speed", of=(of,)),
-        Column(name="speed_std", kind="float", unit="km/h", nullable=True, means="spread of speed", of=(of,)),
-        _congestion(of),
+        Column(name="speed_mean", kind="float", unit="km/h", means="mean speed", of=(source,)),
+        Column(name="speed_std", kind="float", unit="km/h", nullable=True, means="spread of speed", of=(source,)),
+        _congestion(source),
     )
 
 
-def _count(name: str, means: str, *of: str) -> Column:
-    return Column(name=name, kind="integer", means=means, of=of)
+def _count(name: str, means: str, *sources: str) -> Column:
+    return Column(name=name, kind="integer", means=means, of=sources)
 
 
 _VEHICLES = (
@@ -179,8 +179,8 @@ HOTSPOTS = Table(
 )
 
 
-def _feature(name: str, means: str, *of: str, unit: str | None = "km/h", nullable: bool = True) -> Column:
-    return Column(name=name, kind="float", unit=unit, nullable=nullable, means=means, of=of)
+def _feature(name: str, means: str, *sources: str, unit: str | None = "km/h", nullable: bool = True) -> Column:
+    return Column(name=name, kind="float", unit=unit, nullable=nullable, means=means, of=sources)
 
 
 TRAFFIC_FEATURES = Table(

@@ -1,4 +1,4 @@
-"""The day's traffic: how fast it was, beside a week ago, and when and where it was worst."""
+"""The facts about a day's traffic: its speed compared with a week before, the slowest hour, and the congested cells."""
 
 from datetime import date
 
@@ -11,7 +11,8 @@ from city_assets.traffic.tables import CELLS_HOURLY
 
 
 def today(config: Settings, day: date) -> list[Fact]:
-    now, then = (of_day(config, CELLS_HOURLY.id, of).collect() for of in (day, day - WEEK))
+    """Returns the facts about a local day's traffic, compared with the same day a week before."""
+    now, then = (of_day(config, CELLS_HOURLY.id, local_day).collect() for local_day in (day, day - WEEK))
     if now.is_empty():
         return [Fact("traffic", "Nothing is known of today's traffic yet: the first hour is being built.")]
     kmh, before = mean_speed(now), mean_speed(then) if then.height else None
@@ -24,8 +25,8 @@ def today(config: Settings, day: date) -> list[Fact]:
         sentence += f"; it was slowest from {hour}:00, with {slowest:.1f} km/h"
     cells = now.filter(pl.col("congestion") == "high")["cell"].n_unique()
     sentence += f". {some(cells, 'cell').capitalize()} {'were' if cells > 1 else 'was'} congested for an hour or more."
-    seen, seen_then = int(now["positions"].sum()), int(then["positions"].sum())
+    positions, positions_then = int(now["positions"].sum()), int(then["positions"].sum())
     return [
         Fact("traffic", sentence, "Mean speed", round(kmh, 1), "km/h", round(before, 1) if before else None),
-        Fact("positions", label="Positions of vehicles", value=seen, before=seen_then or None),
+        Fact("positions", label="Positions of vehicles", value=positions, before=positions_then or None),
     ]

@@ -1,4 +1,4 @@
-"""Traffic's silver, gold and feature tables as functions of frames, on any engine."""
+"""The transforms of the traffic's silver, gold and feature tables: functions of frames, on any engine."""
 
 from typing import Any
 
@@ -10,37 +10,37 @@ from city.tables.model import Frame
 # New York's taxis average 11 to 13 km/h in Midtown's peak and 25 km/h at night (NYC DOT Mobility Report).
 SLOW_KMH, FREE_KMH = 12.0, 22.0
 
-# The five boroughs, Newark and their surroundings; the city's speed limits and traffic leave no trip faster.
+# The area is the five boroughs, Newark and their surroundings. The speed limits and the traffic allow no faster trip.
 SOUTH, NORTH, WEST, EAST = 40.45, 41.05, -74.35, -73.60
 FASTEST_KMH = 120.0
 LONGEST_HOURS = 3
 HOTSPOTS = 50
-WINDOW_SECONDS = 120  # of the window traffic_cells
+WINDOW_SECONDS = 120  # the length of the window traffic_cells
 LAGS = 3
 _KM_PER_DEGREE = 111.32
 _ENDS = ("pickup_latitude", "pickup_longitude", "dropoff_latitude", "dropoff_longitude")
 
 
 def level(speed: float | None) -> str | None:
-    """How congested a mean speed (km/h) is: as `levels` says it of many."""
+    """Returns the congestion level of a mean speed (km/h), by the same limits as `levels`."""
     if speed is None:
         return None
     return "high" if speed < SLOW_KMH else "medium" if speed < FREE_KMH else "low"
 
 
 def cells_hourly(positions: Frame) -> Frame:
-    """Volume, mean and spread of speed (km/h), and congestion, of each cell and hour."""
+    """Computes volume, mean and standard deviation of the speed (km/h), and congestion of each cell and hour."""
     hours = positions.with_columns(hour=nw.col("timestamp").dt.truncate("1h"))
     return hours.group_by(*HOUR, "cell").agg(**_volume_of_vehicles(), **spread("speed")).with_columns(congestion())
 
 
 def cells_daily(positions: Frame) -> Frame:
-    """The same of each cell and day."""
+    """Computes the columns of `cells_hourly` for each cell and day."""
     return positions.group_by("day", "cell").agg(**_volume_of_vehicles(), **spread("speed")).with_columns(congestion())
 
 
 def trips(trips: Frame, calendar: Frame) -> Frame:
-    """The trips that can have happened, with duration and mean speed, on the local calendar."""
+    """Keeps the trips that can have happened, and adds their duration, mean speed and local calendar."""
     possible = trips.drop("day").filter(~nw.any_horizontal(*impossible().values(), ignore_nulls=False).fill_null(True))
     return on_calendar(
         possible.with_columns(minutes=_hours() * 60, speed=nw.col("distance_km") / _hours()), "pickup_at", calendar
@@ -48,7 +48,7 @@ def trips(trips: Frame, calendar: Frame) -> Frame:
 
 
 def trip_cells_hourly(trips: Frame) -> Frame:
-    """Pickups of each cell and hour, and how fast the trips that began there went."""
+    """Computes the pickups of each cell and hour, and the speed of the trips that began there."""
     hours = trips.with_columns(hour=nw.col("pickup_at").dt.truncate("1h"))
     return (
         hours.with_columns(cell=nw.col("pickup_cell"))
@@ -59,7 +59,7 @@ def trip_cells_hourly(trips: Frame) -> Frame:
 
 
 def trip_flows_daily(trips: Frame) -> Frame:
-    """Trips of each day from one cell to another."""
+    """Counts the trips of each day from one cell to another, with their mean duration, distance and speed."""
     flows = trips.group_by("day", "pickup_cell", "dropoff_cell").agg(
         trips=nw.len(), minutes_mean=mean("minutes"), distance_mean=mean("distance_km"), speed_mean=mean("speed")
     )
@@ -67,7 +67,7 @@ def trip_flows_daily(trips: Frame) -> Frame:
 
 
 def trip_hotspots_daily(trips: Frame) -> Frame:
-    """The cells in which most trips of a day begin and end, the busiest first."""
+    """Ranks the cells in which most trips of a day begin and end. Rank 1 is the busiest cell."""
     ends = [
         trips.select("day", cell=nw.col(f"{end}_cell"), pickups=nw.lit(pickups), dropoffs=nw.lit(1 - pickups))
         for end, pickups in (("pickup", 1), ("dropoff", 0))
@@ -83,7 +83,10 @@ def trip_hotspots_daily(trips: Frame) -> Frame:
 
 
 def impossible() -> dict[str, nw.Expr]:
-    """Why a trip cannot have happened, each with what is true of such a trip (null where something is missing)."""
+    """Returns the reasons why a trip cannot have happened, each with its condition.
+
+    A condition is null if a value that it needs is missing.
+    """
     begin, end = nw.col("_pickup_at_seconds"), nw.col("_dropoff_at_seconds")
     return {
         "incomplete": nw.any_horizontal(
@@ -100,20 +103,23 @@ def impossible() -> dict[str, nw.Expr]:
 
 
 def straight_km() -> nw.Expr:
-    """The distance between a trip's ends, on a plane: right to a thousandth across a city."""
+    """Returns the distance between a trip's ends on a plane (km). Across a city, the error is a thousandth."""
     north = (nw.col("dropoff_latitude") - nw.col("pickup_latitude")) * _KM_PER_DEGREE
     east = (nw.col("dropoff_longitude") - nw.col("pickup_longitude")) * _KM_PER_DEGREE * 0.758  # cos 40.7°
     return (north**2 + east**2) ** 0.5
 
 
 def congestion(speed: str = "speed_mean") -> nw.Expr:
-    """low, medium or high, by the mean speed in km/h."""
+    """Returns the congestion (low, medium or high) of a mean speed in km/h, as the column `congestion`."""
     level: nw.Expr = levels(nw.col(speed), nw)
     return level.alias("congestion")
 
 
 def levels(speed: Any, engine: Any) -> Any:
-    """The level of each speed (km/h), null where that is; an expression of `engine`, which is narwhals or Polars."""
+    """Returns the expression of the congestion level of each speed (km/h), null if the speed is null.
+
+    `engine` is the module narwhals or polars, whose expression it is.
+    """
     when, level = engine.when, engine.lit
     low = when(speed >= FREE_KMH).then(level("low"))
     return (
@@ -124,11 +130,12 @@ def levels(speed: Any, engine: Any) -> Any:
 
 
 def mean(name: str) -> nw.Expr:
-    """Rounded, so that the order in which an engine adds up leaves no trace."""
+    """Returns a column's mean, rounded so that it does not depend on the order in which an engine adds."""
     return nw.col(name).mean().round(6)
 
 
 def spread(name: str) -> dict[str, Any]:
+    """Returns the aggregates of a column's mean and standard deviation."""
     return {f"{name}_mean": mean(name), f"{name}_std": nw.col(name).std().round(6)}
 
 
@@ -145,27 +152,27 @@ def _inside(end: str) -> nw.Expr:
 
 
 def traffic_features(windows: Frame, neighbours: Frame, calendar: Frame) -> Frame:
-    """A cell's window, the three before it, their mean, the cells around it, and the time of day.
+    """Computes the features of each cell and window: the three windows before, their mean, the cells around, the time.
 
-    Of a window that does not exist the speed is null: nothing is filled in.
+    The speed of a window that does not exist is null. It is not filled in.
     """
     speeds = windows.select("cell", "_window_start_seconds", "speed_mean")
-    found = on_calendar(windows.drop("day"), "window_start", calendar)
+    features = on_calendar(windows.drop("day"), "window_start", calendar)
     for lag in range(1, LAGS + 1):
         earlier = speeds.select(
             "cell",
             _window_start_seconds=nw.col("_window_start_seconds") + lag * WINDOW_SECONDS,
             **{f"speed_lag_{lag}": nw.col("speed_mean")},
         )
-        found = found.join(earlier, on=["cell", "_window_start_seconds"], how="left")
+        features = features.join(earlier, on=["cell", "_window_start_seconds"], how="left")
     around = (
         neighbours.join(speeds.rename({"cell": "neighbour"}), on="neighbour", how="inner")
         .group_by("cell", "_window_start_seconds")
         .agg(speed_neighbours=mean("speed_mean"))
     )
-    found = found.join(around, on=["cell", "_window_start_seconds"], how="left")
+    features = features.join(around, on=["cell", "_window_start_seconds"], how="left")
     recent = nw.mean_horizontal("speed_mean", *(f"speed_lag_{lag}" for lag in range(1, LAGS + 1)))
-    return found.with_columns(
+    return features.with_columns(
         speed_recent=recent.round(6),
         as_of=nw.col("window_start").dt.offset_by(f"{WINDOW_SECONDS // 60}m"),
         holiday=~nw.col("holiday").is_null(),
@@ -173,7 +180,7 @@ def traffic_features(windows: Frame, neighbours: Frame, calendar: Frame) -> Fram
 
 
 def traffic_now(rows: nw.DataFrame[Any]) -> nw.DataFrame[Any]:
-    """Where a cell's speed is going, against its own past and the cells around it."""
+    """Computes the trend of a cell's speed, compared with its own past and with the cells around it."""
     return rows.with_columns(
         speed_trend=nw.col("speed_mean") - nw.col("speed_recent"),
         speed_against_neighbours=nw.col("speed_mean") - nw.col("speed_neighbours"),
@@ -182,7 +189,7 @@ def traffic_now(rows: nw.DataFrame[Any]) -> nw.DataFrame[Any]:
 
 
 def vehicles_hourly(positions: Frame) -> Frame:
-    """How far and how fast each vehicle was about in each hour."""
+    """Computes the positions, cells and speed of each vehicle in each hour."""
     hours = positions.with_columns(hour=nw.col("timestamp").dt.truncate("1h"))
     return (
         hours.group_by("day", "hour", "vehicle_id")

@@ -1,8 +1,9 @@
-"""New York yellow-taxi trips, in any layout that the TLC has published since 2009, read and cleaned. Pure but for
-reading the files.
+"""Reads and cleans New York yellow-taxi trips, in any layout that the TLC has published since 2009.
 
-A trip has `pickup_at`, `dropoff_at` (local New York time as published), the coordinates of both ends in degrees,
-`distance_km` and `by_zone`, true where the file gives zones and the ends are the zones' centres.
+The functions are pure, except for reading the files.
+
+A trip has `pickup_at` and `dropoff_at` (local New York time as published), the coordinates of both ends in degrees,
+`distance_km`, and `by_zone`. The last is true if the file has zones, and the ends are the centres of the zones.
 """
 
 from datetime import datetime
@@ -13,7 +14,7 @@ import polars as pl
 
 from city_assets.traffic.transforms import impossible
 
-# Every spelling of a column, after stripping and lower-casing, in the files of 2009 to today.
+# All spellings of a column in the files since 2009, stripped and in lower case.
 _SPELLINGS = {
     "pickup_at": ("pickup_datetime", "tpep_pickup_datetime", "trip_pickup_datetime", "lpep_pickup_datetime"),
     "dropoff_at": ("dropoff_datetime", "tpep_dropoff_datetime", "trip_dropoff_datetime", "lpep_dropoff_datetime"),
@@ -32,30 +33,31 @@ ZONES_FILE = "taxi_zone_centers.csv"
 
 
 class UnknownLayout(ValueError):
-    """A file that is not of trips; the message names the file and what it lacks."""
+    """A file has no trips in a known layout. The message names the file and the columns that it lacks."""
 
 
 def scan_trips(path: Path, zones: Path | None = None) -> pl.LazyFrame:
-    """A CSV or Parquet file of trips, typed and uncleaned; what cannot be read in a row is null.
+    """Scans a CSV or Parquet file of trips, typed and uncleaned. A value that cannot be read is null.
 
-    `zones` is a table of zone centres (LocationID, lon, lat), looked for beside the file when it is not given.
+    `zones` is a table of zone centres (LocationID, lon, lat). By default it is the file ZONES_FILE beside `path`.
+
     Raises UnknownLayout, FileNotFoundError.
     """
     if not path.exists():
         raise FileNotFoundError(f"no file {path}: fetch a month with `city data tlc 2015-01`")
     frame = _scan(path)
     names = {name.strip().lower(): name for name in frame.collect_schema().names()}
-    found = {
+    columns = {
         column: names[spelling]
         for column, spellings in _SPELLINGS.items()
         for spelling in spellings
         if spelling in names
     }
-    with_zones = "pickup_zone" in found and "dropoff_zone" in found
-    lacking = [column for column in (*_REQUIRED, *(() if with_zones else _ENDS)) if column not in found]
+    with_zones = "pickup_zone" in columns and "dropoff_zone" in columns
+    lacking = [column for column in (*_REQUIRED, *(() if with_zones else _ENDS)) if column not in columns]
     if lacking:
         raise UnknownLayout(f"{path} is not a file of yellow-taxi trips: it has no column for {', '.join(lacking)}")
-    frame = frame.select(pl.col(name).alias(column) for column, name in found.items())
+    frame = frame.select(pl.col(name).alias(column) for column, name in columns.items())
     typed = frame.with_columns(
         _time("pickup_at", frame), _time("dropoff_at", frame), pl.col("distance_miles").cast(pl.Float64, strict=False)
     )
@@ -70,22 +72,25 @@ def scan_trips(path: Path, zones: Path | None = None) -> pl.LazyFrame:
 
 
 def read_trips(path: Path, zones: Path | None = None) -> pl.DataFrame:
-    """The same, read."""
+    """Reads a file of trips, as `scan_trips` scans it."""
     return scan_trips(path, zones).collect()
 
 
 def clean(trips: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, int]]:
-    """The trips that can have happened, by pickup time, and how many were rejected for each reason (the first that
-    holds)."""
+    """Separates the trips that can have happened from the impossible ones.
+
+    Returns the possible trips, sorted by pickup time, and the number of rejected trips by reason. A trip counts for its
+    first reason.
+    """
     seconds = {f"_{name}_seconds": pl.col(name).dt.epoch("s") for name in ("pickup_at", "dropoff_at")}
-    reasons = [nw.when(broken).then(nw.lit(name)) for name, broken in impossible().items()]
+    reasons = [nw.when(condition).then(nw.lit(name)) for name, condition in impossible().items()]
     judged = nw.from_native(trips.with_columns(**seconds)).with_columns(_reason=nw.coalesce(*reasons)).to_native()
     counts = dict(judged["_reason"].drop_nulls().value_counts(sort=True).iter_rows())
     return judged.filter(pl.col("_reason").is_null()).select(trips.columns).sort("pickup_at"), counts
 
 
 def positions(trips: pl.DataFrame, moment: datetime) -> pl.DataFrame:
-    """Where the vehicles of trips under way are at `moment` (a datetime of the trips' own time).
+    """Returns the trips that are under way at `moment` (in the trips' own time), with their vehicles' positions.
 
     Adds `latitude`, `longitude` (on the straight line between the ends) and `speed` (km/h, the trip's mean).
     """
@@ -105,7 +110,7 @@ def positions(trips: pl.DataFrame, moment: datetime) -> pl.DataFrame:
 def _scan(path: Path) -> pl.LazyFrame:
     if path.suffix == ".parquet":
         return pl.scan_parquet(path)
-    # As strings: a row that is cut off must not stop the file, nor may a stray word in a column of numbers.
+    # Columns are read as strings, so that a truncated row or a word in a numeric column does not stop the file.
     return pl.scan_csv(path, infer_schema=False, truncate_ragged_lines=True, quote_char='"').filter(
         ~pl.all_horizontal(pl.all().is_null())
     )
@@ -137,7 +142,7 @@ def _hours() -> pl.Expr:
 
 
 def count(path: Path) -> int | None:
-    """How many rows a Parquet file says it has; None for others. Raises FileNotFoundError."""
+    """Returns the row count of a Parquet file, or None for another file. Raises FileNotFoundError."""
     if not path.exists():
         raise FileNotFoundError(f"no file {path}: fetch a month with `city data tlc 2015-01`")
     return pl.scan_parquet(path).select(pl.len()).collect().item() if path.suffix == ".parquet" else None

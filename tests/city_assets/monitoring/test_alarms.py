@@ -222,7 +222,7 @@ class Runs:
     def look(self) -> list[str]:
         """What has failed, with the cursor as the sensor keeps it."""
         found, cursor = run_findings(self.instance, self.cursor, "")
-        self.cursor = RunCursor.of(json.loads(json.dumps(cursor.content())))
+        self.cursor = RunCursor.from_content(json.loads(json.dumps(cursor.content())))
         assert self.cursor == cursor
         return [finding.cause.removeprefix("run/") for finding in found if finding.state == "failing"]
 
@@ -269,7 +269,7 @@ def test_the_cursor_of_an_earlier_version_reports_no_run_again(instance: dg.Dags
     runs = Runs(instance, "before", "at", "after")
     runs.fail(120, "before")
     runs.fail(60, "at")
-    runs.cursor = RunCursor.of((runs.now - timedelta(seconds=60)).isoformat())
+    runs.cursor = RunCursor.from_content((runs.now - timedelta(seconds=60)).isoformat())
     assert runs.look() == []
     runs.fail(30, "after")
     assert runs.look() == ["after"]

@@ -75,7 +75,7 @@ def plans(stack: Settings, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         found.append("\n".join(row[0] for row in questdb.rows(config.questdb, f"EXPLAIN {sql}")))
         return []
 
-    monkeypatch.setattr(history, "_asked", explain)
+    monkeypatch.setattr(history, "_query", explain)
     return found
 
 
