@@ -1,1 +1,1 @@
-"""What the asset graph talks to. Each can be swapped for a double of the same methods."""
+"""The resources of the asset graph. A test can replace each by a double with the same methods."""

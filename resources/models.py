@@ -1,4 +1,4 @@
-"""The model registry."""
+"""The model registry resource."""
 
 import dagster as dg
 
@@ -7,8 +7,8 @@ from city.settings import settings
 
 
 class ModelRegistryResource(dg.ConfigurableResource):
-    """MLflow: versions of models, with their champions."""
+    """The MLflow model registry, which has the versions of models and their champions."""
 
     def registry(self) -> Registry:
-        """Where CITY_MLFLOW_URL says, or under CITY_HOME."""
+        """Opens the registry at CITY_MLFLOW_URL, by default under CITY_HOME."""
         return Registry(settings())

@@ -1,4 +1,4 @@
-"""QuestDB, for assets and checks that read what is live."""
+"""The QuestDB resource, for assets and checks that read live tables."""
 
 from typing import Any
 
@@ -8,9 +8,10 @@ from city import questdb
 
 
 class QuestDBResource(dg.ConfigurableResource):
-    """A QuestDB at `address` (host:port of its HTTP server)."""
+    """A QuestDB server at `address` (host:port of its HTTP server)."""
 
     address: str
 
     def rows(self, sql: str) -> list[list[Any]]:
+        """Runs an SQL statement and returns its rows."""
         return questdb.rows(self.address, sql)

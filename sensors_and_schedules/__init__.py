@@ -1,1 +1,1 @@
-"""When things happen."""
+"""Sensors, schedules, and the instance classes of Dagster that start and watch runs."""

@@ -1,7 +1,7 @@
-"""What a step prints goes to its file, and so to the UI, without processes that copy it to the server's own output.
+"""A compute log manager that writes a step's output only to its file, from which the UI shows it.
 
-Dagster's own manager starts four of those per run (two `tail`, and two that end them when the run is gone). They live
-as long as the run, and the stream's run is never over.
+Dagster's own manager also copies the output to that of the server. For this it starts four processes per run: two
+`tail`, and two that end them after the run. They live as long as the run, and the stream's run does not end.
 """
 
 import sys
@@ -25,10 +25,11 @@ from city.dagster_internals import (
 
 
 class FileComputeLogManager(LocalComputeLogManager):
-    """LocalComputeLogManager without the copying; its folder is <CITY_HOME>/dagster/storage unless it is given."""
+    """A LocalComputeLogManager without copies. Its default folder is <CITY_HOME>/dagster/storage."""
 
     @classmethod
     def config_type(cls) -> UserConfigSchema:
+        """Returns the configuration schema, in which all fields are optional."""
         return {
             "base_dir": Field(StringSource, is_required=False),
             "polling_timeout": Field(Float, is_required=False),
@@ -38,13 +39,15 @@ class FileComputeLogManager(LocalComputeLogManager):
     def from_config_value(
         cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
     ) -> "FileComputeLogManager":
-        from city.settings import settings  # here, for every process of Dagster imports this module
+        """Builds the manager from its configuration in dagster.yaml."""
+        from city.settings import settings  # imported here, because every process of Dagster imports this module
 
         base_dir = {"base_dir": str(settings().home / "dagster" / "storage")}
         return cls(inst_data=inst_data, **(base_dir | dict(config_value)))
 
     @contextmanager
     def capture_logs(self, log_key: Sequence[str]) -> Iterator[CapturedLogContext]:
+        """Redirects standard output and standard error to the files of `log_key`."""
         paths = [
             self.get_captured_local_path(log_key, IO_TYPE_EXTENSION[kind])
             for kind in (ComputeIOType.STDOUT, ComputeIOType.STDERR)

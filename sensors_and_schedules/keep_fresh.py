@@ -1,8 +1,9 @@
-"""Builds what has changed: the automation conditions say which days of which assets, one run builds them.
+"""Builds what has changed. The automation conditions select the days and assets, and one run builds them.
 
-Dagster's own sensor makes a run, or a backfill, of each partitions definition and day. A run costs 5 to 15 s of CPU to
-start, whatever it builds, so here the newest day and all unpartitioned assets are one run. Older days (late events,
-a city that was off) are one range of days at a tick, of lower priority, and never of the same run.
+Dagster's own sensor requests a run or a backfill for each partitions definition and day. A run takes 5 to 15 s of CPU
+to start, whatever it builds. Therefore this sensor puts the newest day and all unpartitioned assets into one run.
+Older days are due after late events, or after a city was off. They are built in a separate run with a lower priority,
+one range of days at each tick.
 """
 
 import json
@@ -28,11 +29,11 @@ from city.settings import settings
 from city_assets.automation import TICK
 
 BUILD = "city/build"
-"""The tag of a run of this sensor: `newest` or `older`."""
+"""The tag of each run that this sensor requests. Its value is `newest` or `older`."""
 NEWEST, OLDER = "newest", "older"
 TICK_TAG = "city/tick"
-"""The tag of a run of older days: the evaluation that requested it."""
-_PRIORITY = {NEWEST: "5", OLDER: "-5"}  # the stream has 10, all else 0
+"""The tag of a run of older days. Its value is the id of the evaluation that requested the run."""
+_PRIORITY = {NEWEST: "5", OLDER: "-5"}  # the stream has 10, all other runs have 0
 _PENDING = "city/older_days"
 _UNFINISHED = [
     dg.DagsterRunStatus.QUEUED,
@@ -45,18 +46,19 @@ _UNFINISHED = [
 
 @dataclass
 class Due:
-    """What is to be built: unpartitioned assets, and assets by day."""
+    """The assets that must be built: unpartitioned assets, and daily assets by day."""
 
     assets: set[dg.AssetKey] = field(default_factory=set)
     days: dict[date, set[dg.AssetKey]] = field(default_factory=dict)
 
     def add(self, days: Mapping[date, Collection[dg.AssetKey]]) -> None:
+        """Adds daily assets by day."""
         for day, keys in days.items():
             self.days.setdefault(day, set()).update(keys)
 
     @classmethod
-    def of(cls, requests: Iterable[dg.RunRequest]) -> "Due":
-        """Collects the run requests that Dagster makes of its evaluation, one for each partition."""
+    def from_requests(cls, requests: Iterable[dg.RunRequest]) -> "Due":
+        """Collects the run requests of Dagster's evaluation, which are one for each partition."""
         due = cls()
         for request in requests:
             keys = set(request.asset_selection or ())
@@ -67,13 +69,16 @@ class Due:
         return due
 
     def take_newest(self, today: date) -> dg.RunRequest | None:
-        """One run of today and of all unpartitioned assets."""
+        """Removes what is due today and all unpartitioned assets. Returns their run, or None if nothing is due."""
         keys = self.days.pop(today, set())
         selection, self.assets = keys | self.assets, set()
-        return _request(NEWEST, selection, (today, today) if keys else None) if selection else None
+        return _build_request(NEWEST, selection, (today, today) if keys else None) if selection else None
 
     def take_older(self, tick: str) -> dg.RunRequest | None:
-        """One run of the newest range of successive days on which the same assets are due."""
+        """Removes the newest range of successive days on which the same assets are due.
+
+        Returns the run of the range, or None if no day is due.
+        """
         if not self.days:
             return None
         first = last = max(self.days)
@@ -81,10 +86,10 @@ class Due:
         while self.days.get(before := first - timedelta(days=1)) == keys:
             first = before
             del self.days[before]
-        return _request(OLDER, keys, (first, last), tick)
+        return _build_request(OLDER, keys, (first, last), tick)
 
 
-def _request(
+def _build_request(
     build: str, keys: Collection[dg.AssetKey], days: tuple[date, date] | None, tick: str | None = None
 ) -> dg.RunRequest:
     tags = {BUILD: build, "dagster/priority": _PRIORITY[build]} | ({TICK_TAG: tick} if tick else {})
@@ -99,14 +104,17 @@ def _request(
 def evaluate(
     sensor: "KeepFresh", context: dg.SensorEvaluationContext, now: datetime | None = None
 ) -> dg.SensorResult | dg.SkipReason:
-    """Evaluates the conditions at the first look after a tick, and requests at most one run of today and one of older
-    days. While a run of today is unfinished nothing is evaluated, so that nothing piles up behind it."""
+    """Evaluates the automation conditions once after each tick.
+
+    Requests at most one run of today and one run of older days. Evaluates nothing while a run of today is unfinished,
+    so that no runs queue up behind it.
+    """
     now = now or datetime.now(UTC)
     assert context.repository_def is not None
     graph, instance = context.repository_def.asset_graph, context.instance
     cursor = asset_daemon_cursor_from_instigator_serialized_cursor(context.cursor, graph)
-    evaluated = [one.temporal_context.effective_dt for one in cursor.previous_condition_cursors or ()]
-    if evaluated and get_latest_completed_cron_tick(TICK, now, None) <= max(evaluated):
+    evaluated_at = [condition.temporal_context.effective_dt for condition in cursor.previous_condition_cursors or ()]
+    if evaluated_at and get_latest_completed_cron_tick(TICK, now, None) <= max(evaluated_at):
         return dg.SkipReason(f"waits for the next tick of {TICK}")
     if _is_unfinished(instance, NEWEST):
         return dg.SkipReason("the run of the last tick goes on")
@@ -124,16 +132,16 @@ def evaluate(
         logger=context.log,
     )
     requests, new_cursor, evaluations = evaluation.evaluate()
-    due = Due.of(requests)
-    due.add(_pending(instance))
+    due = Due.from_requests(requests)
+    due.add(_load_pending_days(instance))
     today = now.astimezone(local_time.zone(settings().timezone)).date()
     runs = [due.take_newest(today)]
     waiting = {day: set(keys) for day, keys in due.days.items()}
     tick = str(cursor.evaluation_id + 1)
     if not _is_unfinished(instance, OLDER) and (older := due.take_older(tick)):
         runs.append(older)
-    # Before the cursor is stored: if this tick is lost, its days are due twice rather than never. The days of a range
-    # that is requested now are kept until its run is there.
+    # The pending days are stored before the cursor: if this tick is lost, its days are due twice rather than never. The
+    # days of a range that is requested now are stored until its run exists.
     requested = {day: keys for day, keys in waiting.items() if day not in due.days}
     _store_pending(instance, Pending(due.days, requested, tick))
     return dg.SensorResult(
@@ -144,7 +152,7 @@ def evaluate(
 
 
 class KeepFresh(dg.AutomationConditionSensorDefinition):
-    """Dagster's automation sensor, as the UI shows it, with `evaluate` in place of its own evaluation."""
+    """Dagster's automation sensor, with `evaluate` in place of its own evaluation. The UI shows it as such."""
 
     def __init__(self, metadata: Mapping[str, Any] | None = None) -> None:
         super().__init__(
@@ -161,6 +169,7 @@ class KeepFresh(dg.AutomationConditionSensorDefinition):
         self._evaluation_fn = wrap_sensor_evaluation(self.name, self._raw_fn)
 
     def with_attributes(self, *, jobs: Any = None, metadata: Mapping[str, Any] | None = None) -> "KeepFresh":
+        """Returns a copy of this sensor with other metadata. `jobs` is ignored, because the sensor targets assets."""
         return KeepFresh(self.metadata if metadata is None else metadata)
 
 
@@ -173,26 +182,29 @@ Days = Mapping[date, Collection[dg.AssetKey]]
 
 @dataclass(frozen=True)
 class Pending:
-    """Older days that are due and wait, and those whose run the evaluation `tick` has requested."""
+    """The older days that are due.
+
+    `waiting` days have no run yet. `requested` days are in the run that the evaluation `tick` requested.
+    """
 
     waiting: Days
     requested: Days
     tick: str
 
 
-def _pending(instance: dg.DagsterInstance) -> Days:
-    """The older days that were due at earlier ticks, and not requested yet, or by a tick that was lost."""
+def _load_pending_days(instance: dg.DagsterInstance) -> Days:
+    """Loads the older days that earlier ticks did not request, or whose requested run does not exist."""
     stored = json.loads(instance.daemon_cursor_storage.get_cursor_values({_PENDING}).get(_PENDING) or "{}")
     if not stored:
         return {}
     due = Due()
-    due.add(_days(stored["waiting"]))
+    due.add(_parse_days(stored["waiting"]))
     if not instance.get_run_records(dg.RunsFilter(tags={BUILD: OLDER, TICK_TAG: stored["tick"]}), limit=1):
-        due.add(_days(stored["requested"]))
+        due.add(_parse_days(stored["requested"]))
     return due.days
 
 
-def _days(stored: Mapping[str, Sequence[str]]) -> Days:
+def _parse_days(stored: Mapping[str, Sequence[str]]) -> Days:
     return {
         date.fromisoformat(day): {dg.AssetKey.from_user_string(key) for key in keys} for day, keys in stored.items()
     }

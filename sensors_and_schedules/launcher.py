@@ -1,7 +1,7 @@
-"""Launches runs as Dagster does by itself, and tells Dagster's run monitoring which of them are alive.
+"""A run launcher that tells Dagster's run monitoring which runs are alive.
 
-The launcher that comes with Dagster cannot say: a run that was going on when Dagster was killed stays "started" for
-ever, and holds one of the few places of the queue.
+Dagster's default launcher cannot tell. With it, a run that was active when Dagster was killed stays "started" for
+ever, and keeps one of the few places of the queue.
 """
 
 from dagster import DagsterRun, DefaultRunLauncher
@@ -12,16 +12,23 @@ _GONE = "the process that ran it is gone"
 
 
 class WatchedRunLauncher(DefaultRunLauncher):
-    """A run is a child of the code server that started it, whose address is among the run's tags."""
+    """Launches each run as a child of a code server, as Dagster does by default, and checks that it is alive.
+
+    The tags of a run hold the address of its server.
+    """
 
     @property
     def supports_check_run_worker_health(self) -> bool:
+        """True: run monitoring may call `check_run_worker_health`."""
         return True
 
     def check_run_worker_health(self, run: DagsterRun) -> CheckRunHealthResult:
-        """NOT_FOUND where the run's server cannot be reached, or is another one, which does not know the run. A
-        server that is only slow to answer lives, and reports the end of its children by itself."""
-        import grpc  # here, for every process of Dagster imports this module
+        """Asks the run's code server whether the run is alive.
+
+        Returns NOT_FOUND if the server cannot be reached, or if it was replaced by a server without the run. Returns
+        RUNNING if the server is only slow to answer: it lives, and reports the end of its children by itself.
+        """
+        import grpc  # imported here, because every process of Dagster imports this module
 
         from city.dagster_internals import (
             CanCancelExecutionRequest,

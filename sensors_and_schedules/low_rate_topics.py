@@ -1,6 +1,7 @@
-"""Low-rate topics: a sensor that turns what is new in all of them into one run, at most every CITY_GATHER_SECONDS.
+"""The sensor of the low-rate topics. It requests one run for the new messages of all topics.
 
-A run costs seconds to start, whatever it does; a run for each topic, as messages trickle in, would keep a core busy.
+It requests at most one run every CITY_GATHER_SECONDS. A run takes seconds to start, whatever it does. A run for each
+topic and message would keep a core busy.
 """
 
 import json
@@ -20,12 +21,15 @@ from resources.lake import LakeResource
 
 JOB = "ingest_low_rate"
 _SECONDS = 15
-_FIRST_SECONDS = 60.0  # the first messages of a topic wait for less, since much is built from them
+_FIRST_SECONDS = 60.0  # the first messages of a topic wait at most this long, because much is built from them
 
 
 @dataclass(frozen=True)
 class News:
-    """What a topic has that bronze has not; `attempt` counts the runs that were to bring it."""
+    """The new messages of a topic: the offset range [position, ends) that bronze lacks.
+
+    `attempt` is the number of runs that were requested for them before.
+    """
 
     contract: Contract
     position: Offsets
@@ -34,6 +38,7 @@ class News:
 
 
 def low_rate_sensor(contracts: Sequence[Contract]) -> dg.SensorDefinition:
+    """Builds the sensor of the low-rate `contracts`, and the job that it requests."""
     tables = [key for contract in contracts for key in (keys.bronze(contract), keys.quarantine(contract))]
     selection = dg.AssetSelection.assets(*tables).without_checks()
     job = dg.define_asset_job(JOB, selection, executor_def=dg.in_process_executor)
@@ -51,7 +56,7 @@ def low_rate_sensor(contracts: Sequence[Contract]) -> dg.SensorDefinition:
         from kafka.errors import KafkaError
 
         seen = json.loads(context.cursor or "{}")
-        found, now = [], time.time()
+        news, now = [], time.time()
         for contract in contracts:
             try:
                 ends = kafka.ends(contract.topic)
@@ -59,49 +64,58 @@ def low_rate_sensor(contracts: Sequence[Contract]) -> dg.SensorDefinition:
                 return dg.SkipReason(f"Kafka at {kafka.address} is away: {error}")
             position = BronzeStream(lake.root, contract).load(sorted(ends))
             if behind(position, ends):
-                found.append(News(contract, position, ends, next_attempt(seen.get(contract.topic), position)))
-        if not found:
+                news.append(News(contract, position, ends, next_attempt(seen.get(contract.topic), position)))
+        if not news:
             return dg.SkipReason("nothing new")
-        wait = seen.get("at", 0) + _gather_seconds(found, seen) - now
+        wait = seen.get("at", 0) + _gather_seconds(news, seen) - now
         if wait > 0:
             return dg.SkipReason(f"gathering for another {wait:.0f} s")
-        if any(news.attempt for news in found) and _is_active(context.instance):
+        if any(topic_news.attempt for topic_news in news) and _is_active(context.instance):
             return dg.SkipReason("a run is under way")
-        asked = {news.contract.topic: {"position": _keyed(news.position), "attempt": news.attempt} for news in found}
-        return dg.SensorResult([request(found)], cursor=json.dumps(seen | asked | {"at": now}))
+        requested = {
+            topic_news.contract.topic: {"position": _to_json(topic_news.position), "attempt": topic_news.attempt}
+            for topic_news in news
+        }
+        return dg.SensorResult([request(news)], cursor=json.dumps(seen | requested | {"at": now}))
 
     return new_messages
 
 
-def request(found: Sequence[News]) -> dg.RunRequest:
-    """One run for all of [position, ends). Its key names where it begins, so the same messages are never in two runs;
-    another attempt, after one that failed, has another key."""
+def request(news: Sequence[News]) -> dg.RunRequest:
+    """Builds the request of one run for all new messages, the range [position, ends) of each topic.
+
+    The run key names the begin of each range, so the same messages are never in two runs. A new attempt after a failed
+    run has another key.
+    """
     return dg.RunRequest(
-        run_key=" ".join(_begin(news) for news in found),
-        asset_selection=[key for n in found for key in (keys.bronze(n.contract), keys.quarantine(n.contract))],
-        run_config={"ops": {f"ingest_{n.contract.name}": {"config": {"end": _keyed(n.ends)}} for n in found}},
+        run_key=" ".join(_range_key(topic_news) for topic_news in news),
+        asset_selection=[key for n in news for key in (keys.bronze(n.contract), keys.quarantine(n.contract))],
+        run_config={"ops": {f"ingest_{n.contract.name}": {"config": {"end": _to_json(n.ends)}} for n in news}},
     )
 
 
-def next_attempt(asked: dict[str, object] | None, position: Offsets) -> int:
-    """0 for messages that no run was requested for, else how often one was."""
-    return int(str(asked["attempt"])) + 1 if asked and asked["position"] == _keyed(position) else 0
+def next_attempt(requested: dict[str, object] | None, position: Offsets) -> int:
+    """Returns how many runs were requested for the messages from `position` on, 0 for new messages.
+
+    `requested` is the last request of the topic in the cursor, if any.
+    """
+    return int(str(requested["attempt"])) + 1 if requested and requested["position"] == _to_json(position) else 0
 
 
-def _gather_seconds(found: Sequence[News], seen: Mapping[str, object]) -> float:
-    """How long after the last request the next may come. What failed is tried again at once, but only once."""
+def _gather_seconds(news: Sequence[News], seen: Mapping[str, object]) -> float:
+    """Returns the least time between the last request and the next. A failed run is retried at once, but only once."""
     gather = settings().gather_seconds
-    if any(news.attempt == 1 for news in found):
+    if any(topic_news.attempt == 1 for topic_news in news):
         return 0.0
-    return min(gather, _FIRST_SECONDS) if any(news.contract.topic not in seen for news in found) else gather
+    return min(gather, _FIRST_SECONDS) if any(topic_news.contract.topic not in seen for topic_news in news) else gather
 
 
-def _begin(news: News) -> str:
+def _range_key(news: News) -> str:
     begin = ",".join(f"{p}:{offset}" for p, offset in sorted(news.position.items()))
     return f"{news.contract.topic}@{begin}" + (f"#{news.attempt}" if news.attempt else "")
 
 
-def _keyed(offsets: Offsets) -> dict[str, int]:
+def _to_json(offsets: Offsets) -> dict[str, int]:
     return {str(p): offset for p, offset in offsets.items()}
 
 

@@ -1,4 +1,4 @@
-"""Training again when there is a reason: the first data, drift, decay, many new labels."""
+"""The sensor and the schedule that train models: on first data, drift, decay or many new labels, and every night."""
 
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
@@ -22,14 +22,15 @@ from resources.models import ModelRegistryResource
 _JOB = "train_models"
 _RUNNING = [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
 MODEL = "city/model"
-_LOOKED_AT = 6  # runs; so many failures make the wait a day
+"""The tag of a run with the name of the model that it trains."""
+_LOOKED_AT = 6  # runs: after so many failures, the wait is a day
 _MOST_BETWEEN = timedelta(days=1)
 
 train_models = dg.define_asset_job(
     _JOB,
     dg.AssetSelection.assets(*(model_key(model) for model in declared().values())),
     executor_def=dg.in_process_executor,
-    tags={"dagster/max_retries": "0"},  # the sensor tries again, in its own time
+    tags={"dagster/max_retries": "0"},  # the sensor requests another run later
     description="Trains models; a better one becomes the champion.",
 )
 
@@ -42,6 +43,7 @@ train_models = dg.define_asset_job(
     description="Trains every model that can be trained: yesterday is new.",
 )
 def retrain_nightly(context: dg.ScheduleEvaluationContext, lake: LakeResource) -> dg.RunRequest | dg.SkipReason:
+    """Requests a run that trains every model that can be trained."""
     snapshot = lake.snapshot
     shortages = {model.name: training_shortage(model, snapshot) for model in declared().values()}
     not_yet = "; ".join(shortage for shortage in shortages.values() if shortage)
@@ -62,61 +64,73 @@ def retrain_nightly(context: dg.ScheduleEvaluationContext, lake: LakeResource) -
 def retrain(
     context: dg.SensorEvaluationContext, lake: LakeResource, models: ModelRegistryResource
 ) -> dg.SensorResult | dg.SkipReason:
+    """Requests a run for one model that has a reason to be trained, unless a training is under way."""
     if context.instance.get_run_records(dg.RunsFilter(job_name=_JOB, statuses=_RUNNING), limit=1):
         return dg.SkipReason("a training is going on")
     now = datetime.now(UTC)
-    waiting = [model for model in declared().values() if not _tried_lately(context.instance, model.name, now)]
-    reasons = wanted(models.registry(), lake.snapshot, now, waiting)
+    candidates = [model for model in declared().values() if not _was_tried_lately(context.instance, model.name, now)]
+    reasons = models_to_train(models.registry(), lake.snapshot, now, candidates)
     if not reasons:
         return dg.SkipReason("no model has a reason")
     requests = [
         dg.RunRequest(asset_selection=[model_key(model)], tags={MODEL: model.name, REASON: why})
         for model, why in reasons
     ]
-    return dg.SensorResult(run_requests=requests[:1])  # one at a time: the others wait for the next tick
+    return dg.SensorResult(run_requests=requests[:1])  # one model at a time: the others wait for the next tick
 
 
-def _tried_lately(instance: dg.DagsterInstance, model: str, now: datetime) -> bool:
-    """Whether the last training is too recent. One that failed has left no version; each further failure doubles the
-    time to the next try, up to a day."""
+def _was_tried_lately(instance: dg.DagsterInstance, model: str, now: datetime) -> bool:
+    """Returns whether the model's last training is too recent for another one.
+
+    A failed training leaves no version, so the runs decide. Each further failure doubles the wait, up to a day.
+    """
     runs = instance.get_run_records(dg.RunsFilter(job_name=_JOB, tags={MODEL: model}), limit=_LOOKED_AT)
     failed = takewhile(lambda run: run.dagster_run.status == dg.DagsterRunStatus.FAILURE, runs)
     wait = min(LEAST_BETWEEN * 2 ** max(0, len(list(failed)) - 1), _MOST_BETWEEN)
     return bool(runs) and now - runs[0].create_timestamp < wait
 
 
-def wanted(
-    registry: Registry, snapshot: Snapshot, now: datetime, of: Iterable[Model] | None = None
+def models_to_train(
+    registry: Registry, snapshot: Snapshot, now: datetime, candidates: Iterable[Model] | None = None
 ) -> list[tuple[Model, str]]:
-    """The models, among those given or all, that there is a reason to train and that can be, with the reason."""
-    found = []
-    for model in declared().values() if of is None else of:
+    """Returns the models that can be trained and have a reason for it, each with the reason.
+
+    `candidates` are the models to consider, by default all.
+    """
+    reasons = []
+    for model in declared().values() if candidates is None else candidates:
         versions = registry.versions(model.name)
         if versions and now - trained_at(versions[0]) < LEAST_BETWEEN:
             continue
         try:
-            known = signs(model, registry, snapshot, versions[0] if versions else None)
+            model_signs = signs(model, registry, snapshot, versions[0] if versions else None)
         except ModelError:
-            continue  # not built yet
-        why = reason(model, known, now)
+            continue  # its view is not built yet
+        why = reason(model, model_signs, now)
         if why and training_shortage(model, snapshot) is None:
-            found.append((model, why))
-    return found
+            reasons.append((model, why))
+    return reasons
 
 
 def signs(model: Model, registry: Registry, snapshot: Snapshot, newest: Version | None) -> Signs:
-    """What is known of the model, from the Delta log, and from few days of its view and its predictions."""
+    """Collects the signs of whether a model should be trained again.
+
+    Reads the Delta log, and a few days of the model's view and predictions. `newest` is the model's newest version.
+    """
     timezone = settings().timezone
     if newest is None:
         return Signs(None, 0, 0)
-    grown = growth(model, snapshot, trained_at(newest), timezone)
-    champion, worse = registry.at(model.name), None
+    view_growth = growth(model, snapshot, trained_at(newest), timezone)
+    champion, loss_decay = registry.at(model.name), None
     if champion is not None:
         since = trained_at(champion)
-        recorded = recorded_losses(model, snapshot, champion.number, since, timezone)
-        worse = None if recorded is None else decay(model, recorded, champion.number, since)
-    return Signs(newest, grown.rows, grown.then, drifted=drifted(snapshot, model.view.name), decay=worse)
+        losses = recorded_losses(model, snapshot, champion.number, since, timezone)
+        loss_decay = None if losses is None else decay(model, losses, champion.number, since)
+    return Signs(
+        newest, view_growth.rows, view_growth.then, drifted=drifted(snapshot, model.view.name), decay=loss_decay
+    )
 
 
 def trained_at(version: Version) -> datetime:
+    """Returns the time at which a version was trained."""
     return datetime.fromisoformat(version.tags["trained_at"])

@@ -1,4 +1,4 @@
-"""What a clock decides: table maintenance, contract checks, retention."""
+"""The schedules: table maintenance, contract checks, retention, archiving, and the nightly training."""
 
 import dagster as dg
 
@@ -13,10 +13,10 @@ maintain_lake = dg.ScheduleDefinition(
     target=dg.AssetSelection.assets(lake_maintenance),
     cron_schedule="7,37 * * * *",
     default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="The stream commits some 14,000 small files an hour; this makes few of them.",
+    description="Compacts the lake's tables. The stream commits some 14,000 small files an hour.",
 )
 
-# Checks that look at what others write. Those of tables and of quality are made with their assets.
+# The checks of tables that other processes write. The checks of derived tables and of quality run with their assets.
 _CHECKS = [
     key
     for check in (*(c for contract in contracts() for c in contract_checks(contract)), *online_checks())
@@ -28,9 +28,9 @@ check_contracts = dg.ScheduleDefinition(
     job=dg.define_asset_job(
         "check_contracts_job", dg.AssetSelection.checks(*_CHECKS), executor_def=dg.in_process_executor
     ),
-    cron_schedule="3,18,33,48 * * * *",  # never beside a build: each takes some hundred megabytes
+    cron_schedule="3,18,33,48 * * * *",  # never at the same time as a build: each of them takes some hundred megabytes
     default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="Looks at what is in bronze and in the online store, whoever wrote it.",
+    description="Checks the rows in bronze and in the online store, whichever process wrote them.",
 )
 
 forget_old_runs = dg.ScheduleDefinition(
@@ -45,7 +45,7 @@ archive_lake = dg.ScheduleDefinition(
     target=dg.AssetSelection.assets(lake_archive),
     cron_schedule="41 3 * * *",
     default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="Moves what is old to cold storage.",
+    description="Moves old bronze rows to cold storage.",
 )
 
 SCHEDULES = [maintain_lake, archive_lake, check_contracts, forget_old_runs, retrain_nightly]

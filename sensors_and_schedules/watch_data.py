@@ -1,4 +1,4 @@
-"""Looks at what Dagster knows (checks, runs, freshness, scores), makes alarms of it, and tells people."""
+"""The sensor that turns Dagster's records (checks, runs, freshness, scores) into alarms, and notifies people."""
 
 import logging
 import time
@@ -32,7 +32,7 @@ from city_assets.streaming import stream_job
 
 log = logging.getLogger(__name__)
 
-_BEGUN = time.monotonic()  # of the code location, which starts with all the rest
+_BEGUN = time.monotonic()  # the start of the code location, which starts together with all other processes
 _START_SECONDS = 90.0
 _RUNS = "runs"
 _FIRST_RUNS = timedelta(hours=1)
@@ -41,74 +41,78 @@ _FIRST_RUNS = timedelta(hours=1)
 @dg.sensor(
     minimum_interval_seconds=30,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Makes alarms of failing checks, failed runs and old tables, clears what is over, and tells people.",
+    description="Raises and clears the alarms of failing checks, failed runs and stale tables, and notifies people.",
 )
 def watch_data(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+    """Reads Dagster's records, updates the alarm store, and delivers its messages. Requests no run."""
     if time.monotonic() - _BEGUN < _START_SECONDS:
         return dg.SkipReason("everything is still starting")
     config = settings()
     assert context.repository_def is not None
-    known, instance, graph = alert_store(config), context.instance, context.repository_def.asset_graph
+    store, instance, graph = alert_store(config), context.instance, context.repository_def.asset_graph
     looks: dict[str, Callable[[], object]] = {
-        "checks": lambda: _report_checks(instance, graph, config, known),
-        "freshness": lambda: _report_freshness(instance, graph, known),
-        "runs": lambda: _report_runs(instance, config, known),
-        "quality": lambda: share(known, "quality", latest_scores(config.lake)),
-        "champions": lambda: share(known, "champions", champion_metrics(Registry(config))),
-        "platform": lambda: _look(config),
-        "messages": lambda: deliver(known, config),
+        "checks": lambda: _report_checks(instance, graph, config, store),
+        "freshness": lambda: _report_freshness(instance, graph, store),
+        "runs": lambda: _report_runs(instance, config, store),
+        "quality": lambda: share(store, "quality", latest_scores(config.lake)),
+        "champions": lambda: share(store, "champions", champion_metrics(Registry(config))),
+        "platform": lambda: _watch_platform(config),
+        "messages": lambda: deliver(store, config),
     }
     failed = []
     for name, look in looks.items():
         try:
             look()
-        except Exception as error:  # what one of them cannot look at is no reason for the others to see nothing
+        except Exception as error:  # a failure of one must not stop the others
             log.exception("alarms: %s cannot be looked at", name)
             failed.append(f"{name}: {error}")
-    return dg.SkipReason("; ".join(failed) or f"{sum(alarm.active for alarm in known.alarms())} alarms are active")
+    return dg.SkipReason("; ".join(failed) or f"{sum(alarm.active for alarm in store.alarms())} alarms are active")
 
 
-def _report_checks(instance: dg.DagsterInstance, graph: BaseAssetGraph, config: Settings, known: AlertStore) -> None:
-    details = {alarm.cause: alarm.detail or {} for alarm in known.alarms() if alarm.active}
+def _report_checks(instance: dg.DagsterInstance, graph: BaseAssetGraph, config: Settings, store: AlertStore) -> None:
+    details = {alarm.cause: alarm.detail or {} for alarm in store.alarms() if alarm.active}
     checks = check_findings(instance, graph.asset_check_keys, details)
-    told = overview(checks, known.remembered(OVERVIEW) or {}, f"http://{config.dagster}")
-    known.sync_findings(checks, CHECKS, remember={OVERVIEW: told})
+    checks_overview = overview(checks, store.remembered(OVERVIEW) or {}, f"http://{config.dagster}")
+    store.sync_findings(checks, CHECKS, remember={OVERVIEW: checks_overview})
 
 
-def _report_freshness(instance: dg.DagsterInstance, graph: BaseAssetGraph, known: AlertStore) -> None:
-    known.sync_findings(freshness_findings(instance, freshness_of(graph)), FRESH)
+def _report_freshness(instance: dg.DagsterInstance, graph: BaseAssetGraph, store: AlertStore) -> None:
+    store.sync_findings(freshness_findings(instance, freshness_of(graph)), FRESH)
 
 
-def _report_runs(instance: dg.DagsterInstance, config: Settings, known: AlertStore) -> None:
-    held = known.remembered(_RUNS)
-    cursor = RunCursor.of(held) if held else RunCursor(datetime.now(UTC) - _FIRST_RUNS)
-    # The stream has a report of its own, and its run is replaced at once.
-    found, following = run_findings(instance, cursor, f"http://{config.dagster}", [stream_job.name])
-    if following != cursor:
-        known.sync_findings(found, remember={_RUNS: following.content()})
+def _report_runs(instance: dg.DagsterInstance, config: Settings, store: AlertStore) -> None:
+    stored = store.remembered(_RUNS)
+    cursor = RunCursor.from_content(stored) if stored else RunCursor(datetime.now(UTC) - _FIRST_RUNS)
+    # The stream has its own report, and its run is replaced at once, so its job is left out.
+    findings, next_cursor = run_findings(instance, cursor, f"http://{config.dagster}", [stream_job.name])
+    if next_cursor != cursor:
+        store.sync_findings(findings, remember={_RUNS: next_cursor.content()})
 
 
 def champion_metrics(registry: Registry) -> dict[str, float | None]:
-    """`model.champion.<model>`: 1 where one serves, 0 where one did and none does."""
-    found: dict[str, float | None] = {}
+    """Returns the metric `model.champion.<model>` of each model that has had a champion.
+
+    The value is 1 if the model has a champion now, and 0 if not.
+    """
+    metrics: dict[str, float | None] = {}
     for model in models():
         versions = registry.versions(model)
         if any("promoted" in version.tags for version in versions):
-            found[f"model.champion.{model}"] = float(any(CHAMPION in version.aliases for version in versions))
-    return found
+            metrics[f"model.champion.{model}"] = float(any(CHAMPION in version.aliases for version in versions))
+    return metrics
 
 
-def _look(config: Settings) -> None:
-    """The server looks at the platform itself; where none runs, this does."""
-    watch = _watch(config.home)
+def _watch_platform(config: Settings) -> None:
+    """Watches the platform if no server does."""
+    watch = _open_watch(config.home)
     try:
         watch.look()
     finally:
-        watch.close()  # a server that starts looks more often
+        watch.close()  # gives way to a server that starts, which looks more often
 
 
 @cache
-def _watch(home: Path) -> Watch:
-    """One for each CITY_HOME, so that a sensor opens the store once."""
+def _open_watch(home: Path) -> Watch:
+    """Returns the watch of a CITY_HOME. It is cached, so that the sensor opens the store once."""
     config = settings()
     return Watch(config, alert_store(config), own=FeatureFreshness(config).metrics)

@@ -1,1 +1,1 @@
-"""Sources that behave like the real ones, faults included. A simulator has the name of its domain."""
+"""Simulators of the city's data sources, including their faults. Each simulator has the name of its domain."""

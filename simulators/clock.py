@@ -1,4 +1,4 @@
-"""A simulator's time: its pace (`rate` events a second, whatever a step costs), and the city's local clock."""
+"""The pace of a simulator (`rate` events a second, however long a step takes), and the city's local clock."""
 
 import threading
 import time
@@ -10,18 +10,22 @@ from city import local_time
 from city.settings import Settings
 
 Progress = Callable[[int], None]
-"""Called at each step with the number of events made in it."""
+"""A function that is called at each step with the number of its events."""
 
 STEP_SECONDS = 0.1
-_LONGEST_GAP = 1.0  # after a pause of the machine, events that would have been are not made up for
+"""The time between two steps of `pace`."""
+_LONGEST_GAP = 1.0  # seconds: after a longer pause of the machine, the missed events are not made up for
 
 
 def ignore(count: int) -> None:
-    """The progress of a simulator that nobody watches."""
+    """Does nothing: the progress function of a simulator that nobody watches."""
 
 
 def pace(rate: float, stop: threading.Event, step: Callable[[datetime, int], None]) -> None:
-    """Calls `step(now, count)` every STEP_SECONDS until `stop`."""
+    """Calls `step(now, count)` every STEP_SECONDS until `stop` is set.
+
+    The counts add up to `rate` events a second.
+    """
     owed, last = 0.0, time.monotonic()
     while not stop.wait(STEP_SECONDS):
         now = time.monotonic()
@@ -33,7 +37,7 @@ def pace(rate: float, stop: threading.Event, step: Callable[[datetime, int], Non
 
 @dataclass(frozen=True)
 class LocalTime:
-    """A moment on the city's clocks: `hour` from 0 to 24, minutes as a fraction."""
+    """A moment in the city's local time. `hour` is from 0 to 24, with the minutes as a fraction."""
 
     hour: float
     is_weekend: bool
@@ -42,16 +46,18 @@ class LocalTime:
 
 @dataclass(frozen=True)
 class LocalClock:
-    """Local time and public holidays of a city; of UTC, without holidays, where nothing is said."""
+    """The local time and public holidays of a city. The default is UTC without holidays."""
 
     timezone: str = "UTC"
     country: str | None = None
 
     @staticmethod
-    def of(config: Settings) -> "LocalClock":
+    def from_settings(config: Settings) -> "LocalClock":
+        """Builds the clock of CITY_TIMEZONE and CITY_COUNTRY."""
         return LocalClock(config.timezone, config.country)
 
     def at(self, moment: datetime) -> LocalTime:
+        """Returns the local time of a moment."""
         local = moment.astimezone(local_time.zone(self.timezone))
         is_weekend = local.weekday() >= 5
         is_workday = local_time.is_workday(local.date(), self.country) if self.country else not is_weekend
@@ -62,5 +68,5 @@ UTC_CLOCK = LocalClock()
 
 
 def iso(moment: datetime) -> str:
-    """ISO 8601 in UTC with milliseconds: 2026-05-01T12:00:00.000Z."""
+    """Formats a moment as ISO 8601 in UTC with milliseconds: 2026-05-01T12:00:00.000Z."""
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

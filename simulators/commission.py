@@ -1,7 +1,7 @@
-"""Fills the reference tables of the simulated fleet. `python -m simulators.commission LAKE SEED`.
+"""Fills the reference tables of the simulated fleet: `python -m simulators.commission LAKE SEED`.
 
-A process of its own, because it needs Polars and Delta once, and a simulator that keeps them in memory needs twice as
-much for as long as it runs.
+This is a process of its own, because only this step needs Polars and Delta. A simulator that keeps them loaded needs
+twice the memory for as long as it runs.
 """
 
 import subprocess
@@ -10,15 +10,16 @@ from pathlib import Path
 
 
 def commission_fleet(lake: Path, seed: int) -> None:
-    """Fills the tables that were never filled. Raises RuntimeError with what went wrong."""
+    """Fills the fleet's tables that were never filled, in another process. Raises RuntimeError if that fails."""
     command = [sys.executable, "-m", "simulators.commission", str(lake), str(seed)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        lines = done.stderr.strip().splitlines()
+    process = subprocess.run(command, capture_output=True, text=True)
+    if process.returncode:
+        lines = process.stderr.strip().splitlines()
         raise RuntimeError(f"the fleet's reference tables in {lake} cannot be filled: {lines[-1] if lines else ''}")
 
 
 def main(lake: Path, seed: int) -> None:
+    """Fills the reference tables `machines` and `machine_sensors` with the fleet of `seed`."""
     from city.lake.reference import commission
     from simulators.equipment import fleet
 

@@ -1,4 +1,4 @@
-"""The city's sensors: 400 of them, with daily and weekly rhythm, noise, drift and faults, over MQTT."""
+"""Simulates the city's 400 sensors over MQTT, with daily and weekly rhythm, noise, drift and faults."""
 
 import json
 import logging
@@ -26,8 +26,9 @@ log = logging.getLogger(__name__)
 
 DEFAULT_RATE = 200.0
 PER_KIND = 10
+"""The number of sensors of each kind at each location."""
 _ANNOUNCE_SECONDS = 20.0
-# Around lower Manhattan, some two kilometres apart.
+# The locations are in lower Manhattan, some two kilometres apart.
 _CENTRES = dict(
     zip(
         LOCATIONS,
@@ -39,9 +40,10 @@ _CENTRES = dict(
 
 @dataclass(frozen=True)
 class Rhythm:
-    """A quantity's day: `mean` plus `swing` at the peak hours, with `noise` (standard deviation), in its unit.
+    """The daily course of a quantity, in its unit.
 
-    `weekend` scales the swing on Saturdays, Sundays and public holidays.
+    The value is `mean`, plus `swing` at the `peaks` (local hours), with `noise` as its standard deviation. `weekend`
+    scales the swing on Saturdays, Sundays and public holidays.
     """
 
     mean: float
@@ -51,7 +53,10 @@ class Rhythm:
     weekend: float = 1.0
 
     def at(self, now: LocalTime) -> float:
-        """The expected value; peaks are bells of two hours' width, on the 24-hour circle."""
+        """Returns the expected value at a local time.
+
+        Peaks are bell curves on the 24-hour circle, with a standard deviation of two hours.
+        """
         apart = (min(abs(now.hour - peak), 24 - abs(now.hour - peak)) for peak in self.peaks)
         height = max(math.exp(-((d / 2.0) ** 2) / 2) for d in apart)
         return self.mean + self.swing * height * (1.0 if now.is_workday else self.weekend)
@@ -70,7 +75,7 @@ RHYTHMS = {
 
 
 class Sensor:
-    """One sensor: its own bias, sometimes a drift, sometimes stuck at a value."""
+    """Simulates one sensor with a bias of its own. Some sensors drift, and some are stuck at a value."""
 
     def __init__(
         self,
@@ -96,7 +101,7 @@ class Sensor:
         self.firmware = f"2.{chance.randrange(4)}.{chance.randrange(10)}"
 
     def reading(self, moment: datetime) -> dict[str, Any]:
-        """A payload of the contract `sensors`."""
+        """Returns a reading, a payload of the contract `sensors`."""
         self._since = self._since or moment
         hours = (moment - self._since).total_seconds() / 3600
         value = self.rhythm.at(self.clock.at(moment)) + self._bias + self._drift_per_hour * hours
@@ -114,7 +119,10 @@ class Sensor:
         }
 
     def announcement(self, moment: datetime) -> dict[str, Any]:
-        """A payload of the contract `devices`; normal is within three standard deviations of its day."""
+        """Returns an announcement, a payload of the contract `devices`.
+
+        The normal range reaches three standard deviations beyond the daily course.
+        """
         ends = sorted((self.rhythm.mean, self.rhythm.mean + self.rhythm.swing))
         return {
             "timestamp": iso(moment),
@@ -130,12 +138,13 @@ class Sensor:
         }
 
     def update_firmware(self) -> None:
+        """Increments the patch number of the firmware."""
         major, minor, patch = self.firmware.split(".")
         self.firmware = f"{major}.{minor}.{int(patch) + 1}"
 
 
 class Simulator:
-    """All sensors of the city. Readings go to MQTT with QoS 1, announcements to Kafka."""
+    """Simulates all sensors of the city. Sends readings to MQTT with QoS 1, and announcements to Kafka."""
 
     def __init__(
         self, config: Settings, rate: float = DEFAULT_RATE, faults: float = DEFAULT_FAULTS, seed: int = 0
@@ -143,14 +152,14 @@ class Simulator:
         self.config, self.rate = config, rate
         rates = FaultRates.scaled(faults)
         self._random = random.Random(seed)
-        self.clock = LocalClock.of(config)
+        self.clock = LocalClock.from_settings(config)
         self.sensors = fleet(rates, seed, self.clock)
         self._faults = Faults(rates, seed + 1, spiked="value")
         self._turn = 0
         self.heartbeat = Heartbeat(config, "simulator-environment", is_loop=True)
 
     def events(self, moment: datetime, count: int) -> Iterator[tuple[str, bytes]]:
-        """`count` readings, sensor by sensor, as (MQTT topic, message)."""
+        """Yields the messages of `count` readings, sensor by sensor, as (MQTT topic, message)."""
         for _ in range(count):
             sensor = self.sensors[self._turn % len(self.sensors)]
             self._turn += 1
@@ -158,7 +167,7 @@ class Simulator:
                 yield f"city/sensors/{sensor.location}/{sensor.kind}", message
 
     def run(self, stop: threading.Event, progress: Progress = ignore) -> None:
-        """Until `stop`. Waits for a broker that is away."""
+        """Sends events until `stop` is set. Waits for a broker that is away."""
         client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id="city-simulator-environment")
         client.max_queued_messages_set(10_000)
         if self.config.mqtt_username:
@@ -166,12 +175,12 @@ class Simulator:
             client.username_pw_set(self.config.mqtt_username, secret)
         client.connect_async(*split_address(self.config.mqtt))
 
-        def talk(worker: Worker) -> None:
+        def run_client(worker: Worker) -> None:
             client.on_connect = lambda *_: worker.progress()
             client.on_publish = lambda *_: worker.progress(1)
-            client.loop_forever(retry_first_connection=True)  # until `disconnect`; it connects again by itself
+            client.loop_forever(retry_first_connection=True)  # returns after `disconnect`, and reconnects by itself
 
-        talker = Worker("simulator-environment-mqtt", talk, stall_seconds=float("inf")).start()
+        mqtt_worker = Worker("simulator-environment-mqtt", run_client, stall_seconds=float("inf")).start()
         announcer = Worker("simulator-environment-announcements", self._announce).start()
 
         def step(now: datetime, count: int) -> None:
@@ -189,12 +198,12 @@ class Simulator:
             pace(self.rate, stop, step)
         finally:
             announcer.stop(5)
-            talker.stop_requested.set()
+            mqtt_worker.stop_requested.set()
             client.disconnect()
-            talker.join(5)
+            mqtt_worker.join(5)
 
     def _announce(self, worker: Worker) -> None:
-        """Every sensor once, then a few changes (new firmware) now and then."""
+        """Announces every sensor once, then three sensors with new firmware every _ANNOUNCE_SECONDS."""
         ensure_topics(self.config.kafka, [DEVICES])
         kafka, changed = sender(self.config.kafka), self.sensors
         while True:
@@ -211,7 +220,7 @@ class Simulator:
 
 
 def fleet(rates: FaultRates, seed: int, clock: LocalClock = UTC_CLOCK) -> list[Sensor]:
-    """Ten sensors of each kind at each location."""
+    """Builds PER_KIND sensors of each kind at each location. Sensors of the same seed behave alike."""
     chance = random.Random(seed)
     return [
         Sensor(location, quantity.name, number, rates, chance, clock)

@@ -1,4 +1,4 @@
-"""What goes wrong with real sensors and networks, each at a rate of its own, seeded."""
+"""Simulates the faults of sensors and networks, each with its own rate, from a seed."""
 
 import json
 import random
@@ -7,18 +7,19 @@ from typing import Any
 
 Event = dict[str, Any]
 DEFAULT_FAULTS = 0.05
-"""The share of a bad day's faults. The limits of quality are for what a city that works well has, and that is this.
+"""The default share of a bad day's faults. A city that works well has this share, and the quality limits are set for it.
 
-It holds for messages, for the faults and missed services of machines and for frauds, so that what a person has to look
-at in a default city is a few things an hour.
+The share applies to messages, to the faults and missed services of machines, and to frauds. With it, a person has to
+look at a few alarms an hour.
 """
 
 
 @dataclass(frozen=True)
 class FaultRates:
-    """The probability of each fault for an event (`stuck` and `drifting`: for a sensor, for its whole life).
+    """The probability of each fault for an event.
 
-    `scaled(1.0)` is a bad day: a tenth of all events affected in some way.
+    `stuck` and `drifting` are probabilities for a sensor, for its whole life. `scaled(1.0)` is a bad day, on which a
+    fault affects about a tenth of all events.
     """
 
     spike: float = 0.0
@@ -36,25 +37,28 @@ class FaultRates:
 
     @classmethod
     def scaled(cls, share: float) -> "FaultRates":
-        """All faults at once; `share` of 0 has none, 1 has about one event in ten affected."""
+        """Returns the rates of all faults at a share of a bad day.
+
+        A `share` of 0 has no faults. A share of 1 affects about a tenth of all events.
+        """
         base = cls(0.01, 0.02, 0.02, 0.03, 0.02, 0.02, 0.05)
         return cls(**{f.name: min(1.0, getattr(base, f.name) * share) for f in fields(cls)})
 
 
 class Faults:
-    """Turns events into the messages that arrive: some are lost, some come twice, late or broken."""
+    """Turns events into the messages that arrive. Some are lost, duplicated, delayed or malformed."""
 
     def __init__(self, rates: FaultRates, seed: int, spiked: str | None = None, factor: float = 20.0) -> None:
-        """`spiked` is the field that a spike multiplies by `factor`."""
+        """Sets the rates and the seed. `spiked` is the field that a spike multiplies by `factor`."""
         self.rates = rates
         self._random = random.Random(seed)
         self._spiked, self._factor = spiked, factor
-        self._held: list[bytes] = []
+        self._delayed: list[bytes] = []
 
     def messages(self, events: list[Event]) -> list[bytes]:
-        """The messages of one moment, with what was held back before."""
-        held, self._held = self._held, []
-        found: list[bytes] = []
+        """Returns the messages of one moment's events, followed by the messages that were delayed before."""
+        delayed, self._delayed = self._delayed, []
+        messages: list[bytes] = []
         for event in events:
             if self._happens(self.rates.drop_out):
                 continue
@@ -62,19 +66,19 @@ class Faults:
                 event = event | {self._spiked: event[self._spiked] * self._factor}
             message = json.dumps(event, ensure_ascii=False).encode()
             if self._happens(self.rates.malformed):
-                message = self._broken(event, message)
+                message = self._break_message(event, message)
             if self._happens(self.rates.out_of_order):
-                self._held.append(message)
+                self._delayed.append(message)
                 continue
-            found.append(message)
+            messages.append(message)
             if self._happens(self.rates.duplicate):
-                found.append(message)
-        return found + held
+                messages.append(message)
+        return messages + delayed
 
     def _happens(self, rate: float) -> bool:
         return rate > 0 and self._random.random() < rate
 
-    def _broken(self, event: Event, message: bytes) -> bytes:
+    def _break_message(self, event: Event, message: bytes) -> bytes:
         kind = self._random.randrange(6)
         name = self._random.choice(sorted(event))
         if kind == 0:

@@ -1,4 +1,4 @@
-"""Card holders who pay where they live and work, and thieves who pay otherwise; chargebacks follow."""
+"""Simulates card payments by owners with habits, payments by thieves, and the chargebacks that follow."""
 
 import heapq
 import json
@@ -19,16 +19,16 @@ from simulators.to_kafka import send
 
 DEFAULT_RATE = 10.0
 SECONDS_BETWEEN = 150.0
-"""A card pays this often: days of a real card's life in an hour."""
+"""The mean time between two payments of a card. An hour corresponds to days of a real card."""
 FRAUDS_PER_CARD_HOUR = 0.06
-"""On a bad day."""
-_REPORTED_AFTER = 360.0  # seconds, on average: days, as fast as all else here
+"""The rate of frauds on a bad day."""
+_REPORTED_AFTER = 360.0  # seconds, on average: in reality this takes days
 _CITY = (40.72, -73.99)
 
 
 @dataclass
 class Card:
-    """One card: its owner's places, habits and devices."""
+    """Simulates one card with its owner's home, usual amount, devices and categories."""
 
     number: int
     chance: random.Random
@@ -43,7 +43,7 @@ class Card:
         self.categories = self.chance.sample(CATEGORIES, 4)
 
     def pays(self, moment: datetime) -> dict[str, Any]:
-        """A payment of the owner's; some are unusual too: a journey, a new device, a large purchase."""
+        """Returns a payment by the owner. Some are unusual: on a journey, with a new device, or for a large amount."""
         chance = self.chance
         category = chance.choice(self.categories) if chance.random() < 0.9 else chance.choice(CATEGORIES)
         large = 6.0 if chance.random() < 0.02 else 1.0
@@ -58,6 +58,7 @@ class Card:
     def payment(
         self, moment: datetime, amount: float, category: str, device: str, place: list[float] | tuple[float, ...]
     ) -> dict[str, Any]:
+        """Returns a payment by this card, a payload of the contract `payments`. `amount` is in USD."""
         local = self.clock.at(moment)
         return {
             "timestamp": iso(moment),
@@ -73,16 +74,16 @@ class Card:
 
 
 def card_testing(card: Card, moment: datetime) -> Iterator[tuple[datetime, dict[str, Any]]]:
-    """Whether stolen numbers work is tried with small sums, seconds apart."""
+    """Yields the payments of a card test: a thief tries a stolen number with small amounts, seconds apart."""
     chance, device, at = card.chance, f"bot-{card.chance.randrange(10**6):06d}", moment
     for _ in range(chance.randint(4, 9)):
-        yield at, card.payment(at, chance.uniform(0.5, 4), "online", device, _somewhere(chance))
+        yield at, card.payment(at, chance.uniform(0.5, 4), "online", device, _random_place(chance))
         at += timedelta(seconds=chance.uniform(2, 12))
 
 
 def stolen_card(card: Card, moment: datetime) -> Iterator[tuple[datetime, dict[str, Any]]]:
-    """A stolen card buys what can be sold again, somewhere else."""
-    chance, at, place = card.chance, moment, _somewhere(card.chance)
+    """Yields the payments of a stolen card, which buys goods for resale far from the owner's home."""
+    chance, at, place = card.chance, moment, _random_place(card.chance)
     for _ in range(chance.randint(2, 4)):
         category = chance.choice(("electronics", "jewellery"))
         yield at, card.payment(at, card.usual * chance.uniform(3, 9), category, card.devices[-1], place)
@@ -90,7 +91,7 @@ def stolen_card(card: Card, moment: datetime) -> Iterator[tuple[datetime, dict[s
 
 
 def takeover(card: Card, moment: datetime) -> Iterator[tuple[datetime, dict[str, Any]]]:
-    """Somebody else's device pays online from the owner's account, more than is usual."""
+    """Yields the payments of an account takeover: another device pays unusual amounts online."""
     chance, at = card.chance, moment
     device = f"web-{chance.randrange(10**6):06d}"
     for _ in range(chance.randint(2, 5)):
@@ -100,59 +101,65 @@ def takeover(card: Card, moment: datetime) -> Iterator[tuple[datetime, dict[str,
 
 
 PATTERNS = {"card_testing": card_testing, "stolen_card": stolen_card, "takeover": takeover}
+"""The fraud patterns by name."""
 
 
 class City:
-    """All cards; `live` gives what happens up to a moment, in order: payments with their fraud pattern (None for an
-    owner's), and chargebacks. `faults` is the share of a bad day's frauds."""
+    """Simulates all cards of a city. `faults` is the share of a bad day's frauds.
+
+    `live` yields payments with their fraud pattern (None for an owner's payment), and chargebacks.
+    """
 
     def __init__(self, cards: int, seed: int, clock: LocalClock = UTC_CLOCK, faults: float = DEFAULT_FAULTS) -> None:
         self._frauds_per_payment = FRAUDS_PER_CARD_HOUR * SECONDS_BETWEEN / 3600 * faults
         self.cards = [Card(number, random.Random(seed * 100_000 + number), clock) for number in range(cards)]
         self._random = random.Random(seed)
-        self._later: list[tuple[datetime, int, str, str | None, dict[str, Any]]] = []
+        self._scheduled: list[tuple[datetime, int, str, str | None, dict[str, Any]]] = []
         self._count = 0
-        self._known = False
+        self._has_begun = False
 
     def live(self, moment: datetime, count: int) -> Iterator[tuple[str, str | None, dict[str, Any]]]:
-        """Payments of `count` owners at `moment`, and what was due: (topic, pattern, payload)."""
-        if not self._known:  # a city begins with a fraud that is known, so that every table has a row
-            self._known = True
+        """Yields the payments of `count` owners at `moment`, then the scheduled events that are due.
+
+        Each is (topic, pattern, payload).
+        """
+        if not self._has_begun:  # a city begins with a reported fraud, so that every table has a row
+            self._has_begun = True
             self._defraud(self._random.choice(self.cards), "takeover", moment, reported_after=1.0)
         for card in self._random.sample(self.cards, min(count, len(self.cards))):
             yield PAYMENTS.topic, None, card.pays(moment)
             if self._random.random() < self._frauds_per_payment:
                 self._defraud(card, self._random.choice(sorted(PATTERNS)), moment + timedelta(seconds=5))
-        while self._later and self._later[0][0] <= moment:
-            _, _, topic, due, payload = heapq.heappop(self._later)
-            yield topic, due, payload
+        while self._scheduled and self._scheduled[0][0] <= moment:
+            _, _, topic, pattern, payload = heapq.heappop(self._scheduled)
+            yield topic, pattern, payload
 
     def _defraud(self, card: Card, pattern: str, moment: datetime, reported_after: float | None = None) -> None:
         for at, payment in PATTERNS[pattern](card, moment):
-            self._put(at, PAYMENTS.topic, pattern, payment)
+            self._schedule(at, PAYMENTS.topic, pattern, payment)
             usual = 1 + self._random.expovariate(1 / _REPORTED_AFTER)
             delay = min(reported_after or usual, 0.9 * REPORTED_WITHIN.total_seconds())
             report = {"timestamp": iso(at + timedelta(seconds=delay)), "payment_id": payment["payment_id"]}
-            self._put(at + timedelta(seconds=delay), CHARGEBACKS.topic, pattern, report | {"card": card.id})
+            self._schedule(at + timedelta(seconds=delay), CHARGEBACKS.topic, pattern, report | {"card": card.id})
 
-    def _put(self, at: datetime, topic: str, pattern: str | None, payload: dict[str, Any]) -> None:
+    def _schedule(self, at: datetime, topic: str, pattern: str | None, payload: dict[str, Any]) -> None:
         self._count += 1
-        heapq.heappush(self._later, (at, self._count, topic, pattern, payload))
+        heapq.heappush(self._scheduled, (at, self._count, topic, pattern, payload))
 
 
 class Simulator:
-    """Payments and chargebacks, straight to Kafka."""
+    """Simulates the payments and chargebacks, and sends them to Kafka."""
 
     def __init__(
         self, config: Settings, rate: float = DEFAULT_RATE, faults: float = DEFAULT_FAULTS, seed: int = 0
     ) -> None:
         self.config, self.rate = config, rate
-        self.city = City(max(10, round(rate * SECONDS_BETWEEN)), seed, LocalClock.of(config), faults)
+        self.city = City(max(10, round(rate * SECONDS_BETWEEN)), seed, LocalClock.from_settings(config), faults)
         self._faults = Faults(FaultRates.scaled(faults), seed + 1)
         self.heartbeat = Heartbeat(config, "simulator-payments", is_loop=True)
 
     def events(self, moment: datetime, count: int) -> Iterator[tuple[str, str, bytes]]:
-        """(topic, key, message) of `count` owners' payments and of what was due."""
+        """Yields (topic, key, message) of `count` owners' payments and of the scheduled events that are due."""
         for topic, _, payload in self.city.live(moment, count):
             if topic == CHARGEBACKS.topic:
                 yield topic, payload["payment_id"], json.dumps(payload).encode()
@@ -161,9 +168,9 @@ class Simulator:
                 yield topic, payload["card"], message
 
     def run(self, stop: threading.Event, progress: Progress = ignore) -> None:
-        """Until `stop`."""
+        """Sends events until `stop` is set."""
         send(self.config.kafka, [PAYMENTS, CHARGEBACKS], self.events, self.rate, self.heartbeat, stop, progress)
 
 
-def _somewhere(chance: random.Random) -> list[float]:
+def _random_place(chance: random.Random) -> list[float]:
     return [_CITY[0] + chance.uniform(-8, 8), _CITY[1] + chance.uniform(-15, 15)]

@@ -1,4 +1,4 @@
-"""Replays recorded taxi trips as vehicles that move now, and fetches months of them from the TLC."""
+"""Replays recorded taxi trips as vehicles that move now, and downloads months of trips from the TLC."""
 
 import threading
 import time
@@ -18,12 +18,17 @@ from city_assets.traffic.trips import clean, positions, read_trips
 from simulators.clock import iso
 
 STEP_SECONDS = 0.5
+"""The time between two steps of a replay."""
 _CHUNK_BYTES = 1 << 20
 
 
 @dataclass
 class Loaded:
-    """Trips ready to replay, and what was left out of them."""
+    """Trips that are ready to replay.
+
+    `read` is the number of trips in the files, `rejected` the number of rejected trips by reason, and `by_zone` the
+    number of trips with zones instead of coordinates.
+    """
 
     trips: pl.DataFrame
     read: int
@@ -33,22 +38,23 @@ class Loaded:
 
 def load(paths: Sequence[Path], zones: Path | None = None) -> Loaded:
     """Reads and cleans files of trips. Raises UnknownLayout or FileNotFoundError."""
-    kept, read, rejected = [], 0, dict[str, int]()
+    cleaned, read, rejected = [], 0, dict[str, int]()
     for path in paths:
         trips = read_trips(path, zones)
         good, counts = clean(trips)
-        kept.append(good)
+        cleaned.append(good)
         read += trips.height
         for reason, count in counts.items():
             rejected[reason] = rejected.get(reason, 0) + count
-    trips = pl.concat(kept).sort("pickup_at").with_row_index("trip")
+    trips = pl.concat(cleaned).sort("pickup_at").with_row_index("trip")
     return Loaded(trips, read, rejected, int(trips["by_zone"].sum()))
 
 
 def moments(trips: pl.DataFrame, speed: float, elapsed: Callable[[], float]) -> Callable[[], datetime | None]:
-    """A clock in the trips' own time that runs `speed` times as fast as `elapsed`, and skips hours without a trip.
+    """Returns a clock of the trips' own time, as a function that returns the current moment.
 
-    Gives None after the last drop-off.
+    The clock runs `speed` times as fast as `elapsed` (seconds), and skips times without a trip. It returns None after
+    the last drop-off.
     """
     ends = trips["dropoff_at"].cum_max()
     pickups = trips["pickup_at"]
@@ -70,7 +76,10 @@ def moments(trips: pl.DataFrame, speed: float, elapsed: Callable[[], float]) -> 
 
 
 def events(trips: pl.DataFrame, moment: datetime, now: datetime) -> list[tuple[str, bytes]]:
-    """Positions at `moment`, dated `now`, as (key, message). Files name no vehicle, so each trip is its own."""
+    """Returns the positions of the trips at `moment`, with the timestamp `now`, as (key, message).
+
+    The files name no vehicle, so each trip has a vehicle of its own.
+    """
     number = pl.col("trip").cast(pl.String).str.zfill(8)
     under_way = positions(trips, moment).select(
         vehicle_id=pl.lit("taxi_") + number,
@@ -87,7 +96,11 @@ def events(trips: pl.DataFrame, moment: datetime, now: datetime) -> list[tuple[s
 def replay(
     loaded: Loaded, config: Settings, speed: float, stop: threading.Event, tell: Callable[[datetime, int], None]
 ) -> int:
-    """Plays the trips into Kafka until they end or `stop`; returns the number of positions sent."""
+    """Sends the positions of the trips to Kafka until the trips end or `stop` is set.
+
+    `speed` is the speed of the trips' time. `tell` is called with the moment of the trips' time and the number of
+    positions sent so far. Returns the number of positions sent.
+    """
     ensure_topics(config.kafka, [VEHICLE_POSITIONS])
     producer = Producer({"bootstrap.servers": config.kafka, "linger.ms": 20, "compression.type": "lz4", "log_level": 0})
     started = time.monotonic()
@@ -106,7 +119,10 @@ def replay(
 
 
 def month_file(month: str) -> str:
-    """`2015-01` is yellow_tripdata_2015-01.parquet. Raises ValueError for what is not a month since 2009."""
+    """Returns the TLC's file name of a month: yellow_tripdata_2015-01.parquet for `2015-01`.
+
+    Raises ValueError for anything but a month since 2009.
+    """
     try:
         first = datetime.strptime(month, "%Y-%m")
     except ValueError:
@@ -117,9 +133,11 @@ def month_file(month: str) -> str:
 
 
 def download(config: Settings, month: str, folder: Path, tell: Callable[[int, int], None]) -> Path:
-    """Fetches a month, going on where an earlier attempt stopped. `tell` gets (bytes so far, bytes in all).
+    """Downloads a month of trips to `folder`. Resumes a download that an earlier attempt began.
 
-    Raises requests.RequestException, or RuntimeError where the server's file is not what was begun.
+    `tell` is called with the bytes so far and the bytes in all. Returns the path of the file.
+
+    Raises requests.RequestException, or RuntimeError if the server's file changed or ended early.
     """
     name = month_file(month)
     target, partial = folder / name, folder / f"{name}.part"
@@ -127,22 +145,24 @@ def download(config: Settings, month: str, folder: Path, tell: Callable[[int, in
         tell(target.stat().st_size, target.stat().st_size)
         return target
     folder.mkdir(parents=True, exist_ok=True)
-    have = partial.stat().st_size if partial.exists() else 0
-    headers = {"Range": f"bytes={have}-"} if have else {}
-    with requests.get(f"{config.tlc_url}/{name}", headers=headers, stream=True, timeout=30) as answer:
-        if answer.status_code == 416:  # all of it was there already, or the file has become shorter
+    received = partial.stat().st_size if partial.exists() else 0
+    headers = {"Range": f"bytes={received}-"} if received else {}
+    with requests.get(f"{config.tlc_url}/{name}", headers=headers, stream=True, timeout=30) as response:
+        if response.status_code == 416:  # the whole file was here already, or the server's file has become shorter
             partial.unlink()
             raise RuntimeError(f"{name} changed on the server since it was begun: run the command again")
-        answer.raise_for_status()
-        if answer.status_code != 206:
-            have = 0
-        total = have + int(answer.headers.get("Content-Length", 0))
-        with partial.open("ab" if have else "wb") as file:
-            for chunk in answer.iter_content(_CHUNK_BYTES):
+        response.raise_for_status()
+        if response.status_code != 206:
+            received = 0
+        total = received + int(response.headers.get("Content-Length", 0))
+        with partial.open("ab" if received else "wb") as file:
+            for chunk in response.iter_content(_CHUNK_BYTES):
                 file.write(chunk)
-                have += len(chunk)
-                tell(have, total)
-    if total and have != total:
-        raise RuntimeError(f"{name} ended after {have:,} of {total:,} bytes: run the command again to go on from there")
+                received += len(chunk)
+                tell(received, total)
+    if total and received != total:
+        raise RuntimeError(
+            f"{name} ended after {received:,} of {total:,} bytes: run the command again to go on from there"
+        )
     partial.replace(target)
     return target

@@ -1,4 +1,4 @@
-"""What a person sees of a replay and of a download."""
+"""The console output of a replay and of a download."""
 
 import signal
 import threading
@@ -15,6 +15,10 @@ from simulators.tlc import Loaded, download, load, replay
 
 
 def play(paths: Sequence[Path], config: Settings, speed: float, zones: Path | None) -> None:
+    """Replays files of trips until they end or a signal stops it, and shows the progress.
+
+    `speed` is the speed of the trips' time. Raises ValueError if no trip is left to replay.
+    """
     console = Terminal(soft_wrap=True)
     loaded = load(paths, zones)
     for line in describe(loaded):
@@ -24,17 +28,17 @@ def play(paths: Sequence[Path], config: Settings, speed: float, zones: Path | No
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    with console.status("starting") as shown:
+    with console.status("starting") as status:
 
         def tell(moment: datetime, sent: int) -> None:
-            shown.update(Text(f"{moment:%Y-%m-%d %H:%M:%S} at {speed:g}×, {sent:,} positions sent"))
+            status.update(Text(f"{moment:%Y-%m-%d %H:%M:%S} at {speed:g}×, {sent:,} positions sent"))
 
         sent = replay(loaded, config, speed, stop, tell)
     console.print(f"{sent:,} positions sent")
 
 
 def describe(loaded: Loaded) -> list[str]:
-    """What was read, what was rejected and why, and where places are only a zone's centre."""
+    """Returns the lines that say how many trips were read, rejected by reason, and placed at the centre of a zone."""
     lines = [f"{loaded.read:,} trips read, {loaded.trips.height:,} to replay"]
     lines += [f"  {count:,} rejected: {reason}" for reason, count in loaded.rejected.items()]
     if loaded.by_zone:
@@ -43,12 +47,13 @@ def describe(loaded: Loaded) -> list[str]:
 
 
 def fetch(months: Sequence[str], config: Settings, folder: Path) -> None:
+    """Downloads months of trips to `folder`, and shows the progress."""
     columns = (description_column(), BarColumn(), DownloadColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Terminal()) as progress:
         for month in months:
             task = progress.add_task(month, total=None)
 
-            def tell(done: int, total: int, task=task) -> None:  # type: ignore[no-untyped-def]
-                progress.update(task, completed=done, total=total or None)
+            def tell(received: int, total: int, task=task) -> None:  # type: ignore[no-untyped-def]
+                progress.update(task, completed=received, total=total or None)
 
             progress.console.print(str(download(config, month, folder, tell)))

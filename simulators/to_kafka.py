@@ -1,4 +1,4 @@
-"""Sends simulators' messages straight to Kafka, at their pace, until they are told to stop."""
+"""Sends the messages of simulators to Kafka at their pace."""
 
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -14,23 +14,28 @@ from city.streaming.topics import ensure_topics
 from simulators.clock import Progress, pace
 
 Messages = Callable[[datetime, int], Iterable[tuple[str, str, bytes]]]
-"""Topic, key and message of so many events at a moment."""
+"""A function of a moment and a number of events that returns their (topic, key, message)."""
 
 
 class Sender:
-    """A producer that all simulators of the process share. Safe to call from any thread.
+    """A Kafka producer that all simulators of the process share. It can be called from any thread.
 
-    What a Kafka that is away does not take within ten seconds is lost, as from a device.
+    A message that Kafka does not take within ten seconds is lost, as with a real device.
     """
 
     def __init__(self, address: str) -> None:
         self.error: str | None = None
-        """What is wrong with Kafka, until a message arrives."""
+        """The last error of Kafka, or None once a message has arrived since."""
         settings = {"bootstrap.servers": address, "message.timeout.ms": 10_000, "linger.ms": 20}
-        self._producer = Producer(settings | {"compression.type": "lz4", "log_level": 0, "error_cb": self._failed})
+        self._producer = Producer(
+            settings | {"compression.type": "lz4", "log_level": 0, "error_cb": self._record_error}
+        )
 
     def produce(self, topic: str, key: str, message: bytes, heartbeat: Heartbeat | None = None) -> bool:
-        """Queues a message, counted by `heartbeat` once Kafka has it; False where the queue is full."""
+        """Queues a message. Returns False if the queue is full.
+
+        `heartbeat` counts the message once Kafka has it.
+        """
 
         def delivered(error: Any, _: Any) -> None:
             if error is None:
@@ -45,19 +50,20 @@ class Sender:
         return True
 
     def poll(self) -> None:
-        """Calls what is due: deliveries and errors."""
+        """Runs the callbacks that are due, for deliveries and errors."""
         self._producer.poll(0)
 
     def flush(self, seconds: float) -> None:
+        """Waits until all messages are delivered, for at most `seconds`."""
         self._producer.flush(seconds)
 
-    def _failed(self, error: Any) -> None:
+    def _record_error(self, error: Any) -> None:
         self.error = f"Kafka: {error.str()}"
 
 
 @cache
 def sender(address: str) -> Sender:
-    """This process's sender to that Kafka."""
+    """Returns this process's sender to the Kafka at `address`."""
     return Sender(address)
 
 
@@ -70,7 +76,10 @@ def send(
     stop: threading.Event,
     progress: Progress,
 ) -> None:
-    """Until `stop`. Raises KafkaException where Kafka is away at the start."""
+    """Sends `messages` at `rate` events a second until `stop` is set.
+
+    Raises KafkaException if Kafka is away at the start.
+    """
     ensure_topics(address, contracts)
     kafka = sender(address)
 

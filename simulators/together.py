@@ -1,4 +1,4 @@
-"""Several simulators in one process, each in a worker that starts it again when it fails."""
+"""Runs several simulators in one process, each in a worker that restarts it when it fails."""
 
 import threading
 import time
@@ -15,13 +15,19 @@ _BEAT_SECONDS = 0.5
 
 
 class Simulator(Protocol):
-    """A domain's simulator. `run` reports its progress at each step; it returns once `stop` is set."""
+    """The simulator of a domain. `run` reports its progress at each step, and returns once `stop` is set."""
 
-    def run(self, stop: threading.Event, progress: Progress) -> None: ...
+    def run(self, stop: threading.Event, progress: Progress) -> None:
+        """Simulates events until `stop` is set."""
+        ...
 
 
 def run(makers: Mapping[str, Callable[[], Simulator]], config: Settings, stop: threading.Event) -> None:
-    """Runs a simulator per domain until `stop`. One that fails is made anew after a wait, while the others go on."""
+    """Runs the simulators of all domains until `stop` is set.
+
+    `makers` builds the simulator of each domain. A simulator that fails is built again after a wait, while the others
+    go on.
+    """
     workers = [_worker(domain, make, stop).start() for domain, make in makers.items()]
     heartbeat, counted = Heartbeat(config, NAME), 0
     while not stop.wait(_BEAT_SECONDS):

@@ -1,4 +1,4 @@
-"""Vehicles that wander through a city's streets, faster at night than in the rush hour, straight to Kafka."""
+"""Simulates vehicles that drive through the city's streets, faster at night than in the rush hour."""
 
 import math
 import random
@@ -18,7 +18,7 @@ DEFAULT_RATE = 300.0
 _SECONDS_BETWEEN = 2.0  # a vehicle reports this often, so a rate of 300 events a second is 600 vehicles
 _BOX = (40.70, 40.80, -74.02, -73.93)  # south, north, west, east: Manhattan
 _METRES_PER_DEGREE = 111_320.0
-# Latitude, longitude, what speed loses there, and how far around (m): Midtown, the bridges, two tunnels.
+# Latitude, longitude, the share of speed that is lost there, and the radius (m): Midtown, the bridges, two tunnels.
 _CROWDED = (
     (40.755, -73.983, 0.75, 1_100.0),
     (40.713, -74.003, 0.6, 700.0),
@@ -28,7 +28,7 @@ _CROWDED = (
 
 
 class Vehicle:
-    """Drives a grid of streets, turns now and then, and takes a trip or waits for one."""
+    """Simulates a vehicle that drives on a grid of streets, turns now and then, and takes trips."""
 
     def __init__(self, number: int, chance: random.Random, clock: LocalClock = UTC_CLOCK) -> None:
         self.clock = clock
@@ -43,25 +43,25 @@ class Vehicle:
         self._at: datetime | None = None
 
     def report(self, moment: datetime) -> dict[str, Any]:
-        """Moves on to `moment`; a payload of the contract `vehicle_positions`."""
+        """Moves the vehicle to `moment`. Returns its position, a payload of the contract `vehicle_positions`."""
         seconds = min((moment - self._at).total_seconds(), 30.0) if self._at else 0.0
         self._at = moment
-        wanted = 38 * free_flow(self.clock.at(moment)) * flow_at(self.latitude, self.longitude)
-        self.speed = max(0.0, self.speed + 0.3 * (wanted - self.speed) + self._random.gauss(0, 4))
+        target_speed = 38 * free_flow(self.clock.at(moment)) * flow_at(self.latitude, self.longitude)
+        self.speed = max(0.0, self.speed + 0.3 * (target_speed - self.speed) + self._random.gauss(0, 4))
         if self._random.random() < 0.08:
             self._heading = (self._heading + self._random.choice((90, 270))) % 360
         self._move(self.speed / 3.6 * seconds)
-        found = {
+        payload = {
             "vehicle_id": self.id,
             "timestamp": iso(moment),
             "latitude": round(self.latitude, 6),
             "longitude": round(self.longitude, 6),
             "speed": round(min(self.speed, 120.0), 1),
         }
-        trip = self._trip(moment)
-        return found | {"trip_id": trip} if trip else found
+        trip = self._current_trip(moment)
+        return payload | {"trip_id": trip} if trip else payload
 
-    def _trip(self, moment: datetime) -> str | None:
+    def _current_trip(self, moment: datetime) -> str | None:
         if self._trip_until is None or moment >= self._trip_until:
             busy = self._random.random() < 0.7
             self._trips += busy
@@ -83,27 +83,29 @@ class Vehicle:
 
 
 class Simulator:
+    """Simulates the vehicles, and sends their positions to Kafka."""
+
     def __init__(
         self, config: Settings, rate: float = DEFAULT_RATE, faults: float = DEFAULT_FAULTS, seed: int = 0
     ) -> None:
         self.config, self.rate = config, rate
-        chance, clock = random.Random(seed), LocalClock.of(config)
+        chance, clock = random.Random(seed), LocalClock.from_settings(config)
         self.vehicles = [Vehicle(number, chance, clock) for number in range(max(1, round(rate * _SECONDS_BETWEEN)))]
         self._faults = Faults(FaultRates.scaled(faults), seed + 1, spiked="speed")
         self._turn = 0
         self.heartbeat = Heartbeat(config, "simulator-traffic", is_loop=True)
 
     def events(self, moment: datetime, count: int) -> list[tuple[str, bytes]]:
-        """`count` positions, vehicle by vehicle, as (key, message)."""
-        found = []
+        """Returns the messages of `count` positions, vehicle by vehicle, as (key, message)."""
+        messages = []
         for _ in range(count):
             vehicle = self.vehicles[self._turn % len(self.vehicles)]
             self._turn += 1
-            found += [(vehicle.id, message) for message in self._faults.messages([vehicle.report(moment)])]
-        return found
+            messages += [(vehicle.id, message) for message in self._faults.messages([vehicle.report(moment)])]
+        return messages
 
     def run(self, stop: threading.Event, progress: Progress = ignore) -> None:
-        """Until `stop`."""
+        """Sends events until `stop` is set."""
         send(self.config.kafka, [VEHICLE_POSITIONS], self._messages, self.rate, self.heartbeat, stop, progress)
 
     def _messages(self, moment: datetime, count: int) -> Iterator[tuple[str, str, bytes]]:
@@ -111,7 +113,7 @@ class Simulator:
 
 
 def flow_at(latitude: float, longitude: float) -> float:
-    """The share of that speed at a place: less the nearer it is to one of the crowded ones."""
+    """Returns the share of the speed that is possible at a place. It is less the nearer a crowded place is."""
     crowded = 0.0
     for place in _CROWDED:
         north = (latitude - place[0]) * _METRES_PER_DEGREE
@@ -121,6 +123,6 @@ def flow_at(latitude: float, longitude: float) -> float:
 
 
 def free_flow(now: LocalTime) -> float:
-    """The share of the free speed that traffic leaves at this hour: 1 at night, about a half in rush hours."""
+    """Returns the share of the free speed that is possible at a local hour: 1 at night, about a half in rush hours."""
     rush = max(math.exp(-(((now.hour - peak) / 1.5) ** 2) / 2) for peak in (8.5, 17.5))
     return 1 - 0.5 * rush * (1.0 if now.is_workday else 0.5)

@@ -62,7 +62,7 @@ def test_training_predictions_and_their_sensor_read_what_is_recent(
     put(config, traffic(hours=36, cells=4, seed=1), NOW - timedelta(hours=12))
     put(config, traffic(hours=12, cells=4, seed=2), NOW)
     assert spoil(config.lake / VIEW.table.id, (NOW - timedelta(days=7)).date()) >= 300
-    assert [why for _, why in sensor.wanted(registry, Snapshot(config.lake), NOW)] == ["first training"]
+    assert [why for _, why in sensor.models_to_train(registry, Snapshot(config.lake), NOW)] == ["first training"]
     trained = train_on(MODEL, Snapshot(config.lake), config, registry)
     assert trained.version.tags["data_version"] == str(DeltaTable(config.lake / VIEW.table.id).version())
     registry.promote(trained.version, "whatever it is worth")
@@ -72,9 +72,9 @@ def test_training_predictions_and_their_sensor_read_what_is_recent(
     recorded = predict_days(MODEL, Snapshot(config.lake), registry, sorted(today)[-2:])
     assert recorded.height == sum(today[day] for day in sorted(today)[-2:])
     later = NOW + timedelta(hours=2)
-    assert sensor.wanted(registry, Snapshot(config.lake), later) == []
+    assert sensor.models_to_train(registry, Snapshot(config.lake), later) == []
     put(config, traffic(hours=60, cells=4, seed=3), NOW + timedelta(hours=60))
-    ((_, why),) = sensor.wanted(registry, Snapshot(config.lake), NOW + timedelta(hours=60))
+    ((_, why),) = sensor.models_to_train(registry, Snapshot(config.lake), NOW + timedelta(hours=60))
     assert "new labels" in why
 
 

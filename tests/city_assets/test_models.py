@@ -56,7 +56,7 @@ def put(config: Settings, rows: pl.DataFrame, end: datetime) -> None:
 
 
 def reasons(config: Settings, now: datetime) -> dict[str, str]:
-    return {m.name: why for m, why in sensor.wanted(Registry(config), Snapshot(config.lake), now)}
+    return {m.name: why for m, why in sensor.models_to_train(Registry(config), Snapshot(config.lake), now)}
 
 
 def materialize(

@@ -13,7 +13,7 @@ from dagster._core.test_utils import create_run_for_test, create_test_daemon_wor
 from dagster._core.workspace.load_target import PythonFileTarget
 from dagster._daemon.monitoring.run_monitoring import execute_run_monitoring_iteration
 
-from sensors_and_schedules.keep_streaming import _lives
+from sensors_and_schedules.keep_streaming import _is_alive
 from tests.live import until
 
 _SLEEPS = """
@@ -56,14 +56,14 @@ def test_a_run_whose_server_was_killed_gives_its_place_back(instance: dg.Dagster
         assert health(instance, run) == WorkerStatus.RUNNING
         found = instance.get_run_by_id(run)
         assert found
-        assert _lives(instance, found)
+        assert _is_alive(instance, found)
         ours = set(psutil.Process().children(recursive=True)) - before
         assert ours
         for process in ours:
             process.kill()
         psutil.wait_procs(ours)
         assert health(instance, run) == WorkerStatus.NOT_FOUND
-        assert not _lives(instance, found)
+        assert not _is_alive(instance, found)
         assert status() == dg.DagsterRunStatus.FAILURE
 
 

@@ -66,7 +66,7 @@ def frauds(monkeypatch: pytest.MonkeyPatch) -> Model:
 
 
 def wanted(config: Settings) -> list[tuple[str, str]]:
-    return [(model.name, why) for model, why in sensor.wanted(Registry(config), Snapshot(config.lake), NOW)]
+    return [(model.name, why) for model, why in sensor.models_to_train(Registry(config), Snapshot(config.lake), NOW)]
 
 
 def tonight(config: Settings) -> Any:
