@@ -7,7 +7,7 @@ from typing import Any
 
 Event = dict[str, Any]
 DEFAULT_FAULTS = 0.05
-"""The default share of a bad day's faults. A city that works well has this share, and the quality limits are set for it.
+"""The default share of a bad day's faults. A city that works well has it, and the quality limits are set for it.
 
 The share applies to messages, to the faults and missed services of machines, and to frauds. With it, a person has to
 look at a few alarms an hour.

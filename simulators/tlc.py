@@ -98,8 +98,8 @@ def replay(
 ) -> int:
     """Sends the positions of the trips to Kafka until the trips end or `stop` is set.
 
-    `speed` is the speed of the trips' time. `tell` is called with the moment of the trips' time and the number of
-    positions sent so far. Returns the number of positions sent.
+    The trips' time runs `speed` times as fast as real time. `tell` is called with the moment in the trips' time and the
+    number of positions sent so far. Returns the number of positions sent.
     """
     ensure_topics(config.kafka, [VEHICLE_POSITIONS])
     producer = Producer({"bootstrap.servers": config.kafka, "linger.ms": 20, "compression.type": "lz4", "log_level": 0})

@@ -17,7 +17,7 @@ from simulators.tlc import Loaded, download, load, replay
 def play(paths: Sequence[Path], config: Settings, speed: float, zones: Path | None) -> None:
     """Replays files of trips until they end or a signal stops it, and shows the progress.
 
-    `speed` is the speed of the trips' time. Raises ValueError if no trip is left to replay.
+    The trips' time runs `speed` times as fast as real time. Raises ValueError if no trip is left to replay.
     """
     console = Terminal(soft_wrap=True)
     loaded = load(paths, zones)

@@ -214,7 +214,7 @@ def _exponential_mean(signals: Floats, share: float = 0.1) -> Floats:
 
 
 LIFE_CAP = timedelta(hours=1)
-"""The longest remaining life that is predicted for the fleet. Of a mean life of two hours, wear shows in the last."""
+"""The longest remaining life that is predicted for the fleet. Wear shows only in the last hour of a life of two hours."""
 ACTIONS = (
     (0.1, "stop it and replace the worn parts", "critical"),
     (0.3, "replace the worn parts in this shift", "high"),
