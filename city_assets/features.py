@@ -72,10 +72,10 @@ def compare(view: View, store: OnlineStore, offline: pl.LazyFrame | None) -> tup
     Returns the number of rows that were compared, and one entry per differing feature (`entity`, `feature`, `offline`,
     `online`).
     """
-    keys_online = store.keys(view.name, _SAMPLED)
-    if offline is None or not keys_online:
+    online_keys = store.keys(view.name, _SAMPLED)
+    if offline is None or not online_keys:
         return 0, []
-    online_rows = {key: row for key, row in zip(keys_online, store.read(view.name, keys_online), strict=True) if row}
+    online_rows = {key: row for key, row in zip(online_keys, store.read(view.name, online_keys), strict=True) if row}
     key = pl.concat_str([pl.col(name).cast(pl.String) for name in view.entities], separator=SEPARATOR)
     newest = offline.select(pl.col(view.time).max()).collect().item()
     sample = offline.filter(key.is_in(list(online_rows)), pl.col(view.time) < newest - timedelta(minutes=1))

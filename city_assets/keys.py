@@ -47,18 +47,18 @@ def live_days() -> dg.DailyPartitionsDefinition:
     `Table.first_day`, because a table refuses such days.
     """
     config = settings()
-    return days(_first_live_day(config.lake, config.timezone))
+    return days(_load_first_live_day(config.lake, config.timezone))
 
 
 @lru_cache(maxsize=8)
-def _first_live_day(lake: Path, timezone: str) -> date:
+def _load_first_live_day(lake: Path, timezone: str) -> date:
     begin = first_day(lake, contracts(), timezone) or datetime.now(local_time.zone(timezone)).date()
     return max(begin, Table.first_day)
 
 
 def reload_days() -> None:
     """Clears the cached first day, so that it is read again when the definitions are loaded."""
-    _first_live_day.cache_clear()
+    _load_first_live_day.cache_clear()
 
 
 def quarantine(contract: Contract) -> dg.AssetKey:

@@ -247,14 +247,18 @@ def _training_asset(domain: Domain, model: Model) -> dg.AssetsDefinition:
             check_name=BETTER,
             passed=scores["model"][model.measure] < scores["naive"][model.measure],
             severity=dg.AssetCheckSeverity.WARN,
-            metadata={who: measures[model.measure] for who, measures in scores.items()},
+            metadata={predictor: measures[model.measure] for predictor, measures in scores.items()},
         )
         metadata: dict[str, Any] = {
             "version": trained.version.number,
             "champion": trained.promoted,
             "why": trained.reason,
             "card": dg.MetadataValue.md(registry.card(trained.version)),
-            **{f"{who}_{name}": value for who, measures in scores.items() for name, value in measures.items()},
+            **{
+                f"{predictor}_{name}": value
+                for predictor, measures in scores.items()
+                for name, value in measures.items()
+            },
         }
         return dg.MaterializeResult(metadata=metadata, check_results=[check])
 

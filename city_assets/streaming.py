@@ -70,10 +70,10 @@ class Reporter:
                 self._unreported.setdefault(key, set()).update(days)
         for pipeline in job.pipelines:
             contract, summary = pipeline.contract, pipeline.report.summary()
-            self._log(keys.bronze(contract), contract, "bronze", summary["rows"], summary)
-            self._log(keys.quarantine(contract), contract, "quarantine", summary["quarantined"], summary)
+            self._log_days(keys.bronze(contract), contract, "bronze", summary["rows"], summary)
+            self._log_days(keys.quarantine(contract), contract, "quarantine", summary["quarantined"], summary)
 
-    def _log(self, key: dg.AssetKey, contract: Contract, layer: str, count: int, summary: dict[str, Any]) -> None:
+    def _log_days(self, key: dg.AssetKey, contract: Contract, layer: str, count: int, summary: dict[str, Any]) -> None:
         days = self._unreported[key]
         if not days:
             return

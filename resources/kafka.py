@@ -31,7 +31,7 @@ class KafkaResource(dg.ConfigurableResource):
 
         Raises KafkaError if Kafka is away.
         """
-        consumer = self._consumer()
+        consumer = self._open_consumer()
         try:
             partitions = _topic_partitions(topic, consumer.partitions_for_topic(topic) or ())
             return {tp.partition: offset for tp, offset in consumer.end_offsets(partitions).items()}
@@ -46,7 +46,7 @@ class KafkaResource(dg.ConfigurableResource):
         """
         range_ends = {p: last for p, last in end.items() if start.get(p, 0) < last}
         messages: list[tuple[int, int, int, bytes | None]] = []
-        consumer = self._consumer(
+        consumer = self._open_consumer(
             enable_auto_commit=False,
             auto_offset_reset="earliest",
             max_poll_interval_ms=600_000,
@@ -86,7 +86,7 @@ class KafkaResource(dg.ConfigurableResource):
             range_ends,
         )
 
-    def _consumer(self, **options: Any) -> Any:
+    def _open_consumer(self, **options: Any) -> Any:
         from kafka import KafkaConsumer
 
         return KafkaConsumer(

@@ -57,8 +57,8 @@ class Rhythm:
 
         Peaks are bell curves on the 24-hour circle, with a standard deviation of two hours.
         """
-        apart = (min(abs(now.hour - peak), 24 - abs(now.hour - peak)) for peak in self.peaks)
-        height = max(math.exp(-((d / 2.0) ** 2) / 2) for d in apart)
+        distances = (min(abs(now.hour - peak), 24 - abs(now.hour - peak)) for peak in self.peaks)
+        height = max(math.exp(-((d / 2.0) ** 2) / 2) for d in distances)
         return self.mean + self.swing * height * (1.0 if now.is_workday else self.weekend)
 
 

@@ -41,8 +41,8 @@ def load(paths: Sequence[Path], zones: Path | None = None) -> Loaded:
     cleaned, read, rejected = [], 0, dict[str, int]()
     for path in paths:
         trips = read_trips(path, zones)
-        good, counts = clean(trips)
-        cleaned.append(good)
+        possible, counts = clean(trips)
+        cleaned.append(possible)
         read += trips.height
         for reason, count in counts.items():
             rejected[reason] = rejected.get(reason, 0) + count

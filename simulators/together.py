@@ -28,20 +28,20 @@ def run(makers: Mapping[str, Callable[[], Simulator]], config: Settings, stop: t
     `makers` builds the simulator of each domain. A simulator that fails is built again after a wait, while the others
     go on.
     """
-    workers = [_worker(domain, make, stop).start() for domain, make in makers.items()]
+    workers = [_build_worker(domain, make, stop).start() for domain, make in makers.items()]
     heartbeat, counted = Heartbeat(config, NAME), 0
     while not stop.wait(_BEAT_SECONDS):
         total = sum(worker.items for worker in workers)
         heartbeat.count(total - counted)
         counted = total
-        unwell = complaints([worker.summary() for worker in workers], time.time())
-        heartbeat.error = "; ".join(f"{name}: {text}" for name, text in unwell.items()) or None
+        failing = complaints([worker.summary() for worker in workers], time.time())
+        heartbeat.error = "; ".join(f"{name}: {text}" for name, text in failing.items()) or None
         heartbeat.beat()
     for worker in workers:
         worker.join(10)
 
 
-def _worker(domain: str, make: Callable[[], Simulator], stop: threading.Event) -> Worker:
+def _build_worker(domain: str, make: Callable[[], Simulator], stop: threading.Event) -> Worker:
     def body(worker: Worker) -> None:
         make().run(worker.stop_requested, worker.progress)
 

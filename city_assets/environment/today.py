@@ -15,21 +15,21 @@ _WORST_AIR = "very unhealthy"
 
 def today(config: Settings, day: date) -> list[Fact]:
     """Returns the facts about a local day's air, noise and temperature, compared with the same day a week before."""
-    now, then = (of_day(config, CONDITIONS_DAILY.id, local_day).collect() for local_day in (day, day - WEEK))
-    air, noise, temperature = (mean(now, name) for name in ("air_quality", "noise", "temperature"))
+    current, previous = (of_day(config, CONDITIONS_DAILY.id, local_day).collect() for local_day in (day, day - WEEK))
+    air, noise, temperature = (mean(current, name) for name in ("air_quality", "noise", "temperature"))
     if air is None:
         return [Fact("environment", "Nothing is known of today's air yet.")]
-    worst = now.drop_nulls("air_quality_mean").sort("air_quality_mean").row(-1, named=True)
+    worst = current.drop_nulls("air_quality_mean").sort("air_quality_mean").row(-1, named=True)
     place = worst["location"].replace("_", " ")
     sentence = (
         f"The air was {category(air)}; the worst index of a district was {worst['air_quality_mean']:.0f} ({place})."
     )
     if temperature is not None:
-        coldest, warmest = now.select(pl.col("temperature_min").min(), pl.col("temperature_max").max()).row(0)
+        coldest, warmest = current.select(pl.col("temperature_min").min(), pl.col("temperature_max").max()).row(0)
         sentence += f" It was {coldest:.0f} to {warmest:.0f} °C."
-    facts = [_build_fact("air", "Air quality index", air, "AQI", mean(then, "air_quality"), sentence)]
+    facts = [_build_fact("air", "Air quality index", air, "AQI", mean(previous, "air_quality"), sentence)]
     if noise is not None:
-        facts.append(_build_fact("noise", "Noise", noise, "dB", mean(then, "noise")))
+        facts.append(_build_fact("noise", "Noise", noise, "dB", mean(previous, "noise")))
     return facts
 
 

@@ -19,13 +19,16 @@ def placed(readings: Frame, devices: Frame) -> Frame:
 def conditions_hourly(sensors: Frame) -> Frame:
     """Computes the mean of each quantity at each location and hour."""
     hours = sensors.with_columns(hour=nw.col("timestamp").dt.truncate("1h"))
-    return hours.group_by(*HOUR, "location").agg(readings=nw.len(), **_each_quantity("mean"))
+    return hours.group_by(*HOUR, "location").agg(readings=nw.len(), **_aggregate_quantities("mean"))
 
 
 def conditions_daily(sensors: Frame) -> Frame:
     """Computes the mean, minimum and maximum of each quantity at each location and day."""
     return sensors.group_by("day", "location").agg(
-        readings=nw.len(), **_each_quantity("mean"), **_each_quantity("min"), **_each_quantity("max")
+        readings=nw.len(),
+        **_aggregate_quantities("mean"),
+        **_aggregate_quantities("min"),
+        **_aggregate_quantities("max"),
     )
 
 
@@ -98,7 +101,7 @@ def sensor_features(sensors: Frame) -> Frame:
     return by_hour.with_columns(as_of=nw.col("hour").dt.offset_by("1h"))
 
 
-def _each_quantity(aggregate: str) -> dict[str, Any]:
+def _aggregate_quantities(aggregate: str) -> dict[str, Any]:
     return {
         f"{q.name}_{aggregate}": getattr(nw.when(nw.col("type") == q.name).then(nw.col("value")), aggregate)().round(6)
         for q in QUANTITIES

@@ -122,7 +122,7 @@ class AnomalyDetector:
             raise ValueError(f"{len(signals)} normal rows are too few for {signals.shape[1]} signals")
         if not np.isfinite(signals).all():
             raise ValueError("normal rows must be finite: fill or leave out what is missing")
-        smooth = np.array(list(self._smoothed(signals)))
+        smooth = np.array(list(self._smooth_rows(signals)))
         self._mean, deviation = smooth.mean(0), smooth.std(0)
         self._live = deviation > 1e-12 * np.maximum(1, np.abs(self._mean))
         if not self._live.any():
@@ -139,21 +139,21 @@ class AnomalyDetector:
         Returns the score and the share of each signal in it (s,). A score over 1 is beyond normal, a score over
         `threshold` is an anomaly. The shares sum to one.
         """
-        away = (self._smooth(row) - self._mean) / self._scale * self._live - self._centre
-        score = float(((self._root @ away) ** 2).sum())
+        deviation = (self._smooth_row(row) - self._mean) / self._scale * self._live - self._centre
+        score = float(((self._root @ deviation) ** 2).sum())
         if score <= self.threshold:
-            self._centre = self._centre + self.adaption * away
-        return score, contributions(self._root, away)
+            self._centre = self._centre + self.adaption * deviation
+        return score, contributions(self._root, deviation)
 
     def scores(self, signals: Floats) -> Floats:
         """Returns the scores (n,) of rows (n, s) that follow the rows of the fit."""
         return np.array([self.watch(row)[0] for row in np.asarray(signals, float)])
 
-    def _smoothed(self, signals: Floats) -> Iterator[Floats]:
+    def _smooth_rows(self, signals: Floats) -> Iterator[Floats]:
         self._recent = deque(maxlen=self.smoothing)
-        return (self._smooth(row) for row in signals)
+        return (self._smooth_row(row) for row in signals)
 
-    def _smooth(self, row: Floats) -> Floats:
+    def _smooth_row(self, row: Floats) -> Floats:
         self._recent.append(row)
         smooth: Floats = np.mean(self._recent, axis=0)
         return smooth
@@ -214,7 +214,7 @@ def _exponential_mean(signals: Floats, share: float = 0.1) -> Floats:
 
 
 LIFE_CAP = timedelta(hours=1)
-"""The longest remaining life that is predicted for the fleet. Wear shows only in the last hour of a life of two hours."""
+"""The longest remaining life that is predicted for the fleet. A mean life is two hours; wear shows in the last one."""
 ACTIONS = (
     (0.1, "stop it and replace the worn parts", "critical"),
     (0.3, "replace the worn parts in this shift", "high"),

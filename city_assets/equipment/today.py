@@ -9,10 +9,12 @@ from city_assets.equipment.tables import MACHINE_FAULTS
 
 def today(config: Settings, day: date) -> list[Fact]:
     """Returns the fact about a local day's machines with a fault, compared with the same day a week before."""
-    now, then = (of_day(config, MACHINE_FAULTS.id, local_day, "begin").collect() for local_day in (day, day - WEEK))
-    machines = now["machine_id"].n_unique()
+    current, previous = (
+        of_day(config, MACHINE_FAULTS.id, local_day, "begin").collect() for local_day in (day, day - WEEK)
+    )
+    machines = current["machine_id"].n_unique()
     sentence = f"{some(machines, 'machine').capitalize()} had a fault"
-    causes = now.drop_nulls("cause").group_by("cause").len().sort("len", "cause", descending=[True, False])
+    causes = current.drop_nulls("cause").group_by("cause").len().sort("len", "cause", descending=[True, False])
     if causes.height:
         sentence += ": " + ", ".join(f"{count} × {cause}" for cause, count in causes.rows())
     return [
@@ -21,6 +23,6 @@ def today(config: Settings, day: date) -> list[Fact]:
             sentence=sentence + ".",
             label="Machines with a fault",
             value=machines,
-            before=then["machine_id"].n_unique() or None,
+            before=previous["machine_id"].n_unique() or None,
         )
     ]

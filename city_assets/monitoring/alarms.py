@@ -193,13 +193,13 @@ class RunCursor:
 
 
 def run_findings(
-    instance: dg.DagsterInstance, cursor: RunCursor, link: str, apart: Sequence[str] = ()
+    instance: dg.DagsterInstance, cursor: RunCursor, link: str, excluded_jobs: Sequence[str] = ()
 ) -> tuple[list[Finding], RunCursor]:
     """Returns the findings of each step of the runs that ended since the cursor, in order of their end.
 
     If a run was stored late, the runs that ended after it are reported once more, because they may clear its findings.
-    Jobs in `apart` have another report and are left out. A run that will be retried has no findings yet. A cancelled
-    run has none for the steps that it did not reach. `link` is the address of Dagster's UI.
+    Jobs in `excluded_jobs` have another report and are left out. A run that will be retried has no findings yet. A
+    cancelled run has none for the steps that it did not reach. `link` is the address of Dagster's UI.
 
     Returns the findings and the next cursor.
     """
@@ -223,7 +223,7 @@ def run_findings(
         if was_seen and record.update_timestamp > now:
             continue  # its clock was ahead: it is older than the runs that ended since
         has_new_run = has_new_run or not was_seen
-        if has_new_run and run.job_name not in apart and run.tags.get(_WILL_RETRY) != "true":
+        if has_new_run and run.job_name not in excluded_jobs and run.tags.get(_WILL_RETRY) != "true":
             findings += _findings_of_run(instance, run, f"{link}/runs/{run.run_id}")
     return findings, cursor.advance(seen, now)
 
@@ -344,16 +344,16 @@ def _behind_since(instance: dg.DagsterInstance, key: dg.AssetKey, parents: Itera
 
     Returns None if the asset lacks no change.
     """
-    own = instance.get_latest_materialization_event(key)
-    after = own.timestamp if own is not None else 0.0
-    firsts = [
+    last_build = instance.get_latest_materialization_event(key)
+    after = last_build.timestamp if last_build is not None else 0.0
+    first_changes = [
         record.timestamp
         for parent in parents
         for record in instance.fetch_materializations(
             dg.AssetRecordsFilter(parent, after_timestamp=after), limit=1, ascending=True
         ).records
     ]
-    return min(firsts, default=None)
+    return min(first_changes, default=None)
 
 
 def _format_minute(seconds: float) -> str:

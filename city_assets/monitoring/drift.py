@@ -81,14 +81,16 @@ def measure(
         if whole(current, view.time):
             stored_references.update_reference(view.name, current)
         return None
-    both = comparable(reference, current, HOUR)
-    if not (both[0].height and both[1].height):
+    comparable_days = comparable(reference, current, HOUR)
+    if not (comparable_days[0].height and comparable_days[1].height):
         return None
     features = sorted({name for model in view_models for name in model.inputs} - {*_CLOCK})
     champions = [(m, Exported(m, registry.content(v))) for m in view_models if (v := registry.at(m.name)) is not None]
-    then, current = (frame.select(*features, *_prediction_columns(champions, frame)) for frame in both)
-    comparison = Monitor(then).compare(current)
-    html = page(view.name, comparison, then, current, now)
+    reference_values, current = (
+        frame.select(*features, *_prediction_columns(champions, frame)) for frame in comparable_days
+    )
+    comparison = Monitor(reference_values).compare(current)
+    html = page(view.name, comparison, reference_values, current, now)
     return comparison.with_columns(view=pl.lit(view.name), at=pl.lit(now)).select(
         pl.col(name).cast(kind) for name, kind in SCHEMA.items()
     ), html

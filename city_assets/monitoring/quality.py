@@ -109,8 +109,8 @@ def assess(
     (one row), and the result of each expectation.
     """
     bronze, rejected = of_day(contract, lake, day)
-    whole = summarise(contract, bronze, known_keys(contract, lake))
-    day_scores = scores(measures(contract, whole, rejected))
+    day_summary = summarise(contract, bronze, known_keys(contract, lake))
+    day_scores = scores(measures(contract, day_summary, rejected))
     rows = sample(bronze, day_scores["rows"][0])
     judged = suites.judge(contract, rows, day_scores, docs) if docs else expectations.judge(contract, rows, day_scores)
     row_results = [result for result in judged if result.blocking]
@@ -119,7 +119,7 @@ def assess(
     dated = day_scores.with_columns(dataset=pl.lit(contract.name), day=pl.lit(day)).select(
         pl.col(name).cast(kind) for name, kind in _SCORES_SCHEMA.items()
     )
-    by_hour = hours(contract, whole, day)
+    by_hour = hours(contract, day_summary, day)
     bands = judge_bands(contract, lake, by_hour, now or datetime.now(UTC))
     record(lake / SCORES, _SCORES_SCHEMA, dated, contract, day)
     record(lake / HOURS, _HOURS_SCHEMA, by_hour, contract, day)

@@ -16,7 +16,7 @@ _PAYMENTS, _CHARGEBACKS = "silver/payments", "silver/chargebacks"
 
 def today(config: Settings, day: date) -> list[Fact]:
     """Returns the facts about a local day's payments, compared with the same day a week before."""
-    (count, dollars), (then, dollars_then) = (paid(config, local_day) for local_day in (day, day - WEEK))
+    (count, dollars), (previous_count, previous_dollars) = (paid(config, local_day) for local_day in (day, day - WEEK))
     if not count:
         return [Fact("payments", "Nothing is known of today's payments yet.")]
     reported = of_day(config, _CHARGEBACKS, day, "timestamp").select(pl.len()).collect().item()
@@ -26,8 +26,8 @@ def today(config: Settings, day: date) -> list[Fact]:
     sentence += f"{some(reported, 'payment')} {'were' if reported > 1 else 'was'} charged back"
     sentence += f", and the model held {some(frauds, 'payment')} for a fraud." if frauds else "."
     return [
-        Fact("payments", sentence, "Payments", count, before=then or None),
-        Fact("paid", label="Paid", value=round(dollars), unit="USD", before=round(dollars_then) or None),
+        Fact("payments", sentence, "Payments", count, before=previous_count or None),
+        Fact("paid", label="Paid", value=round(dollars), unit="USD", before=round(previous_dollars) or None),
     ]
 
 

@@ -26,24 +26,24 @@ def payment_features(payments: Frame) -> Frame:
     features = payments.with_columns(seconds=nw.col("_timestamp_seconds"))
     columns = ("seconds", "amount", "device", "merchant_category")
     features = features.with_columns(
-        **{f"_{name}_{n}": _earlier(name, n) for n in range(1, BEFORE + 1) for name in columns},
-        _latitude=_earlier("latitude", 1),
-        _longitude=_earlier("longitude", 1),
+        **{f"_{name}_{n}": _earlier_value(name, n) for n in range(1, BEFORE + 1) for name in columns},
+        _latitude=_earlier_value("latitude", 1),
+        _longitude=_earlier_value("longitude", 1),
     )
     each = range(1, BEFORE + 1)
-    apart = {n: nw.col("seconds") - nw.col(f"_seconds_{n}") for n in each}
-    recent = {n: apart[n] <= _DAY_SECONDS for n in each}
+    seconds_apart = {n: nw.col("seconds") - nw.col(f"_seconds_{n}") for n in each}
+    recent = {n: seconds_apart[n] <= _DAY_SECONDS for n in each}
     amounts = [nw.when(recent[n]).then(nw.col(f"_amount_{n}")) for n in each]
-    km = _km()
+    km = _distance_km()
     return features.with_columns(
-        seconds_since_last=nw.when(recent[1]).then(apart[1]).cast(nw.Float64),
-        seconds_since_third=nw.when(recent[3]).then(apart[3]).cast(nw.Float64),
-        payments_10min=_count(apart[n] <= _MINUTES for n in each),
-        payments_1h=_count(apart[n] <= _HOUR for n in each),
+        seconds_since_last=nw.when(recent[1]).then(seconds_apart[1]).cast(nw.Float64),
+        seconds_since_third=nw.when(recent[3]).then(seconds_apart[3]).cast(nw.Float64),
+        payments_10min=_count(seconds_apart[n] <= _MINUTES for n in each),
+        payments_1h=_count(seconds_apart[n] <= _HOUR for n in each),
         amount_to_usual=nw.when(recent[1]).then(nw.col("amount") / nw.mean_horizontal(*amounts)),
         amount_to_largest=nw.when(recent[1]).then(nw.col("amount") / nw.max_horizontal(*amounts)),
         km_from_last=nw.when(recent[1]).then(km),
-        kmh_from_last=nw.when(recent[1]).then(km * _HOUR / (apart[1] + 1)),
+        kmh_from_last=nw.when(recent[1]).then(km * _HOUR / (seconds_apart[1] + 1)),
         same_device=_count(recent[n] & (nw.col("device") == nw.col(f"_device_{n}")) for n in each),
         same_category=_count(
             recent[n] & (nw.col("merchant_category") == nw.col(f"_merchant_category_{n}")) for n in each
@@ -53,7 +53,7 @@ def payment_features(payments: Frame) -> Frame:
     )
 
 
-def _earlier(name: str, n: int) -> nw.Expr:
+def _earlier_value(name: str, n: int) -> nw.Expr:
     return nw.col(name).shift(n).over("card", order_by="timestamp")
 
 
@@ -66,7 +66,7 @@ def _count(conditions: Any) -> nw.Expr:
     return nw.sum_horizontal(*(c.cast(nw.Int64).fill_null(0) for c in conditions)).cast(nw.Float64)
 
 
-def _km() -> nw.Expr:
+def _distance_km() -> nw.Expr:
     """Returns the straight distance on a flat map, in km. Within a continent, the error is a few per cent."""
     north = (nw.col("latitude") - nw.col("_latitude")) * _KM_PER_DEGREE
     east = (nw.col("longitude") - nw.col("_longitude")) * _KM_PER_DEGREE * _COSINE

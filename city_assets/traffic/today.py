@@ -12,21 +12,21 @@ from city_assets.traffic.tables import CELLS_HOURLY
 
 def today(config: Settings, day: date) -> list[Fact]:
     """Returns the facts about a local day's traffic, compared with the same day a week before."""
-    now, then = (of_day(config, CELLS_HOURLY.id, local_day).collect() for local_day in (day, day - WEEK))
-    if now.is_empty():
+    current, previous = (of_day(config, CELLS_HOURLY.id, local_day).collect() for local_day in (day, day - WEEK))
+    if current.is_empty():
         return [Fact("traffic", "Nothing is known of today's traffic yet: the first hour is being built.")]
-    kmh, before = mean_speed(now), mean_speed(then) if then.height else None
+    kmh, before = mean_speed(current), mean_speed(previous) if previous.height else None
     sentence = f"Traffic moved at {kmh:.1f} km/h"
     if before:
         sentence += f", {abs(kmh / before - 1):.0%} {'faster' if kmh > before else 'slower'} than a week ago"
-    hours = now.group_by("local_hour").agg(speed()).sort("speed_mean")
+    hours = current.group_by("local_hour").agg(speed()).sort("speed_mean")
     if hours.height > 1:
         hour, slowest = hours.row(0)
         sentence += f"; it was slowest from {hour}:00, with {slowest:.1f} km/h"
-    cells = now.filter(pl.col("congestion") == "high")["cell"].n_unique()
+    cells = current.filter(pl.col("congestion") == "high")["cell"].n_unique()
     sentence += f". {some(cells, 'cell').capitalize()} {'were' if cells > 1 else 'was'} congested for an hour or more."
-    positions, positions_then = int(now["positions"].sum()), int(then["positions"].sum())
+    positions, previous_positions = int(current["positions"].sum()), int(previous["positions"].sum())
     return [
         Fact("traffic", sentence, "Mean speed", round(kmh, 1), "km/h", round(before, 1) if before else None),
-        Fact("positions", label="Positions of vehicles", value=positions, before=positions_then or None),
+        Fact("positions", label="Positions of vehicles", value=positions, before=previous_positions or None),
     ]

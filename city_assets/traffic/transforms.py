@@ -31,19 +31,21 @@ def level(speed: float | None) -> str | None:
 def cells_hourly(positions: Frame) -> Frame:
     """Computes volume, mean and standard deviation of the speed (km/h), and congestion of each cell and hour."""
     hours = positions.with_columns(hour=nw.col("timestamp").dt.truncate("1h"))
-    return hours.group_by(*HOUR, "cell").agg(**_volume_of_vehicles(), **spread("speed")).with_columns(congestion())
+    return hours.group_by(*HOUR, "cell").agg(**_vehicle_volume(), **spread("speed")).with_columns(congestion())
 
 
 def cells_daily(positions: Frame) -> Frame:
     """Computes the columns of `cells_hourly` for each cell and day."""
-    return positions.group_by("day", "cell").agg(**_volume_of_vehicles(), **spread("speed")).with_columns(congestion())
+    return positions.group_by("day", "cell").agg(**_vehicle_volume(), **spread("speed")).with_columns(congestion())
 
 
 def trips(trips: Frame, calendar: Frame) -> Frame:
     """Keeps the trips that can have happened, and adds their duration, mean speed and local calendar."""
     possible = trips.drop("day").filter(~nw.any_horizontal(*impossible().values(), ignore_nulls=False).fill_null(True))
     return on_calendar(
-        possible.with_columns(minutes=_hours() * 60, speed=nw.col("distance_km") / _hours()), "pickup_at", calendar
+        possible.with_columns(minutes=_duration_hours() * 60, speed=nw.col("distance_km") / _duration_hours()),
+        "pickup_at",
+        calendar,
     )
 
 
@@ -92,13 +94,13 @@ def impossible() -> dict[str, nw.Expr]:
         "incomplete": nw.any_horizontal(
             *(nw.col(name).is_null() for name in ("pickup_at", "dropoff_at", "distance_km", *_ENDS)), ignore_nulls=False
         ),
-        "outside the area": ~_inside("pickup") | ~_inside("dropoff"),
+        "outside the area": ~_is_inside("pickup") | ~_is_inside("dropoff"),
         "ends before it begins": end < begin,
         "takes no time": end == begin,
-        f"longer than {LONGEST_HOURS} hours": _hours() > LONGEST_HOURS,
+        f"longer than {LONGEST_HOURS} hours": _duration_hours() > LONGEST_HOURS,
         "goes nowhere": (straight_km() < 0.05) & (nw.col("distance_km") < 0.05),
         "negative distance": nw.col("distance_km") < 0,
-        "too fast": nw.max_horizontal(straight_km(), nw.col("distance_km")) > FASTEST_KMH * _hours(),
+        "too fast": nw.max_horizontal(straight_km(), nw.col("distance_km")) > FASTEST_KMH * _duration_hours(),
     }
 
 
@@ -139,15 +141,15 @@ def spread(name: str) -> dict[str, Any]:
     return {f"{name}_mean": mean(name), f"{name}_std": nw.col(name).std().round(6)}
 
 
-def _volume_of_vehicles() -> dict[str, Any]:
+def _vehicle_volume() -> dict[str, Any]:
     return {"positions": nw.len(), "vehicles": nw.col("vehicle_id").n_unique()}
 
 
-def _hours() -> nw.Expr:
+def _duration_hours() -> nw.Expr:
     return (nw.col("_dropoff_at_seconds") - nw.col("_pickup_at_seconds")) / 3600
 
 
-def _inside(end: str) -> nw.Expr:
+def _is_inside(end: str) -> nw.Expr:
     return nw.col(f"{end}_latitude").is_between(SOUTH, NORTH) & nw.col(f"{end}_longitude").is_between(WEST, EAST)
 
 

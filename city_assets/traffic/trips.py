@@ -54,14 +54,16 @@ def scan_trips(path: Path, zones: Path | None = None) -> pl.LazyFrame:
         if spelling in names
     }
     with_zones = "pickup_zone" in columns and "dropoff_zone" in columns
-    lacking = [column for column in (*_REQUIRED, *(() if with_zones else _ENDS)) if column not in columns]
-    if lacking:
-        raise UnknownLayout(f"{path} is not a file of yellow-taxi trips: it has no column for {', '.join(lacking)}")
+    missing = [column for column in (*_REQUIRED, *(() if with_zones else _ENDS)) if column not in columns]
+    if missing:
+        raise UnknownLayout(f"{path} is not a file of yellow-taxi trips: it has no column for {', '.join(missing)}")
     frame = frame.select(pl.col(name).alias(column) for column, name in columns.items())
     typed = frame.with_columns(
-        _time("pickup_at", frame), _time("dropoff_at", frame), pl.col("distance_miles").cast(pl.Float64, strict=False)
+        _parse_time("pickup_at", frame),
+        _parse_time("dropoff_at", frame),
+        pl.col("distance_miles").cast(pl.Float64, strict=False),
     )
-    typed = _at_zone_centres(typed, zones or path.with_name(ZONES_FILE)) if with_zones else typed
+    typed = _join_zone_centres(typed, zones or path.with_name(ZONES_FILE)) if with_zones else typed
     return typed.select(
         "pickup_at",
         "dropoff_at",
@@ -103,7 +105,7 @@ def positions(trips: pl.DataFrame, moment: datetime) -> pl.DataFrame:
         longitude=(
             pl.col("pickup_longitude") + share * (pl.col("dropoff_longitude") - pl.col("pickup_longitude"))
         ).round(6),
-        speed=(pl.col("distance_km") / _hours()).round(2),
+        speed=(pl.col("distance_km") / _duration_hours()).round(2),
     )
 
 
@@ -116,13 +118,13 @@ def _scan(path: Path) -> pl.LazyFrame:
     )
 
 
-def _time(name: str, frame: pl.LazyFrame) -> pl.Expr:
+def _parse_time(name: str, frame: pl.LazyFrame) -> pl.Expr:
     if frame.collect_schema()[name] == pl.String:
         return pl.col(name).str.to_datetime("%Y-%m-%d %H:%M:%S", time_unit="us", strict=False)
     return pl.col(name).cast(pl.Datetime("us"))
 
 
-def _at_zone_centres(trips: pl.LazyFrame, zones: Path) -> pl.LazyFrame:
+def _join_zone_centres(trips: pl.LazyFrame, zones: Path) -> pl.LazyFrame:
     if not zones.exists():
         raise FileNotFoundError(
             f"these trips have zones, not coordinates, and there is no table of zone centres at {zones}: "
@@ -130,14 +132,14 @@ def _at_zone_centres(trips: pl.LazyFrame, zones: Path) -> pl.LazyFrame:
         )
     centres = pl.scan_csv(zones).select(pl.col("LocationID").cast(pl.Int64), "lat", "lon")
     for end in ("pickup", "dropoff"):
-        named = centres.rename({"LocationID": f"{end}_zone", "lat": f"{end}_latitude", "lon": f"{end}_longitude"})
+        end_centres = centres.rename({"LocationID": f"{end}_zone", "lat": f"{end}_latitude", "lon": f"{end}_longitude"})
         trips = trips.with_columns(pl.col(f"{end}_zone").cast(pl.Int64, strict=False)).join(
-            named, on=f"{end}_zone", how="left"
+            end_centres, on=f"{end}_zone", how="left"
         )
     return trips
 
 
-def _hours() -> pl.Expr:
+def _duration_hours() -> pl.Expr:
     return (pl.col("dropoff_at") - pl.col("pickup_at")).dt.total_seconds() / 3600
 
 

@@ -120,7 +120,7 @@ def read_scripted(
     monkeypatch: pytest.MonkeyPatch, script: list[dict[int, tuple[int, bool]]], end: Offsets
 ) -> list[bytes | None]:
     consumer = ScriptedConsumer(*script)
-    monkeypatch.setattr(KafkaResource, "_consumer", lambda self, **options: consumer)
+    monkeypatch.setattr(KafkaResource, "_open_consumer", lambda self, **options: consumer)
     try:
         return KafkaResource(address="nowhere:1", seconds=0.35).read("t", {}, end).values
     finally:

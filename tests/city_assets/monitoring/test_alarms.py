@@ -190,7 +190,7 @@ def test_a_run_that_fails_is_an_alarm_until_one_succeeds(
     assert kept.alarms()[0].count == 1
     gold.run()
     assert ended() == {}
-    assert run_findings(instance, RunCursor(), "", apart=[gold.job.name])[0] == [], "watched otherwise"
+    assert run_findings(instance, RunCursor(), "", excluded_jobs=[gold.job.name])[0] == [], "watched otherwise"
 
 
 class Runs:
