@@ -95,7 +95,7 @@ def low_rate_asset(domain: Domain, contract: Contract) -> dg.AssetsDefinition:
 
 
 @dataclass(frozen=True)
-class Ingested:
+class IngestedRange:
     """What a run appended to bronze and quarantine.
 
     `events` are the event times of the accepted rows. `arrivals` are the arrival times of the rejected messages.
@@ -107,14 +107,14 @@ class Ingested:
     report: dict[str, Any]
 
 
-def ingest_range(contract: Contract, kafka: KafkaResource, lake: LakeResource, end: Offsets) -> Ingested:
+def ingest_range(contract: Contract, kafka: KafkaResource, lake: LakeResource, end: Offsets) -> IngestedRange:
     """Appends the messages from bronze's own position up to `end` (exclusive), by the stream's commit protocol."""
     stream = BronzeStream(lake.root, contract)
     stream.load(sorted(end))
     start = stream.resume
     raw = kafka.read(contract.topic, start, end)
     if not raw.end:
-        return Ingested(pl.Series(dtype=TIMESTAMP), pl.Series(dtype=TIMESTAMP), {"appended": 0})
+        return IngestedRange(pl.Series(dtype=TIMESTAMP), pl.Series(dtype=TIMESTAMP), {"appended": 0})
     rows, rejects = decode(contract, raw, stream.watermarks)
     stream.commit(Batch(rows, raw.start, raw.end), rejects, {}, threading.Event(), lambda reason: None)
     report = {
@@ -122,7 +122,7 @@ def ingest_range(contract: Contract, kafka: KafkaResource, lake: LakeResource, e
         "rejected": rejects.height,
         "offsets": dg.MetadataValue.json(_offset_ranges(raw.start, raw.end)),
     }
-    return Ingested(rows[contract.event_time], rejects["arrived"], report)
+    return IngestedRange(rows[contract.event_time], rejects["arrived"], report)
 
 
 def describe(lake: LakeResource, contract: Contract, layer: str, report: dict[str, Any]) -> dict[str, Any]:

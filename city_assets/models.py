@@ -114,7 +114,7 @@ def train_on(
     """
     version = view_table(model, snapshot).version()
     rows = learned_from(model, snapshot).collect()
-    truth = truth_of(model, snapshot, rows[model.view.time].min())
+    truth = read_truth(model, snapshot, rows[model.view.time].min())
     truth_table = snapshot.table(model.label.truth) if model.label.truth else None
     versions = {} if truth_table is None else {"truth_version": str(truth_table.version())}
     folder = config.home / "models"
@@ -146,14 +146,14 @@ def training_shortage(model: Model, snapshot: Snapshot) -> str | None:
     try:
         check_growth(model, growth(model, snapshot, None, settings().timezone))
         rows = examples.newest(model, learned_from(model, snapshot).select(sorted(needed)).collect())
-        truth = truth_of(model, snapshot, rows[time].min())
+        truth = read_truth(model, snapshot, rows[time].min())
         examples.check_parts(model, examples.labelled(model, rows, truth))
     except ModelError as error:
         return str(error)
     return None
 
 
-def truth_of(model: Model, snapshot: Snapshot, begin: Any) -> pl.DataFrame | None:
+def read_truth(model: Model, snapshot: Snapshot, begin: Any) -> pl.DataFrame | None:
     """Reads the truth that the model's label needs for view rows from the time `begin` on.
 
     The truth is the table `model.label.truth`, which holds the outcomes. Returns no rows if `begin` is None. Returns
@@ -179,7 +179,7 @@ def predict_days(model: Model, snapshot: Snapshot, registry: Registry, days: lis
         raise ModelError(f"model {model.name!r} has no champion yet: train it (models/{model.name})")
     days_read = {day + timedelta(days=n) for day in days for n in (0, 1)}  # outcomes of an evening follow midnight
     rows = pl.scan_delta(view_table(model, snapshot)).filter(pl.col(DAY).is_in(days_read)).collect()
-    truth = truth_of(model, snapshot, rows[model.view.time].min())
+    truth = read_truth(model, snapshot, rows[model.view.time].min())
     if model.stream is not None:
         scored = snapshot.scan(f"scores/{model.name}", scores_schema(model) | {DAY: pl.Date()})
         predicted = judged(model, scored.filter(pl.col(DAY).is_in(days)).collect(), rows, truth)

@@ -76,12 +76,12 @@ def low_rate_sensor(contracts: Sequence[Contract]) -> dg.SensorDefinition:
             topic_news.contract.topic: {"position": _to_json(topic_news.position), "attempt": topic_news.attempt}
             for topic_news in news
         }
-        return dg.SensorResult([request(news)], cursor=json.dumps(seen | requested | {"at": now}))
+        return dg.SensorResult([build_request(news)], cursor=json.dumps(seen | requested | {"at": now}))
 
     return new_messages
 
 
-def request(news: Sequence[News]) -> dg.RunRequest:
+def build_request(news: Sequence[News]) -> dg.RunRequest:
     """Builds the request of one run for all new messages, the range [position, ends) of each topic.
 
     The run key names the begin of each range, so the same messages are never in two runs. A new attempt after a failed

@@ -103,7 +103,7 @@ def models_to_train(
         if versions and now - trained_at(versions[0]) < LEAST_BETWEEN:
             continue
         try:
-            model_signs = signs(model, registry, snapshot, versions[0] if versions else None)
+            model_signs = collect_signs(model, registry, snapshot, versions[0] if versions else None)
         except ModelError:
             continue  # its view is not built yet
         why = reason(model, model_signs, now)
@@ -112,7 +112,7 @@ def models_to_train(
     return reasons
 
 
-def signs(model: Model, registry: Registry, snapshot: Snapshot, newest: Version | None) -> Signs:
+def collect_signs(model: Model, registry: Registry, snapshot: Snapshot, newest: Version | None) -> Signs:
     """Collects the signs of whether a model should be trained again.
 
     Reads the Delta log, and a few days of the model's view and predictions. `newest` is the model's newest version.

@@ -108,8 +108,8 @@ def assess(
     With `docs`, Great Expectations judges the day and writes its Data Docs to that folder. Returns the day's scores
     (one row), and the result of each expectation.
     """
-    bronze, rejected = of_day(contract, lake, day)
-    day_summary = summarise(contract, bronze, known_keys(contract, lake))
+    bronze, rejected = scan_day(contract, lake, day)
+    day_summary = summarise(contract, bronze, load_announced_keys(contract, lake))
     day_scores = scores(measures(contract, day_summary, rejected))
     rows = sample(bronze, day_scores["rows"][0])
     judged = suites.judge(contract, rows, day_scores, docs) if docs else expectations.judge(contract, rows, day_scores)
@@ -126,7 +126,7 @@ def assess(
     return dated, [*(result for result in judged if not result.blocking), summary, *bands]
 
 
-def of_day(contract: Contract, lake: Path, day: date) -> tuple[pl.LazyFrame, pl.LazyFrame]:
+def scan_day(contract: Contract, lake: Path, day: date) -> tuple[pl.LazyFrame, pl.LazyFrame]:
     """Returns the bronze rows with event times on the local day, and the rejected messages that arrived on it."""
     begin, end = local_time.bounds(day, settings().timezone)
     snapshot = Snapshot(lake, settings().cold_path)  # the day is read many times, one hour at a time
@@ -144,8 +144,8 @@ def sample(bronze: pl.LazyFrame, rows: int) -> pl.DataFrame:
     return bronze.filter(pl.col("_offset").hash(0) % share == 0).collect(engine="streaming")
 
 
-def known_keys(contract: Contract, lake: Path) -> dict[str, pl.Series]:
-    """Returns the keys that referenced contracts have announced, by the field that refers to them.
+def load_announced_keys(contract: Contract, lake: Path) -> dict[str, pl.Series]:
+    """Loads the keys that referenced contracts have announced, by the field that refers to them.
 
     A field is left out if its referenced contract has no bronze table yet.
     """

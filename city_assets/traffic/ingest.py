@@ -24,7 +24,7 @@ _HASH_BYTES = 1 << 22
 
 
 @dataclass(frozen=True)
-class Ingested:
+class IngestedFile:
     """The result of ingesting a file.
 
     `rows` is the number of appended rows, 0 if the file was in bronze already. `first` and `last` are the first and the
@@ -37,7 +37,9 @@ class Ingested:
     last: object = None
 
 
-def ingest(path: Path, lake: Path, timezone: str, tell: Callable[[int], None], zones: Path | None = None) -> Ingested:
+def ingest(
+    path: Path, lake: Path, timezone: str, tell: Callable[[int], None], zones: Path | None = None
+) -> IngestedFile:
     """Appends a file's trips to bronze, unless a file of the same content is there already.
 
     `tell` is called with the number of rows so far. After a crash, bronze has either all rows of the file or none.
@@ -48,7 +50,7 @@ def ingest(path: Path, lake: Path, timezone: str, tell: Callable[[int], None], z
     table = open_table(lake / BRONZE_TRIPS.id, schema(BRONZE_TRIPS), partition_by(BRONZE_TRIPS))
     app = f"ingest/{fingerprint(path)}"
     if table.transaction_version(app) is not None:
-        return Ingested(path.name, 0)
+        return IngestedFile(path.name, 0)
     counted = _CountedBatches(shape(rows, path.name, timezone), tell)
     write_deltalake(
         table,
@@ -57,7 +59,7 @@ def ingest(path: Path, lake: Path, timezone: str, tell: Callable[[int], None], z
         commit_properties=CommitProperties(app_transactions=[Transaction(app, 1)]),
         writer_properties=WriterProperties(compression="ZSTD", compression_level=1),
     )
-    return Ingested(path.name, counted.rows, counted.first, counted.last)
+    return IngestedFile(path.name, counted.rows, counted.first, counted.last)
 
 
 def shape(trips: pl.LazyFrame, file: str, timezone: str) -> pl.LazyFrame:

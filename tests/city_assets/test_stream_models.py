@@ -19,7 +19,7 @@ from city.models.train import train
 from city.settings import Settings
 from city.streaming.sinks.scores import scored
 from city.tables.model import DAY
-from city_assets.models import predict_days, truth_of
+from city_assets.models import predict_days, read_truth
 from city_assets.payments.contract import PAYMENTS, REPORTED_WITHIN
 from city_assets.payments.models import FRAUDS, fraud_message
 
@@ -70,7 +70,7 @@ def test_what_the_stream_said_is_joined_with_what_came(
 
     write_deltalake(lake / MODEL.view.table.id, rows, partition_by=[DAY])
     days = rows[DAY].unique().to_list()
-    assert truth_of(MODEL, Snapshot(lake), START) is None
+    assert read_truth(MODEL, Snapshot(lake), START) is None
     assert predict_days(MODEL, Snapshot(lake), registry, days).is_empty()  # nothing was said yet
     record = said.select("id", "card", "timestamp", "for", "version", "prediction", "confidence", "low", "high")
     record = record.with_columns(said["output"], said["latency_ms"], said["inputs"], said[DAY])
