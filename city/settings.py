@@ -168,6 +168,22 @@ class Settings(BaseSettings):
             check_url(value.get_secret_value() if isinstance(value, SecretStr) else value)
         return value
 
+    @field_validator("tls_cert", "tls_key", "jwt_public_key")
+    @classmethod
+    def _check_file(cls, value: Path | None) -> Path | None:
+        if value is not None and not value.is_file():
+            raise ValueError(f"there is no file {value}")
+        return value
+
+    @field_validator("country")
+    @classmethod
+    def _check_country(cls, value: str) -> str:
+        import holidays
+
+        if value not in holidays.list_supported_countries(include_aliases=True):
+            raise ValueError(f"no holidays of a country {value!r} are known; such as US or DE")
+        return value
+
     @field_validator("timezone")
     @classmethod
     def _check_timezone(cls, value: str) -> str:

@@ -13,7 +13,7 @@ _MENDABLE = {
     "city.questdb": ("QuestDBError",),
     "city.web.pages": ("CannotBuild",),
     "city.java.jars": ("JarError",),
-    "city.stack.supervisor": ("CannotStart",),
+    "city.stack.part": ("CannotStart",),
     "city.streaming.bronze": ("Fenced",),
     "city.streaming.source": ("TopicReset",),
     "confluent_kafka": ("KafkaException",),

@@ -7,6 +7,9 @@ def command() -> None:
 
     from city.server.app import server
     from city.settings import settings
+    from city.stack.part import check_port
 
+    config = settings()
+    check_port(config.host, config.serve_port, "CITY_SERVE_PORT")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    server(settings()).run()
+    server(config).run()

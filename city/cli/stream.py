@@ -12,11 +12,19 @@ def command(domain: Annotated[str, typer.Argument(help="such as traffic")]) -> N
 
     from city.contracts.registry import domain_of
     from city.settings import settings
+    from city.stack.part import CannotStart
+    from city.stack.state import STREAM, process_of, read_json
     from city.streaming.job import StreamJob
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s - %(message)s")
     contracts = [contract for contract in domain_of(domain).contracts if contract.rate == "high"]
-    job = StreamJob(contracts, settings())
+    config = settings()
+    if (process := process_of(read_json(config, STREAM))) is not None:
+        raise CannotStart(
+            f"a stream runs already (pid {process.pid}), and two would stop each other: end it first. The stream of a "
+            "running city ends with `city down`; CITY_DOMAINS says which domains a city streams"
+        )
+    job = StreamJob(contracts, config)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: job.stop.set())
     job.run()

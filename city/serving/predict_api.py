@@ -236,7 +236,8 @@ def _json_list(values: pl.Series) -> orjson.Fragment:
 def _check_version(version: str | None, champion: int | None) -> None:
     """Raises Problem for a requested version that is not the champion."""
     if version is not None and version != str(champion):
-        raise Problem(404, f"version {version[:20]!r} does not serve; the champion is version {champion}")
+        serving = "there is no champion yet" if champion is None else f"the champion is version {champion}"
+        raise Problem(404, f"version {version[:20]!r} does not serve; {serving}")
 
 
 def _batch_content(model: Model, answered: pl.DataFrame, probabilities: bool) -> dict[str, Any]:

@@ -16,10 +16,10 @@ from rich.text import Text
 
 from city.java import jars
 from city.settings import Settings
-from city.stack.part import Spec
+from city.stack.part import CannotStart, Spec
 from city.stack.state import SUPERVISOR, is_alive, read_json
 from city.stack.status import parts, status
-from city.stack.supervisor import SIMULATORS, CannotStart, Supervisor, end_leftovers, exposures, specs
+from city.stack.supervisor import SIMULATORS, Supervisor, end_leftovers, exposures, specs
 from city.stack.terminal import Terminal, description_column, one_line
 
 _COLOURS = {"running": "green", "external": "cyan", "starting": "yellow", "restarting": "red", "down": "red"}
@@ -121,6 +121,12 @@ def show(state: dict[str, Any], console: Terminal | None = None) -> None:
         for name, part in state["parts"].items():
             if part["last_error"]:
                 console.print(Text.assemble((name, "yellow"), f": {one_line(part['last_error'])}"))
+    if processes := state.get("leftovers"):
+        remains = ", ".join(f"{name} (pid {pid})" for name, pid in processes.items())
+        console.print(
+            f"`city up` was killed and left these processes, which nobody watches: {remains}. `city up` ends them and "
+            "starts anew; `city down` ends them."
+        )
     for channel, reason in state.get("alarm_channels", {}).items():
         console.print(Text.assemble((f"alarm channel {channel}", "yellow"), f": {one_line(reason)}"))
     table = Table("topic", "rows in bronze", "quarantined", box=None, pad_edge=False)

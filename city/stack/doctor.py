@@ -11,7 +11,7 @@ from city.java import java
 from city.java.jars import missing
 from city.settings import Settings
 from city.stack.part import can_bind, listener
-from city.stack.state import SUPERVISOR, is_alive, read_json
+from city.stack.state import SUPERVISOR, is_alive, leftovers, read_json
 from city.stack.supervisor import specs
 
 _MEMORY_GB, _DISK_GB = 3, 2
@@ -55,6 +55,9 @@ def _check_ports(config: Settings) -> list[Finding]:
     state = read_json(config, SUPERVISOR)
     if state and is_alive(state["pid"], state["created"]):
         return [Finding("ports", True, "in use by the platform, which is up")]
+    if processes := leftovers(config):
+        remains = ", ".join(f"{name} (pid {pid})" for name, pid in processes.items())
+        return [Finding("ports", True, f"in use by what a killed `city up` left, which the next one ends: {remains}")]
     return [
         Finding(
             f"port {port}",

@@ -188,6 +188,17 @@ def listener(port: int) -> str | None:
     return None
 
 
+class CannotStart(RuntimeError):
+    """A part cannot start. The message names the obstacle and the mend."""
+
+
+def check_port(host: str, port: int, setting: str) -> None:
+    """Raises CannotStart, with the process that uses the port, where a server cannot bind to the address now."""
+    if not can_bind(host, port):
+        user = listener(port) or "another process"
+        raise CannotStart(f"port {port} is in use by {user}: stop that, or set {setting} to a free port")
+
+
 def can_bind(host: str, port: int) -> bool:
     """Returns whether a server can bind to the address now."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET

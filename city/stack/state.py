@@ -40,6 +40,18 @@ def process_of(report: dict[str, Any] | None) -> psutil.Process | None:
     return psutil.Process(report["pid"]) if is_alive(report["pid"], report["created"]) else None
 
 
+def leftovers(config: Settings) -> dict[str, int]:
+    """Returns the processes that a killed supervisor left behind: the name of each part and its process id.
+
+    They run on, unsupervised, until the next `city up` or `city down`.
+    """
+    state = read_json(config, SUPERVISOR)
+    if state is None or is_alive(state["pid"], state["created"]):
+        return {}
+    parts = state["parts"].items()
+    return {name: part["pid"] for name, part in parts if part["pid"] and is_alive(part["pid"], part["created"])}
+
+
 def stream_crashes(report: dict[str, Any] | None) -> int:
     """Returns how often the stream has ended by a kill, a crash or a failure, from its report.
 

@@ -13,7 +13,7 @@ from city.lake import STRAYS, bronze_path, locate, quarantine_path, row_count
 from city.settings import Settings
 from city.stack.daemon import CODE_SERVER, DAEMON, daemon_hangs
 from city.stack.progress import NO_PROGRESS, stalled
-from city.stack.state import SERVER, STREAM, SUPERVISOR, is_alive, process_of, read_json, stream_crashes
+from city.stack.state import SERVER, STREAM, SUPERVISOR, is_alive, leftovers, process_of, read_json, stream_crashes
 from city.stack.worker import complaints
 
 FRESH_SECONDS = 15.0
@@ -21,7 +21,7 @@ FRESH_SECONDS = 15.0
 
 
 def status(config: Settings) -> dict[str, Any]:
-    """Returns the status: `parts`, `bronze_rows`, `quarantined` and `alarm_channels`.
+    """Returns the status: `parts`, `leftovers`, `bronze_rows`, `quarantined` and `alarm_channels`.
 
     `parts` maps a name to address, state, events_per_second, lag, p95_ms, last_error, stalled, workers, exit and
     errors. `stalled`: the part lives, but does not report, hangs, or has fallen silent. `exit` is the reason why its
@@ -32,6 +32,7 @@ def status(config: Settings) -> dict[str, Any]:
     strays = row_count(locate(config.lake, "quarantine", STRAYS))
     return {
         "parts": parts(config),
+        "leftovers": leftovers(config),
         "bronze_rows": {c.topic: row_count(bronze_path(config.lake, c)) for c in contracts},
         "quarantined": quarantined | ({STRAYS: strays} if strays else {}),
         "alarm_channels": alarm_channels(config),

@@ -17,16 +17,12 @@ from city.net import accepts, is_loopback, reached_at
 from city.settings import Settings
 from city.stack import servers
 from city.stack.dagster import dagster
-from city.stack.part import Part, Spec, can_bind, end_session, listener
-from city.stack.state import SUPERVISOR, is_alive, read_json
+from city.stack.part import CannotStart, Part, Spec, can_bind, check_port, end_session
+from city.stack.state import SUPERVISOR, is_alive, leftovers, read_json
 
 BRIDGE = "mqtt-bridge"
 SIMULATORS = "simulators"
 _READY_SECONDS = 180
-
-
-class CannotStart(RuntimeError):
-    """`up` cannot start. The message names the obstacle and the mend."""
 
 
 def specs(config: Settings, simulators: bool = True, rate: float | None = None) -> list[Spec]:
@@ -124,9 +120,8 @@ class Supervisor:
             for setting, host, port in part.spec.bindings:
                 if part.spec.argv and used.setdefault(port, setting) != setting:
                     raise CannotStart(f"{used[port]} and {setting} are both {port}")
-                if part.spec.argv and not can_bind(host, port):
-                    user = listener(port) or "another process"
-                    raise CannotStart(f"port {port} is in use by {user}: stop that, or set {setting} to a free port")
+                if part.spec.argv:
+                    check_port(host, port, setting)
 
     def run(self, changed: Callable[["Supervisor"], None] = lambda supervisor: None) -> None:
         """Starts the parts stage by stage, watches them until `stop`, and stops them in the opposite order.
@@ -196,14 +191,11 @@ class Supervisor:
 
 def end_leftovers(config: Settings) -> list[str]:
     """Ends the processes that a killed supervisor left behind, by the ids in its state file. Returns their names."""
-    state = read_json(config, SUPERVISOR)
-    ended = []
-    for name, part in (state or {"parts": {}})["parts"].items():
-        if part["pid"] and is_alive(part["pid"], part["created"]):
-            end_session(part["pid"])
-            ended.append(name)
+    processes = leftovers(config)
+    for pid in processes.values():
+        end_session(pid)
     (config.run / SUPERVISOR).unlink(missing_ok=True)
-    return ended
+    return list(processes)
 
 
 def _describe_part(part: Part) -> dict[str, Any]:

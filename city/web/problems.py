@@ -10,6 +10,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +60,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Problem, _answer_problem)
     app.add_exception_handler(RequestValidationError, _answer_invalid)
     app.add_exception_handler(HTTPException, _answer_http_error)
+    app.add_exception_handler(ClientDisconnect, _end_request)
     app.add_exception_handler(Exception, _answer_fault)
 
 
@@ -66,7 +68,9 @@ def from_pydantic(errors: Sequence[Mapping[str, Any]], within: str = "body") -> 
     """Pydantic's errors as one problem. It does not repeat the values of the request."""
     places: dict[str, list[Mapping[str, Any]]] = {}
     for error in errors:
-        places.setdefault(_field_path(error["loc"]) or within, []).append(error)
+        # The location of a JSON error is a position in the text, and no field.
+        path = "" if error["type"] == "json_invalid" else _field_path(error["loc"])
+        places.setdefault(path or within, []).append(error)
     # For a union, each of its types reports errors: the deepest ones are those of the type that the client meant.
     deepest = {
         place: entries for place, entries in places.items() if not any(o.startswith(f"{place}.") for o in places)
@@ -120,6 +124,11 @@ async def _answer_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     detail = f"there is no {request.url.path}; see /docs" if error.status_code == 404 else str(error.detail)
     return _make_response(error.status_code, detail, (), dict(error.headers or {}))
+
+
+async def _end_request(request: Request, error: Exception) -> Response:
+    """The client has gone while it sent the body, which is no error of the server. Nobody receives the response."""
+    return Response(status_code=400)
 
 
 async def _answer_fault(request: Request, error: Exception) -> Response:

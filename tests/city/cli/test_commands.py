@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -36,7 +37,7 @@ def test_every_command_has_its_help() -> None:
 
 def test_status_before_anything_ran(config: Settings) -> None:
     nothing = {contract.topic: 0 for contract in contracts()}
-    empty = {"parts": {}, "bronze_rows": nothing, "quarantined": nothing, "alarm_channels": {}}
+    empty = {"parts": {}, "leftovers": {}, "bronze_rows": nothing, "quarantined": nothing, "alarm_channels": {}}
     assert json.loads(city("status", "--json")) == empty
     assert "not up; start it with `city up`" in city("status")
     assert "nothing to stop" in city("down")
@@ -60,6 +61,8 @@ def test_what_is_wrong_is_said_in_one_line(config: Settings) -> None:
         ("HOME", __file__, f"CITY_HOME: {__file__} is not a folder"),
         ("HOME", f"{__file__}/below", f"CITY_HOME: {__file__} is not a folder"),
         ("TIMEZONE", "Mars/X", "CITY_TIMEZONE: no time zone 'Mars/X'; such as Europe/Berlin"),
+        ("COUNTRY", "XX", "CITY_COUNTRY: no holidays of a country 'XX' are known; such as US or DE"),
+        ("TLS_CERT", "/none.pem", "CITY_TLS_CERT: there is no file /none.pem"),
         ("ALERT_WEBHOOK_URL", "127.0.0.1:9911/hook", f"CITY_ALERT_WEBHOOK_URL: {SCHEME}"),
         ("ALERT_SLACK_URL", "hooks.slack.com/services/T0", f"CITY_ALERT_SLACK_URL: {SCHEME}"),
         ("ALERT_SMS_URL", "ftp://gateway", f"CITY_ALERT_SMS_URL: {SCHEME}"),
@@ -137,12 +140,22 @@ def test_a_domain_is_streamed_queried_and_looked_at(stack: Settings) -> None:
         shown = until(lambda: json.loads(city("status", "--json"))["parts"]["stream"])
         assert shown["state"] in ("running", "down")
         assert "stream" in city("status")
+        assert f"a stream runs already (pid {stream.pid})" in fails("stream", "payments")
     finally:
         stream.send_signal(signal.SIGINT)
         assert stream.wait(30) == 0
     assert "rows, version" in city("table", "vehicle_positions", "--rows", "2")
     assert "not JSON" in city("table", "quarantine/vehicle_positions")
     assert city("sql", "CREATE TABLE IF NOT EXISTS cli_test (a INT)").strip() == "ok"
+
+
+def test_a_server_whose_port_is_in_use_says_by_whom(config: Settings) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", config.serve_port))
+        other.listen()
+        said = fails("serve")
+    assert f"port {config.serve_port} is in use by" in said
+    assert "set CITY_SERVE_PORT to a free port" in said
 
 
 def test_simulators_run_until_they_are_interrupted(stack: Settings) -> None:

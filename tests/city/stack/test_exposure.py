@@ -12,8 +12,8 @@ from city.net import split_address
 from city.settings import Settings
 from city.stack import servers
 from city.stack.doctor import examine
-from city.stack.part import Part, Spec
-from city.stack.supervisor import CannotStart, Supervisor, exposures, specs
+from city.stack.part import CannotStart, Part, Spec
+from city.stack.supervisor import Supervisor, exposures, specs
 
 ALL = "0.0.0.0"
 OWN = {

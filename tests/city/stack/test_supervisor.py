@@ -13,13 +13,15 @@ import yaml
 
 from city.net import join_address, split_address
 from city.settings import Settings
+from city.stack.console import show
 from city.stack.dagster import code_server_socket, prepare_dagster_home
 from city.stack.doctor import examine
-from city.stack.part import Spec
+from city.stack.part import CannotStart, Spec
 from city.stack.servers import python
 from city.stack.state import SUPERVISOR, identity, is_alive, read_json
 from city.stack.status import status, workers_by_part
-from city.stack.supervisor import CannotStart, Supervisor, end_leftovers, specs
+from city.stack.supervisor import Supervisor, end_leftovers, specs
+from city.stack.terminal import Terminal
 from city.stack.worker import Worker
 from city.streaming.heartbeat import Heartbeat
 
@@ -148,7 +150,16 @@ def test_what_a_killed_supervisor_left_is_ended_by_the_next(config: Settings) ->
         },
     }
     (config.run / SUPERVISOR).write_text(json.dumps(state))
-    assert {part["state"] for part in status(config)["parts"].values()} == {"down"}
+    report = status(config)
+    assert {part["state"] for part in report["parts"].values()} == {"down"}
+    assert report["leftovers"] == {"kafka": left.pid}
+    console = Terminal(record=True, width=200)
+    show(report, console)
+    assert f"`city up` was killed and left these processes, which nobody watches: kafka (pid {left.pid})" in (
+        console.export_text()
+    )
+    (ports,) = (finding for finding in examine(config) if finding.what.startswith("port"))
+    assert f"kafka (pid {left.pid})" in ports.found
     assert end_leftovers(config) == ["kafka"]
     assert not psutil.pid_exists(left.pid)
     assert other.poll() is None

@@ -1,5 +1,6 @@
 """Who may come in: a server that wants keys, asked over HTTP."""
 
+import asyncio
 import json
 import threading
 import time
@@ -13,11 +14,12 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
+from starlette.types import Message
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 from websockets.typing import Subprotocol
 
-from city.server.app import server
+from city.server.app import build, server
 from city.settings import Settings
 from city.stack.embedded import settings_at
 from city.web.guard import PROTOCOL
@@ -94,6 +96,24 @@ def test_too_many_requests_are_told_when_to_come_back(guarded: tuple[str, Settin
     assert 5 < len(limited) < 25
     assert limited[0].headers["retry-after"] == "1"
     assert get(url, "/models", **{"x-api-key": Keys(config).add("calm", "viewer")}).status_code in (200, 401)
+
+
+@pytest.mark.parametrize("path", ["/predict", "/feedback"])
+def test_a_client_that_goes_away_is_no_error_of_the_server(
+    config: Settings, path: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    messages = iter([{"type": "http.request", "body": b"{", "more_body": True}, {"type": "http.disconnect"}])
+
+    async def receive() -> Message:
+        return next(messages)
+
+    async def send(message: Message) -> None: ...
+
+    headers = [(b"host", b"127.0.0.1"), (b"content-length", b"50")]
+    scope = {"type": "http", "method": "POST", "path": path, "query_string": b"", "headers": headers}
+    asyncio.run(build(config, [])(scope, receive, send))
+    assert next(messages, None) is None
+    assert [record.message for record in caplog.records if record.levelname == "ERROR"] == []
 
 
 def test_only_batches_may_be_large(guarded: tuple[str, Settings]) -> None:
