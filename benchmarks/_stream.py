@@ -1,4 +1,4 @@
-"""A streaming process of our own, as `city stream DOMAIN` runs it."""
+"""A streaming process of our own, as `city stream DOMAIN --take-over` runs it."""
 
 import os
 import signal
@@ -21,7 +21,7 @@ class Stream:
         self._config = config
         with log.open("wb") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "city.cli.main", "stream", domain],
+                [sys.executable, "-m", "city.cli.main", "stream", domain, "--take-over"],
                 env=os.environ | environment(config),
                 stdout=output,
                 stderr=subprocess.STDOUT,

@@ -5,7 +5,10 @@ from typing import Annotated
 import typer
 
 
-def command(domain: Annotated[str, typer.Argument(help="such as traffic")]) -> None:
+def command(
+    domain: Annotated[str, typer.Argument(help="such as traffic")],
+    take_over: Annotated[bool, typer.Option("--take-over", help="also where a stream runs: that one stops")] = False,
+) -> None:
     """Stream a domain's topics into bronze and its sinks until interrupted."""
     import logging
     import signal
@@ -19,10 +22,10 @@ def command(domain: Annotated[str, typer.Argument(help="such as traffic")]) -> N
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s - %(message)s")
     contracts = [contract for contract in domain_of(domain).contracts if contract.rate == "high"]
     config = settings()
-    if (process := process_of(read_json(config, STREAM))) is not None:
+    if not take_over and (process := process_of(read_json(config, STREAM))) is not None:
         raise CannotStart(
-            f"a stream runs already (pid {process.pid}), and two would stop each other: end it first. The stream of a "
-            "running city ends with `city down`; CITY_DOMAINS says which domains a city streams"
+            f"a stream runs already (pid {process.pid}): end it first, that of a running city by `city down`. Or use "
+            "--take-over: then the other one stops, with all its domains"
         )
     job = StreamJob(contracts, config)
     for number in (signal.SIGINT, signal.SIGTERM):
