@@ -23,7 +23,8 @@ from city.settings import Settings, settings
 from city.tables.schema import partition_by, schema
 from city_assets import keys
 from city_assets.definitions import build, defs
-from city_assets.models import BETTER, model_key, predict_days, predictions_key, train_on
+from city_assets.models import BETTER, check_better, model_key, predict_days, predictions_key, train_on
+from city_assets.monitoring.alarms import UNKNOWN
 from city_assets.monitoring.drift import STABLE, drifted, measure, pin, references
 from city_assets.traffic.models import CONGESTION, MODELS
 from resources.lake import LakeResource
@@ -230,3 +231,14 @@ def test_the_sensor_gives_the_reason_and_does_not_insist(config: Settings, quick
 
 def sensor_job() -> dg.JobDefinition:
     return defs.get_repository_def().get_job("train_models")
+
+
+@pytest.mark.parametrize(
+    ("model", "young", "passed", "unknown"),
+    [(0.4, True, True, False), (0.4, False, True, False), (0.6, True, True, True), (0.6, False, False, False)],
+)
+def test_a_young_model_that_is_not_better_yet_raises_no_alarm(
+    model: float, young: bool, passed: bool, unknown: bool
+) -> None:
+    check = check_better(CONGESTION, {"model": {"log_loss": model}, "naive": {"log_loss": 0.5}}, young)
+    assert (check.passed, UNKNOWN in check.metadata) == (passed, unknown)
