@@ -18,6 +18,10 @@ _RESTART_SECONDS = (0.5, 1, 2, 5, 10, 30)
 _STEADY_SECONDS = 60  # after this run time the next restart has the shortest wait again
 
 
+class CannotStart(RuntimeError):
+    """A part cannot start. The message names the obstacle and the mend."""
+
+
 @dataclass(frozen=True)
 class Spec:
     """Declares how a part is started, when it is ready and how it is stopped. `stage` orders start and stop."""
@@ -186,10 +190,6 @@ def listener(port: int) -> str | None:
                 name = "a process"
             return f"{name} (pid {connection.pid})" if connection.pid else name
     return None
-
-
-class CannotStart(RuntimeError):
-    """A part cannot start. The message names the obstacle and the mend."""
 
 
 def check_port(host: str, port: int, setting: str) -> None:

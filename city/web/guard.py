@@ -10,7 +10,7 @@ from functools import lru_cache
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.requests import ClientDisconnect, HTTPConnection
+from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from city.settings import Settings
@@ -81,8 +81,6 @@ class Guard:
         except Problem as problem:
             if not answered:
                 await self._send_problem(problem, scope, receive, secure)
-        except ClientDisconnect:
-            return  # nobody is left to answer
         except Exception as error:  # any error that the app did not catch: the server continues
             if not http:
                 raise

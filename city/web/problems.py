@@ -60,7 +60,6 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Problem, _answer_problem)
     app.add_exception_handler(RequestValidationError, _answer_invalid)
     app.add_exception_handler(HTTPException, _answer_http_error)
-    app.add_exception_handler(ClientDisconnect, _end_request)
     app.add_exception_handler(Exception, _answer_fault)
 
 
@@ -96,7 +95,12 @@ def _error_message(errors: Sequence[Mapping[str, Any]]) -> str:
 
 
 def fault(error: BaseException, where: str) -> Response:
-    """Logs an internal error with a reference. Returns the answer 500, which has only the reference."""
+    """Logs an internal error with a reference. Returns the answer 500, which has only the reference.
+
+    A client that has gone while it sent the body is no error of the server. Nobody receives that answer.
+    """
+    if isinstance(error, ClientDisconnect):
+        return Response(status_code=400)
     reference = uuid.uuid4().hex[:12]
     log.error("%s failed (%s)", where, reference, exc_info=error)
     return _make_response(500, f"something went wrong here; the server's log has more under {reference}", (), {})
@@ -124,11 +128,6 @@ async def _answer_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     detail = f"there is no {request.url.path}; see /docs" if error.status_code == 404 else str(error.detail)
     return _make_response(error.status_code, detail, (), dict(error.headers or {}))
-
-
-async def _end_request(request: Request, error: Exception) -> Response:
-    """The client has gone while it sent the body, which is no error of the server. Nobody receives the response."""
-    return Response(status_code=400)
 
 
 async def _answer_fault(request: Request, error: Exception) -> Response:
