@@ -18,7 +18,8 @@ import polars_h3
 
 from benchmarks._payments import START, lived
 from benchmarks.fleet import BEGIN, faults, simulated
-from city.alerts.conditions import Condition, Watch
+from city.alerts.condition_watch import Watch
+from city.alerts.conditions import Condition
 from city.models.champions import Serving
 from city.models.examples import chosen
 from city.models.exported import Exported

@@ -18,7 +18,8 @@ import sqlalchemy as sa
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from city.alerts.conditions import Condition, Watch
+from city.alerts.condition_watch import Watch
+from city.alerts.conditions import Condition
 from city.alerts.lease import Lease
 from city.alerts.model import Finding
 from city.alerts.store import AlertStore, alert_store

@@ -8,7 +8,8 @@ from typing import Any
 
 import polars as pl
 
-from city.alerts.conditions import MOST_BYTES, Condition, Watch
+from city.alerts.condition_watch import Watch
+from city.alerts.conditions import MOST_BYTES, Condition
 from city.alerts.model import Finding
 from city_assets.equipment.alarms import ANOMALY, REMAINING_LIFE
 from city_assets.equipment.contract import SIGNALS
