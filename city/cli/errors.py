@@ -14,7 +14,7 @@ _MENDABLE = {
     "city.web.pages": ("CannotBuild",),
     "city.java.jars": ("JarError",),
     "city.stack.part": ("CannotStart",),
-    "city.streaming.bronze": ("Fenced",),
+    "city.streaming.table_writer": ("Fenced",),
     "city.streaming.source": ("TopicReset",),
     "confluent_kafka": ("KafkaException",),
     "deltalake.exceptions": ("TableNotFoundError",),

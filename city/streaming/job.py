@@ -13,11 +13,11 @@ from city.lake.tables import ForeignTable
 from city.settings import Settings
 from city.stack.state import STREAM, identity, read_json, stream_crashes
 from city.stack.worker import Worker, summaries
-from city.streaming.bronze import Fenced
 from city.streaming.pipeline import Pipeline, SinkFactory, kafka_sink, questdb_sink
 from city.streaming.sinks.features import feature_sink
 from city.streaming.sinks.scores import score_sink
 from city.streaming.source import TopicReset
+from city.streaming.table_writer import Fenced
 
 log = logging.getLogger(__name__)
 

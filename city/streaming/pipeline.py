@@ -13,7 +13,7 @@ from city.contracts.model import Contract
 from city.settings import Settings
 from city.stack.backoff import Backoff, Stopped
 from city.stack.worker import Worker
-from city.streaming.bronze import BronzeStream, Fenced, watermarks_after
+from city.streaming.bronze import BronzeStream, watermarks_after
 from city.streaming.decode import decode
 from city.streaming.pacing import Pacing
 from city.streaming.records import Batch, RawBatch
@@ -22,6 +22,7 @@ from city.streaming.sinks.base import Sink, SinkWorker, contract_windows, drain
 from city.streaming.sinks.kafka import KafkaSink
 from city.streaming.sinks.questdb import QuestDBSink
 from city.streaming.source import KafkaSource
+from city.streaming.table_writer import Fenced
 from city.streaming.topics import ensure_topics
 from city.streaming.windows import ContractWindows
 

@@ -15,10 +15,12 @@ from city.lake import bronze_path, quarantine_path, row_count
 from city.lake.preview import latest
 from city.lake.tables import ForeignTable, open_table
 from city.stack.backoff import Backoff, Stopped
-from city.streaming import bronze as module
-from city.streaming.bronze import BronzeStream, Fenced
+from city.streaming import rejects as rejects_module
+from city.streaming import table_writer as module
+from city.streaming.bronze import BronzeStream
 from city.streaming.decode import decode
 from city.streaming.records import Batch, Offsets
+from city.streaming.table_writer import Fenced
 from city_assets.traffic.contract import VEHICLE_POSITIONS
 from tests.events import encode, later, position, raw
 
@@ -186,7 +188,7 @@ def test_rejects_that_were_committed_after_the_last_mark_are_not_read_again(tmp_
     commit(killed, 8, 2)
     killed.flush_rejects(threading.Event(), print)  # and bronze's log still has the mark of before
     again = gathering(tmp_path)
-    assert again._read_version(again._bronze, 0, "rejects") == 3
+    assert again._bronze.read_version(0, "rejects") == 3
     assert (again.position[0], again.resume[0]) == (10, 8)
     commit(again, 8, 4, bad=1)
     again.flush_rejects(threading.Event(), print)
@@ -238,7 +240,7 @@ def test_gathered_rejects_are_committed_in_time_and_by_number(tmp_path: Path, mo
     monkeypatch.setattr(time, "monotonic", lambda: later)
     stream.flush_rejects(threading.Event(), print, due=True)
     assert row_count(quarantine_path(tmp_path, VEHICLE_POSITIONS)) == 1
-    monkeypatch.setattr(module, "_REJECTS", 3)
+    monkeypatch.setattr(rejects_module, "_REJECTS", 3)
     commit(stream, 2, 0, bad=3)
     assert row_count(quarantine_path(tmp_path, VEHICLE_POSITIONS)) == 4
 
@@ -316,7 +318,7 @@ def test_the_log_and_the_files_stay_few_however_long_a_writer_commits(
     monkeypatch.setattr(module, "_COMPACT_COMMITS", 80)
     stream = opened(tmp_path)
     short = {"delta.logRetentionDuration": "interval 0 seconds"}
-    stream._bronze.alter.set_table_properties(short)
+    stream._bronze.table.alter.set_table_properties(short)
     commits = 2 * module._COMPACT_COMMITS + 1
     for first in range(commits):
         commit(stream, first, 1)
@@ -333,8 +335,8 @@ def test_a_writer_that_opens_its_table_anew_is_fenced_off_all_the_same(tmp_path:
     for first in range(module._CHECKPOINT_COMMITS - 1):
         commit(old, first, 1)
     claim(new, [0])
-    old._commits[old._bronze.table_uri] += 1  # its next look at the table comes after the claim
-    assert old._tidy_table(old._bronze) is old._bronze
+    old._bronze._commits += 1  # its next look at the table comes after the claim
+    assert old._bronze._tidy(old._bronze.table) is old._bronze.table
     with pytest.raises(Fenced):
         commit(old, module._CHECKPOINT_COMMITS - 1, 1)
     commit(new, module._CHECKPOINT_COMMITS - 1, 1)
@@ -378,7 +380,7 @@ def test_a_check_that_cannot_read_the_table_leaves_the_claim_to_be_noticed_by_th
         raise OSError("stale file handle")
 
     with monkeypatch.context() as broken:
-        broken.setattr(old, "_read_standing", fail)
+        broken.setattr(old._bronze, "_read_standing", fail)
         old.check()
     with pytest.raises(Fenced):
         commit(old, 1, 1)
@@ -393,7 +395,7 @@ def test_of_two_claims_at_once_the_later_one_writes(tmp_path: Path, monkeypatch:
 
     def claim_twice(table: DeltaTable, *args: Any, **kwargs: Any) -> None:
         commit_transaction(table, *args, **kwargs)
-        if table is old._bronze:
+        if table is old._bronze.table:
             claim(new, [0])
 
     monkeypatch.setattr(DeltaTable, "create_write_transaction", claim_twice)
@@ -409,10 +411,10 @@ def test_a_writer_that_slept_until_the_log_was_deleted_is_fenced_off(
     """Its successor has deleted the log files that its commit would be compared with."""
     monkeypatch.setattr(module, "_CHECKPOINT_COMMITS", 5)
     old, new = BronzeStream(tmp_path, VEHICLE_POSITIONS), BronzeStream(tmp_path, VEHICLE_POSITIONS)
-    old._bronze.alter.set_table_properties({"delta.logRetentionDuration": "interval 0 seconds"})
+    old._bronze.table.alter.set_table_properties({"delta.logRetentionDuration": "interval 0 seconds"})
     claim(old, [0])
     commit(old, 0, 1)
-    slept_at = old._bronze.version()
+    slept_at = old._bronze.table.version()
     claim(new, [0])
     for first in range(1, 12):
         commit(new, first, 1)

@@ -15,13 +15,14 @@ from city.contracts.model import Contract
 from city.lake import bronze_path
 from city.settings import Settings
 from city.stack.state import STREAM, read_json, stream_crashes
-from city.streaming import bronze as bronze_module
 from city.streaming import pipeline as pipeline_module
-from city.streaming.bronze import BronzeStream, Fenced
+from city.streaming import table_writer as table_writer_module
+from city.streaming.bronze import BronzeStream
 from city.streaming.decode import decode
 from city.streaming.job import StreamJob
 from city.streaming.records import Batch, Offsets, RawBatch
 from city.streaming.source import TopicReset
+from city.streaming.table_writer import Fenced
 from city_assets.traffic.contract import VEHICLE_POSITIONS
 from tests.events import encode, position, raw
 
@@ -98,7 +99,7 @@ def before_the_second_commit(monkeypatch: pytest.MonkeyPatch, contract: Contract
                 act()
         write_deltalake(table, rows, **options)
 
-    monkeypatch.setattr(bronze_module, "write_deltalake", write)
+    monkeypatch.setattr(table_writer_module, "write_deltalake", write)
 
 
 def test_a_copy_that_is_fenced_off_while_its_reading_fails_ends_and_does_not_begin_again(

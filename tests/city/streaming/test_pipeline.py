@@ -20,13 +20,14 @@ from city.stack.embedded import await_running
 from city.stack.part import Part
 from city.stack.state import read_json
 from city.stack.worker import workers
-from city.streaming.bronze import BronzeStream, Fenced
+from city.streaming.bronze import BronzeStream
 from city.streaming.decode import decode
 from city.streaming.job import StreamJob
 from city.streaming.pipeline import questdb_sink
 from city.streaming.records import Batch, RawBatch
 from city.streaming.sinks.questdb import QuestDBSink
 from city.streaming.source import TopicReset
+from city.streaming.table_writer import Fenced
 from city.streaming.windows import compute
 from city_assets.traffic.contract import VEHICLE_POSITIONS
 from tests.live import consume, fresh, kill, restarted, send, streaming, trips_in_bronze, until
