@@ -15,8 +15,10 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic_core import from_json
 
 from city.models.model import Model
+from city.serving.arrow_size import arrow_size
 from city.serving.batching import Rows
-from city.serving.sizes import Size, arrow_size, parquet_size
+from city.serving.parquet_size import parquet_size
+from city.serving.sizes import Size
 from city.web.problems import Problem, from_pydantic
 
 Value = bool | float | None

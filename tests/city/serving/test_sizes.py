@@ -12,8 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from city.serving import asked
+from city.serving.arrow_size import arrow_size
 from city.serving.asked import MOST_ROWS, MOST_UNPACKED_BYTES, frame_of
-from city.serving.sizes import Size, arrow_size, parquet_size
+from city.serving.parquet_size import parquet_size
+from city.serving.sizes import Size
 from city.web.problems import Problem
 
 PARQUET = "application/vnd.apache.parquet"
