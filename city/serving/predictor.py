@@ -1,7 +1,6 @@
 """Runs predictions: chooses the version, returns its answer and records it. A server has one predictor."""
 
 import asyncio
-import gc
 import logging
 import secrets
 import time
@@ -16,22 +15,20 @@ import numpy as np
 import orjson
 import polars as pl
 
-from city.arrays import Floats
 from city.features.online import online_store
 from city.features.reader import FeatureReader, is_unknown
 from city.models.attribution import explained
 from city.models.model import Model, ModelError
-from city.models.predictions import answers
-from city.models.registry import RegistryAway
-from city.serving.answer import Answer, answer, answer_json
+from city.serving.answer import Answer, answer, answer_json, build_frames
 from city.serving.asked import Ask, Inputs, unknown_model
 from city.serving.batching import Rows
 from city.serving.feedback import Feedback
 from city.serving.outcome_scores import OutcomeScores
+from city.serving.predictor_tasks import PredictorTasks
 from city.serving.record import Entry, Full, PredictionStore
 from city.serving.recorded import id_of
-from city.serving.routing import PLATFORM, Routes
-from city.serving.trial import Experiment, Role, Trial
+from city.serving.routing import Routes
+from city.serving.trial import Role, Trial
 from city.serving.versions import Served, Versions
 from city.settings import Settings
 from city.tables.model import TableError
@@ -42,10 +39,6 @@ from city.web.metrics import Metrics
 from city.web.problems import Problem
 
 log = logging.getLogger(__name__)
-
-_SAVE_SECONDS = 1.0
-_AGAIN_SECONDS = 2.0
-_SCORES_SECONDS = 5.0
 
 
 class Predictor:
@@ -67,68 +60,17 @@ class Predictor:
         self._readers: dict[str, FeatureReader] = {}
         self._boot, self._count = secrets.token_hex(4), count(1)
         self._shadows: set[asyncio.Task[None]] = set()
+        self._tasks = PredictorTasks(self.versions, self.routes, self.scores, self.feedback)
 
     async def start(self) -> None:
         """Starts the prediction store and the background tasks. Returns at once."""
         self.store.start()
-        loops = (self._recover_feedback, self._open_versions, self._save_routes, self._save_scores)
-        self._tasks = [asyncio.create_task(loop()) for loop in loops]
-        for task in self._tasks:
-            task.add_done_callback(_log_task_error)
-
-    async def _recover_feedback(self) -> None:
-        """Takes over the outcomes of an earlier process. Until that is complete, no feedback is accepted, while
-        predictions are answered."""
-        while True:
-            try:
-                return await self.feedback.recover()
-            except Exception as error:  # an unavailable lake, or data of another release: retried
-                log.warning("what was told before the restart cannot be read: %s: %s", type(error).__name__, error)
-            await asyncio.sleep(_AGAIN_SECONDS)
-
-    async def _open_versions(self) -> None:
-        """Loads the champions and the versions of running experiments."""
-        await self.versions.start()
-        await asyncio.gather(*(self._open_experiment(*item) for item in self.routes.experiments().items()))
-        # Imported modules are never garbage. Scanning them at each collection would delay requests.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(50_000, 20, 100)
-
-    async def _open_experiment(self, name: str, experiment: Experiment) -> None:
-        """Loads the experiment's version. Only a version that does not exist ends the experiment; while the registry is
-        unavailable, the load is retried."""
-        while self.routes.experiment(name) is experiment:
-            try:
-                await self.versions.version(name, experiment.version)
-                return
-            except RegistryAway as error:
-                log.warning("the experiment of %s waits: %s", name, error)
-                await asyncio.sleep(_AGAIN_SECONDS)
-            except ModelError as error:
-                if self.routes.experiment(name) is experiment:
-                    self.routes.remove(name, PLATFORM, str(error))
-
-    async def _save_routes(self) -> None:
-        """Saves the counts of experiments every second. A killed server loses the requests and failures of the last
-        second. It loses no outcomes, because they are counted again from their record."""
-        while True:
-            await asyncio.sleep(_SAVE_SECONDS)
-            if (snapshot := self.routes.changed_snapshot()) is not None:
-                await asyncio.to_thread(self.routes.write, snapshot)
-
-    async def _save_scores(self) -> None:
-        """Saves the scores of versions every few seconds. A killed server loses the effect of the last seconds'
-        outcomes on the scores, but no outcome."""
-        while True:
-            await asyncio.sleep(_SCORES_SECONDS)
-            await asyncio.to_thread(self.scores.save)
+        self._tasks.start()
 
     async def stop(self) -> None:
         """Stops the predictor. Waits for pending shadow predictions (at most 5 s) and for the record of the last
         answers."""
-        for task in self._tasks:
-            task.cancel()
+        self._tasks.stop()
         if self._shadows:
             await asyncio.wait(self._shadows, timeout=5)
         self.versions.stop()
@@ -218,7 +160,7 @@ class Predictor:
         at, took = datetime.now(UTC), time.perf_counter() - began
         first = id_of(at.timestamp(), self._boot, next(self._count))
         answered, recorded = await self.decoders.run(
-            lambda: _build_frames(served, rows, output, first, at, caller, entity, took), rows.nbytes
+            lambda: build_frames(served, rows, output, first, at, caller, entity, took), rows.nbytes
         )
         try:
             self.store.add_frame(name, recorded)
@@ -349,39 +291,3 @@ def _champion_failed(champion: Served) -> Problem:
     return Problem(
         500, f"{champion.model.name} version {champion.number} failed: its card and the server's log say more"
     )
-
-
-def _log_task_error(task: "asyncio.Task[None]") -> None:
-    """Logs the exception that ended a background task. No other code awaits the task."""
-    if not task.cancelled() and (error := task.exception()) is not None:
-        log.error("a task of the server has ended", exc_info=error)
-
-
-def _build_frames(
-    served: Served,
-    rows: Rows,
-    output: Floats,
-    first: str,
-    at: datetime,
-    caller: Caller,
-    entity: str | None,
-    took: float,
-) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Builds the answers to rows (n, inputs) as a frame, and the same answers with the further columns of the record.
-    Ids begin with `first`. `took` is the duration of the run in seconds."""
-    model = served.model
-    answered = answers(model, served.exported.calibration, output).with_columns(
-        pl.format(f"{first}.{{}}", pl.int_range(pl.len())).alias("id"), pl.lit(served.number).alias("version")
-    )
-    inputs = pl.from_numpy(rows, list(model.inputs)).with_columns(pl.all().fill_nan(None))
-    recorded = answered.with_columns(
-        pl.lit(at).alias("at"),
-        pl.lit("champion").alias("role"),
-        pl.lit(caller.name).alias("caller"),
-        pl.lit(entity, pl.String).alias("entity"),
-        inputs.select(pl.struct(pl.all()).struct.json_encode()).to_series().alias("inputs"),
-        pl.lit(took * 1000).alias("latency_ms"),
-        pl.lit(False).alias("cached"),
-        pl.lit(None, pl.String).alias("experiment"),
-    )
-    return answered, recorded

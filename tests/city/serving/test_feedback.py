@@ -19,7 +19,7 @@ from sklearn.metrics import precision_recall_fscore_support
 
 from city.models import champions
 from city.models.registry import Registry, RegistryAway
-from city.serving import feedback, predictor, record, versions
+from city.serving import feedback, predictor, predictor_tasks, record, versions
 from city.serving.outcome_scores import OutcomeScores
 from city.serving.recorded import day_of, id_of
 from city.serving.routing import Routes
@@ -351,7 +351,7 @@ def test_an_experiment_waits_for_a_registry_that_is_away_when_the_server_starts(
         return loaded(*of)
 
     monkeypatch.setattr(versions, "loaded", away)
-    monkeypatch.setattr(predictor, "_AGAIN_SECONDS", 0.05)
+    monkeypatch.setattr(predictor_tasks, "_AGAIN_SECONDS", 0.05)
     with serving(config, [SPEED]) as url:
         assert until(lambda: ask(url)["version"] == 2)
         assert routing(url)["experiment"]["version"] == 2

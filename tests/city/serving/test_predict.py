@@ -288,7 +288,7 @@ def test_large_batches_are_read_and_written_beside_the_event_loop(
 
     for name in ("asked_rows", "_batch_content", "_read_rows", "_frame_response", "infer_rows", "_infer_content"):
         watch(predict_api, name)
-    watch(predictor, "_build_frames")
+    watch(predictor, "build_frames")
     rows = [{**FEATURES, "speed_mean": float(n)} for n in range(2_000)]
     told = server.post("/predict/batch", {"model_name": "speed", "instances": rows})
     assert len(told.json()["predictions"]) == len(rows)
