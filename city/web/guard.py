@@ -6,17 +6,16 @@ import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from functools import lru_cache
 from urllib.parse import urlsplit
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import MutableHeaders
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from city.settings import Settings
-from city.web.decoders import THREAD_BYTES
-from city.web.gunzip import Gunzip
+from city.web.body_limit import BodyLimit
 from city.web.keys import LOCAL, NOBODY, Caller, Keys, Tokens
+from city.web.origins import OriginCheck
 from city.web.problems import Problem, fault
 from city.web.rate_limits import Buckets, FailedKeys, retry_after
 
@@ -25,13 +24,6 @@ log = logging.getLogger(__name__)
 _OPEN = ("/health/", "/v2/health/", "/token", "/assets/", "/docs", "/openapi.json")
 """Paths that need no key: the health of the server, how to get a token, the pages themselves (their data needs one)."""
 _PAGES = ("/", "/index.html", "/dashboard", "/favicon.svg", "/basemap.json", "/api/config", "/health")
-_PROBES = ("/health", "/api/health")
-_PROBES_BELOW = ("/health/", "/v2/health/")
-"""Paths that load balancers request. They send no host, or the address of the machine."""
-_SAFE = ("GET", "HEAD", "OPTIONS")
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
-_LONGEST_NAME = 300
-_DEFAULT_PORTS = {"http": 80, "https": 443}
 _KEY_CHECK_SECONDS = 1.0
 """The time between two checks whether the key of an open WebSocket is still valid."""
 PROTOCOL = "city.bearer"
@@ -45,11 +37,7 @@ class Guard:
         self._app, self._config = app, config
         self._keys, self._tokens, self._failed_keys = keys, tokens, failed_keys
         self._buckets = Buckets()
-        public = urlsplit(config.public_url or "")
-        self._public = _split_authority(public.netloc, public.scheme)
-        self._names = {*_LOOPBACK, config.host, self._public[0]} - {""}
-        self._cors = {_split_origin(origin) for origin in config.cors_origins}
-        self._most_bytes = int(config.max_body_mb * 1_000_000)
+        self._origins, self._bodies = OriginCheck(config), BodyLimit(config)
         self._wants_keys = config.wants_keys  # used by each request
         self._headers = [
             (b"x-content-type-options", b"nosniff"),
@@ -71,10 +59,10 @@ class Guard:
         secure = self._with_headers(send, answered) if http else send
         try:
             headers = _first_values(scope)
-            self._check_host(scope, headers)
+            self._origins.check(scope, headers)
             scope["caller"] = self._authenticate(scope, headers)
             if http:
-                receive = self._limit_body(scope, headers, receive)
+                receive = self._bodies.limit(scope, headers, receive)
                 await self._app(scope, receive, secure)
             else:
                 await self._serve_websocket(scope, headers, receive, send)
@@ -86,34 +74,6 @@ class Guard:
                 raise
             if not answered:
                 await fault(error, scope["path"])(scope, receive, secure)
-
-    def _check_host(self, scope: Scope, headers: Mapping[str, str]) -> None:
-        """Raises Problem where a page of another site sends the request.
-
-        Without keys, such a page must not reach the server, neither by a name that it makes point here (DNS rebinding)
-        nor by a direct request.
-        """
-        host = headers.get("host", "")
-        origin = headers.get("origin")
-        if max(len(host), len(origin or "")) > _LONGEST_NAME:  # names are cached below
-            raise Problem(431, f"Host and Origin have at most {_LONGEST_NAME} characters")
-        if not self._wants_keys and _split_authority(host, "http")[0] not in self._names and not _is_probe(scope):
-            raise Problem(
-                403,
-                f"the host {host[:100]!r} is not this server: ask for {self._config.serve}, or name the address by "
-                "which people reach it in CITY_PUBLIC_URL",
-            )
-        if origin is None or (scope["type"] == "http" and scope["method"] in _SAFE):
-            return
-        scheme, authority = _split_origin(origin)
-        # Where no port is named, the scheme of the page determines it, also where a proxy has ended the page's TLS.
-        is_same = authority in (_split_authority(host, scheme), self._public)
-        if not authority[0] or not (is_same or (scheme, authority) in self._cors):
-            raise Problem(
-                403,
-                f"pages of other sites may not do this, and {origin[:100]!r} is not {host[:100]!r}: name the site in "
-                "CITY_CORS_ORIGINS to let it, or this server's own public address in CITY_PUBLIC_URL",
-            )
 
     def _authenticate(self, scope: Scope, headers: Mapping[str, str]) -> Caller:
         """The caller of a request. Raises Problem for a wrong or missing key, and for too many requests."""
@@ -189,51 +149,6 @@ class Guard:
                 f"more than {rate:g} requests a second; ask again after {wait:.2f} s",
                 headers={"retry-after": retry_after(wait)},
             )
-
-    def _limit_body(self, scope: Scope, headers: Mapping[str, str], receive: Receive) -> Receive:
-        """`receive` with limits for the size and the time of the body; it unpacks gzip. Raises Problem."""
-        max_bytes, seconds = self._most_bytes, self._config.body_seconds
-        if not _takes_many(scope["path"]):
-            max_bytes = min(max_bytes, THREAD_BYTES)
-        length = headers.get("content-length")
-        if length is not None and length.isdigit() and int(length) > max_bytes:
-            raise _too_large(max_bytes)
-        if scope["method"] in _SAFE:
-            return receive
-        received, ends = 0, asyncio.get_running_loop().time() + seconds
-        complete = False
-
-        async def bounded() -> Message:
-            nonlocal received, complete
-            if complete:  # after the body comes the end of the connection, which has no time limit
-                return await receive()
-            try:
-                async with asyncio.timeout_at(ends):
-                    message = await receive()
-            except TimeoutError:
-                raise Problem(
-                    408, f"the body was not here after {seconds:g} s", headers={"connection": "close"}
-                ) from None
-            received += len(message.get("body", b""))
-            complete = not message.get("more_body", False)
-            if received > max_bytes:
-                raise _too_large(max_bytes)
-            return message
-
-        if "content-encoding" not in headers:
-            return bounded
-        encoding = ", ".join(Headers(scope=scope).getlist("content-encoding")).strip().lower()
-        if encoding in ("", "identity"):
-            return bounded
-        if encoding not in ("gzip", "x-gzip"):
-            raise Problem(
-                415,
-                f"a body of the encoding {encoding[:60]!r} is not read here: send it plain, or as gzip",
-                headers={"accept-encoding": "gzip"},
-            )
-        packed = (b"content-encoding", b"content-length")
-        scope["headers"] = [(name, value) for name, value in scope["headers"] if name not in packed]
-        return Gunzip(bounded, max_bytes, _too_large(max_bytes)).receive
 
     def _with_headers(self, send: Send, answered: list[bool]) -> Send:
         """`send` with the security headers. It appends to `answered` once an answer has begun: then no other answer is
@@ -320,49 +235,6 @@ def _read_credential(scope: Scope, headers: Mapping[str, str]) -> str | None:
     return credential
 
 
-@lru_cache(maxsize=1024)
-def _split_authority(netloc: str, scheme: str) -> tuple[str, int | None]:
-    """The host and the port of an authority. Where no port is named it is the scheme's own: `localhost:80` equals
-    `localhost` for http. The host is empty where the text is no authority."""
-    try:
-        parts = urlsplit(f"//{netloc}")
-        if parts.netloc != netloc or "@" in netloc:
-            return "", None
-        return parts.hostname or "", parts.port or _DEFAULT_PORTS.get(scheme)
-    except ValueError:
-        return "", None
-
-
-@lru_cache(maxsize=1024)
-def _split_origin(text: str) -> tuple[str, tuple[str, int | None]]:
-    """The scheme and the authority of an origin."""
-    try:
-        parts = urlsplit(text)
-    except ValueError:
-        return "", ("", None)
-    return parts.scheme, _split_authority(parts.netloc, parts.scheme)
-
-
-def _is_probe(scope: Scope) -> bool:
-    path = scope["path"]
-    is_read = scope["type"] == "http" and scope["method"] in ("GET", "HEAD")
-    return is_read and (path in _PROBES or path.startswith(_PROBES_BELOW))
-
-
 def _is_open(scope: Scope) -> bool:
     path = scope["path"]
     return scope["type"] == "http" and (path in _PAGES or path.startswith(_OPEN))
-
-
-def _takes_many(path: str) -> bool:
-    """Whether the body may have many rows. All other bodies are read at once, and so must be small."""
-    return path == "/predict/batch" or (path.startswith("/v2/models/") and path.endswith("/infer"))
-
-
-def _too_large(most_bytes: int) -> Problem:
-    return Problem(
-        413,
-        f"a request to this path may have {most_bytes / 1e6:g} MB: send many rows to /predict/batch, or in parts "
-        "(CITY_MAX_BODY_MB bounds those)",
-        headers={"connection": "close"},
-    )
