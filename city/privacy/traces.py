@@ -210,3 +210,9 @@ def _match_any_case(digits: str) -> bytes:
 
 def _to_bytes(value: object) -> bytes:
     return value.encode() if isinstance(value, str) else value if isinstance(value, bytes) else b""
+
+
+def quote_literal(text: str) -> str:
+    """Returns the text as a literal of SQL."""
+    escaped = text.replace("'", "''")
+    return f"'{escaped}'"

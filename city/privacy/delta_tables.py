@@ -1,0 +1,138 @@
+"""Finds an identity in Delta tables, warm and cold, and erases it from their rows, files and logs."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
+
+import polars as pl
+from deltalake import DeltaTable
+
+from city.contracts.registry import contracts
+from city.file_lock import file_lock
+from city.lake import LAYERS, bronze_path, cold
+from city.lake.retry import committed
+from city.privacy.traces import Traces, quote_literal
+from city.settings import Settings
+
+AGAIN = "run it again"
+_LOG_RETENTION = "delta.logRetentionDuration"
+_DEFAULT_RETENTION = "interval 30 days"
+
+
+def list_tables(config: Settings) -> dict[str, Path | str]:
+    """Returns every folder of every tier that may be a Delta table, by name. Sources come before the tables that are
+    made from them."""
+    warm = [path for layer in LAYERS for path in sorted((config.lake / layer).glob("*/"))]
+    tables: dict[str, Path | str] = {f"{path.parent.name}/{path.name}": path for path in warm}
+    for contract in contracts(config):
+        tables[f"cold/{contract.name}"] = f"{config.cold_path}/{contract.name}"
+    return tables
+
+
+def erase_tables(
+    config: Settings,
+    traces: Traces,
+    count_erased: Callable[[str, int], None],
+    note_problem: Callable[[str, str], AbstractContextManager[None]],
+) -> None:
+    """Erases the identity from every table. A build of one of the tables waits for the lock. Its sources are without
+    the identity then, so that it does not write the identity again."""
+    tables = list_tables(config)
+    with ExitStack() as locks:
+        archived = {}
+        for contract in contracts(config):
+            name, path = f"cold/{contract.name}", bronze_path(config.lake, contract)
+            with note_problem(name, AGAIN):
+                if DeltaTable.is_deltatable(str(path)) and DeltaTable.is_deltatable(str(tables[name])):
+                    locks.enter_context(cold.moving(config.lake, contract))
+                    try:
+                        cold.recover(DeltaTable(path), contract, config.cold_path)
+                    except Exception:
+                        del tables[name]  # an interrupted move must be undone before its table is changed
+                        raise
+                    archived[name] = contract
+        for name, target in tables.items():
+            with note_problem(name, AGAIN):
+                if not DeltaTable.is_deltatable(str(target)):
+                    continue
+                if isinstance(target, Path):
+                    with file_lock(target.with_name(f"{target.name}.build")):
+                        count_erased(name, _erase_from_table(target, traces))
+                else:
+                    count_erased(name, _erase_from_table(target, traces))
+                if name in archived:
+                    bronze = DeltaTable(bronze_path(config.lake, archived[name]))
+                    cold.record(bronze, DeltaTable(target), archived[name])
+
+
+def _erase_from_table(path: Path | str, traces: Traces) -> int:
+    """Erases the identity from a Delta table and returns the number of deleted rows."""
+    if not {traces.column, "entity", "raw"} & _column_names(path):
+        return 0
+    condition, rows = _delete_condition(path, traces), 0
+    if condition is not None:
+        rows = committed(path, lambda table: table.delete(condition)["num_deleted_rows"])
+    # Files that were replaced, now or earlier, are deleted without a grace period, because they contain the identity.
+    committed(path, lambda table: table.vacuum(0, dry_run=False, enforce_retention_duration=False))
+    _cut_log(path)
+    return int(rows or 0)
+
+
+def _cut_log(path: Path | str) -> None:
+    """Deletes the older entries of a table's log. They contain identities as minimum and maximum values, and in delete
+    conditions."""
+    retention = DeltaTable(path).metadata().configuration.get(_LOG_RETENTION, _DEFAULT_RETENTION)
+    committed(path, lambda table: table.alter.set_table_properties({_LOG_RETENTION: "interval 0 seconds"}))
+    table = DeltaTable(path)
+    table.create_checkpoint()
+    table.cleanup_metadata()
+    committed(path, lambda table: table.alter.set_table_properties({_LOG_RETENTION: retention}))
+
+
+def _delete_condition(path: Path | str, traces: Traces) -> str | None:
+    """Returns the condition of the Delta table's delete, or None where the table has no rows of the identity."""
+    table, columns = DeltaTable(path), _column_names(path)
+    if traces.column in columns:
+        return f"{traces.column} = {quote_literal(traces.identity)}" if count_rows(path, traces) else None
+    if "entity" in columns:
+        ids = pl.scan_delta(table).filter(_entity_condition(traces)).select("id").collect()["id"]
+        return f"id IN ({', '.join(map(quote_literal, ids))})" if len(ids) else None
+    offsets_by_partition: dict[tuple[str, int], list[int]] = {}
+    for topic, partition, offset in _find_messages(table, traces):
+        offsets_by_partition.setdefault((topic, partition), []).append(offset)
+    conditions = (
+        f"(topic = {quote_literal(topic)} AND partition = {partition} AND offset IN ({', '.join(map(str, offsets))}))"
+        for (topic, partition), offsets in offsets_by_partition.items()
+    )
+    return " OR ".join(conditions) or None
+
+
+def count_rows(path: Path | str, traces: Traces) -> int:
+    """Counts the rows of the identity in a Delta table."""
+    table, columns = DeltaTable(path), _column_names(path)
+    if traces.column in columns:
+        condition = pl.col(traces.column) == traces.identity
+    elif "entity" in columns:
+        condition = _entity_condition(traces)
+    else:
+        return sum(1 for _ in _find_messages(table, traces)) if "raw" in columns else 0
+    return int(pl.scan_delta(table).filter(condition).select(pl.len()).collect().item())
+
+
+def _column_names(path: Path | str) -> set[str]:
+    return {field.name for field in DeltaTable(path).schema().fields}
+
+
+def _entity_condition(traces: Traces) -> pl.Expr:
+    """Selects the predictions about the identity. Their `entity` is a JSON object, which is parsed because JSON has
+    several spellings of a text."""
+    return pl.col("entity").str.json_path_match(f"$.{traces.column}") == traces.identity
+
+
+def _find_messages(table: DeltaTable, traces: Traces) -> Iterator[tuple[str, int, int]]:
+    """Yields topic, partition and offset of the rejected messages that contain the identity. Reads file by file."""
+    columns = ["topic", "partition", "offset", "raw"]
+    for file in table.file_uris():
+        for topic, partition, offset, raw in pl.read_parquet(file, columns=columns).iter_rows():
+            if traces.are_in(raw or b"") or traces.are_in(topic.encode()):
+                yield topic, partition, offset
