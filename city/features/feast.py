@@ -1,8 +1,7 @@
-"""Feast's plug-ins for City: the offline store reads features from Delta, and the online store is City's own.
+"""Feast's plug-in for the lake: a data source and an offline store that read features from Delta.
 
-The offline store joins features as of a time by Polars. Feast's own way to read Delta fetches a DuckDB extension at run
-time, and its SQLite store keeps one row per feature. Feast is made to be extended at these places (docs.feast.dev,
-"Adding a new offline store", "… online store").
+The store joins features as of a time by Polars. Feast's own way to read Delta fetches a DuckDB extension at run time.
+Feast is made to be extended at this place (docs.feast.dev, "Adding a new offline store").
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -19,17 +18,11 @@ from feast.data_source import DataSource
 from feast.feature_view import DUMMY_ENTITY_ID, DUMMY_ENTITY_VAL
 from feast.infra.offline_stores.offline_store import OfflineStore, RetrievalJob, RetrievalMetadata
 from feast.infra.offline_stores.offline_utils import get_feature_view_query_context
-from feast.infra.online_stores.online_store import OnlineStore
 from feast.infra.registry.base_registry import BaseRegistry
 from feast.protos.feast.core.DataSource_pb2 import DataSource as DataSourceProto
-from feast.protos.feast.types.EntityKey_pb2 import EntityKey
-from feast.protos.feast.types.Value_pb2 import Value
 from feast.repo_config import FeastConfigBaseModel
 from feast.saved_dataset import SavedDatasetStorage
-from feast.type_map import feast_value_type_to_python_type, python_values_to_proto_values
 
-from city.features.online import online_store
-from city.features.views import SEPARATOR
 from city.settings import settings
 
 EVENT_TIMESTAMP = "event_timestamp"
@@ -266,80 +259,7 @@ def utc(time: pl.Expr, kind: pl.DataType | None = None) -> pl.Expr:
     return time.dt.convert_time_zone("UTC").dt.cast_time_unit("us")
 
 
-class CityOnlineStoreConfig(FeastConfigBaseModel):
-    """Selects CityOnlineStore in Feast's configuration."""
-
-    type: Literal["city.features.feast.CityOnlineStore"] = "city.features.feast.CityOnlineStore"
-
-
-class CityOnlineStore(OnlineStore):
-    """Online store of Feast: makes City's store (see online) available to Feast's clients."""
-
-    def online_write_batch(
-        self,
-        config: RepoConfig,
-        table: FeatureView,
-        data: list[tuple[EntityKey, dict[str, Value], datetime, datetime | None]],
-        progress: Callable[[int], Any] | None,
-    ) -> None:
-        """Writes rows to the online store, the newest row of each entity."""
-        newest: dict[str, tuple[int, bytes]] = {}
-        for entity, values, time, _ in data:
-            at = int(_with_timezone(time).timestamp() * 1e6)
-            row = {name: _to_json_value(feast_value_type_to_python_type(value)) for name, value in values.items()}
-            key = _entity_key(entity, table)
-            if key not in newest or newest[key][0] <= at:
-                newest[key] = (at, orjson.dumps(row))
-        times, rows = [at for at, _ in newest.values()], [row for _, row in newest.values()]
-        online_store(settings()).write(table.name, list(newest), times, rows)
-        if progress:
-            progress(len(data))
-
-    def online_read(
-        self,
-        config: RepoConfig,
-        table: FeatureView,
-        entity_keys: list[EntityKey],
-        requested_features: list[str] | None = None,
-    ) -> list[tuple[datetime | None, dict[str, Value] | None]]:
-        """Reads the time and the features of each entity. Both are None for an unknown entity."""
-        kinds = {f.name: f.dtype.to_value_type() for f in table.features}
-        names = requested_features or list(kinds)
-        results: list[tuple[datetime | None, dict[str, Value] | None]] = []
-        for row in online_store(settings()).read(table.name, [_entity_key(entity, table) for entity in entity_keys]):
-            if row is None:
-                results.append((None, None))
-                continue
-            values = {n: _to_proto_value(row.features.get(n), kinds[n]) for n in names}
-            results.append((datetime.fromtimestamp(row.at / 1e6, UTC), values))
-        return results
-
-    def update(self, config: RepoConfig, *arguments: Any, **more: Any) -> None:
-        """Does nothing: the store creates what a view needs when it is first written."""
-
-    def teardown(self, config: RepoConfig, *arguments: Any, **more: Any) -> None:
-        """Does nothing: the store keeps its rows."""
-
-
-def _entity_key(entity: EntityKey, table: FeatureView) -> str:
-    """Returns the key of an entity's row in City's store."""
-    values = dict(zip(entity.join_keys, map(feast_value_type_to_python_type, entity.entity_values), strict=True))
-    return SEPARATOR.join(str(values[name]) for name in table.join_keys)
-
-
-def _to_json_value(value: Any) -> Any:
-    """Converts a time to microseconds since the epoch. Other values stay as they are."""
-    return int(_with_timezone(value).timestamp() * 1e6) if isinstance(value, datetime) else value
-
-
-def _to_proto_value(value: Any, kind: ValueType) -> Value:
-    """Converts a stored value to Feast's protobuf value."""
-    if value is not None and kind == ValueType.UNIX_TIMESTAMP:
-        value = datetime.fromtimestamp(value / 1e6, UTC)
-    return python_values_to_proto_values([value], kind)[0]
-
-
-def _with_timezone(time: datetime) -> datetime:
+def with_timezone(time: datetime) -> datetime:
     """Reads a time without a zone as UTC."""
     return time if time.tzinfo else time.replace(tzinfo=UTC)
 
@@ -348,5 +268,5 @@ def _scan_between(source: DataSource, time: str, first: datetime | None, last: d
     assert isinstance(source, DeltaSource)
     rows = source.scan()
     if first:
-        rows = rows.filter(pl.col(time) >= _with_timezone(first))
-    return rows.filter(pl.col(time) <= _with_timezone(last)) if last else rows
+        rows = rows.filter(pl.col(time) >= with_timezone(first))
+    return rows.filter(pl.col(time) <= with_timezone(last)) if last else rows

@@ -27,7 +27,7 @@ def feature_store(config: Settings, online: dict[str, str] | None = None) -> "Fe
             project=PROJECT,
             provider="local",
             registry=str(folder / "registry.db"),
-            online_store=online or {"type": "city.features.feast.CityOnlineStore"},
+            online_store=online or {"type": "city.features.feast_online.CityOnlineStore"},
             offline_store={"type": "city.features.feast.DeltaOfflineStore"},
             entity_key_serialization_version=3,
         )
