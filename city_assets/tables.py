@@ -8,9 +8,11 @@ import dagster as dg
 
 from city.contracts.registry import Domain
 from city.lake import ORDER
-from city.lake.lakehouse import REFERENCE_CALENDAR, REFERENCE_NEIGHBOURS, Built, Lakehouse
+from city.lake.lakehouse import Built, Lakehouse
 from city.lake.preview import latest
+from city.tables.calendar import REFERENCE_CALENDAR
 from city.tables.model import Source, Table
+from city.tables.neighbours import REFERENCE_NEIGHBOURS
 from city.tables.registry import tables, tables_of
 from city_assets import keys
 from city_assets.automation import when_changed

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import narwhals as nw
 import polars as pl
 from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
 from deltalake.exceptions import DeltaError
@@ -25,6 +26,7 @@ from city.contracts.model import Contract
 from city.contracts.schema import bronze_schema
 from city.file_lock import file_lock
 from city.lake import bronze_path
+from city.tables.model import Frame
 
 YEAR = "year"
 _ATTEMPTS = 20
@@ -120,6 +122,16 @@ def record(bronze: DeltaTable, table: DeltaTable, contract: Contract) -> None:
     """Records this version of the cold table in bronze's log, after a change that was not a move."""
     marks = _commit_properties(contract, version=table.version(), moves=_move_number(table, contract))
     bronze.create_write_transaction([], "append", bronze.schema(), commit_properties=marks)
+
+
+def append_archived(warm: Frame, archived: Frame) -> Frame:
+    """Concatenates both frames, in the columns of the warm rows.
+
+    A column that the contract got after the other rows were archived is null in them.
+    """
+    kinds, names = warm.collect_schema(), archived.collect_schema().names()
+    columns = (nw.col(n) if n in names else nw.lit(None).cast(kind).alias(n) for n, kind in kinds.items())
+    return nw.concat([warm, archived.select(*columns)])
 
 
 def _move_rows(contract: Contract, bronze: DeltaTable, cold: str, before: datetime) -> Archived:

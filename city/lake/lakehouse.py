@@ -21,12 +21,11 @@ from city.lake.tables import open_table
 from city.settings import Settings
 from city.tables import calendar
 from city.tables.model import DAY, Frame, Source, Table, TableError
+from city.tables.neighbours import REFERENCE_NEIGHBOURS, neighbours
 from city.tables.registry import tables
-from city.tables.schema import partition_by, schema
+from city.tables.schema import NARWHALS, partition_by, schema
 from city.tables.slices import HOUR, Slices, chunks
 
-REFERENCE_CALENDAR = "reference/calendar"
-REFERENCE_NEIGHBOURS = "reference/neighbours"
 Tell = Callable[[str], None]
 
 
@@ -221,7 +220,7 @@ class Lakehouse:
 
     def _read_source(self, table: Table, source: Source, slices: Slices | None) -> Frame:
         span = slices.before(source.days_before) if slices and source.days_before else slices
-        if source.table == REFERENCE_CALENDAR:
+        if source.table == calendar.REFERENCE_CALENDAR:
             assert span is not None
             return self._read_calendar(span)
         if (contract := self._source_contract(source)) is not None:
@@ -244,7 +243,7 @@ class Lakehouse:
         frame = self.engine.scan(bronze)
         if slices is None:
             archived = snapshot.archived(contract)
-            return frame if archived is None else _append_archived(frame, self.engine.scan(archived))
+            return frame if archived is None else cold.append_archived(frame, self.engine.scan(archived))
         begin, _ = local_time.bounds(slices.first, self.timezone)
         _, end = local_time.bounds(slices.last, self.timezone)
         moment = nw.col(contract.event_time)
@@ -253,7 +252,7 @@ class Lakehouse:
         if archived is None:
             return frame.filter(within)
         years = nw.col(cold.YEAR).is_between(begin.year, end.year)
-        return _append_archived(frame.filter(within), self.engine.scan(archived).filter(years & within))
+        return cold.append_archived(frame.filter(within), self.engine.scan(archived).filter(years & within))
 
     def _read_calendar(self, slices: Slices) -> Frame:
         slots = calendar.calendar(slices.days(), self.timezone, self.country)
@@ -270,39 +269,11 @@ class Lakehouse:
         missing = sorted({c.name for c in table.columns} - set(frame.collect_schema().names()))
         if missing:
             raise TableError(f"the transform of {table.id!r} gives no column {', '.join(missing)}")
-        return frame.select(nw.col(c.name).cast(_NARWHALS[c.kind]) for c in table.columns)
-
-
-def _append_archived(warm: Frame, archived: Frame) -> Frame:
-    """Concatenates both frames, in the columns of the warm rows.
-
-    A column that the contract got after the other rows were archived is null in them.
-    """
-    kinds, names = warm.collect_schema(), archived.collect_schema().names()
-    columns = (nw.col(n) if n in names else nw.lit(None).cast(kind).alias(n) for n, kind in kinds.items())
-    return nw.concat([warm, archived.select(*columns)])
-
-
-def neighbours(cells: pl.Series) -> pl.DataFrame:
-    """Returns the pairs of H3 cells (`cell`, `neighbour`) that share an edge and are both among the given cells."""
-    import polars_h3
-
-    pairs = pl.DataFrame({"cell": cells.unique()}).with_columns(neighbour=polars_h3.grid_ring("cell", 1))
-    return pairs.explode("neighbour").filter(pl.col("neighbour").is_in(cells.implode()))
+        return frame.select(nw.col(c.name).cast(NARWHALS[c.kind]) for c in table.columns)
 
 
 def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
-_NARWHALS = {
-    "string": nw.String(),
-    "float": nw.Float64(),
-    "integer": nw.Int64(),
-    "boolean": nw.Boolean(),
-    "timestamp": nw.Datetime("us", "UTC"),
-    "date": nw.Date(),
-}
 
 
 def lakehouse(config: Settings, root: Path | None = None) -> Lakehouse:

@@ -14,6 +14,7 @@ import polars as pl
 from city.local_time import bounds, holidays_of
 from city.tables.model import Column, Frame
 
+REFERENCE_CALENDAR = "reference/calendar"
 SLOT_SECONDS = 900
 # Weekday peaks, as the Port Authority of New York and New Jersey sets its tolls: 6 to 10 and 16 to 20 o'clock.
 _RUSH_HOURS = (*range(6, 10), *range(16, 20))

@@ -1,10 +1,21 @@
 """Derives the column types and the partitioning of a table from its declaration."""
 
+import narwhals as nw
 import polars as pl
 
 from city.contracts.schema import POLARS
 from city.tables.model import DAY, Table
 from city.tables.slices import HOUR
+
+NARWHALS = {
+    "string": nw.String(),
+    "float": nw.Float64(),
+    "integer": nw.Int64(),
+    "boolean": nw.Boolean(),
+    "timestamp": nw.Datetime("us", "UTC"),
+    "date": nw.Date(),
+}
+"""The Narwhals type of each kind of column."""
 
 
 def schema(table: Table) -> dict[str, pl.DataType]:

@@ -17,7 +17,6 @@ from city.contracts.model import Contract, Window
 from city.features.online import OnlineStore, online_store, push
 from city.features.plan import Plan
 from city.features.views import View, views
-from city.lake.lakehouse import REFERENCE_NEIGHBOURS, neighbours
 from city.lake.reference import read
 from city.settings import Settings
 from city.streaming.bronze import BronzeStream, scan
@@ -25,6 +24,7 @@ from city.streaming.records import Offsets, before
 from city.streaming.sinks.base import Sink
 from city.streaming.windows import Changed, compute
 from city.tables import calendar
+from city.tables.neighbours import REFERENCE_NEIGHBOURS, neighbours
 from city.tables.registry import table_of
 from city.tables.schema import schema
 
