@@ -37,7 +37,7 @@ from city.settings import Settings, settings
 from city.tables.model import DAY
 from city_assets import keys
 from city_assets.automation import HOURLY, when_changed
-from city_assets.monitoring.alarms import UNKNOWN
+from city_assets.monitoring.checks import UNKNOWN
 from city_assets.preview import markdown
 from resources.lake import LakeResource
 from resources.models import ModelRegistryResource

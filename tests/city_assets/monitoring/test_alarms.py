@@ -14,16 +14,9 @@ from dagster._core.events import DagsterEvent, JobFailureData
 from city.alerts.store import AlertStore, alert_store
 from city.settings import Settings
 from city_assets.definitions import defs
-from city_assets.monitoring.alarms import (
-    UNKNOWN,
-    Freshness,
-    RunCursor,
-    check_findings,
-    freshness_findings,
-    freshness_of,
-    overview,
-    run_findings,
-)
+from city_assets.monitoring.checks import UNKNOWN, check_findings, overview
+from city_assets.monitoring.freshness import Freshness, freshness_findings, freshness_of
+from city_assets.monitoring.runs import RunCursor, run_findings
 from sensors_and_schedules.watch_data import watch_data
 
 NOW = datetime(2026, 5, 4, 12, tzinfo=UTC)
@@ -257,7 +250,7 @@ def test_a_failure_that_is_written_down_late_does_not_undo_a_later_success(
 def test_more_runs_than_one_look_takes_are_seen_by_the_next(
     instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("city_assets.monitoring.alarms._LATEST_RUNS", 3)
+    monkeypatch.setattr("city_assets.monitoring.runs._LATEST_RUNS", 3)
     names = [f"a{number}" for number in range(8)]
     runs = Runs(instance, *names)
     for number, name in enumerate(names):  # all within the overlap
@@ -279,7 +272,7 @@ def test_the_cursor_of_an_earlier_version_reports_no_run_again(instance: dg.Dags
 def test_a_run_of_a_clock_that_is_ahead_hides_none_of_those_that_follow(
     instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("city_assets.monitoring.alarms._TAGGED_AFTER", timedelta(0))
+    monkeypatch.setattr("city_assets.monitoring.runs._TAGGED_AFTER", timedelta(0))
     runs = Runs(instance, "ahead", "next", "last")
     runs.fail(-30 * 86_400, "ahead")
     assert runs.look() == ["ahead"]
@@ -297,8 +290,8 @@ def test_a_run_of_a_clock_that_is_ahead_hides_none_of_those_that_follow(
 def test_tags_on_more_old_runs_than_one_look_takes_do_not_hold_it_up(
     instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("city_assets.monitoring.alarms._LATEST_RUNS", 3)
-    monkeypatch.setattr("city_assets.monitoring.alarms._TAGGED_AFTER", timedelta(0))
+    monkeypatch.setattr("city_assets.monitoring.runs._LATEST_RUNS", 3)
+    monkeypatch.setattr("city_assets.monitoring.runs._TAGGED_AFTER", timedelta(0))
     runs = Runs(instance, *(f"old{number}" for number in range(6)), "new")
     runs.cursor = RunCursor(runs.now - timedelta(minutes=20))
     for number in range(6):
