@@ -1,7 +1,7 @@
 """Two assets for each declared model: its training, and its champion's daily predictions with the outcomes."""
 
 from collections.abc import Mapping
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from typing import Any
 
 import dagster as dg
@@ -10,35 +10,16 @@ import polars as pl
 from city.alerts.store import alert_store
 from city.alerts.watch import share
 from city.contracts.registry import Domain
-from city.file_lock import file_lock
-from city.lake.partitions import replace_partitions
-from city.lake.snapshot import Snapshot
-from city.lake.tables import open_table
-from city.models import examples
-from city.models.exported import Exported
-from city.models.history import growth, learned_from, recorded_losses, view_table
-from city.models.model import Model, ModelError, models_of
-from city.models.performance import (
-    CALIBRATED,
-    COVERS,
-    LASTING,
-    Verdict,
-    is_young,
-    performance,
-    promises,
-    told,
-    verdicts,
-)
-from city.models.predictions import ID, LATENCY, LOSS, VERSION, decay, judged, predictions, schema, scores_schema
-from city.models.registry import Registry, Version
-from city.models.retraining import check_growth
-from city.models.train import Tell, Trained, train
-from city.settings import Settings, settings
-from city.tables.model import DAY
+from city.models.model import Model, models_of
+from city.models.performance import CALIBRATED, COVERS, LASTING, is_young, promises, told
+from city.models.predictions import LOSS, VERSION
+from city.settings import settings
 from city_assets import keys
 from city_assets.automation import HOURLY, when_changed
+from city_assets.champion_predictions import judge_champion, predict_days
 from city_assets.monitoring.checks import UNKNOWN
 from city_assets.preview import markdown
+from city_assets.training import train_on
 from resources.lake import LakeResource
 from resources.models import ModelRegistryResource
 
@@ -97,129 +78,11 @@ def score_specs(domain: Domain) -> list[dg.AssetSpec]:
     return specs
 
 
-def train_on(
-    model: Model,
-    snapshot: Snapshot,
-    config: Settings,
-    registry: Registry,
-    tell: Tell = print,
-    tags: Mapping[str, str] | None = None,
-) -> Trained:
-    """Trains a model on the newest rows of its view, with each table read at one version.
-
-    `Model.history` and `Model.most_rows` limit the rows. A model has at most one training at a time: a second one waits
-    for the first. `tell` is given the progress as text, `tags` go to the run and the version in MLflow.
-
-    Raises ModelError if the view has not been built yet.
-    """
-    version = view_table(model, snapshot).version()
-    rows = learned_from(model, snapshot).collect()
-    truth = read_truth(model, snapshot, rows[model.view.time].min())
-    truth_table = snapshot.table(model.label.truth) if model.label.truth else None
-    versions = {} if truth_table is None else {"truth_version": str(truth_table.version())}
-    folder = config.home / "models"
-    folder.mkdir(parents=True, exist_ok=True)
-    automatic = config.promote == "automatic"
-    with file_lock(folder / model.name):
-        return train(
-            model,
-            rows,
-            registry,
-            truth=truth,
-            data_version=version,
-            home=config.home,
-            promote=automatic,
-            tags={**(tags or {}), **versions},
-            tell=tell,
-        )
-
-
-def training_shortage(model: Model, snapshot: Snapshot) -> str | None:
-    """Returns why the model cannot be trained yet, as a text that names it, or None if it can be trained.
-
-    Reads the Delta log first. If the view has grown enough, makes the split of a training, from the few columns that
-    the split depends on and the rows that a training would read.
-    """
-    time = model.view.time
-    needed = {time, *model.view.entities, *model.label.uses, *model.groups}
-    needed.update(pl.sql_expr(model.where).meta.root_names())
-    try:
-        check_growth(model, growth(model, snapshot, None, settings().timezone))
-        rows = examples.newest(model, learned_from(model, snapshot).select(sorted(needed)).collect())
-        truth = read_truth(model, snapshot, rows[time].min())
-        examples.check_parts(model, examples.labelled(model, rows, truth))
-    except ModelError as error:
-        return str(error)
-    return None
-
-
-def read_truth(model: Model, snapshot: Snapshot, begin: Any) -> pl.DataFrame | None:
-    """Reads the truth that the model's label needs for view rows from the time `begin` on.
-
-    The truth is the table `model.label.truth`, which holds the outcomes. Returns no rows if `begin` is None. Returns
-    None if the label has no truth table, or if the table does not exist yet.
-    """
-    table = snapshot.table(model.label.truth) if model.label.truth else None
-    if table is None:
-        return None
-    rows = pl.scan_delta(table)
-    return (rows.head(0) if begin is None else rows.filter(model.label.tells(begin))).collect()
-
-
-def predict_days(model: Model, snapshot: Snapshot, registry: Registry, days: list[date]) -> pl.DataFrame:
-    """Records the champion's predictions of the local days, with the outcomes that are known so far.
-
-    Predicts from the view's rows. For a model that scores in the stream, takes the recorded scores instead. Replaces
-    the days in `predictions/<model>`, and returns their rows.
-
-    Raises ModelError if there is no champion yet.
-    """
-    champion = registry.at(model.name)
-    if champion is None:
-        raise ModelError(f"model {model.name!r} has no champion yet: train it (models/{model.name})")
-    days_read = {day + timedelta(days=n) for day in days for n in (0, 1)}  # outcomes of an evening follow midnight
-    rows = pl.scan_delta(view_table(model, snapshot)).filter(pl.col(DAY).is_in(days_read)).collect()
-    truth = read_truth(model, snapshot, rows[model.view.time].min())
-    if model.stream is not None:
-        scored = snapshot.scan(f"scores/{model.name}", scores_schema(model) | {DAY: pl.Date()})
-        predicted = judged(model, scored.filter(pl.col(DAY).is_in(days)).collect(), rows, truth)
-    else:
-        predicted = predictions(model, Exported(model, registry.content(champion)), champion.number, rows, truth)
-        row_days = rows.select(*model.view.entities, model.view.time, DAY)
-        predicted = predicted.join(
-            row_days, on=[*model.view.entities, model.view.time], maintain_order="left"
-        ).with_columns(pl.lit(None, pl.String).alias(ID), pl.lit(None, pl.Float64).alias(LATENCY))
-    path, columns = snapshot.root / "predictions" / model.name, schema(model)
-    open_table(path, columns | {DAY: pl.Date()}, [DAY], may_add=columns.keys())
-    chosen = predicted.filter(pl.col(DAY).is_in(days)).select(*columns, DAY)
-    replace_partitions(path, [DAY], chosen.lazy(), [(DAY, "in", [str(day) for day in days])])
-    snapshot.release(f"predictions/{model.name}")
-    return chosen
-
-
 _PROMISES = {
     CALIBRATED: "Predictions are right as often as their confidence says.",
     COVERS: "Prediction intervals contain as many outcomes as they promise.",
     LASTING: "The losses have not grown since the champion's first ones.",
 }
-
-
-def judge_champion(
-    model: Model, snapshot: Snapshot, registry: Registry, champion: Version, judged_rows: pl.DataFrame
-) -> tuple[dict[str, float], list[Verdict]]:
-    """Judges the champion by its predictions of events after its training.
-
-    `judged_rows` are predictions with their outcomes, as `predict_days` returns them. Returns the metrics, and one
-    verdict per promise of the model.
-    """
-    trained = datetime.fromisoformat(champion.tags["trained_at"])
-    champion_rows = judged_rows.filter(pl.col(VERSION) == champion.number, pl.col(model.view.time) > trained)
-    metrics = performance(model, champion_rows)
-    losses = recorded_losses(model, snapshot, champion.number, trained, settings().timezone)
-    loss_decay = None if losses is None else decay(model, losses, champion.number, trained)
-    intervals = Exported(model, registry.content(champion)).calibration.intervals
-    young = is_young(registry.versions(model.name), datetime.now(UTC))
-    return metrics, verdicts(model, metrics, intervals.coverage if intervals else None, loss_decay, young)
 
 
 def check_better(model: Model, scores: Mapping[str, Mapping[str, float]], young: bool) -> dg.AssetCheckResult:

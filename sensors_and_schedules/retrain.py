@@ -14,8 +14,9 @@ from city.models.predictions import decay
 from city.models.registry import Registry, Version
 from city.models.retraining import LEAST_BETWEEN, Signs, reason
 from city.settings import settings
-from city_assets.models import REASON, model_key, training_shortage
+from city_assets.models import REASON, model_key
 from city_assets.monitoring.drift import drifted
+from city_assets.training import training_shortage
 from resources.lake import LakeResource
 from resources.models import ModelRegistryResource
 

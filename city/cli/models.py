@@ -41,7 +41,7 @@ def train(name: Name) -> None:
     from city.models.model import model_of
     from city.settings import settings
     from city.stack.terminal import Terminal
-    from city_assets.models import train_on
+    from city_assets.training import train_on
 
     console = Terminal()
     config = settings()

@@ -7,12 +7,7 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 
 from city.alerts.model import Finding, State
-from city.dagster_internals import (
-    BaseAssetGraph,
-    BaseAssetNode,
-    FreshnessState,
-    TimeWindowFreshnessPolicy,
-)
+from city.dagster_internals import BaseAssetGraph, BaseAssetNode, FreshnessState, TimeWindowFreshnessPolicy
 from city.severity import Severity
 
 FRESH = "fresh/"

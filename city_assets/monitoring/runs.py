@@ -8,10 +8,7 @@ from typing import Any
 import dagster as dg
 
 from city.alerts.model import Finding
-from city.dagster_internals import (
-    FINISHED_STATUSES,
-    StepEventStatus,
-)
+from city.dagster_internals import FINISHED_STATUSES, StepEventStatus
 
 RUNS = "run/"
 """The prefix of the findings' causes."""

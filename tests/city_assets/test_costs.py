@@ -18,9 +18,10 @@ from city.models.registry import Registry
 from city.settings import Settings
 from city.tables.schema import partition_by, schema
 from city.web.metrics import newest_drift
-from city_assets.models import predict_days, train_on
+from city_assets.champion_predictions import predict_days
 from city_assets.monitoring.drift import drifted, measure
 from city_assets.traffic.models import MODELS
+from city_assets.training import train_on
 from sensors_and_schedules import retrain as sensor
 from tests.city.models.rows import traffic
 

@@ -22,11 +22,13 @@ from city.models.registry import Registry
 from city.settings import Settings, settings
 from city.tables.schema import partition_by, schema
 from city_assets import keys
+from city_assets.champion_predictions import predict_days
 from city_assets.definitions import build, defs
-from city_assets.models import BETTER, check_better, model_key, predict_days, predictions_key, train_on
-from city_assets.monitoring.alarms import UNKNOWN
+from city_assets.models import BETTER, check_better, model_key, predictions_key
+from city_assets.monitoring.checks import UNKNOWN
 from city_assets.monitoring.drift import STABLE, drifted, measure, pin, references
 from city_assets.traffic.models import CONGESTION, MODELS
+from city_assets.training import train_on
 from resources.lake import LakeResource
 from resources.models import ModelRegistryResource
 from sensors_and_schedules import retrain as sensor

@@ -19,9 +19,10 @@ from city.models.train import train
 from city.settings import Settings
 from city.streaming.sinks.scores import scored
 from city.tables.model import DAY
-from city_assets.models import predict_days, read_truth
+from city_assets.champion_predictions import predict_days
 from city_assets.payments.contract import PAYMENTS, REPORTED_WITHIN
 from city_assets.payments.models import FRAUDS, fraud_message
+from city_assets.training import read_truth
 
 MODEL = FRAUDS
 

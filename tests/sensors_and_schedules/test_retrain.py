@@ -19,10 +19,11 @@ from city.models.train import fit
 from city.settings import Settings
 from city.tables.model import DAY
 from city.tables.schema import partition_by, schema
-from city_assets.models import model_key, training_shortage
+from city_assets.models import model_key
 from city_assets.payments.contract import CHARGEBACKS
 from city_assets.payments.models import FRAUDS
 from city_assets.traffic.models import MODELS
+from city_assets.training import training_shortage
 from resources.lake import LakeResource
 from sensors_and_schedules import retrain as sensor
 
