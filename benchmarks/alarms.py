@@ -23,8 +23,8 @@ from city.alerts.conditions import Condition
 from city.models.champions import Serving
 from city.models.examples import chosen
 from city.models.exported import Exported
+from city.models.fitting import fit
 from city.models.model import Model
-from city.models.train import fit
 from city.severity import Severity
 from city.streaming.sinks.scores import scored
 from city_assets.equipment.alarms import ANOMALY, CRITICAL_HOURS, REMAINING_LIFE

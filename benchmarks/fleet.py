@@ -19,7 +19,7 @@ from city.models.anomaly import SCORE
 from city.models.champions import Serving
 from city.models.examples import chosen, inputs, labelled, labels
 from city.models.exported import Exported
-from city.models.train import fit
+from city.models.fitting import fit
 from city.stack.embedded import settings_at
 from city.streaming.decode import decode
 from city.streaming.records import RawBatch

@@ -8,11 +8,12 @@ import polars as pl
 from city.file_lock import file_lock
 from city.lake.snapshot import Snapshot
 from city.models import examples
+from city.models.fitting import Tell
 from city.models.history import growth, learned_from, view_table
 from city.models.model import Model, ModelError
 from city.models.registry import Registry
 from city.models.retraining import check_growth
-from city.models.train import Tell, Trained, train
+from city.models.train import Trained, train
 from city.settings import Settings, settings
 
 

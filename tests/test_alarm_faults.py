@@ -231,7 +231,7 @@ def graph(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Graph]:
     monkeypatch.setattr("sensors_and_schedules.watch_data._START_SECONDS", 0.0)
-    monkeypatch.setattr("city.models.train.search", lambda model, *of: dict(model.defaults))  # is tested elsewhere
+    monkeypatch.setattr("city.models.fitting.search", lambda model, *of: dict(model.defaults))  # is tested elsewhere
     prepare_dagster_home(town.config, tmp_path / "dagster")
     with dg.DagsterInstance.from_config(str(tmp_path / "dagster")) as instance:
         yield Graph(instance, since_yesterday)

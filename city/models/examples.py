@@ -15,7 +15,7 @@ _LEAST_OF_A_CLASS = 10
 _LEAST_GROUPS = 5
 """The number of groups that the rarer outcomes to train on must come from.
 
-It is the number of folds of groups (city.models.train), so that an estimator that is fitted on other groups has seen
+It is the number of folds of groups (city.models.fitting), so that an estimator that is fitted on other groups has seen
 rarer outcomes, too."""
 
 

@@ -1,57 +1,27 @@
 """Trains a model on a feature view's rows, up to a registered version.
 
-The steps are: split, search, fit, judge, export, register, promote.
+The steps are: fit (`city.models.fitting`), register, promote.
 """
 
-import os
 import subprocess
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
-from city.arrays import Floats
-from city.models import examples, judge
-from city.models.anomaly import SCORE
-from city.models.attribution import background
+from city.models import examples
 from city.models.card import card
-from city.models.conformal import Intervals, intervals
-from city.models.examples import Split
-from city.models.exported import Calibration, Exported, export, own
-from city.models.judge import Verdict
+from city.models.exported import Exported
+from city.models.figures import figures
+from city.models.fitting import Fitted, Tell, fit
 from city.models.model import Model
 from city.models.registry import Registry, Version
-from city.models.search import search
 from city.settings import CHECKOUT
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-Tell = Callable[[str], None]
-_IMPORTANCE_ROWS, _EXPORT_ROWS, _EXAMPLE_ROWS = 2_000, 2_000, 5
-_FOLDS = 5
-
-
-@dataclass(frozen=True)
-class Fitted:
-    """A model that is fitted and judged, but not registered yet."""
-
-    exported: bytes
-    parts: Split
-    parameters: Mapping[str, Any]
-    scores: dict[str, dict[str, float]]
-    """Metrics on the held-out rows of the `model`, of `naive`, and of the `champion` where there is one."""
-    importance: dict[str, float]
-    verdict: Verdict | None
-    """The comparison with the champion. None where there is no champion."""
-    predicted: Floats
+_EXAMPLE_ROWS = 5
 
 
 @dataclass(frozen=True)
@@ -62,93 +32,6 @@ class Trained:
     fitted: Fitted
     promoted: bool
     reason: str
-
-
-@contextmanager
-def _limit_threads() -> Iterator[None]:
-    """Limits a training to half of the cores, because it shares the machine with the stream.
-
-    Boosted trees on every core would spin while they wait for a busy core. Both would be ten times as slow.
-    """
-    from threadpoolctl import threadpool_limits
-
-    with threadpool_limits(max(1, (os.cpu_count() or 2) // 2)):
-        yield
-
-
-@_limit_threads()
-def fit(
-    model: Model,
-    rows: pl.DataFrame,
-    *,
-    champion: Callable[[NDArray[np.float32]], Floats] | None,
-    now: datetime,
-    truth: pl.DataFrame | None = None,
-    study: tuple[Path | None, str] = (None, "study"),
-    tell: Tell = lambda line: None,
-) -> Fitted:
-    """Fits the model on a view's rows, and judges it on the newest of them.
-
-    The naive baseline and the champion are judged on the same rows. The held-out rows are not used before that. `truth`
-    is the table that the label names, where it names one. `study` is the file and the name of the search, and `tell`
-    takes lines of progress. Raises ModelError for rows that cannot be learned from.
-    """
-    model.check()
-    rows = examples.newest(model, rows)
-    parts = examples.split(model, examples.checked(model, examples.labelled(model, rows, truth), now))
-    examples.check_outcomes(model, parts, "train")
-    x, x_valid = (examples.inputs(model, part) for part in (parts.train, parts.validation))
-    y, y_valid = (examples.labels(model, part) for part in (parts.train, parts.validation))
-    informative = _informative_inputs(x)
-
-    def loss(parameters: dict[str, Any]) -> float:
-        estimator = _fit_estimator(model, parameters, x, y, informative)
-        return float(judge.losses(model, own(model, estimator, x_valid), y_valid).mean())
-
-    if model.kind != "anomaly" and len(np.unique(y_valid)) < 2:
-        tell(f"{model.name}: all rows to validate on have one outcome, so nothing is searched")
-        parameters = dict(model.defaults)
-    else:
-        tell(f"{model.name}: {parts.train.height:,} rows to train on, searching")
-        parameters = search(model, loss, *study)
-    learned = pl.concat([parts.train, parts.validation])
-    x_learned, y_learned = examples.inputs(model, learned), examples.labels(model, learned)
-    informative_learned = _informative_inputs(x_learned)
-    estimator = _fit_estimator(model, parameters, x_learned, y_learned, informative_learned)
-    if model.kind != "regression" and model.threshold is None:
-        calibration = Calibration()
-    elif model.groups:
-        calibration = _calibrate(
-            model, _predict_by_others(model, parameters, learned, x_learned, y_learned, informative_learned), learned
-        )
-    else:
-        calibration = _calibrate(
-            model, own(model, _fit_estimator(model, parameters, x, y, informative), x_valid), parts.validation
-        )
-    calibration = replace(calibration, background=background(x_learned))
-    x_held, y_held = examples.inputs(model, parts.held_out), examples.labels(model, parts.held_out)
-    exported = export(model, estimator, np.vstack([x_learned[-_EXPORT_ROWS:], x_held[:_EXPORT_ROWS]]), calibration)
-    serving = Exported(model, exported)  # the judged model is the one that will serve
-    predicted = serving.predict(x_held)
-    scores = {
-        "model": judge.metrics(model, predicted, y_held),
-        "naive": judge.metrics(model, judge.naive(model, learned, parts.held_out), y_held),
-    }
-    if calibration.intervals is not None:
-        low, high = calibration.intervals.around(predicted)
-        scores["model"]["coverage"] = float(((low <= y_held) & (y_held <= high)).mean())
-        scores["model"]["width"] = float((high - low).mean())
-    verdict = None
-    if champion is not None:
-        champion_predicted = champion(x_held)
-        scores["champion"] = judge.metrics(model, champion_predicted, y_held)
-        segments = {name: parts.held_out[name].cast(pl.String).fill_null("").to_numpy() for name in model.segments}
-        verdict = judge.compare(
-            judge.losses(model, champion_predicted, y_held), judge.losses(model, predicted, y_held), segments
-        )
-    tell(f"{model.name}: {scores}")
-    importance = _permutation_importance(model, serving, x_held, y_held)
-    return Fitted(exported, parts, parameters, scores, importance, verdict, predicted)
 
 
 def train(
@@ -205,42 +88,6 @@ def train(
     return Trained(registry.version(model.name, version.number), fitted, better and promote, reason)
 
 
-def figures(model: Model, fitted: Fitted) -> Mapping[str, "Figure"]:
-    """Draws the figures for people: predictions against outcomes, and the inputs that matter."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib.figure import Figure
-
-    outcome = Figure(figsize=(5, 5), layout="tight")
-    axes = outcome.subplots()
-    actual = examples.labels(model, fitted.parts.held_out)
-    if model.kind == "anomaly":
-        axes.hist(np.log10(np.maximum(fitted.predicted[:, SCORE], 1e-3)), bins=60)
-        axes.axvline(0, color="grey")
-        axes.set(xlabel="score of normal rows, as a power of ten; over 0 an alarm", ylabel="rows", title=model.name)
-    elif model.kind == "regression":
-        axes.hexbin(actual, fitted.predicted, gridsize=40, mincnt=1, cmap="viridis")
-        axes.axline((float(actual.mean()), float(actual.mean())), slope=1, color="grey")
-        axes.set(xlabel=f"came ({model.label.unit})", ylabel=f"predicted ({model.label.unit})", title=model.name)
-    else:
-        classes = model.label.classes
-        table = np.zeros((len(classes), len(classes)), int)
-        np.add.at(table, (actual, fitted.predicted.argmax(1)), 1)
-        axes.imshow(table / np.maximum(table.sum(1, keepdims=True), 1), cmap="Blues", vmin=0, vmax=1)
-        for (row, column), count in np.ndenumerate(table):
-            axes.text(column, row, f"{count:,}", ha="center", va="center")
-        places = range(len(classes))
-        axes.set(xticks=places, yticks=places, xticklabels=classes, yticklabels=classes)
-        axes.set(xlabel="predicted", ylabel="came", title=model.name)
-    weights = Figure(figsize=(6, 4), layout="tight")
-    names = sorted(fitted.importance, key=lambda name: fitted.importance[name])[-12:]
-    bars = weights.subplots()
-    bars.barh(names, [fitted.importance[name] for name in names])
-    bars.set(xlabel="growth of the loss when shuffled", title=model.name)
-    return {"outcome.png": outcome, "importance.png": weights}
-
-
 @lru_cache(maxsize=1)
 def code_version() -> str:
     """Returns the commit of the code, or the package's version outside a checkout."""
@@ -262,84 +109,3 @@ def _decide_promotion(model: Model, fitted: Fitted) -> tuple[bool, str]:
     if ours < naive:
         return True, f"the first, and better than the naive answer ({name} {ours:.4g}, not {naive:.4g})"
     return False, f"no better than the naive answer ({name} {ours:.4g}, not {naive:.4g})"
-
-
-def _calibrate(model: Model, predicted: Floats, rows: pl.DataFrame) -> Calibration:
-    """Calibrates on predictions for rows by estimators that were not fitted on them.
-
-    Too few rows, or groups, have no intervals.
-    """
-    if model.kind == "regression":
-        return Calibration(intervals=_fit_intervals(model, predicted, examples.labels(model, rows), rows))
-    assert model.threshold is not None
-    return Calibration(threshold=model.threshold(rows, predicted[:, 1]))
-
-
-def _predict_by_others(
-    model: Model,
-    parameters: Mapping[str, Any],
-    rows: pl.DataFrame,
-    x: NDArray[np.float32],
-    y: NDArray[Any],
-    informative: NDArray[np.bool_],
-) -> Floats:
-    """Predicts for each group's rows by an estimator that is fitted on other groups."""
-    from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
-
-    groups = _group_names(model, rows)
-    # A rare class is spread over the folds. If one fold had all of it, the estimator for that fold would not know it.
-    folds = StratifiedGroupKFold if model.kind == "classification" else GroupKFold
-    predicted: Floats = np.zeros((len(rows), max(1, len(model.label.classes))))
-    for others, these in folds(min(_FOLDS, len(np.unique(groups)))).split(x, y, groups):
-        outputs = own(model, _fit_estimator(model, parameters, x[others], y[others], informative), x[these])
-        predicted[these] = outputs.reshape(len(these), -1)
-    return predicted if model.label.classes else predicted[:, 0]
-
-
-def _group_names(model: Model, rows: pl.DataFrame) -> NDArray[Any]:
-    return rows.select(pl.concat_str(model.groups, separator=" ")).to_series().to_numpy()
-
-
-def _fit_intervals(model: Model, predicted: Floats, actual: Floats, rows: pl.DataFrame) -> Intervals | None:
-    """Fits intervals. Returns None where there are too few rows."""
-    try:
-        return intervals(predicted, actual, None, model.coverage)
-    except ValueError:
-        return None
-
-
-def _informative_inputs(x: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Selects the inputs that have more than one value, as a mask (inputs,).
-
-    An empty or constant input has no information, and breaks the binning of boosted trees.
-    """
-    return np.array([len(np.unique(column[~np.isnan(column)])) > 1 for column in x.T])
-
-
-def _fit_estimator(
-    model: Model, parameters: Mapping[str, Any], x: NDArray[np.float32], y: NDArray[Any], informative: NDArray[np.bool_]
-) -> Any:
-    from sklearn.compose import ColumnTransformer
-    from sklearn.pipeline import make_pipeline
-
-    estimator = model.estimator(parameters)
-    if informative.all():
-        return estimator.fit(x, y)
-    selection = ColumnTransformer([("telling", "passthrough", np.flatnonzero(informative).tolist())])
-    return make_pipeline(selection, estimator).fit(x, y)
-
-
-def _permutation_importance(
-    model: Model, exported: Exported, x: NDArray[np.float32], y: NDArray[Any]
-) -> dict[str, float]:
-    """Computes by how much the loss grows when an input is shuffled (Breiman, 2001), for each input by name."""
-    chance = np.random.default_rng(0)
-    sample = np.sort(chance.choice(len(x), min(len(x), _IMPORTANCE_ROWS), replace=False))
-    rows, actual = x[sample], y[sample]
-    before = judge.losses(model, exported.predict(rows), actual).mean()
-    growth = {}
-    for column, name in enumerate(model.inputs):
-        shuffled = rows.copy()
-        shuffled[:, column] = chance.permutation(shuffled[:, column])
-        growth[name] = float(judge.losses(model, exported.predict(shuffled), actual).mean() - before)
-    return growth

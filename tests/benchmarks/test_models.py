@@ -26,7 +26,7 @@ def test_a_folder_without_runs_is_named(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("unmeasured")
 def test_faults_and_lives_of_a_fleet_never_seen_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """With the models' defaults: neither the search nor the time that the stream takes is looked at here."""
-    monkeypatch.setattr("city.models.train.search", lambda model, *of: dict(model.defaults))
+    monkeypatch.setattr("city.models.fitting.search", lambda model, *of: dict(model.defaults))
     monkeypatch.setattr(fleet, "in_the_stream", partial(fleet.in_the_stream, events=100))
     found = fleet.run(lambda line: None, train_hours=9, test_hours=4, seeds=(9,))
     assert found["anomaly_f1"] > 0.95

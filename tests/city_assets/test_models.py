@@ -170,7 +170,7 @@ def since_yesterday(config: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterat
 def test_assets_of_a_model_train_and_predict(
     config: Settings, since_yesterday: dg.Definitions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("city.models.train.search", lambda model, *of: dict(model.defaults))  # is tested elsewhere
+    monkeypatch.setattr("city.models.fitting.search", lambda model, *of: dict(model.defaults))  # is tested elsewhere
     key, said = model_key(CONGESTION), predictions_key(CONGESTION)
     zone = ZoneInfo(config.timezone)
     yesterday = datetime.now(zone).date() - timedelta(days=1)

@@ -13,9 +13,9 @@ from deltalake import write_deltalake
 
 from city.lake.snapshot import Snapshot
 from city.models.boosting import boosted
+from city.models.fitting import fit
 from city.models.model import Model, ModelError
 from city.models.registry import Registry
-from city.models.train import fit
 from city.settings import Settings
 from city.tables.model import DAY
 from city.tables.schema import partition_by, schema

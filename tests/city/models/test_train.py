@@ -14,10 +14,11 @@ import pytest
 from city.models import judge
 from city.models.examples import inputs, labelled
 from city.models.exported import Exported, agree, export
+from city.models.fitting import fit
 from city.models.model import Model, ModelError
 from city.models.registry import CHALLENGER, CHAMPION, PREVIOUS, Registry
 from city.models.search import search
-from city.models.train import fit, train
+from city.models.train import train
 from city.settings import Settings
 from city.stack.embedded import environment
 from city_assets.traffic.models import CONGESTION, MODELS
