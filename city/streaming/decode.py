@@ -5,11 +5,9 @@ nesting, but it accepts four things that a contract forbids: an undeclared field
 string, and an array of one string in place of a string. Counts detect these without a loop over rows in Python: in a
 message without a backslash or a bracket every quote delimits a string, so the number of quotes and the number of keys
 (`":`) have one possible value. Messages with other counts, and messages that Polars refuses, go one by one to
-`inspect`, which returns the reasons for each.
+`inspect` (`city.streaming.strict_json`), which returns the reasons for each.
 """
 
-import json
-import math
 from collections.abc import Iterable
 from itertools import compress
 from typing import Any
@@ -20,20 +18,13 @@ import polars as pl
 import polars_h3
 
 from city.contracts import validity
-from city.contracts.model import Contract, Kind
+from city.contracts.model import Contract
 from city.contracts.schema import QUARANTINE, TIMESTAMP, bronze_schema, json_shape, wire_schema
 from city.streaming.records import Offsets, RawBatch
+from city.streaming.strict_json import has_kind, inspect
 
 _CHUNK = 8192  # messages; a message that Polars refuses costs a closer look only at its chunk
 _QUOTE, _COLON, _SPACE, _NEWLINE = 0x22, 0x3A, 0x20, 0x0A
-_PYTHON: dict[Kind, tuple[type, ...]] = {
-    "string": (str,),
-    "timestamp": (str,),
-    "float": (float, int),
-    "integer": (int,),
-    "boolean": (bool,),
-}
-_INT64 = range(-(2**63), 2**63)
 
 
 def decode(contract: Contract, raw: RawBatch, watermarks: Offsets) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -98,28 +89,6 @@ def parse(contract: Contract, values: list[bytes | None]) -> tuple[pl.DataFrame,
     return (frame.sort("_row") if accepted else frame), refused
 
 
-def inspect(contract: Contract, message: bytes) -> tuple[dict[str, Any] | None, list[str]]:
-    """Decodes one message on the slow path. Returns the event, or None and every reason why it is not valid."""
-    try:
-        pairs = _load_strict_json(message.decode())
-    except UnicodeDecodeError as error:
-        return None, [f"message: not UTF-8 at byte {error.start}"]
-    except (ValueError, RecursionError) as error:
-        return None, [f"message: not JSON: {error}"]
-    if not isinstance(pairs, _Pairs):
-        return None, [f"message: a JSON {type(pairs).__name__}, not an object"]
-    event, reasons = _flatten(contract, pairs)
-    for field in contract.fields:
-        value = event.get(field.name)
-        if value is not None and not _has_kind(field.kind, value):
-            reasons.append(f"{field.name}: {_json_kind(value)}, not a {field.kind}")
-        elif isinstance(value, str) and not value.isprintable() and any("\ud800" <= c <= "\udfff" for c in value):
-            reasons.append(f"{field.name}: holds half of a surrogate pair")
-    if reasons:
-        return None, [reason[:300] for reason in reasons]
-    return {name: event.get(name) for name in wire_schema(contract)}, []
-
-
 def parse_time(times: pl.Series) -> pl.Series:
     """Parses ISO 8601 times to UTC microseconds; null where a text is not one. A time without an offset is UTC."""
     parsed = _to_datetime(times, "%Y-%m-%dT%H:%M:%S%.f%#z")
@@ -143,59 +112,6 @@ def with_watermark(contract: Contract, rows: pl.DataFrame, watermarks: Offsets) 
     )
     running = running.over("_partition") if many else running
     return rows.with_columns(_watermark=pl.max_horizontal(running, initial.cast(TIMESTAMP)))
-
-
-class _Pairs(list[tuple[str, Any]]):
-    """A JSON object as key-value pairs in their original order, with repeated keys."""
-
-
-def _load_strict_json(text: str) -> Any:
-    def refuse(constant: str) -> None:
-        raise ValueError(f"{constant} is not a JSON number")
-
-    def number(digits: str) -> float:
-        value = float(digits)
-        if not math.isfinite(value):
-            raise ValueError(f"{digits[:40]} is too large a number")
-        return value
-
-    return json.loads(text, object_pairs_hook=_Pairs, parse_constant=refuse, parse_float=number)
-
-
-def _flatten(contract: Contract, pairs: _Pairs) -> tuple[dict[str, Any], list[str]]:
-    """Returns the fields of an event and of its nested objects, and the reasons for undeclared and repeated keys."""
-    event: dict[str, Any] = {}
-    reasons: list[str] = []
-    for within, nested in (None, pairs), *((name, dict(pairs).get(name)) for name in contract.objects):
-        path = f"{within}." if within else ""
-        if nested is None:
-            continue
-        if not isinstance(nested, _Pairs):
-            reasons.append(f"{within}: {_json_kind(nested)}, not an object")
-            continue
-        names = {f.name for f in contract.fields if f.within == within} | ({*contract.objects} if not within else set())
-        keys = [key for key, _ in nested]
-        reasons += [
-            f"{path}{key}: not a field of {contract.name} v{contract.version}" for key in keys if key not in names
-        ]
-        reasons += [f"{path}{key}: stands twice" for key in dict.fromkeys(keys) if keys.count(key) > 1]
-        event |= {key: value for key, value in nested if key in names and key not in contract.objects}
-    return event, reasons
-
-
-def _has_kind(kind: Kind, value: Any) -> bool:
-    if isinstance(value, bool) and kind != "boolean":
-        return False
-    if not isinstance(value, _PYTHON[kind]):
-        return False
-    return not isinstance(value, int) or isinstance(value, bool) or kind == "float" or value in _INT64
-
-
-def _json_kind(value: Any) -> str:
-    if isinstance(value, _Pairs):
-        return "an object"
-    names = {str: "a string", bool: "a boolean", int: "a number", float: "a number", list: "an array"}
-    return names.get(type(value), type(value).__name__)
 
 
 def _parse_chunk(contract: Contract, rows: list[int], values: list[bytes]) -> tuple[pl.DataFrame, list[int]]:
@@ -256,7 +172,7 @@ def _have_types(contract: Contract, values: list[bytes]) -> Iterable[bool]:
         if not all(type(nested) is dict for nested in objects.values()):
             return False
         fields = ((f.kind, (objects[f.within] if f.within else event).get(f.name)) for f in contract.fields)
-        return all(value is None or _has_kind(kind, value) for kind, value in fields)
+        return all(value is None or has_kind(kind, value) for kind, value in fields)
 
     return (fits(_load_json(value)) for value in values)
 

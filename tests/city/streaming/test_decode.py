@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from city.contracts.schema import QUARANTINE, bronze_schema
-from city.streaming.decode import decode, inspect, parse_time
+from city.streaming.decode import decode, parse_time
+from city.streaming.strict_json import inspect
 from city_assets.environment.contract import SENSORS
 from city_assets.traffic.contract import VEHICLE_POSITIONS
 from tests.events import NOW, encode, later, position, raw, reading

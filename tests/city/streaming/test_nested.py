@@ -14,7 +14,8 @@ from city.contracts.compatibility import breaks
 from city.contracts.json_schema import json_schema
 from city.contracts.model import ContractError
 from city.contracts.schema import bronze_schema
-from city.streaming.decode import decode, inspect
+from city.streaming.decode import decode
+from city.streaming.strict_json import inspect
 from tests.events import NOW, iso, raw
 
 READINGS = Contract(

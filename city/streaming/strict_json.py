@@ -1,0 +1,93 @@
+"""Decodes one JSON message on the slow path, and names every reason why a contract forbids it."""
+
+import json
+import math
+from typing import Any
+
+from city.contracts.model import Contract, Kind
+from city.contracts.schema import wire_schema
+
+_PYTHON: dict[Kind, tuple[type, ...]] = {
+    "string": (str,),
+    "timestamp": (str,),
+    "float": (float, int),
+    "integer": (int,),
+    "boolean": (bool,),
+}
+_INT64 = range(-(2**63), 2**63)
+
+
+def inspect(contract: Contract, message: bytes) -> tuple[dict[str, Any] | None, list[str]]:
+    """Decodes one message on the slow path. Returns the event, or None and every reason why it is not valid."""
+    try:
+        pairs = _load_strict_json(message.decode())
+    except UnicodeDecodeError as error:
+        return None, [f"message: not UTF-8 at byte {error.start}"]
+    except (ValueError, RecursionError) as error:
+        return None, [f"message: not JSON: {error}"]
+    if not isinstance(pairs, _Pairs):
+        return None, [f"message: a JSON {type(pairs).__name__}, not an object"]
+    event, reasons = _flatten(contract, pairs)
+    for field in contract.fields:
+        value = event.get(field.name)
+        if value is not None and not has_kind(field.kind, value):
+            reasons.append(f"{field.name}: {_json_kind(value)}, not a {field.kind}")
+        elif isinstance(value, str) and not value.isprintable() and any("\ud800" <= c <= "\udfff" for c in value):
+            reasons.append(f"{field.name}: holds half of a surrogate pair")
+    if reasons:
+        return None, [reason[:300] for reason in reasons]
+    return {name: event.get(name) for name in wire_schema(contract)}, []
+
+
+class _Pairs(list[tuple[str, Any]]):
+    """A JSON object as key-value pairs in their original order, with repeated keys."""
+
+
+def _load_strict_json(text: str) -> Any:
+    def refuse(constant: str) -> None:
+        raise ValueError(f"{constant} is not a JSON number")
+
+    def number(digits: str) -> float:
+        value = float(digits)
+        if not math.isfinite(value):
+            raise ValueError(f"{digits[:40]} is too large a number")
+        return value
+
+    return json.loads(text, object_pairs_hook=_Pairs, parse_constant=refuse, parse_float=number)
+
+
+def _flatten(contract: Contract, pairs: _Pairs) -> tuple[dict[str, Any], list[str]]:
+    """Returns the fields of an event and of its nested objects, and the reasons for undeclared and repeated keys."""
+    event: dict[str, Any] = {}
+    reasons: list[str] = []
+    for within, nested in (None, pairs), *((name, dict(pairs).get(name)) for name in contract.objects):
+        path = f"{within}." if within else ""
+        if nested is None:
+            continue
+        if not isinstance(nested, _Pairs):
+            reasons.append(f"{within}: {_json_kind(nested)}, not an object")
+            continue
+        names = {f.name for f in contract.fields if f.within == within} | ({*contract.objects} if not within else set())
+        keys = [key for key, _ in nested]
+        reasons += [
+            f"{path}{key}: not a field of {contract.name} v{contract.version}" for key in keys if key not in names
+        ]
+        reasons += [f"{path}{key}: stands twice" for key in dict.fromkeys(keys) if keys.count(key) > 1]
+        event |= {key: value for key, value in nested if key in names and key not in contract.objects}
+    return event, reasons
+
+
+def has_kind(kind: Kind, value: Any) -> bool:
+    """Returns whether a value of JSON has the type of a field's kind. An integer must fit into 64 bits."""
+    if isinstance(value, bool) and kind != "boolean":
+        return False
+    if not isinstance(value, _PYTHON[kind]):
+        return False
+    return not isinstance(value, int) or isinstance(value, bool) or kind == "float" or value in _INT64
+
+
+def _json_kind(value: Any) -> str:
+    if isinstance(value, _Pairs):
+        return "an object"
+    names = {str: "a string", bool: "a boolean", int: "a number", float: "a number", list: "an array"}
+    return names.get(type(value), type(value).__name__)
