@@ -1,16 +1,12 @@
-"""Copies MQTT messages to Kafka.
+"""Carries MQTT messages to Kafka over one connection to each broker.
 
-The bridge acknowledges a message to the MQTT broker only when Kafka or the quarantine has it.
+The session acknowledges a message to the MQTT broker only when Kafka or the quarantine has it.
 """
 
-import json
 import logging
 import select
-import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from itertools import combinations
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import orjson
@@ -23,13 +19,12 @@ from city.net import accepts, split_address
 from city.settings import Settings
 from city.stack.worker import Worker, describe
 from city.streaming.carried import Carried
-from city.streaming.heartbeat import Heartbeat
 from city.streaming.strays import Stray, quarantine_strays
+from city.streaming.subscriptions import Subscriptions
 from city.streaming.topics import MAX_MESSAGE_BYTES, ensure_topics
 
 log = logging.getLogger(__name__)
 
-NAME = "mqtt-bridge"
 _IDLE_SECONDS = 0.2
 _GATHER_SECONDS = 0.02
 _FEW = 10
@@ -40,41 +35,8 @@ _CONNECT_SECONDS = 20.0
 _SAVE_SECONDS = 10.0
 _STRAY_SECONDS = 0.5
 _PROBE_SECONDS = 2.0
-_MOST_LEVELS = 7
 _REFUSALS = (KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_MSG, KafkaError.INVALID_RECORD)
 """Errors that Kafka returns for the same message on every attempt."""
-
-
-class Bridge:
-    """Runs a `Session` in a worker and reports its state. The worker creates a new session whenever one fails."""
-
-    def __init__(self, contracts: Sequence[Contract], config: Settings) -> None:
-        self.config = config
-        self.filters = {c.mqtt_filter: c for c in contracts if c.mqtt_filter}
-        self.heartbeat = Heartbeat(config, NAME)
-        self.session: Session | None = None
-        self.worker = Worker(NAME, self._run_session, longest_wait=5.0)
-
-    def run(self, stop: threading.Event) -> None:
-        """Runs the bridge and blocks until `stop` is set.
-
-        A message that Kafka has not confirmed by then is not acknowledged, so the MQTT broker sends it again.
-        """
-        self.worker.start()
-        try:
-            while not stop.wait(0.2):
-                self._write_heartbeat()
-        finally:
-            self.worker.stop()
-            self._write_heartbeat()
-
-    def _write_heartbeat(self) -> None:
-        self.heartbeat.error = self.worker.complaint()
-        self.heartbeat.beat(lag=self.session.waiting if self.session else 0)
-
-    def _run_session(self, worker: Worker) -> None:
-        self.session = Session(self.filters, self.config, worker, self.heartbeat.count)
-        self.session.run()
 
 
 class Session:
@@ -90,15 +52,14 @@ class Session:
         self, filters: Mapping[str, Contract], config: Settings, worker: Worker, count: Callable[[int], None]
     ) -> None:
         self._filters, self._config, self._worker, self._count = filters, config, worker, count
-        self._home = config.home / "bridge"
-        self.carried = Carried(self._home / "carried.bin")
+        home = config.home / "bridge"
+        self.carried = Carried(home / "carried.bin")
+        self._subscriptions = Subscriptions(filters, home / "filters.json")
         self.waiting = 0
         """The number of messages that neither Kafka nor the quarantine has confirmed."""
         self.ended: str | None = None
         self._strays: list[tuple[mqtt.MQTTMessage, Stray]] = []
-        self._unsubscribed: set[str] = set()
         self._kafka_error: tuple[float, str] | None = None
-        self._refused: str | None = None
         self._delivered = 0
         self._saved = self._committed = self._probed = time.monotonic()
         self.producer: Any = Producer(
@@ -121,7 +82,7 @@ class Session:
         )
         self.client.on_connect = self._on_connect
         self.client.on_disconnect = self._on_disconnect
-        self.client.on_subscribe = self._on_subscribe
+        self.client.on_subscribe = self._subscriptions.on_subscribe
         self.client.on_message = self._on_message
         if config.mqtt_username:
             secret = config.mqtt_password.get_secret_value() if config.mqtt_password else None
@@ -181,7 +142,7 @@ class Session:
             # librdkafka reports that a broker is gone, but never that it is back.
             if now - self._kafka_error[0] > _PROBE_SECONDS and self._is_kafka_listening():
                 self._kafka_error = None
-        self._worker.note(self._refused or (self._kafka_error[1] if self._kafka_error else None))
+        self._worker.note(self._subscriptions.refused or (self._kafka_error[1] if self._kafka_error else None))
         if self.client.is_connected():
             self._count(self._delivered)
             self._worker.progress(self._delivered)
@@ -208,31 +169,10 @@ class Session:
             self.ended = f"the MQTT broker at {self._config.mqtt} refuses the bridge: {code}"
             return
         # The bridge subscribes at every connect: a broker that lost its sessions has lost the subscriptions too.
-        client.subscribe([(topic, 1) for topic in self._filters])
-        self._drop_subscriptions(client)
-
-    def _drop_subscriptions(self, client: mqtt.Client) -> None:
-        """Ends the subscriptions of an earlier bridge that no contract has any more."""
-        path = self._home / "filters.json"
-        try:
-            earlier = json.loads(path.read_text())
-        except (OSError, ValueError):  # no file, or a crash left half of it; `_unsubscribe_all` covers that case too
-            earlier = []
-        if gone := [topic for topic in earlier if topic not in self._filters]:
-            client.unsubscribe(gone)
-            log.info("no contract has %s any more: unsubscribed", ", ".join(gone))
-        if sorted(earlier) != sorted(self._filters):
-            try:
-                _replace_file(path, json.dumps(sorted(self._filters)))
-            except OSError as error:
-                log.warning("cannot write %s: %s", path, error)
+        self._subscriptions.subscribe(client)
 
     def _on_disconnect(self, client: mqtt.Client, data: Any, flags: Any, code: Any, properties: Any) -> None:
         self.ended = f"the MQTT broker at {self._config.mqtt} is away: {code}"
-
-    def _on_subscribe(self, client: mqtt.Client, data: Any, mid: int, codes: Any, properties: Any) -> None:
-        refused = [str(code) for code in codes if code.is_failure]
-        self._refused = f"the MQTT broker refuses a subscription: {', '.join(refused)}" if refused else None
 
     def _on_message(self, client: mqtt.Client, data: Any, message: mqtt.MQTTMessage) -> None:
         try:
@@ -246,7 +186,7 @@ class Session:
         contract = next((c for f, c in self._filters.items() if mqtt.topic_matches_sub(f, topic)), None)
         if contract is None:
             self._reject_message(message, f"no contract has the MQTT topic {topic!r}")
-            self._unsubscribe_all(topic)
+            self._subscriptions.unsubscribe_all(self.client, topic)
         elif not payload or (message.retain and self.carried.is_repeat(topic, payload)):
             # An empty message deletes a retained message (MQTT 3.1.1, 3.3.1.3). It is not an event.
             self.client.ack(message.mid, message.qos)
@@ -305,20 +245,6 @@ class Session:
             self.client.ack(message.mid, message.qos)
             self._delivered += 1
 
-    def _unsubscribe_all(self, topic: str) -> None:
-        """Ends the subscription that delivered a topic of no contract.
-
-        Only the broker knows which filter delivered it, so the bridge unsubscribes from every filter that matches.
-        """
-        levels = topic.split("/")
-        if len(levels) > _MOST_LEVELS:
-            return
-        declared = set(self._filters)
-        candidates = [f for f in filters_of(levels) if f not in declared and f not in self._unsubscribed]
-        if candidates:
-            self._unsubscribed.update(candidates)
-            self.client.unsubscribe(candidates)
-
     def _is_kafka_listening(self) -> bool:
         return any(accepts(*split_address(address)) for address in self._config.kafka.split(","))
 
@@ -339,29 +265,8 @@ def key_of(contract: Contract, payload: bytes) -> bytes | None:
     return key.encode() if isinstance(key, str) else None
 
 
-def filters_of(levels: Sequence[str]) -> list[str]:
-    """Returns every MQTT filter that matches the topic of these levels."""
-    filters = []
-    for size in range(len(levels) + 1):
-        for places in combinations(range(len(levels)), size):
-            filters.append("/".join("+" if n in places else level for n, level in enumerate(levels)))
-    for depth in range(len(levels) + 1):
-        for size in range(depth + 1):
-            for places in combinations(range(depth), size):
-                head = ["+" if n in places else level for n, level in enumerate(levels[:depth])]
-                filters.append("/".join([*head, "#"]))
-    return filters
-
-
 def _message_topic(message: mqtt.MQTTMessage) -> str:
     try:
         return str(message.topic)
     except UnicodeDecodeError:
         return repr(message._topic)
-
-
-def _replace_file(path: Path, content: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_suffix(".new")
-    fresh.write_text(content)
-    fresh.replace(path)

@@ -23,9 +23,11 @@ from city.stack.embedded import await_running, free_ports
 from city.stack.part import Part, Spec
 from city.stack.state import read_json
 from city.stack.worker import Worker
-from city.streaming.bridge import Bridge, Session, filters_of, key_of
+from city.streaming.bridge import Bridge
 from city.streaming.carried import Carried
+from city.streaming.mqtt_session import Session, key_of
 from city.streaming.strays import strays_path
+from city.streaming.subscriptions import filters_of
 from city.streaming.topics import MAX_MESSAGE_BYTES, ensure_topics
 from city_assets.environment.contract import SENSORS
 from tests.events import encode, reading
