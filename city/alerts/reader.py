@@ -15,7 +15,7 @@ from typing import Any
 
 import orjson
 import sqlalchemy as sa
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from city.alerts.condition_watch import Watch
@@ -26,6 +26,7 @@ from city.alerts.store import AlertStore, alert_store
 from city.lake.erasures import Erasures, writing
 from city.settings import Settings
 from city.stack.worker import Worker, describe
+from city.streaming.topic_reader import TopicReader
 from city.streaming.topics import topic_id
 
 log = logging.getLogger(__name__)
@@ -35,8 +36,6 @@ STATE = "domain alarms"
 _BATCH, _BATCH_SECONDS = 1_000, 1.0
 _SAVE_SECONDS = 30.0
 """Offsets without a finding are saved this often. After a kill these messages are read again, with the same result."""
-_LOOK_SECONDS, _LOOK_AGAIN_SECONDS = 3.0, 20.0
-"""The time between two looks for topics: while some are missing, and once all exist (partitions may be added)."""
 _STANDBY_SECONDS = 2.0
 
 
@@ -111,55 +110,37 @@ class _Session:
         }
         """By topic that was ever looked for, and by partition: the next offset."""
         self._erasures = Erasures(config.home, saved.get("erasures"))
-        self._assigned: set[tuple[str, int]] = set()
-        self._looked_at = self._saved_at = float("-inf")
+        self._admin = AdminClient({"bootstrap.servers": config.kafka, "log_level": 0})
+        self._topics = TopicReader(
+            config.kafka,
+            self._by_topic,
+            "city-domain-alarms",
+            self._start_offsets,
+            # The reset applies also to a topic that was recreated: all its messages are new.
+            {"auto.offset.reset": "earliest", "queued.max.messages.kbytes": 4_096},
+            on_look=self._look_at,
+        )
+        self._saved_at = float("-inf")
         self._pending: dict[str, Finding] = {}
         self._unsaved = False
-        self._error: str | None = None
 
     def run(self, worker: Worker) -> None:
         """Reads until a stop is requested. Raises KafkaException or SQLAlchemyError where a server is unavailable."""
-        options: dict[str, Any] = {"bootstrap.servers": self._config.kafka, "log_level": 0}
-        admin = AdminClient(options)
-        consumer = Consumer(
-            options
-            | {
-                "group.id": "city-domain-alarms",  # required by librdkafka; never committed to
-                "enable.auto.commit": False,
-                "allow.auto.create.topics": False,
-                # This applies also to a topic that was recreated: all its messages are new.
-                "auto.offset.reset": "earliest",
-                "queued.max.messages.kbytes": 4_096,
-                "reconnect.backoff.max.ms": 2_000,
-                "error_cb": self._record_error,
-            }
-        )
+        self._topics.open()
         try:
             while not worker.stop_requested.is_set():
-                try:
-                    self._look_for_topics(consumer, admin)
-                except KafkaException as error:  # the assigned partitions are still read
-                    self._record_error(error.args[0])
-                if self._assigned:
-                    messages = consumer.consume(_BATCH, _BATCH_SECONDS)
-                else:
-                    worker.stop_requested.wait(_BATCH_SECONDS)
-                    messages = []
+                self._topics.look_for_topics()
+                messages = self._topics.read(_BATCH, _BATCH_SECONDS, worker.stop_requested)
                 self.take(messages)
                 worker.progress(len(messages))
                 worker.note(self._describe_problem())
             self._commit()
         finally:
-            consumer.close()
+            self._topics.close()
 
     def take(self, messages: Sequence[Any]) -> None:
         """Reports the alarms that the messages begin or end. No message ends the loop, whatever its content."""
         for message in messages:
-            if message.error() is not None:
-                if message.error().code() != KafkaError._PARTITION_EOF:
-                    self._record_error(message.error())
-                continue
-            self._error = None
             self._take_message(message)
         # A transaction has one finding of a cause, and the state that belongs to it. An alarm that begins and ends in
         # one batch is raised before it is cleared.
@@ -244,37 +225,20 @@ class _Session:
         self._undeclared = set()
         self._pending, self._unsaved, self._saved_at = {}, False, time.monotonic()
 
-    def _look_for_topics(self, consumer: Consumer, admin: AdminClient) -> None:
-        """Assigns the partitions of topics that were created or recreated. Raises KafkaException."""
-        complete = {topic for topic, _ in self._assigned} == self._by_topic.keys()
-        if time.monotonic() < self._looked_at + (_LOOK_AGAIN_SECONDS if complete else _LOOK_SECONDS):
-            return
-        self._looked_at = time.monotonic()
-        existing = consumer.list_topics(timeout=5).topics
-        for topic in sorted(self._by_topic):
-            if topic not in existing:
-                # From now on the reader waits for the topic, and will read it from its first message.
-                self._unsaved |= self._positions.setdefault(topic, {}) == {}
-                continue
-            self._forget_replaced(consumer, topic, topic_id(admin, topic))
-            fresh = [number for number in existing[topic].partitions if (topic, number) not in self._assigned]
-            if fresh:
-                consumer.incremental_assign(self._start_offsets(consumer, topic, fresh))
-                self._assigned |= {(topic, number) for number in fresh}
-                log.info("watching %s", topic)
-        self._error = None
+    def _look_at(self, topic: str, exists: bool) -> None:
+        if exists:
+            self._forget_replaced(topic, topic_id(self._admin, topic))
+        else:  # from now on the reader waits for the topic, and will read it from its first message
+            self._unsaved |= self._positions.setdefault(topic, {}) == {}
 
-    def _forget_replaced(self, consumer: Consumer, topic: str, current_id: int | None) -> None:
+    def _forget_replaced(self, topic: str, current_id: int | None) -> None:
         """Restarts a topic that was deleted and recreated: the old offsets belong to other messages."""
         saved_id, self._ids[topic] = self._ids.get(topic), current_id
         if None in (saved_id, current_id) or saved_id == current_id:
             return
         log.warning("topic %s was made anew: it is read from its beginning", topic)
         self._positions[topic], self._unsaved = {}, True
-        assigned = [TopicPartition(topic, number) for name, number in self._assigned if name == topic]
-        if assigned:
-            consumer.incremental_unassign(assigned)
-        self._assigned -= {(topic, part.partition) for part in assigned}
+        self._topics.unassign(topic)
 
     def _start_offsets(self, consumer: Consumer, topic: str, partitions: Sequence[int]) -> list[TopicPartition]:
         """The partitions with the offsets to start at.
@@ -295,10 +259,7 @@ class _Session:
         full = [name for name, watch in self._watches.items() if watch.overflowed]
         if full:
             return f"more alarms are open than are followed: {', '.join(full)}; further ones are not raised"
-        return self._error
-
-    def _record_error(self, error: Any) -> None:
-        self._error = f"Kafka at {self._config.kafka}: {error}"
+        return self._topics.error
 
     def _count_unreadable(self, topic: str, error: Exception) -> None:
         if not self._reader.unreadable:  # logged once: there may be thousands

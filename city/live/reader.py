@@ -13,17 +13,19 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import orjson
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from city.features.online import online_store
 from city.features.reader import FeatureReader, is_unknown
-from city.live.layers import Layer, Row
+from city.live.layer_state import State
+from city.live.layers import Layer
 from city.models.examples import inputs
 from city.models.model import Model
 from city.models.predictions import answers
 from city.serving.versions import Versions
 from city.settings import Settings
 from city.stack.worker import Worker, describe
+from city.streaming.topic_reader import TopicReader
 
 log = logging.getLogger(__name__)
 
@@ -33,9 +35,7 @@ _BACK = 5_000  # so many messages before the end of each partition the reader st
 _FEED_KEPT = 200
 _FEED_A_TICK = 5_000
 _PREDICT_SECONDS = 2.0
-_LOOK_SECONDS = 3.0
-_LOOK_AGAIN_SECONDS = 20.0
-"""The time between two looks for topics once all exist, because partitions may be added to them."""
+_TIMEOUT_SECONDS = 2.0
 
 
 class Delta(NamedTuple):
@@ -44,64 +44,6 @@ class Delta(NamedTuple):
     sequence: int
     at: int
     fragments: dict[str, bytes]
-
-
-class State:
-    """The rows of a layer, by key, and the keys that were changed or removed since the last delta."""
-
-    def __init__(self, layer: Layer) -> None:
-        self.layer = layer
-        self.rows: dict[str, Row] = {}
-        self.changed: set[str] = set()
-        self.gone: set[str] = set()
-        self._settling: dict[str, Row] = {}
-        """Rows of windows that have not been open for long enough."""
-        self._ttl_ms = layer.ttl.total_seconds() * 1000
-        self._settle_ms = layer.settle.total_seconds() * 1000
-
-    def take(self, row: Row, now_ms: float) -> None:
-        """Stores a row. A row that is older than the present one of its key, or than the time to live, is ignored."""
-        key, at = row[0], row[1]
-        current = self.rows.get(key)
-        if now_ms - at > self._ttl_ms or (current is not None and at < current[1]):
-            return
-        if self._settle_ms and current is not None and at > current[1] and now_ms - at < self._settle_ms:
-            self._settling[key] = row
-            return
-        if current is not None:
-            row[self.layer.own :] = current[self.layer.own :]
-        self.rows[key] = row
-        self.changed.add(key)
-        self.gone.discard(key)
-
-    def pass_time(self, now_ms: float) -> None:
-        """Stores the rows of windows that have settled, and removes keys without messages."""
-        for key in [k for k, row in self._settling.items() if now_ms - row[1] >= self._settle_ms]:
-            self.take(self._settling.pop(key), now_ms)
-        for key in [k for k, row in self.rows.items() if now_ms - row[1] > self._ttl_ms]:
-            del self.rows[key]
-            self.changed.discard(key)
-            self.gone.add(key)
-
-    def set_predictions(self, key: str, values: Sequence[Any]) -> None:
-        """Replaces the predictions in the row of a key. `values` has one value per column of predictions."""
-        row = self.rows.get(key)
-        if row is not None and row[self.layer.own :] != list(values):
-            self.rows[key] = [*row[: self.layer.own], *values]
-            self.changed.add(key)
-
-    def delta(self) -> bytes | None:
-        """The changes since the last delta, as JSON; None where there are none."""
-        if not self.changed and not self.gone:
-            return None
-        changes = {"rows": [self.rows[key] for key in self.changed], "gone": list(self.gone)}
-        self.changed, self.gone = set(), set()
-        return orjson.dumps(changes)
-
-    def snapshot(self) -> bytes:
-        """The columns and all rows, as JSON."""
-        content = {"columns": self.layer.header, "means": self.layer.means, "rows": list(self.rows.values())}
-        return orjson.dumps(content)
 
 
 class Live:
@@ -122,18 +64,24 @@ class Live:
         self._fresh: list[dict[str, Any]] = []
         self.sequence = 0
         self.messages = 0
-        self._error: str | None = "not read yet"
         self._lock = threading.Lock()
         self._last_snapshot = Delta(-1, 0, {})
         self.worker = Worker("live", self._run, expected=(OSError, KafkaException))
         self._publish: Callable[[Delta], None] = lambda delta: None
         self._readers: dict[str, FeatureReader] = {}
-        self._assigned: set[tuple[str, int]] = set()
+        self._topics = TopicReader(
+            config.kafka,
+            {*feeds, *(layer.topic for layer in layers)},
+            f"city-live-{uuid.uuid4().hex}",
+            self._start_offsets,
+            {"auto.offset.reset": "latest", "fetch.wait.max.ms": 50},
+            _TIMEOUT_SECONDS,
+        )
         self._positions: dict[tuple[str, int], int] = {}
         """The next offset of each partition. After an error the next consumer continues there."""
         self._unreadable: str | None = None
         """The error of the last message that could not be read."""
-        self._predicted_at = self._looked_at = float("-inf")
+        self._predicted_at = float("-inf")
 
     def start(self, publish: Callable[[Delta], None]) -> None:
         """Starts the worker. It calls `publish` with each delta, in its own thread."""
@@ -147,7 +95,7 @@ class Live:
     @property
     def error(self) -> str | None:
         """Why the live city is not up to date; None where it is."""
-        return self.worker.last_error or self._error
+        return self.worker.last_error or self._topics.error
 
     def rows(self, layer: str) -> list[dict[str, Any]]:
         """A layer's rows, by column."""
@@ -176,81 +124,37 @@ class Live:
             return self._last_snapshot
 
     def _run(self, worker: Worker) -> None:
-        consumer = Consumer(
-            {
-                "bootstrap.servers": self._config.kafka,
-                "group.id": f"city-live-{uuid.uuid4().hex}",  # required by librdkafka; never committed to
-                "enable.auto.commit": False,
-                "allow.auto.create.topics": False,
-                "auto.offset.reset": "latest",
-                "fetch.wait.max.ms": 50,
-                "error_cb": self._record_error,
-                "log_level": 0,
-                "reconnect.backoff.max.ms": 2_000,
-            }
-        )
-        self._assigned, self._looked_at = set(), float("-inf")
+        self._topics.open()
         try:
             next_tick = time.monotonic() + TICK_SECONDS
             while not worker.stop_requested.is_set():
-                try:
-                    self._look_for_topics(consumer)
-                except KafkaException as error:  # clients still get the deltas of the assigned topics
-                    self._record_error(error.args[0])
+                self._topics.look_for_topics()
                 read = self.messages
                 while (left := next_tick - time.monotonic()) > 0 and not worker.stop_requested.is_set():
-                    if self._assigned:
-                        self._take_messages(consumer.consume(2_000, min(left, 0.1)))
-                    else:
-                        worker.stop_requested.wait(left)
+                    self._take_messages(self._topics.read(2_000, min(left, 0.1), worker.stop_requested))
                 self._publish_changes()
                 next_tick = max(next_tick + TICK_SECONDS, time.monotonic())
                 worker.progress(self.messages - read)
         finally:
-            consumer.close()
+            self._topics.close()
 
-    def _record_error(self, error: Any) -> None:
-        self._error = f"Kafka at {self._config.kafka}: {error}"
+    def _start_offsets(self, consumer: Consumer, topic: str, partitions: Sequence[int]) -> list[TopicPartition]:
+        """The partitions with the offsets to start at.
 
-    def _look_for_topics(self, consumer: Consumer) -> None:
-        """Assigns the partitions that were created since the last look. Raises KafkaException.
-
-        Topics are created when the stream first starts, and partitions may be added to them.
+        These are some messages before the end, or where the last consumer stopped.
         """
-        topics = {*self._feeds, *(state.layer.topic for state in self.states.values())}
-        usable = topics == {topic for topic, _ in self._assigned}
-        if time.monotonic() < self._looked_at + (_LOOK_AGAIN_SECONDS if usable else _LOOK_SECONDS):
-            return
-        self._looked_at = time.monotonic()
-        existing = consumer.list_topics(timeout=2).topics
-        fresh = [
-            self._start_offset(consumer, topic, number)
-            for topic in sorted(topics & existing.keys())
-            for number in existing[topic].partitions
-            if (topic, number) not in self._assigned
-        ]
-        if fresh:
-            consumer.incremental_assign(fresh)
-            self._assigned |= {(part.topic, part.partition) for part in fresh}
-            log.info("reading %s", ", ".join(sorted({part.topic for part in fresh})))
-        self._error = None
-
-    def _start_offset(self, consumer: Consumer, topic: str, number: int) -> TopicPartition:
-        """A partition with the offset to start at: some messages before the end, or where the last consumer stopped."""
         back = _FEED_KEPT if topic in self._feeds else _BACK
-        low, high = consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=2)
-        position = self._positions.get((topic, number), high - back)
-        return TopicPartition(topic, number, max(low, position if position <= high else high - back))
+        starts = []
+        for number in partitions:
+            low, high = consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=_TIMEOUT_SECONDS)
+            position = self._positions.get((topic, number), high - back)
+            starts.append(TopicPartition(topic, number, max(low, position if position <= high else high - back)))
+        return starts
 
     def _take_messages(self, messages: Sequence[Any]) -> None:
         now_ms = time.time() * 1000
         with self._lock:
             for message in messages:
-                if message.error() is not None:
-                    if message.error().code() != KafkaError._PARTITION_EOF:
-                        self._record_error(message.error())
-                    continue
-                self._error = None
                 self.messages += 1
                 # Before the content is parsed: whatever error it causes, the message is not read again.
                 self._positions[message.topic(), message.partition()] = message.offset() + 1

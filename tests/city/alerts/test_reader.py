@@ -21,6 +21,7 @@ from city.alerts.store import AlertStore, alert_store
 from city.lake.erasures import Erased, announce, digest
 from city.privacy.erase import forget
 from city.settings import Settings
+from city.streaming import topic_reader
 from city.streaming.topics import ensure_topics
 from tests.city.alerts.reading import HOT
 from tests.city.privacy.test_erase import whereabouts
@@ -77,8 +78,8 @@ class Ovens:
 def now(stack: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
     """A city that is old enough for alarms."""
     monkeypatch.setenv("CITY_ALERT_DOMAINS_AFTER", "0")
-    monkeypatch.setattr(reader_module, "_LOOK_AGAIN_SECONDS", 1.0)
-    monkeypatch.setattr(reader_module, "_LOOK_SECONDS", 0.5)
+    monkeypatch.setattr(topic_reader, "_LOOK_AGAIN_SECONDS", 1.0)
+    monkeypatch.setattr(topic_reader, "_LOOK_SECONDS", 0.5)
     return stack.model_copy(update={"alert_domains_after": 0.0})
 
 

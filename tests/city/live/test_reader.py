@@ -20,13 +20,14 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from benchmarks.serve import serving as process
-from city.live import reader as live_module
+from city.live.layer_state import State
 from city.live.layers import Layer
-from city.live.reader import Live, State
+from city.live.reader import Live
 from city.models.registry import Registry
 from city.serving.versions import Versions
 from city.settings import Settings
 from city.stack.embedded import free_ports
+from city.streaming import topic_reader
 from city.streaming.sinks.kafka import DASHBOARD_TOPIC
 from city.streaming.topics import ensure_topics
 from city_assets.traffic.contract import VEHICLE_POSITIONS
@@ -255,8 +256,8 @@ def test_no_message_stops_the_picture(watched: Watched) -> None:
 
 
 def test_a_partition_that_is_added_is_read(watched: Watched, stack: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert live_module._LOOK_AGAIN_SECONDS <= 30
-    monkeypatch.setattr(live_module, "_LOOK_AGAIN_SECONDS", 1.0)
+    assert topic_reader._LOOK_AGAIN_SECONDS <= 30
+    monkeypatch.setattr(topic_reader, "_LOOK_AGAIN_SECONDS", 1.0)
     watched.send("first")
     watched.shows("first")
     admin = AdminClient({"bootstrap.servers": stack.kafka})
@@ -280,7 +281,7 @@ def test_what_could_not_be_assigned_is_assigned_later(stack: Settings, monkeypat
                 raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
             super().incremental_assign(partitions)
 
-    monkeypatch.setattr(live_module, "Consumer", Failing)
+    monkeypatch.setattr(topic_reader, "Consumer", Failing)
     watched = Watched(stack)
     try:
         watched.send("later")
