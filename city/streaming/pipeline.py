@@ -105,13 +105,7 @@ class Pipeline:
             source.start(bronze.resume)
             self.report.note("bronze", None)
             windows = contract_windows(contract, bronze)
-            for factory in self._factories:
-                sink = factory(contract, config, bronze)
-                if sink is None:
-                    continue
-                recorded = bronze.sink_position(sink.name)
-                workers.append(SinkWorker(sink, bronze, recorded, halt, windows, self._on_applied))
-            self._prompt = frozenset(worker.name for worker in workers if worker.sink.prompt)
+            workers = self._create_sinks(bronze, windows, halt)
             for sink_worker in workers:
                 sink_worker.start()
             log.info("%s: streaming from %s", contract.topic, bronze.position)
@@ -151,6 +145,17 @@ class Pipeline:
             # copy that has replaced it.
             if committing is not None and isinstance(error := committing.exception(), Fenced):
                 raise error
+
+    def _create_sinks(self, bronze: BronzeStream, windows: ContractWindows, halt: threading.Event) -> list[SinkWorker]:
+        workers = []
+        for factory in self._factories:
+            sink = factory(self.contract, self.config, bronze)
+            if sink is None:
+                continue
+            recorded = bronze.sink_position(sink.name)
+            workers.append(SinkWorker(sink, bronze, recorded, halt, windows, self._on_applied))
+        self._prompt = frozenset(worker.name for worker in workers if worker.sink.prompt)
+        return workers
 
     def _commit_batch(
         self, raw: RawBatch, rows: pl.DataFrame, rejects: pl.DataFrame, bronze: BronzeStream, workers: list[SinkWorker]
