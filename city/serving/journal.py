@@ -4,6 +4,9 @@ a killed process loses none.
 The journal consists of two files of JSON lines. New lines go to the first file. When a round of commits begins, the
 first file becomes the second. When the whole round is committed, the second file is deleted. Every outcome in a file is
 in the lake or will be written to it again.
+
+A third file has the outcomes of models that the server does not declare. No round writes them, so they would keep the
+other two files from ever being deleted. They wait for a server that declares their model.
 """
 
 import logging
@@ -21,6 +24,7 @@ class Journal:
 
     def __init__(self, folder: Path) -> None:
         self._open, self._closing = folder / "feedback.jsonl", folder / "feedback-closing.jsonl"
+        self._undeclared = folder / "feedback-undeclared.jsonl"
         self._file: BinaryIO | None = None
 
     def append(self, rows: Sequence[Sequence[Any]]) -> None:
@@ -34,16 +38,24 @@ class Journal:
             raise OSError(f"{self._open}: the disk took a part of a line only")
 
     def lines(self) -> list[list[list[Any]]]:
-        """Returns the lines of both files, the oldest first. Omits a line that was cut off, because its outcomes were
+        """Returns the lines of all files, the oldest first. Omits a line that was cut off, because its outcomes were
         not acknowledged."""
-        lines = []
-        for path in (self._closing, self._open):
-            for line in filter(None, path.read_bytes().split(b"\n") if path.exists() else []):
-                try:
-                    lines.append(orjson.loads(line))
-                except orjson.JSONDecodeError:
-                    log.warning("%s: a line of %d bytes is left out: it was cut off", path, len(line))
-        return lines
+        return [line for path in (self._undeclared, self._closing, self._open) for line in _read_lines(path)]
+
+    def keep_undeclared(self, rows: Sequence[Sequence[Any]]) -> None:
+        """Keeps the rows for a server that declares their model. Rows of before that are not among them have a declared
+        model by now, and go to the open round. Raises OSError where a file cannot be written; it can be called again.
+        """
+        kept = {tuple(row) for row in rows}
+        declared = [row for line in _read_lines(self._undeclared) for row in line if tuple(row) not in kept]
+        if declared:
+            self.append(declared)
+        if not rows:
+            self._undeclared.unlink(missing_ok=True)
+            return
+        written = self._undeclared.with_suffix(".tmp")
+        written.write_bytes(orjson.dumps([list(row) for row in rows]) + b"\n")
+        written.replace(self._undeclared)
 
     def close_round(self) -> None:
         """Begins a new round, to which all later lines belong. Does nothing while an earlier round is not committed."""
@@ -57,3 +69,13 @@ class Journal:
     def settle(self) -> None:
         """Deletes the lines of the closed round, after its commit."""
         self._closing.unlink(missing_ok=True)
+
+
+def _read_lines(path: Path) -> list[list[list[Any]]]:
+    lines = []
+    for line in filter(None, path.read_bytes().split(b"\n") if path.exists() else []):
+        try:
+            lines.append(orjson.loads(line))
+        except orjson.JSONDecodeError:
+            log.warning("%s: a line of %d bytes is left out: it was cut off", path, len(line))
+    return lines

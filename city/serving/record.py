@@ -180,19 +180,22 @@ class PredictionStore:
         Raises `city.serving.feedback.AWAY` while the lake is unavailable; it can then be called again."""
         if self._journaled is not None:
             return self._journaled
-        journaled = [Outcome(*row) for line in self._journal.lines() for row in line]
-        if unknown := {outcome.model for outcome in journaled} - self._models.keys():
-            log.warning("outcomes of models that are not declared any more are left out: %s", sorted(unknown))
+        # An outcome is in two files where a process was killed while it moved the outcome from one to the other.
+        journaled = list(dict.fromkeys(Outcome(*row) for line in self._journal.lines() for row in line))
+        undeclared = [outcome for outcome in journaled if outcome.model not in self._models]
+        if names := sorted({outcome.model for outcome in undeclared}):
+            log.warning("outcomes of models that are not declared wait until they are: %s", ", ".join(names))
         missing: dict[str, list[Outcome]] = {}
         for model in self._models:
             outcomes = [outcome for outcome in journaled if outcome.model == model]
             written = {(o.id, o.version) for o in find_outcomes(self._lake, model, {o.id for o in outcomes})}
             missing[model] = [o for o in outcomes if (o.id, o.version) not in written]
+        with self._journaling:
+            self._journal.keep_undeclared(undeclared)
         # Outcomes are queued only after all reads, so that a second call after an error queues nothing twice.
         for model, unwritten in missing.items():
             self._waiting[OUTCOMES, model].extend(unwritten)
-        # A journal with outcomes of undeclared models stays on disk, for a server that declares the model.
-        self._recovered, self._journaled = not unknown, journaled
+        self._recovered, self._journaled = True, journaled
         return journaled
 
     def _find_waiting(self, number: str) -> list[Prediction]:

@@ -210,16 +210,40 @@ def test_a_recovery_that_is_tried_again_queues_nothing_twice(config: Settings, m
     assert store.waiting == 1
 
 
-def test_what_a_server_does_not_know_stays_in_the_journal(config: Settings) -> None:
+def test_outcomes_of_an_undeclared_model_wait_and_the_journal_does_not_grow(config: Settings) -> None:
     now = time.time()
     outcome = Outcome(id_of(now, "ab", 1), now, LEVEL.name, 3, "champion", "ada", "low", 0.85)
     both = PredictionStore(config, {SPEED.name: SPEED, LEVEL.name: LEVEL})
     both.recover()
     both.add_outcomes([outcome])
-    fewer = PredictionStore(config, {SPEED.name: SPEED})
-    fewer.recover()
-    assert fewer._write()
-    assert len(Journal(config.home / "serving").lines()) == 1
+    for restart in range(2):
+        fewer = PredictionStore(config, {SPEED.name: SPEED})
+        fewer.recover()
+        for number in range(2, 5):
+            identity = id_of(now, f"s{restart}", number)
+            fewer.add_outcomes([Outcome(identity, now, SPEED.name, 3, "champion", "ada", "11.5", 0.85)])
+            assert fewer._write()
+        fewer._recorder.close()
+        assert Journal(config.home / "serving").lines() == [[list(outcome)]]
+    assert written(config, "outcomes").height == 6
+    again = PredictionStore(config, {SPEED.name: SPEED, LEVEL.name: LEVEL})
+    assert again.recover() == [outcome]
+    assert Journal(config.home / "serving").lines() == [[list(outcome)]], "it stays there until it is in the lake"
+    assert again._write()
+    again._recorder.close()
+    assert pl.read_delta(str(config.lake / "outcomes" / LEVEL.name))["id"].to_list() == [outcome.id]
+    assert Journal(config.home / "serving").lines() == []
+
+
+def test_a_kill_while_undeclared_outcomes_are_moved_doubles_none(config: Settings) -> None:
+    now = time.time()
+    outcome = Outcome(id_of(now, "ab", 1), now, SPEED.name, 3, "champion", "ada", "11.5", 0.85)
+    journal = Journal(config.home / "serving")
+    journal.append([outcome])
+    journal.keep_undeclared([outcome])
+    store = PredictionStore(config, {SPEED.name: SPEED})
+    assert store.recover() == [outcome]
+    assert store.waiting == 1
 
 
 def test_outcomes_are_on_disk_while_the_lake_is_away(config: Settings, store: PredictionStore) -> None:
