@@ -8,8 +8,6 @@ that has them. `beside` opens that version. After a crash, or when late rows com
 was written without that commit.
 """
 
-import random
-import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -21,6 +19,7 @@ import polars as pl
 from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
 from deltalake.exceptions import DeltaError
 from deltalake.schema import Schema
+from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from city.contracts.model import Contract
 from city.contracts.schema import bronze_schema
@@ -29,7 +28,6 @@ from city.lake import bronze_path
 from city.tables.model import Frame
 
 YEAR = "year"
-_ATTEMPTS = 20
 _DAY = timedelta(days=1)
 _UNDONE_HOURS = 24
 """The files of interrupted moves are deleted after this."""
@@ -58,14 +56,7 @@ def archive(contract: Contract, lake: Path, cold: str, keep: timedelta, now: dat
     if not DeltaTable.is_deltatable(str(path)):
         return Archived(0, 0, before)
     with moving(lake, contract):
-        for attempt in range(_ATTEMPTS):
-            try:
-                return _move_rows(contract, DeltaTable(path), cold, before)
-            except DeltaError:
-                if attempt == _ATTEMPTS - 1:
-                    raise
-                time.sleep(random.uniform(0.0, 0.05) * 2 ** min(attempt, 6))
-    raise AssertionError("unreachable")
+        return _move_until_done(contract, path, cold, before)
 
 
 def beside(bronze: DeltaTable, contract: Contract, cold: str) -> DeltaTable | None:
@@ -132,6 +123,15 @@ def append_archived(warm: Frame, archived: Frame) -> Frame:
     kinds, names = warm.collect_schema(), archived.collect_schema().names()
     columns = (nw.col(n) if n in names else nw.lit(None).cast(kind).alias(n) for n, kind in kinds.items())
     return nw.concat([warm, archived.select(*columns)])
+@retry(
+    retry=retry_if_exception_type(DeltaError),
+    wait=wait_random_exponential(multiplier=0.05, max=3.2),
+    stop=stop_after_attempt(20),
+    reraise=True,
+)
+def _move_until_done(contract: Contract, path: Path, cold: str, before: datetime) -> Archived:
+    """Moves the rows, and starts again where bronze has changed meanwhile."""
+    return _move_rows(contract, DeltaTable(path), cold, before)
 
 
 def _move_rows(contract: Contract, bronze: DeltaTable, cold: str, before: datetime) -> Archived:

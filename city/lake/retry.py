@@ -1,27 +1,25 @@
 """Commits changes to tables that other processes write to, and retries them after a conflict."""
 
-import random
-import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from deltalake import DeltaTable
 from deltalake.exceptions import CommitFailedError
+from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
-_ATTEMPTS = 10
+Result = TypeVar("Result")
 
 
-def committed(path: Path | str, change: Callable[[DeltaTable], Any]) -> Any:
+@retry(
+    retry=retry_if_exception_type(CommitFailedError),
+    wait=wait_random_exponential(multiplier=0.2, max=6.4),
+    stop=stop_after_attempt(10),
+    reraise=True,
+)
+def committed(path: Path | str, change: Callable[[DeltaTable], Result]) -> Result:
     """Calls `change` with the newest state of the table and returns its result. Retries it after a conflicting commit.
 
     Raises CommitFailedError after ten attempts.
     """
-    for attempt in range(_ATTEMPTS):
-        try:
-            return change(DeltaTable(path))
-        except CommitFailedError:
-            if attempt == _ATTEMPTS - 1:
-                raise
-            time.sleep(random.uniform(0.05, 0.2) * 2 ** min(attempt, 5))
-    raise AssertionError("unreachable")
+    return change(DeltaTable(path))

@@ -4,6 +4,8 @@ import asyncio
 import gc
 import logging
 
+from tenacity import AsyncRetrying, RetryCallState, wait_fixed
+
 from city.models.model import ModelError
 from city.models.registry import RegistryAway
 from city.serving.feedback import Feedback
@@ -41,12 +43,10 @@ class PredictorTasks:
     async def _recover_feedback(self) -> None:
         """Takes over the outcomes of an earlier process. Until that is complete, no feedback is accepted, while
         predictions are answered."""
-        while True:
-            try:
-                return await self._feedback.recover()
-            except Exception as error:  # an unavailable lake, or data of another release: retried
-                log.warning("what was told before the restart cannot be read: %s: %s", type(error).__name__, error)
-            await asyncio.sleep(_AGAIN_SECONDS)
+        # Any error is retried: the lake is unavailable, or has data of another release.
+        async for attempt in AsyncRetrying(wait=wait_fixed(_AGAIN_SECONDS), before_sleep=_log_unread_feedback):
+            with attempt:
+                await self._feedback.recover()
 
     async def _open_versions(self) -> None:
         """Loads the champions and the versions of running experiments."""
@@ -85,6 +85,12 @@ class PredictorTasks:
         while True:
             await asyncio.sleep(_SCORES_SECONDS)
             await asyncio.to_thread(self._scores.save)
+
+
+def _log_unread_feedback(state: RetryCallState) -> None:
+    assert state.outcome is not None
+    error = state.outcome.exception()
+    log.warning("the outcomes of the process before this one cannot be read: %s: %s", type(error).__name__, error)
 
 
 def _log_task_error(task: "asyncio.Task[None]") -> None:

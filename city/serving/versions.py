@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from concurrent.futures import Executor
 
 import numpy as np
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_fixed
 
 from city.models.champions import Champions, Serving, loaded
 from city.models.model import Model, ModelError
@@ -16,6 +17,7 @@ from city.settings import Settings
 
 log = logging.getLogger(__name__)
 
+_AGAIN_SECONDS = 2.0
 _CACHED = 4_096
 _KEPT = 4
 """Number of loaded versions of a model: the champion, its predecessor, and versions of experiments."""
@@ -59,15 +61,18 @@ class Versions:
     async def start(self) -> None:
         """Loads the champions. That takes seconds, because MLflow does. Retries while the registry is unavailable.
         Until the champions are loaded, `/health/ready` reports that the server is not ready."""
-        while True:
-            try:
+        attempts = AsyncRetrying(
+            retry=retry_if_exception_type(ModelError), wait=wait_fixed(_AGAIN_SECONDS), before_sleep=self._note_failure
+        )
+        async for attempt in attempts:
+            with attempt:
                 await asyncio.to_thread(self._champions.start)
-                self.away = None
-                return
-            except ModelError as error:
-                self.away = str(error)
-                log.warning("%s", error)
-            await asyncio.sleep(2)
+        self.away = None
+
+    def _note_failure(self, state: RetryCallState) -> None:
+        assert state.outcome is not None
+        self.away = str(state.outcome.exception())
+        log.warning("%s", self.away)
 
     def stop(self) -> None:
         """Stops following the registry."""
