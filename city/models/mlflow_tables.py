@@ -7,22 +7,12 @@ server, Dagster's code server. So this module queries MLflow's tables directly. 
 import contextlib
 import sqlite3
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
+from city.models.version import Version
+
 _BUSY_SECONDS = 10.0
-
-
-@dataclass(frozen=True)
-class Row:
-    """A version as MLflow stores it. `created_ms` is in milliseconds since the epoch."""
-
-    model: str
-    number: int
-    run: str
-    tags: dict[str, str]
-    created_ms: int
 
 
 class MLflowTables:
@@ -41,20 +31,27 @@ class MLflowTables:
             by_model.setdefault(str(model), {})[str(alias)] = int(str(number))
         return by_model
 
-    def versions(self, model: str) -> list[Row]:
-        """Lists all versions of a model, the newest first."""
+    def versions(self, model: str, number: int | None = None) -> list[Version]:
+        """Lists the versions of a model, the newest first: all, or the one of that number."""
+        which, values = ("name = ?", [model]) if number is None else ("name = ? AND version = ?", [model, number])
         tags: dict[int, dict[str, str]] = {}
-        for number, key, value in self._select_rows(
-            "SELECT version, key, value FROM model_version_tags WHERE name = ?", model
+        for version, key, value in self._select_rows(
+            f"SELECT version, key, value FROM model_version_tags WHERE {which}", *values
         ):
-            tags.setdefault(int(str(number)), {})[str(key)] = str(value)
+            tags.setdefault(int(str(version)), {})[str(key)] = str(value)
         version_rows = self._select_rows(
-            "SELECT version, run_id, creation_time FROM model_versions WHERE name = ? "
+            f"SELECT version, run_id, creation_time FROM model_versions WHERE {which} "
             "AND current_stage != 'Deleted_Internal' ORDER BY version DESC",
-            model,
+            *values,
         )
-        typed = [(int(str(number)), str(run), int(str(created))) for number, run, created in version_rows]
-        return [Row(model, number, run, tags.get(number, {}), created) for number, run, created in typed]
+        aliases: dict[int, list[str]] = {}
+        for alias, version in self.aliases().get(model, {}).items():
+            aliases.setdefault(version, []).append(alias)
+        typed = [(int(str(version)), str(run), int(str(created))) for version, run, created in version_rows]
+        return [
+            Version(model, version, run, tuple(sorted(aliases.get(version, []))), tags.get(version, {}), created)
+            for version, run, created in typed
+        ]
 
     def model_file(self, model: str, number: int, name: str) -> Path | None:
         """Returns the path of a file of a version's model. Returns None where it is not on this machine's disk."""

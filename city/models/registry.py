@@ -6,12 +6,12 @@ import os
 import sqlite3
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from city.models.mlflow_tables import MLflowTables
 from city.models.model import Model, ModelError
+from city.models.version import Version
 from city.settings import Settings
 
 if TYPE_CHECKING:
@@ -45,24 +45,6 @@ class NoSuchVersion(ModelError):
 
 class NoChampionBefore(ModelError):
     """Reports that a rollback has no champion to go back to."""
-
-
-@dataclass(frozen=True)
-class Version:
-    """A registered version of a model."""
-
-    model: str
-    number: int
-    run: str
-    aliases: tuple[str, ...]
-    tags: Mapping[str, str]
-    created_ms: int
-
-    @property
-    def metrics(self) -> dict[str, float]:
-        """The metrics of the training, by name; none where they were not recorded."""
-        values: dict[str, float] = json.loads(self.tags.get("metrics", "{}"))
-        return values
 
 
 class Registry:
@@ -144,18 +126,7 @@ class Registry:
         """Lists all versions of a model, the newest first."""
         if self._tables is not None:
             with contextlib.suppress(sqlite3.Error):
-                numbers = self._tables.aliases().get(model, {})
-                return [
-                    Version(
-                        row.model,
-                        row.number,
-                        row.run,
-                        tuple(sorted(alias for alias, number in numbers.items() if number == row.number)),
-                        row.tags,
-                        row.created_ms,
-                    )
-                    for row in self._tables.versions(model)
-                ]
+                return self._tables.versions(model)
         with self._client() as client:
             aliases: dict[int, list[str]] = {}
             registered = next(iter(client.search_registered_models(f"name = '{model}'")), None)
@@ -166,10 +137,21 @@ class Registry:
 
     def version(self, model: str, number: int) -> Version:
         """Returns the version of that number. Raises NoSuchVersion where there is none."""
-        for version in self.versions(model):
-            if version.number == number:
-                return version
-        raise NoSuchVersion(f"model {model!r} has no version {number}")
+        if self._tables is not None:
+            with contextlib.suppress(sqlite3.Error):
+                if rows := self._tables.versions(model, number):
+                    return rows[0]
+                raise _no_such_version(model, number)
+        from mlflow.exceptions import MlflowException
+
+        with self._client() as client:
+            try:
+                record = client.get_model_version(model, str(number))
+            except MlflowException as error:
+                if error.error_code in _NOT_THERE:
+                    raise _no_such_version(model, number) from None
+                raise
+        return _to_version(record, record.aliases)
 
     def stamp(self) -> int | None:
         """Returns a number that changes whenever the registry changes. Returns None where only a server knows that."""
@@ -190,7 +172,8 @@ class Registry:
     def at(self, model: str, alias: str = CHAMPION) -> Version | None:
         """Returns the version that has the alias. Returns None where there is none."""
         if self._tables is not None:
-            return next((version for version in self.versions(model) if alias in version.aliases), None)
+            number = self.aliases().get(model, {}).get(alias)
+            return None if number is None else self.version(model, number)
         from mlflow.exceptions import MlflowException
 
         with self._client() as client:
@@ -285,6 +268,10 @@ class Registry:
             f"the model registry at {self._uri} is away ({str(error).splitlines()[0]}); the champion stays as it is. "
             "Start it, or set CITY_MLFLOW_URL"
         )
+
+
+def _no_such_version(model: str, number: int) -> NoSuchVersion:
+    return NoSuchVersion(f"model {model!r} has no version {number}")
 
 
 def _to_version(record: Any, aliases: Sequence[str]) -> Version:

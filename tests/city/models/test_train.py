@@ -16,7 +16,7 @@ from city.models.examples import inputs, labelled
 from city.models.exported import Exported, agree, export
 from city.models.fitting import fit
 from city.models.model import Model, ModelError
-from city.models.registry import CHALLENGER, CHAMPION, PREVIOUS, Registry
+from city.models.registry import CHALLENGER, CHAMPION, PREVIOUS, NoSuchVersion, Registry
 from city.models.search import search
 from city.models.train import train
 from city.settings import Settings
@@ -175,8 +175,26 @@ def test_a_registry_that_is_away_is_named(monkeypatch: pytest.MonkeyPatch) -> No
 def test_there_is_nothing_to_go_back_to(registry: Registry) -> None:
     with pytest.raises(ModelError, match="no champion before this one"):
         registry.rollback("moon")
-    with pytest.raises(ModelError, match="no version 3"):
-        registry.version("moon", 3)
+    for number in (0, 3):
+        with pytest.raises(NoSuchVersion, match=f"no version {number}"):
+            registry.version("moon", number)
+
+
+def test_one_version_is_read_without_the_others(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "read_alone"
+    champion = teach(replace(SPEED, name=name), BEFORE, registry).version
+
+    def listed(*_: Any, **__: Any) -> None:
+        raise AssertionError("all versions were listed")
+
+    monkeypatch.setattr(registry, "versions", listed)
+    assert registry.version(name, 1) == registry.at(name) == champion
+    monkeypatch.setattr(registry, "_tables", None)
+    monkeypatch.setattr("mlflow.MlflowClient.search_model_versions", listed)
+    assert registry.version(name, 1) == registry.at(name) == champion
+    for missing in ((name, 2), (name, 0), ("moon", 3)):
+        with pytest.raises(NoSuchVersion, match="has no version"):
+            registry.version(*missing)
 
 
 def test_a_search_is_bounded_and_goes_on_where_it_was_left(tmp_path: Path) -> None:
