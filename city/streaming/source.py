@@ -13,7 +13,6 @@ import numpy as np
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from city.net import accepts, split_address
 from city.stack.worker import Worker
 from city.streaming.pacing import Pacing
 from city.streaming.records import Offsets, RawBatch
@@ -25,7 +24,9 @@ FETCH = 20_000  # messages a call: few enough for a smooth queue, enough to make
 _IDLE_SECONDS = 0.5
 _LAG_SECONDS = 0.5
 _LOOK_SECONDS = 20.0  # between two checks of the topic itself: its partitions and its id
-_STATISTICS_MS = 5_000
+_STATISTICS_MS = 1_000
+_CONNECTED = ("UP", "UPDATE", "REAUTH")
+"""The states of a broker in librdkafka's statistics in which it is connected."""
 _ERROR_SECONDS = 6.0
 
 
@@ -53,6 +54,7 @@ class KafkaSource:
     def __init__(self, address: str, topic: str, rows: int, pacing: Pacing) -> None:
         self.topic = topic
         self._address, self._away = address, False
+        self._connected = True
         self._failure: BaseException | None = None
         self._error: str | None = None
         self._error_at = 0.0
@@ -99,9 +101,9 @@ class KafkaSource:
 
     @property
     def last_error(self) -> str | None:
-        """The current error, or None: no broker listens, or librdkafka reported an error in the last few seconds."""
+        """The current error, or None: no broker is connected, or librdkafka reported an error a few seconds ago."""
         if self._away:
-            return f"no Kafka listens at {self._address}"
+            return f"Kafka at {self._address} is away: no broker is connected"
         return self._error if time.monotonic() - self._error_at < _ERROR_SECONDS else None
 
     def partitions(self) -> list[int]:
@@ -212,8 +214,8 @@ class KafkaSource:
             if now - noted > _LAG_SECONDS:
                 noted = now
                 self._note_highs()
-                # librdkafka reports late that a broker is gone, and never that it is back.
-                self._away = not messages and not any(accepts(*split_address(a)) for a in self._address.split(","))
+                # Messages that librdkafka fetched before Kafka went away are still read.
+                self._away = not messages and not self._connected
             if now - looked > _LOOK_SECONDS:
                 looked = now
                 self._check_topic()
@@ -250,7 +252,10 @@ class KafkaSource:
             raise TopicReset(f"topic {self.topic!r} was deleted and made anew while it was read. {_RESET_MEND}")
 
     def _on_statistics(self, text: str) -> None:
-        for partition in json.loads(text)["topics"].get(self.topic, {"partitions": {}})["partitions"].values():
+        statistics = json.loads(text)
+        # The error callback reports that a broker is gone, sometimes late, and never that it is back.
+        self._connected = any(broker["state"] in _CONNECTED for broker in statistics["brokers"].values())
+        for partition in statistics["topics"].get(self.topic, {"partitions": {}})["partitions"].values():
             if partition["partition"] in self._position and partition["fetchq_cnt"] == 0:
                 self._ends[partition["partition"]] = partition["next_offset"]
 

@@ -1,5 +1,6 @@
 """The hot path's reader, on the broker that librdkafka itself has for tests: no server is started."""
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -61,6 +62,30 @@ def test_an_error_without_an_offset_skips_no_message_around_it(producer: Produce
     batch = until(source.poll)
     assert (batch.start, batch.end, batch.values) == ({0: 6}, {0: 7}, [b"6"])
     assert source.last_error is None
+
+
+def test_a_kafka_that_went_away_is_reported_until_it_is_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_ERROR_SECONDS", 0.0)  # what the error callback reports is over at once
+    producer = Producer({"test.mock.num.brokers": 1, "bootstrap.servers": "none:1", "log_level": 0})
+    broker = next(iter(producer.list_topics(timeout=5).brokers.values()))
+    address = f"{broker.host}:{broker.port}"
+    send(producer, 0, b"a")
+    reader = KafkaSource(address, TOPIC, 1_000, Pacing(0.2))
+    try:
+        reader.start({0: 0})
+        assert until(reader.poll).values == [b"a"]
+        idle = time.monotonic() + 2.5
+        while time.monotonic() < idle:
+            assert reader.poll() is None
+            assert reader.last_error is None, "a topic without messages is no error"
+        del producer  # its broker ends with it
+        assert until(lambda: reader.last_error) == f"Kafka at {address} is away: no broker is connected"
+    finally:
+        reader.close()
+    reader._on_statistics('{"brokers": {"a": {"state": "CONNECT"}, "b": {"state": "UP"}}, "topics": {}}')
+    assert reader._connected
+    reader._on_statistics('{"brokers": {"a": {"state": "DOWN"}, "b": {"state": "INIT"}}, "topics": {}}')
+    assert not reader._connected
 
 
 class _Interrupted:
