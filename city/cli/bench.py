@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -14,6 +15,7 @@ def command(
 ) -> None:
     """Run a benchmark of benchmarks/, on servers of its own where it needs some, and print one JSON line."""
     import inspect
+    import signal
     import sys
 
     from benchmarks import known, load
@@ -23,5 +25,11 @@ def command(
     run = load(name).run
     if data is not None and "data" not in inspect.signature(run).parameters:
         raise ValueError(f"the benchmark {name!r} takes no --data")
+    signal.signal(signal.SIGTERM, _exit)
     log = (lambda text: None) if as_json else (lambda text: print(text, file=sys.stderr))
     print(json.dumps(run(log) if data is None else run(log, data=data)))
+
+
+def _exit(number: int, frame: FrameType | None) -> None:
+    """Ends the command so that `finally` blocks run, which stop the benchmark's servers."""
+    raise SystemExit(128 + number)
