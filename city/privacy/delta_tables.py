@@ -17,6 +17,7 @@ from city.settings import Settings
 AGAIN = "run it again"
 _LOG_RETENTION = "delta.logRetentionDuration"
 _DEFAULT_RETENTION = "interval 30 days"
+_NO_RETENTION = "interval 0 seconds"
 
 
 def list_tables(config: Settings) -> dict[str, Path | str]:
@@ -82,11 +83,15 @@ def _cut_log(path: Path | str) -> None:
     """Deletes the older entries of a table's log. They contain identities as minimum and maximum values, and in delete
     conditions."""
     retention = DeltaTable(path).metadata().configuration.get(_LOG_RETENTION, _DEFAULT_RETENTION)
-    committed(path, lambda table: table.alter.set_table_properties({_LOG_RETENTION: "interval 0 seconds"}))
-    table = DeltaTable(path)
-    table.create_checkpoint()
-    table.cleanup_metadata()
-    committed(path, lambda table: table.alter.set_table_properties({_LOG_RETENTION: retention}))
+    if retention == _NO_RETENTION:  # an erasure that was killed here has left it, and no table declares it
+        retention = _DEFAULT_RETENTION
+    committed(path, lambda table: table.alter.set_table_properties({_LOG_RETENTION: _NO_RETENTION}))
+    try:
+        table = DeltaTable(path)
+        table.create_checkpoint()
+        table.cleanup_metadata()
+    finally:
+        committed(path, lambda table: table.alter.set_table_properties({_LOG_RETENTION: retention}))
 
 
 def _delete_condition(path: Path | str, traces: Traces) -> str | None:
