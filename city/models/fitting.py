@@ -148,10 +148,10 @@ def _judge(
 def _calibrate(model: Model, predicted: Floats, rows: pl.DataFrame) -> Calibration:
     """Calibrates on predictions for rows by estimators that were not fitted on them.
 
-    Too few rows, or groups, have no intervals.
+    Too few rows have no intervals.
     """
     if model.kind == "regression":
-        return Calibration(intervals=_fit_intervals(model, predicted, examples.labels(model, rows), rows))
+        return Calibration(intervals=_fit_intervals(model, predicted, examples.labels(model, rows)))
     assert model.threshold is not None
     return Calibration(threshold=model.threshold(rows, predicted[:, 1]))
 
@@ -181,10 +181,15 @@ def _group_names(model: Model, rows: pl.DataFrame) -> NDArray[Any]:
     return rows.select(pl.concat_str(model.groups, separator=" ")).to_series().to_numpy()
 
 
-def _fit_intervals(model: Model, predicted: Floats, actual: Floats, rows: pl.DataFrame) -> Intervals | None:
-    """Fits intervals. Returns None where there are too few rows."""
+def _fit_intervals(model: Model, predicted: Floats, actual: Floats) -> Intervals | None:
+    """Fits intervals. Returns None where there are too few rows.
+
+    Each row is a unit by itself, also where the model has groups. A fleet's groups are too few to be calibrated at each
+    level of the prediction, and most of their rows are far from failing. So intervals by group would contain too few of
+    the outcomes near a failure, which are those that count.
+    """
     try:
-        return intervals(predicted, actual, None, model.coverage)
+        return intervals(predicted, actual, coverage=model.coverage)
     except ValueError:
         return None
 

@@ -63,8 +63,8 @@ class Model:
     coverage: float = 0.9
     """For a regression: the share of outcomes that the intervals of predictions must contain."""
     groups: tuple[str, ...] = ()
-    """Columns that name a unit whose errors are correlated (a machine), for intervals and threshold. Without them,
-    each row is a unit by itself."""
+    """Columns that name a unit whose errors are correlated (a machine). Intervals and threshold are then set on
+    predictions by estimators that were fitted on other units."""
     threshold: Callable[[pl.DataFrame, Floats], float] | None = None
     """For two classes: computes the probability from which on the second class is predicted. It takes validation rows
     with their labels, and the second class's probabilities (n,)."""

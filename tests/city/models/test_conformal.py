@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from city.models.conformal import intervals
+from city.models.conformal import Intervals, intervals
 
 CHANCE = np.random.default_rng(0)
 
@@ -63,3 +63,27 @@ def test_intervals_hold_where_predictions_are_rare() -> None:
     near = predicted < 0.9
     assert 0.85 < ((low <= actual) & (actual <= high))[near].mean() < 0.95
     assert np.max((high - low)[~near]) < 0.05
+
+
+def test_intervals_by_group_do_not_hold_where_predictions_are_rare() -> None:
+    """Why trainings calibrate by row: a fleet of twenty machines, of which nearly all rows are far from failing."""
+    chance = np.random.default_rng(2)
+
+    def fleet(machines: int, rows: int = 400) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        machine = np.repeat(np.arange(machines), rows)
+        worn = chance.uniform(0, 1, len(machine)) < 0.05
+        predicted = np.where(worn, chance.uniform(0, 0.9, len(machine)), 1.0)
+        errors = 0.7 * chance.normal(0, 0.1, machines)[machine] + 0.7 * chance.normal(0, 0.1, len(machine))
+        return predicted, predicted + np.where(worn, errors, 0.0), machine
+
+    predicted, actual, machine = fleet(20)
+    by_row, by_group = intervals(predicted, actual), intervals(predicted, actual, machine)
+    predicted, actual, _ = fleet(500)
+    near = predicted < 0.9
+
+    def coverage(around: Intervals) -> float:
+        low, high = around.around(predicted)
+        return float(((low <= actual) & (actual <= high))[near].mean())
+
+    assert coverage(by_row) > 0.8
+    assert coverage(by_group) < 0.5
