@@ -27,6 +27,7 @@ check: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo --no-cache
+	$(BIN)/pytest tests/test_docstrings.py
 	$(BIN)/city dashboard --check
 
 format: $(INSTALLED)
