@@ -28,7 +28,7 @@ _CITY = (40.72, -73.99)
 
 @dataclass
 class Card:
-    """Simulates one card with its owner's home, usual amount, devices and categories."""
+    """Simulates one card with its owner's home (degrees), usual amount (USD), devices and categories."""
 
     number: int
     chance: random.Random

@@ -21,11 +21,13 @@ class Track:
     """A watch's state of one key. Times are seconds since the epoch."""
 
     partition: int
+    """The Kafka partition of the key's messages."""
     levels: list[list[float]] = field(default_factory=list)
     """The last pairs [time, level], by time."""
     values: list[list[float]] = field(default_factory=list)
     """The last pairs [time, value] of the baseline, by time."""
     heard_at: float = 0.0
+    """The event time of the key's newest message."""
     high_at: float = 0.0
     """The time of the newest message at `clear_below` or above."""
     ended_at: float = 0.0

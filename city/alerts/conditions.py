@@ -28,6 +28,7 @@ class Persistence:
     """Is fulfilled where `count` of a key's last `of` messages are at this level or above."""
 
     level: float
+    """As `Condition.level` returns it: 1 is the limit."""
     count: int
     of: int
 
@@ -41,6 +42,7 @@ class Baseline:
     """
 
     value: Callable[[Message], float | None]
+    """Reads the value from a message, in the unit of its field. None where the message has none."""
     length: int
     least: int
     accepted_after: timedelta = timedelta(hours=3)

@@ -47,10 +47,12 @@ class Alarm:
     active: bool
     acknowledged: bool
     count: int
+    """How many times the cause was reported as failing."""
     first_at: datetime
     last_at: datetime
     assignee: str | None
     escalations: int
+    """How many times the severity rose because nobody acknowledged the alarm."""
     flapping: bool = False
     """Whether the alarm was raised and cleared so often that messages tell only this, and later its end."""
     silenced: bool = False

@@ -27,6 +27,7 @@ class OutboxMessage:
     channel: str
     message: dict[str, Any]
     attempts: int
+    """How many deliveries have failed."""
 
 
 @dataclass(frozen=True)

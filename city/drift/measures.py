@@ -29,12 +29,18 @@ class Measured:
     """The result of one measure for the two samples of one feature."""
 
     statistic: float
+    """In the unit that the function of the measure names."""
     p_value: float
+    """The probability of such a statistic where both samples have one distribution."""
     effect: float
+    """The size of the difference. It does not grow with the number of rows."""
 
 
 def kolmogorov_smirnov(reference: Floats, current: Floats) -> Measured:
-    """Measures the largest distance of the two distribution functions, which is the effect, too."""
+    """Measures the largest distance of the two distribution functions, which is the effect, too.
+
+    The samples are numbers (n,) and (m,). Values that are not finite are left out.
+    """
     from scipy import stats
 
     reference, current = (_finite_values(sample) for sample in to_common_precision(reference, current))
@@ -48,7 +54,7 @@ def kolmogorov_smirnov(reference: Floats, current: Floats) -> Measured:
 
 
 def wasserstein(reference: Floats, current: Floats) -> Measured:
-    """Measures the Wasserstein distance, in standard deviations of the reference.
+    """Measures the Wasserstein distance of samples (n,) and (m,), in standard deviations of the reference.
 
     Its distribution by chance is that of random permutations. A gamma distribution of the same mean and variance stands
     in for it, because few permutations reach its far end.
@@ -99,12 +105,18 @@ def population_stability(reference: Floats, current: Floats) -> Measured:
 
 
 def kullback_leibler(reference: Floats, current: Floats) -> Measured:
-    """Measures the divergence of the current from the reference distribution, in nats, over the same bins."""
+    """Measures the divergence of the current from the reference distribution, in nats, over the same bins.
+
+    The samples are numbers (n,) and (m,).
+    """
     return _measure_divergence(reference, current, lambda p, q: float((q * np.log(q / p)).sum()), 0.5)
 
 
 def jensen_shannon(reference: Floats, current: Floats) -> Measured:
-    """Measures the divergence of both distributions from their mean, in nats (Lin, 1991), over the same bins."""
+    """Measures the divergence of both distributions from their mean, in nats (Lin, 1991), over the same bins.
+
+    The samples are numbers (n,) and (m,).
+    """
 
     def divergence(p: Floats, q: Floats) -> float:
         middle = (p + q) / 2
@@ -114,7 +126,7 @@ def jensen_shannon(reference: Floats, current: Floats) -> Measured:
 
 
 def chi_square(reference: NDArray[Any], current: NDArray[Any]) -> Measured:
-    """Compares the categories of two samples by the χ² test. The effect is Cramér's V.
+    """Compares the categories of two samples (n,) and (m,) by the χ² test. The effect is Cramér's V.
 
     A category that only one sample has counts, too. Numbers of equal value (1, 1.0 and True) are the same category. All
     values that mark a missing value are one category.
@@ -236,7 +248,7 @@ def _finite_values(values: Floats) -> Floats:
 
 
 def to_common_precision(reference: NDArray[Any], current: NDArray[Any]) -> tuple[Floats, Floats]:
-    """Converts both samples to float64, rounded to the coarser precision of the two.
+    """Converts both samples (n,) and (m,) to float64, rounded to the coarser precision of the two.
 
     So 0.1 stored as float32 equals the 0.1 of float64.
     """

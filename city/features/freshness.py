@@ -41,6 +41,7 @@ class _ViewState:
 
     topics: frozenset[str]
     bound: float
+    """In seconds; see `freshness_bound`."""
     newest: int | None = None
     """The newest time in the online store, in microseconds."""
     waiting_since: float | None = None

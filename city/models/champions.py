@@ -23,6 +23,7 @@ class Serving:
     """A version that is loaded and warm."""
 
     number: int
+    """The version's number in the registry."""
     exported: Exported
     metrics: Mapping[str, float] = field(default_factory=dict)
     """The version's metrics on held-out rows."""

@@ -24,6 +24,7 @@ class Calibration:
 
     intervals: Intervals | None = None
     threshold: float | None = None
+    """For two classes: the probability from which on the second class is predicted."""
     background: tuple[tuple[float, ...], ...] = ()
     """Some rows of the training, with which a row is compared to explain its prediction."""
 
@@ -70,7 +71,10 @@ def own(model: Model, estimator: Any, rows: NDArray[np.float32]) -> Floats:
 
 
 def agree(model: Model, ours: Floats, exported: Floats) -> None:
-    """Raises ModelError where the predictions of the exported model differ from those of the fitted one."""
+    """Raises ModelError where the predictions of the exported model differ from those of the fitted one.
+
+    Both have one row for each sample row: (n,) numbers, or (n, classes) probabilities.
+    """
     scale = np.ones(1) if model.kind == "classification" else np.maximum(np.std(ours, axis=0), 1e-9)
     differences = (np.abs(ours - exported) / scale).reshape(len(ours), -1).max(1)
     if not (differences <= _CLOSE).mean() >= 1 - _SHARE:

@@ -35,7 +35,7 @@ class Verdict:
 
 
 def losses(model: Model, predicted: Floats, actual: NDArray[Any]) -> Floats:
-    """Returns the loss of each row (n,).
+    """Returns the loss of each row (n,). `actual` has the labels (n,): numbers, or the index of the class.
 
     It is the absolute error, the log loss of the probabilities (n, classes), or the surprise of an anomaly model.
     """
@@ -48,7 +48,7 @@ def losses(model: Model, predicted: Floats, actual: NDArray[Any]) -> Floats:
 
 
 def metrics(model: Model, predicted: Floats, actual: NDArray[Any]) -> dict[str, float]:
-    """Computes the metrics of predictions, by name.
+    """Computes the metrics of predictions, by name. The arguments have the shapes that `losses` takes.
 
     A regression has MAE and RMSE. A classification has log loss, accuracy and macro F1 and, with two classes, average
     precision and calibration error. An anomaly model has the surprise and the share of false alarms.

@@ -71,12 +71,15 @@ class Model:
     stream: Stream | None = None
     """Where the answers to events are published at once. Without it, there are only daily predictions."""
     least_rows: int = 500
+    """The number of rows with an outcome that a training needs."""
     most_rows: int = 400_000
     """The number of newest rows that are learned from."""
     history: timedelta = timedelta(days=90)
     """Rows that are older than the newest by more than this are not learned from."""
     trials: int = 10
+    """The most sets of parameters that a search tries."""
     search_seconds: float = 60.0
+    """The time after which a search tries no further parameters."""
     defaults: Parameters = field(default_factory=dict)
 
     @property

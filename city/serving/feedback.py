@@ -43,6 +43,7 @@ class Judgement(NamedTuple):
     version: int
     outcome: str
     loss: float
+    """As `city.models.judge.losses` defines it for the kind of model."""
 
 
 _JudgementRow = tuple[str, int, str, float]

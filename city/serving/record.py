@@ -52,6 +52,7 @@ class Entry(NamedTuple):
     answer: Answer
     output: bytes
     latency_ms: float
+    """From the request's arrival to the answer, in milliseconds."""
     cached: bool
     experiment: str | None = None
     """The id of the trial that the answer belongs to."""

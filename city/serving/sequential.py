@@ -46,12 +46,13 @@ class Bets:
         self._evidence: Floats | None = None
 
     def expect(self, most_below: Floats | float) -> None:
-        """Notes how much an outcome could have lost, without a bet on it."""
+        """Notes how much an outcome could have lost, without a bet on it. `most_below` has the shape of the tests."""
         self._largest = np.maximum(self._largest, most_below)
 
     def observe(self, difference: Floats | float, most_below: Floats | float) -> None:
         """Bets on one outcome. `difference` is at least `-most_below`, which may depend on everything except the
-        outcome. The bets are scaled by the largest bound so far, so that all outcomes have the same weight."""
+        outcome. Both have the shape of the tests. The bets are scaled by the largest bound so far, so that all outcomes
+        have the same weight."""
         self._largest = np.maximum(self._largest, most_below)
         with np.errstate(divide="ignore", invalid="ignore"):
             # Where nothing can be lost, a gain is proof, and a zero difference changes nothing.
@@ -89,7 +90,8 @@ class LossTest:
 
     def observe(self, other: Floats | float, champion: Floats | float, most_gain: Floats | float) -> None:
         """Counts one outcome. `most_gain` is the most by which the other version's loss could have been below the
-        champion's, over all outcomes. It follows from the two predictions and is known before the outcome."""
+        champion's, over all outcomes. It follows from the two predictions and is known before the outcome. All have the
+        shape of the tests."""
         if not self._bounded and self._count >= _LEARNED:
             cut = np.where(self._mean > 0, _CLIP * self._mean, np.inf)
             other, champion, most_gain = (np.minimum(value, cut) for value in (other, champion, most_gain))
@@ -118,7 +120,8 @@ class LossTest:
 def p_value(difference: Floats | float, error: Floats | float, count: Floats | float) -> Floats:
     """Returns the p-value of "there is no difference", which is valid at all times simultaneously. It is the smallest
     alpha whose confidence sequence excludes zero. `error` is the difference's standard error. `count` is the number of
-    outcomes; for two separate sides it is the smaller number, because the mean of that side must have settled."""
+    outcomes; for two separate sides it is the smaller number, because the mean of that side must have settled. The
+    arguments are broadcast against each other."""
     prior = np.multiply(count, _DENSITY)
     with np.errstate(divide="ignore", invalid="ignore"):
         score = np.where(np.equal(difference, 0), 0.0, np.divide(difference, error))

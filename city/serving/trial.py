@@ -42,7 +42,9 @@ class Limits:
     """The limits at which a canary is ended."""
 
     error_rate: float = 0.02
+    """The share of failed requests, from 0 to 1."""
     latency_ratio: float = 2.0
+    """The canary's median latency over the champion's."""
     least_requests: int = 50
     """Number of timed requests of each version before latencies count. The first requests warm the version up and show
     the usual latency."""
@@ -58,6 +60,7 @@ class Experiment:
     limits: Limits = field(default_factory=Limits)
     by: str = ""
     since: float = 0.0
+    """The start, in seconds since the epoch."""
 
 
 @dataclass

@@ -18,7 +18,11 @@ _SAMPLE = 200  # latencies that are stored of each batch
 
 @dataclass
 class StreamReport:
-    """The report of one contract's stream. The pipeline writes it; any thread may read it."""
+    """The report of one contract's stream. The pipeline writes it; any thread may read it.
+
+    `rows` and `quarantined` count messages since the start. `late` counts events that changed a window after its end,
+    `too_late` those that no longer could. `lag` is the number of messages that Kafka has and the stream has not read.
+    """
 
     topic: str
     rows: int = 0

@@ -42,6 +42,8 @@ _RESET_MEND = "Point CITY_HOME at another folder, or at the Kafka that the data 
 
 @dataclass(frozen=True)
 class _Piece:
+    """Messages in the order in which they were read. `arrived` has Kafka's timestamps, in milliseconds."""
+
     values: list[bytes | None]
     partitions: list[int]
     offsets: list[int]

@@ -184,7 +184,10 @@ def merge(window: Window, parts: list[pl.DataFrame]) -> pl.DataFrame:
 
 
 def results(window: Window, sums: pl.DataFrame) -> pl.DataFrame:
-    """Computes the declared aggregates from moments: one row for each window and `by`."""
+    """Computes the declared aggregates from moments: one row for each window and `by`.
+
+    Raises TypeError for an aggregate of an unknown type.
+    """
     total = pl.col("_n").sum()
     columns = []
     for aggregate in window.aggregates:

@@ -81,7 +81,7 @@ def remaining_life(seed: int = 0) -> Any:
 def nasa_score(predicted: Floats, actual: Floats) -> float:
     """Computes the score of the PHM 2008 challenge, in which late predictions cost more than early ones.
 
-    `predicted` and `actual` are remaining lives in cycles. Source: Saxena et al., 2008.
+    `predicted` and `actual` (n,) are remaining lives in cycles. Source: Saxena et al., 2008.
     """
     late = predicted - actual
     return float(np.where(late < 0, np.expm1(-late / 13), np.expm1(late / 10)).sum())

@@ -129,7 +129,10 @@ def calibrated_boosting(parameters: Parameters) -> Any:
 
 
 def cost_threshold(rows: pl.DataFrame, probability: Floats) -> float:
-    """Returns the cheapest threshold on labelled payments, at most 1, so that some payments are always reviewed."""
+    """Returns the cheapest threshold on labelled payments, at most 1, so that some payments are always reviewed.
+
+    `rows` (n rows) has the label and the amount. `probability` (n,) is that of a fraud.
+    """
     fraud = (rows[LABEL] == FRAUD).to_numpy().astype(float)
     return min(cheapest_threshold(probability, fraud, rows["amount"].to_numpy()), 1.0)
 
