@@ -11,7 +11,7 @@ from city.alerts.store import alert_store
 from city.alerts.watch import share
 from city.contracts.registry import Domain
 from city.models.model import Model, models_of
-from city.models.performance import CALIBRATED, COVERS, LASTING, is_young, promises, told
+from city.models.performance import CALIBRATED, COVERS, LASTING, is_young, name_metrics, promises
 from city.models.predictions import LOSS, VERSION
 from city.settings import settings
 from city_assets import keys
@@ -176,7 +176,11 @@ def _predictions_asset(domain: Domain, model: Model) -> dg.AssetsDefinition:
                 0, named=True
             )
         metrics, champion_verdicts = judge_champion(model, lake.snapshot, registry, champion, predicted)
-        share(alert_store(settings()), f"outcomes/{model.name}", told(model.name, champion.number, metrics))
+        share(
+            alert_store(settings()),
+            f"outcomes/{model.name}",
+            name_metrics(model.name, champion.number, metrics),
+        )
         checks = [
             dg.AssetCheckResult(
                 check_name=verdict.name,

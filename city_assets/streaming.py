@@ -38,7 +38,7 @@ def stream_topics(context: dg.OpExecutionContext, lake: LakeResource) -> None:
     try:
         job.run(every_second)
     except dg.DagsterExecutionInterruptedError:  # `city down`, or a person in the UI: a normal end
-        context.log.info("asked to stop")
+        context.log.info("interrupted: the stream stops")
     reporter.report(job, now=True)
 
 

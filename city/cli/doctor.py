@@ -10,7 +10,7 @@ def command() -> None:
 
     findings = examine(settings())
     for finding in findings:
-        print(f"{'ok ' if finding.ok else 'BAD'} {finding.what}: {finding.found}")
+        print(f"{'ok ' if finding.ok else 'BAD'} {finding.what}: {finding.actual}")
         if not finding.ok:
             print(f"    {finding.mend}")
     if not all(finding.ok for finding in findings):

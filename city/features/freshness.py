@@ -119,7 +119,7 @@ class FeatureFreshness:
             newest = self._store.newest()
         except Exception as error:  # a client may raise anything when its server is away
             if not self._failed:
-                log.warning("the online store cannot be asked how new its features are: %s", error)
+                log.warning("the newest times of the features cannot be read from the online store: %s", error)
             self._failed = True
             return None
         self._failed = False

@@ -201,8 +201,8 @@ if not newest or newest < ARGV[2] then
   redis.call('HSET', KEYS[2], ARGV[1], ARGV[2])
 end
 for i = 3, #ARGV, 2 do
-  local held = redis.call('HGET', KEYS[1], ARGV[i])
-  if not held or string.sub(held, 1, 8) <= string.sub(ARGV[i + 1], 1, 8) then
+  local current = redis.call('HGET', KEYS[1], ARGV[i])
+  if not current or string.sub(current, 1, 8) <= string.sub(ARGV[i + 1], 1, 8) then
     redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1])
   end
 end

@@ -155,13 +155,13 @@ class NormalRegion:
             node("Max", ["whole", "least"], ["divisor"]),
             node("Div", ["parts", "divisor"], ["divided"]),
             node("Where", ["any", "divided", "even"], ["shares"]),
-            node("Concat", ["score", "surprise", "shares"], ["said"], axis=1),
+            node("Concat", ["score", "surprise", "shares"], ["output"], axis=1),
         ]
         graph = helper.make_graph(
             steps,
             "normal_region",
             [helper.make_tensor_value_info("rows", TensorProto.FLOAT, [None, inputs])],
-            [helper.make_tensor_value_info("said", TensorProto.FLOAT, [None, 2 + inputs])],
+            [helper.make_tensor_value_info("output", TensorProto.FLOAT, [None, 2 + inputs])],
             [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
         )
         opset = [helper.make_opsetid("", _OPSET)]

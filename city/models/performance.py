@@ -126,13 +126,16 @@ def is_young(versions: Sequence[Version], now: datetime) -> bool:
     return now - min(datetime.fromisoformat(version.tags["trained_at"]) for version in versions) < YOUNG
 
 
-def told(model: str, version: int, metrics: dict[str, float]) -> dict[str, float | None]:
+def name_metrics(model: str, version: int, metrics: dict[str, float]) -> dict[str, float | None]:
     """Names the metrics of a version as alert rules do: `model.<metric>.<model>`, and `model.version.<model>`."""
     return {f"model.{name}.{model}": value for name, value in {**metrics, _VERSION: float(version)}.items()}
 
 
 def of_model(metrics: Mapping[str, float | None], model: str, version: int) -> dict[str, float]:
-    """Selects the metrics of a version from those that `told` named. Returns none where they are of another version."""
+    """Selects the metrics of a version from those that `name_metrics` named.
+
+    Returns none where they are of another version.
+    """
     if metrics.get(f"model.{_VERSION}.{model}") != version:
         return {}
     names = {key: key.split(".", 2)[1] for key in metrics if key.split(".", 2)[2:] == [model]}

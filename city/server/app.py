@@ -38,8 +38,8 @@ log = logging.getLogger(__name__)
 
 DESCRIPTION = """Predictions of the city's models, the city as it is now, and how the platform itself does.
 
-Send a key as `X-API-Key`, or a token of `/token` as `Authorization: Bearer …`; on loopback none is needed. What goes
-wrong is told as problem details (RFC 9457), which name the field and the mend."""
+Send a key as `X-API-Key`, or a token of `/token` as `Authorization: Bearer …`; on loopback none is needed.
+Errors are problem details (RFC 9457), which name the field and the mend."""
 
 
 def build(config: Settings, declared: Sequence[Model] | None = None) -> ASGIApp:

@@ -190,7 +190,7 @@ def checks_of(store: AlertStore) -> dict[str, Any]:
     """The results of the asset checks at their last evaluation, even where assets were materialized since."""
     checks = store.remembered(OVERVIEW)
     if checks is None:
-        return {"error": "Dagster has not told of its checks yet", "passed": 0, "failed": []}
+        return {"error": "Dagster has not reported its checks yet", "passed": 0, "failed": []}
     return {"error": None, "passed": len(checks["passed"]), "failed": list(checks["failed"].values())}
 
 

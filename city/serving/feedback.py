@@ -73,7 +73,7 @@ class Feedback:
         changes nothing and gets the same response. Raises Problem for an unknown prediction, for an outcome that its
         model cannot have, for an outcome that differs from the recorded one, and while outcomes cannot be recorded."""
         if not self._recovered:
-            raise Problem(503, "what was told before the restart is being read: tell it again", headers=_RETRY)
+            raise Problem(503, "outcomes from before the restart are being read: send this one again", headers=_RETRY)
         judgement, predictions = self._recall_judgement(number), self._store.recent(number)
         if judgement is None and not predictions:
             predictions, judgement = await self._find_prediction(number)

@@ -15,8 +15,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from city.models.model import Model
 from city.models.predictions import CONFIDENCE, HIGH, LOW, OUTPUT, PREDICTION
-from city.serving.asked import Ask, AskMany, Came, Inputs, asked_rows, frame_of, parse_body
 from city.serving.batching import Rows
+from city.serving.inputs import Ask, AskMany, Came, Inputs, asked_rows, frame_of, parse_body
 from city.serving.predictor import Predictor
 from city.serving.tensors import Infer, infer_rows
 from city.web.decoders import INLINE_BYTES
@@ -116,8 +116,8 @@ def router(predictor: Predictor, predict: Callable[[Request], Awaitable[Response
 
     @api.post("/feedback", response_model=None, openapi_extra=_body(Came, {}), summary="What came of a prediction")
     async def feedback(request: Request) -> Response:
-        """Versions that compete are compared by this. Of any prediction that is recorded. What is told again changes
-        nothing; what is told otherwise is refused (409)."""
+        """Versions that compete are compared by this. Of any prediction that is recorded. The same outcome again
+        changes nothing; another outcome of the same prediction is refused (409)."""
         body = await request.body()
         report = await predictor.decoders.run(lambda: parse_body(Came, body), len(body))
         outcome = report.outcome if isinstance(report.outcome, str) else float(report.outcome)

@@ -20,9 +20,9 @@ from city.features.reader import FeatureReader, is_unknown
 from city.models.attribution import explained
 from city.models.model import Model, ModelError
 from city.serving.answer import Answer, answer, answer_json, build_frames
-from city.serving.asked import Ask, Inputs, unknown_model
 from city.serving.batching import Rows
 from city.serving.feedback import Feedback
+from city.serving.inputs import Ask, Inputs, unknown_model
 from city.serving.outcome_scores import OutcomeScores
 from city.serving.predictor_tasks import PredictorTasks
 from city.serving.record import Entry, Full, PredictionStore

@@ -6,8 +6,8 @@ from typing import Any
 import polars as pl
 from pydantic import BaseModel, Field
 
-from city.serving.asked import MOST_ROWS, Inputs, Value, parse_body
 from city.serving.batching import Rows
+from city.serving.inputs import MOST_ROWS, Inputs, Value, parse_body
 from city.web.problems import Problem
 
 

@@ -19,11 +19,11 @@ _MEMORY_GB, _DISK_GB = 3, 2
 
 @dataclass(frozen=True)
 class Finding:
-    """The result of one check: `what` was checked, whether it is `ok`, the value `found`, and the `mend`."""
+    """The result of one check: `what` was checked, whether it is `ok`, the `actual` value, and the `mend`."""
 
     what: str
     ok: bool
-    found: str
+    actual: str
     mend: str = ""
 
 

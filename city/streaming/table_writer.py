@@ -211,7 +211,7 @@ class TableWriter:
         at, claims = ({p: standing[n] for p, standing in actual.items()} for n in (0, 1))
         return Fenced(
             f"another process now writes {self._contract.topic}: expected to continue at "
-            f"{ {p: position for p, (position, _) in expected.items()} }, found {at}, claims {claims}. "
+            f"{ {p: position for p, (position, _) in expected.items()} }, got {at}, claims {claims}. "
             "This copy stops, and nothing is lost."
         )
 

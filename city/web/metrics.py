@@ -65,7 +65,10 @@ class Metrics:
             registry=self.registry,
         )
         self._requests = Counter(
-            "prediction_requests_total", "Predictions asked for.", ["model", "version", "role"], registry=self.registry
+            "prediction_requests_total",
+            "Requested predictions.",
+            ["model", "version", "role"],
+            registry=self.registry,
         )
         self.errors = Counter(
             "prediction_errors_total", "Requests that got no prediction.", ["model", "status"], registry=self.registry

@@ -24,7 +24,7 @@ def today(config: Settings, day: date) -> list[Fact]:
     frauds = scores.filter(pl.col(DAY) == day, pl.col(PREDICTION) == FRAUD).select(pl.len()).collect().item()
     sentence = f"{some(count, 'payment').capitalize()} of {dollars:,.0f} dollars in all were made; "
     sentence += f"{some(reported, 'payment')} {'were' if reported > 1 else 'was'} charged back"
-    sentence += f", and the model held {some(frauds, 'payment')} for a fraud." if frauds else "."
+    sentence += f", and the model flagged {some(frauds, 'payment')} as a fraud." if frauds else "."
     return [
         Fact("payments", sentence, "Payments", count, before=previous_count or None),
         Fact("paid", label="Paid", value=round(dollars), unit="USD", before=round(previous_dollars) or None),

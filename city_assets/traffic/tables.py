@@ -250,11 +250,11 @@ TABLES = (
 ON_DEMAND = (
     OnDemand(
         name="traffic_now",
-        means="Where a cell's speed is going, when a prediction so many minutes ahead is asked for.",
+        means="Where a cell's speed is going, for a prediction so many minutes ahead.",
         needs=tuple(
             f"traffic_features:{name}" for name in ("speed_mean", "speed_recent", "speed_neighbours", "rush_hour")
         ),
-        request=(_feature("minutes_ahead", "how far ahead is asked for", unit="min", nullable=False),),
+        request=(_feature("minutes_ahead", "how far ahead the prediction is", unit="min", nullable=False),),
         columns=(
             _feature("speed_trend", "speed less the mean of the last windows"),
             _feature("speed_against_neighbours", "speed less that of the cells around it"),

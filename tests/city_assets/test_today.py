@@ -102,7 +102,7 @@ def test_payments_are_counted_with_what_was_wrong(config: Settings) -> None:
     (config.lake / "scores" / FRAUDS.name).mkdir(parents=True)
     write_deltalake(config.lake / "scores" / FRAUDS.name, scores)
     made, paid = payments.today(config, DAY_ONE)
-    assert made.sentence.endswith("2 payments were charged back, and the model held 1 payment for a fraud.")
+    assert made.sentence.endswith("2 payments were charged back, and the model flagged 1 payment as a fraud.")
     assert (made.value, made.before, paid.value, paid.before) == (3, 1, 1501, 500)
 
 

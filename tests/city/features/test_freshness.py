@@ -100,7 +100,7 @@ def test_of_a_store_that_is_away_nothing_is_known(config: Settings, caplog: pyte
     city = Minutes(config, RedisStore("redis://127.0.0.1:1"))
     assert [city.pass_one(50) for _ in range(2 * BOUND)] == [None] * 2 * BOUND
     assert city.freshness.ages() == {}
-    assert caplog.text.count("the online store cannot be asked") == 1
+    assert caplog.text.count("cannot be read from the online store") == 1
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from sklearn.metrics import precision_recall_fscore_support
 
 from city.drift.measures import Measured
 from city.models.model import models
-from city.models.performance import is_young, of_model, performance, promises, told, verdicts
+from city.models.performance import is_young, name_metrics, of_model, performance, promises, verdicts
 from city.models.predictions import schema
 from city.models.registry import Version
 
@@ -86,7 +86,9 @@ def test_a_model_is_young_for_a_day() -> None:
 
 
 def test_what_rules_are_told_of_a_version_is_not_taken_for_another_ones() -> None:
-    metrics = told("traffic_speed_15", 3, {"mae": 4.0}) | told("traffic_speed_5", 9, {"mae": 1.0, "coverage": 0.9})
+    metrics = name_metrics("traffic_speed_15", 3, {"mae": 4.0}) | name_metrics(
+        "traffic_speed_5", 9, {"mae": 1.0, "coverage": 0.9}
+    )
     assert metrics["model.mae.traffic_speed_15"] == 4.0
     assert of_model(metrics, "traffic_speed_15", 3) == {"mae": 4.0}
     assert of_model(metrics, "traffic_speed_5", 9) == {"mae": 1.0, "coverage": 0.9}

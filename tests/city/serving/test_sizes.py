@@ -11,9 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from city.serving import asked
 from city.serving.arrow_size import arrow_size
-from city.serving.asked import MOST_ROWS, MOST_UNPACKED_BYTES, frame_of
+from city.serving.inputs import MOST_ROWS, MOST_UNPACKED_BYTES, frame_of
 from city.serving.parquet_size import parquet_size
 from city.serving.sizes import Size
 from city.web.problems import Problem
@@ -146,14 +145,14 @@ def test_a_bomb_is_refused_before_it_is_unpacked(name: str, monkeypatch: pytest.
     body = make()
     assert len(body) < 1_000_000
     if name == "a page's claim":  # 133 MB are allowed, but not 140 MB
-        monkeypatch.setattr(asked, "MOST_UNPACKED_BYTES", 134_000_000)
+        monkeypatch.setattr(inputs, "MOST_UNPACKED_BYTES", 134_000_000)
         says = "135 MB unpacked"
     if name != "one text in every row":  # which the headers cannot tell
 
         def unpack(_: io.BytesIO) -> pl.DataFrame:
             raise AssertionError("was unpacked")
 
-        monkeypatch.setitem(asked._READERS, media, (asked._READERS[media][0], unpack))  # type: ignore[arg-type]
+        monkeypatch.setitem(inputs._READERS, media, (inputs._READERS[media][0], unpack))  # type: ignore[arg-type]
     with pytest.raises(Problem) as refused:
         frame_of(media, body)
     assert refused.value.status == 413

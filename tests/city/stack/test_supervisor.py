@@ -159,7 +159,7 @@ def test_what_a_killed_supervisor_left_is_ended_by_the_next(config: Settings) ->
         console.export_text()
     )
     (ports,) = (finding for finding in examine(config) if finding.what.startswith("port"))
-    assert f"kafka (pid {left.pid})" in ports.found
+    assert f"kafka (pid {left.pid})" in ports.actual
     assert end_leftovers(config) == ["kafka"]
     assert not psutil.pid_exists(left.pid)
     assert other.poll() is None

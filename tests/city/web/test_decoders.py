@@ -13,7 +13,7 @@ import numpy as np
 import psutil
 import pytest
 
-from city.serving.asked import Inputs, asked_rows
+from city.serving.inputs import Inputs, asked_rows
 from city.serving.tensors import infer_rows
 from city.web.decoders import THREAD_BYTES, Decoders
 from city.web.json_process import JsonProcess
