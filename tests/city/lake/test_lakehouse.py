@@ -5,7 +5,6 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
-import narwhals as nw
 import polars as pl
 import pytest
 from deltalake import write_deltalake
@@ -16,7 +15,6 @@ from city.lake.tables import ForeignTable, open_table
 from city.settings import Settings
 from city.tables import Column, Source, Table, TableError
 from city.tables.registry import table_of
-from city.tables.slices import Slices, chunks
 from city_assets.traffic.contract import VEHICLE_POSITIONS
 from tests.lakes import drive, house, rows, stream
 
@@ -186,19 +184,3 @@ def test_a_column_is_added_in_place_and_old_rows_have_null(tmp_path: Path) -> No
         open_table(path, wider)
     write_deltalake(open_table(path, wider, may_add=["b"]), pl.DataFrame({"a": [2], "b": ["x"]}), mode="append")
     assert pl.read_delta(str(path)).sort("a").rows() == [(1, None), (2, "x")]
-
-
-def test_chunks_are_runs_of_days_of_bounded_size() -> None:
-    days = [DAY + timedelta(days=n) for n in (0, 1, 2, 3, 7)]
-    found = list(chunks(days, dict.fromkeys(days, 10), 20))
-    assert found == [Slices(days[0], days[1]), Slices(days[2], days[3]), Slices(days[4], days[4])]
-    assert list(chunks(days[:3], {}, None)) == [Slices(days[0], days[2])]
-    assert list(chunks([], {}, 5)) == []
-
-
-def test_slices_say_the_same_in_sql_and_as_a_filter() -> None:
-    frame = pl.DataFrame({"day": [DAY, DAY, DAY + timedelta(days=1)], "local_hour": [1, 2, 1]})
-    slices = Slices(DAY, DAY, (1, 5))
-    kept = nw.from_native(frame).filter(slices.expr()).to_native()
-    assert slices.sql() == "day >= '2026-05-04' AND day <= '2026-05-04' AND local_hour IN (1, 5)"
-    assert kept.rows() == [(DAY, 1)]
