@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from city.serving import inputs
 from city.serving.arrow_size import arrow_size
 from city.serving.inputs import MOST_ROWS, MOST_UNPACKED_BYTES, frame_of
 from city.serving.parquet_size import parquet_size
