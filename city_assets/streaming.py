@@ -10,6 +10,7 @@ import dagster as dg
 from city.contracts.model import Contract
 from city.contracts.registry import domains
 from city.settings import settings
+from city.stack.reports import StreamSummary
 from city.streaming.job import StreamJob
 from city_assets import keys
 from city_assets.bronze import describe
@@ -73,11 +74,13 @@ class Reporter:
             self._log_days(keys.bronze(contract), contract, "bronze", summary["rows"], summary)
             self._log_days(keys.quarantine(contract), contract, "quarantine", summary["quarantined"], summary)
 
-    def _log_days(self, key: dg.AssetKey, contract: Contract, layer: str, count: int, summary: dict[str, Any]) -> None:
+    def _log_days(self, key: dg.AssetKey, contract: Contract, layer: str, count: int, summary: StreamSummary) -> None:
         days = self._unreported[key]
         if not days:
             return
-        metadata = {name: value for name, value in summary.items() if value is not None and not isinstance(value, dict)}
+        metadata: dict[str, Any] = {
+            name: value for name, value in summary.items() if value is not None and not isinstance(value, dict)
+        }
         previewed, others = self._previewed.get(key, (-math.inf, 0))
         if time.monotonic() - previewed >= self._preview_seconds:
             metadata = describe(self._lake, contract, layer, metadata)

@@ -29,7 +29,8 @@ def dependencies(predictor: Predictor, away_channels: Mapping[str, str]) -> list
     alarm channels that do not accept messages, with the reason."""
     config, store = predictor.config, predictor.store
     silent = silent_sources(config)
-    stream = stream_part(config, True, silent) or {"state": "down", "last_error": None}
+    stream = stream_part(config, True, silent)
+    assert stream is not None  # it is None only while the platform is down
     is_stream_ok = stream["state"] == "running" and stream["last_error"] is None
     worker_problems = {
         f"{part}: {worker}": text

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any
 
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
@@ -17,6 +16,7 @@ from rich.text import Text
 from city.java import jars
 from city.settings import Settings
 from city.stack.part import CannotStart, Spec
+from city.stack.reports import PartStatus, PlatformStatus
 from city.stack.state import SUPERVISOR, is_alive, read_json
 from city.stack.status import parts, status
 from city.stack.supervisor import SIMULATORS, Supervisor, end_leftovers, exposures, specs
@@ -111,8 +111,8 @@ def fetch(config: Settings, console: Terminal) -> None:
         jars.fetch(config, absent, lambda jar: progress.update(task, advance=1, description=jar.coordinate))
 
 
-def show(state: dict[str, Any], console: Terminal | None = None) -> None:
-    """Prints the status (see `city.stack.status.status`) as tables."""
+def show(state: PlatformStatus, console: Terminal | None = None) -> None:
+    """Prints the status as tables."""
     console = console or Terminal(soft_wrap=True)
     if not state["parts"]:
         console.print("not up; start it with `city up`")
@@ -137,7 +137,7 @@ def show(state: dict[str, Any], console: Terminal | None = None) -> None:
     console.print(table)
 
 
-def _build_parts_table(parts: dict[str, dict[str, Any]]) -> Table:
+def _build_parts_table(parts: dict[str, PartStatus]) -> Table:
     table = Table("part", "address", "state", "events/s", "lag", "p95 ms", box=None, pad_edge=False)
     for name, part in parts.items():
         state = Text(part["state"], style=_COLOURS[part["state"]])
@@ -164,7 +164,7 @@ class _View:
         self._shown_at = 0.0
         self._began = time.monotonic()
         self._counting: subprocess.Popen[bytes] | None = None
-        self._counted: dict[str, Any] = {}
+        self._counted: PlatformStatus | None = None
         self._counted_at = 0.0
 
     def show(self, supervisor: Supervisor) -> None:
@@ -192,10 +192,10 @@ class _View:
     def _has_events(self) -> bool:
         """Returns whether the stream runs and bronze has rows, or nothing simulates events."""
         self._shown_at = time.monotonic() - _REFRESH_SECONDS + 1
-        current = parts(self._config)
-        return current.get("stream", {}).get("state") == "running" and (
-            any(self._counted.get("bronze_rows", {}).values()) or (bool(self._counted) and SIMULATORS not in current)
-        )
+        current, counted = parts(self._config), self._counted
+        if counted is None or "stream" not in current or current["stream"]["state"] != "running":
+            return False
+        return any(counted["bronze_rows"].values()) or SIMULATORS not in current
 
     def _count_rows(self) -> None:
         """Counts the tables' rows from time to time, in another process.
@@ -225,4 +225,5 @@ class _View:
             self._console.clear()
         if head:
             self._console.print(head, highlight=False)
-        show(self._counted | {"parts": parts(self._config)}, self._console)
+        assert self._counted is not None  # nothing is shown before bronze has rows
+        show({**self._counted, "parts": parts(self._config)}, self._console)

@@ -13,6 +13,7 @@ from city.lake import STRAYS, bronze_path, locate, quarantine_path, row_count
 from city.settings import Settings
 from city.stack.daemon import CODE_SERVER, DAEMON, daemon_hangs
 from city.stack.progress import NO_PROGRESS, stalled
+from city.stack.reports import PartStatus, PlatformStatus, StreamSummary, WorkerSummary
 from city.stack.state import SERVER, STREAM, SUPERVISOR, is_alive, leftovers, process_of, read_json, stream_crashes
 from city.stack.worker import complaints
 
@@ -20,13 +21,8 @@ FRESH_SECONDS = 15.0
 """A living process whose last report is older counts as making no progress."""
 
 
-def status(config: Settings) -> dict[str, Any]:
-    """Returns the status: `parts`, `leftovers`, `bronze_rows`, `quarantined` and `alarm_channels`.
-
-    `parts` maps a name to address, state, events_per_second, lag, p95_ms, last_error, stalled, workers, exit and
-    errors. `stalled`: the part lives, but does not report, hangs, or has fallen silent. `exit` is the reason why its
-    process has ended, for a minute after that. `errors` are the current errors. `last_error` joins `exit` and `errors`.
-    """
+def status(config: Settings) -> PlatformStatus:
+    """Returns the status of the platform."""
     contracts = [c for d in domains(config) if config.is_active(d.name) for c in d.contracts]
     quarantined = {c.topic: row_count(quarantine_path(config.lake, c)) for c in contracts}
     strays = row_count(locate(config.lake, "quarantine", STRAYS))
@@ -45,7 +41,7 @@ def alarm_channels(config: Settings) -> dict[str, str]:
     return beat.get("alarm_channels", {}) if process_of(beat) is not None else {}
 
 
-def parts(config: Settings) -> dict[str, dict[str, Any]]:
+def parts(config: Settings) -> dict[str, PartStatus]:
     """Returns the state of each part of the supervisor, of the stream, and of other sources.
 
     The stream and the other sources are listed also when no supervisor started them.
@@ -53,7 +49,7 @@ def parts(config: Settings) -> dict[str, dict[str, Any]]:
     supervisor = read_json(config, SUPERVISOR)
     up = supervisor is not None and is_alive(supervisor["pid"], supervisor["created"])
     silent = silent_sources(config)
-    states = {}
+    states: dict[str, PartStatus] = {}
     for name, part in (supervisor or {"parts": {}})["parts"].items():
         beat = (read_json(config, f"{name}.json") or {}) if up else {}
         fresh = time.time() - beat.get("at", 0) < FRESH_SECONDS
@@ -81,14 +77,15 @@ def parts(config: Settings) -> dict[str, dict[str, Any]]:
         }
         for loop, address in part.get("loops", {}).items():
             loop_state = _loop_state(config, loop, address, states[name]["state"], silent.get(loop), part["pid"])
-            states[loop] = loop_state | {"within": name}
+            loop_state["within"] = name
+            states[loop] = loop_state
     stream = stream_part(config, up, silent)
     return states | _unsupervised_states(config, states.keys(), silent) | ({"stream": stream} if stream else {})
 
 
 def _unsupervised_states(
     config: Settings, supervised: Collection[str], silent: Mapping[str, str]
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, PartStatus]:
     """Returns the states of processes with a heartbeat that no supervisor started.
 
     For example, a person runs a bridge or a simulator from a shell.
@@ -103,7 +100,7 @@ def _unsupervised_states(
 
 def _loop_state(
     config: Settings, name: str, address: str, state: str, silent: str | None, pid: int | None
-) -> dict[str, Any]:
+) -> PartStatus:
     """Returns the state of a loop inside a part, from the loop's own heartbeat.
 
     The loop runs while its heartbeat is fresh. It makes no progress while its heartbeat is old and the process `pid`
@@ -134,7 +131,7 @@ def is_stopping(config: Settings) -> bool:
     return bool((read_json(config, SUPERVISOR) or {}).get("stopping"))
 
 
-def stream_part(config: Settings, up: bool, silent: Mapping[str, str]) -> dict[str, Any] | None:
+def stream_part(config: Settings, up: bool, silent: Mapping[str, str]) -> PartStatus | None:
     """Returns the state of the streaming job, from its own report.
 
     Returns None when the job never ran and the platform is not `up`. `silent` are the silent sources (see
@@ -145,7 +142,7 @@ def stream_part(config: Settings, up: bool, silent: Mapping[str, str]) -> dict[s
         return None
     running = process_of(report) is not None
     fresh = report is not None and running and time.time() - report["at"] < FRESH_SECONDS
-    streams = report["streams"] if report and running else []
+    streams: list[StreamSummary] = report["streams"] if report and running else []
     errors = [f"{s['topic']}: {s['last_error']}" for s in streams if s["last_error"]]
     errors += [f"{s['topic']}: {silent[s['topic']]}" for s in streams if s["topic"] in silent]
     workers = report.get("workers", []) if report and running else []
@@ -157,7 +154,7 @@ def stream_part(config: Settings, up: bool, silent: Mapping[str, str]) -> dict[s
     ended = report is not None and not running
     reason = _exit_reason(report) if report and ended else None
     if not fresh:  # old figures must not look like current ones
-        streams = [s | dict.fromkeys(("events_per_second", "lag", "p95_ms")) for s in streams]
+        streams = [{**s, "events_per_second": None, "lag": None, "p95_ms": None} for s in streams]
     current = streams if fresh else []
     latencies = [s["p95_ms"] for s in current if s["p95_ms"] is not None]
     return {
@@ -165,8 +162,8 @@ def stream_part(config: Settings, up: bool, silent: Mapping[str, str]) -> dict[s
         "state": "running" if running else ("restarting" if ended else "starting") if up else "down",
         "restarts": stream_crashes(report),
         "within": CODE_SERVER,
-        "events_per_second": round(sum(s["events_per_second"] for s in current), 1) if current else None,
-        "lag": sum(s["lag"] for s in current) if current else None,
+        "events_per_second": round(sum(s["events_per_second"] or 0.0 for s in current), 1) if current else None,
+        "lag": sum(s["lag"] or 0 for s in current) if current else None,
         "p95_ms": max(latencies, default=None),
         "last_error": _join_errors([*errors, reason]),
         "exit": reason,
@@ -202,7 +199,7 @@ def silent_sources(config: Settings) -> dict[str, str]:
     return stalled(sources(config), time.time())
 
 
-def workers_by_part(config: Settings) -> dict[str, list[dict[str, Any]]]:
+def workers_by_part(config: Settings) -> dict[str, list[WorkerSummary]]:
     """Returns the workers of every living process, by its name, from its last report."""
     workers = {}
     for path in sorted(config.run.glob("*.json")):

@@ -4,10 +4,11 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable
-from typing import Any, Literal
+from typing import Literal
 
 from city.stack.backoff import Backoff, Stopped
 from city.stack.progress import NO_PROGRESS
+from city.stack.reports import WorkerSummary
 
 log = logging.getLogger(__name__)
 
@@ -112,7 +113,7 @@ class Worker:
         """Returns why the worker is not well: an error, or no progress for too long. None where it is well."""
         return complaint(self.summary(), time.time() if now is None else now)
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> WorkerSummary:
         """Returns the state as JSON values, for heartbeat files, `/health` and `/metrics`.
 
         Times are in seconds since the epoch.
@@ -200,9 +201,9 @@ def workers() -> list[Worker]:
     return _registry.all()
 
 
-def summaries() -> list[dict[str, Any]]:
+def summaries() -> list[WorkerSummary]:
     """Returns the summaries of all workers of this process. A repeated name gets a number."""
-    by_name: dict[str, dict[str, Any]] = {}
+    by_name: dict[str, WorkerSummary] = {}
     for summary in (worker.summary() for worker in workers()):
         name, number = summary["name"], 1
         while summary["name"] in by_name:
@@ -212,7 +213,7 @@ def summaries() -> list[dict[str, Any]]:
     return list(by_name.values())
 
 
-def complaint(summary: dict[str, Any], now: float) -> str | None:
+def complaint(summary: WorkerSummary, now: float) -> str | None:
     """Returns why a worker is not well, from its summary at `now` (seconds since the epoch); None where it is well."""
     if summary["state"] in ("restarting", "stopped"):
         return f"{summary['state']} ({summary['restarts']} restarts): {summary['last_error'] or 'no error'}"
@@ -224,7 +225,7 @@ def complaint(summary: dict[str, Any], now: float) -> str | None:
     return f"{NO_PROGRESS} {idle:.0f} s" if idle > summary["stall_seconds"] else None
 
 
-def complaints(worker_summaries: Iterable[dict[str, Any]], now: float) -> dict[str, str]:
+def complaints(worker_summaries: Iterable[WorkerSummary], now: float) -> dict[str, str]:
     """Returns the workers that are not well, by name, with the reason."""
     return {summary["name"]: text for summary in worker_summaries if (text := complaint(summary, now)) is not None}
 

@@ -6,11 +6,11 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from city.contracts.model import Contract
 from city.lake.tables import ForeignTable
 from city.settings import Settings
+from city.stack.reports import StreamSummary
 from city.stack.state import STREAM, identity, read_json, stream_crashes
 from city.stack.worker import Worker, summaries
 from city.streaming.pipeline import Pipeline, SinkFactory, kafka_sink, questdb_sink
@@ -91,7 +91,7 @@ class StreamJob:
                 pipeline.pace()
             worker.progress()
 
-    def summary(self) -> list[dict[str, Any]]:
+    def summary(self) -> list[StreamSummary]:
         """Returns the summary of each pipeline's report."""
         return [pipeline.report.summary() for pipeline in self.pipelines]
 

@@ -4,13 +4,13 @@ import time
 from collections import deque
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
-from typing import Any
 
 import numpy as np
 import polars as pl
 
 from city.arrays import Floats
 from city.stack.progress import Samples
+from city.stack.reports import StreamSummary
 
 _HORIZON = 10.0  # seconds over which rates and latencies are measured
 _SAMPLE = 200  # latencies that are stored of each batch
@@ -98,7 +98,7 @@ class StreamReport:
             for sink, applied in sorted(self._applied.items())
         }
 
-    def summary(self, now: float | None = None) -> dict[str, Any]:
+    def summary(self, now: float | None = None) -> StreamSummary:
         """Returns the report as JSON values, for the report file."""
         self._samples.add(time.time() if now is None else now, self.rows + self.quarantined)
         return {

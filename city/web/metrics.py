@@ -4,7 +4,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import polars as pl
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -20,6 +20,12 @@ from city.stack.worker import summaries
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 _DRIFT_SECONDS = 30.0
 _RECENT_SECONDS, _RECENT_LEAST = 300.0, 20
+_STREAM_METRICS: tuple[tuple[Literal["lag", "events_per_second", "p95_ms", "quarantined"], str], ...] = (
+    ("lag", "Events in Kafka that are not in bronze."),
+    ("events_per_second", "Events that came to bronze."),
+    ("p95_ms", "95th percentile of the time from an event to bronze."),
+    ("quarantined", "Events that were rejected, since the stream was started."),
+)
 
 
 @dataclass(frozen=True)
@@ -179,17 +185,13 @@ class _PlatformCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """The metrics of the platform at this moment."""
-        stream = stream_part(self._config, False, {}) or {"streams": {}}
-        for name, description in (
-            ("lag", "Events in Kafka that are not in bronze."),
-            ("events_per_second", "Events that came to bronze."),
-            ("p95_ms", "95th percentile of the time from an event to bronze."),
-            ("quarantined", "Events that were rejected, since the stream was started."),
-        ):
+        stream = stream_part(self._config, False, {})
+        streams = stream["streams"] if stream else {}
+        for name, description in _STREAM_METRICS:
             family = GaugeMetricFamily(f"stream_{name}", description, labels=["topic"])
-            for topic, report in stream["streams"].items():
-                if report[name] is not None:
-                    family.add_metric([topic], report[name])
+            for topic, report in streams.items():
+                if (value := report[name]) is not None:
+                    family.add_metric([topic], value)
             yield family
         yield from self._collect_workers()
         if time.monotonic() > self._drift_at + _DRIFT_SECONDS:
