@@ -5,7 +5,8 @@ from typing import Any
 
 import orjson
 
-from city.live.layers import Layer, Row
+from city.live.layers import Layer
+from city.live.messages import LayerDelta, LayerSnapshot, Row
 
 
 class State:
@@ -56,11 +57,11 @@ class State:
         """The changes since the last delta, as JSON; None where there are none."""
         if not self.changed and not self.gone:
             return None
-        changes = {"rows": [self.rows[key] for key in self.changed], "gone": list(self.gone)}
+        changes = LayerDelta(rows=[self.rows[key] for key in self.changed], gone=list(self.gone))
         self.changed, self.gone = set(), set()
         return orjson.dumps(changes)
 
     def snapshot(self) -> bytes:
         """The columns and all rows, as JSON."""
-        content = {"columns": self.layer.header, "means": self.layer.means, "rows": list(self.rows.values())}
+        content = LayerSnapshot(columns=self.layer.header, means=self.layer.means, rows=list(self.rows.values()))
         return orjson.dumps(content)

@@ -6,11 +6,10 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from city.contracts.registry import modules
+from city.live.messages import Row
 from city.models.model import Model
 from city.settings import Settings
 from city.streaming.sinks.kafka import DASHBOARD_TOPIC
-
-Row = list[Any]
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import orjson
 from confluent_kafka import Consumer, KafkaException, TopicPartition
@@ -19,7 +19,9 @@ from city.features.online import online_store
 from city.features.reader import FeatureReader, is_unknown
 from city.live.layer_state import State
 from city.live.layers import Layer
+from city.live.messages import Score, ScoreFeed
 from city.models.examples import inputs
+from city.models.exported import Exported
 from city.models.model import Model
 from city.models.predictions import answers
 from city.serving.versions import Versions
@@ -60,8 +62,8 @@ class Live:
         self._config, self._feeds, self._models, self._versions = config, dict(feeds), models, versions
         self.states = {layer.name: State(layer) for layer in layers}
         self._by_kind = {layer.kind: self.states[layer.name] for layer in layers}
-        self._feed: deque[dict[str, Any]] = deque(maxlen=_FEED_KEPT)
-        self._fresh: list[dict[str, Any]] = []
+        self._feed: deque[Score] = deque(maxlen=_FEED_KEPT)
+        self._fresh: list[Score] = []
         self.sequence = 0
         self.messages = 0
         self._lock = threading.Lock()
@@ -109,7 +111,7 @@ class Live:
         row = state.rows.get(key)
         return dict(zip(state.layer.header, row, strict=True)) if row else None
 
-    def scores(self) -> list[dict[str, Any]]:
+    def scores(self) -> list[Score]:
         """The models' scores of single events, the newest last."""
         with self._lock:
             return list(self._feed)
@@ -119,7 +121,7 @@ class Live:
         with self._lock:
             if self._last_snapshot.sequence != self.sequence:
                 fragments = {name: state.snapshot() for name, state in self.states.items()}
-                fragments[FEED] = orjson.dumps({"rows": list(self._feed)})
+                fragments[FEED] = orjson.dumps(ScoreFeed(rows=list(self._feed)))
                 self._last_snapshot = Delta(self.sequence, int(time.time() * 1000), fragments)
             return self._last_snapshot
 
@@ -168,7 +170,7 @@ class Live:
 
     def _take_content(self, topic: str, content: Mapping[str, Any], now_ms: float) -> None:
         if topic in self._feeds:
-            score = {"model": self._feeds[topic], **content}
+            score = cast(Score, {"model": self._feeds[topic], **content})
             self._feed.append(score)
             self._fresh.append(score)
         elif (state := self._by_kind.get(content["kind"])) is not None and state.layer.topic == topic:
@@ -195,7 +197,7 @@ class Live:
                 if delta is not None:
                     fragments[name] = delta
             if self._fresh:
-                fragments[FEED] = orjson.dumps({"rows": self._fresh[-_FEED_A_TICK:]})
+                fragments[FEED] = orjson.dumps(ScoreFeed(rows=self._fresh[-_FEED_A_TICK:]))
                 self._fresh = []
             # A delta without changes is published too, so that clients know that they are up to date.
             self.sequence += 1
@@ -226,7 +228,7 @@ class Live:
                 state.set_predictions(key, values)
 
 
-def _compute_predictions(model: Model, exported: Any, features: Sequence[Mapping[str, Any]]) -> list[Any]:
+def _compute_predictions(model: Model, exported: Exported, features: Sequence[Mapping[str, Any]]) -> list[Any]:
     """One prediction per row of features: a number rounded to a tenth, or a class. None without fresh features."""
     import polars as pl
 
