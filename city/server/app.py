@@ -6,12 +6,11 @@ import logging
 import time
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
-import orjson
 from fastapi import Depends, FastAPI, Form, Request
 from fastapi.middleware.cors import CORSMiddleware
-from fastapi.responses import Response
+from fastapi.responses import PlainTextResponse, Response
 from fastapi.routing import APIRouter
 from starlette.types import ASGIApp
 
@@ -20,7 +19,8 @@ from city.contracts.registry import modules
 from city.live.layers import layers
 from city.models.model import Model, models
 from city.server import city_api
-from city.server.health import Dependency, dependencies, registry
+from city.server.health import dependencies, registry
+from city.server.openapi import Api
 from city.server.state import City
 from city.serving import models_api, predict_api
 from city.settings import Settings
@@ -30,6 +30,13 @@ from city.web.guard import Guard, client_of, needs
 from city.web.pages import Pages
 from city.web.problems import Problem
 from city.web.rate_limits import FailedKeys
+from city.web.responses import (
+    DependencyHealth,
+    HealthResponse,
+    LivenessResponse,
+    ReadinessResponse,
+    TokenResponse,
+)
 
 if TYPE_CHECKING:
     import uvicorn
@@ -58,7 +65,7 @@ def build(config: Settings, declared: Sequence[Model] | None = None) -> ASGIApp:
         finally:
             await city.stop()
 
-    app = FastAPI(title="City", version="1", description=DESCRIPTION, lifespan=lifespan, docs_url=None, redoc_url=None)
+    app = Api(title="City", version="1", description=DESCRIPTION, lifespan=lifespan, docs_url=None, redoc_url=None)
     problems.install(app)
     predict = predict_api.one(city.predictor)
     failed_keys = FailedKeys(config.failed_keys_a_minute)
@@ -84,34 +91,35 @@ def _server_routes(city: City, failed_keys: FailedKeys) -> APIRouter:
     """The routes about the server itself: its health, its metrics and its tokens."""
     routes = APIRouter(tags=["the server"])
 
-    @routes.head("/health", include_in_schema=False, response_model=None)
-    @routes.get("/health", summary="Live, ready, and each dependency", response_model=None)
-    @routes.get("/api/health", include_in_schema=False, response_model=None)
-    async def health() -> Response:
+    @routes.head("/health", include_in_schema=False)
+    @routes.get("/health", summary="Live, ready, and each dependency", responses={503: {"model": HealthResponse}})
+    @routes.get("/api/health", include_in_schema=False)
+    async def health(response: Response) -> HealthResponse:
         results = await asyncio.to_thread(dependencies, city.predictor, city.away_channels)
-        missing = [d for d in results if d.needed and not d.ok]
-        body = {
-            "live": True,
-            "ready": not missing,
-            "at": time.time(),
-            "dependencies": {d.name: _to_json(d) for d in results},
-            "workers": summaries(),
-        }
-        return Response(orjson.dumps(body), 503 if missing else 200, media_type="application/json")
+        is_ready = all(d.ok for d in results if d.needed)
+        response.status_code = 200 if is_ready else 503
+        checks = {d.name: DependencyHealth(ok=d.ok, needed=d.needed, detail=d.detail) for d in results}
+        return HealthResponse(ready=is_ready, at=time.time(), dependencies=checks, workers=summaries())
 
     @routes.head("/health/live", include_in_schema=False)
     @routes.get("/health/live", summary="Whether the server lives")
-    async def live() -> dict[str, bool]:
-        return {"live": True}
+    async def live() -> LivenessResponse:
+        return LivenessResponse()
 
-    @routes.head("/health/ready", include_in_schema=False, response_model=None)
-    @routes.get("/health/ready", summary="Whether it can answer", response_model=None)
-    async def ready() -> Response:
+    @routes.head("/health/ready", include_in_schema=False)
+    @routes.get("/health/ready", summary="Whether it can answer", responses={503: {"model": ReadinessResponse}})
+    async def ready(response: Response) -> ReadinessResponse:
         # Predictions need nothing but the registry, and a probe must not wait for servers that may hang.
         is_ready = registry(city.predictor).ok
-        return Response(orjson.dumps({"ready": is_ready}), 200 if is_ready else 503, media_type="application/json")
+        response.status_code = 200 if is_ready else 503
+        return ReadinessResponse(ready=is_ready)
 
-    @routes.get("/metrics", summary="For Prometheus", response_model=None, dependencies=[Depends(needs("viewer"))])
+    @routes.get(
+        "/metrics",
+        summary="For Prometheus",
+        response_class=PlainTextResponse,
+        dependencies=[Depends(needs("viewer"))],
+    )
     async def metrics() -> Response:
         def text() -> bytes:
             return city.metrics.text(city.champions(), city.freshness.ages(), city.alarm_figures())
@@ -124,7 +132,7 @@ def _server_routes(city: City, failed_keys: FailedKeys) -> APIRouter:
         grant_type: Annotated[str, Form(max_length=50)],
         client_id: Annotated[str, Form(max_length=100)],
         client_secret: Annotated[str, Form(max_length=200)],
-    ) -> dict[str, Any]:
+    ) -> TokenResponse:
         if grant_type != "client_credentials":
             raise Problem(400, f"grant_type {grant_type!r} is not known: it is client_credentials")
         caller = city.keys.caller_of(client_secret)
@@ -132,13 +140,9 @@ def _server_routes(city: City, failed_keys: FailedKeys) -> APIRouter:
             failed_keys.count(client_of(request.scope))
             raise Problem(401, "this name and key do not belong together, or the key has expired")
         issued, seconds = city.tokens.issue(client_secret)
-        return {"access_token": issued, "token_type": "Bearer", "expires_in": seconds, "scope": caller.role}
+        return TokenResponse(access_token=issued, expires_in=seconds, scope=caller.role)
 
     return routes
-
-
-def _to_json(dependency: Dependency) -> dict[str, Any]:
-    return {"ok": dependency.ok, "needed": dependency.needed, "detail": dependency.detail}
 
 
 def server(config: Settings, declared: Sequence[Model] | None = None) -> "uvicorn.Server":

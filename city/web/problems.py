@@ -3,14 +3,16 @@
 import logging
 import uuid
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NotRequired
 
 import orjson
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
+from pydantic import ConfigDict, with_config
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from typing_extensions import TypedDict
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +34,27 @@ TITLES = {
 }
 _MOST_ERRORS = 20
 _MOST_CHARACTERS = 200
+
+
+@with_config(ConfigDict(use_attribute_docstrings=True))
+class FieldError(TypedDict):
+    """An error of one field of a request."""
+
+    field: str
+    message: str
+    """The error with the mend."""
+
+
+@with_config(ConfigDict(use_attribute_docstrings=True))
+class ProblemDetails(TypedDict):
+    """An error, as problem details (RFC 9457)."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    errors: NotRequired[list[FieldError]]
+    """Absent where the error is of no field."""
 
 
 class Problem(Exception):
@@ -107,8 +130,12 @@ def fault(error: BaseException, where: str) -> Response:
 
 
 def _make_response(status: int, detail: str, errors: Sequence[tuple[str, str]], headers: Mapping[str, str]) -> Response:
-    body: dict[str, Any] = {"type": "about:blank", "title": TITLES.get(status, "Error"), "status": status}
-    body["detail"] = detail
+    body: ProblemDetails = {
+        "type": "about:blank",
+        "title": TITLES.get(status, "Error"),
+        "status": status,
+        "detail": detail,
+    }
     if errors:
         body["errors"] = [{"field": field, "message": message} for field, message in errors]
     return Response(orjson.dumps(body), status, dict(headers), MEDIA)
