@@ -5,11 +5,23 @@ from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
+from typing_extensions import TypedDict
 
 from city.alerts.model import Alarm, AlertError
 from city.alerts.rows import to_alarm
 from city.alerts.schema import ALARMS, HISTORY, SILENCES, STATE, Database, read_state, to_seconds, to_time
 from city.severity import SEVERITIES
+
+
+class HistoryEntry(TypedDict):
+    """An event of an alarm. `by` is the person, and None where nobody did it."""
+
+    id: int
+    alarm: int
+    at: datetime
+    event: str
+    by: str | None
+    note: str | None
 
 
 class AlertQueries:
@@ -49,11 +61,21 @@ class AlertQueries:
             counted: dict[str, int] = dict(db.execute(active.group_by(ALARMS.c.severity)).tuples().all())
         return {severity: counted.get(severity, 0) for severity in SEVERITIES}
 
-    def history(self, number: int) -> list[dict[str, Any]]:
-        """The events of an alarm, the oldest first: `at`, `event`, `by`, `note`."""
+    def history(self, number: int) -> list[HistoryEntry]:
+        """The events of an alarm, the oldest first."""
         with self._database.engine.connect() as db:
             query = sa.select(HISTORY).where(HISTORY.c.alarm == number).order_by(HISTORY.c.id)
-            return [dict(row) | {"at": to_time(row["at"])} for row in db.execute(query).mappings()]
+            return [
+                HistoryEntry(
+                    id=row["id"],
+                    alarm=row["alarm"],
+                    at=to_time(row["at"]),
+                    event=row["event"],
+                    by=row["by"],
+                    note=row["note"],
+                )
+                for row in db.execute(query).mappings()
+            ]
 
     def remembered(self, name: str) -> Any:
         """The value that `sync_findings` stored under a name; None where there is none."""
