@@ -3,7 +3,7 @@
 import math
 from bisect import bisect_left
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import polars as pl
 
@@ -13,6 +13,7 @@ from city.models.exported import Calibration
 from city.models.model import Model
 from city.models.predictions import ANOMALY, NORMAL, answers
 from city.serving.batching import Rows
+from city.serving.responses import AnswerFields
 from city.serving.versions import Served
 from city.web.keys import Caller
 
@@ -50,23 +51,28 @@ def answer(model: Model, calibration: Calibration, output: list[float]) -> Answe
     return Answer(model.label.classes[chosen], output[chosen], None, None, output)
 
 
-def answer_json(model: Model, result: Answer, probabilities: bool) -> dict[str, Any]:
+def answer_json(model: Model, result: Answer, probabilities: bool) -> AnswerFields:
     """Returns the answer's fields of a JSON response. With `probabilities` a classifier's response has each class's
     probability, and an anomaly detector's each input's contribution."""
-    response: dict[str, Any] = {"prediction": result.prediction}
+    response: AnswerFields = {"prediction": result.prediction}
     if result.confidence is not None:
         response["confidence"] = result.confidence
-    if result.low is not None:
+    if result.low is not None and result.high is not None:
         response["interval"] = {"low": result.low, "high": result.high, "coverage": model.coverage}
     if model.label.unit:
         response["unit"] = model.label.unit
     if model.kind == "anomaly":
         response["score"] = result.output[SCORE]
         if probabilities:
-            response["contributions"] = dict(zip(model.inputs, result.output[SHARES:], strict=True))
+            response["contributions"] = contributions(model, result)
     elif probabilities and model.kind == "classification":
         response["probabilities"] = dict(zip(model.label.classes, result.output, strict=True))
     return response
+
+
+def contributions(model: Model, result: Answer) -> dict[str, float]:
+    """Returns each input's share in an anomaly detector's answer, by name."""
+    return dict(zip(model.inputs, result.output[SHARES:], strict=True))
 
 
 def build_frames(

@@ -6,7 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -21,8 +21,10 @@ from city.serving.outcome_scores import OutcomeScores
 from city.serving.record import Full, PredictionStore
 from city.serving.recorded import Outcome, Prediction, day_of, trial_outcomes
 from city.serving.remembered import Remembered
+from city.serving.responses import FeedbackResponse
+from city.serving.roles import BESIDE, ROLES
 from city.serving.routing import Routes
-from city.serving.trial import BESIDE, ROLES, Trial
+from city.serving.trial import Trial
 from city.settings import Settings
 from city.web.problems import Problem
 
@@ -68,7 +70,7 @@ class Feedback:
         self._newest = 0.0
         self._recovered = False
 
-    async def judge(self, number: str, outcome: float | str, caller: str) -> dict[str, Any]:
+    async def judge(self, number: str, outcome: float | str, caller: str) -> FeedbackResponse:
         """Judges the prediction with the id `number` by its outcome, and returns the response. The same outcome again
         changes nothing and gets the same response. Raises Problem for an unknown prediction, for an outcome that its
         model cannot have, for an outcome that differs from the recorded one, and while outcomes cannot be recorded."""
@@ -152,7 +154,7 @@ class Feedback:
         first = judged[0]
         return predictions, Judgement(first.model, first.version, first.outcome, first.loss)
 
-    def _repeat_response(self, number: str, first: Judgement, outcome: float | str) -> dict[str, Any]:
+    def _repeat_response(self, number: str, first: Judgement, outcome: float | str) -> FeedbackResponse:
         """Returns the response to an outcome that repeats the one of the first judgement. Raises Problem (409) if it
         differs."""
         text = _text_of(self._models[first.model], outcome)

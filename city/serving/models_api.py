@@ -3,8 +3,8 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from collections.abc import Callable, Iterator
+from typing import Annotated, TypeVar
 
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import PlainTextResponse
@@ -13,6 +13,16 @@ from pydantic import BaseModel, ConfigDict, Field
 from city.models.model import Model, ModelError
 from city.models.registry import NoChampionBefore, NoSuchVersion, Registry, Version
 from city.serving.predictor import Predictor
+from city.serving.responses import (
+    AuditResponse,
+    ModelInput,
+    ModelResponse,
+    ModelsResponse,
+    ModelSummary,
+    ModelVersion,
+    RoutingResponse,
+)
+from city.serving.roles import Kind
 from city.serving.trial import Experiment, Limits
 from city.web.guard import caller_of, needs
 from city.web.problems import Problem
@@ -20,6 +30,7 @@ from city.web.problems import Problem
 _SHOWN = 10
 _STATUS = {NoSuchVersion: 404, NoChampionBefore: 409}
 _Number = Annotated[int, Field(ge=1, le=2**31)]
+Result = TypeVar("Result")
 
 
 # Bodies of requests. They have no docstrings, because a docstring would become a description in the OpenAPI schema.
@@ -34,7 +45,7 @@ class LimitsBody(BaseModel):
 class ExperimentBody(BaseModel):
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"kind": "canary", "version": 2}]})
 
-    kind: Literal["canary", "ab", "shadow"]
+    kind: Kind
     version: _Number
     share: float = Field(0.1, gt=0, le=1, description="of the requests (canary, shadow) or of the keys (ab)")
     limits: LimitsBody = Field(default_factory=LimitsBody, description="what a canary is ended at")
@@ -55,7 +66,7 @@ def router(predictor: Predictor) -> APIRouter:
     def registry() -> Registry:
         return Registry(predictor.config)
 
-    async def call_registry(function: Any) -> Any:
+    async def call_registry(function: Callable[[], Result]) -> Result:
         """Calls a function that reads or changes the registry, in a thread. Raises Problem for a ModelError."""
         try:
             return await asyncio.to_thread(function)
@@ -74,24 +85,25 @@ def router(predictor: Predictor) -> APIRouter:
             raise
 
     @api.get("/models", summary="Every model, its versions and how good they are")
-    async def models() -> dict[str, Any]:
+    async def models() -> ModelsResponse:
         def read() -> dict[str, list[Version]]:
             client = registry()
             return {name: client.versions(name)[:_SHOWN] for name in predictor.models}
 
         versions_by_model = await call_registry(read)
-        return {
-            "models": [
+        return ModelsResponse(
+            models=[
                 _describe_model(predictor, predictor.models[name], versions)
                 for name, versions in versions_by_model.items()
             ]
-        }
+        )
 
     @api.get("/models/{name}", summary="A model's versions, its routing and its inputs")
-    async def model(name: str) -> dict[str, Any]:
+    async def model(name: str) -> ModelResponse:
         declared = predictor.model(name)
         versions = await call_registry(lambda: registry().versions(name))
-        return _describe_model(predictor, declared, versions) | {"inputs": _describe_inputs(declared)}
+        summary = _describe_model(predictor, declared, versions)
+        return ModelResponse(**dict(summary), inputs=_describe_inputs(declared))
 
     @api.get("/models/{name}/versions/{version}/card", summary="A version's model card, as Markdown")
     async def card(name: str, version: _Number) -> PlainTextResponse:
@@ -100,17 +112,17 @@ def router(predictor: Predictor) -> APIRouter:
         return PlainTextResponse(text, media_type="text/markdown; charset=utf-8")
 
     @api.get("/models/{name}/routing", summary="Which version answers")
-    async def routing(name: str) -> dict[str, Any]:
+    async def routing(name: str) -> RoutingResponse:
         predictor.model(name)
         champion = predictor.versions.champion(name)
-        return {
-            "champion": champion.number if champion else None,
-            "experiment": routes.report(name),
-            "ended": routes.ended.get(name),
-        }
+        return RoutingResponse(
+            champion=champion.number if champion else None,
+            experiment=routes.report(name),
+            ended=routes.ended.get(name),
+        )
 
     @api.put("/models/{name}/routing", summary="Begin a canary, an A/B test or a shadow", dependencies=admin)
-    async def begin(name: str, body: ExperimentBody, request: Request) -> dict[str, Any]:
+    async def begin(name: str, body: ExperimentBody, request: Request) -> RoutingResponse:
         predictor.model(name)
         champion = predictor.champion(name)
         if champion.number == body.version:
@@ -126,7 +138,7 @@ def router(predictor: Predictor) -> APIRouter:
         return await routing(name)
 
     @api.delete("/models/{name}/routing", summary="The champion answers all again", dependencies=admin)
-    async def end(name: str, request: Request) -> dict[str, Any]:
+    async def end(name: str, request: Request) -> RoutingResponse:
         predictor.model(name)
         if routes.experiment(name) is None:
             raise Problem(404, f"{name} has no experiment under way")
@@ -134,7 +146,7 @@ def router(predictor: Predictor) -> APIRouter:
         return await routing(name)
 
     @api.post("/models/{name}/promote", summary="Make a version the champion", dependencies=admin)
-    async def promote(name: str, body: PromoteBody, request: Request) -> dict[str, Any]:
+    async def promote(name: str, body: PromoteBody, request: Request) -> RoutingResponse:
         """It serves within seconds, here and in the stream; no request is lost meanwhile."""
         predictor.model(name)
         by = caller_of(request).name
@@ -150,7 +162,7 @@ def router(predictor: Predictor) -> APIRouter:
         return await routing(name)
 
     @api.post("/models/{name}/rollback", summary="Make the champion before the champion again", dependencies=admin)
-    async def rollback(name: str, request: Request) -> dict[str, Any]:
+    async def rollback(name: str, request: Request) -> RoutingResponse:
         predictor.model(name)
         by = caller_of(request).name
 
@@ -164,38 +176,38 @@ def router(predictor: Predictor) -> APIRouter:
         return await routing(name)
 
     @api.get("/audit", summary="Who changed what, the newest first", dependencies=admin)
-    async def audit(count: Annotated[int, Query(ge=1, le=1000)] = 100) -> dict[str, Any]:
-        return {"entries": await asyncio.to_thread(predictor.audit.newest, count)}
+    async def audit(count: Annotated[int, Query(ge=1, le=1000)] = 100) -> AuditResponse:
+        return AuditResponse(entries=await asyncio.to_thread(predictor.audit.newest, count))
 
     return api
 
 
-def _describe_model(predictor: Predictor, model: Model, versions: list[Version]) -> dict[str, Any]:
+def _describe_model(predictor: Predictor, model: Model, versions: list[Version]) -> ModelSummary:
     champion = predictor.versions.champion(model.name)
-    return {
-        "name": model.name,
-        "means": model.means,
-        "kind": model.kind,
-        "unit": model.label.unit or None,
-        "classes": list(model.label.classes) or None,
-        "features": model.features,
-        "entity": list(model.view.entities),
-        "measure": model.measure,
-        "ahead_minutes": model.label.ahead.total_seconds() / 60,
-        "serving": champion.number if champion else None,
-        "experiment": predictor.routes.report(model.name),
-        "versions": [
-            {
-                "version": version.number,
-                "aliases": list(version.aliases),
-                "trained_at": version.tags.get("trained_at"),
-                "metrics": version.metrics,
-            }
+    return ModelSummary(
+        name=model.name,
+        means=model.means,
+        kind=model.kind,
+        unit=model.label.unit or None,
+        classes=list(model.label.classes) or None,
+        features=model.features,
+        entity=list(model.view.entities),
+        measure=model.measure,
+        ahead_minutes=model.label.ahead.total_seconds() / 60,
+        serving=champion.number if champion else None,
+        experiment=predictor.routes.report(model.name),
+        versions=[
+            ModelVersion(
+                version=version.number,
+                aliases=list(version.aliases),
+                trained_at=version.tags.get("trained_at"),
+                metrics=version.metrics,
+            )
             for version in versions
         ],
-    }
+    )
 
 
-def _describe_inputs(model: Model) -> list[dict[str, Any]]:
+def _describe_inputs(model: Model) -> list[ModelInput]:
     columns = [model.view.features[name] for name in model.inputs]
-    return [{"name": c.name, "kind": c.kind, "unit": c.unit, "nullable": c.nullable, "means": c.means} for c in columns]
+    return [ModelInput(name=c.name, kind=c.kind, unit=c.unit, nullable=c.nullable, means=c.means) for c in columns]

@@ -3,7 +3,7 @@
 import io
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, cast
 
 import orjson
 import polars as pl
@@ -18,10 +18,23 @@ from city.models.predictions import CONFIDENCE, HIGH, LOW, OUTPUT, PREDICTION
 from city.serving.batching import Rows
 from city.serving.inputs import Ask, AskMany, Came, Inputs, asked_rows, frame_of, parse_body
 from city.serving.predictor import Predictor
+from city.serving.responses import (
+    BatchPrediction,
+    BatchResponse,
+    FeedbackResponse,
+    InferResponse,
+    ModelMetadata,
+    ModelReadiness,
+    PredictionResponse,
+    ServerMetadata,
+    TensorMetadata,
+)
 from city.serving.tensors import Infer, infer_rows
 from city.web.decoders import INLINE_BYTES
 from city.web.guard import caller_of, needs
+from city.web.json_response import json_response
 from city.web.problems import Problem
+from city.web.responses import LivenessResponse, ReadinessResponse
 
 _JSON = "application/json"
 _PARQUET, _ARROW = "application/vnd.apache.parquet", "application/vnd.apache.arrow.stream"
@@ -45,7 +58,7 @@ def one(predictor: Predictor) -> Callable[[Request], Awaitable[Response]]:
         else:
             ask = await predictor.decoders.run(lambda: parse_body(Ask, body), len(body))
         try:
-            return _json_response(await predictor.predict(ask, caller, began))
+            return json_response(await predictor.predict(ask, caller, began))
         except Problem as problem:
             model = ask.model_name if ask.model_name in predictor.models else "unknown"
             predictor.metrics.errors.labels(model, str(problem.status)).inc()
@@ -84,13 +97,17 @@ class Ahead:
 def router(predictor: Predictor, predict: Callable[[Request], Awaitable[Response]]) -> APIRouter:
     """Returns the routes of predictions and feedback. `predict` is the endpoint of `/predict`."""
     api = APIRouter(tags=["predictions"], dependencies=[Depends(needs("client"))])
-    api.post("/predict", response_model=None, openapi_extra=_body(Ask, _examples(predictor)), summary="One answer")(
-        predict
-    )
+    api.post(
+        "/predict",
+        response_model=PredictionResponse,
+        openapi_extra=_body(Ask, _examples(predictor)),
+        summary="One answer",
+    )(predict)
 
     @api.post(
         "/predict/batch",
-        response_model=None,
+        response_model=BatchResponse,
+        responses={200: {"content": {_PARQUET: _BINARY, _ARROW: _BINARY}}},
         summary="Many answers",
         openapi_extra=_body(AskMany, _batch_examples(predictor), {_PARQUET: _BINARY, _ARROW: _BINARY}),
     )
@@ -104,7 +121,7 @@ def router(predictor: Predictor, predict: Callable[[Request], Awaitable[Response
             answered = await predictor.predict_rows(batch.model_name, rows, caller)
             model = predictor.models[batch.model_name]
             return await predictor.decoders.run(
-                lambda: _json_response(_batch_content(model, answered, batch.return_probabilities)), len(body)
+                lambda: json_response(_batch_content(model, answered, batch.return_probabilities)), len(body)
             )
         if model_name is None:
             raise Problem(422, "say which model: /predict/batch?model_name=…", [("model_name", "is needed")])
@@ -114,14 +131,19 @@ def router(predictor: Predictor, predict: Callable[[Request], Awaitable[Response
         answered = await predictor.predict_rows(model_name, rows, caller)
         return await predictor.decoders.run(lambda: _frame_response(frame, answered, media))
 
-    @api.post("/feedback", response_model=None, openapi_extra=_body(Came, {}), summary="What came of a prediction")
+    @api.post(
+        "/feedback",
+        response_model=FeedbackResponse,
+        openapi_extra=_body(Came, {}),
+        summary="What came of a prediction",
+    )
     async def feedback(request: Request) -> Response:
         """Versions that compete are compared by this. Of any prediction that is recorded. The same outcome again
         changes nothing; another outcome of the same prediction is refused (409)."""
         body = await request.body()
         report = await predictor.decoders.run(lambda: parse_body(Came, body), len(body))
         outcome = report.outcome if isinstance(report.outcome, str) else float(report.outcome)
-        return _json_response(await predictor.feedback.judge(report.id, outcome, caller_of(request).name))
+        return json_response(await predictor.feedback.judge(report.id, outcome, caller_of(request).name))
 
     return api
 
@@ -132,46 +154,57 @@ def v2(predictor: Predictor) -> APIRouter:
     wants = [Depends(needs("client"))]
 
     @api.get("/health/live", summary="Whether the server lives")
-    async def live() -> dict[str, bool]:
-        return {"live": True}
+    async def live() -> LivenessResponse:
+        return LivenessResponse()
 
-    @api.get("/health/ready", summary="Whether the registry has been read", response_model=None)
-    async def ready() -> Response:
+    @api.get(
+        "/health/ready",
+        summary="Whether the registry has been read",
+        responses={503: {"model": ReadinessResponse}},
+    )
+    async def ready(response: Response) -> ReadinessResponse:
         away = predictor.versions.away
-        return _json_response({"ready": away is None}, 200 if away is None else 503)
+        response.status_code = 200 if away is None else 503
+        return ReadinessResponse(ready=away is None)
 
     @api.get("", summary="The server", dependencies=wants)
-    async def server() -> dict[str, Any]:
-        return {"name": "city", "version": "2", "extensions": []}
+    async def server() -> ServerMetadata:
+        return ServerMetadata()
 
     @api.get("/models/{name}", summary="A model's tensors", dependencies=wants)
     @api.get("/models/{name}/versions/{version}", include_in_schema=False, dependencies=wants)
-    async def metadata(name: str, version: str | None = None) -> dict[str, Any]:
+    async def metadata(name: str, version: str | None = None) -> ModelMetadata:
         model = predictor.model(name)
         champion = predictor.versions.champion(name)
         _check_version(version, champion.number if champion else None)
-        columns = [{"name": n, "datatype": "FP32", "shape": [-1, 1]} for n in model.inputs]
-        outputs = [{"name": PREDICTION, "datatype": "FP64" if model.kind == "regression" else "BYTES", "shape": [-1]}]
-        return {
-            "name": name,
-            "versions": [str(champion.number)] if champion else [],
-            "platform": "onnx",
-            "inputs": columns,
-            "outputs": [*outputs, {"name": OUTPUT, "datatype": "FP64", "shape": [-1, -1]}],
-        }
+        prediction = TensorMetadata(
+            name=PREDICTION, datatype="FP64" if model.kind == "regression" else "BYTES", shape=[-1]
+        )
+        return ModelMetadata(
+            name=name,
+            versions=[str(champion.number)] if champion else [],
+            inputs=[TensorMetadata(name=n, datatype="FP32", shape=[-1, 1]) for n in model.inputs],
+            outputs=[prediction, TensorMetadata(name=OUTPUT, datatype="FP64", shape=[-1, -1])],
+        )
 
-    @api.get("/models/{name}/ready", summary="Whether it has a champion", response_model=None, dependencies=wants)
+    @api.get(
+        "/models/{name}/ready",
+        summary="Whether it has a champion",
+        responses={503: {"model": ModelReadiness}},
+        dependencies=wants,
+    )
     @api.get("/models/{name}/versions/{version}/ready", include_in_schema=False, dependencies=wants)
-    async def model_ready(name: str, version: str | None = None) -> Response:
+    async def model_ready(response: Response, name: str, version: str | None = None) -> ModelReadiness:
         predictor.model(name)
         champion = predictor.versions.champion(name)
         _check_version(version, champion.number if champion else None)
-        return _json_response({"name": name, "ready": champion is not None}, 200 if champion else 503)
+        response.status_code = 200 if champion else 503
+        return ModelReadiness(name=name, ready=champion is not None)
 
     @api.post(
         "/models/{name}/infer",
         summary="Answers to tensors",
-        response_model=None,
+        response_model=InferResponse,
         dependencies=wants,
         openapi_extra=_body(Infer, _infer_examples(predictor)),
     )
@@ -182,7 +215,7 @@ def v2(predictor: Predictor) -> APIRouter:
         body = await request.body()
         number, rows = await predictor.decoders.read(infer_rows, body, predictor.inputs[name])
         answered = await predictor.predict_rows(name, rows, caller_of(request))
-        return await predictor.decoders.run(lambda: _json_response(_infer_content(model, answered, number)), len(body))
+        return await predictor.decoders.run(lambda: json_response(_infer_content(model, answered, number)), len(body))
 
     return api
 
@@ -203,7 +236,7 @@ def _frame_response(frame: pl.DataFrame, answered: pl.DataFrame, media: str) -> 
     return Response(content.getvalue(), media_type=_PARQUET if kind == _PARQUET else _ARROW)
 
 
-def _infer_content(model: Model, answered: pl.DataFrame, number: str | None) -> dict[str, Any]:
+def _infer_content(model: Model, answered: pl.DataFrame, number: str | None) -> InferResponse:
     is_number = model.kind == "regression"
     prediction = answered[PREDICTION].cast(pl.Float64) if is_number else answered[PREDICTION]
     values = answered[OUTPUT].explode()
@@ -222,7 +255,8 @@ def _infer_content(model: Model, answered: pl.DataFrame, number: str | None) -> 
         },
     ]
     response = {"model_name": model.name, "model_version": str(answered["version"][0]), "outputs": outputs}
-    return response | ({"id": number} if number else {})
+    # The tensors' data is encoded already.
+    return cast(InferResponse, response | ({"id": number} if number else {}))
 
 
 def _json_list(values: pl.Series) -> orjson.Fragment:
@@ -240,21 +274,17 @@ def _check_version(version: str | None, champion: int | None) -> None:
         raise Problem(404, f"version {version[:20]!r} does not serve; {serving}")
 
 
-def _batch_content(model: Model, answered: pl.DataFrame, probabilities: bool) -> dict[str, Any]:
+def _batch_content(model: Model, answered: pl.DataFrame, probabilities: bool) -> BatchResponse:
     columns = ["id", PREDICTION, CONFIDENCE, LOW, HIGH]
     rows = answered.with_columns(pl.col(PREDICTION).cast(pl.Float64)) if model.kind == "regression" else answered
     predictions = [
-        {name: value for name, value in row.items() if value is not None}
+        cast(BatchPrediction, {name: value for name, value in row.items() if value is not None})
         for row in rows.select(columns).iter_rows(named=True)
     ]
     if probabilities and model.kind == "classification":
         for row, output in zip(predictions, answered[OUTPUT].to_list(), strict=True):
             row["probabilities"] = dict(zip(model.label.classes, output, strict=True))
     return {"model": model.name, "version": int(answered["version"][0]), "predictions": predictions}
-
-
-def _json_response(content: Any, status: int = 200) -> Response:
-    return Response(orjson.dumps(content), status, media_type=_JSON)
 
 
 def _body(kind: type[BaseModel], examples: dict[str, Any], others: dict[str, Any] | None = None) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from city.features.online import online_store
 from city.features.reader import FeatureReader, is_unknown
 from city.models.attribution import explained
 from city.models.model import Model, ModelError
-from city.serving.answer import Answer, answer, answer_json, build_frames
+from city.serving.answer import Answer, answer, answer_json, build_frames, contributions
 from city.serving.batching import Rows
 from city.serving.feedback import Feedback
 from city.serving.inputs import Ask, Inputs, unknown_model
@@ -27,8 +27,10 @@ from city.serving.outcome_scores import OutcomeScores
 from city.serving.predictor_tasks import PredictorTasks
 from city.serving.record import Entry, Full, PredictionStore
 from city.serving.recorded import id_of
+from city.serving.responses import Explanation, PredictionResponse
+from city.serving.roles import Role
 from city.serving.routing import Routes
-from city.serving.trial import Role, Trial
+from city.serving.trial import Trial
 from city.serving.versions import Served, Versions
 from city.settings import Settings
 from city.tables.model import TableError
@@ -99,7 +101,7 @@ class Predictor:
             )
         return served
 
-    async def predict(self, ask: Ask, caller: Caller, began: float) -> dict[str, Any]:
+    async def predict(self, ask: Ask, caller: Caller, began: float) -> PredictionResponse:
         """Answers a request for one row, records the answer and returns the JSON response. `began` is the time of the
         request's arrival, from time.perf_counter. Raises Problem for an invalid request, while the model cannot answer,
         and where the answer cannot be recorded."""
@@ -139,9 +141,15 @@ class Predictor:
         )
         self._add_to_record(record)
         self.metrics.answered(model.name, served.number, role, ended - began)
-        response = {"id": number, "model": model.name, "version": served.number, "role": role}
-        response |= answer_json(model, result, ask.return_probabilities)
-        response |= {"cached": cached, "latency_ms": round(milliseconds, 3)}
+        response: PredictionResponse = {
+            "id": number,
+            "model": model.name,
+            "version": served.number,
+            "role": role,
+            **answer_json(model, result, ask.return_probabilities),
+            "cached": cached,
+            "latency_ms": round(milliseconds, 3),
+        }
         if ask.entity is not None:
             response["features"] = features
         if ask.explain:
@@ -231,11 +239,11 @@ class Predictor:
         self.routes.end_if_worse(served.model.name, trial)
         return result, cached
 
-    async def _explain(self, served: Served, row: Rows, result: Answer) -> dict[str, Any]:
+    async def _explain(self, served: Served, row: Rows, result: Answer) -> Explanation:
         """Returns the response's fields that explain an answer: each input's contribution to it."""
         model = served.model
         if model.kind == "anomaly":
-            return answer_json(model, result, True)
+            return {"contributions": contributions(model, result)}
         place = model.label.classes.index(str(result.prediction)) if model.kind == "classification" else 0
         try:
             shares, base = await asyncio.get_running_loop().run_in_executor(

@@ -21,7 +21,7 @@ from city.serving.journal import Journal
 from city.serving.recorded import Outcome, Prediction, find_outcomes, find_predictions
 from city.serving.recorder import OUTCOMES, SERVED, Batch, Recorder, RecorderError
 from city.serving.remembered import Remembered
-from city.serving.trial import BESIDE
+from city.serving.roles import BESIDE
 from city.settings import Settings
 from city.stack.worker import Worker
 

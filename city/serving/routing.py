@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from city.models.model import Model
-from city.serving.trial import Experiment, Limits, Role, Trial
+from city.serving.responses import ArmSummary, ExperimentReport
+from city.serving.roles import Role
+from city.serving.trial import Experiment, Limits, Trial
 from city.settings import Settings
 from city.web.audit import Audit, Entry, entry
 from city.web.problems import Problem
@@ -124,12 +126,12 @@ class Routes:
             log.warning("the canary %s version %d is ended: %s", model, trial.experiment.version, why)
             self.remove(model, PLATFORM, why)
 
-    def report(self, model: str) -> dict[str, Any] | None:
+    def report(self, model: str) -> ExperimentReport | None:
         """Returns the model's experiment with the results of both sides, for JSON, or None without an experiment."""
         experiment, trial = self._experiments.get(model), self._trials.get(model)
         if experiment is None:
             return None
-        return trial.report() if trial else asdict(experiment) | {"arms": {}, "comparison": None}
+        return trial.report() if trial else experiment.report()
 
     def changed_snapshot(self) -> tuple[int, str] | None:
         """Returns a snapshot for `write` if anything changed since the last one, otherwise None. Also writes pending
@@ -168,7 +170,7 @@ class Routes:
 
     def _end_entry(self, model: str, by: str, why: str) -> Entry:
         trial = self._trials.get(model)
-        arms = trial.report()["arms"] if trial else {}
+        arms: dict[str, ArmSummary] = trial.report()["arms"] if trial else {}
         version = self._experiments[model].version
         return entry(by, "experiment ended", model=model, why=why, version=version, arms=arms)
 

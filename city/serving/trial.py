@@ -11,17 +11,11 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from statistics import median
-from typing import Any, Literal
+from typing import Any
 
+from city.serving.responses import ArmSummary, Comparison, ExperimentReport
+from city.serving.roles import ROLES, Kind, Role
 from city.serving.sequential import Bets, LossTest, interval, p_value
-
-Kind = Literal["canary", "ab", "shadow"]
-Role = Literal["champion", "canary", "b", "shadow", "control"]
-"""The part that a version plays in an answer. The control is the champion, run on the same input as a canary; its
-answer is only recorded."""
-ROLES: Mapping[Kind, Role] = {"canary": "canary", "ab": "b", "shadow": "shadow"}
-BESIDE: frozenset[str] = frozenset({"shadow", "control"})
-"""Roles whose answers are recorded and not returned."""
 
 WORSE_LOSS = 1 / 0.005
 WORSE_ERRORS = 1 / 0.0025
@@ -61,6 +55,23 @@ class Experiment:
     by: str = ""
     since: float = 0.0
     """The start, in seconds since the epoch."""
+
+    def report(self) -> ExperimentReport:
+        """Returns the experiment without results, for JSON."""
+        return {
+            "kind": self.kind,
+            "version": self.version,
+            "share": self.share,
+            "limits": {
+                "error_rate": self.limits.error_rate,
+                "latency_ratio": self.limits.latency_ratio,
+                "least_requests": self.limits.least_requests,
+            },
+            "by": self.by,
+            "since": self.since,
+            "arms": {},
+            "comparison": None,
+        }
 
 
 @dataclass
@@ -118,7 +129,7 @@ class Arm:
         """The share of failed requests."""
         return self.errors / self.requests if self.requests else 0.0
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> ArmSummary:
         """Returns the results for the report."""
         return {
             "requests": self.requests,
@@ -208,16 +219,16 @@ class Trial:
             return f"its loss is {more:.4g} above the champion's, on {count:,} outcomes of both"
         return None
 
-    def report(self) -> dict[str, Any]:
+    def report(self) -> ExperimentReport:
         """Returns the experiment, the results of both sides and their comparison, for JSON."""
         return {
-            **asdict(self.experiment),
+            **self.experiment.report(),
             "champion": self.champion_version,
             "arms": {"champion": self.champion.summary(), self.role: self.other.summary()},
             "comparison": self.comparison(),
         }
 
-    def comparison(self) -> dict[str, Any] | None:
+    def comparison(self) -> Comparison | None:
         """Returns the difference of the mean losses (the other version's minus the champion's), with a 95 % interval
         and a p-value that may be read at any time. Returns None while there are fewer than LEAST_OUTCOMES outcomes. A
         canary ends when `evidence` reaches `ends_at`."""
@@ -234,15 +245,17 @@ class Trial:
             return None
         error = math.sqrt(variance)
         low, high = interval(difference, error, count)
-        comparison = {
+        comparison: Comparison = {
             "difference": difference,
             "low": low,
             "high": high,
             "p_value": float(p_value(difference, error, count)),
+            "outcomes": count,
         }
-        # Evidence does not end a shadow. It is bounded because JSON has no infinity.
-        evidence = {"evidence": min(float(self._loss.evidence), _MOST), "ends_at": WORSE_LOSS} if paired else {}
-        return {**comparison, "outcomes": count, **evidence}
+        if paired:  # evidence does not end a shadow
+            comparison["evidence"] = min(float(self._loss.evidence), _MOST)  # JSON has no infinity
+            comparison["ends_at"] = WORSE_LOSS
+        return comparison
 
     def state(self) -> dict[str, Any]:
         """Returns the state for JSON, from which `restore` continues."""

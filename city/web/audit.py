@@ -4,9 +4,11 @@ import logging
 import threading
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import cast
 
 import orjson
+from pydantic import ConfigDict, with_config
+from typing_extensions import TypedDict
 
 from city.append import append_whole
 from city.settings import Settings
@@ -17,12 +19,19 @@ log = logging.getLogger(__name__)
 _TAIL_BYTES = 1_000_000
 
 
-Entry = dict[str, Any]
+@with_config(ConfigDict(extra="allow", use_attribute_docstrings=True))
+class Entry(TypedDict):
+    """An entry of the audit log. Its other fields depend on the change."""
+
+    at: float
+    """The time of the change, in seconds since the epoch."""
+    by: str
+    what: str
 
 
-def entry(by: str, what: str, **detail: Any) -> Entry:
+def entry(by: str, what: str, **detail: object) -> Entry:
     """An entry of the audit log about a change that is made now."""
-    return {"at": time.time(), "by": by, "what": what, **detail}
+    return cast(Entry, {"at": time.time(), "by": by, "what": what, **detail})
 
 
 class Audit:
@@ -33,7 +42,7 @@ class Audit:
         self._path = config.home / "serving" / "audit.jsonl"
         self._lock, self._is_away = threading.Lock(), False
 
-    def write(self, by: str, what: str, **detail: Any) -> None:
+    def write(self, by: str, what: str, **detail: object) -> None:
         """Appends an entry. Raises Problem (503) where it cannot be written: then the change must not be made."""
         self.append([entry(by, what, **detail)])
 
@@ -72,4 +81,4 @@ def _parse_entry(line: bytes) -> Entry | None:
         content = orjson.loads(line)
     except orjson.JSONDecodeError:
         return None
-    return content if isinstance(content, dict) else None
+    return cast(Entry, content) if isinstance(content, dict) else None

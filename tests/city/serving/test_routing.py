@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from city.serving.roles import Role
 from city.serving.routing import Routes, place_of
-from city.serving.trial import Experiment, Limits, Role, Trial
+from city.serving.trial import Experiment, Limits, Trial
 from city.settings import Settings
 from city.web.audit import Audit
 from city.web.problems import Problem
