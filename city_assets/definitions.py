@@ -16,6 +16,7 @@ from city_assets.streaming import stream_job
 from city_assets.tables import loaded_specs, reference_specs, table_assets
 from resources.kafka import KafkaResource
 from resources.lake import LakeResource
+from resources.mlflow_run import MLflowRunResource
 from resources.models import ModelRegistryResource
 from resources.questdb import QuestDBResource
 from sensors_and_schedules.keep_fresh import keep_fresh
@@ -65,6 +66,7 @@ def build() -> dg.Definitions:
         schedules=SCHEDULES,
         resources={
             "models": ModelRegistryResource(),
+            "mlflow": MLflowRunResource(),
             "lake": LakeResource(path=str(config.lake)),
             "kafka": KafkaResource(address=config.kafka),
             "questdb": QuestDBResource(address=config.questdb),

@@ -21,6 +21,7 @@ from city_assets.monitoring.checks import UNKNOWN
 from city_assets.preview import markdown
 from city_assets.training import train_on
 from resources.lake import LakeResource
+from resources.mlflow_run import MLflowRunResource
 from resources.models import ModelRegistryResource
 
 _PREVIEW_ROWS = 5
@@ -115,7 +116,7 @@ def _training_asset(domain: Domain, model: Model) -> dg.AssetsDefinition:
         metadata={"inputs": ", ".join(model.inputs), "label": model.label.says},
     )
     def fit(
-        context: dg.AssetExecutionContext, lake: LakeResource, models: ModelRegistryResource
+        context: dg.AssetExecutionContext, lake: LakeResource, models: ModelRegistryResource, mlflow: MLflowRunResource
     ) -> dg.MaterializeResult:
         registry = models.registry()
         tags = {"dagster_run_id": context.run_id, REASON: context.run.tags.get(REASON, "by hand")}
@@ -124,6 +125,7 @@ def _training_asset(domain: Domain, model: Model) -> dg.AssetsDefinition:
         check = check_better(model, scores, is_young(registry.versions(model.name), datetime.now(UTC)))
         metadata: dict[str, Any] = {
             "version": trained.version.number,
+            "mlflow_run": mlflow.run_id,
             "champion": trained.promoted,
             "why": trained.reason,
             "card": dg.MetadataValue.md(registry.card(trained.version)),

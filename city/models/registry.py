@@ -89,9 +89,8 @@ class Registry:
         import mlflow
         import onnx
 
+        self.create_experiment()
         with self._client() as client:
-            if client.get_experiment_by_name(EXPERIMENT) is None:
-                client.create_experiment(EXPERIMENT, artifact_location=self._artifacts)
             mlflow.set_experiment(EXPERIMENT)
             with mlflow.start_run(run_name=model.name, tags=dict(tags), nested=mlflow.active_run() is not None) as run:
                 mlflow.log_params(dict(parameters))
@@ -121,6 +120,12 @@ class Registry:
                 model_id=logged.model_id,
             )
         return self.version(model.name, int(registered.version))
+
+    def create_experiment(self) -> None:
+        """Creates the experiment that has the runs of all trainings, unless it exists."""
+        with self._client() as client:
+            if client.get_experiment_by_name(EXPERIMENT) is None:
+                client.create_experiment(EXPERIMENT, artifact_location=self._artifacts)
 
     def versions(self, model: str) -> list[Version]:
         """Lists all versions of a model, the newest first."""

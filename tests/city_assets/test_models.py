@@ -30,6 +30,7 @@ from city_assets.monitoring.drift import STABLE, drifted, measure, pin, referenc
 from city_assets.traffic.models import CONGESTION, MODELS
 from city_assets.training import train_on
 from resources.lake import LakeResource
+from resources.mlflow_run import MLflowRunResource
 from resources.models import ModelRegistryResource
 from sensors_and_schedules import retrain as sensor
 from tests.city.models.rows import traffic
@@ -69,7 +70,11 @@ def materialize(
     instance: dg.DagsterInstance | None = None,
 ) -> dg.ExecuteInProcessResult:
     chosen = [a for a in of.assets or () if isinstance(a, dg.AssetsDefinition) and not a.keys.isdisjoint(chosen_keys)]
-    resources = {"lake": LakeResource(path=str(settings().lake)), "models": ModelRegistryResource()}
+    resources = {
+        "lake": LakeResource(path=str(settings().lake)),
+        "models": ModelRegistryResource(),
+        "mlflow": MLflowRunResource(),
+    }
     kept = instance or dg.DagsterInstance.ephemeral()
     return dg.materialize(chosen, resources=resources, partition_key=partition, instance=kept)
 
