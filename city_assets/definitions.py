@@ -8,6 +8,7 @@ from city_assets import keys
 from city_assets.bronze import low_rate_asset, output_specs, stream_specs
 from city_assets.checks import contract_checks
 from city_assets.features import online_checks, online_features
+from city_assets.hot_tier import hot_checks
 from city_assets.maintenance import lake_archive, lake_maintenance, run_retention
 from city_assets.models import model_assets, score_specs
 from city_assets.monitoring.drift import drift_assets
@@ -56,7 +57,7 @@ def build() -> dg.Definitions:
             lake_archive,
         ],
         asset_checks=[
-            *(check for _, contract in pairs for check in contract_checks(contract)),
+            *(check for _, contract in pairs for check in (*contract_checks(contract), *hot_checks(contract))),
             *(dg.load_asset_checks_from_modules(domain_modules)),
             *online_checks(),
         ],

@@ -1,8 +1,7 @@
-"""The QuestDB resource, for assets and checks that read live tables."""
-
-from typing import Any
+"""The QuestDB resource, for checks that read the hot tier."""
 
 import dagster as dg
+import polars as pl
 
 from city import questdb
 
@@ -12,6 +11,9 @@ class QuestDBResource(dg.ConfigurableResource):
 
     address: str
 
-    def rows(self, sql: str) -> list[list[Any]]:
-        """Runs an SQL statement and returns its rows."""
-        return questdb.rows(self.address, sql)
+    def frame(self, sql: str, schema: dict[str, pl.DataType]) -> pl.DataFrame:
+        """Runs a query and returns its rows; `schema` has the name and type of each column, in order.
+
+        Raises QuestDBError where the query is refused, and requests.RequestException where the server is away.
+        """
+        return pl.DataFrame(questdb.rows(self.address, sql), schema=schema, orient="row")

@@ -5,6 +5,7 @@ import dagster as dg
 from city.contracts.registry import contracts
 from city_assets.checks import contract_checks
 from city_assets.features import online_checks
+from city_assets.hot_tier import hot_checks
 from city_assets.maintenance import lake_archive, lake_maintenance, run_retention
 from sensors_and_schedules.retrain import retrain_nightly
 
@@ -19,7 +20,10 @@ maintain_lake = dg.ScheduleDefinition(
 # The checks of tables that other processes write. The checks of derived tables and of quality run with their assets.
 _CHECKS = [
     key
-    for check in (*(c for contract in contracts() for c in contract_checks(contract)), *online_checks())
+    for check in (
+        *(c for contract in contracts() for c in (*contract_checks(contract), *hot_checks(contract))),
+        *online_checks(),
+    )
     for key in check.check_keys
 ]
 
@@ -30,7 +34,7 @@ check_contracts = dg.ScheduleDefinition(
     ),
     cron_schedule="3,18,33,48 * * * *",  # never at the same time as a build: each of them takes some hundred megabytes
     default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="Checks the rows in bronze and in the online store, whichever process wrote them.",
+    description="Checks the rows in bronze, in QuestDB and in the online store, whichever process wrote them.",
 )
 
 forget_old_runs = dg.ScheduleDefinition(

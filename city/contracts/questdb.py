@@ -1,7 +1,5 @@
 """Derives the QuestDB tables of a contract: one for its events, one for each of its windows."""
 
-from datetime import timedelta
-
 from city.contracts.model import Contract, Count, Distinct, Kind, Window
 
 _TYPES: dict[Kind, str] = {
@@ -37,12 +35,17 @@ def window_columns(window: Window) -> dict[str, str]:
 
 def create_events(contract: Contract) -> str:
     """Returns the statement that creates the table of the contract's events."""
-    return _create_statement(contract.name, columns(contract), contract.event_time, contract.key, contract.ttl)
+    return _create_statement(contract.name, columns(contract), contract.event_time, contract.key, ttl_hours(contract))
 
 
 def create_window(contract: Contract, window: Window) -> str:
     """Returns the statement that creates the table of one of the contract's windows."""
-    return _create_statement(window.name, window_columns(window), "window_start", window.by, contract.ttl)
+    return _create_statement(window.name, window_columns(window), "window_start", window.by, ttl_hours(contract))
+
+
+def ttl_hours(contract: Contract) -> int:
+    """Returns for how many hours the contract's tables keep their rows."""
+    return max(1, round(contract.ttl.total_seconds() / 3600))
 
 
 def evolve_events(contract: Contract) -> list[str]:
@@ -66,9 +69,8 @@ def missing(statements: list[str], existing: set[str]) -> list[str]:
     return [statement for statement in statements if statement.split()[-2] not in existing]
 
 
-def _create_statement(table: str, types: dict[str, str], timestamp: str, key: str, ttl: timedelta) -> str:
+def _create_statement(table: str, types: dict[str, str], timestamp: str, key: str, hours: int) -> str:
     body = ", ".join(f"{name} {kind}" for name, kind in types.items())
-    hours = max(1, round(ttl.total_seconds() / 3600))
     return (
         f"CREATE TABLE IF NOT EXISTS {table} ({body}) TIMESTAMP({timestamp}) PARTITION BY HOUR "
         f"TTL {hours} HOURS WAL DEDUP UPSERT KEYS({timestamp}, {key})"

@@ -4,6 +4,7 @@ import uuid
 from dataclasses import replace
 from types import SimpleNamespace
 
+import polars as pl
 import pytest
 from confluent_kafka import Producer
 from kafka import TopicPartition
@@ -146,6 +147,6 @@ def test_a_partition_that_gives_nothing_ends_the_reading_whatever_another_gives(
 
 
 def test_questdb_answers_and_refuses_in_words(stack: Settings) -> None:
-    assert QuestDBResource(address=stack.questdb).rows("SELECT 1 + 1") == [[2]]
+    assert QuestDBResource(address=stack.questdb).frame("SELECT 1 + 1", {"sum": pl.Int64()}).rows() == [(2,)]
     with pytest.raises(questdb.QuestDBError, match="table does not exist .*SELECT \\* FROM nowhere"):
         questdb.execute(stack.questdb, "SELECT * FROM nowhere")
