@@ -74,18 +74,30 @@ def verify(config: Settings, sent: Sent) -> dict[str, Any]:
     quarantine = pl.read_delta(str(quarantine_path(config.lake, VEHICLE_POSITIONS)))
     _await_applied(config.questdb)
     live = [row[0] for row in questdb.rows(config.questdb, f"SELECT trip_id FROM {VEHICLE_POSITIONS.name}")]
-    expected = set(sent.valid)
     wrong = windows_wrong(config, bronze)
+    lost, duplicated = count_faults(sent, bronze["trip_id"].to_list(), live, quarantine)
     return {
         "produced": len(sent.valid) + len(sent.broken),
-        "lost": len(expected - set(bronze["trip_id"])) + len(expected - set(live)) + _lost(sent, quarantine),
-        "duplicated": bronze.height - bronze["trip_id"].n_unique() + len(live) - len(set(live)) + _twice(quarantine),
+        "lost": lost,
+        "duplicated": duplicated,
         "bronze": bronze.height,
         "questdb": len(live),
         "quarantined": quarantine.height,
         "windows": len(questdb.rows(config.questdb, f"SELECT window_start FROM {_WINDOW.name}")),
         "windows_wrong": wrong,
     }
+
+
+def count_faults(sent: Sent, bronze: list[str], live: list[str], quarantine: pl.DataFrame) -> tuple[int, int]:
+    """Counts what is missing, and what is there more than once, over bronze, QuestDB (`live`) and the quarantine.
+
+    `bronze` and `live` have the trip of each row. `quarantine` has `partition`, `offset` and `raw`.
+    """
+    lost = sum(len(set(sent.valid) - set(trips)) for trips in (bronze, live))
+    lost += len(set(sent.broken) - set(quarantine["raw"]))
+    duplicated = sum(len(trips) - len(set(trips)) for trips in (bronze, live))
+    duplicated += quarantine.height - quarantine.select("partition", "offset").unique().height
+    return lost, duplicated
 
 
 def windows_wrong(config: Settings, bronze: pl.DataFrame) -> int:
@@ -155,14 +167,6 @@ def _produce(address: str, rate: int, stop: threading.Event, sent: Sent) -> None
             break
     if producer.flush(60):
         raise RuntimeError("Kafka did not take every message within a minute")
-
-
-def _lost(sent: Sent, quarantine: pl.DataFrame) -> int:
-    return len(set(sent.broken) - set(quarantine["raw"]))
-
-
-def _twice(quarantine: pl.DataFrame) -> int:
-    return quarantine.height - quarantine.select("partition", "offset").unique().height
 
 
 def _await_applied(address: str, seconds: float = 60) -> None:

@@ -15,7 +15,7 @@ from city.contracts import questdb as tables
 from city.contracts.model import Contract
 from city.questdb import QuestDBError
 from city_assets import keys
-from city_assets.monitoring.alarms import UNKNOWN
+from city_assets.monitoring.checks import UNKNOWN
 from resources.lake import LakeResource
 from resources.questdb import QuestDBResource
 

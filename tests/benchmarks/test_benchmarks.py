@@ -20,13 +20,19 @@ def test_killed_again_and_again_nothing_is_lost_and_nothing_is_twice(stack: Sett
     assert found["bronze"] + found["quarantined"] == found["produced"]
 
 
-def test_what_is_missing_or_double_is_counted(stack: Settings) -> None:
-    """The check itself can fail: a row less and a row more are seen."""
-    sent = crash.Sent([f"trip_{n:08d}" for n in range(3)], [b"{"])
-    rows = pl.DataFrame({"trip_id": ["trip_00000000", "trip_00000001", "trip_00000001"]})
-    assert len(set(sent.valid) - set(rows["trip_id"])) == 1
-    quarantine = pl.DataFrame({"partition": [0, 0], "offset": [1, 1], "raw": [b"x", b"x"]})
-    assert (crash._lost(sent, quarantine), crash._twice(quarantine)) == (1, 1)
+def test_what_is_missing_or_double_is_counted() -> None:
+    """The check itself can fail: a row less and a row more are seen, in each store."""
+    sent = crash.Sent(["a", "b", "c"], [b"{", b"["])
+    whole = ["a", "b", "c"]
+    rejects = pl.DataFrame({"partition": [0, 0], "offset": [1, 2], "raw": [b"{", b"["]})
+    assert crash.count_faults(sent, whole, whole, rejects) == (0, 0)
+    assert crash.count_faults(sent, ["a", "b"], whole, rejects) == (1, 0)
+    assert crash.count_faults(sent, whole, ["c"], rejects) == (2, 0)
+    assert crash.count_faults(sent, whole, whole, rejects.head(1)) == (1, 0)
+    assert crash.count_faults(sent, [*whole, "b"], whole, rejects) == (0, 1)
+    assert crash.count_faults(sent, whole, [*whole, *whole], rejects) == (0, 3)
+    assert crash.count_faults(sent, whole, whole, pl.concat([rejects, rejects.head(1)])) == (0, 1)
+    assert crash.count_faults(sent, ["a", "b", "b"], whole, rejects) == (1, 1)
 
 
 def test_the_events_of_benchmarks_are_as_valid_as_they_say() -> None:

@@ -35,7 +35,7 @@ from city_assets.hot_tier import (
     suspended_tables,
     table_names,
 )
-from city_assets.monitoring.alarms import UNKNOWN
+from city_assets.monitoring.checks import UNKNOWN
 from city_assets.traffic.contract import VEHICLE_POSITIONS
 from resources.lake import LakeResource
 from resources.questdb import QuestDBResource

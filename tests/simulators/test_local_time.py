@@ -69,6 +69,7 @@ def test_sensors_peak_in_the_rush_hours(config: Settings, timezone: str, country
         for slot in working_days["slot"]
     ]
     found = list(peaks(working_days.with_columns(height=pl.Series(heights))))
+    assert len(found) == 4
     assert all(peak["rush_hour"] for peak in found), found
 
 
@@ -86,6 +87,7 @@ def test_payments_and_shifts_are_of_the_local_hour(config: Settings, timezone: s
     config = local(config, timezone, country)
     cards, machines = payments.Simulator(config, faults=0, rate=1), equipment.Simulator(config, faults=0)
     shifts = {6: "early", 14: "late", 22: "night", 5: "night", 13: "early", 21: "late"}
+    worked = set()
     for row in slots(config, [friday, friday + timedelta(days=1)]).iter_rows(named=True):
         moment = moment_of(row["slot"])
         _, _, message = next(iter(cards.events(moment, 1)))
@@ -94,6 +96,8 @@ def test_payments_and_shifts_are_of_the_local_hour(config: Settings, timezone: s
         read = [json.loads(m) for topic, _, m in machines.events(moment, 24) if topic == "sensor-readings"]
         if read and row["local_hour"] in shifts:
             assert {reading["metadata"]["shift"] for reading in read} == {shifts[row["local_hour"]]}
+            worked.add(row["local_hour"])
+    assert worked == shifts.keys()
 
 
 def test_simulators_need_neither_polars_nor_delta() -> None:

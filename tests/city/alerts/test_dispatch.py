@@ -231,7 +231,9 @@ def test_who_was_told_hears_of_the_end_however_mild_it_has_become(
     tell(store, reached, replace(LOW, severity="error"))
     tell(store, reached, LOW, now=minutes(1))
     tell(store, reached, over(LOW), now=minutes(2))
-    assert ["raised" in sms["text"] for sms in hook.of("/sms")] == [True, False]
+    raised, cleared = (sms["text"] for sms in hook.of("/sms"))
+    assert "[error] raised: a < b & low (alarm 1, once" in raised
+    assert "[warning] cleared: a < b & low (alarm 1, 2 times" in cleared
 
 
 def incidents(hook: Hook) -> list[str]:

@@ -281,5 +281,6 @@ def test_a_lease_is_held_by_one_and_ends_with_it(config: Settings) -> None:
 def test_a_reader_without_conditions_does_nothing(config: Settings) -> None:
     reader = AlarmReader(config, [])
     reader.start()
-    reader.stop()
     assert not reader.worker.is_alive()
+    reader.stop()
+    assert not reader.reading

@@ -282,6 +282,7 @@ def test_people_assign_clear_and_silence(store: AlertStore) -> None:
     number = store.silence("check/gold/*", timedelta(hours=1), "bo", "works on it", NOW)
     assert [(alarm.id, alarm.silenced) for alarm in store.alarms(now=minutes(59))] == [(1, True)]
     assert not store.alarms(now=minutes(61))[0].silenced
+    assert [silence["pattern"] for silence in store.silences(NOW)] == ["check/gold/*"]
     store.unsilence(number)
     assert store.silences(NOW) == []
 

@@ -344,7 +344,9 @@ def test_all_that_is_given_can_be_ruled_about(config: Settings, kept: AlertStore
     names = {spec.name for spec in specs(config)} | {loop for spec in specs(config) for loop in spec.loops}
     assert {f"system.failing.{name}" for name in names | {"stream", "registry"}} <= known
     (room, measured), scores = disk(config.home, 1.0), OutcomeScores(config, models())
-    given = {*metrics([room]), *measured, *stream_metrics(config, NOW.timestamp()), *FeatureFreshness(config).metrics()}
+    sources = [metrics([room]), measured, stream_metrics(config, NOW.timestamp()), FeatureFreshness(config).metrics()]
+    assert all(sources)
+    given = {name for source in sources for name in source}
     for name in models():
         scores.add(name, 1, NOW.timestamp(), "a" if models()[name].kind == "classification" else 1.0, "b", 1.0)
     given |= {*scores.metrics(dict.fromkeys(models(), 1), NOW.timestamp())}

@@ -7,6 +7,7 @@ import pytest
 from city.contracts import questdb
 from city.contracts.json_schema import json_schema
 from city.contracts.publish import files, write
+from city.contracts.registry import contracts
 from city.contracts.schema import bronze_schema, wire_schema
 from city.contracts.validity import span, words
 from city.settings import CHECKOUT
@@ -51,7 +52,9 @@ def test_the_docs_are_written_where_they_are_asked_for(tmp_path: CHECKOUT) -> No
     page = (tmp_path / "contracts.md").read_text()
     assert "| speed | float | km/h | 0 to 200 | no | speed over ground |" in page
     assert "MQTT topic `city/sensors/<location>/<type>`" in page
-    assert all(json.loads(path.read_text()) for path in written if path.suffix == ".json")
+    schemas = [json.loads(path.read_text()) for path in written if path.suffix == ".json"]
+    assert len(schemas) == len(contracts())
+    assert {"properties", "required"} <= set.intersection(*map(set, schemas))
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from city.models.examples import check_parts, checked, inputs, labelled, labels, split
-from city.models.labels import KNOWN, LABEL, NAIVE, Label
-from city.models.model import Model, ModelError, model_of, models
+from city.models.labels import KNOWN, LABEL, NAIVE
+from city.models.model import ModelError, model_of, models
 from city_assets.equipment.models import LIFE
 from city_assets.traffic.models import CONGESTION, MODELS
 from tests.city.models.rows import END, traffic
@@ -21,6 +21,7 @@ ROWS = traffic(hours=6, cells=4)
 
 def test_a_label_is_the_same_cells_speed_so_much_later() -> None:
     found = labelled(SPEED, ROWS)
+    assert found.height > 600
     later = {(cell, at): speed for cell, at, speed in ROWS.select("cell", "as_of", "speed_mean").iter_rows()}
     for cell, at, label, now in found.select("cell", "as_of", LABEL, NAIVE).head(200).iter_rows():
         assert label in [later[cell, at + timedelta(minutes=m)] for m in (14, 16)]
@@ -108,5 +109,5 @@ def test_declarations_are_checked_and_found() -> None:
         models([SPEED, SPEED])
     with pytest.raises(ModelError, match="known: .*traffic_congestion"):
         model_of("moon")
-    assert isinstance(model_of("traffic_speed_5"), Model)
-    assert isinstance(SPEED.label, Label)
+    assert model_of("traffic_speed_5") is models()["traffic_speed_5"]
+    assert model_of("traffic_speed_5").label.ahead < model_of("traffic_speed_15").label.ahead

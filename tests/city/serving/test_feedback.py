@@ -85,8 +85,9 @@ def outcomes(config: Settings, model: str = "speed") -> pl.DataFrame:
 def test_an_id_says_its_day_and_ids_are_in_order_of_time() -> None:
     assert str(day_of(id_of(1_795_680_804.2, "ab12", 7))) == "2026-11-26"
     assert id_of(1.0, "zz", 99) < id_of(2.0, "aa", 1)
-    for none in ("", "none", "123", "x" * 11 + "-1", "f" * 11, "f" * 11 + "-ab-1"):
-        assert day_of(none) is None or day_of(none).year > 2500  # type: ignore[union-attr]
+    for none in ("", "none", "123", "x" * 11 + "-1", "f" * 11, "f" * 12 + "-ab-1"):
+        assert day_of(none) is None, none
+    assert str(day_of("f" * 11 + "-ab-1")) == "2527-06-23", "the last day that an id can have"
 
 
 def test_the_same_outcome_again_is_answered_alike_and_another_one_is_refused(server: Server) -> None:

@@ -4,6 +4,7 @@ import contextlib
 import gzip
 import io
 import json
+import math
 import socket
 import threading
 import time
@@ -389,9 +390,10 @@ def test_what_was_said_and_what_came_is_recorded(server: Server) -> None:
     assert judged["loss"] == pytest.approx(2)
     path = server.config.lake / "outcomes" / "speed"
     until(lambda: told["id"] in pl.read_delta(str(path))["id"].to_list())
-    level = server.predict(model_name="level")
+    level = server.predict(model_name="level", return_probabilities=True)
     assert server.post("/feedback", {"id": level["id"], "outcome": "jammed"}).json()["errors"][0]["field"] == "outcome"
-    assert server.post("/feedback", {"id": level["id"], "outcome": "low"}).json()["loss"] >= 0
+    loss = server.post("/feedback", {"id": level["id"], "outcome": "low"}).json()["loss"]
+    assert loss == pytest.approx(-math.log(max(level["probabilities"]["low"], 1e-4)), rel=1e-3), "the log loss"
 
 
 def test_models_say_what_they_are_and_metrics_what_was_asked(server: Server) -> None:

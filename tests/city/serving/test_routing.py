@@ -57,8 +57,13 @@ def test_keys_keep_their_side_and_shares_are_kept() -> None:
 
 def test_a_canary_gets_its_share_and_a_restart_changes_nothing(home: Settings) -> None:
     known, trial = begun(home)
-    assert np.mean([known.choose("m", trial, None) == "canary" for _ in range(4_000)]) == pytest.approx(0.25, abs=0.03)
-    assert routes(home).experiment("m") == known.experiment("m")
+    again = routes(home)
+    restored = again.trial("m", 1)
+    assert restored is not None
+    assert restored.experiment == trial.experiment == CANARY
+    for of, going in ((known, trial), (again, restored)):
+        share = np.mean([of.choose("m", going, None) == "canary" for _ in range(4_000)])
+        assert share == pytest.approx(0.25, abs=0.03)
     known.remove("m", "ada", "enough")
     assert routes(home).experiment("m") is None
     assert known.trial("m", 1) is None
@@ -66,6 +71,23 @@ def test_a_canary_gets_its_share_and_a_restart_changes_nothing(home: Settings) -
     written = Audit(home).newest(10)
     assert [entry["what"] for entry in written] == ["experiment ended", "experiment begun"]
     assert {entry["by"] for entry in written} == {"ada"}
+
+
+def test_keys_of_an_ab_test_keep_their_arm_across_a_restart(home: Settings) -> None:
+    known, trial = begun(home, Experiment("ab", 2, 0.25, since=7.0))
+    keys = [f"user{n}" for n in range(2_000)]
+    arms = [known.choose("m", trial, key) for key in keys]
+    assert np.mean([arm == "b" for arm in arms]) == pytest.approx(0.25, abs=0.03)
+    assert set(arms) == {"b", "champion"}
+    again = routes(home)
+    assert [again.choose("m", again.trial("m", 1), key) for key in keys] == arms
+    known.put("m", Experiment("ab", 2, 0.25, since=8.0), 1, "ada")
+    assert [known.choose("m", known.trial("m", 1), key) for key in keys] != arms, "another experiment deals anew"
+
+
+def test_a_shadow_answers_nobody(home: Settings) -> None:
+    known, trial = begun(home, Experiment("shadow", 2, 1.0))
+    assert {known.choose("m", trial, key) for key in (None, "a", "b", "c")} == {"champion"}
 
 
 def test_what_was_counted_survives_a_restart_and_goes_on(home: Settings) -> None:

@@ -1,10 +1,13 @@
 """Tables by name, and the order in which they are built."""
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from city.contracts.registry import domain_of
+from city.contracts.registry import Domain, domain_of
 from city.tables import Column, Source, Table, TableError
 from city.tables import registry as tables_registry
 from city.tables.registry import chosen, in_order, table_of, tables, tables_of
@@ -72,6 +75,17 @@ def test_a_domain_has_a_silver_table_of_each_contract_and_a_gold_one_of_each_win
     for contract in domain.contracts:
         assert f"silver/{contract.name}" in ids
         assert {f"gold/{window.name}" for window in contract.windows} <= set(ids)
+
+
+def test_what_a_domain_declares_itself_is_not_derived_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    domain = domain_of("traffic")
+    (contract,) = domain.contracts
+    derived = {f"silver/{contract.name}", *(f"gold/{window.name}" for window in contract.windows)}
+    assert derived <= {table.id for table in tables_of(domain)}
+    own = [replace(named("other"), layer=name.split("/")[0], name=name.split("/")[1]) for name in sorted(derived)]  # type: ignore[arg-type]
+    module = SimpleNamespace(TABLES=own)
+    monkeypatch.setattr(Domain, "module", lambda domain, file: module if file == "tables" else None)
+    assert tables_of(domain) == own
 
 
 def test_two_tables_of_one_name_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -11,6 +12,7 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetC
 from dagster._core.definitions.freshness import FreshnessState, FreshnessStateChange
 from dagster._core.events import DagsterEvent, JobFailureData
 
+from city.alerts.model import Finding
 from city.alerts.store import AlertStore, alert_store
 from city.settings import Settings
 from city_assets.definitions import defs
@@ -364,3 +366,15 @@ def test_the_sensor_says_what_it_did(
     reason = watch_data(context)
     assert isinstance(reason, dg.SkipReason)
     assert reason.skip_message == "0 alarms are active"
+    kept.sync_findings([Finding("run/silver/a", title="a failed run"), Finding("run/silver/b", title="another")])
+    reason = watch_data(context)
+    assert isinstance(reason, dg.SkipReason)
+    assert reason.skip_message == "2 alarms are active"
+
+    def away(lake: Path) -> dict[str, float]:
+        raise OSError(f"{lake} is away")
+
+    monkeypatch.setattr("sensors_and_schedules.watch_data.latest_scores", away)
+    reason = watch_data(context)
+    assert isinstance(reason, dg.SkipReason)
+    assert reason.skip_message == f"quality: {config.lake} is away", "the other looks go on"
