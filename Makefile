@@ -28,6 +28,7 @@ check: $(INSTALLED)
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo --no-cache
 	$(BIN)/pytest tests/test_docstrings.py
+	$(BIN)/city docs --check
 	$(BIN)/city dashboard --check
 
 format: $(INSTALLED)

@@ -50,7 +50,9 @@ class Reporter:
     of an event. Therefore a table's preview is logged at most every `preview_seconds`.
     """
 
-    def __init__(self, context: Any, lake: LakeResource, seconds: float, preview_seconds: float = 600.0) -> None:
+    def __init__(
+        self, context: dg.OpExecutionContext, lake: LakeResource, seconds: float, preview_seconds: float = 600.0
+    ) -> None:
         self._context, self._lake = context, lake
         self._seconds, self._preview_seconds = seconds, preview_seconds
         self._unreported: dict[dg.AssetKey, set[date]] = {}

@@ -1,10 +1,29 @@
-"""city docs: writes the generated pages of docs/."""
+"""city docs: writes the generated pages of docs/, and the dashboard's types."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+_CHECK = typer.Option("--check", help="only check that they are up to date")
+_TYPES = Path("dashboard/src/api/generated.ts")
 
 
-def command() -> None:
-    """Write docs/contracts.md and the JSON Schemas in docs/schemas/ from the contracts."""
-    from city.contracts.publish import write
+def command(check: Annotated[bool, _CHECK] = False) -> None:
+    """Write docs/contracts.md and the JSON Schemas in docs/schemas/ from the contracts, and the dashboard's types from
+    the server's OpenAPI document."""
+    from city.contracts.publish import files, write
+    from city.server.app import document
+    from city.server.typescript import typescript
     from city.settings import CHECKOUT
 
-    for path in write(CHECKOUT / "docs"):
+    types = CHECKOUT / _TYPES
+    if check:
+        contents = {CHECKOUT / "docs" / name: text for name, text in files().items()} | {types: typescript(document())}
+        stale = [path for path, text in contents.items() if not path.exists() or path.read_text() != text]
+        for path in stale:
+            typer.echo(f"{path.relative_to(CHECKOUT)} is out of date: run `make docs`", err=True)
+        raise typer.Exit(bool(stale))
+    types.write_text(typescript(document()))
+    for path in [*write(CHECKOUT / "docs"), types]:
         print(path.relative_to(CHECKOUT))

@@ -123,6 +123,8 @@ def append_archived(warm: Frame, archived: Frame) -> Frame:
     kinds, names = warm.collect_schema(), archived.collect_schema().names()
     columns = (nw.col(n) if n in names else nw.lit(None).cast(kind).alias(n) for n, kind in kinds.items())
     return nw.concat([warm, archived.select(*columns)])
+
+
 @retry(
     retry=retry_if_exception_type(DeltaError),
     wait=wait_random_exponential(multiplier=0.05, max=3.2),

@@ -1,12 +1,11 @@
 """The rows of a layer of the live city, and their changes since the last delta."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import orjson
 
 from city.live.layers import Layer
-from city.live.messages import LayerDelta, LayerSnapshot, Row
+from city.live.messages import LayerDelta, LayerSnapshot, Prediction, Row
 
 
 class State:
@@ -46,7 +45,7 @@ class State:
             self.changed.discard(key)
             self.gone.add(key)
 
-    def set_predictions(self, key: str, values: Sequence[Any]) -> None:
+    def set_predictions(self, key: str, values: Sequence[Prediction]) -> None:
         """Replaces the predictions in the row of a key. `values` has one value per column of predictions."""
         row = self.rows.get(key)
         if row is not None and row[self.layer.own :] != list(values):

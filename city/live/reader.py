@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 import orjson
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 
 from city.features.online import online_store
 from city.features.reader import FeatureReader, is_unknown
@@ -31,6 +31,7 @@ from city.streaming.topic_reader import TopicReader
 
 log = logging.getLogger(__name__)
 
+Prediction = float | str | None
 TICK_SECONDS = 0.5
 FEED = "scores"
 _BACK = 5_000  # so many messages before the end of each partition the reader starts
@@ -153,7 +154,7 @@ class Live:
             starts.append(TopicPartition(topic, number, max(low, position if position <= high else high - back)))
         return starts
 
-    def _take_messages(self, messages: Sequence[Any]) -> None:
+    def _take_messages(self, messages: Sequence[Message]) -> None:
         now_ms = time.time() * 1000
         with self._lock:
             for message in messages:
@@ -210,7 +211,7 @@ class Live:
         keys = list(state.rows)
         if not predictions or not keys:
             return
-        columns: list[list[Any]] = []
+        columns: list[list[Prediction]] = []
         for name in predictions.values():
             model, served = self._models.get(name), None
             if model is not None:
@@ -228,7 +229,9 @@ class Live:
                 state.set_predictions(key, values)
 
 
-def _compute_predictions(model: Model, exported: Exported, features: Sequence[Mapping[str, Any]]) -> list[Any]:
+def _compute_predictions(
+    model: Model, exported: Exported, features: Sequence[Mapping[str, object]]
+) -> list[Prediction]:
     """One prediction per row of features: a number rounded to a tenth, or a class. None without fresh features."""
     import polars as pl
 

@@ -3,10 +3,12 @@
 import asyncio
 import contextlib
 import logging
+import tempfile
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import Depends, FastAPI, Form, Request
 from fastapi.middleware.cors import CORSMiddleware
@@ -51,8 +53,9 @@ Errors are problem details (RFC 9457), which name the field and the mend."""
 
 def build(config: Settings, declared: Sequence[Model] | None = None) -> ASGIApp:
     """The application, with the models of every domain, or with the `declared` ones only."""
-    layers_and_conditions = (layers(config), conditions(config)) if declared is None else ([], [])
-    city = City(config, models(declared), *layers_and_conditions)
+    city = _city(config, declared)
+    failed_keys = FailedKeys(config.failed_keys_a_minute)
+    predict = predict_api.one(city.predictor)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -65,18 +68,7 @@ def build(config: Settings, declared: Sequence[Model] | None = None) -> ASGIApp:
         finally:
             await city.stop()
 
-    app = Api(title="City", version="1", description=DESCRIPTION, lifespan=lifespan, docs_url=None, redoc_url=None)
-    problems.install(app)
-    predict = predict_api.one(city.predictor)
-    failed_keys = FailedKeys(config.failed_keys_a_minute)
-    app.include_router(predict_api.router(city.predictor, predict))
-    app.include_router(predict_api.v2(city.predictor))
-    app.include_router(models_api.router(city.predictor))
-    app.include_router(_server_routes(city, failed_keys))
-    app.include_router(city_api.pages(city))
-    app.include_router(city_api.router(city))
-    for module in modules(config, "api") if declared is None else []:
-        app.include_router(module.router(city))
+    app = _api(city, predict, failed_keys, has_domains=declared is None, lifespan=lifespan)
     pages = Pages(app, config)
     guarded = Guard(predict_api.Ahead(app, predict), config, city.keys, city.tokens, failed_keys)
     if not config.cors_origins:
@@ -85,6 +77,41 @@ def build(config: Settings, declared: Sequence[Model] | None = None) -> ASGIApp:
     return CORSMiddleware(
         guarded, config.cors_origins, allow_methods=["*"], allow_headers=["*"], expose_headers=["retry-after"]
     )
+
+
+def document() -> dict[str, Any]:
+    """Returns the OpenAPI document of the routes of every domain. It needs no running server and no settings."""
+    with tempfile.TemporaryDirectory() as home:
+        city = _city(Settings(_env_file=None, home=Path(home), domains=[], extra_domains=[]), None)
+        failed_keys = FailedKeys(city.config.failed_keys_a_minute)
+        return _api(city, predict_api.one(city.predictor), failed_keys, has_domains=True).openapi()
+
+
+def _city(config: Settings, declared: Sequence[Model] | None) -> City:
+    layers_and_conditions = (layers(config), conditions(config)) if declared is None else ([], [])
+    return City(config, models(declared), *layers_and_conditions)
+
+
+def _api(
+    city: City,
+    predict: Callable[[Request], Awaitable[Response]],
+    failed_keys: FailedKeys,
+    *,
+    has_domains: bool,
+    lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]] | None = None,
+) -> Api:
+    """Builds the routes. `predict` is the endpoint of `/predict`; `has_domains` includes the routes of the domains."""
+    app = Api(title="City", version="1", description=DESCRIPTION, lifespan=lifespan, docs_url=None, redoc_url=None)
+    problems.install(app)
+    app.include_router(predict_api.router(city.predictor, predict))
+    app.include_router(predict_api.v2(city.predictor))
+    app.include_router(models_api.router(city.predictor))
+    app.include_router(_server_routes(city, failed_keys))
+    app.include_router(city_api.pages(city))
+    app.include_router(city_api.router(city))
+    for module in modules(city.config, "api") if has_domains else []:
+        app.include_router(module.router(city))
+    return app
 
 
 def _server_routes(city: City, failed_keys: FailedKeys) -> APIRouter:

@@ -77,7 +77,7 @@ class FailedCheck(DeclaredResponse):
 
     asset: str
     check: str
-    severity: Severity
+    severity: str
     says: str
     at: str | None
     """The time of the evaluation, as ISO 8601 text."""

@@ -57,6 +57,12 @@ class PromoteBody(BaseModel):
     version: _Number
 
 
+class MarkdownResponse(PlainTextResponse):
+    """A response in Markdown."""
+
+    media_type = "text/markdown"
+
+
 def router(predictor: Predictor) -> APIRouter:
     """Returns the routes of models. Reads need the role viewer, changes need the role admin."""
     api = APIRouter(tags=["models"], dependencies=[Depends(needs("viewer"))])
@@ -105,11 +111,15 @@ def router(predictor: Predictor) -> APIRouter:
         summary = _describe_model(predictor, declared, versions)
         return ModelResponse(**dict(summary), inputs=_describe_inputs(declared))
 
-    @api.get("/models/{name}/versions/{version}/card", summary="A version's model card, as Markdown")
-    async def card(name: str, version: _Number) -> PlainTextResponse:
+    @api.get(
+        "/models/{name}/versions/{version}/card",
+        summary="A version's model card, as Markdown",
+        response_class=MarkdownResponse,
+    )
+    async def card(name: str, version: _Number) -> MarkdownResponse:
         predictor.model(name)
         text = await call_registry(lambda: registry().card(registry().version(name, version)))
-        return PlainTextResponse(text, media_type="text/markdown; charset=utf-8")
+        return MarkdownResponse(text)
 
     @api.get("/models/{name}/routing", summary="Which version answers")
     async def routing(name: str) -> RoutingResponse:

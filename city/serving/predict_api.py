@@ -2,7 +2,7 @@
 
 import io
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, cast
 
 import orjson
@@ -240,7 +240,7 @@ def _infer_content(model: Model, answered: pl.DataFrame, number: str | None) -> 
     is_number = model.kind == "regression"
     prediction = answered[PREDICTION].cast(pl.Float64) if is_number else answered[PREDICTION]
     values = answered[OUTPUT].explode()
-    outputs: list[dict[str, Any]] = [
+    outputs: list[dict[str, object]] = [
         {
             "name": PREDICTION,
             "datatype": "FP64" if is_number else "BYTES",
@@ -287,7 +287,9 @@ def _batch_content(model: Model, answered: pl.DataFrame, probabilities: bool) ->
     return {"model": model.name, "version": int(answered["version"][0]), "predictions": predictions}
 
 
-def _body(kind: type[BaseModel], examples: dict[str, Any], others: dict[str, Any] | None = None) -> dict[str, Any]:
+def _body(
+    kind: type[BaseModel], examples: Mapping[str, object], others: Mapping[str, object] | None = None
+) -> dict[str, Any]:
     """Describes a JSON body for OpenAPI. `others` are further content types and their schemas."""
     schema = kind.model_json_schema(ref_template="#/components/schemas/{model}")
     schema = _inline_references(schema, schema.pop("$defs", {}))
@@ -305,14 +307,14 @@ def _inline_references(schema: Any, definitions: dict[str, Any]) -> Any:
     return {name: _inline_references(part, definitions) for name, part in schema.items()}
 
 
-def _example_features(model: Model) -> dict[str, Any]:
+def _example_features(model: Model) -> dict[str, bool | float]:
     """Returns an example value of each input's kind, by input."""
-    examples = {"float": 12.5, "integer": 3, "boolean": False}
+    examples: dict[str, bool | float] = {"float": 12.5, "integer": 3, "boolean": False}
     return {name: examples.get(model.view.features[name].kind, 0) for name in model.inputs}
 
 
-def _examples(predictor: Predictor) -> dict[str, Any]:
-    examples: dict[str, Any] = {}
+def _examples(predictor: Predictor) -> dict[str, object]:
+    examples: dict[str, object] = {}
     for model in predictor.models.values():
         examples[model.name] = {
             "model_name": model.name,
@@ -324,12 +326,12 @@ def _examples(predictor: Predictor) -> dict[str, Any]:
     return examples
 
 
-def _batch_examples(predictor: Predictor) -> dict[str, Any]:
+def _batch_examples(predictor: Predictor) -> dict[str, object]:
     return {m.name: {"model_name": m.name, "instances": [_example_features(m)] * 2} for m in predictor.models.values()}
 
 
-def _infer_examples(predictor: Predictor) -> dict[str, Any]:
-    examples = {}
+def _infer_examples(predictor: Predictor) -> dict[str, object]:
+    examples: dict[str, object] = {}
     for model in predictor.models.values():
         width = len(model.inputs)
         tensor = {"name": "inputs", "shape": [1, width], "datatype": "FP32", "data": [1.0] * width}

@@ -3,7 +3,6 @@
 from collections import deque
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Any
 
 NO_PROGRESS = "no progress for"
 """The beginning of each error text that reports only a lack of progress of a source or a loop."""
@@ -42,7 +41,7 @@ class Samples:
         return [(round(at, 1), total) for at, total in self._samples]
 
 
-def stalled(sources: Mapping[str, Sequence[Sequence[Any]]], now: float) -> dict[str, str]:
+def stalled(sources: Mapping[str, Sequence[tuple[float, int]]], now: float) -> dict[str, str]:
     """Returns the sources that fell silent, with the reason. `sources` are `Samples` as (time, total), by name.
 
     A source is silent when it had at least one event a second, and then none for twenty seconds and for four times its
@@ -59,7 +58,7 @@ def stalled(sources: Mapping[str, Sequence[Sequence[Any]]], now: float) -> dict[
     return reasons
 
 
-def _measure_pace(samples: Sequence[Sequence[Any]]) -> tuple[float, float, float] | None:
+def _measure_pace(samples: Sequence[tuple[float, int]]) -> tuple[float, float, float] | None:
     """Returns events a second, the longest pause, and the time of the last event; None for a slow source."""
     if len(samples) < 3:
         return None

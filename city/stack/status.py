@@ -181,7 +181,7 @@ def _exit_reason(report: dict[str, Any]) -> str | None:
     return None if report["ended"] or "pid" not in report else f"its process {report['pid']} was killed, or crashed"
 
 
-def sources(config: Settings) -> dict[str, Any]:
+def sources(config: Settings) -> dict[str, list[tuple[float, int]]]:
     """Returns the samples of each running source: simulators and bridges by their part's name, streams by topic."""
     samples = {}
     for path in config.run.glob("*.json"):

@@ -2,26 +2,43 @@
 
 import asyncio
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal, cast
 
 import polars as pl
 from fastapi import APIRouter, Depends, Query
 from fastapi import Path as InPath
+from fastapi.responses import Response
 
 from city.features.online import online_store
 from city.features.reader import FeatureReader, is_unknown
 from city.models.examples import inputs
-from city.models.predictions import answers
+from city.models.predictions import CONFIDENCE, HIGH, LOW, PREDICTION, answers
 from city.server.state import City
 from city.settings import Settings
 from city.web.guard import needs
+from city.web.json_response import json_response
 from city.web.problems import Problem
 from city_assets.traffic import history
 from city_assets.traffic.kepler import kepler_map
 from city_assets.traffic.live import CELLS, VEHICLES
 from city_assets.traffic.models import CONGESTION, MINUTES_AHEAD, speed_model
+from city_assets.traffic.responses import (
+    CellAhead,
+    CellPrediction,
+    CellResponse,
+    CellRow,
+    CellsAheadResponse,
+    FeatureValue,
+    Hotspot,
+    HotspotsResponse,
+    KeplerResponse,
+    PositionsResponse,
+    SeriesResponse,
+    TrafficResponse,
+    WindowsResponse,
+)
 from city_assets.traffic.tables import TRAFFIC_FEATURES
 from city_assets.traffic.transforms import FREE_KMH, SLOW_KMH, level
 
@@ -33,24 +50,35 @@ Cell = Annotated[str, InPath(description="an H3 cell of resolution 8", max_lengt
 
 
 def router(city: City) -> APIRouter:
-    """Builds the router of the traffic's routes. All of them need the role `viewer`."""
+    """Builds the router of the traffic's routes. All of them need the role `viewer`.
+
+    Responses are not validated: they have thousands of rows, and the live ones come from a topic.
+    """
     routes = APIRouter(prefix="/api", tags=["traffic"], dependencies=[Depends(needs("viewer"))])
     config, live = city.config, city.live
 
-    @routes.get("/current-traffic", summary="Every cell's newest window, and how many vehicles there are")
-    async def current() -> dict[str, Any]:
-        cells = live.rows(CELLS.name)
+    def live_cells() -> list[CellRow]:
+        return cast(list[CellRow], live.rows(CELLS.name))
+
+    @routes.get(
+        "/current-traffic",
+        summary="Every cell's newest window, and how many vehicles there are",
+        response_model=TrafficResponse,
+    )
+    async def current() -> Response:
+        cells = live_cells()
         by_level = {name: sum(c["congestion"] == name for c in cells) for name in ("low", "medium", "high")}
-        return {
+        content: TrafficResponse = {
             "vehicles": len(live.states[VEHICLES.name].rows),
             "speed_mean": _weighted_mean([(c["speed_mean"], c["vehicle_count"]) for c in cells]),
             "by_congestion": by_level,
             "thresholds_kmh": {"high_below": SLOW_KMH, "medium_below": FREE_KMH},
             "cells": cells,
         }
+        return json_response(content)
 
-    @routes.get("/predictions", summary="Every cell some minutes ahead")
-    async def predictions(minutes: Annotated[Literal["5", "10", "15"], Query()] = "15") -> dict[str, Any]:
+    @routes.get("/predictions", summary="Every cell some minutes ahead", response_model=CellsAheadResponse)
+    async def predictions(minutes: Annotated[Literal["5", "10", "15"], Query()] = "15") -> Response:
         """By the champions; where a model has none yet, `serving` says so and its values are null."""
         names = {f"speed_{minutes}": speed_model(int(minutes)).name}
         if minutes == "15":
@@ -62,17 +90,18 @@ def router(city: City) -> APIRouter:
             for row in live.rows(CELLS.name)
         ]
         serving = {name: served.number if served else None for name, served in versions.items()}
-        return {"minutes": int(minutes), "serving": serving, "cells": cells}
+        content = CellsAheadResponse(minutes=int(minutes), serving=serving, cells=cast(list[CellAhead], cells))
+        return json_response(content)
 
-    @routes.get("/hotspots", summary="Where most vehicles are slow, the worst first")
-    async def hotspots(count: Annotated[int, Query(ge=1, le=100)] = 10) -> dict[str, Any]:
+    @routes.get("/hotspots", summary="Where most vehicles are slow, the worst first", response_model=HotspotsResponse)
+    async def hotspots(count: Annotated[int, Query(ge=1, le=100)] = 10) -> Response:
         """By the vehicles in a cell times what their mean speed lacks of a free one, in vehicle-km/h."""
-        return {"hotspots": worst(live.rows(CELLS.name), count)}
+        return json_response(HotspotsResponse(hotspots=worst(live_cells(), count)))
 
-    @routes.get("/cell/{cell}", summary="All that is known of a cell")
-    async def one(cell: Cell) -> dict[str, Any]:
+    @routes.get("/cell/{cell}", summary="All that is known of a cell", response_model=CellResponse)
+    async def one(cell: Cell) -> Response:
         _check_cell(cell)
-        row = live.row(CELLS.name, cell)
+        row = cast(CellRow | None, live.row(CELLS.name, cell))
         since = datetime.now(UTC) - timedelta(hours=_SINCE_HOURS)
         past, features, ahead = await asyncio.gather(
             asyncio.to_thread(history.windows, config, since, datetime.now(UTC), cell, 2),
@@ -81,48 +110,56 @@ def router(city: City) -> APIRouter:
         )
         if row is None and not past["rows"]:
             raise Problem(404, f"no vehicle was seen in the cell {cell} within {_SINCE_HOURS} hours")
-        return {"cell": cell, "now": row, "features": features, "predictions": ahead, "history": past}
+        content = CellResponse(cell=cell, now=row, features=features, predictions=ahead, history=past)
+        return json_response(content)
 
-    @routes.get("/historical", summary="Cells as they were")
+    @routes.get("/historical", summary="Cells as they were", response_model=WindowsResponse)
     async def historical(
         start: Annotated[datetime | None, Query(description="ISO 8601; default: an hour ago")] = None,
         end: Annotated[datetime | None, Query(description="ISO 8601; default: now")] = None,
         cell: Annotated[str | None, Query(max_length=20)] = None,
         resolution: Annotated[Literal["2", "10", "60"], Query(description="minutes")] = "2",
-    ) -> dict[str, Any]:
+    ) -> Response:
         """Windows of two or ten minutes are kept for two days; hours for ever. Columns and rows."""
         first, last = _parse_range(start, end, timedelta(hours=1))
         if cell is not None:
             _check_cell(cell)
         if resolution == "60":
-            return await asyncio.to_thread(history.hourly, config, first, last, cell)
-        return await asyncio.to_thread(history.windows, config, first, last, cell, int(resolution))
+            return await _respond(lambda: history.hourly(config, first, last, cell))
+        return await _respond(lambda: history.windows(config, first, last, cell, int(resolution)))
 
-    @routes.get("/historical/vehicles", summary="Where vehicles were, for playback")
-    async def vehicles(start: datetime, end: datetime) -> dict[str, Any]:
+    @routes.get("/historical/vehicles", summary="Where vehicles were, for playback", response_model=PositionsResponse)
+    async def vehicles(start: datetime, end: datetime) -> Response:
         """Of at most five minutes: columns and rows, in time's order."""
         first, last = _parse_range(start, end, _MOST_POSITIONS)
         if last - first > _MOST_POSITIONS:
             raise Problem(422, "ask for five minutes at a time", [("end", "at most five minutes after start")])
-        return await asyncio.to_thread(history.positions, config, first, last)
+        return await _respond(lambda: history.positions(config, first, last))
 
-    @routes.get("/series", summary="The city's traffic over time, beside the week before")
-    async def series(hours: Annotated[int, Query(ge=1, le=24 * 14)] = 24) -> dict[str, Any]:
-        return await asyncio.to_thread(history.series, config, timedelta(hours=hours))
+    @routes.get(
+        "/series", summary="The city's traffic over time, beside the week before", response_model=SeriesResponse
+    )
+    async def series(hours: Annotated[int, Query(ge=1, le=24 * 14)] = 24) -> Response:
+        return await _respond(lambda: history.series(config, timedelta(hours=hours)))
 
-    @routes.get("/export/kepler", summary="The last hours as a map for Kepler.gl")
-    async def kepler(hours: Annotated[int, Query(ge=1, le=6)] = 1) -> dict[str, Any]:
+    @routes.get("/export/kepler", summary="The last hours as a map for Kepler.gl", response_model=KeplerResponse)
+    async def kepler(hours: Annotated[int, Query(ge=1, le=6)] = 1) -> Response:
         """Data and map settings, as Kepler.gl saves and opens them."""
         last = datetime.now(UTC)
-        windows = await asyncio.to_thread(history.windows, config, last - timedelta(hours=hours), last, None, 2)
-        return kepler_map(windows["columns"], windows["rows"])
+        first = last - timedelta(hours=hours)
+        return await _respond(lambda: kepler_map(history.windows(config, first, last, None, 2)["rows"]))
 
     return routes
 
 
-def worst(cells: Sequence[dict[str, Any]], count: int) -> list[dict[str, Any]]:
+async def _respond(read: Callable[[], Mapping[str, object]]) -> Response:
+    """Reads the content of a response and encodes it, in a thread."""
+    return await asyncio.to_thread(lambda: json_response(read()))
+
+
+def worst(cells: Sequence[CellRow], count: int) -> list[Hotspot]:
     """Returns the `count` cells with the most lost speed, vehicles × (free speed − mean speed), the worst first."""
-    slow = [
+    slow: list[Hotspot] = [
         {**cell, "lost": round(cell["vehicle_count"] * (FREE_KMH - cell["speed_mean"]), 1)}
         for cell in cells
         if cell["speed_mean"] is not None and cell["speed_mean"] < FREE_KMH
@@ -130,12 +167,12 @@ def worst(cells: Sequence[dict[str, Any]], count: int) -> list[dict[str, Any]]:
     return sorted(slow, key=lambda cell: -cell["lost"])[:count]
 
 
-def _predict_cell(city: City, cell: str) -> list[dict[str, Any]]:
+def _predict_cell(city: City, cell: str) -> list[CellPrediction]:
     """Returns the prediction of each traffic model's champion for a cell, with its interval."""
-    predictions = []
+    predictions: list[CellPrediction] = []
     for model in (*map(speed_model, MINUTES_AHEAD), CONGESTION):
         served = city.predictor.versions.champion(model.name)
-        prediction: dict[str, Any] = {
+        prediction: CellPrediction = {
             "model": model.name,
             "means": model.means,
             "version": served.number if served else None,
@@ -145,13 +182,16 @@ def _predict_cell(city: City, cell: str) -> list[dict[str, Any]]:
             (features,) = reader.read([{"cell": cell}])
             if not is_unknown(features):
                 rows = inputs(model, pl.DataFrame([features], infer_schema_length=None))
-                answer = answers(model, served.exported.calibration, served.exported.predict(rows))
-                prediction |= answer.drop("output").row(0, named=True)
+                answered = answers(model, served.exported.calibration, served.exported.predict(rows))
+                answer = answered.row(0, named=True)
+                prediction["prediction"] = answer[PREDICTION]
+                prediction["confidence"] = answer[CONFIDENCE]
+                prediction["low"], prediction["high"] = answer[LOW], answer[HIGH]
         predictions.append(prediction)
     return predictions
 
 
-def _read_features(config: Settings, cell: str) -> dict[str, Any]:
+def _read_features(config: Settings, cell: str) -> dict[str, FeatureValue]:
     (features,) = FeatureReader(online_store(config), [TRAFFIC_FEATURES.name]).read([{"cell": cell}])
     return features
 

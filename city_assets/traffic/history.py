@@ -1,5 +1,6 @@
 """Past traffic: windows and positions of the last two days from QuestDB, and hours from the gold table."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -14,6 +15,7 @@ from city.tables.schema import schema
 from city.web.problems import Problem
 from city_assets.traffic.contract import VEHICLE_POSITIONS
 from city_assets.traffic.live import VEHICLES
+from city_assets.traffic.responses import PositionsResponse, SeriesResponse, SeriesRow, WindowRow, WindowsResponse
 from city_assets.traffic.tables import CELLS_HOURLY
 
 _WINDOW = VEHICLE_POSITIONS.windows[0]
@@ -23,7 +25,7 @@ _RETENTION = VEHICLE_POSITIONS.ttl
 _MEAN_SPEED = "sum(speed_mean * positions) / sum(positions)"
 
 
-def windows(config: Settings, first: datetime, last: datetime, cell: str | None, minutes: int) -> dict[str, Any]:
+def windows(config: Settings, first: datetime, last: datetime, cell: str | None, minutes: int) -> WindowsResponse:
     """Returns the cells' windows in [first, last) as columns and rows, one row for each cell and `minutes` minutes.
 
     Windows of 2 minutes are returned as they are stored, and merged for a longer time.
@@ -40,32 +42,33 @@ def windows(config: Settings, first: datetime, last: datetime, cell: str | None,
         columns = f"window_start, cell, max(vehicle_count) vehicle_count, {_MEAN_SPEED} speed_mean"
         sampled = f"SAMPLE BY {minutes}m ALIGN TO CALENDAR"
         sql = f"SELECT {columns} FROM {_WINDOW.name} WHERE {where} {sampled} LIMIT {_MOST_ROWS + 1}"
-    rows = _query(config, sql)
-    return _to_columnar(["t", "cell", "vehicle_count", "speed_mean"], [[_to_ms(row[0]), *row[1:]] for row in rows])
+    return _to_windows([(_to_ms(start), cell, count, mean) for start, cell, count, mean in _query(config, sql)])
 
 
-def positions(config: Settings, first: datetime, last: datetime) -> dict[str, Any]:
+def positions(config: Settings, first: datetime, last: datetime) -> PositionsResponse:
     """Returns the vehicles' positions in [first, last), as columns and rows. Raises Problem if QuestDB fails."""
     where = f"timestamp >= {_to_us(first)} AND timestamp < {_to_us(last)}"
     columns = "timestamp, vehicle_id, longitude, latitude, speed"
     rows = _query(config, f"SELECT {columns} FROM {VEHICLE_POSITIONS.name} WHERE {where} LIMIT {2 * _MOST_ROWS}")
-    return {"columns": ["t", "vehicle_id", *VEHICLES.columns], "rows": [[_to_ms(row[0]), *row[1:]] for row in rows]}
+    return {
+        "columns": ["t", "vehicle_id", *VEHICLES.columns],
+        "rows": [(_to_ms(at), vehicle, lon, lat, kmh) for at, vehicle, lon, lat, kmh in rows],
+    }
 
 
-def hourly(config: Settings, first: datetime, last: datetime, cell: str | None) -> dict[str, Any]:
+def hourly(config: Settings, first: datetime, last: datetime, cell: str | None) -> WindowsResponse:
     """Returns the cells' hours in [first, last) from the gold table, as columns and rows.
 
     Raises Problem if there are too many rows.
     """
-    names = ["t", "cell", "vehicle_count", "speed_mean"]
     chosen = hours(config, first, last)
     chosen = chosen.filter(pl.col("cell") == cell) if cell else chosen
     limited = chosen.sort("hour", "cell").head(_MOST_ROWS + 1)
     rows = limited.select(pl.col("hour").dt.epoch("ms"), "cell", "vehicles", "speed_mean").collect().rows()
-    return _to_columnar(names, list(map(list, rows)))
+    return _to_windows([(start, cell, count, mean) for start, cell, count, mean in rows])
 
 
-def series(config: Settings, back: timedelta) -> dict[str, Any]:
+def series(config: Settings, back: timedelta) -> SeriesResponse:
     """Returns the city's mean speed and vehicles over the time `back` until now, with those of the week before.
 
     The last two days have rows of ten minutes, from QuestDB. Earlier times and the week before have rows of an hour,
@@ -82,25 +85,25 @@ def series(config: Settings, back: timedelta) -> dict[str, Any]:
     return {
         "columns": ["t", "speed_mean", "vehicles"],
         "units": {"speed_mean": "km/h", "vehicles": "vehicles"},
-        "rows": [*earlier, *with_gaps([[_to_ms(row[0]), *row[1:]] for row in rows], _TEN_MINUTES_MS)],
-        "week_before": [[t + shift, speed, vehicles] for t, speed, vehicles in before],
+        "rows": [*earlier, *with_gaps([(_to_ms(at), mean, vehicles) for at, mean, vehicles in rows], _TEN_MINUTES_MS)],
+        "week_before": [(t + shift, mean, vehicles) for t, mean, vehicles in before],
     }
 
 
-def with_gaps(rows: list[list[Any]], step_ms: int) -> list[list[Any]]:
+def with_gaps(rows: Sequence[SeriesRow], step_ms: int) -> list[SeriesRow]:
     """Adds a row of nulls where rows are missing, so that a chart draws no line through the gap.
 
-    The first value of each row is its time in ms. A row is missing after more than `step_ms`.
+    A row is missing after more than `step_ms`.
     """
-    filled: list[list[Any]] = []
+    filled: list[SeriesRow] = []
     for row in rows:
         if filled and row[0] > filled[-1][0] + step_ms:
-            filled.append([filled[-1][0] + step_ms] + [None] * (len(row) - 1))
+            filled.append((filled[-1][0] + step_ms, None, None))
         filled.append(row)
     return filled
 
 
-def city_by_hour(config: Settings, first: datetime, last: datetime) -> list[list[Any]]:
+def city_by_hour(config: Settings, first: datetime, last: datetime) -> list[SeriesRow]:
     """Returns, for each hour in [first, last), its start (ms since the epoch), mean speed (km/h) and vehicles.
 
     Reads nothing if the range is empty.
@@ -108,7 +111,8 @@ def city_by_hour(config: Settings, first: datetime, last: datetime) -> list[list
     if first >= last:
         return []
     by_hour = hours(config, first, last).group_by("hour").agg(speed(), pl.col("vehicles").sum()).sort("hour")
-    return list(map(list, by_hour.select(pl.col("hour").dt.epoch("ms"), "speed_mean", "vehicles").collect().rows()))
+    rows = by_hour.select(pl.col("hour").dt.epoch("ms"), "speed_mean", "vehicles").collect().rows()
+    return [(start, mean, vehicles) for start, mean, vehicles in rows]
 
 
 def hours(config: Settings, first: datetime, last: datetime) -> pl.LazyFrame:
@@ -132,10 +136,10 @@ def speed() -> pl.Expr:
     return ((pl.col("speed_mean") * pl.col("positions")).sum() / pl.col("positions").sum()).alias("speed_mean")
 
 
-def _to_columnar(columns: list[str], rows: list[list[Any]]) -> dict[str, Any]:
+def _to_windows(rows: list[WindowRow]) -> WindowsResponse:
     if len(rows) > _MOST_ROWS:
         raise Problem(422, f"more than {_MOST_ROWS:,} rows: ask for less time, one cell, or a coarser resolution")
-    return {"columns": columns, "rows": rows}
+    return {"columns": ["t", "cell", "vehicle_count", "speed_mean"], "rows": rows}
 
 
 def _query(config: Settings, sql: str) -> list[list[Any]]:

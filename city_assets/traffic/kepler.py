@@ -1,8 +1,11 @@
 """Exports the traffic of a period as a map for Kepler.gl, in the format that Kepler.gl saves (its schema v1)."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any
 
+from pydantic import JsonValue
+
+from city_assets.traffic.responses import KeplerField, KeplerResponse, WindowRow
 from city_assets.traffic.transforms import level
 
 _DATASET = "cells"
@@ -10,21 +13,20 @@ _KINDS = {"time": ("timestamp", "YYYY-M-D H:m:s"), "cell": ("string", ""), "cong
 _COLOURS = ["#56B4E9", "#F0E442", "#D55E00"]
 
 
-def kepler_map(columns: list[str], rows: list[list[Any]]) -> dict[str, Any]:
-    """Builds the map of windows in the layout of `history.windows`: t (ms), cell, vehicle_count, speed_mean (km/h)."""
-    index = {name: columns.index(name) for name in columns}
-    data_rows = [
+def kepler_map(rows: Sequence[WindowRow]) -> KeplerResponse:
+    """Builds the map of windows: their start (ms since the epoch), cell, vehicles and mean speed (km/h)."""
+    data_rows: list[list[JsonValue]] = [
         [
-            datetime.fromtimestamp(row[index["t"]] / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S"),
-            row[index["cell"]],
-            row[index["vehicle_count"]],
-            row[index["speed_mean"]],
-            level(row[index["speed_mean"]]),
+            datetime.fromtimestamp(start / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S"),
+            cell,
+            vehicles,
+            speed,
+            level(speed),
         ]
-        for row in rows
+        for start, cell, vehicles, speed in rows
     ]
     names = ["time", "cell", "vehicle_count", "speed_mean", "congestion"]
-    fields = [
+    fields: list[KeplerField] = [
         {"name": name, "type": kind, "format": form, "analyzerType": kind.upper()}
         for name in names
         for kind, form in [_KINDS.get(name, ("real" if name == "speed_mean" else "integer", ""))]
@@ -47,8 +49,8 @@ def kepler_map(columns: list[str], rows: list[list[Any]]) -> dict[str, Any]:
     }
 
 
-def _map_config() -> dict[str, Any]:
-    layer = {
+def _map_config() -> dict[str, JsonValue]:
+    layer: JsonValue = {
         "id": "speed",
         "type": "hexagonId",
         "config": {
@@ -58,7 +60,12 @@ def _map_config() -> dict[str, Any]:
             "isVisible": True,
             "visConfig": {
                 "opacity": 0.7,
-                "colorRange": {"name": "Okabe-Ito", "type": "custom", "category": "Custom", "colors": _COLOURS[::-1]},
+                "colorRange": {
+                    "name": "Okabe-Ito",
+                    "type": "custom",
+                    "category": "Custom",
+                    "colors": [*reversed(_COLOURS)],
+                },
                 "coverage": 0.95,
                 "enable3d": True,
                 "sizeRange": [0, 500],
@@ -72,7 +79,9 @@ def _map_config() -> dict[str, Any]:
             "sizeScale": "linear",
         },
     }
-    shown = [{"name": name, "format": None} for name in ("time", "cell", "vehicle_count", "speed_mean", "congestion")]
+    shown: list[JsonValue] = [
+        {"name": name, "format": None} for name in ("time", "cell", "vehicle_count", "speed_mean", "congestion")
+    ]
     return {
         "visState": {
             "filters": [{"dataId": [_DATASET], "id": "time", "name": ["time"], "type": "timeRange", "enlarged": True}],

@@ -10,7 +10,7 @@ from typing import Any
 from city.live.layers import Layer
 from city_assets.traffic.contract import VEHICLE_POSITIONS
 from city_assets.traffic.models import CONGESTION, MINUTES_AHEAD, speed_model
-from city_assets.traffic.transforms import level
+from city_assets.traffic.transforms import Level, level
 
 _WINDOW = VEHICLE_POSITIONS.windows[0]
 
@@ -24,7 +24,7 @@ VEHICLES = Layer(
 )
 
 
-def _congestion(window: Mapping[str, Any]) -> tuple[str | None]:
+def _congestion(window: Mapping[str, Any]) -> tuple[Level | None]:
     return (level(window["speed_mean"]),)
 
 

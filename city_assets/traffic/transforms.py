@@ -1,11 +1,14 @@
 """The transforms of the traffic's silver, gold and feature tables: functions of frames, on any engine."""
 
-from typing import Any
+from typing import Any, Literal
 
 import narwhals as nw
 
 from city.tables.calendar import HOUR, on_calendar
 from city.tables.model import Frame
+
+Level = Literal["low", "medium", "high"]
+"""The levels of congestion."""
 
 # New York's taxis average 11 to 13 km/h in Midtown's peak and 25 km/h at night (NYC DOT Mobility Report).
 SLOW_KMH, FREE_KMH = 12.0, 22.0
@@ -21,7 +24,7 @@ _KM_PER_DEGREE = 111.32
 _ENDS = ("pickup_latitude", "pickup_longitude", "dropoff_latitude", "dropoff_longitude")
 
 
-def level(speed: float | None) -> str | None:
+def level(speed: float | None) -> Level | None:
     """Returns the congestion level of a mean speed (km/h), by the same limits as `levels`."""
     if speed is None:
         return None

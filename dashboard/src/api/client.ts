@@ -1,8 +1,6 @@
 // Requests to the city's server. Every failure becomes an ApiError with a message for the page.
 
-interface ProblemResponse {
-  detail?: string;
-}
+import type { ProblemDetails } from './generated';
 
 export class ApiError extends Error {
   constructor(
@@ -53,7 +51,7 @@ async function send(path: string, options: RequestInit): Promise<Response> {
     throw new ApiError(0, 'The server does not answer. Is `city up` running? This page retries automatically.');
   }
   if (response.ok) return response;
-  const problem = (await response.json().catch(() => null)) as ProblemResponse | null;
+  const problem = (await response.json().catch(() => null)) as Partial<ProblemDetails> | null;
   if (response.status === 401) window.dispatchEvent(new Event(KEY_REQUIRED));
   throw new ApiError(response.status, problem?.detail ?? `The server answered with status ${response.status}.`);
 }

@@ -1,24 +1,9 @@
+import type { TodayResponse } from '../api/generated';
 import type { Alarm, AlarmsResponse, Config, Stats } from '../api/types';
 import { Warning } from '../components/Warning';
 import { formatDateTime, formatNumber } from '../format';
 import { useApi } from '../hooks/useApi';
 import { useTitle } from '../hooks/useTitle';
-
-/** A sentence, or a figure with its label, or both. `before` is the same day's figure a week ago. */
-interface Fact {
-  name: string;
-  sentence: string;
-  label: string;
-  value: number | null;
-  unit: string;
-  before: number | null;
-}
-
-interface TodayResponse {
-  /** Seconds since the epoch. */
-  at: number;
-  facts: Fact[];
-}
 
 export function TodayPage({ config }: { config: Config }) {
   useTitle('Today');

@@ -1,7 +1,7 @@
 // Past traffic from the server: windows of cells, and positions of vehicles.
 
 import { get } from '../api/client';
-import type { Columnar } from '../api/types';
+import type { PositionsResponse, WindowsResponse } from '../api/generated';
 import type { CellTraffic } from '../map/cells';
 import { congestionLevel } from '../map/colours';
 
@@ -27,17 +27,16 @@ export interface HistorySource {
 /** Longer ranges are read in windows of ten minutes instead of two. */
 const LONG_RANGE_MS = 3 * 3_600_000;
 
-type CellRow = [t: number, cell: string, vehicles: number, speed: number | null];
-type PositionRow = [t: number, id: string, lon: number, lat: number, speed: number];
+type CellRow = WindowsResponse['rows'][number];
 
 export const serverHistory: HistorySource = {
   async cellWindows(start, end, signal) {
     const resolution = end - start > LONG_RANGE_MS ? 10 : 2;
     const path = `/api/historical?${range(start, end)}&resolution=${resolution}`;
-    return groupByWindow((await get<Columnar<CellRow>>(path, signal)).rows);
+    return groupByWindow((await get<WindowsResponse>(path, signal)).rows);
   },
   async vehicleReports(start, end, signal) {
-    const { rows } = await get<Columnar<PositionRow>>(`/api/historical/vehicles?${range(start, end)}`, signal);
+    const { rows } = await get<PositionsResponse>(`/api/historical/vehicles?${range(start, end)}`, signal);
     return rows.map(([t, id, lon, lat, speed]) => ({ t, id, lon, lat, speed }));
   },
 };

@@ -2,12 +2,14 @@
 
 import asyncio
 import json
+import re
 import time
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlencode
 
 import pytest
+from jsonschema import Draft202012Validator
 from starlette.types import ASGIApp, Message, Scope
 from syrupy.assertion import SnapshotAssertion
 
@@ -252,13 +254,51 @@ def routes_of(document: dict[str, Any]) -> dict[str, Any]:
     return routes
 
 
+def media_types(operation: dict[str, Any]) -> dict[str, Any]:
+    """The content of an operation's successful response, by media type."""
+    content: dict[str, Any] = operation["responses"]["200"]["content"]
+    return content
+
+
+def validator(document: dict[str, Any], method: str, path: str) -> Draft202012Validator:
+    """Validates a response by the declaration of its route, which must name every field."""
+    templates = [
+        (template, operations)
+        for template, operations in document["paths"].items()
+        if re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", template), path)
+    ]
+    (_, operations) = min(templates, key=lambda pair: pair[0].count("{"))
+    schemas = {
+        name: schema | {"additionalProperties": schema.get("additionalProperties", False)}
+        if "properties" in schema
+        else schema
+        for name, schema in document["components"]["schemas"].items()
+    }
+    schema = media_types(operations[method.lower()])["application/json"]["schema"]
+    return Draft202012Validator(schema | {"components": {"schemas": schemas}})
+
+
 def test_paths_and_parameters_are_unchanged(config: Settings, snapshot: SnapshotAssertion) -> None:
     client = Client(app_module.build(config))
     document = asyncio.run(client.request("GET", "/openapi.json"))
     assert routes_of(document) == snapshot
 
 
+def test_every_route_declares_its_response() -> None:
+    for path, operations in app_module.document()["paths"].items():
+        for method, operation in operations.items():
+            for media, content in media_types(operation).items():
+                schema = content["schema"]
+                assert media != "application/json" or "$ref" in schema or "anyOf" in schema, (method, path)
+                assert list(operation["responses"]["default"]["content"]) == ["application/problem+json"]
+
+
 def test_every_route_answers_with_the_keys_that_it_always_had(
     payloads: dict[str, Any], snapshot: SnapshotAssertion
 ) -> None:
     assert {name: keys_of(payload) for name, payload in payloads.items()} == snapshot
+    document = app_module.document()
+    for name, payload in payloads.items():
+        method, path = name.split()[:2]
+        errors = [error.message for error in validator(document, method, path).iter_errors(payload)]
+        assert not errors, name

@@ -8,6 +8,8 @@ from city.lake.engines.polars import PolarsEngine
 from city_assets.traffic import history
 from city_assets.traffic.api import worst
 from city_assets.traffic.kepler import kepler_map
+from city_assets.traffic.live import CELLS
+from city_assets.traffic.responses import CellRow, SeriesRow
 from city_assets.traffic.transforms import FREE_KMH, SLOW_KMH, congestion, level, levels
 
 CELL = "882a100d2dfffff"
@@ -36,15 +38,18 @@ def test_the_worst_cells_come_first() -> None:
     assert worst(cells, 1)[0]["lost"] == 150
 
 
+def test_a_cells_row_is_declared_with_the_columns_of_its_layer() -> None:
+    assert set(CellRow.__annotations__) == set(CELLS.header)
+
+
 def test_what_is_not_known_is_a_gap() -> None:
-    rows: list[list[Any]] = [[0, 1.0, 2], [10, 1.0, 2], [40, 1.0, 2], [50, 1.0, 2]]
+    rows: list[SeriesRow] = [(0, 1.0, 2), (10, 1.0, 2), (40, 1.0, 2), (50, 1.0, 2)]
     found = history.with_gaps(rows, 10)
-    assert found == [*rows[:2], [20, None, None], *rows[2:]]
+    assert found == [*rows[:2], (20, None, None), *rows[2:]]
 
 
 def test_a_kepler_map_has_its_data_and_the_layer_that_shows_it() -> None:
-    rows = [[1_800_000_000_000, CELL, 7, 9.5]]
-    made = kepler_map(["t", "cell", "vehicle_count", "speed_mean"], rows)
+    made = kepler_map([(1_800_000_000_000, CELL, 7, 9.5)])
     data = made["datasets"][0]["data"]
     assert data["allData"] == [["2027-01-15 08:00:00", CELL, 7, 9.5, "high"]]
     assert [field["name"] for field in data["fields"]] == ["time", "cell", "vehicle_count", "speed_mean", "congestion"]

@@ -1,13 +1,11 @@
 // The city's traffic over time, as the server sends it and as the chart draws it.
 
-/** The start of an interval (ms since the epoch), the mean speed (km/h), and the number of vehicles. */
-export type SeriesRow = [t: number, speed: number | null, vehicles: number | null];
+import type { SeriesResponse } from '../../api/generated';
 
-export interface SeriesResponse {
-  rows: SeriesRow[];
-  /** The rows of a week earlier, with their times moved to this week. */
-  week_before: SeriesRow[];
-}
+export type { SeriesResponse } from '../../api/generated';
+
+/** The start of an interval (ms since the epoch), the mean speed (km/h), and the number of vehicles. */
+export type SeriesRow = SeriesResponse['rows'][number];
 
 /** The index of a value in a row. */
 export type SeriesColumn = 1 | 2;
@@ -21,7 +19,10 @@ export interface ChartData {
 }
 
 /** Puts both lines on one time axis. */
-export function alignSeries({ rows, week_before: weekBefore }: SeriesResponse, column: SeriesColumn): ChartData {
+export function alignSeries(
+  { rows, week_before: weekBefore }: Pick<SeriesResponse, 'rows' | 'week_before'>,
+  column: SeriesColumn,
+): ChartData {
   const times = [...new Set([...rows, ...weekBefore].map(([t]) => t))].sort((a, b) => a - b);
   const align = (line: SeriesRow[]) => {
     const values = new Map(line.map((row) => [row[0], row[column]]));
