@@ -29,7 +29,7 @@ class MLflowRunResource(dg.ConfigurableResource):
         return self._run_id
 
     @contextmanager
-    def yield_for_execution(self: Resource, context: dg.InitResourceContext) -> Iterator[Resource]:  # type: ignore[override]
+    def yield_for_execution(self: Resource, context: dg.InitResourceContext) -> Iterator[Resource]:
         """Opens the MLflow run, and ends it as failed where a step of the Dagster run has failed.
 
         Raises RegistryAway where MLflow cannot be reached.

@@ -1,5 +1,7 @@
 """The QuestDB resource, for checks that read the hot tier."""
 
+from collections.abc import Mapping
+
 import dagster as dg
 import polars as pl
 
@@ -11,7 +13,7 @@ class QuestDBResource(dg.ConfigurableResource):
 
     address: str
 
-    def frame(self, sql: str, schema: dict[str, pl.DataType]) -> pl.DataFrame:
+    def frame(self, sql: str, schema: Mapping[str, pl.DataType]) -> pl.DataFrame:
         """Runs a query and returns its rows; `schema` has the name and type of each column, in order.
 
         Raises QuestDBError where the query is refused, and requests.RequestException where the server is away.

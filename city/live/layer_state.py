@@ -5,7 +5,9 @@ from collections.abc import Sequence
 import orjson
 
 from city.live.layers import Layer
-from city.live.messages import LayerDelta, LayerSnapshot, Prediction, Row
+from city.live.messages import LayerDelta, LayerSnapshot, Row
+
+Prediction = float | str | None
 
 
 class State:

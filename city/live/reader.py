@@ -13,11 +13,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 import orjson
-from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from city.features.online import online_store
 from city.features.reader import FeatureReader, is_unknown
-from city.live.layer_state import State
+from city.live.layer_state import Prediction, State
 from city.live.layers import Layer
 from city.live.messages import Score, ScoreFeed
 from city.models.examples import inputs
@@ -31,7 +31,6 @@ from city.streaming.topic_reader import TopicReader
 
 log = logging.getLogger(__name__)
 
-Prediction = float | str | None
 TICK_SECONDS = 0.5
 FEED = "scores"
 _BACK = 5_000  # so many messages before the end of each partition the reader starts
@@ -154,19 +153,20 @@ class Live:
             starts.append(TopicPartition(topic, number, max(low, position if position <= high else high - back)))
         return starts
 
-    def _take_messages(self, messages: Sequence[Message]) -> None:
+    def _take_messages(self, messages: Sequence[Any]) -> None:
         now_ms = time.time() * 1000
         with self._lock:
             for message in messages:
                 self.messages += 1
                 # Before the content is parsed: whatever error it causes, the message is not read again.
-                self._positions[message.topic(), message.partition()] = message.offset() + 1
+                topic = message.topic()
+                self._positions[topic, message.partition()] = message.offset() + 1
                 try:
-                    self._take_content(message.topic(), orjson.loads(message.value()), now_ms)
+                    self._take_content(topic, orjson.loads(message.value()), now_ms)
                 except Exception as error:  # anybody may write anything to the topic; the reader continues
-                    log.debug("a message of %s that is not understood: %s", message.topic(), error)
+                    log.debug("a message of %s that is not understood: %s", topic, error)
                     if self._unreadable is None:  # logged once: there may be thousands
-                        log.warning("a message of %s is not understood: %s", message.topic(), describe(error))
+                        log.warning("a message of %s is not understood: %s", topic, describe(error))
                     self._unreadable = describe(error)
 
     def _take_content(self, topic: str, content: Mapping[str, Any], now_ms: float) -> None:
