@@ -27,6 +27,7 @@ from city.dagster_internals import (
 )
 from city.settings import settings
 from city_assets.automation import TICK
+from sensors_and_schedules.turns import TAKES_TURNS
 
 BUILD = "city/build"
 """The tag of each run that this sensor requests. Its value is `newest` or `older`."""
@@ -93,6 +94,8 @@ def _build_request(
     build: str, keys: Collection[dg.AssetKey], days: tuple[date, date] | None, tick: str | None = None
 ) -> dg.RunRequest:
     tags = {BUILD: build, "dagster/priority": _PRIORITY[build]} | ({TICK_TAG: tick} if tick else {})
+    if build == NEWEST:
+        tags |= TAKES_TURNS
     if days is None or days[0] == days[1]:
         return dg.RunRequest(
             asset_selection=sorted(keys), tags=tags, partition_key=None if days is None else str(days[0])

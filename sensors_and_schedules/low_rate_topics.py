@@ -18,6 +18,7 @@ from city.streaming.records import Offsets, behind
 from city_assets import keys
 from resources.kafka import KafkaResource
 from resources.lake import LakeResource
+from sensors_and_schedules.turns import TAKES_TURNS
 
 JOB = "ingest_low_rate"
 _SECONDS = 15
@@ -41,7 +42,7 @@ def low_rate_sensor(contracts: Sequence[Contract]) -> dg.SensorDefinition:
     """Builds the sensor of the low-rate `contracts`, and the job that it requests."""
     tables = [key for contract in contracts for key in (keys.bronze(contract), keys.quarantine(contract))]
     selection = dg.AssetSelection.assets(*tables).without_checks()
-    job = dg.define_asset_job(JOB, selection, executor_def=dg.in_process_executor)
+    job = dg.define_asset_job(JOB, selection, executor_def=dg.in_process_executor, tags=TAKES_TURNS)
 
     @dg.sensor(
         name="low_rate_topics",

@@ -19,6 +19,7 @@ from city_assets.monitoring.drift import drifted
 from city_assets.training import training_shortage
 from resources.lake import LakeResource
 from resources.models import ModelRegistryResource
+from sensors_and_schedules.turns import TAKES_TURNS
 
 _JOB = "train_models"
 _RUNNING = [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
@@ -31,7 +32,7 @@ train_models = dg.define_asset_job(
     _JOB,
     dg.AssetSelection.assets(*(model_key(model) for model in declared().values())),
     executor_def=dg.in_process_executor,
-    tags={"dagster/max_retries": "0"},  # the sensor requests another run later
+    tags=TAKES_TURNS | {"dagster/max_retries": "0"},  # the sensor requests another run later
     description="Trains models; a better one becomes the champion.",
 )
 

@@ -8,11 +8,13 @@ from city_assets.features import online_checks
 from city_assets.hot_tier import hot_checks
 from city_assets.maintenance import lake_archive, lake_maintenance, run_retention
 from sensors_and_schedules.retrain import retrain_nightly
+from sensors_and_schedules.turns import TAKES_TURNS
 
 maintain_lake = dg.ScheduleDefinition(
     name="maintain_lake",
     target=dg.AssetSelection.assets(lake_maintenance),
     cron_schedule="7,37 * * * *",
+    tags=TAKES_TURNS,
     default_status=dg.DefaultScheduleStatus.RUNNING,
     description="Compacts the lake's tables. The stream commits some 14,000 small files an hour.",
 )
@@ -30,9 +32,12 @@ _CHECKS = [
 check_contracts = dg.ScheduleDefinition(
     name="check_contracts",
     job=dg.define_asset_job(
-        "check_contracts_job", dg.AssetSelection.checks(*_CHECKS), executor_def=dg.in_process_executor
+        "check_contracts_job",
+        dg.AssetSelection.checks(*_CHECKS),
+        executor_def=dg.in_process_executor,
+        tags=TAKES_TURNS,
     ),
-    cron_schedule="3,18,33,48 * * * *",  # never at the same time as a build: each of them takes some hundred megabytes
+    cron_schedule="3,18,33,48 * * * *",  # between two ticks of builds, for which it would have to wait
     default_status=dg.DefaultScheduleStatus.RUNNING,
     description="Checks the rows in bronze, in QuestDB and in the online store, whichever process wrote them.",
 )

@@ -18,6 +18,7 @@ from city_assets.environment.contract import DEVICES
 from city_assets.monitoring.quality import quality_key
 from city_assets.traffic.contract import VEHICLE_POSITIONS
 from sensors_and_schedules.keep_fresh import BUILD, evaluate
+from sensors_and_schedules.turns import TAKES_TURNS
 from tests.lakes import drive, stream
 
 ZONE = ZoneInfo("America/New_York")
@@ -145,6 +146,8 @@ def test_late_events_are_built_apart_from_today(city: City) -> None:
     assert (days_of(newest), days_of(older)) == ([TODAY], [TODAY - timedelta(days=1)])
     assert ONLINE in selected(newest) - selected(older)
     assert int(newest.tags["dagster/priority"]) > 0 > int(older.tags["dagster/priority"])
+    assert newest.tags.items() >= TAKES_TURNS.items()
+    assert older.tags.keys().isdisjoint(TAKES_TURNS)
 
 
 def test_after_a_week_off_the_days_between_are_one_range(city: City) -> None:
