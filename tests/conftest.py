@@ -44,6 +44,7 @@ def stack_parts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Sett
     with pytest.MonkeyPatch.context() as patch:
         # QuestDB deletes the files of a dropped table when it looks next: by itself, every half minute.
         patch.setenv("QDB_CAIRO_WAL_PURGE_INTERVAL", "2000")
+        patch.setenv("QDB_DEV_MODE_ENABLED", "true")  # lets a test suspend a table
         with running(config, "kafka", "questdb", "mqtt") as parts:
             yield config, parts
 

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from city.models.registry import RegistryAway
-from city.serving import predictor, versions
+from city.serving import predictor_tasks, versions
 from city.serving.predictor import Predictor
 from city.settings import Settings
 from city.web.metrics import Metrics
@@ -14,7 +14,7 @@ from tests.city.serving.served import SPEED
 
 @pytest.fixture
 def unstarted(config: Settings, monkeypatch: pytest.MonkeyPatch) -> Predictor:
-    monkeypatch.setattr(predictor, "_AGAIN_SECONDS", 0.01)
+    monkeypatch.setattr(predictor_tasks, "_AGAIN_SECONDS", 0.01)
     monkeypatch.setattr(versions, "_AGAIN_SECONDS", 0.01)
     return Predictor(config, {SPEED.name: SPEED}, Metrics(config))
 
@@ -48,7 +48,7 @@ def test_outcomes_of_before_are_taken_over_once_the_lake_is_back(
             raise OSError("the lake is away")
 
     monkeypatch.setattr(unstarted.feedback, "recover", recover)
-    asyncio.run(unstarted._recover_feedback())
+    asyncio.run(unstarted._tasks._recover_feedback())
     assert len(calls) == 3
     assert caplog.text.count("OSError: the lake is away") == 2
 
@@ -58,7 +58,7 @@ def test_a_stop_ends_the_retries(unstarted: Predictor, monkeypatch: pytest.Monke
         raise OSError("the lake is away")
 
     async def start_and_stop() -> None:
-        task = asyncio.create_task(unstarted._recover_feedback())
+        task = asyncio.create_task(unstarted._tasks._recover_feedback())
         await asyncio.sleep(0.05)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
