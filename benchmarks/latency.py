@@ -18,8 +18,7 @@ from city import questdb
 from city.lake import bronze_path
 from city.settings import Settings, settings
 from city.stack.embedded import running, settings_at
-from city.streaming.sinks.kafka import DASHBOARD_TOPIC
-from city.streaming.topics import ensure_topics
+from city.streaming.topics import DASHBOARD_TOPIC, ensure_topics
 from city_assets.traffic.contract import VEHICLE_POSITIONS
 
 RATE = 1_000

@@ -13,7 +13,7 @@ from city.contracts.registry import contracts
 from city.contracts.schema import LINEAGE, QUARANTINE, bronze_schema
 from city.lake.days import first_day
 from city.settings import settings
-from city.streaming.sinks.kafka import DASHBOARD_TOPIC
+from city.streaming.topics import DASHBOARD_TOPIC
 from city.tables.model import Table
 from city.tables.schema import schema
 

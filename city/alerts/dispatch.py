@@ -98,7 +98,8 @@ def _send_on_channel(
 
 def _retry_wait(messages: Sequence[OutboxMessage]) -> timedelta:
     """The wait before the next attempt: that of the message that failed the fewest times, for all of them."""
-    return min(_FIRST_RETRY * 2 ** min(20, *(message.attempts for message in messages)), _LONGEST_RETRY)
+    attempts = min(message.attempts for message in messages)
+    return min(_FIRST_RETRY * float(2 ** min(20, attempts)), _LONGEST_RETRY)
 
 
 def _group_messages(channel: str, messages: list[OutboxMessage]) -> list[list[OutboxMessage]]:

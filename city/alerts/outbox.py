@@ -67,7 +67,7 @@ class Outbox:
             waiting = db.execute(
                 sa.select(OUTBOX).where(OUTBOX.c.sent_at.is_(None), OUTBOX.c.next_at < NEVER).order_by(OUTBOX.c.id)
             ).mappings()
-            first = dict[tuple[str, int], Any]()
+            first = dict[tuple[str, int], sa.RowMapping]()
             for row in waiting.all():
                 first.setdefault((row["channel"], row["alarm"] or -row["id"]), row)
             free = [row for row in first.values() if row["leased_until"] <= moment]

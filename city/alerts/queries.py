@@ -97,7 +97,7 @@ def row_of(db: sa.Connection, number: int) -> dict[str, Any]:
     return dict(row)
 
 
-def live_silences(db: sa.Connection, moment: float) -> list[Any]:
+def live_silences(db: sa.Connection, moment: float) -> list[sa.RowMapping]:
     """The rows of the silences that have not ended."""
     query = sa.select(SILENCES).where(SILENCES.c.until > moment).order_by(SILENCES.c.id)
     return list(db.execute(query).mappings().all())

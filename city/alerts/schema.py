@@ -1,6 +1,7 @@
 """The tables of the alert store, in SQLite or in PostgreSQL, and transactions on them."""
 
 import json
+import sqlite3
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from typing import Any
 
 import orjson
 import sqlalchemy as sa
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from city.alerts.channels import Address
 
@@ -171,7 +173,7 @@ def _begin_explicitly(engine: sa.Engine) -> None:
     process may have changed the store before that."""
 
     @sa.event.listens_for(engine, "connect")
-    def connected(connection: Any, record: Any) -> None:
+    def connected(connection: sqlite3.Connection, record: ConnectionPoolEntry) -> None:
         connection.isolation_level = None
 
     @sa.event.listens_for(engine, "begin")

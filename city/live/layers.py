@@ -9,7 +9,7 @@ from city.contracts.registry import modules
 from city.live.messages import Row
 from city.models.model import Model
 from city.settings import Settings
-from city.streaming.sinks.kafka import DASHBOARD_TOPIC
+from city.streaming.topics import DASHBOARD_TOPIC
 
 
 @dataclass(frozen=True)

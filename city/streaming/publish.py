@@ -1,9 +1,7 @@
 """Publishes the rows of frames as Kafka messages."""
 
-from typing import Any
-
 import polars as pl
-from confluent_kafka import KafkaException, Producer
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 _SECONDS = 15.0
 
@@ -54,6 +52,6 @@ class Publisher:
         """Waits up to two seconds for messages that are still on their way."""
         self._producer.flush(2)
 
-    def _on_delivery(self, error: Any, message: Any) -> None:
+    def _on_delivery(self, error: KafkaError | None, message: Message) -> None:
         if error is not None:
             self._failures.append(str(error))

@@ -1,7 +1,6 @@
 """Creates the Kafka topics of contracts and outputs, idempotently."""
 
 from collections.abc import Iterable
-from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient, NewTopic
@@ -31,8 +30,7 @@ def ensure_topics(
     admin = AdminClient({"bootstrap.servers": address, "log_level": 0})
     existing = admin.list_topics(timeout=seconds).topics
     missing = [topic for topic in topics if topic.topic not in existing]
-    created: dict[str, Any] = admin.create_topics(missing) if missing else {}
-    for future in created.values():
+    for future in admin.create_topics(missing).values() if missing else ():
         try:
             future.result(seconds)
         except KafkaException as error:

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
-from typing import Any
 
 import narwhals as nw
 
@@ -25,9 +24,9 @@ class Slices:
         days = f"{DAY} >= '{self.first}' AND {DAY} <= '{self.last}'"
         return days if self.hours is None else f"{days} AND {HOUR} IN ({', '.join(map(str, self.hours))})"
 
-    def filters(self) -> list[tuple[str, str, Any]]:
+    def filters(self) -> list[tuple[str, str, str | list[str]]]:
         """Returns the condition as filters of a Delta table's partitions."""
-        days: list[tuple[str, str, Any]] = [(DAY, ">=", str(self.first)), (DAY, "<=", str(self.last))]
+        days: list[tuple[str, str, str | list[str]]] = [(DAY, ">=", str(self.first)), (DAY, "<=", str(self.last))]
         return days if self.hours is None else [*days, (HOUR, "in", [str(hour) for hour in self.hours])]
 
     def expr(self) -> nw.Expr:

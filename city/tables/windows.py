@@ -1,10 +1,8 @@
 """Derives the table of each window of a contract. It computes from bronze what the stream computes live."""
 
-from typing import Any
-
 import narwhals as nw
 
-from city.contracts.model import Contract, Count, Distinct, Mean, Std, Window
+from city.contracts.model import Aggregate, Contract, Count, Distinct, Mean, Std, Window
 from city.tables import calendar
 from city.tables.model import Column, Frame, Source, Table
 from city.tables.silver import event_columns
@@ -73,8 +71,8 @@ def calendar_day() -> Column:
     return calendar.COLUMNS[0]
 
 
-def _aggregate_expressions(window: Window) -> dict[str, Any]:
-    expressions: dict[str, Any] = {}
+def _aggregate_expressions(window: Window) -> dict[str, nw.Expr]:
+    expressions: dict[str, nw.Expr] = {}
     for aggregate in window.aggregates:
         column = nw.col(aggregate.of) if aggregate.of else None
         if isinstance(aggregate, Count) or column is None:
@@ -90,7 +88,7 @@ def _aggregate_expressions(window: Window) -> dict[str, Any]:
     return expressions
 
 
-def _aggregate_column(contract: Contract, aggregate: Any) -> Column:
+def _aggregate_column(contract: Contract, aggregate: Aggregate) -> Column:
     origins = (f"events.{aggregate.of}",) if aggregate.of else ()
     if isinstance(aggregate, Count | Distinct):
         return Column(name=aggregate.name, kind="integer", means=type(aggregate).__name__.lower(), of=origins)

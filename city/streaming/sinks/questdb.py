@@ -62,7 +62,7 @@ class QuestDBSink(Sink):
         """Connects without a check of the tables."""
         self.close()
         self._sender = Sender.from_conf(f"http::addr={self._address};{_DEADLINE}")
-        self._sender.establish()
+        self._sender.establish()  # type: ignore[no-untyped-call]  # the package has types, but not of this
 
     def apply(self, rows: pl.DataFrame, start: Offsets, changed: Changed) -> None:
         """Sends the changed windows and the batch's rows."""
