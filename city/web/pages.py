@@ -23,16 +23,7 @@ log = logging.getLogger(__name__)
 FOLDER = CHECKOUT / "dashboard"
 DIST = FOLDER / "dist"
 _MARK = DIST / ".built"
-_SOURCES = (
-    "src",
-    "public",
-    "index.html",
-    "package.json",
-    "package-lock.json",
-    "vite.config.ts",
-    "basemap.mjs",
-    "waters.json",
-)
+_SOURCES = ("src", "public", "index.html", "package.json", "package-lock.json", "vite.config.ts")
 _GENERATED = "basemap.json"  # the build writes it into public/
 _INSTALLED = FOLDER / "node_modules" / ".installed"  # the digest of the lock file that node_modules was installed from
 _WAITING = """<!doctype html><html lang="en"><meta charset="utf-8"><meta http-equiv="refresh" content="3">

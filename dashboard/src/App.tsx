@@ -1,8 +1,11 @@
+import type { FunctionComponent } from 'preact';
 import { lazy, Suspense } from 'preact/compat';
 import { useState } from 'preact/hooks';
 import type { Config } from './api/types';
 import { Header } from './components/Header';
 import { Warning } from './components/Warning';
+import { domains } from './domains';
+import type { PageProps } from './domains/domain';
 import { useAccess } from './hooks/useAccess';
 import { useApi } from './hooks/useApi';
 import { useRoute } from './hooks/useRoute';
@@ -13,16 +16,24 @@ import { SignInPage } from './pages/SignInPage';
 import { TodayPage } from './pages/TodayPage';
 import { currentTheme, saveTheme, type Theme } from './theme';
 
-// The map and the charts are most of the code, so they are loaded when they are opened.
-const MapPage = lazy(() => import('./pages/map/MapPage').then((module) => module.MapPage));
-const AnalyticsPage = lazy(() => import('./pages/analytics/AnalyticsPage').then((module) => module.AnalyticsPage));
+interface Page {
+  route: string;
+  name: string;
+  /** The place in the header, ascending. */
+  order: number;
+  View: FunctionComponent<PageProps>;
+  /** Whether the page has the theme's colours in maps or charts, so that a new theme builds it anew. */
+  hasColours: boolean;
+}
 
-const PAGES = [
-  { route: '#/map', name: 'Map' },
-  { route: '#/operations', name: 'Operations' },
-  { route: '#/analytics', name: 'Analytics' },
-  { route: '#/today', name: 'Today' },
+const SHARED_PAGES: Page[] = [
+  { route: '#/operations', name: 'Operations', order: 2, View: OperationsPage, hasColours: false },
+  { route: '#/today', name: 'Today', order: 4, View: TodayPage, hasColours: false },
 ];
+const DOMAIN_PAGES: Page[] = domains
+  .flatMap(({ pages }) => pages ?? [])
+  .map(({ route, name, order, load }) => ({ route, name, order, View: lazy(load), hasColours: true }));
+const PAGES = [...SHARED_PAGES, ...DOMAIN_PAGES].sort((a, b) => a.order - b.order);
 
 export function App() {
   const route = useRoute();
@@ -45,21 +56,18 @@ export function App() {
       <Header pages={PAGES} route={route} theme={theme} onTheme={changeTheme} />
       {!config && <Warning role="alert">{error}</Warning>}
       {keyRequired && <SignInPage onKey={signIn} />}
-      {!keyRequired && config && <Page route={route} theme={theme} config={config} />}
+      {!keyRequired && config && <CurrentPage route={route} theme={theme} config={config} />}
     </>
   );
 }
 
-/** The page of a route. A new theme builds maps and charts anew, because they have its colours in them. */
-function Page({ route, theme, config }: { route: string; theme: Theme; config: Config }) {
+function CurrentPage({ route, theme, config }: { route: string; theme: Theme; config: Config }) {
+  const page = PAGES.find((candidate) => candidate.route === route);
   return (
     <Suspense fallback={<p class="note">Loading…</p>}>
-      {route === '#/map' && <MapPage key={theme} config={config} />}
-      {route === '#/operations' && <OperationsPage config={config} />}
-      {route === '#/analytics' && <AnalyticsPage key={theme} config={config} />}
-      {route === '#/today' && <TodayPage config={config} />}
+      {page && <page.View key={page.hasColours ? `${route} ${theme}` : route} config={config} />}
       {route === '#/api' && <ApiPage />}
-      {route !== '#/api' && !PAGES.some((page) => page.route === route) && <LandingPage />}
+      {route !== '#/api' && !page && <LandingPage start={PAGES[0]!.route} />}
     </Suspense>
   );
 }

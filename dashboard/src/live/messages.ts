@@ -15,9 +15,6 @@ export type {
 /** A layer's newest row of one key: the key, its time (ms since the epoch), then the layer's other columns. */
 export type Row = LayerSnapshot['rows'][number];
 
-/** A row of the layer `vehicles`. Longitude and latitude are in degrees, speed in km/h. */
-export type VehicleRow = [id: string, t: number, longitude: number, latitude: number, speed: number];
-
 export const SCORES = 'scores';
 
 export const isScoreFeed = (

@@ -1,5 +1,7 @@
 import type { Stats } from '../api/types';
 import { Warning } from '../components/Warning';
+import { domains } from '../domains';
+import type { Figure } from '../domains/domain';
 import { formatNumber } from '../format';
 import { useApi } from '../hooks/useApi';
 import { useTitle } from '../hooks/useTitle';
@@ -18,22 +20,19 @@ const STEPS = [
   { name: 'People', description: 'use the map, request predictions, and handle alarms.' },
 ];
 
-interface Figure {
-  value: string;
-  unit: string;
-  description: string;
-}
+/** What sends events, as one text. */
+const SOURCES = new Intl.ListFormat('en-GB').format(domains.map(({ sources }) => sources));
 
 function figures(stats: Stats | null): Figure[] {
   return [
     {
       value: formatNumber(stats?.events_per_second),
       unit: 'events per second',
-      description: 'from sensors, vehicles, machines and payments, each checked',
+      description: `from ${SOURCES}, each checked`,
     },
     { value: formatNumber(stats?.events), unit: 'events stored', description: 'in Delta tables, each exactly once' },
     { value: formatNumber(stats?.p95_ms), unit: 'ms', description: 'from an event to its table (p95)' },
-    { value: formatNumber(stats?.live.vehicles), unit: 'vehicles', description: 'on the map now' },
+    ...domains.flatMap((domain) => domain.figures?.(stats) ?? []),
     {
       value: formatNumber(stats?.models_serving),
       unit: stats?.models_serving === 1 ? 'model serving' : 'models serving',
@@ -43,18 +42,19 @@ function figures(stats: Stats | null): Figure[] {
   ];
 }
 
-export function LandingPage() {
+/** The welcome page; `start` is the route of the first page of the dashboard. */
+export function LandingPage({ start }: { start: string }) {
   useTitle('Welcome');
   const { data, error } = useApi<Stats>('/api/stats', 2);
   return (
     <main id="main" class="landing">
       <h1>The city, as it is now</h1>
       <p class="lead">
-        City is one platform for a city's real-time data and machine learning. Events from sensors, vehicles and
-        machines become tables, features, models and predictions. Faults become alarms that people own.
+        City is one platform for a city's real-time data and machine learning. Events from {SOURCES} become tables,
+        features, models and predictions. Faults become alarms that people own.
       </p>
       <p>
-        <a class="button" href="#/map">
+        <a class="button" href={start}>
           Open the dashboard
         </a>
         <a href="/docs">The API</a>

@@ -1,0 +1,3 @@
+import type { Domain } from './domain';
+
+export const environment: Domain = { sources: 'sensors' };
