@@ -1,5 +1,6 @@
 """The `city` command. Each module of this package with a function `command` is a subcommand, and each module with an
-`app` is a group of subcommands. A module's class `Command` replaces Typer's class for the subcommand."""
+`app` is a group of subcommands. A DomainGroup takes its subcommands from the domains. A module's class `Command`
+replaces Typer's class for the subcommand."""
 
 import importlib
 import pkgutil
@@ -19,7 +20,7 @@ app = typer.Typer(
 _HIDDEN = {"bridge"}
 
 for _name in sorted(info.name for info in pkgutil.iter_modules(city.cli.__path__)):
-    if _name not in ("main", "errors"):
+    if _name not in ("main", "errors", "domain_group"):
         _module = importlib.import_module(f"city.cli.{_name}")
         if hasattr(_module, "app"):
             app.add_typer(_module.app, name=_name)

@@ -8,9 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from pathlib import Path
 
-import polars as pl
 import pytest
 from pydantic import ValidationError
 
@@ -51,8 +49,6 @@ def test_what_is_wrong_is_said_in_one_line(config: Settings) -> None:
     assert "no contract 'moon'" in fails("table", "moon")
     assert "no table 'gold/sensors'; known: " in fails("table", "gold/sensors")
     assert "there is nothing in bronze/sensors yet" in fails("table", "sensors")
-    assert "no file" in fails("replay", "tlc", "/nowhere.parquet")
-    assert "not a month" in fails("data", "tlc", "moon")
     assert "refused" in fails("sql", "SELECT 1")
 
 
@@ -161,15 +157,6 @@ def test_simulators_run_until_they_are_interrupted(stack: Settings) -> None:
         until(lambda beat=beat: json.loads(beat.read_text())["events"] > 100)
         process.send_signal(signal.SIGINT)
         assert process.wait(30) == 0
-
-
-def test_real_trips_are_replayed(stack: Settings, data: Path) -> None:
-    trips = pl.read_parquet(data / "tlc" / "trips_with_coordinates.parquet").head(20)
-    file = stack.home / "few.parquet"
-    trips.write_parquet(file)
-    said = city("replay", "tlc", str(file), "--speed", "3000")
-    assert "20 trips read" in said
-    assert "positions sent" in said
 
 
 def test_docs_and_doctor(config: Settings) -> None:

@@ -1,9 +1,8 @@
-"""The commands for tables, trips, alarms, schemas and forgetting."""
+"""The commands for tables, alarms, schemas and forgetting."""
 
 import json
 import math
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -37,13 +36,6 @@ def test_tables_are_built_and_looked_at(config: Settings) -> None:
     known = "no table or layer 'nothing'; known: "
     assert known in fails("build", "nothing", "--first", "2026-05-04", "--last", "2026-05-04")
     assert "before --first" in fails("build", "gold", "--first", "2026-05-04", "--last", "2026-05-03")
-
-
-def test_trips_are_loaded_once(config: Settings, data: Path) -> None:
-    file = str(data / "tlc" / "trips_with_coordinates.parquet")
-    assert "68,416 trips loaded, of " in city("ingest", "tlc", file)
-    assert "0 trips loaded" in city("ingest", "tlc", file)
-    assert "no file" in fails("ingest", "tlc", "nowhere.parquet")
 
 
 def test_alarms_are_looked_after(config: Settings) -> None:

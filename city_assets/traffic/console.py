@@ -1,4 +1,4 @@
-"""The console output of a replay and of a download."""
+"""The console output of a replay, a download and an ingest of taxi trips."""
 
 import signal
 import threading
@@ -6,12 +6,22 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
-from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.text import Text
 
 from city.settings import Settings
 from city.stack.terminal import Terminal, description_column
-from simulators.tlc import Loaded, download, load, replay
+from city_assets.traffic.download import download
+from city_assets.traffic.ingest import ingest
+from city_assets.traffic.replay import Loaded, load, replay
+from city_assets.traffic.trips import count
 
 
 def play(paths: Sequence[Path], config: Settings, speed: float, zones: Path | None) -> None:
@@ -57,3 +67,23 @@ def fetch(months: Sequence[str], config: Settings, folder: Path) -> None:
                 progress.update(task, completed=received, total=total or None)
 
             progress.console.print(str(download(config, month, folder, tell)))
+
+
+def ingest_files(paths: Sequence[Path], config: Settings, zones: Path | None) -> None:
+    """Appends files of trips to bronze, and shows the progress, the days and the next command.
+
+    Raises UnknownLayout, FileNotFoundError or ForeignTable.
+    """
+    columns = (description_column(), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    files = []
+    with Progress(*columns, console=Terminal()) as progress:
+        for path in paths:
+            task = progress.add_task(path.name, total=count(path))
+            file = ingest(path, config.lake, config.timezone, lambda n, t=task: progress.update(t, completed=n), zones)  # type: ignore[misc]
+            progress.update(task, description=path.name if file.rows else f"{path.name}: is there already")
+            files.append(file)
+    rows = sum(file.rows for file in files)
+    days = [day for file in files if file.rows for day in (file.first, file.last)]
+    print(f"{rows:,} trips loaded" + (f", of {min(days)} to {max(days)}" if days else ""))  # type: ignore[type-var]
+    if days:
+        print(f"now: city build trip_flows_daily --first {min(days)} --last {max(days)}")  # type: ignore[type-var]

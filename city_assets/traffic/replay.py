@@ -1,4 +1,4 @@
-"""Replays recorded taxi trips as vehicles that move now, and downloads months of trips from the TLC."""
+"""Replays recorded taxi trips as vehicles that move now."""
 
 import threading
 import time
@@ -8,18 +8,16 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import polars as pl
-import requests
 from confluent_kafka import Producer
 
 from city.settings import Settings
 from city.streaming.topics import ensure_topics
 from city_assets.traffic.contract import VEHICLE_POSITIONS
 from city_assets.traffic.trips import clean, positions, read_trips
-from simulators.clock import iso
 
 STEP_SECONDS = 0.5
 """The time between two steps of a replay."""
-_CHUNK_BYTES = 1 << 20
+_ISO_8601 = "%Y-%m-%dT%H:%M:%S%.3fZ"  # UTC, with milliseconds
 
 
 @dataclass
@@ -76,14 +74,14 @@ def moments(trips: pl.DataFrame, speed: float, elapsed: Callable[[], float]) -> 
 
 
 def events(trips: pl.DataFrame, moment: datetime, now: datetime) -> list[tuple[str, bytes]]:
-    """Returns the positions of the trips at `moment`, with the timestamp `now`, as (key, message).
+    """Returns the positions of the trips at `moment`, with the timestamp `now` (UTC), as (key, message).
 
     The files name no vehicle, so each trip has a vehicle of its own.
     """
     number = pl.col("trip").cast(pl.String).str.zfill(8)
     under_way = positions(trips, moment).select(
         vehicle_id=pl.lit("taxi_") + number,
-        timestamp=pl.lit(iso(now)),
+        timestamp=pl.lit(now).dt.strftime(_ISO_8601),
         latitude="latitude",
         longitude="longitude",
         speed="speed",
@@ -116,53 +114,3 @@ def replay(
         if stop.wait(STEP_SECONDS):
             break
     return sent
-
-
-def month_file(month: str) -> str:
-    """Returns the TLC's file name of a month: yellow_tripdata_2015-01.parquet for `2015-01`.
-
-    Raises ValueError for anything but a month since 2009.
-    """
-    try:
-        first = datetime.strptime(month, "%Y-%m")
-    except ValueError:
-        raise ValueError(f"{month!r} is not a month such as 2015-01") from None
-    if first.year < 2009:
-        raise ValueError(f"{month}: the TLC's records begin with 2009-01")
-    return f"yellow_tripdata_{first:%Y-%m}.parquet"
-
-
-def download(config: Settings, month: str, folder: Path, tell: Callable[[int, int], None]) -> Path:
-    """Downloads a month of trips to `folder`. Resumes a download that an earlier attempt began.
-
-    `tell` is called with the bytes so far and the bytes in all. Returns the path of the file.
-
-    Raises requests.RequestException, or RuntimeError if the server's file changed or ended early.
-    """
-    name = month_file(month)
-    target, partial = folder / name, folder / f"{name}.part"
-    if target.exists():
-        tell(target.stat().st_size, target.stat().st_size)
-        return target
-    folder.mkdir(parents=True, exist_ok=True)
-    received = partial.stat().st_size if partial.exists() else 0
-    headers = {"Range": f"bytes={received}-"} if received else {}
-    with requests.get(f"{config.tlc_url}/{name}", headers=headers, stream=True, timeout=30) as response:
-        if response.status_code == 416:  # the whole file was here already, or the server's file has become shorter
-            partial.unlink()
-            raise RuntimeError(f"{name} changed on the server since it was begun: run the command again")
-        response.raise_for_status()
-        if response.status_code != 206:
-            received = 0
-        total = received + int(response.headers.get("Content-Length", 0))
-        with partial.open("ab" if received else "wb") as file:
-            for chunk in response.iter_content(_CHUNK_BYTES):
-                file.write(chunk)
-                received += len(chunk)
-                tell(received, total)
-    if total and received != total:
-        raise RuntimeError(
-            f"{name} ended after {received:,} of {total:,} bytes: run the command again to go on from there"
-        )
-    partial.replace(target)
-    return target

@@ -1,0 +1,61 @@
+"""Downloads months of taxi trips from the TLC, New York's Taxi and Limousine Commission."""
+
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+
+import requests
+
+from city.settings import Settings
+
+_CHUNK_BYTES = 1 << 20
+
+
+def month_file(month: str) -> str:
+    """Returns the TLC's file name of a month: yellow_tripdata_2015-01.parquet for `2015-01`.
+
+    Raises ValueError for anything but a month since 2009.
+    """
+    try:
+        first = datetime.strptime(month, "%Y-%m")
+    except ValueError:
+        raise ValueError(f"{month!r} is not a month such as 2015-01") from None
+    if first.year < 2009:
+        raise ValueError(f"{month}: the TLC's records begin with 2009-01")
+    return f"yellow_tripdata_{first:%Y-%m}.parquet"
+
+
+def download(config: Settings, month: str, folder: Path, tell: Callable[[int, int], None]) -> Path:
+    """Downloads a month of trips to `folder`. Resumes a download that an earlier attempt began.
+
+    `tell` is called with the bytes so far and the bytes in all. Returns the path of the file.
+
+    Raises requests.RequestException, or RuntimeError if the server's file changed or ended early.
+    """
+    name = month_file(month)
+    target, partial = folder / name, folder / f"{name}.part"
+    if target.exists():
+        tell(target.stat().st_size, target.stat().st_size)
+        return target
+    folder.mkdir(parents=True, exist_ok=True)
+    received = partial.stat().st_size if partial.exists() else 0
+    headers = {"Range": f"bytes={received}-"} if received else {}
+    with requests.get(f"{config.tlc_url}/{name}", headers=headers, stream=True, timeout=30) as response:
+        if response.status_code == 416:  # the whole file was here already, or the server's file has become shorter
+            partial.unlink()
+            raise RuntimeError(f"{name} changed on the server since it was begun: run the command again")
+        response.raise_for_status()
+        if response.status_code != 206:
+            received = 0
+        total = received + int(response.headers.get("Content-Length", 0))
+        with partial.open("ab" if received else "wb") as file:
+            for chunk in response.iter_content(_CHUNK_BYTES):
+                file.write(chunk)
+                received += len(chunk)
+                tell(received, total)
+    if total and received != total:
+        raise RuntimeError(
+            f"{name} ended after {received:,} of {total:,} bytes: run the command again to go on from there"
+        )
+    partial.replace(target)
+    return target

@@ -1,0 +1,69 @@
+"""Groups whose subcommands the domains declare."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+import city_assets
+from city.cli.main import app
+from city.settings import Settings, settings
+from tests.commands import city
+
+COMMANDS = """
+def count(counter: str, weeks: int = 1) -> None:
+    "Fetch a counter's weeks."
+    print(f"{weeks} weeks of {counter}")
+
+
+COMMANDS = {"data": {"counts": count}}
+"""
+
+
+@pytest.fixture
+def bikes(config: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    folder = tmp_path / "more" / "bikes"
+    folder.mkdir(parents=True)
+    (folder / "__init__.py").touch()
+    (folder / "contract.py").write_text("CONTRACTS = ()")
+    (folder / "commands.py").write_text(COMMANDS)
+    monkeypatch.setenv("CITY_EXTRA_DOMAINS", json.dumps([str(folder.parent)]))
+    settings.cache_clear()
+    before = list(city_assets.__path__)
+    yield
+    city_assets.__path__[:] = before
+    for name in [name for name in sys.modules if name.startswith("city_assets.bikes")]:
+        del sys.modules[name]
+
+
+def test_a_new_domain_adds_a_subcommand(bikes: None) -> None:
+    assert {"tlc", "counts"} <= set(city("data", "--help").split())
+    assert "Fetch a counter's weeks" in city("data", "counts", "--help")
+    assert city("data", "counts", "bridge", "--weeks", "3") == "3 weeks of bridge\n"
+
+
+def test_a_subcommand_is_in_its_own_group_only(bikes: None) -> None:
+    result = CliRunner().invoke(app, ["ingest", "counts"])
+    assert result.exit_code == 2
+    assert "No such command 'counts'" in result.output
+
+
+@pytest.mark.parametrize("name", ["data", "ingest", "replay"])
+def test_taxi_trips_are_in_the_groups(name: str, config: Settings) -> None:
+    assert "tlc" in city(name, "--help").split()
+
+
+def test_the_help_of_all_commands_imports_no_domain() -> None:
+    script = """
+import sys
+from typer.testing import CliRunner
+from city.cli.main import app
+result = CliRunner().invoke(app, ["--help"])
+assert result.exit_code == 0 and "replay" in result.output
+print([name for name in sys.modules if name.split(".")[0] == "city_assets"])
+"""
+    assert subprocess.check_output([sys.executable, "-c", script], text=True).strip() == "[]"
