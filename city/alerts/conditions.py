@@ -66,7 +66,7 @@ class Condition:
     description: str
     topic: str
     key: str
-    """The message's field that names the machine, card or cell."""
+    """The message's field that names what an alarm is about."""
     level: Callable[[Message, float | None], float | None]
     raised_by: tuple[Persistence, ...]
     clear_below: float

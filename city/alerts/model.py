@@ -22,8 +22,8 @@ class Finding:
     """The result of a check of one thing. `cause` identifies the thing for good: the same cause is the same alarm.
 
     The state `failing` raises the alarm or repeats it, and `passing` clears it. The state `unknown` (a check that is
-    under way, was skipped, or was impossible) changes nothing. `labels` tell programs what the finding is about:
-    `machine_id`, `card`, `cell`, `location`, `type`.
+    under way, was skipped, or was impossible) changes nothing. `labels` tell programs what the finding is about: the
+    field that identifies it (such as a stream's key) with its value, and `type`, the kind of finding.
     """
 
     cause: str

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from city.models.registry import Registry
 
 app = typer.Typer(no_args_is_help=True, help="Models: list, train, promote, roll back, read their cards.")
-Name = Annotated[str, typer.Argument(help="such as traffic_congestion")]
+Name = Annotated[str, typer.Argument(help="as `city models list` shows it")]
 Number = Annotated[int | None, typer.Argument(help="a version; default: the challenger (card: the champion)")]
 
 

@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(no_args_is_help=True, help="The tables that people edit: machines, normal ranges, anomaly events.")
+app = typer.Typer(no_args_is_help=True, help="The tables that people edit: list, export and import them.")
 
-_Name = Annotated[str, typer.Argument(help="such as machines")]
+_Name = Annotated[str, typer.Argument(help="as `city reference list` shows it")]
 
 
 @app.command("list")

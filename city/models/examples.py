@@ -111,7 +111,7 @@ def check_parts(model: Model, rows: pl.DataFrame) -> None:
 
 
 def check_outcomes(model: Model, parts: Split, name: Literal["train", "validation", "held_out"]) -> None:
-    """Raises ModelError where nearly all rows of the part have one outcome: no fraud, or no life below the cap.
+    """Raises ModelError where nearly all rows of the part have one outcome: one class, or a number at its limit.
 
     A search on such rows rewards a model that never predicts anything else, and a comparison is decided by chance. The
     rarer outcomes to train on must also come from enough groups, where the model has groups.

@@ -15,7 +15,7 @@ from city.tables.calendar import SLOT_SECONDS
 
 SLOW = timedelta(seconds=60)  # from the event to Kafka
 _RANGE = "outside "  # is in the reasons of values that are out of range: see contracts.validity
-_FEWEST = 12  # readings that a sensor needs to be judged
+_FEWEST = 12  # rows that a key needs to be judged
 _DRIFT_SPREADS = 4.0
 _NOISE = 1.4826 / 2**0.5  # of normal noise, its standard deviation over the median absolute difference of neighbours
 _SLOT = timedelta(seconds=SLOT_SECONDS)

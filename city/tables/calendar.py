@@ -16,7 +16,8 @@ from city.tables.model import Column, Frame
 
 REFERENCE_CALENDAR = "reference/calendar"
 SLOT_SECONDS = 900
-# Weekday peaks, as the Port Authority of New York and New Jersey sets its tolls: 6 to 10 and 16 to 20 o'clock.
+# Commuters' peaks of a working day, wide enough for different cities: the Port Authority of New York and New Jersey
+# has its peak tolls in just these hours, and Transport for London its peak fares within them (6:30 to 9:30, 16 to 19).
 _RUSH_HOURS = (*range(6, 10), *range(16, 20))
 
 COLUMNS = (
