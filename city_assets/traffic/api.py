@@ -4,7 +4,7 @@ import asyncio
 import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Literal, cast
+from typing import Annotated, Any, Literal, cast
 
 import polars as pl
 from fastapi import APIRouter, Depends, Query
@@ -13,6 +13,7 @@ from fastapi.responses import Response
 
 from city.features.online import online_store
 from city.features.reader import FeatureReader, is_unknown
+from city.live.reader import Live
 from city.models.examples import inputs
 from city.models.predictions import CONFIDENCE, HIGH, LOW, PREDICTION, answers
 from city.server.state import City
@@ -55,10 +56,15 @@ def router(city: City) -> APIRouter:
     Responses are not validated: they have thousands of rows, and the live ones come from a topic.
     """
     routes = APIRouter(prefix="/api", tags=["traffic"], dependencies=[Depends(needs("viewer"))])
-    config, live = city.config, city.live
+    _add_current_routes(routes, city)
+    _add_cell_route(routes, city)
+    _add_history_routes(routes, city.config)
+    return routes
 
-    def live_cells() -> list[CellRow]:
-        return cast(list[CellRow], live.rows(CELLS.name))
+
+def _add_current_routes(routes: APIRouter, city: City) -> None:
+    """Adds the routes of the whole city: now, and some minutes ahead."""
+    live = city.live
 
     @routes.get(
         "/current-traffic",
@@ -66,42 +72,38 @@ def router(city: City) -> APIRouter:
         response_model=TrafficResponse,
     )
     async def current() -> Response:
-        cells = live_cells()
-        by_level = {name: sum(c["congestion"] == name for c in cells) for name in ("low", "medium", "high")}
-        content: TrafficResponse = {
-            "vehicles": len(live.states[VEHICLES.name].rows),
-            "speed_mean": _weighted_mean([(c["speed_mean"], c["vehicle_count"]) for c in cells]),
-            "by_congestion": by_level,
-            "thresholds_kmh": {"high_below": SLOW_KMH, "medium_below": FREE_KMH},
-            "cells": cells,
-        }
-        return json_response(content)
+        return json_response(_summarize(_live_cells(live), len(live.states[VEHICLES.name].rows)))
 
     @routes.get("/predictions", summary="Every cell some minutes ahead", response_model=CellsAheadResponse)
     async def predictions(minutes: Annotated[Literal["5", "10", "15"], Query()] = "15") -> Response:
         """By the champions; where a model has none yet, `serving` says so and its values are null."""
-        names = {f"speed_{minutes}": speed_model(int(minutes)).name}
+        models = {f"speed_{minutes}": speed_model(int(minutes)).name}
         if minutes == "15":
-            names["congestion_15"] = CONGESTION.name
-        versions = {name: city.predictor.versions.champion(name) for name in names.values()}
-        cells = [
-            {"cell": row["cell"], "speed_now": row["speed_mean"], **{column: row[column] for column in names}}
-            | {"congestion": level(row[f"speed_{minutes}"])}
-            for row in live.rows(CELLS.name)
-        ]
-        serving = {name: served.number if served else None for name, served in versions.items()}
-        content = CellsAheadResponse(minutes=int(minutes), serving=serving, cells=cast(list[CellAhead], cells))
-        return json_response(content)
+            models["congestion_15"] = CONGESTION.name
+        champions = {model: city.predictor.versions.champion(model) for model in models.values()}
+        serving = {model: champion.number if champion else None for model, champion in champions.items()}
+        cells = [_cell_ahead(row, list(models), f"speed_{minutes}") for row in live.rows(CELLS.name)]
+        return json_response(CellsAheadResponse(minutes=int(minutes), serving=serving, cells=cells))
 
     @routes.get("/hotspots", summary="Where most vehicles are slow, the worst first", response_model=HotspotsResponse)
     async def hotspots(count: Annotated[int, Query(ge=1, le=100)] = 10) -> Response:
         """By the vehicles in a cell times what their mean speed lacks of a free one, in vehicle-km/h."""
-        return json_response(HotspotsResponse(hotspots=worst(live_cells(), count)))
+        return json_response(HotspotsResponse(hotspots=worst(_live_cells(live), count)))
 
-    @routes.get("/cell/{cell}", summary="All that is known of a cell", response_model=CellResponse)
-    async def one(cell: Cell) -> Response:
+
+def _add_cell_route(routes: APIRouter, city: City) -> None:
+    """Adds the route of one cell: now, its features, its predictions and its last hours."""
+    config = city.config
+
+    @routes.get(
+        "/cell/{cell}",
+        summary="All that is known of a cell",
+        response_model=CellResponse,
+        operation_id="one_api_cell__cell__get",
+    )
+    async def cell_details(cell: Cell) -> Response:
         _check_cell(cell)
-        row = cast(CellRow | None, live.row(CELLS.name, cell))
+        row = cast(CellRow | None, city.live.row(CELLS.name, cell))
         since = datetime.now(UTC) - timedelta(hours=_SINCE_HOURS)
         past, features, ahead = await asyncio.gather(
             asyncio.to_thread(history.windows, config, since, datetime.now(UTC), cell, 2),
@@ -112,6 +114,10 @@ def router(city: City) -> APIRouter:
             raise Problem(404, f"no vehicle was seen in the cell {cell} within {_SINCE_HOURS} hours")
         content = CellResponse(cell=cell, now=row, features=features, predictions=ahead, history=past)
         return json_response(content)
+
+
+def _add_history_routes(routes: APIRouter, config: Settings) -> None:
+    """Adds the routes of the past: cells, vehicles, the city's figures, and the export."""
 
     @routes.get("/historical", summary="Cells as they were", response_model=WindowsResponse)
     async def historical(
@@ -149,12 +155,32 @@ def router(city: City) -> APIRouter:
         first = last - timedelta(hours=hours)
         return await _respond(lambda: kepler_map(history.windows(config, first, last, None, 2)["rows"]))
 
-    return routes
-
 
 async def _respond(read: Callable[[], Mapping[str, object]]) -> Response:
     """Reads the content of a response and encodes it, in a thread."""
     return await asyncio.to_thread(lambda: json_response(read()))
+
+
+def _live_cells(live: Live) -> list[CellRow]:
+    return cast(list[CellRow], live.rows(CELLS.name))
+
+
+def _summarize(cells: list[CellRow], vehicles: int) -> TrafficResponse:
+    """Summarizes the cells' newest windows. `vehicles` is the number of live vehicles."""
+    return {
+        "vehicles": vehicles,
+        "speed_mean": _weighted_mean([(cell["speed_mean"], cell["vehicle_count"]) for cell in cells]),
+        "by_congestion": {name: sum(c["congestion"] == name for c in cells) for name in ("low", "medium", "high")},
+        "thresholds_kmh": {"high_below": SLOW_KMH, "medium_below": FREE_KMH},
+        "cells": cells,
+    }
+
+
+def _cell_ahead(row: Mapping[str, Any], predictions: Sequence[str], speed: str) -> CellAhead:
+    """Returns a cell some minutes ahead, from its live row. `predictions` are the columns of predictions, and `speed`
+    is the one that the level is computed from."""
+    content = {"cell": row["cell"], "speed_now": row["speed_mean"], **{column: row[column] for column in predictions}}
+    return cast(CellAhead, content | {"congestion": level(row[speed])})
 
 
 def worst(cells: Sequence[CellRow], count: int) -> list[Hotspot]:
