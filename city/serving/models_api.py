@@ -24,11 +24,13 @@ from city.serving.responses import (
 )
 from city.serving.roles import Kind
 from city.serving.trial import Experiment, Limits
+from city.web.audit import Audit
 from city.web.guard import caller_of, needs
 from city.web.problems import Problem
 
 _SHOWN = 10
 _STATUS = {NoSuchVersion: 404, NoChampionBefore: 409}
+_ADMIN = [Depends(needs("admin"))]
 _Number = Annotated[int, Field(ge=1, le=2**31)]
 Result = TypeVar("Result")
 
@@ -65,38 +67,25 @@ class MarkdownResponse(PlainTextResponse):
 
 def router(predictor: Predictor) -> APIRouter:
     """Returns the routes of models. Reads need the role viewer, changes need the role admin."""
-    api = APIRouter(tags=["models"], dependencies=[Depends(needs("viewer"))])
-    admin = [Depends(needs("admin"))]
-    routes = predictor.routes
+    routes = APIRouter(tags=["models"], dependencies=[Depends(needs("viewer"))])
+    _add_model_routes(routes, predictor)
+    _add_routing_routes(routes, predictor)
+    _add_champion_routes(routes, predictor)
+    _add_audit_route(routes, predictor.audit)
+    return routes
 
-    def registry() -> Registry:
-        return Registry(predictor.config)
 
-    async def call_registry(function: Callable[[], Result]) -> Result:
-        """Calls a function that reads or changes the registry, in a thread. Raises Problem for a ModelError."""
-        try:
-            return await asyncio.to_thread(function)
-        except ModelError as error:
-            raise Problem(_STATUS.get(type(error), 503), str(error)) from None
+def _add_model_routes(routes: APIRouter, predictor: Predictor) -> None:
+    """Adds the routes that describe models and their versions."""
+    config = predictor.config
 
-    @contextlib.contextmanager
-    def audited(by: str, what: str, version: Version) -> Iterator[None]:
-        """Writes the change to the audit log before the body makes it. If the body fails, writes that too."""
-        predictor.audit.write(by, what, model=version.model, version=version.number)
-        try:
-            yield
-        except Exception as error:
-            with contextlib.suppress(Problem):
-                predictor.audit.write(by, f"not {what}", model=version.model, version=version.number, why=str(error))
-            raise
-
-    @api.get("/models", summary="Every model, its versions and how good they are")
+    @routes.get("/models", summary="Every model, its versions and how good they are")
     async def models() -> ModelsResponse:
         def read() -> dict[str, list[Version]]:
-            client = registry()
-            return {name: client.versions(name)[:_SHOWN] for name in predictor.models}
+            registry = Registry(config)
+            return {name: registry.versions(name)[:_SHOWN] for name in predictor.models}
 
-        versions_by_model = await call_registry(read)
+        versions_by_model = await _call_registry(read)
         return ModelsResponse(
             models=[
                 _describe_model(predictor, predictor.models[name], versions)
@@ -104,34 +93,37 @@ def router(predictor: Predictor) -> APIRouter:
             ]
         )
 
-    @api.get("/models/{name}", summary="A model's versions, its routing and its inputs")
+    @routes.get("/models/{name}", summary="A model's versions, its routing and its inputs")
     async def model(name: str) -> ModelResponse:
         declared = predictor.model(name)
-        versions = await call_registry(lambda: registry().versions(name))
+        versions = await _call_registry(lambda: Registry(config).versions(name))
         summary = _describe_model(predictor, declared, versions)
         return ModelResponse(**dict(summary), inputs=_describe_inputs(declared))
 
-    @api.get(
+    @routes.get(
         "/models/{name}/versions/{version}/card",
         summary="A version's model card, as Markdown",
         response_class=MarkdownResponse,
     )
     async def card(name: str, version: _Number) -> MarkdownResponse:
         predictor.model(name)
-        text = await call_registry(lambda: registry().card(registry().version(name, version)))
-        return MarkdownResponse(text)
 
-    @api.get("/models/{name}/routing", summary="Which version answers")
+        def read() -> str:
+            registry = Registry(config)
+            return registry.card(registry.version(name, version))
+
+        return MarkdownResponse(await _call_registry(read))
+
+
+def _add_routing_routes(routes: APIRouter, predictor: Predictor) -> None:
+    """Adds the routes that show, begin and end experiments."""
+
+    @routes.get("/models/{name}/routing", summary="Which version answers")
     async def routing(name: str) -> RoutingResponse:
         predictor.model(name)
-        champion = predictor.versions.champion(name)
-        return RoutingResponse(
-            champion=champion.number if champion else None,
-            experiment=routes.report(name),
-            ended=routes.ended.get(name),
-        )
+        return _describe_routing(predictor, name)
 
-    @api.put("/models/{name}/routing", summary="Begin a canary, an A/B test or a shadow", dependencies=admin)
+    @routes.put("/models/{name}/routing", summary="Begin a canary, an A/B test or a shadow", dependencies=_ADMIN)
     async def begin(name: str, body: ExperimentBody, request: Request) -> RoutingResponse:
         predictor.model(name)
         champion = predictor.champion(name)
@@ -144,52 +136,87 @@ def router(predictor: Predictor) -> APIRouter:
         except ModelError as error:
             raise Problem(_STATUS.get(type(error), 409), str(error), [("version", str(error))]) from None
         by, limits = caller_of(request).name, Limits(**body.limits.model_dump())
-        routes.put(name, Experiment(body.kind, body.version, body.share, limits, by, time.time()), champion.number, by)
-        return await routing(name)
+        experiment = Experiment(body.kind, body.version, body.share, limits, by, time.time())
+        predictor.routes.put(name, experiment, champion.number, by)
+        return _describe_routing(predictor, name)
 
-    @api.delete("/models/{name}/routing", summary="The champion answers all again", dependencies=admin)
+    @routes.delete("/models/{name}/routing", summary="The champion answers all again", dependencies=_ADMIN)
     async def end(name: str, request: Request) -> RoutingResponse:
         predictor.model(name)
-        if routes.experiment(name) is None:
+        if predictor.routes.experiment(name) is None:
             raise Problem(404, f"{name} has no experiment under way")
-        routes.remove(name, caller_of(request).name, "by hand")
-        return await routing(name)
+        predictor.routes.remove(name, caller_of(request).name, "by hand")
+        return _describe_routing(predictor, name)
 
-    @api.post("/models/{name}/promote", summary="Make a version the champion", dependencies=admin)
+
+def _add_champion_routes(routes: APIRouter, predictor: Predictor) -> None:
+    """Adds the routes that change a model's champion."""
+
+    async def change_champion(name: str, change: Callable[[Registry], None]) -> RoutingResponse:
+        """Changes the champion in the registry, and loads it."""
+        predictor.model(name)
+        await _call_registry(lambda: change(Registry(predictor.config)))
+        await _call_registry(predictor.versions.refresh)
+        return _describe_routing(predictor, name)
+
+    @routes.post("/models/{name}/promote", summary="Make a version the champion", dependencies=_ADMIN)
     async def promote(name: str, body: PromoteBody, request: Request) -> RoutingResponse:
         """It serves within seconds, here and in the stream; no request is lost meanwhile."""
-        predictor.model(name)
         by = caller_of(request).name
 
-        def change() -> None:
-            client = registry()
-            version = client.version(name, body.version)
-            with audited(by, "promoted", version):
-                client.promote(version, f"by {by}")
+        def change(registry: Registry) -> None:
+            version = registry.version(name, body.version)
+            with _audit_change(predictor.audit, by, "promoted", version):
+                registry.promote(version, f"by {by}")
 
-        await call_registry(change)
-        await call_registry(predictor.versions.refresh)
-        return await routing(name)
+        return await change_champion(name, change)
 
-    @api.post("/models/{name}/rollback", summary="Make the champion before the champion again", dependencies=admin)
+    @routes.post("/models/{name}/rollback", summary="Make the champion before the champion again", dependencies=_ADMIN)
     async def rollback(name: str, request: Request) -> RoutingResponse:
-        predictor.model(name)
         by = caller_of(request).name
 
-        def change() -> None:
-            client = registry()
-            with audited(by, "rolled back", client.champion_before(name)):
-                client.rollback(name)
+        def change(registry: Registry) -> None:
+            with _audit_change(predictor.audit, by, "rolled back", registry.champion_before(name)):
+                registry.rollback(name)
 
-        await call_registry(change)
-        await call_registry(predictor.versions.refresh)
-        return await routing(name)
+        return await change_champion(name, change)
 
-    @api.get("/audit", summary="Who changed what, the newest first", dependencies=admin)
+
+def _add_audit_route(routes: APIRouter, log: Audit) -> None:
+    """Adds the route of the audit log."""
+
+    @routes.get("/audit", summary="Who changed what, the newest first", dependencies=_ADMIN)
     async def audit(count: Annotated[int, Query(ge=1, le=1000)] = 100) -> AuditResponse:
-        return AuditResponse(entries=await asyncio.to_thread(predictor.audit.newest, count))
+        return AuditResponse(entries=await asyncio.to_thread(log.newest, count))
 
-    return api
+
+async def _call_registry(function: Callable[[], Result]) -> Result:
+    """Calls a function that reads or changes the registry, in a thread. Raises Problem for a ModelError."""
+    try:
+        return await asyncio.to_thread(function)
+    except ModelError as error:
+        raise Problem(_STATUS.get(type(error), 503), str(error)) from None
+
+
+@contextlib.contextmanager
+def _audit_change(audit: Audit, by: str, what: str, version: Version) -> Iterator[None]:
+    """Writes the change to the audit log before the body makes it. If the body fails, writes that too."""
+    audit.write(by, what, model=version.model, version=version.number)
+    try:
+        yield
+    except Exception as error:
+        with contextlib.suppress(Problem):
+            audit.write(by, f"not {what}", model=version.model, version=version.number, why=str(error))
+        raise
+
+
+def _describe_routing(predictor: Predictor, name: str) -> RoutingResponse:
+    champion = predictor.versions.champion(name)
+    return RoutingResponse(
+        champion=champion.number if champion else None,
+        experiment=predictor.routes.report(name),
+        ended=predictor.routes.ended.get(name),
+    )
 
 
 def _describe_model(predictor: Predictor, model: Model, versions: list[Version]) -> ModelSummary:
