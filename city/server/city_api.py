@@ -1,4 +1,4 @@
-"""The routes that all domains share: the live city, the status of the platform, and its alarms."""
+"""The routes that all domains share: the status of the platform, and the live city."""
 
 import asyncio
 import re
@@ -7,20 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Generic, TypeVar
 
-from fastapi import APIRouter, Depends, Query, Request, WebSocket
+from fastapi import APIRouter, Depends, WebSocket
 from fastapi import Path as InPath
 from fastapi.responses import Response
-from pydantic import BaseModel, ConfigDict, Field
 
-from city.alerts.model import Alarm, AlertError
 from city.alerts.store import OVERVIEW, AlertStore
 from city.live.facts import facts
 from city.live.messages import ScoreFeed
 from city.live.reader import FEED
 from city.server.responses import (
-    AlarmHistoryResponse,
-    AlarmResponse,
-    AlarmsResponse,
     ChecksResponse,
     ConfigResponse,
     FactResponse,
@@ -32,29 +27,14 @@ from city.server.responses import (
 )
 from city.server.state import City
 from city.stack.status import status
-from city.web.guard import PROTOCOL, caller_of, needs
+from city.web.guard import PROTOCOL, needs
 from city.web.json_response import json_response
 from city.web.metrics import newest_drift
 from city.web.problems import Problem
 
 _STATUS_SECONDS, _CHECKS_SECONDS, _DAY_SECONDS = 2.0, 15.0, 60.0
 _NAMES = re.compile(r"^[a-z_,]{1,200}$")
-_Number = Annotated[int, InPath(ge=1, le=2**31)]
 Content = TypeVar("Content")
-
-
-class NoteBody(BaseModel):
-    model_config = ConfigDict(
-        extra="forbid", json_schema_extra={"examples": [{"note": "the sensor is being replaced"}]}
-    )
-
-    note: str = Field("", max_length=1000)
-
-
-class AssignBody(BaseModel):
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"to": "Ada"}]})
-
-    to: str = Field(min_length=1, max_length=100, pattern=r"\S")
 
 
 class CachedAnswer(Generic[Content]):
@@ -76,12 +56,18 @@ class CachedAnswer(Generic[Content]):
 
 
 def router(city: City) -> APIRouter:
-    """The routes below /api. They need the role viewer, and those that change alarms need the role operator."""
+    """Returns the routes below /api that show the platform and the live city. They need the role viewer."""
     routes = APIRouter(prefix="/api", tags=["the city"], dependencies=[Depends(needs("viewer"))])
+    _add_platform_routes(routes, city)
+    _add_live_routes(routes, city)
+    return routes
+
+
+def _add_platform_routes(routes: APIRouter, city: City) -> None:
+    """Adds the routes of the platform: its rates, its parts and its checks."""
     config, live = city.config, city.live
     platform = CachedAnswer(lambda: status(config), _STATUS_SECONDS)
     drift = CachedAnswer(lambda: newest_drift(config), _CHECKS_SECONDS)
-    today = CachedAnswer(lambda: facts(config), _DAY_SECONDS)
 
     @routes.get("/stats", summary="Rates, lag, latency and counts, now")
     async def stats() -> StatsResponse:
@@ -129,6 +115,12 @@ def router(city: City) -> APIRouter:
         store = await asyncio.to_thread(city.alert_store)
         return await asyncio.to_thread(checks_of, store)
 
+
+def _add_live_routes(routes: APIRouter, city: City) -> None:
+    """Adds the routes of the live city: its layers, and the facts of the day."""
+    config, live = city.config, city.live
+    today = CachedAnswer(lambda: facts(config), _DAY_SECONDS)
+
     @routes.get("/live/{layer}", summary="A layer's rows", response_model=LayerRowsResponse | ScoreFeed)
     async def rows(layer: Annotated[str, InPath(max_length=50)]) -> Response:
         if layer == FEED:
@@ -141,39 +133,6 @@ def router(city: City) -> APIRouter:
     async def day() -> TodayResponse:
         described = [FactResponse.model_validate(fact) for fact in await today.get()]
         return TodayResponse(at=time.time(), timezone=config.timezone, facts=described)
-
-    @routes.get("/alarms", summary="Open alarms, the gravest first")
-    async def alarms(
-        closed: Annotated[bool, Query(description="also those that were dealt with")] = False,
-    ) -> AlarmsResponse:
-        store = await asyncio.to_thread(city.alert_store)
-        alarms = await asyncio.to_thread(store.alarms, closed)
-        return AlarmsResponse(alarms=[AlarmResponse.model_validate(alarm) for alarm in alarms])
-
-    @routes.get("/alarms/{number}/history", summary="What became of an alarm")
-    async def history(number: _Number) -> AlarmHistoryResponse:
-        store = await asyncio.to_thread(city.alert_store)
-        await _alarm_after(lambda: store.alarm(number))
-        return AlarmHistoryResponse(history=await asyncio.to_thread(store.history, number))
-
-    operator = [Depends(needs("operator"))]
-
-    @routes.post("/alarms/{number}/acknowledge", summary="Somebody looks after it", dependencies=operator)
-    async def acknowledge(number: _Number, body: NoteBody, request: Request) -> AlarmResponse:
-        store = await asyncio.to_thread(city.alert_store)
-        return await _alarm_after(lambda: store.acknowledge(number, caller_of(request).name, body.note))
-
-    @routes.post("/alarms/{number}/assign", summary="Who looks after it", dependencies=operator)
-    async def assign(number: _Number, body: AssignBody, request: Request) -> AlarmResponse:
-        store = await asyncio.to_thread(city.alert_store)
-        return await _alarm_after(lambda: store.assign(number, body.to, caller_of(request).name))
-
-    @routes.post("/alarms/{number}/clear", summary="It is over", dependencies=operator)
-    async def clear(number: _Number, body: NoteBody, request: Request) -> AlarmResponse:
-        store = await asyncio.to_thread(city.alert_store)
-        return await _alarm_after(lambda: store.clear(number, caller_of(request).name, body.note))
-
-    return routes
 
 
 def pages(city: City) -> APIRouter:
@@ -223,12 +182,3 @@ def checks_of(store: AlertStore) -> ChecksResponse:
 
 def _report_names(folder: Path) -> list[str]:
     return sorted(page.parent.name for page in folder.glob("*/index.html"))
-
-
-async def _alarm_after(change: Callable[[], Alarm]) -> AlarmResponse:
-    """Makes a change in a thread. Returns the alarm that the change returns. Raises Problem (404)."""
-    try:
-        alarm = await asyncio.to_thread(change)
-    except AlertError as error:
-        raise Problem(404, str(error)) from None
-    return AlarmResponse.model_validate(alarm)
