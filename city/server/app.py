@@ -24,7 +24,7 @@ from city.server import alarms_api, city_api
 from city.server.health import dependencies, registry
 from city.server.openapi import Api
 from city.server.state import City
-from city.serving import models_api, predict_api
+from city.serving import models_api, open_inference_api, predict_api
 from city.settings import Settings
 from city.stack.worker import summaries
 from city.web import problems
@@ -104,7 +104,7 @@ def _api(
     app = Api(title="City", version="1", description=DESCRIPTION, lifespan=lifespan, docs_url=None, redoc_url=None)
     problems.install(app)
     app.include_router(predict_api.router(city.predictor, predict))
-    app.include_router(predict_api.v2(city.predictor))
+    app.include_router(open_inference_api.router(city.predictor))
     app.include_router(models_api.router(city.predictor))
     app.include_router(_server_routes(city, failed_keys))
     app.include_router(city_api.pages(city))

@@ -21,7 +21,7 @@ import requests
 
 from city.models import champions
 from city.models.registry import Registry
-from city.serving import predict_api, predictor, record
+from city.serving import open_inference_api, predict_api, predictor, record
 from city.settings import Settings
 from city.stack.embedded import settings_at
 from city.web import decoders
@@ -287,8 +287,10 @@ def test_large_batches_are_read_and_written_beside_the_event_loop(
 
         monkeypatch.setattr(module, name, watched)
 
-    for name in ("asked_rows", "_batch_content", "_read_rows", "_frame_response", "infer_rows", "_infer_content"):
+    for name in ("asked_rows", "_batch_content", "_read_rows", "_frame_response"):
         watch(predict_api, name)
+    for name in ("infer_rows", "_infer_content"):
+        watch(open_inference_api, name)
     watch(predictor, "build_frames")
     rows = [{**FEATURES, "speed_mean": float(n)} for n in range(2_000)]
     told = server.post("/predict/batch", {"model_name": "speed", "instances": rows})
