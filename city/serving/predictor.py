@@ -17,17 +17,18 @@ import polars as pl
 
 from city.features.online import online_store
 from city.features.reader import FeatureReader, is_unknown
-from city.models.attribution import explained
-from city.models.model import Model, ModelError
-from city.serving.answer import Answer, answer, answer_json, build_frames, contributions
+from city.models.model import Model
+from city.serving.answer import Answer, answer_json
+from city.serving.batch_frames import build_frames
 from city.serving.batching import Rows
+from city.serving.explanation import explain
 from city.serving.feedback import Feedback
 from city.serving.inputs import Ask, Inputs, unknown_model
 from city.serving.outcome_scores import OutcomeScores
 from city.serving.predictor_tasks import PredictorTasks
 from city.serving.record import Entry, Full, PredictionStore
 from city.serving.recorded import id_of
-from city.serving.responses import Explanation, PredictionResponse
+from city.serving.responses import PredictionResponse
 from city.serving.roles import Role
 from city.serving.routing import Routes
 from city.serving.trial import Trial
@@ -153,7 +154,7 @@ class Predictor:
         if ask.entity is not None:
             response["features"] = features
         if ask.explain:
-            response |= await self._explain(served, row, result)
+            response |= await explain(served, row, result, self.pool)
         if trial is not None and role == chosen:
             self._start_beside(record, row, trial, champion)
         return response
@@ -202,8 +203,8 @@ class Predictor:
         the champion fails."""
         if trial is None:
             try:
-                output, cached = await champion.output(row)
-                return champion, "champion", answer(champion.model, champion.exported.calibration, output), cached
+                result, cached = await champion.answer(row)
+                return champion, "champion", result, cached
             except Exception as error:
                 raise _champion_failed(champion) from error
         name, other_failed = champion.model.name, False
@@ -233,25 +234,10 @@ class Predictor:
         """Runs a version on one row and counts the answer for the trial. Returns the answer and whether it was
         cached."""
         began = time.perf_counter()
-        output, cached = await served.output(row)
-        result = answer(served.model, served.exported.calibration, output)
+        result, cached = await served.answer(row)
         trial.count_answer(role, None if cached else (time.perf_counter() - began) * 1000)
         self.routes.end_if_worse(served.model.name, trial)
         return result, cached
-
-    async def _explain(self, served: Served, row: Rows, result: Answer) -> Explanation:
-        """Returns the response's fields that explain an answer: each input's contribution to it."""
-        model = served.model
-        if model.kind == "anomaly":
-            return {"contributions": contributions(model, result)}
-        place = model.label.classes.index(str(result.prediction)) if model.kind == "classification" else 0
-        try:
-            shares, base = await asyncio.get_running_loop().run_in_executor(
-                self.pool, explained, served.exported, model, row, place
-            )
-        except ModelError as error:
-            raise Problem(409, str(error), [("explain", "leave it out")]) from None
-        return {"contributions": shares, "base": base}
 
     def _start_beside(self, record: Entry, row: Rows, trial: Trial, champion: Served) -> None:
         """Starts a run of the version that did not answer, on the same input. A shadow runs for its share of the

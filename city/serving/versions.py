@@ -12,6 +12,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wai
 from city.models.champions import Champions, Serving, loaded
 from city.models.model import Model, ModelError
 from city.models.registry import Registry
+from city.serving.answer import Answer, answer
 from city.serving.batching import Batcher, Rows
 from city.settings import Settings
 
@@ -30,21 +31,22 @@ class Served:
         self.model, self.number, self.exported = model, serving.number, serving.exported
         self.metrics = serving.metrics
         self.batcher = Batcher(self.exported.predict, pool)
-        self._answers: OrderedDict[bytes, list[float]] = OrderedDict()
+        self._outputs: OrderedDict[bytes, list[float]] = OrderedDict()
 
-    async def output(self, row: Rows) -> tuple[list[float], bool]:
-        """Returns the model's output for one row (1, inputs), and whether it came from the cache. Raises what the model
-        raises."""
+    async def answer(self, row: Rows) -> tuple[Answer, bool]:
+        """Answers one row (1, inputs). Returns the answer, and whether its output came from the cache. Raises what the
+        model raises, and ArithmeticError for an output that is not finite."""
         key = row.tobytes()
-        cached = self._answers.get(key)
-        if cached is not None:
-            self._answers.move_to_end(key)
-            return cached, True
-        output: list[float] = np.ravel((await self.batcher.predict(row))[0]).tolist()
-        self._answers[key] = output
-        if len(self._answers) > _CACHED:
-            self._answers.popitem(last=False)
-        return output, False
+        output = self._outputs.get(key)
+        cached = output is not None
+        if output is not None:
+            self._outputs.move_to_end(key)
+        else:
+            output = np.ravel((await self.batcher.predict(row))[0]).tolist()
+            self._outputs[key] = output
+            if len(self._outputs) > _CACHED:
+                self._outputs.popitem(last=False)
+        return answer(self.model, self.exported.calibration, output), cached
 
 
 class Versions:
