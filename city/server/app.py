@@ -55,7 +55,7 @@ def build(config: Settings, declared: Sequence[Model] | None = None) -> ASGIApp:
     """The application, with the models of every domain, or with the `declared` ones only."""
     city = _city(config, declared)
     failed_keys = FailedKeys(config.failed_keys_a_minute)
-    predict = predict_api.one(city.predictor)
+    predict = predict_api.predict_endpoint(city.predictor)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -70,7 +70,7 @@ def build(config: Settings, declared: Sequence[Model] | None = None) -> ASGIApp:
 
     app = _api(city, predict, failed_keys, has_domains=declared is None, lifespan=lifespan)
     pages = Pages(app, config)
-    guarded = Guard(predict_api.Ahead(app, predict), config, city.keys, city.tokens, failed_keys)
+    guarded = Guard(predict_api.FastPath(app, predict), config, city.keys, city.tokens, failed_keys)
     if not config.cors_origins:
         return guarded
     # Before the guard: a browser's preflight request has no key, and a page reads refusals only with CORS headers.
@@ -84,7 +84,7 @@ def document() -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as home:
         city = _city(Settings(_env_file=None, home=Path(home), domains=[], extra_domains=[]), None)
         failed_keys = FailedKeys(city.config.failed_keys_a_minute)
-        return _api(city, predict_api.one(city.predictor), failed_keys, has_domains=True).openapi()
+        return _api(city, predict_api.predict_endpoint(city.predictor), failed_keys, has_domains=True).openapi()
 
 
 def _city(config: Settings, declared: Sequence[Model] | None) -> City:

@@ -36,7 +36,7 @@ _Name = Annotated[str, Field(max_length=100, description="a model's name, as /mo
 _FEATURES = {"speed_mean": 14.2, "speed_std": 3.1, "vehicle_count": 12, "rush_hour": True}
 
 
-class Ask(BaseModel):
+class PredictionRequest(BaseModel):
     """One prediction: of features, or of an entity, whose features are read from the online store."""
 
     model_config = _STRICT
@@ -51,7 +51,7 @@ class Ask(BaseModel):
     key: str | None = Field(None, max_length=200, description="who gets the same version each time, where two compete")
 
 
-class AskMany(BaseModel):
+class BatchPredictionRequest(BaseModel):
     """Many predictions."""
 
     model_config = _STRICT
@@ -61,7 +61,7 @@ class AskMany(BaseModel):
     return_probabilities: bool = False
 
 
-class Came(BaseModel):
+class FeedbackRequest(BaseModel):
     """What came of a prediction."""
 
     model_config = _STRICT
@@ -78,17 +78,17 @@ def parse_body(kind: type[Body], body: bytes) -> Body:
         raise from_pydantic(error.errors(include_url=False, include_input=False)) from None
 
 
-def parse_batch(body: bytes) -> AskMany:
+def parse_batch(body: bytes) -> BatchPredictionRequest:
     """Parses and validates the JSON body of a batch, like `parse_body`. Validates `_SLICE` instances at a time, because
     no other thread runs while pydantic validates. Raises Problem that names each wrong field."""
     try:
         content = from_json(body)
     except ValueError:
-        return parse_body(AskMany, body)
+        return parse_body(BatchPredictionRequest, body)
     values = content.get("instances") if isinstance(content, dict) else None
     if not isinstance(values, list) or len(values) > MOST_INSTANCES:
-        return _run_validator(AskMany.model_validate, content, 0)
-    request = _run_validator(AskMany.model_validate, content | {"instances": values[:_SLICE]}, 0)
+        return _run_validator(BatchPredictionRequest.model_validate, content, 0)
+    request = _run_validator(BatchPredictionRequest.model_validate, content | {"instances": values[:_SLICE]}, 0)
     for begin in range(_SLICE, len(values), _SLICE):
         request.instances += _run_validator(_INSTANCES.validate_python, values[begin : begin + _SLICE], begin)
     return request
@@ -219,21 +219,21 @@ def instance_rows(inputs: Inputs, instances: Sequence[Mapping[str, Value] | Sequ
     return np.concatenate([inputs.row(instance, f"instances.{n}") for n, instance in enumerate(instances)])
 
 
-class BatchRequest(NamedTuple):
-    """The fields of a batch request other than its rows."""
+class BatchOptions(NamedTuple):
+    """The fields of a BatchPredictionRequest other than its rows."""
 
     model_name: str
     return_probabilities: bool
 
 
-def asked_rows(body: bytes, model_inputs: Mapping[str, Inputs]) -> tuple[BatchRequest, Rows]:
-    """Parses a JSON batch and returns the request and its rows (n, inputs). `model_inputs` are the inputs of all models
+def parse_batch_rows(body: bytes, model_inputs: Mapping[str, Inputs]) -> tuple[BatchOptions, Rows]:
+    """Parses a JSON batch and returns its options and its rows (n, inputs). `model_inputs` are the inputs of all models
     by name. Raises Problem that names the instance and the field."""
     request = parse_batch(body)
     inputs = model_inputs.get(request.model_name)
     if inputs is None:
         raise unknown_model(request.model_name, model_inputs)
-    return BatchRequest(request.model_name, request.return_probabilities), instance_rows(inputs, request.instances)
+    return BatchOptions(request.model_name, request.return_probabilities), instance_rows(inputs, request.instances)
 
 
 def unknown_model(name: str, models: Iterable[str]) -> Problem:
@@ -241,7 +241,7 @@ def unknown_model(name: str, models: Iterable[str]) -> Problem:
     return Problem(404, f"no model {name[:60]!r}; known: {', '.join(sorted(models)) or 'none'}")
 
 
-def frame_of(media: str, body: bytes) -> pl.DataFrame:
+def read_frame(media: str, body: bytes) -> pl.DataFrame:
     """Reads a Parquet or an Arrow body of content type `media`. Row count and size come from the body's headers and are
     checked before anything is unpacked. Raises Problem for an unknown content type, for a body that cannot be read, and
     for one that is empty or too large."""

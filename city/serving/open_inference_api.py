@@ -12,7 +12,7 @@ from city.models.predictions import OUTPUT, PREDICTION
 from city.serving.predictor import Predictor
 from city.serving.request_docs import describe_body, infer_examples
 from city.serving.responses import InferResponse, ModelMetadata, ModelReadiness, ServerMetadata, TensorMetadata
-from city.serving.tensors import Infer, infer_rows
+from city.serving.tensors import InferRequest, parse_infer_rows
 from city.web.guard import caller_of, needs
 from city.web.json_response import json_response
 from city.web.problems import Problem
@@ -96,14 +96,14 @@ def _add_infer_route(routes: APIRouter, predictor: Predictor) -> None:
         summary="Answers to tensors",
         response_model=InferResponse,
         dependencies=_CLIENT,
-        openapi_extra=describe_body(Infer, infer_examples(predictor.models.values())),
+        openapi_extra=describe_body(InferRequest, infer_examples(predictor.models.values())),
     )
     @routes.post("/models/{name}/versions/{version}/infer", include_in_schema=False, dependencies=_CLIENT)
     async def infer(request: Request, name: str, version: str | None = None) -> Response:
         model = predictor.model(name)
         _check_version(version, predictor.champion(name).number)
         body = await request.body()
-        number, rows = await predictor.decoders.read(infer_rows, body, predictor.inputs[name])
+        number, rows = await predictor.decoders.read(parse_infer_rows, body, predictor.inputs[name])
         answered = await predictor.predict_rows(name, rows, caller_of(request))
         return await predictor.decoders.run(lambda: json_response(_infer_content(model, answered, number)), len(body))
 

@@ -14,7 +14,15 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from city.models.model import Model
 from city.models.predictions import CONFIDENCE, HIGH, LOW, OUTPUT, PREDICTION
 from city.serving.batching import Rows
-from city.serving.inputs import Ask, AskMany, Came, Inputs, asked_rows, frame_of, parse_body
+from city.serving.inputs import (
+    BatchPredictionRequest,
+    FeedbackRequest,
+    Inputs,
+    PredictionRequest,
+    parse_batch_rows,
+    parse_body,
+    read_frame,
+)
 from city.serving.predictor import Predictor
 from city.serving.request_docs import JSON, batch_examples, describe_body, prediction_examples
 from city.serving.responses import BatchPrediction, BatchResponse, FeedbackResponse, PredictionResponse
@@ -27,24 +35,25 @@ _PARQUET, _ARROW = "application/vnd.apache.parquet", "application/vnd.apache.arr
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 
 
-def one(predictor: Predictor) -> Callable[[Request], Awaitable[Response]]:
+def predict_endpoint(predictor: Predictor) -> Callable[[Request], Awaitable[Response]]:
     """Returns the endpoint of `/predict`. It parses and validates the body itself, once, because FastAPI is slower at
     that."""
-    allowed = needs("client")
+    check_role = needs("client")
 
     async def predict(request: Request) -> Response:
         """A model's answer to its features, or about an entity whose features are in the online store."""
-        began = time.perf_counter()
-        caller = await allowed(request)
+        arrival = time.perf_counter()
+        caller = await check_role(request)
         body = await _read_body(request)
+        # `Decoders.run` compares the size too. A closure and a coroutine for each request would cost more than this.
         if len(body) <= INLINE_BYTES:
-            ask = parse_body(Ask, body)
+            content = parse_body(PredictionRequest, body)
         else:
-            ask = await predictor.decoders.run(lambda: parse_body(Ask, body), len(body))
+            content = await predictor.decoders.run(lambda: parse_body(PredictionRequest, body), len(body))
         try:
-            return json_response(await predictor.predict(ask, caller, began))
+            return json_response(await predictor.predict(content, caller, arrival))
         except Problem as problem:
-            model = ask.model_name if ask.model_name in predictor.models else "unknown"
+            model = content.model_name if content.model_name in predictor.models else "unknown"
             predictor.metrics.errors.labels(model, str(problem.status)).inc()
             raise
 
@@ -63,7 +72,7 @@ async def _read_body(request: Request) -> bytes:
             return body
 
 
-class Ahead:
+class FastPath:
     """ASGI middleware that answers `/predict` before FastAPI's routing, which would take as long again. The same
     endpoint is also registered with FastAPI, for the documentation."""
 
@@ -72,8 +81,8 @@ class Ahead:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["path"] == "/predict" and scope["method"] == "POST":
-            answer = await self._predict(Request(scope, receive))
-            await answer(scope, receive, send)
+            response = await self._predict(Request(scope, receive))
+            await response(scope, receive, send)
         else:
             await self._app(scope, receive, send)
 
@@ -82,19 +91,20 @@ def router(predictor: Predictor, predict: Callable[[Request], Awaitable[Response
     """Returns the routes of predictions and feedback. `predict` is the endpoint of `/predict`."""
     api = APIRouter(tags=["predictions"], dependencies=[Depends(needs("client"))])
     models = predictor.models.values()
+    binary_types = {_PARQUET: _BINARY, _ARROW: _BINARY}
     api.post(
         "/predict",
         response_model=PredictionResponse,
-        openapi_extra=describe_body(Ask, prediction_examples(models)),
+        openapi_extra=describe_body(PredictionRequest, prediction_examples(models)),
         summary="One answer",
     )(predict)
 
     @api.post(
         "/predict/batch",
         response_model=BatchResponse,
-        responses={200: {"content": {_PARQUET: _BINARY, _ARROW: _BINARY}}},
+        responses={200: {"content": binary_types}},
         summary="Many answers",
-        openapi_extra=describe_body(AskMany, batch_examples(models), {_PARQUET: _BINARY, _ARROW: _BINARY}),
+        openapi_extra=describe_body(BatchPredictionRequest, batch_examples(models), binary_types),
     )
     async def predict_batch(request: Request, model_name: str | None = None) -> Response:
         """Answers to instances as JSON, or to the rows of a Parquet or Arrow body (with `?model_name=`), which come
@@ -102,7 +112,7 @@ def router(predictor: Predictor, predict: Callable[[Request], Awaitable[Response
         body, media = await request.body(), request.headers.get("content-type", JSON)
         caller = caller_of(request)
         if media.partition(";")[0].strip() == JSON:
-            batch, rows = await predictor.decoders.read(asked_rows, body, predictor.inputs)
+            batch, rows = await predictor.decoders.read(parse_batch_rows, body, predictor.inputs)
             answered = await predictor.predict_rows(batch.model_name, rows, caller)
             model = predictor.models[batch.model_name]
             return await predictor.decoders.run(
@@ -119,22 +129,22 @@ def router(predictor: Predictor, predict: Callable[[Request], Awaitable[Response
     @api.post(
         "/feedback",
         response_model=FeedbackResponse,
-        openapi_extra=describe_body(Came, {}),
+        openapi_extra=describe_body(FeedbackRequest, {}),
         summary="What came of a prediction",
     )
     async def feedback(request: Request) -> Response:
         """Versions that compete are compared by this. Of any prediction that is recorded. The same outcome again
         changes nothing; another outcome of the same prediction is refused (409)."""
         body = await request.body()
-        report = await predictor.decoders.run(lambda: parse_body(Came, body), len(body))
-        outcome = report.outcome if isinstance(report.outcome, str) else float(report.outcome)
-        return json_response(await predictor.feedback.judge(report.id, outcome, caller_of(request).name))
+        content = await predictor.decoders.run(lambda: parse_body(FeedbackRequest, body), len(body))
+        outcome = content.outcome if isinstance(content.outcome, str) else float(content.outcome)
+        return json_response(await predictor.feedback.judge(content.id, outcome, caller_of(request).name))
 
     return api
 
 
 def _read_rows(inputs: Inputs, media: str, body: bytes) -> tuple[pl.DataFrame, Rows]:
-    frame = frame_of(media, body)
+    frame = read_frame(media, body)
     return frame, inputs.rows(frame)
 
 

@@ -23,7 +23,7 @@ from city.serving.batch_frames import build_frames
 from city.serving.batching import Rows
 from city.serving.explanation import explain
 from city.serving.feedback import Feedback
-from city.serving.inputs import Ask, Inputs, unknown_model
+from city.serving.inputs import Inputs, PredictionRequest, unknown_model
 from city.serving.outcome_scores import OutcomeScores
 from city.serving.predictor_tasks import PredictorTasks
 from city.serving.record import Entry, Full, PredictionStore
@@ -102,30 +102,30 @@ class Predictor:
             )
         return served
 
-    async def predict(self, ask: Ask, caller: Caller, began: float) -> PredictionResponse:
-        """Answers a request for one row, records the answer and returns the JSON response. `began` is the time of the
+    async def predict(self, request: PredictionRequest, caller: Caller, arrival: float) -> PredictionResponse:
+        """Answers a request for one row, records the answer and returns the JSON response. `arrival` is the time of the
         request's arrival, from time.perf_counter. Raises Problem for an invalid request, while the model cannot answer,
         and where the answer cannot be recorded."""
-        model = self.model(ask.model_name)
+        model = self.model(request.model_name)
         champion = self.champion(model.name)
         trial = self.routes.trial(model.name, champion.number)
-        if (ask.features is None) == (ask.entity is None):
+        if (request.features is None) == (request.entity is None):
             raise Problem(422, "give either features or an entity", [("features", "or entity: exactly one of the two")])
-        if ask.entity is not None:
-            features = await self._read_features(model, ask.entity)
-            entity = orjson.dumps(ask.entity, option=orjson.OPT_SORT_KEYS).decode()
+        if request.entity is not None:
+            features = await self._read_features(model, request.entity)
+            entity = orjson.dumps(request.entity, option=orjson.OPT_SORT_KEYS).decode()
             row = self.inputs[model.name].row(features, "entity")
         else:
-            assert ask.features is not None
+            assert request.features is not None
             entity = None
-            row = self.inputs[model.name].row(ask.features)
-        chosen = self.routes.choose(model.name, trial, ask.key or entity)
-        served, role, result, cached = await self._run_with_fallback(champion, chosen, row, trial)
-        ended, at = time.perf_counter(), time.time()
-        number = id_of(at, self._boot, next(self._count))
-        milliseconds = (ended - began) * 1000
+            row = self.inputs[model.name].row(request.features)
+        chosen_role = self.routes.choose(model.name, trial, request.key or entity)
+        served, role, result, cached = await self._run_with_fallback(champion, chosen_role, row, trial)
+        seconds, at = time.perf_counter() - arrival, time.time()
+        prediction_id = id_of(at, self._boot, next(self._count))
+        milliseconds = seconds * 1000
         record = Entry(
-            number,
+            prediction_id,
             at,
             model.name,
             served.number,
@@ -138,24 +138,27 @@ class Predictor:
             milliseconds,
             cached,
             # An answer of the champion in place of a version that failed does not belong to the champion's share.
-            trial.id if trial is not None and role == chosen else None,
+            trial.id if trial is not None and role == chosen_role else None,
         )
-        self._add_to_record(record)
-        self.metrics.answered(model.name, served.number, role, ended - began)
+        try:
+            self.store.add(record)
+        except Full as error:
+            raise _not_recorded(error) from None
+        self.metrics.answered(model.name, served.number, role, seconds)
         response: PredictionResponse = {
-            "id": number,
+            "id": prediction_id,
             "model": model.name,
             "version": served.number,
             "role": role,
-            **answer_json(model, result, ask.return_probabilities),
+            **answer_json(model, result, request.return_probabilities),
             "cached": cached,
             "latency_ms": round(milliseconds, 3),
         }
-        if ask.entity is not None:
+        if request.entity is not None:
             response["features"] = features
-        if ask.explain:
+        if request.explain:
             response |= await explain(served, row, result, self.pool)
-        if trial is not None and role == chosen:
+        if trial is not None and role == chosen_role:
             self._start_beside(record, row, trial, champion)
         return response
 
@@ -174,7 +177,7 @@ class Predictor:
         try:
             self.store.add_frame(name, recorded)
         except Full as error:
-            raise Problem(503, str(error), headers={"retry-after": "5"}) from None
+            raise _not_recorded(error) from None
         self.metrics.answered(name, served.number, "champion", took)
         return answered
 
@@ -274,14 +277,12 @@ class Predictor:
         except (Full, Problem) as error:
             log.warning("%s version %d is not compared here: %s", record.model, other.number, error)
 
-    def _add_to_record(self, entry: Entry) -> None:
-        try:
-            self.store.add(entry)
-        except Full as error:
-            raise Problem(503, str(error), headers={"retry-after": "5"}) from None
-
 
 def _champion_failed(champion: Served) -> Problem:
     return Problem(
         500, f"{champion.model.name} version {champion.number} failed: its card and the server's log say more"
     )
+
+
+def _not_recorded(error: Full) -> Problem:
+    return Problem(503, str(error), headers={"retry-after": "5"})

@@ -18,20 +18,20 @@ class Tensor(BaseModel):  # a docstring would become a description in the OpenAP
     data: list[Any]
 
 
-class Infer(BaseModel):
+class InferRequest(BaseModel):
     """One tensor (n, inputs), or one of n values for each input."""
 
     inputs: list[Tensor]
     id: str | None = None
 
 
-def infer_rows(body: bytes, inputs: Inputs) -> tuple[str | None, Rows]:
+def parse_infer_rows(body: bytes, inputs: Inputs) -> tuple[str | None, Rows]:
     """Parses a request and returns its id and its rows (n, inputs). Raises Problem that names the tensor."""
-    request = parse_body(Infer, body)
+    request = parse_body(InferRequest, body)
     return request.id, inputs.rows(_request_frame(inputs, request))
 
 
-def _request_frame(inputs: Inputs, request: Infer) -> pl.DataFrame:
+def _request_frame(inputs: Inputs, request: InferRequest) -> pl.DataFrame:
     columns: dict[str, list[Value]] = {}
     for number, tensor in enumerate(request.inputs):
         at = f"inputs.{number}"

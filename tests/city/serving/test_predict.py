@@ -287,9 +287,9 @@ def test_large_batches_are_read_and_written_beside_the_event_loop(
 
         monkeypatch.setattr(module, name, watched)
 
-    for name in ("asked_rows", "_batch_content", "_read_rows", "_frame_response"):
+    for name in ("parse_batch_rows", "_batch_content", "_read_rows", "_frame_response"):
         watch(predict_api, name)
-    for name in ("infer_rows", "_infer_content"):
+    for name in ("parse_infer_rows", "_infer_content"):
         watch(open_inference_api, name)
     watch(predictor, "build_frames")
     rows = [{**FEATURES, "speed_mean": float(n)} for n in range(2_000)]
@@ -307,7 +307,7 @@ def test_large_batches_are_read_and_written_beside_the_event_loop(
     assert all(thread.startswith("decode") for thread in threads.values()), threads
     threads.clear()
     assert server.post("/predict/batch", {"model_name": "speed", "instances": rows[:2]}).ok
-    assert not threads["asked_rows"].startswith("decode")  # a thread's wake-up would take longer
+    assert not threads["parse_batch_rows"].startswith("decode")  # a thread's wake-up would take longer
 
 
 def test_the_largest_batches_are_read_by_another_process(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from city.serving import inputs
 from city.serving.arrow_size import arrow_size
-from city.serving.inputs import MOST_ROWS, MOST_UNPACKED_BYTES, frame_of
+from city.serving.inputs import MOST_ROWS, MOST_UNPACKED_BYTES, read_frame
 from city.serving.parquet_size import parquet_size
 from city.serving.sizes import Size
 from city.web.problems import Problem
@@ -57,7 +57,7 @@ def test_a_parquet_body_has_the_size_that_it_unpacks_to(compression: str) -> Non
     size = parquet_size(parquet(FRAME, compression))
     assert size.rows == ROWS
     assert FRAME.estimated_size() < size.bytes < 4 * FRAME.estimated_size()
-    assert frame_of(PARQUET, parquet(FRAME, compression)).equals(FRAME)
+    assert read_frame(PARQUET, parquet(FRAME, compression)).equals(FRAME)
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_a_parquet_body_has_the_size_that_it_unpacks_to(compression: str) -> Non
 def test_other_writers_of_parquet_are_read(options: dict[str, object]) -> None:
     body = by_pyarrow(FRAME.drop("kind").to_arrow(), **options)
     assert parquet_size(body).rows == ROWS
-    assert frame_of(f"{PARQUET}; version=1", body).height == ROWS
+    assert read_frame(f"{PARQUET}; version=1", body).height == ROWS
 
 
 @pytest.mark.parametrize("compression", ["zstd", "lz4", "uncompressed"])
@@ -76,7 +76,7 @@ def test_an_arrow_body_has_the_size_that_it_unpacks_to(compression: str, is_file
     size = arrow_size(body, is_file)
     assert size.rows == ROWS
     assert FRAME.estimated_size() < size.bytes < 10 * FRAME.estimated_size()
-    assert frame_of(FILE if is_file else STREAM, body).equals(FRAME)
+    assert read_frame(FILE if is_file else STREAM, body).equals(FRAME)
 
 
 def test_batches_of_a_stream_are_added_up() -> None:
@@ -86,7 +86,7 @@ def test_batches_of_a_stream_are_added_up() -> None:
         writer.write_table(table, max_chunksize=100)
     body = into.getvalue().to_pybytes()
     assert arrow_size(body, is_file=False).rows == ROWS
-    assert frame_of(STREAM, body).height == ROWS
+    assert read_frame(STREAM, body).height == ROWS
 
 
 def claimed(body: bytes, buffer_bytes: int, claims: int) -> bytes:
@@ -154,7 +154,7 @@ def test_a_bomb_is_refused_before_it_is_unpacked(name: str, monkeypatch: pytest.
 
         monkeypatch.setitem(inputs._READERS, media, (inputs._READERS[media][0], unpack))  # type: ignore[arg-type]
     with pytest.raises(Problem) as refused:
-        frame_of(media, body)
+        read_frame(media, body)
     assert refused.value.status == 413
     assert says in refused.value.detail
 
@@ -163,15 +163,15 @@ def test_what_cannot_be_bounded_is_refused_by_name() -> None:
     nested = pl.DataFrame({"x": [[1.0, 2.0]] * 9})
     for media, body in ((PARQUET, parquet(nested)), (STREAM, arrow(nested)), (FILE, arrow(nested, is_file=True))):
         with pytest.raises(Problem, match="nested columns: send flat ones"):
-            frame_of(media, body)
+            read_frame(media, body)
     table = pa.table({"x": ["abc"] * 9})
     prefixed = by_pyarrow(table, use_dictionary=False, column_encoding={"x": "DELTA_BYTE_ARRAY"})
     with pytest.raises(Problem, match="write them plain, or with a dictionary"):
-        frame_of(PARQUET, prefixed)
+        read_frame(PARQUET, prefixed)
     for media in (PARQUET, STREAM, FILE):
         for body in (b"", b"PAR1", b"ARROW1\0\0" * 9, b"\xff" * 99, bytes(99)):
             with pytest.raises(Problem):
-                frame_of(media, body)
+                read_frame(media, body)
 
 
 @pytest.mark.parametrize("media", [PARQUET, STREAM, FILE])
@@ -187,7 +187,7 @@ def test_a_broken_body_is_the_callers_error(media: str) -> None:
         if chance.random() < 0.3:
             del body[chance.integers(0, len(body)) :]
         try:
-            assert frame_of(media, bytes(body)).estimated_size() < MOST_UNPACKED_BYTES
+            assert read_frame(media, bytes(body)).estimated_size() < MOST_UNPACKED_BYTES
             read += 1
         except Problem as problem:
             refused.add(problem.status)
@@ -200,5 +200,5 @@ def test_sizes_are_of_the_largest_that_is_claimed() -> None:
     empty = parquet(FRAME.clear())
     assert parquet_size(empty).rows == 0
     with pytest.raises(Problem, match="0 rows"):
-        frame_of(PARQUET, empty)
+        read_frame(PARQUET, empty)
     assert arrow_size(b"", is_file=False) == Size(0, 0)

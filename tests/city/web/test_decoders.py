@@ -13,8 +13,8 @@ import numpy as np
 import psutil
 import pytest
 
-from city.serving.inputs import Inputs, asked_rows
-from city.serving.tensors import infer_rows
+from city.serving.inputs import Inputs, parse_batch_rows
+from city.serving.tensors import parse_infer_rows
 from city.web.decoders import THREAD_BYTES, Decoders
 from city.web.json_process import JsonProcess
 from city.web.problems import Problem
@@ -54,9 +54,9 @@ def test_the_loop_goes_on_while_20_megabytes_are_read() -> None:
     async def measure() -> None:
         decoders = Decoders()
         try:
-            await decoders.read(infer_rows, infer_body(40_000), INPUTS)  # the process is there
-            thread = [await longest_pause(lambda: asyncio.to_thread(infer_rows, body, INPUTS)) for _ in range(2)]
-            other = [await longest_pause(lambda: decoders.read(infer_rows, body, INPUTS)) for _ in range(5)]
+            await decoders.read(parse_infer_rows, infer_body(40_000), INPUTS)  # the process is there
+            thread = [await longest_pause(lambda: asyncio.to_thread(parse_infer_rows, body, INPUTS)) for _ in range(2)]
+            other = [await longest_pause(lambda: decoders.read(parse_infer_rows, body, INPUTS)) for _ in range(5)]
         finally:
             decoders.stop()
         pauses = min(pause for pause, _ in thread), min(pause for pause, _ in other)
@@ -80,7 +80,7 @@ def test_what_is_wrong_with_a_large_body_is_named_as_of_a_small_one(process: Jso
     ):
         body = json.dumps(asked).encode()
         problems = []
-        for read in (asked_rows, lambda *of: process.run(asked_rows, *of)):
+        for read in (parse_batch_rows, lambda *of: process.run(parse_batch_rows, *of)):
             with pytest.raises(Problem) as raised:
                 read(body, known)
             problems.append(raised.value)
@@ -88,8 +88,9 @@ def test_what_is_wrong_with_a_large_body_is_named_as_of_a_small_one(process: Jso
         assert problems[1].status == status
         assert problems[1].errors == problems[0].errors
         assert not field or problems[1].errors[0][0] == field
-    asked, many = process.run(asked_rows, json.dumps({"model_name": "speed", "instances": rows[:9]}).encode(), known)
-    assert (asked.model_name, asked.return_probabilities, many.shape) == ("speed", False, (9, len(INPUTS.names)))
+    body = json.dumps({"model_name": "speed", "instances": rows[:9]}).encode()
+    options, many = process.run(parse_batch_rows, body, known)
+    assert (options.model_name, options.return_probabilities, many.shape) == ("speed", False, (9, len(INPUTS.names)))
 
 
 def boom(body: bytes) -> None:
