@@ -123,7 +123,7 @@ def _server_routes(city: City, failed_keys: FailedKeys) -> APIRouter:
     @routes.get("/health", summary="Live, ready, and each dependency", responses={503: {"model": HealthResponse}})
     @routes.get("/api/health", include_in_schema=False)
     async def health(response: Response) -> HealthResponse:
-        results = await asyncio.to_thread(dependencies, city.predictor, city.away_channels)
+        results = await asyncio.to_thread(dependencies, city.predictor, city.failing_channels)
         is_ready = all(d.ok for d in results if d.needed)
         response.status_code = 200 if is_ready else 503
         checks = {d.name: DependencyHealth(ok=d.ok, needed=d.needed, detail=d.detail) for d in results}

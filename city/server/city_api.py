@@ -37,8 +37,8 @@ _NAMES = re.compile(r"^[a-z_,]{1,200}$")
 Content = TypeVar("Content")
 
 
-class CachedAnswer(Generic[Content]):
-    """An answer that is valid for some seconds. It is made once, however many requests need it."""
+class CachedContent(Generic[Content]):
+    """Content that is valid for some seconds. It is made once, however many requests need it."""
 
     def __init__(self, make: Callable[[], Content], seconds: float) -> None:
         self._make, self._seconds = make, seconds
@@ -47,7 +47,7 @@ class CachedAnswer(Generic[Content]):
         self._lock = asyncio.Lock()
 
     async def get(self) -> Content:
-        """The answer, which is made anew (in a thread) where it is too old."""
+        """Returns the content. Makes it anew, in a thread, where it is too old."""
         async with self._lock:
             if time.monotonic() > self._until:
                 self._value = await asyncio.to_thread(self._make)
@@ -66,8 +66,8 @@ def router(city: City) -> APIRouter:
 def _add_platform_routes(routes: APIRouter, city: City) -> None:
     """Adds the routes of the platform: its rates, its parts and its checks."""
     config, live = city.config, city.live
-    platform = CachedAnswer(lambda: status(config), _STATUS_SECONDS)
-    drift = CachedAnswer(lambda: newest_drift(config), _CHECKS_SECONDS)
+    platform = CachedContent(lambda: status(config), _STATUS_SECONDS)
+    drift = CachedContent(lambda: newest_drift(config), _CHECKS_SECONDS)
 
     @routes.get("/stats", summary="Rates, lag, latency and counts, now")
     async def stats() -> StatsResponse:
@@ -75,14 +75,14 @@ def _add_platform_routes(routes: APIRouter, city: City) -> None:
         stream = report["parts"].get("stream")
         return StatsResponse(
             at=time.time(),
-            up_seconds=round(time.time() - city.began),
+            up_seconds=round(time.time() - city.started_at),
             events_per_second=stream["events_per_second"] if stream else None,
             lag=stream["lag"] if stream else None,
             p95_ms=stream["p95_ms"] if stream else None,
             events=sum(report["bronze_rows"].values()),
             quarantined=sum(report["quarantined"].values()),
             live={name: len(state.rows) for name, state in live.states.items()},
-            predictions=city.predictor.store.written + city.predictor.store.waiting,
+            predictions=city.predictor.store.written_rows + city.predictor.store.waiting_rows,
             models_serving=len(city.predictor.versions.champions()),
             clients=city.hub.clients,
         )
@@ -113,13 +113,13 @@ def _add_platform_routes(routes: APIRouter, city: City) -> None:
     @routes.get("/checks", summary="How many asset checks pass, and those that fail")
     async def asset_checks() -> ChecksResponse:
         store = await asyncio.to_thread(city.alert_store)
-        return await asyncio.to_thread(checks_of, store)
+        return await asyncio.to_thread(latest_checks, store)
 
 
 def _add_live_routes(routes: APIRouter, city: City) -> None:
     """Adds the routes of the live city: its layers, and the facts of the day."""
     config, live = city.config, city.live
-    today = CachedAnswer(lambda: facts(config), _DAY_SECONDS)
+    today = CachedContent(lambda: facts(config), _DAY_SECONDS)
 
     @routes.get("/live/{layer}", summary="A layer's rows", response_model=LayerRowsResponse | ScoreFeed)
     async def rows(layer: Annotated[str, InPath(max_length=50)]) -> Response:
@@ -172,7 +172,7 @@ def pages(city: City) -> APIRouter:
     return routes
 
 
-def checks_of(store: AlertStore) -> ChecksResponse:
+def latest_checks(store: AlertStore) -> ChecksResponse:
     """The results of the asset checks at their last evaluation, even where assets were materialized since."""
     checks = store.remembered(OVERVIEW)
     if checks is None:

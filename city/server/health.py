@@ -24,8 +24,8 @@ class Dependency:
     detail: str
 
 
-def dependencies(predictor: Predictor, away_channels: Mapping[str, str]) -> list[Dependency]:
-    """Checks each dependency. This takes at most two seconds for each that is unavailable. `away_channels` are the
+def dependencies(predictor: Predictor, failing_channels: Mapping[str, str]) -> list[Dependency]:
+    """Checks each dependency. This takes at most two seconds for each that is unavailable. `failing_channels` are the
     alarm channels that do not accept messages, with the reason."""
     config, store = predictor.config, predictor.store
     silent = silent_sources(config)
@@ -45,10 +45,12 @@ def dependencies(predictor: Predictor, away_channels: Mapping[str, str]) -> list
             "prediction store",
             store.error is None,
             False,
-            store.error or f"{store.written:,} recorded, {store.waiting:,} wait",
+            store.error or f"{store.written_rows:,} recorded, {store.waiting_rows:,} wait",
         ),
         Dependency("workers", not worker_problems, False, _join_texts(worker_problems) or "all run"),
-        Dependency("alarm channels", not away_channels, False, _join_texts(away_channels) or "all messages are taken"),
+        Dependency(
+            "alarm channels", not failing_channels, False, _join_texts(failing_channels) or "all messages are taken"
+        ),
         Dependency("sources", not silent, False, _join_texts(silent) or "none fell silent while its peers go on"),
     ]
 
@@ -76,8 +78,8 @@ def daemon(config: Settings) -> list[Dependency]:
 def registry(predictor: Predictor) -> Dependency:
     """The model registry, the only dependency that is needed. This sends no request."""
     versions = predictor.versions
-    detail = versions.away or f"champions of {len(versions.champions())} models"
-    return Dependency("registry", versions.away is None, True, detail)
+    detail = versions.registry_error or f"champions of {len(versions.champions())} models"
+    return Dependency("registry", versions.registry_error is None, True, detail)
 
 
 def _join_texts(complaints: Mapping[str, str]) -> str:

@@ -47,7 +47,7 @@ class City:
         conditions: Sequence[Condition] = (),
     ) -> None:
         self.config = config
-        self.began = time.time()
+        self.started_at = time.time()
         self.keys = Keys(config)
         self.tokens = Tokens(config, self.keys)
         self.metrics = Metrics(config)
@@ -65,7 +65,7 @@ class City:
         self._delivery_worker = Worker(
             "alarm messages", self._deliver_messages, expected=expected, stall_seconds=float("inf")
         )
-        self.away_channels: dict[str, str] = {}
+        self.failing_channels: dict[str, str] = {}
         """The channels that do not accept the messages of alarms, with the reason, as of the last look."""
 
     async def start(self) -> None:
@@ -141,7 +141,7 @@ class City:
             read = self.live.messages
             self._heartbeat.count(read - counted)
             counted = read
-            self._heartbeat.beat(alarm_channels=self.away_channels)
+            self._heartbeat.beat(alarm_channels=self.failing_channels)
             worker.progress()
 
     def _watch_platform(self, worker: Worker) -> None:
@@ -149,7 +149,7 @@ class City:
         watch = Watch(self.config, self.alert_store(), self._check_servers, self._own_metrics)
         try:
             while not worker.stop_requested.wait(_WATCH_SECONDS):
-                self.away_channels = backlog.complaints(self.alert_store().outbox.unsent(), datetime.now(UTC))
+                self.failing_channels = backlog.complaints(self.alert_store().outbox.unsent(), datetime.now(UTC))
                 result = watch.look()
                 worker.progress(len(result.reported.raised) + len(result.reported.cleared))
         finally:

@@ -22,7 +22,7 @@ class Answer(NamedTuple):
     output: list[float]
 
 
-def answer(model: Model, calibration: Calibration, output: list[float]) -> Answer:
+def interpret_output(model: Model, calibration: Calibration, output: list[float]) -> Answer:
     """Interprets the model's `output` for one row. Raises ArithmeticError for an output that is not finite."""
     if not all(map(math.isfinite, output)):
         raise ArithmeticError(f"{model.name} says {output}, which is no number")
@@ -30,39 +30,40 @@ def answer(model: Model, calibration: Calibration, output: list[float]) -> Answe
         value = output[0]
         if calibration.intervals is None:
             return Answer(value, None, None, None, output)
-        half = calibration.intervals.widths[bisect_left(calibration.intervals.edges, value)]
-        return Answer(value, None, value - half, value + half, output)
+        half_width = calibration.intervals.widths[bisect_left(calibration.intervals.edges, value)]
+        return Answer(value, None, value - half_width, value + half_width, output)
     if model.kind == "anomaly":
         score = output[SCORE]
-        likely = score / (1 + score)
-        wrong = score > 1
-        return Answer(ANOMALY if wrong else NORMAL, likely if wrong else 1 - likely, None, None, output)
+        probability = score / (1 + score)
+        if score > 1:
+            return Answer(ANOMALY, probability, None, None, output)
+        return Answer(NORMAL, 1 - probability, None, None, output)
     if calibration.threshold is None:
-        chosen = max(range(len(output)), key=output.__getitem__)
+        index = max(range(len(output)), key=output.__getitem__)
     else:
-        chosen = int(output[1] >= calibration.threshold)
-    return Answer(model.label.classes[chosen], output[chosen], None, None, output)
+        index = int(output[1] >= calibration.threshold)
+    return Answer(model.label.classes[index], output[index], None, None, output)
 
 
-def answer_json(model: Model, result: Answer, probabilities: bool) -> AnswerFields:
+def answer_fields(model: Model, answer: Answer, probabilities: bool) -> AnswerFields:
     """Returns the answer's fields of a JSON response. With `probabilities` a classifier's response has each class's
     probability, and an anomaly detector's each input's contribution."""
-    response: AnswerFields = {"prediction": result.prediction}
-    if result.confidence is not None:
-        response["confidence"] = result.confidence
-    if result.low is not None and result.high is not None:
-        response["interval"] = {"low": result.low, "high": result.high, "coverage": model.coverage}
+    response: AnswerFields = {"prediction": answer.prediction}
+    if answer.confidence is not None:
+        response["confidence"] = answer.confidence
+    if answer.low is not None and answer.high is not None:
+        response["interval"] = {"low": answer.low, "high": answer.high, "coverage": model.coverage}
     if model.label.unit:
         response["unit"] = model.label.unit
     if model.kind == "anomaly":
-        response["score"] = result.output[SCORE]
+        response["score"] = answer.output[SCORE]
         if probabilities:
-            response["contributions"] = contributions(model, result)
+            response["contributions"] = contributions(model, answer)
     elif probabilities and model.kind == "classification":
-        response["probabilities"] = dict(zip(model.label.classes, result.output, strict=True))
+        response["probabilities"] = dict(zip(model.label.classes, answer.output, strict=True))
     return response
 
 
-def contributions(model: Model, result: Answer) -> dict[str, float]:
+def contributions(model: Model, answer: Answer) -> dict[str, float]:
     """Returns each input's share in an anomaly detector's answer, by name."""
-    return dict(zip(model.inputs, result.output[SHARES:], strict=True))
+    return dict(zip(model.inputs, answer.output[SHARES:], strict=True))

@@ -6,7 +6,7 @@ Source: Arrow's Message.fbs, Schema.fbs and File.fbs, as FlatBuffers.
 import struct
 from collections.abc import Iterator
 
-from city.serving.sizes import MOST_HEADER_BYTES, MOST_PARTS, Size, Unreadable, check_not_negative
+from city.serving.sizes import MOST_HEADER_BYTES, MOST_PARTS, BodyFormatError, Size, check_not_negative
 
 _SCHEMA, _DICTIONARY, _BATCH = 1, 2, 3
 _CONTINUES = 0xFFFFFFFF
@@ -17,12 +17,12 @@ Message = tuple["_Table", int, int]
 
 def arrow_size(body: bytes, is_file: bool) -> Size:
     """Computes the unpacked size of an Arrow body, in the file format or (`is_file` false) in the stream format. Raises
-    Unreadable, also for nested columns."""
+    BodyFormatError, also for nested columns."""
     try:
         messages = _file_messages(body) if is_file else _stream_messages(body)
         return _arrow_size(body, messages)
     except (IndexError, struct.error) as error:
-        raise Unreadable(f"its headers cannot be followed ({type(error).__name__})") from None
+        raise BodyFormatError(f"its headers cannot be followed ({type(error).__name__})") from None
 
 
 def _arrow_size(body: bytes, messages: Iterator[Message]) -> Size:
@@ -32,19 +32,19 @@ def _arrow_size(body: bytes, messages: Iterator[Message]) -> Size:
         if kind == _SCHEMA:
             schemas += 1
             if schemas > 1:
-                raise Unreadable("it has more than one schema")
+                raise BodyFormatError("it has more than one schema")
             _check_flat(header)
             continue
         if kind not in (_DICTIONARY, _BATCH):
-            raise Unreadable("it has messages that are neither rows nor a dictionary")
+            raise BodyFormatError("it has messages that are neither rows nor a dictionary")
         batch = header.table(1) if kind == _DICTIONARY else header
         lengths = [length for length, _ in batch.pairs(1)]
         buffers = batch.pairs(2)
         parts += 1 + len(lengths) + len(buffers)
         if parts > MOST_PARTS:
-            raise Unreadable(f"it has more than {MOST_PARTS:,} buffers: write larger batches")
+            raise BodyFormatError(f"it has more than {MOST_PARTS:,} buffers: write larger batches")
         if any(not 0 <= count <= len(buffers) for count in batch.integers(4)):
-            raise Unreadable("it counts buffers that it has not")
+            raise BodyFormatError("it counts buffers that it has not")
         largest = max([check_not_negative(batch.integer(0)), *map(check_not_negative, lengths)])
         if kind == _BATCH:
             rows += largest
@@ -59,7 +59,7 @@ def _arrow_size(body: bytes, messages: Iterator[Message]) -> Size:
 def _unpacked_bytes(body: bytes, begin: int, end: int, offset: int, length: int, is_compressed: bool) -> int:
     """Returns the size of a buffer after decompression. `begin` and `end` are the bounds of the message's body."""
     if offset < 0 or length < 0 or begin + offset + length > end:
-        raise Unreadable("a buffer lies outside of its message")
+        raise BodyFormatError("a buffer lies outside of its message")
     if not is_compressed or not length:
         return length
     (claimed,) = struct.unpack_from("<q", body, begin + offset)
@@ -69,7 +69,7 @@ def _unpacked_bytes(body: bytes, begin: int, end: int, offset: int, length: int,
 def _check_flat(schema: "_Table") -> None:
     for column in schema.tables(1):
         if column.tables(5):
-            raise Unreadable("it has nested columns: send flat ones")
+            raise BodyFormatError("it has nested columns: send flat ones")
 
 
 def _stream_messages(body: bytes) -> Iterator[Message]:
@@ -84,10 +84,10 @@ def _stream_messages(body: bytes) -> Iterator[Message]:
 
 def _file_messages(body: bytes) -> Iterator[Message]:
     if len(body) < 22 or body[:6] != b"ARROW1" or body[-6:] != b"ARROW1":
-        raise Unreadable("it does not begin and end as an Arrow file does")
+        raise BodyFormatError("it does not begin and end as an Arrow file does")
     length = struct.unpack_from("<i", body, len(body) - 10)[0]
     if not 0 < length <= min(MOST_HEADER_BYTES, len(body) - 18):
-        raise Unreadable(f"its footer is of {length:,} bytes")
+        raise BodyFormatError(f"its footer is of {length:,} bytes")
     footer = _Table.root(body[len(body) - 10 - length : len(body) - 10])
     _check_flat(footer.table(1))
     for number in (2, 3):
@@ -106,12 +106,12 @@ def _read_message(body: bytes, at: int) -> tuple["_Table | None", int, int]:
     if not length:  # end of the stream
         return None, at, at
     if length > min(MOST_HEADER_BYTES, len(body) - at):
-        raise Unreadable(f"a message's header is of {length:,} bytes")
+        raise BodyFormatError(f"a message's header is of {length:,} bytes")
     message = _Table.root(body[at : at + length])
     begin = at + length
     end = begin + check_not_negative(message.integer(3))
     if end > len(body):
-        raise Unreadable("it is cut off")
+        raise BodyFormatError("it is cut off")
     return message, begin, end
 
 
@@ -144,7 +144,7 @@ class _Table:
     def table(self, number: int) -> "_Table":
         at = self.field(number)
         if not at:
-            raise Unreadable("a header is missing")
+            raise BodyFormatError("a header is missing")
         return _Table(self._data, at + self._read("<I", at))
 
     def tables(self, number: int) -> list["_Table"]:
@@ -175,11 +175,11 @@ class _Table:
         at += self._read("<I", at)
         count = self._read("<I", at)
         if count * width > len(self._data) - at - 4:
-            raise Unreadable("a list is longer than its header")
+            raise BodyFormatError("a list is longer than its header")
         return at + 4, count
 
     def _read(self, form: str, at: int) -> int:
         if at < 0:
-            raise Unreadable("a header points outside of itself")
+            raise BodyFormatError("a header points outside of itself")
         value: int = struct.unpack_from(form, self._data, at)[0]
         return value

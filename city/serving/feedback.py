@@ -3,26 +3,21 @@ predicted."""
 
 import asyncio
 import logging
-import math
 import time
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-import numpy as np
-import polars as pl
 from deltalake.exceptions import DeltaError
 from polars.exceptions import PolarsError
 
-from city.models.examples import labels
-from city.models.judge import losses
-from city.models.labels import LABEL
 from city.models.model import Model
+from city.serving.fifo_cache import FifoCache
+from city.serving.outcome_losses import most_gain, outcome_loss, outcome_text
 from city.serving.outcome_scores import OutcomeScores
-from city.serving.record import Full, PredictionStore
-from city.serving.recorded import Outcome, Prediction, day_of, trial_outcomes
-from city.serving.remembered import Remembered
+from city.serving.record import PredictionStore, QueueFull
+from city.serving.record_queries import Outcome, Prediction, find_trial_outcomes, prediction_day
 from city.serving.responses import FeedbackResponse
-from city.serving.roles import BESIDE, ROLES
+from city.serving.roles import BACKGROUND_ROLES, ROLES
 from city.serving.routing import Routes
 from city.serving.trial import Trial
 from city.settings import Settings
@@ -30,7 +25,7 @@ from city.web.problems import Problem
 
 log = logging.getLogger(__name__)
 
-AWAY = (OSError, PolarsError, DeltaError)
+LAKE_ERRORS = (OSError, PolarsError, DeltaError)
 """The exceptions of reading a lake that is unavailable."""
 _TICK = 1e-5
 """Least time between two outcomes, in seconds. It lets a time tell which outcomes were counted. It is greater than the
@@ -66,45 +61,48 @@ class Feedback:
     ) -> None:
         self._lake, self._models, self._store, self._routes = config.lake, models, store, routes
         self._scores = scores
-        self._judged = Remembered[_JudgementRow]()
+        self._judgements = FifoCache[_JudgementRow]()
         self._newest = 0.0
         self._recovered = False
 
-    async def judge(self, number: str, outcome: float | str, caller: str) -> FeedbackResponse:
-        """Judges the prediction with the id `number` by its outcome, and returns the response. The same outcome again
-        changes nothing and gets the same response. Raises Problem for an unknown prediction, for an outcome that its
-        model cannot have, for an outcome that differs from the recorded one, and while outcomes cannot be recorded."""
+    async def judge(self, prediction_id: str, outcome: float | str, caller: str) -> FeedbackResponse:
+        """Judges a prediction by its outcome, and returns the response. The same outcome again changes nothing and gets
+        the same response. Raises Problem for an unknown prediction, for an outcome that its model cannot have, for an
+        outcome that differs from the recorded one, and while outcomes cannot be recorded."""
         if not self._recovered:
             raise Problem(503, "outcomes from before the restart are being read: send this one again", headers=_RETRY)
-        judgement, predictions = self._recall_judgement(number), self._store.recent(number)
+        judgement, predictions = self._recall_judgement(prediction_id), self._store.recent(prediction_id)
         if judgement is None and not predictions:
-            predictions, judgement = await self._find_prediction(number)
-            judgement = self._recall_judgement(number) or judgement  # another request may have judged it meanwhile
+            predictions, judgement = await self._find_prediction(prediction_id)
+            # Another request may have judged it meanwhile.
+            judgement = self._recall_judgement(prediction_id) or judgement
         if judgement is not None:
-            return self._repeat_response(number, judgement, outcome)
-        answered = predictions[0]
-        model = self._models[answered.model]
-        text = _text_of(model, outcome)
+            return self._repeat_response(prediction_id, judgement, outcome)
+        primary = predictions[0]
+        model = self._models[primary.model]
+        text = outcome_text(model, outcome)
         at = self._newest = max(time.time(), self._newest + _TICK)
-        outcomes = [self._make_outcome(model, number, at, p, caller, text, answered) for p in predictions]
+        outcomes = [self._make_outcome(model, prediction_id, at, p, caller, text, primary) for p in predictions]
         self._record_outcomes(outcomes)
         self._update_scores(predictions, outcomes)
         loss = outcomes[0].loss
-        self._remember(number, Judgement(answered.model, answered.version, text, loss))
-        self._count_for_trial(answered.model, outcomes)
-        return {"id": number, "model": answered.model, "version": answered.version, "loss": loss, "repeated": False}
+        judgement = Judgement(primary.model, primary.version, text, loss)
+        self._remember(prediction_id, judgement)
+        self._count_for_trial(primary.model, outcomes)
+        return _feedback_response(prediction_id, judgement, repeated=False)
 
-    def judge_late(self, number: str, caller: str) -> None:
+    def judge_late(self, prediction_id: str, caller: str) -> None:
         """Judges the answer of a shadow or control version whose outcome arrived before the answer did. Does nothing
         while there is no outcome. Raises Problem where the outcome cannot be recorded."""
-        judgement = self._recall_judgement(number)
-        predictions = self._store.recent(number)
+        judgement = self._recall_judgement(prediction_id)
+        predictions = self._store.recent(prediction_id)
         if judgement is None or len(predictions) < 2:
             return
         model = self._models[judgement.model]
         at = self._newest = max(time.time(), self._newest + _TICK)
         outcomes = [
-            self._make_outcome(model, number, at, p, caller, judgement.outcome, predictions[0]) for p in predictions
+            self._make_outcome(model, prediction_id, at, p, caller, judgement.outcome, predictions[0])
+            for p in predictions
         ]
         self._record_outcomes(outcomes[1:])
         self._update_scores(predictions[1:], outcomes[1:])
@@ -112,68 +110,82 @@ class Feedback:
 
     async def recover(self) -> None:
         """Takes over the outcomes of an earlier process: those that it did not write to the lake, and those that its
-        trials did not count. Raises `AWAY` while the lake is unavailable."""
+        trials did not count. Raises `LAKE_ERRORS` while the lake is unavailable."""
         trials = self._routes.trials()
 
         def read() -> tuple[list[Outcome], dict[str, list[Outcome]]]:
             journaled = self._store.recover()
-            return journaled, {name: trial_outcomes(self._lake, name, t.id, t.applied) for name, t in trials.items()}
+            return journaled, {
+                name: find_trial_outcomes(self._lake, name, t.id, t.newest_outcome_at) for name, t in trials.items()
+            }
 
         journaled, recorded = await asyncio.to_thread(read)
         for outcome in journaled:
-            if outcome.role not in BESIDE and outcome.model in self._models:
+            if outcome.role not in BACKGROUND_ROLES and outcome.model in self._models:
                 self._remember(outcome.id, Judgement(outcome.model, outcome.version, outcome.outcome, outcome.loss))
         for model, trial in trials.items():
             outcomes = [outcome for outcome in (*recorded[model], *journaled) if outcome.experiment == trial.id]
-            replay(trial, list({(outcome.id, outcome.version): outcome for outcome in outcomes}.values()))
-            self._newest = max(self._newest, trial.applied)
+            replay_outcomes(trial, list({(outcome.id, outcome.version): outcome for outcome in outcomes}.values()))
+            self._newest = max(self._newest, trial.newest_outcome_at)
             self._routes.end_if_worse(model, trial)
         self._recovered = True
 
-    async def _find_prediction(self, number: str) -> tuple[list[Prediction], Judgement | None]:
+    async def _find_prediction(self, prediction_id: str) -> tuple[list[Prediction], Judgement | None]:
         """Looks up a prediction and its judgement in the record. Raises Problem for an unknown id and while the record
         is unavailable."""
-        if day_of(number) is None:
+        if prediction_day(prediction_id) is None:
             raise Problem(
                 404,
-                f"no prediction {number[:64]!r}: give the `id` of an answer of /predict",
+                f"no prediction {prediction_id[:64]!r}: give the `id` of an answer of /predict",
                 [("id", "is none of ours")],
             )
         try:
-            predictions, outcomes = await asyncio.to_thread(self._store.find, number)
-        except AWAY as error:
-            log.warning("feedback to %s cannot be taken: %s", number, error)
+            predictions, outcomes = await asyncio.to_thread(self._store.find, prediction_id)
+        except LAKE_ERRORS as error:
+            log.warning("feedback to %s cannot be taken: %s", prediction_id, error)
             raise Problem(503, "the record of predictions cannot be read now: tell it again", headers=_RETRY) from None
         if not predictions:
             if self._store.error:
                 raise Problem(503, "the record of predictions is away now: tell it again", headers=_RETRY)
-            raise Problem(404, f"no prediction {number[:64]!r} was recorded, or its day is not in the lake any more")
-        judged = [o for o in outcomes if o.role not in BESIDE]
-        if not judged:
+            raise Problem(
+                404, f"no prediction {prediction_id[:64]!r} was recorded, or its day is not in the lake any more"
+            )
+        first = next((outcome for outcome in outcomes if outcome.role not in BACKGROUND_ROLES), None)
+        if first is None:
             return predictions, None
-        first = judged[0]
         return predictions, Judgement(first.model, first.version, first.outcome, first.loss)
 
-    def _repeat_response(self, number: str, first: Judgement, outcome: float | str) -> FeedbackResponse:
+    def _repeat_response(self, prediction_id: str, first: Judgement, outcome: float | str) -> FeedbackResponse:
         """Returns the response to an outcome that repeats the one of the first judgement. Raises Problem (409) if it
         differs."""
-        text = _text_of(self._models[first.model], outcome)
+        text = outcome_text(self._models[first.model], outcome)
         if text != first.outcome:
-            detail = f"prediction {number} was judged by the outcome {first.outcome} already; {text[:40]} is not taken"
-            raise Problem(409, detail, [("outcome", f"is {first.outcome} already")])
-        return {"id": number, "model": first.model, "version": first.version, "loss": first.loss, "repeated": True}
+            raise Problem(
+                409,
+                f"prediction {prediction_id} was judged by the outcome {first.outcome} already; "
+                f"{text[:40]} is not taken",
+                [("outcome", f"is {first.outcome} already")],
+            )
+        return _feedback_response(prediction_id, first, repeated=True)
 
     def _make_outcome(
-        self, model: Model, number: str, at: float, prediction: Prediction, caller: str, text: str, answered: Prediction
+        self,
+        model: Model,
+        prediction_id: str,
+        at: float,
+        prediction: Prediction,
+        caller: str,
+        text: str,
+        primary: Prediction,
     ) -> Outcome:
-        """Judges one version's prediction. `answered` is the prediction that the caller got."""
+        """Judges one version's prediction. `primary` is the prediction that the caller got."""
         gain = None
-        if prediction.role in BESIDE:
-            other, champion = (prediction, answered) if prediction.role == ROLES["shadow"] else (answered, prediction)
+        if prediction.role in BACKGROUND_ROLES:
+            other, champion = (prediction, primary) if prediction.role == ROLES["shadow"] else (primary, prediction)
             gain = most_gain(model, other.output, champion.output)
-        loss = loss_of(model, prediction.output, text)
+        loss = outcome_loss(model, prediction.output, text)
         return Outcome(
-            number,
+            prediction_id,
             at,
             model.name,
             prediction.version,
@@ -189,7 +201,7 @@ class Feedback:
         """Gives the outcomes to the prediction store. Raises Problem where it cannot take them."""
         try:
             self._store.add_outcomes(outcomes)
-        except Full as error:
+        except QueueFull as error:
             raise Problem(503, str(error), headers=_RETRY) from None
         except OSError as error:
             log.error("feedback cannot be kept: %s", error)
@@ -200,12 +212,14 @@ class Feedback:
         for prediction, outcome in zip(predictions, outcomes, strict=True):
             self._scores.add(outcome.model, outcome.version, now, prediction.prediction, outcome.outcome, outcome.loss)
 
-    def _recall_judgement(self, number: str) -> Judgement | None:
-        row = self._judged.get(number)
+    def _recall_judgement(self, prediction_id: str) -> Judgement | None:
+        row = self._judgements.get(prediction_id)
         return Judgement(*row) if row else None
 
-    def _remember(self, number: str, judgement: Judgement) -> None:
-        oldest = self._judged.put(number, (judgement.model, judgement.version, judgement.outcome, judgement.loss))
+    def _remember(self, prediction_id: str, judgement: Judgement) -> None:
+        oldest = self._judgements.put(
+            prediction_id, (judgement.model, judgement.version, judgement.outcome, judgement.loss)
+        )
         if oldest is not None:
             self._store.forget(oldest)  # the lake says whether it was judged
 
@@ -213,11 +227,21 @@ class Feedback:
         trial = self._routes.trials().get(model)
         if trial is None or outcomes[0].experiment != trial.id:
             return
-        count(trial, outcomes, answered_loss)
+        count_outcomes(trial, outcomes, answered_loss)
         self._routes.end_if_worse(model, trial)
 
 
-def count(trial: Trial, outcomes: Sequence[Outcome], answered_loss: float | None = None) -> None:
+def _feedback_response(prediction_id: str, judgement: Judgement, *, repeated: bool) -> FeedbackResponse:
+    return {
+        "id": prediction_id,
+        "model": judgement.model,
+        "version": judgement.version,
+        "loss": judgement.loss,
+        "repeated": repeated,
+    }
+
+
+def count_outcomes(trial: Trial, outcomes: Sequence[Outcome], answered_loss: float | None = None) -> None:
     """Counts the outcomes of one id's predictions for a trial. `answered_loss` is the loss of the answer where an
     earlier call counted that."""
     loss = answered_loss
@@ -230,55 +254,10 @@ def count(trial: Trial, outcomes: Sequence[Outcome], answered_loss: float | None
             trial.compare_losses(*pair, outcome.most_gain)
 
 
-def replay(trial: Trial, outcomes: Sequence[Outcome]) -> None:
+def replay_outcomes(trial: Trial, outcomes: Sequence[Outcome]) -> None:
     """Counts the trial's outcomes that are newer than the last one that it has counted."""
-    answered_losses = {outcome.id: outcome.loss for outcome in outcomes if outcome.role not in BESIDE}
-    since = trial.applied + _TICK / 2
-    for outcome in sorted(outcomes, key=lambda o: (o.at, o.role in BESIDE)):
+    answered_losses = {outcome.id: outcome.loss for outcome in outcomes if outcome.role not in BACKGROUND_ROLES}
+    since = trial.newest_outcome_at + _TICK / 2
+    for outcome in sorted(outcomes, key=lambda o: (o.at, o.role in BACKGROUND_ROLES)):
         if outcome.at > since:
-            count(trial, [outcome], answered_losses.get(outcome.id))
-
-
-def loss_of(model: Model, output: Sequence[float], outcome: str) -> float:
-    """Returns the loss of a model's output, given its outcome as text. The outcome must be one that the model can
-    have; `_text_of` checks that."""
-    if model.kind == "classification":
-        actual = labels(model, pl.DataFrame({LABEL: [outcome]}))
-        return float(losses(model, np.array([output]), actual)[0])
-    return float(losses(model, np.array([output[0]]), np.array([float(outcome)]))[0])
-
-
-def most_gain(model: Model, other: Sequence[float], champion: Sequence[float]) -> float:
-    """Returns the largest difference, over all outcomes, between the other version's loss and the champion's, from both
-    versions' outputs for one input.
-
-    For a regression that is the difference of the two predictions, because absolute errors differ by no more. The
-    difference counts in both directions. A bound in one direction only can be nearly zero: of two classifiers that are
-    almost certain, either may be slightly more so. Such a bound would turn the smallest difference into proof.
-    """
-    if model.kind == "regression":
-        return abs(other[0] - champion[0])
-    actual = np.arange(len(model.label.classes))
-    loss_vectors = [losses(model, np.tile(output, (len(actual), 1)), actual) for output in (champion, other)]
-    return float(np.abs(loss_vectors[0] - loss_vectors[1]).max())
-
-
-def _text_of(model: Model, outcome: float | str) -> str:
-    """Returns the outcome as the text that is recorded. Equal outcomes have equal texts. Raises Problem for an outcome
-    that the model cannot have."""
-    if model.kind == "anomaly":
-        raise Problem(422, f"{model.name} is judged by confirmed events: `city reference import anomaly_events`")
-    if model.kind == "classification":
-        if str(outcome) not in model.label.classes:
-            classes = ", ".join(model.label.classes)
-            raise Problem(
-                422, f"{model.name} has no outcome {str(outcome)[:40]!r}; known: {classes}", [("outcome", classes)]
-            )
-        return str(outcome)
-    try:
-        value = float(outcome)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise Problem(422, f"the outcome of {model.name} is a finite number", [("outcome", "give a finite number")])
-    return str(value)
+            count_outcomes(trial, [outcome], answered_losses.get(outcome.id))

@@ -66,7 +66,7 @@ class Journal:
             self._file = None
         self._open.replace(self._closing)
 
-    def settle(self) -> None:
+    def delete_closed_round(self) -> None:
         """Deletes the lines of the closed round, after its commit."""
         self._closing.unlink(missing_ok=True)
 

@@ -215,7 +215,7 @@ def _describe_routing(predictor: Predictor, name: str) -> RoutingResponse:
     return RoutingResponse(
         champion=champion.number if champion else None,
         experiment=predictor.routes.report(name),
-        ended=predictor.routes.ended.get(name),
+        ended=predictor.routes.end_reasons.get(name),
     )
 
 

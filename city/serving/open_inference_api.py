@@ -45,9 +45,9 @@ def _add_server_routes(routes: APIRouter, predictor: Predictor) -> None:
         responses={503: {"model": ReadinessResponse}},
     )
     async def ready(response: Response) -> ReadinessResponse:
-        away = predictor.versions.away
-        response.status_code = 200 if away is None else 503
-        return ReadinessResponse(ready=away is None)
+        registry_error = predictor.versions.registry_error
+        response.status_code = 200 if registry_error is None else 503
+        return ReadinessResponse(ready=registry_error is None)
 
     @routes.get("", summary="The server", dependencies=_CLIENT)
     async def server() -> ServerMetadata:

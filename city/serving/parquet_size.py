@@ -7,7 +7,7 @@ import struct
 from collections.abc import Iterator
 from typing import Any
 
-from city.serving.sizes import MOST_HEADER_BYTES, MOST_PARTS, Size, Unreadable, check_not_negative
+from city.serving.sizes import MOST_HEADER_BYTES, MOST_PARTS, BodyFormatError, Size, check_not_negative
 
 _WIDTHS = {0: 1, 1: 4, 2: 8, 3: 8, 4: 4, 5: 8, 6: 16, 7: 16}
 """Bytes of a value by physical type. For texts and binaries (6, 7) it is the size of the view in the column."""
@@ -19,25 +19,25 @@ _MOST_PAGE_HEADER = 65_536
 
 
 def parquet_size(body: bytes) -> Size:
-    """Computes the unpacked size of a Parquet body. Raises Unreadable, also for nested columns."""
+    """Computes the unpacked size of a Parquet body. Raises BodyFormatError, also for nested columns."""
     try:
         return _parquet_size(body)
     except (IndexError, struct.error, KeyError, TypeError, AttributeError) as error:
-        raise Unreadable(f"its headers cannot be followed ({type(error).__name__})") from None
+        raise BodyFormatError(f"its headers cannot be followed ({type(error).__name__})") from None
 
 
 def _parquet_size(body: bytes) -> Size:
     if len(body) < 12 or body[:4] != b"PAR1" or body[-4:] != b"PAR1":
-        raise Unreadable("it does not begin and end as Parquet does")
+        raise BodyFormatError("it does not begin and end as Parquet does")
     length = struct.unpack_from("<I", body, len(body) - 8)[0]
     if length > min(MOST_HEADER_BYTES, len(body) - 12):
-        raise Unreadable(f"its footer is of {length:,} bytes")
+        raise BodyFormatError(f"its footer is of {length:,} bytes")
     footer = _Thrift(body, len(body) - 8 - length).struct()
     for element in footer[2][1:]:
         if element.get(5) or element.get(3) == _REPEATED:
-            raise Unreadable("it has nested columns: send flat ones")
+            raise BodyFormatError("it has nested columns: send flat ones")
         if element.get(2, 0) > _LONGEST_FIXED:
-            raise Unreadable("it has long values of a fixed length: send them as text")
+            raise BodyFormatError("it has long values of a fixed length: send them as text")
     counts, total, pages, packed = [footer[3]], 0, 0, 0
     for group in footer.get(4, []):
         counts.append(group[3])
@@ -45,14 +45,14 @@ def _parquet_size(body: bytes) -> Size:
             column = chunk[3]
             values, packed = 0, packed + check_not_negative(column[7])
             if packed > len(body):
-                raise Unreadable("its columns are longer than it is")
+                raise BodyFormatError("its columns are longer than it is")
             for page in _page_headers(body, column.get(11, column[9]), column[7]):
                 pages += 1
                 total += check_not_negative(page[2])
                 values += check_not_negative(_count_page_values(page))
                 counts.append(page.get(7, {}).get(1, 0))  # number of values of a dictionary page
                 if pages > MOST_PARTS:
-                    raise Unreadable(f"it has more than {MOST_PARTS:,} pages: write larger ones")
+                    raise BodyFormatError(f"it has more than {MOST_PARTS:,} pages: write larger ones")
             counts += [column[5], values]
             total += max(values, check_not_negative(group[3])) * _WIDTHS[column[1]]
     return Size(max(map(check_not_negative, counts)), total)
@@ -62,7 +62,7 @@ def _page_headers(body: bytes, at: int, length: int) -> Iterator[dict[int, Any]]
     """Yields the headers of a column chunk's pages."""
     end = at + check_not_negative(length)
     if not 0 <= at <= end <= len(body):
-        raise Unreadable("a column lies outside of it")
+        raise BodyFormatError("a column lies outside of it")
     while at < end:
         reader = _Thrift(body[at : min(at + _MOST_PAGE_HEADER, end)], 0)
         page = reader.struct()
@@ -76,7 +76,7 @@ def _count_page_values(page: dict[int, Any]) -> int:
     if header is None:
         return 0
     if header[2 if 5 in page else 4] == _DELTA_BYTE_ARRAY:
-        raise Unreadable("it has pages of the encoding DELTA_BYTE_ARRAY: write them plain, or with a dictionary")
+        raise BodyFormatError("it has pages of the encoding DELTA_BYTE_ARRAY: write them plain, or with a dictionary")
     count: int = header[1]
     return count
 
@@ -89,7 +89,7 @@ class _Thrift:
 
     def struct(self, depth: int = 0) -> dict[int, Any]:
         if depth > 20:
-            raise Unreadable("its headers are nested too deeply")
+            raise BodyFormatError("its headers are nested too deeply")
         fields: dict[int, Any] = {}
         number = 0
         while head := self._read_byte():
@@ -117,11 +117,11 @@ class _Thrift:
             return [(self._read_value(kinds >> 4, depth), self._read_value(kinds & 15, depth)) for _ in range(count)]
         if kind == 12:
             return self.struct(depth + 1)
-        raise Unreadable(f"a header has the unknown type {kind}")
+        raise BodyFormatError(f"a header has the unknown type {kind}")
 
     def _check_count(self, count: int) -> int:
         if count > len(self._data) - self.at:  # each element takes at least one byte
-            raise Unreadable("a list is longer than the body")
+            raise BodyFormatError("a list is longer than the body")
         return count
 
     def _read_byte(self) -> int:
@@ -141,7 +141,7 @@ class _Thrift:
             value |= (byte & 127) << shift
             if byte < 128:
                 return value
-        raise Unreadable("a number is too long")
+        raise BodyFormatError("a number is too long")
 
     def _read_integer(self) -> int:
         value = self._read_varint()

@@ -18,7 +18,7 @@ import polars as pl
 from city.features.online import online_store
 from city.features.reader import FeatureReader, is_unknown
 from city.models.model import Model
-from city.serving.answer import Answer, answer_json
+from city.serving.answer import Answer, answer_fields
 from city.serving.batch_frames import build_frames
 from city.serving.batching import Rows
 from city.serving.explanation import explain
@@ -26,13 +26,13 @@ from city.serving.feedback import Feedback
 from city.serving.inputs import Inputs, PredictionRequest, unknown_model
 from city.serving.outcome_scores import OutcomeScores
 from city.serving.predictor_tasks import PredictorTasks
-from city.serving.record import Entry, Full, PredictionStore
-from city.serving.recorded import id_of
+from city.serving.record import PredictionRecord, PredictionStore, QueueFull
+from city.serving.record_queries import make_prediction_id
 from city.serving.responses import PredictionResponse
 from city.serving.roles import Role
 from city.serving.routing import Routes
 from city.serving.trial import Trial
-from city.serving.versions import Served, Versions
+from city.serving.versions import LoadedVersion, Versions
 from city.settings import Settings
 from city.tables.model import TableError
 from city.web.audit import Audit
@@ -62,7 +62,7 @@ class Predictor:
         self._remote = config.redis_url is not None
         self._readers: dict[str, FeatureReader] = {}
         self._boot, self._count = secrets.token_hex(4), count(1)
-        self._shadows: set[asyncio.Task[None]] = set()
+        self._background_runs: set[asyncio.Task[None]] = set()
         self._tasks = PredictorTasks(self.versions, self.routes, self.scores, self.feedback)
 
     async def start(self) -> None:
@@ -74,8 +74,8 @@ class Predictor:
         """Stops the predictor. Waits for pending shadow predictions (at most 5 s) and for the record of the last
         answers."""
         self._tasks.stop()
-        if self._shadows:
-            await asyncio.wait(self._shadows, timeout=5)
+        if self._background_runs:
+            await asyncio.wait(self._background_runs, timeout=5)
         self.versions.stop()
         if (snapshot := self.routes.changed_snapshot()) is not None:
             self.routes.write(snapshot)
@@ -91,16 +91,16 @@ class Predictor:
             raise unknown_model(name, self.models)
         return model
 
-    def champion(self, name: str) -> Served:
+    def champion(self, name: str) -> LoadedVersion:
         """Returns the champion of a declared model. Raises Problem (503) while there is none, with the reason."""
-        served = self.versions.champion(name)
-        if served is None:
-            away = self.versions.away
-            why = f"the registry is away ({away})" if away else "none of its versions is a champion yet"
+        champion = self.versions.champion(name)
+        if champion is None:
+            error = self.versions.registry_error
+            reason = f"the registry is away ({error})" if error else "none of its versions is a champion yet"
             raise Problem(
-                503, f"{name} cannot answer: {why}. `city models list` says more", headers={"retry-after": "5"}
+                503, f"{name} cannot answer: {reason}. `city models list` says more", headers={"retry-after": "5"}
             )
-        return served
+        return champion
 
     async def predict(self, request: PredictionRequest, caller: Caller, arrival: float) -> PredictionResponse:
         """Answers a request for one row, records the answer and returns the JSON response. `arrival` is the time of the
@@ -119,22 +119,22 @@ class Predictor:
             assert request.features is not None
             entity = None
             row = self.inputs[model.name].row(request.features)
-        chosen_role = self.routes.choose(model.name, trial, request.key or entity)
-        served, role, result, cached = await self._run_with_fallback(champion, chosen_role, row, trial)
+        chosen_role = self.routes.choose_role(model.name, trial, request.key or entity)
+        version, role, answer, cached = await self._run_with_fallback(champion, chosen_role, row, trial)
         seconds, at = time.perf_counter() - arrival, time.time()
-        prediction_id = id_of(at, self._boot, next(self._count))
+        prediction_id = make_prediction_id(at, self._boot, next(self._count))
         milliseconds = seconds * 1000
-        record = Entry(
+        record = PredictionRecord(
             prediction_id,
             at,
             model.name,
-            served.number,
+            version.number,
             role,
             caller.name,
             entity,
             row.tobytes(),
-            result,
-            array("d", result.output).tobytes(),
+            answer,
+            array("d", answer.output).tobytes(),
             milliseconds,
             cached,
             # An answer of the champion in place of a version that failed does not belong to the champion's share.
@@ -142,24 +142,24 @@ class Predictor:
         )
         try:
             self.store.add(record)
-        except Full as error:
+        except QueueFull as error:
             raise _not_recorded(error) from None
-        self.metrics.answered(model.name, served.number, role, seconds)
+        self.metrics.answered(model.name, version.number, role, seconds)
         response: PredictionResponse = {
             "id": prediction_id,
             "model": model.name,
-            "version": served.number,
+            "version": version.number,
             "role": role,
-            **answer_json(model, result, request.return_probabilities),
+            **answer_fields(model, answer, request.return_probabilities),
             "cached": cached,
             "latency_ms": round(milliseconds, 3),
         }
         if request.entity is not None:
             response["features"] = features
         if request.explain:
-            response |= await explain(served, row, result, self.pool)
+            response |= await explain(version, row, answer, self.pool)
         if trial is not None and role == chosen_role:
-            self._start_beside(record, row, trial, champion)
+            self._start_background_run(record, row, trial, champion)
         return response
 
     async def predict_rows(self, name: str, rows: Rows, caller: Caller, entity: str | None = None) -> pl.DataFrame:
@@ -167,19 +167,19 @@ class Predictor:
         `answers` with `id` and `version`. Experiments do not take part. Raises Problem while the model cannot answer
         and where the answers cannot be recorded."""
         self.model(name)
-        began, served = time.perf_counter(), self.champion(name)
-        output = await asyncio.get_running_loop().run_in_executor(self.pool, served.exported.predict, rows)
-        at, took = datetime.now(UTC), time.perf_counter() - began
-        first = id_of(at.timestamp(), self._boot, next(self._count))
-        answered, recorded = await self.decoders.run(
-            lambda: build_frames(served, rows, output, first, at, caller, entity, took), rows.nbytes
+        began, champion = time.perf_counter(), self.champion(name)
+        output = await asyncio.get_running_loop().run_in_executor(self.pool, champion.exported.predict, rows)
+        at, run_seconds = datetime.now(UTC), time.perf_counter() - began
+        id_prefix = make_prediction_id(at.timestamp(), self._boot, next(self._count))
+        answers, record = await self.decoders.run(
+            lambda: build_frames(champion, rows, output, id_prefix, at, caller, entity, run_seconds), rows.nbytes
         )
         try:
-            self.store.add_frame(name, recorded)
-        except Full as error:
+            self.store.add_frame(name, record)
+        except QueueFull as error:
             raise _not_recorded(error) from None
-        self.metrics.answered(name, served.number, "champion", took)
-        return answered
+        self.metrics.answered(name, champion.number, "champion", run_seconds)
+        return answers
 
     async def _read_features(self, model: Model, entity: Mapping[str, str | int]) -> dict[str, Any]:
         """Reads an entity's features from the online store. Raises Problem for an unknown entity."""
@@ -199,15 +199,15 @@ class Predictor:
         return features
 
     async def _run_with_fallback(
-        self, champion: Served, role: Role, row: Rows, trial: Trial | None
-    ) -> tuple[Served, Role, Answer, bool]:
+        self, champion: LoadedVersion, role: Role, row: Rows, trial: Trial | None
+    ) -> tuple[LoadedVersion, Role, Answer, bool]:
         """Runs the version of the chosen role. If an experiment's version fails, the champion answers in its place.
         Returns the version that answered, its role, its answer, and whether the answer was cached. Raises Problem where
         the champion fails."""
         if trial is None:
             try:
-                result, cached = await champion.answer(row)
-                return champion, "champion", result, cached
+                answer, cached = await champion.answer(row)
+                return champion, "champion", answer, cached
             except Exception as error:
                 raise _champion_failed(champion) from error
         name, other_failed = champion.model.name, False
@@ -233,16 +233,16 @@ class Predictor:
                 trial.compare_failures(other_failed, champion_failed)
             self.routes.end_if_worse(name, trial)
 
-    async def _run_timed(self, served: Served, role: Role, row: Rows, trial: Trial) -> tuple[Answer, bool]:
+    async def _run_timed(self, version: LoadedVersion, role: Role, row: Rows, trial: Trial) -> tuple[Answer, bool]:
         """Runs a version on one row and counts the answer for the trial. Returns the answer and whether it was
         cached."""
         began = time.perf_counter()
-        result, cached = await served.answer(row)
+        answer, cached = await version.answer(row)
         trial.count_answer(role, None if cached else (time.perf_counter() - began) * 1000)
-        self.routes.end_if_worse(served.model.name, trial)
-        return result, cached
+        self.routes.end_if_worse(version.model.name, trial)
+        return answer, cached
 
-    def _start_beside(self, record: Entry, row: Rows, trial: Trial, champion: Served) -> None:
+    def _start_background_run(self, record: PredictionRecord, row: Rows, trial: Trial, champion: LoadedVersion) -> None:
         """Starts a run of the version that did not answer, on the same input. A shadow runs for its share of the
         requests, the champion for each answer of a canary. The same outcome judges both versions."""
         experiment = trial.experiment
@@ -254,35 +254,37 @@ class Predictor:
             other, role = champion, "control"
         else:
             return
-        task = asyncio.create_task(self._run_beside(record, row, other, role, trial))
-        self._shadows.add(task)
-        task.add_done_callback(self._shadows.discard)
+        task = asyncio.create_task(self._run_in_background(record, row, other, role, trial))
+        self._background_runs.add(task)
+        task.add_done_callback(self._background_runs.discard)
 
-    async def _run_beside(self, record: Entry, row: Rows, other: Served, role: Role, trial: Trial) -> None:
+    async def _run_in_background(
+        self, record: PredictionRecord, row: Rows, other: LoadedVersion, role: Role, trial: Trial
+    ) -> None:
         """Runs a shadow or the control on the input of a recorded answer, and records its answer."""
         try:
-            result, cached = await self._run_timed(other, role, row, trial)
+            answer, cached = await self._run_timed(other, role, row, trial)
         except Exception as error:
             trial.count_failure(role)
             if role == "control":
                 trial.compare_failures(False, True)
             log.warning("%s version %d failed as %s: %s", record.model, other.number, role, error)
             return
-        output = array("d", result.output).tobytes()
+        output = array("d", answer.output).tobytes()
         # Both answers have the same id, because one outcome judges both.
-        beside = record._replace(version=other.number, role=role, answer=result, output=output, cached=cached)
+        background = record._replace(version=other.number, role=role, answer=answer, output=output, cached=cached)
         try:
-            self.store.add(beside)
+            self.store.add(background)
             self.feedback.judge_late(record.id, record.caller)
-        except (Full, Problem) as error:
+        except (QueueFull, Problem) as error:
             log.warning("%s version %d is not compared here: %s", record.model, other.number, error)
 
 
-def _champion_failed(champion: Served) -> Problem:
+def _champion_failed(champion: LoadedVersion) -> Problem:
     return Problem(
         500, f"{champion.model.name} version {champion.number} failed: its card and the server's log say more"
     )
 
 
-def _not_recorded(error: Full) -> Problem:
+def _not_recorded(error: QueueFull) -> Problem:
     return Problem(503, str(error), headers={"retry-after": "5"})

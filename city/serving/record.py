@@ -17,11 +17,11 @@ import polars as pl
 
 from city.models.model import Model
 from city.serving.answer import Answer
+from city.serving.fifo_cache import FifoCache
 from city.serving.journal import Journal
-from city.serving.recorded import Outcome, Prediction, find_outcomes, find_predictions
+from city.serving.record_queries import Outcome, Prediction, find_outcomes, find_predictions
 from city.serving.recorder import OUTCOMES, SERVED, Batch, Recorder, RecorderError
-from city.serving.remembered import Remembered
-from city.serving.roles import BESIDE
+from city.serving.roles import BACKGROUND_ROLES
 from city.settings import Settings
 from city.stack.worker import Worker
 
@@ -35,7 +35,7 @@ _MOST_WAITING = 200_000
 _LAST_SECONDS = 15.0
 
 
-class Entry(NamedTuple):
+class PredictionRecord(NamedTuple):
     """The record of one answer. `at` is the time of the answer, in seconds since the epoch. `entity` is the entity of
     the request as JSON, or None for a request with features."""
 
@@ -61,7 +61,7 @@ class Entry(NamedTuple):
 _RecentRow = tuple[str, int, str, str | None, bytes, float | str]
 
 
-class Full(RuntimeError):
+class QueueFull(RuntimeError):
     """The queue of unwritten records is full. A request whose answer cannot be recorded is not answered either."""
 
 
@@ -84,19 +84,19 @@ class PredictionStore:
 
     def __init__(self, config: Settings, models: Mapping[str, Model]) -> None:
         self._models, self._recorder, self._lake = models, Recorder(config.lake), config.lake
-        self._waiting: dict[tuple[str, str], deque[Entry | Outcome]] = {
+        self._waiting: dict[tuple[str, str], deque[PredictionRecord | Outcome]] = {
             (layer, name): deque() for name in models for layer in (SERVED, OUTCOMES)
         }
         self._frames: dict[str, deque[pl.DataFrame]] = {name: deque() for name in models}
-        self._recent, self._beside = Remembered[_RecentRow](), Remembered[_RecentRow]()
-        """`_recent` has the answers that callers got, `_beside` the answers of shadow and control to the same ids."""
+        self._recent, self._background = FifoCache[_RecentRow](), FifoCache[_RecentRow]()
+        """`_recent` has the answers that callers got, `_background` those of shadow and control to the same ids."""
         self._journal, self._journaling = Journal(config.home / "serving"), threading.Lock()
         self._recovered = False
         self._journaled: list[Outcome] | None = None
         self._app, self._numbers = f"server/{uuid.uuid4()}", count(1)
         self._in_flight: _InFlight | None = None
         self.worker = Worker("prediction store", self._run)
-        self.written = 0
+        self.written_rows = 0
         self.error: str | None = None
 
     def start(self) -> None:
@@ -109,76 +109,76 @@ class PredictionStore:
         # The last writes take place here and not in the worker, which may just be waiting for its next call.
         if self.worker.stop(seconds):
             deadline = time.monotonic() + _LAST_SECONDS
-            while not (self._write() and not self.waiting) and time.monotonic() < deadline:
+            while not (self._write() and not self.waiting_rows) and time.monotonic() < deadline:
                 time.sleep(0.1)
             self._recorder.close()
-        if remaining := self.waiting:
+        if remaining := self.waiting_rows:
             log.error("%d predictions could not be recorded: %s", remaining, self.error)
 
     @property
-    def waiting(self) -> int:
+    def waiting_rows(self) -> int:
         """The number of answers and outcomes that are not written yet."""
         # The list is a copy, because the worker removes frames meanwhile.
         frames = sum(frame.height for frames in self._frames.values() for frame in list(frames))
         return sum(map(len, self._waiting.values())) + frames
 
-    def add(self, entry: Entry) -> None:
-        """Queues an answer. Raises Full when too many answers wait."""
-        waiting = self._waiting[SERVED, entry.model]
+    def add(self, record: PredictionRecord) -> None:
+        """Queues an answer. Raises QueueFull when too many answers wait."""
+        waiting = self._waiting[SERVED, record.model]
         if len(waiting) >= _MOST_WAITING:
-            raise Full(f"{_MOST_WAITING:,} predictions wait to be recorded: {self.error or 'the lake is slow'}")
-        waiting.append(entry)
-        recent = self._beside if entry.role in BESIDE else self._recent
-        prediction = entry.answer.prediction
-        recent.put(entry.id, (entry.model, entry.version, entry.role, entry.experiment, entry.output, prediction))
+            raise QueueFull(f"{_MOST_WAITING:,} predictions wait to be recorded: {self.error or 'the lake is slow'}")
+        waiting.append(record)
+        recent = self._background if record.role in BACKGROUND_ROLES else self._recent
+        prediction = record.answer.prediction
+        recent.put(record.id, (record.model, record.version, record.role, record.experiment, record.output, prediction))
 
     def add_frame(self, model: str, rows: pl.DataFrame) -> None:
-        """Queues a batch of answers, a frame with all columns of the table except the day. Raises Full when too many
-        answers wait."""
-        if self.waiting > _MOST_WAITING:
-            raise Full(f"{_MOST_WAITING:,} predictions wait to be recorded: {self.error or 'the lake is slow'}")
+        """Queues a batch of answers, a frame with all columns of the table except the day. Raises QueueFull when too
+        many answers wait."""
+        if self.waiting_rows > _MOST_WAITING:
+            raise QueueFull(f"{_MOST_WAITING:,} predictions wait to be recorded: {self.error or 'the lake is slow'}")
         self._frames[model].append(rows)
 
-    def recent(self, number: str) -> list[Prediction]:
+    def recent(self, prediction_id: str) -> list[Prediction]:
         """Returns the predictions with an id if it is among the last hundred thousand. The caller's answer is first."""
-        rows = (self._recent.get(number), self._beside.get(number))
+        rows = (self._recent.get(prediction_id), self._background.get(prediction_id))
         if rows[0] is None:
             return []
         return [Prediction(*row[:4], array("d", row[4]).tolist(), row[5]) for row in rows if row]
 
-    def forget(self, number: str) -> None:
+    def forget(self, prediction_id: str) -> None:
         """Removes an id from memory. Later calls find it in the lake only."""
-        self._recent.forget(number)
+        self._recent.forget(prediction_id)
 
-    def find(self, number: str) -> tuple[list[Prediction], list[Outcome]]:
+    def find(self, prediction_id: str) -> tuple[list[Prediction], list[Outcome]]:
         """Finds the predictions with an id, the caller's answer first, and their outcomes, in the queues and in the
-        lake. Blocks. It can be called from any thread. Raises `city.serving.feedback.AWAY` while the lake is
+        lake. Blocks. It can be called from any thread. Raises `city.serving.feedback.LAKE_ERRORS` while the lake is
         unavailable."""
         # The queues are searched first, because a record leaves its queue only after it is in the lake.
-        predictions = self._find_waiting(number)
-        if all(prediction.role in BESIDE for prediction in predictions):
-            written = find_predictions(self._lake, self._models, number)
+        predictions = self._find_waiting(prediction_id)
+        if all(prediction.role in BACKGROUND_ROLES for prediction in predictions):
+            written = find_predictions(self._lake, self._models, prediction_id)
             predictions = list({(p.model, p.version): p for p in (*written, *predictions)}.values())
-        predictions.sort(key=lambda prediction: prediction.role in BESIDE)
-        if not predictions or predictions[0].role in BESIDE:
+        predictions.sort(key=lambda prediction: prediction.role in BACKGROUND_ROLES)
+        if not predictions or predictions[0].role in BACKGROUND_ROLES:
             return [], []
         model = predictions[0].model
-        waiting: list[Outcome] = [o for o in list(self._waiting[OUTCOMES, model]) if o.id == number]  # type: ignore[misc]
-        return predictions, [*waiting, *find_outcomes(self._lake, model, [number])]
+        waiting: list[Outcome] = [o for o in list(self._waiting[OUTCOMES, model]) if o.id == prediction_id]  # type: ignore[misc]
+        return predictions, [*waiting, *find_outcomes(self._lake, model, [prediction_id])]
 
     def add_outcomes(self, outcomes: Sequence[Outcome]) -> None:
-        """Queues the outcomes of one id's predictions. They are on disk when this returns. Raises Full when too many
-        outcomes wait, and OSError where the journal cannot be written."""
+        """Queues the outcomes of one id's predictions. They are on disk when this returns. Raises QueueFull when too
+        many outcomes wait, and OSError where the journal cannot be written."""
         waiting = self._waiting[OUTCOMES, outcomes[0].model]
         if len(waiting) >= _MOST_WAITING:
-            raise Full(f"{_MOST_WAITING:,} outcomes wait to be recorded: {self.error or 'the lake is slow'}")
+            raise QueueFull(f"{_MOST_WAITING:,} outcomes wait to be recorded: {self.error or 'the lake is slow'}")
         with self._journaling:
             self._journal.append(outcomes)
             waiting.extend(outcomes)
 
     def recover(self) -> list[Outcome]:
         """Returns the outcomes in the journal of an earlier process, and queues those that are not in the lake. Blocks.
-        Raises `city.serving.feedback.AWAY` while the lake is unavailable; it can then be called again."""
+        Raises `city.serving.feedback.LAKE_ERRORS` while the lake is unavailable; it can then be called again."""
         if self._journaled is not None:
             return self._journaled
         # An outcome is in two files where a process was killed while it moved the outcome from one to the other.
@@ -199,20 +199,20 @@ class PredictionStore:
         self._recovered, self._journaled = True, journaled
         return journaled
 
-    def _find_waiting(self, number: str) -> list[Prediction]:
+    def _find_waiting(self, prediction_id: str) -> list[Prediction]:
         for (layer, model), waiting in self._waiting.items():
             if layer == SERVED:
-                entries: list[Entry] = [e for e in list(waiting) if e.id == number]  # type: ignore[misc]
-                if entries:
+                records: list[PredictionRecord] = [r for r in list(waiting) if r.id == prediction_id]  # type: ignore[misc]
+                if records:
                     return [
                         Prediction(
-                            model, e.version, e.role, e.experiment, array("d", e.output).tolist(), e.answer.prediction
+                            model, r.version, r.role, r.experiment, array("d", r.output).tolist(), r.answer.prediction
                         )
-                        for e in entries
+                        for r in records
                     ]
         for model, frames in self._frames.items():
             for frame in list(frames):
-                rows = frame.filter(pl.col("id") == number).select(Prediction._fields[1:])
+                rows = frame.filter(pl.col("id") == prediction_id).select(Prediction._fields[1:])
                 if rows.height:
                     return [Prediction(model, *row) for row in rows.iter_rows()]
         return []
@@ -220,10 +220,10 @@ class PredictionStore:
     def _run(self, worker: Worker) -> None:
         wait = _WRITE_SECONDS
         while not worker.stop_requested.wait(wait):
-            before = self.written
+            before = self.written_rows
             wait = _WRITE_SECONDS if self._write() else min(wait * 2, 30.0)
             worker.note(self.error)
-            worker.progress(self.written - before)
+            worker.progress(self.written_rows - before)
 
     def _write(self) -> bool:
         """Writes the records that wait at the time of the call. Later records wait for the next round, or there would
@@ -238,10 +238,10 @@ class PredictionStore:
                 remaining = len(waiting)
                 while remaining:
                     # The list is made in one step, because other threads append meanwhile.
-                    entries = list(islice(waiting, min(remaining, _WRITE_ROWS)))
-                    remaining -= len(entries)
+                    records = list(islice(waiting, min(remaining, _WRITE_ROWS)))
+                    remaining -= len(records)
                     self._in_flight = _InFlight(
-                        self._make_batch(layer, model, _pack(entries)), waiting, len(entries), len(entries)
+                        self._make_batch(layer, model, _pack(records)), waiting, len(records), len(records)
                     )
                     self._write_in_flight()
             for model, frames in self._frames.items():
@@ -255,7 +255,7 @@ class PredictionStore:
             self.error = str(error)
             return False
         if closes_round:
-            self._journal.settle()
+            self._journal.delete_closed_round()
         self.error = None
         return True
 
@@ -270,17 +270,17 @@ class PredictionStore:
         self._in_flight = None
         for _ in range(items):
             queue.popleft()
-        self.written += rows
+        self.written_rows += rows
 
     def _make_batch(self, layer: str, model: str, parts: list[bytes], arrow: bool = False) -> Batch:
         return Batch(layer, model, self._models[model].inputs, self._app, next(self._numbers), parts, arrow)
 
 
-def _pack(entries: Sequence[Any]) -> list[bytes]:
+def _pack(records: Sequence[Any]) -> list[bytes]:
     """Pickles records for the recorder, column by column, because plain values of one type are pickled fastest."""
     parts = []
-    for first in range(0, len(entries), _PART_ROWS):
-        part = entries[first : first + _PART_ROWS]
+    for first in range(0, len(records), _PART_ROWS):
+        part = records[first : first + _PART_ROWS]
         columns = dict(zip(part[0]._fields, zip(*part, strict=True), strict=True))
         del columns["model"]
         if "answer" in columns:

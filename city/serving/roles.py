@@ -8,5 +8,5 @@ Role = Literal["champion", "canary", "b", "shadow", "control"]
 """The part that a version plays in an answer. The control is the champion, run on the same input as a canary; its
 answer is only recorded."""
 ROLES: Mapping[Kind, Role] = {"canary": "canary", "ab": "b", "shadow": "shadow"}
-BESIDE: frozenset[str] = frozenset({"shadow", "control"})
+BACKGROUND_ROLES: frozenset[str] = frozenset({"shadow", "control"})
 """Roles whose answers are recorded and not returned."""

@@ -41,7 +41,7 @@ class Routes:
         self._audit, self._models, self._chance = audit, models, chance or random.Random()
         self._experiments: dict[str, Experiment] = {}
         self._trials: dict[str, Trial] = {}
-        self.ended: dict[str, str] = {}
+        self.end_reasons: dict[str, str] = {}
         """For each model, why the platform ended its last experiment."""
         self._writing, self._snapshots, self._written = threading.Lock(), 0, 0
         self._changed = False
@@ -86,14 +86,14 @@ class Routes:
         self._write_audit([*replaced, entry(by, "experiment begun", model=model, experiment=asdict(experiment))])
         self._trials.pop(model, None)
         self._experiments[model] = experiment
-        self.ended.pop(model, None)
+        self.end_reasons.pop(model, None)
         self.trial(model, champion)
 
-    def remove(self, model: str, by: str, why: str) -> None:
+    def remove(self, model: str, by: str, reason: str) -> None:
         """Ends a model's experiment, so that the champion answers all requests. Raises Problem where the audit log
         cannot be written; nothing has changed then. If the platform ends an experiment, it does so for safety: the
         experiment ends in any case, and its entry is written as soon as the audit log is writable."""
-        end_entry = self._end_entry(model, by, why)
+        end_entry = self._end_entry(model, by, reason)
         if by == PLATFORM:
             self._unaudited.append(end_entry)
             self._settle_audit()
@@ -102,10 +102,10 @@ class Routes:
         experiment = self._experiments.pop(model)
         self._trials.pop(model, None)
         if by == PLATFORM:
-            self.ended[model] = f"version {experiment.version}: {why}"
+            self.end_reasons[model] = f"version {experiment.version}: {reason}"
         self.write(self.snapshot())
 
-    def choose(self, model: str, trial: Trial | None, key: str | None) -> Role:
+    def choose_role(self, model: str, trial: Trial | None, key: str | None) -> Role:
         """Chooses the role that answers a request: `champion`, `canary` or `b`. The key decides in an A/B test, or
         chance for a request without a key."""
         if trial is None or trial.experiment.kind == "shadow":
@@ -113,8 +113,11 @@ class Routes:
         experiment = trial.experiment
         if experiment.kind == "canary":
             return "canary" if self._chance.random() < experiment.share else "champion"
-        place = place_of(f"{model}/{experiment.version}/{experiment.since}", key) if key else self._chance.random()
-        return "b" if place < experiment.share else "champion"
+        if key:
+            fraction = hash_to_fraction(f"{model}/{experiment.version}/{experiment.since}", key)
+        else:
+            fraction = self._chance.random()
+        return "b" if fraction < experiment.share else "champion"
 
     def end_if_worse(self, model: str, trial: Trial) -> None:
         """Ends a canary that is worse than the champion. It must be called after each count of the trial. Does nothing
@@ -122,9 +125,9 @@ class Routes:
         if self._trials.get(model) is not trial:
             return
         self._changed = True
-        if trial.experiment.kind == "canary" and (why := trial.reason_to_end()):
-            log.warning("the canary %s version %d is ended: %s", model, trial.experiment.version, why)
-            self.remove(model, PLATFORM, why)
+        if trial.experiment.kind == "canary" and (reason := trial.reason_to_end()):
+            log.warning("the canary %s version %d is ended: %s", model, trial.experiment.version, reason)
+            self.remove(model, PLATFORM, reason)
 
     def report(self, model: str) -> ExperimentReport | None:
         """Returns the model's experiment with the results of both sides, for JSON, or None without an experiment."""
@@ -148,7 +151,7 @@ class Routes:
             for name, experiment in self._experiments.items()
             for trial in [self._trials.get(name)]
         }
-        content = {"experiments": self._unknown | experiments, "ended": self.ended, "unaudited": self._unaudited}
+        content = {"experiments": self._unknown | experiments, "ended": self.end_reasons, "unaudited": self._unaudited}
         return self._snapshots, json.dumps(content)
 
     def write(self, snapshot: tuple[int, str]) -> None:
@@ -168,11 +171,11 @@ class Routes:
                 log.error("experiments and their counts cannot be written: %s", error)
                 self._changed = True
 
-    def _end_entry(self, model: str, by: str, why: str) -> Entry:
+    def _end_entry(self, model: str, by: str, reason: str) -> Entry:
         trial = self._trials.get(model)
         arms: dict[str, ArmSummary] = trial.report()["arms"] if trial else {}
         version = self._experiments[model].version
-        return entry(by, "experiment ended", model=model, why=why, version=version, arms=arms)
+        return entry(by, "experiment ended", model=model, why=reason, version=version, arms=arms)
 
     def _write_audit(self, entries: Sequence[Entry]) -> None:
         self._audit.append([*self._unaudited, *entries])
@@ -191,7 +194,7 @@ class Routes:
         content: dict[str, Any] = json.loads(self._path.read_text()) if self._path.exists() else {}
         if "experiments" not in content:  # the format of releases without counts
             content = {"experiments": {name: {"experiment": e, "trial": None} for name, e in content.items()}}
-        self.ended, self._unaudited = content.get("ended", {}), content.get("unaudited", [])
+        self.end_reasons, self._unaudited = content.get("ended", {}), content.get("unaudited", [])
         for name, saved in content["experiments"].items():
             if name not in self._models:
                 log.warning("the experiment of %s waits: no such model is declared", name)
@@ -211,7 +214,7 @@ def _has_bounded_loss(model: Model) -> bool:
     return model.kind != "regression"
 
 
-def place_of(salt: str, key: str) -> float:
+def hash_to_fraction(salt: str, key: str) -> float:
     """Hashes a key to a number from 0 to 1. The numbers are evenly distributed and the same in every process. `salt`
     makes the numbers of different experiments independent."""
     digest = hashlib.blake2b(f"{salt}/{key}".encode(), digest_size=8).digest()

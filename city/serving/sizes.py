@@ -12,7 +12,7 @@ MOST_PARTS = 50_000
 """Most pages or buffers of a body."""
 
 
-class Unreadable(ValueError):
+class BodyFormatError(ValueError):
     """The body violates its format, or uses a part of the format that is not supported."""
 
 
@@ -26,7 +26,7 @@ class Size:
 
 
 def check_not_negative(value: int) -> int:
-    """Returns the value. Raises Unreadable for a negative one."""
+    """Returns the value. Raises BodyFormatError for a negative one."""
     if value < 0:
-        raise Unreadable("it has a negative size")
+        raise BodyFormatError("it has a negative size")
     return value

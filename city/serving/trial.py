@@ -165,7 +165,7 @@ class Trial:
         self.champion, self.other = Arm(), Arm()
         self.differences = Spread()
         """Differences of the losses of both versions on the same outcomes."""
-        self.applied = time.time()
+        self.newest_outcome_at = time.time()
         """Time of the newest counted outcome, in seconds since the epoch. It begins with the trial's own begin, because
         no earlier outcome belongs to the trial."""
         self._loss = LossTest(bounded)
@@ -199,7 +199,7 @@ class Trial:
     def count_outcome(self, at: float, role: str, loss: float) -> None:
         """Counts the loss of one answer. `at` is the time of its outcome, in seconds since the epoch."""
         self.arm(role).losses.add(loss)
-        self.applied = max(self.applied, at)
+        self.newest_outcome_at = max(self.newest_outcome_at, at)
 
     def compare_losses(self, other: float, champion: float, most_gain: float) -> None:
         """Compares both versions' losses on one outcome. `most_gain` is the most by which the other version's loss
@@ -264,7 +264,7 @@ class Trial:
             "champion": self.champion.state(),
             "other": self.other.state(),
             "differences": asdict(self.differences),
-            "applied": self.applied,
+            "applied": self.newest_outcome_at,
             "tests": {name: test.state() for name, test in self._tests().items()},
         }
 
@@ -272,7 +272,7 @@ class Trial:
         """Continues from the result of `state`."""
         self.champion, self.other = Arm.from_state(state["champion"]), Arm.from_state(state["other"])
         self.differences = Spread(**state["differences"])
-        self.applied = state["applied"]
+        self.newest_outcome_at = state["applied"]
         for name, test in self._tests().items():
             test.restore(state["tests"][name])
 

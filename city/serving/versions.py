@@ -12,7 +12,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wai
 from city.models.champions import Champions, Serving, loaded
 from city.models.model import Model, ModelError
 from city.models.registry import Registry
-from city.serving.answer import Answer, answer
+from city.serving.answer import Answer, interpret_output
 from city.serving.batching import Batcher, Rows
 from city.settings import Settings
 
@@ -24,7 +24,7 @@ _KEPT = 4
 """Number of loaded versions of a model: the champion, its predecessor, and versions of experiments."""
 
 
-class Served:
+class LoadedVersion:
     """A loaded version with its batcher and a cache of its latest outputs. A cached input is not run again."""
 
     def __init__(self, model: Model, serving: Serving, pool: Executor) -> None:
@@ -46,7 +46,7 @@ class Served:
             self._outputs[key] = output
             if len(self._outputs) > _CACHED:
                 self._outputs.popitem(last=False)
-        return answer(self.model, self.exported.calibration, output), cached
+        return interpret_output(self.model, self.exported.calibration, output), cached
 
 
 class Versions:
@@ -57,8 +57,9 @@ class Versions:
         self._config, self._pool = config, pool
         self.models = models
         self._champions = Champions(config, list(models.values()))
-        self._served: dict[tuple[str, int], Served] = {}
-        self.away: str | None = "it has not been read yet"
+        self._loaded: dict[tuple[str, int], LoadedVersion] = {}
+        self.registry_error: str | None = "it has not been read yet"
+        """Why the registry cannot be read, or None."""
 
     async def start(self) -> None:
         """Loads the champions. That takes seconds, because MLflow does. Retries while the registry is unavailable.
@@ -69,12 +70,12 @@ class Versions:
         async for attempt in attempts:
             with attempt:
                 await asyncio.to_thread(self._champions.start)
-        self.away = None
+        self.registry_error = None
 
     def _note_failure(self, state: RetryCallState) -> None:
         assert state.outcome is not None
-        self.away = str(state.outcome.exception())
-        log.warning("%s", self.away)
+        self.registry_error = str(state.outcome.exception())
+        log.warning("%s", self.registry_error)
 
     def stop(self) -> None:
         """Stops following the registry."""
@@ -84,28 +85,28 @@ class Versions:
         """Reads the champions from the registry now. Blocks."""
         self._champions.refresh()
 
-    def champion(self, name: str) -> Served | None:
+    def champion(self, name: str) -> LoadedVersion | None:
         """Returns the champion of a declared model, or None while there is none. Does not block."""
         model = self.models[name]
         serving = self._champions.of(model)
         if serving is None:
             return None
-        served = self._served.get((name, serving.number))
-        if served is None or served.exported is not serving.exported:
-            served = self._put(Served(model, serving, self._pool))
-        return served
+        version = self._loaded.get((name, serving.number))
+        if version is None or version.exported is not serving.exported:
+            version = self._put(LoadedVersion(model, serving, self._pool))
+        return version
 
-    def champions(self) -> list[Served]:
+    def champions(self) -> list[LoadedVersion]:
         """Returns the champions of all models that have one."""
-        return [served for name in self.models if (served := self.champion(name)) is not None]
+        return [champion for name in self.models if (champion := self.champion(name)) is not None]
 
-    async def version(self, name: str, number: int) -> Served:
+    async def version(self, name: str, number: int) -> LoadedVersion:
         """Returns any version of a declared model, loaded and warm. Raises ModelError where the version does not exist
         or cannot be loaded."""
         champion = self.champion(name)
         if champion is not None and champion.number == number:
             return champion
-        if (name, number) not in self._served:
+        if (name, number) not in self._loaded:
             model = self.models[name]
             try:
                 serving = await asyncio.to_thread(lambda: loaded(model, number, Registry(self._config)))
@@ -113,20 +114,20 @@ class Versions:
                 raise
             except Exception as error:  # a broken file
                 raise ModelError(f"{name} version {number} cannot be loaded: {error}") from error
-            self._put(Served(model, serving, self._pool))
-        return self._served[name, number]
+            self._put(LoadedVersion(model, serving, self._pool))
+        return self._loaded[name, number]
 
-    def _put(self, served: Served) -> Served:
-        name = served.model.name
-        self._served[name, served.number] = served
-        keys = [key for key in self._served if key[0] == name]
+    def _put(self, version: LoadedVersion) -> LoadedVersion:
+        name = version.model.name
+        self._loaded[name, version.number] = version
+        keys = [key for key in self._loaded if key[0] == name]
         for key in keys[:-_KEPT]:
-            del self._served[key]
-        return served
+            del self._loaded[key]
+        return version
 
-    def loaded_version(self, name: str, number: int) -> Served | None:
+    def loaded_version(self, name: str, number: int) -> LoadedVersion | None:
         """Returns a version that is already loaded, or None. Marks it as the last one to be unloaded."""
-        served = self._served.pop((name, number), None)
-        if served is not None:
-            self._served[name, number] = served
-        return served
+        version = self._loaded.pop((name, number), None)
+        if version is not None:
+            self._loaded[name, number] = version
+        return version

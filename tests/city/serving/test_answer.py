@@ -10,7 +10,7 @@ from city.models.conformal import Intervals
 from city.models.exported import Calibration
 from city.models.model import Model
 from city.models.predictions import answers
-from city.serving.answer import answer
+from city.serving.answer import interpret_output
 from city_assets.equipment.models import ANOMALIES
 from city_assets.payments.models import FRAUDS
 from city_assets.traffic.models import CONGESTION, MODELS
@@ -30,7 +30,7 @@ def test_a_row_and_a_frame_say_the_same(model: Model, numbers: list[float], thre
     output = [float(value) for value in np.resize(numbers, count)]
     intervals = Intervals(0.9, (0.25, 0.5), (1.0, 2.0, 3.0)) if model.kind == "regression" else None
     calibration = Calibration(intervals, threshold if len(model.label.classes) == 2 else None)
-    one = answer(model, calibration, output)
+    one = interpret_output(model, calibration, output)
     row = answers(model, calibration, np.array([output])).row(0, named=True)
     told = f"{one.prediction:.6g}" if isinstance(one.prediction, float) else one.prediction
     assert told == row["prediction"]
@@ -41,7 +41,7 @@ def test_a_row_and_a_frame_say_the_same(model: Model, numbers: list[float], thre
 
 def test_a_model_that_says_no_number_is_an_error() -> None:
     with pytest.raises(ArithmeticError, match="no number"):
-        answer(SPEED, Calibration(), [float("nan")])
+        interpret_output(SPEED, Calibration(), [float("nan")])
 
 
 def test_shares_add_up_and_go_to_the_inputs_that_matter() -> None:

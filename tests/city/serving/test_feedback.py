@@ -21,7 +21,7 @@ from city.models import champions
 from city.models.registry import Registry, RegistryAway
 from city.serving import feedback, predictor, predictor_tasks, record, versions
 from city.serving.outcome_scores import OutcomeScores
-from city.serving.recorded import day_of, id_of
+from city.serving.record_queries import make_prediction_id, prediction_day
 from city.serving.routing import Routes
 from city.serving.trial import Experiment, Limits
 from city.settings import Settings
@@ -29,7 +29,7 @@ from city.stack.embedded import settings_at
 from city.web.audit import Audit
 from tests.city.serving.served import FEATURES, LEVEL, ROWS, SPEED, process, registered, serving, taught
 from tests.city.serving.test_predict import Server, load
-from tests.city.serving.test_record import entry
+from tests.city.serving.test_record import prediction_record
 from tests.live import until
 
 _fresh = itertools.count(1)
@@ -83,11 +83,11 @@ def outcomes(config: Settings, model: str = "speed") -> pl.DataFrame:
 
 
 def test_an_id_says_its_day_and_ids_are_in_order_of_time() -> None:
-    assert str(day_of(id_of(1_795_680_804.2, "ab12", 7))) == "2026-11-26"
-    assert id_of(1.0, "zz", 99) < id_of(2.0, "aa", 1)
+    assert str(prediction_day(make_prediction_id(1_795_680_804.2, "ab12", 7))) == "2026-11-26"
+    assert make_prediction_id(1.0, "zz", 99) < make_prediction_id(2.0, "aa", 1)
     for none in ("", "none", "123", "x" * 11 + "-1", "f" * 11, "f" * 12 + "-ab-1"):
-        assert day_of(none) is None, none
-    assert str(day_of("f" * 11 + "-ab-1")) == "2527-06-23", "the last day that an id can have"
+        assert prediction_day(none) is None, none
+    assert str(prediction_day("f" * 11 + "-ab-1")) == "2527-06-23", "the last day that an id can have"
 
 
 def test_the_same_outcome_again_is_answered_alike_and_another_one_is_refused(server: Server) -> None:
@@ -132,7 +132,7 @@ def test_many_who_tell_the_same_at_once_are_counted_once(server: Server) -> None
     ("number", "outcome", "status", "says"),
     [
         ("none", 1, 404, "give the `id` of an answer of /predict"),
-        (id_of(1_700_000_000, "abcd", 1), 1, 404, "was recorded, or its day is not in the lake any more"),
+        (make_prediction_id(1_700_000_000, "abcd", 1), 1, 404, "was recorded, or its day is not in the lake any more"),
         ("f" * 11 + "-ab-1", 1, 404, "no prediction"),
     ],
 )
@@ -178,13 +178,13 @@ def test_a_shadow_and_the_champion_are_judged_by_the_same_outcome_each_by_its_ow
 def test_an_outcome_that_came_before_the_control_had_answered_judges_it_too(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told, beside = threading.Event(), predictor.Predictor._run_beside
+    told, beside = threading.Event(), predictor.Predictor._run_in_background
 
     async def slow(*of: Any) -> None:
         await asyncio.to_thread(told.wait, 20)
         await beside(*of)
 
-    monkeypatch.setattr(predictor.Predictor, "_run_beside", slow)
+    monkeypatch.setattr(predictor.Predictor, "_run_in_background", slow)
     route(server.url, kind="canary", version=2, share=1.0)
     early = ask(server.url)
     tell(server.url, early["id"], 20.0)
@@ -302,12 +302,12 @@ def test_an_outcome_counts_in_the_last_hour_after_a_clock_that_was_ahead_is_set_
     asyncio.run(taking.recover())
     ahead = time.time() + 7200
     for number in (1, 2):
-        store.add(entry(number))
+        store.add(prediction_record(number))
         with monkeypatch.context() as patch:
             if number == 1:
                 patch.setattr(time, "time", lambda: ahead)
             asyncio.run(taking.judge(f"id-{number}", 1.0, "test"))
-    assert followed.scores("speed", entry(2).version)["hour"]["outcomes"] == 1
+    assert followed.scores("speed", prediction_record(2).version)["hour"]["outcomes"] == 1
 
 
 def scores(url: str, of: str) -> dict[str, float]:

@@ -27,14 +27,14 @@ def test_champions_are_loaded_once_the_registry_is_back(unstarted: Predictor, mo
     reasons: list[str | None] = []
 
     def start() -> None:
-        reasons.append(unstarted.versions.away)
+        reasons.append(unstarted.versions.registry_error)
         if len(reasons) < 3:
             raise RegistryAway("the registry is away")
 
     monkeypatch.setattr(unstarted.versions._champions, "start", start)
     asyncio.run(unstarted.versions.start())
     assert reasons[1:] == ["the registry is away"] * 2
-    assert unstarted.versions.away is None
+    assert unstarted.versions.registry_error is None
 
 
 def test_outcomes_of_before_are_taken_over_once_the_lake_is_back(

@@ -18,8 +18,8 @@ import pytest
 from city.serving import record
 from city.serving.answer import Answer
 from city.serving.journal import Journal
-from city.serving.record import Entry, PredictionStore
-from city.serving.recorded import Outcome, id_of
+from city.serving.record import PredictionRecord, PredictionStore
+from city.serving.record_queries import Outcome, make_prediction_id
 from city.settings import Settings
 from tests.city.serving.served import LEVEL, SPEED
 from tests.live import until
@@ -34,13 +34,15 @@ def store(config: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Predict
     made.stop()
 
 
-def entry(number: int) -> Entry:
+def prediction_record(number: int) -> PredictionRecord:
     row = np.full(len(SPEED.inputs), number, np.float32)
     row[1] = np.nan
     said = Answer(12.3456789, None, 10.0, 15.0, [12.3456789])
     output = array("d", said.output).tobytes()
     at = time.time()
-    return Entry(f"id-{number}", at, SPEED.name, 3, "champion", "ada", None, row.tobytes(), said, output, 1.5, False)
+    return PredictionRecord(
+        f"id-{number}", at, SPEED.name, 3, "champion", "ada", None, row.tobytes(), said, output, 1.5, False
+    )
 
 
 def written(config: Settings, layer: str = "served") -> pl.DataFrame:
@@ -48,9 +50,9 @@ def written(config: Settings, layer: str = "served") -> pl.DataFrame:
 
 
 def test_an_answer_and_what_came_of_it_are_kept_as_they_were(config: Settings, store: PredictionStore) -> None:
-    store.add(entry(7))
+    store.add(prediction_record(7))
     store.add_outcomes([Outcome("id-7", time.time(), SPEED.name, 3, "champion", "ada", "11.5", 0.85)])
-    until(lambda: store.written == 2)
+    until(lambda: store.written_rows == 2)
     (row,) = written(config).rows(named=True)
     assert (row["id"], row["version"], row["prediction"], row["low"], row["output"]) == (
         "id-7",
@@ -71,26 +73,26 @@ def test_a_killed_recorder_is_started_again_and_writes_each_answer_once(
     recorder = store._recorder
     killed = set()
     for number in range(3_000):
-        store.add(entry(number))
+        store.add(prediction_record(number))
         if number % 600 == 0:
             time.sleep(0.05)
         if number % 1_000 == 999 and (pid := until(lambda: recorder.pid)) not in killed:
             os.kill(pid, signal.SIGKILL)
             killed.add(pid)
-            until(lambda dead=pid: store.waiting == 0 or recorder.pid != dead)
+            until(lambda dead=pid: store.waiting_rows == 0 or recorder.pid != dead)
     store.stop()
     assert len(killed) >= 2
     assert recorder.pid not in killed
-    assert store.waiting == 0
+    assert store.waiting_rows == 0
     assert sorted(written(config)["id"]) == sorted(f"id-{number}" for number in range(3_000))
 
 
 def test_a_batch_that_is_given_again_is_written_once(config: Settings) -> None:
     made = PredictionStore(config, {SPEED.name: SPEED})
-    batch = made._make_batch("served", SPEED.name, record._pack([entry(1)]))
+    batch = made._make_batch("served", SPEED.name, record._pack([prediction_record(1)]))
     for _ in range(2):
         made._recorder.write(batch)
-    made._recorder.write(made._make_batch("served", SPEED.name, record._pack([entry(2)])))
+    made._recorder.write(made._make_batch("served", SPEED.name, record._pack([prediction_record(2)])))
     made._recorder.close()
     assert sorted(written(config)["id"]) == ["id-1", "id-2"]
 
@@ -98,12 +100,12 @@ def test_a_batch_that_is_given_again_is_written_once(config: Settings) -> None:
 def test_what_an_absent_lake_did_not_take_is_written_when_it_is_back(config: Settings, store: PredictionStore) -> None:
     config.lake.parent.mkdir(parents=True, exist_ok=True)
     Path(config.lake).write_text("no folder")
-    store.add(entry(1))
+    store.add(prediction_record(1))
     until(lambda: store.error is not None)
-    store.add(entry(2))
-    assert store.waiting == 2
+    store.add(prediction_record(2))
+    assert store.waiting_rows == 2
     config.lake.unlink()
-    until(lambda: store.written == 2)
+    until(lambda: store.written_rows == 2)
     assert store.error is None
     assert sorted(written(config)["id"]) == ["id-1", "id-2"]
 
@@ -113,9 +115,9 @@ def test_a_recorder_that_cannot_be_started_is_tried_again(
 ) -> None:
     with monkeypatch.context() as patched:
         patched.setattr(sys, "executable", str(config.home / "no-python"))
-        store.add(entry(1))
+        store.add(prediction_record(1))
         assert "cannot start" in until(lambda: store.error)
-    until(lambda: store.written == 1)
+    until(lambda: store.written_rows == 1)
     assert store.error is None
     assert written(config)["id"].to_list() == ["id-1"]
 
@@ -132,10 +134,10 @@ def test_a_loop_that_raises_comes_back_and_loses_nothing(
         return packed(entries)
 
     monkeypatch.setattr(record, "_pack", broken)
-    store.add(entry(1))
-    until(lambda: store.written == 1)
-    store.add(entry(2))
-    until(lambda: store.written == 2)
+    store.add(prediction_record(1))
+    until(lambda: store.written_rows == 1)
+    store.add(prediction_record(2))
+    until(lambda: store.written_rows == 2)
     assert store.worker.restarts == 1
     assert store.worker.complaint() == "SystemExit: what nobody thought of"
     assert sorted(written(config)["id"]) == ["id-1", "id-2"]
@@ -146,7 +148,7 @@ def test_a_store_that_is_stopped_while_it_waits_to_be_restarted_writes_what_is_l
 ) -> None:
     with monkeypatch.context() as patched:
         patched.setattr(record, "_pack", lambda entries: 1 / 0)
-        store.add(entry(1))
+        store.add(prediction_record(1))
         until(lambda: store.worker.restarts >= 2 and store.worker.state == "restarting")
     store.stop()
     assert written(config)["id"].to_list() == ["id-1"]
@@ -157,7 +159,9 @@ def test_outcomes_that_a_killed_process_took_are_written_once(
 ) -> None:
     monkeypatch.setattr(record, "_WRITE_SECONDS", 0.1)
     now = time.time()
-    rows = [Outcome(id_of(now, "ab", n), now, SPEED.name, 3, "champion", "ada", "11.5", 0.85) for n in range(5)]
+    rows = [
+        Outcome(make_prediction_id(now, "ab", n), now, SPEED.name, 3, "champion", "ada", "11.5", 0.85) for n in range(5)
+    ]
     first = PredictionStore(config, {SPEED.name: SPEED})
     first.recover()
     first.add_outcomes(rows[:1])
@@ -189,7 +193,7 @@ def test_a_line_that_was_cut_off_takes_no_other_along(config: Settings) -> None:
 
 def test_a_recovery_that_is_tried_again_queues_nothing_twice(config: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     now = time.time()
-    outcome = Outcome(id_of(now, "ab", 1), now, SPEED.name, 3, "champion", "ada", "11.5", 0.85)
+    outcome = Outcome(make_prediction_id(now, "ab", 1), now, SPEED.name, 3, "champion", "ada", "11.5", 0.85)
     before = PredictionStore(config, {SPEED.name: SPEED})
     before.recover()
     before.add_outcomes([outcome])
@@ -207,12 +211,12 @@ def test_a_recovery_that_is_tried_again_queues_nothing_twice(config: Settings, m
             store.recover()
     monkeypatch.setattr(record, "find_outcomes", find)
     assert store.recover() == store.recover() == [outcome]
-    assert store.waiting == 1
+    assert store.waiting_rows == 1
 
 
 def test_outcomes_of_an_undeclared_model_wait_and_the_journal_does_not_grow(config: Settings) -> None:
     now = time.time()
-    outcome = Outcome(id_of(now, "ab", 1), now, LEVEL.name, 3, "champion", "ada", "low", 0.85)
+    outcome = Outcome(make_prediction_id(now, "ab", 1), now, LEVEL.name, 3, "champion", "ada", "low", 0.85)
     both = PredictionStore(config, {SPEED.name: SPEED, LEVEL.name: LEVEL})
     both.recover()
     both.add_outcomes([outcome])
@@ -220,7 +224,7 @@ def test_outcomes_of_an_undeclared_model_wait_and_the_journal_does_not_grow(conf
         fewer = PredictionStore(config, {SPEED.name: SPEED})
         fewer.recover()
         for number in range(2, 5):
-            identity = id_of(now, f"s{restart}", number)
+            identity = make_prediction_id(now, f"s{restart}", number)
             fewer.add_outcomes([Outcome(identity, now, SPEED.name, 3, "champion", "ada", "11.5", 0.85)])
             assert fewer._write()
         fewer._recorder.close()
@@ -237,13 +241,13 @@ def test_outcomes_of_an_undeclared_model_wait_and_the_journal_does_not_grow(conf
 
 def test_a_kill_while_undeclared_outcomes_are_moved_doubles_none(config: Settings) -> None:
     now = time.time()
-    outcome = Outcome(id_of(now, "ab", 1), now, SPEED.name, 3, "champion", "ada", "11.5", 0.85)
+    outcome = Outcome(make_prediction_id(now, "ab", 1), now, SPEED.name, 3, "champion", "ada", "11.5", 0.85)
     journal = Journal(config.home / "serving")
     journal.append([outcome])
     journal.keep_undeclared([outcome])
     store = PredictionStore(config, {SPEED.name: SPEED})
     assert store.recover() == [outcome]
-    assert store.waiting == 1
+    assert store.waiting_rows == 1
 
 
 def test_outcomes_are_on_disk_while_the_lake_is_away(config: Settings, store: PredictionStore) -> None:
@@ -251,14 +255,16 @@ def test_outcomes_are_on_disk_while_the_lake_is_away(config: Settings, store: Pr
     config.lake.write_text("no folder")
     store.recover()
     now = time.time()
-    rows = [Outcome(id_of(now, "ab", n), now, SPEED.name, 3, "champion", "ada", "11.5", 0.85) for n in range(3)]
+    rows = [
+        Outcome(make_prediction_id(now, "ab", n), now, SPEED.name, 3, "champion", "ada", "11.5", 0.85) for n in range(3)
+    ]
     store.add_outcomes(rows[:2])
     until(lambda: store.error is not None)
     store.add_outcomes(rows[2:])
     kept = [row[0] for line in Journal(config.home / "serving").lines() for row in line]
     assert kept == [row.id for row in rows]
     config.lake.unlink()
-    until(lambda: store.written == 3)
+    until(lambda: store.written_rows == 3)
     until(lambda: Journal(config.home / "serving").lines() == [])
     assert sorted(written(config, "outcomes")["id"]) == kept
 
@@ -266,9 +272,9 @@ def test_outcomes_are_on_disk_while_the_lake_is_away(config: Settings, store: Pr
 def test_predictions_are_found_where_they_wait_and_where_they_are_written(config: Settings) -> None:
     store = PredictionStore(config, {SPEED.name: SPEED})
     store.recover()
-    number = id_of(time.time(), "ab", 1)
-    beside = entry(1)._replace(id=number, role="control", version=2, experiment="t")
-    store.add(entry(1)._replace(id=number, role="canary", experiment="t"))
+    number = make_prediction_id(time.time(), "ab", 1)
+    beside = prediction_record(1)._replace(id=number, role="control", version=2, experiment="t")
+    store.add(prediction_record(1)._replace(id=number, role="canary", experiment="t"))
     assert [p.role for p in store.find(number)[0]] == ["canary"]
     store._write()
     store.add(beside)
@@ -284,12 +290,12 @@ def test_predictions_are_found_where_they_wait_and_where_they_are_written(config
     store._write()
     assert [o.loss for o in store.find(number)[1]] == [0.85]
     store._recorder.close()
-    assert store.find(id_of(time.time(), "ab", 2)) == ([], [])
+    assert store.find(make_prediction_id(time.time(), "ab", 2)) == ([], [])
 
 
 def test_tables_of_before_trials_were_recorded_are_read_and_written_on(config: Settings) -> None:
     path = config.lake / "outcomes" / SPEED.name
-    number = id_of(time.time(), "ab", 1)
+    number = make_prediction_id(time.time(), "ab", 1)
     old = Outcome(number, time.time(), SPEED.name, 3, "champion", "ada", "11.5", 0.85)
     store = PredictionStore(config, {SPEED.name: SPEED})
     store.recover()
@@ -298,9 +304,9 @@ def test_tables_of_before_trials_were_recorded_are_read_and_written_on(config: S
     rows = pl.read_delta(str(path)).drop("experiment", "most_gain")
     shutil.rmtree(path)
     rows.write_delta(str(path), delta_write_options={"partition_by": ["day"]})
-    store.add(entry(1)._replace(id=number))
+    store.add(prediction_record(1)._replace(id=number))
     assert [o.loss for o in store.find(number)[1]] == [0.85]
-    store.add_outcomes([old._replace(id=id_of(time.time(), "ab", 2), experiment="t")])
+    store.add_outcomes([old._replace(id=make_prediction_id(time.time(), "ab", 2), experiment="t")])
     store._write()
     store._recorder.close()
     assert sorted(pl.read_delta(str(path))["experiment"].to_list(), key=str) == [None, "t"]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from city.serving.roles import Role
-from city.serving.routing import Routes, place_of
+from city.serving.routing import Routes, hash_to_fraction
 from city.serving.trial import Experiment, Limits, Trial
 from city.settings import Settings
 from city.web.audit import Audit
@@ -48,10 +48,10 @@ def ask(known: Routes, trial: Trial, role: Role, milliseconds: float | None) -> 
 
 
 def test_keys_keep_their_side_and_shares_are_kept() -> None:
-    places = [place_of("m/2/0", f"user{n}") for n in range(5_000)]
+    places = [hash_to_fraction("m/2/0", f"user{n}") for n in range(5_000)]
     assert np.mean(np.array(places) < 0.2) == pytest.approx(0.2, abs=0.02)
-    assert places == [place_of("m/2/0", f"user{n}") for n in range(5_000)]
-    other = [place_of("m/3/0", f"user{n}") for n in range(5_000)]
+    assert places == [hash_to_fraction("m/2/0", f"user{n}") for n in range(5_000)]
+    other = [hash_to_fraction("m/3/0", f"user{n}") for n in range(5_000)]
     assert abs(np.corrcoef(places, other)[0, 1]) < 0.05  # another experiment deals anew
 
 
@@ -62,12 +62,12 @@ def test_a_canary_gets_its_share_and_a_restart_changes_nothing(home: Settings) -
     assert restored is not None
     assert restored.experiment == trial.experiment == CANARY
     for of, going in ((known, trial), (again, restored)):
-        share = np.mean([of.choose("m", going, None) == "canary" for _ in range(4_000)])
+        share = np.mean([of.choose_role("m", going, None) == "canary" for _ in range(4_000)])
         assert share == pytest.approx(0.25, abs=0.03)
     known.remove("m", "ada", "enough")
     assert routes(home).experiment("m") is None
     assert known.trial("m", 1) is None
-    assert known.choose("m", None, None) == "champion"
+    assert known.choose_role("m", None, None) == "champion"
     written = Audit(home).newest(10)
     assert [entry["what"] for entry in written] == ["experiment ended", "experiment begun"]
     assert {entry["by"] for entry in written} == {"ada"}
@@ -76,24 +76,24 @@ def test_a_canary_gets_its_share_and_a_restart_changes_nothing(home: Settings) -
 def test_keys_of_an_ab_test_keep_their_arm_across_a_restart(home: Settings) -> None:
     known, trial = begun(home, Experiment("ab", 2, 0.25, since=7.0))
     keys = [f"user{n}" for n in range(2_000)]
-    arms = [known.choose("m", trial, key) for key in keys]
+    arms = [known.choose_role("m", trial, key) for key in keys]
     assert np.mean([arm == "b" for arm in arms]) == pytest.approx(0.25, abs=0.03)
     assert set(arms) == {"b", "champion"}
     again = routes(home)
-    assert [again.choose("m", again.trial("m", 1), key) for key in keys] == arms
+    assert [again.choose_role("m", again.trial("m", 1), key) for key in keys] == arms
     known.put("m", Experiment("ab", 2, 0.25, since=8.0), 1, "ada")
-    assert [known.choose("m", known.trial("m", 1), key) for key in keys] != arms, "another experiment deals anew"
+    assert [known.choose_role("m", known.trial("m", 1), key) for key in keys] != arms, "another experiment deals anew"
 
 
 def test_a_shadow_answers_nobody(home: Settings) -> None:
     known, trial = begun(home, Experiment("shadow", 2, 1.0))
-    assert {known.choose("m", trial, key) for key in (None, "a", "b", "c")} == {"champion"}
+    assert {known.choose_role("m", trial, key) for key in (None, "a", "b", "c")} == {"champion"}
 
 
 def test_what_was_counted_survives_a_restart_and_goes_on(home: Settings) -> None:
     chance = np.random.default_rng(0)
     known, trial = begun(home)
-    began = trial.applied
+    began = trial.newest_outcome_at
 
     def count(trial: Trial, numbers: Iterable[int]) -> None:
         for n in numbers:
@@ -116,7 +116,7 @@ def test_what_was_counted_survives_a_restart_and_goes_on(home: Settings) -> None
     restored = again.trial("m", 1)
     assert restored is not None
     assert again.report("m") == known.report("m")
-    assert (restored.id, restored.applied, restored.state()) == (trial.id, began + 39, trial.state())
+    assert (restored.id, restored.newest_outcome_at, restored.state()) == (trial.id, began + 39, trial.state())
     chance = np.random.default_rng(1)
     count(trial, range(40, 80))
     chance = np.random.default_rng(1)
@@ -138,7 +138,7 @@ def test_why_an_experiment_ended_survives_a_restart(home: Settings) -> None:
     known, trial = begun(home)
     while ask(known, trial, "canary", None):
         pass
-    assert "requests failed" in routes(home).ended["m"]
+    assert "requests failed" in routes(home).end_reasons["m"]
 
 
 def test_experiments_of_before_counts_were_kept_go_on(home: Settings) -> None:
@@ -161,7 +161,7 @@ def test_another_champion_is_another_trial_and_a_promoted_version_is_none(home: 
         ask(known, first, "canary", None)
     assert known.experiment("m") is not None
     assert known.trial("m", 2) is None
-    assert known.ended["m"] == "version 2: version 2 is the champion now"
+    assert known.end_reasons["m"] == "version 2: version 2 is the champion now"
 
 
 def test_a_canary_that_fails_is_ended_before_many_saw_it(home: Settings) -> None:
@@ -171,7 +171,7 @@ def test_a_canary_that_fails_is_ended_before_many_saw_it(home: Settings) -> None
         failed += 1
         ask(known, trial, "champion", 1.0)
     assert failed <= 12
-    assert "requests failed" in known.ended["m"]
+    assert "requests failed" in known.end_reasons["m"]
     assert Audit(home).newest(1)[0]["by"] == "the platform itself"
 
 
@@ -250,7 +250,7 @@ def test_the_first_requests_are_no_bets_on_latency(home: Settings) -> None:
         assert ask(known, trial, "canary", 500.0 if n < least else 5.0), n
     while ask(known, trial, "canary", 500.0):
         trial.count_answer("champion", 5.0)
-    assert "it takes" in known.ended["m"]
+    assert "it takes" in known.end_reasons["m"]
 
 
 def test_a_champion_without_latencies_enough_is_no_measure(home: Settings) -> None:
@@ -314,7 +314,7 @@ def test_a_disk_that_takes_nothing_fails_no_request_and_counts_are_written_when_
     assert snapshot is not None
     known.write(snapshot)
     assert routes(home).experiment("m") is None
-    assert "requests failed" in routes(home).ended["m"]
+    assert "requests failed" in routes(home).end_reasons["m"]
     assert [line["what"] for line in Audit(home).newest(9)] == ["experiment ended", "experiment begun"]
     assert known.changed_snapshot() is None  # and what is in the audit is not written to it again
     assert len(Audit(home).newest(9)) == 2

@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks import canary
 from city.models.model import models
-from city.serving.feedback import most_gain
+from city.serving.outcome_losses import most_gain
 from city.serving.sequential import Bets, LossTest, interval, p_value
 
 ALPHA = 0.01

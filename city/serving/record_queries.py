@@ -49,14 +49,14 @@ class Outcome(NamedTuple):
     over all outcomes."""
 
 
-def id_of(at: float, server: str, number: int) -> str:
+def make_prediction_id(at: float, server: str, number: int) -> str:
     """Makes a prediction's id. `at` is in seconds since the epoch. Ids of one server are in order of time."""
     return f"{int(at * 1000):0{_TIME_DIGITS}x}-{server}-{number:x}"
 
 
-def day_of(number: str) -> date | None:
-    """Returns the day (UTC) of the prediction with the id `number`, or None for text that is no prediction's id."""
-    head, dash, _ = number.partition("-")
+def prediction_day(prediction_id: str) -> date | None:
+    """Returns the day (UTC) of a prediction, or None for text that is no prediction's id."""
+    head, dash, _ = prediction_id.partition("-")
     if not dash or len(head) != _TIME_DIGITS:
         return None
     try:
@@ -65,31 +65,31 @@ def day_of(number: str) -> date | None:
         return None
 
 
-def find_predictions(lake: Path, models: Iterable[str], number: str) -> list[Prediction]:
-    """Finds the predictions with the id `number`, the one that was answered first at the head. Raises
-    `city.serving.feedback.AWAY` while the lake is unavailable."""
-    day = day_of(number)
+def find_predictions(lake: Path, models: Iterable[str], prediction_id: str) -> list[Prediction]:
+    """Finds the predictions with an id, the one that was answered first at the head. Raises
+    `city.serving.feedback.LAKE_ERRORS` while the lake is unavailable."""
+    day = prediction_day(prediction_id)
     for model in models if day else ():
-        condition = (pl.col(DAY) == day) & (pl.col("id") == number)
+        condition = (pl.col(DAY) == day) & (pl.col("id") == prediction_id)
         rows = _scan(lake, SERVED, model).filter(condition).select(Prediction._fields[1:]).collect()
         if rows.height:
             return [Prediction(model, *row) for row in rows.iter_rows()]
     return []
 
 
-def find_outcomes(lake: Path, model: str, numbers: Iterable[str]) -> list[Outcome]:
-    """Finds the outcomes of the predictions with the ids `numbers`. Raises `city.serving.feedback.AWAY` while the lake
+def find_outcomes(lake: Path, model: str, prediction_ids: Iterable[str]) -> list[Outcome]:
+    """Finds the outcomes of the predictions with these ids. Raises `city.serving.feedback.LAKE_ERRORS` while the lake
     is unavailable."""
-    ids = list(numbers)
-    days = [day for number in ids if (day := day_of(number))]
+    ids = list(prediction_ids)
+    days = [day for prediction_id in ids if (day := prediction_day(prediction_id))]
     return _read_outcomes(lake, model, (pl.col(DAY) >= min(days) - _CLOCK) & pl.col("id").is_in(ids)) if days else []
 
 
-def trial_outcomes(lake: Path, model: str, experiment: str, since: float) -> list[Outcome]:
-    """Returns the outcomes of the trial `experiment` from the day of `since` on (seconds since the epoch), ordered by
-    time. Raises `city.serving.feedback.AWAY` while the lake is unavailable."""
+def find_trial_outcomes(lake: Path, model: str, trial_id: str, since: float) -> list[Outcome]:
+    """Returns the outcomes of the trial `trial_id` from the day of `since` on (seconds since the epoch), ordered by
+    time. Raises `city.serving.feedback.LAKE_ERRORS` while the lake is unavailable."""
     day = datetime.fromtimestamp(since, UTC).date()
-    return _read_outcomes(lake, model, (pl.col(DAY) >= day) & (pl.col("experiment") == experiment))
+    return _read_outcomes(lake, model, (pl.col(DAY) >= day) & (pl.col("experiment") == trial_id))
 
 
 def _read_outcomes(lake: Path, model: str, condition: pl.Expr) -> list[Outcome]:

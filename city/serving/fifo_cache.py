@@ -1,4 +1,4 @@
-"""A bounded memory of the newest ids."""
+"""A bounded cache of the newest ids, the oldest of which is dropped first."""
 
 from collections import OrderedDict
 from typing import Generic, TypeVar
@@ -8,7 +8,7 @@ Value = TypeVar("Value")
 MOST = 100_000
 
 
-class Remembered(Generic[Value]):
+class FifoCache(Generic[Value]):
     """Keeps the values of the `most` newest ids. Values should be plain tuples, because the garbage collector scans a
     hundred thousand values of any other type."""
 
@@ -16,15 +16,15 @@ class Remembered(Generic[Value]):
         self._most = most
         self._values: OrderedDict[str, Value] = OrderedDict()
 
-    def get(self, number: str) -> Value | None:
+    def get(self, prediction_id: str) -> Value | None:
         """Returns the value of an id, or None."""
-        return self._values.get(number)
+        return self._values.get(prediction_id)
 
-    def put(self, number: str, value: Value) -> str | None:
+    def put(self, prediction_id: str, value: Value) -> str | None:
         """Adds a value. Returns the id that was dropped to make room for it, or None."""
-        self._values[number] = value
+        self._values[prediction_id] = value
         return self._values.popitem(last=False)[0] if len(self._values) > self._most else None
 
-    def forget(self, number: str) -> None:
+    def forget(self, prediction_id: str) -> None:
         """Removes an id, if it is there."""
-        self._values.pop(number, None)
+        self._values.pop(prediction_id, None)
