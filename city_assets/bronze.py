@@ -38,8 +38,10 @@ def stream_specs(domain: Domain) -> list[dg.AssetSpec]:
             continue
         bronze = keys.bronze(contract)
         specs += [_bronze_spec(domain, contract), _quarantine_spec(domain, contract)]
-        specs.append(_derived_spec(domain, keys.questdb(contract.name), "questdb", contract.means, bronze))
-        specs += [_derived_spec(domain, keys.questdb(w.name), "questdb", w.means, bronze) for w in contract.windows]
+        specs.append(_derived_spec(domain, keys.questdb(contract.name), "questdb", contract.description, bronze))
+        specs += [
+            _derived_spec(domain, keys.questdb(w.name), "questdb", w.description, bronze) for w in contract.windows
+        ]
     return specs
 
 
@@ -146,7 +148,7 @@ def _topic_spec(domain: Domain, contract: Contract) -> dg.AssetSpec:
         keys.topic(contract.topic),
         group_name=domain.name,
         kinds={"kafka"},
-        description=contract.means,
+        description=contract.description,
         metadata={"topic": contract.topic, "contract_version": contract.version},
     )
 
@@ -158,7 +160,7 @@ def _bronze_spec(domain: Domain, contract: Contract) -> dg.AssetSpec:
         group_name=domain.name,
         kinds={"deltalake", "bronze"},
         partitions_def=keys.live_days(),
-        description=f"{contract.means} Every valid event of `{contract.topic}`, exactly once.",
+        description=f"{contract.description} Every valid event of `{contract.topic}`, exactly once.",
         metadata={"dagster/column_schema": keys.bronze_columns(contract)},
     )
 

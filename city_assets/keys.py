@@ -81,7 +81,7 @@ DASHBOARD = topic(DASHBOARD_TOPIC)
 
 def bronze_columns(contract: Contract) -> dg.TableSchema:
     """Returns the columns of a contract's bronze table with type, unit and description, for the UI."""
-    descriptions = {f.name: f.means + (f" [{f.unit}]" if f.unit else "") for f in contract.fields}
+    descriptions = {f.name: f.description + (f" [{f.unit}]" if f.unit else "") for f in contract.fields}
     descriptions |= {
         cell.name: f"H3 cell, resolution {cell.resolution}" for cell in contract.cells
     } | _LINEAGE_DESCRIPTIONS
@@ -91,7 +91,7 @@ def bronze_columns(contract: Contract) -> dg.TableSchema:
 
 def table_columns(table: Table) -> dg.TableSchema:
     """Returns the columns of a table with type, unit and description, for the UI."""
-    descriptions = {c.name: c.means + (f" [{c.unit}]" if c.unit else "") for c in table.columns}
+    descriptions = {c.name: c.description + (f" [{c.unit}]" if c.unit else "") for c in table.columns}
     return _column_schema(schema(table), descriptions, {c.name for c in table.columns if c.nullable})
 
 

@@ -107,13 +107,13 @@ def _training_asset(domain: Domain, model: Model) -> dg.AssetsDefinition:
         deps=[keys.table(table) for table in (model.view.table.id, model.label.truth) if table],
         group_name=domain.name,
         kinds={"mlflow", "scikitlearn", "onnx"},
-        description=model.means,
+        description=model.description,
         check_specs=[
             dg.AssetCheckSpec(
                 BETTER, asset=model_key(model), description="On the held-out rows the model beats the naive prediction."
             )
         ],
-        metadata={"inputs": ", ".join(model.inputs), "label": model.label.says},
+        metadata={"inputs": ", ".join(model.inputs), "label": model.label.description},
     )
     def fit(
         context: dg.AssetExecutionContext, lake: LakeResource, models: ModelRegistryResource, mlflow: MLflowRunResource
@@ -188,8 +188,8 @@ def _predictions_asset(domain: Domain, model: Model) -> dg.AssetsDefinition:
                 check_name=verdict.name,
                 passed=verdict.passed is not False,
                 severity=dg.AssetCheckSeverity.WARN,
-                description=verdict.says,
-                metadata={UNKNOWN: verdict.says} if verdict.passed is None else {},
+                description=verdict.description,
+                metadata={UNKNOWN: verdict.description} if verdict.passed is None else {},
             )
             for verdict in champion_verdicts
         ]

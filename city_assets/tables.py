@@ -57,7 +57,7 @@ def loaded_specs(domain: Domain) -> list[dg.AssetSpec]:
             keys.table(table.id),
             group_name=domain.name,
             kinds={"deltalake", table.layer},
-            description=table.means,
+            description=table.description,
             partitions_def=partitions(table),
             metadata={"dagster/column_schema": keys.table_columns(table)},
         )
@@ -108,7 +108,7 @@ def _build_asset(domain: Domain, table: Table) -> dg.AssetsDefinition:
         deps=[_build_dep(table, source) for source in table.sources.values()],
         group_name=domain.name,
         kinds={"deltalake", table.layer},
-        description=table.means,
+        description=table.description,
         partitions_def=partitions(table),
         backfill_policy=dg.BackfillPolicy.single_run() if table.daily else None,
         automation_condition=when_changed() if live else None,

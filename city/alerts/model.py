@@ -83,11 +83,11 @@ class Rule:
     operator: Operator
     severity: Severity = "warning"
     value: float | None = None
-    means: str = ""
+    description: str = ""
 
     def __post_init__(self) -> None:
-        for name in ("name", "metric", "means"):
-            if not isinstance(text := getattr(self, name), str) or (not text and name != "means"):
+        for name in ("name", "metric", "description"):
+            if not isinstance(text := getattr(self, name), str) or (not text and name != "description"):
                 raise AlertError(f"rule {self.name!r}: {name} is {text!r}, and must be a text")
         if "/" in self.name:
             raise AlertError(f"rule {self.name!r}: a name must not have a slash, which parts the causes of alarms")
@@ -142,7 +142,7 @@ class Rule:
         return Finding(
             cause=f"rule/{self.name}/{name}",
             severity=self.severity,
-            title=f"{name} {comparison}" + (f" ({self.means})" if self.means else ""),
+            title=f"{name} {comparison}" + (f" ({self.description})" if self.description else ""),
             group=name.split(".")[0],
             detail={"metric": name, "value": value, "rule": self.name},
             state=state,

@@ -1,6 +1,7 @@
 """The rules in force: those of alerts.toml (CITY_ALERT_RULES), or the default ones; and the metrics that they test."""
 
 import tomllib
+import warnings
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
@@ -12,15 +13,21 @@ from city.stack.state import STREAM, read_json
 from city.stack.status import silent_sources, sources
 
 DEFAULT = (
-    Rule(name="stream_behind", metric="stream.lag.*", operator="greater", value=100_000, means="messages not yet read"),
-    Rule(name="stream_slow", metric="stream.p95_ms.*", operator="greater", value=60_000, means="event to bronze"),
+    Rule(
+        name="stream_behind",
+        metric="stream.lag.*",
+        operator="greater",
+        value=100_000,
+        description="messages not yet read",
+    ),
+    Rule(name="stream_slow", metric="stream.p95_ms.*", operator="greater", value=60_000, description="event to bronze"),
     Rule(
         name="champion_missing",
         metric="model.champion.*",
         operator="equals",
         value=0,
         severity="error",
-        means="a version was champion, and none is",
+        description="a version was champion, and none is",
     ),
     Rule(
         name="model_fails",
@@ -28,10 +35,14 @@ DEFAULT = (
         operator="greater",
         value=0.05,
         severity="error",
-        means="of the requests of five minutes",
+        description="of the requests of five minutes",
     ),
     Rule(
-        name="model_slow", metric="model.answer_ms.*", operator="greater", value=250, means="on average of five minutes"
+        name="model_slow",
+        metric="model.answer_ms.*",
+        operator="greater",
+        value=250,
+        description="on average of five minutes",
     ),
     Rule(
         name="features_stale",
@@ -39,9 +50,9 @@ DEFAULT = (
         operator="equals",
         value=1,
         severity="error",
-        means="events of its source come, and no row that is new enough follows",
+        description="events of its source come, and no row that is new enough follows",
     ),
-    Rule(name="quality_low", metric="quality.*", operator="less", value=0.9, severity="error", means="of 1"),
+    Rule(name="quality_low", metric="quality.*", operator="less", value=0.9, severity="error", description="of 1"),
 )
 """The rules without alerts.toml, about problems that no other alarm covers. A silent stream or source is the alarm of
 its part (`city.alerts.system`)."""
@@ -75,13 +86,13 @@ def rules(config: Settings) -> tuple[Rule, ...]:
         return DEFAULT
     try:
         document = tomllib.loads(config.alert_rules.read_text())
-        read = tuple(Rule(**entry) for entry in document["rule"])
+        read = tuple(Rule(**_with_description(entry)) for entry in document["rule"])
     except AlertError as error:
         raise AlertError(f"CITY_ALERT_RULES: {config.alert_rules}: {error}") from None
     except (OSError, KeyError, TypeError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise AlertError(
             f"CITY_ALERT_RULES: {config.alert_rules} holds no rules ({error!r}); each is a table "
-            "[[rule]] with name, metric, operator, and where they apply value, severity, means"
+            "[[rule]] with name, metric, operator, and where they apply value, severity, description"
         ) from error
     if twice := [name for name, count in Counter(rule.name for rule in read).items() if count > 1]:
         raise AlertError(f"CITY_ALERT_RULES: {config.alert_rules}: rule {twice[0]!r} stands there twice: rename one")
@@ -95,6 +106,19 @@ def rules(config: Settings) -> tuple[Rule, ...]:
                 + (mend if has_family else f"they begin with {', '.join(FAMILIES)}; {mend}")
             )
     return read
+
+
+def _with_description(entry: dict[str, Any]) -> dict[str, Any]:
+    """Returns a rule's entry in the file, with `description` in place of its earlier name `means`."""
+    if "means" not in entry:
+        return entry
+    name = entry.get("name")
+    warnings.warn(
+        f"CITY_ALERT_RULES: rule {name!r}: `means` is named `description` now, and the next release reads only that",
+        FutureWarning,
+        stacklevel=2,
+    )
+    return {"description": entry["means"]} | {key: value for key, value in entry.items() if key != "means"}
 
 
 def stream_metrics(config: Settings, now: float) -> dict[str, float | None]:

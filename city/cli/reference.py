@@ -21,7 +21,7 @@ def listed() -> None:
 
     shown = Table("table", "rows", "what it is", box=None)
     for table in reference_tables():
-        shown.add_row(table.name, str(read(settings().lake, table).height), table.means)
+        shown.add_row(table.name, str(read(settings().lake, table).height), table.description)
     Terminal().print(shown)
 
 

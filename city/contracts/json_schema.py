@@ -18,7 +18,7 @@ def json_schema(contract: Contract) -> dict[str, Any]:
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": f"urn:city:{contract.topic}:{contract.version}",
         "title": contract.name,
-        "description": contract.means,
+        "description": contract.description,
         "type": "object",
         **_object_schema([field for field in contract.fields if field.within is None]),
     }
@@ -40,7 +40,7 @@ def json_schema(contract: Contract) -> dict[str, Any]:
             for quantity in quantities.of
         ]
     if contract.rules:
-        schema["$comment"] = "; ".join(f"{rule.name}: {rule.means}" for rule in contract.rules)
+        schema["$comment"] = "; ".join(f"{rule.name}: {rule.description}" for rule in contract.rules)
     return schema
 
 
@@ -54,7 +54,7 @@ def _object_schema(fields: Sequence[Field]) -> dict[str, Any]:
 
 def _field_schema(field: Field) -> dict[str, Any]:
     kind: Any = _TYPES[field.kind]
-    schema: dict[str, Any] = {"type": [kind, "null"] if field.nullable else kind, "description": field.means}
+    schema: dict[str, Any] = {"type": [kind, "null"] if field.nullable else kind, "description": field.description}
     if field.unit:
         schema["description"] += f" [{field.unit}]"
     if field.kind == "timestamp":

@@ -32,7 +32,7 @@ class Field:
 
     name: str
     kind: Kind
-    means: str
+    description: str
     unit: str | None = None
     minimum: float | None = None
     maximum: float | None = None
@@ -60,7 +60,7 @@ class Quantity:
     unit: str
     minimum: float
     maximum: float
-    means: str
+    description: str
 
     def __post_init__(self) -> None:
         check_range(f"quantity {self.name!r}", self.minimum, self.maximum)
@@ -82,7 +82,7 @@ class Rule:
 
     name: str
     sql: str
-    means: str
+    description: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +131,7 @@ class Window:
     every: timedelta
     by: str
     aggregates: tuple[Aggregate, ...]
-    means: str
+    description: str
     where: str = "true"
     lateness: timedelta = timedelta(minutes=10)
     topic: str | None = None
@@ -170,7 +170,7 @@ class Contract:
     name: str
     topic: str
     version: int
-    means: str
+    description: str
     key: str
     event_time: str
     fields: tuple[Field, ...]

@@ -21,7 +21,7 @@ def page(domains: Iterable[Domain]) -> str:
 
 
 def _describe_contract(contract: Contract) -> Iterator[str]:
-    yield f"### {contract.name}\n\n{contract.means}\n"
+    yield f"### {contract.name}\n\n{contract.description}\n"
     mqtt = f", MQTT topic `{contract.mqtt}`" if contract.mqtt else ""
     yield (
         f"Kafka topic `{contract.topic}` (JSON, key `{contract.key}`, event time `{contract.event_time}`){mqtt}, "
@@ -33,21 +33,21 @@ def _describe_contract(contract: Contract) -> Iterator[str]:
     for field in contract.fields:
         null = "yes" if field.nullable else "no"
         name = f"{field.within}.{field.name}" if field.within else field.name
-        yield f"| {name} | {field.kind} | {field.unit or ''} | {_valid_values(field)} | {null} | {field.means} |"
+        yield f"| {name} | {field.kind} | {field.unit or ''} | {_valid_values(field)} | {null} | {field.description} |"
     for cell in contract.cells:
         derived = f"derived from {cell.latitude}, {cell.longitude}"
         yield f"| *{cell.name}* | string | | H3 resolution {cell.resolution} | no | {derived} |"
     if quantities := contract.quantities:
         yield f"\n| {quantities.by} | {quantities.unit} | {quantities.value} | means |\n| --- | --- | --- | --- |"
         for q in quantities.of:
-            yield f"| {q.name} | {q.unit} | {q.minimum:g} to {q.maximum:g} | {q.means} |"
+            yield f"| {q.name} | {q.unit} | {q.minimum:g} to {q.maximum:g} | {q.description} |"
     for rule in contract.rules:
-        yield f"\nRule **{rule.name}**: {rule.means} (`{rule.sql}`)."
+        yield f"\nRule **{rule.name}**: {rule.description} (`{rule.sql}`)."
     for window in contract.windows:
         columns = ", ".join(f"`{a.name}`" for a in window.aggregates)
         topic = f", and Kafka topic `{window.topic}`" if window.topic else ""
         yield (
-            f"\nWindow **{window.name}**: {window.means} Every {words(window.every)} by `{window.by}` "
+            f"\nWindow **{window.name}**: {window.description} Every {words(window.every)} by `{window.by}` "
             f"where `{window.where}`: {columns}; late events change it for {words(window.lateness)}. "
             f"QuestDB table `{window.name}`{topic}."
         )

@@ -43,7 +43,7 @@ def checks(contract: Contract) -> list[Check]:
             )
             all_checks.append(Check((by == quantity.name) & outside, reason))
     all_checks += [
-        Check(~pl.sql_expr(rule.sql).fill_null(False), f"{rule.name}: {rule.means}") for rule in contract.rules
+        Check(~pl.sql_expr(rule.sql).fill_null(False), f"{rule.name}: {rule.description}") for rule in contract.rules
     ]
     return all_checks
 

@@ -19,7 +19,7 @@ class OnDemand:
     """
 
     name: str
-    means: str
+    description: str
     needs: tuple[str, ...]
     request: tuple[Column, ...]
     columns: tuple[Column, ...]

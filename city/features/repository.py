@@ -46,9 +46,9 @@ def objects() -> list[Any]:
     entities: dict[str, Entity] = {}
     for view in declared.values():
         for name in view.entities:
-            means = view.table.column(name).means
+            description = view.table.column(name).description
             entities.setdefault(
-                name, Entity(name=name, join_keys=[name], value_type=ValueType.STRING, description=means)
+                name, Entity(name=name, join_keys=[name], value_type=ValueType.STRING, description=description)
             )
     built = {
         name: FeatureView(
@@ -61,9 +61,11 @@ def objects() -> list[Any]:
                     for c in view.features.values()
                 ),
             ],
-            source=DeltaSource(name=name, table=view.table.id, timestamp_field=view.time, description=view.table.means),
+            source=DeltaSource(
+                name=name, table=view.table.id, timestamp_field=view.time, description=view.table.description
+            ),
             ttl=view.ttl,
-            description=view.table.means,
+            description=view.table.description,
             tags={"version": str(view.table.version), "table": view.table.id},
         )
         for name, view in declared.items()
@@ -96,9 +98,9 @@ def _define_on_demand_view(view: OnDemand, built: dict[str, Any]) -> Any:
         name=view.name,
         sources=[*sources, RequestSource(name=f"{view.name}_request", schema=fields(view.request))],
         schema=fields(view.columns),
-        feature_transformation=PandasTransformation(udf=compute, udf_string=view.means),
+        feature_transformation=PandasTransformation(udf=compute, udf_string=view.description),
         mode="pandas",
-        description=view.means,
+        description=view.description,
     )
 
 
@@ -124,7 +126,7 @@ def materialize_views(config: Settings, since: timedelta) -> dict[str, int]:
 
 
 def _description(column: Any) -> str:
-    return column.means + (f" [{column.unit}]" if column.unit else "")
+    return column.description + (f" [{column.unit}]" if column.unit else "")
 
 
 def _feast_types() -> dict[str, Any]:

@@ -64,5 +64,5 @@ class State:
 
     def snapshot(self) -> bytes:
         """The columns and all rows, as JSON."""
-        content = LayerSnapshot(columns=self.layer.header, means=self.layer.means, rows=list(self.rows.values()))
+        content = LayerSnapshot(columns=self.layer.header, means=self.layer.description, rows=list(self.rows.values()))
         return orjson.dumps(content)

@@ -22,7 +22,7 @@ class Layer:
     key: str
     time: str
     columns: tuple[str, ...]
-    means: str
+    description: str
     topic: str = DASHBOARD_TOPIC
     ttl: timedelta = timedelta(minutes=3)
     """A key without a message for so long is removed."""

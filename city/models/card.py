@@ -23,14 +23,14 @@ def card(
     lines = [
         f"# {model.name}",
         "",
-        model.means,
+        model.description,
         "",
         f"Trained {now:%Y-%m-%d %H:%M} UTC on `features/{model.view.name}`, Delta version {tags['data_version']}, "
         f"code {tags['code_version']}.",
         "",
         "## What it predicts",
         "",
-        f"For each {', '.join(model.view.entities)}: {label.says}{f' ({label.unit})' if label.unit else ''}"
+        f"For each {', '.join(model.view.entities)}: {label.description}{f' ({label.unit})' if label.unit else ''}"
         + (f", as one of {', '.join(label.classes)}." if label.classes else "."),
         "",
         "## Data",

@@ -66,9 +66,9 @@ def checked(model: Model, rows: pl.DataFrame, now: datetime) -> pl.DataFrame:
         return rows
     if model.kind == "regression":
         if not rows[LABEL].cast(pl.Float64).is_finite().all():
-            raise ModelError(f"model {model.name!r}: the label ({model.label.says}) is not always finite")
+            raise ModelError(f"model {model.name!r}: the label ({model.label.description}) is not always finite")
         if rows[LABEL].n_unique() < 2:
-            raise ModelError(f"model {model.name!r}: the label ({model.label.says}) is constant")
+            raise ModelError(f"model {model.name!r}: the label ({model.label.description}) is constant")
         return rows
     counts = {str(name): count for name, count in rows[LABEL].value_counts().iter_rows()}
     if unknown := sorted(counts.keys() - set(model.label.classes)):

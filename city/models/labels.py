@@ -53,7 +53,7 @@ class Label(ABC):
 
     @property
     @abstractmethod
-    def says(self) -> str:
+    def description(self) -> str:
         """The description of what is predicted."""
 
     def tells(self, begin: datetime) -> pl.Expr:
@@ -96,7 +96,7 @@ class Later(Label):
         return self.after + self.tolerance
 
     @property
-    def says(self) -> str:
+    def description(self) -> str:
         """The column, and how far ahead it is."""
         return f"{self.column} {self.after} ahead"
 
@@ -141,7 +141,7 @@ class Until(Label):
         return self.cap
 
     @property
-    def says(self) -> str:
+    def description(self) -> str:
         """The event, and the cap."""
         return f"hours until {self.where}, at most {self.cap.total_seconds() / 3600:g}"
 
@@ -191,7 +191,7 @@ class Reported(Label):
         return self.within
 
     @property
-    def says(self) -> str:
+    def description(self) -> str:
         """The table that reports a row, and within which time."""
         return f"whether {self.truth} reports it within {self.within}"
 
@@ -240,7 +240,7 @@ class Normal(Label):
         return timedelta()
 
     @property
-    def says(self) -> str:
+    def description(self) -> str:
         """A fixed text."""
         return "how far it is from normal"
 

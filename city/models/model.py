@@ -46,7 +46,7 @@ class Model:
     """A model of a feature view. It is pure: other modules read its data and store its versions."""
 
     name: str
-    means: str
+    description: str
     features: str
     """The name of the feature view."""
     inputs: tuple[str, ...]

@@ -30,7 +30,7 @@ class Verdict:
     name: str
     passed: bool | None
     """None where there is nothing to judge by."""
-    says: str
+    description: str
 
 
 def performance(model: Model, judged: pl.DataFrame) -> dict[str, float]:

@@ -110,7 +110,7 @@ class Registry:
                     onnx_execution_providers=["CPUExecutionProvider"],
                 )
             with contextlib.suppress(mlflow.exceptions.MlflowException):
-                client.create_registered_model(model.name, description=model.means)
+                client.create_registered_model(model.name, description=model.description)
             registered = client.create_model_version(
                 model.name,
                 source=logged.model_uri,

@@ -147,7 +147,7 @@ def pages(city: City) -> APIRouter:
             map_style=city.config.map_style_url,
             timezone=city.config.timezone,
             layers={
-                name: LayerDescription(columns=state.layer.header, means=state.layer.means)
+                name: LayerDescription(columns=state.layer.header, means=state.layer.description)
                 for name, state in city.live.states.items()
             },
         )

@@ -223,7 +223,7 @@ def _describe_model(predictor: Predictor, model: Model, versions: list[Version])
     champion = predictor.versions.champion(model.name)
     return ModelSummary(
         name=model.name,
-        means=model.means,
+        means=model.description,
         kind=model.kind,
         unit=model.label.unit or None,
         classes=list(model.label.classes) or None,
@@ -247,4 +247,6 @@ def _describe_model(predictor: Predictor, model: Model, versions: list[Version])
 
 def _describe_inputs(model: Model) -> list[ModelInput]:
     columns = [model.view.features[name] for name in model.inputs]
-    return [ModelInput(name=c.name, kind=c.kind, unit=c.unit, nullable=c.nullable, means=c.means) for c in columns]
+    return [
+        ModelInput(name=c.name, kind=c.kind, unit=c.unit, nullable=c.nullable, means=c.description) for c in columns
+    ]

@@ -21,11 +21,11 @@ SLOT_SECONDS = 900
 _RUSH_HOURS = (*range(6, 10), *range(16, 20))
 
 COLUMNS = (
-    Column(name="day", kind="date", means="the local date"),
-    Column(name="local_hour", kind="integer", unit="h", means="the local hour, 0 to 23"),
-    Column(name="weekday", kind="integer", means="the local day of the week, Monday is 1"),
-    Column(name="holiday", kind="string", nullable=True, means="the public holiday that the local day is"),
-    Column(name="rush_hour", kind="boolean", means="a peak hour (6 to 10, 16 to 20) of a working day"),
+    Column(name="day", kind="date", description="the local date"),
+    Column(name="local_hour", kind="integer", unit="h", description="the local hour, 0 to 23"),
+    Column(name="weekday", kind="integer", description="the local day of the week, Monday is 1"),
+    Column(name="holiday", kind="string", nullable=True, description="the public holiday that the local day is"),
+    Column(name="rush_hour", kind="boolean", description="a peak hour (6 to 10, 16 to 20) of a working day"),
 )
 
 # The columns by which an hourly table is grouped: the hour itself, and the calendar's columns of it.

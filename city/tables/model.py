@@ -27,7 +27,7 @@ class Column:
 
     name: str
     kind: Kind | Literal["date"]
-    means: str
+    description: str
     unit: str | None = None
     nullable: bool = False
     of: tuple[str, ...] = ()
@@ -70,7 +70,7 @@ class Table:
 
     name: str
     layer: Layer
-    means: str
+    description: str
     key: tuple[str, ...]
     columns: tuple[Column, ...]
     sources: Mapping[str, Source] = field(default_factory=dict)

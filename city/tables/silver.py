@@ -7,9 +7,9 @@ from city.tables import calendar
 from city.tables.model import Column, Frame, Source, Table
 
 _LINEAGE = (
-    Column(name="_partition", kind="integer", means="Kafka partition"),
-    Column(name="_offset", kind="integer", means="Kafka offset"),
-    Column(name="_arrived", kind="timestamp", means="when Kafka had it"),
+    Column(name="_partition", kind="integer", description="Kafka partition"),
+    Column(name="_offset", kind="integer", description="Kafka offset"),
+    Column(name="_arrived", kind="timestamp", description="when Kafka had it"),
 )
 
 
@@ -33,7 +33,8 @@ def silver_table(
     return Table(
         name=contract.name,
         layer="silver",
-        means=f"{contract.means} Once for each `{contract.key}` and `{contract.event_time}`, on the local calendar.",
+        description=f"{contract.description} Once for each `{contract.key}` and `{contract.event_time}`, on the local "
+        "calendar.",
         key=(contract.key, contract.event_time),
         time=contract.event_time,
         columns=(*event_columns(contract), *columns, *calendar.COLUMNS, *_LINEAGE),
@@ -57,7 +58,7 @@ def latest_table(contract: Contract) -> Table:
     return Table(
         name=contract.name,
         layer="silver",
-        means=f"{contract.means} The newest for each `{contract.key}`.",
+        description=f"{contract.description} The newest for each `{contract.key}`.",
         key=(contract.key,),
         daily=False,
         columns=(*event_columns(contract), *_LINEAGE),
@@ -75,7 +76,7 @@ def log_table(contract: Contract) -> Table:
     return Table(
         name=contract.name,
         layer="silver",
-        means=f"{contract.means} Once for each `{contract.key}` and `{contract.event_time}`.",
+        description=f"{contract.description} Once for each `{contract.key}` and `{contract.event_time}`.",
         key=(contract.key, contract.event_time),
         time=contract.event_time,
         daily=False,
@@ -99,7 +100,7 @@ def event_columns(contract: Contract) -> tuple[Column, ...]:
         Column(
             name=f.name,
             kind=f.kind,
-            means=f.means,
+            description=f.description,
             unit=f.unit,
             nullable=f.nullable,
             of=(f"{contract.name}.{f.name}",),
@@ -110,7 +111,7 @@ def event_columns(contract: Contract) -> tuple[Column, ...]:
         Column(
             name=cell.name,
             kind="string",
-            means=f"H3 cell, resolution {cell.resolution}",
+            description=f"H3 cell, resolution {cell.resolution}",
             of=(f"{contract.name}.{cell.latitude}", f"{contract.name}.{cell.longitude}"),
         )
         for cell in contract.cells

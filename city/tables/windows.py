@@ -23,12 +23,12 @@ def window_table(contract: Contract, window: Window) -> Table:
     return Table(
         name=window.name,
         layer="gold",
-        means=window.means,
+        description=window.description,
         key=(START, window.by),
         time=START,
         columns=(
-            Column(name=START, kind="timestamp", means="its beginning", of=(f"events.{contract.event_time}",)),
-            Column(name=window.by, kind="string", means=by.means, of=(f"events.{window.by}",)),
+            Column(name=START, kind="timestamp", description="its beginning", of=(f"events.{contract.event_time}",)),
+            Column(name=window.by, kind="string", description=by.description, of=(f"events.{window.by}",)),
             *(_aggregate_column(contract, aggregate) for aggregate in window.aggregates),
             calendar_day(),
         ),
@@ -91,7 +91,7 @@ def _aggregate_expressions(window: Window) -> dict[str, nw.Expr]:
 def _aggregate_column(contract: Contract, aggregate: Aggregate) -> Column:
     origins = (f"events.{aggregate.of}",) if aggregate.of else ()
     if isinstance(aggregate, Count | Distinct):
-        return Column(name=aggregate.name, kind="integer", means=type(aggregate).__name__.lower(), of=origins)
+        return Column(name=aggregate.name, kind="integer", description=type(aggregate).__name__.lower(), of=origins)
     unit = contract.field(aggregate.of).unit
-    means = f"{'mean' if isinstance(aggregate, Mean) else 'standard deviation'} of {aggregate.of}"
-    return Column(name=aggregate.name, kind="float", unit=unit, nullable=True, means=means, of=origins)
+    description = f"{'mean' if isinstance(aggregate, Mean) else 'standard deviation'} of {aggregate.of}"
+    return Column(name=aggregate.name, kind="float", unit=unit, nullable=True, description=description, of=origins)

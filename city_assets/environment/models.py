@@ -10,7 +10,7 @@ _SENSED = ("air_quality", "noise", "temperature", "humidity")
 
 AIR_QUALITY = Model(
     name="air_quality_60",
-    means="The air quality index at a place in an hour.",
+    description="The air quality index at a place in an hour.",
     features="weather_features",
     inputs=(
         *(f"{name}_mean" for name in _SENSED),

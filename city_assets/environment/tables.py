@@ -6,8 +6,8 @@ from city_assets.environment import transforms
 from city_assets.environment.contract import DEVICES, QUANTITIES, SENSORS
 
 _DAY, _LOCAL_HOUR, _WEEKDAY, _HOLIDAY, _RUSH_HOUR = calendar.COLUMNS
-_LOCATION = Column(name="location", kind="string", means="the district", of=("sensors.location",))
-_READINGS = Column(name="readings", kind="integer", means="how many readings")
+_LOCATION = Column(name="location", kind="string", description="the district", of=("sensors.location",))
+_READINGS = Column(name="readings", kind="integer", description="how many readings")
 _SENSORS = {"sensors": Source(table="silver/sensors")}
 _WORDS = {"mean": "mean of", "min": "least", "max": "most"}
 
@@ -19,7 +19,7 @@ def _quantities(*aggregates: str) -> tuple[Column, ...]:
             kind="float",
             unit=q.unit,
             nullable=True,
-            means=f"{_WORDS[aggregate]} {q.means}",
+            description=f"{_WORDS[aggregate]} {q.description}",
             of=("sensors.value", "sensors.type"),
         )
         for aggregate in aggregates
@@ -27,20 +27,32 @@ def _quantities(*aggregates: str) -> tuple[Column, ...]:
     )
 
 
-def _number(name: str, means: str, unit: str | None = None, nullable: bool = False) -> Column:
-    return Column(name=name, kind="float", unit=unit, means=means, nullable=nullable, of=("sensors.value",))
+def _number(name: str, description: str, unit: str | None = None, nullable: bool = False) -> Column:
+    return Column(name=name, kind="float", unit=unit, description=description, nullable=nullable, of=("sensors.value",))
 
 
 SILVER_SENSORS = silver_table(
     SENSORS,
     columns=(
         Column(
-            name="latitude", kind="float", unit="°", nullable=True, means="where it stands", of=("devices.latitude",)
+            name="latitude",
+            kind="float",
+            unit="°",
+            nullable=True,
+            description="where it stands",
+            of=("devices.latitude",),
         ),
         Column(
-            name="longitude", kind="float", unit="°", nullable=True, means="where it stands", of=("devices.longitude",)
+            name="longitude",
+            kind="float",
+            unit="°",
+            nullable=True,
+            description="where it stands",
+            of=("devices.longitude",),
         ),
-        Column(name="cell", kind="string", nullable=True, means="H3 cell in which it stands", of=("devices.cell",)),
+        Column(
+            name="cell", kind="string", nullable=True, description="H3 cell in which it stands", of=("devices.cell",)
+        ),
     ),
     sources={"devices": Source(table="silver/devices")},
     enrich=lambda rows, devices: transforms.placed(rows, devices),
@@ -49,12 +61,12 @@ SILVER_SENSORS = silver_table(
 CONDITIONS_HOURLY = Table(
     name="city_conditions_hourly",
     layer="gold",
-    means="What it was like in each district by the hour.",
+    description="What it was like in each district by the hour.",
     key=("hour", "location"),
     time="hour",
     columns=(
         _DAY,
-        Column(name="hour", kind="timestamp", means="the hour's beginning, UTC", of=("sensors.timestamp",)),
+        Column(name="hour", kind="timestamp", description="the hour's beginning, UTC", of=("sensors.timestamp",)),
         _LOCAL_HOUR,
         _WEEKDAY,
         _RUSH_HOUR,
@@ -69,7 +81,7 @@ CONDITIONS_HOURLY = Table(
 CONDITIONS_DAILY = Table(
     name="city_conditions_daily",
     layer="gold",
-    means="What it was like in each district by the day.",
+    description="What it was like in each district by the day.",
     key=("day", "location"),
     columns=(_DAY, _LOCATION, _READINGS, *_quantities("mean", "min", "max")),
     sources=_SENSORS,
@@ -79,20 +91,20 @@ CONDITIONS_DAILY = Table(
 SENSOR_HEALTH = Table(
     name="sensor_health_daily",
     layer="gold",
-    means="How well each sensor worked on each day.",
+    description="How well each sensor worked on each day.",
     key=("day", "sensor_id"),
     columns=(
         _DAY,
-        Column(name="sensor_id", kind="string", means="the sensor", of=("sensors.sensor_id",)),
+        Column(name="sensor_id", kind="string", description="the sensor", of=("sensors.sensor_id",)),
         _LOCATION,
-        Column(name="type", kind="string", means="what it measures", of=("sensors.type",)),
+        Column(name="type", kind="string", description="what it measures", of=("sensors.type",)),
         _READINGS,
-        Column(name="first_at", kind="timestamp", means="its first reading", of=("sensors.timestamp",)),
-        Column(name="last_at", kind="timestamp", means="its last reading", of=("sensors.timestamp",)),
+        Column(name="first_at", kind="timestamp", description="its first reading", of=("sensors.timestamp",)),
+        Column(name="last_at", kind="timestamp", description="its last reading", of=("sensors.timestamp",)),
         Column(
             name="uptime",
             kind="float",
-            means="share of the day's quarter-hours in which it reported",
+            description="share of the day's quarter-hours in which it reported",
             of=("sensors.timestamp",),
         ),
         Column(
@@ -100,7 +112,7 @@ SENSOR_HEALTH = Table(
             kind="integer",
             unit="s",
             nullable=True,
-            means="longest time between two readings",
+            description="longest time between two readings",
             of=("sensors.timestamp",),
         ),
         _number("value_mean", "mean reading, in its unit"),
@@ -116,20 +128,20 @@ _LIVE = ("air_quality", "noise", "temperature", "humidity")
 _UNITS = {q.name: q.unit for q in QUANTITIES}
 
 
-def _feature(name: str, means: str, source_column: str, unit: str | None = None) -> Column:
-    return Column(name=name, kind="float", unit=unit, nullable=True, means=means, of=(source_column,))
+def _feature(name: str, description: str, source_column: str, unit: str | None = None) -> Column:
+    return Column(name=name, kind="float", unit=unit, nullable=True, description=description, of=(source_column,))
 
 
 WEATHER_FEATURES = Table(
     name="weather_features",
     layer="features",
-    means="What is known of a district's air, noise and weather when a window of five minutes ends.",
+    description="What is known of a district's air, noise and weather when a window of five minutes ends.",
     key=("location", "as_of"),
     time="as_of",
     columns=(
-        Column(name="location", kind="string", means="the district", of=("air_quality.location",)),
-        Column(name="as_of", kind="timestamp", means="the window's end", of=("air_quality.window_start",)),
-        Column(name="window_start", kind="timestamp", means="its beginning", of=("air_quality.window_start",)),
+        Column(name="location", kind="string", description="the district", of=("air_quality.location",)),
+        Column(name="as_of", kind="timestamp", description="the window's end", of=("air_quality.window_start",)),
+        Column(name="window_start", kind="timestamp", description="its beginning", of=("air_quality.window_start",)),
         *(_feature(f"{name}_mean", f"mean {name}", f"{name}.{name}_mean", _UNITS[name]) for name in _LIVE),
         *(
             _feature(f"{name}_lag_1", f"mean {name} in the window before", f"{name}.{name}_mean", _UNITS[name])
@@ -137,7 +149,7 @@ WEATHER_FEATURES = Table(
         ),
         _LOCAL_HOUR,
         _WEEKDAY,
-        Column(name="holiday", kind="boolean", means="whether the day is a public holiday"),
+        Column(name="holiday", kind="boolean", description="whether the day is a public holiday"),
         _RUSH_HOUR,
         _DAY,
     ),
@@ -151,13 +163,13 @@ WEATHER_FEATURES = Table(
 SENSOR_FEATURES = Table(
     name="sensor_features",
     layer="features",
-    means="What a sensor reported in an hour.",
+    description="What a sensor reported in an hour.",
     key=("sensor_id", "as_of"),
     time="as_of",
     columns=(
-        Column(name="sensor_id", kind="string", means="the sensor", of=("sensors.sensor_id",)),
-        Column(name="as_of", kind="timestamp", means="the hour's end", of=("sensors.timestamp",)),
-        Column(name="hour", kind="timestamp", means="the hour's beginning, UTC", of=("sensors.timestamp",)),
+        Column(name="sensor_id", kind="string", description="the sensor", of=("sensors.sensor_id",)),
+        Column(name="as_of", kind="timestamp", description="the hour's end", of=("sensors.timestamp",)),
+        Column(name="hour", kind="timestamp", description="the hour's beginning, UTC", of=("sensors.timestamp",)),
         _READINGS,
         _feature("value_mean", "mean reading", "sensors.value"),
         _feature("value_std", "spread of its readings", "sensors.value"),

@@ -63,7 +63,7 @@ def with_episodes(events: pl.DataFrame, new_episodes: pl.DataFrame) -> pl.DataFr
     deps=[scores_key(ANOMALIES), keys.table(MACHINE_FEATURES.id)],
     group_name="equipment",
     kinds={"deltalake", "reference"},
-    description=ANOMALY_EVENTS.means + " Edit it with `city reference`: models learn from confirmed events.",
+    description=ANOMALY_EVENTS.description + " Edit it with `city reference`: models learn from confirmed events.",
     automation_condition=when_changed(),
     metadata={"dagster/column_schema": keys.table_columns(ANOMALY_EVENTS)},
 )

@@ -12,30 +12,43 @@ SENSOR_READINGS = Contract(
     name="sensor_readings",
     topic="sensor-readings",
     version=1,
-    means="What a machine's sensors read.",
+    description="What a machine's sensors read.",
     key="machine_id",
     event_time="timestamp",
     fields=(
-        Field(name="timestamp", kind="timestamp", means="when it was read"),
-        Field(name="machine_id", kind="string", pattern=_ID, means="<kind>_<number>"),
-        Field(name="sensor_id", kind="string", pattern=_ID + "_s[0-9]+", means="<machine>_s<number>, the sensor unit"),
+        Field(name="timestamp", kind="timestamp", description="when it was read"),
+        Field(name="machine_id", kind="string", pattern=_ID, description="<kind>_<number>"),
+        Field(
+            name="sensor_id",
+            kind="string",
+            pattern=_ID + "_s[0-9]+",
+            description="<machine>_s<number>, the sensor unit",
+        ),
         *(
-            Field(name=name, kind="float", unit=unit, minimum=least, maximum=most, means=means, within="readings")
-            for name, unit, least, most, means in (
+            Field(
+                name=name,
+                kind="float",
+                unit=unit,
+                minimum=least,
+                maximum=most,
+                description=description,
+                within="readings",
+            )
+            for name, unit, least, most, description in (
                 ("temperature", "°C", -40, 250, "of the bearing's housing"),
                 ("vibration", "mm/s", 0, 100, "root mean square velocity (ISO 10816)"),
                 ("pressure", "bar", 0, 100, "at the outlet"),
                 ("power", "kW", 0, 1000, "drawn from the mains"),
             )
         ),
-        Field(name="location", kind="string", choices=LOCATIONS, means="where it stands", within="metadata"),
-        Field(name="shift", kind="string", choices=SHIFTS, means="the shift on duty", within="metadata"),
+        Field(name="location", kind="string", choices=LOCATIONS, description="where it stands", within="metadata"),
+        Field(name="shift", kind="string", choices=SHIFTS, description="the shift on duty", within="metadata"),
     ),
     rules=(
         Rule(
             name="named_by_machine",
             sql="starts_with(sensor_id, machine_id || '_s')",
-            means="a sensor unit's id begins with its machine's",
+            description="a sensor unit's id begins with its machine's",
         ),
     ),
 )
@@ -44,21 +57,21 @@ MAINTENANCE_LOG = Contract(
     name="maintenance_log",
     topic="maintenance-log",
     version=1,
-    means="What was done to a machine, or happened to it.",
+    description="What was done to a machine, or happened to it.",
     key="machine_id",
     event_time="timestamp",
     rate="low",
     partitions=1,
     fields=(
-        Field(name="timestamp", kind="timestamp", means="when"),
-        Field(name="machine_id", kind="string", pattern=_ID, means="<kind>_<number>"),
+        Field(name="timestamp", kind="timestamp", description="when"),
+        Field(name="machine_id", kind="string", pattern=_ID, description="<kind>_<number>"),
         Field(
             name="kind",
             kind="string",
             choices=("commissioned", "inspection", "failure", "repair"),
-            means="what it was: failure ends a machine's life, repair begins another",
+            description="what it was: failure ends a machine's life, repair begins another",
         ),
-        Field(name="cause", kind="string", choices=CAUSES, nullable=True, means="what was found"),
+        Field(name="cause", kind="string", choices=CAUSES, nullable=True, description="what was found"),
     ),
 )
 

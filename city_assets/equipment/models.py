@@ -228,7 +228,7 @@ ANOMALY_INPUTS = (*(f"{signal}_now" for signal in SIGNALS), "power_recent", "pow
 
 ANOMALIES = Model(
     name="machine_anomaly",
-    means="How far a machine's readings are from normal, and which signals they are that are.",
+    description="How far a machine's readings are from normal, and which signals they are that are.",
     features="machine_features",
     where=f"{_CHECKED_SIGNAL}_now IS NOT NULL",
     inputs=ANOMALY_INPUTS,
@@ -247,7 +247,7 @@ LIFE_INPUTS = (
 
 LIFE = Model(
     name="machine_life",
-    means="The hours that a machine has left before it fails.",
+    description="The hours that a machine has left before it fails.",
     features="machine_features",
     where=f"first_of_minute AND {_CHECKED_SIGNAL}_now IS NOT NULL",
     inputs=LIFE_INPUTS,

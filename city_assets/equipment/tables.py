@@ -6,80 +6,87 @@ from city_assets.equipment import transforms
 from city_assets.equipment.contract import MAINTENANCE_LOG, SIGNALS
 
 _DAY = calendar.COLUMNS[0]
-_MACHINE = Column(name="machine_id", kind="string", means="the machine")
+_MACHINE = Column(name="machine_id", kind="string", description="the machine")
 _MACHINE_SOURCE = ("readings.machine_id",)
 _SPANS = {"now": "15 seconds", "recent": "minute", "long": "ten minutes"}
 
 MACHINES = Table(
     name="machines",
     layer="reference",
-    means="The machines: what they are, where they stand, and how bad it is when one stands still.",
+    description="The machines: what they are, where they stand, and how bad it is when one stands still.",
     key=("machine_id",),
     daily=False,
     columns=(
         _MACHINE,
-        Column(name="kind", kind="string", means="pump or motor"),
-        Column(name="location", kind="string", means="where it stands"),
-        Column(name="criticality", kind="integer", means="1 can wait, 2 soon, 3 at once"),
+        Column(name="kind", kind="string", description="pump or motor"),
+        Column(name="location", kind="string", description="where it stands"),
+        Column(name="criticality", kind="integer", description="1 can wait, 2 soon, 3 at once"),
     ),
 )
 
 MACHINE_SENSORS = Table(
     name="machine_sensors",
     layer="reference",
-    means="What is normal for each signal of each machine, from idle to full load.",
+    description="What is normal for each signal of each machine, from idle to full load.",
     key=("machine_id", "signal"),
     daily=False,
     columns=(
         _MACHINE,
-        Column(name="signal", kind="string", means=", ".join(SIGNALS)),
-        Column(name="sensor_id", kind="string", means="the sensor unit"),
-        Column(name="normal_minimum", kind="float", means="in the signal's unit"),
-        Column(name="normal_maximum", kind="float", means="in the signal's unit"),
+        Column(name="signal", kind="string", description=", ".join(SIGNALS)),
+        Column(name="sensor_id", kind="string", description="the sensor unit"),
+        Column(name="normal_minimum", kind="float", description="in the signal's unit"),
+        Column(name="normal_maximum", kind="float", description="in the signal's unit"),
     ),
 )
 
 ANOMALY_EVENTS = Table(
     name="anomaly_events",
     layer="reference",
-    means="When machines were not as they should be; what people found out about it.",
+    description="When machines were not as they should be; what people found out about it.",
     key=("machine_id", "begin"),
     daily=False,
     columns=(
         _MACHINE,
-        Column(name="begin", kind="timestamp", means="the first reading that was an anomaly"),
-        Column(name="end", kind="timestamp", means="the last one"),
-        Column(name="readings", kind="integer", means="how many of them"),
-        Column(name="peak_score", kind="float", means="the highest score; over 1 is an anomaly"),
-        Column(name="signal", kind="string", means="the signal that contributed most"),
-        Column(name="confirmed", kind="boolean", nullable=True, means="whether something was wrong; empty: not judged"),
-        Column(name="root_cause", kind="string", nullable=True, means="what it was"),
-        Column(name="resolution", kind="string", nullable=True, means="what was done"),
+        Column(name="begin", kind="timestamp", description="the first reading that was an anomaly"),
+        Column(name="end", kind="timestamp", description="the last one"),
+        Column(name="readings", kind="integer", description="how many of them"),
+        Column(name="peak_score", kind="float", description="the highest score; over 1 is an anomaly"),
+        Column(name="signal", kind="string", description="the signal that contributed most"),
+        Column(
+            name="confirmed",
+            kind="boolean",
+            nullable=True,
+            description="whether something was wrong; empty: not judged",
+        ),
+        Column(name="root_cause", kind="string", nullable=True, description="what it was"),
+        Column(name="resolution", kind="string", nullable=True, description="what was done"),
     ),
 )
 
 
-def _feature(name: str, means: str) -> Column:
-    return Column(name=name, kind="float", nullable=True, means=means, of=(f"readings.{name.split('_')[0]}",))
+def _feature(name: str, description: str) -> Column:
+    return Column(
+        name=name, kind="float", nullable=True, description=description, of=(f"readings.{name.split('_')[0]}",)
+    )
 
 
 MACHINE_FEATURES = Table(
     name="machine_features",
     layer="features",
-    means="What is known of a machine at each of its readings, in shares of its normal ranges.",
+    description="What is known of a machine at each of its readings, in shares of its normal ranges.",
     key=("machine_id", "timestamp"),
     time="timestamp",
     look_back=transforms.LONG,
     columns=(
-        Column(name="machine_id", kind="string", means="the machine", of=_MACHINE_SOURCE),
-        Column(name="timestamp", kind="timestamp", means="the reading's time", of=("readings.timestamp",)),
+        Column(name="machine_id", kind="string", description="the machine", of=_MACHINE_SOURCE),
+        Column(name="timestamp", kind="timestamp", description="the reading's time", of=("readings.timestamp",)),
         *(
             _feature(f"{signal}_{name}", f"mean {signal} of the last {span}")
             for signal in SIGNALS
             for name, span in _SPANS.items()
         ),
         *(_feature(f"{signal}_spread", f"spread of {signal} in the last minute") for signal in SIGNALS),
-        Column(name="first_of_minute", kind="boolean", means="whether it is its machine's first of a minute"),
+        Column(name="first_of_minute", kind="boolean", description="whether it is its machine's first of a minute"),
         _DAY,
     ),
     sources={
@@ -92,15 +99,19 @@ MACHINE_FEATURES = Table(
 MACHINE_FAULTS = Table(
     name="machine_faults",
     layer="gold",
-    means="When machines were not as they should be, by the log and by what people have confirmed.",
+    description="When machines were not as they should be, by the log and by what people have confirmed.",
     key=("machine_id", "begin"),
     daily=False,
     columns=(
-        Column(name="machine_id", kind="string", means="the machine", of=("log.machine_id", "events.machine_id")),
-        Column(name="begin", kind="timestamp", means="from", of=("log.timestamp", "events.begin")),
-        Column(name="end", kind="timestamp", means="to", of=("log.timestamp", "events.end")),
+        Column(name="machine_id", kind="string", description="the machine", of=("log.machine_id", "events.machine_id")),
+        Column(name="begin", kind="timestamp", description="from", of=("log.timestamp", "events.begin")),
+        Column(name="end", kind="timestamp", description="to", of=("log.timestamp", "events.end")),
         Column(
-            name="cause", kind="string", nullable=True, means="what was found", of=("log.cause", "events.root_cause")
+            name="cause",
+            kind="string",
+            nullable=True,
+            description="what was found",
+            of=("log.cause", "events.root_cause"),
         ),
     ),
     sources={"log": Source(table="silver/maintenance_log"), "events": Source(table=ANOMALY_EVENTS.id)},

@@ -24,21 +24,25 @@ PAYMENTS = Contract(
     name="payments",
     topic="payments",
     version=1,
-    means="A payment by card.",
+    description="A payment by card.",
     key="card",
     event_time="timestamp",
     ttl=timedelta(days=7),
     fields=(
-        Field(name="timestamp", kind="timestamp", means="when it was made"),
-        Field(name="payment_id", kind="string", pattern=_PAYMENT, means="pay_<16 hexadecimal digits>"),
-        Field(name="card", kind="string", pattern=_CARD, means="a token of the card, never its number"),
-        Field(name="device", kind="string", means="terminal, phone or browser that it came from"),
-        Field(name="merchant_category", kind="string", choices=CATEGORIES, means="what the merchant sells"),
-        Field(name="amount", kind="float", unit="USD", minimum=0.01, maximum=100_000, means="what was paid"),
-        Field(name="hour_of_day", kind="integer", minimum=0, maximum=23, means="the merchant's local hour"),
-        Field(name="is_weekend", kind="boolean", means="whether it was Saturday or Sunday there"),
-        Field(name="latitude", kind="float", unit="°", minimum=-90, maximum=90, means="WGS 84", within="location"),
-        Field(name="longitude", kind="float", unit="°", minimum=-180, maximum=180, means="WGS 84", within="location"),
+        Field(name="timestamp", kind="timestamp", description="when it was made"),
+        Field(name="payment_id", kind="string", pattern=_PAYMENT, description="pay_<16 hexadecimal digits>"),
+        Field(name="card", kind="string", pattern=_CARD, description="a token of the card, never its number"),
+        Field(name="device", kind="string", description="terminal, phone or browser that it came from"),
+        Field(name="merchant_category", kind="string", choices=CATEGORIES, description="what the merchant sells"),
+        Field(name="amount", kind="float", unit="USD", minimum=0.01, maximum=100_000, description="what was paid"),
+        Field(name="hour_of_day", kind="integer", minimum=0, maximum=23, description="the merchant's local hour"),
+        Field(name="is_weekend", kind="boolean", description="whether it was Saturday or Sunday there"),
+        Field(
+            name="latitude", kind="float", unit="°", minimum=-90, maximum=90, description="WGS 84", within="location"
+        ),
+        Field(
+            name="longitude", kind="float", unit="°", minimum=-180, maximum=180, description="WGS 84", within="location"
+        ),
     ),
 )
 
@@ -46,15 +50,15 @@ CHARGEBACKS = Contract(
     name="chargebacks",
     topic="chargebacks",
     version=1,
-    means="A card's owner says that a payment was not theirs.",
+    description="A card's owner says that a payment was not theirs.",
     key="payment_id",
     event_time="timestamp",
     rate="low",
     partitions=1,
     fields=(
-        Field(name="timestamp", kind="timestamp", means="when it was reported"),
-        Field(name="payment_id", kind="string", pattern=_PAYMENT, means="the payment"),
-        Field(name="card", kind="string", pattern=_CARD, means="its card"),
+        Field(name="timestamp", kind="timestamp", description="when it was reported"),
+        Field(name="payment_id", kind="string", pattern=_PAYMENT, description="the payment"),
+        Field(name="card", kind="string", pattern=_CARD, description="its card"),
     ),
     references=(Reference(field="payment_id", to="payments"),),
 )

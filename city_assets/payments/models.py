@@ -157,7 +157,7 @@ def fraud_message(rows: pl.DataFrame) -> pl.DataFrame:
 
 FRAUDS = Model(
     name="payment_fraud",
-    means="How probable it is that a payment is not its card owner's.",
+    description="How probable it is that a payment is not its card owner's.",
     features="payment_features",
     inputs=INPUTS,
     label=Reported(

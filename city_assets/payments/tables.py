@@ -6,25 +6,34 @@ from city_assets.payments import transforms
 _DAY = calendar.COLUMNS[0]
 
 
-def _feature(name: str, means: str, source_column: str, unit: str | None = None, nullable: bool = False) -> Column:
-    return Column(name=name, kind="float", unit=unit, means=means, nullable=nullable, of=(f"payments.{source_column}",))
+def _feature(
+    name: str, description: str, source_column: str, unit: str | None = None, nullable: bool = False
+) -> Column:
+    return Column(
+        name=name,
+        kind="float",
+        unit=unit,
+        description=description,
+        nullable=nullable,
+        of=(f"payments.{source_column}",),
+    )
 
 
 PAYMENT_FEATURES = Table(
     name="payment_features",
     layer="features",
-    means="What a payment looks like beside the last ones of its card.",
+    description="What a payment looks like beside the last ones of its card.",
     key=("card", "timestamp"),
     time="timestamp",
     look_back=transforms.BEFORE,
     columns=(
-        Column(name="card", kind="string", means="the card", of=("payments.card",)),
-        Column(name="timestamp", kind="timestamp", means="when it was made", of=("payments.timestamp",)),
-        Column(name="payment_id", kind="string", means="the payment", of=("payments.payment_id",)),
+        Column(name="card", kind="string", description="the card", of=("payments.card",)),
+        Column(name="timestamp", kind="timestamp", description="when it was made", of=("payments.timestamp",)),
+        Column(name="payment_id", kind="string", description="the payment", of=("payments.payment_id",)),
         _feature("amount", "what was paid", "amount", "USD"),
-        Column(name="hour_of_day", kind="integer", means="the local hour", of=("payments.hour_of_day",)),
-        Column(name="is_weekend", kind="boolean", means="whether on a weekend", of=("payments.is_weekend",)),
-        Column(name="is_online", kind="boolean", means="whether online", of=("payments.merchant_category",)),
+        Column(name="hour_of_day", kind="integer", description="the local hour", of=("payments.hour_of_day",)),
+        Column(name="is_weekend", kind="boolean", description="whether on a weekend", of=("payments.is_weekend",)),
+        Column(name="is_online", kind="boolean", description="whether online", of=("payments.merchant_category",)),
         _feature("seconds_since_last", "since the card's last payment", "timestamp", "s", nullable=True),
         _feature("seconds_since_third", "since the third before", "timestamp", "s", nullable=True),
         _feature("payments_10min", "of the last eight, those within ten minutes", "timestamp"),

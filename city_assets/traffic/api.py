@@ -200,7 +200,7 @@ def _predict_cell(city: City, cell: str) -> list[CellPrediction]:
         served = city.predictor.versions.champion(model.name)
         prediction: CellPrediction = {
             "model": model.name,
-            "means": model.means,
+            "means": model.description,
             "version": served.number if served else None,
         }
         if served is not None:

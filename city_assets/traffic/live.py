@@ -20,7 +20,7 @@ VEHICLES = Layer(
     key=VEHICLE_POSITIONS.key,
     time=VEHICLE_POSITIONS.event_time,
     columns=("longitude", "latitude", "speed"),
-    means="Where each vehicle is, and how fast it goes (km/h).",
+    description="Where each vehicle is, and how fast it goes (km/h).",
 )
 
 
@@ -35,7 +35,8 @@ CELLS = Layer(
     key=_WINDOW.by,
     time="window_start",
     columns=("vehicle_count", "speed_mean", "speed_std"),
-    means="Each H3 cell's last two minutes: vehicles, speed (km/h), congestion; both predicted some minutes ahead.",
+    description="Each H3 cell's last two minutes: vehicles, speed (km/h), congestion; "
+    "both predicted some minutes ahead.",
     ttl=timedelta(minutes=8),
     settle=timedelta(seconds=40),
     derived=("congestion",),

@@ -118,7 +118,7 @@ _WINDOW = timedelta(seconds=WINDOW_SECONDS)
 
 CONGESTION = Model(
     name="traffic_congestion",
-    means="How congested a cell will be in a quarter of an hour: low, medium or high.",
+    description="How congested a cell will be in a quarter of an hour: low, medium or high.",
     features="traffic_features",
     inputs=_INPUTS,
     label=Later(
@@ -143,7 +143,7 @@ def speed_model(minutes: int) -> Model:
     """Returns the model of a cell's mean speed in so many minutes."""
     return Model(
         name=f"traffic_speed_{minutes}",
-        means=f"The mean speed in a cell in {minutes} minutes.",
+        description=f"The mean speed in a cell in {minutes} minutes.",
         features="traffic_features",
         inputs=_INPUTS,
         label=Later(column="speed_mean", after=timedelta(minutes=minutes), tolerance=_WINDOW, unit="km/h"),

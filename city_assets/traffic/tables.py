@@ -12,7 +12,7 @@ from city_assets.traffic.contract import VEHICLE_POSITIONS
 _DAY, _LOCAL_HOUR, _WEEKDAY, _HOLIDAY, _RUSH_HOUR = calendar.COLUMNS
 _HOUR = (
     _DAY,
-    Column(name="hour", kind="timestamp", means="the hour's beginning, UTC"),
+    Column(name="hour", kind="timestamp", description="the hour's beginning, UTC"),
     _LOCAL_HOUR,
     _WEEKDAY,
     _RUSH_HOUR,
@@ -21,20 +21,20 @@ _FIRST_TRIPS = date(2009, 1, 1)
 
 
 def _congestion(*sources: str) -> Column:
-    means = f"high below {transforms.SLOW_KMH:g} km/h, medium below {transforms.FREE_KMH:g} km/h, else low"
-    return Column(name="congestion", kind="string", means=means, of=sources)
+    description = f"high below {transforms.SLOW_KMH:g} km/h, medium below {transforms.FREE_KMH:g} km/h, else low"
+    return Column(name="congestion", kind="string", description=description, of=sources)
 
 
 def _speed(source: str) -> tuple[Column, ...]:
     return (
-        Column(name="speed_mean", kind="float", unit="km/h", means="mean speed", of=(source,)),
-        Column(name="speed_std", kind="float", unit="km/h", nullable=True, means="spread of speed", of=(source,)),
+        Column(name="speed_mean", kind="float", unit="km/h", description="mean speed", of=(source,)),
+        Column(name="speed_std", kind="float", unit="km/h", nullable=True, description="spread of speed", of=(source,)),
         _congestion(source),
     )
 
 
-def _count(name: str, means: str, *sources: str) -> Column:
-    return Column(name=name, kind="integer", means=means, of=sources)
+def _count(name: str, description: str, *sources: str) -> Column:
+    return Column(name=name, kind="integer", description=description, of=sources)
 
 
 _VEHICLES = (
@@ -48,10 +48,10 @@ _TRIPS = {"trips": Source(table="silver/trips")}
 CELLS_HOURLY = Table(
     name="traffic_cells_hourly",
     layer="gold",
-    means="Traffic in each H3 cell by the hour.",
+    description="Traffic in each H3 cell by the hour.",
     key=("hour", "cell"),
     time="hour",
-    columns=(*_HOUR, Column(name="cell", kind="string", means="H3 cell", of=("positions.cell",)), *_VEHICLES),
+    columns=(*_HOUR, Column(name="cell", kind="string", description="H3 cell", of=("positions.cell",)), *_VEHICLES),
     sources=_POSITIONS,
     transform=transforms.cells_hourly,
 )
@@ -59,16 +59,18 @@ CELLS_HOURLY = Table(
 CELLS_DAILY = Table(
     name="traffic_cells_daily",
     layer="gold",
-    means="Traffic in each H3 cell by the day.",
+    description="Traffic in each H3 cell by the day.",
     key=("day", "cell"),
-    columns=(_DAY, Column(name="cell", kind="string", means="H3 cell", of=("positions.cell",)), *_VEHICLES),
+    columns=(_DAY, Column(name="cell", kind="string", description="H3 cell", of=("positions.cell",)), *_VEHICLES),
     sources=_POSITIONS,
     transform=transforms.cells_daily,
 )
 
 
-def _same(source: str, name: str, kind: Kind, means: str, unit: str | None = None, nullable: bool = False) -> Column:
-    return Column(name=name, kind=kind, means=means, unit=unit, nullable=nullable, of=(f"{source}.{name}",))
+def _same(
+    source: str, name: str, kind: Kind, description: str, unit: str | None = None, nullable: bool = False
+) -> Column:
+    return Column(name=name, kind=kind, description=description, unit=unit, nullable=nullable, of=(f"{source}.{name}",))
 
 
 _TRIP = (
@@ -85,39 +87,41 @@ _TRIP = (
 BRONZE_TRIPS = Table(
     name="trips",
     layer="bronze",
-    means="Taxi trips as the TLC published them, in one layout and uncleaned (`city ingest tlc`).",
+    description="Taxi trips as the TLC published them, in one layout and uncleaned (`city ingest tlc`).",
     key=("file", "row"),
     time="pickup_at",
     first_day=_FIRST_TRIPS,
     columns=(
         _DAY,
-        Column(name="file", kind="string", means="the file it came in"),
-        Column(name="row", kind="integer", means="its row there"),
-        Column(name="pickup_at", kind="timestamp", nullable=True, means="when it began"),
-        Column(name="dropoff_at", kind="timestamp", nullable=True, means="when it ended"),
+        Column(name="file", kind="string", description="the file it came in"),
+        Column(name="row", kind="integer", description="its row there"),
+        Column(name="pickup_at", kind="timestamp", nullable=True, description="when it began"),
+        Column(name="dropoff_at", kind="timestamp", nullable=True, description="when it ended"),
         *(
-            Column(name=f"{end}_{axis}", kind="float", unit="°", nullable=True, means=f"WGS 84 {axis} of its {end}")
+            Column(
+                name=f"{end}_{axis}", kind="float", unit="°", nullable=True, description=f"WGS 84 {axis} of its {end}"
+            )
             for end in ("pickup", "dropoff")
             for axis in ("latitude", "longitude")
         ),
-        Column(name="distance_km", kind="float", unit="km", nullable=True, means="distance driven"),
-        Column(name="by_zone", kind="boolean", means="true where the ends are the centres of zones"),
-        Column(name="pickup_cell", kind="string", nullable=True, means="H3 cell, resolution 8"),
-        Column(name="dropoff_cell", kind="string", nullable=True, means="H3 cell, resolution 8"),
+        Column(name="distance_km", kind="float", unit="km", nullable=True, description="distance driven"),
+        Column(name="by_zone", kind="boolean", description="true where the ends are the centres of zones"),
+        Column(name="pickup_cell", kind="string", nullable=True, description="H3 cell, resolution 8"),
+        Column(name="dropoff_cell", kind="string", nullable=True, description="H3 cell, resolution 8"),
     ),
 )
 
 TRIPS = Table(
     name="trips",
     layer="silver",
-    means="The taxi trips that can have happened.",
+    description="The taxi trips that can have happened.",
     key=("file", "row"),
     time="pickup_at",
     first_day=_FIRST_TRIPS,
     columns=(
         *_TRIP,
-        Column(name="minutes", kind="float", unit="min", means="how long it took", of=("trips.pickup_at",)),
-        Column(name="speed", kind="float", unit="km/h", means="its mean speed", of=("trips.distance_km",)),
+        Column(name="minutes", kind="float", unit="min", description="how long it took", of=("trips.pickup_at",)),
+        Column(name="speed", kind="float", unit="km/h", description="its mean speed", of=("trips.distance_km",)),
         *calendar.COLUMNS,
     ),
     sources={"trips": Source(table="bronze/trips"), "calendar": Source(table="reference/calendar")},
@@ -127,15 +131,15 @@ TRIPS = Table(
 TRIP_CELLS_HOURLY = Table(
     name="trip_cells_hourly",
     layer="gold",
-    means="Taxi pickups in each H3 cell by the hour, and how fast those trips went.",
+    description="Taxi pickups in each H3 cell by the hour, and how fast those trips went.",
     key=("hour", "cell"),
     time="hour",
     first_day=_FIRST_TRIPS,
     columns=(
         *_HOUR,
-        Column(name="cell", kind="string", means="H3 cell", of=("trips.pickup_cell",)),
+        Column(name="cell", kind="string", description="H3 cell", of=("trips.pickup_cell",)),
         _count("trips", "pickups"),
-        Column(name="distance_mean", kind="float", unit="km", means="mean distance", of=("trips.distance_km",)),
+        Column(name="distance_mean", kind="float", unit="km", description="mean distance", of=("trips.distance_km",)),
         *_speed("trips.speed"),
     ),
     sources=_TRIPS,
@@ -145,17 +149,17 @@ TRIP_CELLS_HOURLY = Table(
 TRIP_FLOWS = Table(
     name="trip_flows_daily",
     layer="gold",
-    means="Taxi trips of a day from one H3 cell to another.",
+    description="Taxi trips of a day from one H3 cell to another.",
     key=("day", "origin", "destination"),
     first_day=_FIRST_TRIPS,
     columns=(
         _DAY,
-        Column(name="origin", kind="string", means="H3 cell", of=("trips.pickup_cell",)),
-        Column(name="destination", kind="string", means="H3 cell", of=("trips.dropoff_cell",)),
+        Column(name="origin", kind="string", description="H3 cell", of=("trips.pickup_cell",)),
+        Column(name="destination", kind="string", description="H3 cell", of=("trips.dropoff_cell",)),
         _count("trips", "trips"),
-        Column(name="minutes_mean", kind="float", unit="min", means="mean duration", of=("trips.minutes",)),
-        Column(name="distance_mean", kind="float", unit="km", means="mean distance", of=("trips.distance_km",)),
-        Column(name="speed_mean", kind="float", unit="km/h", means="mean speed", of=("trips.speed",)),
+        Column(name="minutes_mean", kind="float", unit="min", description="mean duration", of=("trips.minutes",)),
+        Column(name="distance_mean", kind="float", unit="km", description="mean distance", of=("trips.distance_km",)),
+        Column(name="speed_mean", kind="float", unit="km/h", description="mean speed", of=("trips.speed",)),
     ),
     sources=_TRIPS,
     transform=transforms.trip_flows_daily,
@@ -164,12 +168,12 @@ TRIP_FLOWS = Table(
 HOTSPOTS = Table(
     name="trip_hotspots_daily",
     layer="gold",
-    means=f"The {transforms.HOTSPOTS} H3 cells in which most taxi trips of a day begin and end.",
+    description=f"The {transforms.HOTSPOTS} H3 cells in which most taxi trips of a day begin and end.",
     key=("day", "cell"),
     first_day=_FIRST_TRIPS,
     columns=(
         _DAY,
-        Column(name="cell", kind="string", means="H3 cell", of=("trips.pickup_cell", "trips.dropoff_cell")),
+        Column(name="cell", kind="string", description="H3 cell", of=("trips.pickup_cell", "trips.dropoff_cell")),
         _count("pickups", "trips that began there", "trips.pickup_cell"),
         _count("dropoffs", "trips that ended there", "trips.dropoff_cell"),
         _count("rank", "1 for the busiest; equal for cells that are equally busy"),
@@ -179,20 +183,22 @@ HOTSPOTS = Table(
 )
 
 
-def _feature(name: str, means: str, *sources: str, unit: str | None = "km/h", nullable: bool = True) -> Column:
-    return Column(name=name, kind="float", unit=unit, nullable=nullable, means=means, of=sources)
+def _feature(name: str, description: str, *sources: str, unit: str | None = "km/h", nullable: bool = True) -> Column:
+    return Column(name=name, kind="float", unit=unit, nullable=nullable, description=description, of=sources)
 
 
 TRAFFIC_FEATURES = Table(
     name="traffic_features",
     layer="features",
-    means="What is known of a cell's traffic when a window of two minutes ends.",
+    description="What is known of a cell's traffic when a window of two minutes ends.",
     key=("cell", "as_of"),
     time="as_of",
     columns=(
-        Column(name="cell", kind="string", means="H3 cell", of=("windows.cell",)),
-        Column(name="as_of", kind="timestamp", means="the window's end", of=("windows.window_start",)),
-        Column(name="window_start", kind="timestamp", means="the window's beginning", of=("windows.window_start",)),
+        Column(name="cell", kind="string", description="H3 cell", of=("windows.cell",)),
+        Column(name="as_of", kind="timestamp", description="the window's end", of=("windows.window_start",)),
+        Column(
+            name="window_start", kind="timestamp", description="the window's beginning", of=("windows.window_start",)
+        ),
         _count("vehicle_count", "different vehicles", "windows.vehicle_count"),
         _count("positions", "positions reported", "windows.positions"),
         _feature("speed_mean", "mean speed", "windows.speed_mean"),
@@ -202,7 +208,7 @@ TRAFFIC_FEATURES = Table(
         _feature("speed_neighbours", "mean speed of the cells around it", "windows.speed_mean"),
         _LOCAL_HOUR,
         _WEEKDAY,
-        Column(name="holiday", kind="boolean", means="whether the day is a public holiday"),
+        Column(name="holiday", kind="boolean", description="whether the day is a public holiday"),
         _RUSH_HOUR,
         _DAY,
     ),
@@ -217,13 +223,13 @@ TRAFFIC_FEATURES = Table(
 VEHICLE_FEATURES = Table(
     name="vehicle_features",
     layer="features",
-    means="How far and how fast a vehicle was about in an hour.",
+    description="How far and how fast a vehicle was about in an hour.",
     key=("vehicle_id", "as_of"),
     time="as_of",
     columns=(
-        Column(name="vehicle_id", kind="string", means="the vehicle", of=("positions.vehicle_id",)),
-        Column(name="as_of", kind="timestamp", means="the hour's end", of=("positions.timestamp",)),
-        Column(name="hour", kind="timestamp", means="the hour's beginning, UTC", of=("positions.timestamp",)),
+        Column(name="vehicle_id", kind="string", description="the vehicle", of=("positions.vehicle_id",)),
+        Column(name="as_of", kind="timestamp", description="the hour's end", of=("positions.timestamp",)),
+        Column(name="hour", kind="timestamp", description="the hour's beginning, UTC", of=("positions.timestamp",)),
         _count("positions", "positions reported"),
         _count("cells", "different H3 cells", "positions.cell"),
         _feature("speed_mean", "mean speed", "positions.speed"),
@@ -250,7 +256,7 @@ TABLES = (
 ON_DEMAND = (
     OnDemand(
         name="traffic_now",
-        means="Where a cell's speed is going, for a prediction so many minutes ahead.",
+        description="Where a cell's speed is going, for a prediction so many minutes ahead.",
         needs=tuple(
             f"traffic_features:{name}" for name in ("speed_mean", "speed_recent", "speed_neighbours", "rush_hour")
         ),

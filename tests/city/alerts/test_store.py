@@ -336,7 +336,7 @@ def test_a_rule_holds_or_not_or_cannot_tell(
 
 
 def test_a_rule_may_be_of_many_metrics() -> None:
-    rule = Rule(name="low", metric="quality.*", operator="less", value=0.9, means="of 1")
+    rule = Rule(name="low", metric="quality.*", operator="less", value=0.9, description="of 1")
     found = rule.findings({"quality.a": 0.5, "quality.b": 1.0, "lag": 0.0, "quality.c": 0.1}, {})
     assert [(f.cause, f.title) for f in found if f.state == "failing"] == [
         ("rule/low/quality.a", "quality.a is 0.5: less 0.9 (of 1)"),

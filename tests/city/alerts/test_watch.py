@@ -281,6 +281,14 @@ def test_a_rule_file_that_cannot_be_read_is_an_alarm_and_loses_none(config: Sett
     assert "system/alert_rules" not in {a.cause for a in kept.alarms() if a.active}
 
 
+def test_a_rule_is_described_and_the_earlier_name_of_its_description_is_read_with_a_warning(config: Settings) -> None:
+    (described,) = rules(ruled(config, RULE, 'description = "each second"\n'))
+    with pytest.warns(FutureWarning, match="rule 'quiet': `means` is named `description` now"):
+        (earlier,) = rules(ruled(config, RULE, 'means = "each second"\n'))
+    assert described.description == "each second"
+    assert earlier == described
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -28,7 +28,7 @@ from tests.lakes import drive, house, stream
 from tests.live import until
 
 V1 = VEHICLE_POSITIONS
-HEADING = Field(name="heading", kind="float", unit="°", minimum=0, maximum=360, nullable=True, means="course")
+HEADING = Field(name="heading", kind="float", unit="°", minimum=0, maximum=360, nullable=True, description="course")
 
 
 def changed(**fields: Any) -> Contract:
@@ -189,6 +189,6 @@ def test_schemas_are_registered_once_with_their_compatibility(registry: tuple[Re
 
 def test_a_registry_that_refuses_or_is_away_is_told(registry: tuple[Registry, SchemaRegistry]) -> None:
     with pytest.raises(ContractError, match="refuses POST .*409.*incompatible"):
-        registry[1].publish(replace(V1, means="refused"))
+        registry[1].publish(replace(V1, description="refused"))
     with pytest.raises(ContractError, match="no schema registry answers at http://127.0.0.1:1"):
         SchemaRegistry("http://127.0.0.1:1").publish(V1)

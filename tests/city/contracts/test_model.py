@@ -7,12 +7,12 @@ from city.contracts import Contract, ContractError, Distinct, Field, Quantity, W
 from city.contracts.registry import contract_of, domain_of, domains
 from city_assets.environment.contract import SENSORS
 
-_ID = Field(name="id", kind="string", means="who")
-_AT = Field(name="at", kind="timestamp", means="when")
+_ID = Field(name="id", kind="string", description="who")
+_AT = Field(name="at", kind="timestamp", description="when")
 
 
 def contract(**changes: Any) -> Contract:
-    base: dict[str, Any] = {"name": "things", "topic": "things", "version": 1, "means": "Things."}
+    base: dict[str, Any] = {"name": "things", "topic": "things", "version": 1, "description": "Things."}
     return Contract(**(base | {"key": "id", "event_time": "at", "fields": (_ID, _AT)} | changes))
 
 
@@ -26,7 +26,7 @@ def contract(**changes: Any) -> Contract:
         ({"name": "Things"}, "a name is lower-case"),
         ({"fields": (_ID, _AT, _AT)}, "a field stands twice"),
         (
-            {"windows": (Window(name="w", every=timedelta(1), by="place", aggregates=(), means="w"),)},
+            {"windows": (Window(name="w", every=timedelta(1), by="place", aggregates=(), description="w"),)},
             "window 'w' uses 'place'",
         ),
         (
@@ -37,7 +37,7 @@ def contract(**changes: Any) -> Contract:
                         every=timedelta(1),
                         by="id",
                         aggregates=(Distinct("a", "id"), Distinct("b", "id")),
-                        means="w",
+                        description="w",
                     ),
                 )
             },
@@ -55,11 +55,14 @@ def test_a_contract_that_cannot_hold_says_what_to_mend(changes: dict[str, Any], 
 @pytest.mark.parametrize(
     ("declare", "said"),
     [
-        (lambda: Field(name="x", kind="float", means="x", minimum=2, maximum=1), "minimum 2 is above its maximum 1"),
-        (lambda: Field(name="x", kind="string", means="x", minimum=2), "only numbers have a range"),
-        (lambda: Field(name="x", kind="float", means="x", choices=("a",)), "only strings have choices"),
-        (lambda: Field(name="X y", kind="float", means="x"), "a name is lower-case"),
-        (lambda: Quantity(name="q", unit="m", minimum=5, maximum=1, means="q"), "no value can be valid"),
+        (
+            lambda: Field(name="x", kind="float", description="x", minimum=2, maximum=1),
+            "minimum 2 is above its maximum 1",
+        ),
+        (lambda: Field(name="x", kind="string", description="x", minimum=2), "only numbers have a range"),
+        (lambda: Field(name="x", kind="float", description="x", choices=("a",)), "only strings have choices"),
+        (lambda: Field(name="X y", kind="float", description="x"), "a name is lower-case"),
+        (lambda: Quantity(name="q", unit="m", minimum=5, maximum=1, description="q"), "no value can be valid"),
     ],
 )
 def test_a_field_that_cannot_hold_says_what_to_mend(declare: Any, said: str) -> None:

@@ -149,9 +149,9 @@ def test_a_source_that_nobody_declares_is_named_with_those_that_are(config: Sett
     orphan = Table(
         name="orphan",
         layer="gold",
-        means="",
+        description="",
         key=("a",),
-        columns=(Column(name="a", kind="integer", means=""),),
+        columns=(Column(name="a", kind="integer", description=""),),
         sources={"b": Source(table="silver/bycicles")},
         transform=lambda b: b,
         daily=False,

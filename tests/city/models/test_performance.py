@@ -39,7 +39,7 @@ def test_a_classifier_is_right_as_often_as_it_says() -> None:
     assert {v.name: v.passed for v in verdicts(CONGESTION, found, None, None)} == {"calibrated": True, "lasting": None}
     sure = performance(CONGESTION, rows.with_columns(confidence=pl.lit(0.99)))
     (calibrated,) = [v for v in verdicts(CONGESTION, sure, None, None) if v.name == "calibrated"]
-    assert (calibrated.passed, "confidences are 0.1" in calibrated.says) == (False, True)
+    assert (calibrated.passed, "confidences are 0.1" in calibrated.description) == (False, True)
 
 
 def test_intervals_hold_what_they_promise_or_not() -> None:
@@ -60,7 +60,7 @@ def test_intervals_hold_what_they_promise_or_not() -> None:
     assert {v.name: v.passed for v in verdicts(SPEED, found, 0.9, None)} == {"covers": True, "lasting": None}
     narrow = performance(SPEED, rows.with_columns(low=pl.lit(29.0), high=pl.lit(31.0)))
     (covers,) = [v for v in verdicts(SPEED, narrow, 0.9, None) if v.name == "covers"]
-    assert (covers.passed, "promised 90%" in covers.says) == (False, True)
+    assert (covers.passed, "promised 90%" in covers.description) == (False, True)
     assert verdicts(SPEED, narrow, 0.9, None, young=True)[0].passed is None, "it has not seen a day yet"
     assert verdicts(SPEED, performance(SPEED, rows.head(499)), 0.9, None)[0].passed is None, "too few to say"
 

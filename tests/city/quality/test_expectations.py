@@ -25,16 +25,16 @@ THINGS = Contract(
     name="things",
     topic="things",
     version=1,
-    means="Things.",
+    description="Things.",
     key="id",
     event_time="at",
     fields=(
-        Field(name="id", kind="string", means="who", pattern="[a-z]+"),
-        Field(name="at", kind="timestamp", means="when"),
-        Field(name="size", kind="float", means="how large", minimum=0, maximum=10, nullable=True),
-        Field(name="colour", kind="string", means="which", choices=("red", "blue"), nullable=True),
+        Field(name="id", kind="string", description="who", pattern="[a-z]+"),
+        Field(name="at", kind="timestamp", description="when"),
+        Field(name="size", kind="float", description="how large", minimum=0, maximum=10, nullable=True),
+        Field(name="colour", kind="string", description="which", choices=("red", "blue"), nullable=True),
     ),
-    rules=(Rule(name="small_is_red", sql="size > 1 OR colour = 'red'", means="small things are red"),),
+    rules=(Rule(name="small_is_red", sql="size > 1 OR colour = 'red'", description="small things are red"),),
 )
 
 

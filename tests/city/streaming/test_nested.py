@@ -22,15 +22,15 @@ READINGS = Contract(
     name="machine_readings",
     topic="machine_readings",
     version=1,
-    means="What a machine's sensors say.",
+    description="What a machine's sensors say.",
     key="machine_id",
     event_time="timestamp",
     fields=(
-        Field(name="timestamp", kind="timestamp", means="when"),
-        Field(name="machine_id", kind="string", means="which"),
-        Field(name="temperature", kind="float", means="how hot", unit="°C", maximum=500, within="readings"),
-        Field(name="vibration", kind="float", means="how shaky", within="readings"),
-        Field(name="shift", kind="string", means="who worked", nullable=True, within="metadata"),
+        Field(name="timestamp", kind="timestamp", description="when"),
+        Field(name="machine_id", kind="string", description="which"),
+        Field(name="temperature", kind="float", description="how hot", unit="°C", maximum=500, within="readings"),
+        Field(name="vibration", kind="float", description="how shaky", within="readings"),
+        Field(name="shift", kind="string", description="who worked", nullable=True, within="metadata"),
     ),
 )
 EVENT = {
@@ -141,8 +141,8 @@ def test_the_published_schema_nests_and_its_changes_are_seen() -> None:
 
 
 def test_an_object_and_a_field_do_not_share_a_name() -> None:
-    twice = Field(name="readings", kind="float", means="?")
+    twice = Field(name="readings", kind="float", description="?")
     with pytest.raises(ContractError, match="the object 'readings' has the name of a field"):
         Contract(**{**vars(READINGS), "fields": (*READINGS.fields, twice)})
     with pytest.raises(ContractError, match="lower-case letters"):
-        Field(name="x", kind="float", means="?", within="Not This")
+        Field(name="x", kind="float", description="?", within="Not This")

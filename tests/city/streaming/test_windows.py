@@ -116,7 +116,7 @@ def test_an_aggregate_without_a_rule_is_named() -> None:
     class Median(Aggregate):
         pass
 
-    window = Window(name="w", every=timedelta(1), by="cell", aggregates=(Median("m", "speed"),), means="")
+    window = Window(name="w", every=timedelta(1), by="cell", aggregates=(Median("m", "speed"),), description="")
     with pytest.raises(TypeError, match="window 'w': no rule for an aggregate of type Median"):
         results(window, pl.DataFrame({"window_start": [1], "cell": ["c"], "_n": [1]}))
 

@@ -9,13 +9,13 @@ from city.tables import Column, Source, Table, TableError
 from city.tables.registry import tables
 from city.tables.schema import partition_by, schema
 
-_DAY = Column(name="day", kind="date", means="the local day")
-_ID = Column(name="id", kind="string", means="who")
-_OF_B = Column(name="id", kind="string", means="who", of=("b.id",))
+_DAY = Column(name="day", kind="date", description="the local day")
+_ID = Column(name="id", kind="string", description="who")
+_OF_B = Column(name="id", kind="string", description="who", of=("b.id",))
 
 
 def table(**changes: Any) -> Table:
-    base: dict[str, Any] = {"name": "things", "layer": "gold", "means": "Things.", "key": ("id",)}
+    base: dict[str, Any] = {"name": "things", "layer": "gold", "description": "Things.", "key": ("id",)}
     return Table(**(base | {"columns": (_ID, _DAY)} | changes))
 
 
@@ -28,7 +28,7 @@ def table(**changes: Any) -> Table:
         ({"time": "at"}, "uses 'at', which is not among its columns ['id', 'day']"),
         (
             {
-                "columns": (Column(name="id", kind="string", means="", of=("b.id",)), _DAY),
+                "columns": (Column(name="id", kind="string", description="", of=("b.id",)), _DAY),
                 "sources": {"a": Source(table="silver/a")},
             },
             "column 'id' comes from 'b.id', but its sources are ['a']",
@@ -54,7 +54,7 @@ def test_the_schema_has_a_type_for_every_column_of_every_table() -> None:
     for declared in tables().values():
         assert list(schema(declared)) == [column.name for column in declared.columns]
     kinds = {"s": "string", "f": "float", "i": "integer", "b": "boolean", "t": "timestamp", "d": "date"}
-    columns = tuple(Column(name=name, kind=kind, means="") for name, kind in kinds.items())  # type: ignore[arg-type]
+    columns = tuple(Column(name=name, kind=kind, description="") for name, kind in kinds.items())  # type: ignore[arg-type]
     assert schema(table(key=("s",), columns=columns, daily=False)) == {
         "s": pl.String(),
         "f": pl.Float64(),

@@ -14,11 +14,11 @@ from city.tables.registry import chosen, in_order, table_of, tables, tables_of
 
 
 def named(name: str, *sources: str) -> Table:
-    column = Column(name="id", kind="string", means="")
+    column = Column(name="id", kind="string", description="")
     return Table(
         name=name,
         layer="gold",
-        means="",
+        description="",
         key=("id",),
         columns=(column,),
         sources={str(n): Source(table=source) for n, source in enumerate(sources)},

@@ -20,13 +20,13 @@ THINGS = Contract(
     name="things",
     topic="things",
     version=1,
-    means="Things.",
+    description="Things.",
     key="id",
     event_time="at",
     fields=(
-        Field(name="id", kind="string", means="who"),
-        Field(name="at", kind="timestamp", means="when"),
-        Field(name="size", kind="float", means="how large", unit="m", nullable=True),
+        Field(name="id", kind="string", description="who"),
+        Field(name="at", kind="timestamp", description="when"),
+        Field(name="size", kind="float", description="how large", unit="m", nullable=True),
     ),
 )
 SCHEMA = {
@@ -100,7 +100,7 @@ def test_the_latest_table_has_the_newest_event_of_each_key(events: list[Event]) 
 
 
 def test_silver_rows_have_the_calendar_and_what_the_domain_adds() -> None:
-    double = Column(name="double", kind="float", means="twice its size", unit="m", nullable=True)
+    double = Column(name="double", kind="float", description="twice its size", unit="m", nullable=True)
 
     def enrich(rows: Frame, factors: Frame) -> Frame:
         return rows.join(factors, on="id", how="left").with_columns(double=nw.col("size") * nw.col("factor"))
@@ -125,18 +125,18 @@ def test_columns_know_their_unit_and_where_they_come_from() -> None:
         name="places",
         topic="places",
         version=1,
-        means="Places.",
+        description="Places.",
         key="id",
         event_time="at",
         fields=(
             *THINGS.fields,
-            Field(name="latitude", kind="float", means="where"),
-            Field(name="longitude", kind="float", means="where"),
+            Field(name="latitude", kind="float", description="where"),
+            Field(name="longitude", kind="float", description="where"),
         ),
         cells=(H3Cell(name="cell", resolution=7),),
     )
     columns = {column.name: column for column in event_columns(places)}
     assert (columns["size"].unit, columns["size"].nullable) == ("m", True)
     assert columns["size"].of == ("places.size",)
-    assert columns["cell"].means == "H3 cell, resolution 7"
+    assert columns["cell"].description == "H3 cell, resolution 7"
     assert columns["cell"].of == ("places.latitude", "places.longitude")

@@ -23,20 +23,20 @@ WINDOW = Window(
     by="place",
     aggregates=(Count("events"), Distinct("things", "id"), Mean("size_mean", "size"), Std("size_std", "size")),
     lateness=timedelta(minutes=2),
-    means="Things by place.",
+    description="Things by place.",
 )
 THINGS = Contract(
     name="things",
     topic="things",
     version=1,
-    means="Things.",
+    description="Things.",
     key="id",
     event_time="at",
     fields=(
-        Field(name="id", kind="string", means="who"),
-        Field(name="at", kind="timestamp", means="when"),
-        Field(name="place", kind="string", means="where"),
-        Field(name="size", kind="float", means="how large", unit="m"),
+        Field(name="id", kind="string", description="who"),
+        Field(name="at", kind="timestamp", description="when"),
+        Field(name="place", kind="string", description="where"),
+        Field(name="size", kind="float", description="how large", unit="m"),
     ),
     windows=(WINDOW,),
 )
@@ -107,8 +107,8 @@ def test_the_declaration_follows_from_the_contract_s() -> None:
     assert (table.id, table.key, table.time) == ("gold/things_minutes", ("window_start", "place"), "window_start")
     assert list(schema(table)) == ["window_start", "place", "events", "things", "size_mean", "size_std", "day"]
     mean = table.column("size_mean")
-    assert (mean.unit, mean.nullable, mean.means, mean.of) == ("m", True, "mean of size", ("events.size",))
-    assert table.column("size_std").means == "standard deviation of size"
+    assert (mean.unit, mean.nullable, mean.description, mean.of) == ("m", True, "mean of size", ("events.size",))
+    assert table.column("size_std").description == "standard deviation of size"
     assert table.column("events").kind == "integer"
     assert table.sources["events"].where == WINDOW.where
     assert table.column("day") == calendar_day()
