@@ -205,18 +205,18 @@ def judged(
     return Judged(len(wanted), len(raised), len(true), len(wanted) - len(seconds), graver, tuple(seconds))
 
 
-def summary(of: list[Judged], hours: float) -> dict[str, Any]:
+def summary(seeds: list[Judged], hours: float) -> dict[str, Any]:
     """All seeds together."""
-    seconds = [value for one in of for value in one.seconds]
-    alarms, true = sum(one.alarms for one in of), sum(one.true for one in of)
+    seconds = [value for seed in seeds for value in seed.seconds]
+    alarms, true = sum(seed.alarms for seed in seeds), sum(seed.true for seed in seeds)
     return {
         "hours": hours,
-        "events": sum(one.events for one in of),
+        "events": sum(seed.events for seed in seeds),
         "alarms": alarms,
-        "graver_alarms": sum(one.graver for one in of),
+        "graver_alarms": sum(seed.graver for seed in seeds),
         "true": true,
         "false": alarms - true,
-        "missed": sum(one.missed for one in of),
+        "missed": sum(seed.missed for seed in seeds),
         "seconds_p50": round(float(np.quantile(seconds, 0.5)), 1) if seconds else None,
         "seconds_p90": round(float(np.quantile(seconds, 0.9)), 1) if seconds else None,
     }

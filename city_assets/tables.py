@@ -151,11 +151,13 @@ def _build_dep(table: Table, source: Source) -> dg.AssetDep:
 def lineage(table: Table) -> dg.TableColumnLineage:
     """Returns, for each column of a table, the source columns that it comes from."""
 
-    def origins(references: Iterable[str]) -> list[dg.TableColumnDep]:
+    def dependencies(references: Iterable[str]) -> list[dg.TableColumnDep]:
         pairs = (origin.split(".", 1) for origin in references)
         return [dg.TableColumnDep(keys.table(table.sources[source].table), column) for source, column in pairs]
 
-    return dg.TableColumnLineage({column.name: origins(column.of) for column in table.columns if column.of})
+    return dg.TableColumnLineage(
+        {column.name: dependencies(column.origins) for column in table.columns if column.origins}
+    )
 
 
 def describe(house: Lakehouse, table: Table, built: Built) -> dict[str, Any]:

@@ -202,8 +202,8 @@ class Graph:
     def predict(self, model: Model, days: Iterable[date]) -> None:
         """What the champion said of the days, and what came; as the hourly run does it."""
         for day in sorted(days):
-            key, of = predictions_key(model), self._definitions
-            assert materialize(key, partition=str(day), of=of, instance=self.instance).success
+            key, definitions = predictions_key(model), self._definitions
+            assert materialize(key, partition=str(day), definitions=definitions, instance=self.instance).success
 
     def watch(self) -> None:
         """A tick of the sensor, which tells people, too."""

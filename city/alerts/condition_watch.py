@@ -198,7 +198,7 @@ class Watch:
         return True
 
     def _add_level(self, track: Track, at: float, level: float) -> None:
-        longest = max(persistence.of for persistence in self.condition.raised_by)
+        longest = max(persistence.messages for persistence in self.condition.raised_by)
         newest = max(track.heard_at, at)
         first = newest - self.condition.forgotten_after.total_seconds()
         others = [entry for entry in track.levels if entry[0] != at and entry[0] > first]
@@ -225,7 +225,7 @@ class Watch:
 
 
 def _is_fulfilled(persistence: Persistence, levels: list[list[float]]) -> bool:
-    newest = levels[-persistence.of :]
+    newest = levels[-persistence.messages :]
     return sum(level >= persistence.level for _, level in newest) >= persistence.count
 
 

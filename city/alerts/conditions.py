@@ -25,12 +25,12 @@ _NAME_CHARACTERS = 80
 
 @dataclass(frozen=True)
 class Persistence:
-    """Is fulfilled where `count` of a key's last `of` messages are at this level or above."""
+    """Is fulfilled where `count` of a key's last messages, `messages` in number, are at this level or above."""
 
     level: float
     """As `Condition.level` returns it: 1 is the limit."""
     count: int
-    of: int
+    messages: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,8 +91,8 @@ class Condition:
     about."""
 
     def __post_init__(self) -> None:
-        if not self.raised_by or any(not 0 < p.count <= p.of for p in self.raised_by):
-            raise AlertError(f"alarm {self.kind!r}: raised_by needs persistences with 0 < count <= of")
+        if not self.raised_by or any(not 0 < p.count <= p.messages for p in self.raised_by):
+            raise AlertError(f"alarm {self.kind!r}: raised_by needs persistences with 0 < count <= messages")
         if self.clear_below > min(persistence.level for persistence in self.raised_by):
             raise AlertError(f"alarm {self.kind!r}: clear_below must not be above the level that raises it")
         if self.calm_for > self.forgotten_after:
@@ -108,7 +108,7 @@ class Condition:
     @property
     def most_keys(self) -> int:
         """How many keys a watch follows at once. A key without messages for `forgotten_after` is forgotten anyway."""
-        entries = max(persistence.of for persistence in self.raised_by)
+        entries = max(persistence.messages for persistence in self.raised_by)
         entries += self.baseline.length if self.baseline else 0
         return MOST_BYTES // (_TRACK_BYTES + _ENTRY_BYTES * entries)
 

@@ -37,7 +37,7 @@ def json_schema(contract: Contract) -> dict[str, Any]:
                     }
                 },
             }
-            for quantity in quantities.of
+            for quantity in quantities.choices
         ]
     if contract.rules:
         schema["$comment"] = "; ".join(f"{rule.name}: {rule.description}" for rule in contract.rules)

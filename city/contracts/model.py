@@ -73,7 +73,7 @@ class Quantities:
     value: str
     unit: str
     by: str
-    of: tuple[Quantity, ...]
+    choices: tuple[Quantity, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +100,7 @@ class Aggregate:
     """A column of a window's row."""
 
     name: str
-    of: str = ""
+    source_column: str = ""
 
 
 class Count(Aggregate):
@@ -108,15 +108,15 @@ class Count(Aggregate):
 
 
 class Distinct(Aggregate):
-    """The number of different values of the field `of`. A window has at most one."""
+    """The number of different values of the column `source_column`. A window has at most one."""
 
 
 class Mean(Aggregate):
-    """The mean of the field `of`."""
+    """The mean of the column `source_column`."""
 
 
 class Std(Aggregate):
-    """The sample standard deviation of the field `of`; null for fewer than two events."""
+    """The sample standard deviation of the column `source_column`; null for fewer than two events."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,12 +139,12 @@ class Window:
     @property
     def distinct(self) -> str | None:
         """The field whose different values the window counts, or None."""
-        return next((a.of for a in self.aggregates if isinstance(a, Distinct)), None)
+        return next((a.source_column for a in self.aggregates if isinstance(a, Distinct)), None)
 
     @property
     def measured(self) -> tuple[str, ...]:
         """The fields whose moments the window keeps."""
-        return tuple(dict.fromkeys(a.of for a in self.aggregates if isinstance(a, Mean | Std)))
+        return tuple(dict.fromkeys(a.source_column for a in self.aggregates if isinstance(a, Mean | Std)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,7 +215,7 @@ class Contract:
             require(name in names, f"{name!r} is used and is not among its fields {names}")
         for window in self.windows:
             require(len([a for a in window.aggregates if isinstance(a, Distinct)]) <= 1, "one Distinct a window")
-            for name in (window.by, *(a.of for a in window.aggregates if a.of)):
+            for name in (window.by, *(a.source_column for a in window.aggregates if a.source_column)):
                 require(name in columns, f"window {window.name!r} uses {name!r}, which is not among {sorted(columns)}")
 
     @property

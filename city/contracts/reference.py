@@ -39,7 +39,7 @@ def _describe_contract(contract: Contract) -> Iterator[str]:
         yield f"| *{cell.name}* | string | | H3 resolution {cell.resolution} | no | {derived} |"
     if quantities := contract.quantities:
         yield f"\n| {quantities.by} | {quantities.unit} | {quantities.value} | means |\n| --- | --- | --- | --- |"
-        for q in quantities.of:
+        for q in quantities.choices:
             yield f"| {q.name} | {q.unit} | {q.minimum:g} to {q.maximum:g} | {q.description} |"
     for rule in contract.rules:
         yield f"\nRule **{rule.name}**: {rule.description} (`{rule.sql}`)."

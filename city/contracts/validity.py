@@ -31,12 +31,12 @@ def checks(contract: Contract) -> list[Check]:
     ]
     if quantities := contract.quantities:
         by, value = pl.col(quantities.by), pl.col(quantities.value)
-        unit_of = {quantity.name: quantity.unit for quantity in quantities.of}
+        unit_of = {quantity.name: quantity.unit for quantity in quantities.choices}
         unit = by.replace_strict(list(unit_of), list(unit_of.values()), default=None, return_dtype=pl.String)
         all_checks.append(
             Check(pl.col(quantities.unit) != unit, f"{quantities.unit}: not the unit of its {quantities.by}")
         )
-        for quantity in quantities.of:
+        for quantity in quantities.choices:
             outside = ~value.is_between(quantity.minimum, quantity.maximum)
             reason = (
                 f"{quantities.value}: {quantity.name} outside {span(quantity.minimum, quantity.maximum, quantity.unit)}"

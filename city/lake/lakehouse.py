@@ -217,7 +217,7 @@ class Lakehouse:
         }
         for name, source in table.sources.items():
             if source.table == REFERENCE_NEIGHBOURS:
-                cells = self.engine.collect(frames[source.of].select("cell").unique())
+                cells = self.engine.collect(frames[source.cell_source].select("cell").unique())
                 frames[name] = self.engine.local(neighbours(cells["cell"]))
         return table.transform(**frames)
 

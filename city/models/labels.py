@@ -75,7 +75,7 @@ class Later(Label):
     column: str
     after: timedelta
     tolerance: timedelta
-    of: Callable[[pl.Expr], pl.Expr] = lambda value: value
+    transform: Callable[[pl.Expr], pl.Expr] = lambda value: value
     """Computes the label from the column's later value."""
     naive: Callable[[pl.Expr], pl.Expr] | None = None
     """Computes the prediction without a model from the column's present value. By default it stays as it is."""
@@ -113,10 +113,10 @@ class Later(Label):
             tolerance=self.tolerance,
             check_sortedness=False,
         )
-        naive = self.naive or self.of
+        naive = self.naive or self.transform
         return (
             joined.filter(pl.col(LABEL).is_not_null(), pl.col(_LATER) > pl.col(view.time))
-            .with_columns(self.of(pl.col(LABEL)).alias(LABEL), naive(pl.col(self.column)).alias(NAIVE))
+            .with_columns(self.transform(pl.col(LABEL)).alias(LABEL), naive(pl.col(self.column)).alias(NAIVE))
             .rename({_LATER: KNOWN})
             .drop("_at")
         )

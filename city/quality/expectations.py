@@ -115,7 +115,7 @@ def of_rows(contract: Contract) -> Iterator[Expectation]:
         elif f.pattern:
             yield Spelled(f"{f.name}_spelled", f.name, f.pattern)
     if quantities := contract.quantities:
-        for q in quantities.of:
+        for q in quantities.choices:
             yield Between(f"{q.name}_in_range", quantities.value, q.minimum, q.maximum, where=(quantities.by, q.name))
     for rule, column in zip(contract.rules, rules, strict=True):
         yield Among(f"rule_{rule.name}", column, (True,))

@@ -191,7 +191,7 @@ def results(window: Window, sums: pl.DataFrame) -> pl.DataFrame:
     total = pl.col("_n").sum()
     columns = []
     for aggregate in window.aggregates:
-        mean = pl.col(f"_sum_{aggregate.of}").sum() / total
+        mean = pl.col(f"_sum_{aggregate.source_column}").sum() / total
         if isinstance(aggregate, Count):
             column = total
         elif isinstance(aggregate, Distinct):
@@ -199,7 +199,7 @@ def results(window: Window, sums: pl.DataFrame) -> pl.DataFrame:
         elif isinstance(aggregate, Mean):
             column = mean
         elif isinstance(aggregate, Std):
-            squares = pl.col(f"_squares_{aggregate.of}").sum() - total * mean**2
+            squares = pl.col(f"_squares_{aggregate.source_column}").sum() - total * mean**2
             column = pl.when(total > 1).then((squares.clip(lower_bound=0) / (total - 1)).sqrt())
         else:
             raise TypeError(f"window {window.name!r}: no rule for an aggregate of type {type(aggregate).__name__}")

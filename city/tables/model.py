@@ -23,14 +23,17 @@ class TableError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class Column:
-    """One column: its type, unit and meaning, and `of`, the columns that it is derived from, as `source.column`."""
+    """One column: its type, unit and description.
+
+    `origins` are the columns that it is derived from, each as `source.column`.
+    """
 
     name: str
     kind: Kind | Literal["date"]
     description: str
     unit: str | None = None
     nullable: bool = False
-    of: tuple[str, ...] = ()
+    origins: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,14 +41,14 @@ class Source:
     """A source of a table: another table, by `layer/name`.
 
     The transform reads the days that are built and `days_before` days before them. It reads the rows for which the SQL
-    condition `where` is true. For `reference/neighbours`, `of` names another source: the table has the H3 cells next
-    to those of that source.
+    condition `where` is true. For `reference/neighbours`, `cell_source` names another source: the table has the H3
+    cells next to those of that source.
     """
 
     table: str
     days_before: int = 0
     where: str = "true"
-    of: str = ""
+    cell_source: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +93,7 @@ class Table:
             if name not in names:
                 raise TableError(f"table {self.id!r} uses {name!r}, which is not among its columns {names}")
         for column in self.columns:
-            for origin in column.of:
+            for origin in column.origins:
                 if origin.partition(".")[0] not in self.sources:
                     raise TableError(
                         f"table {self.id!r}: column {column.name!r} comes from {origin!r}, but its sources are "

@@ -103,7 +103,7 @@ def event_columns(contract: Contract) -> tuple[Column, ...]:
             description=f.description,
             unit=f.unit,
             nullable=f.nullable,
-            of=(f"{contract.name}.{f.name}",),
+            origins=(f"{contract.name}.{f.name}",),
         )
         for f in contract.fields
     ]
@@ -112,7 +112,7 @@ def event_columns(contract: Contract) -> tuple[Column, ...]:
             name=cell.name,
             kind="string",
             description=f"H3 cell, resolution {cell.resolution}",
-            of=(f"{contract.name}.{cell.latitude}", f"{contract.name}.{cell.longitude}"),
+            origins=(f"{contract.name}.{cell.latitude}", f"{contract.name}.{cell.longitude}"),
         )
         for cell in contract.cells
     ]

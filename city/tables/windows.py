@@ -27,8 +27,10 @@ def window_table(contract: Contract, window: Window) -> Table:
         key=(START, window.by),
         time=START,
         columns=(
-            Column(name=START, kind="timestamp", description="its beginning", of=(f"events.{contract.event_time}",)),
-            Column(name=window.by, kind="string", description=by.description, of=(f"events.{window.by}",)),
+            Column(
+                name=START, kind="timestamp", description="its beginning", origins=(f"events.{contract.event_time}",)
+            ),
+            Column(name=window.by, kind="string", description=by.description, origins=(f"events.{window.by}",)),
             *(_aggregate_column(contract, aggregate) for aggregate in window.aggregates),
             calendar_day(),
         ),
@@ -74,7 +76,7 @@ def calendar_day() -> Column:
 def _aggregate_expressions(window: Window) -> dict[str, nw.Expr]:
     expressions: dict[str, nw.Expr] = {}
     for aggregate in window.aggregates:
-        column = nw.col(aggregate.of) if aggregate.of else None
+        column = nw.col(aggregate.source_column) if aggregate.source_column else None
         if isinstance(aggregate, Count) or column is None:
             expressions[aggregate.name] = nw.len()
         elif isinstance(aggregate, Distinct):
@@ -89,9 +91,11 @@ def _aggregate_expressions(window: Window) -> dict[str, nw.Expr]:
 
 
 def _aggregate_column(contract: Contract, aggregate: Aggregate) -> Column:
-    origins = (f"events.{aggregate.of}",) if aggregate.of else ()
+    origins = (f"events.{aggregate.source_column}",) if aggregate.source_column else ()
     if isinstance(aggregate, Count | Distinct):
-        return Column(name=aggregate.name, kind="integer", description=type(aggregate).__name__.lower(), of=origins)
-    unit = contract.field(aggregate.of).unit
-    description = f"{'mean' if isinstance(aggregate, Mean) else 'standard deviation'} of {aggregate.of}"
-    return Column(name=aggregate.name, kind="float", unit=unit, nullable=True, description=description, of=origins)
+        return Column(
+            name=aggregate.name, kind="integer", description=type(aggregate).__name__.lower(), origins=origins
+        )
+    unit = contract.field(aggregate.source_column).unit
+    description = f"{'mean' if isinstance(aggregate, Mean) else 'standard deviation'} of {aggregate.source_column}"
+    return Column(name=aggregate.name, kind="float", unit=unit, nullable=True, description=description, origins=origins)

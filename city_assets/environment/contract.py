@@ -35,7 +35,7 @@ SENSORS = Contract(
         Field(name="value", kind="float", description="the reading, in `unit`"),
         Field(name="unit", kind="string", choices=tuple(q.unit for q in QUANTITIES), description="the unit of `type`"),
     ),
-    quantities=Quantities(value="value", unit="unit", by="type", of=QUANTITIES),
+    quantities=Quantities(value="value", unit="unit", by="type", choices=QUANTITIES),
     references=(Reference(field="sensor_id", to="devices"),),
     rules=(
         Rule(

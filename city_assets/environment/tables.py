@@ -6,7 +6,7 @@ from city_assets.environment import transforms
 from city_assets.environment.contract import DEVICES, QUANTITIES, SENSORS
 
 _DAY, _LOCAL_HOUR, _WEEKDAY, _HOLIDAY, _RUSH_HOUR = calendar.COLUMNS
-_LOCATION = Column(name="location", kind="string", description="the district", of=("sensors.location",))
+_LOCATION = Column(name="location", kind="string", description="the district", origins=("sensors.location",))
 _READINGS = Column(name="readings", kind="integer", description="how many readings")
 _SENSORS = {"sensors": Source(table="silver/sensors")}
 _WORDS = {"mean": "mean of", "min": "least", "max": "most"}
@@ -20,7 +20,7 @@ def _quantities(*aggregates: str) -> tuple[Column, ...]:
             unit=q.unit,
             nullable=True,
             description=f"{_WORDS[aggregate]} {q.description}",
-            of=("sensors.value", "sensors.type"),
+            origins=("sensors.value", "sensors.type"),
         )
         for aggregate in aggregates
         for q in QUANTITIES
@@ -28,7 +28,9 @@ def _quantities(*aggregates: str) -> tuple[Column, ...]:
 
 
 def _number(name: str, description: str, unit: str | None = None, nullable: bool = False) -> Column:
-    return Column(name=name, kind="float", unit=unit, description=description, nullable=nullable, of=("sensors.value",))
+    return Column(
+        name=name, kind="float", unit=unit, description=description, nullable=nullable, origins=("sensors.value",)
+    )
 
 
 SILVER_SENSORS = silver_table(
@@ -40,7 +42,7 @@ SILVER_SENSORS = silver_table(
             unit="°",
             nullable=True,
             description="where it stands",
-            of=("devices.latitude",),
+            origins=("devices.latitude",),
         ),
         Column(
             name="longitude",
@@ -48,10 +50,14 @@ SILVER_SENSORS = silver_table(
             unit="°",
             nullable=True,
             description="where it stands",
-            of=("devices.longitude",),
+            origins=("devices.longitude",),
         ),
         Column(
-            name="cell", kind="string", nullable=True, description="H3 cell in which it stands", of=("devices.cell",)
+            name="cell",
+            kind="string",
+            nullable=True,
+            description="H3 cell in which it stands",
+            origins=("devices.cell",),
         ),
     ),
     sources={"devices": Source(table="silver/devices")},
@@ -66,7 +72,7 @@ CONDITIONS_HOURLY = Table(
     time="hour",
     columns=(
         _DAY,
-        Column(name="hour", kind="timestamp", description="the hour's beginning, UTC", of=("sensors.timestamp",)),
+        Column(name="hour", kind="timestamp", description="the hour's beginning, UTC", origins=("sensors.timestamp",)),
         _LOCAL_HOUR,
         _WEEKDAY,
         _RUSH_HOUR,
@@ -95,17 +101,17 @@ SENSOR_HEALTH = Table(
     key=("day", "sensor_id"),
     columns=(
         _DAY,
-        Column(name="sensor_id", kind="string", description="the sensor", of=("sensors.sensor_id",)),
+        Column(name="sensor_id", kind="string", description="the sensor", origins=("sensors.sensor_id",)),
         _LOCATION,
-        Column(name="type", kind="string", description="what it measures", of=("sensors.type",)),
+        Column(name="type", kind="string", description="what it measures", origins=("sensors.type",)),
         _READINGS,
-        Column(name="first_at", kind="timestamp", description="its first reading", of=("sensors.timestamp",)),
-        Column(name="last_at", kind="timestamp", description="its last reading", of=("sensors.timestamp",)),
+        Column(name="first_at", kind="timestamp", description="its first reading", origins=("sensors.timestamp",)),
+        Column(name="last_at", kind="timestamp", description="its last reading", origins=("sensors.timestamp",)),
         Column(
             name="uptime",
             kind="float",
             description="share of the day's quarter-hours in which it reported",
-            of=("sensors.timestamp",),
+            origins=("sensors.timestamp",),
         ),
         Column(
             name="longest_gap_seconds",
@@ -113,7 +119,7 @@ SENSOR_HEALTH = Table(
             unit="s",
             nullable=True,
             description="longest time between two readings",
-            of=("sensors.timestamp",),
+            origins=("sensors.timestamp",),
         ),
         _number("value_mean", "mean reading, in its unit"),
         _number("value_std", "spread of its readings, in its unit", nullable=True),
@@ -129,7 +135,7 @@ _UNITS = {q.name: q.unit for q in QUANTITIES}
 
 
 def _feature(name: str, description: str, source_column: str, unit: str | None = None) -> Column:
-    return Column(name=name, kind="float", unit=unit, nullable=True, description=description, of=(source_column,))
+    return Column(name=name, kind="float", unit=unit, nullable=True, description=description, origins=(source_column,))
 
 
 WEATHER_FEATURES = Table(
@@ -139,9 +145,11 @@ WEATHER_FEATURES = Table(
     key=("location", "as_of"),
     time="as_of",
     columns=(
-        Column(name="location", kind="string", description="the district", of=("air_quality.location",)),
-        Column(name="as_of", kind="timestamp", description="the window's end", of=("air_quality.window_start",)),
-        Column(name="window_start", kind="timestamp", description="its beginning", of=("air_quality.window_start",)),
+        Column(name="location", kind="string", description="the district", origins=("air_quality.location",)),
+        Column(name="as_of", kind="timestamp", description="the window's end", origins=("air_quality.window_start",)),
+        Column(
+            name="window_start", kind="timestamp", description="its beginning", origins=("air_quality.window_start",)
+        ),
         *(_feature(f"{name}_mean", f"mean {name}", f"{name}.{name}_mean", _UNITS[name]) for name in _LIVE),
         *(
             _feature(f"{name}_lag_1", f"mean {name} in the window before", f"{name}.{name}_mean", _UNITS[name])
@@ -167,9 +175,9 @@ SENSOR_FEATURES = Table(
     key=("sensor_id", "as_of"),
     time="as_of",
     columns=(
-        Column(name="sensor_id", kind="string", description="the sensor", of=("sensors.sensor_id",)),
-        Column(name="as_of", kind="timestamp", description="the hour's end", of=("sensors.timestamp",)),
-        Column(name="hour", kind="timestamp", description="the hour's beginning, UTC", of=("sensors.timestamp",)),
+        Column(name="sensor_id", kind="string", description="the sensor", origins=("sensors.sensor_id",)),
+        Column(name="as_of", kind="timestamp", description="the hour's end", origins=("sensors.timestamp",)),
+        Column(name="hour", kind="timestamp", description="the hour's beginning, UTC", origins=("sensors.timestamp",)),
         _READINGS,
         _feature("value_mean", "mean reading", "sensors.value"),
         _feature("value_std", "spread of its readings", "sensors.value"),

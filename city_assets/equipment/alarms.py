@@ -70,7 +70,7 @@ ANOMALY = Condition(
     level=_anomaly_level,
     # A machine reports every five seconds. A strong anomaly raises the alarm at its second reading, a weaker one within
     # a minute. Levels below twice the limit come from wear, which the alarm of the remaining life covers.
-    raised_by=(Persistence(level=3.0, count=2, of=2), Persistence(level=2.0, count=10, of=12)),
+    raised_by=(Persistence(level=3.0, count=2, messages=2), Persistence(level=2.0, count=10, messages=12)),
     clear_below=0.8,
     calm_for=timedelta(seconds=60),
     forgotten_after=timedelta(minutes=15),
@@ -88,7 +88,7 @@ REMAINING_LIFE = Condition(
     level=_life_level,
     # A remaining life is predicted each minute. One prediction may be wrong, so two of three raise the alarm. A worn
     # machine does not become new, so the alarm clears only after ten good minutes.
-    raised_by=(Persistence(level=1.0, count=2, of=3),),
+    raised_by=(Persistence(level=1.0, count=2, messages=3),),
     clear_below=0.4,
     calm_for=timedelta(minutes=10),
     forgotten_after=timedelta(minutes=30),

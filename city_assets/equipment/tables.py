@@ -66,7 +66,7 @@ ANOMALY_EVENTS = Table(
 
 def _feature(name: str, description: str) -> Column:
     return Column(
-        name=name, kind="float", nullable=True, description=description, of=(f"readings.{name.split('_')[0]}",)
+        name=name, kind="float", nullable=True, description=description, origins=(f"readings.{name.split('_')[0]}",)
     )
 
 
@@ -78,8 +78,8 @@ MACHINE_FEATURES = Table(
     time="timestamp",
     look_back=transforms.LONG,
     columns=(
-        Column(name="machine_id", kind="string", description="the machine", of=_MACHINE_SOURCE),
-        Column(name="timestamp", kind="timestamp", description="the reading's time", of=("readings.timestamp",)),
+        Column(name="machine_id", kind="string", description="the machine", origins=_MACHINE_SOURCE),
+        Column(name="timestamp", kind="timestamp", description="the reading's time", origins=("readings.timestamp",)),
         *(
             _feature(f"{signal}_{name}", f"mean {signal} of the last {span}")
             for signal in SIGNALS
@@ -103,15 +103,17 @@ MACHINE_FAULTS = Table(
     key=("machine_id", "begin"),
     daily=False,
     columns=(
-        Column(name="machine_id", kind="string", description="the machine", of=("log.machine_id", "events.machine_id")),
-        Column(name="begin", kind="timestamp", description="from", of=("log.timestamp", "events.begin")),
-        Column(name="end", kind="timestamp", description="to", of=("log.timestamp", "events.end")),
+        Column(
+            name="machine_id", kind="string", description="the machine", origins=("log.machine_id", "events.machine_id")
+        ),
+        Column(name="begin", kind="timestamp", description="from", origins=("log.timestamp", "events.begin")),
+        Column(name="end", kind="timestamp", description="to", origins=("log.timestamp", "events.end")),
         Column(
             name="cause",
             kind="string",
             nullable=True,
             description="what was found",
-            of=("log.cause", "events.root_cause"),
+            origins=("log.cause", "events.root_cause"),
         ),
     ),
     sources={"log": Source(table="silver/maintenance_log"), "events": Source(table=ANOMALY_EVENTS.id)},

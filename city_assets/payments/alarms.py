@@ -43,7 +43,7 @@ FRAUD = Condition(
     topic=FRAUDS.stream.topic,
     key="card",
     level=_level,
-    raised_by=(Persistence(level=1.0, count=1, of=1),),
+    raised_by=(Persistence(level=1.0, count=1, messages=1),),
     clear_below=1.0,
     calm_for=timedelta(minutes=10),
     forgotten_after=timedelta(minutes=10),

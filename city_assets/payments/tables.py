@@ -15,7 +15,7 @@ def _feature(
         unit=unit,
         description=description,
         nullable=nullable,
-        of=(f"payments.{source_column}",),
+        origins=(f"payments.{source_column}",),
     )
 
 
@@ -27,13 +27,13 @@ PAYMENT_FEATURES = Table(
     time="timestamp",
     look_back=transforms.BEFORE,
     columns=(
-        Column(name="card", kind="string", description="the card", of=("payments.card",)),
-        Column(name="timestamp", kind="timestamp", description="when it was made", of=("payments.timestamp",)),
-        Column(name="payment_id", kind="string", description="the payment", of=("payments.payment_id",)),
+        Column(name="card", kind="string", description="the card", origins=("payments.card",)),
+        Column(name="timestamp", kind="timestamp", description="when it was made", origins=("payments.timestamp",)),
+        Column(name="payment_id", kind="string", description="the payment", origins=("payments.payment_id",)),
         _feature("amount", "what was paid", "amount", "USD"),
-        Column(name="hour_of_day", kind="integer", description="the local hour", of=("payments.hour_of_day",)),
-        Column(name="is_weekend", kind="boolean", description="whether on a weekend", of=("payments.is_weekend",)),
-        Column(name="is_online", kind="boolean", description="whether online", of=("payments.merchant_category",)),
+        Column(name="hour_of_day", kind="integer", description="the local hour", origins=("payments.hour_of_day",)),
+        Column(name="is_weekend", kind="boolean", description="whether on a weekend", origins=("payments.is_weekend",)),
+        Column(name="is_online", kind="boolean", description="whether online", origins=("payments.merchant_category",)),
         _feature("seconds_since_last", "since the card's last payment", "timestamp", "s", nullable=True),
         _feature("seconds_since_third", "since the third before", "timestamp", "s", nullable=True),
         _feature("payments_10min", "of the last eight, those within ten minutes", "timestamp"),

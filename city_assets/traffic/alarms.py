@@ -57,7 +57,7 @@ CONGESTION = Condition(
     key=_WINDOW.by,
     time="window_start",
     level=_level,
-    raised_by=(Persistence(level=1.0, count=2, of=2),),
+    raised_by=(Persistence(level=1.0, count=2, messages=2),),
     clear_below=0.8,
     calm_for=timedelta(seconds=2 * WINDOW_SECONDS),
     forgotten_after=timedelta(minutes=30),

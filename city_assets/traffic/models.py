@@ -126,7 +126,7 @@ CONGESTION = Model(
         after=timedelta(minutes=15),
         tolerance=_WINDOW,
         classes=("low", "medium", "high"),
-        of=lambda speed: levels(speed, pl),
+        transform=lambda speed: levels(speed, pl),
     ),
     estimator=boosted("classification"),
     space=_SPACE,

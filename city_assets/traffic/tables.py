@@ -22,19 +22,21 @@ _FIRST_TRIPS = date(2009, 1, 1)
 
 def _congestion(*sources: str) -> Column:
     description = f"high below {transforms.SLOW_KMH:g} km/h, medium below {transforms.FREE_KMH:g} km/h, else low"
-    return Column(name="congestion", kind="string", description=description, of=sources)
+    return Column(name="congestion", kind="string", description=description, origins=sources)
 
 
 def _speed(source: str) -> tuple[Column, ...]:
     return (
-        Column(name="speed_mean", kind="float", unit="km/h", description="mean speed", of=(source,)),
-        Column(name="speed_std", kind="float", unit="km/h", nullable=True, description="spread of speed", of=(source,)),
+        Column(name="speed_mean", kind="float", unit="km/h", description="mean speed", origins=(source,)),
+        Column(
+            name="speed_std", kind="float", unit="km/h", nullable=True, description="spread of speed", origins=(source,)
+        ),
         _congestion(source),
     )
 
 
 def _count(name: str, description: str, *sources: str) -> Column:
-    return Column(name=name, kind="integer", description=description, of=sources)
+    return Column(name=name, kind="integer", description=description, origins=sources)
 
 
 _VEHICLES = (
@@ -51,7 +53,11 @@ CELLS_HOURLY = Table(
     description="Traffic in each H3 cell by the hour.",
     key=("hour", "cell"),
     time="hour",
-    columns=(*_HOUR, Column(name="cell", kind="string", description="H3 cell", of=("positions.cell",)), *_VEHICLES),
+    columns=(
+        *_HOUR,
+        Column(name="cell", kind="string", description="H3 cell", origins=("positions.cell",)),
+        *_VEHICLES,
+    ),
     sources=_POSITIONS,
     transform=transforms.cells_hourly,
 )
@@ -61,7 +67,7 @@ CELLS_DAILY = Table(
     layer="gold",
     description="Traffic in each H3 cell by the day.",
     key=("day", "cell"),
-    columns=(_DAY, Column(name="cell", kind="string", description="H3 cell", of=("positions.cell",)), *_VEHICLES),
+    columns=(_DAY, Column(name="cell", kind="string", description="H3 cell", origins=("positions.cell",)), *_VEHICLES),
     sources=_POSITIONS,
     transform=transforms.cells_daily,
 )
@@ -70,7 +76,9 @@ CELLS_DAILY = Table(
 def _same(
     source: str, name: str, kind: Kind, description: str, unit: str | None = None, nullable: bool = False
 ) -> Column:
-    return Column(name=name, kind=kind, description=description, unit=unit, nullable=nullable, of=(f"{source}.{name}",))
+    return Column(
+        name=name, kind=kind, description=description, unit=unit, nullable=nullable, origins=(f"{source}.{name}",)
+    )
 
 
 _TRIP = (
@@ -120,8 +128,8 @@ TRIPS = Table(
     first_day=_FIRST_TRIPS,
     columns=(
         *_TRIP,
-        Column(name="minutes", kind="float", unit="min", description="how long it took", of=("trips.pickup_at",)),
-        Column(name="speed", kind="float", unit="km/h", description="its mean speed", of=("trips.distance_km",)),
+        Column(name="minutes", kind="float", unit="min", description="how long it took", origins=("trips.pickup_at",)),
+        Column(name="speed", kind="float", unit="km/h", description="its mean speed", origins=("trips.distance_km",)),
         *calendar.COLUMNS,
     ),
     sources={"trips": Source(table="bronze/trips"), "calendar": Source(table="reference/calendar")},
@@ -137,9 +145,11 @@ TRIP_CELLS_HOURLY = Table(
     first_day=_FIRST_TRIPS,
     columns=(
         *_HOUR,
-        Column(name="cell", kind="string", description="H3 cell", of=("trips.pickup_cell",)),
+        Column(name="cell", kind="string", description="H3 cell", origins=("trips.pickup_cell",)),
         _count("trips", "pickups"),
-        Column(name="distance_mean", kind="float", unit="km", description="mean distance", of=("trips.distance_km",)),
+        Column(
+            name="distance_mean", kind="float", unit="km", description="mean distance", origins=("trips.distance_km",)
+        ),
         *_speed("trips.speed"),
     ),
     sources=_TRIPS,
@@ -154,12 +164,14 @@ TRIP_FLOWS = Table(
     first_day=_FIRST_TRIPS,
     columns=(
         _DAY,
-        Column(name="origin", kind="string", description="H3 cell", of=("trips.pickup_cell",)),
-        Column(name="destination", kind="string", description="H3 cell", of=("trips.dropoff_cell",)),
+        Column(name="origin", kind="string", description="H3 cell", origins=("trips.pickup_cell",)),
+        Column(name="destination", kind="string", description="H3 cell", origins=("trips.dropoff_cell",)),
         _count("trips", "trips"),
-        Column(name="minutes_mean", kind="float", unit="min", description="mean duration", of=("trips.minutes",)),
-        Column(name="distance_mean", kind="float", unit="km", description="mean distance", of=("trips.distance_km",)),
-        Column(name="speed_mean", kind="float", unit="km/h", description="mean speed", of=("trips.speed",)),
+        Column(name="minutes_mean", kind="float", unit="min", description="mean duration", origins=("trips.minutes",)),
+        Column(
+            name="distance_mean", kind="float", unit="km", description="mean distance", origins=("trips.distance_km",)
+        ),
+        Column(name="speed_mean", kind="float", unit="km/h", description="mean speed", origins=("trips.speed",)),
     ),
     sources=_TRIPS,
     transform=transforms.trip_flows_daily,
@@ -173,7 +185,7 @@ HOTSPOTS = Table(
     first_day=_FIRST_TRIPS,
     columns=(
         _DAY,
-        Column(name="cell", kind="string", description="H3 cell", of=("trips.pickup_cell", "trips.dropoff_cell")),
+        Column(name="cell", kind="string", description="H3 cell", origins=("trips.pickup_cell", "trips.dropoff_cell")),
         _count("pickups", "trips that began there", "trips.pickup_cell"),
         _count("dropoffs", "trips that ended there", "trips.dropoff_cell"),
         _count("rank", "1 for the busiest; equal for cells that are equally busy"),
@@ -184,7 +196,7 @@ HOTSPOTS = Table(
 
 
 def _feature(name: str, description: str, *sources: str, unit: str | None = "km/h", nullable: bool = True) -> Column:
-    return Column(name=name, kind="float", unit=unit, nullable=nullable, description=description, of=sources)
+    return Column(name=name, kind="float", unit=unit, nullable=nullable, description=description, origins=sources)
 
 
 TRAFFIC_FEATURES = Table(
@@ -194,10 +206,13 @@ TRAFFIC_FEATURES = Table(
     key=("cell", "as_of"),
     time="as_of",
     columns=(
-        Column(name="cell", kind="string", description="H3 cell", of=("windows.cell",)),
-        Column(name="as_of", kind="timestamp", description="the window's end", of=("windows.window_start",)),
+        Column(name="cell", kind="string", description="H3 cell", origins=("windows.cell",)),
+        Column(name="as_of", kind="timestamp", description="the window's end", origins=("windows.window_start",)),
         Column(
-            name="window_start", kind="timestamp", description="the window's beginning", of=("windows.window_start",)
+            name="window_start",
+            kind="timestamp",
+            description="the window's beginning",
+            origins=("windows.window_start",),
         ),
         _count("vehicle_count", "different vehicles", "windows.vehicle_count"),
         _count("positions", "positions reported", "windows.positions"),
@@ -214,7 +229,7 @@ TRAFFIC_FEATURES = Table(
     ),
     sources={
         "windows": Source(table="gold/traffic_cells", days_before=1),
-        "neighbours": Source(table="reference/neighbours", of="windows"),
+        "neighbours": Source(table="reference/neighbours", cell_source="windows"),
         "calendar": Source(table="reference/calendar"),
     },
     transform=transforms.traffic_features,
@@ -227,9 +242,11 @@ VEHICLE_FEATURES = Table(
     key=("vehicle_id", "as_of"),
     time="as_of",
     columns=(
-        Column(name="vehicle_id", kind="string", description="the vehicle", of=("positions.vehicle_id",)),
-        Column(name="as_of", kind="timestamp", description="the hour's end", of=("positions.timestamp",)),
-        Column(name="hour", kind="timestamp", description="the hour's beginning, UTC", of=("positions.timestamp",)),
+        Column(name="vehicle_id", kind="string", description="the vehicle", origins=("positions.vehicle_id",)),
+        Column(name="as_of", kind="timestamp", description="the hour's end", origins=("positions.timestamp",)),
+        Column(
+            name="hour", kind="timestamp", description="the hour's beginning, UTC", origins=("positions.timestamp",)
+        ),
         _count("positions", "positions reported"),
         _count("cells", "different H3 cells", "positions.cell"),
         _feature("speed_mean", "mean speed", "positions.speed"),

@@ -66,10 +66,12 @@ def reasons(config: Settings, now: datetime) -> dict[str, str]:
 def materialize(
     *chosen_keys: dg.AssetKey,
     partition: str | None = None,
-    of: dg.Definitions = defs,
+    definitions: dg.Definitions = defs,
     instance: dg.DagsterInstance | None = None,
 ) -> dg.ExecuteInProcessResult:
-    chosen = [a for a in of.assets or () if isinstance(a, dg.AssetsDefinition) and not a.keys.isdisjoint(chosen_keys)]
+    chosen = [
+        a for a in definitions.assets or () if isinstance(a, dg.AssetsDefinition) and not a.keys.isdisjoint(chosen_keys)
+    ]
     resources = {
         "lake": LakeResource(path=str(settings().lake)),
         "models": ModelRegistryResource(),
@@ -182,7 +184,7 @@ def test_assets_of_a_model_train_and_predict(
     yesterday = datetime.now(zone).date() - timedelta(days=1)
     put(config, traffic(hours=12), datetime.combine(yesterday, time(18), zone).astimezone(UTC))
     day = str(yesterday)
-    (empty,) = materialize(said, partition=day, of=since_yesterday).asset_materializations_for_node(
+    (empty,) = materialize(said, partition=day, definitions=since_yesterday).asset_materializations_for_node(
         said.to_python_identifier()
     )
     assert empty.metadata["champion"].value == "none yet"
@@ -193,7 +195,7 @@ def test_assets_of_a_model_train_and_predict(
     assert made.metadata["version"].value == 1
     assert Registry(config).version(CONGESTION.name, 1).tags["dagster_run_id"] == result.run_id
     assert "# traffic_congestion" in str(made.metadata["card"].value)
-    assert materialize(said, partition=day, of=since_yesterday).success
+    assert materialize(said, partition=day, definitions=since_yesterday).success
     rows = pl.read_delta(str(config.lake / "predictions" / CONGESTION.name))
     assert set(rows["prediction"]) <= set(CONGESTION.label.classes)
     truth = labelled(CONGESTION, learned_from(CONGESTION, Snapshot(config.lake)).collect())

@@ -76,7 +76,7 @@ def features(
     inputs = dict(frames)
     for name, source in view.table.sources.items():
         if source.table == REFERENCE_NEIGHBOURS:
-            inputs[name] = neighbours(frames[source.of]["cell"])
+            inputs[name] = neighbours(frames[source.cell_source]["cell"])
         elif name not in inputs:
             inputs[name] = _calendar_of(pl.concat(times), timezone, country)
     return (plan or Plan(view.table)).run(inputs)

@@ -26,7 +26,7 @@ HOT = Condition(
     topic="",
     key="oven",
     level=lambda message, usual: message["degrees"] / 100,
-    raised_by=(Persistence(level=1, count=2, of=2),),
+    raised_by=(Persistence(level=1, count=2, messages=2),),
     clear_below=0.8,
     calm_for=timedelta(seconds=10),
     forgotten_after=timedelta(hours=1),

@@ -23,7 +23,7 @@ HOT = Condition(
     topic="ovens",
     key="oven",
     level=lambda message, usual: message["degrees"] / 100,
-    raised_by=(Persistence(level=3, count=2, of=2), Persistence(level=1, count=3, of=4)),
+    raised_by=(Persistence(level=3, count=2, messages=2), Persistence(level=1, count=3, messages=4)),
     clear_below=0.8,
     calm_for=timedelta(seconds=20),
     forgotten_after=timedelta(minutes=5),
@@ -35,7 +35,7 @@ SLOW = replace(
     HOT,
     kind="slow",
     level=lambda message, usual: None if usual is None else usual / message["degrees"] / 2,
-    raised_by=(Persistence(level=1, count=2, of=2),),
+    raised_by=(Persistence(level=1, count=2, messages=2),),
     baseline=Baseline(value=lambda message: message["degrees"], length=6, least=4, accepted_after=timedelta(minutes=2)),
 )
 

@@ -84,7 +84,7 @@ def test_the_range_of_a_quantity_counts() -> None:
     assert SENSORS.quantities is not None
     noise = replace(QUANTITIES[2], maximum=120)
     new = replace(
-        SENSORS, version=2, quantities=replace(SENSORS.quantities, of=(*QUANTITIES[:2], noise, *QUANTITIES[3:]))
+        SENSORS, version=2, quantities=replace(SENSORS.quantities, choices=(*QUANTITIES[:2], noise, *QUANTITIES[3:]))
     )
     (found,) = breaks(json_schema(SENSORS), json_schema(new), 1, new)
     assert found.change == "field 'value' of noise: may be above 120"

@@ -11,7 +11,7 @@ from city.tables.schema import partition_by, schema
 
 _DAY = Column(name="day", kind="date", description="the local day")
 _ID = Column(name="id", kind="string", description="who")
-_OF_B = Column(name="id", kind="string", description="who", of=("b.id",))
+_OF_B = Column(name="id", kind="string", description="who", origins=("b.id",))
 
 
 def table(**changes: Any) -> Table:
@@ -28,7 +28,7 @@ def table(**changes: Any) -> Table:
         ({"time": "at"}, "uses 'at', which is not among its columns ['id', 'day']"),
         (
             {
-                "columns": (Column(name="id", kind="string", description="", of=("b.id",)), _DAY),
+                "columns": (Column(name="id", kind="string", description="", origins=("b.id",)), _DAY),
                 "sources": {"a": Source(table="silver/a")},
             },
             "column 'id' comes from 'b.id', but its sources are ['a']",

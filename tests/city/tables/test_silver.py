@@ -137,6 +137,6 @@ def test_columns_know_their_unit_and_where_they_come_from() -> None:
     )
     columns = {column.name: column for column in event_columns(places)}
     assert (columns["size"].unit, columns["size"].nullable) == ("m", True)
-    assert columns["size"].of == ("places.size",)
+    assert columns["size"].origins == ("places.size",)
     assert columns["cell"].description == "H3 cell, resolution 7"
-    assert columns["cell"].of == ("places.latitude", "places.longitude")
+    assert columns["cell"].origins == ("places.latitude", "places.longitude")

@@ -107,7 +107,12 @@ def test_the_declaration_follows_from_the_contract_s() -> None:
     assert (table.id, table.key, table.time) == ("gold/things_minutes", ("window_start", "place"), "window_start")
     assert list(schema(table)) == ["window_start", "place", "events", "things", "size_mean", "size_std", "day"]
     mean = table.column("size_mean")
-    assert (mean.unit, mean.nullable, mean.description, mean.of) == ("m", True, "mean of size", ("events.size",))
+    assert (mean.unit, mean.nullable, mean.description, mean.origins) == (
+        "m",
+        True,
+        "mean of size",
+        ("events.size",),
+    )
     assert table.column("size_std").description == "standard deviation of size"
     assert table.column("events").kind == "integer"
     assert table.sources["events"].where == WINDOW.where
