@@ -9,7 +9,7 @@ from deltalake import DeltaTable
 
 from city.contracts.registry import contracts
 from city.lake.cold import archive
-from city.lake.retry import committed
+from city.lake.retry import commit_with_retry
 from city.settings import settings
 from resources.lake import LakeResource
 
@@ -32,7 +32,9 @@ def maintain(table: DeltaTable, vacuum_hours: int) -> dict[str, Any]:
     Returns the number of files before and after, and the number of deleted files.
     """
     before = len(table.file_uris())
-    committed(table.table_uri, lambda newest: newest.optimize.compact())  # retried: appends and other compactions go on
+    commit_with_retry(
+        table.table_uri, lambda newest: newest.optimize.compact()
+    )  # retried: appends and other compactions go on
     table.update_incremental()
     deleted = table.vacuum(retention_hours=vacuum_hours, dry_run=False, enforce_retention_duration=False, full=True)
     table.create_checkpoint()

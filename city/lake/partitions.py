@@ -16,7 +16,7 @@ import polars as pl
 from deltalake.transaction import AddAction, RemoveAction
 
 from city.file_lock import file_lock
-from city.lake.retry import committed
+from city.lake.retry import commit_with_retry
 
 Partitions = list[tuple[str, str, Any]]
 """Conditions that must all hold: column, operator (`=`, `>=`, `in` …) and value, as text."""
@@ -33,7 +33,7 @@ def replace_partitions(path: Path, by: Sequence[str], rows: pl.LazyFrame, partit
     actions = _write_files(path, by, rows)
     # Delta sees no conflict between two builds of a partition without files, and both builds would add their files.
     with file_lock(path):
-        committed(
+        commit_with_retry(
             path,
             lambda table: table.create_write_transaction(actions, "overwrite", table.schema(), list(by), partitions),
         )

@@ -17,7 +17,7 @@ Result = TypeVar("Result")
     stop=stop_after_attempt(10),
     reraise=True,
 )
-def committed(path: Path | str, change: Callable[[DeltaTable], Result]) -> Result:
+def commit_with_retry(path: Path | str, change: Callable[[DeltaTable], Result]) -> Result:
     """Calls `change` with the newest state of the table and returns its result. Retries it after a conflicting commit.
 
     Raises CommitFailedError after ten attempts.

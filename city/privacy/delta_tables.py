@@ -10,7 +10,7 @@ from deltalake import DeltaTable
 from city.contracts.registry import contracts
 from city.file_lock import file_lock
 from city.lake import LAYERS, bronze_path, cold
-from city.lake.retry import committed
+from city.lake.retry import commit_with_retry
 from city.privacy.traces import Traces, quote_literal
 from city.settings import Settings
 
@@ -72,9 +72,9 @@ def _erase_from_table(path: Path | str, traces: Traces) -> int:
         return 0
     condition, rows = _delete_condition(path, traces), 0
     if condition is not None:
-        rows = committed(path, lambda table: table.delete(condition)["num_deleted_rows"])
+        rows = commit_with_retry(path, lambda table: table.delete(condition)["num_deleted_rows"])
     # Files that were replaced, now or earlier, are deleted without a grace period, because they contain the identity.
-    committed(path, lambda table: table.vacuum(0, dry_run=False, enforce_retention_duration=False))
+    commit_with_retry(path, lambda table: table.vacuum(0, dry_run=False, enforce_retention_duration=False))
     _cut_log(path)
     return int(rows or 0)
 
@@ -85,13 +85,13 @@ def _cut_log(path: Path | str) -> None:
     retention = DeltaTable(path).metadata().configuration.get(_LOG_RETENTION, _DEFAULT_RETENTION)
     if retention == _NO_RETENTION:  # an erasure that was killed here has left it, and no table declares it
         retention = _DEFAULT_RETENTION
-    committed(path, lambda table: table.alter.set_table_properties({_LOG_RETENTION: _NO_RETENTION}))
+    commit_with_retry(path, lambda table: table.alter.set_table_properties({_LOG_RETENTION: _NO_RETENTION}))
     try:
         table = DeltaTable(path)
         table.create_checkpoint()
         table.cleanup_metadata()
     finally:
-        committed(path, lambda table: table.alter.set_table_properties({_LOG_RETENTION: retention}))
+        commit_with_retry(path, lambda table: table.alter.set_table_properties({_LOG_RETENTION: retention}))
 
 
 def _delete_condition(path: Path | str, traces: Traces) -> str | None:

@@ -169,7 +169,7 @@ class Pipeline:
                 worker.offer(batch)
         rows = batch.rows
         times = rows[self.contract.event_time]
-        self.report.committed(times, rejects.height, arrivals=rejects["arrived"])
+        self.report.record_commit(times, rejects.height, arrivals=rejects["arrived"])
         if rows.height:
             transit = (rows["_arrived"] - times).dt.total_microseconds().median()
             self._pacing.arrived(float(transit) / 1e6 if isinstance(transit, int | float) else 0.0)

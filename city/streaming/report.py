@@ -56,7 +56,7 @@ class StreamReport:
         else:
             self.errors.pop(part, None)
 
-    def committed(
+    def record_commit(
         self, times: pl.Series, rejected: int, now: float | None = None, arrivals: pl.Series | None = None
     ) -> None:
         """Counts a batch that is in bronze.

@@ -199,11 +199,11 @@ def test_the_stream_reports_the_days_that_grew_and_only_those(lake: LakeResource
     # Four in the morning in UTC is still the day before in New York, in summer.
     days = [datetime(2026, 5, 2, hour, tzinfo=UTC) for hour in (3, 5)]
     report.lag = 7
-    report.committed(pl.Series([*days, days[1]], dtype=TIMESTAMP), 1, arrivals=pl.Series([days[1]]))
+    report.record_commit(pl.Series([*days, days[1]], dtype=TIMESTAMP), 1, arrivals=pl.Series([days[1]]))
     reporter = Reporter(context, lake, seconds=0.0)
     reporter.report(job)
     reporter.report(job)
-    report.committed(pl.Series([days[1]] * 2, dtype=TIMESTAMP), 0)
+    report.record_commit(pl.Series([days[1]] * 2, dtype=TIMESTAMP), 0)
     reporter.report(job)
     reported = [event.asset_key for event in context.events]
     bronze, quarantine = keys.bronze(VEHICLE_POSITIONS), keys.quarantine(VEHICLE_POSITIONS)
@@ -215,6 +215,6 @@ def test_the_stream_reports_the_days_that_grew_and_only_those(lake: LakeResource
     assert [("newest" in event.metadata) for event in context.events] == [True, True, True, False], (
         "seldom: it is large"
     )
-    report.committed(pl.Series([days[1]], dtype=TIMESTAMP), 0)
+    report.record_commit(pl.Series([days[1]], dtype=TIMESTAMP), 0)
     Reporter(context, lake, seconds=60.0).report(job, now=True)
     assert len(context.events) == 5

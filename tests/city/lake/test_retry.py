@@ -9,13 +9,13 @@ from deltalake.exceptions import CommitFailedError, DeltaError
 from tenacity import wait_none
 
 from city.lake import cold
-from city.lake.retry import committed
+from city.lake.retry import commit_with_retry
 from city.lake.tables import open_table
 
 
 @pytest.fixture
 def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(committed.retry, "wait", wait_none())  # type: ignore[attr-defined]
+    monkeypatch.setattr(commit_with_retry.retry, "wait", wait_none())  # type: ignore[attr-defined]
     open_table(tmp_path / "table", {"a": pl.Int64()})
     return tmp_path / "table"
 
@@ -30,7 +30,7 @@ def test_a_conflict_is_retried_on_the_newest_state(path: Path) -> None:
             raise CommitFailedError("another writer was first")
         return table.version()
 
-    assert committed(path, change) == versions[-1] == versions[0] + 2
+    assert commit_with_retry(path, change) == versions[-1] == versions[0] + 2
 
 
 def test_the_last_of_ten_conflicts_is_raised_and_another_error_at_once(path: Path) -> None:
@@ -41,10 +41,10 @@ def test_the_last_of_ten_conflicts_is_raised_and_another_error_at_once(path: Pat
         raise error
 
     with pytest.raises(CommitFailedError, match="a conflict"):
-        committed(path, lambda table: refuse(CommitFailedError("a conflict")))
+        commit_with_retry(path, lambda table: refuse(CommitFailedError("a conflict")))
     assert len(calls) == 10
     with pytest.raises(OSError, match="the disk is gone"):
-        committed(path, lambda table: refuse(OSError("the disk is gone")))
+        commit_with_retry(path, lambda table: refuse(OSError("the disk is gone")))
     assert len(calls) == 11
 
 
