@@ -18,7 +18,7 @@ import polars_h3
 
 from benchmarks._payments import START, lived
 from benchmarks.fleet import BEGIN, faults, simulated
-from city.alerts.condition_watch import Watch
+from city.alerts.condition_watch import ConditionWatch
 from city.alerts.conditions import Condition
 from city.models.champions import Serving
 from city.models.examples import chosen
@@ -138,7 +138,7 @@ def messages(model: Model, content: bytes, rows: pl.DataFrame) -> Iterator[dict[
 
 def alarms(condition: Condition, sent: Iterator[dict[str, Any]]) -> list[Alarm]:
     """Those that messages raise; without an end where they are still open at the last."""
-    watch, raised, current = Watch(replace(condition, domain="d")), list[Alarm](), dict[str, Alarm]()
+    watch, raised, current = ConditionWatch(replace(condition, domain="d")), list[Alarm](), dict[str, Alarm]()
     for message in sent:
         at = datetime.fromisoformat(message[condition.time])
         arrived = message.pop("_arrived", at.timestamp() + 1)

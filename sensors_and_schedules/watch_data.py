@@ -11,7 +11,7 @@ import dagster as dg
 
 from city.alerts.dispatch import deliver
 from city.alerts.store import OVERVIEW, AlertStore, alert_store
-from city.alerts.watch import Watch, share
+from city.alerts.watch import PlatformWatch, share
 from city.dagster_internals import BaseAssetGraph
 from city.features.freshness import FeatureFreshness
 from city.models.model import models
@@ -105,7 +105,7 @@ def _watch_platform(config: Settings) -> None:
 
 
 @cache
-def _open_watch(home: Path) -> Watch:
+def _open_watch(home: Path) -> PlatformWatch:
     """Returns the watch of a CITY_HOME. It is cached, so that the sensor opens the store once."""
     config = settings()
-    return Watch(config, alert_store(config), own=FeatureFreshness(config).metrics)
+    return PlatformWatch(config, alert_store(config), own=FeatureFreshness(config).metrics)

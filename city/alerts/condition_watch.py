@@ -40,7 +40,7 @@ class Track:
     """The highest gravity of the alarm, or of the messages that may raise one."""
 
 
-class Watch:
+class ConditionWatch:
     """Follows one condition over a topic's messages."""
 
     def __init__(self, condition: Condition, state: Mapping[str, Any] | None = None) -> None:

@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from city.alerts.condition_watch import Watch
+from city.alerts.condition_watch import ConditionWatch
 from city.alerts.conditions import Condition
 from city.alerts.lease import Lease
 from city.alerts.model import Finding
@@ -99,7 +99,7 @@ class _Session:
         for watch in self._watches.values():
             watch.changed = watch.condition.name in earlier
         self._undeclared = states.keys() - {state_of(name) for name in self._watches}
-        self._by_topic: dict[str, list[Watch]] = {}
+        self._by_topic: dict[str, list[ConditionWatch]] = {}
         for watch in self._watches.values():
             self._by_topic.setdefault(watch.condition.topic, []).append(watch)
         topics = saved.get("topics", {})
@@ -168,7 +168,7 @@ class _Session:
         self._positions[topic][partition] = message.offset() + 1
         self._unsaved = True
 
-    def _offer_message(self, watch: Watch, content: Any, partition: int, arrived: float) -> None:
+    def _offer_message(self, watch: ConditionWatch, content: Any, partition: int, arrived: float) -> None:
         try:
             cause = watch.condition.cause(watch.key(content))
         except ValueError as error:
@@ -267,10 +267,10 @@ class _Session:
         self._reader.unreadable += 1
 
 
-def _load_watch(condition: Condition, state: Any) -> Watch:
+def _load_watch(condition: Condition, state: Any) -> ConditionWatch:
     """A watch with its saved state, or without where the state cannot be read."""
     try:
-        return Watch(condition, state)
+        return ConditionWatch(condition, state)
     except (TypeError, ValueError, AttributeError) as error:  # another version of the program saved the state
         log.warning("what was kept of %s is not understood, and begun anew: %s", condition.name, describe(error))
-        return Watch(condition)
+        return ConditionWatch(condition)

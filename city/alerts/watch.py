@@ -35,7 +35,7 @@ class LookResult:
         return f"{raised} raised, {cleared} cleared, {self.escalated} escalated"
 
 
-class Watch:
+class PlatformWatch:
     """Judges the platform, as long as this process has the lease.
 
     Several servers and Dagster's sensor may look; the one that has the lease judges. The messages are sent elsewhere

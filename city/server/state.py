@@ -15,7 +15,7 @@ from city.alerts.conditions import Condition
 from city.alerts.dispatch import deliver
 from city.alerts.reader import AlarmReader
 from city.alerts.store import AlertStore, alert_store
-from city.alerts.watch import Watch, shared
+from city.alerts.watch import PlatformWatch, shared
 from city.features.freshness import FeatureFreshness
 from city.live.hub import Hub
 from city.live.layers import Layer, feeds
@@ -146,7 +146,7 @@ class City:
 
     def _watch_platform(self, worker: Worker) -> None:
         """Raises the alarms of the platform itself, so that they need no Dagster."""
-        watch = Watch(self.config, self.alert_store(), self._check_servers, self._own_metrics)
+        watch = PlatformWatch(self.config, self.alert_store(), self._check_servers, self._own_metrics)
         try:
             while not worker.stop_requested.wait(_WATCH_SECONDS):
                 self.failing_channels = backlog.complaints(self.alert_store().outbox.unsent(), datetime.now(UTC))

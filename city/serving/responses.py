@@ -11,7 +11,7 @@ from typing_extensions import TypedDict
 
 from city.models.labels import Kind as ModelKind
 from city.serving.roles import Kind, Role
-from city.web.audit import Entry
+from city.web.audit import AuditEntry
 from city.web.responses import DeclaredResponse
 
 _DESCRIBED = ConfigDict(use_attribute_docstrings=True)
@@ -289,4 +289,4 @@ class RoutingResponse(DeclaredResponse):
 class AuditResponse(DeclaredResponse):
     """Entries of the audit log, the newest first."""
 
-    entries: list[Entry]
+    entries: list[AuditEntry]

@@ -21,7 +21,7 @@ from city.serving.responses import ArmSummary, ExperimentReport
 from city.serving.roles import Role
 from city.serving.trial import Experiment, Limits, Trial
 from city.settings import Settings
-from city.web.audit import Audit, Entry, entry
+from city.web.audit import Audit, AuditEntry, entry
 from city.web.problems import Problem
 
 log = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ class Routes:
         """For each model, why the platform ended its last experiment."""
         self._writing, self._snapshots, self._written = threading.Lock(), 0, 0
         self._changed = False
-        self._unaudited: list[Entry] = []
+        self._unaudited: list[AuditEntry] = []
         """Entries about experiments that the platform ended while the audit log was not writable. They are written as
         soon as it is."""
         self._unknown: dict[str, Any] = {}
@@ -171,13 +171,13 @@ class Routes:
                 log.error("experiments and their counts cannot be written: %s", error)
                 self._changed = True
 
-    def _end_entry(self, model: str, by: str, reason: str) -> Entry:
+    def _end_entry(self, model: str, by: str, reason: str) -> AuditEntry:
         trial = self._trials.get(model)
         arms: dict[str, ArmSummary] = trial.report()["arms"] if trial else {}
         version = self._experiments[model].version
         return entry(by, "experiment ended", model=model, why=reason, version=version, arms=arms)
 
-    def _write_audit(self, entries: Sequence[Entry]) -> None:
+    def _write_audit(self, entries: Sequence[AuditEntry]) -> None:
         self._audit.append([*self._unaudited, *entries])
         self._unaudited = []
 

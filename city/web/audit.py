@@ -20,7 +20,7 @@ _TAIL_BYTES = 1_000_000
 
 
 @with_config(ConfigDict(extra="allow", use_attribute_docstrings=True))
-class Entry(TypedDict):
+class AuditEntry(TypedDict):
     """An entry of the audit log. Its other fields depend on the change."""
 
     at: float
@@ -29,9 +29,9 @@ class Entry(TypedDict):
     what: str
 
 
-def entry(by: str, what: str, **detail: object) -> Entry:
+def entry(by: str, what: str, **detail: object) -> AuditEntry:
     """An entry of the audit log about a change that is made now."""
-    return cast(Entry, {"at": time.time(), "by": by, "what": what, **detail})
+    return cast(AuditEntry, {"at": time.time(), "by": by, "what": what, **detail})
 
 
 class Audit:
@@ -46,7 +46,7 @@ class Audit:
         """Appends an entry. Raises Problem (503) where it cannot be written: then the change must not be made."""
         self.append([entry(by, what, **detail)])
 
-    def append(self, entries: Sequence[Entry]) -> None:
+    def append(self, entries: Sequence[AuditEntry]) -> None:
         """Appends all entries or none. Raises Problem (503) where they cannot be written."""
         lines = b"".join(orjson.dumps(line, default=str) + b"\n" for line in entries)
         with self._lock:
@@ -65,7 +65,7 @@ class Audit:
                     headers={"retry-after": "5"},
                 ) from None
 
-    def newest(self, count: int) -> list[Entry]:
+    def newest(self, count: int) -> list[AuditEntry]:
         """The newest entries, at most `count`, the newest first."""
         if not self._path.exists():
             return []
@@ -75,10 +75,10 @@ class Audit:
         return [parsed for line in reversed(lines) if (parsed := _parse_entry(line)) is not None]
 
 
-def _parse_entry(line: bytes) -> Entry | None:
+def _parse_entry(line: bytes) -> AuditEntry | None:
     """The entry of a line; None for a line that was cut off."""
     try:
         content = orjson.loads(line)
     except orjson.JSONDecodeError:
         return None
-    return cast(Entry, content) if isinstance(content, dict) else None
+    return cast(AuditEntry, content) if isinstance(content, dict) else None

@@ -8,7 +8,7 @@ from typing import Any
 
 import polars as pl
 
-from city.alerts.condition_watch import Watch
+from city.alerts.condition_watch import ConditionWatch
 from city.alerts.conditions import MOST_BYTES, Condition
 from city.alerts.model import Finding
 from city_assets.equipment.alarms import ANOMALY, REMAINING_LIFE
@@ -27,7 +27,7 @@ CROWDED = (40.755, -73.983)
 
 
 def follow(condition: Condition, messages: Iterable[Mapping[str, Any]]) -> list[Finding]:
-    watch, found = Watch(condition), []
+    watch, found = ConditionWatch(condition), []
     for message in messages:
         at = datetime.fromisoformat(message[condition.time]).timestamp()
         finding = watch.take(message, 0, at + 60)
@@ -143,7 +143,7 @@ def test_a_cell_that_has_hardly_been_heard_of_raises_nothing() -> None:
 
 
 def test_every_cell_of_a_large_city_keeps_what_is_usual_for_it() -> None:
-    watch, window = Watch(CONGESTION), windows(0.1)[-1]
+    watch, window = ConditionWatch(CONGESTION), windows(0.1)[-1]
     at = datetime.fromisoformat(window["window_start"]).timestamp()
     cells = [f"89{n:013x}" for n in range(16_000)]
     for cell in cells:
@@ -156,7 +156,7 @@ def test_every_cell_of_a_large_city_keeps_what_is_usual_for_it() -> None:
 
 def follow_state(messages: Iterable[Mapping[str, Any]]) -> Any:
     """What is kept of the one cell of the messages."""
-    watch = Watch(CONGESTION)
+    watch = ConditionWatch(CONGESTION)
     for message in messages:
         watch.take(message, 0, datetime.fromisoformat(message["window_start"]).timestamp() + 60)
     (track,) = watch.state["tracks"].values()

@@ -13,7 +13,7 @@ from city.alerts.listing import unsent
 from city.alerts.model import Alarm, Finding
 from city.alerts.outbox import CHANNEL_ALARMS
 from city.alerts.store import AlertStore, alert_store
-from city.alerts.watch import Watch
+from city.alerts.watch import PlatformWatch
 from city.settings import Settings
 from tests.city.alerts.test_dispatch import Hook
 
@@ -36,7 +36,7 @@ class Place:
 
     def __post_init__(self) -> None:
         self.store = alert_store(self.config)
-        self.watch = Watch(self.config, self.store, began=NOW)
+        self.watch = PlatformWatch(self.config, self.store, began=NOW)
 
     def at(self, minute: float, *found: Finding) -> dict[str, Alarm]:
         """What a watcher and a worker do at that minute; the alarms of channels that are active after it."""
@@ -104,11 +104,11 @@ def test_while_nobody_sent_no_channel_was_away(place: Place) -> None:
     place.slack.status = 500
     place.at(0, LOW)
     place.watch.close()
-    place.watch = Watch(place.config, place.store, began=minutes(600))
+    place.watch = PlatformWatch(place.config, place.store, began=minutes(600))
     assert place.at(601) == {}
     assert place.at(606).keys() == {SLACK}
     place.watch.close()
-    place.watch = Watch(place.config, place.store, began=minutes(700))
+    place.watch = PlatformWatch(place.config, place.store, began=minutes(700))
     assert place.at(701).keys() == {SLACK}, "what was raised before is still so"
 
 
@@ -117,7 +117,7 @@ def test_a_channel_that_was_taken_out_is_a_warning_until_its_messages_are_droppe
     place.at(0, LOW)
     place.config = place.config.model_copy(update={"alert_slack_url": None})
     place.watch.close()
-    place.watch = Watch(place.config, place.store, began=NOW)
+    place.watch = PlatformWatch(place.config, place.store, began=NOW)
     alarm = place.at(6)[SLACK]
     assert alarm.severity == "warning"
     assert alarm.title.endswith("set it again, or drop them: city alerts drop slack")

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from city.alerts.condition_watch import Watch
+from city.alerts.condition_watch import ConditionWatch
 from city.alerts.conditions import Baseline, Condition, Persistence
 from city.alerts.model import Finding
 
@@ -44,7 +44,7 @@ def message(second: float, degrees: float, oven: str = "a") -> dict[str, Any]:
     return {"oven": oven, "degrees": degrees, "timestamp": (BEGIN + timedelta(seconds=second)).isoformat()}
 
 
-def follow(watch: Watch, *messages: dict[str, Any], partition: int = 0, late: float = 0) -> list[Finding]:
+def follow(watch: ConditionWatch, *messages: dict[str, Any], partition: int = 0, late: float = 0) -> list[Finding]:
     """All findings of messages that arrive as they are sent, time passing after each."""
     found = []
     for sent in messages:
@@ -67,7 +67,7 @@ RAISED, CLEARED = ("domain/plant/hot/a", "failing"), ("domain/plant/hot/a", "pas
 
 
 def test_what_persists_is_raised_once_and_cleared_after_it_was_calm() -> None:
-    found = follow(Watch(HOT), *every(5, [50, 120, 50, 120, 130, 90, 50, 50, 50, 50, 50, 50]))
+    found = follow(ConditionWatch(HOT), *every(5, [50, 120, 50, 120, 130, 90, 50, 50, 50, 50, 50, 50]))
     assert told(found) == [RAISED, CLEARED]
     first = found[0]
     assert (first.severity, first.group, first.title) == ("warning", "plant/hot", "a has 130 degrees")
@@ -76,31 +76,31 @@ def test_what_persists_is_raised_once_and_cleared_after_it_was_calm() -> None:
 
 
 def test_what_is_far_off_is_raised_at_once_and_what_is_short_never() -> None:
-    assert told(follow(Watch(HOT), *every(5, [50, 310, 320]))) == [RAISED]
-    assert follow(Watch(HOT), *every(5, [50, 900, 50, 50, 900, 50, 120, 50, 50, 120])) == []
+    assert told(follow(ConditionWatch(HOT), *every(5, [50, 310, 320]))) == [RAISED]
+    assert follow(ConditionWatch(HOT), *every(5, [50, 900, 50, 50, 900, 50, 120, 50, 50, 120])) == []
 
 
 def test_it_does_not_flap_around_the_limit() -> None:
     around = [105, 110, 120] + [70, 110, 75, 60, 105, 85] * 20
-    findings = follow(Watch(replace(HOT, repeat_every=timedelta(hours=1))), *every(5, around))
+    findings = follow(ConditionWatch(replace(HOT, repeat_every=timedelta(hours=1))), *every(5, around))
     assert told(findings) == [RAISED]
 
 
 def test_an_alarm_that_lasts_is_repeated_now_and_then_with_what_is_new() -> None:
-    found = follow(Watch(HOT), *every(5, [110 + n for n in range(41)]))
+    found = follow(ConditionWatch(HOT), *every(5, [110 + n for n in range(41)]))
     assert told(found) == [RAISED] * 4
     assert [finding.detail["degrees"] for finding in found if finding.detail] == [112, 124, 136, 148]
 
 
 def test_a_rise_in_severity_is_told_at_once_and_a_fall_is_not() -> None:
-    found = follow(Watch(HOT), *every(5, [110, 110, 110, 510, 110, 110]))
+    found = follow(ConditionWatch(HOT), *every(5, [110, 110, 110, 510, 110, 110]))
     assert [finding.severity for finding in found] == ["warning", "error"]
-    later = follow(Watch(HOT), *every(5, [510, 510, *[110] * 15]))
+    later = follow(ConditionWatch(HOT), *every(5, [510, 510, *[110] * 15]))
     assert {finding.severity for finding in later} == {"error"}
 
 
 def test_each_key_has_an_alarm_of_its_own() -> None:
-    watch = Watch(HOT)
+    watch = ConditionWatch(HOT)
     both = [m for pair in zip(every(5, [400] * 4), every(5, [400] * 4, oven="b"), strict=True) for m in pair]
     assert told(follow(watch, *both)) == [RAISED, ("domain/plant/hot/b", "failing")]
     assert watch.open == ["a", "b"]
@@ -109,21 +109,21 @@ def test_each_key_has_an_alarm_of_its_own() -> None:
 def test_messages_that_come_late_or_again_change_nothing_that_is_over() -> None:
     wrong, calm = every(5, [120, 120, 120]), every(5, [50] * 8, begin=15)
     shuffled = [wrong[2], wrong[0], wrong[1]]
-    watch = Watch(HOT)
+    watch = ConditionWatch(HOT)
     assert told(follow(watch, *shuffled, late=30)) == [RAISED]
     assert told(follow(watch, *calm)) == [CLEARED]
     assert follow(watch, *wrong, *wrong, late=100) == []  # the stream repeats what a crash left unpublished
-    assert follow(Watch(HOT), *[message(0, 500)] * 5) == []  # the same reading is one, however often it comes
+    assert follow(ConditionWatch(HOT), *[message(0, 500)] * 5) == []  # the same reading is one, however often it comes
 
 
 def test_a_later_message_of_the_same_time_replaces_the_one_before() -> None:
     """A window is told of again and again while it is open."""
-    watch = Watch(HOT)
+    watch = ConditionWatch(HOT)
     assert follow(watch, message(0, 400), message(0, 50), message(120, 400), message(120, 60)) == []
 
 
 def test_nothing_ends_while_the_stream_is_silent_and_what_is_not_heard_of_ends_with_the_others_time() -> None:
-    watch = Watch(HOT)
+    watch = ConditionWatch(HOT)
     follow(watch, *every(5, [400, 400]))
     assert watch.pass_time() == []
     assert follow(watch, message(3600, 50, "b"), partition=1) == []  # says nothing about the first partition
@@ -134,7 +134,7 @@ def test_nothing_ends_while_the_stream_is_silent_and_what_is_not_heard_of_ends_w
 
 
 def test_a_clock_that_is_ahead_keeps_no_alarm_open() -> None:
-    watch, arrived = Watch(HOT), BEGIN.timestamp()
+    watch, arrived = ConditionWatch(HOT), BEGIN.timestamp()
     ahead = {"oven": "a", "degrees": 400, "timestamp": "9999-01-01T00:00:00Z"}
     assert watch.take(ahead, 0, arrived) is None
     assert told([watch.take(ahead, 0, arrived + 1)]) == [RAISED]  # type: ignore[list-item]
@@ -156,7 +156,7 @@ def test_a_clock_that_is_ahead_keeps_no_alarm_open() -> None:
     ],
 )
 def test_a_message_that_is_not_understood_leaves_the_watch_as_it_was(wrong: dict[str, Any]) -> None:
-    watch = Watch(HOT)
+    watch = ConditionWatch(HOT)
     follow(watch, message(0, 400))
     before = json.dumps(watch.state)
     with pytest.raises((ValueError, TypeError, KeyError)):
@@ -166,7 +166,7 @@ def test_a_message_that_is_not_understood_leaves_the_watch_as_it_was(wrong: dict
 
 
 def test_what_is_usual_stands_still_while_something_is_wrong_until_that_is_the_usual() -> None:
-    watch = Watch(SLOW)
+    watch = ConditionWatch(SLOW)
     assert follow(watch, *every(10, [10, 11, 10, 9])) == []
     cause = "domain/plant/slow/a"
     found = follow(watch, *every(10, [10, *[4] * 8], begin=40))
@@ -180,7 +180,7 @@ def test_what_is_usual_stands_still_while_something_is_wrong_until_that_is_the_u
 
 def test_the_state_is_bounded_and_open_alarms_are_what_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Condition, "most_keys", 3)
-    watch = Watch(HOT)
+    watch = ConditionWatch(HOT)
     for number in range(10):
         follow(watch, message(number, 400, f"o{number}"))
     assert len(watch.state["tracks"]) == 3
@@ -196,7 +196,7 @@ def test_the_state_is_bounded_and_open_alarms_are_what_is_kept(monkeypatch: pyte
 
 
 def test_calm_keys_are_not_kept() -> None:
-    watch = Watch(HOT)
+    watch = ConditionWatch(HOT)
     follow(watch, *every(5, [50] * 20), *every(5, [50, 120, *[50] * 20], oven="b"))
     assert watch.state["tracks"] == {}
     follow(watch, *every(10, [400, 400, *[50] * 40], begin=200))
@@ -214,10 +214,10 @@ def test_a_restart_at_any_message_changes_no_finding(drawn: list[tuple[str, int,
     for oven, step, degrees in drawn:
         second += step
         sent.append(message(second, degrees, oven))
-    whole = follow(Watch(HOT), *sent)
-    watch = Watch(HOT)
+    whole = follow(ConditionWatch(HOT), *sent)
+    watch = ConditionWatch(HOT)
     before = follow(watch, *sent[:cut])
-    after = follow(Watch(HOT, json.loads(json.dumps(watch.state))), *sent[cut:])
+    after = follow(ConditionWatch(HOT, json.loads(json.dumps(watch.state))), *sent[cut:])
     assert before + after == whole
     for cause in {finding.cause for finding in whole}:
         states = [finding.state for finding in whole if finding.cause == cause]

@@ -20,7 +20,7 @@ from city.alerts.model import AlertError, Finding
 from city.alerts.rules import DEFAULT, rules, stream_metrics
 from city.alerts.store import AlertStore, alert_store
 from city.alerts.system import disk, metrics
-from city.alerts.watch import Watch, active, share, shared
+from city.alerts.watch import PlatformWatch, active, share, shared
 from city.features.freshness import FeatureFreshness
 from city.models.model import models
 from city.serving.outcome_scores import OutcomeScores
@@ -64,7 +64,7 @@ def causes(kept: AlertStore) -> dict[str, str]:
 
 def test_rules_watch_the_stream_and_the_scores(config: Settings, kept: AlertStore) -> None:
     config = ruled(config, SILENT, MORE)
-    watch = Watch(config, kept, began=NOW)
+    watch = PlatformWatch(config, kept, began=NOW)
     alive(config, lag=200_000)
     share(kept, "quality", {"quality.sensors": 0.5})
     watch.look(NOW)
@@ -96,7 +96,7 @@ def pace(last: float) -> list[tuple[float, int]]:
 def test_a_stream_that_falls_silent_is_one_alarm(config: Settings, kept: AlertStore) -> None:
     now = datetime.now(UTC)
     mute(config, "stream", {"at": now.timestamp() - 90, "ended": False, "failure": None, "streams": []})
-    watch = Watch(config, kept, began=NOW)
+    watch = PlatformWatch(config, kept, began=NOW)
     for seconds in range(0, 300, 30):
         watch.look(now + timedelta(seconds=seconds))
     (alarm,) = [alarm for alarm in kept.alarms() if alarm.cause != "system/disk"]
@@ -150,7 +150,7 @@ def test_a_stream_that_was_killed_is_an_alarm_and_one_that_ends_by_itself_is_non
 ) -> None:
     now = datetime.now(UTC)
     (config.run / SUPERVISOR).write_text(json.dumps(identity() | {"parts": {}}))
-    watch = Watch(config, kept, began=NOW)
+    watch = PlatformWatch(config, kept, began=NOW)
 
     def look(seconds: float) -> str | None:
         """The title of the stream's alarm, if it is active."""
@@ -174,7 +174,7 @@ def test_a_stream_that_was_killed_is_an_alarm_and_one_that_ends_by_itself_is_non
         look(seconds)
     assert str(look(114)).startswith("stream is in a crash loop, ended 3 times within 10 minutes")
     watch.close()
-    began_anew = Watch(config, kept, began=NOW)
+    began_anew = PlatformWatch(config, kept, began=NOW)
     other = psutil.Process(os.getppid())
     another = {"pid": other.pid, "created": other.create_time(), "parts": {}}
     (config.run / SUPERVISOR).write_text(json.dumps(another))
@@ -199,7 +199,7 @@ def test_a_source_that_falls_silent_while_its_peers_go_on_is_one_alarm(
     if supervised:
         parts = {"mqtt-bridge": part, "simulators": part | {"loops": loops}}
         (config.run / SUPERVISOR).write_text(json.dumps(identity() | {"parts": parts}))
-    watch = Watch(config, kept, began=NOW)
+    watch = PlatformWatch(config, kept, began=NOW)
     moment = datetime.now(UTC)
     for seconds in range(0, 240, 30):
         watch.look(moment + timedelta(seconds=seconds))
@@ -216,7 +216,7 @@ def test_a_process_that_hangs_is_one_alarm_and_its_loops_are_none(config: Settin
     part = identity() | {"address": "", "state": "running", "last_error": None, "restarts": 0}
     parts = {"simulators": part | {"loops": {"simulator-a": "a", "simulator-b": "b"}}}
     (config.run / SUPERVISOR).write_text(json.dumps(identity() | {"parts": parts}))
-    watch = Watch(config, kept, began=NOW)
+    watch = PlatformWatch(config, kept, began=NOW)
     moment = datetime.now(UTC)
     for seconds in range(0, 240, 30):
         watch.look(moment + timedelta(seconds=seconds))
@@ -226,7 +226,7 @@ def test_a_process_that_hangs_is_one_alarm_and_its_loops_are_none(config: Settin
 
 
 def test_of_two_watchers_one_judges_until_it_is_gone(config: Settings, kept: AlertStore) -> None:
-    first, second = Watch(config, kept, began=NOW), Watch(config, kept, began=NOW)
+    first, second = PlatformWatch(config, kept, began=NOW), PlatformWatch(config, kept, began=NOW)
     first.look(NOW)
     alive(config, lag=200_000)
     second.look(NOW + timedelta(seconds=10))
@@ -258,7 +258,7 @@ def test_rules_come_from_a_file_and_those_that_are_gone_hold_no_more(config: Set
     file = config.home / "alerts.toml"
     with_rules = config.model_copy(update={"alert_rules": file})
     file.write_text(RULE)
-    watch = Watch(with_rules, kept, began=NOW)
+    watch = PlatformWatch(with_rules, kept, began=NOW)
     watch.look(NOW)
     assert list(causes(kept)) == [f"rule/quiet/stream.events_per_second.{TOPIC}"]
     file.write_text(RULE.replace("quiet", "still"))
@@ -271,7 +271,7 @@ def test_a_rule_file_that_cannot_be_read_is_an_alarm_and_loses_none(config: Sett
     with_rules = config.model_copy(update={"alert_rules": file})
     file.write_text("[[rule]\n")
     alive(config, lag=200_000)
-    watch = Watch(with_rules, kept, began=NOW)
+    watch = PlatformWatch(with_rules, kept, began=NOW)
     watch.look(NOW)
     assert {"system/alert_rules", f"rule/stream_behind/stream.lag.{TOPIC}"} <= {
         a.cause for a in kept.alarms() if a.active
@@ -376,13 +376,13 @@ def test_metrics_take_the_place_of_those_from_before(kept: AlertStore) -> None:
 def test_nothing_is_judged_while_the_city_is_being_stopped(config: Settings, kept: AlertStore) -> None:
     alive(config, lag=200_000)
     (config.run / SUPERVISOR).write_text(json.dumps({"stopping": True, "pid": 1, "created": 0, "parts": {}}))
-    Watch(config, kept, began=NOW).look(NOW)
+    PlatformWatch(config, kept, began=NOW).look(NOW)
     assert kept.alarms() == []
 
 
 def test_a_stream_that_hands_over_is_not_silent(config: Settings, kept: AlertStore) -> None:
     config = ruled(config, SILENT)
-    watch, began = Watch(config, kept, began=NOW - timedelta(hours=24)), NOW
+    watch, began = PlatformWatch(config, kept, began=NOW - timedelta(hours=24)), NOW
     report = json.loads((config.run / "stream.json").read_text())
     (config.run / "stream.json").write_text(json.dumps(report | {"ended": True}))
     watch.look(began + timedelta(seconds=50))
@@ -397,7 +397,7 @@ def test_rules_can_be_about_alarms_of_a_domain(config: Settings, kept: AlertStor
     file = config.home / "alerts.toml"
     text = {"name": "many", "metric": "domain.active.*", "operator": "greater", "value": 2}
     file.write_text("[[rule]]\n" + "\n".join(f"{key} = {json.dumps(value)}" for key, value in text.items()))
-    watch = Watch(config.model_copy(update={"alert_rules": file}), kept, began=NOW)
+    watch = PlatformWatch(config.model_copy(update={"alert_rules": file}), kept, began=NOW)
     watch.look(NOW)
     assert list(causes(kept)) == ["rule/many/domain.active.equipment.anomaly"]
     kept.sync_findings([Finding(f"domain/equipment/anomaly/m{n}", state="passing") for n in range(3)], None, NOW)
@@ -444,7 +444,10 @@ def test_a_sensor_that_takes_over_hours_later_judges_nothing_by_what_it_saw_then
         (config.run / SUPERVISOR).write_text(json.dumps(identity() | {"parts": {"kafka": part}}))
 
     (config.run / "stream.json").unlink()
-    sensor, server = Watch(config, kept, began=NOW), Watch(config, kept, lambda: {"kafka": None}, began=NOW)
+    sensor, server = (
+        PlatformWatch(config, kept, began=NOW),
+        PlatformWatch(config, kept, lambda: {"kafka": None}, began=NOW),
+    )
     running()
     sensor.look(NOW)
     sensor.close()
@@ -466,7 +469,7 @@ def test_a_sensor_that_takes_over_clears_nothing_that_only_who_asks_can_tell(
     part = identity() | {"address": "", "state": "running", "last_error": None, "restarts": 0}
     (config.run / SUPERVISOR).write_text(json.dumps(identity() | {"parts": {"questdb": part}}))
     answer: list[str | None] = [None]
-    server = Watch(config, kept, lambda: {"questdb": answer[0], "registry": answer[0]}, began=NOW)
+    server = PlatformWatch(config, kept, lambda: {"questdb": answer[0], "registry": answer[0]}, began=NOW)
     server.look(NOW)
     answer[0] = "no answer"
     for seconds in (2, 4, 8):
@@ -474,7 +477,7 @@ def test_a_sensor_that_takes_over_clears_nothing_that_only_who_asks_can_tell(
     server.close()
     silent = {"system/questdb", "system/registry"}
     assert silent <= {*kept.active_causes()}
-    sensor = Watch(config, kept, began=NOW)
+    sensor = PlatformWatch(config, kept, began=NOW)
     for seconds in (20, 50, 80):
         sensor.look(NOW + timedelta(seconds=seconds))
     sensor.close()

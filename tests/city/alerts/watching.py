@@ -3,12 +3,12 @@
 import threading
 
 from city.alerts.store import alert_store
-from city.alerts.watch import Watch
+from city.alerts.watch import PlatformWatch
 from city.settings import settings
 
 if __name__ == "__main__":
     config = settings()
-    watch = Watch(config, alert_store(config))
+    watch = PlatformWatch(config, alert_store(config))
     while True:
         watch.look()
         (config.run / "looked").touch()

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from city.alerts.store import alert_store
-from city.alerts.watch import Watch
+from city.alerts.watch import PlatformWatch
 from city.contracts.registry import contracts
 from city.features.freshness import FeatureFreshness, freshness_bound
 from city.features.online import OnlineStore, RedisStore, online_store
@@ -44,7 +44,7 @@ class Minutes:
 
 def test_a_sink_that_stands_still_while_events_come_is_an_alarm_until_it_goes_on(config: Settings) -> None:
     city, kept = Minutes(config), alert_store(config)
-    watch = Watch(config, kept, own=lambda: city.metrics, began=NOW - timedelta(hours=1))
+    watch = PlatformWatch(config, kept, own=lambda: city.metrics, began=NOW - timedelta(hours=1))
 
     def active(*minute: int, written: bool = False) -> list[tuple[str, str]]:
         city.pass_one(*minute, written=written)

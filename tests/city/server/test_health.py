@@ -8,7 +8,7 @@ import dagster as dg
 from dagster._daemon.types import DaemonHeartbeat
 
 from city.alerts.store import alert_store
-from city.alerts.watch import Watch
+from city.alerts.watch import PlatformWatch
 from city.server.health import _check_kafka, _check_questdb, daemon
 from city.settings import Settings
 from city.stack.dagster import prepare_dagster_home
@@ -53,7 +53,7 @@ def test_a_daemon_that_hangs_is_not_well_though_its_process_runs(config: Setting
     def alarm() -> str | None:
         """After half a minute in which nothing changes."""
         kept, now = alert_store(config), datetime.now(UTC)
-        watch = Watch(config, kept)
+        watch = PlatformWatch(config, kept)
         for seconds in (0, 5, 30):
             watch.look(now + timedelta(seconds=seconds))
         watch.close()
