@@ -73,28 +73,28 @@ class Notifier:
 
     def _notify_flapping(self, db: sa.Connection, row: dict[str, Any], moment: float, patterns: list[str]) -> None:
         """Writes, for a flapping cause, only that it flaps while it is active, and that its severity rose."""
-        last_told = row["told"]
+        notified_severity = row["told"]
         if not row["active"] or is_silenced(row["cause"], patterns):
             return
-        if last_told is None or rank(row["severity"]) > rank(last_told.removeprefix(FLAPPING)):
+        if notified_severity is None or rank(row["severity"]) > rank(notified_severity.removeprefix(FLAPPING)):
             row["told"] = FLAPPING + row["severity"]
-            self.post(db, row, "flapping" if last_told is None else "graver", moment)
-        if last_told is None and row["changed_at"] != moment:
+            self.post(db, row, "flapping" if notified_severity is None else "graver", moment)
+        if notified_severity is None and row["changed_at"] != moment:
             row["changes"] = changes_with(row, moment)
-        if last_told is None and row["acknowledged"]:
+        if notified_severity is None and row["acknowledged"]:
             self.post(db, row, "acknowledged", moment)
 
     def _notify_difference(self, db: sa.Connection, row: dict[str, Any], moment: float, patterns: list[str]) -> None:
-        last_told = row["told"]
-        is_new = last_told is None or last_told.startswith(FLAPPING)
-        if not row["active"] and last_told is not None:
+        notified_severity = row["told"]
+        is_new = notified_severity is None or notified_severity.startswith(FLAPPING)
+        if not row["active"] and notified_severity is not None:
             # Also in a silence: an end disturbs nobody, and people who know of the alarm would wait for it.
             self.post(db, row, "cleared", moment)
             row |= {"told": None, "told_to": "[]"}
-        elif row["active"] and (is_new or rank(row["severity"]) > rank(last_told)):
+        elif row["active"] and (is_new or rank(row["severity"]) > rank(notified_severity)):
             if is_silenced(row["cause"], patterns):
                 return
             row["told"] = row["severity"]
             self.post(db, row, "raised" if is_new else "graver", moment)
-            if last_told is None and row["acknowledged"]:
+            if notified_severity is None and row["acknowledged"]:
                 self.post(db, row, "acknowledged", moment)

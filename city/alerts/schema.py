@@ -196,10 +196,10 @@ def _upgrade(db: sa.Connection, to: Sequence[Address]) -> None:
             db.execute(ALARMS.update().where(ALARMS.c.active.is_(True)).values(told=ALARMS.c.severity))
         if table is ALARMS and "told_to" not in existing:
             notified = db.execute(sa.select(ALARMS.c.id, ALARMS.c.told).where(ALARMS.c.told.is_not(None))).all()
-            for number, last_told in notified:
+            for number, notified_severity in notified:
                 # A flapping cause may have had messages of a higher severity before. To resolve an incident that does
                 # not exist does no harm, and an incident that exists must not stay open.
-                severity = last_told.removeprefix(FLAPPING)
+                severity = notified_severity.removeprefix(FLAPPING)
                 names = json.dumps(sorted(address.name for address in to if address.follows or address.wants(severity)))
                 db.execute(ALARMS.update().where(ALARMS.c.id == number).values(told_to=names))
 
