@@ -15,7 +15,7 @@ from city.contracts.model import Contract
 from city.contracts.registry import Domain
 from city.contracts.schema import TIMESTAMP
 from city.lake import ORDER, locate
-from city.lake.preview import latest
+from city.lake.preview import preview_table
 from city.settings import settings
 from city.streaming.bronze import BronzeStream
 from city.streaming.decode import decode
@@ -129,7 +129,7 @@ def ingest_range(contract: Contract, kafka: KafkaResource, lake: LakeResource, e
 
 def describe(lake: LakeResource, contract: Contract, layer: str, report: dict[str, Any]) -> dict[str, Any]:
     """Returns a table's metadata for the UI: rows, files, version and newest rows, merged with `report`."""
-    newest = latest(locate(lake.root, layer, contract.name), _PREVIEW_ROWS, ORDER[layer])
+    newest = preview_table(locate(lake.root, layer, contract.name), _PREVIEW_ROWS, ORDER[layer])
     preview = dg.MetadataValue.md(markdown(newest.frame)) if newest.frame.height else "empty"
     return {
         "dagster/row_count": newest.rows,

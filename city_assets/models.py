@@ -87,7 +87,7 @@ _PROMISES = {
 
 
 def check_better(model: Model, scores: Mapping[str, Mapping[str, float]], young: bool) -> dg.AssetCheckResult:
-    """Checks that the model beats the naive prediction, by its measure in `scores` (see Fitted).
+    """Checks that the model beats the naive prediction, by its measure in `scores` (see FittedModel).
 
     A young model may fail to: it has learned from minutes, and one outlier among the held-out rows decides. That is
     unknown rather than failed, as a young model's promises are.

@@ -8,8 +8,8 @@ import dagster as dg
 
 from city.contracts.registry import Domain
 from city.lake import ORDER
-from city.lake.lakehouse import Built, Lakehouse
-from city.lake.preview import latest
+from city.lake.lakehouse import BuildResult, Lakehouse
+from city.lake.preview import preview_table
 from city.tables.calendar import REFERENCE_CALENDAR
 from city.tables.model import Source, Table
 from city.tables.neighbours import REFERENCE_NEIGHBOURS
@@ -160,9 +160,11 @@ def lineage(table: Table) -> dg.TableColumnLineage:
     )
 
 
-def describe(house: Lakehouse, table: Table, built: Built) -> dict[str, Any]:
+def describe(house: Lakehouse, table: Table, built: BuildResult) -> dict[str, Any]:
     """Returns the metadata of a build: its counts, the newest rows, and the row counts of the last days."""
-    newest = latest(house.path(table.id), _PREVIEW_ROWS, [table.time] if table.time else ORDER.get(table.layer, ()))
+    newest = preview_table(
+        house.path(table.id), _PREVIEW_ROWS, [table.time] if table.time else ORDER.get(table.layer, ())
+    )
     metadata: dict[str, Any] = {
         "dagster/row_count": newest.rows,
         "dagster/column_lineage": lineage(table),

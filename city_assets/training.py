@@ -13,7 +13,7 @@ from city.models.history import growth, learned_from, view_table
 from city.models.model import Model, ModelError
 from city.models.registry import Registry
 from city.models.retraining import check_growth
-from city.models.train import Trained, train
+from city.models.train import TrainingResult, train
 from city.settings import Settings, settings
 
 
@@ -24,7 +24,7 @@ def train_on(
     registry: Registry,
     tell: Tell = print,
     tags: Mapping[str, str] | None = None,
-) -> Trained:
+) -> TrainingResult:
     """Trains a model on the newest rows of its view, with each table read at one version.
 
     `Model.history` and `Model.most_rows` limit the rows. A model has at most one training at a time: a second one waits

@@ -46,7 +46,7 @@ _UNFINISHED = [
 
 
 @dataclass
-class Due:
+class DueAssets:
     """The assets that must be built: unpartitioned assets, and daily assets by day."""
 
     assets: set[dg.AssetKey] = field(default_factory=set)
@@ -58,7 +58,7 @@ class Due:
             self.days.setdefault(day, set()).update(keys)
 
     @classmethod
-    def from_requests(cls, requests: Iterable[dg.RunRequest]) -> "Due":
+    def from_requests(cls, requests: Iterable[dg.RunRequest]) -> "DueAssets":
         """Collects the run requests of Dagster's evaluation, which are one for each partition."""
         due = cls()
         for request in requests:
@@ -135,7 +135,7 @@ def evaluate(
         logger=context.log,
     )
     requests, new_cursor, evaluations = evaluation.evaluate()
-    due = Due.from_requests(requests)
+    due = DueAssets.from_requests(requests)
     due.add(_load_pending_days(instance))
     today = now.astimezone(local_time.zone(settings().timezone)).date()
     runs = [due.take_newest(today)]
@@ -146,7 +146,7 @@ def evaluate(
     # The pending days are stored before the cursor: if this tick is lost, its days are due twice rather than never. The
     # days of a range that is requested now are stored until its run exists.
     requested = {day: keys for day, keys in waiting.items() if day not in due.days}
-    _store_pending(instance, Pending(due.days, requested, tick))
+    _store_pending(instance, PendingDays(due.days, requested, tick))
     return dg.SensorResult(
         run_requests=[run for run in runs if run is not None],
         cursor=asset_daemon_cursor_to_instigator_serialized_cursor(new_cursor),
@@ -184,7 +184,7 @@ Days = Mapping[date, Collection[dg.AssetKey]]
 
 
 @dataclass(frozen=True)
-class Pending:
+class PendingDays:
     """The older days that are due.
 
     `waiting` days have no run yet. `requested` days are in the run that the evaluation `tick` requested.
@@ -200,7 +200,7 @@ def _load_pending_days(instance: dg.DagsterInstance) -> Days:
     stored = json.loads(instance.daemon_cursor_storage.get_cursor_values({_PENDING}).get(_PENDING) or "{}")
     if not stored:
         return {}
-    due = Due()
+    due = DueAssets()
     due.add(_parse_days(stored["waiting"]))
     if not instance.get_run_records(dg.RunsFilter(tags={BUILD: OLDER, TICK_TAG: stored["tick"]}), limit=1):
         due.add(_parse_days(stored["requested"]))
@@ -213,7 +213,7 @@ def _parse_days(stored: Mapping[str, Sequence[str]]) -> Days:
     }
 
 
-def _store_pending(instance: dg.DagsterInstance, pending: Pending) -> None:
+def _store_pending(instance: dg.DagsterInstance, pending: PendingDays) -> None:
     def texts(days: Days) -> dict[str, list[str]]:
         return {str(day): sorted(key.to_user_string() for key in keys) for day, keys in days.items()}
 

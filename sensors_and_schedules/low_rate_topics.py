@@ -26,7 +26,7 @@ _FIRST_SECONDS = 60.0  # the first messages of a topic wait at most this long, b
 
 
 @dataclass(frozen=True)
-class News:
+class NewMessages:
     """The new messages of a topic: the offset range [position, ends) that bronze lacks.
 
     `attempt` is the number of runs that were requested for them before.
@@ -65,7 +65,7 @@ def low_rate_sensor(contracts: Sequence[Contract]) -> dg.SensorDefinition:
                 return dg.SkipReason(f"Kafka at {kafka.address} is away: {error}")
             position = BronzeStream(lake.root, contract).load(sorted(ends))
             if behind(position, ends):
-                news.append(News(contract, position, ends, next_attempt(seen.get(contract.topic), position)))
+                news.append(NewMessages(contract, position, ends, next_attempt(seen.get(contract.topic), position)))
         if not news:
             return dg.SkipReason("nothing new")
         wait = seen.get("at", 0) + _gather_seconds(news, seen) - now
@@ -82,7 +82,7 @@ def low_rate_sensor(contracts: Sequence[Contract]) -> dg.SensorDefinition:
     return new_messages
 
 
-def build_request(news: Sequence[News]) -> dg.RunRequest:
+def build_request(news: Sequence[NewMessages]) -> dg.RunRequest:
     """Builds the request of one run for all new messages, the range [position, ends) of each topic.
 
     The run key names the begin of each range, so the same messages are never in two runs. A new attempt after a failed
@@ -103,7 +103,7 @@ def next_attempt(requested: dict[str, object] | None, position: Offsets) -> int:
     return int(str(requested["attempt"])) + 1 if requested and requested["position"] == _to_json(position) else 0
 
 
-def _gather_seconds(news: Sequence[News], seen: Mapping[str, object]) -> float:
+def _gather_seconds(news: Sequence[NewMessages], seen: Mapping[str, object]) -> float:
     """Returns the least time between the last request and the next. A failed run is retried at once, but only once."""
     gather = settings().gather_seconds
     if any(topic_news.attempt == 1 for topic_news in news):
@@ -111,7 +111,7 @@ def _gather_seconds(news: Sequence[News], seen: Mapping[str, object]) -> float:
     return min(gather, _FIRST_SECONDS) if any(topic_news.contract.topic not in seen for topic_news in news) else gather
 
 
-def _range_key(news: News) -> str:
+def _range_key(news: NewMessages) -> str:
     begin = ",".join(f"{p}:{offset}" for p, offset in sorted(news.position.items()))
     return f"{news.contract.topic}@{begin}" + (f"#{news.attempt}" if news.attempt else "")
 

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 
 from city.alerts.channels import addresses
 from city.alerts.model import Finding
-from city.alerts.outbox import CHANNEL_ALARMS, Unsent
+from city.alerts.outbox import CHANNEL_ALARMS, UnsentMessages
 from city.alerts.store import AlertStore
 from city.settings import Settings
 
@@ -17,7 +17,7 @@ WAITS = timedelta(minutes=5)
 """A channel on which a message waits for longer is an alarm."""
 
 
-def complaints(unsent: Iterable[Unsent], now: datetime) -> dict[str, str]:
+def complaints(unsent: Iterable[UnsentMessages], now: datetime) -> dict[str, str]:
     """The channels that do not accept their messages, with the reason. A failed attempt counts at once."""
     reasons = {}
     for channel in unsent:
@@ -47,7 +47,7 @@ def findings(store: AlertStore, config: Settings, active: Iterable[str], now: da
     ]
 
 
-def _channel_finding(name: str, unsent: Unsent | None, is_named: bool, now: datetime, began: float) -> Finding:
+def _channel_finding(name: str, unsent: UnsentMessages | None, is_named: bool, now: datetime, began: float) -> Finding:
     cause = f"{CHANNEL_ALARMS}{name}"
     if unsent is None or unsent.since is None:
         return Finding(cause, state="passing")
@@ -65,7 +65,7 @@ def _channel_finding(name: str, unsent: Unsent | None, is_named: bool, now: date
     )
 
 
-def _failure_text(unsent: Unsent) -> str:
+def _failure_text(unsent: UnsentMessages) -> str:
     assert unsent.since is not None
     wait = f"{unsent.waiting} waiting since {unsent.since:%Y-%m-%d %H:%M:%S} UTC"
     return f"{wait}: {unsent.error}" if unsent.error else f"{wait}, and none was tried"

@@ -25,14 +25,14 @@ _SECONDS = 25.0
 
 
 @dataclass(frozen=True)
-class Delivered:
+class DeliveryResult:
     """How many messages were sent, and how many attempts failed."""
 
     sent: int = 0
     failed: int = 0
 
 
-def deliver(store: AlertStore, config: Settings, now: datetime | None = None) -> Delivered:
+def deliver(store: AlertStore, config: Settings, now: datetime | None = None) -> DeliveryResult:
     """Sends the messages that are due. The channels are served in parallel: a slow channel delays no other.
 
     A message that fails is tried again, with a growing wait. A message may be sent twice where the process is killed
@@ -42,23 +42,23 @@ def deliver(store: AlertStore, config: Settings, now: datetime | None = None) ->
     for message in store.outbox.lease(moment):
         by_channel.setdefault(message.channel, []).append(message)
     if not by_channel:
-        return Delivered()
+        return DeliveryResult()
     with ThreadPoolExecutor(len(by_channel), thread_name_prefix="deliver") as pool:
         results = list(
             pool.map(lambda name: _send_on_channel(store, config, name, by_channel[name], moment), by_channel)
         )
-    return Delivered(sum(result.sent for result in results), sum(result.failed for result in results))
+    return DeliveryResult(sum(result.sent for result in results), sum(result.failed for result in results))
 
 
 def _send_on_channel(
     store: AlertStore, config: Settings, channel: str, messages: list[OutboxMessage], moment: datetime
-) -> Delivered:
+) -> DeliveryResult:
     """Sends messages on one channel, until all are tried, the channel is unavailable or the time is over."""
     try:
         send = sender(config, channel)
     except AlertError as error:
         _record_failure(store, messages, str(error), _SETTINGS_RETRY, moment)
-        return Delivered(failed=1)
+        return DeliveryResult(failed=1)
     sent = failed = 0
     refused, takes_others = list[tuple[list[OutboxMessage], str]](), False
     waiting, began = deque(_group_messages(channel, messages)), time.monotonic()
@@ -93,7 +93,7 @@ def _send_on_channel(
         sent, takes_others = sent + 1, True
     for group, reason in refused:
         _record_failure(store, group, reason, _retry_wait(group), moment, refused=takes_others)
-    return Delivered(sent, failed)
+    return DeliveryResult(sent, failed)
 
 
 def _retry_wait(messages: Sequence[OutboxMessage]) -> timedelta:

@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from city.alerts.model import Alarm
-from city.alerts.outbox import Unsent
+from city.alerts.outbox import UnsentMessages
 from city.stack.terminal import Terminal, one_line
 
 _TABLE_WIDTH = 140
@@ -27,7 +27,7 @@ def show(alarms: Sequence[Alarm], terminal: Terminal) -> None:
             _print_record(alarm, terminal)
 
 
-def unsent(channel: Unsent) -> str:
+def unsent(channel: UnsentMessages) -> str:
     """The messages that a channel has not accepted, in one line."""
     counts = [f"{channel.waiting} message(s) wait since {at(channel.since)}"] if channel.since else []
     counts += [f"{channel.given_up} given up after a week"] if channel.given_up else []

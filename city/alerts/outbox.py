@@ -31,7 +31,7 @@ class OutboxMessage:
 
 
 @dataclass(frozen=True)
-class Unsent:
+class UnsentMessages:
     """The messages that a channel has not accepted."""
 
     name: str
@@ -107,7 +107,7 @@ class Outbox:
         with self._database.changing() as db:
             db.execute(OUTBOX.update().where(_among(messages), OUTBOX.c.sent_at.is_(None)).values(**values))
 
-    def unsent(self, about_channels: bool = True) -> list[Unsent]:
+    def unsent(self, about_channels: bool = True) -> list[UnsentMessages]:
         """One entry per channel that has not accepted all its messages, by name. With `about_channels` false it leaves
         out the alarms about channels themselves."""
         waits, id_, channel = OUTBOX.c.next_at < NEVER, OUTBOX.c.id, OUTBOX.c.channel
@@ -127,7 +127,7 @@ class Outbox:
             tried = sa.select(id_, OUTBOX.c.error).where(id_.in_([row["tried"] for row in rows]))
             errors = dict(db.execute(tried).tuples().all())
         return [
-            Unsent(
+            UnsentMessages(
                 row["channel"],
                 row["waiting"],
                 row["given_up"],

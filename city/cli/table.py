@@ -14,7 +14,7 @@ def command(
 
     from city.contracts.registry import contract_of
     from city.lake import ORDER, STRAYS, locate
-    from city.lake.preview import latest
+    from city.lake.preview import preview_table
     from city.settings import settings
     from city.tables.registry import table_of, tables
 
@@ -29,7 +29,7 @@ def command(
     path = locate(settings().lake, layer, table)
     if not path.exists():
         raise ValueError(f"there is nothing in {layer}/{table} yet" + (f": city build {table}" if declared else ""))
-    preview = latest(path, rows, order)
+    preview = preview_table(path, rows, order)
     with pl.Config(tbl_rows=rows, tbl_cols=-1, fmt_str_lengths=40, tbl_hide_dataframe_shape=True):
         print(preview.frame)
     print(f"{preview.rows:,} rows, version {preview.version}, {preview.files} files")

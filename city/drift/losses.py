@@ -3,10 +3,10 @@
 import numpy as np
 
 from city.arrays import Floats
-from city.drift.measures import Measured
+from city.drift.measures import Measurement
 
 
-def decayed(reference: Floats, current: Floats) -> Measured:
+def decayed(reference: Floats, current: Floats) -> Measurement:
     """Tests whether losses (0 or 1, absolute or squared errors) have grown, by Welch's one-sided test.
 
     The effect is the growth, in standard deviations of the losses (the root of both samples' mean variance).
@@ -21,9 +21,9 @@ def decayed(reference: Floats, current: Floats) -> Measured:
     growth = float(current.mean() - reference.mean())
     spread = float(np.sqrt((reference.var() + current.var()) / 2))
     if spread == 0:
-        return Measured(growth, float(growth <= 0), float(growth > 0))
+        return Measurement(growth, float(growth <= 0), float(growth > 0))
     counts = np.array([len(reference), len(current)])
     parts = np.array([reference.var(ddof=1), current.var(ddof=1)]) / counts
     statistic = growth / float(np.sqrt(parts.sum()))
     freedom = parts.sum() ** 2 / (parts**2 / (counts - 1)).sum()
-    return Measured(statistic, float(special.stdtr(freedom, -statistic)), growth / spread)
+    return Measurement(statistic, float(special.stdtr(freedom, -statistic)), growth / spread)

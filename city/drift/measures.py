@@ -25,7 +25,7 @@ _MISSING = "\0"  # no other category has this text
 
 
 @dataclass(frozen=True)
-class Measured:
+class Measurement:
     """The result of one measure for the two samples of one feature."""
 
     statistic: float
@@ -36,7 +36,7 @@ class Measured:
     """The size of the difference. It does not grow with the number of rows."""
 
 
-def kolmogorov_smirnov(reference: Floats, current: Floats) -> Measured:
+def kolmogorov_smirnov(reference: Floats, current: Floats) -> Measurement:
     """Measures the largest distance of the two distribution functions, which is the effect, too.
 
     The samples are numbers (n,) and (m,). Values that are not finite are left out.
@@ -45,15 +45,15 @@ def kolmogorov_smirnov(reference: Floats, current: Floats) -> Measured:
 
     reference, current = (_finite_values(sample) for sample in to_common_precision(reference, current))
     if not (len(reference) and len(current)):
-        return Measured(1.0, float(len(reference) == len(current)), float(len(reference) != len(current)))
+        return Measurement(1.0, float(len(reference) == len(current)), float(len(reference) != len(current)))
     if len(reference) == len(current) == 1:  # one value each proves nothing; SciPy returns NaN
         different = float(reference[0] != current[0])
-        return Measured(different, 1.0, different)
+        return Measurement(different, 1.0, different)
     result = stats.ks_2samp(reference, current, method="asymp")
-    return Measured(float(result.statistic), float(result.pvalue), float(result.statistic))
+    return Measurement(float(result.statistic), float(result.pvalue), float(result.statistic))
 
 
-def wasserstein(reference: Floats, current: Floats) -> Measured:
+def wasserstein(reference: Floats, current: Floats) -> Measurement:
     """Measures the Wasserstein distance of samples (n,) and (m,), in standard deviations of the reference.
 
     Its distribution by chance is that of random permutations. A gamma distribution of the same mean and variance stands
@@ -66,7 +66,7 @@ def wasserstein(reference: Floats, current: Floats) -> Measured:
     is_constant = not len(reference) or reference.min() == reference.max()
     if is_constant or not len(current):
         moved = not np.array_equal(np.unique(reference), np.unique(current))
-        return Measured(float(moved), float(not moved), float(moved))
+        return Measurement(float(moved), float(not moved), float(moved))
     scale = float(reference.std())
     pooled = np.concatenate([reference, current])
     order = np.argsort(pooled, kind="stable")
@@ -77,9 +77,9 @@ def wasserstein(reference: Floats, current: Floats) -> Measured:
     null = _permuted_distances(len(reference), len(current)) @ np.column_stack([gaps, gaps[::-1]])
     mean, variance = null.mean(), null.var()
     if variance == 0:  # with so few rows that every permutation is as far apart
-        return Measured(distance / scale, 1.0, distance / scale)
+        return Measurement(distance / scale, 1.0, distance / scale)
     p_value = float(stats.gamma.sf(distance, mean**2 / variance, scale=variance / mean))
-    return Measured(distance / scale, p_value, distance / scale)
+    return Measurement(distance / scale, p_value, distance / scale)
 
 
 @lru_cache(maxsize=4)
@@ -95,7 +95,7 @@ def _permuted_distances(reference: int, current: int) -> Floats:
     return distances
 
 
-def population_stability(reference: Floats, current: Floats) -> Measured:
+def population_stability(reference: Floats, current: Floats) -> Measurement:
     """Measures the population stability index (PSI) over bins of the reference's deciles.
 
     With n and m rows it is distributed as (1/n + 1/m) χ², with one degree of freedom less than there are bins (Yurdakul
@@ -104,7 +104,7 @@ def population_stability(reference: Floats, current: Floats) -> Measured:
     return _measure_divergence(reference, current, lambda p, q: float(((p - q) * np.log(p / q)).sum()), 1.0)
 
 
-def kullback_leibler(reference: Floats, current: Floats) -> Measured:
+def kullback_leibler(reference: Floats, current: Floats) -> Measurement:
     """Measures the divergence of the current from the reference distribution, in nats, over the same bins.
 
     The samples are numbers (n,) and (m,).
@@ -112,7 +112,7 @@ def kullback_leibler(reference: Floats, current: Floats) -> Measured:
     return _measure_divergence(reference, current, lambda p, q: float((q * np.log(q / p)).sum()), 0.5)
 
 
-def jensen_shannon(reference: Floats, current: Floats) -> Measured:
+def jensen_shannon(reference: Floats, current: Floats) -> Measurement:
     """Measures the divergence of both distributions from their mean, in nats (Lin, 1991), over the same bins.
 
     The samples are numbers (n,) and (m,).
@@ -125,7 +125,7 @@ def jensen_shannon(reference: Floats, current: Floats) -> Measured:
     return _measure_divergence(reference, current, divergence, 0.125)
 
 
-def chi_square(reference: NDArray[Any], current: NDArray[Any]) -> Measured:
+def chi_square(reference: NDArray[Any], current: NDArray[Any]) -> Measurement:
     """Compares the categories of two samples (n,) and (m,) by the χ² test. The effect is Cramér's V.
 
     A category that only one sample has counts, too. Numbers of equal value (1, 1.0 and True) are the same category. All
@@ -136,13 +136,13 @@ def chi_square(reference: NDArray[Any], current: NDArray[Any]) -> Measured:
     labels = [_category_name(value) for sample in (reference, current) for value in np.asarray(sample)]
     names, codes = np.unique(labels, return_inverse=True)
     if len(names) < 2 or not (len(reference) and len(current)):
-        return Measured(0.0, 1.0, 0.0)
+        return Measurement(0.0, 1.0, 0.0)
     table = np.stack([np.bincount(part, minlength=len(names)) for part in np.split(codes, [len(reference)])])
     result = stats.chi2_contingency(table, correction=False)
-    return Measured(float(result.statistic), float(result.pvalue), float(np.sqrt(result.statistic / table.sum())))
+    return Measurement(float(result.statistic), float(result.pvalue), float(np.sqrt(result.statistic / table.sum())))
 
 
-NUMERIC: dict[str, Callable[[Floats, Floats], Measured]] = {
+NUMERIC: dict[str, Callable[[Floats, Floats], Measurement]] = {
     "ks": kolmogorov_smirnov,
     "psi": population_stability,
     "kl": kullback_leibler,
@@ -208,7 +208,7 @@ def _neighbour_bins(edges: Floats, values: Floats) -> tuple[NDArray[np.int_], ND
 
 def _measure_divergence(
     reference: Floats, current: Floats, divergence: Callable[[Floats, Floats], float], per_chi_square: float
-) -> Measured:
+) -> Measurement:
     """Measures a divergence over the bins of `histogram`.
 
     With n and m rows, the divergence is distributed as `per_chi_square` (1/n + 1/m) χ².
@@ -218,12 +218,12 @@ def _measure_divergence(
     _, was, now = histogram(reference, current)
     seen = (was + now) > 0
     if seen.sum() < 2 or not was.sum() or not now.sum():
-        return Measured(0.0, 1.0, 0.0)
+        return Measurement(0.0, 1.0, 0.0)
     # Half a row is added to each bin: an empty bin would be infinitely far away.
     p, q = ((counts[seen] + 0.5) / (counts[seen] + 0.5).sum() for counts in (was, now))
     value = divergence(p, q)
     chi = value / per_chi_square / (1 / was.sum() + 1 / now.sum())
-    return Measured(value, float(stats.chi2.sf(chi, int(seen.sum()) - 1)), value)
+    return Measurement(value, float(stats.chi2.sf(chi, int(seen.sum()) - 1)), value)
 
 
 def _normal_scores(reference: Floats, sample: Floats) -> Floats:

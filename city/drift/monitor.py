@@ -9,7 +9,7 @@ from polars import selectors as cs
 
 from city.arrays import Floats
 from city.drift import measures
-from city.drift.measures import Measured
+from city.drift.measures import Measurement
 
 MISSING, CORRELATION, CHI_SQUARE = "missing", "correlation", "chi_square"
 COMPARISON: dict[str, pl.DataType] = {
@@ -71,7 +71,7 @@ class Monitor:
         if not (self.reference.height and current.height):
             raise ValueError("a window without rows cannot be compared")
         numeric = self.reference.select(cs.numeric() | cs.boolean()).columns
-        results: dict[str, dict[str, Measured]] = {name: {} for name in [*measures.NUMERIC, CHI_SQUARE, MISSING]}
+        results: dict[str, dict[str, Measurement]] = {name: {} for name in [*measures.NUMERIC, CHI_SQUARE, MISSING]}
         for name in self.reference.columns:
             was, now = self.reference[name], current[name]
             results[MISSING][name] = _compare_missing(was, now)
@@ -84,7 +84,7 @@ class Monitor:
         results[CORRELATION] = self._compare_correlations(numeric, current)
         return pl.concat([self._apply_thresholds(measure, by_feature) for measure, by_feature in results.items()])
 
-    def _compare_correlations(self, numeric: list[str], current: pl.DataFrame) -> dict[str, Measured]:
+    def _compare_correlations(self, numeric: list[str], current: pl.DataFrame) -> dict[str, Measurement]:
         """Compares the correlation of each pair of numeric features, by the pair's name."""
         if len(numeric) < 2:
             return {}
@@ -93,9 +93,11 @@ class Monitor:
         was, now = (np.column_stack(columns) for columns in zip(*features, strict=True))
         p_values, differences = measures.correlations(was, now)
         pairs = [f"{a} × {b}" for i, a in enumerate(numeric) for b in numeric[i + 1 :]]
-        return {p: Measured(float(d), float(v), float(d)) for p, v, d in zip(pairs, p_values, differences, strict=True)}
+        return {
+            p: Measurement(float(d), float(v), float(d)) for p, v, d in zip(pairs, p_values, differences, strict=True)
+        }
 
-    def _apply_thresholds(self, measure: str, results: Mapping[str, Measured]) -> pl.DataFrame:
+    def _apply_thresholds(self, measure: str, results: Mapping[str, Measurement]) -> pl.DataFrame:
         """Returns the rows of `compare` of one measure: corrects the probabilities and decides what has drifted."""
         from scipy import stats
 
@@ -125,7 +127,7 @@ def _to_float_pair(was: pl.Series, now: pl.Series) -> tuple[Floats, Floats]:
     return measures.to_common_precision(*columns)
 
 
-def _compare_missing(was: pl.Series, now: pl.Series) -> Measured:
+def _compare_missing(was: pl.Series, now: pl.Series) -> Measurement:
     """Tests whether the share of missing values (null, or not a number) has changed, by Fisher's exact test."""
     from scipy import stats
 
@@ -133,4 +135,4 @@ def _compare_missing(was: pl.Series, now: pl.Series) -> Measured:
     table = [[missing[0], len(was) - missing[0]], [missing[1], len(now) - missing[1]]]
     p_value = float(stats.fisher_exact(table).pvalue) if sum(missing) else 1.0
     difference = missing[1] / len(now) - missing[0] / len(was)
-    return Measured(difference, p_value, abs(difference))
+    return Measurement(difference, p_value, abs(difference))

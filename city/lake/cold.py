@@ -34,7 +34,7 @@ _UNDONE_HOURS = 24
 
 
 @dataclass(frozen=True)
-class Archived:
+class ArchiveResult:
     """The result of a move: the number of rows in cold storage, and of rows deleted from bronze, which are the same.
 
     All rows are older than `before`.
@@ -45,7 +45,7 @@ class Archived:
     before: datetime
 
 
-def archive(contract: Contract, lake: Path, cold: str, keep: timedelta, now: datetime | None = None) -> Archived:
+def archive(contract: Contract, lake: Path, cold: str, keep: timedelta, now: datetime | None = None) -> ArchiveResult:
     """Moves the rows of whole UTC days older than `keep` to cold storage, late rows too.
 
     When a row is appended to bronze meanwhile, or bronze is compacted, the move starts again. Raises DeltaError where
@@ -54,7 +54,7 @@ def archive(contract: Contract, lake: Path, cold: str, keep: timedelta, now: dat
     before = ((now or datetime.now(UTC)) - keep).replace(hour=0, minute=0, second=0, microsecond=0)
     path = bronze_path(lake, contract)
     if not DeltaTable.is_deltatable(str(path)):
-        return Archived(0, 0, before)
+        return ArchiveResult(0, 0, before)
     with moving(lake, contract):
         return _move_until_done(contract, path, cold, before)
 
@@ -131,18 +131,18 @@ def append_archived(warm: Frame, archived: Frame) -> Frame:
     stop=stop_after_attempt(20),
     reraise=True,
 )
-def _move_until_done(contract: Contract, path: Path, cold: str, before: datetime) -> Archived:
+def _move_until_done(contract: Contract, path: Path, cold: str, before: datetime) -> ArchiveResult:
     """Moves the rows, and starts again where bronze has changed meanwhile."""
     return _move_rows(contract, DeltaTable(path), cold, before)
 
 
-def _move_rows(contract: Contract, bronze: DeltaTable, cold: str, before: datetime) -> Archived:
+def _move_rows(contract: Contract, bronze: DeltaTable, cold: str, before: datetime) -> ArchiveResult:
     time = pl.col(contract.event_time)
     old = pl.scan_delta(bronze).filter(time < before)
     by_day = old.group_by(time.dt.truncate("1d").alias("day")).agg(time.min().alias("first")).sort("day")
     days = by_day.collect(engine="streaming")
     if days.is_empty():
-        return Archived(0, 0, before)
+        return ArchiveResult(0, 0, before)
     table = recover(bronze, contract, cold) or _create_table(contract, cold)
     if bronze.transaction_version(_app_id(contract, "version")) != table.version():
         # `beside` and `recover` return to this version if the move is interrupted. Rows may have come, so the move
@@ -160,7 +160,7 @@ def _move_rows(contract: Contract, bronze: DeltaTable, cold: str, before: dateti
     # The delete is based on the version that was read: Delta refuses it where a matching row has come since.
     predicate = f"{contract.event_time} < '{before:%Y-%m-%dT%H:%M:%SZ}'"
     deleted = int(bronze.delete(predicate, commit_properties=marks)["num_deleted_rows"] or 0)
-    return Archived(rows, deleted, before)
+    return ArchiveResult(rows, deleted, before)
 
 
 def _split_by_day(old: pl.LazyFrame, contract: Contract, days: list[datetime]) -> Iterator[pl.DataFrame]:

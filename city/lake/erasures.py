@@ -21,7 +21,7 @@ LOG = "erasures.jsonl"
 
 
 @dataclass(frozen=True)
-class Erased:
+class Erasure:
     """An identity that was erased, stored only as its digest."""
 
     kind: str
@@ -37,7 +37,7 @@ def digest(kind: str, identity: str) -> str:
     return hashlib.sha256(f"{kind}/{identity}".encode()).hexdigest()
 
 
-def announce(home: Path, erased: Erased) -> None:
+def announce(home: Path, erased: Erasure) -> None:
     """Appends the erasure to the log in `home` as a whole line, or not at all. Raises OSError where that fails."""
     lines, path = json.dumps(asdict(erased)).encode() + b"\n", home / LOG
     with writing(home):
@@ -82,7 +82,7 @@ class Erasures:
         size = self._path.stat().st_size if self._path.exists() else 0
         return size != (self._size_read or 0)
 
-    def read(self) -> list[Erased]:
+    def read(self) -> list[Erasure]:
         """Returns the new erasures from the whole lines of the log. Skips other lines. The caller holds `writing`."""
         if not self.are_new():
             return []
@@ -98,9 +98,9 @@ class Erasures:
         return [erased for line in content[begin:end].splitlines() if (erased := _parse_line(line)) is not None]
 
 
-def _parse_line(line: bytes) -> Erased | None:
+def _parse_line(line: bytes) -> Erasure | None:
     """Parses an erasure. Returns None for an incomplete line, and for the line with the log's id."""
     try:
-        return Erased(**json.loads(line))
+        return Erasure(**json.loads(line))
     except (ValueError, TypeError):
         return None

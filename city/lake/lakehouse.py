@@ -30,7 +30,7 @@ Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Built:
+class BuildResult:
     """The result of a build."""
 
     rows: int
@@ -72,7 +72,7 @@ class Lakehouse:
 
     def build(
         self, table: Table, days: Sequence[date] = (), full: bool = False, tell: Tell = lambda line: None
-    ) -> Built:
+    ) -> BuildResult:
         """Replaces the days of the table, or the whole table where it is not daily.
 
         The rows are a function of the sources alone, each at one version. Unless `full`, a table with hourly slices is
@@ -100,7 +100,7 @@ class Lakehouse:
             run.snapshot.release(table.id)
         versions = {name: at for name, at in run.snapshot.versions().items() if name in sources}
         rows = run.count(table, days if table.daily else None)
-        return Built(rows, len(days) if table.daily else 0, time.monotonic() - began, built, versions)
+        return BuildResult(rows, len(days) if table.daily else 0, time.monotonic() - began, built, versions)
 
     def _build_table(self, table: Table, days: Sequence[date], full: bool, tell: Tell) -> int | None:
         """Builds the pieces of the table. Returns the number of hours that were built; None where all were."""

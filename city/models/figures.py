@@ -7,14 +7,14 @@ import numpy as np
 
 from city.models import examples
 from city.models.anomaly import SCORE
-from city.models.fitting import Fitted
+from city.models.fitting import FittedModel
 from city.models.model import Model
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def figures(model: Model, fitted: Fitted) -> Mapping[str, "Figure"]:
+def figures(model: Model, fitted: FittedModel) -> Mapping[str, "Figure"]:
     """Draws the figures for people: predictions against outcomes, and the inputs that matter."""
     import matplotlib as mpl
 

@@ -32,7 +32,7 @@ _FOLDS = 5
 
 
 @dataclass(frozen=True)
-class Fitted:
+class FittedModel:
     """A model that is fitted and judged, but not registered yet."""
 
     exported: bytes
@@ -68,7 +68,7 @@ def fit(
     truth: pl.DataFrame | None = None,
     study: tuple[Path | None, str] = (None, "study"),
     tell: Tell = lambda line: None,
-) -> Fitted:
+) -> FittedModel:
     """Fits the model on a view's rows, and judges it on the newest of them.
 
     The naive baseline and the champion are judged on the same rows. The held-out rows are not used before that. `truth`
@@ -116,7 +116,7 @@ def fit(
     scores, verdict = _judge(model, learned, parts.held_out, predicted, calibration.intervals, champion_predicted)
     tell(f"{model.name}: {scores}")
     importance = _permutation_importance(model, serving, x_held, y_held)
-    return Fitted(exported, parts, parameters, scores, importance, verdict, predicted)
+    return FittedModel(exported, parts, parameters, scores, importance, verdict, predicted)
 
 
 def _judge(
@@ -127,7 +127,7 @@ def _judge(
     predicted_intervals: Intervals | None,
     champion_predicted: Floats | None,
 ) -> tuple[dict[str, dict[str, float]], Verdict | None]:
-    """Returns the `scores` and the `verdict` of Fitted. The naive baseline uses the rows learned from."""
+    """Returns the `scores` and the `verdict` of FittedModel. The naive baseline uses the rows learned from."""
     actual = examples.labels(model, held_out)
     scores = {
         "model": judge.metrics(model, predicted, actual),

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 import numpy as np
 import polars as pl
 
-from city.drift.measures import Measured
+from city.drift.measures import Measurement
 from city.drift.monitor import Thresholds
 from city.models.judge import calibration_error
 from city.models.model import Model
@@ -89,7 +89,7 @@ def classification_scores(counts: Mapping[tuple[str, str], int]) -> dict[str, fl
 
 
 def verdicts(
-    model: Model, metrics: dict[str, float], coverage: float | None, decay: Measured | None, young: bool = False
+    model: Model, metrics: dict[str, float], coverage: float | None, decay: Measurement | None, young: bool = False
 ) -> list[Verdict]:
     """Judges whether a version keeps each promise of its model.
 

@@ -7,7 +7,7 @@ import polars as pl
 
 from city.arrays import Floats
 from city.drift.losses import decayed
-from city.drift.measures import Measured
+from city.drift.measures import Measurement
 from city.models.anomaly import SCORE
 from city.models.examples import chosen, inputs, labelled, labels
 from city.models.exported import Calibration, Exported
@@ -142,7 +142,7 @@ def schema(model: Model) -> dict[str, pl.DataType]:
 
 def decay(
     model: Model, recorded: pl.DataFrame, version: int, since: datetime, rows: int = JUDGED_ROWS
-) -> Measured | None:
+) -> Measurement | None:
     """Tests whether the version's last `rows` losses are larger than its first after `since`, when it was trained.
 
     Returns None while there are fewer than twice `rows` losses.

@@ -14,7 +14,7 @@ from city.drift.losses import decayed
 
 
 @dataclass(frozen=True)
-class Lived:
+class PrequentialResult:
     """The result of a prequential run of a model on a stream."""
 
     predicted: Floats
@@ -33,7 +33,7 @@ def live(
     watch: int,
     alpha: float = 0.01,
     effect: float = 0.1,
-) -> Lived:
+) -> PrequentialResult:
     """Predicts rows `x` (n, f) in order, a `block` at a time, each by a model that has seen earlier rows only.
 
     The first model is fitted on the first block. After that, the errors of the last `watch` rows are compared with
@@ -62,4 +62,4 @@ def live(
             rows = slice(max(0, end - memory), end)
             model, learned = fit(x[rows], y[rows]), end - since
             trained_at.append(end)
-    return Lived(predicted, tuple(trained_at))
+    return PrequentialResult(predicted, tuple(trained_at))

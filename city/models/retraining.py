@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from city.drift.measures import Measured
+from city.drift.measures import Measurement
 from city.drift.monitor import Thresholds
 from city.models.history import Growth
 from city.models.model import Model, ModelError
@@ -26,7 +26,7 @@ class Signs:
     """The number of rows that the newest version could learn from."""
     drifted: tuple[str, ...] = ()
     """The inputs that have drifted from the reference."""
-    decay: Measured | None = None
+    decay: Measurement | None = None
     """The comparison of the newest version's first losses with its last. None while there are too few."""
 
 

@@ -16,7 +16,7 @@ from city.models import examples
 from city.models.card import card
 from city.models.exported import Exported
 from city.models.figures import figures
-from city.models.fitting import Fitted, Tell, fit
+from city.models.fitting import FittedModel, Tell, fit
 from city.models.model import Model
 from city.models.registry import Registry, Version
 from city.settings import CHECKOUT
@@ -25,11 +25,11 @@ _EXAMPLE_ROWS = 5
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainingResult:
     """The result of a training."""
 
     version: Version
-    fitted: Fitted
+    fitted: FittedModel
     promoted: bool
     reason: str
 
@@ -46,7 +46,7 @@ def train(
     promote: bool = True,
     tags: Mapping[str, str] | None = None,
     tell: Tell = lambda line: None,
-) -> Trained:
+) -> TrainingResult:
     """Fits a model, registers a version as the challenger, and makes it the champion where it is better.
 
     It must be better than the champion, or than the naive baseline where there is no champion, and `promote` must allow
@@ -85,7 +85,7 @@ def train(
     elif better:
         reason = f"{reason}; waiting for `city models promote {model.name}`"
     tell(f"{model.name} version {version.number}: {reason}")
-    return Trained(registry.version(model.name, version.number), fitted, better and promote, reason)
+    return TrainingResult(registry.version(model.name, version.number), fitted, better and promote, reason)
 
 
 @lru_cache(maxsize=1)
@@ -100,7 +100,7 @@ def code_version() -> str:
     return result.stdout.strip() or version("city")
 
 
-def _decide_promotion(model: Model, fitted: Fitted) -> tuple[bool, str]:
+def _decide_promotion(model: Model, fitted: FittedModel) -> tuple[bool, str]:
     """Returns whether a version should become the champion, and why."""
     if fitted.verdict is not None:
         return fitted.verdict.better, fitted.verdict.reason

@@ -29,7 +29,7 @@ from city.contracts.registry import contracts
 from city.features.online import online_store
 from city.features.views import views
 from city.file_lock import file_lock
-from city.lake.erasures import Erased, announce, digest, writing
+from city.lake.erasures import Erasure, announce, digest, writing
 from city.privacy.delta_tables import AGAIN, count_rows, erase_tables, list_tables
 from city.privacy.questdb_tables import count_questdb_rows, is_in_symbols, list_questdb_tables, may_be_a_symbol
 from city.privacy.traces import Traces, quote_literal
@@ -43,7 +43,7 @@ _ELSEWHERE = ("lake", "cold", "kafka", "questdb", "mosquitto", "cache", "spark",
 
 
 @dataclass
-class Forgotten:
+class ErasureReport:
     """The record of an erasure: the time, and the number of rows by tier and table. It has a digest instead of the
     identity; a person who knows the identity can find the record by the digest."""
 
@@ -94,16 +94,18 @@ def find(
     return {name: rows for name, rows in counts.items() if rows}
 
 
-def forget(config: Settings, kind: str, identity: str, tell: Callable[[str], None] = lambda line: None) -> Forgotten:
+def forget(
+    config: Settings, kind: str, identity: str, tell: Callable[[str], None] = lambda line: None
+) -> ErasureReport:
     """Erases an identity from every store and records the erasure. A store that fails is listed in `problems` of the
     result, and the other stores are erased all the same; the function can be called again. `tell` is called with a line
     for each store from which rows were erased. Raises ContractError for an unknown kind, and OSError where the erasure
     cannot be announced; nothing is erased then."""
     column = column_of(kind)
     traces = Traces(column, identity)
-    erasure = Erased(kind, digest(kind, identity))
+    erasure = Erasure(kind, digest(kind, identity))
     announce(config.home, erasure)
-    report = Forgotten(kind, erasure.digest, datetime.now(UTC).isoformat())
+    report = ErasureReport(kind, erasure.digest, datetime.now(UTC).isoformat())
 
     def count_erased(name: str, rows: int) -> None:
         if rows:

@@ -89,7 +89,7 @@ Expectation = Columns | Complete | Between | Among | Spelled | Once
 
 
 @dataclass(frozen=True)
-class Judged:
+class ExpectationResult:
     """The outcome of one expectation. It is `blocking` where tables that are made from the rows would be wrong."""
 
     name: str
@@ -134,21 +134,23 @@ def with_rules(contract: Contract, rows: pl.DataFrame) -> pl.DataFrame:
     return rows.with_columns(pl.sql_expr(r.sql).fill_null(False).alias(_rule_column(r.name)) for r in contract.rules)
 
 
-def judge(contract: Contract, rows: pl.DataFrame, day: pl.DataFrame) -> list[Judged]:
+def judge(contract: Contract, rows: pl.DataFrame, day: pl.DataFrame) -> list[ExpectationResult]:
     """Judges bronze `rows`, if there are any, and `day`, the measures of their day."""
     judged = _judge_frame(of_rows(contract), with_rules(contract, rows), True) if rows.height else []
     return [*judged, *_judge_frame(of_day(), day, False)]
 
 
-def _judge_frame(expectations: Iterable[Expectation], frame: pl.DataFrame, blocking: bool) -> list[Judged]:
+def _judge_frame(expectations: Iterable[Expectation], frame: pl.DataFrame, blocking: bool) -> list[ExpectationResult]:
     outcomes = []
     for expectation in expectations:
         if isinstance(expectation, Columns):
             differ = sorted(set(frame.columns) ^ set(expectation.columns))
-            outcomes.append(Judged(expectation.name, not differ, blocking, {"observed_value": frame.columns}))
+            outcomes.append(
+                ExpectationResult(expectation.name, not differ, blocking, {"observed_value": frame.columns})
+            )
             continue
         if differ := sorted(_expected_columns(expectation) - set(frame.columns)):  # the schema says so already
-            outcomes.append(Judged(expectation.name, False, blocking, {"missing_columns": differ}))
+            outcomes.append(ExpectationResult(expectation.name, False, blocking, {"missing_columns": differ}))
             continue
         bad = frame.filter(_unexpected_rows(expectation))
         count = frame.filter(_judged_rows(expectation)).height
@@ -158,7 +160,7 @@ def _judge_frame(expectations: Iterable[Expectation], frame: pl.DataFrame, block
             detail["partial_unexpected_list"] = (
                 bad.select(sorted(_expected_columns(expectation))).head(_SHOWN).to_dicts()
             )
-        outcomes.append(Judged(expectation.name, bad.is_empty(), blocking, detail))
+        outcomes.append(ExpectationResult(expectation.name, bad.is_empty(), blocking, detail))
     return outcomes
 
 

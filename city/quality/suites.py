@@ -18,7 +18,7 @@ from city.quality.expectations import (
     Columns,
     Complete,
     Expectation,
-    Judged,
+    ExpectationResult,
     Once,
     Spelled,
     of_day,
@@ -29,7 +29,7 @@ from city.quality.expectations import (
 ROWS, DAY = "rows", "day"
 
 
-def judge(contract: Contract, rows: pl.DataFrame, day: pl.DataFrame, docs: Path) -> list[Judged]:
+def judge(contract: Contract, rows: pl.DataFrame, day: pl.DataFrame, docs: Path) -> list[ExpectationResult]:
     """Judges bronze `rows`, if there are any, and `day`, the measures of their day.
 
     Writes a page about each to the folder `docs` (index.html), and deletes what was there before.
@@ -52,7 +52,7 @@ def judge(contract: Contract, rows: pl.DataFrame, day: pl.DataFrame, docs: Path)
         context.delete_data_docs_site(name)
     context.add_data_docs_site(site_name="city", site_config=site)
     source = context.data_sources.add_pandas("city")
-    judged: list[Judged] = []
+    judged: list[ExpectationResult] = []
     if rows.height:
         judged += _run_suite(
             context, source, f"{contract.name} {ROWS}", with_rules(contract, rows), of_rows(contract), True
@@ -64,7 +64,7 @@ def judge(contract: Contract, rows: pl.DataFrame, day: pl.DataFrame, docs: Path)
 
 def _run_suite(
     context: Any, source: Any, name: str, frame: pl.DataFrame, expectations: Iterable[Expectation], blocking: bool
-) -> list[Judged]:
+) -> list[ExpectationResult]:
     import great_expectations as gx
 
     suite = gx.ExpectationSuite(name=name)
@@ -100,7 +100,7 @@ def _translate_expectation(expectation: Expectation) -> Any:
             return gxe.ExpectCompoundColumnsToBeUnique(column_list=list(columns), meta=meta)
 
 
-def _convert_result(result: Any, blocking: bool) -> Judged:
+def _convert_result(result: Any, blocking: bool) -> ExpectationResult:
     names = ("observed_value", "element_count", "unexpected_count", "unexpected_percent", "partial_unexpected_list")
     detail = {name: result.result[name] for name in names if result.result.get(name) is not None}
-    return Judged(result.expectation_config.meta["check"], bool(result.success), blocking, detail)
+    return ExpectationResult(result.expectation_config.meta["check"], bool(result.success), blocking, detail)

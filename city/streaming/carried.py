@@ -11,7 +11,7 @@ _KEPT = 50_000
 _RETAINED_KEPT = 10_000
 
 
-class Carried:
+class CarriedMessages:
     """Remembers the digests of the last messages that the bridge carried to Kafka, across restarts.
 
     Safe for one thread. MQTT 3.1.1 removes the retain flag from a message to an established subscription, so a message

@@ -18,7 +18,7 @@ from city.lake import STRAYS
 from city.net import accepts, split_address
 from city.settings import Settings
 from city.stack.worker import Worker, describe
-from city.streaming.carried import Carried
+from city.streaming.carried import CarriedMessages
 from city.streaming.strays import Stray, quarantine_strays
 from city.streaming.subscriptions import Subscriptions
 from city.streaming.topics import MAX_MESSAGE_BYTES, ensure_topics
@@ -53,7 +53,7 @@ class Session:
     ) -> None:
         self._filters, self._config, self._worker, self._count = filters, config, worker, count
         home = config.home / "bridge"
-        self.carried = Carried(home / "carried.bin")
+        self.carried = CarriedMessages(home / "carried.bin")
         self._subscriptions = Subscriptions(filters, home / "filters.json")
         self.waiting = 0
         """The number of messages that neither Kafka nor the quarantine has confirmed."""

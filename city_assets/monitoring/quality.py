@@ -20,7 +20,7 @@ from city.lake.snapshot import Snapshot
 from city.lake.tables import open_table, scan
 from city.quality import expectations, suites
 from city.quality.bands import unusual
-from city.quality.expectations import LIMITS, Judged
+from city.quality.expectations import LIMITS, ExpectationResult
 from city.quality.measures import DIMENSIONS, Summary, measures, scores, summarise
 from city.settings import settings
 from city.tables import calendar
@@ -102,7 +102,7 @@ def quality_assets() -> list[dg.AssetsDefinition]:
 
 def assess(
     contract: Contract, lake: Path, day: date, docs: Path | None, now: datetime | None = None
-) -> tuple[pl.DataFrame, list[Judged]]:
+) -> tuple[pl.DataFrame, list[ExpectationResult]]:
     """Measures, judges and records a local day of a contract's stream.
 
     With `docs`, Great Expectations judges the day and writes its Data Docs to that folder. Returns the day's scores
@@ -115,7 +115,7 @@ def assess(
     judged = suites.judge(contract, rows, day_scores, docs) if docs else expectations.judge(contract, rows, day_scores)
     row_results = [result for result in judged if result.blocking]
     failed = {result.name: result.detail for result in row_results if not result.passed}
-    summary = Judged("rows_valid", not failed, True, {"expectations": len(row_results), "failed": failed})
+    summary = ExpectationResult("rows_valid", not failed, True, {"expectations": len(row_results), "failed": failed})
     dated = day_scores.with_columns(dataset=pl.lit(contract.name), day=pl.lit(day)).select(
         pl.col(name).cast(kind) for name, kind in _SCORES_SCHEMA.items()
     )
@@ -176,7 +176,7 @@ def hours(contract: Contract, summary: Summary, day: date) -> pl.DataFrame:
     )
 
 
-def judge_bands(contract: Contract, lake: Path, by_hour: pl.DataFrame, now: datetime) -> list[Judged]:
+def judge_bands(contract: Contract, lake: Path, by_hour: pl.DataFrame, now: datetime) -> list[ExpectationResult]:
     """Judges whether the day's ended hours have a usual volume and usual means.
 
     Compares each hour with the recorded hours of other days. Returns one result for the volume and one for the means.
@@ -188,7 +188,9 @@ def judge_bands(contract: Contract, lake: Path, by_hour: pl.DataFrame, now: date
     volume = unusual(_select_rows(ended, True), _select_rows(history, True), "rows", ["kind"])
     means = unusual(_select_rows(ended, False), _select_rows(history, False), "mean", ["kind"])
     return [
-        Judged(name, outliers.is_empty(), False, {"unusual": outliers.head(10).to_dicts()} if outliers.height else {})
+        ExpectationResult(
+            name, outliers.is_empty(), False, {"unusual": outliers.head(10).to_dicts()} if outliers.height else {}
+        )
         for name, outliers in zip(_BANDS, (volume, means), strict=True)
     ]
 
@@ -229,7 +231,7 @@ def _select_rows(rows: pl.DataFrame, volume: bool) -> pl.DataFrame:
     return rows.filter((pl.col("kind") == _ALL) == volume)
 
 
-def _check_result(contract: Contract, name: str, by_day: dict[date, list[Judged]]) -> dg.AssetCheckResult:
+def _check_result(contract: Contract, name: str, by_day: dict[date, list[ExpectationResult]]) -> dg.AssetCheckResult:
     """Builds a check's result, which passes if the check passed on each day. Shows the failed days, else the newest."""
     failed = {day: judged for day, judged in by_day.items() if not all(result.passed for result in judged)}
     shown = failed or {max(by_day): by_day[max(by_day)]}

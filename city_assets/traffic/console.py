@@ -20,7 +20,7 @@ from city.settings import Settings
 from city.stack.terminal import Terminal, description_column
 from city_assets.traffic.download import download
 from city_assets.traffic.ingest import ingest
-from city_assets.traffic.replay import Loaded, load, replay
+from city_assets.traffic.replay import LoadedTrips, load, replay
 from city_assets.traffic.trips import count
 
 
@@ -47,7 +47,7 @@ def play(paths: Sequence[Path], config: Settings, speed: float, zones: Path | No
     console.print(f"{sent:,} positions sent")
 
 
-def describe(loaded: Loaded) -> list[str]:
+def describe(loaded: LoadedTrips) -> list[str]:
     """Returns the lines that say how many trips were read, rejected by reason, and placed at the centre of a zone."""
     lines = [f"{loaded.read:,} trips read, {loaded.trips.height:,} to replay"]
     lines += [f"  {count:,} rejected: {reason}" for reason, count in loaded.rejected.items()]

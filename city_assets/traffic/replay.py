@@ -21,7 +21,7 @@ _ISO_8601 = "%Y-%m-%dT%H:%M:%S%.3fZ"  # UTC, with milliseconds
 
 
 @dataclass
-class Loaded:
+class LoadedTrips:
     """Trips that are ready to replay.
 
     `read` is the number of trips in the files, `rejected` the number of rejected trips by reason, and `by_zone` the
@@ -34,7 +34,7 @@ class Loaded:
     by_zone: int = 0
 
 
-def load(paths: Sequence[Path], zones: Path | None = None) -> Loaded:
+def load(paths: Sequence[Path], zones: Path | None = None) -> LoadedTrips:
     """Reads and cleans files of trips. Raises UnknownLayout or FileNotFoundError."""
     cleaned, read, rejected = [], 0, dict[str, int]()
     for path in paths:
@@ -45,7 +45,7 @@ def load(paths: Sequence[Path], zones: Path | None = None) -> Loaded:
         for reason, count in counts.items():
             rejected[reason] = rejected.get(reason, 0) + count
     trips = pl.concat(cleaned).sort("pickup_at").with_row_index("trip")
-    return Loaded(trips, read, rejected, int(trips["by_zone"].sum()))
+    return LoadedTrips(trips, read, rejected, int(trips["by_zone"].sum()))
 
 
 def moments(trips: pl.DataFrame, speed: float, elapsed: Callable[[], float]) -> Callable[[], datetime | None]:
@@ -92,7 +92,7 @@ def events(trips: pl.DataFrame, moment: datetime, now: datetime) -> list[tuple[s
 
 
 def replay(
-    loaded: Loaded, config: Settings, speed: float, stop: threading.Event, tell: Callable[[datetime, int], None]
+    loaded: LoadedTrips, config: Settings, speed: float, stop: threading.Event, tell: Callable[[datetime, int], None]
 ) -> int:
     """Sends the positions of the trips to Kafka until the trips end or `stop` is set.
 

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 
-from city.alerts.dispatch import Delivered, deliver
+from city.alerts.dispatch import DeliveryResult, deliver
 from city.alerts.model import Finding
 from city.alerts.store import AlertStore, alert_store
 from city.settings import Settings
@@ -90,7 +90,7 @@ def _live(config: Settings, progress: Connection) -> None:
     while not ended.is_set() or news.is_set():
         news.wait()
         news.clear()
-        while deliver(kept, config, now[0]) != Delivered():
+        while deliver(kept, config, now[0]) != DeliveryResult():
             pass
     progress.send(_ALL_TOLD)
     threading.Event().wait()  # until it is killed

@@ -8,7 +8,7 @@ import pytest
 from pydantic import SecretStr
 
 from city.alerts import backlog
-from city.alerts.dispatch import Delivered, deliver
+from city.alerts.dispatch import DeliveryResult, deliver
 from city.alerts.listing import unsent
 from city.alerts.model import Alarm, Finding
 from city.alerts.outbox import CHANNEL_ALARMS
@@ -41,10 +41,10 @@ class Place:
     def at(self, minute: float, *found: Finding) -> dict[str, Alarm]:
         """What a watcher and a worker do at that minute; the alarms of channels that are active after it."""
         self.store.sync_findings(found, None, minutes(minute))
-        while deliver(self.store, self.config, minutes(minute)) != Delivered():
+        while deliver(self.store, self.config, minutes(minute)) != DeliveryResult():
             pass
         self.watch.look(minutes(minute))
-        while deliver(self.store, self.config, minutes(minute)) != Delivered():
+        while deliver(self.store, self.config, minutes(minute)) != DeliveryResult():
             pass
         return {a.cause: a for a in self.store.alarms(now=minutes(minute)) if a.active and CHANNEL_ALARMS in a.cause}
 

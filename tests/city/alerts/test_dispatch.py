@@ -21,7 +21,7 @@ from aiosmtpd.controller import Controller
 from pydantic import SecretStr
 
 from city.alerts.channels import addresses, sender
-from city.alerts.dispatch import Delivered, deliver
+from city.alerts.dispatch import DeliveryResult, deliver
 from city.alerts.model import AlertError, Finding
 from city.alerts.store import AlertStore
 from city.settings import Settings
@@ -112,7 +112,7 @@ def tell(store: AlertStore, config: Settings, *found: Finding, now: datetime = N
     store.sync_findings(found, None, now)
     store.tick(now=now)
     sent = failed = 0
-    while (done := deliver(store, config, now)) != Delivered():
+    while (done := deliver(store, config, now)) != DeliveryResult():
         sent, failed = sent + done.sent, failed + done.failed
     return sent, failed
 
@@ -315,7 +315,7 @@ def test_a_channel_that_is_slow_is_left_before_its_messages_may_be_taken_by_anot
 ) -> None:
     monkeypatch.setattr("city.alerts.dispatch._SECONDS", 0.0)
     store.sync_findings([replace(HIGH, cause=f"check/{n}", group=str(n)) for n in range(3)], None, NOW)
-    assert deliver(store, reached, NOW) == Delivered(0, 0)
+    assert deliver(store, reached, NOW) == DeliveryResult(0, 0)
     monkeypatch.setattr("city.alerts.dispatch._SECONDS", 60.0)
     assert deliver(store, reached, NOW).sent == 12, "they were given back at once"
 

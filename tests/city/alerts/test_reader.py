@@ -18,7 +18,7 @@ from city.alerts.lease import Lease
 from city.alerts.model import Alarm
 from city.alerts.reader import STATE, AlarmReader, state_of
 from city.alerts.store import AlertStore, alert_store
-from city.lake.erasures import Erased, announce, digest
+from city.lake.erasures import Erasure, announce, digest
 from city.privacy.erase import forget
 from city.settings import Settings
 from city.streaming import topic_reader
@@ -231,7 +231,7 @@ def test_an_erasure_that_begins_while_nobody_reads_is_heeded_by_the_next_reader(
     ovens.send(300, 300, oven="stays")
     until(lambda: ovens.alarms().keys() == {"gone", "stays"})
     ovens.stop()
-    announce(ovens.config.home, Erased("oven", digest("oven", "gone")))
+    announce(ovens.config.home, Erasure("oven", digest("oven", "gone")))
     ovens.read()
     until(lambda: not ovens.alarms()["gone"].active)
     until(lambda: ovens.store.remembered(state_of("plant/hot"))["tracks"].keys() == {"stays"})

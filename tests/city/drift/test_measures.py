@@ -11,7 +11,7 @@ from hypothesis.extra.numpy import arrays
 
 from city.arrays import Floats
 from city.drift import Monitor
-from city.drift.measures import NUMERIC, Measured, chi_square, correlations
+from city.drift.measures import NUMERIC, Measurement, chi_square, correlations
 
 ROWS = 2_000
 ZEROS = np.zeros(ROWS)
@@ -25,7 +25,7 @@ examples = settings(max_examples=60, deadline=None, derandomize=True)
 samples = arrays(np.float64, st.integers(1, 60), elements=values)
 
 
-def as_tuple(measured: Measured) -> tuple[float, float, float]:
+def as_tuple(measured: Measurement) -> tuple[float, float, float]:
     return measured.statistic, measured.p_value, measured.effect
 
 
@@ -33,7 +33,7 @@ def as_tuple(measured: Measured) -> tuple[float, float, float]:
 @examples
 @given(reference=samples, current=samples)
 def test_a_mirrored_sample_has_the_same_drift(
-    measure: Callable[[Floats, Floats], Measured], reference: Floats, current: Floats
+    measure: Callable[[Floats, Floats], Measurement], reference: Floats, current: Floats
 ) -> None:
     mirrored = measure(-reference, -current)
     assert as_tuple(mirrored) == pytest.approx(as_tuple(measure(reference, current)), nan_ok=False)
@@ -67,7 +67,7 @@ def test_how_a_sample_is_stored_does_not_matter(dtype: type, whole: np.ndarray, 
 @measure
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_equal_values_of_another_precision_are_equal(
-    measure: Callable[[Floats, Floats], Measured], dtype: type
+    measure: Callable[[Floats, Floats], Measurement], dtype: type
 ) -> None:
     tenths = np.arange(ROWS) % 7 / 10
     assert measure(tenths, tenths.astype(dtype)).effect == pytest.approx(0, abs=1e-12)
@@ -80,7 +80,7 @@ def test_equal_values_of_another_precision_are_equal(
 @pytest.mark.parametrize("moved", [-5.0, 5.0])
 @pytest.mark.parametrize("reference", [ZEROS, MOSTLY_ZEROS], ids=["all", "80 %"])
 def test_zeros_that_become_another_value_are_drift(
-    measure: Callable[[Floats, Floats], Measured], reference: Floats, moved: float
+    measure: Callable[[Floats, Floats], Measurement], reference: Floats, moved: float
 ) -> None:
     found = measure(reference, np.where(reference == 0, moved, reference))
     assert found.p_value < 1e-6
@@ -97,7 +97,7 @@ def test_numbers_are_categories_by_value() -> None:
     whole = np.array([1, 2] * 500)
     same: list[np.ndarray] = [whole.astype(float), whole.astype(np.float32), whole.astype(object), whole.astype(str)]
     for current in same:
-        assert chi_square(whole, current) == Measured(0.0, 1.0, 0.0)
+        assert chi_square(whole, current) == Measurement(0.0, 1.0, 0.0)
     assert chi_square(np.array([True, False] * 9), np.array([1, 0] * 9)).effect == 0
     assert chi_square(np.array([0.1, 0.2] * 9), np.array([0.1, 0.2] * 9, np.float32)).effect == 0
     assert chi_square(whole, whole + 0.5).effect == 1

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from city.lake.erasures import LOG, Erased, Erasures, announce, digest
+from city.lake.erasures import LOG, Erasure, Erasures, announce, digest
 
 
-def erasure(identity: str) -> Erased:
-    return Erased("vehicle", digest("vehicle", identity))
+def erasure(identity: str) -> Erasure:
+    return Erasure("vehicle", digest("vehicle", identity))
 
 
 A, B, C = map(erasure, "abc")

@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 from sklearn.metrics import precision_recall_fscore_support
 
-from city.drift.measures import Measured
+from city.drift.measures import Measurement
 from city.models.model import models
 from city.models.performance import is_young, name_metrics, of_model, performance, promises, verdicts
 from city.models.predictions import schema
@@ -66,9 +66,9 @@ def test_intervals_hold_what_they_promise_or_not() -> None:
 
 
 def test_losses_that_grew_are_decay() -> None:
-    grown = Measured(9.0, 1e-9, 1.5)
+    grown = Measurement(9.0, 1e-9, 1.5)
     assert [v.passed for v in verdicts(SPEED, {}, None, grown)] == [None, False]
-    assert [v.passed for v in verdicts(SPEED, {}, None, Measured(0.1, 0.4, 0.01))] == [None, True]
+    assert [v.passed for v in verdicts(SPEED, {}, None, Measurement(0.1, 0.4, 0.01))] == [None, True]
     assert [v.passed for v in verdicts(SPEED, {}, None, grown, young=True)] == [None, None]
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from city.contracts import Contract, Field
 from city.contracts.model import Rule
 from city.quality import suites
-from city.quality.expectations import LIMITS, Judged, judge, of_day, of_rows, with_rules
+from city.quality.expectations import LIMITS, ExpectationResult, judge, of_day, of_rows, with_rules
 from city.settings import Settings
 from city.streaming.decode import decode
 from city_assets.environment.contract import SENSORS
@@ -58,11 +58,11 @@ def things(*rows: tuple[str | None, float | None, str | None]) -> pl.DataFrame:
     return pl.DataFrame(columns, schema_overrides={"id": pl.String, "size": pl.Float64, "colour": pl.String})
 
 
-def failed(outcomes: list[Judged]) -> set[str]:
+def failed(outcomes: list[ExpectationResult]) -> set[str]:
     return {outcome.name for outcome in outcomes if not outcome.passed}
 
 
-def outcome(name: str, rows: pl.DataFrame) -> Judged:
+def outcome(name: str, rows: pl.DataFrame) -> ExpectationResult:
     return next(found for found in judge(THINGS, rows, BEST) if found.name == name)
 
 

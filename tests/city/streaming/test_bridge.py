@@ -24,7 +24,7 @@ from city.stack.part import Part, Spec
 from city.stack.state import read_json
 from city.stack.worker import Worker
 from city.streaming.bridge import Bridge
-from city.streaming.carried import Carried
+from city.streaming.carried import CarriedMessages
 from city.streaming.mqtt_session import Session, key_of
 from city.streaming.strays import strays_path
 from city.streaming.subscriptions import filters_of
@@ -357,7 +357,7 @@ class _Unreachable:
 
 
 def test_messages_that_were_carried_are_remembered_across_restarts(tmp_path: Path) -> None:
-    carried = Carried(tmp_path / "carried.bin")
+    carried = CarriedMessages(tmp_path / "carried.bin")
     carried.add("t", b"live", retained=False)
     carried.add("t", b"retained", retained=True)
     assert carried.is_repeat("t", b"live")
@@ -366,7 +366,7 @@ def test_messages_that_were_carried_are_remembered_across_restarts(tmp_path: Pat
     assert not carried.is_repeat("u", b"live")
     carried.add("t", b"later", retained=False)
     carried.save()
-    again = Carried(tmp_path / "carried.bin")
+    again = CarriedMessages(tmp_path / "carried.bin")
     assert all(again.is_repeat("t", payload) for payload in (b"live", b"retained", b"later"))
     for number in range(150_000):  # what came again is remembered for good, all else for a while
         again.add("t", b"%d" % number, retained=False)

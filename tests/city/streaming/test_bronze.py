@@ -12,7 +12,7 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 
 from city.lake import bronze_path, quarantine_path, row_count
-from city.lake.preview import latest
+from city.lake.preview import preview_table
 from city.lake.tables import ForeignTable, open_table
 from city.stack.backoff import Backoff, Stopped
 from city.streaming import rejects as rejects_module
@@ -571,7 +571,7 @@ def test_the_newest_rows_are_shown_first(tmp_path: Path) -> None:
     stream = opened(tmp_path)
     for first in range(5):
         commit(stream, first, 1)
-    found = latest(bronze_path(tmp_path, VEHICLE_POSITIONS), 3, ("_arrived", "_offset"))
+    found = preview_table(bronze_path(tmp_path, VEHICLE_POSITIONS), 3, ("_arrived", "_offset"))
     assert (found.rows, found.files, found.frame["_offset"].to_list()) == (5, 5, [4, 3, 2])
 
 
