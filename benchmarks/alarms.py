@@ -21,12 +21,12 @@ from benchmarks.fleet import BEGIN, faults, simulated
 from city.alerts.condition_watch import ConditionWatch
 from city.alerts.conditions import Condition
 from city.models.champions import Serving
-from city.models.examples import chosen
+from city.models.examples import select_rows
 from city.models.exported import Exported
 from city.models.fitting import fit
 from city.models.model import Model
 from city.severity import Severity
-from city.streaming.sinks.scores import scored
+from city.streaming.sinks.scores import score_rows
 from city_assets.equipment.alarms import ANOMALY, CRITICAL_HOURS, REMAINING_LIFE
 from city_assets.equipment.models import ANOMALIES, LIFE
 from city_assets.equipment.transforms import BEFORE_FOUND
@@ -128,9 +128,9 @@ def trained_cards(hours: float, share: float) -> bytes:
 def messages(model: Model, content: bytes, rows: pl.DataFrame) -> Iterator[dict[str, Any]]:
     """What the stream would send of the view's rows."""
     assert model.stream is not None
-    events = chosen(model, rows).sort(model.view.time).with_row_index("_offset")
+    events = select_rows(model, rows).sort(model.view.time).with_row_index("_offset")
     placed = events.with_columns(_partition=pl.lit(0, pl.Int32))
-    sent = model.stream.message(scored(model, Serving(1, Exported(model, content)), placed, "t", datetime.now(UTC)))
+    sent = model.stream.message(score_rows(model, Serving(1, Exported(model, content)), placed, "t", datetime.now(UTC)))
     times = pl.selectors.datetime().dt.strftime("%Y-%m-%dT%H:%M:%S%.6fZ")
     for line in sent.with_columns(times).write_ndjson().splitlines():
         yield json.loads(line)

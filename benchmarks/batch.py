@@ -22,7 +22,7 @@ from polars.testing import assert_frame_equal
 
 from benchmarks._trips import real_trips, write_month
 from city.java import jars
-from city.lake.engines.spark import installed
+from city.lake.engines.spark import is_installed
 from city.settings import Settings, settings
 from city.stack.embedded import environment, settings_at
 from city.tables.registry import table_of
@@ -46,7 +46,7 @@ def run(tell: Callable[[str], None], rows: int = MONTH_ROWS, months: int = MONTH
         _fill(one, 1, rows, real, tell)
         ours = _measure("polars", warm, one, tell)
         spark: dict[str, float] = {}
-        if installed():
+        if is_installed():
             jars.fetch(base, jars.missing(base, ["spark"]))
             copy, warm_copy = (_bronze_of(config, f"spark-{config.home.name}") for config in (one, warm))
             spark = _measure("spark", warm_copy, copy, tell)

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from city.arrays import Floats
-from city.drift import Monitor, Thresholds, decayed
+from city.drift import Monitor, Thresholds, measure_loss_growth
 
 FEATURES, REFERENCE, WINDOW = 8, 2_000, 500
 BEFORE, AFTER = 6, 8
@@ -84,7 +84,7 @@ def _alarms(stream: Stream, thresholds: Thresholds) -> dict[str, list[bool]]:
         rows = monitor.compare(pl.DataFrame(x[begin : begin + WINDOW], schema=names))
         for measure, drifted in rows.group_by("measure", maintain_order=True).agg(pl.col("drifted").any()).iter_rows():
             alarms.setdefault(measure, []).append(drifted)
-        worse = decayed(losses[:REFERENCE], losses[begin : begin + WINDOW])
+        worse = measure_loss_growth(losses[:REFERENCE], losses[begin : begin + WINDOW])
         alarms.setdefault("losses", []).append(
             worse.p_value <= thresholds.alpha and worse.effect >= thresholds.effects["losses"]
         )

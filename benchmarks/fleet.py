@@ -17,14 +17,14 @@ from city.lake.engines.polars import PolarsEngine
 from city.lake.reference import commission
 from city.models.anomaly import SCORE
 from city.models.champions import Serving
-from city.models.examples import chosen, inputs, labelled, labels
+from city.models.examples import inputs, label_rows, labels, select_rows
 from city.models.exported import Exported
 from city.models.fitting import fit
 from city.stack.embedded import settings_at
 from city.streaming.decode import decode
 from city.streaming.records import RawBatch
 from city.streaming.sinks.features import Events
-from city.streaming.sinks.scores import scored
+from city.streaming.sinks.scores import score_rows
 from city.tables.schema import schema
 from city_assets.equipment.contract import SENSOR_READINGS, SIGNALS
 from city_assets.equipment.models import ANOMALIES, LIFE, LIFE_CAP
@@ -50,7 +50,7 @@ def run(
     now = BEGIN + timedelta(hours=train_hours)
     tell(f"{rows.height:,} readings of a fleet to train on")
     detector = Exported(ANOMALIES, fit(ANOMALIES, rows, champion=None, now=now, truth=faults(log)).exported)
-    fitted = fit(LIFE, rows, champion=None, now=now, truth=log, tell=tell)
+    fitted = fit(LIFE, rows, champion=None, now=now, truth=log, progress=tell)
     life = Exported(LIFE, fitted.exported)
     intervals = life.calibration.intervals
     assert intervals is not None
@@ -66,7 +66,7 @@ def run(
         now_columns = pl.col([f"{signal}_now" for signal in SIGNALS])
         out = unseen.select(pl.any_horizontal(~now_columns.is_between(-0.1, 1.1)))
         out_of_range.append(out.to_series().to_numpy())
-        known = labelled(LIFE, chosen(LIFE, unseen), log)
+        known = label_rows(LIFE, select_rows(LIFE, unseen), log)
         hours, said = labels(LIFE, known), life.predict(inputs(LIFE, known))
         low, high = intervals.around(said)
         missed.append(np.abs(said - hours))
@@ -134,7 +134,7 @@ def in_the_stream(detector: Exported, events: int = 500) -> list[float]:
             for row in rows.iter_slices(1):
                 began = time.perf_counter()
                 placed = held.add(row).with_columns(row["_partition"], row["_offset"])
-                scored(ANOMALIES, serving, placed, SENSOR_READINGS.topic, BEGIN)
+                score_rows(ANOMALIES, serving, placed, SENSOR_READINGS.topic, BEGIN)
                 taken.append(time.perf_counter() - began)
     return taken
 

@@ -10,7 +10,7 @@ import polars as pl
 
 from benchmarks._real import real
 from city.models.judge import calibration_error
-from city_assets.payments.models import FEATURES, calibrated, cheapest_threshold, fraud_features, fraud_model
+from city_assets.payments.models import FEATURES, cheapest_threshold, fit_calibrated, fraud_features, fraud_model
 
 FILE = "fraud/fdh_2018-07-25_2018-08-14.parquet"
 TRAIN, DELAY, TEST = 7, 7, 7
@@ -40,7 +40,7 @@ def run(tell: Callable[[str], None]) -> dict[str, Any]:
     x, y = train.select(FEATURES).to_numpy(), train["fraud"].to_numpy()
     truth = test["fraud"].to_numpy()
     tell(f"{len(train):,} payments to train on, {y.sum():,} of them frauds; {len(test):,} to test")
-    model = calibrated(fraud_model(), x, y, train["card"].to_numpy())
+    model = fit_calibrated(fraud_model(), x, y, train["card"].to_numpy())
     probability = model.predict_proba(test.select(FEATURES).to_numpy())[:, 1]
     tell("fitted and calibrated")
     held_out = cross_val_predict(fraud_model(), x, y, method="predict_proba", groups=train["card"], cv=_by_card())[:, 1]

@@ -74,7 +74,7 @@ def _measure(
 ) -> dict[str, float] | None:
     config = base.model_copy(update={"home": home})
     if name == "spark":
-        return _spark(config, spark_events) if spark.installed() else None
+        return _spark(config, spark_events) if spark.is_installed() else None
     command = [sys.executable, "-m", "benchmarks._ingest_ours", name, str(valid), str(broken)]
     return _json_of(command, environment(config))
 

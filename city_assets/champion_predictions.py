@@ -11,7 +11,7 @@ from city.models.exported import Exported
 from city.models.history import recorded_losses, view_table
 from city.models.model import Model, ModelError
 from city.models.performance import Verdict, is_young, performance, verdicts
-from city.models.predictions import ID, LATENCY, VERSION, decay, judged, predictions, schema, scores_schema
+from city.models.predictions import ID, LATENCY, VERSION, add_outcomes, decay, predictions, schema, scores_schema
 from city.models.registry import Registry, Version
 from city.settings import settings
 from city.tables.model import DAY
@@ -34,7 +34,7 @@ def predict_days(model: Model, snapshot: Snapshot, registry: Registry, days: lis
     truth = read_truth(model, snapshot, rows[model.view.time].min())
     if model.stream is not None:
         scored = snapshot.scan(f"scores/{model.name}", scores_schema(model) | {DAY: pl.Date()})
-        predicted = judged(model, scored.filter(pl.col(DAY).is_in(days)).collect(), rows, truth)
+        predicted = add_outcomes(model, scored.filter(pl.col(DAY).is_in(days)).collect(), rows, truth)
     else:
         predicted = predictions(model, Exported(model, registry.content(champion)), champion.number, rows, truth)
         row_days = rows.select(*model.view.entities, model.view.time, DAY)

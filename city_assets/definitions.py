@@ -14,7 +14,7 @@ from city_assets.models import model_assets, score_specs
 from city_assets.monitoring.drift import drift_assets
 from city_assets.monitoring.quality import quality_assets
 from city_assets.streaming import stream_job
-from city_assets.tables import loaded_specs, reference_specs, table_assets
+from city_assets.tables import external_specs, reference_specs, table_assets
 from resources.kafka import KafkaResource
 from resources.lake import LakeResource
 from resources.mlflow_run import MLflowRunResource
@@ -45,7 +45,7 @@ def build() -> dg.Definitions:
             *output_specs(all_domains),
             *(low_rate_asset(*pair) for pair in low_rate),
             *(dg.load_assets_from_modules(domain_modules)),
-            *(spec for domain in all_domains for spec in loaded_specs(domain)),
+            *(spec for domain in all_domains for spec in external_specs(domain)),
             *(asset for domain in all_domains for asset in table_assets(domain)),
             *reference_specs(),
             online_features,

@@ -40,7 +40,7 @@ def table_assets(domain: Domain) -> list[dg.AssetsDefinition]:
     return [_build_asset(domain, table) for table in tables_of(domain) if table.transform is not None]
 
 
-def loaded_specs(domain: Domain) -> list[dg.AssetSpec]:
+def external_specs(domain: Domain) -> list[dg.AssetSpec]:
     """Returns the specs of the tables of a domain that no asset fills.
 
     These are loaded from outside (`city ingest`) or edited by people (`city reference`). A table that an asset in the

@@ -8,8 +8,8 @@ import polars as pl
 from city.file_lock import file_lock
 from city.lake.snapshot import Snapshot
 from city.models import examples
-from city.models.fitting import Tell
-from city.models.history import growth, learned_from, view_table
+from city.models.fitting import Progress
+from city.models.history import growth, training_rows, view_table
 from city.models.model import Model, ModelError
 from city.models.registry import Registry
 from city.models.retraining import check_growth
@@ -22,18 +22,18 @@ def train_on(
     snapshot: Snapshot,
     config: Settings,
     registry: Registry,
-    tell: Tell = print,
+    progress: Progress = print,
     tags: Mapping[str, str] | None = None,
 ) -> TrainingResult:
     """Trains a model on the newest rows of its view, with each table read at one version.
 
     `Model.history` and `Model.most_rows` limit the rows. A model has at most one training at a time: a second one waits
-    for the first. `tell` is given the progress as text, `tags` go to the run and the version in MLflow.
+    for the first. `progress` receives lines of text, `tags` go to the run and the version in MLflow.
 
     Raises ModelError if the view has not been built yet.
     """
     version = view_table(model, snapshot).version()
-    rows = learned_from(model, snapshot).collect()
+    rows = training_rows(model, snapshot).collect()
     truth = read_truth(model, snapshot, rows[model.view.time].min())
     truth_table = snapshot.table(model.label.truth) if model.label.truth else None
     versions = {} if truth_table is None else {"truth_version": str(truth_table.version())}
@@ -50,7 +50,7 @@ def train_on(
             home=config.home,
             promote=automatic,
             tags={**(tags or {}), **versions},
-            tell=tell,
+            progress=progress,
         )
 
 
@@ -61,13 +61,13 @@ def training_shortage(model: Model, snapshot: Snapshot) -> str | None:
     the split depends on and the rows that a training would read.
     """
     time = model.view.time
-    needed = {time, *model.view.entities, *model.label.uses, *model.groups}
+    needed = {time, *model.view.entities, *model.label.source_features, *model.groups}
     needed.update(pl.sql_expr(model.where).meta.root_names())
     try:
         check_growth(model, growth(model, snapshot, None, settings().timezone))
-        rows = examples.newest(model, learned_from(model, snapshot).select(sorted(needed)).collect())
+        rows = examples.newest(model, training_rows(model, snapshot).select(sorted(needed)).collect())
         truth = read_truth(model, snapshot, rows[time].min())
-        examples.check_parts(model, examples.labelled(model, rows, truth))
+        examples.check_parts(model, examples.label_rows(model, rows, truth))
     except ModelError as error:
         return str(error)
     return None
@@ -83,4 +83,4 @@ def read_truth(model: Model, snapshot: Snapshot, begin: Any) -> pl.DataFrame | N
     if table is None:
         return None
     rows = pl.scan_delta(table)
-    return (rows.head(0) if begin is None else rows.filter(model.label.tells(begin))).collect()
+    return (rows.head(0) if begin is None else rows.filter(model.label.truth_condition(begin))).collect()

@@ -15,7 +15,7 @@ from city.models.registry import Registry, Version
 from city.models.retraining import LEAST_BETWEEN, Signs, reason
 from city.settings import settings
 from city_assets.models import REASON, model_key
-from city_assets.monitoring.drift import drifted
+from city_assets.monitoring.drift import drifted_features
 from city_assets.training import training_shortage
 from resources.lake import LakeResource
 from resources.models import ModelRegistryResource
@@ -129,7 +129,11 @@ def collect_signs(model: Model, registry: Registry, snapshot: Snapshot, newest: 
         losses = recorded_losses(model, snapshot, champion.number, since, timezone)
         loss_decay = None if losses is None else decay(model, losses, champion.number, since)
     return Signs(
-        newest, view_growth.rows, view_growth.then, drifted=drifted(snapshot, model.view.name), decay=loss_decay
+        newest,
+        view_growth.rows,
+        view_growth.then,
+        drifted=drifted_features(snapshot, model.view.name),
+        decay=loss_decay,
     )
 
 

@@ -27,7 +27,7 @@ def show(alarms: Sequence[Alarm], terminal: Terminal) -> None:
             _print_record(alarm, terminal)
 
 
-def unsent(channel: UnsentMessages) -> str:
+def unsent_line(channel: UnsentMessages) -> str:
     """The messages that a channel has not accepted, in one line."""
     counts = [f"{channel.waiting} message(s) wait since {at(channel.since)}"] if channel.since else []
     counts += [f"{channel.given_up} given up after a week"] if channel.given_up else []

@@ -58,7 +58,7 @@ def recent_changes(row: Mapping[str, Any], moment: float) -> int:
     return sum(at > since for at in json.loads(row["changes"]))
 
 
-def escalated(row: Mapping[str, Any], after: timedelta, moment: float) -> Severity | None:
+def escalated_severity(row: Mapping[str, Any], after: timedelta, moment: float) -> Severity | None:
     """The next severity of an alarm that nobody has acknowledged for `after`; None where it is not due."""
     due = row["active_at"] + (row["escalations"] + 1) * after.total_seconds() <= moment
     if not due or row["acknowledged"] or not row["active"] or row["flapping"]:

@@ -14,7 +14,7 @@ from city.alerts.outbox import Outbox
 from city.alerts.queries import AlertQueries, row_of, silence_patterns
 from city.alerts.rows import (
     change_columns,
-    escalated,
+    escalated_severity,
     finding_columns,
     is_repeat,
     new_row,
@@ -147,7 +147,7 @@ class AlertStore(AlertQueries):
                 if row["active"] and quiet and not row["cause"].startswith(_LASTING):
                     self._clear_alarm(db, row, moment, None, "not heard of for a day", patterns)
                     continue
-                if escalate_after is not None and (severity := escalated(row, escalate_after, moment)):
+                if escalate_after is not None and (severity := escalated_severity(row, escalate_after, moment)):
                     row |= {"severity": severity, "escalations": row["escalations"] + 1}
                     add_history(db, row["id"], moment, "escalated", None, severity)
                     risen.append(row["id"])

@@ -25,7 +25,7 @@ def list_(
     import json
     from dataclasses import asdict
 
-    from city.alerts.listing import show, unsent
+    from city.alerts.listing import show, unsent_line
     from city.stack.terminal import Terminal
 
     store = _store()
@@ -36,7 +36,7 @@ def list_(
     terminal = Terminal()
     show(alarms, terminal)
     for channel in store.outbox.unsent():
-        terminal.print(unsent(channel), style="yellow", soft_wrap=True, highlight=False)
+        terminal.print(unsent_line(channel), style="yellow", soft_wrap=True, highlight=False)
 
 
 @app.command()
@@ -103,12 +103,12 @@ def drop(
     by: _By = "",
 ) -> None:
     """Delete the messages that a channel has not taken. The history of their alarms tells it."""
-    from city.alerts.listing import unsent
+    from city.alerts.listing import unsent_line
 
     store = _store()
     for backlog in store.outbox.unsent():
         if backlog.name == channel and not yes:
-            print(unsent(backlog))
+            print(unsent_line(backlog))
             typer.confirm("delete them? Nobody gets them then", abort=True)
     print(f"{store.outbox.drop(channel, by or _user())} message(s) to {channel} are deleted")
 

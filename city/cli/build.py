@@ -17,14 +17,14 @@ def command(
     from city.lake.lakehouse import lakehouse
     from city.settings import settings
     from city.stack.terminal import Terminal
-    from city.tables.registry import chosen
+    from city.tables.registry import select_tables
 
     console = Terminal()
     lake = lakehouse(settings()).pinned()
     days = [first.date() + timedelta(days=n) for n in range((last - first).days + 1)]
     if not days:
         raise ValueError(f"--last {last.date()} is before --first {first.date()}")
-    for table in chosen(names):
+    for table in select_tables(names):
         with console.status(table.id):
-            built = lake.build(table, days, full=True, tell=lambda line: console.log(line))
+            built = lake.build(table, days, full=True, progress=lambda line: console.log(line))
         console.print(f"{table.id}: {built.rows:,} rows in {built.seconds:.1f} s")

@@ -55,9 +55,9 @@ def breaks(
     labels = f"{contract.name} v{version}", f"{contract.name} v{contract.version}"
     broken: list[Break] = []
     if promised in ("backward", "full"):
-        broken += [Break(labels[1], labels[0], change) for change in rejected(old, new)]
+        broken += [Break(labels[1], labels[0], change) for change in rejection_reasons(old, new)]
     if promised in ("forward", "full"):
-        broken += [Break(labels[0], labels[1], change) for change in rejected(new, old)]
+        broken += [Break(labels[0], labels[1], change) for change in rejection_reasons(new, old)]
     return broken
 
 
@@ -72,7 +72,7 @@ def last_released(contract: Contract, released: Path) -> tuple[int, Schema] | No
     return (max(numbers), json.loads(versions[max(numbers)].read_text())) if numbers else None
 
 
-def rejected(writer: Schema, reader: Schema) -> Iterator[str]:
+def rejection_reasons(writer: Schema, reader: Schema) -> Iterator[str]:
     """Yields each reason why the reader rejects some of what the writer's schema allows; nothing if it accepts all."""
     written, read = writer["properties"], reader["properties"]
     for name in written.keys() - read.keys():
@@ -88,7 +88,7 @@ def _field_conflicts(written: Schema, read: Schema) -> Iterator[str]:
     """Yields each reason why the field schema `read` rejects some of what the field schema `written` allows."""
     types = _accepted_types(written) - _accepted_types(read)
     if not types and "object" in _accepted_types(read):
-        yield from rejected(written, read)
+        yield from rejection_reasons(written, read)
         return
     if types:
         yield f"may be {' or '.join(sorted(types))}, where {' or '.join(sorted(_accepted_types(read)))} is read"

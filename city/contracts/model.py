@@ -137,12 +137,12 @@ class Window:
     topic: str | None = None
 
     @property
-    def distinct(self) -> str | None:
+    def distinct_column(self) -> str | None:
         """The field whose different values the window counts, or None."""
         return next((a.source_column for a in self.aggregates if isinstance(a, Distinct)), None)
 
     @property
-    def measured(self) -> tuple[str, ...]:
+    def measured_columns(self) -> tuple[str, ...]:
         """The fields whose moments the window keeps."""
         return tuple(dict.fromkeys(a.source_column for a in self.aggregates if isinstance(a, Mean | Std)))
 

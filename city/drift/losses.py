@@ -6,7 +6,7 @@ from city.arrays import Floats
 from city.drift.measures import Measurement
 
 
-def decayed(reference: Floats, current: Floats) -> Measurement:
+def measure_loss_growth(reference: Floats, current: Floats) -> Measurement:
     """Tests whether losses (0 or 1, absolute or squared errors) have grown, by Welch's one-sided test.
 
     The effect is the growth, in standard deviations of the losses (the root of both samples' mean variance).

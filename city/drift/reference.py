@@ -37,7 +37,7 @@ class References:
         return self.folder / f"{name}.parquet"
 
 
-def whole(rows: pl.DataFrame, time: str, span: timedelta = SPAN) -> bool:
+def covers_span(rows: pl.DataFrame, time: str, span: timedelta = SPAN) -> bool:
     """Whether rows cover a whole span, less an hour.
 
     A pinned reference should contain both the night and the rush hours.

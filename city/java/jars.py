@@ -47,7 +47,7 @@ class Jar:
         return folder / self.server / f"{artifact}-{version}.jar"
 
 
-def locked(server: str | None = None) -> list[Jar]:
+def locked_jars(server: str | None = None) -> list[Jar]:
     """Returns the jars of a server, or of all servers, from the lock."""
     lines = [line.split() for line in LOCK.read_text().splitlines() if line and not line.startswith("#")]
     return [jar for jar in (Jar(*line) for line in lines) if server in (None, jar.server)]
@@ -55,7 +55,7 @@ def locked(server: str | None = None) -> list[Jar]:
 
 def missing(config: Settings, servers: Iterable[str]) -> list[Jar]:
     """Returns the jars that are not in the cache with the right hash."""
-    return [j for s in servers for j in locked(s) if not is_intact(j.path(config.jars), j.sha256)]
+    return [j for s in servers for j in locked_jars(s) if not is_intact(j.path(config.jars), j.sha256)]
 
 
 def fetch(config: Settings, jars: list[Jar], progress: Callable[[Jar], None] = lambda jar: None) -> None:
@@ -70,7 +70,7 @@ def fetch(config: Settings, jars: list[Jar], progress: Callable[[Jar], None] = l
 
 def classpath(config: Settings, server: str) -> str:
     """Returns the Java classpath of a server: its jars in the cache."""
-    return ":".join(str(jar.path(config.jars)) for jar in locked(server))
+    return ":".join(str(jar.path(config.jars)) for jar in locked_jars(server))
 
 
 def is_intact(path: Path, sha256: str) -> bool:

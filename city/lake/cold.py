@@ -4,8 +4,8 @@ Cold storage has the rows beyond CITY_WARM_DAYS, sorted and compressed, in a fol
 
 A move takes effect in one commit, although it changes two tables. It first writes the rows to cold storage, where no
 reader sees them yet. Then one commit to bronze deletes exactly these rows and records the version of the cold table
-that has them. `beside` opens that version. After a crash, or when late rows come meanwhile, the next run undoes what
-was written without that commit.
+that has them. `open_matching` opens that version. After a crash, or when late rows come meanwhile, the next run undoes
+what was written without that commit.
 """
 
 from collections.abc import Iterator
@@ -55,11 +55,11 @@ def archive(contract: Contract, lake: Path, cold: str, keep: timedelta, now: dat
     path = bronze_path(lake, contract)
     if not DeltaTable.is_deltatable(str(path)):
         return ArchiveResult(0, 0, before)
-    with moving(lake, contract):
+    with archive_lock(lake, contract):
         return _move_until_done(contract, path, cold, before)
 
 
-def beside(bronze: DeltaTable, contract: Contract, cold: str) -> DeltaTable | None:
+def open_matching(bronze: DeltaTable, contract: Contract, cold: str) -> DeltaTable | None:
     """Opens the cold table at the version that belongs to this version of bronze; None where no row was archived.
 
     Raises FileNotFoundError where bronze's rows were archived to another place than `cold`.
@@ -86,7 +86,7 @@ def begin(bronze: DeltaTable, contract: Contract) -> datetime | None:
     return _read_time(bronze, contract, "first")
 
 
-def moving(lake: Path, contract: Contract) -> AbstractContextManager[None]:
+def archive_lock(lake: Path, contract: Contract) -> AbstractContextManager[None]:
     """Holds the lock for moves and rewrites of a contract's archived rows."""
     path = bronze_path(lake, contract)
     return file_lock(path.with_name(f"{path.name}.archive"))
@@ -95,7 +95,7 @@ def moving(lake: Path, contract: Contract) -> AbstractContextManager[None]:
 def recover(bronze: DeltaTable, contract: Contract, cold: str) -> DeltaTable | None:
     """Opens the newest cold table and removes the rows of an interrupted move; None where there is no table.
 
-    The caller holds the lock (`moving`). Raises FileNotFoundError as `beside` does.
+    The caller holds the lock (`archive_lock`). Raises FileNotFoundError as `open_matching` does.
     """
     target = _cold_path(cold, contract)
     version = bronze.transaction_version(_app_id(contract, "version"))
@@ -145,8 +145,8 @@ def _move_rows(contract: Contract, bronze: DeltaTable, cold: str, before: dateti
         return ArchiveResult(0, 0, before)
     table = recover(bronze, contract, cold) or _create_table(contract, cold)
     if bronze.transaction_version(_app_id(contract, "version")) != table.version():
-        # `beside` and `recover` return to this version if the move is interrupted. Rows may have come, so the move
-        # reads bronze again.
+        # `open_matching` and `recover` return to this version if the move is interrupted. Rows may have come, so the
+        # move reads bronze again.
         record(bronze, table, contract)
         return _move_rows(contract, DeltaTable(bronze.table_uri), cold, before)
     move = _move_number(table, contract) + 1

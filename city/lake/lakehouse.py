@@ -26,7 +26,7 @@ from city.tables.registry import tables
 from city.tables.schema import NARWHALS, partition_by, schema
 from city.tables.slices import HOUR, Slices, chunks
 
-Tell = Callable[[str], None]
+Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -71,13 +71,13 @@ class Lakehouse:
         return replace(self, snapshot=Snapshot(self.root, self.cold_path))
 
     def build(
-        self, table: Table, days: Sequence[date] = (), full: bool = False, tell: Tell = lambda line: None
+        self, table: Table, days: Sequence[date] = (), full: bool = False, progress: Progress = lambda line: None
     ) -> BuildResult:
         """Replaces the days of the table, or the whole table where it is not daily.
 
         The rows are a function of the sources alone, each at one version. Unless `full`, a table with hourly slices is
-        built only for the hours that have new events. Two builds of a table run one after the other. `tell` receives a
-        line of progress after each piece.
+        built only for the hours that have new events. Two builds of a table run one after the other. `progress` gets
+        a line after each piece.
 
         Raises TableError for a day before the table's first, or for a source without a declaration.
         """
@@ -96,13 +96,13 @@ class Lakehouse:
             run.snapshot.renew()
             self.open(table)
             run.snapshot.release(table.id)
-            built = run._build_table(table, days, full, tell)
+            built = run._build_table(table, days, full, progress)
             run.snapshot.release(table.id)
         versions = {name: at for name, at in run.snapshot.versions().items() if name in sources}
         rows = run.count(table, days if table.daily else None)
         return BuildResult(rows, len(days) if table.daily else 0, time.monotonic() - began, built, versions)
 
-    def _build_table(self, table: Table, days: Sequence[date], full: bool, tell: Tell) -> int | None:
+    def _build_table(self, table: Table, days: Sequence[date], full: bool, progress: Progress) -> int | None:
         """Builds the pieces of the table. Returns the number of hours that were built; None where all were."""
         path = self.path(table.id)
         try:
@@ -112,7 +112,7 @@ class Lakehouse:
             hours = 0
             for slices in self._split_slices(table, days, full):
                 self.engine.replace(table, path, self._build_rows(table, slices), slices)
-                tell(f"{table.id}: {slices.first} to {slices.last}")
+                progress(f"{table.id}: {slices.first} to {slices.last}")
                 hours += len(slices.hours or ())
                 if self.snapshot is not None:
                     self.snapshot.renew()

@@ -62,7 +62,7 @@ class Snapshot:
         if begin is not None and border is not None and begin >= border:
             return None
         if contract.name not in self._archived:
-            self._archived[contract.name] = cold.beside(bronze, contract, path)
+            self._archived[contract.name] = cold.open_matching(bronze, contract, path)
         return self._archived[contract.name]
 
     def events(self, contract: Contract, begin: datetime, end: datetime) -> pl.LazyFrame:

@@ -44,6 +44,6 @@ def of_day(config: Settings, table: str, day: date, time: str | None = None) -> 
     return rows.filter(pl.col(time) >= begin, pl.col(time) < end)
 
 
-def some(count: int, thing: str) -> str:
+def count_text(count: int, thing: str) -> str:
     """The count of a thing in words: `no machine`, `1 machine`, `1,200 machines`."""
     return f"{count:,} {thing}{'' if count == 1 else 's'}" if count else f"no {thing}"

@@ -33,7 +33,7 @@ class State:
             self._settling[key] = row
             return
         if current is not None:
-            row[self.layer.own :] = current[self.layer.own :]
+            row[self.layer.first_prediction :] = current[self.layer.first_prediction :]
         self.rows[key] = row
         self.changed.add(key)
         self.gone.discard(key)
@@ -50,8 +50,8 @@ class State:
     def set_predictions(self, key: str, values: Sequence[Prediction]) -> None:
         """Replaces the predictions in the row of a key. `values` has one value per column of predictions."""
         row = self.rows.get(key)
-        if row is not None and row[self.layer.own :] != list(values):
-            self.rows[key] = [*row[: self.layer.own], *values]
+        if row is not None and row[self.layer.first_prediction :] != list(values):
+            self.rows[key] = [*row[: self.layer.first_prediction], *values]
             self.changed.add(key)
 
     def delta(self) -> bytes | None:

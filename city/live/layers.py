@@ -41,8 +41,8 @@ class Layer:
         return (self.key, "t", *self.columns, *self.derived, *self.predictions)
 
     @property
-    def own(self) -> int:
-        """How many columns of a row are not predictions."""
+    def first_prediction(self) -> int:
+        """The index of a row's first prediction. The predictions are its last columns."""
         return 2 + len(self.columns) + len(self.derived)
 
     def row(self, message: Mapping[str, Any]) -> Row:

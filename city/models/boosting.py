@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from optuna import Trial
 
 
-def boosted(kind: Literal["classification", "regression"]) -> Callable[[Parameters], Any]:
+def boosted_trees(kind: Literal["classification", "regression"]) -> Callable[[Parameters], Any]:
     """Returns a function that creates the estimator from its parameters. A regression predicts the median."""
 
     def estimator(parameters: Parameters) -> Any:

@@ -64,7 +64,7 @@ class Champions:
         self.refresh()
         self.worker.start()
 
-    def of(self, model: Model) -> Serving | None:
+    def champion(self, model: Model) -> Serving | None:
         """Returns the model's champion that serves now. Returns None while there is none."""
         return self._serving.get(model.name)
 

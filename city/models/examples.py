@@ -28,7 +28,7 @@ class Split:
     held_out: pl.DataFrame
 
 
-def chosen(model: Model, rows: pl.DataFrame) -> pl.DataFrame:
+def select_rows(model: Model, rows: pl.DataFrame) -> pl.DataFrame:
     """Selects the view's rows that the model is about: those that meet its `where`."""
     return rows if model.where == "true" else rows.filter(pl.sql_expr(model.where))
 
@@ -38,7 +38,7 @@ def newest(model: Model, rows: pl.DataFrame) -> pl.DataFrame:
     return rows.sort(model.view.time).tail(model.most_rows)
 
 
-def labelled(model: Model, rows: pl.DataFrame, truth: pl.DataFrame | None = None) -> pl.DataFrame:
+def label_rows(model: Model, rows: pl.DataFrame, truth: pl.DataFrame | None = None) -> pl.DataFrame:
     """Returns the model's rows of the view whose truth is known, in order of time.
 
     They have the columns `_label`, `_naive` and `_known` (see city.models.labels). `truth` is the table with the
@@ -47,10 +47,10 @@ def labelled(model: Model, rows: pl.DataFrame, truth: pl.DataFrame | None = None
     if model.label.truth and truth is None:
         raise ModelError(f"model {model.name!r}: {model.label.truth} tells what came, and is not there yet")
     truth_rows = pl.DataFrame() if truth is None else truth
-    return model.label.labelled(model.view, chosen(model, rows), truth_rows)
+    return model.label.label_rows(model.view, select_rows(model, rows), truth_rows)
 
 
-def checked(model: Model, rows: pl.DataFrame, now: datetime) -> pl.DataFrame:
+def check_rows(model: Model, rows: pl.DataFrame, now: datetime) -> pl.DataFrame:
     """Returns the rows if a model can be fitted on them. Raises ModelError that names what is wrong."""
     time = model.view.time
     _check_count(model, rows)

@@ -53,11 +53,11 @@ def export(model: Model, estimator: Any, sample: NDArray[np.float32], calibratio
         metadata[_CLASSES] = json.dumps([int(c) for c in estimator.classes_])
     set_model_props(converted, metadata)
     exported: bytes = converted.SerializeToString()
-    agree(model, own(model, estimator, sample), Exported(model, exported).predict(sample))
+    check_agreement(model, predict_by_estimator(model, estimator, sample), Exported(model, exported).predict(sample))
     return exported
 
 
-def own(model: Model, estimator: Any, rows: NDArray[np.float32]) -> Floats:
+def predict_by_estimator(model: Model, estimator: Any, rows: NDArray[np.float32]) -> Floats:
     """Predicts by the estimator itself, for rows (n, inputs).
 
     Returns values (n,), probabilities (n, classes) with a column for each declared class, or for anomalies the output
@@ -70,13 +70,13 @@ def own(model: Model, estimator: Any, rows: NDArray[np.float32]) -> Floats:
     )
 
 
-def agree(model: Model, ours: Floats, exported: Floats) -> None:
+def check_agreement(model: Model, fitted: Floats, exported: Floats) -> None:
     """Raises ModelError where the predictions of the exported model differ from those of the fitted one.
 
     Both have one row for each sample row: (n,) numbers, or (n, classes) probabilities.
     """
-    scale = np.ones(1) if model.kind == "classification" else np.maximum(np.std(ours, axis=0), 1e-9)
-    differences = (np.abs(ours - exported) / scale).reshape(len(ours), -1).max(1)
+    scale = np.ones(1) if model.kind == "classification" else np.maximum(np.std(fitted, axis=0), 1e-9)
+    differences = (np.abs(fitted - exported) / scale).reshape(len(fitted), -1).max(1)
     if not (differences <= _CLOSE).mean() >= 1 - _SHARE:
         raise ModelError(
             f"model {model.name!r}: its ONNX form differs from the fitted one in {(differences > _CLOSE).mean():.1%} "

@@ -20,12 +20,12 @@ from city.models import examples, judge
 from city.models.attribution import background
 from city.models.conformal import Intervals, intervals
 from city.models.examples import Split
-from city.models.exported import Calibration, Exported, export, own
+from city.models.exported import Calibration, Exported, export, predict_by_estimator
 from city.models.judge import Verdict
 from city.models.model import Model
 from city.models.search import search
 
-Tell = Callable[[str], None]
+Progress = Callable[[str], None]
 _IMPORTANCE_ROWS = 2_000
 _EXPORT_ROWS = 2_000
 _FOLDS = 5
@@ -67,17 +67,17 @@ def fit(
     now: datetime,
     truth: pl.DataFrame | None = None,
     study: tuple[Path | None, str] = (None, "study"),
-    tell: Tell = lambda line: None,
+    progress: Progress = lambda line: None,
 ) -> FittedModel:
     """Fits the model on a view's rows, and judges it on the newest of them.
 
     The naive baseline and the champion are judged on the same rows. The held-out rows are not used before that. `truth`
-    is the table that the label names, where it names one. `study` is the file and the name of the search, and `tell`
-    takes lines of progress. Raises ModelError for rows that cannot be learned from.
+    is the table that the label names, where it names one. `study` is the file and the name of the search, and
+    `progress` receives lines of text. Raises ModelError for rows that cannot be learned from.
     """
     model.check()
     rows = examples.newest(model, rows)
-    parts = examples.split(model, examples.checked(model, examples.labelled(model, rows, truth), now))
+    parts = examples.split(model, examples.check_rows(model, examples.label_rows(model, rows, truth), now))
     examples.check_outcomes(model, parts, "train")
     x, x_valid = (examples.inputs(model, part) for part in (parts.train, parts.validation))
     y, y_valid = (examples.labels(model, part) for part in (parts.train, parts.validation))
@@ -85,13 +85,13 @@ def fit(
 
     def loss(parameters: dict[str, Any]) -> float:
         estimator = _fit_estimator(model, parameters, x, y, informative)
-        return float(judge.losses(model, own(model, estimator, x_valid), y_valid).mean())
+        return float(judge.losses(model, predict_by_estimator(model, estimator, x_valid), y_valid).mean())
 
     if model.kind != "anomaly" and len(np.unique(y_valid)) < 2:
-        tell(f"{model.name}: all rows to validate on have one outcome, so nothing is searched")
+        progress(f"{model.name}: all rows to validate on have one outcome, so nothing is searched")
         parameters = dict(model.defaults)
     else:
-        tell(f"{model.name}: {parts.train.height:,} rows to train on, searching")
+        progress(f"{model.name}: {parts.train.height:,} rows to train on, searching")
         parameters = search(model, loss, *study)
     learned = pl.concat([parts.train, parts.validation])
     x_learned, y_learned = examples.inputs(model, learned), examples.labels(model, learned)
@@ -105,7 +105,9 @@ def fit(
         )
     else:
         calibration = _calibrate(
-            model, own(model, _fit_estimator(model, parameters, x, y, informative), x_valid), parts.validation
+            model,
+            predict_by_estimator(model, _fit_estimator(model, parameters, x, y, informative), x_valid),
+            parts.validation,
         )
     calibration = replace(calibration, background=background(x_learned))
     x_held, y_held = examples.inputs(model, parts.held_out), examples.labels(model, parts.held_out)
@@ -114,7 +116,7 @@ def fit(
     predicted = serving.predict(x_held)
     champion_predicted = None if champion is None else champion(x_held)
     scores, verdict = _judge(model, learned, parts.held_out, predicted, calibration.intervals, champion_predicted)
-    tell(f"{model.name}: {scores}")
+    progress(f"{model.name}: {scores}")
     importance = _permutation_importance(model, serving, x_held, y_held)
     return FittedModel(exported, parts, parameters, scores, importance, verdict, predicted)
 
@@ -172,7 +174,9 @@ def _predict_by_others(
     folds = StratifiedGroupKFold if model.kind == "classification" else GroupKFold
     predicted: Floats = np.zeros((len(rows), max(1, len(model.label.classes))))
     for others, these in folds(min(_FOLDS, len(np.unique(groups)))).split(x, y, groups):
-        outputs = own(model, _fit_estimator(model, parameters, x[others], y[others], informative), x[these])
+        outputs = predict_by_estimator(
+            model, _fit_estimator(model, parameters, x[others], y[others], informative), x[these]
+        )
         predicted[these] = outputs.reshape(len(these), -1)
     return predicted if model.label.classes else predicted[:, 0]
 

@@ -40,7 +40,7 @@ def view_table(model: Model, snapshot: Snapshot) -> DeltaTable:
     return table
 
 
-def days_learned_from(by_day: Mapping[date, int], model: Model) -> list[date]:
+def training_days(by_day: Mapping[date, int], model: Model) -> list[date]:
     """Selects the newest local days that a model learns from.
 
     They reach as far back as the model's `history`, and are no more than have its `most_rows`. `by_day` is the number
@@ -56,12 +56,12 @@ def days_learned_from(by_day: Mapping[date, int], model: Model) -> list[date]:
     return sorted(days)
 
 
-def learned_from(model: Model, snapshot: Snapshot) -> pl.LazyFrame:
+def training_rows(model: Model, snapshot: Snapshot) -> pl.LazyFrame:
     """Returns the view's rows of the days that the model learns from. Raises ModelError where it is not built yet."""
     rows = pl.scan_delta(view_table(model, snapshot))
     if not model.view.table.daily:
         return rows
-    return rows.filter(pl.col(DAY).is_in(days_learned_from(snapshot.rows_by_day(model.view.table.id), model)))
+    return rows.filter(pl.col(DAY).is_in(training_days(snapshot.rows_by_day(model.view.table.id), model)))
 
 
 def growth(model: Model, snapshot: Snapshot, trained: datetime | None, timezone: str) -> Growth:
@@ -73,7 +73,7 @@ def growth(model: Model, snapshot: Snapshot, trained: datetime | None, timezone:
     rows, time = pl.scan_delta(view_table(model, snapshot)), pl.col(model.view.time)
     by_day = snapshot.rows_by_day(model.view.table.id)
     if trained is None:
-        days = days_learned_from(by_day, model)
+        days = training_days(by_day, model)
         ends = rows.filter(pl.col(DAY).is_in(days[:1] + days[-1:])).select(first=time.min(), last=time.max()).collect()
         span = ends["last"][0] - ends["first"][0] if days and ends["last"][0] is not None else timedelta()
         return Growth(sum(by_day[day] for day in days), 0, span)
@@ -82,7 +82,7 @@ def growth(model: Model, snapshot: Snapshot, trained: datetime | None, timezone:
     if border in by_day:
         on_border = rows.filter(pl.col(DAY) == border, time <= trained).select(pl.len()).collect().item()
     earlier = {day: count for day, count in by_day.items() if day < border} | {border: on_border}
-    then = min(model.most_rows, sum(earlier[day] for day in days_learned_from(earlier, model)))
+    then = min(model.most_rows, sum(earlier[day] for day in training_days(earlier, model)))
     fresh = sum(count for day, count in by_day.items() if day >= border) - on_border
     return Growth(then + fresh, then, timedelta())
 

@@ -37,7 +37,7 @@ class Label(ABC):
         return timedelta()
 
     @property
-    def uses(self) -> tuple[str, ...]:
+    def source_features(self) -> tuple[str, ...]:
         """The features of the view that the label is derived from."""
         return ()
 
@@ -56,12 +56,12 @@ class Label(ABC):
     def description(self) -> str:
         """The description of what is predicted."""
 
-    def tells(self, begin: datetime) -> pl.Expr:
+    def truth_condition(self, begin: datetime) -> pl.Expr:
         """Returns the condition of the rows of `truth` that can decide the label of rows from `begin` on."""
         return pl.lit(value=True)
 
     @abstractmethod
-    def labelled(self, view: View, rows: pl.DataFrame, truth: pl.DataFrame) -> pl.DataFrame:
+    def label_rows(self, view: View, rows: pl.DataFrame, truth: pl.DataFrame) -> pl.DataFrame:
         """Returns the rows whose truth is known, with `_label`, `_naive` and `_known`, in order of time."""
 
 
@@ -86,7 +86,7 @@ class Later(Label):
         return self.after
 
     @property
-    def uses(self) -> tuple[str, ...]:
+    def source_features(self) -> tuple[str, ...]:
         """The column."""
         return (self.column,)
 
@@ -100,7 +100,7 @@ class Later(Label):
         """The column, and how far ahead it is."""
         return f"{self.column} {self.after} ahead"
 
-    def labelled(self, view: View, rows: pl.DataFrame, truth: pl.DataFrame) -> pl.DataFrame:
+    def label_rows(self, view: View, rows: pl.DataFrame, truth: pl.DataFrame) -> pl.DataFrame:
         """Labels rows by the later values of the column."""
         ordered = rows.sort(view.time)
         later = ordered.select(*view.entities, **{_LATER: pl.col(view.time), LABEL: pl.col(self.column)})
@@ -145,11 +145,11 @@ class Until(Label):
         """The event, and the cap."""
         return f"hours until {self.where}, at most {self.cap.total_seconds() / 3600:g}"
 
-    def tells(self, begin: datetime) -> pl.Expr:
+    def truth_condition(self, begin: datetime) -> pl.Expr:
         """Returns the condition of events after `begin`."""
         return pl.col(self.time) > begin
 
-    def labelled(self, view: View, rows: pl.DataFrame, truth: pl.DataFrame) -> pl.DataFrame:
+    def label_rows(self, view: View, rows: pl.DataFrame, truth: pl.DataFrame) -> pl.DataFrame:
         """Labels rows by the hours until the next event."""
         events = truth.filter(pl.sql_expr(self.where)).select(*view.entities, **{_LATER: pl.col(self.time)})
         joined = rows.sort(view.time).join_asof(
@@ -181,7 +181,7 @@ class Reported(Label):
     within: timedelta
 
     @property
-    def uses(self) -> tuple[str, ...]:
+    def source_features(self) -> tuple[str, ...]:
         """The key."""
         return (self.key,)
 
@@ -195,11 +195,11 @@ class Reported(Label):
         """The table that reports a row, and within which time."""
         return f"whether {self.truth} reports it within {self.within}"
 
-    def tells(self, begin: datetime) -> pl.Expr:
+    def truth_condition(self, begin: datetime) -> pl.Expr:
         """Returns the condition of reports from `within` before `begin` on."""
         return pl.col(self.time) >= begin - self.within  # one clock may be ahead of the other
 
-    def labelled(self, view: View, rows: pl.DataFrame, truth: pl.DataFrame) -> pl.DataFrame:
+    def label_rows(self, view: View, rows: pl.DataFrame, truth: pl.DataFrame) -> pl.DataFrame:
         """Labels rows by whether they are reported."""
         time = pl.col(view.time)
         reports = truth.group_by(self.key).agg(pl.col(self.time).min().alias(_LATER))
@@ -244,11 +244,11 @@ class Normal(Label):
         """A fixed text."""
         return "how far it is from normal"
 
-    def tells(self, begin: datetime) -> pl.Expr:
+    def truth_condition(self, begin: datetime) -> pl.Expr:
         """Returns the condition of periods that have no end, or end at `begin` or later."""
         return pl.col(self.end).is_null() | (pl.col(self.end) >= begin)
 
-    def labelled(self, view: View, rows: pl.DataFrame, truth: pl.DataFrame) -> pl.DataFrame:
+    def label_rows(self, view: View, rows: pl.DataFrame, truth: pl.DataFrame) -> pl.DataFrame:
         """Selects the rows outside the periods of faults, with 0 as the label."""
         last = pl.col(self.end).cum_max().over(*view.entities, order_by=self.begin)
         wrong = truth.filter(pl.sql_expr(self.where)).select(*view.entities, _begin=self.begin, _end=last)

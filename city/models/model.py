@@ -105,7 +105,7 @@ class Model:
     def check(self) -> None:
         """Raises ModelError for an input, label or segment that the view lacks, or for a history that is too short."""
         columns = {*self.view.features, *self.view.entities}
-        if unknown := sorted({*self.inputs, *self.label.uses, *self.segments} - columns):
+        if unknown := sorted({*self.inputs, *self.label.source_features, *self.segments} - columns):
             raise ModelError(
                 f"model {self.name!r}: the view {self.features!r} has no {', '.join(unknown)}; it has {sorted(columns)}"
             )

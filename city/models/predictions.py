@@ -6,10 +6,10 @@ import numpy as np
 import polars as pl
 
 from city.arrays import Floats
-from city.drift.losses import decayed
+from city.drift.losses import measure_loss_growth
 from city.drift.measures import Measurement
 from city.models.anomaly import SCORE
-from city.models.examples import chosen, inputs, labelled, labels
+from city.models.examples import inputs, label_rows, labels, select_rows
 from city.models.exported import Calibration, Exported
 from city.models.judge import losses
 from city.models.labels import LABEL
@@ -32,7 +32,7 @@ def predictions(
     are known by now. `rows` should include later rows, because outcomes are searched for among them.
     """
     view = model.view
-    selected = chosen(model, rows)
+    selected = select_rows(model, rows)
     predicted = (
         exported.predict(inputs(model, selected))
         if selected.height
@@ -49,7 +49,7 @@ def predictions(
         ],
         how="horizontal",
     )
-    return judged(model, answered, rows, truth)
+    return add_outcomes(model, answered, rows, truth)
 
 
 def beside(model: Model, version: int) -> tuple[pl.Expr, ...]:
@@ -98,7 +98,7 @@ def answers(model: Model, calibration: Calibration, predicted: Floats) -> pl.Dat
     )
 
 
-def judged(model: Model, answered: pl.DataFrame, rows: pl.DataFrame, truth: pl.DataFrame | None) -> pl.DataFrame:
+def add_outcomes(model: Model, answered: pl.DataFrame, rows: pl.DataFrame, truth: pl.DataFrame | None) -> pl.DataFrame:
     """Adds the `outcome` and the `loss` to answers. They are null where they are not known by now.
 
     `rows` are the view's rows in which the outcomes are searched for.
@@ -106,7 +106,7 @@ def judged(model: Model, answered: pl.DataFrame, rows: pl.DataFrame, truth: pl.D
     if model.label.truth and truth is None:
         return answered.with_columns(pl.lit(None, pl.String).alias(OUTCOME), pl.lit(None, pl.Float64).alias(LOSS))
     at = [*model.view.entities, model.view.time]
-    truths = labelled(model, rows, truth).select(*at, LABEL).unique(at)
+    truths = label_rows(model, rows, truth).select(*at, LABEL).unique(at)
     numbered = answered.with_row_index(_ROW)
     matched = numbered.join(truths, on=at, how="inner", maintain_order="left")
     loss: Floats = np.empty(0)
@@ -151,4 +151,4 @@ def decay(
     judged = recorded.filter(pl.col(VERSION) == version, pl.col(LOSS).is_not_null(), pl.col(time) > since).sort(time)
     if judged.height < 2 * rows:
         return None
-    return decayed(judged[LOSS].head(rows).to_numpy(), judged[LOSS].tail(rows).to_numpy())
+    return measure_loss_growth(judged[LOSS].head(rows).to_numpy(), judged[LOSS].tail(rows).to_numpy())

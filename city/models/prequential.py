@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from city.arrays import Floats
-from city.drift.losses import decayed
+from city.drift.losses import measure_loss_growth
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def live(
         predicted[begin:end] = model.predict(x[begin:end])
         errors = (predicted[trained_at[-1] : end] != y[trained_at[-1] : end]).astype(float)
         enough = len(errors) >= 2 * watch
-        comparison = decayed(errors[:watch], errors[-watch:]) if enough else None
+        comparison = measure_loss_growth(errors[:watch], errors[-watch:]) if enough else None
         drifted = comparison is not None and comparison.p_value <= alpha and comparison.effect >= effect
         young = learned < memory and end - since >= 2 * learned
         if end < len(x) and (drifted or young):

@@ -16,7 +16,7 @@ from city.models import examples
 from city.models.card import card
 from city.models.exported import Exported
 from city.models.figures import figures
-from city.models.fitting import FittedModel, Tell, fit
+from city.models.fitting import FittedModel, Progress, fit
 from city.models.model import Model
 from city.models.registry import Registry, Version
 from city.settings import CHECKOUT
@@ -45,7 +45,7 @@ def train(
     now: datetime | None = None,
     promote: bool = True,
     tags: Mapping[str, str] | None = None,
-    tell: Tell = lambda line: None,
+    progress: Progress = lambda line: None,
 ) -> TrainingResult:
     """Fits a model, registers a version as the challenger, and makes it the champion where it is better.
 
@@ -57,7 +57,7 @@ def train(
     champion = registry.at(model.name)
     serving = Exported(model, registry.content(champion)).predict if champion else None
     study = (home / "models" / "search.db" if home else None, f"{model.name}-{data_version}")
-    fitted = fit(model, rows, champion=serving, now=moment, truth=truth, study=study, tell=tell)
+    fitted = fit(model, rows, champion=serving, now=moment, truth=truth, study=study, progress=progress)
     all_tags = {
         "data_version": str(data_version),
         "code_version": code_version(),
@@ -84,7 +84,7 @@ def train(
         registry.promote(version, reason)
     elif better:
         reason = f"{reason}; waiting for `city models promote {model.name}`"
-    tell(f"{model.name} version {version.number}: {reason}")
+    progress(f"{model.name} version {version.number}: {reason}")
     return TrainingResult(registry.version(model.name, version.number), fitted, better and promote, reason)
 
 

@@ -45,7 +45,7 @@ def erase_tables(
             name, path = f"cold/{contract.name}", bronze_path(config.lake, contract)
             with note_problem(name, AGAIN):
                 if DeltaTable.is_deltatable(str(path)) and DeltaTable.is_deltatable(str(tables[name])):
-                    locks.enter_context(cold.moving(config.lake, contract))
+                    locks.enter_context(cold.archive_lock(config.lake, contract))
                     try:
                         cold.recover(DeltaTable(path), contract, config.cold_path)
                     except Exception:

@@ -69,38 +69,39 @@ def column_of(kind: str) -> str:
 
 
 def find(
-    config: Settings, kind: str, identity: str, tell: Callable[[str], None] = lambda problem: None
+    config: Settings, kind: str, identity: str, report_problem: Callable[[str], None] = lambda problem: None
 ) -> dict[str, int]:
     """Counts the rows of an identity by store and table, and its occurrences by file. A QuestDB table without such
-    rows, in which the identity is still a symbol of a column, counts 1. `tell` is called with a text for each store
-    that cannot be searched; that store may contain the identity too. Raises ContractError for an unknown kind."""
+    rows, in which the identity is still a symbol of a column, counts 1. `report_problem` is called with a text for
+    each store that cannot be searched; that store may contain the identity too. Raises ContractError for an unknown
+    kind."""
     column = column_of(kind)
     traces = Traces(column, identity)
     counts = {}
     for name, path in list_tables(config).items():
-        with _report_error(name, identity, tell):
+        with _report_error(name, identity, report_problem):
             counts[name] = count_rows(path, traces) if DeltaTable.is_deltatable(str(path)) else 0
     for table in list_questdb_tables(config, column):
-        with _report_error(f"questdb/{table.name}", identity, tell):
+        with _report_error(f"questdb/{table.name}", identity, report_problem):
             rows = count_questdb_rows(config, table, column, identity)
             counts[f"questdb/{table.name}"] = rows or int(is_in_symbols(config, table, column, identity))
     for view in _list_views(column):
-        with _report_error(f"online/{view}", identity, tell):
+        with _report_error(f"online/{view}", identity, report_problem):
             counts[f"online/{view}"] = sum(row is not None for row in online_store(config).read(view, [identity]))
     for path in _list_files(config):
         name = str(path.relative_to(config.home))
-        with _report_error(name, identity, tell), suppress(FileNotFoundError):  # deleted meanwhile
+        with _report_error(name, identity, report_problem), suppress(FileNotFoundError):  # deleted meanwhile
             counts[name] = traces.count_in_file(path)
     return {name: rows for name, rows in counts.items() if rows}
 
 
 def forget(
-    config: Settings, kind: str, identity: str, tell: Callable[[str], None] = lambda line: None
+    config: Settings, kind: str, identity: str, progress: Callable[[str], None] = lambda line: None
 ) -> ErasureReport:
     """Erases an identity from every store and records the erasure. A store that fails is listed in `problems` of the
-    result, and the other stores are erased all the same; the function can be called again. `tell` is called with a line
-    for each store from which rows were erased. Raises ContractError for an unknown kind, and OSError where the erasure
-    cannot be announced; nothing is erased then."""
+    result, and the other stores are erased all the same; the function can be called again. `progress` is called with a
+    line for each store from which rows were erased. Raises ContractError for an unknown kind, and OSError where the
+    erasure cannot be announced; nothing is erased then."""
     column = column_of(kind)
     traces = Traces(column, identity)
     erasure = Erasure(kind, digest(kind, identity))
@@ -110,7 +111,7 @@ def forget(
     def count_erased(name: str, rows: int) -> None:
         if rows:
             report.rows[name] = rows
-            tell(f"{name}: {rows:,} rows")
+            progress(f"{name}: {rows:,} rows")
 
     def note_problem(name: str, remedy: str) -> AbstractContextManager[None]:
         return _report_error(name, identity, report.problems.append, f"; {remedy}")
@@ -148,13 +149,13 @@ def forget(
 
 
 @contextmanager
-def _report_error(name: str, identity: str, tell: Callable[[str], None], remedy: str = "") -> Iterator[None]:
-    """Calls `tell` with the error of a store, so that the other stores are still processed. It catches every exception,
-    because each store's client has its own."""
+def _report_error(name: str, identity: str, report_problem: Callable[[str], None], remedy: str = "") -> Iterator[None]:
+    """Calls `report_problem` with the error of a store, so that the other stores are still processed. It catches
+    every exception, because each store's client has its own."""
     try:
         yield
     except Exception as error:
-        tell(f"{name}: {_redact(identity, str(error) or type(error).__name__)}{remedy}")
+        report_problem(f"{name}: {_redact(identity, str(error) or type(error).__name__)}{remedy}")
 
 
 def _redact(identity: str, text: str) -> str:

@@ -88,7 +88,7 @@ class Versions:
     def champion(self, name: str) -> LoadedVersion | None:
         """Returns the champion of a declared model, or None while there is none. Does not block."""
         model = self.models[name]
-        serving = self._champions.of(model)
+        serving = self._champions.champion(model)
         if serving is None:
             return None
         version = self._loaded.get((name, serving.number))

@@ -41,7 +41,7 @@ class Samples:
         return [(round(at, 1), total) for at, total in self._samples]
 
 
-def stalled(sources: Mapping[str, Sequence[tuple[float, int]]], now: float) -> dict[str, str]:
+def stalled_sources(sources: Mapping[str, Sequence[tuple[float, int]]], now: float) -> dict[str, str]:
     """Returns the sources that fell silent, with the reason. `sources` are `Samples` as (time, total), by name.
 
     A source is silent when it had at least one event a second, and then none for twenty seconds and for four times its

@@ -12,7 +12,7 @@ from city.contracts.registry import domains
 from city.lake import STRAYS, bronze_path, locate, quarantine_path, row_count
 from city.settings import Settings
 from city.stack.daemon import CODE_SERVER, DAEMON, daemon_hangs
-from city.stack.progress import NO_PROGRESS, stalled
+from city.stack.progress import NO_PROGRESS, stalled_sources
 from city.stack.reports import PartStatus, PlatformStatus, StreamSummary, WorkerSummary
 from city.stack.state import SERVER, STREAM, SUPERVISOR, is_alive, leftovers, process_of, read_json, stream_crashes
 from city.stack.worker import complaints
@@ -196,7 +196,7 @@ def sources(config: Settings) -> dict[str, list[tuple[float, int]]]:
 
 def silent_sources(config: Settings) -> dict[str, str]:
     """Returns the sources that fell silent while their peers go on, with the reason, by the names of `sources`."""
-    return stalled(sources(config), time.time())
+    return stalled_sources(sources(config), time.time())
 
 
 def workers_by_part(config: Settings) -> dict[str, list[WorkerSummary]]:

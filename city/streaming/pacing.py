@@ -36,7 +36,7 @@ class Pacing:
         """The time for which the broker may delay a fetch to gather messages, in seconds."""
         return min(0.1, self.promise / 10)
 
-    def arrived(self, seconds: float) -> None:
+    def add_transit(self, seconds: float) -> None:
         """Records a batch's median time from an event to Kafka, in seconds.
 
         A time above the promise is the source's own delay and is ignored.
@@ -45,12 +45,12 @@ class Pacing:
             self._transits.append(seconds)
             self.seconds = self._plan_seconds()
 
-    def applied(self, seconds: float) -> None:
+    def add_overhead(self, seconds: float) -> None:
         """Records the time from the read of a batch from Kafka until a sink has applied it, in seconds."""
         self._overheads.append(seconds)
         self.seconds = self._plan_seconds()
 
-    def measured(self, p95: float) -> None:
+    def correct(self, p95: float) -> None:
         """Corrects the plan by the recent 95th percentile from an event to the slowest prompt sink, in seconds.
 
         Call it every second.

@@ -85,7 +85,7 @@ class Pipeline:
         latencies = self.report.sinks_p95_ms()
         slowest = max((p95 for name in self._prompt if (p95 := latencies.get(name)) is not None), default=None)
         if slowest is not None:
-            self._pacing.measured(slowest / 1000)
+            self._pacing.correct(slowest / 1000)
 
     def _run_stream(self, worker: Worker) -> None:
         """Streams until a stop, or until the topic has new partitions."""
@@ -172,15 +172,15 @@ class Pipeline:
         self.report.record_commit(times, rejects.height, arrivals=rejects["arrived"])
         if rows.height:
             transit = (rows["_arrived"] - times).dt.total_microseconds().median()
-            self._pacing.arrived(float(transit) / 1e6 if isinstance(transit, int | float) else 0.0)
+            self._pacing.add_transit(float(transit) / 1e6 if isinstance(transit, int | float) else 0.0)
         if not self._prompt:
-            self._pacing.applied(time.monotonic() - raw.polled)
+            self._pacing.add_overhead(time.monotonic() - raw.polled)
 
     def _on_applied(self, sink: str, batch: Batch) -> None:
         """Reports a batch that a sink has applied. The sinks' threads call it."""
-        self.report.applied(sink, batch.rows[self.contract.event_time])
+        self.report.record_applied(sink, batch.rows[self.contract.event_time])
         if sink in self._prompt and batch.polled is not None:
-            self._pacing.applied(time.monotonic() - batch.polled)
+            self._pacing.add_overhead(time.monotonic() - batch.polled)
 
     def _update_report(self, source: KafkaSource, workers: list[SinkWorker], windows: ContractWindows) -> None:
         report = self.report

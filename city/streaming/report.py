@@ -73,7 +73,7 @@ class StreamReport:
         self.quarantined += rejected
         self._recent.append((now, len(times) + rejected, _ages_ms(times, now)))
 
-    def applied(self, sink: str, times: pl.Series, now: float | None = None) -> None:
+    def record_applied(self, sink: str, times: pl.Series, now: float | None = None) -> None:
         """Records that a sink has applied a batch; `times` are its event times."""
         now = time.time() if now is None else now
         self._applied.setdefault(sink, deque(maxlen=400)).append((now, _ages_ms(times, now)))

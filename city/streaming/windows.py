@@ -173,8 +173,8 @@ def moments(window: Window, events: pl.DataFrame) -> pl.DataFrame:
     keys = _group_keys(window)
     return events.group_by(keys).agg(
         pl.len().cast(pl.Int64).alias("_n"),
-        *(pl.col(name).sum().alias(f"_sum_{name}") for name in window.measured),
-        *((pl.col(name) ** 2).sum().alias(f"_squares_{name}") for name in window.measured),
+        *(pl.col(name).sum().alias(f"_sum_{name}") for name in window.measured_columns),
+        *((pl.col(name) ** 2).sum().alias(f"_squares_{name}") for name in window.measured_columns),
     )
 
 
@@ -208,7 +208,7 @@ def results(window: Window, sums: pl.DataFrame) -> pl.DataFrame:
 
 
 def _group_keys(window: Window) -> list[str]:
-    return ["window_start", window.by, *([window.distinct] if window.distinct else [])]
+    return ["window_start", window.by, *([window.distinct_column] if window.distinct_column else [])]
 
 
 def _is_too_late(window: Window) -> pl.Expr:

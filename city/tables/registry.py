@@ -47,7 +47,7 @@ def table_of(name: str) -> Table:
     return by_id[name]
 
 
-def chosen(names: Sequence[str]) -> list[Table]:
+def select_tables(names: Sequence[str]) -> list[Table]:
     """Lists the tables of these names (`gold`, `gold/x` or `x`) and their sources, each after its own sources.
 
     Tables without a transform are left out. Raises TableError that lists the known tables.

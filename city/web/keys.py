@@ -80,7 +80,7 @@ class Keys:
             keys = self._read_file()
             if any(caller.name == name for caller in keys.values()):
                 raise UnusableKey(f"there is a key {name!r}: revoke it first, or take another name")
-            self._write_file(keys | {hashed(secret): Caller(name, role, rate, expires)})
+            self._write_file(keys | {hash_secret(secret): Caller(name, role, rate, expires)})
         return secret
 
     def revoke(self, name: str) -> None:
@@ -100,7 +100,7 @@ class Keys:
 
     def caller_of(self, secret: str) -> Caller | None:
         """The caller with that key; None for an unknown key. The key may have expired."""
-        return self.caller_of_hash(hashed(secret))
+        return self.caller_of_hash(hash_secret(secret))
 
     def caller_of_hash(self, digest: str) -> Caller | None:
         """The caller whose key has this hash; None for an unknown one."""
@@ -143,7 +143,7 @@ class Tokens:
         if caller is None:
             raise UnusableKey("this key is not known")
         expires = min(time.time() + _MINUTES * 60, caller.expires or float("inf"))
-        claims = {"sub": caller.name, _KEY: hashed(secret), "iss": _US, "aud": _US, "exp": expires}
+        claims = {"sub": caller.name, _KEY: hash_secret(secret), "iss": _US, "aud": _US, "exp": expires}
         return jwt.encode(claims, self._own, "HS256"), int(expires - time.time())
 
     def caller_of(self, token: str) -> Caller | None:
@@ -185,7 +185,7 @@ class Tokens:
         return claims if claims["iss"] != _US else None
 
 
-def hashed(secret: str) -> str:
+def hash_secret(secret: str) -> str:
     """The hash of a key. A key has 256 random bits, so a plain hash is enough: nobody can search all keys."""
     return hashlib.sha256(secret.encode()).hexdigest()
 

@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from city.models.boosting import boosted, defaults, space
+from city.models.boosting import boosted_trees, defaults, space
 from city.models.labels import Later
 from city.models.model import Model
 
@@ -18,7 +18,7 @@ AIR_QUALITY = Model(
         *("local_hour", "weekday", "holiday", "rush_hour"),
     ),
     label=Later(column="air_quality_mean", after=timedelta(hours=1), tolerance=timedelta(minutes=2), unit="AQI"),
-    estimator=boosted("regression"),
+    estimator=boosted_trees("regression"),
     space=space((5, 31), (5, 100)),
     defaults=defaults(15, 20),
     segments=("rush_hour",),

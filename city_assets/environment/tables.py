@@ -61,7 +61,7 @@ SILVER_SENSORS = silver_table(
         ),
     ),
     sources={"devices": Source(table="silver/devices")},
-    enrich=lambda rows, devices: transforms.placed(rows, devices),
+    enrich=lambda rows, devices: transforms.add_position(rows, devices),
 )
 
 CONDITIONS_HOURLY = Table(

@@ -11,7 +11,7 @@ from city_assets.environment.contract import QUANTITIES
 WINDOW_SECONDS = 300  # the length of the windows by location
 
 
-def placed(readings: Frame, devices: Frame) -> Frame:
+def add_position(readings: Frame, devices: Frame) -> Frame:
     """Adds the sensor's position and H3 cell to readings. They are null if the sensor never announced itself."""
     return readings.join(devices.select("sensor_id", "latitude", "longitude", "cell"), on="sensor_id", how="left")
 

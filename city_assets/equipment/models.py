@@ -11,7 +11,7 @@ import polars as pl
 
 from city.arrays import Floats
 from city.models.anomaly import NormalRegion, combined_index, contributions
-from city.models.boosting import boosted, defaults, space
+from city.models.boosting import boosted_trees, defaults, space
 from city.models.labels import Normal, Until
 from city.models.model import Model, Stream
 from city_assets.equipment.contract import SIGNALS
@@ -252,7 +252,7 @@ LIFE = Model(
     where=f"first_of_minute AND {_CHECKED_SIGNAL}_now IS NOT NULL",
     inputs=LIFE_INPUTS,
     label=Until(truth="silver/maintenance_log", where="kind = 'failure'", time="timestamp", cap=LIFE_CAP, unit="h"),
-    estimator=boosted("regression"),
+    estimator=boosted_trees("regression"),
     space=space((7, 31), (20, 200)),
     defaults=defaults(31, 40),
     groups=("machine_id",),

@@ -2,7 +2,7 @@
 
 from datetime import date
 
-from city.live.facts import WEEK, Fact, of_day, some
+from city.live.facts import WEEK, Fact, count_text, of_day
 from city.settings import Settings
 from city_assets.equipment.tables import MACHINE_FAULTS
 
@@ -13,7 +13,7 @@ def today(config: Settings, day: date) -> list[Fact]:
         of_day(config, MACHINE_FAULTS.id, local_day, "begin").collect() for local_day in (day, day - WEEK)
     )
     machines = current["machine_id"].n_unique()
-    sentence = f"{some(machines, 'machine').capitalize()} had a fault"
+    sentence = f"{count_text(machines, 'machine').capitalize()} had a fault"
     causes = current.drop_nulls("cause").group_by("cause").len().sort("len", "cause", descending=[True, False])
     if causes.height:
         sentence += ": " + ", ".join(f"{count} × {cause}" for cause, count in causes.rows())

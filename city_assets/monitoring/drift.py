@@ -10,7 +10,7 @@ from deltalake import write_deltalake
 
 from city.drift import Monitor
 from city.drift.comparisons import SCHEMA, TABLE, newest_comparisons
-from city.drift.reference import SPAN, References, comparable, whole
+from city.drift.reference import SPAN, References, comparable, covers_span
 from city.drift.report import page
 from city.features.views import View, view_of
 from city.lake.snapshot import Snapshot
@@ -41,7 +41,7 @@ def references(config: Settings) -> References:
     return References(config.home / "drift" / "reference")
 
 
-def watched() -> dict[str, list[Model]]:
+def models_by_view() -> dict[str, list[Model]]:
     """Returns the models by the name of the feature view that they use."""
     models_by_view: dict[str, list[Model]] = {}
     for model in models().values():
@@ -51,7 +51,7 @@ def watched() -> dict[str, list[Model]]:
 
 def drift_assets() -> list[dg.AssetsDefinition]:
     """Returns one drift asset for each feature view that models use."""
-    return [_build_asset(view_of(name), view_models) for name, view_models in watched().items()]
+    return [_build_asset(view_of(name), view_models) for name, view_models in models_by_view().items()]
 
 
 def pin(view: View, view_models: list[Model], lake: Path, config: Settings) -> int:
@@ -78,7 +78,7 @@ def measure(
     stored_references = references(config)
     reference = stored_references.get(view.name)
     if reference is None:
-        if whole(current, view.time):
+        if covers_span(current, view.time):
             stored_references.update_reference(view.name, current)
         return None
     comparable_days = comparable(reference, current, HOUR)
@@ -114,7 +114,7 @@ def _prediction_columns(champions: list[tuple[Model, Exported]], frame: pl.DataF
     return columns
 
 
-def drifted(snapshot: Snapshot, view: str) -> tuple[str, ...]:
+def drifted_features(snapshot: Snapshot, view: str) -> tuple[str, ...]:
     """Returns the features of a view that have drifted, by its newest comparison.
 
     A comparison that is much older than those of other views is ignored.

@@ -7,7 +7,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from city.arrays import Floats
-from city.models.boosting import boosted, defaults, space
+from city.models.boosting import boosted_trees, defaults, space
 from city.models.labels import LABEL, Reported
 from city.models.model import Model, Parameters, Stream
 from city_assets.payments.contract import REPORTED_WITHIN
@@ -78,7 +78,7 @@ def fraud_model(seed: int = 0) -> Any:
     return VotingClassifier([("boosting", boosting), ("forest", forest)], voting="soft")
 
 
-def calibrated(model: Any, x: Floats, y: Floats, cards: NDArray[Any], folds: int = 3) -> Any:
+def fit_calibrated(model: Any, x: Floats, y: Floats, cards: NDArray[Any], folds: int = 3) -> Any:
     """Fits the model on all rows, and calibrates its probabilities so that they are frequencies.
 
     The calibration is a logistic curve over predictions for cards that the model had not seen. It keeps the ranking.
@@ -125,7 +125,7 @@ def calibrated_boosting(parameters: Parameters) -> Any:
     """
     from sklearn.calibration import CalibratedClassifierCV
 
-    return CalibratedClassifierCV(boosted("classification")(parameters), method="sigmoid", cv=3, ensemble=False)
+    return CalibratedClassifierCV(boosted_trees("classification")(parameters), method="sigmoid", cv=3, ensemble=False)
 
 
 def cost_threshold(rows: pl.DataFrame, probability: Floats) -> float:

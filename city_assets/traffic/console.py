@@ -40,10 +40,10 @@ def play(paths: Sequence[Path], config: Settings, speed: float, zones: Path | No
         signal.signal(number, lambda *_: stop.set())
     with console.status("starting") as status:
 
-        def tell(moment: datetime, sent: int) -> None:
+        def show(moment: datetime, sent: int) -> None:
             status.update(Text(f"{moment:%Y-%m-%d %H:%M:%S} at {speed:g}×, {sent:,} positions sent"))
 
-        sent = replay(loaded, config, speed, stop, tell)
+        sent = replay(loaded, config, speed, stop, show)
     console.print(f"{sent:,} positions sent")
 
 
@@ -63,10 +63,10 @@ def fetch(months: Sequence[str], config: Settings, folder: Path) -> None:
         for month in months:
             task = progress.add_task(month, total=None)
 
-            def tell(received: int, total: int, task=task) -> None:  # type: ignore[no-untyped-def]
+            def update(received: int, total: int, task=task) -> None:  # type: ignore[no-untyped-def]
                 progress.update(task, completed=received, total=total or None)
 
-            progress.console.print(str(download(config, month, folder, tell)))
+            progress.console.print(str(download(config, month, folder, update)))
 
 
 def ingest_files(paths: Sequence[Path], config: Settings, zones: Path | None) -> None:

@@ -25,17 +25,17 @@ def month_file(month: str) -> str:
     return f"yellow_tripdata_{first:%Y-%m}.parquet"
 
 
-def download(config: Settings, month: str, folder: Path, tell: Callable[[int, int], None]) -> Path:
+def download(config: Settings, month: str, folder: Path, progress: Callable[[int, int], None]) -> Path:
     """Downloads a month of trips to `folder`. Resumes a download that an earlier attempt began.
 
-    `tell` is called with the bytes so far and the bytes in all. Returns the path of the file.
+    `progress` is called with the bytes so far and the bytes in all. Returns the path of the file.
 
     Raises requests.RequestException, or RuntimeError if the server's file changed or ended early.
     """
     name = month_file(month)
     target, partial = folder / name, folder / f"{name}.part"
     if target.exists():
-        tell(target.stat().st_size, target.stat().st_size)
+        progress(target.stat().st_size, target.stat().st_size)
         return target
     folder.mkdir(parents=True, exist_ok=True)
     received = partial.stat().st_size if partial.exists() else 0
@@ -52,7 +52,7 @@ def download(config: Settings, month: str, folder: Path, tell: Callable[[int, in
             for chunk in response.iter_content(_CHUNK_BYTES):
                 file.write(chunk)
                 received += len(chunk)
-                tell(received, total)
+                progress(received, total)
     if total and received != total:
         raise RuntimeError(
             f"{name} ended after {received:,} of {total:,} bytes: run the command again to go on from there"

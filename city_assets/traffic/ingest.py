@@ -38,11 +38,11 @@ class IngestedFile:
 
 
 def ingest(
-    path: Path, lake: Path, timezone: str, tell: Callable[[int], None], zones: Path | None = None
+    path: Path, lake: Path, timezone: str, progress: Callable[[int], None], zones: Path | None = None
 ) -> IngestedFile:
     """Appends a file's trips to bronze, unless a file of the same content is there already.
 
-    `tell` is called with the number of rows so far. After a crash, bronze has either all rows of the file or none.
+    `progress` is called with the number of rows so far. After a crash, bronze has either all rows of the file or none.
 
     Raises UnknownLayout, FileNotFoundError, ForeignTable.
     """
@@ -51,7 +51,7 @@ def ingest(
     app = f"ingest/{fingerprint(path)}"
     if table.transaction_version(app) is not None:
         return IngestedFile(path.name, 0)
-    counted = _CountedBatches(shape(rows, path.name, timezone), tell)
+    counted = _CountedBatches(shape(rows, path.name, timezone), progress)
     write_deltalake(
         table,
         pa.RecordBatchReader.from_batches(counted.schema, iter(counted)),
@@ -95,8 +95,8 @@ def fingerprint(path: Path) -> str:
 class _CountedBatches:
     """Iterates over a frame's record batches, and counts their rows and days as they are read."""
 
-    def __init__(self, frame: pl.LazyFrame, tell: Callable[[int], None]) -> None:
-        self._frame, self._tell = frame, tell
+    def __init__(self, frame: pl.LazyFrame, progress: Callable[[int], None]) -> None:
+        self._frame, self._progress = frame, progress
         self.schema = pl.DataFrame(schema=frame.collect_schema()).to_arrow().schema
         self.rows = 0
         self.first: object = None
@@ -109,7 +109,7 @@ class _CountedBatches:
             if len(days):
                 self.first = min(filter(None, (self.first, days.min())))  # type: ignore[type-var]
                 self.last = max(filter(None, (self.last, days.max())))  # type: ignore[type-var]
-            self._tell(self.rows)
+            self._progress(self.rows)
             yield from part.to_arrow().cast(self.schema).to_batches()
 
 

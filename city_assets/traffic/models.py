@@ -10,7 +10,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from city.arrays import Floats
-from city.models.boosting import boosted, defaults, space
+from city.models.boosting import boosted_trees, defaults, space
 from city.models.labels import Later
 from city.models.model import Model
 from city_assets.traffic.transforms import WINDOW_SECONDS, levels
@@ -128,7 +128,7 @@ CONGESTION = Model(
         classes=("low", "medium", "high"),
         transform=lambda speed: levels(speed, pl),
     ),
-    estimator=boosted("classification"),
+    estimator=boosted_trees("classification"),
     space=_SPACE,
     defaults=_DEFAULTS,
     segments=("rush_hour",),
@@ -147,7 +147,7 @@ def speed_model(minutes: int) -> Model:
         features="traffic_features",
         inputs=_INPUTS,
         label=Later(column="speed_mean", after=timedelta(minutes=minutes), tolerance=_WINDOW, unit="km/h"),
-        estimator=boosted("regression"),
+        estimator=boosted_trees("regression"),
         space=_SPACE,
         defaults=_DEFAULTS,
         segments=("rush_hour",),

@@ -92,12 +92,16 @@ def events(trips: pl.DataFrame, moment: datetime, now: datetime) -> list[tuple[s
 
 
 def replay(
-    loaded: LoadedTrips, config: Settings, speed: float, stop: threading.Event, tell: Callable[[datetime, int], None]
+    loaded: LoadedTrips,
+    config: Settings,
+    speed: float,
+    stop: threading.Event,
+    progress: Callable[[datetime, int], None],
 ) -> int:
     """Sends the positions of the trips to Kafka until the trips end or `stop` is set.
 
-    The trips' time runs `speed` times as fast as real time. `tell` is called with the moment in the trips' time and the
-    number of positions sent so far. Returns the number of positions sent.
+    The trips' time runs `speed` times as fast as real time. `progress` is called with the moment in the trips' time and
+    the number of positions sent so far. Returns the number of positions sent.
     """
     ensure_topics(config.kafka, [VEHICLE_POSITIONS])
     producer = Producer({"bootstrap.servers": config.kafka, "linger.ms": 20, "compression.type": "lz4", "log_level": 0})
@@ -110,7 +114,7 @@ def replay(
             producer.produce(VEHICLE_POSITIONS.topic, message, key)
         producer.flush(10)
         sent += len(messages)
-        tell(moment, sent)
+        progress(moment, sent)
         if stop.wait(STEP_SECONDS):
             break
     return sent

@@ -4,7 +4,7 @@ from datetime import date
 
 import polars as pl
 
-from city.live.facts import WEEK, Fact, of_day, some
+from city.live.facts import WEEK, Fact, count_text, of_day
 from city.settings import Settings
 from city_assets.traffic.history import mean_speed, speed
 from city_assets.traffic.tables import CELLS_HOURLY
@@ -24,7 +24,9 @@ def today(config: Settings, day: date) -> list[Fact]:
         hour, slowest = hours.row(0)
         sentence += f"; it was slowest from {hour}:00, with {slowest:.1f} km/h"
     cells = current.filter(pl.col("congestion") == "high")["cell"].n_unique()
-    sentence += f". {some(cells, 'cell').capitalize()} {'were' if cells > 1 else 'was'} congested for an hour or more."
+    sentence += (
+        f". {count_text(cells, 'cell').capitalize()} {'were' if cells > 1 else 'was'} congested for an hour or more."
+    )
     positions, previous_positions = int(current["positions"].sum()), int(previous["positions"].sum())
     return [
         Fact("traffic", sentence, "Mean speed", round(kmh, 1), "km/h", round(before, 1) if before else None),

@@ -11,7 +11,7 @@ from deltalake import DeltaTable, write_deltalake
 from city.drift.comparisons import SCHEMA, TABLE, newest_comparisons
 from city.features.repository import materialize_views
 from city.lake.snapshot import Snapshot
-from city.models.history import days_learned_from, growth, recorded_losses
+from city.models.history import growth, recorded_losses, training_days
 from city.models.model import Model, ModelError
 from city.models.predictions import LOSS, VERSION
 from city.models.registry import Registry
@@ -19,7 +19,7 @@ from city.settings import Settings
 from city.tables.schema import partition_by, schema
 from city.web.metrics import newest_drift
 from city_assets.champion_predictions import predict_days
-from city_assets.monitoring.drift import drifted, measure
+from city_assets.monitoring.drift import drifted_features, measure
 from city_assets.traffic.models import MODELS
 from city_assets.training import train_on
 from sensors_and_schedules import retrain as sensor
@@ -81,9 +81,9 @@ def test_training_predictions_and_their_sensor_read_what_is_recent(
 
 def test_a_training_learns_from_the_rows_that_are_declared(config: Settings) -> None:
     by_day = {date(2026, 5, 1) + timedelta(days=n): 100 for n in range(30)}
-    assert len(days_learned_from(by_day, MODEL)) == 4, "three days back from the newest"
-    assert len(days_learned_from(by_day, replace(MODEL, most_rows=150))) == 2
-    assert days_learned_from({}, MODEL) == []
+    assert len(training_days(by_day, MODEL)) == 4, "three days back from the newest"
+    assert len(training_days(by_day, replace(MODEL, most_rows=150))) == 2
+    assert training_days({}, MODEL) == []
     with pytest.raises(ModelError, match="history of 0:30:00 is too short.*declare at least"):
         replace(MODEL, history=timedelta(minutes=30)).check()
 
@@ -146,5 +146,5 @@ def test_the_newest_comparisons_are_found_by_the_log(config: Settings) -> None:
         file.write_bytes(b"not Parquet")
     assert sorted(newest_drift(config)) == [("v", "f0", "ks", 1.0), ("w", "g", "ks", 1.0)]
     assert newest_comparisons(Snapshot(config.lake)).schema == pl.Schema(SCHEMA)
-    assert drifted(Snapshot(config.lake), "v") == ("f0",)
-    assert drifted(Snapshot(config.lake), "w") == ("g",)
+    assert drifted_features(Snapshot(config.lake), "v") == ("f0",)
+    assert drifted_features(Snapshot(config.lake), "w") == ("g",)

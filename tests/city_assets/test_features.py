@@ -10,7 +10,7 @@ import pytest
 from city.features.online import online_store, push
 from city.features.views import view_of
 from city.settings import Settings
-from city.tables.registry import chosen
+from city.tables.registry import select_tables
 from city_assets.features import compare, online_checks, online_features
 from city_assets.traffic.contract import VEHICLE_POSITIONS
 from resources.lake import LakeResource
@@ -24,7 +24,7 @@ BEGIN = datetime(2026, 5, 4, 8, tzinfo=ZoneInfo("America/New_York"))
 def built(config: Settings) -> pl.LazyFrame:
     lake = house(config)
     stream(lake.root, VEHICLE_POSITIONS, drive(BEGIN, 1, vehicles=20, every=30), BEGIN + timedelta(hours=2))
-    for table in chosen(["traffic_features", "vehicle_features"]):
+    for table in select_tables(["traffic_features", "vehicle_features"]):
         lake.build(table, [DAY])
     return pl.scan_delta(str(lake.path("features/traffic_features")))
 

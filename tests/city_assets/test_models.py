@@ -13,8 +13,8 @@ from deltalake import write_deltalake
 
 from city.lake.snapshot import Snapshot
 from city.models import model as declarations
-from city.models.examples import labelled
-from city.models.history import learned_from
+from city.models.examples import label_rows
+from city.models.history import training_rows
 from city.models.labels import LABEL
 from city.models.model import Model, ModelError
 from city.models.predictions import LOSS, decay
@@ -26,7 +26,7 @@ from city_assets.champion_predictions import predict_days
 from city_assets.definitions import build, defs
 from city_assets.models import BETTER, check_better, model_key, predictions_key
 from city_assets.monitoring.checks import UNKNOWN
-from city_assets.monitoring.drift import STABLE, drifted, measure, pin, references
+from city_assets.monitoring.drift import STABLE, drifted_features, measure, pin, references
 from city_assets.traffic.models import CONGESTION, MODELS
 from city_assets.training import train_on
 from resources.lake import LakeResource
@@ -109,7 +109,7 @@ def test_a_model_that_decays_is_retrained_promoted_and_serves(config: Settings, 
     backdate(registry, quick.name, begin)
     put(config, traffic(hours=10, seed=2), NOW - timedelta(hours=19))
     put(config, traffic(hours=18, seed=3, back=0.02), NOW)
-    days = sorted(learned_from(quick, Snapshot(config.lake)).collect()["day"].unique())
+    days = sorted(training_rows(quick, Snapshot(config.lake)).collect()["day"].unique())
     recorded = predict_days(quick, Snapshot(config.lake), registry, days)
     low, high, came = (recorded[name].cast(pl.Float64) for name in ("low", "high", "outcome"))
     assert (low < high).all()
@@ -152,8 +152,10 @@ def test_new_labels_and_drift_are_reasons_too(config: Settings, quick: Model) ->
     result = materialize(dg.AssetKey(["monitoring", f"{VIEW.name}_drift"]))
     (check,) = result.get_asset_check_evaluations()
     assert (check.check_name, check.passed) == (STABLE, False)
-    assert {"speed_mean", "speed_recent", f"{quick.name} prediction"} <= set(drifted(Snapshot(config.lake), VIEW.name))
-    assert "speed_neighbours" not in drifted(Snapshot(config.lake), VIEW.name)
+    assert {"speed_mean", "speed_recent", f"{quick.name} prediction"} <= set(
+        drifted_features(Snapshot(config.lake), VIEW.name)
+    )
+    assert "speed_neighbours" not in drifted_features(Snapshot(config.lake), VIEW.name)
     page = (config.home / "drift" / f"{VIEW.name}.html").read_text()
     assert "speed_mean, then and now" in page
     assert len(page) < 200_000
@@ -198,7 +200,7 @@ def test_assets_of_a_model_train_and_predict(
     assert materialize(said, partition=day, definitions=since_yesterday).success
     rows = pl.read_delta(str(config.lake / "predictions" / CONGESTION.name))
     assert set(rows["prediction"]) <= set(CONGESTION.label.classes)
-    truth = labelled(CONGESTION, learned_from(CONGESTION, Snapshot(config.lake)).collect())
+    truth = label_rows(CONGESTION, training_rows(CONGESTION, Snapshot(config.lake)).collect())
     both = rows.join(truth.select("cell", "as_of", LABEL), on=["cell", "as_of"])
     assert both.height
     assert (both["outcome"] == both[LABEL]).all()

@@ -17,7 +17,7 @@ from city.models.model import ModelError
 from city.models.registry import Registry
 from city.models.train import train
 from city.settings import Settings
-from city.streaming.sinks.scores import scored
+from city.streaming.sinks.scores import score_rows
 from city.tables.model import DAY
 from city_assets.champion_predictions import predict_days
 from city_assets.payments.contract import PAYMENTS, REPORTED_WITHIN
@@ -59,7 +59,7 @@ def test_what_the_stream_said_is_joined_with_what_came(
     assert threshold is not None
     assert 0 < threshold < 0.9
     placed = rows.with_row_index("_offset").with_columns(_partition=pl.lit(0, pl.Int32))
-    said = scored(MODEL, serving, placed, PAYMENTS.topic, rows["timestamp"].max() + timedelta(seconds=1))  # type: ignore[operator]
+    said = score_rows(MODEL, serving, placed, PAYMENTS.topic, rows["timestamp"].max() + timedelta(seconds=1))  # type: ignore[operator]
     assert said["latency_ms"].min() == 1000
     messages = [json.loads(line) for line in fraud_message(said).write_ndjson().splitlines()]
     assert all(m["is_fraud"] == (m["fraud_probability"] >= threshold) for m in messages)

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 from deltalake import write_deltalake
 
-from city.live.facts import Fact, facts, some
+from city.live.facts import Fact, count_text, facts
 from city.models.predictions import PREDICTION
 from city.settings import Settings
 from city.tables.model import DAY
@@ -129,4 +129,4 @@ def test_every_active_domain_is_asked(config: Settings) -> None:
 
 
 def test_counts_are_words() -> None:
-    assert [some(count, "cell") for count in (0, 1, 1200)] == ["no cell", "1 cell", "1,200 cells"]
+    assert [count_text(count, "cell") for count in (0, 1, 1200)] == ["no cell", "1 cell", "1,200 cells"]

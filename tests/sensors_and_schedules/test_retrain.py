@@ -12,7 +12,7 @@ import pytest
 from deltalake import write_deltalake
 
 from city.lake.snapshot import Snapshot
-from city.models.boosting import boosted
+from city.models.boosting import boosted_trees
 from city.models.fitting import fit
 from city.models.model import Model, ModelError
 from city.models.registry import Registry
@@ -120,7 +120,7 @@ def test_nothing_is_searched_where_the_validation_part_has_one_outcome() -> None
 
     model = replace(
         FRAUDS,
-        estimator=boosted("classification"),
+        estimator=boosted_trees("classification"),
         groups=(),
         threshold=None,
         inputs=("amount", "is_online"),

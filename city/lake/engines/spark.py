@@ -30,7 +30,7 @@ exec {java} "$@"
 """
 
 
-def installed() -> bool:
+def is_installed() -> bool:
     """Returns whether PySpark and its Delta package are installed."""
     return bool(find_spec("pyspark") and find_spec("delta"))
 

@@ -67,8 +67,8 @@ class Sink(ABC):
 class SinkWorker:
     """Feeds a sink from memory while it keeps up, and from bronze when it has fallen behind.
 
-    `windows` are the contract's windows, which the sinks at the same batch share. The worker calls `applied` with each
-    batch from memory after the sink has applied it.
+    `windows` are the contract's windows, which the sinks at the same batch share. The worker calls `on_applied` with
+    each batch from memory after the sink has applied it.
     """
 
     def __init__(
@@ -78,14 +78,14 @@ class SinkWorker:
         recorded: Offsets,
         stop: threading.Event,
         windows: ContractWindows,
-        applied: Callable[[str, Batch], None] = lambda sink, batch: None,
+        on_applied: Callable[[str, Batch], None] = lambda sink, batch: None,
     ) -> None:
         self.sink, self.name = sink, sink.name
         self.position: Offsets = dict(recorded)
         self.last_error: str | None = None
         self._bronze, self._recorded = bronze, recorded
         self._stop, self._drain = stop, threading.Event()
-        self._windows, self._applied = windows, applied
+        self._windows, self._on_applied = windows, on_applied
         self._target: Offsets = dict(bronze.position)
         self._queue: queue.Queue[Batch] = queue.Queue(maxsize=_QUEUED)
         name = f"sink-{sink.name}-{bronze.contract.name}"
@@ -162,7 +162,7 @@ class SinkWorker:
             batch = self._next_batch()
             if batch is not None and all(self.position.get(p, 0) >= first for p, first in batch.start.items()):
                 self._apply_batch(batch, self._windows)
-                self._applied(self.name, batch)
+                self._on_applied(self.name, batch)
             elif behind(self.position, self._target):
                 windows = contract_windows(self._bronze.contract, self._bronze, self.position)
                 for missed in self._bronze.read(self.position, dict(self._target), _CATCH_UP):

@@ -56,7 +56,7 @@ class QuestDBSink(Sink):
         ensure_tables(self._address, self._contract)
         self.connect()
         self._send_open_windows()
-        return applied(self._address, self._contract)
+        return applied_offsets(self._address, self._contract)
 
     def connect(self) -> None:
         """Connects without a check of the tables."""
@@ -177,7 +177,7 @@ def _ensure_table(address: str, table: str, create: str, evolve: list[str]) -> N
         questdb.execute(address, statement)
 
 
-def applied(address: str, contract: Contract) -> Offsets:
+def applied_offsets(address: str, contract: Contract) -> Offsets:
     """Returns the next offset of each partition, from the visible rows of the contract's table."""
     rows = questdb.rows(address, f"SELECT part, max(off) FROM {contract.name}")
     return {int(part): int(offset) + 1 for part, offset in rows if part is not None}

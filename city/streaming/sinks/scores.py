@@ -21,7 +21,7 @@ from city.lake.tables import open_table
 from city.models.anomaly import SHARES
 from city.models.attribution import explained
 from city.models.champions import Champions, Serving
-from city.models.examples import chosen, inputs
+from city.models.examples import inputs, select_rows
 from city.models.model import Model, models
 from city.models.predictions import ID, LATENCY, OUTPUT, VERSION, answers, beside, scores_schema
 from city.settings import Settings
@@ -76,7 +76,7 @@ class ScoreSink(Sink):
         self._publisher = Publisher(self._config.kafka)
         self._records = {model.name: Record(self._config, self._contract, model) for model in self._models}
         now = dict(self._bronze.position)
-        positions = [self._records[m.name].begin(now) for m in self._models if self._champions.of(m)]
+        positions = [self._records[m.name].begin(now) for m in self._models if self._champions.champion(m)]
         position = {p: min([now[p], *(reached.get(p, now[p]) for reached in positions)]) for p in now}
         earlier = earlier_events(self._contract, self._bronze, position)
         for events in self._events.values():
@@ -91,7 +91,9 @@ class ScoreSink(Sink):
         at = [self._contract.key, self._contract.event_time]
         places = rows.unique(at, keep="first", maintain_order=True).select(*at, "_partition", "_offset")
         for name, events in self._events.items():
-            serving = [(m, s) for m in self._models if m.features == name and (s := self._champions.of(m)) is not None]
+            serving = [
+                (m, s) for m in self._models if m.features == name and (s := self._champions.champion(m)) is not None
+            ]
             if not serving:
                 events.keep(rows)
                 continue
@@ -99,7 +101,7 @@ class ScoreSink(Sink):
             for model, champion in serving:
                 self._records[model.name].begin(start)
                 keys = [*model.view.entities, model.view.time]
-                placed = chosen(model, features).join(places, left_on=keys, right_on=at, maintain_order="left")
+                placed = select_rows(model, features).join(places, left_on=keys, right_on=at, maintain_order="left")
                 self._score_rows(model, champion, placed)
         self._publisher.flush()
         self.idle()
@@ -125,7 +127,7 @@ class ScoreSink(Sink):
         assert model.stream is not None
         if rows.is_empty():
             return
-        scores = scored(model, serving, rows, self._contract.topic, datetime.now(UTC))
+        scores = score_rows(model, serving, rows, self._contract.topic, datetime.now(UTC))
         message = model.stream.message(scores).with_columns(
             id=scores[ID], model_version=scores[VERSION], _key=scores[model.view.entities[0]]
         )
@@ -138,7 +140,7 @@ class ScoreSink(Sink):
         self._recorded_at = time.monotonic()
 
 
-def scored(model: Model, serving: Serving, rows: pl.DataFrame, topic: str, now: datetime) -> pl.DataFrame:
+def score_rows(model: Model, serving: Serving, rows: pl.DataFrame, topic: str, now: datetime) -> pl.DataFrame:
     """Scores a view's rows (with `_partition` and `_offset`) by the champion.
 
     Returns the rows with the columns of `answers`, `id`, `version`, `for`, `latency_ms` (from the event to `now`) and

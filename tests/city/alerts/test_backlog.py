@@ -9,7 +9,7 @@ from pydantic import SecretStr
 
 from city.alerts import backlog
 from city.alerts.dispatch import DeliveryResult, deliver
-from city.alerts.listing import unsent
+from city.alerts.listing import unsent_line
 from city.alerts.model import Alarm, Finding
 from city.alerts.outbox import CHANNEL_ALARMS
 from city.alerts.store import AlertStore, alert_store
@@ -141,7 +141,7 @@ def test_what_was_given_up_waits_no_more(place: Place) -> None:
     deliver(place.store, place.config, minutes(8 * 24 * 60))
     (slack,) = place.store.outbox.unsent()
     assert (slack.waiting, slack.given_up, slack.since) == (0, 1, None)
-    assert unsent(slack) == "channel slack: 1 given up after a week"
+    assert unsent_line(slack) == "channel slack: 1 given up after a week"
     assert backlog.complaints([slack], minutes(8 * 24 * 60)) == {}
 
 

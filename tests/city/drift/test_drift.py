@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 from scipy import stats
 
-from city.drift import Monitor, decayed
+from city.drift import Monitor, measure_loss_growth
 from city.drift.measures import NUMERIC, chi_square
 from city.drift.monitor import COMPARISON
 
@@ -100,17 +100,17 @@ def test_one_category_alone_is_no_drift() -> None:
 
 def test_errors_that_grow_are_decay_and_those_that_shrink_are_not() -> None:
     few, many = (CHANCE.random(800) < share for share in (0.1, 0.25))
-    assert decayed(few.astype(float), many.astype(float)).p_value < 1e-6
-    assert decayed(many.astype(float), few.astype(float)).p_value > 0.99
-    assert decayed(np.zeros(9), np.zeros(9)).p_value == 1
+    assert measure_loss_growth(few.astype(float), many.astype(float)).p_value < 1e-6
+    assert measure_loss_growth(many.astype(float), few.astype(float)).p_value > 0.99
+    assert measure_loss_growth(np.zeros(9), np.zeros(9)).p_value == 1
     known = stats.ttest_ind(many, few, equal_var=False, alternative="greater")
-    found = decayed(few.astype(float), many.astype(float))
+    found = measure_loss_growth(few.astype(float), many.astype(float))
     assert (found.statistic, found.p_value) == pytest.approx((known.statistic, known.pvalue))
 
 
 def test_asking_whether_a_model_has_decayed_costs_a_long_running_process_little() -> None:
-    asked = "import sys; from city.drift.losses import decayed; import numpy as np; "
-    asked += "decayed(np.arange(9.0), np.arange(9.0)); print('scipy.stats' in sys.modules)"
+    asked = "import sys; from city.drift.losses import measure_loss_growth; import numpy as np; "
+    asked += "measure_loss_growth(np.arange(9.0), np.arange(9.0)); print('scipy.stats' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True).stdout == "False\n"
     with pytest.raises(ValueError, match="two losses"):
-        decayed(np.zeros(1), np.zeros(9))
+        measure_loss_growth(np.zeros(1), np.zeros(9))

@@ -19,7 +19,7 @@ from city.features.repository import feature_store, materialize_views
 from city.features.views import view_of, views
 from city.settings import Settings
 from city.tables import TableError
-from city.tables.registry import chosen
+from city.tables.registry import select_tables
 from city_assets.traffic.contract import VEHICLE_POSITIONS
 from tests.lakes import drive, house, rows, stream
 
@@ -61,7 +61,7 @@ def test_a_join_sees_just_what_was_known_and_nothing_later(
 def built(config: Settings) -> Settings:
     lake = house(config)
     stream(lake.root, VEHICLE_POSITIONS, drive(BEGIN, 3, vehicles=12, every=20), BEGIN + timedelta(hours=4))
-    for table in chosen(["traffic_features", "vehicle_features"]):
+    for table in select_tables(["traffic_features", "vehicle_features"]):
         lake.build(table, [DAY])
     return config
 

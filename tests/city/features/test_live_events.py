@@ -15,7 +15,7 @@ from city.lake.reference import commission
 from city.settings import Settings
 from city.streaming.bronze import BronzeStream
 from city.streaming.sinks.features import Events, FeatureSink, earlier_events, live_views
-from city.tables.registry import chosen
+from city.tables.registry import select_tables
 from city_assets.equipment.contract import MAINTENANCE_LOG, SENSOR_READINGS
 from city_assets.features import compare
 from city_assets.payments.contract import PAYMENTS
@@ -64,7 +64,7 @@ def test_rows_of_the_stream_are_the_rows_of_the_table(config: Settings, contract
         found.append(held.add(batch.sort("_offset")))
         assert found[-1][view_of(view).time].is_sorted(), "alarms follow a key's scores in this order"
     lake = house(config)
-    for table in chosen([view]):
+    for table in select_tables([view]):
         lake.build(table, [DAY])
     key = list(view_of(view).table.key)
     table = rows(lake, f"features/{view}", *key)
@@ -88,7 +88,7 @@ def test_a_late_event_changes_what_is_online_of_those_after_it(config: Settings)
         sink.apply(new, {0: sent}, dict)
         sent += new.height
     lake = house(config)
-    for table in chosen(["payment_features"]):
+    for table in select_tables(["payment_features"]):
         lake.build(table, [DAY])
     offline = rows(lake, "features/payment_features", "card", "timestamp").lazy()
     compared, different = compare(view_of("payment_features"), online_store(config), offline)

@@ -51,15 +51,15 @@ def mirror(config: Settings, tmp_path: Path) -> Iterator[Settings]:
 
 
 def test_every_jar_is_locked_with_its_hash_and_no_host() -> None:
-    found = jars.locked()
+    found = jars.locked_jars()
     assert {jar.server for jar in found} == {"kafka", "questdb", "spark"}
     assert all(len(jar.sha256) == 64 and jar.coordinate.count(":") == 2 for jar in found)
     assert "http" not in jars.LOCK.read_text().replace("httpc", "")
-    assert any(jar.coordinate == "org.questdb:questdb:9.3.4" for jar in jars.locked("questdb"))
+    assert any(jar.coordinate == "org.questdb:questdb:9.3.4" for jar in jars.locked_jars("questdb"))
 
 
 def test_a_jar_is_fetched_checked_and_never_fetched_again(mirror: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jars, "locked", lambda server=None: [JAR])
+    monkeypatch.setattr(jars, "locked_jars", lambda server=None: [JAR])
     seen: list[Jar] = []
     assert jars.missing(mirror, ["kafka"]) == [JAR]
     jars.fetch(mirror, [JAR], seen.append)
@@ -82,7 +82,7 @@ def test_processes_that_share_an_empty_cache_download_a_jar_once(mirror: Setting
 
 
 def test_a_jar_that_was_changed_on_disk_is_missed(mirror: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jars, "locked", lambda server=None: [JAR])
+    monkeypatch.setattr(jars, "locked_jars", lambda server=None: [JAR])
     jars.fetch(mirror, [JAR])
     assert jars.missing(mirror, ["kafka"]) == []
     JAR.path(mirror.jars).write_bytes(b"another jar")

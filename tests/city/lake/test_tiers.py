@@ -29,7 +29,7 @@ from city.streaming.sinks import questdb_rebuild
 from city.streaming.sinks.questdb import QuestDBSink
 from city.streaming.sinks.questdb_rebuild import copies, is_symbol
 from city.tables import TableError
-from city.tables.registry import chosen, table_of
+from city.tables.registry import select_tables, table_of
 from city_assets.environment.contract import DEVICES
 from city_assets.maintenance import maintain
 from city_assets.traffic.contract import VEHICLE_POSITIONS
@@ -87,7 +87,7 @@ def test_archived_days_are_built_like_others(config: Settings) -> None:
     stream(config.lake, VEHICLE_POSITIONS, drive(NOW - timedelta(days=8), 24 * 8, every=7200), NOW)
     days = [(NOW - timedelta(days=n)).date() for n in range(9)]
     first = first_day(config.lake, [VEHICLE_POSITIONS], config.timezone)
-    tables = chosen(["silver/vehicle_positions", "traffic_cells_hourly", "traffic_cells"])
+    tables = select_tables(["silver/vehicle_positions", "traffic_cells_hourly", "traffic_cells"])
     before = {}
     for table in tables:
         house(config).build(table, days, full=True)
@@ -182,7 +182,7 @@ def test_a_vehicle_is_forgotten_in_every_tier(stack: Settings) -> None:
     stream(stack.lake, VEHICLE_POSITIONS, old, datetime.now(UTC))
     archive(VEHICLE_POSITIONS, stack.lake, stack.cold_path, KEEP)
     lake = house(stack)
-    for table in chosen(["silver/vehicle_positions", "vehicle_features"]):
+    for table in select_tables(["silver/vehicle_positions", "vehicle_features"]):
         lake.build(table, [datetime.now(UTC).date() - timedelta(days=n) for n in (1, 0)], full=True)
     online_store(stack).write("vehicle_features", ["v7"], [1], [b"{}"])
     found = find(stack, "vehicle", "v7")

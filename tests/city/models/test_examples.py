@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from city.models.examples import check_parts, checked, inputs, labelled, labels, split
+from city.models.examples import check_parts, check_rows, inputs, label_rows, labels, split
 from city.models.labels import KNOWN, LABEL, NAIVE
 from city.models.model import ModelError, model_of, models
 from city_assets.equipment.models import LIFE
@@ -20,14 +20,14 @@ ROWS = traffic(hours=6, cells=4)
 
 
 def test_a_label_is_the_same_cells_speed_so_much_later() -> None:
-    found = labelled(SPEED, ROWS)
+    found = label_rows(SPEED, ROWS)
     assert found.height > 600
     later = {(cell, at): speed for cell, at, speed in ROWS.select("cell", "as_of", "speed_mean").iter_rows()}
     for cell, at, label, now in found.select("cell", "as_of", LABEL, NAIVE).head(200).iter_rows():
         assert label in [later[cell, at + timedelta(minutes=m)] for m in (14, 16)]
         assert now == later[cell, at]
     assert found["as_of"].max() < ROWS["as_of"].max()
-    assert labelled(CONGESTION, ROWS)[LABEL].is_in(CONGESTION.label.classes).all()
+    assert label_rows(CONGESTION, ROWS)[LABEL].is_in(CONGESTION.label.classes).all()
 
 
 @settings(max_examples=25, deadline=None)
@@ -37,24 +37,24 @@ def test_whatever_is_missing_no_label_is_of_its_own_time_or_before(gap: int, ahe
     thin = ROWS.filter((pl.int_range(pl.len()) * 7919) % (gap + 1) == 0).with_columns(
         speed_mean=pl.col("as_of").dt.epoch("s").cast(pl.Float64)
     )
-    distance = labelled(model, thin).select(pl.col(LABEL) - pl.col(NAIVE)).to_series()
+    distance = label_rows(model, thin).select(pl.col(LABEL) - pl.col(NAIVE)).to_series()
     assert ((distance > 0) & ((distance - ahead * 60).abs() <= 120)).all()
 
 
 def test_no_label_of_a_stretch_is_known_in_the_next() -> None:
-    parts = split(SPEED, labelled(SPEED, ROWS))
+    parts = split(SPEED, label_rows(SPEED, ROWS))
     ahead = SPEED.label.ahead
     assert parts.train["as_of"].max() + ahead < parts.validation["as_of"].min()  # type: ignore[operator]
     assert parts.validation["as_of"].max() + ahead < parts.held_out["as_of"].min()  # type: ignore[operator]
     with pytest.raises(ModelError, match="leave nothing for train, for what came is known up to 0:17:00 later"):
-        split(SPEED, labelled(SPEED, ROWS).head(40))
+        split(SPEED, label_rows(SPEED, ROWS).head(40))
 
 
 def test_what_is_missing_is_not_a_number() -> None:
-    found = labelled(SPEED, ROWS).head(4)
+    found = label_rows(SPEED, ROWS).head(4)
     assert inputs(SPEED, found).shape == (4, len(SPEED.inputs))
     assert pl.Series(inputs(SPEED, found)[:, SPEED.inputs.index("speed_lag_3")]).is_nan().all()
-    assert labels(CONGESTION, labelled(CONGESTION, ROWS)).max() < 3
+    assert labels(CONGESTION, label_rows(CONGESTION, ROWS)).max() < 3
 
 
 @pytest.mark.parametrize(
@@ -68,17 +68,17 @@ def test_what_is_missing_is_not_a_number() -> None:
 )
 def test_what_cannot_be_learned_from_is_named(rows: pl.DataFrame, says: str) -> None:
     with pytest.raises(ModelError, match=says):
-        checked(CONGESTION, labelled(CONGESTION, rows), END)
+        check_rows(CONGESTION, label_rows(CONGESTION, rows), END)
 
 
 def test_labels_that_are_no_numbers_or_no_classes_are_named() -> None:
     with pytest.raises(ModelError, match="is constant"):
-        checked(SPEED, labelled(SPEED, ROWS.with_columns(speed_mean=pl.lit(3.0))), END)
+        check_rows(SPEED, label_rows(SPEED, ROWS.with_columns(speed_mean=pl.lit(3.0))), END)
     with pytest.raises(ModelError, match="not always finite"):
-        checked(SPEED, labelled(SPEED, ROWS.with_columns(speed_mean=pl.lit(float("nan")))), END)
+        check_rows(SPEED, label_rows(SPEED, ROWS.with_columns(speed_mean=pl.lit(float("nan")))), END)
     other = replace(CONGESTION, label=replace(CONGESTION.label, classes=("low", "medium")))
     with pytest.raises(ModelError, match=r"unknown classes \['high'\]"):
-        checked(other, labelled(other, ROWS), END)
+        check_rows(other, label_rows(other, ROWS), END)
 
 
 @pytest.mark.parametrize(("begin", "end"), [(0.0, 0.6), (0.9, 1.0)])

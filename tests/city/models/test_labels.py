@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from city.contracts.schema import TIMESTAMP
-from city.models.examples import labelled, split
+from city.models.examples import label_rows, split
 from city.models.labels import KNOWN, LABEL
 from city.models.model import ModelError
 from city_assets.equipment.models import ANOMALIES, LIFE, LIFE_CAP
@@ -36,7 +36,7 @@ def log(*failures: float, name: str = "pump_001") -> pl.DataFrame:
 
 
 def test_the_life_left_is_the_time_to_the_next_failure_and_never_over_the_cap() -> None:
-    found = labelled(LIFE, machine(240), log(30, 200))
+    found = label_rows(LIFE, machine(240), log(30, 200))
     left = dict(found.select("timestamp", LABEL).iter_rows())
     assert left[START] == pytest.approx(0.5)
     assert left[START + timedelta(minutes=29)] == pytest.approx(1 / 60)
@@ -46,7 +46,7 @@ def test_the_life_left_is_the_time_to_the_next_failure_and_never_over_the_cap() 
 
 
 def test_another_machines_failure_is_not_its_own() -> None:
-    found = labelled(LIFE, machine(100), log(30, name="pump_002"))
+    found = label_rows(LIFE, machine(100), log(30, name="pump_002"))
     assert found[LABEL].unique().to_list() == [1.0]
 
 
@@ -54,7 +54,7 @@ def test_another_machines_failure_is_not_its_own() -> None:
 @given(failures=st.lists(st.integers(0, 400), max_size=8), count=st.integers(200, 400))
 def test_a_row_counts_whether_it_fails_soon_or_not(failures: list[int], count: int) -> None:
     """Rows near the end count by their time alone: by their end, only the short-lived would."""
-    found = labelled(LIFE, machine(count), log(*sorted(failures)))
+    found = label_rows(LIFE, machine(count), log(*sorted(failures)))
     assert found.height == count - LIFE_CAP // timedelta(minutes=1)
     assert found[LABEL].is_between(0, 1).all()
 
@@ -67,7 +67,7 @@ def payments(count: int) -> pl.DataFrame:
 def test_a_payment_is_genuine_when_nobody_reported_it_in_time() -> None:
     within = REPORTED_WITHIN // timedelta(minutes=1)
     reports = pl.DataFrame({"payment_id": ["p3", "p3", "p5"], "timestamp": minutes(9, 4, 5 + within + 1)})
-    found = labelled(FRAUDS, payments(60), reports)
+    found = label_rows(FRAUDS, payments(60), reports)
     assert found.filter(pl.col(LABEL) == "fraud")["payment_id"].to_list() == ["p3"]
     assert found.height == 60 - within  # of later ones it is not known yet
 
@@ -80,7 +80,7 @@ def test_what_was_wrong_is_not_normal() -> None:
             "end": minutes(30, 15, 55, 100),
         }
     )
-    found = labelled(ANOMALIES, machine(60), wrong)
+    found = label_rows(ANOMALIES, machine(60), wrong)
     left = {(moment - START) // timedelta(minutes=1) for moment in found["timestamp"]}
     assert left == set(range(60)) - set(range(10, 31)) - set(range(50, 56))
 
@@ -88,17 +88,17 @@ def test_what_was_wrong_is_not_normal() -> None:
 def test_nothing_is_learned_from_what_became_known_later() -> None:
     model = LIFE
     rows = machine(1_000)
-    parts = split(model, labelled(model, rows, log(*range(50, 1_000, 70))))
+    parts = split(model, label_rows(model, rows, log(*range(50, 1_000, 70))))
     assert parts.train[KNOWN].max() < parts.validation["timestamp"].min()  # type: ignore[operator]
     assert parts.validation[KNOWN].max() < parts.held_out["timestamp"].min()  # type: ignore[operator]
 
 
 def test_a_machine_whose_ranges_nobody_gave_is_left_out() -> None:
     unknown = machine(100, "pump_002").with_columns(power_now=pl.lit(None, pl.Float64))
-    found = labelled(LIFE, pl.concat([machine(100), unknown]), log(30))
+    found = label_rows(LIFE, pl.concat([machine(100), unknown]), log(30))
     assert found["machine_id"].unique().to_list() == ["pump_001"]
 
 
 def test_a_truth_that_is_not_there_is_named() -> None:
     with pytest.raises(ModelError, match="silver/maintenance_log tells what came, and is not there yet"):
-        labelled(LIFE, machine(10))
+        label_rows(LIFE, machine(10))

@@ -12,8 +12,8 @@ import polars as pl
 import pytest
 
 from city.models import judge
-from city.models.examples import inputs, labelled
-from city.models.exported import Exported, agree, export
+from city.models.examples import inputs, label_rows
+from city.models.exported import Exported, check_agreement, export
 from city.models.fitting import fit
 from city.models.model import Model, ModelError
 from city.models.registry import CHALLENGER, CHAMPION, PREVIOUS, NoSuchVersion, Registry
@@ -66,7 +66,7 @@ def test_a_model_lives(registry: Registry) -> None:
     assert registry.at(SPEED.name).number == 1  # type: ignore[union-attr]
     assert registry.rollback(SPEED.name).number == 4  # and back again
 
-    rows = inputs(SPEED, labelled(SPEED, NOW))
+    rows = inputs(SPEED, label_rows(SPEED, NOW))
     served = Exported(SPEED, registry.content(registry.version(SPEED.name, 4))).predict(rows)
     assert served.shape == (len(rows),)
     assert np.isfinite(served).all()
@@ -145,7 +145,7 @@ def test_an_export_that_disagrees_is_not_registered() -> None:
     with pytest.raises(ModelError, match="cannot be exported|differs from the fitted one"):
         export(SPEED, Other().fit(x, x[:, 0]), x)
     with pytest.raises(ModelError, match=r"differs from the fitted one in 100.0% of rows"):
-        agree(SPEED, x[:, 0], x[:, 0] + 1)
+        check_agreement(SPEED, x[:, 0], x[:, 0] + 1)
     with pytest.raises(ModelError, match="takes 13 inputs, not 1"):
         Exported(replace(SPEED, inputs=("speed_mean",)), export(SPEED, fitted, x))
 

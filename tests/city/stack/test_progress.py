@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from city.stack.progress import Samples, stalled
+from city.stack.progress import Samples, stalled_sources
 
 
 class Source:
@@ -29,7 +29,7 @@ def reported(sources: dict[str, Source], seconds: int) -> dict[str, list[int]]:
     for now in range(1, seconds):
         for source in sources.values():
             source.look(now)
-        for name in stalled({name: source.samples.content() for name, source in sources.items()}, now):
+        for name in stalled_sources({name: source.samples.content() for name, source in sources.items()}, now):
             found[name].append(now)
     return found
 
@@ -66,7 +66,7 @@ def test_where_all_are_silent_none_is_reported_by_its_peers() -> None:
 def test_what_is_said_names_the_pace_it_had() -> None:
     steady = {"it": Source(200, range(300, 400)), "peer": Source(200)}
     reported(steady, 330)
-    (said,) = stalled({name: source.samples.content() for name, source in steady.items()}, 330).values()
+    (said,) = stalled_sources({name: source.samples.content() for name, source in steady.items()}, 330).values()
     assert said.startswith(("no progress for 30 s: was ", "no progress for 31 s: was "))
     assert said.endswith("events/s; its peers go on")
 
@@ -74,4 +74,4 @@ def test_what_is_said_names_the_pace_it_had() -> None:
 def test_after_a_day_a_silence_is_how_it_is() -> None:
     samples = [(float(n * 5), n * 1_000) for n in range(13)]
     peer = [(90_000.0 + n * 5, n * 1_000) for n in range(13)]
-    assert stalled({"it": samples, "peer": peer}, 90_061) == {}
+    assert stalled_sources({"it": samples, "peer": peer}, 90_061) == {}

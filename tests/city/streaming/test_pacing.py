@@ -12,8 +12,8 @@ def latencies(pacing: Pacing, overhead: float, transit: float, seconds: float = 
     chance, found, at = random.Random(1), [], 0.0
     while at < seconds:
         gathered = pacing.seconds
-        pacing.arrived(transit)
-        pacing.applied(overhead)
+        pacing.add_transit(transit)
+        pacing.add_overhead(overhead)
         found += [transit + chance.uniform(0, pacing.fetch_seconds) + chance.uniform(0, gathered) + overhead] * 1
         at += max(gathered, overhead)
     return found[20:]
@@ -30,13 +30,13 @@ def test_what_is_measured_corrects_the_plan_within_bounds() -> None:
     pacing = Pacing(1.0)
     planned = pacing.seconds
     for _ in range(200):
-        pacing.measured(0.6)
+        pacing.correct(0.6)
     assert planned + 0.3 < pacing.seconds < 1.0
     raised = pacing.seconds
-    pacing.measured(1.5)
+    pacing.correct(1.5)
     assert pacing.seconds < raised - 0.1, "at once, where the promise is broken"
     for _ in range(10):
-        pacing.measured(5.0)
+        pacing.correct(5.0)
     assert pacing.seconds == planned
 
 
@@ -44,14 +44,14 @@ def test_under_load_batches_grow_rather_than_shrink() -> None:
     pacing = Pacing(1.0)
     calm = pacing.seconds
     for _ in range(100):
-        pacing.applied(0.3)
+        pacing.add_overhead(0.3)
     busy = pacing.seconds
     for _ in range(100):
-        pacing.applied(0.9)
+        pacing.add_overhead(0.9)
     assert busy < calm
     assert pacing.seconds >= 0.9
     for _ in range(100):
-        pacing.applied(5.0)
+        pacing.add_overhead(5.0)
     assert pacing.seconds == 1.0
 
 
@@ -59,6 +59,6 @@ def test_what_comes_later_than_promised_is_the_source_s_own_delay() -> None:
     pacing = Pacing(1.0)
     before = pacing.seconds
     for _ in range(100):
-        pacing.arrived(3600.0)
-        pacing.arrived(-5.0)
+        pacing.add_transit(3600.0)
+        pacing.add_transit(-5.0)
     assert pacing.seconds == before

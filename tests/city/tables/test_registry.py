@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from city.contracts.registry import Domain, domain_of
 from city.tables import Column, Source, Table, TableError
 from city.tables import registry as tables_registry
-from city.tables.registry import chosen, in_order, table_of, tables, tables_of
+from city.tables.registry import in_order, select_tables, table_of, tables, tables_of
 
 
 def named(name: str, *sources: str) -> Table:
@@ -52,20 +52,20 @@ def test_tables_come_after_their_sources_and_no_other_table_comes(data: st.DataO
 
 
 def test_a_table_is_chosen_by_its_name_its_id_and_its_layer() -> None:
-    by_name = [table.id for table in chosen(["traffic_cells_daily"])]
-    assert by_name == [table.id for table in chosen(["gold/traffic_cells_daily"])]
+    by_name = [table.id for table in select_tables(["traffic_cells_daily"])]
+    assert by_name == [table.id for table in select_tables(["gold/traffic_cells_daily"])]
     assert by_name == ["silver/vehicle_positions", "gold/traffic_cells_daily"]
-    gold = {table.id for table in chosen(["gold"])}
+    gold = {table.id for table in select_tables(["gold"])}
     assert {name for name, table in tables().items() if table.layer == "gold" and table.transform} <= gold
     assert "silver/vehicle_positions" in gold, "their sources come too"
-    assert all(table.transform for table in chosen(["gold"]))
+    assert all(table.transform for table in select_tables(["gold"]))
 
 
 def test_an_unknown_table_is_answered_with_those_that_are_known() -> None:
     with pytest.raises(TableError, match="no table 'gold/moon'; known: .*gold/traffic_cells_daily"):
         table_of("gold/moon")
     with pytest.raises(TableError, match="no table or layer 'moon'; known: .*gold/traffic_cells_daily"):
-        chosen(["gold", "moon"])
+        select_tables(["gold", "moon"])
 
 
 def test_a_domain_has_a_silver_table_of_each_contract_and_a_gold_one_of_each_window() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from city_assets.payments.models import FEATURES, GIVEN, calibrated, cheapest_threshold, fraud_features
+from city_assets.payments.models import FEATURES, GIVEN, cheapest_threshold, fit_calibrated, fraud_features
 
 
 def payments(amounts: list[float], cards: list[int]) -> pl.DataFrame:
@@ -40,7 +40,7 @@ def test_probabilities_are_frequencies_and_keep_the_order() -> None:
     chance = np.random.default_rng(0)
     x = chance.normal(size=(4000, 3))
     y = (chance.random(4000) < 1 / (1 + np.exp(4 - 2 * x[:, 0]))).astype(int)
-    model = calibrated(RandomForestClassifier(50, min_samples_leaf=5, random_state=0), x, y, np.arange(4000) // 4)
+    model = fit_calibrated(RandomForestClassifier(50, min_samples_leaf=5, random_state=0), x, y, np.arange(4000) // 4)
     new = chance.normal(size=(20_000, 3))
     truth = 1 / (1 + np.exp(4 - 2 * new[:, 0]))
     probability = model.predict_proba(new)[:, 1]
@@ -48,7 +48,7 @@ def test_probabilities_are_frequencies_and_keep_the_order() -> None:
         within = (probability >= low) & (probability < high)
         assert abs(probability[within].mean() - truth[within].mean()) < 0.07
     with pytest.raises(ValueError, match="one class"):
-        calibrated(RandomForestClassifier(5), x, np.zeros(4000), np.arange(4000))
+        fit_calibrated(RandomForestClassifier(5), x, np.zeros(4000), np.arange(4000))
 
 
 def test_the_threshold_is_where_a_look_pays() -> None:

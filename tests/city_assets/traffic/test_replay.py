@@ -65,13 +65,13 @@ def test_real_trips_are_replayed_into_kafka(stack: Settings, data: Path) -> None
         events = consume(stack, VEHICLE_POSITIONS.topic)
         return sum(event["vehicle_id"].startswith("taxi_") for event in events if "vehicle_id" in event)
 
-    def tell(moment: datetime, sent: int) -> None:
+    def progress(moment: datetime, sent: int) -> None:
         seen.append(sent)
         if len(seen) == 4:
             stop.set()
 
     before = taxis()  # of other tests
-    sent = replay(loaded, stack, 60, stop, tell)
+    sent = replay(loaded, stack, 60, stop, progress)
     assert sent == seen[-1] > 100
     assert taxis() - before >= sent
 

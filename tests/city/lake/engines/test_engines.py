@@ -14,13 +14,13 @@ from polars.testing import assert_frame_equal
 from city.java import jars
 from city.lake.engines import Engine, engine_of
 from city.lake.engines.polars import PolarsEngine
-from city.lake.engines.spark import SparkEngine, installed
+from city.lake.engines.spark import SparkEngine, is_installed
 from city.lake.lakehouse import Lakehouse
 from city.lake.reference import commission
 from city.settings import CHECKOUT, Settings
 from city.stack.embedded import settings_at
 from city.tables.model import Frame, Table
-from city.tables.registry import chosen, table_of
+from city.tables.registry import select_tables, table_of
 from city.tables.schema import partition_by
 from city.tables.slices import Slices
 from city_assets.environment.contract import DEVICES, SENSORS
@@ -74,7 +74,7 @@ class OneWriteOfAKind(SparkEngine):
 
 @pytest.fixture(scope="module")
 def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkEngine]:
-    if not installed():
+    if not is_installed():
         pytest.skip("Spark is not installed: make spark")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(
@@ -133,7 +133,7 @@ def built(config: Settings, engine: Engine, of_trips: list[date]) -> dict[str, p
     lake = house(config)
     lake = Lakehouse(lake.root, engine, lake.timezone, lake.country, lake.contracts, lake.tables)
     found = {}
-    for table in chosen(["silver", "gold", "features"]):
+    for table in select_tables(["silver", "gold", "features"]):
         # Which hours have news, Spark is asked below.
         lake.build(table, of_trips if table.first_day.year < 2026 else DAYS, full=isinstance(engine, SparkEngine))
         found[table.id] = pl.read_delta(str(lake.path(table.id))).sort(table.key)

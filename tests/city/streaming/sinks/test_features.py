@@ -14,7 +14,7 @@ from city.streaming.bronze import BronzeStream
 from city.streaming.records import Batch
 from city.streaming.sinks.base import contract_windows
 from city.streaming.sinks.features import FeatureSink, live_views
-from city.tables.registry import chosen
+from city.tables.registry import select_tables
 from city_assets.environment.contract import DEVICES, SENSORS
 from city_assets.traffic.contract import VEHICLE_POSITIONS
 from simulators.environment import fleet
@@ -48,7 +48,7 @@ def test_online_traffic_is_what_the_table_has_of_the_last_window(config: Setting
     events = drive(BEGIN, 0.5, vehicles=20, every=10)
     through_a_sink(config, VEHICLE_POSITIONS, events, 200)
     lake, view = house(config), view_of("traffic_features")
-    for table in chosen(["traffic_features"]):
+    for table in select_tables(["traffic_features"]):
         lake.build(table, [DAY])
     newest = rows(lake, "features/traffic_features", "as_of").unique("cell", keep="last").sort("cell")
     reader = FeatureReader(online_store(config), ["traffic_features"], (BEGIN + timedelta(minutes=31)).timestamp)
@@ -65,7 +65,7 @@ def test_online_weather_is_what_the_table_has_of_the_last_window(config: Setting
     events = [s.reading(moment) for moment in moments for s in sensors[::9]]
     through_a_sink(config, SENSORS, events, 50)
     lake, view = house(config), view_of("weather_features")
-    for table in chosen(["weather_features"]):
+    for table in select_tables(["weather_features"]):
         lake.build(table, [DAY])
     newest = rows(lake, "features/weather_features", "as_of").unique("location", keep="last").sort("location")
     reader = FeatureReader(online_store(config), ["weather_features"], (BEGIN + timedelta(minutes=35)).timestamp)

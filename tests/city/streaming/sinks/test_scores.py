@@ -212,14 +212,14 @@ def test_a_version_that_cannot_serve_leaves_the_one_before(
     serving = Champions(config, [ANOMALIES, LIFE])
     serving._registry = Registry(config)
     serving.refresh()
-    assert serving.of(ANOMALIES).number == 1  # type: ignore[union-attr]
-    assert serving.of(LIFE) is None
+    assert serving.champion(ANOMALIES).number == 1  # type: ignore[union-attr]
+    assert serving.champion(LIFE) is None
     teach(config, rows)
     monkeypatch.setattr(Registry, "content", lambda self, version: b"broken")
     with caplog.at_level(logging.ERROR):
         serving.refresh()
     assert "machine_anomaly version 2 cannot serve" in caplog.text
-    assert serving.of(ANOMALIES).number == 1  # type: ignore[union-attr]
+    assert serving.champion(ANOMALIES).number == 1  # type: ignore[union-attr]
 
 
 def test_a_refresh_that_raises_comes_back_and_swaps_the_next_champion(
@@ -234,7 +234,7 @@ def test_a_refresh_that_raises_comes_back_and_swaps_the_next_champion(
             until(lambda: serving.worker.restarts == 1)
             assert serving.worker.complaint() == "restarting (1 restarts): SystemExit: what nobody thought of"
         teach(config, rows)
-        until(lambda: serving.of(ANOMALIES).number == 2)  # type: ignore[union-attr]
+        until(lambda: serving.champion(ANOMALIES).number == 2)  # type: ignore[union-attr]
         assert serving.worker.state == "running"
         assert serving.worker.complaint() == "SystemExit: what nobody thought of"  # it is told for a minute
     finally:
