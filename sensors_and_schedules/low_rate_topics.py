@@ -14,7 +14,7 @@ import dagster as dg
 from city.contracts.model import Contract
 from city.settings import settings
 from city.streaming.bronze import BronzeStream
-from city.streaming.records import Offsets, behind
+from city.streaming.records import Offsets, is_behind
 from city_assets import keys
 from resources.kafka import KafkaResource
 from resources.lake import LakeResource
@@ -64,7 +64,7 @@ def low_rate_sensor(contracts: Sequence[Contract]) -> dg.SensorDefinition:
             except KafkaError as error:
                 return dg.SkipReason(f"Kafka at {kafka.address} is away: {error}")
             position = BronzeStream(lake.root, contract).load(sorted(ends))
-            if behind(position, ends):
+            if is_behind(position, ends):
                 news.append(NewMessages(contract, position, ends, next_attempt(seen.get(contract.topic), position)))
         if not news:
             return dg.SkipReason("nothing new")

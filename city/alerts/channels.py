@@ -26,10 +26,10 @@ _NAME_CHARACTERS = 30
 Message = Mapping[str, Any]
 """`group`, `event` and `alarms` (as dictionaries); all alarms belong to that group and had that event."""
 Send = Callable[[Message], None]
-"""Sends a message. Raises Refused, or the error of its client, where the message was not accepted."""
+"""Sends a message. Raises MessageRefused, or the error of its client, where the message was not accepted."""
 
 
-class Refused(ConnectionError):
+class MessageRefused(ConnectionError):
     """A server has answered that it does not accept a message. With `message_only` it may accept another one."""
 
     def __init__(self, text: str, message_only: bool = False) -> None:
@@ -143,9 +143,9 @@ def _post_json(url: str, body: dict[str, Any]) -> None:
             # 408 and 429 are about the moment, and 401, 403 and 404 about the settings. The other 4xx are about the
             # message.
             message_only = 400 <= answer.status_code < 500 and answer.status_code not in (401, 403, 404, 408, 429)
-            raise Refused(f"the server answered {answer.status_code}: {excerpt}", message_only)
+            raise MessageRefused(f"the server answered {answer.status_code}: {excerpt}", message_only)
         if _is_refusal(content):
-            raise Refused(f"the server answered {answer.status_code}, and that it failed: {excerpt}")
+            raise MessageRefused(f"the server answered {answer.status_code}, and that it failed: {excerpt}")
 
 
 def _is_refusal(content: bytes) -> bool:

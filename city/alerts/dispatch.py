@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
 
-from city.alerts.channels import Refused, is_one_by_one, sender
+from city.alerts.channels import MessageRefused, is_one_by_one, sender
 from city.alerts.model import AlertError
 from city.alerts.outbox import OutboxMessage
 from city.alerts.store import AlertStore
@@ -75,11 +75,11 @@ def _send_on_channel(
             send({**group[0].message, "alarms": alarms})
         except Exception as error:  # clients raise various errors for unavailable servers and wrong settings
             reason = f"{channel}: {error}"[:500]
-            if isinstance(error, Refused) and error.message_only and len(group) > 1:
+            if isinstance(error, MessageRefused) and error.message_only and len(group) > 1:
                 waiting.extendleft([message] for message in reversed(group))  # one of them may be the reason
                 continue
             failed += 1
-            if isinstance(error, Refused) and error.message_only:
+            if isinstance(error, MessageRefused) and error.message_only:
                 refused.append((group, reason))
                 continue
             # The server is unavailable: to wait for it again with each of a thousand messages would deliver none.

@@ -29,13 +29,13 @@ def show(alarms: Sequence[Alarm], terminal: Terminal) -> None:
 
 def unsent_line(channel: UnsentMessages) -> str:
     """The messages that a channel has not accepted, in one line."""
-    counts = [f"{channel.waiting} message(s) wait since {at(channel.since)}"] if channel.since else []
+    counts = [f"{channel.waiting} message(s) wait since {format_time(channel.since)}"] if channel.since else []
     counts += [f"{channel.given_up} given up after a week"] if channel.given_up else []
     tries = f" ({channel.attempts} attempts: {channel.error})" if channel.error else ""
     return one_line(f"channel {channel.name}: {', '.join(counts)}{tries}")
 
 
-def at(moment: datetime) -> str:
+def format_time(moment: datetime) -> str:
     """A time in the local time zone, to the second."""
     return moment.astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
@@ -43,7 +43,7 @@ def at(moment: datetime) -> str:
 def _build_table(alarms: Sequence[Alarm]) -> Table:
     table = Table("id", "severity", "state", "what", "times", "since", "last", "assignee", box=None)
     for a in alarms:
-        times = (str(a.count), at(a.first_at), at(a.last_at))
+        times = (str(a.count), format_time(a.first_at), format_time(a.last_at))
         what = f"{one_line(a.title)}\n{one_line(a.cause)}"
         table.add_row(str(a.id), a.severity, _state_text(a), what, *times, one_line(a.assignee or ""))
     return table
@@ -51,7 +51,7 @@ def _build_table(alarms: Sequence[Alarm]) -> Table:
 
 def _print_record(alarm: Alarm, terminal: Terminal) -> None:
     head = f"{alarm.id:<{_INDENT - 1}} {alarm.severity}, {_state_text(alarm)}"
-    times = f"{alarm.count} times, since {at(alarm.first_at)}, last {at(alarm.last_at)}"
+    times = f"{alarm.count} times, since {format_time(alarm.first_at)}, last {format_time(alarm.last_at)}"
     assignee = f", {one_line(alarm.assignee)}'s" if alarm.assignee else ""
     for line in (head, f"{' ' * _INDENT}{times}{assignee}"):
         terminal.print(line, soft_wrap=True, highlight=False)

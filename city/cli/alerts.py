@@ -82,12 +82,12 @@ def silence(
 @app.command()
 def silences() -> None:
     """The silences in force."""
-    from city.alerts.listing import at
+    from city.alerts.listing import format_time
     from city.stack.terminal import one_line
 
     for entry in _store().silences():
         by, note = one_line(entry["by"] or ""), one_line(entry["note"] or "")
-        print(f"{entry['id']}: {one_line(entry['pattern'])} until {at(entry['until'])} {by} {note}".rstrip())
+        print(f"{entry['id']}: {one_line(entry['pattern'])} until {format_time(entry['until'])} {by} {note}".rstrip())
 
 
 @app.command()
@@ -116,7 +116,7 @@ def drop(
 @app.command()
 def history(number: _Number) -> None:
     """All that happened to an alarm."""
-    from city.alerts.listing import at
+    from city.alerts.listing import format_time
     from city.stack.terminal import one_line
 
     store = _store()
@@ -124,7 +124,7 @@ def history(number: _Number) -> None:
     print(one_line(f"{alarm.cause}: {alarm.title}"))
     for entry in store.history(number):
         by, note = one_line(entry["by"] or ""), one_line(entry["note"] or "")
-        print(f"{at(entry['at'])}  {entry['event']}  {by}  {note}".rstrip())
+        print(f"{format_time(entry['at'])}  {entry['event']}  {by}  {note}".rstrip())
 
 
 def _store():  # type: ignore[no-untyped-def]

@@ -18,7 +18,7 @@ Schema = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Break:
+class Incompatibility:
     """A change for which `reader` rejects some of what `writer` writes."""
 
     reader: str
@@ -29,7 +29,7 @@ class Break:
         return f"{self.reader} cannot read what {self.writer} writes: {self.change}"
 
 
-def against_released(contract: Contract, released: Path) -> list[Break]:
+def against_released(contract: Contract, released: Path) -> list[Incompatibility]:
     """Compares a contract with the last of its released schemas (`<name>.v<version>.json` in the folder `released`).
 
     Returns the breaks of the compatibility that the contract promises; none where no schema is released. A released
@@ -45,7 +45,7 @@ def against_released(contract: Contract, released: Path) -> list[Break]:
 
 def breaks(
     old: Schema, new: Schema, version: int, contract: Contract, promised: Compatibility | None = None
-) -> list[Break]:
+) -> list[Incompatibility]:
     """Lists the changes between two schemas that break the promised compatibility.
 
     `old` is the schema of the contract's version `version`, `new` that of the contract itself. `promised` is the
@@ -53,11 +53,11 @@ def breaks(
     """
     promised = promised or contract.compatibility
     labels = f"{contract.name} v{version}", f"{contract.name} v{contract.version}"
-    broken: list[Break] = []
+    broken: list[Incompatibility] = []
     if promised in ("backward", "full"):
-        broken += [Break(labels[1], labels[0], change) for change in rejection_reasons(old, new)]
+        broken += [Incompatibility(labels[1], labels[0], change) for change in rejection_reasons(old, new)]
     if promised in ("forward", "full"):
-        broken += [Break(labels[0], labels[1], change) for change in rejection_reasons(new, old)]
+        broken += [Incompatibility(labels[0], labels[1], change) for change in rejection_reasons(new, old)]
     return broken
 
 

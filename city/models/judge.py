@@ -30,7 +30,7 @@ class Verdict:
     """How much smaller the challenger's mean loss is. `low` and `high` are the bounds of its 95 % interval."""
     low: float
     high: float
-    worse_in: tuple[str, ...] = ()
+    worse_segments: tuple[str, ...] = ()
     """The segments in which the challenger is worse."""
 
 

@@ -66,7 +66,7 @@ class Label(ABC):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Later(Label):
+class FutureValue(Label):
     """The later value of a feature of the same entity.
 
     It is the value of the row nearest to the time `after` the row's own, within the tolerance.
@@ -123,7 +123,7 @@ class Later(Label):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Until(Label):
+class TimeToEvent(Label):
     """The hours until the entity's next event, at most `cap`, because nothing shows yet further ahead.
 
     Events are the rows of the table `truth` for which the SQL condition `where` is true, at the column `time`. A row
@@ -169,7 +169,7 @@ class Until(Label):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reported(Label):
+class DelayedReport(Label):
     """Whether the table `truth` reports a row within a time.
 
     A report has the row's `key`, and its `time` is at most `within` after the row. The label is the second class where
@@ -218,7 +218,7 @@ class Reported(Label):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Normal(Label):
+class NormalState(Label):
     """No label: the model learns what rows look like when nothing is wrong.
 
     Rows within a period of a fault are left out. The table `truth` has these periods for each entity, from its column

@@ -43,7 +43,7 @@ def predictions(
             selected.select(
                 *view.entities,
                 view.time,
-                *beside(model, version),
+                *record_columns(model, version),
             ),
             answers(model, exported.calibration, predicted),
         ],
@@ -52,7 +52,7 @@ def predictions(
     return add_outcomes(model, answered, rows, truth)
 
 
-def beside(model: Model, version: int) -> tuple[pl.Expr, ...]:
+def record_columns(model: Model, version: int) -> tuple[pl.Expr, ...]:
     """Returns the columns recorded with each answer: the time that it is for, the version, and the inputs as JSON."""
     return (
         (pl.col(model.view.time) + model.label.ahead).alias(FOR),

@@ -22,7 +22,7 @@ class Signs:
     """The newest version, champion or not. That it was no better is no reason to try again at once."""
     rows: int
     """The number of rows that the newest version could learn from, and of those that have arrived since."""
-    rows_then: int
+    rows_at_training: int
     """The number of rows that the newest version could learn from."""
     drifted: tuple[str, ...] = ()
     """The inputs that have drifted from the reference."""
@@ -63,6 +63,6 @@ def reason(model: Model, signs: Signs, now: datetime, thresholds: Thresholds | N
         return f"performance decay: losses grew by {decay.effect:.2f} deviations"
     if drifted_inputs := sorted(set(signs.drifted) & set(model.inputs)):
         return f"drift of {', '.join(drifted_inputs)}"
-    if signs.rows >= (1 + FRESH_SHARE) * signs.rows_then:
-        return f"new labels: {signs.rows - signs.rows_then:,} rows since the last training"
+    if signs.rows >= (1 + FRESH_SHARE) * signs.rows_at_training:
+        return f"new labels: {signs.rows - signs.rows_at_training:,} rows since the last training"
     return None

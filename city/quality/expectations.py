@@ -38,7 +38,7 @@ class Columns:
 
 
 @dataclass(frozen=True)
-class Complete:
+class NotNull:
     """The column has a value in every row."""
 
     name: str
@@ -60,7 +60,7 @@ class Between:
 
 
 @dataclass(frozen=True)
-class Among:
+class InSet:
     """Each of the column's values is one of these."""
 
     name: str
@@ -69,7 +69,7 @@ class Among:
 
 
 @dataclass(frozen=True)
-class Spelled:
+class MatchesRegex:
     """Each of the column's values matches the regular expression as a whole."""
 
     name: str
@@ -78,14 +78,14 @@ class Spelled:
 
 
 @dataclass(frozen=True)
-class Once:
+class Unique:
     """No two rows have the same values in all of these columns."""
 
     name: str
     columns: tuple[str, ...]
 
 
-Expectation = Columns | Complete | Between | Among | Spelled | Once
+Expectation = Columns | NotNull | Between | InSet | MatchesRegex | Unique
 
 
 @dataclass(frozen=True)
@@ -107,19 +107,19 @@ def of_rows(contract: Contract) -> Iterator[Expectation]:
     yield Columns("schema", (*bronze_schema(contract), *rules))
     for f in contract.fields:
         if not f.nullable:
-            yield Complete(f"{f.name}_complete", f.name)
+            yield NotNull(f"{f.name}_complete", f.name)
         if f.minimum is not None or f.maximum is not None:
             yield Between(f"{f.name}_in_range", f.name, f.minimum, f.maximum)
         if f.choices:
-            yield Among(f"{f.name}_known", f.name, tuple(f.choices))
+            yield InSet(f"{f.name}_known", f.name, tuple(f.choices))
         elif f.pattern:
-            yield Spelled(f"{f.name}_spelled", f.name, f.pattern)
+            yield MatchesRegex(f"{f.name}_spelled", f.name, f.pattern)
     if quantities := contract.quantities:
         for q in quantities.choices:
             yield Between(f"{q.name}_in_range", quantities.value, q.minimum, q.maximum, where=(quantities.by, q.name))
     for rule, column in zip(contract.rules, rules, strict=True):
-        yield Among(f"rule_{rule.name}", column, (True,))
-    yield Once("coordinates_once", ("_partition", "_offset"))
+        yield InSet(f"rule_{rule.name}", column, (True,))
+    yield Unique("coordinates_once", ("_partition", "_offset"))
 
 
 def of_day() -> Iterator[Expectation]:
@@ -170,17 +170,17 @@ def _unexpected_rows(expectation: Expectation) -> pl.Expr:
     A missing value is unexpected only where the column must be complete.
     """
     match expectation:
-        case Complete(column=column):
+        case NotNull(column=column):
             return pl.col(column).is_null()
         case Between(column=column, low=low, high=high):
             value = pl.col(column)
             outside = [*([value < low] if low is not None else []), *([value > high] if high is not None else [])]
             return pl.any_horizontal(outside) & value.is_not_nan() & _judged_rows(expectation)
-        case Among(column=column, values=values):
+        case InSet(column=column, values=values):
             return pl.col(column).is_not_null() & ~pl.col(column).is_in(list(values))
-        case Spelled(column=column, pattern=pattern):
+        case MatchesRegex(column=column, pattern=pattern):
             return ~pl.col(column).str.contains(f"^(?:{pattern})$")
-        case Once(columns=columns):
+        case Unique(columns=columns):
             return pl.struct(columns).is_duplicated()
     raise AssertionError(expectation)
 
@@ -195,7 +195,7 @@ def _judged_rows(expectation: Expectation) -> pl.Expr:
 
 
 def _expected_columns(expectation: Expectation) -> set[str]:
-    if isinstance(expectation, Columns | Once):
+    if isinstance(expectation, Columns | Unique):
         return set(expectation.columns)
     return {expectation.column} | (
         {expectation.where[0]} if isinstance(expectation, Between) and expectation.where else set()

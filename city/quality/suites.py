@@ -13,14 +13,14 @@ import polars as pl
 
 from city.contracts.model import Contract
 from city.quality.expectations import (
-    Among,
     Between,
     Columns,
-    Complete,
     Expectation,
     ExpectationResult,
-    Once,
-    Spelled,
+    InSet,
+    MatchesRegex,
+    NotNull,
+    Unique,
     of_day,
     of_rows,
     with_rules,
@@ -85,18 +85,18 @@ def _translate_expectation(expectation: Expectation) -> Any:
     match expectation:
         case Columns(columns=columns):
             return gxe.ExpectTableColumnsToMatchSet(column_set=list(columns), exact_match=True, meta=meta)
-        case Complete(column=column):
+        case NotNull(column=column):
             return gxe.ExpectColumnValuesToNotBeNull(column=column, meta=meta)
         case Between(column=column, low=low, high=high, where=where):
             within: dict[str, Any] = {"column": column, "min_value": low, "max_value": high, "meta": meta}
             if where:
                 within |= {"condition_parser": "pandas", "row_condition": f'{where[0]} == "{where[1]}"'}
             return gxe.ExpectColumnValuesToBeBetween(**within)
-        case Among(column=column, values=values):
+        case InSet(column=column, values=values):
             return gxe.ExpectColumnValuesToBeInSet(column=column, value_set=list(values), meta=meta)
-        case Spelled(column=column, pattern=pattern):
+        case MatchesRegex(column=column, pattern=pattern):
             return gxe.ExpectColumnValuesToMatchRegex(column=column, regex=f"^(?:{pattern})$", meta=meta)
-        case Once(columns=columns):
+        case Unique(columns=columns):
             return gxe.ExpectCompoundColumnsToBeUnique(column_list=list(columns), meta=meta)
 
 

@@ -20,7 +20,7 @@ from city.contracts.questdb import symbols
 from city.contracts.schema import LINEAGE, QUARANTINE, bronze_schema
 from city.lake import bronze_path, quarantine_path
 from city.lake.tables import open_table
-from city.streaming.records import Batch, Offsets, before, behind, beyond
+from city.streaming.records import Batch, Offsets, below_position, from_position, is_behind
 from city.streaming.rejects import Rejects
 from city.streaming.table_writer import TableWriter
 
@@ -159,15 +159,20 @@ class BronzeStream:
             return batch
         end = {p: last for p, last in batch.end.items() if last > self.position.get(p, 0)}
         start = {p: max(first, self.position.get(p, 0)) for p, first in batch.start.items() if p in end}
-        rows = batch.rows.filter(beyond(self.position), pl.col("_partition").is_in(list(end)))
+        rows = batch.rows.filter(from_position(self.position), pl.col("_partition").is_in(list(end)))
         return Batch(rows, start, end, batch.polled)
 
     def read(self, after: Offsets, until: Offsets, limit: int) -> Iterator[Batch]:
         """Yields the bronze rows of [after, until), in batches of at most `limit` offsets a partition."""
         position = dict(after)
-        while behind(position, until):
+        while is_behind(position, until):
             end = {p: max(position.get(p, 0), min(position.get(p, 0) + limit, last)) for p, last in until.items()}
-            rows = scan(self.path).filter(beyond(position) & before(end)).sort("_partition", "_offset").collect()
+            rows = (
+                scan(self.path)
+                .filter(from_position(position) & below_position(end))
+                .sort("_partition", "_offset")
+                .collect()
+            )
             yield Batch(rows, {p: position.get(p, 0) for p in end}, end)
             position = end
 
@@ -175,7 +180,7 @@ class BronzeStream:
         self, batch: Batch, rejects: pl.DataFrame, stop: threading.Event, failed: Callable[[str], None]
     ) -> None:
         position = self._quarantine.position(list(batch.end))
-        fresh = rejects.filter(beyond(position, partition="partition", offset="offset"))
+        fresh = rejects.filter(from_position(position, partition="partition", offset="offset"))
         if fresh.is_empty():
             return
         ends = {p: max(end, position[p]) for p, end in batch.end.items()}

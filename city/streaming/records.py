@@ -52,25 +52,25 @@ class Batch:
     end: Offsets
     polled: float | None = None
 
-    def after(self, position: Offsets) -> pl.DataFrame:
+    def rows_after(self, position: Offsets) -> pl.DataFrame:
         """Returns the rows that a sink at `position` has not applied yet."""
         if all(position.get(p, 0) <= first for p, first in self.start.items()):
             return self.rows
-        return self.rows.filter(beyond(position))
+        return self.rows.filter(from_position(position))
 
 
-def beyond(position: Offsets, partition: str = "_partition", offset: str = "_offset") -> pl.Expr:
+def from_position(position: Offsets, partition: str = "_partition", offset: str = "_offset") -> pl.Expr:
     """Builds the filter for rows at or after `position`. A partition that it does not name is at 0."""
     conditions = [(pl.col(partition) != p) | (pl.col(offset) >= first) for p, first in position.items()]
     return pl.all_horizontal(conditions) if conditions else pl.lit(True)
 
 
-def before(position: Offsets) -> pl.Expr:
+def below_position(position: Offsets) -> pl.Expr:
     """Builds the filter for rows below `position`. It matches no row of a partition that `position` does not name."""
     conditions = [(pl.col("_partition") == p) & (pl.col("_offset") < offset) for p, offset in position.items()]
     return pl.any_horizontal(conditions) if conditions else pl.lit(False)
 
 
-def behind(position: Offsets, target: Offsets) -> bool:
+def is_behind(position: Offsets, target: Offsets) -> bool:
     """Returns whether `position` has not reached `target` in some partition."""
     return any(position.get(partition, 0) < offset for partition, offset in target.items())

@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 from city.models.boosting import boosted_trees, defaults, space
-from city.models.labels import Later
+from city.models.labels import FutureValue
 from city.models.model import Model
 
 _SENSED = ("air_quality", "noise", "temperature", "humidity")
@@ -17,7 +17,7 @@ AIR_QUALITY = Model(
         *(f"{name}_lag_1" for name in _SENSED),
         *("local_hour", "weekday", "holiday", "rush_hour"),
     ),
-    label=Later(column="air_quality_mean", after=timedelta(hours=1), tolerance=timedelta(minutes=2), unit="AQI"),
+    label=FutureValue(column="air_quality_mean", after=timedelta(hours=1), tolerance=timedelta(minutes=2), unit="AQI"),
     estimator=boosted_trees("regression"),
     space=space((5, 31), (5, 100)),
     defaults=defaults(15, 20),

@@ -12,7 +12,7 @@ import polars as pl
 from city.arrays import Floats
 from city.models.anomaly import NormalRegion, combined_index, contributions
 from city.models.boosting import boosted_trees, defaults, space
-from city.models.labels import Normal, Until
+from city.models.labels import NormalState, TimeToEvent
 from city.models.model import Model, Stream
 from city_assets.equipment.contract import SIGNALS
 from city_assets.equipment.transforms import HORIZONS
@@ -232,7 +232,7 @@ ANOMALIES = Model(
     features="machine_features",
     where=f"{_CHECKED_SIGNAL}_now IS NOT NULL",
     inputs=ANOMALY_INPUTS,
-    label=Normal(truth="gold/machine_faults", where="true", begin="begin", end="end"),
+    label=NormalState(truth="gold/machine_faults", where="true", begin="begin", end="end"),
     # All components are used: the signals are few, and a fault shows most where the variance is least.
     estimator=lambda parameters: NormalRegion(**parameters),
     defaults={"explained": 0.9999, "quantile": 0.995, "threshold": 1.1},
@@ -251,7 +251,9 @@ LIFE = Model(
     features="machine_features",
     where=f"first_of_minute AND {_CHECKED_SIGNAL}_now IS NOT NULL",
     inputs=LIFE_INPUTS,
-    label=Until(truth="silver/maintenance_log", where="kind = 'failure'", time="timestamp", cap=LIFE_CAP, unit="h"),
+    label=TimeToEvent(
+        truth="silver/maintenance_log", where="kind = 'failure'", time="timestamp", cap=LIFE_CAP, unit="h"
+    ),
     estimator=boosted_trees("regression"),
     space=space((7, 31), (20, 200)),
     defaults=defaults(31, 40),

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from city.arrays import Floats
 from city.models.boosting import boosted_trees, defaults, space
-from city.models.labels import LABEL, Reported
+from city.models.labels import LABEL, DelayedReport
 from city.models.model import Model, Parameters, Stream
 from city_assets.payments.contract import REPORTED_WITHIN
 
@@ -160,7 +160,7 @@ FRAUDS = Model(
     description="How probable it is that a payment is not its card owner's.",
     features="payment_features",
     inputs=INPUTS,
-    label=Reported(
+    label=DelayedReport(
         truth="silver/chargebacks",
         key="payment_id",
         time="timestamp",

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from city.arrays import Floats
 from city.models.boosting import boosted_trees, defaults, space
-from city.models.labels import Later
+from city.models.labels import FutureValue
 from city.models.model import Model
 from city_assets.traffic.transforms import WINDOW_SECONDS, levels
 
@@ -121,7 +121,7 @@ CONGESTION = Model(
     description="How congested a cell will be in a quarter of an hour: low, medium or high.",
     features="traffic_features",
     inputs=_INPUTS,
-    label=Later(
+    label=FutureValue(
         column="speed_mean",
         after=timedelta(minutes=15),
         tolerance=_WINDOW,
@@ -146,7 +146,7 @@ def speed_model(minutes: int) -> Model:
         description=f"The mean speed in a cell in {minutes} minutes.",
         features="traffic_features",
         inputs=_INPUTS,
-        label=Later(column="speed_mean", after=timedelta(minutes=minutes), tolerance=_WINDOW, unit="km/h"),
+        label=FutureValue(column="speed_mean", after=timedelta(minutes=minutes), tolerance=_WINDOW, unit="km/h"),
         estimator=boosted_trees("regression"),
         space=_SPACE,
         defaults=_DEFAULTS,

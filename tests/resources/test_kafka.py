@@ -13,7 +13,7 @@ from city import questdb
 from city.settings import Settings
 from city.streaming.bronze import BronzeStream
 from city.streaming.decode import decode
-from city.streaming.records import Batch, Offsets, behind
+from city.streaming.records import Batch, Offsets, is_behind
 from city.streaming.topics import ensure_topics
 from city_assets.environment.contract import DEVICES
 from resources.kafka import KafkaResource
@@ -77,7 +77,7 @@ def test_a_transaction_that_was_aborted_is_not_read_and_markers_leave_no_lag(sta
     rows, rejects = decode(contract, batch, {})
     bronze.commit(Batch(rows, batch.start, batch.end), rejects, {}, threading.Event(), lambda reason: None)
     assert rejects.height == 3
-    assert not behind(BronzeStream(stack.lake, contract).load([0]), kafka.ends(contract.topic))
+    assert not is_behind(BronzeStream(stack.lake, contract).load([0]), kafka.ends(contract.topic))
     producer.begin_transaction()
     producer.produce(contract.topic, b"open")
     producer.flush(10)

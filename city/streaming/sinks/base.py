@@ -21,7 +21,7 @@ from city.file_lock import file_lock
 from city.stack.backoff import Backoff, Stopped
 from city.stack.worker import Worker
 from city.streaming.bronze import BronzeStream, scan
-from city.streaming.records import Batch, Offsets, before, behind
+from city.streaming.records import Batch, Offsets, below_position, is_behind
 from city.streaming.windows import Changed, ContractWindows
 
 log = logging.getLogger(__name__)
@@ -163,7 +163,7 @@ class SinkWorker:
             if batch is not None and all(self.position.get(p, 0) >= first for p, first in batch.start.items()):
                 self._apply_batch(batch, self._windows)
                 self._on_applied(self.name, batch)
-            elif behind(self.position, self._target):
+            elif is_behind(self.position, self._target):
                 windows = contract_windows(self._bronze.contract, self._bronze, self.position)
                 for missed in self._bronze.read(self.position, dict(self._target), _CATCH_UP):
                     self._apply_batch(missed, windows)
@@ -184,8 +184,8 @@ class SinkWorker:
             return None
 
     def _apply_batch(self, batch: Batch, windows: ContractWindows) -> None:
-        if behind(self.position, batch.end):
-            self.sink.apply(batch.after(self.position), self.position, lambda: windows.changed(batch))
+        if is_behind(self.position, batch.end):
+            self.sink.apply(batch.rows_after(self.position), self.position, lambda: windows.changed(batch))
             self.position = self.position | {p: max(end, self.position.get(p, 0)) for p, end in batch.end.items()}
             self._recorded = self.position
 
@@ -210,7 +210,7 @@ def contract_windows(contract: Contract, bronze: BronzeStream, reached: Offsets 
 
     def earlier(first: datetime, until: datetime, below: Offsets) -> pl.DataFrame:
         time = pl.col(contract.event_time)
-        return scan(bronze.path).filter((time >= first) & (time < until) & before(below)).collect()
+        return scan(bronze.path).filter((time >= first) & (time < until) & below_position(below)).collect()
 
     def newest() -> datetime | None:
         at = max(bronze.watermarks.values(), default=None)

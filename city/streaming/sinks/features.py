@@ -20,7 +20,7 @@ from city.features.views import View, views
 from city.lake.reference import read
 from city.settings import Settings
 from city.streaming.bronze import BronzeStream, scan
-from city.streaming.records import Offsets, before
+from city.streaming.records import Offsets, below_position
 from city.streaming.sinks.base import Sink
 from city.streaming.windows import Changed, compute
 from city.tables import calendar
@@ -168,7 +168,7 @@ def earlier_events(contract: Contract, bronze: BronzeStream, below: Offsets, spa
     """Reads the bronze rows of the last `span` up to a position. Live views of events start with one day."""
     newest = max(bronze.watermarks.values(), default=0)
     since = pl.lit(newest).cast(pl.Datetime("us", "UTC")) - span
-    return scan(bronze.path).filter((pl.col(contract.event_time) > since) & before(below)).collect()
+    return scan(bronze.path).filter((pl.col(contract.event_time) > since) & below_position(below)).collect()
 
 
 class FeatureSink(Sink):

@@ -21,7 +21,7 @@ from city import questdb
 from city.contracts import questdb as tables
 from city.contracts.model import Contract, Window
 from city.streaming.bronze import BronzeStream
-from city.streaming.records import Offsets, beyond
+from city.streaming.records import Offsets, from_position
 from city.streaming.sinks.questdb import QuestDBSink
 from city.streaming.windows import compute
 
@@ -111,7 +111,7 @@ def _fill_table(
         return reached
     time_of = pl.col(contract.event_time)
     recent = pl.scan_delta(DeltaTable(bronze)).filter(time_of > datetime.now(UTC) - contract.ttl)
-    new = recent.filter(beyond(after))
+    new = recent.filter(from_position(after))
     hours = new.select(time_of.dt.truncate("1h").unique().alias("hour")).collect(engine="streaming")["hour"]
     for hour in hours.sort(descending=True):
         within = time_of.is_between(hour, hour + _HOUR, closed="left")

@@ -23,7 +23,7 @@ from city.models.attribution import explained
 from city.models.champions import Champions, Serving
 from city.models.examples import inputs, select_rows
 from city.models.model import Model, models
-from city.models.predictions import ID, LATENCY, OUTPUT, VERSION, answers, beside, scores_schema
+from city.models.predictions import ID, LATENCY, OUTPUT, VERSION, answers, record_columns, scores_schema
 from city.settings import Settings
 from city.streaming.bronze import BronzeStream
 from city.streaming.publish import Publisher, event_id
@@ -150,7 +150,7 @@ def score_rows(model: Model, serving: Serving, rows: pl.DataFrame, topic: str, n
     model_inputs = inputs(model, rows)
     outputs = serving.exported.predict(model_inputs)
     scores = rows.with_columns(
-        *beside(model, serving.number),
+        *record_columns(model, serving.number),
         event_id(topic).alias(ID),
         ((pl.lit(now) - pl.col(model.view.time)).dt.total_microseconds() / 1000).alias(LATENCY),
         pl.lit(serving.exported.calibration.threshold, pl.Float64).alias("threshold"),

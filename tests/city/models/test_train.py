@@ -229,7 +229,7 @@ def test_a_challenger_must_be_better_beyond_chance_and_nowhere_worse() -> None:
     assert not judge.compare(champion, champion + chance.normal(0, 0.3, 3000), {}).better
     uneven = judge.compare(champion, np.where(rush == "yes", champion + 0.2, champion - 0.5), {"rush": rush})
     assert not uneven.better
-    assert uneven.worse_in == ("rush = yes",)
+    assert uneven.worse_segments == ("rush = yes",)
     few = judge.compare(champion[:60], champion[:60] - 0.01 + chance.normal(0, 1, 60), {})
     assert not few.better
     assert few.low < few.gain < few.high

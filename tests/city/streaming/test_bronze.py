@@ -564,7 +564,7 @@ def test_a_range_is_read_back_in_batches(tmp_path: Path) -> None:
     batches = list(stream.read({0: 5}, {0: 42}, limit=20))
     assert [(b.start, b.end) for b in batches] == [({0: 5}, {0: 25}), ({0: 25}, {0: 42})]
     assert [offset for b in batches for offset in b.rows["_offset"]] == list(range(5, 42))
-    assert batches[0].after({0: 20})["_offset"].to_list() == list(range(20, 25))
+    assert batches[0].rows_after({0: 20})["_offset"].to_list() == list(range(20, 25))
 
 
 def test_the_newest_rows_are_shown_first(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from polars.testing import assert_frame_equal
 
 from city.contracts import Aggregate, Window
 from city.contracts.schema import bronze_schema
-from city.streaming.records import Batch, Offsets, before
+from city.streaming.records import Batch, Offsets, below_position
 from city.streaming.windows import ContractWindows, WindowOperator, compute, moments, results
 from city_assets.environment.contract import SENSORS
 from city_assets.traffic.contract import VEHICLE_POSITIONS
@@ -42,7 +42,7 @@ def rows(*events: tuple[float, str, str, float], partition: int = 0) -> pl.DataF
 def operator_over(everything: pl.DataFrame, newest: datetime | None = None) -> WindowOperator:
     def earlier(first: datetime, until: datetime, below: Offsets) -> pl.DataFrame:
         time = pl.col("timestamp")
-        return everything.filter((time >= first) & (time < until) & before(below))
+        return everything.filter((time >= first) & (time < until) & below_position(below))
 
     return WindowOperator(VEHICLE_POSITIONS, WINDOW, earlier, newest)
 
@@ -162,7 +162,7 @@ def test_windows_are_shared_by_sinks_in_step_and_right_for_those_that_are_not() 
     def earlier(first: datetime, until: datetime, below: Offsets) -> pl.DataFrame:
         asked.append((first, until))
         time = pl.col("timestamp")
-        return everything.filter((time >= first) & (time < until) & before(below))
+        return everything.filter((time >= first) & (time < until) & below_position(below))
 
     batches = [Batch(everything[n : n + 10], {0: n}, {0: n + 10}) for n in range(0, 60, 10)]
     shared = ContractWindows(VEHICLE_POSITIONS, earlier, lambda: everything["timestamp"].max(), {0: 0})  # type: ignore[arg-type,return-value]
@@ -193,7 +193,7 @@ def test_a_window_has_the_rows_of_partitions_that_a_batch_has_none_of() -> None:
 
     def earlier(first: datetime, until: datetime, below: Offsets) -> pl.DataFrame:
         time = pl.col("timestamp")
-        return everything.filter((time >= first) & (time < until) & before(below))
+        return everything.filter((time >= first) & (time < until) & below_position(below))
 
     newest = NOW + timedelta(seconds=3)
     shared = ContractWindows(VEHICLE_POSITIONS, earlier, lambda: newest, {0: 2, 1: 2})
@@ -209,7 +209,7 @@ def test_windows_are_right_after_a_reading_that_failed() -> None:
         if broken.pop() if broken else False:
             raise OSError("too many open files")
         time = pl.col("timestamp")
-        return everything.filter((time >= first) & (time < until) & before(below))
+        return everything.filter((time >= first) & (time < until) & below_position(below))
 
     shared = ContractWindows(VEHICLE_POSITIONS, earlier, lambda: everything["timestamp"].max(), {0: 10})  # type: ignore[arg-type,return-value]
     batch = Batch(everything[10:], {0: 10}, {0: 20})
