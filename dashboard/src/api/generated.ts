@@ -50,9 +50,18 @@ export interface AssignBody {
   to: string;
 }
 
+/** An entry of the audit log. Its other fields depend on the change. */
+export interface AuditEntry {
+  /** The time of the change, in seconds since the epoch. */
+  at: number;
+  by: string;
+  what: string;
+  [field: string]: unknown;
+}
+
 /** Entries of the audit log, the newest first. */
 export interface AuditResponse {
-  entries: Entry[];
+  entries: AuditEntry[];
 }
 
 /** The answer to an instance of a batch. */
@@ -189,15 +198,6 @@ export interface DependencyHealth {
   /** Whether no prediction is possible without it. */
   needed: boolean;
   detail: string;
-}
-
-/** An entry of the audit log. Its other fields depend on the change. */
-export interface Entry {
-  /** The time of the change, in seconds since the epoch. */
-  at: number;
-  by: string;
-  what: string;
-  [field: string]: unknown;
 }
 
 export interface ExperimentBody {
