@@ -178,7 +178,9 @@ class Settings(BaseSettings):
     @field_validator("country")
     @classmethod
     def _check_country(cls, value: str) -> str:
-        import holidays
+        if value == cls.model_fields["country"].default:
+            return value
+        import holidays  # 10 MB of memory, which most processes do not need
 
         if value not in holidays.list_supported_countries(include_aliases=True):
             raise ValueError(f"no holidays of a country {value!r} are known; such as US or DE")

@@ -3,6 +3,7 @@
 import dagster as dg
 
 from city.contracts.registry import domains
+from city.lake.native_imports import refuse_pyarrow
 from city.settings import settings
 from city_assets import keys
 from city_assets.bronze import low_rate_asset, output_specs, stream_specs
@@ -75,4 +76,5 @@ def build() -> dg.Definitions:
     )
 
 
+refuse_pyarrow()  # in the code server, in the stream and in every run
 defs = build()

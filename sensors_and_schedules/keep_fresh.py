@@ -20,8 +20,6 @@ from city.dagster_internals import (
     ASSET_PARTITION_RANGE_END_TAG,
     ASSET_PARTITION_RANGE_START_TAG,
     AutomationTickEvaluationContext,
-    asset_daemon_cursor_from_instigator_serialized_cursor,
-    asset_daemon_cursor_to_instigator_serialized_cursor,
     get_latest_completed_cron_tick,
     wrap_sensor_evaluation,
 )
@@ -112,6 +110,12 @@ def evaluate(
     Requests at most one run of today and one run of older days. Evaluates nothing while a run of today is unfinished,
     so that no runs queue up behind it.
     """
+    # Imported here, because they load Dagster's daemon: 20 MB in each run and in the stream.
+    from city.dagster_internals import (
+        asset_daemon_cursor_from_instigator_serialized_cursor,
+        asset_daemon_cursor_to_instigator_serialized_cursor,
+    )
+
     now = now or datetime.now(UTC)
     assert context.repository_def is not None
     graph, instance = context.repository_def.asset_graph, context.instance
