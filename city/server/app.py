@@ -21,7 +21,7 @@ from city.contracts.registry import modules
 from city.live.layers import layers
 from city.models.model import Model, models
 from city.server import alarms_api, city_api
-from city.server.health import dependencies, registry
+from city.server.health import check_dependencies, check_registry
 from city.server.openapi import Api
 from city.server.state import City
 from city.serving import models_api, open_inference_api, predict_api
@@ -51,9 +51,9 @@ Send a key as `X-API-Key`, or a token of `/token` as `Authorization: Bearer …`
 Errors are problem details (RFC 9457), which name the field and the mend."""
 
 
-def build(config: Settings, declared: Sequence[Model] | None = None) -> ASGIApp:
-    """The application, with the models of every domain, or with the `declared` ones only."""
-    city = _city(config, declared)
+def build(config: Settings, selected_models: Sequence[Model] | None = None) -> ASGIApp:
+    """The application, with the models of every domain, or with `selected_models` only."""
+    city = _city(config, selected_models)
     failed_keys = FailedKeys(config.failed_keys_a_minute)
     predict = predict_api.predict_endpoint(city.predictor)
 
@@ -68,7 +68,7 @@ def build(config: Settings, declared: Sequence[Model] | None = None) -> ASGIApp:
         finally:
             await city.stop()
 
-    app = _api(city, predict, failed_keys, has_domains=declared is None, lifespan=lifespan)
+    app = _api(city, predict, failed_keys, has_domains=selected_models is None, lifespan=lifespan)
     pages = Pages(app, config)
     guarded = Guard(predict_api.FastPath(app, predict), config, city.keys, city.tokens, failed_keys)
     if not config.cors_origins:
@@ -87,9 +87,9 @@ def document() -> dict[str, Any]:
         return _api(city, predict_api.predict_endpoint(city.predictor), failed_keys, has_domains=True).openapi()
 
 
-def _city(config: Settings, declared: Sequence[Model] | None) -> City:
-    layers_and_conditions = (layers(config), conditions(config)) if declared is None else ([], [])
-    return City(config, models(declared), *layers_and_conditions)
+def _city(config: Settings, selected_models: Sequence[Model] | None) -> City:
+    layers_and_conditions = (layers(config), conditions(config)) if selected_models is None else ([], [])
+    return City(config, models(selected_models), *layers_and_conditions)
 
 
 def _api(
@@ -123,7 +123,7 @@ def _server_routes(city: City, failed_keys: FailedKeys) -> APIRouter:
     @routes.get("/health", summary="Live, ready, and each dependency", responses={503: {"model": HealthResponse}})
     @routes.get("/api/health", include_in_schema=False)
     async def health(response: Response) -> HealthResponse:
-        results = await asyncio.to_thread(dependencies, city.predictor, city.failing_channels)
+        results = await asyncio.to_thread(check_dependencies, city.predictor, city.failing_channels)
         is_ready = all(d.ok for d in results if d.needed)
         response.status_code = 200 if is_ready else 503
         checks = {d.name: DependencyHealth(ok=d.ok, needed=d.needed, detail=d.detail) for d in results}
@@ -138,7 +138,7 @@ def _server_routes(city: City, failed_keys: FailedKeys) -> APIRouter:
     @routes.get("/health/ready", summary="Whether it can answer", responses={503: {"model": ReadinessResponse}})
     async def ready(response: Response) -> ReadinessResponse:
         # Predictions need nothing but the registry, and a probe must not wait for servers that may hang.
-        is_ready = registry(city.predictor).ok
+        is_ready = check_registry(city.predictor).ok
         response.status_code = 200 if is_ready else 503
         return ReadinessResponse(ready=is_ready)
 
@@ -173,14 +173,14 @@ def _server_routes(city: City, failed_keys: FailedKeys) -> APIRouter:
     return routes
 
 
-def server(config: Settings, declared: Sequence[Model] | None = None) -> "uvicorn.Server":
+def server(config: Settings, selected_models: Sequence[Model] | None = None) -> "uvicorn.Server":
     """The server of the application. Its `run` serves until SIGINT or SIGTERM. Then it answers and records the requests
     that are under way."""
     import uvicorn
 
     tls: dict[str, Path | None] = {"ssl_certfile": config.tls_cert, "ssl_keyfile": config.tls_key}
     settings = uvicorn.Config(
-        build(config, declared),
+        build(config, selected_models),
         host=config.host,
         port=config.serve_port,
         loop="auto",

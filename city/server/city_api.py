@@ -173,7 +173,7 @@ def pages(city: City) -> APIRouter:
 
 
 def latest_checks(store: AlertStore) -> ChecksResponse:
-    """The results of the asset checks at their last evaluation, even where assets were materialized since."""
+    """Returns the results of the asset checks at their last evaluation, even where assets were materialized since."""
     checks = store.remembered(OVERVIEW)
     if checks is None:
         return ChecksResponse(error="Dagster has not reported its checks yet", passed=0, failed=[])

@@ -24,7 +24,7 @@ class Dependency:
     detail: str
 
 
-def dependencies(predictor: Predictor, failing_channels: Mapping[str, str]) -> list[Dependency]:
+def check_dependencies(predictor: Predictor, failing_channels: Mapping[str, str]) -> list[Dependency]:
     """Checks each dependency. This takes at most two seconds for each that is unavailable. `failing_channels` are the
     alarm channels that do not accept messages, with the reason."""
     config, store = predictor.config, predictor.store
@@ -38,8 +38,8 @@ def dependencies(predictor: Predictor, failing_channels: Mapping[str, str]) -> l
         for worker, text in complaints(workers, time.time()).items()
     }
     return [
-        *servers(config, predictor),
-        *daemon(config),
+        *check_servers(config, predictor),
+        *check_daemon(config),
         Dependency("stream", is_stream_ok, False, stream["last_error"] or stream["state"]),
         Dependency(
             "prediction store",
@@ -55,17 +55,17 @@ def dependencies(predictor: Predictor, failing_channels: Mapping[str, str]) -> l
     ]
 
 
-def servers(config: Settings, predictor: Predictor) -> list[Dependency]:
+def check_servers(config: Settings, predictor: Predictor) -> list[Dependency]:
     """The servers of the platform. They have the names of the parts that run them."""
     return [
-        registry(predictor),
+        check_registry(predictor),
         _check_kafka(config.kafka),
         _check_questdb(config.questdb),
         _check_port("dagster", config.dagster),
     ]
 
 
-def daemon(config: Settings) -> list[Dependency]:
+def check_daemon(config: Settings) -> list[Dependency]:
     """Dagster's daemon, by its heartbeats; empty where no `city up` runs it. It is not one of the `servers`, which are
     checked by a request, because its status is in the parts."""
     part = parts(config).get(DAEMON)
@@ -75,7 +75,7 @@ def daemon(config: Settings) -> list[Dependency]:
     return [Dependency(DAEMON, part["state"] == "running" and not error, False, error or part["state"])]
 
 
-def registry(predictor: Predictor) -> Dependency:
+def check_registry(predictor: Predictor) -> Dependency:
     """The model registry, the only dependency that is needed. This sends no request."""
     versions = predictor.versions
     detail = versions.registry_error or f"champions of {len(versions.champions())} models"

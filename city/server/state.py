@@ -22,7 +22,7 @@ from city.live.layers import Layer, feeds
 from city.live.reader import Delta, Live
 from city.models.model import Model
 from city.models.performance import of_model
-from city.server.health import servers
+from city.server.health import check_servers
 from city.serving.predictor import Predictor
 from city.settings import Settings
 from city.stack.worker import Worker
@@ -42,7 +42,7 @@ class City:
     def __init__(
         self,
         config: Settings,
-        declared: Mapping[str, Model],
+        models: Mapping[str, Model],
         layers: Sequence[Layer],
         conditions: Sequence[Condition] = (),
     ) -> None:
@@ -51,8 +51,8 @@ class City:
         self.keys = Keys(config)
         self.tokens = Tokens(config, self.keys)
         self.metrics = Metrics(config)
-        self.predictor = Predictor(config, declared, self.metrics)
-        self.live = Live(config, layers, feeds(declared), declared, self.predictor.versions)
+        self.predictor = Predictor(config, models, self.metrics)
+        self.live = Live(config, layers, feeds(models), models, self.predictor.versions)
         self.hub = Hub(self.live.snapshot, self.metrics)
         self._alert_store: AlertStore | None = None
         self._alert_store_lock = threading.Lock()
@@ -163,4 +163,4 @@ class City:
 
     def _check_servers(self) -> dict[str, str | None]:
         """By server: why it does not answer, None where it does."""
-        return {d.name: None if d.ok else d.detail for d in servers(self.config, self.predictor)}
+        return {d.name: None if d.ok else d.detail for d in check_servers(self.config, self.predictor)}

@@ -97,9 +97,9 @@ class Batcher:
         self._schedule_next_batch()
 
     def _run_together(self, parts: list[Rows]) -> list[_Answer]:
-        began = time.perf_counter()
+        start = time.perf_counter()
         answers = self._run_once(parts)
-        self._seconds += _SMOOTHING * (time.perf_counter() - began - self._seconds)
+        self._seconds += _SMOOTHING * (time.perf_counter() - start - self._seconds)
         return answers
 
     def _run_once(self, parts: list[Rows]) -> list[_Answer]:

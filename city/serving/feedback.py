@@ -223,11 +223,11 @@ class Feedback:
         if oldest is not None:
             self._store.forget(oldest)  # the lake says whether it was judged
 
-    def _count_for_trial(self, model: str, outcomes: Sequence[Outcome], answered_loss: float | None = None) -> None:
+    def _count_for_trial(self, model: str, outcomes: Sequence[Outcome], primary_loss: float | None = None) -> None:
         trial = self._routes.trials().get(model)
         if trial is None or outcomes[0].experiment != trial.id:
             return
-        count_outcomes(trial, outcomes, answered_loss)
+        count_outcomes(trial, outcomes, primary_loss)
         self._routes.end_if_worse(model, trial)
 
 
@@ -241,10 +241,10 @@ def _feedback_response(prediction_id: str, judgement: Judgement, *, repeated: bo
     }
 
 
-def count_outcomes(trial: Trial, outcomes: Sequence[Outcome], answered_loss: float | None = None) -> None:
-    """Counts the outcomes of one id's predictions for a trial. `answered_loss` is the loss of the answer where an
+def count_outcomes(trial: Trial, outcomes: Sequence[Outcome], primary_loss: float | None = None) -> None:
+    """Counts the outcomes of one id's predictions for a trial. `primary_loss` is the loss of the answer where an
     earlier call counted that."""
-    loss = answered_loss
+    loss = primary_loss
     for outcome in outcomes:
         trial.count_outcome(outcome.at, outcome.role, outcome.loss)
         if outcome.most_gain is None:
@@ -256,8 +256,8 @@ def count_outcomes(trial: Trial, outcomes: Sequence[Outcome], answered_loss: flo
 
 def replay_outcomes(trial: Trial, outcomes: Sequence[Outcome]) -> None:
     """Counts the trial's outcomes that are newer than the last one that it has counted."""
-    answered_losses = {outcome.id: outcome.loss for outcome in outcomes if outcome.role not in BACKGROUND_ROLES}
+    primary_losses = {outcome.id: outcome.loss for outcome in outcomes if outcome.role not in BACKGROUND_ROLES}
     since = trial.newest_outcome_at + _TICK / 2
     for outcome in sorted(outcomes, key=lambda o: (o.at, o.role in BACKGROUND_ROLES)):
         if outcome.at > since:
-            count_outcomes(trial, [outcome], answered_losses.get(outcome.id))
+            count_outcomes(trial, [outcome], primary_losses.get(outcome.id))

@@ -1,4 +1,4 @@
-"""A bounded cache of the newest ids, the oldest of which is dropped first."""
+"""A bounded cache of the newest keys. It drops the oldest key first."""
 
 from collections import OrderedDict
 from typing import Generic, TypeVar
@@ -9,22 +9,22 @@ MOST = 100_000
 
 
 class FifoCache(Generic[Value]):
-    """Keeps the values of the `most` newest ids. Values should be plain tuples, because the garbage collector scans a
+    """Keeps the values of the `most` newest keys. Values should be plain tuples, because the garbage collector scans a
     hundred thousand values of any other type."""
 
     def __init__(self, most: int = MOST) -> None:
         self._most = most
         self._values: OrderedDict[str, Value] = OrderedDict()
 
-    def get(self, prediction_id: str) -> Value | None:
-        """Returns the value of an id, or None."""
-        return self._values.get(prediction_id)
+    def get(self, key: str) -> Value | None:
+        """Returns the value of a key, or None."""
+        return self._values.get(key)
 
-    def put(self, prediction_id: str, value: Value) -> str | None:
-        """Adds a value. Returns the id that was dropped to make room for it, or None."""
-        self._values[prediction_id] = value
+    def put(self, key: str, value: Value) -> str | None:
+        """Adds a value. Returns the key that was dropped to make room for it, or None."""
+        self._values[key] = value
         return self._values.popitem(last=False)[0] if len(self._values) > self._most else None
 
-    def forget(self, prediction_id: str) -> None:
-        """Removes an id, if it is there."""
-        self._values.pop(prediction_id, None)
+    def forget(self, key: str) -> None:
+        """Removes a key, if it is there."""
+        self._values.pop(key, None)

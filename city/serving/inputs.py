@@ -33,7 +33,6 @@ Validated = TypeVar("Validated")
 _LARGEST = float(np.finfo(np.float32).max)
 _STRICT = ConfigDict(extra="forbid", strict=True, protected_namespaces=(), hide_input_in_errors=True)
 _Name = Annotated[str, Field(max_length=100, description="a model's name, as /models lists them")]
-_FEATURES = {"speed_mean": 14.2, "speed_std": 3.1, "vehicle_count": 12, "rush_hour": True}
 
 
 class PredictionRequest(BaseModel):
@@ -122,20 +121,20 @@ class Inputs:
         columns = model.view.features
         self._nullable = frozenset(name for name in model.inputs if columns[name].nullable)
 
-    def row(self, features: Mapping[str, Value] | Sequence[Value], at: str = "features") -> Rows:
+    def row(self, features: Mapping[str, Value] | Sequence[Value], path: str = "features") -> Rows:
         """Validates the features of one instance and returns them as float32 of shape (1, inputs), with NaN for null.
-        `at` is the path of the features in the body, which errors name. Raises Problem that names each wrong field."""
-        values = self._ordered_values(features, at)
+        `path` is that of the features in the body, which errors name. Raises Problem that names each wrong field."""
+        values = self._ordered_values(features, path)
         numbers = [math.nan if value is None else value for value in values]
         if None in values:
-            self._check_missing(values, at)
+            self._check_missing(values, path)
         # A number beyond the range of float32 would become infinite.
         if not all(abs(number) <= _LARGEST or number != number for number in numbers):
             wrong = [n for n, value in zip(self.names, numbers, strict=True) if not abs(value) <= _LARGEST]
             raise Problem(
                 422,
                 f"{', '.join(wrong)}: not a finite number that a float32 can hold",
-                [(f"{at}.{name}", "give a finite number, or null where it is missing") for name in wrong],
+                [(f"{path}.{name}", "give a finite number, or null where it is missing") for name in wrong],
             )
         return np.array([numbers], np.float32)
 
@@ -169,14 +168,14 @@ class Inputs:
             raise Problem(422, "; ".join(f"{name} {what}" for name, what in errors[:5]), errors)
         return chosen.select(pl.all().cast(pl.Float32).fill_null(math.nan)).to_numpy()
 
-    def _ordered_values(self, features: Mapping[str, Value] | Sequence[Value], at: str) -> list[Value]:
+    def _ordered_values(self, features: Mapping[str, Value] | Sequence[Value], path: str) -> list[Value]:
         """Returns the features in the order of the inputs. Raises Problem for missing and unknown features."""
         if not isinstance(features, Mapping):
             if len(features) != len(self.names):
                 raise Problem(
                     422,
                     f"{self.model_name} takes {len(self.names)} features, not {len(features)}: {', '.join(self.names)}",
-                    [(at, f"give {len(self.names)} values, in this order: {', '.join(self.names)}")],
+                    [(path, f"give {len(self.names)} values, in this order: {', '.join(self.names)}")],
                 )
             return list(features)
         try:
@@ -186,30 +185,31 @@ class Inputs:
             raise Problem(
                 422,
                 f"{self.model_name} needs {', '.join(missing)}",
-                [(f"{at}.{name}", "is missing; give null where it is not known") for name in missing]
-                + self._unknown_fields(features, at),
+                [(f"{path}.{name}", "is missing; give null where it is not known") for name in missing]
+                + self._unknown_fields(features, path),
             ) from None
         if len(features) != len(self.names):
-            errors = self._unknown_fields(features, at)
+            errors = self._unknown_fields(features, path)
             raise Problem(422, f"{self.model_name} does not look at {', '.join(e[0] for e in errors)[:300]}", errors)
         return values
 
-    def _unknown_fields(self, features: Mapping[str, Value], at: str) -> list[tuple[str, str]]:
+    def _unknown_fields(self, features: Mapping[str, Value], path: str) -> list[tuple[str, str]]:
         """Returns path and advice for each feature that the model does not use, at most 20."""
         errors = []
         for name in features:
             if name not in self.names:
                 near = difflib.get_close_matches(name, self.names, 1)
-                errors.append((f"{at}.{name[:60]}", f"is unknown; did you mean {near[0]}?" if near else "leave it out"))
+                advice = f"is unknown; did you mean {near[0]}?" if near else "leave it out"
+                errors.append((f"{path}.{name[:60]}", advice))
         return errors[:20]
 
-    def _check_missing(self, values: Sequence[Value], at: str) -> None:
+    def _check_missing(self, values: Sequence[Value], path: str) -> None:
         wrong = [
             name for name, value in zip(self.names, values, strict=True) if value is None and name not in self._nullable
         ]
         if wrong:
             raise Problem(
-                422, f"{', '.join(wrong)} may not be null", [(f"{at}.{name}", "give a value") for name in wrong]
+                422, f"{', '.join(wrong)} may not be null", [(f"{path}.{name}", "give a value") for name in wrong]
             )
 
 

@@ -95,10 +95,10 @@ def _add_model_routes(routes: APIRouter, predictor: Predictor) -> None:
 
     @routes.get("/models/{name}", summary="A model's versions, its routing and its inputs")
     async def model(name: str) -> ModelResponse:
-        declared = predictor.model(name)
+        declaration = predictor.model(name)
         versions = await _call_registry(lambda: Registry(config).versions(name))
-        summary = _describe_model(predictor, declared, versions)
-        return ModelResponse(**dict(summary), inputs=_describe_inputs(declared))
+        summary = _describe_model(predictor, declaration, versions)
+        return ModelResponse(**dict(summary), inputs=_describe_inputs(declaration))
 
     @routes.get(
         "/models/{name}/versions/{version}/card",

@@ -167,9 +167,9 @@ class Predictor:
         `answers` with `id` and `version`. Experiments do not take part. Raises Problem while the model cannot answer
         and where the answers cannot be recorded."""
         self.model(name)
-        began, champion = time.perf_counter(), self.champion(name)
+        start, champion = time.perf_counter(), self.champion(name)
         output = await asyncio.get_running_loop().run_in_executor(self.pool, champion.exported.predict, rows)
-        at, run_seconds = datetime.now(UTC), time.perf_counter() - began
+        at, run_seconds = datetime.now(UTC), time.perf_counter() - start
         id_prefix = make_prediction_id(at.timestamp(), self._boot, next(self._count))
         answers, record = await self.decoders.run(
             lambda: build_frames(champion, rows, output, id_prefix, at, caller, entity, run_seconds), rows.nbytes
@@ -236,9 +236,9 @@ class Predictor:
     async def _run_timed(self, version: LoadedVersion, role: Role, row: Rows, trial: Trial) -> tuple[Answer, bool]:
         """Runs a version on one row and counts the answer for the trial. Returns the answer and whether it was
         cached."""
-        began = time.perf_counter()
+        start = time.perf_counter()
         answer, cached = await version.answer(row)
-        trial.count_answer(role, None if cached else (time.perf_counter() - began) * 1000)
+        trial.count_answer(role, None if cached else (time.perf_counter() - start) * 1000)
         self.routes.end_if_worse(version.model.name, trial)
         return answer, cached
 

@@ -120,8 +120,8 @@ class Recorder:
                 self._process.wait()
 
 
-def run(lake: Path, source: BinaryIO, answers: BinaryIO) -> None:
-    """Reads batches from `source`, commits them, and writes a JSON line with the error or null to `answers` for each.
+def run(lake: Path, source: BinaryIO, responses: BinaryIO) -> None:
+    """Reads batches from `source`, commits them, and writes a JSON line with the error or null to `responses` for each.
     Returns at the end of `source`."""
     while line := source.readline():
         head = orjson.loads(line)
@@ -134,8 +134,8 @@ def run(lake: Path, source: BinaryIO, answers: BinaryIO) -> None:
             error = None
         except Exception as problem:  # file systems and object stores raise exceptions of many types
             error = str(problem).partition("\n")[0] or type(problem).__name__
-        answers.write(orjson.dumps({"error": error}) + b"\n")
-        answers.flush()
+        responses.write(orjson.dumps({"error": error}) + b"\n")
+        responses.flush()
 
 
 def commit(lake: Path, batch: Batch) -> None:
@@ -184,6 +184,6 @@ if __name__ == "__main__":
     # Ctrl-C reaches all processes of a terminal. The server decides when this process ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.nice(_NICE)
-    answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # prints of libraries go to standard error and not among the answers
-    run(Path(sys.argv[1]), sys.stdin.buffer, answers)
+    responses = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # prints of libraries go to standard error and not among the responses
+    run(Path(sys.argv[1]), sys.stdin.buffer, responses)

@@ -34,14 +34,16 @@ def parse_infer_rows(body: bytes, inputs: Inputs) -> tuple[str | None, Rows]:
 def _request_frame(inputs: Inputs, request: InferRequest) -> pl.DataFrame:
     columns: dict[str, list[Value]] = {}
     for number, tensor in enumerate(request.inputs):
-        at = f"inputs.{number}"
+        path = f"inputs.{number}"
         flat = _flatten(tensor.data)
         if any(size < 0 for size in tensor.shape) or len(flat) != math.prod(tensor.shape):
             raise Problem(
-                422, f"{at}: {len(flat)} values are not of the shape {tensor.shape}", [(f"{at}.shape", "does not fit")]
+                422,
+                f"{path}: {len(flat)} values are not of the shape {tensor.shape}",
+                [(f"{path}.shape", "does not fit")],
             )
         if not all(value is None or isinstance(value, int | float) for value in flat):
-            raise Problem(422, f"{at}: not only numbers", [(f"{at}.data", "give numbers, booleans or null")])
+            raise Problem(422, f"{path}: not only numbers", [(f"{path}.data", "give numbers, booleans or null")])
         if len(request.inputs) == 1 and len(tensor.shape) == 2 and tensor.shape[1] == len(inputs.names):
             width = len(inputs.names)
             columns = {name: flat[place::width] for place, name in enumerate(inputs.names)}

@@ -191,21 +191,21 @@ class Trial:
             limit = self.experiment.limits.error_rate
             self._over_limit.observe(1 - limit, limit)
 
-    def compare_failures(self, other: bool, champion: bool) -> None:
+    def compare_failures(self, other_failed: bool, champion_failed: bool) -> None:
         """Compares both versions on one input, given which of them failed. An input that both fail on is not the other
         version's fault."""
-        self._over_champion.observe(float(other) - float(champion), 1.0)
+        self._over_champion.observe(float(other_failed) - float(champion_failed), 1.0)
 
     def count_outcome(self, at: float, role: str, loss: float) -> None:
         """Counts the loss of one answer. `at` is the time of its outcome, in seconds since the epoch."""
         self.arm(role).losses.add(loss)
         self.newest_outcome_at = max(self.newest_outcome_at, at)
 
-    def compare_losses(self, other: float, champion: float, most_gain: float) -> None:
+    def compare_losses(self, other_loss: float, champion_loss: float, most_gain: float) -> None:
         """Compares both versions' losses on one outcome. `most_gain` is the most by which the other version's loss
         could have been below the champion's, over all outcomes."""
-        self.differences.add(other - champion)
-        self._loss.observe(other, champion, most_gain)
+        self.differences.add(other_loss - champion_loss)
+        self._loss.observe(other_loss, champion_loss, most_gain)
 
     def reason_to_end(self) -> str | None:
         """Returns why a canary must end, or None while no test finds it worse."""

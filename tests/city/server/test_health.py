@@ -8,8 +8,13 @@ import dagster as dg
 from dagster._daemon.types import DaemonHeartbeat
 
 from city.alerts.store import alert_store
+<<<<<<< HEAD
 from city.alerts.watch import PlatformWatch
 from city.server.health import _check_kafka, _check_questdb, daemon
+=======
+from city.alerts.watch import Watch
+from city.server.health import _check_kafka, _check_questdb, check_daemon
+>>>>>>> 1fd16d6 (Parameters of city/serving and city/server are named by what they hold, and health's functions by what they check)
 from city.settings import Settings
 from city.stack.dagster import prepare_dagster_home
 from city.stack.state import SUPERVISOR, identity
@@ -68,11 +73,11 @@ def test_a_daemon_that_hangs_is_not_well_though_its_process_runs(config: Setting
                 ago += 60
 
         runs(since=3600)
-        assert [d.ok for d in daemon(config)] == [True], "nothing is known"
+        assert [d.ok for d in check_daemon(config)] == [True], "nothing is known"
         beat(ago=30)
-        assert ([d.ok for d in daemon(config)], alarm()) == ([True], None)
+        assert ([d.ok for d in check_daemon(config)], alarm()) == ([True], None)
         beat(ago=150)
-        (found,) = daemon(config)
+        (found,) = check_daemon(config)
         said = parts(config)["dagster-daemon"]
         assert (found.ok, found.needed) == (False, False)
         wanted = r"no heartbeat for 15\d s: no schedule, sensor or run is started"
@@ -81,8 +86,8 @@ def test_a_daemon_that_hangs_is_not_well_though_its_process_runs(config: Setting
         assert said["stalled"]
         assert re.fullmatch(f"error: dagster-daemon: {wanted}", alarm() or "")
         runs(since=20)
-        assert [d.ok for d in daemon(config)] == [True], "it has been started a moment ago"
+        assert [d.ok for d in check_daemon(config)] == [True], "it has been started a moment ago"
         beat(ago=0)
         assert alarm() is None
     (config.run / SUPERVISOR).unlink()
-    assert daemon(config) == [], "no `city up` runs one"
+    assert check_daemon(config) == [], "no `city up` runs one"
