@@ -22,14 +22,14 @@ from datetime import timedelta
 from city.contracts import Contract, Count, Field, Mean, Window
 
 BIKES = Contract(
-    name="bikes", topic="city.bikes", version=1, means="Bicycles at a counter.", key="counter", event_time="at",
+    name="bikes", topic="city.bikes", version=1, description="Bicycles at a counter.", key="counter", event_time="at",
     fields=(
-        Field(name="counter", kind="string", means="the counter"),
-        Field(name="at", kind="timestamp", means="when"),
-        Field(name="bikes", kind="integer", unit="bikes", minimum=0, means="how many"),
-        Field(name="trip_id", kind="string", means="which"),
+        Field(name="counter", kind="string", description="the counter"),
+        Field(name="at", kind="timestamp", description="when"),
+        Field(name="bikes", kind="integer", unit="bikes", minimum=0, description="how many"),
+        Field(name="trip_id", kind="string", description="which"),
     ),
-    windows=(Window(name="bikes_minutes", every=timedelta(minutes=1), by="counter", means="Bikes a minute.",
+    windows=(Window(name="bikes_minutes", every=timedelta(minutes=1), by="counter", description="Bikes a minute.",
                     aggregates=(Count("n"), Mean("bikes_mean", "bikes"))),),
 )
 CONTRACTS = (BIKES,)

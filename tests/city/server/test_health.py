@@ -8,13 +8,8 @@ import dagster as dg
 from dagster._daemon.types import DaemonHeartbeat
 
 from city.alerts.store import alert_store
-<<<<<<< HEAD
 from city.alerts.watch import PlatformWatch
-from city.server.health import _check_kafka, _check_questdb, daemon
-=======
-from city.alerts.watch import Watch
 from city.server.health import _check_kafka, _check_questdb, check_daemon
->>>>>>> 1fd16d6 (Parameters of city/serving and city/server are named by what they hold, and health's functions by what they check)
 from city.settings import Settings
 from city.stack.dagster import prepare_dagster_home
 from city.stack.state import SUPERVISOR, identity
