@@ -13,7 +13,7 @@ _HOST = re.compile(r"[a-z0-9_]([a-z0-9_.-]*[a-z0-9_.])?")
 def split_address(address: str) -> tuple[str, int]:
     """Splits `host:port` into a pair; an IPv6 address has no brackets in it.
 
-    Raises ValueError that names the address and the mend.
+    Raises ValueError that names the address and the fix.
     """
     host, colon, port = address.rpartition(":")
     if not colon or not host or not port.isdigit():

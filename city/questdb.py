@@ -13,7 +13,7 @@ def execute(address: str, sql: str, seconds: float = 10.0) -> dict[str, Any]:
     """Runs one statement at `host:port` and returns the JSON of QuestDB's /exec (`columns`, `dataset`, …).
 
     `seconds` is the timeout. Raises QuestDBError where the statement is refused, and requests.RequestException where
-    the server is away.
+    the server is unavailable.
     """
     response = requests.get(f"http://{address}/exec", params={"query": sql}, timeout=seconds)
     try:

@@ -52,7 +52,9 @@ class Settings(BaseSettings):
     dagster_postgres_url: SecretStr | None = Field(None, description="Dagster's storage on PostgreSQL, not SQLite")
 
     serve_port: Port = 8000
-    auth: Literal["auto", "on"] = Field("auto", description="who asks must have a key; auto: but on loopback")
+    auth: Literal["auto", "on"] = Field(
+        "auto", description="auto: keys are required unless the server binds to loopback"
+    )
     jwt_secret: SecretStr | None = Field(None, description="signs our own tokens; default: made once, in CITY_HOME")
     jwt_public_key: Path | None = Field(None, description="a PEM file: tokens of another issuer are taken too")
     jwt_issuer: str | None = None
@@ -92,7 +94,9 @@ class Settings(BaseSettings):
     schema_registry_url: str | None = Field(None, description="a registry that speaks Confluent's REST API")
     alerts_url: SecretStr | None = Field(None, description="alarms on PostgreSQL (an SQLAlchemy URL), not SQLite")
     alert_rules: Path | None = Field(None, description="a TOML file of alert rules, instead of the few that we bring")
-    alert_escalate_minutes: float = Field(30.0, gt=0, description="an alarm nobody acknowledges is graver after this")
+    alert_escalate_minutes: float = Field(
+        30.0, gt=0, description="the severity of an unacknowledged alarm rises after this"
+    )
     alert_retention_days: int = Field(
         30, gt=0, description="closed alarms, the history of alarms and sent messages older than this are deleted"
     )

@@ -58,8 +58,8 @@ def _build_check(
         except QuestDBError as error:
             return dg.AssetCheckResult(passed=False, severity=severity, description=str(error))
         except requests.RequestException as error:
-            # That the server is away is an alarm of its own. It tells nothing about the tables.
-            reason = f"QuestDB at {questdb.address} is away: {type(error).__name__}"
+            # That the server is unavailable is an alarm of its own. It tells nothing about the tables.
+            reason = f"QuestDB at {questdb.address} is unavailable: {type(error).__name__}"
             return dg.AssetCheckResult(passed=True, severity=severity, metadata={UNKNOWN: reason})
         return dg.AssetCheckResult(passed=passed, severity=severity, metadata=metadata)
 

@@ -29,7 +29,7 @@ class KafkaResource(dg.ConfigurableResource):
         While a transaction is open, this is the offset at which it began, because later messages cannot be read yet.
         The markers that end transactions have an offset but no message. `read` skips them.
 
-        Raises KafkaError if Kafka is away.
+        Raises KafkaError if Kafka is unavailable.
         """
         consumer = self._open_consumer()
         try:

@@ -16,6 +16,6 @@ class QuestDBResource(dg.ConfigurableResource):
     def frame(self, sql: str, schema: Mapping[str, pl.DataType]) -> pl.DataFrame:
         """Runs a query and returns its rows; `schema` has the name and type of each column, in order.
 
-        Raises QuestDBError where the query is refused, and requests.RequestException where the server is away.
+        Raises QuestDBError where the query is refused, and requests.RequestException where the server is unavailable.
         """
         return pl.DataFrame(questdb.rows(self.address, sql), schema=schema, orient="row")

@@ -62,7 +62,7 @@ def low_rate_sensor(contracts: Sequence[Contract]) -> dg.SensorDefinition:
             try:
                 ends = kafka.ends(contract.topic)
             except KafkaError as error:
-                return dg.SkipReason(f"Kafka at {kafka.address} is away: {error}")
+                return dg.SkipReason(f"Kafka at {kafka.address} is unavailable: {error}")
             position = BronzeStream(lake.root, contract).load(sorted(ends))
             if is_behind(position, ends):
                 news.append(NewMessages(contract, position, ends, next_attempt(seen.get(contract.topic), position)))

@@ -167,7 +167,7 @@ class Simulator:
                 yield f"city/sensors/{sensor.location}/{sensor.kind}", message
 
     def run(self, stop: threading.Event, progress: Progress = ignore) -> None:
-        """Sends events until `stop` is set. Waits for a broker that is away."""
+        """Sends events until `stop` is set. Waits for a broker that is unavailable."""
         client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id="city-simulator-environment")
         client.max_queued_messages_set(10_000)
         if self.config.mqtt_username:
@@ -184,7 +184,7 @@ class Simulator:
         announcer = Worker("simulator-environment-announcements", self._announce).start()
 
         def step(now: datetime, count: int) -> None:
-            self.heartbeat.error = None if client.is_connected() else f"MQTT at {self.config.mqtt} is away"
+            self.heartbeat.error = None if client.is_connected() else f"MQTT at {self.config.mqtt} is unavailable"
             published = 0
             if client.is_connected():
                 for topic, message in self.events(now, count):

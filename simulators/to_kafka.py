@@ -78,7 +78,7 @@ def send(
 ) -> None:
     """Sends `messages` at `rate` events a second until `stop` is set.
 
-    Raises KafkaException if Kafka is away at the start.
+    Raises KafkaException if Kafka is unavailable at the start.
     """
     ensure_topics(address, contracts)
     kafka = sender(address)

@@ -65,7 +65,7 @@ def addresses(config: Settings) -> list[Address]:
 
 
 def sender(config: Settings, name: str) -> Send:
-    """The function that sends a message on a channel. Raises AlertError, with the mend, for incomplete settings."""
+    """The function that sends a message on a channel. Raises AlertError, with the fix, for incomplete settings."""
     if name == "webhook" and config.alert_webhook_url:
         url = config.alert_webhook_url.get_secret_value()
         return lambda message: _post_json(url, dict(message))

@@ -14,7 +14,7 @@ Operator = Literal["greater", "less", "equals", "absent", "changed"]
 
 
 class AlertError(ValueError):
-    """Something that cannot be done with an alarm, a rule or a channel. The message names it and the mend."""
+    """Something that cannot be done with an alarm, a rule or a channel. The message names it and the fix."""
 
 
 @dataclass(frozen=True)

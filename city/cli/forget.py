@@ -36,7 +36,7 @@ def command(
     for name, rows in counts.items():
         print(f"{name}: {rows:,} rows")
     for problem in unread:
-        print(f"not looked through: {problem}")
+        print(f"not searched: {problem}")
     if not yes:
         typer.confirm("erase all of it?", abort=True)
     report = forget(config, kind, identity)

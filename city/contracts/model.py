@@ -17,7 +17,7 @@ _TOPIC = re.compile(r"^[a-zA-Z0-9._-]{1,249}$")  # Kafka's own rule, org.apache.
 
 
 class ContractError(ValueError):
-    """Reports an invalid declaration. The message names the contract, the field and the mend."""
+    """Reports an invalid declaration. The message names the contract, the field and the fix."""
 
 
 @dataclass(frozen=True, kw_only=True)

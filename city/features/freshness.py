@@ -117,7 +117,7 @@ class FeatureFreshness:
         try:
             self._store = self._store or online_store(self._config)
             newest = self._store.newest()
-        except Exception as error:  # a client may raise anything when its server is away
+        except Exception as error:  # a client may raise anything when its server is unavailable
             if not self._failed:
                 log.warning("the newest times of the features cannot be read from the online store: %s", error)
             self._failed = True

@@ -57,7 +57,7 @@ class OnlineStore(Protocol):
 
 
 def online_store(config: Settings) -> OnlineStore:
-    """Opens the store of the settings. Raises ImportError, with the mend, where the Redis client is missing."""
+    """Opens the store of the settings. Raises ImportError, with the fix, where the Redis client is missing."""
     if config.redis_url:
         return RedisStore(config.redis_url.get_secret_value())
     return SQLiteStore(config.home / "features" / "online.db")

@@ -59,7 +59,7 @@ def missing(config: Settings, servers: Iterable[str]) -> list[Jar]:
 
 
 def fetch(config: Settings, jars: list[Jar], progress: Callable[[Jar], None] = lambda jar: None) -> None:
-    """Downloads jars into the cache, and calls `progress` after each. Raises JarError with the jar and the mend.
+    """Downloads jars into the cache, and calls `progress` after each. Raises JarError with the jar and the fix.
 
     Several processes may share a cache: one downloads a jar, and the others wait and use it.
     """

@@ -62,7 +62,7 @@ def commission(root: Path, name: str, rows: Sequence[dict[str, Any]]) -> bool:
 
 
 def check(table: Table, rows: pl.DataFrame) -> pl.DataFrame:
-    """Returns the rows in the table's columns and types. Raises TableError that names the row and the mend."""
+    """Returns the rows in the table's columns and types. Raises TableError that names the row and the fix."""
     columns = schema(table)
     if missing := sorted(columns.keys() - set(rows.columns)):
         raise TableError(f"{table.id}: the column {', '.join(missing)} is missing; it has {', '.join(columns)}")

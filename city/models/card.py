@@ -28,7 +28,7 @@ def card(
         f"Trained {now:%Y-%m-%d %H:%M} UTC on `features/{model.view.name}`, Delta version {tags['data_version']}, "
         f"code {tags['code_version']}.",
         "",
-        "## What it predicts",
+        "## Prediction",
         "",
         f"For each {', '.join(model.view.entities)}: {label.description}{f' ({label.unit})' if label.unit else ''}"
         + (f", as one of {', '.join(label.classes)}." if label.classes else "."),
@@ -48,7 +48,7 @@ def card(
         *_scores_table(scores),
         "",
         *(["Against the champion: " + verdict.reason + ".", ""] if verdict else ["There was no champion yet.", ""]),
-        "## What it looks at most",
+        "## Most important inputs",
         "",
         "| input | loss grows, when shuffled, by |",
         "| --- | --- |",

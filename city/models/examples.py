@@ -45,7 +45,7 @@ def label_rows(model: Model, rows: pl.DataFrame, truth: pl.DataFrame | None = No
     labels. Raises ModelError where the model's label needs it and it is None.
     """
     if model.label.truth and truth is None:
-        raise ModelError(f"model {model.name!r}: {model.label.truth} tells what came, and is not there yet")
+        raise ModelError(f"model {model.name!r}: {model.label.truth} has the outcomes, and does not exist yet")
     truth_rows = pl.DataFrame() if truth is None else truth
     return model.label.label_rows(model.view, select_rows(model, rows), truth_rows)
 

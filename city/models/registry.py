@@ -270,8 +270,8 @@ class Registry:
 
     def _away_error(self, error: Exception) -> RegistryAway:
         return RegistryAway(
-            f"the model registry at {self._uri} is away ({str(error).splitlines()[0]}); the champion stays as it is. "
-            "Start it, or set CITY_MLFLOW_URL"
+            f"the model registry at {self._uri} is unavailable ({str(error).splitlines()[0]}); the champion stays as "
+            "it is. Start it, or set CITY_MLFLOW_URL"
         )
 
 

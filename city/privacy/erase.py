@@ -119,7 +119,7 @@ def forget(
     erase_tables(config, traces, count_erased, note_problem)
     with file_lock(config.home / "questdb"):  # two rebuilds of a table would drop each other's copies
         for table in list_questdb_tables(config, column):
-            remedy = f"its rows are let go of after {table.contract.ttl}; run it again to replace the table"
+            remedy = f"its rows are deleted after {table.contract.ttl}; run it again to replace the table"
             with note_problem(f"questdb/{table.name}", remedy):
                 rows = count_questdb_rows(config, table, column, identity)
                 if (
@@ -142,7 +142,7 @@ def forget(
         ("CITY_DAGSTER_POSTGRES_URL", config.dagster_postgres_url),
     ):
         if url is not None:
-            report.problems.append(f"the database of {setting} is not looked through: erase it there")
+            report.problems.append(f"the database of {setting} is not searched: erase the identity there")
     with writing(config.home):
         append_whole(config.home / LOG, json.dumps(asdict(report)).encode() + b"\n")
     return report

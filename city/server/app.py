@@ -48,7 +48,7 @@ log = logging.getLogger(__name__)
 DESCRIPTION = """Predictions of the city's models, the city as it is now, and how the platform itself does.
 
 Send a key as `X-API-Key`, or a token of `/token` as `Authorization: Bearer …`; on loopback none is needed.
-Errors are problem details (RFC 9457), which name the field and the mend."""
+Errors are problem details (RFC 9457), which name the field and the fix."""
 
 
 def build(config: Settings, selected_models: Sequence[Model] | None = None) -> ASGIApp:

@@ -137,16 +137,16 @@ class Feedback:
             raise Problem(
                 404,
                 f"no prediction {prediction_id[:64]!r}: give the `id` of an answer of /predict",
-                [("id", "is none of ours")],
+                [("id", "is not an id of this server")],
             )
         try:
             predictions, outcomes = await asyncio.to_thread(self._store.find, prediction_id)
         except LAKE_ERRORS as error:
             log.warning("feedback to %s cannot be taken: %s", prediction_id, error)
-            raise Problem(503, "the record of predictions cannot be read now: tell it again", headers=_RETRY) from None
+            raise Problem(503, "the record of predictions cannot be read now: send it again", headers=_RETRY) from None
         if not predictions:
             if self._store.error:
-                raise Problem(503, "the record of predictions is away now: tell it again", headers=_RETRY)
+                raise Problem(503, "the record of predictions is unavailable now: send it again", headers=_RETRY)
             raise Problem(
                 404, f"no prediction {prediction_id[:64]!r} was recorded, or its day is not in the lake any more"
             )
@@ -205,7 +205,7 @@ class Feedback:
             raise Problem(503, str(error), headers=_RETRY) from None
         except OSError as error:
             log.error("feedback cannot be kept: %s", error)
-            raise Problem(503, "the outcome cannot be kept now: tell it again", headers=_RETRY) from None
+            raise Problem(503, "the outcome cannot be kept now: send it again", headers=_RETRY) from None
 
     def _update_scores(self, predictions: Sequence[Prediction], outcomes: Sequence[Outcome]) -> None:
         now = time.time()  # not the outcomes' `at`, which does not go back when the clock does

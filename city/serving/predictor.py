@@ -96,7 +96,7 @@ class Predictor:
         champion = self.versions.champion(name)
         if champion is None:
             error = self.versions.registry_error
-            reason = f"the registry is away ({error})" if error else "none of its versions is a champion yet"
+            reason = f"the registry is unavailable ({error})" if error else "none of its versions is a champion yet"
             raise Problem(
                 503, f"{name} cannot answer: {reason}. `city models list` says more", headers={"retry-after": "5"}
             )

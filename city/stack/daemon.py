@@ -20,7 +20,7 @@ def daemon_hangs(config: Settings, created: float | None) -> str | None:
     """Returns the reason why the daemon counts as hanging, or None.
 
     It hangs when no loop of it has written a heartbeat to Dagster's storage for two minutes, and its process is older
-    than that: `created` is its start in seconds since the epoch. Returns None where the storage is away.
+    than that: `created` is its start in seconds since the epoch. Returns None where the storage is unavailable.
     """
     newest = _read_newest_heartbeat(config)
     if newest is None:

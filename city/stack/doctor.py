@@ -1,4 +1,4 @@
-"""Checks whether this machine can run the platform, and names the mend where it cannot."""
+"""Checks whether this machine can run the platform, and names the fix where it cannot."""
 
 import shutil
 import subprocess

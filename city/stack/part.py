@@ -19,7 +19,7 @@ _STEADY_SECONDS = 60  # after this run time the next restart has the shortest wa
 
 
 class CannotStart(RuntimeError):
-    """A part cannot start. The message names the obstacle and the mend."""
+    """A part cannot start. The message names the obstacle and the fix."""
 
 
 @dataclass(frozen=True)

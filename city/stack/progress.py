@@ -46,7 +46,7 @@ def stalled_sources(sources: Mapping[str, Sequence[tuple[float, int]]], now: flo
 
     A source is silent when it had at least one event a second, and then none for twenty seconds and for four times its
     longest earlier pause. It is reported only while another such source goes on. Where all sources are silent, their
-    common server is away, and its own error reports that. After a day a silent source is no longer reported.
+    common server is unavailable, and its own error reports that. After a day a silent source is no longer reported.
     """
     paces = {name: pace for name, samples in sources.items() if (pace := _measure_pace(samples)) is not None}
     quiet = {name: now - last for name, (_, _, last) in paces.items()}

@@ -26,10 +26,10 @@ class Worker:
     the body as `last_error`, and calls the body again after a wait that doubles up to `longest_wait` seconds. So a body
     opens its resources (a consumer, a connection) itself, and closes them in a `finally`.
 
-    Exceptions of the types `expected` come from another system (a server that is away). They are logged without a
-    traceback, and the next progress clears them. A restart cannot repair exceptions of the types `fatal`: they end the
-    worker, and the worker's owner reads them in `failure`. When the body returns, its work is done and the worker is
-    stopped.
+    Exceptions of the types `expected` come from another system, such as a server that is unavailable. They are logged
+    without a traceback, and the next progress clears them. A restart cannot repair exceptions of the types `fatal`:
+    they end the worker, and the worker's owner reads them in `failure`. When the body returns, its work is done and the
+    worker is stopped.
 
     Several workers may share one `stop` event. A worker without progress for `stall_seconds` is not well. A body that
     may validly take long has infinity there.
@@ -166,7 +166,7 @@ class Worker:
 
     def _record_crash(self, error: BaseException) -> None:
         text, expected = describe(error), isinstance(error, self._expected)
-        if text != self._crash:  # logged once, not at each attempt while a server is away for an hour
+        if text != self._crash:  # logged once, not at each attempt while a server is unavailable for an hour
             log.error("%s: %s; it is restarted", self.name, text, exc_info=None if expected else error)
         with self._lock:
             self.state = "restarting"

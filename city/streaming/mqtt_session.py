@@ -93,12 +93,12 @@ class Session:
         try:
             ensure_topics(self._config.kafka, self._filters.values())
         except KafkaException as error:
-            raise ConnectionError(f"Kafka at {self._config.kafka} is away: {error.args[0].str()}") from error
+            raise ConnectionError(f"Kafka at {self._config.kafka} is unavailable: {error.args[0].str()}") from error
         host, port = split_address(self._config.mqtt)
         try:
             self.client.connect(host, port, keepalive=30)
         except OSError as error:
-            raise ConnectionError(f"the MQTT broker at {self._config.mqtt} is away: {error}") from error
+            raise ConnectionError(f"the MQTT broker at {self._config.mqtt} is unavailable: {error}") from error
         began = time.monotonic()
         try:
             while not self._worker.stop_requested.is_set():
@@ -106,7 +106,9 @@ class Session:
                 packets = self._read_packets()
                 self.turn()
                 if self.ended or code != mqtt.MQTT_ERR_SUCCESS:
-                    raise ConnectionError(self.ended or f"the MQTT broker at {self._config.mqtt} is away: {code.name}")
+                    raise ConnectionError(
+                        self.ended or f"the MQTT broker at {self._config.mqtt} is unavailable: {code.name}"
+                    )
                 if not self.client.is_connected() and time.monotonic() - began > _CONNECT_SECONDS:
                     raise ConnectionError(f"the MQTT broker at {self._config.mqtt} does not answer")
                 if self.waiting and packets < _FEW:
@@ -172,7 +174,7 @@ class Session:
         self._subscriptions.subscribe(client)
 
     def _on_disconnect(self, client: mqtt.Client, data: Any, flags: Any, code: Any, properties: Any) -> None:
-        self.ended = f"the MQTT broker at {self._config.mqtt} is away: {code}"
+        self.ended = f"the MQTT broker at {self._config.mqtt} is unavailable: {code}"
 
     def _on_message(self, client: mqtt.Client, data: Any, message: mqtt.MQTTMessage) -> None:
         try:
@@ -215,7 +217,7 @@ class Session:
                 self.producer.produce(contract.topic, payload, key_of(contract, payload), on_delivery=delivered)
                 self.waiting += 1
                 return
-            except BufferError:  # Kafka is away: stop reading from the MQTT broker, but not beyond its keepalive
+            except BufferError:  # Kafka is unavailable: stop reading from the MQTT broker, but not beyond its keepalive
                 self.producer.poll(0.2)
                 if self._worker.stop_requested.is_set() or time.monotonic() - began > _CONNECT_SECONDS:
                     self.ended = f"Kafka at {self._config.kafka} takes no more messages"

@@ -66,7 +66,7 @@ class Pipeline:
         self._prompt: frozenset[str] = frozenset()
 
     def run(self, worker: Worker) -> None:
-        """Streams until a stop; the body of the pipeline's worker. Waits and starts again while Kafka is away."""
+        """Streams until a stop; the body of the pipeline's worker. Waits and retries while Kafka is unavailable."""
         backoff = Backoff(self._stop)
         while not self._stop.is_set():
             try:
@@ -74,7 +74,7 @@ class Pipeline:
             except Stopped:
                 return
             except KafkaException as error:
-                self._report_error("source", f"Kafka at {self.config.kafka} is away: {error.args[0]}")
+                self._report_error("source", f"Kafka at {self.config.kafka} is unavailable: {error.args[0]}")
                 try:
                     backoff.wait()
                 except Stopped:

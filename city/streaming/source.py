@@ -105,7 +105,7 @@ class KafkaSource:
     def last_error(self) -> str | None:
         """The current error, or None: no broker is connected, or librdkafka reported an error a few seconds ago."""
         if self._away:
-            return f"Kafka at {self._address} is away: no broker is connected"
+            return f"Kafka at {self._address} is unavailable: no broker is connected"
         return self._error if time.monotonic() - self._error_at < _ERROR_SECONDS else None
 
     def partitions(self) -> list[int]:

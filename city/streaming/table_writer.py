@@ -85,7 +85,7 @@ class TableWriter:
         expected = self._cached_standing(partitions)
         try:
             actual = self._read_standing(DeltaTable(self.table.table_uri), partitions)
-        except Exception as error:  # storage is away: the next commit waits for it, and reports it
+        except Exception as error:  # storage is unavailable: the next commit waits for it, and reports it
             log.debug("cannot read %s: %s", self.table.table_uri, error)
             return
         if actual != expected:

@@ -64,8 +64,8 @@ class TopicReader:
     def look_for_topics(self) -> None:
         """Assigns the partitions that were created since the last look, where the next look is due.
 
-        Topics are created when the stream first starts, and partitions may be added to them. Where Kafka is away, this
-        is noted in `error`, and the partitions that are assigned are still read.
+        Topics are created when the stream first starts, and partitions may be added to them. While Kafka is unavailable
+        `error` has the reason, and the partitions that are assigned are still read.
         """
         complete = {topic for topic, _ in self._assigned} == self._topics
         if time.monotonic() < self._looked_at + (_LOOK_AGAIN_SECONDS if complete else _LOOK_SECONDS):

@@ -19,7 +19,7 @@ def ensure_topics(
 ) -> None:
     """Creates the missing topics of the contracts, of their windows, and of `outputs`.
 
-    `seconds` is the timeout of each request. Raises KafkaException where Kafka is away or refuses.
+    `seconds` is the timeout of each request. Raises KafkaException where Kafka is unavailable or refuses.
     """
     declared = list(contracts)
     # The arrival time of an event is from the broker's clock: `max_ahead` cannot rely on a producer's clock.

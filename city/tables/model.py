@@ -18,7 +18,7 @@ DAY = "day"
 
 
 class TableError(ValueError):
-    """Reports an invalid declaration. The message names the table, the column and the mend."""
+    """Reports an invalid declaration. The message names the table, the column and the fix."""
 
 
 @dataclass(frozen=True, kw_only=True)

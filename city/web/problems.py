@@ -1,4 +1,4 @@
-"""Error answers: RFC 9457 problem details, which name the field and the mend."""
+"""Error answers: RFC 9457 problem details, which name the field and the fix."""
 
 import logging
 import uuid
@@ -42,7 +42,7 @@ class FieldError(TypedDict):
 
     field: str
     message: str
-    """The error with the mend."""
+    """The error with the fix."""
 
 
 @with_config(ConfigDict(use_attribute_docstrings=True))
@@ -58,7 +58,7 @@ class ProblemDetails(TypedDict):
 
 
 class Problem(Exception):
-    """An error that ends a request. `errors` are pairs: the field, and its error with the mend."""
+    """An error that ends a request. `errors` are pairs: the field, and its error with the fix."""
 
     def __init__(
         self,

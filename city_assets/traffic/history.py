@@ -150,7 +150,7 @@ def _query(config: Settings, sql: str) -> list[list[Any]]:
             return []
         raise Problem(503, "QuestDB refused: the server's log has more") from error
     except requests.RequestException as error:
-        raise Problem(503, f"QuestDB at {config.questdb} is away: past windows cannot be shown") from error
+        raise Problem(503, f"QuestDB at {config.questdb} is unavailable: past windows cannot be shown") from error
 
 
 def _to_us(moment: datetime) -> int:

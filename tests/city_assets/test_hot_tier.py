@@ -208,7 +208,7 @@ def test_a_questdb_that_is_away_tells_nothing_of_its_tables(config: Settings) ->
     stream_in(config, VEHICLE_POSITIONS, 1, settled_time())
     for evaluation in judge(config, memory_questdb(away)).values():
         assert evaluation.passed
-        assert evaluation.metadata[UNKNOWN].value == "QuestDB at questdb:9000 is away: ConnectionError"
+        assert evaluation.metadata[UNKNOWN].value == "QuestDB at questdb:9000 is unavailable: ConnectionError"
 
 
 def test_a_query_that_is_refused_fails_the_check_with_its_reason(config: Settings) -> None:

@@ -52,7 +52,7 @@ def test_mlflow_that_is_away_is_named(config: Settings, monkeypatch: pytest.Monk
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     settings.cache_clear()
     opened = MLflowRunResource().yield_for_execution(dg.build_init_resource_context())
-    with pytest.raises(RegistryAway, match=r"registry at http://127.0.0.1:9 is away"), opened:
+    with pytest.raises(RegistryAway, match=r"registry at http://127.0.0.1:9 is unavailable"), opened:
         pass
 
 

@@ -168,4 +168,4 @@ def test_a_run_that_failed_is_tried_again_and_one_under_way_is_not(
 
 def test_a_kafka_that_is_away_is_said_and_asked_again(config: Settings, instance: dg.DagsterInstance) -> None:
     lake, away = LakeResource(path=str(config.lake)), KafkaResource(address="127.0.0.1:1", seconds=1)
-    assert "is away" in evaluate(lake, away, instance).skip_message
+    assert "is unavailable" in evaluate(lake, away, instance).skip_message

@@ -52,7 +52,7 @@ class Engine(Protocol):
 def engine_of(config: Settings) -> Engine:
     """Returns the engine that CITY_ENGINE names.
 
-    Raises ImportError, with the mend, where Spark is not installed.
+    Raises ImportError, with the fix, where Spark is not installed.
     """
     if config.engine == "spark":
         from city.lake.engines.spark import SparkEngine

@@ -148,7 +148,7 @@ class SinkWorker:
                 break
             except Stopped:
                 break
-            except Exception as error:  # clients raise errors of many types when their server is away
+            except Exception as error:  # clients raise errors of many types when their server is unavailable
                 self.last_error = f"{self.name}: {str(error).strip()[:300] or type(error).__name__}"
                 log.warning("sink %s of %s: %s", self.name, self._bronze.contract.name, self.last_error)
                 try:

@@ -263,7 +263,7 @@ export interface FeedbackResponse {
 /** An error of one field of a request. */
 export interface FieldError {
   field: string;
-  /** The error with the mend. */
+  /** The error with the fix. */
   message: string;
 }
 

@@ -1,4 +1,4 @@
-"""Channels that do not take their messages, and who hears of it: two real HTTP servers, one of which is away."""
+"""Channels that do not take their messages, and who hears of it: two real HTTP servers, one of which is unavailable."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -89,7 +89,9 @@ def test_what_waits_for_a_server_that_is_away_is_no_alarm_of_its_own() -> None:
     idle = {
         "mqtt-bridge": stalled(SILENT),
         "simulator-traffic": stalled(f"{REFUSED}; {SILENT}"),
-        "stream": stalled(f"city.sensors: Kafka at 127.0.0.1:9092 is away: no broker is connected; payments: {SILENT}"),
+        "stream": stalled(
+            f"city.sensors: Kafka at 127.0.0.1:9092 is unavailable: no broker is connected; payments: {SILENT}"
+        ),
         "server": part(error="live: no progress for 70 s"),
     }
     states(parts, 0, kafka=part(), **dict.fromkeys(idle, part()))

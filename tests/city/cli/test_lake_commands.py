@@ -126,7 +126,7 @@ def test_the_help_of_forget_names_what_the_contracts_know(config: Settings) -> N
 def test_a_store_that_cannot_be_looked_through_is_not_without_the_id(config: Settings) -> None:
     (config.home / "questdb").mkdir()
     said = CliRunner().invoke(app, ["forget", "vehicle", "v1", "--yes"], catch_exceptions=False)
-    assert "not looked through: questdb/vehicle_positions: " in said.output
+    assert "not searched: questdb/vehicle_positions: " in said.output
     assert "not yet: questdb/vehicle_positions: " in said.output
     assert "v1" not in said.output
     assert said.exit_code == 1

@@ -100,5 +100,5 @@ def test_a_machine_whose_ranges_nobody_gave_is_left_out() -> None:
 
 
 def test_a_truth_that_is_not_there_is_named() -> None:
-    with pytest.raises(ModelError, match="silver/maintenance_log tells what came, and is not there yet"):
+    with pytest.raises(ModelError, match="silver/maintenance_log has the outcomes, and does not exist yet"):
         label_rows(LIFE, machine(10))

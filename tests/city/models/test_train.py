@@ -168,7 +168,7 @@ def test_a_class_that_training_had_not_keeps_its_place() -> None:
 def test_a_registry_that_is_away_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     away = Registry(Settings(mlflow_url="http://127.0.0.1:9"))
-    with pytest.raises(ModelError, match=r"registry at http://127.0.0.1:9 is away .* the champion stays"):
+    with pytest.raises(ModelError, match=r"registry at http://127.0.0.1:9 is unavailable .* the champion stays"):
         away.at(SPEED.name)
 
 

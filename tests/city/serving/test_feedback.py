@@ -348,7 +348,7 @@ def test_an_experiment_waits_for_a_registry_that_is_away_when_the_server_starts(
 
     def away(*of: Any) -> Any:
         if next(refused) < 2:
-            raise RegistryAway("it is away")
+            raise RegistryAway("it is unavailable")
         return loaded(*of)
 
     monkeypatch.setattr(versions, "loaded", away)

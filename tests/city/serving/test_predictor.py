@@ -1,4 +1,4 @@
-"""The predictor's start and stop while what it reads is away."""
+"""The predictor's start and stop while what it reads is unavailable."""
 
 import asyncio
 
@@ -29,11 +29,11 @@ def test_champions_are_loaded_once_the_registry_is_back(unstarted: Predictor, mo
     def start() -> None:
         reasons.append(unstarted.versions.registry_error)
         if len(reasons) < 3:
-            raise RegistryAway("the registry is away")
+            raise RegistryAway("the registry is unavailable")
 
     monkeypatch.setattr(unstarted.versions._champions, "start", start)
     asyncio.run(unstarted.versions.start())
-    assert reasons[1:] == ["the registry is away"] * 2
+    assert reasons[1:] == ["the registry is unavailable"] * 2
     assert unstarted.versions.registry_error is None
 
 
@@ -45,17 +45,17 @@ def test_outcomes_of_before_are_taken_over_once_the_lake_is_back(
     async def recover() -> None:
         calls.append(1)
         if len(calls) < 3:
-            raise OSError("the lake is away")
+            raise OSError("the lake is unavailable")
 
     monkeypatch.setattr(unstarted.feedback, "recover", recover)
     asyncio.run(unstarted._tasks._recover_feedback())
     assert len(calls) == 3
-    assert caplog.text.count("OSError: the lake is away") == 2
+    assert caplog.text.count("OSError: the lake is unavailable") == 2
 
 
 def test_a_stop_ends_the_retries(unstarted: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
     async def recover() -> None:
-        raise OSError("the lake is away")
+        raise OSError("the lake is unavailable")
 
     async def start_and_stop() -> None:
         task = asyncio.create_task(unstarted._tasks._recover_feedback())

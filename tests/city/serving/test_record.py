@@ -202,7 +202,7 @@ def test_a_recovery_that_is_tried_again_queues_nothing_twice(config: Settings, m
 
     def away(lake: Path, model: str, numbers: Iterable[str]) -> list[Outcome]:
         if model == LEVEL.name:
-            raise OSError("the lake is away")
+            raise OSError("the lake is unavailable")
         return find(lake, model, numbers)
 
     monkeypatch.setattr(record, "find_outcomes", away)

@@ -56,7 +56,7 @@ def test_a_source_whose_events_come_in_bursts_is_not_reported_for_its_pauses() -
 
 
 def test_where_all_are_silent_none_is_reported_by_its_peers() -> None:
-    """What they have in common is away, and says so itself."""
+    """What they have in common is unavailable, and says so itself."""
     silence = range(300, 400)
     found = reported({"a": Source(100, silence), "b": Source(200, silence)}, 500)
     assert found == {"a": [], "b": []}

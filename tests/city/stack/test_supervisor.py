@@ -225,7 +225,7 @@ def test_the_stream_is_shown_by_its_own_report(config: Settings) -> None:
         "events_per_second": 5.04,
         "lag": 3,
         "p95_ms": 120.0,
-        "last_error": "QuestDB is away",
+        "last_error": "QuestDB is unavailable",
     }
     report = identity() | {
         "at": time.time(),
@@ -236,12 +236,12 @@ def test_the_stream_is_shown_by_its_own_report(config: Settings) -> None:
     (config.run / "stream.json").write_text(json.dumps(report))
     found = status(config)["parts"]["stream"]
     assert (found["state"], found["events_per_second"], found["lag"], found["p95_ms"]) == ("running", 10.1, 6, 120.0)
-    assert found["last_error"] == "t: QuestDB is away"
+    assert found["last_error"] == "t: QuestDB is unavailable"
     (config.run / "stream.json").write_text(json.dumps(report | {"at": time.time() - 100}))
     found = status(config)["parts"]["stream"]
     assert (found["state"], found["last_error"]) == (
         "running",
-        f"t: QuestDB is away; no progress for 100 s: its process {os.getpid()} lives and does not report",
+        f"t: QuestDB is unavailable; no progress for 100 s: its process {os.getpid()} lives and does not report",
     )
     assert (found["events_per_second"], found["lag"], found["p95_ms"]) == (None, None, None), "they are of before"
     assert {s["lag"] for s in found["streams"].values()} == {None}

@@ -63,12 +63,12 @@ def test_an_expected_error_is_over_with_the_next_progress() -> None:
 
     def body(worker: Worker) -> None:
         if not back.is_set():
-            raise ConnectionError("the server is away")
+            raise ConnectionError("the server is unavailable")
         while not worker.stop_requested.wait(0.01):
             worker.progress()
 
     worker = Worker("away", body).start()
-    until(lambda: "the server is away" in str(worker.complaint()))
+    until(lambda: "the server is unavailable" in str(worker.complaint()))
     back.set()
     until(lambda: worker.state == "running")
     assert worker.complaint() is None
@@ -132,8 +132,8 @@ def test_an_error_that_was_noted_goes_and_one_it_was_restarted_for_becomes_histo
 
     worker = Worker("noting", body).start()
     until(lambda: worker.state == "running")
-    worker.note("Kafka is away")
-    assert worker.complaint() == "Kafka is away"
+    worker.note("Kafka is unavailable")
+    assert worker.complaint() == "Kafka is unavailable"
     worker.note(None)
     assert worker.complaint() == "ValueError: bad"
     monkeypatch.setattr(module, "_STEADY_SECONDS", 0.0)

@@ -133,7 +133,7 @@ def test_what_kafka_will_never_take_is_quarantined_and_acknowledged(stack: Setti
 
 
 def test_what_was_not_acknowledged_comes_again(stack: Settings, contract: Contract) -> None:
-    """A bridge that ends while Kafka is away leaves its message with the MQTT broker, for the next bridge."""
+    """A bridge that ends while Kafka is unavailable leaves its message with the MQTT broker, for the next bridge."""
     needs_mosquitto(stack)
     ensure_topics(stack.kafka, [contract])
     bridge = Bridge([contract], stack)

@@ -79,7 +79,7 @@ def test_a_kafka_that_went_away_is_reported_until_it_is_back(monkeypatch: pytest
             assert reader.poll() is None
             assert reader.last_error is None, "a topic without messages is no error"
         del producer  # its broker ends with it
-        assert until(lambda: reader.last_error) == f"Kafka at {address} is away: no broker is connected"
+        assert until(lambda: reader.last_error) == f"Kafka at {address} is unavailable: no broker is connected"
     finally:
         reader.close()
     reader._on_statistics('{"brokers": {"a": {"state": "CONNECT"}, "b": {"state": "UP"}}, "topics": {}}')

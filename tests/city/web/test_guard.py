@@ -163,7 +163,7 @@ def test_a_browsers_socket_offers_its_key_as_a_subprotocol(guarded: tuple[str, S
     with connect(stream, subprotocols=[Subprotocol(PROTOCOL), Subprotocol(key)]) as socket:
         assert socket.subprotocol == PROTOCOL
         assert json.loads(socket.recv(timeout=10))["type"] == "snapshot"
-        # Kafka is away in this test: the server speaks all the same.
+        # Kafka is unavailable in this test: the server speaks all the same.
         assert json.loads(socket.recv(timeout=10))["type"] == "delta"
 
 

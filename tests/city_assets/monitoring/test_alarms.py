@@ -372,9 +372,9 @@ def test_the_sensor_says_what_it_did(
     assert reason.skip_message == "2 alarms are active"
 
     def away(lake: Path) -> dict[str, float]:
-        raise OSError(f"{lake} is away")
+        raise OSError(f"{lake} is unavailable")
 
     monkeypatch.setattr("sensors_and_schedules.watch_data.latest_scores", away)
     reason = watch_data(context)
     assert isinstance(reason, dg.SkipReason)
-    assert reason.skip_message == f"quality: {config.lake} is away", "the other looks go on"
+    assert reason.skip_message == f"quality: {config.lake} is unavailable", "the other looks go on"

@@ -99,7 +99,7 @@ class CutOff(QuestDBSink):
 def test_windows_that_a_request_was_cut_off_before_are_whole_after_a_restart(
     stack: Settings, contract: Contract, last: int, away_minutes: int
 ) -> None:
-    """Its rows are in QuestDB, so they are not given again; bronze goes on while QuestDB is away. A request
+    """Its rows are in QuestDB, so they are not given again; bronze goes on while QuestDB is unavailable. A request
     of a backlog has the rows of hours."""
     bronze = stream(stack, contract, range(4))
     apply(stack, bronze)

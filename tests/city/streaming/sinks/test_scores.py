@@ -245,7 +245,7 @@ def test_a_refresh_that_raises_comes_back_and_swaps_the_next_champion(
 def test_a_registry_that_is_away_is_said_at_the_start(config: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     away = config.model_copy(update={"mlflow_url": "http://127.0.0.1:9"})
-    with pytest.raises(ModelError, match="registry at http://127.0.0.1:9 is away"):
+    with pytest.raises(ModelError, match="registry at http://127.0.0.1:9 is unavailable"):
         Champions(away, [ANOMALIES]).start()
 
 
