@@ -55,7 +55,9 @@ class Settings(BaseSettings):
     auth: Literal["auto", "on"] = Field(
         "auto", description="auto: keys are required unless the server binds to loopback"
     )
-    jwt_secret: SecretStr | None = Field(None, description="signs our own tokens; default: made once, in CITY_HOME")
+    jwt_secret: SecretStr | None = Field(
+        None, description="signs the tokens of this city; default: created once, in CITY_HOME"
+    )
     jwt_public_key: Path | None = Field(None, description="a PEM file: tokens of another issuer are taken too")
     jwt_issuer: str | None = None
     jwt_audience: str | None = None
@@ -63,11 +65,13 @@ class Settings(BaseSettings):
     failed_keys_a_minute: float = Field(30.0, ge=0, description="unknown keys of one address; 0: no limit")
     public_url: str | None = Field(None, description="where people reach the server, such as https://city.example.org")
     trusted_proxies: list[str] = Field(
-        ["127.0.0.1", "::1"], description="proxies whose X-Forwarded-For and -Proto are believed"
+        ["127.0.0.1", "::1"], description="proxies whose X-Forwarded-For and -Proto are trusted"
     )
     max_body_mb: float = Field(20.0, gt=0, description="a larger batch is refused; other requests may have 1 MB")
     body_seconds: float = Field(10.0, gt=0, description="a request's body must be here after this")
-    cors_origins: list[str] = Field([], description="other sites whose pages may ask, such as https://maps.example.org")
+    cors_origins: list[str] = Field(
+        [], description="origins whose pages may call the API, such as https://maps.example.org"
+    )
     tls_cert: Path | None = Field(None, description="a PEM file: HTTPS, with tls_key")
     tls_key: Path | None = None
     map_style_url: str | None = Field(None, description="a MapLibre style with online tiles, for the dashboard")
@@ -93,7 +97,7 @@ class Settings(BaseSettings):
     promote: Literal["automatic", "manual"] = Field("automatic", description="who makes a challenger the champion")
     schema_registry_url: str | None = Field(None, description="a registry that speaks Confluent's REST API")
     alerts_url: SecretStr | None = Field(None, description="alarms on PostgreSQL (an SQLAlchemy URL), not SQLite")
-    alert_rules: Path | None = Field(None, description="a TOML file of alert rules, instead of the few that we bring")
+    alert_rules: Path | None = Field(None, description="a TOML file of alert rules, instead of the default rules")
     alert_escalate_minutes: float = Field(
         30.0, gt=0, description="the severity of an unacknowledged alarm rises after this"
     )
@@ -103,16 +107,18 @@ class Settings(BaseSettings):
     disk_free_gb: float = Field(
         2.0, gt=0, description="less room on the disk than this is an alarm, twice it a warning"
     )
-    alert_domains_after: float = Field(24.0, ge=0, description="hours of a city's life before its domains raise alarms")
+    alert_domains_after: float = Field(
+        24.0, ge=0, description="hours after the first start before domains raise alarms"
+    )
     alert_webhook_url: SecretStr | None = Field(None, description="where alerts are posted, as JSON")
-    alert_webhook_least: Severity = Field("info", description="the least severity that goes there")
+    alert_webhook_least: Severity = Field("info", description="the least severity that is sent there")
     alert_slack_url: SecretStr | None = Field(None, description="a Slack incoming webhook")
-    alert_slack_least: Severity = Field("warning", description="the least severity that goes there")
+    alert_slack_least: Severity = Field("warning", description="the least severity that is sent there")
     alert_pagerduty_key: SecretStr | None = Field(None, description="an integration key of PagerDuty's Events API v2")
     alert_pagerduty_url: str = "https://events.pagerduty.com/v2/enqueue"
-    alert_pagerduty_least: Severity = Field("error", description="the least severity that goes there")
+    alert_pagerduty_least: Severity = Field("error", description="the least severity that is sent there")
     alert_email_to: list[str] = Field([], description="who gets alerts by e-mail")
-    alert_email_least: Severity = Field("warning", description="the least severity that goes there")
+    alert_email_least: Severity = Field("warning", description="the least severity that is sent there")
     alert_email_from: str = "city@localhost"
     smtp_address: str | None = Field(None, description="host:port of the SMTP server")
     smtp_tls: bool = Field(True, description="STARTTLS, which only a server on this machine should go without")
@@ -120,7 +126,7 @@ class Settings(BaseSettings):
     smtp_password: SecretStr | None = None
     alert_sms_url: SecretStr | None = Field(None, description="an SMS gateway, posted {to, text}")
     alert_sms_to: str | None = None
-    alert_sms_least: Severity = Field("error", description="the least severity that goes there")
+    alert_sms_least: Severity = Field("error", description="the least severity that is sent there")
 
     batch_rows: int = Field(100_000, gt=0, description="a micro-batch is committed at this many events")
     latency_seconds: float = Field(

@@ -57,7 +57,7 @@ def _channel_finding(name: str, unsent: UnsentMessages | None, is_named: bool, n
         cause,
         # A channel that is no longer in the settings seems to be unused: it is no reason to wake somebody.
         "error" if is_named else "warning",
-        f"the alarm channel {name} takes no messages: {_failure_text(unsent)}",
+        f"the alarm channel {name} accepts no messages: {_failure_text(unsent)}",
         "system",
         {"channel": name, "waiting": unsent.waiting, "attempts": unsent.attempts, "error": unsent.error},
         "failing" if is_away else "unknown",

@@ -103,7 +103,7 @@ class PlatformWatch:
         try:
             return rules(self._config), Finding(cause, state="passing")
         except AlertError as error:
-            title = f"the rules that we bring are in force, since others cannot be read: {error}"
+            title = f"the default rules are in force, because the rules file cannot be read: {error}"
             return DEFAULT, Finding(cause, "error", title, "system", labels={"type": "settings"})
 
 

@@ -102,7 +102,7 @@ def drop(
     yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
     by: _By = "",
 ) -> None:
-    """Delete the messages that a channel has not taken. The history of their alarms tells it."""
+    """Delete the messages that a channel has not accepted. The history of their alarms records this."""
     from city.alerts.listing import unsent_line
 
     store = _store()

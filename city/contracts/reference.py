@@ -29,7 +29,7 @@ def _describe_contract(contract: Contract) -> Iterator[str]:
         f"ahead of or {words(contract.max_age)} behind their arrival, messages above {contract.max_bytes:,} bytes, "
         f"fields not listed here. QuestDB keeps {words(contract.ttl)}.\n"
     )
-    yield "| field | type | unit | valid | null | means |\n| --- | --- | --- | --- | --- | --- |"
+    yield "| field | type | unit | valid | null | description |\n| --- | --- | --- | --- | --- | --- |"
     for field in contract.fields:
         null = "yes" if field.nullable else "no"
         name = f"{field.within}.{field.name}" if field.within else field.name
@@ -38,7 +38,7 @@ def _describe_contract(contract: Contract) -> Iterator[str]:
         derived = f"derived from {cell.latitude}, {cell.longitude}"
         yield f"| *{cell.name}* | string | | H3 resolution {cell.resolution} | no | {derived} |"
     if quantities := contract.quantities:
-        yield f"\n| {quantities.by} | {quantities.unit} | {quantities.value} | means |\n| --- | --- | --- | --- |"
+        yield f"\n| {quantities.by} | {quantities.unit} | {quantities.value} | description |\n| --- | --- | --- | --- |"
         for q in quantities.choices:
             yield f"| {q.name} | {q.unit} | {q.minimum:g} to {q.maximum:g} | {q.description} |"
     for rule in contract.rules:

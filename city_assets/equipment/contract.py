@@ -71,7 +71,7 @@ MAINTENANCE_LOG = Contract(
             choices=("commissioned", "inspection", "failure", "repair"),
             description="what it was: failure ends a machine's life, repair begins another",
         ),
-        Field(name="cause", kind="string", choices=CAUSES, nullable=True, description="what was found"),
+        Field(name="cause", kind="string", choices=CAUSES, nullable=True, description="the cause of the fault"),
     ),
 )
 

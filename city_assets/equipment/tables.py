@@ -112,7 +112,7 @@ MACHINE_FAULTS = Table(
             name="cause",
             kind="string",
             nullable=True,
-            description="what was found",
+            description="the cause of the fault",
             origins=("log.cause", "events.root_cause"),
         ),
     ),

@@ -74,7 +74,7 @@ def test_a_channel_that_is_away_is_told_on_the_others_once(place: Place) -> None
     assert backlog.complaints(place.store.outbox.unsent(), NOW) == {"slack": said}
     assert place.at(4.9) == {}
     alarm = place.at(5.1)[SLACK]
-    assert (alarm.severity, alarm.title) == ("error", f"the alarm channel slack takes no messages: {said}")
+    assert (alarm.severity, alarm.title) == ("error", f"the alarm channel slack accepts no messages: {said}")
     for minute in range(6, 120, 12):
         assert place.at(minute).keys() == {SLACK}
     assert told(place.webhook) == [("raised", SLACK)]
