@@ -5,7 +5,6 @@ import json
 import sqlite3
 import time
 from functools import lru_cache
-from typing import Any
 
 from city.settings import Settings
 
@@ -58,7 +57,7 @@ def _read_postgres(url: str, _turn: int) -> str | None:
     try:
         engine = create_engine(url, poolclass=NullPool, connect_args={"connect_timeout": 2})
         with engine.connect() as storage:
-            body: Any = storage.execute(text(_NEWEST)).scalar()
+            body = storage.execute(text(_NEWEST)).scalar()
     except SQLAlchemyError:
         return None
     return str(body) if body else None

@@ -4,10 +4,9 @@ import asyncio
 import logging
 import signal
 import sys
-from typing import Any
 
 
-def configuration(host: str, port: int) -> dict[str, Any]:
+def configuration(host: str, port: int) -> dict[str, object]:
     """Returns amqtt's configuration. Clients are anonymous, because the broker binds to loopback by default."""
     return {
         # An IPv6 address has no brackets here: amqtt passes the text to the system, which does not accept brackets.

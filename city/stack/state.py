@@ -5,12 +5,24 @@ import os
 from typing import Any
 
 import psutil
+from typing_extensions import TypedDict
 
 from city.settings import Settings
 
 SUPERVISOR = "supervisor.json"
 STREAM = "stream.json"
 SERVER = "server.json"
+
+Report = dict[str, Any]
+"""The content of a file of <home>/run. An earlier version may have written it, with other fields."""
+
+
+class ProcessIdentity(TypedDict):
+    """Identifies a process. The system reuses ids, not start times."""
+
+    pid: int
+    created: float
+    """The start time, in seconds since the epoch."""
 
 
 def is_alive(pid: int, created: float) -> bool:
@@ -25,12 +37,12 @@ def is_alive(pid: int, created: float) -> bool:
         return False
 
 
-def identity() -> dict[str, Any]:
-    """Returns `pid` and `created` (the start time) of this process, for its file in <home>/run."""
+def identity() -> ProcessIdentity:
+    """Returns the identity of this process, for its file in <home>/run."""
     return {"pid": os.getpid(), "created": psutil.Process().create_time()}
 
 
-def process_of(report: dict[str, Any] | None) -> psutil.Process | None:
+def process_of(report: Report | None) -> psutil.Process | None:
     """Returns the process that wrote a report, if it still lives and has not reported its end.
 
     A paused or starved process counts as living.
@@ -52,7 +64,7 @@ def leftovers(config: Settings) -> dict[str, int]:
     return {name: part["pid"] for name, part in parts if part["pid"] and is_alive(part["pid"], part["created"])}
 
 
-def stream_crashes(report: dict[str, Any] | None) -> int:
+def stream_crashes(report: Report | None) -> int:
     """Returns how often the stream has ended by a kill, a crash or a failure, from its report.
 
     Each process of the stream continues the count from the report of the process before it. So no reader misses a
@@ -63,14 +75,14 @@ def stream_crashes(report: dict[str, Any] | None) -> int:
     return int(report.get("crashes", 0)) + int(report.get("failed", False) or _is_killed(report))
 
 
-def _is_killed(report: dict[str, Any]) -> bool:
+def _is_killed(report: Report) -> bool:
     return not report["ended"] and "pid" in report and process_of(report) is None
 
 
-def read_json(config: Settings, name: str) -> dict[str, Any] | None:
+def read_json(config: Settings, name: str) -> Report | None:
     """Reads a file of <home>/run; None while it does not exist, or is not JSON."""
     try:
-        content: dict[str, Any] = json.loads((config.run / name).read_text())
+        content: Report = json.loads((config.run / name).read_text())
         return content
     except (FileNotFoundError, json.JSONDecodeError):
         return None

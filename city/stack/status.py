@@ -6,7 +6,6 @@ PostgreSQL, where that is Dagster's storage.
 
 import time
 from collections.abc import Collection, Iterable, Mapping
-from typing import Any
 
 from city.contracts.registry import domains
 from city.lake import STRAYS, bronze_path, locate, quarantine_path, row_count
@@ -14,7 +13,17 @@ from city.settings import Settings
 from city.stack.daemon import CODE_SERVER, DAEMON, daemon_hangs
 from city.stack.progress import NO_PROGRESS, stalled_sources
 from city.stack.reports import PartStatus, PlatformStatus, StreamSummary, WorkerSummary
-from city.stack.state import SERVER, STREAM, SUPERVISOR, is_alive, leftovers, process_of, read_json, stream_crashes
+from city.stack.state import (
+    SERVER,
+    STREAM,
+    SUPERVISOR,
+    Report,
+    is_alive,
+    leftovers,
+    process_of,
+    read_json,
+    stream_crashes,
+)
 from city.stack.worker import complaints
 
 FRESH_SECONDS = 15.0
@@ -174,7 +183,7 @@ def stream_part(config: Settings, up: bool, silent: Mapping[str, str]) -> PartSt
     }
 
 
-def _exit_reason(report: dict[str, Any]) -> str | None:
+def _exit_reason(report: Report) -> str | None:
     """Returns why the stream has ended; None where a stop was requested."""
     if report["failure"]:
         return str(report["failure"])
@@ -209,7 +218,7 @@ def workers_by_part(config: Settings) -> dict[str, list[WorkerSummary]]:
     return workers
 
 
-def _describe_silence(content: dict[str, Any]) -> str:
+def _describe_silence(content: Report) -> str:
     quiet = time.time() - content["at"]
     return f"{NO_PROGRESS} {quiet:.0f} s: its process {content['pid']} lives and does not report"
 

@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
 
 import psutil
 
@@ -198,7 +197,7 @@ def end_leftovers(config: Settings) -> list[str]:
     return list(processes)
 
 
-def _describe_part(part: Part) -> dict[str, Any]:
+def _describe_part(part: Part) -> dict[str, object]:
     pid = part.pid
     try:
         created = psutil.Process(pid).create_time() if pid else None
