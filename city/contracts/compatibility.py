@@ -6,15 +6,12 @@ list.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from city.contracts.json_schema import json_schema
+from city.contracts.json_schema import JsonSchema, json_schema
 from city.contracts.model import Compatibility, Contract
-
-Schema = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -44,7 +41,7 @@ def against_released(contract: Contract, released: Path) -> list[Incompatibility
 
 
 def breaks(
-    old: Schema, new: Schema, version: int, contract: Contract, promised: Compatibility | None = None
+    old: JsonSchema, new: JsonSchema, version: int, contract: Contract, promised: Compatibility | None = None
 ) -> list[Incompatibility]:
     """Lists the changes between two schemas that break the promised compatibility.
 
@@ -61,7 +58,7 @@ def breaks(
     return broken
 
 
-def last_released(contract: Contract, released: Path) -> tuple[int, Schema] | None:
+def last_released(contract: Contract, released: Path) -> tuple[int, JsonSchema] | None:
     """Returns the highest released version up to the contract's own, with its schema; None where there is none."""
     versions = {
         int(path.stem.rpartition(".v")[2]): path
@@ -72,7 +69,7 @@ def last_released(contract: Contract, released: Path) -> tuple[int, Schema] | No
     return (max(numbers), json.loads(versions[max(numbers)].read_text())) if numbers else None
 
 
-def rejection_reasons(writer: Schema, reader: Schema) -> Iterator[str]:
+def rejection_reasons(writer: JsonSchema, reader: JsonSchema) -> Iterator[str]:
     """Yields each reason why the reader rejects some of what the writer's schema allows; nothing if it accepts all."""
     written, read = writer["properties"], reader["properties"]
     for name in written.keys() - read.keys():
@@ -84,7 +81,7 @@ def rejection_reasons(writer: Schema, reader: Schema) -> Iterator[str]:
     yield from _quantity_conflicts(writer, reader)
 
 
-def _field_conflicts(written: Schema, read: Schema) -> Iterator[str]:
+def _field_conflicts(written: JsonSchema, read: JsonSchema) -> Iterator[str]:
     """Yields each reason why the field schema `read` rejects some of what the field schema `written` allows."""
     types = _accepted_types(written) - _accepted_types(read)
     if not types and "object" in _accepted_types(read):
@@ -103,7 +100,7 @@ def _field_conflicts(written: Schema, read: Schema) -> Iterator[str]:
     yield from _range_conflicts(written, read)
 
 
-def _range_conflicts(written: Schema, read: Schema) -> Iterator[str]:
+def _range_conflicts(written: JsonSchema, read: JsonSchema) -> Iterator[str]:
     """Yields the ends at which the range of `written` reaches beyond the range of `read`."""
     low, high = read.get("minimum"), read.get("maximum")
     if low is not None and written.get("minimum", float("-inf")) < low:
@@ -112,13 +109,13 @@ def _range_conflicts(written: Schema, read: Schema) -> Iterator[str]:
         yield f"may be above {high:g}"
 
 
-def _accepted_types(schema: Schema) -> set[str]:
+def _accepted_types(schema: JsonSchema) -> set[str]:
     """Returns the JSON types that a field schema accepts. A number may be an integer."""
     kinds = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
     return {*kinds, *(["integer"] if "number" in kinds else [])}
 
 
-def _quantity_conflicts(writer: Schema, reader: Schema) -> Iterator[str]:
+def _quantity_conflicts(writer: JsonSchema, reader: JsonSchema) -> Iterator[str]:
     """Yields the conflicts of the units and ranges that depend on another field."""
     written = dict(map(_parse_condition, writer.get("allOf", ())))
     for by, then in map(_parse_condition, reader.get("allOf", ())):
@@ -131,7 +128,7 @@ def _quantity_conflicts(writer: Schema, reader: Schema) -> Iterator[str]:
             )
 
 
-def _parse_condition(entry: Schema) -> tuple[tuple[str, str], Schema]:
+def _parse_condition(entry: JsonSchema) -> tuple[tuple[str, str], JsonSchema]:
     """Splits an entry of `allOf` into its condition (field, value) and the properties that follow from it."""
     ((field, value),) = entry["if"]["properties"].items()
     return (field, value["const"]), entry["then"]["properties"]

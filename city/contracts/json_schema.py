@@ -8,13 +8,17 @@ from city.contracts.model import MAX_STRING, Contract, Field
 _TYPES = {"string": "string", "float": "number", "integer": "integer", "boolean": "boolean", "timestamp": "string"}
 
 
-def json_schema(contract: Contract) -> dict[str, Any]:
+JsonSchema = dict[str, Any]
+"""A JSON Schema, or a part of one: each keyword has values of its own type."""
+
+
+def json_schema(contract: Contract) -> JsonSchema:
     """Returns the schema of a contract's messages.
 
     It accepts what `city.streaming.decode` accepts. The contract's rules are the exception: the schema only states them
     in words.
     """
-    schema: dict[str, Any] = {
+    schema: JsonSchema = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": f"urn:city:{contract.topic}:{contract.version}",
         "title": contract.name,
@@ -44,7 +48,7 @@ def json_schema(contract: Contract) -> dict[str, Any]:
     return schema
 
 
-def _object_schema(fields: Sequence[Field]) -> dict[str, Any]:
+def _object_schema(fields: Sequence[Field]) -> JsonSchema:
     return {
         "properties": {field.name: _field_schema(field) for field in fields},
         "required": [field.name for field in fields if not field.nullable],
@@ -52,9 +56,9 @@ def _object_schema(fields: Sequence[Field]) -> dict[str, Any]:
     }
 
 
-def _field_schema(field: Field) -> dict[str, Any]:
-    kind: Any = _TYPES[field.kind]
-    schema: dict[str, Any] = {"type": [kind, "null"] if field.nullable else kind, "description": field.description}
+def _field_schema(field: Field) -> JsonSchema:
+    kind = _TYPES[field.kind]
+    schema: JsonSchema = {"type": [kind, "null"] if field.nullable else kind, "description": field.description}
     if field.unit:
         schema["description"] += f" [{field.unit}]"
     if field.kind == "timestamp":

@@ -4,11 +4,12 @@ Apicurio 3 serves that API at /apis/ccompat/v7.
 """
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import requests
 
-from city.contracts.json_schema import json_schema
+from city.contracts.json_schema import JsonSchema, json_schema
 from city.contracts.model import Contract, ContractError
 
 _SECONDS = 10
@@ -31,13 +32,13 @@ class SchemaRegistry:
         self._send_request("PUT", f"/config/{subject}", {"compatibility": contract.compatibility.upper()})
         return int(self._send_request("POST", f"/subjects/{subject}/versions", body)["id"])
 
-    def latest(self, contract: Contract) -> dict[str, Any]:
+    def latest(self, contract: Contract) -> JsonSchema:
         """Returns the newest schema of the contract's subject. Raises ContractError as `publish` does."""
         version = self._send_request("GET", f"/subjects/{subject_of(contract)}/versions/latest")
-        schema: dict[str, Any] = json.loads(version["schema"])
+        schema: JsonSchema = json.loads(version["schema"])
         return schema
 
-    def _send_request(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+    def _send_request(self, method: str, path: str, body: Mapping[str, object] | None = None) -> dict[str, Any]:
         try:
             response = requests.request(method, self._url + path, json=body, headers=_TYPE, timeout=_SECONDS)
         except requests.RequestException as error:
