@@ -75,7 +75,7 @@ def parse(contract: Contract, values: list[bytes | None]) -> tuple[pl.DataFrame,
         frames.append(frame)
         if len(parsed_rows) < len(chunk):
             one_by_one += sorted(set(chunk).difference(parsed_rows))
-    schema: dict[str, Any] = wire_schema(contract) | {"_row": pl.UInt32()}
+    schema: dict[str, pl.DataType] = wire_schema(contract) | {"_row": pl.UInt32()}
     accepted = []
     for row in one_by_one:
         event, reasons = inspect(contract, values[row] or b"")

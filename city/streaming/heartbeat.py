@@ -9,7 +9,6 @@ import os
 import threading
 import time
 from collections import deque
-from typing import Any
 
 from city.settings import Settings
 from city.stack.progress import Samples
@@ -44,7 +43,7 @@ class Heartbeat:
         with self._lock:
             self._total += events
 
-    def beat(self, lag: int | None = None, **more: Any) -> None:
+    def beat(self, lag: int | None = None, **more: object) -> None:
         """Writes the file when a second has passed since the last write.
 
         `lag` is a number of messages. `more` are further JSON values for `city status`.

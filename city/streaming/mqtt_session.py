@@ -7,11 +7,12 @@ import logging
 import select
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import orjson
 import paho.mqtt.client as mqtt
 from confluent_kafka import KafkaError, KafkaException, Producer
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
 
 from city.contracts.model import Contract
 from city.lake import STRAYS
@@ -62,7 +63,7 @@ class Session:
         self._kafka_error: tuple[float, str] | None = None
         self._delivered = 0
         self._saved = self._committed = self._probed = time.monotonic()
-        self.producer: Any = Producer(
+        self.producer = Producer(
             {
                 "bootstrap.servers": config.kafka,
                 "enable.idempotence": True,
@@ -166,17 +167,31 @@ class Session:
         except OSError as error:  # a full disk must not end the session; a retained message may be carried twice
             log.warning("what was carried is not remembered: %s", error)
 
-    def _on_connect(self, client: mqtt.Client, data: Any, flags: Any, code: Any, properties: Any) -> None:
+    def _on_connect(
+        self,
+        client: mqtt.Client,
+        data: object,
+        flags: mqtt.ConnectFlags,
+        code: ReasonCode,
+        properties: Properties | None,
+    ) -> None:
         if code.is_failure:
             self.ended = f"the MQTT broker at {self._config.mqtt} refuses the bridge: {code}"
             return
         # The bridge subscribes at every connect: a broker that lost its sessions has lost the subscriptions too.
         self._subscriptions.subscribe(client)
 
-    def _on_disconnect(self, client: mqtt.Client, data: Any, flags: Any, code: Any, properties: Any) -> None:
+    def _on_disconnect(
+        self,
+        client: mqtt.Client,
+        data: object,
+        flags: mqtt.DisconnectFlags,
+        code: ReasonCode,
+        properties: Properties | None,
+    ) -> None:
         self.ended = f"the MQTT broker at {self._config.mqtt} is unavailable: {code}"
 
-    def _on_message(self, client: mqtt.Client, data: Any, message: mqtt.MQTTMessage) -> None:
+    def _on_message(self, client: mqtt.Client, data: object, message: mqtt.MQTTMessage) -> None:
         try:
             self._handle_message(message)
         except Exception as error:  # one faulty message must not stop the messages after it
@@ -200,7 +215,7 @@ class Session:
             self._send_message(contract, message, topic, payload)
 
     def _send_message(self, contract: Contract, message: mqtt.MQTTMessage, topic: str, payload: bytes) -> None:
-        def delivered(error: KafkaError | None, _: Any) -> None:
+        def delivered(error: KafkaError | None, _: object) -> None:
             self.waiting -= 1
             if error is None:
                 self.carried.add(topic, payload, message.retain)
@@ -250,7 +265,7 @@ class Session:
     def _is_kafka_listening(self) -> bool:
         return any(accepts(*split_address(address)) for address in self._config.kafka.split(","))
 
-    def _on_kafka_error(self, error: Any) -> None:
+    def _on_kafka_error(self, error: KafkaError) -> None:
         self._kafka_error = (time.monotonic(), f"Kafka: {error.str()}")
 
 

@@ -2,14 +2,33 @@
 
 import time
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import polars as pl
 
 from city.contracts.schema import TIMESTAMP
 
+if TYPE_CHECKING:
+    from confluent_kafka import KafkaError
+
 Offsets = dict[int, int]
 """For each partition of a topic: the next offset. Everything below it is done."""
+
+
+class KafkaMessage(Protocol):
+    """A message that a consumer returned. The client's own type allows None for the topic, partition and offset, which
+    only a message that was never in Kafka lacks."""
+
+    def topic(self) -> str: ...
+    def partition(self) -> int: ...
+    def offset(self) -> int: ...
+    def value(self) -> bytes | None: ...
+    def timestamp(self) -> tuple[int, int]:
+        """Returns the kind of the timestamp, and the timestamp in milliseconds since the epoch."""
+        ...
+
+    def error(self) -> "KafkaError | None": ...
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import threading
 import time
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
+from typing import cast
 
 import numpy as np
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
@@ -15,7 +15,7 @@ from confluent_kafka.admin import AdminClient
 
 from city.stack.worker import Worker
 from city.streaming.pacing import Pacing
-from city.streaming.records import Offsets, RawBatch
+from city.streaming.records import KafkaMessage, Offsets, RawBatch
 from city.streaming.topics import topic_id
 
 log = logging.getLogger(__name__)
@@ -210,7 +210,7 @@ class KafkaSource:
         noted = looked = time.monotonic()
         while not self._stop.is_set():
             # Events gather in this call. It ends when there are many of them, or after the gathering time.
-            messages: list[Any] = self.consumer.consume(FETCH, self._pacing.seconds)
+            messages = cast("list[KafkaMessage]", self.consumer.consume(FETCH, self._pacing.seconds))
             worker.progress(len(messages))
             now = time.monotonic()
             if now - noted > _LAG_SECONDS:
@@ -278,10 +278,10 @@ class KafkaSource:
         values = list(chain.from_iterable(piece.values for piece in pieces))
         return RawBatch(values, partitions, offsets, arrived, start, end)
 
-    def _note_errors(self, messages: list[Any]) -> None:
+    def _note_errors(self, messages: list[KafkaMessage]) -> None:
         for message in messages:
-            if message.error() is not None:
-                self._on_error(message.error())
+            if (error := message.error()) is not None:
+                self._on_error(error)
 
     def _on_error(self, error: KafkaError) -> None:
         if self.last_error is None:  # the error is logged once, not at each of librdkafka's attempts

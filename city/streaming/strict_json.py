@@ -2,7 +2,6 @@
 
 import json
 import math
-from typing import Any
 
 from city.contracts.model import Contract, Kind
 from city.contracts.schema import wire_schema
@@ -17,7 +16,7 @@ _PYTHON: dict[Kind, tuple[type, ...]] = {
 _INT64 = range(-(2**63), 2**63)
 
 
-def inspect(contract: Contract, message: bytes) -> tuple[dict[str, Any] | None, list[str]]:
+def inspect(contract: Contract, message: bytes) -> tuple[dict[str, object] | None, list[str]]:
     """Decodes one message on the slow path. Returns the event, or None and every reason why it is not valid."""
     try:
         pairs = _load_strict_json(message.decode())
@@ -39,11 +38,11 @@ def inspect(contract: Contract, message: bytes) -> tuple[dict[str, Any] | None, 
     return {name: event.get(name) for name in wire_schema(contract)}, []
 
 
-class _Pairs(list[tuple[str, Any]]):
+class _Pairs(list[tuple[str, object]]):
     """A JSON object as key-value pairs in their original order, with repeated keys."""
 
 
-def _load_strict_json(text: str) -> Any:
+def _load_strict_json(text: str) -> object:
     def refuse(constant: str) -> None:
         raise ValueError(f"{constant} is not a JSON number")
 
@@ -56,9 +55,9 @@ def _load_strict_json(text: str) -> Any:
     return json.loads(text, object_pairs_hook=_Pairs, parse_constant=refuse, parse_float=number)
 
 
-def _flatten(contract: Contract, pairs: _Pairs) -> tuple[dict[str, Any], list[str]]:
+def _flatten(contract: Contract, pairs: _Pairs) -> tuple[dict[str, object], list[str]]:
     """Returns the fields of an event and of its nested objects, and the reasons for undeclared and repeated keys."""
-    event: dict[str, Any] = {}
+    event: dict[str, object] = {}
     reasons: list[str] = []
     for within, nested in (None, pairs), *((name, dict(pairs).get(name)) for name in contract.objects):
         path = f"{within}." if within else ""
@@ -77,7 +76,7 @@ def _flatten(contract: Contract, pairs: _Pairs) -> tuple[dict[str, Any], list[st
     return event, reasons
 
 
-def has_kind(kind: Kind, value: Any) -> bool:
+def has_kind(kind: Kind, value: object) -> bool:
     """Returns whether a value of JSON has the type of a field's kind. An integer must fit into 64 bits."""
     if isinstance(value, bool) and kind != "boolean":
         return False
@@ -86,7 +85,7 @@ def has_kind(kind: Kind, value: Any) -> bool:
     return not isinstance(value, int) or isinstance(value, bool) or kind == "float" or value in _INT64
 
 
-def _json_kind(value: Any) -> str:
+def _json_kind(value: object) -> str:
     if isinstance(value, _Pairs):
         return "an object"
     names = {str: "a string", bool: "a boolean", int: "a number", float: "a number", list: "an array"}

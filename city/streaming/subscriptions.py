@@ -5,9 +5,10 @@ import logging
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
-from typing import Any
 
 import paho.mqtt.client as mqtt
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
 
 from city.contracts.model import Contract
 
@@ -30,7 +31,14 @@ class Subscriptions:
         client.subscribe([(topic, 1) for topic in self._filters])
         self._drop_old(client)
 
-    def on_subscribe(self, client: mqtt.Client, data: Any, mid: int, codes: Any, properties: Any) -> None:
+    def on_subscribe(
+        self,
+        client: mqtt.Client,
+        data: object,
+        mid: int,
+        codes: Sequence[ReasonCode],
+        properties: Properties | None,
+    ) -> None:
         """Notes whether the broker accepted a subscription; the client's callback."""
         refused = [str(code) for code in codes if code.is_failure]
         self.refused = f"the MQTT broker refuses a subscription: {', '.join(refused)}" if refused else None

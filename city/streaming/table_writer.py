@@ -9,7 +9,6 @@ import logging
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
 
 import polars as pl
 from deltalake import (
@@ -242,7 +241,7 @@ class TableWriter:
         return any(entry.get("writer") == self._writer for entry in table.history(limit=5))
 
 
-def _describe_error(error: Any) -> str:
+def _describe_error(error: object) -> str:
     text = str(error).strip().splitlines()
     first = text[0] if text else type(error).__name__
     if "os error 28" in str(error) or "No space left" in str(error):

@@ -4,9 +4,11 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping
-from typing import Any
+from typing import cast
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+
+from city.streaming.records import KafkaMessage
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +32,7 @@ class TopicReader:
         topics: Collection[str],
         group: str,
         start: StartOffsets,
-        options: Mapping[str, Any],
+        options: Mapping[str, object],
         seconds: float = 5.0,
         on_look: Callable[[str, bool], None] = lambda topic, exists: None,
     ) -> None:
@@ -89,13 +91,13 @@ class TopicReader:
             self.consumer.incremental_unassign(assigned)
         self._assigned -= {(topic, part.partition) for part in assigned}
 
-    def read(self, limit: int, seconds: float, stop: threading.Event) -> list[Any]:
+    def read(self, limit: int, seconds: float, stop: threading.Event) -> list[KafkaMessage]:
         """Returns the next messages, at most `limit`, after at most `seconds`. Errors among them are noted, not
         returned. Waits where no partition is assigned, unless `stop` is set."""
         if not self._assigned:
             stop.wait(seconds)
             return []
-        messages: list[Any] = self.consumer.consume(limit, seconds)
+        messages = cast("list[KafkaMessage]", self.consumer.consume(limit, seconds))
         for message in messages:
             if (error := message.error()) is None:
                 self.error = None
@@ -110,5 +112,5 @@ class TopicReader:
             self._assigned |= {(topic, number) for number in fresh}
             log.info("reading %s", topic)
 
-    def _note_error(self, error: Any) -> None:
+    def _note_error(self, error: KafkaError) -> None:
         self.error = f"Kafka at {self._address}: {error}"

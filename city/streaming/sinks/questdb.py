@@ -6,7 +6,7 @@ The sink reads its position from its own table. The table's deduplication keys m
 import logging
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import polars as pl
 from questdb import Sender, TimestampMicros, TimestampNanos
@@ -140,7 +140,6 @@ class QuestDBSink(Sink):
             arrow = frame.to_pandas(use_pyarrow_extension_array=True)
             self._sender.dataframe(arrow, table_name=table, symbols=symbols, at=at)
             return
-        row: dict[str, Any]
         times = {name for name, kind in frame.schema.items() if kind.is_temporal()}
         for row in frame.with_columns(pl.selectors.datetime().dt.epoch("us")).iter_rows(named=True):
             timestamp = TimestampNanos(row.pop(at) * 1_000)
