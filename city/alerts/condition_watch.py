@@ -55,7 +55,7 @@ class ConditionWatch:
         self._clocks = {int(partition): clock for partition, clock in saved.get("clocks", {}).items()}
 
     @property
-    def state(self) -> dict[str, Any]:
+    def state(self) -> dict[str, object]:
         """Everything that another watch needs to continue, as JSON."""
         tracks = {key: vars(track) for key, track in self._tracks.items()}
         return {"tracks": tracks, "clocks": {str(partition): clock for partition, clock in self._clocks.items()}}
@@ -229,7 +229,7 @@ def _is_fulfilled(persistence: Persistence, levels: list[list[float]]) -> bool:
     return sum(level >= persistence.level for _, level in newest) >= persistence.count
 
 
-def _to_seconds(time: Any) -> float:
+def _to_seconds(time: str) -> float:
     """The seconds since the epoch of an ISO 8601 time. A time without a zone is in UTC."""
     moment = datetime.fromisoformat(time)
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()

@@ -73,7 +73,7 @@ class Condition:
     calm_for: timedelta
     forgotten_after: timedelta
     title: Callable[[Message], str]
-    detail: Callable[[Message], Mapping[str, Any]]
+    detail: Callable[[Message], Mapping[str, object]]
     severities: tuple[tuple[float, Severity], ...] = ((1.0, "warning"),)
     """The lowest gravity of each severity, ascending. The severity rises while an alarm lasts, and does not fall."""
     gravity: Callable[[Message], float] | None = None

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal
+from typing import Literal
 
 from city.severity import SEVERITIES, Severity
 
@@ -30,7 +30,7 @@ class Finding:
     severity: Severity = "warning"
     title: str = ""
     group: str = ""
-    detail: Mapping[str, Any] | None = None
+    detail: Mapping[str, object] | None = None
     state: State = "failing"
     labels: Mapping[str, str] = field(default_factory=dict)
 
@@ -57,7 +57,7 @@ class Alarm:
     """Whether the alarm was raised and cleared so often that messages tell only this, and later its end."""
     silenced: bool = False
     labels: Mapping[str, str] = field(default_factory=dict)
-    detail: Mapping[str, Any] | None = None
+    detail: Mapping[str, object] | None = None
 
     @property
     def state(self) -> str:

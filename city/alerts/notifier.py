@@ -9,14 +9,13 @@ import json
 import uuid
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any
 
 import sqlalchemy as sa
 
 from city.alerts.channels import Address
 from city.alerts.model import Event
 from city.alerts.outbox import CHANNEL_ALARMS
-from city.alerts.rows import FLAPS, changes_with, is_silenced, rank, recent_changes, to_payload
+from city.alerts.rows import FLAPS, AlarmRow, changes_with, is_silenced, rank, recent_changes, to_payload
 from city.alerts.schema import FLAPPING, OUTBOX, Database, add_history
 
 STEADY_AFTER = timedelta(minutes=30)
@@ -30,7 +29,7 @@ class Notifier:
     def __init__(self, database: Database, to: Sequence[Address]) -> None:
         self._database, self._to = database, tuple(to)
 
-    def notify(self, db: sa.Connection, row: dict[str, Any], moment: float, patterns: list[str]) -> None:
+    def notify(self, db: sa.Connection, row: AlarmRow, moment: float, patterns: list[str]) -> None:
         """Writes into the outbox what people do not know yet of an alarm. `patterns` are those of the silences."""
         self.settle(db, row, moment)
         flaps = row["active"] and row["changed_at"] == moment and recent_changes(row, moment) >= FLAPS
@@ -42,7 +41,7 @@ class Notifier:
         else:
             self._notify_difference(db, row, moment, patterns)
 
-    def settle(self, db: sa.Connection, row: dict[str, Any], moment: float) -> None:
+    def settle(self, db: sa.Connection, row: AlarmRow, moment: float) -> None:
         """Ends flapping where it is time. People only know that the alarm flaps, so its state is then a difference."""
         if not row["flapping"]:
             return
@@ -51,7 +50,7 @@ class Notifier:
             add_history(db, row["id"], moment, "steady", None, "active" if row["active"] else "cleared")
             row |= {"flapping": False, "changes": changes_with(row, moment)}
 
-    def post(self, db: sa.Connection, row: dict[str, Any], event: Event, moment: float) -> None:
+    def post(self, db: sa.Connection, row: AlarmRow, event: Event, moment: float) -> None:
         """Writes a message for each channel that gets messages of the severity, and for each channel that had messages
         about the alarm before, because it must get the end too. Wrong settings of a channel show only when the message
         is sent."""
@@ -71,7 +70,7 @@ class Notifier:
             values = {"key": uuid.uuid4().hex, "channel": address.name, "alarm": row["id"], "message": message}
             db.execute(OUTBOX.insert().values(**values, attempts=0, posted_at=moment, next_at=moment))
 
-    def _notify_flapping(self, db: sa.Connection, row: dict[str, Any], moment: float, patterns: list[str]) -> None:
+    def _notify_flapping(self, db: sa.Connection, row: AlarmRow, moment: float, patterns: list[str]) -> None:
         """Writes, for a flapping cause, only that it flaps while it is active, and that its severity rose."""
         notified_severity = row["told"]
         if not row["active"] or is_silenced(row["cause"], patterns):
@@ -84,14 +83,14 @@ class Notifier:
         if notified_severity is None and row["acknowledged"]:
             self.post(db, row, "acknowledged", moment)
 
-    def _notify_difference(self, db: sa.Connection, row: dict[str, Any], moment: float, patterns: list[str]) -> None:
+    def _notify_difference(self, db: sa.Connection, row: AlarmRow, moment: float, patterns: list[str]) -> None:
         notified_severity = row["told"]
         is_new = notified_severity is None or notified_severity.startswith(FLAPPING)
         if not row["active"] and notified_severity is not None:
             # Also in a silence: an end disturbs nobody, and people who know of the alarm would wait for it.
             self.post(db, row, "cleared", moment)
             row |= {"told": None, "told_to": "[]"}
-        elif row["active"] and (is_new or rank(row["severity"]) > rank(notified_severity)):
+        elif row["active"] and (notified_severity is None or is_new or rank(row["severity"]) > rank(notified_severity)):
             if is_silenced(row["cause"], patterns):
                 return
             row["told"] = row["severity"]

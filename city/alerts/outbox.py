@@ -5,10 +5,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 
 import sqlalchemy as sa
 
+from city.alerts.channels import Message
 from city.alerts.model import AlertError
 from city.alerts.schema import ALARMS, NEVER, OUTBOX, Database, add_history, to_seconds, to_time
 
@@ -25,7 +25,7 @@ class OutboxMessage:
 
     id: int
     channel: str
-    message: dict[str, Any]
+    message: Message
     attempts: int
     """How many deliveries have failed."""
 
@@ -92,7 +92,7 @@ class Outbox:
         """Records that messages were sent, or failed with an `error` and are tried again at `again_at`, unless they are
         a week old. `refused`: the channel accepts other messages."""
         moment = to_seconds(now)
-        values: dict[str, Any] = {"attempts": OUTBOX.c.attempts + 1, "error": error, "leased_until": 0.0}
+        values: dict[str, object] = {"attempts": OUTBOX.c.attempts + 1, "error": error, "leased_until": 0.0}
         if error is None:
             values["sent_at"] = moment
         else:

@@ -2,13 +2,13 @@
 
 import json
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
 import sqlalchemy as sa
 from typing_extensions import TypedDict
 
 from city.alerts.model import Alarm, AlertError
-from city.alerts.rows import to_alarm
+from city.alerts.rows import AlarmRow, to_alarm
 from city.alerts.schema import ALARMS, HISTORY, SILENCES, STATE, Database, read_state, to_seconds, to_time
 from city.severity import SEVERITIES
 
@@ -24,16 +24,35 @@ class HistoryEntry(TypedDict):
     note: str | None
 
 
+class Silence(TypedDict):
+    """A period without messages about the causes that match `pattern`."""
+
+    id: int
+    pattern: str
+    until: datetime
+    by: str | None
+    note: str | None
+
+
 class AlertQueries:
     """Reads of the alert store. Thread-safe."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def silences(self, now: datetime | None = None) -> list[dict[str, Any]]:
-        """The silences that have not ended: `id`, `pattern`, `until`, `by`, `note`."""
+    def silences(self, now: datetime | None = None) -> list[Silence]:
+        """The silences that have not ended."""
         with self._database.engine.connect() as db:
-            return [dict(row) | {"until": to_time(row["until"])} for row in live_silences(db, to_seconds(now))]
+            return [
+                Silence(
+                    id=row["id"],
+                    pattern=row["pattern"],
+                    until=to_time(row["until"]),
+                    by=row["by"],
+                    note=row["note"],
+                )
+                for row in live_silences(db, to_seconds(now))
+            ]
 
     def alarm(self, number: int) -> Alarm:
         """The alarm with that number. Raises AlertError where there is none."""
@@ -45,7 +64,7 @@ class AlertQueries:
         with self._database.engine.connect() as db:
             query = sa.select(ALARMS) if closed else sa.select(ALARMS).where(ALARMS.c.open.is_(True))
             rows, patterns = db.execute(query).mappings().all(), silence_patterns(db, to_seconds(now))
-        alarms = [alarm for alarm in (to_alarm(dict(row), patterns) for row in rows) if closed or alarm.open]
+        alarms = [alarm for alarm in (to_alarm(to_alarm_row(row), patterns) for row in rows) if closed or alarm.open]
         return sorted(alarms, key=lambda a: (not a.active, -SEVERITIES.index(a.severity), -a.last_at.timestamp()))
 
     def active_causes(self) -> list[str]:
@@ -89,12 +108,17 @@ class AlertQueries:
             return {name: json.loads(value) for name, value in db.execute(query.order_by(STATE.c.name))}
 
 
-def row_of(db: sa.Connection, number: int) -> dict[str, Any]:
+def to_alarm_row(row: sa.RowMapping) -> AlarmRow:
+    """A selected row of the table of alarms as a dictionary, which may be changed."""
+    return cast(AlarmRow, dict(row))
+
+
+def row_of(db: sa.Connection, number: int) -> AlarmRow:
     """The row of an alarm. Raises AlertError where there is none."""
     row = db.execute(sa.select(ALARMS).where(ALARMS.c.id == number)).mappings().first()
     if row is None:
         raise AlertError(f"no alarm {number}; `city alerts list` shows them")
-    return dict(row)
+    return to_alarm_row(row)
 
 
 def live_silences(db: sa.Connection, moment: float) -> list[sa.RowMapping]:

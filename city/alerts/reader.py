@@ -19,13 +19,14 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPar
 from confluent_kafka.admin import AdminClient
 
 from city.alerts.condition_watch import ConditionWatch
-from city.alerts.conditions import Condition
+from city.alerts.conditions import Condition, Message
 from city.alerts.lease import Lease
 from city.alerts.model import Finding
 from city.alerts.store import AlertStore, alert_store
 from city.lake.erasures import Erasures, writing
 from city.settings import Settings
 from city.stack.worker import Worker, describe
+from city.streaming.records import KafkaMessage
 from city.streaming.topic_reader import TopicReader
 from city.streaming.topics import topic_id
 
@@ -138,7 +139,7 @@ class _Session:
         finally:
             self._topics.close()
 
-    def take(self, messages: Sequence[Any]) -> None:
+    def take(self, messages: Sequence[KafkaMessage]) -> None:
         """Reports the alarms that the messages begin or end. No message ends the loop, whatever its content."""
         for message in messages:
             self._take_message(message)
@@ -152,7 +153,7 @@ class _Session:
         if self._pending or is_due or self._erasures.are_new():
             self._commit()
 
-    def _take_message(self, message: Any) -> None:
+    def _take_message(self, message: KafkaMessage) -> None:
         topic, partition = message.topic(), message.partition()
         arrived = message.timestamp()[1] / 1000
         try:
@@ -168,7 +169,7 @@ class _Session:
         self._positions[topic][partition] = message.offset() + 1
         self._unsaved = True
 
-    def _offer_message(self, watch: ConditionWatch, content: Any, partition: int, arrived: float) -> None:
+    def _offer_message(self, watch: ConditionWatch, content: Message, partition: int, arrived: float) -> None:
         try:
             cause = watch.condition.cause(watch.key(content))
         except ValueError as error:

@@ -1,10 +1,11 @@
 """An alarm as a row of the store: pure functions of rows. Times are seconds since the epoch."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from datetime import timedelta
 from fnmatch import fnmatchcase
-from typing import Any
+
+from typing_extensions import TypedDict
 
 from city.alerts.model import Alarm, Event, Finding
 from city.alerts.schema import to_time
@@ -16,17 +17,69 @@ sends raised, cleared, raised, cleared and flapping, and never an end as somethi
 _TITLE, _GROUP = 500, 200  # characters
 
 
-def new_row(finding: Finding, moment: float) -> dict[str, Any]:
+class FindingColumns(TypedDict):
+    """The columns that each finding replaces. `detail` and `labels` are JSON."""
+
+    title: str
+    group: str
+    detail: str | None
+    labels: str | None
+
+
+class NewAlarmRow(FindingColumns):
+    """The row of an alarm that the store has not numbered yet."""
+
+    cause: str
+    severity: Severity
+    active: bool
+    acknowledged: bool
+    open: bool
+    flapping: bool
+    told: str | None
+    """The severity that people were last notified of, after `FLAPPING` where they know only that the cause flaps."""
+    told_to: str
+    """The channels that had messages about the alarm, as JSON."""
+    count: int
+    first_at: float
+    last_at: float
+    active_at: float
+    changed_at: float
+    changes: str
+    """The times of the latest changes, as JSON."""
+    assignee: str | None
+    escalations: int
+
+
+class AlarmRow(NewAlarmRow):
+    """A row of the table of alarms."""
+
+    id: int
+
+
+def new_row(finding: Finding, moment: float) -> NewAlarmRow:
     """The row of an alarm that a finding raises."""
-    times = dict.fromkeys(("first_at", "last_at", "active_at", "changed_at"), moment)
-    counts = {"count": 1, "escalations": 0, "changes": json.dumps([moment])}
-    states = {"active": True, "acknowledged": False, "open": True, "flapping": False, "assignee": None}
-    sent = {"told": None, "told_to": "[]"}
-    identity = {"cause": finding.cause, "severity": finding.severity}
-    return {**identity, **finding_columns(finding), **times, **counts, **states, **sent}
+    return {
+        "cause": finding.cause,
+        "severity": finding.severity,
+        **finding_columns(finding),
+        "first_at": moment,
+        "last_at": moment,
+        "active_at": moment,
+        "changed_at": moment,
+        "count": 1,
+        "escalations": 0,
+        "changes": json.dumps([moment]),
+        "active": True,
+        "acknowledged": False,
+        "open": True,
+        "flapping": False,
+        "assignee": None,
+        "told": None,
+        "told_to": "[]",
+    }
 
 
-def finding_columns(finding: Finding) -> dict[str, Any]:
+def finding_columns(finding: Finding) -> FindingColumns:
     """The columns that each finding replaces."""
     return {
         "title": finding.title[:_TITLE],
@@ -36,29 +89,24 @@ def finding_columns(finding: Finding) -> dict[str, Any]:
     }
 
 
-def is_repeat(row: Mapping[str, Any], finding: Finding) -> bool:
+def is_repeat(row: AlarmRow, finding: Finding) -> bool:
     """Whether a failing finding leaves an alarm's state and severity as they are."""
     return bool(row["active"]) and raised_by_steps(finding.severity, row["escalations"]) == row["severity"]
 
 
-def change_columns(row: Mapping[str, Any], moment: float) -> dict[str, Any]:
-    """The columns of a change (raised again, or cleared) at that moment."""
-    return {"changed_at": moment, "changes": changes_with(row, moment)}
-
-
-def changes_with(row: Mapping[str, Any], moment: float) -> str:
+def changes_with(row: AlarmRow, moment: float) -> str:
     """The times of an alarm's latest changes and of that one, as JSON. A message about flapping that is sent later than
     the flapping begins, or ends, counts as a change too."""
     return json.dumps([*json.loads(row["changes"]), moment][-FLAPS:])
 
 
-def recent_changes(row: Mapping[str, Any], moment: float) -> int:
+def recent_changes(row: AlarmRow, moment: float) -> int:
     """How many changes an alarm had within `FLAPS_WITHIN`."""
     since = moment - FLAPS_WITHIN.total_seconds()
     return sum(at > since for at in json.loads(row["changes"]))
 
 
-def escalated_severity(row: Mapping[str, Any], after: timedelta, moment: float) -> Severity | None:
+def escalated_severity(row: AlarmRow, after: timedelta, moment: float) -> Severity | None:
     """The next severity of an alarm that nobody has acknowledged for `after`; None where it is not due."""
     due = row["active_at"] + (row["escalations"] + 1) * after.total_seconds() <= moment
     if not due or row["acknowledged"] or not row["active"] or row["flapping"]:
@@ -87,11 +135,17 @@ def is_silenced(cause: str, patterns: Iterable[str]) -> bool:
     return any(matches(cause, pattern) for pattern in patterns)
 
 
-def to_alarm(row: Mapping[str, Any], patterns: Iterable[str]) -> Alarm:
+def to_alarm(row: AlarmRow, patterns: Iterable[str]) -> Alarm:
     """The alarm of a row; `patterns` are those of the silences."""
-    same = ("id", "cause", "severity", "title", "group", "count", "assignee", "escalations")
     return Alarm(
-        **{name: row[name] for name in same},
+        id=row["id"],
+        cause=row["cause"],
+        severity=row["severity"],
+        title=row["title"],
+        group=row["group"],
+        count=row["count"],
+        assignee=row["assignee"],
+        escalations=row["escalations"],
         active=bool(row["active"]),
         acknowledged=bool(row["acknowledged"]),
         first_at=to_time(row["first_at"]),
@@ -103,7 +157,7 @@ def to_alarm(row: Mapping[str, Any], patterns: Iterable[str]) -> Alarm:
     )
 
 
-def to_payload(row: Mapping[str, Any], event: Event) -> dict[str, Any]:
+def to_payload(row: AlarmRow, event: Event) -> dict[str, object]:
     """An alarm as messages contain it."""
     alarm = to_alarm(row, ())
     return {

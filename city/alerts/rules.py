@@ -126,7 +126,7 @@ def stream_metrics(config: Settings, now: float) -> dict[str, float | None]:
 
     `now` is in seconds since the epoch.
     """
-    report: Mapping[str, Any] | None = read_json(config, STREAM)
+    report = read_json(config, STREAM)
     if report is None or now - report["at"] > _STALE_SECONDS:
         return {}
     if report["ended"]:  # the next stream process is starting

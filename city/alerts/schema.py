@@ -135,12 +135,12 @@ def read_state(db: sa.Connection, name: str) -> Any:
     return None if text is None else json.loads(text)
 
 
-def write_state(db: sa.Connection, name: str, value: Any) -> None:
+def write_state(db: sa.Connection, name: str, value: object) -> None:
     """Stores a value under a name; None deletes it."""
     write_state_text(db, name, state_text(value))
 
 
-def state_text(value: Any) -> str | None:
+def state_text(value: object) -> str | None:
     """A value encoded for the store. Callers encode megabytes of state before a transaction, because all other changes
     wait for the transaction."""
     return None if value is None else orjson.dumps(value, option=_JSON).decode()

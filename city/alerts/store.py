@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 
 import sqlalchemy as sa
 
@@ -11,9 +10,10 @@ from city.alerts.channels import Address, addresses
 from city.alerts.model import Alarm, AlertError, Finding
 from city.alerts.notifier import Notifier
 from city.alerts.outbox import Outbox
-from city.alerts.queries import AlertQueries, row_of, silence_patterns
+from city.alerts.queries import AlertQueries, row_of, silence_patterns, to_alarm_row
 from city.alerts.rows import (
-    change_columns,
+    AlarmRow,
+    changes_with,
     escalated_severity,
     finding_columns,
     is_repeat,
@@ -81,7 +81,7 @@ class AlertStore(AlertQueries):
         findings: Iterable[Finding],
         scope: str | None = None,
         now: datetime | None = None,
-        remember: Mapping[str, Any] | None = None,
+        remember: Mapping[str, object] | None = None,
     ) -> Changes:
         """Raises, repeats and clears alarms by the findings of checks.
 
@@ -95,7 +95,7 @@ class AlertStore(AlertQueries):
         latest = {finding.cause: finding for finding in findings}
         if scope is not None and (foreign := [cause for cause in latest if not cause.startswith(scope)]):
             raise AlertError(f"cause {foreign[0]!r} is not of the scope {scope!r}")
-        repeated: list[dict[str, Any]] = []
+        repeated: list[dict[str, object]] = []
         unknown: list[int] = []
         # Before the transaction: the state of a large city is megabytes, and everybody waits for the store.
         encoded = {name: state_text(value) for name, value in (remember or {}).items()}
@@ -214,24 +214,26 @@ class AlertStore(AlertQueries):
                 raise AlertError(f"no silence {number}; `city alerts silences` lists them")
 
     def _raise_alarm(
-        self, db: sa.Connection, row: dict[str, Any] | None, finding: Finding, moment: float, patterns: list[str]
+        self, db: sa.Connection, row: AlarmRow | None, finding: Finding, moment: float, patterns: list[str]
     ) -> tuple[int, bool]:
         """Raises or repeats an alarm. Returns its id, and whether it became active."""
         if row is None:
-            row = new_row(finding, moment)
-            result = db.execute(ALARMS.insert().values(**row))
-            row["id"] = int(result.inserted_primary_key[0])  # type: ignore[index]
-            add_history(db, row["id"], moment, "raised", None, finding.title)
-            self._notifier.notify(db, row, moment, patterns)
-            _save_row(db, row)
-            return row["id"], True
+            first = new_row(finding, moment)
+            result = db.execute(ALARMS.insert().values(**first))
+            number = int(result.inserted_primary_key[0])  # type: ignore[index]
+            added: AlarmRow = {**first, "id": number}
+            add_history(db, number, moment, "raised", None, finding.title)
+            self._notifier.notify(db, added, moment, patterns)
+            _save_row(db, added)
+            return number, True
         again = not row["active"]
         if again:  # the last tick may be hours ago
             self._notifier.settle(db, row, moment)
-        row |= {**finding_columns(finding), "count": row["count"] + 1, "last_at": moment, "active": True}
+        row = {**row, **finding_columns(finding), "count": row["count"] + 1, "last_at": moment, "active": True}
         if again:
             stays = row["acknowledged"] and moment - row["changed_at"] < RETURNS_WITHIN.total_seconds()
-            row |= {"acknowledged": stays, "active_at": moment, "escalations": 0, **change_columns(row, moment)}
+            row |= {"acknowledged": stays, "active_at": moment, "escalations": 0}
+            row |= {"changed_at": moment, "changes": changes_with(row, moment)}
             add_history(db, row["id"], moment, "raised again", None, finding.title)
         severity = raised_by_steps(finding.severity, row["escalations"])
         if not again and severity != row["severity"]:
@@ -242,10 +244,10 @@ class AlertStore(AlertQueries):
         return int(row["id"]), again
 
     def _clear_alarm(
-        self, db: sa.Connection, row: dict[str, Any], moment: float, by: str | None, note: str, patterns: list[str]
+        self, db: sa.Connection, row: AlarmRow, moment: float, by: str | None, note: str, patterns: list[str]
     ) -> None:
         self._notifier.settle(db, row, moment)
-        row |= {"active": False, **change_columns(row, moment)}
+        row |= {"active": False, "changed_at": moment, "changes": changes_with(row, moment)}
         add_history(db, row["id"], moment, "cleared", by, note)
         self._notifier.notify(db, row, moment, patterns)
         _save_row(db, row)
@@ -266,11 +268,11 @@ class AlertStore(AlertQueries):
         db.execute(HISTORY.delete().where(sa.or_(HISTORY.c.at < oldest, of_closed)))
         db.execute(ALARMS.delete().where(closed))
 
-    def _open_rows(self, db: sa.Connection, scope: str | None) -> dict[str, dict[str, Any]]:
+    def _open_rows(self, db: sa.Connection, scope: str | None) -> dict[str, AlarmRow]:
         query = sa.select(ALARMS).where(ALARMS.c.open.is_(True))
         if scope is not None:
             query = query.where(ALARMS.c.cause.startswith(scope, autoescape=True))
-        return {row["cause"]: dict(row) for row in db.execute(query).mappings()}
+        return {row["cause"]: to_alarm_row(row) for row in db.execute(query).mappings()}
 
 
 def alert_store(config: Settings) -> AlertStore:
@@ -280,7 +282,7 @@ def alert_store(config: Settings) -> AlertStore:
     return AlertStore(config.alerts_store, addresses(config), timedelta(days=config.alert_retention_days))
 
 
-def _save_row(db: sa.Connection, row: Mapping[str, Any]) -> None:
+def _save_row(db: sa.Connection, row: AlarmRow) -> None:
     db.execute(ALARMS.update().where(ALARMS.c.id == row["id"]).values(**row))
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from city.alerts.model import Finding
 from city.severity import Severity
+from city.stack.reports import PartStatus
 from city.stack.status import stands_still
 
 SYSTEM = "system/"
@@ -42,7 +43,18 @@ _SERVERS = {
 """By the name of a part: the servers that it works with."""
 _SOURCES = {"mqtt-bridge": frozenset({SIMULATORS}), "stream": frozenset({SIMULATORS, "mqtt-bridge"})}
 """By the name of a part: the parts whose events it waits for."""
-_WELL: Mapping[str, Any] = {"state": "running", "restarts": 0, "exit": None, "errors": []}
+_WELL: PartStatus = {
+    "address": "",
+    "state": "running",
+    "events_per_second": None,
+    "lag": None,
+    "p95_ms": None,
+    "last_error": None,
+    "exit": None,
+    "errors": [],
+    "stalled": False,
+    "restarts": 0,
+}
 """The status of a server that is checked, and that is no part of the platform."""
 _GB = 1e9
 _UNWATCHED_SECONDS = 180.0
@@ -97,14 +109,14 @@ class Parts:
             self._seen = {}
 
     @property
-    def state(self) -> dict[str, Any]:
+    def state(self) -> dict[str, object]:
         """Everything that another watcher needs to continue, as JSON."""
         seen = {name: vars(seen) for name, seen in self._seen.items()}
         return {"at": self._at, "platform": self._platform, "seen": seen}
 
     def findings(
         self,
-        parts: Mapping[str, Mapping[str, Any]],
+        parts: Mapping[str, PartStatus],
         unavailable: Mapping[str, str | None] | None,
         now: float,
         platform: Sequence[float] | None = None,
@@ -118,7 +130,7 @@ class Parts:
         """
         is_watched = self._begin_look(now, None if platform is None else [*platform])
         checked = unavailable or {}
-        observations: dict[str, tuple[Mapping[str, Any], str | None, bool]] = {}
+        observations: dict[str, tuple[PartStatus, str | None, bool]] = {}
         for name in sorted(parts.keys() | checked.keys()):
             part = parts.get(name, _WELL)
             seen = self._seen.setdefault(name, _Seen(now, part.get("restarts", 0)))
@@ -139,7 +151,7 @@ class Parts:
             self._seen = {name: seen for name, seen in self._seen.items() if name in parts or name in checked}
         return findings
 
-    def _is_explained(self, name: str, parts: Mapping[str, Mapping[str, Any]], now: float) -> bool:
+    def _is_explained(self, name: str, parts: Mapping[str, PartStatus], now: float) -> bool:
         """Whether all errors of a part follow from the state of another part, which has its own alarm."""
         part = parts.get(name, _WELL)
         if self._has_lost_its_process(part, parts, now):
@@ -153,9 +165,7 @@ class Parts:
             _is_caused_by(error, unavailable_servers, is_starved) for error in part["errors"]
         )
 
-    def _has_lost_its_process(
-        self, part: Mapping[str, Any], parts: Mapping[str, Mapping[str, Any]], now: float
-    ) -> bool:
+    def _has_lost_its_process(self, part: PartStatus, parts: Mapping[str, PartStatus], now: float) -> bool:
         """Whether the process of a loop or of the stream does not run or hangs, or was so until a moment ago.
 
         That is the process that the part lives in, or whose child it is and with which it ends. The error of another
@@ -205,7 +215,7 @@ def _family_of(name: str) -> str:
     return SIMULATORS if name.startswith(_LOOPS) else name
 
 
-def _time_errors(part: Mapping[str, Any], failure: str | None, is_known: bool, seen: _Seen, now: float) -> None:
+def _time_errors(part: PartStatus, failure: str | None, is_known: bool, seen: _Seen, now: float) -> None:
     """Records since when a part has been well, or has had an error. `failure` is why it does not answer."""
     if _is_running(part) and failure is None and not part["errors"] and is_known:
         if seen.wrong is not None and now - seen.wrong >= _DOWN_SECONDS:
@@ -215,12 +225,12 @@ def _time_errors(part: Mapping[str, Any], failure: str | None, is_known: bool, s
         seen.wrong = now
 
 
-def _is_running(part: Mapping[str, Any]) -> bool:
+def _is_running(part: PartStatus) -> bool:
     return part["state"] in ("running", "external")
 
 
 def _judge_part(
-    name: str, part: Mapping[str, Any], failure: str | None, is_known: bool, is_explained: bool, seen: _Seen, now: float
+    name: str, part: PartStatus, failure: str | None, is_known: bool, is_explained: bool, seen: _Seen, now: float
 ) -> Finding:
     """The finding of a part or a server, from its status and its history. `failure` is why it does not answer."""
     runs = _is_running(part)
