@@ -4,7 +4,7 @@ The distance combines T² and Q of principal components.
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,7 +83,7 @@ class NormalRegion:
     def __init__(self, explained: float = 0.99, quantile: float = 0.995, threshold: float = 2.0) -> None:
         self.explained, self.quantile, self.threshold = explained, quantile, threshold
 
-    def fit(self, x: NDArray[Any], y: object = None, independent: bool = False) -> "NormalRegion":
+    def fit(self, x: NDArray[np.generic], y: object = None, independent: bool = False) -> "NormalRegion":
         """Fits on normal rows `x` (n, s), with NaN for missing values. A constant input is ignored.
 
         With `independent`, each signal is learned by itself, without its relation to the others: the naive baseline.
@@ -109,7 +109,7 @@ class NormalRegion:
         self.constant_ = float((index.rank * np.log(2 * np.pi) - determinant - scaled) / 2)
         return self
 
-    def predict(self, x: NDArray[Any]) -> Floats:
+    def predict(self, x: NDArray[np.generic]) -> Floats:
         """Returns (n, 2 + s): the score, the surprise and each input's share of the score, for rows `x` (n, s).
 
         A score above 1 is an anomaly. The surprise is the negative log-likelihood. The shares of a row sum to one.

@@ -4,18 +4,19 @@ It accepts NaN and can be exported to ONNX.
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
+from city.models.estimator import Estimator
 from city.models.model import Parameters
 
 if TYPE_CHECKING:
     from optuna import Trial
 
 
-def boosted_trees(kind: Literal["classification", "regression"]) -> Callable[[Parameters], Any]:
+def boosted_trees(kind: Literal["classification", "regression"]) -> Callable[[Parameters], Estimator]:
     """Returns a function that creates the estimator from its parameters. A regression predicts the median."""
 
-    def estimator(parameters: Parameters) -> Any:
+    def estimator(parameters: Parameters) -> Estimator:
         from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
         if kind == "classification":
@@ -25,13 +26,13 @@ def boosted_trees(kind: Literal["classification", "regression"]) -> Callable[[Pa
     return estimator
 
 
-def space(leaves: tuple[int, int], leaf_rows: tuple[int, int]) -> Callable[["Trial"], dict[str, Any]]:
+def space(leaves: tuple[int, int], leaf_rows: tuple[int, int]) -> Callable[["Trial"], Parameters]:
     """Returns the search space: a function that draws parameters for an Optuna trial.
 
     `leaves` are the bounds of a tree's leaves, `leaf_rows` those of a leaf's rows. They depend on the number of rows.
     """
 
-    def draw(trial: "Trial") -> dict[str, Any]:
+    def draw(trial: "Trial") -> Parameters:
         return {
             "learning_rate": trial.suggest_float("learning_rate", 0.02, 0.2, log=True),
             "max_iter": trial.suggest_int("max_iter", 40, 200, step=20),
@@ -43,7 +44,7 @@ def space(leaves: tuple[int, int], leaf_rows: tuple[int, int]) -> Callable[["Tri
     return draw
 
 
-def defaults(leaves: int, leaf_rows: int) -> dict[str, Any]:
+def defaults(leaves: int, leaf_rows: int) -> Parameters:
     """Returns the parameters that the search tries first."""
     return {
         "learning_rate": 0.06,

@@ -9,7 +9,6 @@ at that level of the prediction.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,7 +37,7 @@ class Intervals:
 def intervals(
     predicted: Floats,
     actual: Floats,
-    groups: Sequence[Any] | NDArray[Any] | None = None,
+    groups: Sequence[object] | NDArray[np.generic] | None = None,
     coverage: float = 0.9,
     levels: int = 10,
 ) -> Intervals:
@@ -90,7 +89,7 @@ def _fit_by_level(predicted: Floats, residuals: Floats, coverage: float, levels:
     return Intervals(coverage, tuple(edges), tuple(max(quantiles.get(n, widest), 1e-12) for n in range(len(rows))))
 
 
-def _group_quantile(scores: Floats, groups: NDArray[Any], coverage: float) -> float:
+def _group_quantile(scores: Floats, groups: NDArray[np.generic], coverage: float) -> float:
     """Returns the score that a row of a new group does not exceed with the probability `coverage`.
 
     Raises ValueError where there are too few groups for that coverage.

@@ -2,12 +2,13 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from city.arrays import Labels
 from city.models.labels import KNOWN, LABEL
 from city.models.model import Model, ModelError
 
@@ -149,7 +150,7 @@ def inputs(model: Model, rows: pl.DataFrame) -> NDArray[np.float32]:
     return rows.select(pl.col(model.inputs).cast(pl.Float32).fill_null(np.nan)).to_numpy()
 
 
-def labels(model: Model, rows: pl.DataFrame) -> NDArray[Any]:
+def labels(model: Model, rows: pl.DataFrame) -> Labels:
     """Returns the labels (n,): numbers, or for a classification the positions of the classes as declared."""
     if model.kind != "classification":
         return rows[LABEL].cast(pl.Float64).to_numpy()

@@ -2,13 +2,14 @@
 
 import json
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from city.arrays import Floats
 from city.models.conformal import Intervals
+from city.models.estimator import Classifier, Estimator
 from city.models.model import Model, ModelError
 
 _CLASSES, _CALIBRATION = "classes", "calibration"
@@ -29,7 +30,9 @@ class Calibration:
     """Some rows of the training, with which a row is compared to explain its prediction."""
 
 
-def export(model: Model, estimator: Any, sample: NDArray[np.float32], calibration: Calibration | None = None) -> bytes:
+def export(
+    model: Model, estimator: Estimator, sample: NDArray[np.float32], calibration: Calibration | None = None
+) -> bytes:
     """Converts an estimator to ONNX, and checks the result on sample rows (n, inputs).
 
     Raises ModelError where the two disagree, or where the estimator cannot be exported.
@@ -50,14 +53,14 @@ def export(model: Model, estimator: Any, sample: NDArray[np.float32], calibratio
         ) from error
     metadata = {_CALIBRATION: json.dumps(asdict(calibration or Calibration()))}
     if model.kind == "classification":  # the training rows may not have had all declared classes
-        metadata[_CLASSES] = json.dumps([int(c) for c in estimator.classes_])
+        metadata[_CLASSES] = json.dumps([int(c) for c in cast(Classifier, estimator).classes_])
     set_model_props(converted, metadata)
     exported: bytes = converted.SerializeToString()
     check_agreement(model, predict_by_estimator(model, estimator, sample), Exported(model, exported).predict(sample))
     return exported
 
 
-def predict_by_estimator(model: Model, estimator: Any, rows: NDArray[np.float32]) -> Floats:
+def predict_by_estimator(model: Model, estimator: Estimator, rows: NDArray[np.float32]) -> Floats:
     """Predicts by the estimator itself, for rows (n, inputs).
 
     Returns values (n,), probabilities (n, classes) with a column for each declared class, or for anomalies the output
@@ -65,8 +68,9 @@ def predict_by_estimator(model: Model, estimator: Any, rows: NDArray[np.float32]
     """
     if model.kind != "classification":
         return np.asarray(estimator.predict(rows), float)
+    classifier = cast(Classifier, estimator)
     return _spread_over_classes(
-        np.asarray(estimator.predict_proba(rows), float), estimator.classes_, len(model.label.classes)
+        np.asarray(classifier.predict_proba(rows), float), classifier.classes_, len(model.label.classes)
     )
 
 
@@ -126,7 +130,7 @@ def _parse_calibration(text: str) -> Calibration:
     return Calibration(Intervals(**intervals) if intervals else None, content.get("threshold"), background)
 
 
-def _spread_over_classes(probabilities: Floats, learned: Any, classes: int) -> Floats:
+def _spread_over_classes(probabilities: Floats, learned: NDArray[np.generic], classes: int) -> Floats:
     """Returns (n, classes): the probabilities of the learned classes at their positions, and 0 for the others."""
     wide = np.zeros((len(probabilities), classes))
     wide[:, np.asarray(learned, int)] = probabilities

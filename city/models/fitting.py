@@ -4,25 +4,25 @@ The steps are: split, search, fit, calibrate, export, judge.
 """
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from city.arrays import Floats
+from city.arrays import Floats, Labels
 from city.models import examples, judge
 from city.models.attribution import background
 from city.models.conformal import Intervals, intervals
+from city.models.estimator import Estimator
 from city.models.examples import Split
 from city.models.exported import Calibration, Exported, export, predict_by_estimator
 from city.models.judge import Verdict
-from city.models.model import Model
+from city.models.model import Model, Parameters
 from city.models.search import search
 
 Progress = Callable[[str], None]
@@ -37,7 +37,7 @@ class FittedModel:
 
     exported: bytes
     parts: Split
-    parameters: Mapping[str, Any]
+    parameters: Parameters
     scores: dict[str, dict[str, float]]
     """Metrics on the held-out rows of the `model`, of `naive`, and of the `champion` where there is one."""
     importance: dict[str, float]
@@ -83,13 +83,13 @@ def fit(
     y, y_valid = (examples.labels(model, part) for part in (parts.train, parts.validation))
     informative = _informative_inputs(x)
 
-    def loss(parameters: dict[str, Any]) -> float:
+    def loss(parameters: Parameters) -> float:
         estimator = _fit_estimator(model, parameters, x, y, informative)
         return float(judge.losses(model, predict_by_estimator(model, estimator, x_valid), y_valid).mean())
 
     if model.kind != "anomaly" and len(np.unique(y_valid)) < 2:
         progress(f"{model.name}: all rows to validate on have one outcome, so nothing is searched")
-        parameters = dict(model.defaults)
+        parameters: Parameters = dict(model.defaults)
     else:
         progress(f"{model.name}: {parts.train.height:,} rows to train on, searching")
         parameters = search(model, loss, *study)
@@ -160,10 +160,10 @@ def _calibrate(model: Model, predicted: Floats, rows: pl.DataFrame) -> Calibrati
 
 def _predict_by_others(
     model: Model,
-    parameters: Mapping[str, Any],
+    parameters: Parameters,
     rows: pl.DataFrame,
     x: NDArray[np.float32],
-    y: NDArray[Any],
+    y: Labels,
     informative: NDArray[np.bool_],
 ) -> Floats:
     """Predicts for each group's rows by an estimator that is fitted on other groups."""
@@ -181,7 +181,7 @@ def _predict_by_others(
     return predicted if model.label.classes else predicted[:, 0]
 
 
-def _group_names(model: Model, rows: pl.DataFrame) -> NDArray[Any]:
+def _group_names(model: Model, rows: pl.DataFrame) -> NDArray[np.object_]:
     return rows.select(pl.concat_str(model.groups, separator=" ")).to_series().to_numpy()
 
 
@@ -207,8 +207,8 @@ def _informative_inputs(x: NDArray[np.float32]) -> NDArray[np.bool_]:
 
 
 def _fit_estimator(
-    model: Model, parameters: Mapping[str, Any], x: NDArray[np.float32], y: NDArray[Any], informative: NDArray[np.bool_]
-) -> Any:
+    model: Model, parameters: Parameters, x: NDArray[np.float32], y: Labels, informative: NDArray[np.bool_]
+) -> Estimator:
     from sklearn.compose import ColumnTransformer
     from sklearn.pipeline import make_pipeline
 
@@ -219,9 +219,7 @@ def _fit_estimator(
     return make_pipeline(selection, estimator).fit(x, y)
 
 
-def _permutation_importance(
-    model: Model, exported: Exported, x: NDArray[np.float32], y: NDArray[Any]
-) -> dict[str, float]:
+def _permutation_importance(model: Model, exported: Exported, x: NDArray[np.float32], y: Labels) -> dict[str, float]:
     """Computes by how much the loss grows when an input is shuffled (Breiman, 2001), for each input by name."""
     chance = np.random.default_rng(0)
     sample = np.sort(chance.choice(len(x), min(len(x), _IMPORTANCE_ROWS), replace=False))

@@ -2,13 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from city.arrays import Floats
+from city.arrays import Floats, Labels
 from city.models.anomaly import SCORE, SURPRISE, NormalRegion
 from city.models.examples import inputs, labels
 from city.models.labels import LABEL, NAIVE
@@ -34,7 +33,7 @@ class Verdict:
     """The segments in which the challenger is worse."""
 
 
-def losses(model: Model, predicted: Floats, actual: NDArray[Any]) -> Floats:
+def losses(model: Model, predicted: Floats, actual: Labels) -> Floats:
     """Returns the loss of each row (n,). `actual` has the labels (n,): numbers, or the index of the class.
 
     It is the absolute error, the log loss of the probabilities (n, classes), or the surprise of an anomaly model.
@@ -47,7 +46,7 @@ def losses(model: Model, predicted: Floats, actual: NDArray[Any]) -> Floats:
     return loss
 
 
-def metrics(model: Model, predicted: Floats, actual: NDArray[Any]) -> dict[str, float]:
+def metrics(model: Model, predicted: Floats, actual: Labels) -> dict[str, float]:
     """Computes the metrics of predictions, by name. The arguments have the shapes that `losses` takes.
 
     A regression has MAE and RMSE. A classification has log loss, accuracy and macro F1 and, with two classes, average
@@ -72,7 +71,7 @@ def metrics(model: Model, predicted: Floats, actual: NDArray[Any]) -> dict[str, 
     return values
 
 
-def calibration_error(probability: Floats, actual: NDArray[Any], bins: int = 10) -> float:
+def calibration_error(probability: Floats, actual: Labels, bins: int = 10) -> float:
     """Returns the mean distance of probabilities (n,) from frequencies, over bins of equally many rows.
 
     Source: Naeini et al., 2015.
@@ -98,7 +97,9 @@ def naive(model: Model, training_rows: pl.DataFrame, rows: pl.DataFrame) -> Floa
     return (follows / follows.sum(1, keepdims=True))[class_codes(rows).to_numpy()]
 
 
-def compare(champion: Floats, challenger: Floats, segments: Mapping[str, NDArray[Any]], seed: int = 0) -> Verdict:
+def compare(
+    champion: Floats, challenger: Floats, segments: Mapping[str, NDArray[np.object_]], seed: int = 0
+) -> Verdict:
     """Compares the losses (n,) of two versions on the same rows, in order of time.
 
     It is a paired bootstrap over blocks of time, because the errors of neighbouring rows are correlated. `segments` has

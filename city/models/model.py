@@ -13,6 +13,7 @@ import polars as pl
 
 from city.arrays import Floats
 from city.features.views import View, view_of
+from city.models.estimator import Estimator
 from city.models.labels import Kind, Label
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from city.contracts.registry import Domain
 
 Parameters = Mapping[str, Any]
+"""The keyword arguments of an estimator: each has the type that the estimator gives it."""
 MEASURES: dict[Kind, str] = {"regression": "mae", "classification": "log_loss", "anomaly": "surprise"}
 
 
@@ -52,9 +54,9 @@ class Model:
     inputs: tuple[str, ...]
     """The view's features that the model uses. They are numbers and booleans."""
     label: Label
-    estimator: Callable[[Parameters], Any]
+    estimator: Callable[[Parameters], Estimator]
     """Creates a scikit-learn estimator from parameters. It must accept NaN for missing values."""
-    space: Callable[["Trial"], dict[str, Any]] | None = None
+    space: Callable[["Trial"], Parameters] | None = None
     """Draws parameters for the estimator. None where there is nothing to search."""
     segments: tuple[str, ...] = ()
     """Columns of the view. A new version must not be worse for any of their values."""

@@ -5,12 +5,12 @@ Labels arrive late, and the model is trained again when its errors have drifted.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from city.arrays import Floats
 from city.drift.losses import measure_loss_growth
+from city.models.estimator import Estimator
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class PrequentialResult:
 def live(
     x: Floats,
     y: Floats,
-    fit: Callable[[Floats, Floats], Any],
+    fit: Callable[[Floats, Floats], Estimator],
     *,
     block: int,
     memory: int,

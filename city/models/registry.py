@@ -7,15 +7,19 @@ import sqlite3
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from city.models.mlflow_tables import MLflowTables
-from city.models.model import Model, ModelError
+from city.models.model import Model, ModelError, Parameters
 from city.models.version import Version
 from city.settings import Settings
 
 if TYPE_CHECKING:
+    import numpy as np
+    from matplotlib.figure import Figure
     from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+    from numpy.typing import NDArray
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 EXPERIMENT = "city"
@@ -75,12 +79,12 @@ class Registry:
         model: Model,
         content: bytes,
         *,
-        parameters: Mapping[str, Any],
+        parameters: Parameters,
         metrics: Mapping[str, float],
         tags: Mapping[str, str],
         card: str,
-        example: Any,
-        figures: Mapping[str, Any],
+        example: "NDArray[np.float32]",
+        figures: Mapping[str, "Figure"],
     ) -> Version:
         """Logs a training run, and registers a version of its model. The version has no alias yet.
 
@@ -279,7 +283,7 @@ def _no_such_version(model: str, number: int) -> NoSuchVersion:
     return NoSuchVersion(f"model {model!r} has no version {number}")
 
 
-def _to_version(record: Any, aliases: Sequence[str]) -> Version:
+def _to_version(record: "ModelVersion", aliases: Sequence[str]) -> Version:
     """Converts MLflow's record of a version."""
     return Version(
         record.name,

@@ -2,12 +2,11 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from city.models.model import Model
+from city.models.model import Model, Parameters
 
 
-def search(model: Model, loss: Callable[[dict[str, Any]], float], store: Path | None, study: str) -> dict[str, Any]:
+def search(model: Model, loss: Callable[[Parameters], float], store: Path | None, study: str) -> Parameters:
     """Returns the parameters with the least validation loss. The model's defaults are among those tried.
 
     With a `store` (an SQLite file), the study of that name resumes where it stopped. It ends when it has the model's

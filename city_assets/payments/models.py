@@ -1,6 +1,6 @@
 """Models of fraud among payments: the city's model, and the model of the handbook's benchmark."""
 
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import polars as pl
@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from city.arrays import Floats
 from city.models.boosting import boosted_trees, defaults, space
+from city.models.estimator import Classifier
 from city.models.labels import LABEL, DelayedReport
 from city.models.model import Model, Parameters, Stream
 from city_assets.payments.contract import REPORTED_WITHIN
@@ -58,7 +59,7 @@ def fraud_features(payments: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def fraud_model(seed: int = 0) -> Any:
+def fraud_model(seed: int = 0) -> Classifier:
     """Builds a classifier: the average of boosted trees and a random forest.
 
     Validated forward in time, the average ranks frauds better than either of them.
@@ -78,7 +79,16 @@ def fraud_model(seed: int = 0) -> Any:
     return VotingClassifier([("boosting", boosting), ("forest", forest)], voting="soft")
 
 
-def fit_calibrated(model: Any, x: Floats, y: Floats, cards: NDArray[Any], folds: int = 3) -> Any:
+class CalibratedClassifier(Classifier, Protocol):
+    """A classifier with calibrated probabilities."""
+
+    calibrated_classifiers_: list[Any]
+    """scikit-learn's pairs of a fitted model and its calibration curves."""
+
+
+def fit_calibrated(
+    model: Classifier, x: Floats, y: Floats, cards: NDArray[np.generic], folds: int = 3
+) -> CalibratedClassifier:
     """Fits the model on all rows, and calibrates its probabilities so that they are frequencies.
 
     The calibration is a logistic curve over predictions for cards that the model had not seen. It keeps the ranking.
@@ -118,7 +128,7 @@ INPUTS = (
 )
 
 
-def calibrated_boosting(parameters: Parameters) -> Any:
+def calibrated_boosting(parameters: Parameters) -> Classifier:
     """Builds boosted trees with calibrated probabilities.
 
     The calibration is a logistic curve over predictions for rows that the trees had not seen.

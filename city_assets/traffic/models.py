@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -11,8 +10,9 @@ from numpy.typing import NDArray
 
 from city.arrays import Floats
 from city.models.boosting import boosted_trees, defaults, space
+from city.models.estimator import Estimator
 from city.models.labels import FutureValue
-from city.models.model import Model
+from city.models.model import Model, Parameters
 from city_assets.traffic.transforms import WINDOW_SECONDS, levels
 
 LAGS = 12
@@ -22,7 +22,7 @@ _AROUND_LAGS, _CITY_LAGS = (0, 1, 2, 5), (0, 3)
 _SMOOTHING = 3
 
 
-def speed_ahead(seed: int = 0) -> Any:
+def speed_ahead(seed: int = 0) -> Estimator:
     """Builds an estimator of the change of a speed: the average of boosted trees for the mean and for the median.
 
     The mean has the least squared error and the median the least absolute error. Their average is close to the best by
@@ -30,7 +30,7 @@ def speed_ahead(seed: int = 0) -> Any:
     """
     from sklearn.ensemble import HistGradientBoostingRegressor, VotingRegressor
 
-    shared: dict[str, Any] = {
+    shared: Parameters = {
         "learning_rate": 0.06,
         "min_samples_leaf": 100,
         "l2_regularization": 5,
