@@ -5,9 +5,9 @@ Feast is made to be extended at this place (docs.feast.dev, "Adding a new offlin
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, cast
 
 import orjson
 import pandas as pd
@@ -55,12 +55,12 @@ class DeltaSource(DataSource):
         """Returns the table as a lazy frame."""
         return pl.scan_delta(str(self.path))
 
-    def source_type(self) -> Any:
+    def source_type(self) -> DataSourceProto.SourceType.ValueType:
         """Returns Feast's type for sources that are not its own."""
         return DataSourceProto.CUSTOM_SOURCE
 
     @staticmethod
-    def from_proto(data_source: Any) -> "DeltaSource":
+    def from_proto(data_source: DataSourceProto) -> "DeltaSource":
         """Creates the source from its entry in Feast's registry."""
         options = orjson.loads(data_source.custom_options.configuration)
         return DeltaSource(
@@ -70,7 +70,7 @@ class DeltaSource(DataSource):
             description=data_source.description,
         )
 
-    def _to_proto_impl(self) -> Any:
+    def _to_proto_impl(self) -> DataSourceProto:
         return DataSourceProto(
             name=self.name,
             type=DataSourceProto.CUSTOM_SOURCE,
@@ -155,7 +155,7 @@ class DeltaOfflineStore(OfflineStore):
         registry: BaseRegistry,
         project: str,
         full_feature_names: bool = False,
-        **kwargs: Any,
+        **kwargs: object,
     ) -> RetrievalJob:
         """Joins each row of `entity_df` (entities and `event_timestamp`) with the features as of its time.
 
@@ -168,7 +168,7 @@ class DeltaOfflineStore(OfflineStore):
         entities = pl.from_pandas(entity_df).with_row_index("_row")
         entities = entities.with_columns(utc(pl.col(EVENT_TIMESTAMP), entities.schema[EVENT_TIMESTAMP]))
         joined = entities.lazy()
-        time_range: Any = (entities[EVENT_TIMESTAMP].min(), entities[EVENT_TIMESTAMP].max())
+        time_range = cast(tuple[datetime, datetime], (entities[EVENT_TIMESTAMP].min(), entities[EVENT_TIMESTAMP].max()))
         contexts = get_feature_view_query_context(feature_refs, feature_views, registry, project, time_range)
         by_name = {view.projection.name_to_use(): view for view in feature_views}
         for context in contexts:
@@ -229,7 +229,7 @@ def as_of(
     keys: list[str],
     time: str,
     names: dict[str, str],
-    ttl: Any,
+    ttl: timedelta | None,
 ) -> pl.LazyFrame:
     """Joins each row of `entities` with the newest features of its entity that were known at its time.
 

@@ -35,7 +35,7 @@ class CityOnlineStore(OnlineStore):
         config: RepoConfig,
         table: FeatureView,
         data: list[tuple[EntityKey, dict[str, Value], datetime, datetime | None]],
-        progress: Callable[[int], Any] | None,
+        progress: Callable[[int], object] | None,
     ) -> None:
         """Writes rows to the online store, the newest row of each entity."""
         newest: dict[str, tuple[int, bytes]] = {}
@@ -69,10 +69,10 @@ class CityOnlineStore(OnlineStore):
             results.append((datetime.fromtimestamp(row.at / 1e6, UTC), values))
         return results
 
-    def update(self, config: RepoConfig, *arguments: Any, **more: Any) -> None:
+    def update(self, config: RepoConfig, *arguments: object, **more: object) -> None:
         """Does nothing: the store creates what a view needs when it is first written."""
 
-    def teardown(self, config: RepoConfig, *arguments: Any, **more: Any) -> None:
+    def teardown(self, config: RepoConfig, *arguments: object, **more: object) -> None:
         """Does nothing: the store keeps its rows."""
 
 
@@ -82,7 +82,7 @@ def _entity_key(entity: EntityKey, table: FeatureView) -> str:
     return SEPARATOR.join(str(values[name]) for name in table.join_keys)
 
 
-def _to_json_value(value: Any) -> Any:
+def _to_json_value(value: object) -> object:
     """Converts a time to microseconds since the epoch. Other values stay as they are."""
     return int(with_timezone(value).timestamp() * 1e6) if isinstance(value, datetime) else value
 

@@ -9,6 +9,9 @@ import narwhals as nw
 from city.contracts.registry import domains
 from city.tables.model import Column, TableError
 
+Rows = nw.DataFrame[Any]
+"""Rows in memory, of any library that narwhals knows."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class OnDemand:
@@ -23,7 +26,7 @@ class OnDemand:
     needs: tuple[str, ...]
     request: tuple[Column, ...]
     columns: tuple[Column, ...]
-    compute: Callable[[nw.DataFrame[Any]], nw.DataFrame[Any]]
+    compute: Callable[[Rows], Rows]
 
     @property
     def features(self) -> dict[str, Column]:

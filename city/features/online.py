@@ -21,6 +21,9 @@ from city.settings import Settings
 
 _NAME = re.compile(r"^[a-z][a-z0-9_]*$")
 _BUSY_SECONDS = 10.0
+
+Features = dict[str, Any]
+"""The features of an entity, by name: each has the type of its column."""
 _PARAMETERS = 900  # of one SQLite query; SQLite's lowest limit is 999
 
 
@@ -29,7 +32,7 @@ class Row:
     """The features of an entity, and their time (µs since the epoch)."""
 
     at: int
-    features: dict[str, Any]
+    features: Features
 
 
 class OnlineStore(Protocol):
@@ -168,7 +171,7 @@ class RedisStore:
         """Implements `OnlineStore.write`."""
         if not at:
             return
-        arguments: list[Any] = [view, max(at).to_bytes(8, "big")]
+        arguments: list[str | bytes] = [view, max(at).to_bytes(8, "big")]
         for key, moment, row in zip(keys, at, rows, strict=True):
             arguments += [key, moment.to_bytes(8, "big") + row]
         self._write(keys=[_hash_name(view), _NEWEST_HASH], args=arguments)

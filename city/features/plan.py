@@ -6,7 +6,6 @@ later.
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import narwhals as nw
 import polars as pl
@@ -50,7 +49,7 @@ class Plan:
         def rows(
             columns: list[str] | None, predicate: pl.Expr | None, limit: int | None, size: int | None
         ) -> Iterator[pl.DataFrame]:
-            frame: Any = self._frames[name]
+            frame = self._frames[name]
             if predicate is not None:
                 frame = frame.filter(predicate)
             if columns is not None:

@@ -4,13 +4,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 import narwhals as nw
 import polars as pl
 
 from city.features.on_demand import OnDemand, on_demand
-from city.features.online import OnlineStore
+from city.features.online import Features, OnlineStore
 from city.features.views import View, key_of, view_of
 from city.tables.model import Column, TableError
 
@@ -24,7 +23,7 @@ class _ViewSelection:
     timestamps: frozenset[str]
 
 
-def is_unknown(features: Mapping[str, Any]) -> bool:
+def is_unknown(features: Mapping[str, object]) -> bool:
     """Whether all features of an entity are None, as FeatureReader returns them.
 
     That is where the store has no row of the entity, or no row that is fresh enough.
@@ -58,7 +57,7 @@ class FeatureReader:
             view, _, feature = name.partition(":")
             names_by_view.setdefault(view, []).extend(_select_features(view, feature, view_of(view).features))
         self._parts = [self._select_from_view(view_of(view), names) for view, names in names_by_view.items()]
-        self._empty: dict[str, Any] = {name: None for part in self._parts for name in part.names}
+        self._empty: Features = {name: None for part in self._parts for name in part.names}
         if len(self._empty) < sum(len(part.names) for part in self._parts):
             raise TableError(f"two views give a feature of the same name: {', '.join(features)}")
 
@@ -69,7 +68,7 @@ class FeatureReader:
 
     def read(
         self, entities: Sequence[Mapping[str, object]], request: Mapping[str, object] | None = None
-    ) -> list[dict[str, Any]]:
+    ) -> list[Features]:
         """Returns the features of each entity.
 
         Raises TableError for an entity without the views' keys, or for a request without a value that an on-demand view
@@ -80,7 +79,7 @@ class FeatureReader:
             _add_computed(view, names, rows, request or {})
         return rows
 
-    def _read_stored(self, entities: Sequence[Mapping[str, object]]) -> list[dict[str, Any]]:
+    def _read_stored(self, entities: Sequence[Mapping[str, object]]) -> list[Features]:
         """Reads the stored features of each entity."""
         results = [dict(self._empty) for _ in entities]
         now = self._clock() * 1e6
@@ -106,7 +105,7 @@ def _select_features(view: str, feature: str, columns: Mapping[str, Column]) -> 
     return [feature] if feature else list(columns)
 
 
-def _add_computed(view: OnDemand, names: list[str], rows: list[dict[str, Any]], request: Mapping[str, object]) -> None:
+def _add_computed(view: OnDemand, names: list[str], rows: list[Features], request: Mapping[str, object]) -> None:
     missing = [column.name for column in view.request if column.name not in request]
     if missing:
         raise TableError(f"on-demand view {view.name!r} needs of the request: {', '.join(missing)}")

@@ -1,14 +1,18 @@
 """Defines the feature store for Feast: its entities, views and services, derived from the declared tables."""
 
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from city.features.on_demand import OnDemand, on_demand
 from city.features.views import views
 from city.settings import Settings
+from city.tables.model import Column
 
 if TYPE_CHECKING:
-    from feast import FeatureStore
+    from feast import FeatureStore, FeatureView, OnDemandFeatureView
+    from feast.feast_object import FeastObject
+    from feast.types import FeastType
 
 PROJECT = "city"
 
@@ -36,7 +40,7 @@ def feature_store(config: Settings, online: dict[str, str] | None = None) -> "Fe
     return store
 
 
-def objects() -> list[Any]:
+def objects() -> list["FeastObject"]:
     """Returns what Feast registers: entities, views, and for each view a service of its name."""
     from feast import Entity, FeatureService, FeatureView, Field, ValueType
 
@@ -75,7 +79,7 @@ def objects() -> list[Any]:
     return [*entities.values(), *built.values(), *computed, *services]
 
 
-def _define_on_demand_view(view: OnDemand, built: dict[str, Any]) -> Any:
+def _define_on_demand_view(view: OnDemand, built: Mapping[str, "FeatureView"]) -> "OnDemandFeatureView":
     import pandas as pd
     from feast import Field, OnDemandFeatureView, RequestSource
     from feast.transformation.pandas_transformation import PandasTransformation
@@ -86,7 +90,7 @@ def _define_on_demand_view(view: OnDemand, built: dict[str, Any]) -> Any:
         features = view.compute(narwhals.from_native(frame)).to_native()
         return features[[column.name for column in view.columns]]
 
-    def fields(columns: Any) -> list[Any]:
+    def fields(columns: Iterable[Column]) -> list[Field]:
         # Feast compares these fields with those that it infers, which have no description.
         return [Field(name=c.name, dtype=_feast_types()[c.kind]) for c in columns]
 
@@ -125,11 +129,11 @@ def materialize_views(config: Settings, since: timedelta) -> dict[str, int]:
     }
 
 
-def _description(column: Any) -> str:
+def _description(column: Column) -> str:
     return column.description + (f" [{column.unit}]" if column.unit else "")
 
 
-def _feast_types() -> dict[str, Any]:
+def _feast_types() -> dict[str, "FeastType"]:
     from feast.types import Bool, Float64, Int64, String, UnixTimestamp
 
     return {"string": String, "float": Float64, "integer": Int64, "boolean": Bool, "timestamp": UnixTimestamp}

@@ -1,7 +1,5 @@
 """The transforms of the environment's silver, gold and feature tables: functions of frames, on any engine."""
 
-from typing import Any
-
 import narwhals as nw
 
 from city.tables.calendar import HOUR, SLOT_SECONDS, on_calendar
@@ -101,7 +99,7 @@ def sensor_features(sensors: Frame) -> Frame:
     return by_hour.with_columns(as_of=nw.col("hour").dt.offset_by("1h"))
 
 
-def _aggregate_quantities(aggregate: str) -> dict[str, Any]:
+def _aggregate_quantities(aggregate: str) -> dict[str, nw.Expr]:
     return {
         f"{q.name}_{aggregate}": getattr(nw.when(nw.col("type") == q.name).then(nw.col("value")), aggregate)().round(6)
         for q in QUANTITIES

@@ -1,7 +1,7 @@
 """The transform of the payments' feature table: a function of frames, on any engine."""
 
 import math
-from typing import Any
+from collections.abc import Iterable
 
 import narwhals as nw
 
@@ -61,7 +61,7 @@ def _same(name: str, n: int) -> nw.Expr:
     return nw.col(name) == nw.col(f"_{name}_{n}")
 
 
-def _count(conditions: Any) -> nw.Expr:
+def _count(conditions: Iterable[nw.Expr]) -> nw.Expr:
     """Counts the conditions that are true. A condition on a payment that does not exist is not true."""
     return nw.sum_horizontal(*(c.cast(nw.Int64).fill_null(0) for c in conditions)).cast(nw.Float64)
 

@@ -4,6 +4,7 @@ from typing import Any, Literal
 
 import narwhals as nw
 
+from city.features.on_demand import Rows
 from city.tables.calendar import HOUR, on_calendar
 from city.tables.model import Frame
 
@@ -139,12 +140,12 @@ def mean(name: str) -> nw.Expr:
     return nw.col(name).mean().round(6)
 
 
-def spread(name: str) -> dict[str, Any]:
+def spread(name: str) -> dict[str, nw.Expr]:
     """Returns the aggregates of a column's mean and standard deviation."""
     return {f"{name}_mean": mean(name), f"{name}_std": nw.col(name).std().round(6)}
 
 
-def _vehicle_volume() -> dict[str, Any]:
+def _vehicle_volume() -> dict[str, nw.Expr]:
     return {"positions": nw.len(), "vehicles": nw.col("vehicle_id").n_unique()}
 
 
@@ -184,7 +185,7 @@ def traffic_features(windows: Frame, neighbours: Frame, calendar: Frame) -> Fram
     )
 
 
-def traffic_now(rows: nw.DataFrame[Any]) -> nw.DataFrame[Any]:
+def traffic_now(rows: Rows) -> Rows:
     """Computes the trend of a cell's speed, compared with its own past and with the cells around it."""
     return rows.with_columns(
         speed_trend=nw.col("speed_mean") - nw.col("speed_recent"),
