@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from city.append import append_whole
 from city.file_lock import file_lock
@@ -62,7 +61,7 @@ class Erasures:
     writes without the erased ids. Several homes may share that store, so it has the positions of their logs too.
     """
 
-    def __init__(self, home: Path, positions: Any = None) -> None:
+    def __init__(self, home: Path, positions: object = None) -> None:
         """Continues from the `positions` that another reader stored.
 
         A single number comes from an earlier version and may belong to the log of any home. In this case the whole log

@@ -9,7 +9,7 @@ import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import polars as pl
@@ -18,7 +18,10 @@ from deltalake.transaction import AddAction, RemoveAction
 from city.file_lock import file_lock
 from city.lake.retry import commit_with_retry
 
-Partitions = list[tuple[str, str, Any]]
+if TYPE_CHECKING:
+    from polars.io.partition import FileProviderArgs, SinkedPath
+
+Partitions = list[tuple[str, str, str | list[str]]]
 """Conditions that must all hold: column, operator (`=`, `>=`, `in` …) and value, as text."""
 
 _FILE_BYTES = 512 << 20  # bytes of a frame in memory; about 100 MB of Parquet
@@ -41,9 +44,9 @@ def replace_partitions(path: Path, by: Sequence[str], rows: pl.LazyFrame, partit
 
 def _write_files(path: Path, by: Sequence[str], rows: pl.LazyFrame) -> list[AddAction | RemoveAction]:
     values: dict[str, dict[str, str]] = {}
-    sunk: list[Any] = []
+    sunk: list[SinkedPath] = []
 
-    def name(file: Any) -> str:
+    def name(file: "FileProviderArgs") -> str:
         keys = file.partition_keys.row(0, named=True) if by else {}
         partition = {column: str(value) for column, value in keys.items()}
         relative = "/".join([*(f"{column}={value}" for column, value in partition.items()), f"{uuid4()}.parquet"])

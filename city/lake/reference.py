@@ -3,9 +3,8 @@
 The tables are small and are written whole. Each change is a version of its own.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 from deltalake import CommitProperties, DeltaTable, write_deltalake
@@ -52,7 +51,7 @@ def update(root: Path, table: Table, change: Callable[[pl.DataFrame], pl.DataFra
     return after.height
 
 
-def commission(root: Path, name: str, rows: Sequence[dict[str, Any]]) -> bool:
+def commission(root: Path, name: str, rows: Sequence[Mapping[str, object]]) -> bool:
     """Fills a table that is empty, and returns whether it did. It never overwrites what people have edited since."""
     table = reference_table(name)
     if read(root, table).height:

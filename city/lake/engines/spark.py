@@ -7,7 +7,7 @@ import os
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import narwhals as nw
 import polars as pl
@@ -18,6 +18,9 @@ from city.java.jars import classpath
 from city.settings import Settings
 from city.tables.model import Frame, Table
 from city.tables.schema import partition_by
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
 from city.tables.slices import Slices
 
 _JAVA = """\
@@ -66,7 +69,7 @@ class SparkEngine:
         return (PySparkException, Py4JError, OSError)
 
     @cached_property
-    def session(self) -> Any:
+    def session(self) -> "SparkSession":
         """The Spark session, one for each process. Raises ImportError where PySpark is not installed."""
         try:
             from delta import configure_spark_with_delta_pip  # noqa: F401
@@ -120,7 +123,7 @@ class SparkEngine:
         writer.save(str(path))
 
 
-def _with_seconds(frame: Any) -> Any:
+def _with_seconds(frame: "DataFrame") -> "DataFrame":
     """Adds the companion column of each timestamp column (see `Engine.scan`)."""
     from pyspark.sql import functions as f
 
