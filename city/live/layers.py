@@ -11,6 +11,9 @@ from city.models.model import Model
 from city.settings import Settings
 from city.streaming.topics import DASHBOARD_TOPIC
 
+Message = Mapping[str, Any]
+"""A message of a topic, from its JSON."""
+
 
 @dataclass(frozen=True)
 class Layer:
@@ -30,7 +33,7 @@ class Layer:
     """For windows: a newer window replaces the one before when it has been open for so long. Until then it has too few
     events."""
     derived: tuple[str, ...] = ()
-    derive: Callable[[Mapping[str, Any]], tuple[Any, ...]] | None = None
+    derive: Callable[[Message], tuple[object, ...]] | None = None
     """Computes the values of the columns `derived` from a message."""
     predictions: Mapping[str, str] = field(default_factory=dict)
     """By column: the name of the model whose champion predicts it. The layer's key is the model's entity."""
@@ -45,7 +48,7 @@ class Layer:
         """The index of a row's first prediction. The predictions are its last columns."""
         return 2 + len(self.columns) + len(self.derived)
 
-    def row(self, message: Mapping[str, Any]) -> Row:
+    def row(self, message: Message) -> Row:
         """The row of a message, without predictions. Raises KeyError or ValueError for a message that does not fit the
         layer."""
         derived = self.derive(message) if self.derive else ()

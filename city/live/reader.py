@@ -18,7 +18,7 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 from city.features.online import online_store
 from city.features.reader import FeatureReader, is_unknown
 from city.live.layer_state import Prediction, State
-from city.live.layers import Layer
+from city.live.layers import Layer, Message
 from city.live.messages import Score, ScoreFeed
 from city.models.examples import inputs
 from city.models.exported import Exported
@@ -27,6 +27,7 @@ from city.models.predictions import answers
 from city.serving.versions import Versions
 from city.settings import Settings
 from city.stack.worker import Worker, describe
+from city.streaming.records import KafkaMessage
 from city.streaming.topic_reader import TopicReader
 
 log = logging.getLogger(__name__)
@@ -153,7 +154,7 @@ class Live:
             starts.append(TopicPartition(topic, number, max(low, position if position <= high else high - back)))
         return starts
 
-    def _take_messages(self, messages: Sequence[Any]) -> None:
+    def _take_messages(self, messages: Sequence[KafkaMessage]) -> None:
         now_ms = time.time() * 1000
         with self._lock:
             for message in messages:
@@ -162,14 +163,14 @@ class Live:
                 topic = message.topic()
                 self._positions[topic, message.partition()] = message.offset() + 1
                 try:
-                    self._take_content(topic, orjson.loads(message.value()), now_ms)
+                    self._take_content(topic, orjson.loads(message.value() or b""), now_ms)
                 except Exception as error:  # anybody may write anything to the topic; the reader continues
                     log.debug("a message of %s that is not understood: %s", topic, error)
                     if self._unreadable is None:  # logged once: there may be thousands
                         log.warning("a message of %s is not understood: %s", topic, describe(error))
                     self._unreadable = describe(error)
 
-    def _take_content(self, topic: str, content: Mapping[str, Any], now_ms: float) -> None:
+    def _take_content(self, topic: str, content: Message, now_ms: float) -> None:
         if topic in self._feeds:
             score = cast(Score, {"model": self._feeds[topic], **content})
             self._feed.append(score)

@@ -3,11 +3,9 @@
 They show the position of each vehicle, and the congestion of each cell now and in a quarter of an hour.
 """
 
-from collections.abc import Mapping
 from datetime import timedelta
-from typing import Any
 
-from city.live.layers import Layer
+from city.live.layers import Layer, Message
 from city_assets.traffic.contract import VEHICLE_POSITIONS
 from city_assets.traffic.models import CONGESTION, MINUTES_AHEAD, speed_model
 from city_assets.traffic.transforms import Level, level
@@ -24,7 +22,7 @@ VEHICLES = Layer(
 )
 
 
-def _congestion(window: Mapping[str, Any]) -> tuple[Level | None]:
+def _congestion(window: Message) -> tuple[Level | None]:
     return (level(window["speed_mean"]),)
 
 
