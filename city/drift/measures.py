@@ -11,7 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -125,7 +124,7 @@ def jensen_shannon(reference: Floats, current: Floats) -> Measurement:
     return _measure_divergence(reference, current, divergence, 0.125)
 
 
-def chi_square(reference: NDArray[Any], current: NDArray[Any]) -> Measurement:
+def chi_square(reference: NDArray[np.generic], current: NDArray[np.generic]) -> Measurement:
     """Compares the categories of two samples (n,) and (m,) by the χ² test. The effect is Cramér's V.
 
     A category that only one sample has counts, too. Numbers of equal value (1, 1.0 and True) are the same category. All
@@ -247,7 +246,7 @@ def _finite_values(values: Floats) -> Floats:
     return values[np.isfinite(values)]
 
 
-def to_common_precision(reference: NDArray[Any], current: NDArray[Any]) -> tuple[Floats, Floats]:
+def to_common_precision(reference: NDArray[np.generic], current: NDArray[np.generic]) -> tuple[Floats, Floats]:
     """Converts both samples (n,) and (m,) to float64, rounded to the coarser precision of the two.
 
     So 0.1 stored as float32 equals the 0.1 of float64.
@@ -257,7 +256,7 @@ def to_common_precision(reference: NDArray[Any], current: NDArray[Any]) -> tuple
     return reference.astype(coarser).astype(np.float64), current.astype(coarser).astype(np.float64)
 
 
-def _category_name(value: Any) -> str:
+def _category_name(value: object) -> str:
     """Returns a category's name. Numbers of equal value have the same name."""
     if value is None or value != value:
         return _MISSING

@@ -7,7 +7,6 @@ hour.
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 import polars as pl
 
@@ -65,7 +64,7 @@ class InSet:
 
     name: str
     column: str
-    values: tuple[Any, ...]
+    values: tuple[object, ...]
 
 
 @dataclass(frozen=True)
@@ -95,7 +94,7 @@ class ExpectationResult:
     name: str
     passed: bool
     blocking: bool
-    detail: dict[str, Any] = field(default_factory=dict)
+    detail: dict[str, object] = field(default_factory=dict)
 
 
 def of_rows(contract: Contract) -> Iterator[Expectation]:
@@ -154,7 +153,7 @@ def _judge_frame(expectations: Iterable[Expectation], frame: pl.DataFrame, block
             continue
         bad = frame.filter(_unexpected_rows(expectation))
         count = frame.filter(_judged_rows(expectation)).height
-        detail: dict[str, Any] = {"element_count": count, "unexpected_count": bad.height}
+        detail: dict[str, object] = {"element_count": count, "unexpected_count": bad.height}
         if bad.height:
             detail["unexpected_percent"] = 100 * bad.height / count
             detail["partial_unexpected_list"] = (

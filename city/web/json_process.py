@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, BinaryIO, TypeVar
+from typing import BinaryIO, TypeVar
 
 from city.web.problems import Problem
 
@@ -182,7 +182,9 @@ def serve(source: BinaryIO, answers: BinaryIO, idle_seconds: float) -> None:
         answers.flush()
 
 
-def _read_body(read: Callable[..., Any], body: bytes, arguments: tuple[object, ...]) -> tuple[Any, Exception | None]:
+def _read_body(
+    read: Callable[..., object], body: bytes, arguments: tuple[object, ...]
+) -> tuple[object, Exception | None]:
     """The result of `read` and None, or None and its error."""
     try:
         return read(body, *arguments), None

@@ -4,7 +4,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import polars as pl
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -101,7 +101,7 @@ class Metrics:
             registry=self.registry,
         )
         self._counts: deque[tuple[float, dict[str, _Count]]] = deque()
-        self._children: dict[tuple[str, int, str], tuple[Any, Any]] = {}
+        self._children: dict[tuple[str, int, str], tuple[Histogram, Counter]] = {}
         self.registry.register(_PlatformCollector(config))
 
     def text(self, champions: Iterable[Champion], feature_ages: Mapping[str, float], alarms: AlarmFigures) -> bytes:

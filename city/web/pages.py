@@ -7,7 +7,6 @@ import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 from fastapi import FastAPI
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
@@ -148,8 +147,10 @@ class Pages:
 class _DashboardFiles(StaticFiles):
     """Serves the built files. Vite names the files in assets/ by their content, so browsers may cache them for ever."""
 
-    def file_response(self, full_path: Any, *arguments: Any, **named: Any) -> Response:
-        response = super().file_response(full_path, *arguments, **named)
+    def file_response(
+        self, full_path: str | os.PathLike[str], stat_result: os.stat_result, scope: Scope, status_code: int = 200
+    ) -> Response:
+        response = super().file_response(full_path, stat_result, scope, status_code)
         if Path(full_path).parent.name == "assets":
             response.headers["cache-control"] = "public, max-age=31536000, immutable"
         return response

@@ -3,13 +3,14 @@
 import logging
 import uuid
 from collections.abc import Mapping, Sequence
-from typing import Any, NotRequired
+from typing import NotRequired
 
 import orjson
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from pydantic import ConfigDict, with_config
+from pydantic_core import ErrorDetails
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from typing_extensions import TypedDict
@@ -70,7 +71,7 @@ class Problem(Exception):
         super().__init__(detail)
         self.status, self.detail, self.errors, self.headers = status, detail, errors, dict(headers or {})
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         return type(self), (self.status, self.detail, self.errors, self.headers)
 
     def response(self) -> Response:
@@ -86,9 +87,9 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _answer_fault)
 
 
-def from_pydantic(errors: Sequence[Mapping[str, Any]], within: str = "body") -> Problem:
+def from_pydantic(errors: Sequence[ErrorDetails], within: str = "body") -> Problem:
     """Pydantic's errors as one problem. It does not repeat the values of the request."""
-    places: dict[str, list[Mapping[str, Any]]] = {}
+    places: dict[str, list[ErrorDetails]] = {}
     for error in errors:
         # The location of a JSON error is a position in the text, and no field.
         path = "" if error["type"] == "json_invalid" else _field_path(error["loc"])
@@ -110,7 +111,7 @@ def _field_path(location: Sequence[str | int]) -> str:
     return ".".join(parts)[:_MOST_CHARACTERS]
 
 
-def _error_message(errors: Sequence[Mapping[str, Any]]) -> str:
+def _error_message(errors: Sequence[ErrorDetails]) -> str:
     kinds = {error["type"].partition("_")[0] for error in errors}
     if len(errors) > 1 and kinds <= {"bool", "float", "int", "finite"}:
         return "give a number, true, false or null"
