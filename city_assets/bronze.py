@@ -22,7 +22,7 @@ from city.streaming.decode import decode
 from city.streaming.records import Batch, Offsets
 from city.streaming.report import local_days
 from city_assets import keys
-from city_assets.preview import markdown
+from city_assets.preview import Metadata, markdown
 from resources.kafka import KafkaResource
 from resources.lake import LakeResource
 
@@ -106,7 +106,7 @@ class IngestedRange:
 
     events: pl.Series
     arrivals: pl.Series
-    report: dict[str, Any]
+    report: Metadata
 
 
 def ingest_range(contract: Contract, kafka: KafkaResource, lake: LakeResource, end: Offsets) -> IngestedRange:
@@ -119,7 +119,7 @@ def ingest_range(contract: Contract, kafka: KafkaResource, lake: LakeResource, e
         return IngestedRange(pl.Series(dtype=TIMESTAMP), pl.Series(dtype=TIMESTAMP), {"appended": 0})
     rows, rejects = decode(contract, raw, stream.watermarks)
     stream.commit(Batch(rows, raw.start, raw.end), rejects, {}, threading.Event(), lambda reason: None)
-    report = {
+    report: Metadata = {
         "appended": rows.height,
         "rejected": rejects.height,
         "offsets": dg.MetadataValue.json(_offset_ranges(raw.start, raw.end)),
@@ -127,7 +127,7 @@ def ingest_range(contract: Contract, kafka: KafkaResource, lake: LakeResource, e
     return IngestedRange(rows[contract.event_time], rejects["arrived"], report)
 
 
-def describe(lake: LakeResource, contract: Contract, layer: str, report: dict[str, Any]) -> dict[str, Any]:
+def describe(lake: LakeResource, contract: Contract, layer: str, report: Metadata) -> Metadata:
     """Returns a table's metadata for the UI: rows, files, version and newest rows, merged with `report`."""
     newest = preview_table(locate(lake.root, layer, contract.name), _PREVIEW_ROWS, ORDER[layer])
     preview = dg.MetadataValue.md(markdown(newest.frame)) if newest.frame.height else "empty"

@@ -1,6 +1,7 @@
 """Records the daily predictions of a champion with their outcomes, and judges it by them."""
 
 from datetime import UTC, date, datetime, timedelta
+from typing import cast
 
 import polars as pl
 
@@ -31,7 +32,7 @@ def predict_days(model: Model, snapshot: Snapshot, registry: Registry, days: lis
         raise ModelError(f"model {model.name!r} has no champion yet: train it (models/{model.name})")
     days_read = {day + timedelta(days=n) for day in days for n in (0, 1)}  # outcomes of an evening follow midnight
     rows = pl.scan_delta(view_table(model, snapshot)).filter(pl.col(DAY).is_in(days_read)).collect()
-    truth = read_truth(model, snapshot, rows[model.view.time].min())
+    truth = read_truth(model, snapshot, cast("datetime | None", rows[model.view.time].min()))
     if model.stream is not None:
         scored = snapshot.scan(f"scores/{model.name}", scores_schema(model) | {DAY: pl.Date()})
         predicted = add_outcomes(model, scored.filter(pl.col(DAY).is_in(days)).collect(), rows, truth)

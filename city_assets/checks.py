@@ -1,7 +1,7 @@
 """The asset checks that follow from every contract. They read the tables, whichever process wrote them."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import dagster as dg
 import polars as pl
@@ -10,6 +10,7 @@ from city.contracts import validity
 from city.contracts.model import Contract
 from city.contracts.schema import bronze_schema
 from city_assets import keys
+from city_assets.preview import Metadata
 from resources.lake import LakeResource
 
 RECENT = timedelta(minutes=30)
@@ -19,13 +20,16 @@ QUARANTINED_SHARE = 0.2
 SILENCE = timedelta(minutes=5)
 """A topic whose newest event arrived before this time is silent."""
 
+Verdict = tuple[bool, Metadata]
+Judge = Callable[[Contract, LakeResource], Verdict]
+
 
 def contract_checks(contract: Contract) -> list[dg.AssetChecksDefinition]:
     """Returns the checks of a contract's bronze table.
 
     Schema, validity and uniqueness are errors. The share of quarantine and silence are warnings.
     """
-    specs: dict[str, tuple[Any, dg.AssetCheckSeverity, str]] = {
+    specs: dict[str, tuple[Judge, dg.AssetCheckSeverity, str]] = {
         "schema": (check_schema, dg.AssetCheckSeverity.ERROR, "The table has the contract's columns."),
         "valid": (
             check_valid,
@@ -41,7 +45,7 @@ def contract_checks(contract: Contract) -> list[dg.AssetChecksDefinition]:
 
 
 def _build_check(
-    contract: Contract, name: str, judge: Any, severity: dg.AssetCheckSeverity, description: str
+    contract: Contract, name: str, judge: Judge, severity: dg.AssetCheckSeverity, description: str
 ) -> dg.AssetChecksDefinition:
     @dg.asset_check(asset=keys.bronze(contract), name=name, description=description)
     def check(lake: LakeResource) -> dg.AssetCheckResult:
@@ -53,7 +57,7 @@ def _build_check(
     return check
 
 
-def check_schema(contract: Contract, lake: LakeResource) -> tuple[bool, dict[str, Any]]:
+def check_schema(contract: Contract, lake: LakeResource) -> Verdict:
     """Checks that bronze has the contract's columns and types. Returns whether it passed, and the metadata."""
     actual = dict(lake.scan(contract).collect_schema())
     expected = bronze_schema(contract)
@@ -64,7 +68,7 @@ def check_schema(contract: Contract, lake: LakeResource) -> tuple[bool, dict[str
     }
 
 
-def check_valid(contract: Contract, lake: LakeResource) -> tuple[bool, dict[str, Any]]:
+def check_valid(contract: Contract, lake: LakeResource) -> Verdict:
     """Checks that the recent rows satisfy the contract. Returns whether it passed, and the metadata."""
     rows = recent(contract, lake)
     _, invalid = validity.split(contract, rows)
@@ -72,14 +76,14 @@ def check_valid(contract: Contract, lake: LakeResource) -> tuple[bool, dict[str,
     return invalid.is_empty(), {"rows": rows.height, "invalid": invalid.height, "reasons": _reason_counts(reasons)}
 
 
-def check_once(contract: Contract, lake: LakeResource) -> tuple[bool, dict[str, Any]]:
+def check_once(contract: Contract, lake: LakeResource) -> Verdict:
     """Checks that no Kafka offset is in bronze twice. Returns whether it passed, and the metadata."""
     rows = recent(contract, lake).select("_partition", "_offset")
     repeated = rows.height - rows.unique().height
     return repeated == 0, {"rows": rows.height, "repeated": repeated}
 
 
-def check_quarantine(contract: Contract, lake: LakeResource) -> tuple[bool, dict[str, Any]]:
+def check_quarantine(contract: Contract, lake: LakeResource) -> Verdict:
     """Checks the share of recently rejected messages. Returns whether it passed, and the metadata."""
     accepted = recent(contract, lake).height
     rejected = pl.DataFrame({"reasons": [[""]]}).clear()
@@ -89,7 +93,7 @@ def check_quarantine(contract: Contract, lake: LakeResource) -> tuple[bool, dict
         )
     share = rejected.height / max(1, rejected.height + accepted)
     reasons = rejected["reasons"].explode().value_counts(sort=True).head(20)
-    metadata = {
+    metadata: Metadata = {
         "accepted": accepted,
         "rejected": rejected.height,
         "share": round(share, 4),
@@ -98,7 +102,7 @@ def check_quarantine(contract: Contract, lake: LakeResource) -> tuple[bool, dict
     return share <= QUARANTINED_SHARE, metadata
 
 
-def check_alive(contract: Contract, lake: LakeResource) -> tuple[bool, dict[str, Any]]:
+def check_alive(contract: Contract, lake: LakeResource) -> Verdict:
     """Checks that an event arrived within SILENCE. Returns whether it passed, and the metadata."""
     newest = recent(contract, lake)["_arrived"].max()
     alive = isinstance(newest, datetime) and datetime.now(UTC) - newest < SILENCE

@@ -5,7 +5,6 @@ The asset fills the store from history. The stream updates it between two builds
 
 import math
 from datetime import timedelta
-from typing import Any
 
 import dagster as dg
 import polars as pl
@@ -64,7 +63,7 @@ def _online_check(view: View) -> dg.AssetChecksDefinition:
     return check
 
 
-def compare(view: View, store: OnlineStore, offline: pl.LazyFrame | None) -> tuple[int, list[dict[str, Any]]]:
+def compare(view: View, store: OnlineStore, offline: pl.LazyFrame | None) -> tuple[int, list[dict[str, object]]]:
     """Compares a sample of online rows with the table rows of the same entity and time.
 
     The open window changes with each event, and so does the last window of a table. Neither is compared.
@@ -80,7 +79,7 @@ def compare(view: View, store: OnlineStore, offline: pl.LazyFrame | None) -> tup
     newest = offline.select(pl.col(view.time).max()).collect().item()
     sample = offline.filter(key.is_in(list(online_rows)), pl.col(view.time) < newest - timedelta(minutes=1))
     rows = sample.with_columns(_key=key, _at=pl.col(view.time).dt.epoch("us")).collect()
-    compared, different = 0, []
+    compared, different = 0, list[dict[str, object]]()
     for row in rows.iter_rows(named=True):
         online = online_rows[row["_key"]]
         if online.at != row["_at"]:
@@ -94,7 +93,7 @@ def compare(view: View, store: OnlineStore, offline: pl.LazyFrame | None) -> tup
     return compared, different
 
 
-def _values_match(left: Any, right: Any) -> bool:
+def _values_match(left: object, right: object) -> bool:
     if isinstance(left, float) and isinstance(right, float | int):
         return math.isclose(left, right, rel_tol=_TOLERANCE, abs_tol=_TOLERANCE)
     return bool(left == right)

@@ -5,7 +5,6 @@ The stream writes the tables, and a QuestDB that was replaced, restored or alter
 
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import dagster as dg
 import polars as pl
@@ -16,6 +15,7 @@ from city.contracts.model import Contract
 from city.questdb import QuestDBError
 from city_assets import keys
 from city_assets.monitoring.checks import UNKNOWN
+from city_assets.preview import Metadata
 from resources.lake import LakeResource
 from resources.questdb import QuestDBResource
 
@@ -29,7 +29,7 @@ _TTL = {"name": pl.String(), "value": pl.Int64(), "unit": pl.String()}
 _HOURS = {"HOUR": 1, "DAY": 24, "WEEK": 168}
 """The hours of QuestDB's units. A month and a year have no fixed number of hours, and no contract declares one."""
 
-Verdict = tuple[bool, dict[str, Any]]
+Verdict = tuple[bool, Metadata]
 Judge = Callable[[Contract, LakeResource, QuestDBResource], Verdict]
 
 

@@ -2,7 +2,6 @@
 
 import time
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import dagster as dg
 from deltalake import DeltaTable
@@ -25,7 +24,7 @@ def lake_maintenance(lake: LakeResource) -> dg.MaterializeResult:
     return dg.MaterializeResult(metadata=totals | {"tables": dg.MetadataValue.json(reports)})
 
 
-def maintain(table: DeltaTable, vacuum_hours: int) -> dict[str, Any]:
+def maintain(table: DeltaTable, vacuum_hours: int) -> dict[str, int]:
     """Compacts and vacuums a table. Appends go on meanwhile.
 
     Deletes the files that were replaced more than `vacuum_hours` ago, and older files that were never committed.

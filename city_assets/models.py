@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from datetime import UTC, date, datetime
-from typing import Any
 
 import dagster as dg
 import polars as pl
@@ -18,7 +17,7 @@ from city_assets import keys
 from city_assets.automation import HOURLY, when_changed
 from city_assets.champion_predictions import judge_champion, predict_days
 from city_assets.monitoring.checks import UNKNOWN
-from city_assets.preview import markdown
+from city_assets.preview import Metadata, markdown
 from city_assets.training import train_on
 from resources.lake import LakeResource
 from resources.mlflow_run import MLflowRunResource
@@ -93,7 +92,7 @@ def check_better(model: Model, scores: Mapping[str, Mapping[str, float]], young:
     unknown rather than failed, as a young model's promises are.
     """
     is_better = scores["model"][model.measure] < scores["naive"][model.measure]
-    metadata: dict[str, Any] = {predictor: measures[model.measure] for predictor, measures in scores.items()}
+    metadata: Metadata = {predictor: measures[model.measure] for predictor, measures in scores.items()}
     if young and not is_better:
         metadata[UNKNOWN] = "not better yet, and trained first less than a day ago"
     return dg.AssetCheckResult(
@@ -123,7 +122,7 @@ def _training_asset(domain: Domain, model: Model) -> dg.AssetsDefinition:
         trained = train_on(model, lake.snapshot, settings(), registry, context.log.info, tags)
         scores = trained.fitted.scores
         check = check_better(model, scores, is_young(registry.versions(model.name), datetime.now(UTC)))
-        metadata: dict[str, Any] = {
+        metadata: Metadata = {
             "version": trained.version.number,
             "mlflow_run": mlflow.run_id,
             "champion": trained.promoted,
@@ -168,7 +167,7 @@ def _predictions_asset(domain: Domain, model: Model) -> dg.AssetsDefinition:
         predicted = predict_days(model, lake.snapshot, registry, days)
         preview = predicted.tail(_PREVIEW_ROWS).drop("inputs", "output")
         with_outcome = predicted.filter(pl.col(LOSS).is_not_null())
-        metadata: dict[str, Any] = {
+        metadata: Metadata = {
             "dagster/partition_row_count": predicted.height,
             "with_outcome": with_outcome.height,
             "newest": dg.MetadataValue.md(markdown(preview)) if predicted.height else "",
@@ -193,6 +192,6 @@ def _predictions_asset(domain: Domain, model: Model) -> dg.AssetsDefinition:
             )
             for verdict in champion_verdicts
         ]
-        return dg.MaterializeResult(metadata=metadata | metrics, check_results=checks)
+        return dg.MaterializeResult(metadata={**metadata, **metrics}, check_results=checks)
 
     return predict

@@ -4,8 +4,11 @@ import base64
 from collections.abc import Mapping
 from html import escape
 
+import dagster as dg
 import polars as pl
 
+Metadata = dict[str, dg.MetadataValue | dg.TableColumnLineage | dict[str, int] | list[str] | float | str | None]
+"""The metadata of a materialization or of a check, by name."""
 _WIDTH = 120
 _HEIGHT, _BAR, _GAP = 80, 12, 3
 

@@ -3,7 +3,7 @@
 import math
 import time
 from datetime import date
-from typing import Any
+from typing import cast
 
 import dagster as dg
 
@@ -14,6 +14,7 @@ from city.stack.reports import StreamSummary
 from city.streaming.job import StreamJob
 from city_assets import keys
 from city_assets.bronze import describe
+from city_assets.preview import Metadata
 from resources.lake import LakeResource
 
 JOB = "stream"
@@ -80,13 +81,11 @@ class Reporter:
         days = self._unreported[key]
         if not days:
             return
-        metadata: dict[str, Any] = {
-            name: value for name, value in summary.items() if value is not None and not isinstance(value, dict)
-        }
+        metadata: Metadata = {name: value for name, value in summary.items() if isinstance(value, str | int | float)}
         previewed, others = self._previewed.get(key, (-math.inf, 0))
         if time.monotonic() - previewed >= self._preview_seconds:
             metadata = describe(self._lake, contract, layer, metadata)
-            self._previewed[key] = time.monotonic(), metadata["dagster/row_count"] - count
+            self._previewed[key] = time.monotonic(), cast(int, metadata["dagster/row_count"]) - count
         else:
             metadata["dagster/row_count"] = others + count
         for day in sorted(days):  # a day that cannot be logged now is logged the next time

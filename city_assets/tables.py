@@ -16,7 +16,7 @@ from city.tables.neighbours import REFERENCE_NEIGHBOURS
 from city.tables.registry import tables, tables_of
 from city_assets import keys
 from city_assets.automation import when_changed
-from city_assets.preview import bars, markdown
+from city_assets.preview import Metadata, bars, markdown
 from resources.lake import LakeResource
 
 SOUND = "sound"
@@ -160,12 +160,12 @@ def lineage(table: Table) -> dg.TableColumnLineage:
     )
 
 
-def describe(house: Lakehouse, table: Table, built: BuildResult) -> dict[str, Any]:
+def describe(house: Lakehouse, table: Table, built: BuildResult) -> Metadata:
     """Returns the metadata of a build: its counts, the newest rows, and the row counts of the last days."""
     newest = preview_table(
         house.path(table.id), _PREVIEW_ROWS, [table.time] if table.time else ORDER.get(table.layer, ())
     )
-    metadata: dict[str, Any] = {
+    metadata: Metadata = {
         "dagster/row_count": newest.rows,
         "dagster/column_lineage": lineage(table),
         "dagster/partition_row_count": built.rows,

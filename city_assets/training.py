@@ -1,7 +1,8 @@
 """Trains a model on the lake's rows, and says whether there are enough of them."""
 
 from collections.abc import Mapping
-from typing import Any
+from datetime import datetime
+from typing import cast
 
 import polars as pl
 
@@ -34,7 +35,7 @@ def train_on(
     """
     version = view_table(model, snapshot).version()
     rows = training_rows(model, snapshot).collect()
-    truth = read_truth(model, snapshot, rows[model.view.time].min())
+    truth = read_truth(model, snapshot, cast("datetime | None", rows[model.view.time].min()))
     truth_table = snapshot.table(model.label.truth) if model.label.truth else None
     versions = {} if truth_table is None else {"truth_version": str(truth_table.version())}
     folder = config.home / "models"
@@ -66,14 +67,14 @@ def training_shortage(model: Model, snapshot: Snapshot) -> str | None:
     try:
         check_growth(model, growth(model, snapshot, None, settings().timezone))
         rows = examples.newest(model, training_rows(model, snapshot).select(sorted(needed)).collect())
-        truth = read_truth(model, snapshot, rows[time].min())
+        truth = read_truth(model, snapshot, cast("datetime | None", rows[time].min()))
         examples.check_parts(model, examples.label_rows(model, rows, truth))
     except ModelError as error:
         return str(error)
     return None
 
 
-def read_truth(model: Model, snapshot: Snapshot, begin: Any) -> pl.DataFrame | None:
+def read_truth(model: Model, snapshot: Snapshot, begin: datetime | None) -> pl.DataFrame | None:
     """Reads the truth that the model's label needs for view rows from the time `begin` on.
 
     The truth is the table `model.label.truth`, which holds the outcomes. Returns no rows if `begin` is None. Returns

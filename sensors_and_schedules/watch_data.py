@@ -17,7 +17,7 @@ from city.features.freshness import FeatureFreshness
 from city.models.model import models
 from city.models.registry import CHAMPION, Registry
 from city.settings import Settings, settings
-from city_assets.monitoring.checks import CHECKS, check_findings, overview
+from city_assets.monitoring.checks import CHECKS, Overview, check_findings, overview
 from city_assets.monitoring.freshness import FRESH, freshness_findings, freshness_of
 from city_assets.monitoring.quality import latest_scores
 from city_assets.monitoring.runs import RunCursor, run_findings
@@ -65,7 +65,8 @@ def watch_data(context: dg.SensorEvaluationContext) -> dg.SkipReason:
 def _report_checks(instance: dg.DagsterInstance, graph: BaseAssetGraph, config: Settings, store: AlertStore) -> None:
     details = {alarm.cause: alarm.detail or {} for alarm in store.alarms() if alarm.active}
     checks = check_findings(instance, graph.asset_check_keys, details)
-    checks_overview = overview(checks, store.remembered(OVERVIEW) or {}, f"http://{config.dagster}")
+    before: Overview | None = store.remembered(OVERVIEW)
+    checks_overview = overview(checks, before or {}, f"http://{config.dagster}")
     store.sync_findings(checks, CHECKS, remember={OVERVIEW: checks_overview})
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Any
 
 from city.alerts.conditions import Condition, Message, Persistence, largest_first
 from city_assets.equipment.models import ACTIONS, ANOMALIES, LIFE
@@ -23,7 +22,7 @@ def _anomaly_title(message: Message) -> str:
     )
 
 
-def _anomaly_detail(message: Message) -> Mapping[str, Any]:
+def _anomaly_detail(message: Message) -> Mapping[str, object]:
     return {
         "score": message["anomaly_score"],
         "threshold": message["threshold"],
@@ -44,7 +43,7 @@ def _life_title(message: Message) -> str:
     )
 
 
-def _life_detail(message: Message) -> Mapping[str, Any]:
+def _life_detail(message: Message) -> Mapping[str, object]:
     return {
         "hours_left": message["predicted_rul_hours"],
         "interval": message["confidence_interval"],
@@ -54,7 +53,7 @@ def _life_detail(message: Message) -> Mapping[str, Any]:
     }
 
 
-def _message_source(message: Message) -> dict[str, Any]:
+def _message_source(message: Message) -> dict[str, object]:
     return {"model_version": message.get("model_version"), "event": message.get("id"), "at": message["timestamp"]}
 
 

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Any
 
 import dagster as dg
+from typing_extensions import TypedDict
 
 from city.alerts.model import Finding
 from city.dagster_internals import AssetCheckExecutionRecord, AssetCheckExecutionRecordStatus
@@ -26,8 +26,29 @@ UNKNOWN = "unknown"
 """The metadata key of a check result that cannot be judged yet, because Dagster has only passed and failed."""
 
 
+class FailedCheck(TypedDict):
+    """A check that failed when it was last evaluated."""
+
+    asset: str
+    check: str
+    severity: Severity
+    says: str
+    at: object
+    """The time of the evaluation, as the finding's detail has it."""
+    link: str
+    """The address of the asset's checks in Dagster's UI."""
+
+
+class Overview(TypedDict, total=False):
+    """All checks, by their newest evaluation. It is empty before the first one."""
+
+    passed: list[str]
+    failed: dict[str, FailedCheck]
+    """The failed checks, by name."""
+
+
 def check_findings(
-    instance: dg.DagsterInstance, checks: Iterable[dg.AssetCheckKey], active_details: Mapping[str, Mapping[str, Any]]
+    instance: dg.DagsterInstance, checks: Iterable[dg.AssetCheckKey], active_details: Mapping[str, Mapping[str, object]]
 ) -> list[Finding]:
     """Returns two findings for each check: whether its newest evaluation failed, and whether it could be evaluated.
 
@@ -42,11 +63,11 @@ def check_findings(
     ]
 
 
-def overview(findings: Iterable[Finding], before: Mapping[str, Any], link: str) -> dict[str, Any]:
+def overview(findings: Iterable[Finding], before: Overview, link: str) -> Overview:
     """Summarises all checks for the dashboard: which passed and which failed when they were last evaluated.
 
     `before` is the previous overview. A check whose state is unknown keeps its entry of it. `link` is the address of
-    Dagster's UI. Returns the names of the passed checks (`passed`), and the failed checks by name (`failed`).
+    Dagster's UI.
     """
     findings = list(findings)
     names = {finding.cause.removeprefix(CHECKS) for finding in findings}
@@ -77,7 +98,7 @@ def _findings_of_check(
     key: dg.AssetCheckKey,
     record: AssetCheckExecutionRecord,
     runs: Mapping[str, dg.DagsterRun],
-    active_details: Mapping[str, Mapping[str, Any]],
+    active_details: Mapping[str, Mapping[str, object]],
 ) -> list[Finding]:
     asset, run = key.asset_key.to_user_string(), runs.get(record.run_id)
     cause, labels = f"{CHECKS}{asset}/{key.name}", {"asset": asset, "type": "check"}
@@ -94,7 +115,7 @@ def _findings_of_check(
         if UNKNOWN in evaluation.metadata:
             return [Finding(cause, state="unknown"), evaluated]
         day, failed_day = _last_partition(run), active_details.get(cause, {}).get(_PARTITION)
-        is_earlier = day is not None and failed_day is not None and day < failed_day
+        is_earlier = day is not None and isinstance(failed_day, str) and day < failed_day
         return [Finding(cause, state="unknown" if is_earlier else "passing"), evaluated]
     reason = f": {evaluation.description}" if evaluation.description else ""
     detail = {name: str(value.value)[:500] for name, value in evaluation.metadata.items()}
@@ -108,7 +129,7 @@ def _findings_of_check(
 def _load_runs(
     instance: dg.DagsterInstance,
     records: Iterable[AssetCheckExecutionRecord],
-    active_details: Mapping[str, Mapping[str, Any]],
+    active_details: Mapping[str, Mapping[str, object]],
 ) -> dict[str, dg.DagsterRun]:
     """Loads the runs of the records that did not pass, or whose alarm names a partition. Returns them by run id."""
     run_ids = set()

@@ -2,7 +2,6 @@
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
 import polars as pl
@@ -26,7 +25,7 @@ from city.tables.schema import schema
 from city.tables.slices import HOUR
 from city_assets import keys
 from city_assets.automation import HOURLY, when_changed
-from city_assets.preview import markdown
+from city_assets.preview import Metadata, markdown
 from resources.lake import LakeResource
 from resources.models import ModelRegistryResource
 
@@ -156,7 +155,7 @@ def _build_asset(view: View, view_models: list[Model]) -> dg.AssetsDefinition:
             description=", ".join(drifted_rows["feature"].unique().sort()) or None,
         )
         table = drifted_rows.drop("view", "at").sort("effect", descending=True)
-        metadata: dict[str, Any] = {
+        metadata: Metadata = {
             "page": dg.MetadataValue.path(str(file)),
             "drifted": dg.MetadataValue.md(markdown(table) if drifted_rows.height else "nothing"),
             "pinned": str(references(config).pinned_at(view.name)),

@@ -11,6 +11,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 from deltalake import DeltaTable, write_deltalake
+from pydantic import JsonValue
 
 from city import local_time
 from city.contracts.model import Contract
@@ -26,7 +27,7 @@ from city.settings import settings
 from city.tables import calendar
 from city_assets import keys
 from city_assets.automation import HOURLY, when_changed
-from city_assets.preview import bars, markdown
+from city_assets.preview import Metadata, bars, markdown
 from resources.lake import LakeResource
 
 SCORES, HOURS = "monitoring/quality", "monitoring/hours"
@@ -195,7 +196,7 @@ def judge_bands(contract: Contract, lake: Path, by_hour: pl.DataFrame, now: date
     ]
 
 
-def describe(contract: Contract, lake: Path, day_scores: pl.DataFrame, docs: Path) -> dict[str, Any]:
+def describe(contract: Contract, lake: Path, day_scores: pl.DataFrame, docs: Path) -> Metadata:
     """Returns the metadata of a day's quality for the UI: its scores, the trend, and a link to the Data Docs."""
     trend = read_table(lake / SCORES, _SCORES_SCHEMA).filter(pl.col("dataset") == contract.name).sort("day")
     by_day = {str(day): score for day, score in trend.tail(_TREND_DAYS).select("day", "score").iter_rows()}
@@ -244,13 +245,13 @@ def _check_result(contract: Contract, name: str, by_day: dict[date, list[Expecta
         metadata={
             "days": ", ".join(map(str, sorted(shown))),
             "detail": dg.MetadataValue.json(
-                _to_plain([result.detail for judged in shown.values() for result in judged])
+                [_to_plain(result.detail) for judged in shown.values() for result in judged]
             ),
         },
     )
 
 
-def _to_plain(value: Any) -> Any:
+def _to_plain(value: object) -> JsonValue:
     if isinstance(value, dict):
         return {str(key): _to_plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -57,7 +57,7 @@ class RunCursor:
         begin = self.begin if self.begin is not None and overlap < self.begin <= now else None
         return RunCursor(until, recent, begin)
 
-    def content(self) -> dict[str, Any]:
+    def content(self) -> dict[str, object]:
         """Returns the cursor as JSON, for `from_content`."""
         seen = {run: at.isoformat() for run, at in self.seen.items()}
         return {"until": _format_time(self.until), "seen": seen, "begin": _format_time(self.begin)}

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Any
 
 from city.alerts.conditions import Condition, Message, Persistence, largest_first
 from city_assets.payments.models import FRAUDS
@@ -21,7 +20,7 @@ def _title(message: Message) -> str:
     )
 
 
-def _detail(message: Message) -> Mapping[str, Any]:
+def _detail(message: Message) -> Mapping[str, object]:
     return {
         "payment_id": message["payment_id"],
         "amount": message["amount"],

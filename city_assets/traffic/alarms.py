@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Any
 
 from city.alerts.conditions import Baseline, Condition, Message, Persistence
 from city_assets.traffic.contract import VEHICLE_POSITIONS
@@ -44,7 +43,7 @@ def _title(message: Message) -> str:
     )
 
 
-def _detail(message: Message) -> Mapping[str, Any]:
+def _detail(message: Message) -> Mapping[str, object]:
     return {name: message.get(name) for name in ("speed_mean", "speed_std", "vehicle_count", "window_start", "id")}
 
 
