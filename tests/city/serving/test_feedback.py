@@ -240,7 +240,7 @@ def forget(server: Server, *numbers: str) -> None:
     assert stores
     for store in stores:
         for number in numbers:
-            store._judged.forget(number)
+            store._judgements.forget(number)
             store._store.forget(number)
 
 

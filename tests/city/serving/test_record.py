@@ -207,7 +207,7 @@ def test_a_recovery_that_is_tried_again_queues_nothing_twice(config: Settings, m
 
     monkeypatch.setattr(record, "find_outcomes", away)
     for _ in range(3):
-        with pytest.raises(OSError, match="away"):
+        with pytest.raises(OSError, match="unavailable"):
             store.recover()
     monkeypatch.setattr(record, "find_outcomes", find)
     assert store.recover() == store.recover() == [outcome]
