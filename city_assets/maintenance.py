@@ -31,9 +31,8 @@ def maintain(table: DeltaTable, vacuum_hours: int) -> dict[str, int]:
     Returns the number of files before and after, and the number of deleted files.
     """
     before = len(table.file_uris())
-    commit_with_retry(
-        table.table_uri, lambda newest: newest.optimize.compact()
-    )  # retried: appends and other compactions go on
+    # Retried, because appends and other compactions go on.
+    commit_with_retry(table.table_uri, lambda newest: newest.optimize.compact())
     table.update_incremental()
     deleted = table.vacuum(retention_hours=vacuum_hours, dry_run=False, enforce_retention_duration=False, full=True)
     table.create_checkpoint()

@@ -45,7 +45,11 @@ class MLflowRunResource(dg.ConfigurableResource):
                 yield self
             finally:
                 # dagster-mlflow ends the run in a hook of the job, which has to be imported with the definitions.
-                assert context.instance is not None
-                assert context.run is not None
-                failed = context.instance.get_run_stats(context.run.run_id).steps_failed
-                mlflow.end_run("FAILED" if failed else "FINISHED")
+                status = "FAILED"  # also where Dagster's storage does not answer
+                try:
+                    assert context.instance is not None
+                    assert context.run is not None
+                    if not context.instance.get_run_stats(context.run.run_id).steps_failed:
+                        status = "FINISHED"
+                finally:
+                    mlflow.end_run(status)

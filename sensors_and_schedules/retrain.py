@@ -44,17 +44,25 @@ train_models = dg.define_asset_job(
     default_status=dg.DefaultScheduleStatus.RUNNING,
     description="Trains every model that can be trained: yesterday is new.",
 )
-def retrain_nightly(context: dg.ScheduleEvaluationContext, lake: LakeResource) -> dg.RunRequest | dg.SkipReason:
-    """Requests a run that trains every model that can be trained."""
+def retrain_nightly(context: dg.ScheduleEvaluationContext, lake: LakeResource) -> list[dg.RunRequest] | dg.SkipReason:
+    """Requests a run for each model that can be trained. Between two of them, builds and other runs have a turn."""
     snapshot = lake.snapshot
     shortages = {model.name: training_shortage(model, snapshot) for model in declared().values()}
     not_yet = "; ".join(shortage for shortage in shortages.values() if shortage)
-    ready = [model_key(model) for model in declared().values() if shortages[model.name] is None]
+    ready = [model for model in declared().values() if shortages[model.name] is None]
     if not ready:
         return dg.SkipReason(f"no model can be trained yet: {not_yet}")
     if not_yet:
         context.log.info("not trained yet: %s", not_yet)
-    return dg.RunRequest(asset_selection=ready, tags={REASON: "every night"})
+    night = context.scheduled_execution_time
+    return [
+        dg.RunRequest(
+            run_key=f"{model.name} {night:%Y-%m-%d}",
+            asset_selection=[model_key(model)],
+            tags={MODEL: model.name, REASON: "every night"},
+        )
+        for model in ready
+    ]
 
 
 @dg.sensor(

@@ -14,7 +14,7 @@ from city.severity import SEVERITIES
 
 
 class HistoryEntry(TypedDict):
-    """An event of an alarm. `by` is the person, and None where nobody did it."""
+    """An event of an alarm. `by` is the person, null for the platform itself."""
 
     id: int
     alarm: int

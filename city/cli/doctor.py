@@ -4,7 +4,7 @@ import typer
 
 
 def command() -> None:
-    """Check Python, Java, jars, ports, memory and disk, and say how to mend what is wrong."""
+    """Check Python, Java, jars, ports, memory and disk, and say how to fix what is wrong."""
     from city.settings import settings
     from city.stack.doctor import examine
 
@@ -12,6 +12,6 @@ def command() -> None:
     for finding in findings:
         print(f"{'ok ' if finding.ok else 'BAD'} {finding.what}: {finding.actual}")
         if not finding.ok:
-            print(f"    {finding.mend}")
+            print(f"    {finding.fix}")
     if not all(finding.ok for finding in findings):
         raise typer.Exit(1)

@@ -24,13 +24,17 @@ class DomainGroup(TyperGroup):
         return super().get_command(ctx, cmd_name)
 
     def _load(self) -> None:
+        from city.contracts.model import ContractError
         from city.contracts.registry import domains
 
         if self.commands:
             return
-        app = typer.Typer()
+        app, owners = typer.Typer(), dict[str, str]()
         for domain in domains():
             module = domain.module("commands")
             for name, function in (module.COMMANDS.get(self.name, {}) if module else {}).items():
+                if owners.setdefault(name, domain.name) != domain.name:
+                    both = f"{owners[name]} and {domain.name}"
+                    raise ContractError(f"the domains {both} declare the command city {self.name} {name}: rename one")
                 app.command(name)(function)
         self.commands = get_group(app).commands

@@ -1,4 +1,4 @@
-"""Decides which errors the user can mend. The command prints these in one line and the others with their traceback."""
+"""Decides which errors the user can fix. The command prints these in one line and the others with their traceback."""
 
 import importlib
 import re
@@ -50,7 +50,7 @@ def _explain_settings(error: Exception) -> str | None:
 
 
 def mendable() -> Iterator[tuple[str, type[Exception]]]:
-    """Yields the names and classes of the exceptions that the user can mend. Imports their modules."""
+    """Yields the names and classes of the exceptions that the user can fix. Imports their modules."""
     for module, names in _MENDABLE.items():
         for name in names:
             yield name, getattr(importlib.import_module(module), name)

@@ -30,7 +30,7 @@ for _name in sorted(info.name for info in pkgutil.iter_modules(city.cli.__path__
 
 
 def main() -> None:
-    """Runs the command. An error that the user can mend is printed in one line, with the exit code 1."""
+    """Runs the command. An error that the user can fix is printed in one line, with the exit code 1."""
     from city.cli.errors import explain
 
     try:

@@ -48,10 +48,20 @@ def domains(config: Settings | None = None) -> list[Domain]:
     all_domains = []
     for name in names:
         if importlib.util.find_spec(f"{PACKAGE}.{name}.contract"):
-            contract_module = importlib.import_module(f"{PACKAGE}.{name}.contract")
+            contract_module = _import_contract(f"{PACKAGE}.{name}.contract")
             all_domains.append(Domain(name, tuple(contract_module.CONTRACTS)))
     _check_unique([contract for domain in all_domains for contract in domain.contracts])
     return all_domains
+
+
+def _import_contract(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except TypeError as error:  # a declaration of another release: see "Add a domain" in README.md
+        raise ContractError(
+            f"{name} cannot be imported: {error}. Declarations have `description=` since this release, which was "
+            "`means=`"
+        ) from error
 
 
 def contracts(config: Settings | None = None) -> list[Contract]:

@@ -60,7 +60,7 @@ def check_rows(model: Model, rows: pl.DataFrame, now: datetime) -> pl.DataFrame:
         raise ModelError(f"model {model.name!r}: {count} rows are of the future ({latest!s}): a clock is wrong")
     numbers = rows.select(pl.col(model.inputs).cast(pl.Float64))
     if infinite := [c.name for c in numbers if c.is_infinite().any()]:
-        raise ModelError(f"model {model.name!r}: infinite values in {', '.join(infinite)}: mend the transform")
+        raise ModelError(f"model {model.name!r}: infinite values in {', '.join(infinite)}: fix the transform")
     if model.kind == "anomaly":
         if all(column.drop_nulls().n_unique() < 2 for column in numbers):
             raise ModelError(f"model {model.name!r}: every input is constant: there is nothing to learn from")

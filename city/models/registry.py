@@ -182,7 +182,10 @@ class Registry:
         """Returns the version that has the alias. Returns None where there is none."""
         if self._tables is not None:
             number = self.aliases().get(model, {}).get(alias)
-            return None if number is None else self.version(model, number)
+            try:
+                return None if number is None else self.version(model, number)
+            except NoSuchVersion:  # deleted, with its aliases, between the two reads
+                return None
         from mlflow.exceptions import MlflowException
 
         with self._client() as client:

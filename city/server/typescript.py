@@ -9,6 +9,7 @@ Schema = Mapping[str, Any]
 _HEAD = "// Generated from the server's OpenAPI document by `make docs`. Do not edit: change the models in Python."
 _WIDTH = 116
 _NAME = re.compile(r"^[A-Za-z_$][\w$]*$")
+_NO_CONSTRAINT = {"title", "description", "default", "examples", "deprecated"}
 _SIMPLE = {"string": "string", "integer": "number", "number": "number", "boolean": "boolean", "null": "null"}
 
 
@@ -70,13 +71,15 @@ def _type_of(schema: Schema) -> str:
         if union in schema:
             return " | ".join(dict.fromkeys(map(_type_of, schema[union])))
     kind = schema.get("type")
+    if isinstance(kind, list):
+        return " | ".join(dict.fromkeys(_type_of({**schema, "type": one_kind}) for one_kind in kind))
     if kind in _SIMPLE:
         return _SIMPLE[kind]
     if kind == "array":
         return _array(schema)
     if kind == "object":
         return _object(schema)
-    if kind is None:
+    if schema.keys() <= _NO_CONSTRAINT:
         return "unknown"
     raise UnknownSchema(f"no TypeScript type for the schema {json.dumps(schema)}")
 

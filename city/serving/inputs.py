@@ -1,5 +1,5 @@
 """Request bodies of predictions, and their validation. Each request is validated once. Errors name the field and the
-mend."""
+fix."""
 
 import difflib
 import io

@@ -54,7 +54,5 @@ def outcome_text(model: Model, outcome: float | str) -> str:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise Problem(
-            422, f"the outcome of {model.name} is a finite prediction_id", [("outcome", "give a finite prediction_id")]
-        )
+        raise Problem(422, f"the outcome of {model.name} is a finite number", [("outcome", "give a finite number")])
     return str(value)

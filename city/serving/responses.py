@@ -12,7 +12,7 @@ from typing_extensions import TypedDict
 from city.models.labels import Kind as ModelKind
 from city.serving.roles import Kind, Role
 from city.web.audit import AuditEntry
-from city.web.responses import DeclaredResponse
+from city.web.responses import ConstantResponse, DeclaredResponse
 
 _DESCRIBED = ConfigDict(use_attribute_docstrings=True)
 
@@ -108,7 +108,7 @@ class FeedbackResponse(TypedDict):
     """Whether the outcome was recorded before, so that nothing changed."""
 
 
-class ServerMetadata(DeclaredResponse):
+class ServerMetadata(ConstantResponse):
     """The server, as the Open Inference Protocol describes it."""
 
     name: str = "city"
@@ -126,7 +126,7 @@ class TensorMetadata(TypedDict):
     """-1 is any size."""
 
 
-class ModelMetadata(DeclaredResponse):
+class ModelMetadata(ConstantResponse):
     """A model's tensors."""
 
     name: str

@@ -19,12 +19,12 @@ _MEMORY_GB, _DISK_GB = 3, 2
 
 @dataclass(frozen=True)
 class Finding:
-    """The result of one check: `what` was checked, whether it is `ok`, the `actual` value, and the `mend`."""
+    """The result of one check: `what` was checked, whether it is `ok`, the `actual` value, and the `fix`."""
 
     what: str
     ok: bool
     actual: str
-    mend: str = ""
+    fix: str = ""
 
 
 def examine(config: Settings) -> list[Finding]:

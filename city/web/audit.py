@@ -76,9 +76,10 @@ class Audit:
 
 
 def _parse_entry(line: bytes) -> AuditEntry | None:
-    """The entry of a line; None for a line that was cut off."""
+    """The entry of a line; None for a line that was cut off, or that another program has written."""
     try:
         content = orjson.loads(line)
     except orjson.JSONDecodeError:
         return None
-    return cast(AuditEntry, content) if isinstance(content, dict) else None
+    is_entry = isinstance(content, dict) and AuditEntry.__required_keys__ <= content.keys()
+    return cast(AuditEntry, content) if is_entry else None

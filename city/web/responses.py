@@ -7,10 +7,16 @@ from city.stack.reports import WorkerSummary
 
 class DeclaredResponse(BaseModel):
     # No docstring: each subclass without one of its own would have it as its description in OpenAPI.
-    model_config = ConfigDict(use_attribute_docstrings=True, json_schema_serialization_defaults_required=True)
+    model_config = ConfigDict(use_attribute_docstrings=True)
 
 
-class LivenessResponse(DeclaredResponse):
+class ConstantResponse(DeclaredResponse):
+    # Fields with a default are always sent. Not set for all responses: Pydantic applies it to the fields of a TypedDict
+    # below the response too, also to those that may be absent.
+    model_config = ConfigDict(json_schema_serialization_defaults_required=True)
+
+
+class LivenessResponse(ConstantResponse):
     """Whether the server lives."""
 
     live: bool = True
@@ -31,7 +37,7 @@ class DependencyHealth(DeclaredResponse):
     detail: str
 
 
-class HealthResponse(DeclaredResponse):
+class HealthResponse(ConstantResponse):
     """The health of the server, of its dependencies and of its background loops."""
 
     live: bool = True
@@ -42,7 +48,7 @@ class HealthResponse(DeclaredResponse):
     workers: list[WorkerSummary]
 
 
-class TokenResponse(DeclaredResponse):
+class TokenResponse(ConstantResponse):
     """A token for the header `Authorization: Bearer` (RFC 6749, section 4.4.3)."""
 
     access_token: str

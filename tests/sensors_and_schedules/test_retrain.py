@@ -102,10 +102,10 @@ def test_a_model_is_trained_first_and_every_night_once_each_part_has_enough(conf
     assert isinstance(tonight(config), dg.SkipReason), "nothing is built yet"
     put(config, *payments(EVERYWHERE))
     assert wanted(config) == [(frauds.name, "first training")]
-    request = tonight(config)
-    assert isinstance(request, dg.RunRequest)
+    (request,) = tonight(config)
     assert request.asset_selection == [model_key(frauds)], "not those that cannot be trained"
     assert request.tags[sensor.REASON] == "every night"
+    assert (request.tags[sensor.MODEL], request.run_key) == (frauds.name, f"{frauds.name} {NOW:%Y-%m-%d}")
 
 
 def test_a_young_view_is_not_read(config: Settings, frauds: Model) -> None:

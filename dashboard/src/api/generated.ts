@@ -220,7 +220,7 @@ export interface ExperimentReport {
   /** When it began, in seconds since the epoch. */
   since: number;
   /** The champion that the version is compared with; absent before the first request. */
-  champion: number;
+  champion?: number;
   /** The results by role. */
   arms: Record<string, ArmSummary>;
   /** Null while there are too few outcomes. */
@@ -277,7 +277,7 @@ export interface HealthResponse {
   workers: WorkerSummary[];
 }
 
-/** An event of an alarm. `by` is the person, and None where nobody did it. */
+/** An event of an alarm. `by` is the person, null for the platform itself. */
 export interface HistoryEntry {
   id: number;
   alarm: number;

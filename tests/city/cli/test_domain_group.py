@@ -1,6 +1,7 @@
 """Groups whose subcommands the domains declare."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,6 +12,8 @@ from typer.testing import CliRunner
 
 import city_assets
 from city.cli.main import app
+from city.contracts.model import ContractError
+from city.contracts.registry import domains
 from city.settings import Settings, settings
 from tests.commands import city
 
@@ -67,3 +70,22 @@ assert result.exit_code == 0 and "replay" in result.output
 print([name for name in sys.modules if name.split(".")[0] == "city_assets"])
 """
     assert subprocess.check_output([sys.executable, "-c", script], text=True).strip() == "[]"
+
+
+def test_two_domains_with_one_subcommand_are_refused(bikes: None, tmp_path: Path) -> None:
+    other = tmp_path / "more" / "scooters"
+    shutil.copytree(tmp_path / "more" / "bikes", other)
+    try:
+        result = CliRunner().invoke(app, ["data", "counts", "bridge"])
+    finally:
+        for name in [name for name in sys.modules if name.startswith("city_assets.scooters")]:
+            del sys.modules[name]
+    assert "the domains bikes and scooters declare the command city data counts" in str(result.exception)
+
+
+def test_a_declaration_of_an_earlier_release_is_named(bikes: None, tmp_path: Path) -> None:
+    (tmp_path / "more" / "bikes" / "contract.py").write_text(
+        "from city.contracts import Field\nField(name='n', kind='integer', means='how many')\n"
+    )
+    with pytest.raises(ContractError, match=r"city_assets.bikes.contract .*'means'.* `description=`"):
+        domains()

@@ -60,6 +60,7 @@ PAIR = [{"type": "string"}, {"type": "integer"}]
         ),
         ({"type": "array", "prefixItems": PAIR, "items": {}}, "[string, number, ...unknown[]]"),
         ({"type": "array"}, "unknown[]"),
+        ({"type": ["string", "null"]}, "string | null"),
         ({"enum": ["low", "high"]}, "'low' | 'high'"),
         ({"type": "array", "items": {"enum": ["low", "high"]}}, "('low' | 'high')[]"),
         ({"oneOf": [{"type": "boolean"}, {"type": "array", "items": {"type": "string"}}]}, "boolean | string[]"),
@@ -79,6 +80,7 @@ def test_a_long_description_is_wrapped_and_cannot_end_the_comment() -> None:
     assert " ".join(line.removeprefix(" * ") for line in middle).split() == ["word"] * 60
 
 
-def test_an_unknown_schema_is_refused() -> None:
-    with pytest.raises(UnknownSchema, match="file"):
-        lines({"X": {"type": "file"}})
+@pytest.mark.parametrize("schema", [{"type": "file"}, {"allOf": [{"type": "string"}]}, {"not": {"type": "null"}}])
+def test_an_unknown_schema_is_refused(schema: dict[str, Any]) -> None:
+    with pytest.raises(UnknownSchema, match=next(iter(schema))):
+        lines({"X": schema})

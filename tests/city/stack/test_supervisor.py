@@ -313,7 +313,7 @@ def test_the_doctor_names_what_is_wrong_and_the_mend(config: Settings) -> None:
         server.listen()
         finding = next(f for f in examine(config) if f.what == f"port {config.kafka_port}")
     assert not finding.ok
-    assert "CITY_KAFKA_PORT" in finding.mend
+    assert "CITY_KAFKA_PORT" in finding.fix
 
 
 def test_an_address_that_is_none_is_refused() -> None:
