@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections import deque
 from datetime import date
 from typing import cast
 
@@ -91,6 +92,8 @@ class Reporter:
         for day in sorted(days):  # a day that cannot be logged now is logged the next time
             self._context.log_event(dg.AssetMaterialization(key, metadata=metadata, partition=str(day)))
             days.remove(day)
+        # The context keeps each event until the op ends, which for the stream is a day: 4 kB an event, 150 MB a day.
+        deque(self._context.consume_events(), maxlen=0)
 
 
 # The job has the highest priority, because all else is built from its rows. keep_streaming replaces it, so no retries.

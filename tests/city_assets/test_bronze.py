@@ -2,6 +2,7 @@
 
 import json
 import threading
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
@@ -193,6 +194,9 @@ def test_the_stream_reports_the_days_that_grew_and_only_those(lake: LakeResource
         def log_event(self, event: dg.AssetMaterialization) -> None:
             self.events.append(event)
 
+        def consume_events(self) -> Iterator[Any]:
+            return iter(())
+
     context: Any = Context()
     job = StreamJob([VEHICLE_POSITIONS], config)
     report = job.pipelines[0].report
@@ -218,3 +222,24 @@ def test_the_stream_reports_the_days_that_grew_and_only_those(lake: LakeResource
     report.record_commit(pl.Series([days[1]], dtype=TIMESTAMP), 0)
     Reporter(context, lake, seconds=60.0).report(job, now=True)
     assert len(context.events) == 5
+
+
+def test_a_report_is_in_the_event_log_and_not_kept_in_the_streams_memory(lake: LakeResource, config: Settings) -> None:
+    stream_in(lake, VEHICLE_POSITIONS, now_positions(3))
+    job = StreamJob([VEHICLE_POSITIONS], config)
+    job.pipelines[0].report.record_commit(pl.Series([datetime(2026, 5, 2, 5, tzinfo=UTC)], dtype=TIMESTAMP), 0)
+
+    @dg.op
+    def report_once(context: dg.OpExecutionContext) -> bool:
+        Reporter(context, lake, seconds=0.0).report(job)
+        return context.has_events()
+
+    @dg.job
+    def reporting() -> None:
+        report_once()
+
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = reporting.execute_in_process(instance=instance)
+        assert result.output_for_node("report_once") is False
+        logged = instance.fetch_materializations(keys.bronze(VEHICLE_POSITIONS), limit=5).records
+    assert [record.partition_key for record in logged] == ["2026-05-02"]
