@@ -6,6 +6,7 @@ server, Dagster's code server. So this module queries MLflow's tables directly. 
 
 import contextlib
 import sqlite3
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote, urlparse
@@ -13,6 +14,7 @@ from urllib.parse import unquote, urlparse
 from city.models.version import Version
 
 _BUSY_SECONDS = 10.0
+_CREATION_SECONDS = 60.0  # since the last change of the file
 
 
 class MLflowTables:
@@ -63,11 +65,23 @@ class MLflowTables:
         return _local_path(self._select_rows("SELECT artifact_uri FROM runs WHERE run_uuid = ?", run), name)
 
     def _select_rows(self, sql: str, *values: object) -> list[tuple[object, ...]]:
-        """Runs a query. Returns no rows where the file does not exist yet."""
+        """Runs a query. Returns no rows where the file, or the tables in it, do not exist yet."""
         if not self._file.exists():
             return []
-        with self._open_connection() as connection:
-            return connection.execute(sql, values).fetchall()
+        try:
+            with self._open_connection() as connection:
+                return connection.execute(sql, values).fetchall()
+        except sqlite3.OperationalError as error:
+            if "no such" in str(error) and self._is_being_created():
+                return []
+            raise
+
+    def _is_being_created(self) -> bool:
+        """Returns whether MLflow may still be creating the tables, which takes it seconds.
+
+        Callers poll. A caller that read by MLflow instead would keep its 150 MB from the first training on.
+        """
+        return time.time() - self._file.stat().st_mtime < _CREATION_SECONDS
 
     @contextlib.contextmanager
     def _open_connection(self) -> Iterator[sqlite3.Connection]:
