@@ -138,7 +138,7 @@ def compare_rows(bronze: pl.DataFrame, hot: pl.DataFrame) -> pl.DataFrame:
 def check_applied(contract: Contract, lake: LakeResource, questdb: QuestDBResource) -> Verdict:
     """Checks that QuestDB applies what it is sent to the contract's tables."""
     wal = questdb.frame("SELECT name, suspended FROM wal_tables()", _WAL)
-    suspended = suspended_tables(wal, table_names(contract))
+    suspended = suspended_tables(wal, tables.table_names(contract))
     return not suspended, {"suspended": ", ".join(suspended)}
 
 
@@ -151,7 +151,7 @@ def check_ttl(contract: Contract, lake: LakeResource, questdb: QuestDBResource) 
     """Checks that each of the contract's tables exists and keeps its rows for as long as the contract declares."""
     ttl = questdb.frame("SELECT table_name, ttlValue, ttlUnit FROM tables()", _TTL)
     hours = tables.ttl_hours(contract)
-    others = other_ttl(ttl, table_names(contract), hours)
+    others = other_ttl(ttl, tables.table_names(contract), hours)
     return not others, {"hours": hours, "different": dg.MetadataValue.json(others)}
 
 
@@ -170,8 +170,3 @@ def other_ttl(ttl: pl.DataFrame, names: Iterable[str], hours: int) -> dict[str, 
         if value * _HOURS.get(unit, 0) != hours:
             others[name] = f"{value} {unit}" if value else "for ever"
     return others
-
-
-def table_names(contract: Contract) -> list[str]:
-    """Returns the names of the contract's QuestDB tables: its events', and its windows'."""
-    return [contract.name, *(window.name for window in contract.windows)]

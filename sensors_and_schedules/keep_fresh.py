@@ -23,7 +23,6 @@ from city.dagster_internals import (
     get_latest_completed_cron_tick,
     wrap_sensor_evaluation,
 )
-from city.memory import release_free_memory
 from city.settings import settings
 from city_assets.automation import TICK
 from sensors_and_schedules.turns import TAKES_TURNS
@@ -152,7 +151,6 @@ def evaluate(
     # days of a range that is requested now are stored until its run exists.
     requested = {day: keys for day, keys in waiting.items() if day not in due.days}
     _store_pending(instance, PendingDays(due.days, requested, tick))
-    release_free_memory()  # an evaluation reads thousands of records, and the code server lives for weeks
     return dg.SensorResult(
         run_requests=[run for run in runs if run is not None],
         cursor=asset_daemon_cursor_to_instigator_serialized_cursor(new_cursor),

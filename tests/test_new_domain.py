@@ -1,7 +1,6 @@
 """A newcomer adds a domain by adding a folder: a tiny one, from its contract to bronze, QuestDB and the graph."""
 
 import json
-import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,11 +8,11 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-import city_assets
 from city import questdb
 from city.contracts.registry import contract_of, domain_of, domains
-from city.settings import Settings, settings
+from city.settings import Settings
 from city_assets.definitions import build
+from tests.domains import extra_domain
 from tests.events import iso
 from tests.live import consume, send, streaming, trips_in_bronze, until
 
@@ -38,17 +37,8 @@ CONTRACTS = (BIKES,)
 
 @pytest.fixture
 def bikes(stack: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    folder = tmp_path / "more" / "bikes"
-    folder.mkdir(parents=True)
-    (folder / "__init__.py").touch()
-    (folder / "contract.py").write_text(CONTRACT)
-    monkeypatch.setenv("CITY_EXTRA_DOMAINS", json.dumps([str(folder.parent)]))
-    settings.cache_clear()
-    before = list(city_assets.__path__)
-    yield
-    city_assets.__path__[:] = before
-    for name in [name for name in sys.modules if name.startswith("city_assets.bikes")]:
-        del sys.modules[name]
+    with extra_domain(tmp_path / "more", "bikes", {"contract.py": CONTRACT}, monkeypatch):
+        yield
 
 
 def test_a_folder_is_a_domain(stack: Settings, bikes: None) -> None:

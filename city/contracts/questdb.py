@@ -75,3 +75,8 @@ def _create_statement(table: str, types: dict[str, str], timestamp: str, key: st
         f"CREATE TABLE IF NOT EXISTS {table} ({body}) TIMESTAMP({timestamp}) PARTITION BY HOUR "
         f"TTL {hours} HOURS WAL DEDUP UPSERT KEYS({timestamp}, {key})"
     )
+
+
+def table_names(contract: Contract) -> list[str]:
+    """Returns the names of the contract's QuestDB tables: its events', and its windows'."""
+    return [contract.name, *(window.name for window in contract.windows)]

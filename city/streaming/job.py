@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 
 from city.contracts.model import Contract
 from city.lake.tables import ForeignTable
-from city.memory import release_free_memory
 from city.settings import Settings
 from city.stack.reports import StreamSummary
 from city.stack.state import STREAM, identity, read_json, stream_crashes
@@ -24,7 +23,6 @@ log = logging.getLogger(__name__)
 
 FATAL = (Fenced, ForeignTable, TopicReset)
 """Errors after which no restart of a pipeline helps."""
-_TRIM_SECONDS = 60.0
 SINKS: tuple[SinkFactory, ...] = (questdb_sink, kafka_sink, feature_sink, score_sink)
 
 
@@ -87,12 +85,8 @@ class StreamJob:
                     self.stop.set()
 
     def _write_reports(self, worker: Worker) -> None:
-        trimmed = time.monotonic()
         while not self._ended.wait(1.0):
             self.write_report()
-            if time.monotonic() - trimmed > _TRIM_SECONDS:
-                trimmed = time.monotonic()
-                release_free_memory()
             for pipeline in self.pipelines:
                 pipeline.pace()
             worker.progress()

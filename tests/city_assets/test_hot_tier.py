@@ -15,6 +15,7 @@ import pytest
 import requests
 
 from city import questdb as questdb_http
+from city.contracts import questdb as tables
 from city.contracts.model import Contract
 from city.questdb import QuestDBError
 from city.settings import Settings
@@ -33,7 +34,6 @@ from city_assets.hot_tier import (
     rows_by_minute,
     settled_rows,
     suspended_tables,
-    table_names,
 )
 from city_assets.monitoring.checks import UNKNOWN
 from city_assets.traffic.contract import VEHICLE_POSITIONS
@@ -170,7 +170,7 @@ def stream_in(config: Settings, contract: Contract, count: int, at: datetime) ->
 def answer(rows: int, at: datetime, suspended: bool = False, hours: int = 48) -> Answer:
     """What a QuestDB answers that has so many rows of the minute of `at`."""
     minute = at.replace(second=0, microsecond=0)
-    names = table_names(VEHICLE_POSITIONS)
+    names = tables.table_names(VEHICLE_POSITIONS)
 
     def query(sql: str) -> list[tuple[Any, ...]]:
         if "wal_tables()" in sql:

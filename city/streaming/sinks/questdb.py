@@ -164,7 +164,7 @@ def ensure_tables(address: str, contract: Contract) -> None:
     _ensure_table(address, contract.name, tables.create_events(contract), tables.evolve_events(contract))
     for window in contract.windows:
         _ensure_table(address, window.name, tables.create_window(contract, window), tables.evolve_window(window))
-    for table in questdb.resume_suspended(address, [contract.name, *(w.name for w in contract.windows)]):
+    for table in questdb.resume_suspended(address, tables.table_names(contract)):
         log.warning("QuestDB table %s was suspended and has been resumed", table)
 
 

@@ -1,6 +1,5 @@
 """Groups whose subcommands the domains declare."""
 
-import json
 import shutil
 import subprocess
 import sys
@@ -10,12 +9,12 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-import city_assets
 from city.cli.main import app
 from city.contracts.model import ContractError
 from city.contracts.registry import domains
-from city.settings import Settings, settings
+from city.settings import Settings
 from tests.commands import city
+from tests.domains import extra_domain
 
 COMMANDS = """
 def count(counter: str, weeks: int = 1) -> None:
@@ -29,18 +28,9 @@ COMMANDS = {"data": {"counts": count}}
 
 @pytest.fixture
 def bikes(config: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    folder = tmp_path / "more" / "bikes"
-    folder.mkdir(parents=True)
-    (folder / "__init__.py").touch()
-    (folder / "contract.py").write_text("CONTRACTS = ()")
-    (folder / "commands.py").write_text(COMMANDS)
-    monkeypatch.setenv("CITY_EXTRA_DOMAINS", json.dumps([str(folder.parent)]))
-    settings.cache_clear()
-    before = list(city_assets.__path__)
-    yield
-    city_assets.__path__[:] = before
-    for name in [name for name in sys.modules if name.startswith("city_assets.bikes")]:
-        del sys.modules[name]
+    files = {"contract.py": "CONTRACTS = ()", "commands.py": COMMANDS}
+    with extra_domain(tmp_path / "more", "bikes", files, monkeypatch):
+        yield
 
 
 def test_a_new_domain_adds_a_subcommand(bikes: None) -> None:
