@@ -14,7 +14,7 @@ from city.settings import Settings
 
 PARTS = frozenset(
     {"kafka", "questdb", "mqtt", "mqtt-bridge", "simulators", "server", "dagster-code", "dagster-daemon", "dagster"}
-    | {"stream", "registry", "disk"}
+    | {"stream", "registry", "disk", "supervisor"}
 )
 """The parts with a metric `system.failing.<part>`, besides the simulators of single domains."""
 _STREAM_METRICS = ("lag", "p95_ms", "events_per_second", "quarantined")
@@ -41,7 +41,8 @@ def declared_metrics(config: Settings) -> frozenset[str]:
 @lru_cache(maxsize=4)
 def _collect_metrics(extra_domains: tuple[Path, ...]) -> frozenset[str]:
     """The metrics, cached: the declarations do not change while a process runs."""
-    config = Settings(extra_domains=[*extra_domains], domains=[])
+    # A copy is not validated: a folder that has vanished since the start must not end the evaluation of the rules.
+    config = Settings(extra_domains=[], domains=[]).model_copy(update={"extra_domains": [*extra_domains]})
     all_domains = domains(config)
     streams = [contract for domain in all_domains for contract in domain.contracts if contract.rate == "high"]
     simulators = {f"simulator-{domain.name}" for domain in all_domains if domain.has_simulator}

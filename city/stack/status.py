@@ -137,7 +137,9 @@ def _loop_state(
 
 def is_stopping(config: Settings) -> bool:
     """Returns whether the platform is being stopped."""
-    return bool((read_json(config, SUPERVISOR) or {}).get("stopping"))
+    supervisor = read_json(config, SUPERVISOR) or {}
+    # A supervisor that is killed while it stops its parts leaves this state.
+    return bool(supervisor.get("stopping")) and is_alive(supervisor["pid"], supervisor["created"])
 
 
 def stream_part(config: Settings, up: bool, silent: Mapping[str, str]) -> PartStatus | None:

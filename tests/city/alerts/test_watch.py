@@ -19,6 +19,7 @@ from city.alerts.declared import declared_metrics, is_declared
 from city.alerts.model import AlertError, Finding
 from city.alerts.rules import DEFAULT, rules, stream_metrics
 from city.alerts.store import AlertStore, alert_store
+from city.alerts.supervision import CAUSE
 from city.alerts.system import disk, metrics
 from city.alerts.watch import PlatformWatch, active, share, shared
 from city.features.freshness import FeatureFreshness
@@ -225,6 +226,47 @@ def test_a_process_that_hangs_is_one_alarm_and_its_loops_are_none(config: Settin
     assert "lives and does not report" in found["system/simulators"]
 
 
+@pytest.mark.parametrize("stopping", [False, True])
+@pytest.mark.parametrize("stopped", [False, True])
+def test_a_supervisor_that_was_killed_is_one_alarm_until_the_city_is_started_again_or_stopped(
+    config: Settings, kept: AlertStore, stopping: bool, stopped: bool
+) -> None:
+    """Also one that was killed while it stopped its parts."""
+    part = {"address": "", "state": "running", "last_error": None, "restarts": 0}
+    dead = {"pid": 999_999_999, "created": 1.0}
+    parts = {"simulators": part | identity() | {"loops": {"simulator-a": "a"}}, "kafka": part | dead}
+    parts |= {f"part-{number}": part | identity() for number in range(7)}
+    parts["mqtt"] = part | {"pid": None, "created": None, "state": "external"}
+    unavailable: dict[str, str | None] = {"questdb": "refused"}
+    watch = PlatformWatch(config, kept, lambda: unavailable, began=NOW)
+    moment = datetime.now(UTC)
+
+    def watched(first: int) -> dict[str, str]:
+        """The alarms after a minute of looks."""
+        for seconds in range(first, first + 60, 5):
+            watch.look(moment + timedelta(seconds=seconds))
+        found = {alarm.cause: alarm.title for alarm in kept.alarms() if alarm.active and alarm.cause != "system/disk"}
+        return {cause: title for cause, title in found.items() if cause.startswith("system/")}
+
+    supervisor = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    runs = {"pid": supervisor.pid, "created": psutil.Process(supervisor.pid).create_time(), "parts": parts}
+    (config.run / SUPERVISOR).write_text(json.dumps(runs))
+    watched(0)
+    (config.run / SUPERVISOR).write_text(json.dumps(runs | {"stopping": stopping}))
+    supervisor.kill()
+    supervisor.wait()
+    raised = watched(200)
+    assert raised.keys() == {"system/supervisor", "system/questdb"}, "a server that was asked is known to be down"
+    assert "parts that end are not restarted. Ended: kafka. `city up` starts" in raised["system/supervisor"]
+    if stopped:
+        (config.run / SUPERVISOR).unlink()
+    else:
+        again = identity() | {"stopping": False, "parts": {"part-0": part | identity()}}
+        (config.run / SUPERVISOR).write_text(json.dumps(again))
+    unavailable["questdb"] = None
+    assert watched(300) == {}
+
+
 def test_of_two_watchers_one_judges_until_it_is_gone(config: Settings, kept: AlertStore) -> None:
     first, second = PlatformWatch(config, kept, began=NOW), PlatformWatch(config, kept, began=NOW)
     first.look(NOW)
@@ -350,7 +392,7 @@ def test_all_that_is_given_can_be_ruled_about(config: Settings, kept: AlertStore
     """By the names of the parts, sources and scores as their own code has them."""
     known = declared_metrics(config)
     names = {spec.name for spec in specs(config)} | {loop for spec in specs(config) for loop in spec.loops}
-    assert {f"system.failing.{name}" for name in names | {"stream", "registry"}} <= known
+    assert {f"system.failing.{name}" for name in names | {"stream", "registry", CAUSE.removeprefix("system/")}} <= known
     (room, measured), scores = disk(config.home, 1.0), OutcomeScores(config, models())
     sources = [metrics([room]), measured, stream_metrics(config, NOW.timestamp()), FeatureFreshness(config).metrics()]
     assert all(sources)
@@ -375,7 +417,7 @@ def test_metrics_take_the_place_of_those_from_before(kept: AlertStore) -> None:
 
 def test_nothing_is_judged_while_the_city_is_being_stopped(config: Settings, kept: AlertStore) -> None:
     alive(config, lag=200_000)
-    (config.run / SUPERVISOR).write_text(json.dumps({"stopping": True, "pid": 1, "created": 0, "parts": {}}))
+    (config.run / SUPERVISOR).write_text(json.dumps(identity() | {"stopping": True, "parts": {}}))
     PlatformWatch(config, kept, began=NOW).look(NOW)
     assert kept.alarms() == []
 
