@@ -21,6 +21,7 @@ from city.stack.state import SUPERVISOR, is_alive, read_json
 from city.stack.status import parts, status
 from city.stack.supervisor import SIMULATORS, Supervisor, end_leftovers, exposures, specs
 from city.stack.terminal import Terminal, description_column, one_line
+from city.stack.unknown_settings import unknown_settings
 
 _COLOURS = {"running": "green", "external": "cyan", "starting": "yellow", "restarting": "red", "down": "red"}
 _REFRESH_SECONDS = 5.0
@@ -34,7 +35,7 @@ def up(config: Settings, rate: float | None, simulators: bool) -> None:
     part_specs = specs(config, simulators, rate)
     supervisor = Supervisor(config, part_specs)
     supervisor.check()
-    _print_warnings(part_specs, console)
+    print_warnings(part_specs, console)
     # A shell starts a background job with SIGINT ignored, and the parts would inherit that. So a handler is set here.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: supervisor.stop.set())
@@ -44,9 +45,13 @@ def up(config: Settings, rate: float | None, simulators: bool) -> None:
     console.print("stopped")
 
 
-def _print_warnings(part_specs: Sequence[Spec], console: Terminal) -> None:
+def print_warnings(part_specs: Sequence[Spec], console: Terminal) -> None:
+    """Prints what a person should know before the parts start: open addresses and names that are no settings."""
     for warning in exposures(part_specs):
         console.print(f"warning: {warning}", style="yellow")
+    for name, meant in unknown_settings().items():
+        advice = f": did you mean {meant}?" if meant else ""
+        console.print(f"warning: {name} is ignored, because there is no such setting{advice}", style="yellow")
 
 
 def detach(config: Settings, rate: float | None, simulators: bool) -> None:
@@ -54,29 +59,52 @@ def detach(config: Settings, rate: float | None, simulators: bool) -> None:
     console = Terminal(soft_wrap=True)
     part_specs = specs(config, simulators, rate)
     Supervisor(config, part_specs).check()
-    _print_warnings(part_specs, console)
+    print_warnings(part_specs, console)
     fetch(config, console)
     command = [sys.executable, "-m", "city.cli.main", "up", *(["--rate", str(rate)] if rate else [])]
     command += [] if simulators else ["--no-simulators"]
     command += [word for name in config.domains for word in ("--domain", name)]
     config.logs.mkdir(parents=True, exist_ok=True)
-    log = config.logs / "up.log"
-    with log.open("ab") as output:
+    with (config.logs / "up.log").open("ab") as output:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
         )
-    with console.status("starting") as spinner:
-        deadline = time.monotonic() + _DETACH_SECONDS
-        while time.monotonic() < deadline:
-            if process.poll() is not None:
-                raise CannotStart(f"it ended at once; its log {log} says why")
-            current = status(config)
-            waiting = [name for name, part in current["parts"].items() if part["state"] not in ("running", "external")]
-            if current["parts"] and not waiting:
-                break
-            spinner.update(Text(f"starting {', '.join(waiting)}"))
-            time.sleep(1)
+    late = wait_for_parts(config, process, console)
     show(status(config), console)
+    if late:
+        raise CannotStart(
+            f"still not running after {_DETACH_SECONDS} s: {', '.join(late)}. The logs are in {config.logs}. "
+            "`city up` goes on and keeps trying; `city down` stops it"
+        )
+
+
+def wait_for_parts(
+    config: Settings, process: subprocess.Popen[bytes], console: Terminal, seconds: float = _DETACH_SECONDS
+) -> list[str]:
+    """Waits until every part of `process`, a supervisor, runs. Returns the parts that do not run after `seconds`.
+
+    Raises CannotStart when the process ends.
+
+    A terminal shows a spinner. Other outputs, such as a service's log, get a line for each change.
+    """
+    shown, deadline = "", time.monotonic() + seconds
+    with console.status("starting") as spinner:
+        while True:
+            if process.poll() is not None:
+                raise CannotStart(f"`city up` ended before every part ran; its log {config.logs / 'up.log'} says why")
+            waiting = [n for n, part in parts(config).items() if part["state"] not in ("running", "external")]
+            # Before it has written its file there may be parts that others started.
+            if (read_json(config, SUPERVISOR) or {}).get("pid") != process.pid:
+                waiting = ["the supervisor"]
+            if not waiting or time.monotonic() > deadline:
+                return waiting
+            progress = f"starting {', '.join(waiting)}"
+            if progress != shown:
+                spinner.update(Text(progress))
+                if not console.is_terminal:
+                    console.print(progress)
+            shown = progress
+            time.sleep(1)
 
 
 def down(config: Settings) -> None:
@@ -88,7 +116,7 @@ def down(config: Settings) -> None:
         return
     if not is_alive(state["pid"], state["created"]):
         ended = end_leftovers(config)
-        console.print(f"`city up` had been killed; stopped what it left: {', '.join(ended) or 'nothing'}")
+        console.print(f"`city up` had been killed; stopped the processes that it left: {', '.join(ended) or 'nothing'}")
         return
     os.kill(state["pid"], signal.SIGTERM)
     with console.status("stopping"):
@@ -124,8 +152,8 @@ def show(state: PlatformStatus, console: Terminal | None = None) -> None:
     if processes := state.get("leftovers"):
         remains = ", ".join(f"{name} (pid {pid})" for name, pid in processes.items())
         console.print(
-            f"`city up` was killed and left these processes, which nobody watches: {remains}. `city up` ends them and "
-            "starts anew; `city down` ends them."
+            f"`city up` was killed and left these processes, which nobody supervises: {remains}. `city up` ends them "
+            "and starts the city again; `city down` ends them."
         )
     for channel, reason in state.get("alarm_channels", {}).items():
         console.print(Text.assemble((f"alarm channel {channel}", "yellow"), f": {one_line(reason)}"))

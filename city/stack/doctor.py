@@ -13,6 +13,7 @@ from city.settings import Settings
 from city.stack.part import can_bind, listener
 from city.stack.state import SUPERVISOR, is_alive, leftovers, read_json
 from city.stack.supervisor import specs
+from city.stack.unknown_settings import unknown_settings
 
 _MEMORY_GB, _DISK_GB = 3, 2
 
@@ -47,6 +48,11 @@ def examine(config: Settings) -> list[Finding]:
             "memory", free > _MEMORY_GB, f"{free:.1f} GB free", f"some {_MEMORY_GB} GB are needed: close something"
         ),
         Finding("disk", disk > _DISK_GB, f"{disk:.1f} GB free at {config.home}", "free some, or set CITY_HOME"),
+        *(
+            Finding(f"setting {name}", False, "there is no such setting", f"did you mean {meant}?")
+            for name, meant in unknown_settings().items()
+            if meant  # another program's names may begin with CITY_ too
+        ),
         *_check_ports(config),
     ]
 
@@ -57,7 +63,11 @@ def _check_ports(config: Settings) -> list[Finding]:
         return [Finding("ports", True, "in use by the platform, which is up")]
     if processes := leftovers(config):
         remains = ", ".join(f"{name} (pid {pid})" for name, pid in processes.items())
-        return [Finding("ports", True, f"in use by what a killed `city up` left, which the next one ends: {remains}")]
+        return [
+            Finding(
+                "ports", True, f"in use by processes of a killed `city up`, which the next `city up` ends: {remains}"
+            )
+        ]
     return [
         Finding(
             f"port {port}",

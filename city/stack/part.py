@@ -68,6 +68,7 @@ class Part:
         self.last_error: str | None = None
         self.restarts = 0
         self._process: subprocess.Popen[bytes] | None = None
+        self._log_begin = 0
         self._started = 0.0
         self._again_at = 0.0
         self._failures = 0
@@ -82,6 +83,7 @@ class Part:
         self.log.parent.mkdir(parents=True, exist_ok=True)
         self.spec.prepare()
         with self.log.open("ab") as output:
+            self._log_begin = output.tell()
             self._process = subprocess.Popen(
                 self.spec.argv,
                 stdin=subprocess.DEVNULL,
@@ -106,7 +108,7 @@ class Part:
             self._again_at = now + wait
             end_session(self._process.pid)  # its remaining child processes may occupy its ports, or repeat its work
             self.state = "restarting"
-            self.last_error = f"{describe_exit(code)}; its log {self.log} ends: {last_line(self.log)}"
+            self.last_error = self._describe_end(code)
         elif code is not None and now >= self._again_at:
             self._again_at = 0.0
             self.restarts += 1
@@ -115,6 +117,14 @@ class Part:
             self.state = "running"
         elif code is None and self.state == "running" and now - self._started > _STEADY_SECONDS:
             self.last_error = None
+
+    def _describe_end(self, code: int) -> str:
+        """Describes how the process ended, with its last words where it could write some.
+
+        A process that is killed writes nothing, so the last line of its log is not about its end.
+        """
+        words = last_line(self.log, self._log_begin) if code != -signal.SIGKILL else ""
+        return f"{describe_exit(code)}; its log {self.log}" + (f" ends: {words}" if words else " does not say why")
 
     def signal(self) -> None:
         """Sends the stop signal to the process."""
@@ -169,11 +179,12 @@ def describe_exit(code: int) -> str:
     return f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
 
 
-def last_line(log: Path) -> str:
-    """Returns the last line of a log that is not empty, or "" where there is none."""
+def last_line(log: Path, begin: int = 0) -> str:
+    """Returns the last line after the byte `begin` of a log that is not empty, or "" where there is none."""
     try:
         with log.open("rb") as file:
-            file.seek(max(0, log.stat().st_size - 8192))
+            size = log.stat().st_size
+            file.seek(max(begin if begin <= size else 0, size - 8192))  # a log can be cut off while a part runs
             lines = file.read().decode(errors="replace").splitlines()
     except OSError:
         return ""

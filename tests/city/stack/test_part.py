@@ -46,16 +46,30 @@ def test_a_part_that_ends_is_started_again_and_its_last_words_are_kept(tmp_path:
     found.await_stop()
 
 
+def test_a_part_that_ends_in_silence_is_not_explained_by_the_words_of_the_process_before(tmp_path: Path) -> None:
+    mark = tmp_path / "second"
+    first = f"import pathlib; m = pathlib.Path({str(mark)!r}); first = not m.exists(); m.touch()"
+    found = part(tmp_path, f"{first}; print('cannot go on') if first else None; raise SystemExit(3)")
+    found.start()
+    watch(found, "restarting")
+    assert str(found.last_error).endswith("ends: cannot go on")
+    until(lambda: found.watch() or str(found.last_error).endswith("does not say why"))
+    assert found.restarts == 1
+    found.await_stop()
+
+
 def test_what_a_part_that_was_killed_had_started_ends_before_it_starts_again(tmp_path: Path) -> None:
     sleep = "import time; time.sleep(60)"
     child = f"import subprocess, sys; p = subprocess.Popen([sys.executable, '-c', {sleep!r}]); print(p.pid, flush=True)"
     found = part(tmp_path, f"{child}; {sleep}")
     found.start()
     until(lambda: found.log.read_text().strip())
+    assert found.last_error is None
     left, pid = int(found.log.read_text()), found.pid
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
     watch(found, "restarting")
+    assert found.last_error == f"killed by SIGKILL; its log {found.log} does not say why", "it had no last words"
     assert not psutil.pid_exists(left)
     found.signal()
     found.await_stop()
@@ -115,6 +129,7 @@ def test_words(tmp_path: Path) -> None:
     assert last_line(tmp_path / "none") == ""
     (tmp_path / "log").write_text("one\ntwo\n\n")
     assert last_line(tmp_path / "log") == "two"
+    assert last_line(tmp_path / "log", 1_000_000) == "two", "the log was cut off"
 
 
 def test_a_session_may_end_by_itself_first() -> None:

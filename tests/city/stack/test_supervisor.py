@@ -13,15 +13,16 @@ import yaml
 
 from city.net import join_address, split_address
 from city.settings import Settings
-from city.stack.console import show
+from city.stack.console import print_warnings, show, wait_for_parts
 from city.stack.dagster import code_server_socket, prepare_dagster_home
 from city.stack.doctor import examine
 from city.stack.part import CannotStart, Spec
 from city.stack.servers import python
-from city.stack.state import SUPERVISOR, identity, is_alive, read_json
+from city.stack.state import STREAM, SUPERVISOR, identity, is_alive, read_json
 from city.stack.status import status, workers_by_part
 from city.stack.supervisor import Supervisor, end_leftovers, specs
 from city.stack.terminal import Terminal
+from city.stack.unknown_settings import unknown_settings
 from city.stack.worker import Worker
 from city.streaming.heartbeat import Heartbeat
 
@@ -155,7 +156,7 @@ def test_what_a_killed_supervisor_left_is_ended_by_the_next(config: Settings) ->
     assert report["leftovers"] == {"kafka": left.pid}
     console = Terminal(record=True, width=200)
     show(report, console)
-    assert f"`city up` was killed and left these processes, which nobody watches: kafka (pid {left.pid})" in (
+    assert f"`city up` was killed and left these processes, which nobody supervises: kafka (pid {left.pid})" in (
         console.export_text()
     )
     (ports,) = (finding for finding in examine(config) if finding.what.startswith("port"))
@@ -165,6 +166,32 @@ def test_what_a_killed_supervisor_left_is_ended_by_the_next(config: Settings) ->
     assert other.poll() is None
     other.kill()
     other.wait()
+
+
+def test_a_start_in_the_background_fails_where_a_part_never_runs(
+    config: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The city is one part that ends at once, again and again."""
+    config.run.mkdir(parents=True)
+    (config.run / STREAM).write_text(json.dumps(identity() | {"at": time.time(), "ended": False, "streams": []}))
+    program = (
+        "import sys; from city.settings import settings; from city.stack.part import Spec; "
+        "from city.stack.supervisor import Supervisor; "
+        "Supervisor(settings(), [Spec('bridge', '', [sys.executable, '-c', 'raise SystemExit(1)'])]).run()"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program])
+    try:
+        assert wait_for_parts(config, process, Terminal(), 5) == ["bridge"]
+        shown = capsys.readouterr().out.splitlines()
+        assert shown[0] == "starting the supervisor", "a stream that another process runs is not this city"
+        assert "starting bridge" in shown
+        process.terminate()
+        process.wait()
+        with pytest.raises(CannotStart, match=r"ended before every part ran; its log .*up\.log says why"):
+            wait_for_parts(config, process, Terminal())
+    finally:
+        process.kill()
+        process.wait()
 
 
 def test_a_loop_inside_a_part_is_shown_by_its_own_heartbeat(config: Settings) -> None:
@@ -302,6 +329,21 @@ def test_dagster_stores_in_sqlite_unless_postgresql_is_set(config: Settings, tmp
     text = (tmp_path / "d" / "dagster.yaml").read_text()
     assert "env: CITY_DAGSTER_POSTGRES_URL" in text
     assert "secret" not in text
+
+
+def test_a_misspelt_setting_is_named_with_the_one_that_was_meant(
+    config: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CITY_LATENCY_SECOND", "0.25")
+    findings = {finding.what: finding.fix for finding in examine(config) if not finding.ok}
+    assert findings["setting CITY_LATENCY_SECOND"] == "did you mean CITY_LATENCY_SECONDS?"
+    assert "setting CITY_HOME" not in findings
+    assert unknown_settings(["city_home", "CITY_PORT", "HOME"]) == {"CITY_PORT": None}
+    terminal = Terminal(record=True, width=200)
+    print_warnings([], terminal)
+    assert "CITY_LATENCY_SECOND is ignored, because there is no such setting: did you mean CITY_LATENCY_SECONDS?" in (
+        terminal.export_text()
+    )
 
 
 def test_the_doctor_names_what_is_wrong_and_the_mend(config: Settings) -> None:
