@@ -45,7 +45,7 @@ def check_url(url: str) -> None:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
     except ValueError:  # an address without its bracket, or a port that is not a number
-        raise ValueError("its host or its port is none; such as https://hooks.example.org/city") from None
+        raise ValueError("its host or its port is invalid; such as https://hooks.example.org/city") from None
     if parts.scheme not in ("http", "https"):
         raise ValueError("it begins with neither https:// nor http://; such as https://hooks.example.org/city")
     if not host or any(character.isspace() for character in url):

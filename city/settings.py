@@ -35,19 +35,19 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="the address that the city's own server binds to, and nothing else")
 
     kafka_address: str | None = Field(None, description="host:port of a Kafka to use instead of the embedded one")
-    kafka_host: str = Field("127.0.0.1", description="the embedded Kafka's address: whoever reaches it may do anything")
+    kafka_host: str = Field("127.0.0.1", description="the embedded Kafka's address; it has no access control")
     kafka_port: Port = 9092
     kafka_controller_port: Port = 9093
     questdb_address: str | None = Field(None, description="host:port of a QuestDB's HTTP server to use instead")
-    questdb_host: str = Field("127.0.0.1", description="the embedded QuestDB's address, likewise without a password")
+    questdb_host: str = Field("127.0.0.1", description="the embedded QuestDB's address; it has no password")
     questdb_http_port: Port = 9000
     questdb_pg_port: Port = 8812
     mqtt_address: str | None = Field(None, description="host:port of an MQTT broker to use instead")
-    mqtt_host: str = Field("127.0.0.1", description="the embedded MQTT broker's address, likewise")
+    mqtt_host: str = Field("127.0.0.1", description="the embedded MQTT broker's address; it has no password")
     mqtt_port: Port = 1883
     mqtt_username: str | None = None
     mqtt_password: SecretStr | None = None
-    dagster_host: str = Field("127.0.0.1", description="the Dagster UI's address, likewise")
+    dagster_host: str = Field("127.0.0.1", description="the Dagster UI's address; it has no password")
     dagster_port: Port = 3000
     dagster_postgres_url: SecretStr | None = Field(None, description="Dagster's storage on PostgreSQL, not SQLite")
 
@@ -58,7 +58,7 @@ class Settings(BaseSettings):
     jwt_secret: SecretStr | None = Field(
         None, description="signs the tokens of this city; default: created once, in CITY_HOME"
     )
-    jwt_public_key: Path | None = Field(None, description="a PEM file: tokens of another issuer are taken too")
+    jwt_public_key: Path | None = Field(None, description="a PEM file: tokens of another issuer are accepted too")
     jwt_issuer: str | None = None
     jwt_audience: str | None = None
     rate_limit: float = Field(0.0, ge=0, description="requests a second of one address without a key; 0: no limit")
@@ -67,8 +67,8 @@ class Settings(BaseSettings):
     trusted_proxies: list[str] = Field(
         ["127.0.0.1", "::1"], description="proxies whose X-Forwarded-For and -Proto are trusted"
     )
-    max_body_mb: float = Field(20.0, gt=0, description="a larger batch is refused; other requests may have 1 MB")
-    body_seconds: float = Field(10.0, gt=0, description="a request's body must be here after this")
+    max_body_mb: float = Field(20.0, gt=0, description="the largest batch of predictions; other requests may have 1 MB")
+    body_seconds: float = Field(10.0, gt=0, description="the time limit for receiving a request's body")
     cors_origins: list[str] = Field(
         [], description="origins whose pages may call the API, such as https://maps.example.org"
     )
@@ -76,7 +76,7 @@ class Settings(BaseSettings):
     tls_key: Path | None = None
     map_style_url: str | None = Field(None, description="a MapLibre style with online tiles, for the dashboard")
 
-    domains: list[str] = Field([], description="the domains to stream and to simulate; none named means all")
+    domains: list[str] = Field([], description="the domains to stream and to simulate; default: all")
     extra_domains: list[Path] = Field([], description="folders that hold further domains, beside city_assets/")
     maven_url: str | None = Field(None, description="a mirror of Maven Central to fetch the jars from")
     tlc_url: str = Field(
@@ -84,17 +84,17 @@ class Settings(BaseSettings):
     )
 
     data_dir: Path | None = Field(None, description="real data for tests and benchmarks; default ../shared/data")
-    engine: Literal["polars", "spark"] = Field("polars", description="what runs the tables' transforms")
+    engine: Literal["polars", "spark"] = Field("polars", description="the engine that runs the tables' transforms")
     spark_master: str = Field("local[2]", description="the Spark cluster's address, where the engine is spark")
     spark_host: str = Field("127.0.0.1", description="the driver's address, which a Spark cluster must reach")
     spark_memory: str = Field("4g", description="memory of Spark's driver")
     spark_partitions: int = Field(2, gt=0, description="partitions of Spark's shuffles: its cores, or some more")
     redis_url: SecretStr | None = Field(None, description="the online feature store on Redis, not SQLite")
-    timezone: str = Field("America/New_York", description="whose local days and hours count")
-    country: str = Field("US", description="whose public holidays count (a code that the package holidays knows)")
+    timezone: str = Field("America/New_York", description="the time zone of local days and hours")
+    country: str = Field("US", description="the country of the public holidays (a code of the package holidays)")
 
     mlflow_url: str | None = Field(None, description="an MLflow server, instead of SQLite and files in CITY_HOME")
-    promote: Literal["automatic", "manual"] = Field("automatic", description="who makes a challenger the champion")
+    promote: Literal["automatic", "manual"] = Field("automatic", description="how a better challenger is promoted")
     schema_registry_url: str | None = Field(None, description="a registry that speaks Confluent's REST API")
     alerts_url: SecretStr | None = Field(None, description="alarms on PostgreSQL (an SQLAlchemy URL), not SQLite")
     alert_rules: Path | None = Field(None, description="a TOML file of alert rules, instead of the default rules")
@@ -105,7 +105,7 @@ class Settings(BaseSettings):
         30, gt=0, description="closed alarms, the history of alarms and sent messages older than this are deleted"
     )
     disk_free_gb: float = Field(
-        2.0, gt=0, description="less room on the disk than this is an alarm, twice it a warning"
+        2.0, gt=0, description="less free disk space than this is an alarm, less than twice this a warning"
     )
     alert_domains_after: float = Field(
         24.0, ge=0, description="hours after the first start before domains raise alarms"
@@ -117,14 +117,14 @@ class Settings(BaseSettings):
     alert_pagerduty_key: SecretStr | None = Field(None, description="an integration key of PagerDuty's Events API v2")
     alert_pagerduty_url: str = "https://events.pagerduty.com/v2/enqueue"
     alert_pagerduty_least: Severity = Field("error", description="the least severity that is sent there")
-    alert_email_to: list[str] = Field([], description="who gets alerts by e-mail")
+    alert_email_to: list[str] = Field([], description="the recipients of alerts by e-mail")
     alert_email_least: Severity = Field("warning", description="the least severity that is sent there")
     alert_email_from: str = "city@localhost"
     smtp_address: str | None = Field(None, description="host:port of the SMTP server")
-    smtp_tls: bool = Field(True, description="STARTTLS, which only a server on this machine should go without")
+    smtp_tls: bool = Field(True, description="use STARTTLS; turn it off only for a server on this machine")
     smtp_username: str | None = None
     smtp_password: SecretStr | None = None
-    alert_sms_url: SecretStr | None = Field(None, description="an SMS gateway, posted {to, text}")
+    alert_sms_url: SecretStr | None = Field(None, description="an SMS gateway's URL, which gets {to, text} as JSON")
     alert_sms_to: str | None = None
     alert_sms_least: Severity = Field("error", description="the least severity that is sent there")
 
@@ -185,6 +185,18 @@ class Settings(BaseSettings):
             raise ValueError(f"there is no file {value}")
         return value
 
+    @field_validator("extra_domains")
+    @classmethod
+    def _check_folders(cls, value: list[Path]) -> list[Path]:
+        folders = [folder.expanduser().absolute() for folder in value]
+        try:
+            missing = [folder for folder in folders if not folder.is_dir()]
+        except OSError as error:
+            raise ValueError(f"{error.filename}: {error.strerror}") from None
+        if missing:
+            raise ValueError(f"there is no folder {missing[0]}")
+        return folders
+
     @field_validator("country")
     @classmethod
     def _check_country(cls, value: str) -> str:
@@ -193,7 +205,7 @@ class Settings(BaseSettings):
         import holidays  # 10 MB of memory, which most processes do not need
 
         if value not in holidays.list_supported_countries(include_aliases=True):
-            raise ValueError(f"no holidays of a country {value!r} are known; such as US or DE")
+            raise ValueError(f"the package holidays has no country {value!r}; use a code such as US or DE")
         return value
 
     @field_validator("timezone")

@@ -40,7 +40,7 @@ def contract_checks(contract: Contract) -> list[dg.AssetChecksDefinition]:
         "quarantine": (check_quarantine, dg.AssetCheckSeverity.WARN, f"At most {QUARANTINED_SHARE:.0%} is rejected."),
     }
     if contract.rate == "high":
-        specs["alive"] = (check_alive, dg.AssetCheckSeverity.WARN, "Events came within the last five minutes.")
+        specs["alive"] = (check_alive, dg.AssetCheckSeverity.WARN, "Events arrived within the last five minutes.")
     return [_build_check(contract, name, *spec) for name, spec in specs.items()]
 
 

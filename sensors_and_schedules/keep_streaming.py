@@ -54,7 +54,7 @@ def keep_streaming(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.Sk
         if _is_alive(context.instance, run):
             since = max(record.update_timestamp.timestamp(), report["at"] if report else 0.0)
             if time.time() - since < _HUNG_SECONDS:  # the machine may be overloaded, or the run is about to end
-                return dg.SkipReason(f"run {run.run_id} does not stream yet, or no more: its process lives")
+                return dg.SkipReason(f"run {run.run_id} does not stream now, but its process lives")
             context.instance.run_launcher.terminate(run.run_id)
         # Its process was killed together with Dagster, so the end of the run was not recorded.
         context.instance.report_run_canceled(run, message="its process is gone")

@@ -39,7 +39,7 @@ class WatchedRunLauncher(DefaultRunLauncher):
 
         server = self._get_grpc_client_for_termination(run.run_id)
         if server is None:
-            return CheckRunHealthResult(WorkerStatus.NOT_FOUND, "nothing tells which process runs it")
+            return CheckRunHealthResult(WorkerStatus.NOT_FOUND, "its process is unknown")
         try:
             answer = server.can_cancel_execution(CanCancelExecutionRequest(run_id=run.run_id), timeout=10)
         except DagsterUserCodeUnreachableError as error:

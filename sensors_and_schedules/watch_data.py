@@ -57,7 +57,7 @@ def watch_data(context: dg.SensorEvaluationContext) -> dg.SkipReason:
         try:
             look()
         except Exception as error:  # a failure of one must not stop the others
-            log.exception("alarms: %s cannot be looked at", name)
+            log.exception("alarms: cannot evaluate %s", name)
             failed.append(f"{name}: {error}")
     return dg.SkipReason("; ".join(failed) or f"{sum(alarm.active for alarm in store.alarms())} alarms are active")
 

@@ -200,7 +200,7 @@ def test_a_topic_that_was_made_anew_ends_its_own_stream_and_no_other(
     resets: list[TopicReset] = []
     thread = threading.Thread(daemon=True, target=run_until_reset, args=(both, resets))
     thread.start()
-    said, seconds = table.watch(lambda: (text := both.summary()[0]["last_error"]) and "made anew" in text and text)
+    said, seconds = table.watch(lambda: (text := both.summary()[0]["last_error"]) and "created again" in text and text)
     send(stack, other, *fresh(5, 5))
     until(lambda: len(trips_in_bronze(stack, other)) == 10)
     assert both.summary()[1]["last_error"] is None
@@ -208,7 +208,7 @@ def test_a_topic_that_was_made_anew_ends_its_own_stream_and_no_other(
     thread.join(20)
     assert not thread.is_alive()
     assert len(resets) == 1
-    table.add("a topic is deleted and made anew", said, seconds, 10 - len(trips_in_bronze(stack, other)))
+    table.add("a topic is deleted and created again", said, seconds, 10 - len(trips_in_bronze(stack, other)))
 
 
 def test_a_partition_that_is_added_while_the_stream_runs_is_read(

@@ -122,5 +122,5 @@ def _record_failure(
     refused: bool = False,
 ) -> None:
     if messages:
-        log.warning("%d alert(s) could not be sent: %s; again in %s", len(messages), reason, wait)
+        log.warning("%d alert(s) could not be sent: %s; next attempt in %s", len(messages), reason, wait)
         store.outbox.record_attempt(messages, reason, moment + wait, moment, refused)

@@ -237,7 +237,7 @@ class _Session:
         saved_id, self._ids[topic] = self._ids.get(topic), current_id
         if None in (saved_id, current_id) or saved_id == current_id:
             return
-        log.warning("topic %s was made anew: it is read from its beginning", topic)
+        log.warning("topic %s was recreated: reading it from the beginning", topic)
         self._positions[topic], self._unsaved = {}, True
         self._topics.unassign(topic)
 
@@ -264,7 +264,7 @@ class _Session:
 
     def _count_unreadable(self, topic: str, error: Exception) -> None:
         if not self._reader.unreadable:  # logged once: there may be thousands
-            log.warning("a message of %s is not understood: %s", topic, describe(error))
+            log.warning("cannot decode a message of %s: %s", topic, describe(error))
         self._reader.unreadable += 1
 
 
@@ -273,5 +273,5 @@ def _load_watch(condition: Condition, state: Any) -> ConditionWatch:
     try:
         return ConditionWatch(condition, state)
     except (TypeError, ValueError, AttributeError) as error:  # another version of the program saved the state
-        log.warning("what was kept of %s is not understood, and begun anew: %s", condition.name, describe(error))
+        log.warning("cannot decode the stored state of %s, so it starts again: %s", condition.name, describe(error))
         return ConditionWatch(condition)

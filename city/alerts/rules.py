@@ -50,7 +50,7 @@ DEFAULT = (
         operator="equals",
         value=1,
         severity="error",
-        description="events of its source come, and no row that is new enough follows",
+        description="events of its source arrive, but no recent row follows",
     ),
     Rule(name="quality_low", metric="quality.*", operator="less", value=0.9, severity="error", description="of 1"),
 )

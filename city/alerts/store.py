@@ -117,7 +117,7 @@ class AlertStore(AlertQueries):
                     cleared.append(row["id"])
             for cause, row in rows.items():
                 if scope is not None and cause not in latest and row["active"]:
-                    self._clear_alarm(db, row, moment, None, "no longer looked at", patterns)
+                    self._clear_alarm(db, row, moment, None, "no longer monitored", patterns)
                     cleared.append(row["id"])
             if repeated:
                 update = ALARMS.update().where(ALARMS.c.id == sa.bindparam("_id"))
@@ -184,7 +184,7 @@ class AlertStore(AlertQueries):
     def assign(self, number: int, to: str, by: str, now: datetime | None = None) -> Alarm:
         """Assigns the alarm to a person. Raises AlertError for an empty name."""
         if not to.strip():
-            raise AlertError(f"alarm {number} is assigned to nobody: give a name")
+            raise AlertError(f"alarm {number} needs the name of a person")
         with self._database.changing() as db:
             _save_row(db, row_of(db, number) | {"assignee": to})
             add_history(db, number, to_seconds(now), "assigned", by, to)

@@ -280,7 +280,7 @@ def disk(folder: Path, least_gb: float) -> tuple[Finding, dict[str, float | None
     finding = Finding(
         f"{SYSTEM}disk",
         "error" if free < least_gb else "warning",
-        f"the disk of {folder} has {free:.1f} GB left of {usage.total / _GB:.0f}: free some, or what comes is held up",
+        f"the disk of {folder} has {free:.1f} GB left of {usage.total / _GB:.0f}: free some before it is full",
         _GROUP,
         {"free_gb": round(free, 2), "least_gb": least_gb},
         "failing" if wrong else "passing",

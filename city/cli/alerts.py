@@ -18,10 +18,10 @@ def _user() -> str:
 
 @app.command("list")
 def list_(
-    every: Annotated[bool, typer.Option("--all", help="closed ones too")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="for programs")] = False,
+    every: Annotated[bool, typer.Option("--all", help="list closed alarms too")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> None:
-    """Open alarms, the gravest first."""
+    """List open alarms, the most severe first."""
     import json
     from dataclasses import asdict
 
@@ -41,30 +41,32 @@ def list_(
 
 @app.command()
 def ack(number: _Number, note: _Note = "", by: _By = "") -> None:
-    """Acknowledge: somebody has seen it."""
+    """Acknowledge an alarm: a person has seen it."""
     print(_store().acknowledge(number, by or _user(), note).state)
 
 
 @app.command()
-def assign(number: _Number, to: Annotated[str, typer.Argument(help="who looks after it")], by: _By = "") -> None:
-    """Give an alarm to somebody."""
+def assign(
+    number: _Number, to: Annotated[str, typer.Argument(help="the person who is responsible for it")], by: _By = ""
+) -> None:
+    """Assign an alarm to a person."""
     print(f"alarm {number} is {_store().assign(number, to, by or _user()).assignee}'s")
 
 
 @app.command()
 def clear(number: _Number, note: _Note = "", by: _By = "") -> None:
-    """Clear by hand; should it still be wrong, the next look raises it again."""
+    """Clear an alarm by hand. If its cause lasts, the next check raises it again."""
     print(_store().clear(number, by or _user(), note).state)
 
 
 @app.command()
 def silence(
-    pattern: Annotated[str, typer.Argument(help="of causes, such as 'check/gold/*'")],
-    hours: Annotated[float, typer.Option(help="for how long")] = 1.0,
+    pattern: Annotated[str, typer.Argument(help="a pattern of causes, such as 'check/gold/*'")],
+    hours: Annotated[float, typer.Option(help="the hours that the silence lasts")] = 1.0,
     note: _Note = "",
     by: _By = "",
 ) -> None:
-    """Send no messages for the causes that match; alarms are still kept."""
+    """Send no messages for causes that match the pattern. Alarms are still recorded."""
     from city.alerts.model import AlertError
     from city.alerts.rows import matches
     from city.alerts.store import LONGEST_SILENCE
@@ -81,7 +83,7 @@ def silence(
 
 @app.command()
 def silences() -> None:
-    """The silences in force."""
+    """List the silences in force."""
     from city.alerts.listing import format_time
     from city.stack.terminal import one_line
 
@@ -98,7 +100,7 @@ def unsilence(number: Annotated[int, typer.Argument(help="the silence's number")
 
 @app.command()
 def drop(
-    channel: Annotated[str, typer.Argument(help="such as email: one that is to get no more messages")],
+    channel: Annotated[str, typer.Argument(help="the channel, such as email")],
     yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
     by: _By = "",
 ) -> None:
@@ -115,7 +117,7 @@ def drop(
 
 @app.command()
 def history(number: _Number) -> None:
-    """All that happened to an alarm."""
+    """Show an alarm's history."""
     from city.alerts.listing import format_time
     from city.stack.terminal import one_line
 

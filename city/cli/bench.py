@@ -13,7 +13,7 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="only the JSON line")] = False,
     data: Annotated[Path | None, typer.Option(help="a folder of runs, for the benchmarks that take one")] = None,
 ) -> None:
-    """Run a benchmark of benchmarks/, on servers of its own where it needs some, and print one JSON line."""
+    """Run a benchmark of benchmarks/, on its own servers if it needs some, and print one JSON line."""
     import inspect
     import signal
     import sys

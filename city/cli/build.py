@@ -11,7 +11,7 @@ def command(
     first: Annotated[datetime, typer.Option(formats=["%Y-%m-%d"], help="the first local day")],
     last: Annotated[datetime, typer.Option(formats=["%Y-%m-%d"], help="the last local day")],
 ) -> None:
-    """Build days of tables, and of the tables that they are made from, from scratch."""
+    """Rebuild days of tables, and of the tables upstream of them."""
     from datetime import timedelta
 
     from city.lake.lakehouse import lakehouse

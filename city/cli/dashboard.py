@@ -8,7 +8,7 @@ _CHECK = typer.Option("--check", help="only check its types and run its unit tes
 
 
 def command(check: Annotated[bool, _CHECK] = False) -> None:
-    """Build the dashboard, which `city serve` otherwise does by itself when it first starts."""
+    """Build the dashboard, which `city serve` otherwise does when it first starts."""
     from city.web import pages as dashboard
 
     if check:

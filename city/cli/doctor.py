@@ -4,7 +4,7 @@ import typer
 
 
 def command() -> None:
-    """Check Python, Java, jars, ports, memory and disk, and say how to fix what is wrong."""
+    """Check Python, Java, jars, ports, memory and disk, and say how to fix each problem."""
     from city.settings import settings
     from city.stack.doctor import examine
 

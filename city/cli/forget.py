@@ -31,7 +31,7 @@ def command(
     unread: list[str] = []
     counts = find(config, kind, identity, unread.append)
     if not counts and not unread:
-        print(f"nothing is kept of {kind} {identity!r}")
+        print(f"there is no data about {kind} {identity!r}")
         return
     for name, rows in counts.items():
         print(f"{name}: {rows:,} rows")

@@ -15,9 +15,9 @@ def add(
     name: Name,
     role: Annotated[str, typer.Option(help="viewer, client, operator or admin")] = "client",
     rate: Annotated[float, typer.Option(help="requests a second; 0: no limit")] = 0.0,
-    days: Annotated[float | None, typer.Option(help="how long it is good for; default: until it is revoked")] = None,
+    days: Annotated[float | None, typer.Option(help="the days that it is valid; default: until it is revoked")] = None,
 ) -> None:
-    """Make a key. It is shown once, and not kept."""
+    """Create a key. It is shown once and is not stored."""
     from city.settings import settings
     from city.web.keys import Keys
 
@@ -26,7 +26,7 @@ def add(
 
 @app.command("list")
 def listed() -> None:
-    """Whose keys there are; not the keys."""
+    """List the names, roles and limits of keys, but not the keys."""
     from rich.table import Table
 
     from city.settings import settings
@@ -42,7 +42,7 @@ def listed() -> None:
 
 @app.command()
 def revoke(name: Name) -> None:
-    """Revoke a key: it is refused within a second."""
+    """Revoke a key. Within a second it is refused."""
     from city.settings import settings
     from city.web.keys import Keys
 

@@ -15,7 +15,7 @@ Number = Annotated[int | None, typer.Argument(help="a version; default: the chal
 
 @app.command("list")
 def listed() -> None:
-    """Every declared model, its champion and challenger, and how good they were on held-out rows."""
+    """List models, their champions and challengers, and the scores of both on held-out rows."""
     from rich.table import Table
 
     from city.models.model import models
@@ -36,7 +36,7 @@ def listed() -> None:
 
 @app.command()
 def train(name: Name) -> None:
-    """Train a model now, on all rows of its features, and promote it where it is better."""
+    """Train a model now, on all rows of its features, and promote it if it is better."""
     from city.lake.snapshot import Snapshot
     from city.models.model import model_of
     from city.settings import settings
@@ -52,7 +52,7 @@ def train(name: Name) -> None:
 
 @app.command()
 def promote(name: Name, version: Number = None) -> None:
-    """Make a version the champion."""
+    """Promote a version to champion."""
     from city.models.model import ModelError, model_of
     from city.models.registry import CHALLENGER
 
@@ -66,13 +66,13 @@ def promote(name: Name, version: Number = None) -> None:
 
 @app.command()
 def rollback(name: Name) -> None:
-    """Make the champion before this one the champion again."""
+    """Restore the previous champion."""
     typer.echo(f"{name} version {_registry().rollback(name).number} is the champion again")
 
 
 @app.command()
 def card(name: Name, version: Number = None) -> None:
-    """The model card of a version."""
+    """Show a version's model card."""
     from rich.markdown import Markdown
 
     from city.models.model import ModelError, model_of
@@ -87,7 +87,7 @@ def card(name: Name, version: Number = None) -> None:
 
 @app.command("pin")
 def pin(view: Annotated[str, typer.Argument(help="a feature view, such as traffic_features")]) -> None:
-    """Make the newest day of a feature view the one that drift is measured against."""
+    """Use the newest day of a feature view as the reference of its drift."""
     from city.features.views import view_of
     from city.models.model import ModelError
     from city.settings import settings

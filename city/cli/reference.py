@@ -12,7 +12,7 @@ _Name = Annotated[str, typer.Argument(help="as `city reference list` shows it")]
 
 @app.command("list")
 def listed() -> None:
-    """Show the tables, what they are and how many rows they have."""
+    """List the reference tables, with their descriptions and row counts."""
     from rich.table import Table
 
     from city.lake.reference import read, reference_tables
@@ -28,7 +28,7 @@ def listed() -> None:
 @app.command()
 def export(
     name: _Name,
-    file: Annotated[Path | None, typer.Argument(help="a CSV file to write; without one it is printed")] = None,
+    file: Annotated[Path | None, typer.Argument(help="the CSV file to write; default: print the table")] = None,
 ) -> None:
     """Write a table as CSV, to be edited and imported again."""
     from city.lake.reference import read, reference_table
@@ -46,7 +46,7 @@ def imported(
     name: _Name,
     file: Annotated[Path, typer.Argument(help="a CSV file with the table's columns", exists=True, dir_okay=False)],
 ) -> None:
-    """Put a CSV file's rows in the place of a table's. Nothing is changed where one of them is wrong."""
+    """Replace a table's rows by those of a CSV file. If a row is invalid, nothing changes."""
     import polars as pl
 
     from city.lake.reference import reference_table, update

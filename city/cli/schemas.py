@@ -7,7 +7,7 @@ app = typer.Typer(help="Check the contracts' schemas, and publish them.", no_arg
 
 @app.command()
 def check() -> None:
-    """Compare each contract with its last released schema (docs/schemas), and say which change breaks whom."""
+    """Compare each contract with its last released schema (docs/schemas), and list incompatible changes."""
     from city.contracts.compatibility import against_released
     from city.contracts.registry import contracts
     from city.settings import CHECKOUT
@@ -17,12 +17,12 @@ def check() -> None:
         print(change)
     if breaks:
         raise typer.Exit(1)
-    print("every contract keeps what it promises")
+    print("every contract is compatible with its released schema")
 
 
 @app.command()
 def publish() -> None:
-    """Register every contract's schema at the registry of CITY_SCHEMA_REGISTRY_URL."""
+    """Register every contract's schema in the registry at CITY_SCHEMA_REGISTRY_URL."""
     from city.contracts.model import ContractError
     from city.contracts.registry import contracts
     from city.contracts.schema_registry import SchemaRegistry, subject_of

@@ -8,14 +8,14 @@ from simulators.faults import DEFAULT_FAULTS
 
 
 def command(
-    domain: Annotated[list[str], typer.Argument(help="such as traffic; several share the process")],
+    domain: Annotated[list[str], typer.Argument(help="such as traffic; several may be given")],
     rate: Annotated[float | None, typer.Option(help="events a second of each", min=0.1)] = None,
     faults: Annotated[
         float, typer.Option(help="faults and incidents: 0 for none, 1 for a bad day", min=0.0, max=10.0)
     ] = DEFAULT_FAULTS,
     seed: Annotated[int, typer.Option(help="the same seed makes the same sources and faults")] = 0,
 ) -> None:
-    """Send domains' simulated events until interrupted."""
+    """Send simulated events of the domains until interrupted."""
     import logging
     import signal
     import threading

@@ -7,7 +7,7 @@ import typer
 
 
 def command(as_json: Annotated[bool, typer.Option("--json", help="one JSON object")] = False) -> None:
-    """Each part's address, state, events a second, lag, p95 latency and last error; rows in bronze."""
+    """Show each part's address, state, events a second, lag, p95 latency and last error, and the rows in bronze."""
     from city.settings import settings
     from city.stack.status import status
 

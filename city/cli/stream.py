@@ -7,7 +7,9 @@ import typer
 
 def command(
     domain: Annotated[str, typer.Argument(help="such as traffic")],
-    take_over: Annotated[bool, typer.Option("--take-over", help="also where a stream runs: that one stops")] = False,
+    take_over: Annotated[
+        bool, typer.Option("--take-over", help="stop the stream that runs, and take its place")
+    ] = False,
 ) -> None:
     """Stream a domain's topics into bronze and its sinks until interrupted."""
     import logging

@@ -6,12 +6,12 @@ import typer
 
 
 def command(
-    detach: Annotated[bool, typer.Option("--detach", help="go to the background once everything runs")] = False,
+    detach: Annotated[bool, typer.Option("--detach", help="return once everything runs, in the background")] = False,
     rate: Annotated[float | None, typer.Option(help="events a second of each simulator")] = None,
     domain: Annotated[list[str] | None, typer.Option("--domain", help="only this domain (may be repeated)")] = None,
     no_simulators: Annotated[bool, typer.Option("--no-simulators", help="real sources only")] = False,
 ) -> None:
-    """Start servers, simulators, the stream and Dagster; Ctrl-C (or `city down`) stops them again."""
+    """Start servers, simulators, the stream and Dagster; Ctrl-C (or `city down`) stops them."""
     from city.contracts.registry import domain_of
     from city.settings import settings
     from city.stack import console

@@ -54,7 +54,7 @@ class Hub:
         With `since` and this process's `epoch` it continues after that delta.
         """
         if self.clients >= _MOST_CLIENTS:
-            await socket.close(1013, "too many clients: come back later")
+            await socket.close(1013, "too many clients: try again later")
             return
         self.clients += 1
         self._metrics.clients.set(self.clients)
@@ -64,7 +64,7 @@ class Hub:
             finished, _ = await asyncio.wait({listening, sending}, return_when=asyncio.FIRST_COMPLETED)
             for task in finished:
                 if (error := task.exception()) is not None and not isinstance(error, WebSocketDisconnect):
-                    log.info("a client of the live city is gone: %r", error)
+                    log.info("the connection of a live client failed: %r", error)
         finally:
             for task in (listening, sending):
                 task.cancel()

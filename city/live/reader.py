@@ -165,9 +165,9 @@ class Live:
                 try:
                     self._take_content(topic, orjson.loads(message.value() or b""), now_ms)
                 except Exception as error:  # anybody may write anything to the topic; the reader continues
-                    log.debug("a message of %s that is not understood: %s", topic, error)
+                    log.debug("cannot decode a message of %s: %s", topic, error)
                     if self._unreadable is None:  # logged once: there may be thousands
-                        log.warning("a message of %s is not understood: %s", topic, describe(error))
+                        log.warning("cannot decode a message of %s: %s", topic, describe(error))
                     self._unreadable = describe(error)
 
     def _take_content(self, topic: str, content: Message, now_ms: float) -> None:
@@ -188,7 +188,7 @@ class Live:
                 self.worker.note(None)
             except Exception as error:  # a locked file, or a model: the rows are published without new predictions
                 if self.worker.last_error is None:
-                    log.exception("the live predictions")
+                    log.exception("cannot compute the live predictions")
                 self.worker.note(f"predictions: {describe(error)}")
         now_ms = time.time() * 1000
         with self._lock:

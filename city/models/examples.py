@@ -97,8 +97,8 @@ def split(model: Model, rows: pl.DataFrame, validation: float = 0.15, held_out: 
         if not part.height:
             begin, end, stretch = rows[time].min(), rows[time].max(), name.replace("_", " ")
             raise ModelError(
-                f"model {model.name!r}: rows from {begin!s} to {end!s} leave nothing for {stretch}, for what came is "
-                f"known up to {model.label.wait} later; give a longer stretch"
+                f"model {model.name!r}: rows from {begin!s} to {end!s} leave nothing for {stretch}, because labels "
+                f"are known up to {model.label.wait} after their rows; give a longer period"
             )
     return parts
 

@@ -113,8 +113,8 @@ class Model:
             )
         if self.history < self.label.least_span:
             raise ModelError(
-                f"model {self.name!r}: its history of {self.history} is too short: what came is known up to "
-                f"{self.label.wait} later, so declare at least {self.label.least_span}"
+                f"model {self.name!r}: its history of {self.history} is too short: labels are known up to "
+                f"{self.label.wait} after their rows, so declare at least {self.label.least_span}"
             )
 
 

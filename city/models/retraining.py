@@ -37,13 +37,13 @@ def check_growth(model: Model, grown: Growth) -> None:
     """
     if grown.span < model.label.least_span:
         raise ModelError(
-            f"model {model.name!r}: its rows reach over {grown.span}, it needs {model.label.least_span}, for what came "
-            f"is known up to {model.label.wait} later; let the stream run on"
+            f"model {model.name!r}: its rows cover {grown.span}, but it needs {model.label.least_span}, because labels "
+            f"are known up to {model.label.wait} after their rows; let the stream run longer"
         )
     if grown.rows < 2 * model.least_rows:
         raise ModelError(
             f"model {model.name!r}: {grown.rows} rows are too few, it needs {2 * model.least_rows}; "
-            "let the stream run on, or build more days of its features"
+            "let the stream run longer, or build more days of its features"
         )
 
 

@@ -44,7 +44,7 @@ def router(city: City) -> APIRouter:
 def _add_list_routes(routes: APIRouter, city: City) -> None:
     """Adds the routes that show alarms and their history."""
 
-    @routes.get("/alarms", summary="Open alarms, the gravest first")
+    @routes.get("/alarms", summary="List open alarms, the most severe first")
     async def alarms(
         closed: Annotated[bool, Query(description="also those that were dealt with")] = False,
     ) -> AlarmsResponse:
@@ -52,7 +52,7 @@ def _add_list_routes(routes: APIRouter, city: City) -> None:
         alarms = await asyncio.to_thread(store.alarms, closed)
         return AlarmsResponse(alarms=[AlarmResponse.model_validate(alarm) for alarm in alarms])
 
-    @routes.get("/alarms/{number}/history", summary="What became of an alarm")
+    @routes.get("/alarms/{number}/history", summary="Get an alarm's history")
     async def history(number: _Number) -> AlarmHistoryResponse:
         store = await asyncio.to_thread(city.alert_store)
         await _alarm_after(lambda: store.alarm(number))
@@ -62,17 +62,17 @@ def _add_list_routes(routes: APIRouter, city: City) -> None:
 def _add_change_routes(routes: APIRouter, city: City) -> None:
     """Adds the routes by which people acknowledge, assign and clear alarms."""
 
-    @routes.post("/alarms/{number}/acknowledge", summary="Somebody looks after it", dependencies=_OPERATOR)
+    @routes.post("/alarms/{number}/acknowledge", summary="Acknowledge an alarm", dependencies=_OPERATOR)
     async def acknowledge(number: _Number, body: NoteBody, request: Request) -> AlarmResponse:
         store = await asyncio.to_thread(city.alert_store)
         return await _alarm_after(lambda: store.acknowledge(number, caller_of(request).name, body.note))
 
-    @routes.post("/alarms/{number}/assign", summary="Who looks after it", dependencies=_OPERATOR)
+    @routes.post("/alarms/{number}/assign", summary="Assign an alarm to a person", dependencies=_OPERATOR)
     async def assign(number: _Number, body: AssignBody, request: Request) -> AlarmResponse:
         store = await asyncio.to_thread(city.alert_store)
         return await _alarm_after(lambda: store.assign(number, body.to, caller_of(request).name))
 
-    @routes.post("/alarms/{number}/clear", summary="It is over", dependencies=_OPERATOR)
+    @routes.post("/alarms/{number}/clear", summary="Clear an alarm", dependencies=_OPERATOR)
     async def clear(number: _Number, body: NoteBody, request: Request) -> AlarmResponse:
         store = await asyncio.to_thread(city.alert_store)
         return await _alarm_after(lambda: store.clear(number, caller_of(request).name, body.note))

@@ -62,7 +62,9 @@ def build(config: Settings, selected_models: Sequence[Model] | None = None) -> A
         await city.start()
         pages.start()
         if not config.wants_keys:
-            log.warning("no key is wanted, for only this machine can reach %s (CITY_AUTH=on wants one)", config.serve)
+            log.warning(
+                "requests need no key, because only this machine can reach %s (CITY_AUTH=on requires one)", config.serve
+            )
         try:
             yield
         finally:
@@ -120,7 +122,11 @@ def _server_routes(city: City, failed_keys: FailedKeys) -> APIRouter:
     routes = APIRouter(tags=["the server"])
 
     @routes.head("/health", include_in_schema=False)
-    @routes.get("/health", summary="Live, ready, and each dependency", responses={503: {"model": HealthResponse}})
+    @routes.get(
+        "/health",
+        summary="Get liveness, readiness and the state of each dependency",
+        responses={503: {"model": HealthResponse}},
+    )
     @routes.get("/api/health", include_in_schema=False)
     async def health(response: Response) -> HealthResponse:
         results = await asyncio.to_thread(check_dependencies, city.predictor, city.failing_channels)
@@ -130,12 +136,12 @@ def _server_routes(city: City, failed_keys: FailedKeys) -> APIRouter:
         return HealthResponse(ready=is_ready, at=time.time(), dependencies=checks, workers=summaries())
 
     @routes.head("/health/live", include_in_schema=False)
-    @routes.get("/health/live", summary="Whether the server lives")
+    @routes.get("/health/live", summary="Check liveness")
     async def live() -> LivenessResponse:
         return LivenessResponse()
 
     @routes.head("/health/ready", include_in_schema=False)
-    @routes.get("/health/ready", summary="Whether it can answer", responses={503: {"model": ReadinessResponse}})
+    @routes.get("/health/ready", summary="Check readiness", responses={503: {"model": ReadinessResponse}})
     async def ready(response: Response) -> ReadinessResponse:
         # Predictions need nothing but the registry, and a probe must not wait for servers that may hang.
         is_ready = check_registry(city.predictor).ok
@@ -144,7 +150,7 @@ def _server_routes(city: City, failed_keys: FailedKeys) -> APIRouter:
 
     @routes.get(
         "/metrics",
-        summary="For Prometheus",
+        summary="Get metrics in the Prometheus format",
         response_class=PlainTextResponse,
         dependencies=[Depends(needs("viewer"))],
     )
@@ -154,7 +160,7 @@ def _server_routes(city: City, failed_keys: FailedKeys) -> APIRouter:
 
         return Response(await asyncio.to_thread(text), media_type="text/plain; version=0.0.4; charset=utf-8")
 
-    @routes.post("/token", summary="A short-lived token for a key (OAuth2 client credentials)")
+    @routes.post("/token", summary="Exchange a key for a short-lived token (OAuth2 client credentials)")
     async def token(
         request: Request,
         grant_type: Annotated[str, Form(max_length=50)],

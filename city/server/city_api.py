@@ -47,7 +47,7 @@ class CachedContent(Generic[Content]):
         self._lock = asyncio.Lock()
 
     async def get(self) -> Content:
-        """Returns the content. Makes it anew, in a thread, where it is too old."""
+        """Returns the content. Computes it again, in a thread, when it is too old."""
         async with self._lock:
             if time.monotonic() > self._until:
                 self._value = await asyncio.to_thread(self._make)
@@ -69,7 +69,7 @@ def _add_platform_routes(routes: APIRouter, city: City) -> None:
     platform = CachedContent(lambda: status(config), _STATUS_SECONDS)
     drift = CachedContent(lambda: newest_drift(config), _CHECKS_SECONDS)
 
-    @routes.get("/stats", summary="Rates, lag, latency and counts, now")
+    @routes.get("/stats", summary="Get current rates, lag, latency and counts")
     async def stats() -> StatsResponse:
         report = await platform.get()
         stream = report["parts"].get("stream")
@@ -89,7 +89,7 @@ def _add_platform_routes(routes: APIRouter, city: City) -> None:
 
     @routes.get(
         "/operations",
-        summary="Every part and stream, and the drift of features",
+        summary="Get the status of every part and stream, and feature drift",
         response_model=OperationsResponse,
     )
     async def operations() -> Response:
@@ -110,7 +110,7 @@ def _add_platform_routes(routes: APIRouter, city: City) -> None:
         # Not validated: other processes write the reports, and one of an older release may still run.
         return json_response(content)
 
-    @routes.get("/checks", summary="How many asset checks pass, and those that fail")
+    @routes.get("/checks", summary="Count passing asset checks and list failing ones")
     async def asset_checks() -> ChecksResponse:
         store = await asyncio.to_thread(city.alert_store)
         return await asyncio.to_thread(latest_checks, store)
@@ -121,7 +121,9 @@ def _add_live_routes(routes: APIRouter, city: City) -> None:
     config, live = city.config, city.live
     today = CachedContent(lambda: facts(config), _DAY_SECONDS)
 
-    @routes.get("/live/{layer}", summary="A layer's rows", response_model=LayerRowsResponse | ScoreFeed)
+    @routes.get(
+        "/live/{layer}", summary="Get the newest rows of a live layer", response_model=LayerRowsResponse | ScoreFeed
+    )
     async def rows(layer: Annotated[str, InPath(max_length=50)]) -> Response:
         if layer == FEED:
             return json_response(ScoreFeed(rows=live.scores()))
@@ -129,7 +131,7 @@ def _add_live_routes(routes: APIRouter, city: City) -> None:
             raise Problem(404, f"no layer {layer!r}; known: {', '.join([*live.states, FEED])}")
         return json_response(LayerRowsResponse(at=time.time(), rows=live.rows(layer)))
 
-    @routes.get("/today", summary="How the city did today, in words and figures")
+    @routes.get("/today", summary="Get today's summary, as text and figures")
     async def day() -> TodayResponse:
         described = [FactResponse.model_validate(fact) for fact in await today.get()]
         return TodayResponse(at=time.time(), timezone=config.timezone, facts=described)
@@ -140,7 +142,7 @@ def pages(city: City) -> APIRouter:
     stream, for which the guard alone checks the key."""
     routes = APIRouter(tags=["the city"])
 
-    @routes.get("/api/config", summary="What a page needs to know")
+    @routes.get("/api/config", summary="Get the dashboard's configuration")
     async def settings() -> ConfigResponse:
         return ConfigResponse(
             wants_key=city.config.wants_keys,

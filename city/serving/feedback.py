@@ -142,7 +142,7 @@ class Feedback:
         try:
             predictions, outcomes = await asyncio.to_thread(self._store.find, prediction_id)
         except LAKE_ERRORS as error:
-            log.warning("feedback to %s cannot be taken: %s", prediction_id, error)
+            log.warning("cannot accept feedback to %s: %s", prediction_id, error)
             raise Problem(503, "the record of predictions cannot be read now: send it again", headers=_RETRY) from None
         if not predictions:
             if self._store.error:
@@ -204,8 +204,8 @@ class Feedback:
         except QueueFull as error:
             raise Problem(503, str(error), headers=_RETRY) from None
         except OSError as error:
-            log.error("feedback cannot be kept: %s", error)
-            raise Problem(503, "the outcome cannot be kept now: send it again", headers=_RETRY) from None
+            log.error("cannot store feedback: %s", error)
+            raise Problem(503, "the outcome cannot be stored now: send it again", headers=_RETRY) from None
 
     def _update_scores(self, predictions: Sequence[Prediction], outcomes: Sequence[Outcome]) -> None:
         now = time.time()  # not the outcomes' `at`, which does not go back when the clock does

@@ -61,7 +61,7 @@ class BatchPredictionRequest(BaseModel):
 
 
 class FeedbackRequest(BaseModel):
-    """What came of a prediction."""
+    """The outcome of a prediction."""
 
     model_config = _STRICT
 

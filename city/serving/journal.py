@@ -77,5 +77,5 @@ def _read_lines(path: Path) -> list[list[list[Any]]]:
         try:
             lines.append(orjson.loads(line))
         except orjson.JSONDecodeError:
-            log.warning("%s: a line of %d bytes is left out: it was cut off", path, len(line))
+            log.warning("%s: skipped an incomplete line of %d bytes", path, len(line))
     return lines

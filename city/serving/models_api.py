@@ -50,7 +50,7 @@ class ExperimentBody(BaseModel):
     kind: Kind
     version: _Number
     share: float = Field(0.1, gt=0, le=1, description="of the requests (canary, shadow) or of the keys (ab)")
-    limits: LimitsBody = Field(default_factory=LimitsBody, description="what a canary is ended at")
+    limits: LimitsBody = Field(default_factory=LimitsBody, description="the limits that end a canary")
 
 
 class PromoteBody(BaseModel):
@@ -79,7 +79,7 @@ def _add_model_routes(routes: APIRouter, predictor: Predictor) -> None:
     """Adds the routes that describe models and their versions."""
     config = predictor.config
 
-    @routes.get("/models", summary="Every model, its versions and how good they are")
+    @routes.get("/models", summary="List models with their versions and scores")
     async def models() -> ModelsResponse:
         def read() -> dict[str, list[Version]]:
             registry = Registry(config)
@@ -93,7 +93,7 @@ def _add_model_routes(routes: APIRouter, predictor: Predictor) -> None:
             ]
         )
 
-    @routes.get("/models/{name}", summary="A model's versions, its routing and its inputs")
+    @routes.get("/models/{name}", summary="Get a model's versions, routing and inputs")
     async def model(name: str) -> ModelResponse:
         declaration = predictor.model(name)
         versions = await _call_registry(lambda: Registry(config).versions(name))
@@ -102,7 +102,7 @@ def _add_model_routes(routes: APIRouter, predictor: Predictor) -> None:
 
     @routes.get(
         "/models/{name}/versions/{version}/card",
-        summary="A version's model card, as Markdown",
+        summary="Get a version's model card, as Markdown",
         response_class=MarkdownResponse,
     )
     async def card(name: str, version: _Number) -> MarkdownResponse:
@@ -118,12 +118,12 @@ def _add_model_routes(routes: APIRouter, predictor: Predictor) -> None:
 def _add_routing_routes(routes: APIRouter, predictor: Predictor) -> None:
     """Adds the routes that show, begin and end experiments."""
 
-    @routes.get("/models/{name}/routing", summary="Which version answers")
+    @routes.get("/models/{name}/routing", summary="Get a model's routing")
     async def routing(name: str) -> RoutingResponse:
         predictor.model(name)
         return _describe_routing(predictor, name)
 
-    @routes.put("/models/{name}/routing", summary="Begin a canary, an A/B test or a shadow", dependencies=_ADMIN)
+    @routes.put("/models/{name}/routing", summary="Start a canary, an A/B test or a shadow", dependencies=_ADMIN)
     async def begin(name: str, body: ExperimentBody, request: Request) -> RoutingResponse:
         predictor.model(name)
         champion = predictor.champion(name)
@@ -140,7 +140,7 @@ def _add_routing_routes(routes: APIRouter, predictor: Predictor) -> None:
         predictor.routes.put(name, experiment, champion.number, by)
         return _describe_routing(predictor, name)
 
-    @routes.delete("/models/{name}/routing", summary="The champion answers all again", dependencies=_ADMIN)
+    @routes.delete("/models/{name}/routing", summary="End a canary, an A/B test or a shadow", dependencies=_ADMIN)
     async def end(name: str, request: Request) -> RoutingResponse:
         predictor.model(name)
         if predictor.routes.experiment(name) is None:
@@ -159,7 +159,7 @@ def _add_champion_routes(routes: APIRouter, predictor: Predictor) -> None:
         await _call_registry(predictor.versions.refresh)
         return _describe_routing(predictor, name)
 
-    @routes.post("/models/{name}/promote", summary="Make a version the champion", dependencies=_ADMIN)
+    @routes.post("/models/{name}/promote", summary="Promote a version to champion", dependencies=_ADMIN)
     async def promote(name: str, body: PromoteBody, request: Request) -> RoutingResponse:
         """It serves within seconds, here and in the stream; no request is lost meanwhile."""
         by = caller_of(request).name
@@ -171,7 +171,7 @@ def _add_champion_routes(routes: APIRouter, predictor: Predictor) -> None:
 
         return await change_champion(name, change)
 
-    @routes.post("/models/{name}/rollback", summary="Make the champion before the champion again", dependencies=_ADMIN)
+    @routes.post("/models/{name}/rollback", summary="Restore the previous champion", dependencies=_ADMIN)
     async def rollback(name: str, request: Request) -> RoutingResponse:
         by = caller_of(request).name
 
@@ -185,7 +185,7 @@ def _add_champion_routes(routes: APIRouter, predictor: Predictor) -> None:
 def _add_audit_route(routes: APIRouter, log: Audit) -> None:
     """Adds the route of the audit log."""
 
-    @routes.get("/audit", summary="Who changed what, the newest first", dependencies=_ADMIN)
+    @routes.get("/audit", summary="List changes with their authors, the newest first", dependencies=_ADMIN)
     async def audit(count: Annotated[int, Query(ge=1, le=1000)] = 100) -> AuditResponse:
         return AuditResponse(entries=await asyncio.to_thread(log.newest, count))
 

@@ -35,13 +35,13 @@ def router(predictor: Predictor) -> APIRouter:
 def _add_server_routes(routes: APIRouter, predictor: Predictor) -> None:
     """Adds the routes that describe the server and its health."""
 
-    @routes.get("/health/live", summary="Whether the server lives")
+    @routes.get("/health/live", summary="Check liveness")
     async def live() -> LivenessResponse:
         return LivenessResponse()
 
     @routes.get(
         "/health/ready",
-        summary="Whether the registry has been read",
+        summary="Check readiness: the registry has been read",
         responses={503: {"model": ReadinessResponse}},
     )
     async def ready(response: Response) -> ReadinessResponse:
@@ -49,7 +49,7 @@ def _add_server_routes(routes: APIRouter, predictor: Predictor) -> None:
         response.status_code = 200 if registry_error is None else 503
         return ReadinessResponse(ready=registry_error is None)
 
-    @routes.get("", summary="The server", dependencies=_CLIENT)
+    @routes.get("", summary="Get the server's metadata", dependencies=_CLIENT)
     async def server() -> ServerMetadata:
         return ServerMetadata()
 
@@ -57,7 +57,7 @@ def _add_server_routes(routes: APIRouter, predictor: Predictor) -> None:
 def _add_model_routes(routes: APIRouter, predictor: Predictor) -> None:
     """Adds the routes that describe a model."""
 
-    @routes.get("/models/{name}", summary="A model's tensors", dependencies=_CLIENT)
+    @routes.get("/models/{name}", summary="Get a model's metadata", dependencies=_CLIENT)
     @routes.get("/models/{name}/versions/{version}", include_in_schema=False, dependencies=_CLIENT)
     async def metadata(name: str, version: str | None = None) -> ModelMetadata:
         model = predictor.model(name)
@@ -75,7 +75,7 @@ def _add_model_routes(routes: APIRouter, predictor: Predictor) -> None:
 
     @routes.get(
         "/models/{name}/ready",
-        summary="Whether it has a champion",
+        summary="Check that a model has a champion",
         responses={503: {"model": ModelReadiness}},
         dependencies=_CLIENT,
     )
@@ -93,7 +93,7 @@ def _add_infer_route(routes: APIRouter, predictor: Predictor) -> None:
 
     @routes.post(
         "/models/{name}/infer",
-        summary="Answers to tensors",
+        summary="Run inference on tensors",
         response_model=InferResponse,
         dependencies=_CLIENT,
         openapi_extra=describe_body(InferRequest, infer_examples(predictor.models.values())),

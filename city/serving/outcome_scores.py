@@ -189,4 +189,4 @@ class OutcomeScores:
                         int(number): _VersionOutcomes.from_state(state) for number, state in versions.items()
                     }
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-            log.warning("%s cannot be read, so scores of outcomes begin anew: %r", self._path, error)
+            log.warning("cannot read %s, so scores of outcomes start again: %r", self._path, error)

@@ -96,14 +96,14 @@ def router(predictor: Predictor, predict: Callable[[Request], Awaitable[Response
         "/predict",
         response_model=PredictionResponse,
         openapi_extra=describe_body(PredictionRequest, prediction_examples(models)),
-        summary="One answer",
+        summary="Get one prediction",
     )(predict)
 
     @api.post(
         "/predict/batch",
         response_model=BatchResponse,
         responses={200: {"content": binary_types}},
-        summary="Many answers",
+        summary="Get a batch of predictions",
         openapi_extra=describe_body(BatchPredictionRequest, batch_examples(models), binary_types),
     )
     async def predict_batch(request: Request, model_name: str | None = None) -> Response:
@@ -130,7 +130,7 @@ def router(predictor: Predictor, predict: Callable[[Request], Awaitable[Response
         "/feedback",
         response_model=FeedbackResponse,
         openapi_extra=describe_body(FeedbackRequest, {}),
-        summary="What came of a prediction",
+        summary="Report the outcome of a prediction",
     )
     async def feedback(request: Request) -> Response:
         """Versions that compete are compared by this. Of any prediction that is recorded. The same outcome again

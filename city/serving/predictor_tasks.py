@@ -90,7 +90,7 @@ class PredictorTasks:
 def _log_unread_feedback(state: RetryCallState) -> None:
     assert state.outcome is not None
     error = state.outcome.exception()
-    log.warning("the outcomes of the process before this one cannot be read: %s: %s", type(error).__name__, error)
+    log.warning("cannot read the outcomes of the previous process: %s: %s", type(error).__name__, error)
 
 
 def _log_task_error(task: "asyncio.Task[None]") -> None:

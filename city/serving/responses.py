@@ -278,7 +278,7 @@ class ModelResponse(ModelSummary):
 
 
 class RoutingResponse(DeclaredResponse):
-    """Which version answers."""
+    """A model's routing: which version answers."""
 
     champion: int | None
     experiment: ExperimentReport | None

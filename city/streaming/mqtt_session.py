@@ -165,7 +165,7 @@ class Session:
         try:
             self.carried.save()
         except OSError as error:  # a full disk must not end the session; a retained message may be carried twice
-            log.warning("what was carried is not remembered: %s", error)
+            log.warning("cannot store the digests of carried messages: %s", error)
 
     def _on_connect(
         self,
@@ -195,7 +195,7 @@ class Session:
         try:
             self._handle_message(message)
         except Exception as error:  # one faulty message must not stop the messages after it
-            log.exception("a message of %s", _message_topic(message))
+            log.exception("cannot process a message of %s", _message_topic(message))
             self._reject_message(message, f"the bridge cannot carry it: {describe(error)}")
 
     def _handle_message(self, message: mqtt.MQTTMessage) -> None:

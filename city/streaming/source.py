@@ -131,8 +131,8 @@ class KafkaSource:
         current = self.topic_id()
         if recorded is not None and current is not None and current != recorded:
             raise TopicReset(
-                f"topic {self.topic!r} is not the one that the lake holds up to {position}: it was deleted and made "
-                f"anew, or CITY_KAFKA_ADDRESS names another Kafka. {_RESET_MEND}"
+                f"topic {self.topic!r} is not the one that the lake holds up to {position}: it was deleted and "
+                f"created again, or CITY_KAFKA_ADDRESS names another Kafka. {_RESET_MEND}"
             )
         self._topic_id = current
         for partition, offset in position.items():
@@ -248,10 +248,10 @@ class KafkaSource:
             self.changed = self.changed or set(self.partitions()) != self._position.keys()
             current = self.topic_id()
         except KafkaException as error:
-            log.debug("%s cannot be looked at: %s", self.topic, error)
+            log.debug("cannot query %s: %s", self.topic, error)
             return
         if None not in (current, self._topic_id) and current != self._topic_id:
-            raise TopicReset(f"topic {self.topic!r} was deleted and made anew while it was read. {_RESET_MEND}")
+            raise TopicReset(f"topic {self.topic!r} was deleted and created again while it was read. {_RESET_MEND}")
 
     def _on_statistics(self, text: str) -> None:
         statistics = json.loads(text)

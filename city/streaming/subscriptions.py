@@ -65,7 +65,7 @@ class Subscriptions:
             earlier = []
         if gone := [topic for topic in earlier if topic not in self._filters]:
             client.unsubscribe(gone)
-            log.info("no contract has %s any more: unsubscribed", ", ".join(gone))
+            log.info("unsubscribed from %s, which no contract uses any more", ", ".join(gone))
         if sorted(earlier) != sorted(self._filters):
             try:
                 _replace_file(self._path, json.dumps(sorted(self._filters)))

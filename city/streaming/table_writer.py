@@ -186,7 +186,7 @@ class TableWriter:
             fresh = DeltaTable(uri)
             return fresh if self._read_standing(fresh, list(self._standing)) == self._standing else table
         except Exception as error:  # the commit itself has succeeded: the tidying can wait until the next time
-            log.warning("%s cannot be tidied: %s", uri, error)
+            log.warning("cannot maintain %s: %s", uri, error)
             return table
 
     def _reload(self, table: DeltaTable, expected: Standing, written: Standing, backoff: Backoff) -> DeltaTable:
@@ -245,5 +245,5 @@ def _describe_error(error: object) -> str:
     text = str(error).strip().splitlines()
     first = text[0] if text else type(error).__name__
     if "os error 28" in str(error) or "No space left" in str(error):
-        return f"the disk is full: {first}; free some space, the stream goes on by itself"
+        return f"the disk is full: {first}; free some space, and the stream continues"
     return first[:300]

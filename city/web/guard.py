@@ -90,8 +90,8 @@ class Guard:
             if self._wants_keys and not _is_open(scope):
                 raise Problem(
                     401,
-                    "this server wants a key: send it as X-API-Key, or a token as Authorization: Bearer. "
-                    "`city keys add NAME` makes one",
+                    "this server requires a key: send it as X-API-Key, or a token as Authorization: Bearer. "
+                    "`city keys add NAME` creates one",
                     headers={"www-authenticate": "Bearer"},
                 )
             self._check_rate(client_of(scope), self._config.rate_limit)

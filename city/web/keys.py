@@ -67,12 +67,16 @@ class Keys:
         if role not in ROLES:
             raise UnusableKey(f"no role {role!r}; known: {', '.join(ROLES)}")
         if not _NAME.match(name):
-            raise UnusableKey(f"{name!r} is no name of a key: letters, digits, '.', '_' and '-', at most 64")
+            raise UnusableKey(
+                f"{name!r} is not a valid name of a key: use at most 64 letters, digits, '.', '_' and '-'"
+            )
         if not 0 <= rate < math.inf:
-            raise UnusableKey(f"a rate of {rate:g} requests a second cannot be: give 0 for no limit, or more")
+            raise UnusableKey(
+                f"a rate of {rate:g} requests a second is invalid: give a positive number, or 0 for no limit"
+            )
         if days is not None and not 0 < days <= _MOST_DAYS:
-            allowed = f"more than 0 and at most {_MOST_DAYS:g} days, or until it is revoked: then name no days"
-            raise UnusableKey(f"a key cannot be good for {days:g} days: it is for {allowed}")
+            allowed = f"more than 0 and at most {_MOST_DAYS:g} days; without days it is valid until it is revoked"
+            raise UnusableKey(f"a key cannot be valid for {days:g} days: allowed are {allowed}")
         secret = _PREFIX + secrets.token_urlsafe(32)
         expires = time.time() + days * 86_400 if days is not None else None
         self._path.parent.mkdir(parents=True, exist_ok=True)

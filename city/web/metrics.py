@@ -22,7 +22,7 @@ _DRIFT_SECONDS = 30.0
 _RECENT_SECONDS, _RECENT_LEAST = 300.0, 20
 _STREAM_METRICS: tuple[tuple[Literal["lag", "events_per_second", "p95_ms", "quarantined"], str], ...] = (
     ("lag", "Events in Kafka that are not in bronze."),
-    ("events_per_second", "Events that came to bronze."),
+    ("events_per_second", "Events written to bronze."),
     ("p95_ms", "95th percentile of the time from an event to bronze."),
     ("quarantined", "Events that were rejected, since the stream was started."),
 )
@@ -86,7 +86,7 @@ class Metrics:
         self._performance = Gauge(
             "model_performance_score",
             "A champion's metrics: of held-out rows when it was trained (held_out), of the day's outcomes in the lake "
-            "(outcomes), and of those that came by /feedback, the newest 1,000 (recent) and the last hour's (hour).",
+            "(outcomes), and of outcomes sent to /feedback, the newest 1,000 (recent) and the last hour's (hour).",
             ["model", "version", "metric", "of"],
             registry=self.registry,
         )
@@ -96,7 +96,7 @@ class Metrics:
         self._alarms = Gauge("alarms_active", "Alarms that are active.", ["severity"], registry=self.registry)
         self._waiting = Gauge(
             "alarm_messages_waiting",
-            "Messages of alarms that a channel has not taken yet.",
+            "Messages of alarms that a channel has not accepted yet.",
             ["channel"],
             registry=self.registry,
         )

@@ -140,7 +140,7 @@ class Pages:
         if self._error:
             text = "Its build failed; the server's log says why. `city dashboard` tries again."
             return HTMLResponse(_WAITING.format(title="The dashboard could not be built", text=text), 503)
-        text = "This takes a minute, once. The page comes by itself."
+        text = "This takes a minute, once. The page then reloads."
         return HTMLResponse(_WAITING.format(title="The dashboard is being built", text=text))
 
 

@@ -18,7 +18,7 @@ def today(config: Settings, day: date) -> list[Fact]:
     current, previous = (of_day(config, CONDITIONS_DAILY.id, local_day).collect() for local_day in (day, day - WEEK))
     air, noise, temperature = (mean(current, name) for name in ("air_quality", "noise", "temperature"))
     if air is None:
-        return [Fact("environment", "Nothing is known of today's air yet.")]
+        return [Fact("environment", "There is no data about today's air yet.")]
     worst = current.drop_nulls("air_quality_mean").sort("air_quality_mean").row(-1, named=True)
     place = worst["location"].replace("_", " ")
     sentence = (

@@ -63,7 +63,7 @@ def freshness_findings(
             severity = "error" if behind > freshness.fail_after else "warning"
             if since is not None:
                 title = (
-                    f"{name} is older than its freshness policy allows: it lacks what came at {_format_minute(since)}"
+                    f"{name} is older than its freshness policy allows: it lacks the data of {_format_minute(since)}"
                 )
         labels = {"asset": name, "type": "freshness"}
         findings.append(Finding(f"{FRESH}{name}", severity, title, "freshness", None, state, labels))

@@ -20,7 +20,7 @@ def today(config: Settings, day: date) -> list[Fact]:
         payment_totals(config, local_day) for local_day in (day, day - WEEK)
     )
     if not count:
-        return [Fact("payments", "Nothing is known of today's payments yet.")]
+        return [Fact("payments", "There is no data about today's payments yet.")]
     reported = of_day(config, _CHARGEBACKS, day, "timestamp").select(pl.len()).collect().item()
     scores = scan(config.lake / "scores" / FRAUDS.name, scores_schema(FRAUDS) | {DAY: pl.Date()})
     frauds = scores.filter(pl.col(DAY) == day, pl.col(PREDICTION) == FRAUD).select(pl.len()).collect().item()

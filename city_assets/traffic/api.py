@@ -68,13 +68,13 @@ def _add_current_routes(routes: APIRouter, city: City) -> None:
 
     @routes.get(
         "/current-traffic",
-        summary="Every cell's newest window, and how many vehicles there are",
+        summary="Get each cell's newest window and the number of vehicles",
         response_model=TrafficResponse,
     )
     async def current() -> Response:
         return json_response(_summarize(_live_cells(live), len(live.states[VEHICLES.name].rows)))
 
-    @routes.get("/predictions", summary="Every cell some minutes ahead", response_model=CellsAheadResponse)
+    @routes.get("/predictions", summary="Get predicted speeds of all cells", response_model=CellsAheadResponse)
     async def predictions(minutes: Annotated[Literal["5", "10", "15"], Query()] = "15") -> Response:
         """By the champions; where a model has none yet, `serving` says so and its values are null."""
         models = {f"speed_{minutes}": speed_model(int(minutes)).name}
@@ -85,7 +85,9 @@ def _add_current_routes(routes: APIRouter, city: City) -> None:
         cells = [_cell_ahead(row, list(models), f"speed_{minutes}") for row in live.rows(CELLS.name)]
         return json_response(CellsAheadResponse(minutes=int(minutes), serving=serving, cells=cells))
 
-    @routes.get("/hotspots", summary="Where most vehicles are slow, the worst first", response_model=HotspotsResponse)
+    @routes.get(
+        "/hotspots", summary="List cells with the most slow vehicles, the worst first", response_model=HotspotsResponse
+    )
     async def hotspots(count: Annotated[int, Query(ge=1, le=100)] = 10) -> Response:
         """By the vehicles in a cell times what their mean speed lacks of a free one, in vehicle-km/h."""
         return json_response(HotspotsResponse(hotspots=worst(_live_cells(live), count)))
@@ -97,7 +99,7 @@ def _add_cell_route(routes: APIRouter, city: City) -> None:
 
     @routes.get(
         "/cell/{cell}",
-        summary="All that is known of a cell",
+        summary="Get all data of a cell",
         response_model=CellResponse,
         operation_id="one_api_cell__cell__get",
     )
@@ -119,7 +121,7 @@ def _add_cell_route(routes: APIRouter, city: City) -> None:
 def _add_history_routes(routes: APIRouter, config: Settings) -> None:
     """Adds the routes of the past: cells, vehicles, the city's figures, and the export."""
 
-    @routes.get("/historical", summary="Cells as they were", response_model=WindowsResponse)
+    @routes.get("/historical", summary="Get past windows of cells", response_model=WindowsResponse)
     async def historical(
         start: Annotated[datetime | None, Query(description="ISO 8601; default: an hour ago")] = None,
         end: Annotated[datetime | None, Query(description="ISO 8601; default: now")] = None,
@@ -134,7 +136,9 @@ def _add_history_routes(routes: APIRouter, config: Settings) -> None:
             return await _respond(lambda: history.hourly(config, first, last, cell))
         return await _respond(lambda: history.windows(config, first, last, cell, int(resolution)))
 
-    @routes.get("/historical/vehicles", summary="Where vehicles were, for playback", response_model=PositionsResponse)
+    @routes.get(
+        "/historical/vehicles", summary="Get past vehicle positions, for playback", response_model=PositionsResponse
+    )
     async def vehicles(start: datetime, end: datetime) -> Response:
         """Of at most five minutes: columns and rows, in time's order."""
         first, last = _parse_range(start, end, _MOST_POSITIONS)
@@ -143,12 +147,12 @@ def _add_history_routes(routes: APIRouter, config: Settings) -> None:
         return await _respond(lambda: history.positions(config, first, last))
 
     @routes.get(
-        "/series", summary="The city's traffic over time, beside the week before", response_model=SeriesResponse
+        "/series", summary="Get the city's traffic over time, with the week before", response_model=SeriesResponse
     )
     async def series(hours: Annotated[int, Query(ge=1, le=24 * 14)] = 24) -> Response:
         return await _respond(lambda: history.series(config, timedelta(hours=hours)))
 
-    @routes.get("/export/kepler", summary="The last hours as a map for Kepler.gl", response_model=KeplerResponse)
+    @routes.get("/export/kepler", summary="Export the last hours as a Kepler.gl map", response_model=KeplerResponse)
     async def kepler(hours: Annotated[int, Query(ge=1, le=6)] = 1) -> Response:
         """Data and map settings, as Kepler.gl saves and opens them."""
         last = datetime.now(UTC)

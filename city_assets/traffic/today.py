@@ -14,7 +14,7 @@ def today(config: Settings, day: date) -> list[Fact]:
     """Returns the facts about a local day's traffic, compared with the same day a week before."""
     current, previous = (of_day(config, CELLS_HOURLY.id, local_day).collect() for local_day in (day, day - WEEK))
     if current.is_empty():
-        return [Fact("traffic", "Nothing is known of today's traffic yet: the first hour is being built.")]
+        return [Fact("traffic", "There is no data about today's traffic yet: the first hour is being built.")]
     kmh, before = mean_speed(current), mean_speed(previous) if previous.height else None
     sentence = f"Traffic moved at {kmh:.1f} km/h"
     if before:

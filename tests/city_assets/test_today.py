@@ -50,7 +50,7 @@ def hour(moment: datetime, speed: float, positions: int) -> dict[str, Any]:
 
 
 def test_traffic_is_told_beside_a_week_ago(config: Settings) -> None:
-    assert "Nothing is known" in traffic.today(config, DAY_ONE)[0].sentence
+    assert "There is no data" in traffic.today(config, DAY_ONE)[0].sentence
     rows = [hour(NOON, 20.0, 100), hour(NOON + timedelta(hours=1), 10.0, 300), hour(NOON - WEEK, 25.0, 200)]
     write(config, CELLS_HOURLY.id, rows)
     speed, positions = traffic.today(config, DAY_ONE)
@@ -67,7 +67,7 @@ def test_traffic_is_told_beside_a_week_ago(config: Settings) -> None:
 
 
 def test_the_air_has_the_epas_word(config: Settings) -> None:
-    assert "Nothing is known" in environment.today(config, DAY_ONE)[0].sentence
+    assert "There is no data" in environment.today(config, DAY_ONE)[0].sentence
     row = {
         "day": DAY_ONE,
         "noise_mean": 60.04,
@@ -90,7 +90,7 @@ def test_the_air_has_the_epas_word(config: Settings) -> None:
 
 
 def test_payments_are_counted_with_what_was_wrong(config: Settings) -> None:
-    assert "Nothing is known" in payments.today(config, DAY_ONE)[0].sentence
+    assert "There is no data" in payments.today(config, DAY_ONE)[0].sentence
     days = [DAY_ONE] * 3 + [DAY_ONE - WEEK]
     write(config, "silver/payments", [{"day": day, "amount": 500.25} for day in days])
     assert payments.today(config, DAY_ONE)[0].sentence == (

@@ -205,7 +205,7 @@ export interface ExperimentBody {
   version: number;
   /** of the requests (canary, shadow) or of the keys (ab) */
   share?: number;
-  /** what a canary is ended at */
+  /** the limits that end a canary */
   limits?: LimitsBody;
 }
 
@@ -596,7 +596,7 @@ export interface ReadinessResponse {
   ready: boolean;
 }
 
-/** Which version answers. */
+/** A model's routing: which version answers. */
 export interface RoutingResponse {
   champion: number | null;
   experiment: ExperimentReport | null;

@@ -299,7 +299,7 @@ def test_what_cannot_be_is_said(store: AlertStore) -> None:
     with pytest.raises(AlertError, match="needs a pattern of causes"):
         store.silence(" ", timedelta(hours=1), "ada")
     store.sync_findings([LOW], "check/", NOW)
-    with pytest.raises(AlertError, match="alarm 1 is assigned to nobody"):
+    with pytest.raises(AlertError, match="alarm 1 needs the name of a person"):
         store.assign(1, " ", "ada")
 
 

@@ -23,7 +23,7 @@ from tests.live import fresh, send, until
 SUCH_AS = "; such as https://hooks.example.org/city"
 SCHEME = f"it begins with neither https:// nor http://{SUCH_AS}"
 NO_HOST = f"it has no host, or has spaces{SUCH_AS}"
-NO_PORT = f"its host or its port is none{SUCH_AS}"
+NO_PORT = f"its host or its port is invalid{SUCH_AS}"
 RUN = [sys.executable, "-m", "city.cli.main"]
 
 
@@ -58,7 +58,8 @@ def test_what_is_wrong_is_said_in_one_line(config: Settings) -> None:
         ("HOME", __file__, f"CITY_HOME: {__file__} is not a folder"),
         ("HOME", f"{__file__}/below", f"CITY_HOME: {__file__} is not a folder"),
         ("TIMEZONE", "Mars/X", "CITY_TIMEZONE: no time zone 'Mars/X'; such as Europe/Berlin"),
-        ("COUNTRY", "XX", "CITY_COUNTRY: no holidays of a country 'XX' are known; such as US or DE"),
+        ("COUNTRY", "XX", "CITY_COUNTRY: the package holidays has no country 'XX'; use a code such as US or DE"),
+        ("EXTRA_DOMAINS", '["/none"]', "CITY_EXTRA_DOMAINS: there is no folder /none"),
         ("TLS_CERT", "/none.pem", "CITY_TLS_CERT: there is no file /none.pem"),
         ("ALERT_WEBHOOK_URL", "127.0.0.1:9911/hook", f"CITY_ALERT_WEBHOOK_URL: {SCHEME}"),
         ("ALERT_SLACK_URL", "hooks.slack.com/services/T0", f"CITY_ALERT_SLACK_URL: {SCHEME}"),

@@ -46,7 +46,9 @@ def test_no_label_of_a_stretch_is_known_in_the_next() -> None:
     ahead = SPEED.label.ahead
     assert parts.train["as_of"].max() + ahead < parts.validation["as_of"].min()  # type: ignore[operator]
     assert parts.validation["as_of"].max() + ahead < parts.held_out["as_of"].min()  # type: ignore[operator]
-    with pytest.raises(ModelError, match="leave nothing for train, for what came is known up to 0:17:00 later"):
+    with pytest.raises(
+        ModelError, match="leave nothing for train, because labels are known up to 0:17:00 after their rows"
+    ):
         split(SPEED, label_rows(SPEED, ROWS).head(40))
 
 

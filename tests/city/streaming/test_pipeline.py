@@ -188,10 +188,10 @@ def test_a_topic_that_was_made_anew_is_not_mistaken_for_the_one_before(
     delete(stack, contract)
     if later:
         send(stack, contract, *fresh(later))
-    with pytest.raises(TopicReset, match=r"deleted and made anew.*CITY_HOME"):
+    with pytest.raises(TopicReset, match=r"deleted and created again.*CITY_HOME"):
         StreamJob([contract], stack, ()).run()
     assert len(trips_in_bronze(stack, contract)) == 10
-    assert "made anew" in str(read_json(stack, "stream.json")["failure"])  # type: ignore[index]
+    assert "created again" in str(read_json(stack, "stream.json")["failure"])  # type: ignore[index]
     assert not [worker for worker in workers() if contract.name in worker.name], "whoever ran it knows"
 
 
