@@ -17,7 +17,7 @@ from city.java import jars
 from city.settings import Settings
 from city.stack.part import CannotStart, Spec
 from city.stack.reports import PartStatus, PlatformStatus
-from city.stack.state import SUPERVISOR, is_alive, read_json
+from city.stack.state import SUPERVISOR, is_alive, leftovers, read_json
 from city.stack.status import parts, status
 from city.stack.supervisor import SIMULATORS, Supervisor, end_leftovers, exposures, specs
 from city.stack.terminal import Terminal, description_column, one_line
@@ -34,6 +34,7 @@ def up(config: Settings, rate: float | None, simulators: bool) -> None:
     console = Terminal(soft_wrap=True)
     part_specs = specs(config, simulators, rate)
     supervisor = Supervisor(config, part_specs)
+    _print_leftovers(config, console)
     supervisor.check()
     print_warnings(part_specs, console)
     # A shell starts a background job with SIGINT ignored, and the parts would inherit that. So a handler is set here.
@@ -43,6 +44,11 @@ def up(config: Settings, rate: float | None, simulators: bool) -> None:
     view = _View(config, console)
     supervisor.run(view.show)
     console.print("stopped")
+
+
+def _print_leftovers(config: Settings, console: Terminal) -> None:
+    if processes := leftovers(config):
+        console.print(f"ending the processes that a killed `city up` left: {', '.join(processes)}")
 
 
 def print_warnings(part_specs: Sequence[Spec], console: Terminal) -> None:
@@ -58,6 +64,7 @@ def detach(config: Settings, rate: float | None, simulators: bool) -> None:
     """Starts `city up` in the background and waits until every part runs. Raises CannotStart."""
     console = Terminal(soft_wrap=True)
     part_specs = specs(config, simulators, rate)
+    _print_leftovers(config, console)
     Supervisor(config, part_specs).check()
     print_warnings(part_specs, console)
     fetch(config, console)
@@ -69,7 +76,11 @@ def detach(config: Settings, rate: float | None, simulators: bool) -> None:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
         )
-    late = wait_for_parts(config, process, console)
+    try:
+        late = wait_for_parts(config, process, console)
+    except KeyboardInterrupt:
+        console.print("`city up` goes on in the background; `city down` stops it")
+        raise
     show(status(config), console)
     if late:
         raise CannotStart(
@@ -115,8 +126,11 @@ def down(config: Settings) -> None:
         console.print("nothing to stop: it is not up")
         return
     if not is_alive(state["pid"], state["created"]):
+        _print_leftovers(config, console)
         ended = end_leftovers(config)
-        console.print(f"`city up` had been killed; stopped the processes that it left: {', '.join(ended) or 'nothing'}")
+        console.print(
+            "stopped" if ended else "nothing to stop: `city up` was killed, and none of its processes is left"
+        )
         return
     os.kill(state["pid"], signal.SIGTERM)
     with console.status("stopping"):

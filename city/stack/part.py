@@ -6,7 +6,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -150,11 +150,16 @@ class Part:
 
 
 def end_session(pid: int, seconds: float = 0.0) -> None:
-    """Ends every process of the session that `pid` leads or led.
+    """Ends every process of the session that `pid` leads or led, as `end_sessions` does."""
+    end_sessions([pid], seconds)
+
+
+def end_sessions(pids: Iterable[int], seconds: float = 0.0) -> None:
+    """Ends every process of the sessions that `pids` lead or led, all at once.
 
     With `seconds` the processes get SIGTERM and this time to end; without, they are killed at once.
     """
-    processes = session(pid)
+    processes = [process for pid in pids for process in session(pid)]
     for process in processes if seconds else []:
         with contextlib.suppress(psutil.Error):
             process.terminate()

@@ -16,12 +16,13 @@ from city.net import accepts, is_loopback, reached_at
 from city.settings import Settings
 from city.stack import servers
 from city.stack.dagster import dagster
-from city.stack.part import CannotStart, Part, Spec, can_bind, check_port, end_session
-from city.stack.state import SUPERVISOR, is_alive, leftovers, read_json
+from city.stack.part import CannotStart, Part, Spec, can_bind, check_port, end_sessions
+from city.stack.state import SUPERVISOR, identity, is_alive, leftovers, read_json
 
 BRIDGE = "mqtt-bridge"
 SIMULATORS = "simulators"
 _READY_SECONDS = 180
+_LEFTOVER_SECONDS = 10.0  # for a stage of leftovers to end by itself
 
 
 def specs(config: Settings, simulators: bool = True, rate: float | None = None) -> list[Spec]:
@@ -182,17 +183,29 @@ class Supervisor:
             "stopping": self.stop.is_set(),
             "parts": {part.spec.name: _describe_part(part) for part in self.parts},
         }
-        self.config.run.mkdir(parents=True, exist_ok=True)
-        fresh = self.config.run / f".{SUPERVISOR}"
-        fresh.write_text(json.dumps(content))
-        fresh.replace(self.config.run / SUPERVISOR)
+        _replace_state(self.config, content)
+
+
+def _replace_state(config: Settings, content: Mapping[str, object]) -> None:
+    config.run.mkdir(parents=True, exist_ok=True)
+    fresh = config.run / f".{SUPERVISOR}"
+    fresh.write_text(json.dumps(content))
+    fresh.replace(config.run / SUPERVISOR)
 
 
 def end_leftovers(config: Settings) -> list[str]:
-    """Ends the processes that a killed supervisor left behind, by the ids in its state file. Returns their names."""
+    """Ends the processes that a killed supervisor left behind, by the ids in its state file. Returns their names.
+
+    The last stage ends first, as in `shut_down`, so that no part loses what it has not sent yet.
+    """
     processes = leftovers(config)
-    for pid in processes.values():
-        end_session(pid)
+    state = read_json(config, SUPERVISOR)
+    if state is not None and processes:
+        # The server judges the parts until it ends. It reads from this that they end on purpose.
+        _replace_state(config, state | identity() | {"stopping": True})
+        stages = {name: state["parts"][name].get("stage", 0) for name in processes}
+        for stage in sorted({*stages.values()}, reverse=True):
+            end_sessions([pid for name, pid in processes.items() if stages[name] == stage], _LEFTOVER_SECONDS)
     (config.run / SUPERVISOR).unlink(missing_ok=True)
     return list(processes)
 
@@ -206,6 +219,7 @@ def _describe_part(part: Part) -> dict[str, object]:
     return {
         "address": part.spec.address,
         "loops": dict(part.spec.loops),
+        "stage": part.spec.stage,
         "state": part.state,
         "pid": pid,
         "created": created,

@@ -168,6 +168,33 @@ def test_what_a_killed_supervisor_left_is_ended_by_the_next(config: Settings) ->
     other.wait()
 
 
+def test_leftovers_end_in_the_order_of_a_stop_and_are_not_judged_meanwhile(config: Settings) -> None:
+    """The server, which ends before Kafka, looks at the city when it is asked to end."""
+    config.run.mkdir(parents=True)
+    kafka = subprocess.Popen(_SLEEP, start_new_session=True)
+    look = (
+        "import signal, sys, time, psutil; from city.settings import settings\n"
+        "from city.stack.status import is_stopping\n"
+        "def end(*_):\n"
+        f"    print(is_stopping(settings()), psutil.Process({kafka.pid}).status() != 'zombie', flush=True)\n"
+        "    sys.exit()\n"
+        "signal.signal(15, end); print('up', flush=True); time.sleep(60)"
+    )
+    server = subprocess.Popen([sys.executable, "-c", look], stdout=subprocess.PIPE, text=True, start_new_session=True)
+    assert server.stdout is not None
+    assert server.stdout.readline() == "up\n"
+    part = {"address": "", "state": "running", "last_error": None}
+    parts = {
+        name: part | {"pid": pid, "created": psutil.Process(pid).create_time(), "stage": stage}
+        for stage, (name, pid) in enumerate([("kafka", kafka.pid), ("server", server.pid)])
+    }
+    (config.run / SUPERVISOR).write_text(json.dumps({"pid": 999_999_999, "created": 1.0, "parts": parts}))
+    assert end_leftovers(config) == ["kafka", "server"]
+    assert server.stdout.read() == "True True\n", "the city stops, and Kafka still runs"
+    assert None not in (server.poll(), kafka.poll())
+    assert read_json(config, SUPERVISOR) is None
+
+
 def test_a_start_in_the_background_fails_where_a_part_never_runs(
     config: Settings, capsys: pytest.CaptureFixture[str]
 ) -> None:
