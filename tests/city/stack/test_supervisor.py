@@ -173,12 +173,12 @@ def test_leftovers_end_in_the_order_of_a_stop_and_are_not_judged_meanwhile(confi
     config.run.mkdir(parents=True)
     kafka = subprocess.Popen(_SLEEP, start_new_session=True)
     look = (
-        "import signal, sys, time, psutil; from city.settings import settings\n"
+        "import signal, psutil; from city.settings import settings\n"
         "from city.stack.status import is_stopping\n"
-        "def end(*_):\n"
-        f"    print(is_stopping(settings()), psutil.Process({kafka.pid}).status() != 'zombie', flush=True)\n"
-        "    sys.exit()\n"
-        "signal.signal(15, end); print('up', flush=True); time.sleep(60)"
+        "signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})\n"
+        "print('up', flush=True)\n"
+        "signal.sigwait({signal.SIGTERM})\n"
+        f"print(is_stopping(settings()), psutil.Process({kafka.pid}).status() != 'zombie', flush=True)"
     )
     server = subprocess.Popen([sys.executable, "-c", look], stdout=subprocess.PIPE, text=True, start_new_session=True)
     assert server.stdout is not None
