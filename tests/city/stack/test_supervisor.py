@@ -25,6 +25,7 @@ from city.stack.terminal import Terminal
 from city.stack.unknown_settings import unknown_settings
 from city.stack.worker import Worker
 from city.streaming.heartbeat import Heartbeat
+from tests.live import until
 
 _SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
 
@@ -204,14 +205,16 @@ def test_a_start_in_the_background_fails_where_a_part_never_runs(
     program = (
         "import sys; from city.settings import settings; from city.stack.part import Spec; "
         "from city.stack.supervisor import Supervisor; "
-        "Supervisor(settings(), [Spec('bridge', '', [sys.executable, '-c', 'raise SystemExit(1)'])]).run()"
+        "Supervisor(settings(), [Spec('bridge', '', [sys.executable, '-c', 'raise SystemExit(1)'], "
+        "ready=lambda: False)]).run()"
     )
     process = subprocess.Popen([sys.executable, "-c", program])
     try:
-        assert wait_for_parts(config, process, Terminal(), 5) == ["bridge"]
-        shown = capsys.readouterr().out.splitlines()
-        assert shown[0] == "starting the supervisor", "a stream that another process runs is not this city"
-        assert "starting bridge" in shown
+        found = wait_for_parts(config, process, Terminal(), 0)
+        assert found == ["the supervisor"], "a stream that another process runs is not this city"
+        until(lambda: (read_json(config, SUPERVISOR) or {}).get("pid") == process.pid)
+        assert wait_for_parts(config, process, Terminal(), 2) == ["bridge"]
+        assert "starting bridge" in capsys.readouterr().out
         process.terminate()
         process.wait()
         with pytest.raises(CannotStart, match=r"ended before every part ran; its log .*up\.log says why"):
