@@ -1,7 +1,4 @@
-"""Judges the supervisor of the platform's parts, `city up`: when it was killed, that is one alarm, not one per part.
-
-The functions are pure: the caller passes the state file of the supervisor and which of its processes still live.
-"""
+"""The findings when the supervisor of the platform's parts, `city up`, was killed: one alarm, not one for each part."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import replace
@@ -13,8 +10,8 @@ from city.stack.reports import PartStatus
 CAUSE = f"{SYSTEM}supervisor"
 
 
-def judge_supervisor(killed: bool, started: Collection[str], living: Collection[str]) -> Finding:
-    """Returns the finding of the supervisor.
+def describe_kill(started: Collection[str], living: Collection[str]) -> Finding:
+    """Returns the failing finding of a supervisor that was killed.
 
     `started` are the names of the parts that it started, `living` those whose process still runs.
     """
@@ -27,8 +24,7 @@ def judge_supervisor(killed: bool, started: Collection[str], living: Collection[
         + "`city up` starts the city again",
         "system",
         {"running": sorted(living), "ended": ended},
-        "failing" if killed else "passing",
-        {"part": "supervisor", "type": "part"},
+        labels={"part": "supervisor", "type": "part"},
     )
 
 

@@ -11,9 +11,9 @@ from city.alerts.lease import Lease
 from city.alerts.model import AlertError, Finding, Rule
 from city.alerts.rules import DEFAULT, evaluate, rules, source_metrics, stream_metrics
 from city.alerts.store import AlertStore, Changes
-from city.alerts.supervision import judge_supervisor, without_unsupervised
+from city.alerts.supervision import CAUSE, describe_kill, without_unsupervised
 from city.settings import Settings
-from city.stack.state import SUPERVISOR, is_alive, leftovers, read_json
+from city.stack.state import SUPERVISOR, leftovers, process_of, read_json
 from city.stack.status import is_stopping, parts
 
 RULES = "rule/"
@@ -78,14 +78,15 @@ class PlatformWatch:
         unavailable = self._check_servers() if self._check_servers else None
         # After the check of the servers, which takes seconds while they stop: a city that has stopped was not killed.
         supervisor = read_json(self._config, SUPERVISOR)
-        killed = supervisor is not None and not is_alive(supervisor["pid"], supervisor["created"])
         platform = [supervisor["pid"], supervisor["created"]] if supervisor else None
         states = parts(self._config)
         part_findings = watched_parts.findings(states, unavailable, seconds, platform)
-        if killed:
+        supervision = Finding(CAUSE, state="passing")
+        if supervisor is not None and process_of(supervisor) is None:
             part_findings = without_unsupervised(part_findings, states, unavailable)
-        started = [name for name, part in (supervisor or {"parts": {}})["parts"].items() if part.get("pid")]
-        findings = [*part_findings, judge_supervisor(killed, started, leftovers(self._config)), room]
+            started = [name for name, part in supervisor["parts"].items() if part.get("pid")]
+            supervision = describe_kill(started, leftovers(self._config))
+        findings = [*part_findings, supervision, room]
         in_force, readable = self._load_rules()
         metrics |= system.metrics(findings) | stream_metrics(self._config, seconds) | source_metrics(self._config)
         causes = self._store.active_causes()

@@ -1,7 +1,6 @@
 """Starts all parts, keeps them running, and stops only the processes that it started."""
 
 import json
-import os
 import signal
 import sys
 import threading
@@ -177,8 +176,7 @@ class Supervisor:
 
     def _write_state(self) -> None:
         content = {
-            "pid": os.getpid(),
-            "created": psutil.Process().create_time(),
+            **identity(),
             "at": time.time(),
             "stopping": self.stop.is_set(),
             "parts": {part.spec.name: _describe_part(part) for part in self.parts},
