@@ -75,11 +75,11 @@ def _erase_from_table(path: Path | str, traces: Traces) -> int:
         rows = commit_with_retry(path, lambda table: table.delete(condition)["num_deleted_rows"])
     # Files that were replaced, now or earlier, are deleted without a grace period, because they contain the identity.
     commit_with_retry(path, lambda table: table.vacuum(0, dry_run=False, enforce_retention_duration=False))
-    _cut_log(path)
+    cut_log(path)
     return int(rows or 0)
 
 
-def _cut_log(path: Path | str) -> None:
+def cut_log(path: Path | str) -> None:
     """Deletes the older entries of a table's log. They contain identities as minimum and maximum values, and in delete
     conditions."""
     retention = DeltaTable(path).metadata().configuration.get(_LOG_RETENTION, _DEFAULT_RETENTION)

@@ -21,7 +21,7 @@ from deltalake import (
 )
 
 from city.contracts.model import Contract
-from city.stack.backoff import Backoff, Stopped
+from city.stack.backoff import Backoff
 from city.streaming.records import Offsets
 
 log = logging.getLogger(__name__)
@@ -56,6 +56,7 @@ class TableWriter:
         # The standing of the handle, from this writer's own reads and commits. A query of the handle reads the log back
         # to its last checkpoint for each partition, which costs more than the commit itself.
         self._standing: Standing = {}
+        self._claims: dict[int, int] = {}
         self._commits = 0
 
     def forget_standing(self) -> None:
@@ -114,6 +115,7 @@ class TableWriter:
                 claimed: Standing = {p: (at or 0, (last or 0) + 1) for p, (at, last) in standing.items()}
                 if (actual := self._read_standing(table, partitions)) != claimed:
                     raise self._fenced_error(claimed, actual)
+                self._claims |= {p: claim for p, (_, claim) in claimed.items() if claim is not None}
                 return
             except Fenced:
                 raise
@@ -161,8 +163,8 @@ class TableWriter:
             except Exception as error:  # storage raises errors of many types, and each of them must be retried
                 failed(f"bronze {self._contract.name}: {_describe_error(error)}")
                 log.warning("commit to %s failed: %s", table.table_uri, error)
-                table = self._reload(table, expected, written, backoff)
-                if self._read_standing(table, list(written)) == written:
+                table, standing = self._reload(table, expected, written, backoff)
+                if standing == written:
                     self._standing |= written
                     self.table = table
                     return
@@ -189,22 +191,27 @@ class TableWriter:
             log.warning("cannot maintain %s: %s", uri, error)
             return table
 
-    def _reload(self, table: DeltaTable, expected: Standing, written: Standing, backoff: Backoff) -> DeltaTable:
-        """Opens the table again after a failed commit. Raises Fenced when another writer moved a partition."""
+    def _reload(
+        self, table: DeltaTable, expected: Standing, written: Standing, backoff: Backoff
+    ) -> tuple[DeltaTable, Standing]:
+        """Waits after a failed commit, opens the table again, and returns it and its standing: `expected` or `written`.
+
+        It opens the table after the wait, so that the next attempt compares with as few other commits as possible.
+        Raises Fenced when another writer moved a partition, and Stopped when a stop comes first.
+        """
         while True:
+            backoff.wait()
             try:
                 table = DeltaTable(table.table_uri)
-                actual = self._read_standing(table, list(expected))
-                if actual == expected or (actual == written and self._has_own_commit(table)):
-                    if actual == expected:
-                        backoff.wait()
-                    return table
+                # It is read once: an erasure that cuts the log meanwhile deletes files that the handle reads from.
+                actual = self._read_standing(table, list(written))
+                if actual == expected or (actual == written and self._has_own_commit(table, written)):
+                    return table, actual
                 raise self._fenced_error(expected, actual)
-            except (Fenced, Stopped):
+            except Fenced:
                 raise
             except Exception as error:  # storage is still away
                 log.warning("cannot read %s: %s", table.table_uri, error)
-                backoff.wait()
 
     def _fenced_error(self, expected: Standing, actual: Standing) -> Fenced:
         at, claims = ({p: standing[n] for p, standing in actual.items()} for n in (0, 1))
@@ -236,8 +243,14 @@ class TableWriter:
     def _commit_properties(self, transactions: list[Transaction]) -> CommitProperties:
         return CommitProperties(app_transactions=transactions, custom_metadata={"writer": self._writer})
 
-    def _has_own_commit(self, table: DeltaTable) -> bool:
-        """Returns whether the commit that failed was written after all (delta-io/delta-rs#2609)."""
+    def _has_own_commit(self, table: DeltaTable, written: Standing) -> bool:
+        """Returns whether the commit that failed was written after all (delta-io/delta-rs#2609).
+
+        A claim that this writer made proves it, because no other writer commits with it. Without claims only the
+        history shows it, and an erasure may have cut the history; then this writer is fenced.
+        """
+        if all(claim is not None and self._claims.get(p) == claim for p, (_, claim) in written.items()):
+            return True
         return any(entry.get("writer") == self._writer for entry in table.history(limit=5))
 
 

@@ -4,6 +4,10 @@ A symbol column stores every text that it ever had. A deleted row, a dropped par
 text from its files; only a new table is without it. The rebuild fills a new table beside the old one and then renames
 it to the old name. So readers always find a table, and the stream always finds a position that is not far behind.
 
+No table is dropped under the name that the stream writes to. The server keeps a writer for each connection and table.
+It notices that the table was renamed, but not that it was dropped: it accepts the connection's next request and
+discards the rows (questdb/questdb#5803). So a table that is in the way is renamed first.
+
 A rebuild can be killed at any moment. It drops the old table, which has the suffix `_replaced`, as its last step. So
 `must_be_finished` detects a rebuild that did not end, and the next rebuild finishes it.
 """
@@ -50,6 +54,7 @@ def rebuild(address: str, contract: Contract, bronze: BronzeStream, window: Wind
         _await_applied(address, fresh)
         _take_name(address, fresh, name, replaced)
         _fill_table(sink, contract, bronze.path, window, name, reached)  # rows that went to the old table meanwhile
+        questdb.execute(address, f"DROP TABLE IF EXISTS {_discarded_name(name)}")
         questdb.execute(address, f"DROP TABLE IF EXISTS {replaced}")
     finally:
         sink.close()
@@ -57,7 +62,8 @@ def rebuild(address: str, contract: Contract, bronze: BronzeStream, window: Wind
 
 def copies(address: str, name: str) -> list[str]:
     """Returns the existing tables that may have the table's rows: itself, and those of an unfinished rebuild."""
-    return [table for table in (name, _rebuilt_name(name), _replaced_name(name)) if _table_folders(address, table)]
+    names = (name, _rebuilt_name(name), _replaced_name(name), _discarded_name(name))
+    return [table for table in names if _table_folders(address, table)]
 
 
 def must_be_finished(address: str, name: str) -> bool:
@@ -99,6 +105,10 @@ def _replaced_name(name: str) -> str:
     return f"{name}_replaced"
 
 
+def _discarded_name(name: str) -> str:
+    return f"{name}_discarded"
+
+
 def _fill_table(
     sink: QuestDBSink, contract: Contract, bronze: Path, window: Window | None, table: str, after: Offsets
 ) -> Offsets:
@@ -137,11 +147,11 @@ def _await_applied(address: str, table: str) -> None:
 
 
 def _take_name(address: str, fresh: str, name: str, replaced: str) -> None:
-    """Renames both tables.
+    """Renames the old table to `replaced` and the fresh one to `name`.
 
-    A row that the stream sends in between makes the server create a table with columns that it guesses. This function
-    drops that table, because its rows are in bronze. It also drops the table that has the name when an interrupted
-    rebuild has already renamed the old table.
+    A row that the stream sends in between makes the server create a table with columns that it guesses. That table is
+    renamed too, and discarded by the caller, because its rows are in bronze. So is the table that has the name when an
+    interrupted rebuild has already renamed the old table.
     """
     if _table_folders(address, name) and not _table_folders(address, replaced):
         questdb.execute(address, f"RENAME TABLE {name} TO {replaced}")
@@ -152,4 +162,8 @@ def _take_name(address: str, fresh: str, name: str, replaced: str) -> None:
         except questdb.QuestDBError:
             if not tries_left or not _table_folders(address, fresh):
                 raise
-            questdb.execute(address, f"DROP TABLE IF EXISTS {name}")
+            with suppress(questdb.QuestDBError):  # the server may be about to create it: the next attempt comes later
+                questdb.execute(address, f"DROP TABLE IF EXISTS {_discarded_name(name)}")
+                questdb.execute(address, f"RENAME TABLE {name} TO {_discarded_name(name)}")
+                continue
+            time.sleep(0.05)

@@ -240,13 +240,15 @@ def test_an_id_is_in_no_file_of_questdb_though_the_stream_went_on_meanwhile(
         until(lambda: find(stack, "vehicle", "v81007").get("questdb/vehicle_positions"))
         assert files_with(servers, "v81007")
         driving.start()
-        before = until(lambda: different(stack) > 60 and different(stack))
-        done = forget(stack, "vehicle", "v81007")
-        until(lambda: different(stack) > before + 50)
-        stop.set()
-        driving.join(20)
+        try:
+            before = until(lambda: different(stack) > 60 and different(stack))
+            done = forget(stack, "vehicle", "v81007")
+            assert done.problems == []
+            until(lambda: different(stack) > before + 50)
+        finally:
+            stop.set()
+            driving.join(20)
         until(lambda: in_questdb(stack) == different(stack))
-    assert done.problems == []
     assert done.rows["questdb/vehicle_positions"] == 1
     (kept,) = questdb.rows(
         stack.questdb, "SELECT dedup, partitionBy, walEnabled FROM tables() WHERE table_name = 'vehicle_positions'"
@@ -345,6 +347,30 @@ def test_a_rebuild_that_was_broken_off_is_finished_by_the_next(
     assert done.problems == []
     assert done.rows["questdb/vehicle_positions"] > 0
     assert find(stack, "vehicle", "v920") == {}
+    assert_whole(stack)
+
+
+def test_a_row_between_the_two_names_costs_no_later_row(
+    stack: Settings, sink: QuestDBSink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    to_both(stack, sink, "v97")
+    until(lambda: in_questdb(stack) == different(stack))
+    execute, prefixes = questdb.execute, ["v971"]
+
+    def write_between(address: str, sql: str, seconds: float = 10.0) -> dict[str, Any]:
+        if sql == "RENAME TABLE vehicle_positions_rebuilt TO vehicle_positions" and prefixes:
+            to_both(stack, sink, prefixes.pop())  # of the sink's own connection, into a table that its row makes
+        return execute(address, sql, seconds)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(questdb, "execute", write_between)
+        assert forget(stack, "vehicle", "v970").problems == []
+    assert prefixes == []
+    for prefix in ("v972", "v973"):
+        to_both(stack, sink, prefix)
+    assert_whole(stack)
+    assert forget(stack, "vehicle", "v971").problems == []  # nothing is written before the old table is dropped
+    to_both(stack, sink, "v974")
     assert_whole(stack)
 
 

@@ -243,19 +243,19 @@ def test_a_cut_of_the_log_leaves_the_retention_that_was_declared(
     open_table(declared, {"a": pl.Int64()})
     pl.DataFrame({"a": [1]}).write_delta(undeclared)
     for path, retention in ((declared, "interval 10 minutes"), (undeclared, "interval 30 days")):
-        delta_tables._cut_log(path)
+        delta_tables.cut_log(path)
         assert log_retention(path) == retention
         with monkeypatch.context() as patch:
             patch.setattr(DeltaTable, "create_checkpoint", lambda table: 1 / 0)
             with pytest.raises(ZeroDivisionError):
-                delta_tables._cut_log(path)
+                delta_tables.cut_log(path)
         assert log_retention(path) == retention
 
 
 def test_a_log_retention_that_a_killed_erasure_left_is_replaced(tmp_path: Path) -> None:
     pl.DataFrame({"a": [1]}).write_delta(tmp_path / "cold")
     DeltaTable(tmp_path / "cold").alter.set_table_properties({"delta.logRetentionDuration": "interval 0 seconds"})
-    delta_tables._cut_log(tmp_path / "cold")
+    delta_tables.cut_log(tmp_path / "cold")
     assert log_retention(tmp_path / "cold") == "interval 30 days"
 
 

@@ -14,6 +14,7 @@ from deltalake import DeltaTable, write_deltalake
 from city.lake import bronze_path, quarantine_path, row_count
 from city.lake.preview import preview_table
 from city.lake.tables import ForeignTable, open_table
+from city.privacy.delta_tables import cut_log
 from city.stack.backoff import Backoff, Stopped
 from city.streaming import rejects as rejects_module
 from city.streaming import table_writer as module
@@ -485,6 +486,68 @@ def test_a_commit_that_failed_but_was_written_is_not_written_again(
     assert commit(stream, 0, 3) == ["bronze vehicle_positions: connection lost"]
     commit(stream, 3, 1)
     assert offsets(tmp_path) == [0, 1, 2, 3]
+
+
+def test_a_commit_that_was_written_is_recognised_though_an_erasure_has_cut_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = BronzeStream(tmp_path, VEHICLE_POSITIONS)
+    claim(stream, [0])
+
+    def write_then_fail(*args: Any, **kwargs: Any) -> None:
+        monkeypatch.setattr(module, "write_deltalake", write_deltalake)
+        write_deltalake(*args, **kwargs)
+        version = DeltaTable(stream.path).version()
+        cut_log(stream.path)
+        assert not (stream.path / "_delta_log" / f"{version:020}.json").exists()
+        raise OSError("connection lost")
+
+    monkeypatch.setattr(module, "write_deltalake", write_then_fail)
+    assert commit(stream, 0, 3) == ["bronze vehicle_positions: connection lost"]
+    commit(stream, 3, 1)
+    assert offsets(tmp_path) == [0, 1, 2, 3]
+
+
+def test_a_commit_goes_on_though_an_erasure_cuts_the_log_before_it_and_while_it_recovers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = BronzeStream(tmp_path, VEHICLE_POSITIONS)
+    claim(stream, [0])
+    commit(stream, 0, 1)
+    writer, cuts = stream._bronze, [1, 2]
+    read = writer._read_standing
+
+    def read_then_cut(*args: Any) -> Any:
+        standing = read(*args)
+        if cuts:
+            cuts.pop()
+            cut_log(stream.path)
+        return standing
+
+    monkeypatch.setattr(writer, "_read_standing", read_then_cut)
+    cut_log(stream.path)
+    failures = commit(stream, 1, 1)
+    assert len(failures) == 3
+    assert all("Invalid table version" in failure for failure in failures)
+    commit(stream, 2, 1)
+    assert offsets(tmp_path) == [0, 1, 2]
+
+
+def test_another_s_commit_is_not_taken_for_one_s_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A writer that claimed nothing carries the claim that it read."""
+    owner = BronzeStream(tmp_path, VEHICLE_POSITIONS)
+    claim(owner, [0, 1])
+    other = opened(tmp_path)
+
+    def fail(*args: Any, **kwargs: Any) -> None:
+        monkeypatch.setattr(module, "write_deltalake", write_deltalake)
+        commit(owner, 0, 3)
+        raise OSError("connection lost")
+
+    monkeypatch.setattr(module, "write_deltalake", fail)
+    with pytest.raises(Fenced):
+        commit(other, 0, 3)
+    assert offsets(tmp_path) == [0, 1, 2]
 
 
 @pytest.mark.parametrize("starting", [False, True])
