@@ -136,7 +136,7 @@ def questdb(config: Settings) -> Spec:
 def mqtt(config: Settings) -> Spec:
     """Returns the spec of an MQTT broker: Mosquitto where it is installed, otherwise amqtt.
 
-    When a client disconnects, amqtt drops the messages that it had not acknowledged.
+    A killed Mosquitto restarts with its state of some seconds before, and a killed amqtt restarts empty.
     """
     if config.mqtt_address:
         return Spec("mqtt", config.mqtt)
