@@ -3,6 +3,9 @@
 amqtt 0.12 forgets a message of QoS 1 that its receiver has not acknowledged within five seconds, or before the
 connection ends, and forgets the whole session of an anonymous client within a second. This module keeps both, so that a
 bridge that was killed, or that waits for Kafka, loses nothing.
+
+Each session has a queue of messages to send, and the messages that its client has not acknowledged yet. Both outlive
+the connection. One task for each connection sends them in order.
 """
 
 import asyncio
@@ -10,18 +13,17 @@ import logging
 import signal
 import sys
 import time
-from collections.abc import Coroutine
 from typing import Any
 
 import amqtt.broker
 from amqtt.mqtt.protocol.broker_handler import BrokerProtocolHandler
 from amqtt.mqtt.puback import PubackPacket
-from amqtt.session import OUTGOING, IncomingApplicationMessage, OutgoingApplicationMessage, Session
+from amqtt.session import OutgoingApplicationMessage, Session
 
-_MOST_IN_FLIGHT = 50_000
-"""The number of unacknowledged messages of one session. MQTT numbers them with 16 bits."""
 _MOST_KEPT = 100_000
-"""The number of messages that are kept for a client that is away. Mosquitto has the same limit here."""
+"""The number of messages that are kept for a client. Mosquitto has the same limit here."""
+_MOST_UNACKNOWLEDGED = 1_000
+"""The number of messages that are sent to a client before it acknowledges the first."""
 _EXPIRY_SECONDS = 7 * 86_400
 _WARNING_SECONDS = 60.0
 
@@ -29,102 +31,111 @@ log = logging.getLogger(__name__)
 
 
 class KeepingHandler(BrokerProtocolHandler):
-    """A connection that keeps what its client has not acknowledged.
+    """A connection that sends the messages of its client's session, and keeps those that are not acknowledged."""
 
-    The messages stay in the client's session, which outlives the connection if the client asked for it.
-    """
+    session: Session
+    _sending: asyncio.Task[None] | None = None
 
-    _stopped = False
+    async def start(self) -> None:
+        """Starts to read and to send."""
+        self._more = asyncio.Event()
+        await super().start()
 
-    def _stop_waiters(self) -> None:
-        self._stopped = True
-        super()._stop_waiters()
+    async def stop(self) -> None:
+        """Stops the connection's tasks. What was not acknowledged stays in the session."""
+        if self._sending is not None:
+            self._sending.cancel()
+        await super().stop()
 
     async def mqtt_publish(
         self, topic: str, data: bytes | bytearray, qos: int | None, retain: bool, ack_timeout: int | None = None
     ) -> OutgoingApplicationMessage:
-        """Sends a message and waits until the client has acknowledged it, without a time limit.
+        """Sends a message of QoS 0, and puts any other message into the session's queue. Waits for no acknowledgement.
 
-        A message that cannot be sent now is kept for later: the connection is being closed, or very many messages are
-        not acknowledged yet.
+        `ack_timeout` has no effect.
         """
-        if qos and (self._stopped or len(self.session.inflight_out) >= _MOST_IN_FLIGHT):
-            message = OutgoingApplicationMessage(None, topic, qos, data, retain)
-            self._keep(message)
-            return message
-        return await super().mqtt_publish(topic, data, qos, retain, ack_timeout)
+        if not qos:
+            return await super().mqtt_publish(topic, data, qos, retain)
+        message = OutgoingApplicationMessage(None, topic, qos, data, retain)
+        keep(self.session, message)
+        if self._sending is not None:
+            self._more.set()
+        return message
 
-    async def _handle_qos1_message_flow(
-        self, app_message: IncomingApplicationMessage | OutgoingApplicationMessage
-    ) -> None:
-        if app_message.direction != OUTGOING:
-            await super()._handle_qos1_message_flow(app_message)
-            return
-        number, in_flight = app_message.packet_id, self.session.inflight_out
-        in_flight[number] = app_message
-        # It exists before the message is sent, so that the end of the connection always cancels it.
-        waiter: asyncio.Future[PubackPacket] = asyncio.get_running_loop().create_future()
-        self._puback_waiters[number] = waiter
+    async def handle_puback(self, puback: PubackPacket) -> None:
+        """Forgets the message that the client acknowledges, and makes room for the next one."""
+        self.session.inflight_out.pop(puback.variable_header.packet_id, None)
+        self._more.set()
+
+    async def _retry_deliveries(self) -> None:
+        """Begins to send: the messages that the last connection left without an acknowledgement, then the queue."""
+        self._sending = asyncio.create_task(self._send_messages(list(self.session.inflight_out.values())))
+
+    async def _send_messages(self, unacknowledged: list[OutgoingApplicationMessage]) -> None:
+        in_flight, queue = self.session.inflight_out, self.session.retained_messages
         try:
-            packet = app_message.build_publish_packet(dup=app_message.publish_packet is not None)
-            await self._send_packet(packet)
-            app_message.publish_packet = packet
-            app_message.puback_packet = await waiter
-        finally:
-            self._puback_waiters.pop(number, None)
-            in_flight.pop(number, None)
-            if app_message.puback_packet is None:
-                self._keep(app_message)
-        if not self._stopped:
-            self.send_kept(1)
-
-    def _keep(self, message: OutgoingApplicationMessage) -> None:
-        """Keeps a message for the session's next connection, which sends it when it begins."""
-        if self.session is not None and not self.session.clean_session:
-            self.session.retained_messages.put_nowait(message)
-
-    def send_kept(self, most: int) -> None:
-        """Starts to send the oldest kept messages of the session."""
-        queue = self.session.retained_messages
-        for _ in range(min(most, queue.qsize())):
-            kept = queue.get_nowait()
-            _run(self.mqtt_publish(kept.topic, kept.data, kept.qos, retain=True))
+            for message in unacknowledged:
+                await self._send_packet(message.build_publish_packet(dup=True))
+            while True:
+                while len(in_flight) < _MOST_UNACKNOWLEDGED and not queue.empty():
+                    message = queue.get_nowait()
+                    message.packet_id = self.session.next_packet_id
+                    in_flight[message.packet_id] = message
+                    await self._send_packet(message.build_publish_packet())
+                self._more.clear()
+                await self._more.wait()
+        except Exception as error:  # also where `stop` cancels a packet: amqtt changes the type of that error
+            log.debug("the connection of %s ends: %s", self.session.client_id, error)
+            await self.handle_connection_closed()
 
 
 class KeepingBroker(amqtt.broker.Broker):
-    """A broker that answers a client at once, also while the client has not acknowledged what was kept for it."""
-
-    _warned = float("-inf")
+    """A broker that keeps the session of an anonymous client, and the messages of a session."""
 
     async def _authenticate(self, session: Session, listener: object) -> bool:
         authenticated: bool = await super()._authenticate(session, listener)
         session.is_anonymous = False  # amqtt keeps no session of an anonymous client
         return authenticated
 
+    async def add_subscription(self, subscription: tuple[str, int], session: Session) -> int:
+        """Adds a subscription with QoS 1 at most, and returns its QoS, or 0x80 where it is refused."""
+        topic_filter, qos = subscription
+        return int(await super().add_subscription((topic_filter, min(qos, 1)), session))
+
     async def _retain_broadcast_message(self, broadcast: Any, qos: int, target_session: Session) -> None:
-        if target_session.retained_messages.qsize() < _MOST_KEPT:
-            await super()._retain_broadcast_message(broadcast, qos, target_session)
-        elif time.monotonic() - self._warned > _WARNING_SECONDS:
-            self._warned = time.monotonic()
-            log.warning("%s has %d messages to receive: new ones are dropped", target_session.client_id, _MOST_KEPT)
+        keep(
+            target_session,
+            OutgoingApplicationMessage(None, broadcast["topic"], qos, broadcast["data"], retain=False),
+        )
 
     async def _publish_session_retained_messages(self, session: Session) -> None:
-        if handler := self._get_handler(session):
-            handler.send_kept(session.retained_messages.qsize())
+        """Does not wait for the queue, which the new connection already sends. It may end the take-over of a session.
 
-    async def _publish_retained_messages_for_subscription(
-        self, subscription: tuple[str, int], session: Session
+        A second connection with the id of a client takes its session over. The end of the first one then makes the
+        session a disconnected one, either before this call or in `_handle_disconnect`.
+        """
+        if not session.transitions.is_connected():
+            session.transitions.connect()
+
+    async def _handle_disconnect(
+        self, client_session: Session, handler: BrokerProtocolHandler, disconnect_waiter: asyncio.Future[Any]
     ) -> None:
-        _run(super()._publish_retained_messages_for_subscription(subscription, session))
+        await super()._handle_disconnect(client_session, handler, disconnect_waiter)
+        if self._get_handler(client_session) not in (handler, None):
+            client_session.transitions.connect()
 
 
-_tasks: set[asyncio.Future[object]] = set()
-"""The loop itself holds tasks only weakly."""
+_warned = float("-inf")
 
 
-def _run(work: Coroutine[object, object, object]) -> None:
-    _tasks.add(task := asyncio.ensure_future(work))
-    task.add_done_callback(_tasks.discard)
+def keep(session: Session, message: OutgoingApplicationMessage) -> None:
+    """Puts a message into the queue of a session. A full queue drops it and logs a warning, at most once a minute."""
+    global _warned
+    if session.retained_messages.qsize() < _MOST_KEPT:
+        session.retained_messages.put_nowait(message)
+    elif time.monotonic() - _warned > _WARNING_SECONDS:
+        _warned = time.monotonic()
+        log.warning("%s has %d messages to receive: further ones are dropped", session.client_id, _MOST_KEPT)
 
 
 def configuration(host: str, port: int) -> dict[str, object]:

@@ -54,7 +54,10 @@ def publisher(stack: Settings) -> mqtt.Client:
     return client
 
 
-def receiver(config: Settings, on_message: Callable[[mqtt.Client, Any, mqtt.MQTTMessage], None]) -> mqtt.Client:
+@contextlib.contextmanager
+def receiver(
+    config: Settings, on_message: Callable[[mqtt.Client, object, mqtt.MQTTMessage], None]
+) -> Iterator[mqtt.Client]:
     """A client whose session outlives its connection, and which does not acknowledge by itself."""
     client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id="receiver", clean_session=False, manual_ack=True)
     subscribed = threading.Event()
@@ -64,7 +67,18 @@ def receiver(config: Settings, on_message: Callable[[mqtt.Client, Any, mqtt.MQTT
     client.connect(*split_address(config.mqtt))
     client.loop_start()
     assert subscribed.wait(10)
-    return client
+    yield client
+    client.disconnect()
+    client.loop_stop()
+
+
+@contextlib.contextmanager
+def sender(config: Settings) -> Iterator[Callable[[int], None]]:
+    """A function that publishes a number, and returns when the broker has it."""
+    client = publisher(config)
+    yield lambda number: client.publish("kept/a", str(number), qos=1).wait_for_publish(10)
+    client.disconnect()
+    client.loop_stop()
 
 
 def publish(stack: Settings, contract: Contract, *values: float) -> None:
@@ -165,36 +179,53 @@ def test_what_was_not_acknowledged_comes_again(stack: Settings, contract: Contra
 def test_a_killed_client_receives_what_it_had_not_acknowledged_and_what_came_meanwhile(
     stack: Settings, kind: str, tmp_path: Path
 ) -> None:
-    received: list[bytes] = []
+    received: list[int] = []
 
     def take(client: mqtt.Client, data: object, message: mqtt.MQTTMessage) -> None:
-        received.append(bytes(message.payload))
+        received.append(int(message.payload))
 
     def take_and_acknowledge(client: mqtt.Client, data: object, message: mqtt.MQTTMessage) -> None:
-        received.append(bytes(message.payload))
+        received.append(int(message.payload))
         client.ack(message.mid, message.qos)
 
-    with broker(stack, kind, tmp_path) as config:
-        sender, killed = publisher(config), receiver(config, take)
-        for number in range(5):
-            sender.publish("kept/a", b"%d" % number, qos=1).wait_for_publish(10)
-        until(lambda: len(received) == 5)
-        time.sleep(5.5)  # longer than amqtt itself waits for an acknowledgement
-        killed.loop_stop()
-        killed.socket().shutdown(socket.SHUT_RDWR)  # type: ignore[union-attr]
-        for number in range(5, 25):
-            sender.publish("kept/a", b"%d" % number, qos=1).wait_for_publish(10)
-        for expected in (25, 0):  # nothing comes again once it is acknowledged
+    with broker(stack, kind, tmp_path) as config, sender(config) as send_number:
+        with receiver(config, take) as killed:
+            for number in range(5):
+                send_number(number)
+            until(lambda: len(received) == 5)
+            time.sleep(5.5)  # longer than amqtt itself waits for an acknowledgement
+            killed.loop_stop()
+            killed.socket().shutdown(socket.SHUT_RDWR)  # type: ignore[union-attr]
+            for number in range(5, 1500):  # more than are sent before the first acknowledgement
+                send_number(number)
+        for expected in (1500, 0):  # nothing comes again once it is acknowledged
             received.clear()
-            again = receiver(config, take_and_acknowledge)
-            if expected:
-                until(lambda: len(received) >= 25)
-            time.sleep(0.5)
-            assert sorted(received, key=int) == [b"%d" % number for number in range(expected)]
-            again.disconnect()
-            again.loop_stop()
-        sender.disconnect()
-        sender.loop_stop()
+            with receiver(config, take_and_acknowledge):
+                until(lambda: len(received) >= expected)  # noqa: B023
+                time.sleep(0.5)
+                assert received == list(range(expected))
+
+
+@pytest.mark.parametrize("kind", ["mosquitto", "amqtt"])
+def test_a_second_connection_takes_a_session_over(stack: Settings, kind: str, tmp_path: Path) -> None:
+    received: list[tuple[str, int]] = []
+
+    def take_as(name: str) -> Callable[[mqtt.Client, object, mqtt.MQTTMessage], None]:
+        return lambda client, data, message: received.append((name, int(message.payload)))
+
+    with (
+        broker(stack, kind, tmp_path) as config,
+        sender(config) as send_number,
+        receiver(config, take_as("first")) as first,
+    ):
+        send_number(1)
+        until(lambda: received == [("first", 1)])
+        first.reconnect_delay_set(600, 600)
+        with receiver(config, take_as("second")):
+            for number in range(2, 30):
+                send_number(number)
+                time.sleep(0.05)
+            until(lambda: received[1:] == [("second", number) for number in range(1, 30)])
 
 
 @pytest.mark.parametrize("kind", ["mosquitto", "amqtt"])
