@@ -35,6 +35,7 @@ class KeepingHandler(BrokerProtocolHandler):
 
     session: Session
     _sending: asyncio.Task[None] | None = None
+    _stopped = False
 
     async def start(self) -> None:
         """Starts to read and to send."""
@@ -43,8 +44,14 @@ class KeepingHandler(BrokerProtocolHandler):
 
     async def stop(self) -> None:
         """Stops the connection's tasks. What was not acknowledged stays in the session."""
+        self._stopped = True
         if self._sending is not None:
             self._sending.cancel()
+        reader = self._reader_task
+        # Python 3.11's wait_for can lose a cancellation, and amqtt then waits for the reader's end for ever.
+        while reader and reader is not asyncio.current_task() and not (reader.done() or self._reader_stopped.is_set()):
+            reader.cancel()
+            await asyncio.sleep(0)
         await super().stop()
 
     async def mqtt_publish(
@@ -52,14 +59,15 @@ class KeepingHandler(BrokerProtocolHandler):
     ) -> OutgoingApplicationMessage:
         """Sends a message of QoS 0, and puts any other message into the session's queue. Waits for no acknowledgement.
 
-        `ack_timeout` has no effect.
+        A client that does not read its messages of QoS 0 does not receive them. `ack_timeout` has no effect.
         """
-        if not qos:
-            return await super().mqtt_publish(topic, data, qos, retain)
         message = OutgoingApplicationMessage(None, topic, qos, data, retain)
-        keep(self.session, message)
-        if self._sending is not None:
-            self._more.set()
+        if qos:
+            keep(self.session, message)
+            if self._sending is not None:
+                self._more.set()
+        elif not self._write_lock.locked():  # it is only locked for long while the client does not read
+            await super().mqtt_publish(topic, data, qos, retain)
         return message
 
     async def handle_puback(self, puback: PubackPacket) -> None:
@@ -75,8 +83,9 @@ class KeepingHandler(BrokerProtocolHandler):
         in_flight, queue = self.session.inflight_out, self.session.retained_messages
         try:
             for message in unacknowledged:
-                await self._send_packet(message.build_publish_packet(dup=True))
-            while True:
+                if message.packet_id in in_flight:
+                    await self._send_packet(message.build_publish_packet(dup=True))
+            while not self._stopped:
                 while len(in_flight) < _MOST_UNACKNOWLEDGED and not queue.empty():
                     message = queue.get_nowait()
                     message.packet_id = self.session.next_packet_id
@@ -120,9 +129,24 @@ class KeepingBroker(amqtt.broker.Broker):
     async def _handle_disconnect(
         self, client_session: Session, handler: BrokerProtocolHandler, disconnect_waiter: asyncio.Future[Any]
     ) -> None:
+        # amqtt has acknowledged these to the client already, and would forget them.
+        accepted, queue = [], client_session.delivered_message_queue
+        while not queue.empty():
+            accepted.append(queue.get_nowait())
+        for message in accepted:
+            delivered: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+            delivered.set_result(message)
+            await super()._handle_message_delivery(client_session, handler, delivered)
         await super()._handle_disconnect(client_session, handler, disconnect_waiter)
-        if self._get_handler(client_session) not in (handler, None):
+        if self._get_handler(client_session) not in (handler, None) and not client_session.transitions.is_connected():
             client_session.transitions.connect()
+
+    async def _handle_message_delivery(
+        self, client_session: Session, handler: BrokerProtocolHandler, wait_deliver: asyncio.Future[Any]
+    ) -> bool:
+        if not await super()._handle_message_delivery(client_session, handler, wait_deliver):
+            await handler.handle_connection_closed()  # amqtt itself leaves the connection open, and reads on
+        return True
 
 
 _warned = float("-inf")

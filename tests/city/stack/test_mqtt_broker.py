@@ -1,0 +1,34 @@
+"""The embedded broker and a session without a connection. tests/city/streaming/test_bridge.py has the rest."""
+
+import asyncio
+
+from amqtt.session import IncomingApplicationMessage, OutgoingApplicationMessage, Session
+
+from city.stack import mqtt_broker
+from city.stack.mqtt_broker import KeepingBroker, KeepingHandler, configuration, keep
+
+
+def test_what_a_client_sent_before_it_left_is_passed_on() -> None:
+    async def leave() -> list[str]:
+        broker, session = KeepingBroker(configuration("127.0.0.1", 0)), Session()
+        session.client_id = "sender"
+        session.transitions.connect()
+        handler = KeepingHandler(broker.plugins_manager, session)
+        for number in range(3):
+            session.delivered_message_queue.put_nowait(
+                IncomingApplicationMessage(number, f"a/{number}", 1, b"x", False)
+            )
+        disconnected = asyncio.get_running_loop().create_future()
+        disconnected.set_result(None)
+        await broker._handle_disconnect(session, handler, disconnected)
+        return [broker._broadcast_queue.get_nowait()["topic"] for _ in range(broker._broadcast_queue.qsize())]
+
+    assert asyncio.run(leave()) == ["a/0", "a/1", "a/2"]
+
+
+def test_a_full_queue_drops_what_comes_after_it() -> None:
+    session = Session()
+    for number in range(mqtt_broker._MOST_KEPT + 5):
+        keep(session, OutgoingApplicationMessage(None, "a", 1, str(number).encode(), False))
+    assert session.retained_messages.qsize() == mqtt_broker._MOST_KEPT
+    assert session.retained_messages.get_nowait().data == b"0"
