@@ -102,9 +102,11 @@ class KeepingBroker(amqtt.broker.Broker):
     """A broker that keeps the session of an anonymous client, and the messages of a session."""
 
     async def _authenticate(self, session: Session, listener: object) -> bool:
-        authenticated: bool = await super()._authenticate(session, listener)
-        session.is_anonymous = False  # amqtt keeps no session of an anonymous client
-        return authenticated
+        """Accepts every client. amqtt's own plugin would mark the session as anonymous, if only for a moment.
+
+        Once a second amqtt removes the sessions of anonymous clients that are not connected, with all that they have.
+        """
+        return True
 
     async def add_subscription(self, subscription: tuple[str, int], session: Session) -> int:
         """Adds a subscription with QoS 1 at most, and returns its QoS, or 0x80 where it is refused."""

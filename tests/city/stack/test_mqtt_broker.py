@@ -32,3 +32,16 @@ def test_a_full_queue_drops_what_comes_after_it() -> None:
         keep(session, OutgoingApplicationMessage(None, "a", 1, str(number).encode(), False))
     assert session.retained_messages.qsize() == mqtt_broker._MOST_KEPT
     assert session.retained_messages.get_nowait().data == b"0"
+
+
+def test_a_session_is_never_an_anonymous_one_that_amqtt_removes() -> None:
+    async def connect() -> tuple[bool, bool]:
+        broker, session = KeepingBroker(configuration("127.0.0.1", 0)), Session()
+        marks = []
+        type(session).is_anonymous = property(lambda _: False, lambda _, mark: marks.append(mark))  # type: ignore[assignment]
+        try:
+            return await broker._authenticate(session, None), any(marks)
+        finally:
+            del type(session).is_anonymous  # type: ignore[misc]
+
+    assert asyncio.run(connect()) == (True, False)
