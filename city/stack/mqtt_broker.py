@@ -85,14 +85,16 @@ class KeepingHandler(BrokerProtocolHandler):
             for message in unacknowledged:
                 if message.packet_id in in_flight:
                     await self._send_packet(message.build_publish_packet(dup=True))
+            # A stopped connection takes no message more: the next one has already listed what is not acknowledged.
             while not self._stopped:
-                while len(in_flight) < _MOST_UNACKNOWLEDGED and not queue.empty():
-                    message = queue.get_nowait()
-                    message.packet_id = self.session.next_packet_id
-                    in_flight[message.packet_id] = message
-                    await self._send_packet(message.build_publish_packet())
-                self._more.clear()
-                await self._more.wait()
+                if queue.empty() or len(in_flight) >= _MOST_UNACKNOWLEDGED:
+                    self._more.clear()
+                    await self._more.wait()
+                    continue
+                message = queue.get_nowait()
+                message.packet_id = self.session.next_packet_id
+                in_flight[message.packet_id] = message
+                await self._send_packet(message.build_publish_packet())
         except Exception as error:  # also where `stop` cancels a packet: amqtt changes the type of that error
             log.debug("the connection of %s ends: %s", self.session.client_id, error)
             await self.handle_connection_closed()

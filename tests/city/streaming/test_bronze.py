@@ -2,6 +2,7 @@ import random
 import subprocess
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -472,17 +473,23 @@ def test_an_older_table_gets_the_configuration_of_today(tmp_path: Path) -> None:
     assert open_table(tmp_path / "t", {"a": pl.Int64()}).metadata().configuration == wanted
 
 
+def fail_once_written(monkeypatch: pytest.MonkeyPatch, then: Callable[[], None] = lambda: None) -> None:
+    """Makes the next commit fail after it was written, and after `then`."""
+
+    def write_then_fail(*args: Any, **kwargs: Any) -> None:
+        monkeypatch.setattr(module, "write_deltalake", write_deltalake)
+        write_deltalake(*args, **kwargs)
+        then()
+        raise OSError("connection lost")
+
+    monkeypatch.setattr(module, "write_deltalake", write_then_fail)
+
+
 def test_a_commit_that_failed_but_was_written_is_not_written_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stream = opened(tmp_path)
-
-    def written_but_failed(*args: Any, **kwargs: Any) -> None:
-        monkeypatch.setattr(module, "write_deltalake", write_deltalake)
-        write_deltalake(*args, **kwargs)
-        raise OSError("connection lost")
-
-    monkeypatch.setattr(module, "write_deltalake", written_but_failed)
+    fail_once_written(monkeypatch)
     assert commit(stream, 0, 3) == ["bronze vehicle_positions: connection lost"]
     commit(stream, 3, 1)
     assert offsets(tmp_path) == [0, 1, 2, 3]
@@ -494,15 +501,12 @@ def test_a_commit_that_was_written_is_recognised_though_an_erasure_has_cut_the_l
     stream = BronzeStream(tmp_path, VEHICLE_POSITIONS)
     claim(stream, [0])
 
-    def write_then_fail(*args: Any, **kwargs: Any) -> None:
-        monkeypatch.setattr(module, "write_deltalake", write_deltalake)
-        write_deltalake(*args, **kwargs)
+    def cut() -> None:
         version = DeltaTable(stream.path).version()
         cut_log(stream.path)
         assert not (stream.path / "_delta_log" / f"{version:020}.json").exists()
-        raise OSError("connection lost")
 
-    monkeypatch.setattr(module, "write_deltalake", write_then_fail)
+    fail_once_written(monkeypatch, cut)
     assert commit(stream, 0, 3) == ["bronze vehicle_positions: connection lost"]
     commit(stream, 3, 1)
     assert offsets(tmp_path) == [0, 1, 2, 3]
