@@ -85,7 +85,8 @@ class KeepingHandler(BrokerProtocolHandler):
             for message in unacknowledged:
                 if message.packet_id in in_flight:
                     await self._send_packet(message.build_publish_packet(dup=True))
-            # A stopped connection takes no message more: the next one has already listed what is not acknowledged.
+            # A stopped connection takes no further message from the queue: the client's next connection has already
+            # listed what is not acknowledged, and would not send that message again.
             while not self._stopped:
                 if queue.empty() or len(in_flight) >= _MOST_UNACKNOWLEDGED:
                     self._more.clear()

@@ -203,6 +203,7 @@ def test_a_person_looks_plays_back_acknowledges_and_is_told_of_a_lost_connection
     clock = page.locator(".playback output")
     slider = page.get_by_role("slider", name="Time")
     page.get_by_role("button", name="Pause").click()
+    expect(page.get_by_role("button", name="Play", exact=True)).to_be_visible()  # the clock stands still from here
     start, end = (int(slider.get_attribute(name) or 0) for name in ("min", "max"))
     at = {}
     for minutes in (5, 3):

@@ -2,6 +2,7 @@
 
 import asyncio
 
+from amqtt.mqtt.publish import PublishPacket
 from amqtt.session import IncomingApplicationMessage, OutgoingApplicationMessage, Session
 
 from city.stack import mqtt_broker
@@ -45,3 +46,39 @@ def test_a_session_is_never_an_anonymous_one_that_amqtt_removes() -> None:
             del type(session).is_anonymous  # type: ignore[misc]
 
     assert asyncio.run(connect()) == (True, False)
+
+
+def test_a_connection_sends_what_is_not_acknowledged_then_the_queue_in_order_until_it_is_stopped() -> None:
+    class Recording(KeepingHandler):
+        def __init__(self, broker: KeepingBroker, session: Session) -> None:
+            super().__init__(broker.plugins_manager, session)
+            self.sent: list[tuple[str, bool]] = []
+
+        async def _send_packet(self, packet: PublishPacket) -> None:
+            self.sent.append((packet.topic_name, packet.dup_flag))
+            if packet.topic_name == "last":
+                self._stopped = True
+
+    async def send() -> tuple[list[tuple[str, bool]], int, int]:
+        session = Session()
+        for number in (1, 2):
+            earlier = OutgoingApplicationMessage(number, f"earlier/{number}", 1, b"x", False)
+            session.inflight_out[number] = earlier
+        for topic in ("queued/1", "queued/2", "last", "after the stop"):
+            keep(session, OutgoingApplicationMessage(None, topic, 1, b"x", False))
+        handler = Recording(KeepingBroker(configuration("127.0.0.1", 0)), session)
+        handler._more = asyncio.Event()
+        await handler._retry_deliveries()
+        assert handler._sending is not None
+        await asyncio.wait_for(handler._sending, 10)
+        return handler.sent, len(session.inflight_out), session.retained_messages.qsize()
+
+    sent, unacknowledged, queued = asyncio.run(send())
+    assert sent == [
+        ("earlier/1", True),
+        ("earlier/2", True),
+        ("queued/1", False),
+        ("queued/2", False),
+        ("last", False),
+    ]
+    assert (unacknowledged, queued) == (5, 1)
