@@ -67,7 +67,7 @@ def look(kept: AlertStore, number: int, wrong: set[int]) -> datetime:
     return at
 
 
-def _live(config: Settings, progress: Connection) -> None:
+def _live(config: Settings, number: int, progress: Connection) -> None:
     kept, news = alert_store(config), threading.Event()
     done = kept.remembered(_ROUND)
     # A look that was killed may have reported without letting time pass; what it had leased is due a minute later.
@@ -77,12 +77,13 @@ def _live(config: Settings, progress: Connection) -> None:
         if done is not None:
             now[0] = BEGIN + timedelta(minutes=MINUTES[done])
             kept.tick(now=now[0])
-        for number, wrong in enumerate(failing()):
-            if done is None or number > done:
-                progress.send(number)
-                now[0] = look(kept, number, wrong)
+        for looked, wrong in enumerate(failing()):
+            if done is None or looked > done:
+                progress.send(looked)
+                now[0] = look(kept, looked, wrong)
                 news.set()
-        now[0] += _LEASES_OVER
+        # A life may be killed even here, while it has leased the last messages. The next one looks later still.
+        now[0] += (number + 1) * _LEASES_OVER
         ended.set()
         news.set()
 
@@ -97,11 +98,11 @@ def _live(config: Settings, progress: Connection) -> None:
 
 
 class Life:
-    """Such a process, from its start until it is killed."""
+    """Such a process, from its start until it is killed. `number` is how many have lived before it."""
 
-    def __init__(self, config: Settings) -> None:
+    def __init__(self, config: Settings, number: int) -> None:
         self._progress, given = _FORK.Pipe(duplex=False)
-        self.process = _FORK.Process(target=_live, args=(config, given), daemon=True)
+        self.process = _FORK.Process(target=_live, args=(config, number, given), daemon=True)
         self.process.start()
         given.close()
 
@@ -123,8 +124,8 @@ class Life:
 
 
 @contextlib.contextmanager
-def life(config: Settings) -> Iterator[Life]:
-    made = Life(config)
+def life(config: Settings, number: int) -> Iterator[Life]:
+    made = Life(config, number)
     try:
         yield made
     finally:
