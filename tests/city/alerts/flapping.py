@@ -67,7 +67,7 @@ def look(kept: AlertStore, number: int, wrong: set[int]) -> datetime:
     return at
 
 
-def _live(config: Settings, number: int, progress: Connection) -> None:
+def _live(config: Settings, earlier_lives: int, progress: Connection) -> None:
     kept, news = alert_store(config), threading.Event()
     done = kept.remembered(_ROUND)
     # A look that was killed may have reported without letting time pass; what it had leased is due a minute later.
@@ -77,20 +77,22 @@ def _live(config: Settings, number: int, progress: Connection) -> None:
         if done is not None:
             now[0] = BEGIN + timedelta(minutes=MINUTES[done])
             kept.tick(now=now[0])
-        for looked, wrong in enumerate(failing()):
-            if done is None or looked > done:
-                progress.send(looked)
-                now[0] = look(kept, looked, wrong)
+        for round_number, wrong in enumerate(failing()):
+            if done is None or round_number > done:
+                progress.send(round_number)
+                now[0] = look(kept, round_number, wrong)
                 news.set()
         # A life may be killed even here, while it has leased the last messages. The next one looks later still.
-        now[0] += (number + 1) * _LEASES_OVER
+        now[0] += (earlier_lives + 1) * _LEASES_OVER
         ended.set()
         news.set()
 
     threading.Thread(target=write, daemon=True).start()
-    while not ended.is_set() or news.is_set():
+    is_over = False
+    while not is_over:
         news.wait()
         news.clear()
+        is_over = ended.is_set()  # read before the delivery, which then has all that was reported
         while deliver(kept, config, now[0]) != DeliveryResult():
             pass
     progress.send(_ALL_TOLD)
@@ -98,11 +100,11 @@ def _live(config: Settings, number: int, progress: Connection) -> None:
 
 
 class Life:
-    """Such a process, from its start until it is killed. `number` is how many have lived before it."""
+    """Such a process, from its start until it is killed. `earlier_lives` is how many have lived before it."""
 
-    def __init__(self, config: Settings, number: int) -> None:
+    def __init__(self, config: Settings, earlier_lives: int) -> None:
         self._progress, given = _FORK.Pipe(duplex=False)
-        self.process = _FORK.Process(target=_live, args=(config, number, given), daemon=True)
+        self.process = _FORK.Process(target=_live, args=(config, earlier_lives, given), daemon=True)
         self.process.start()
         given.close()
 
@@ -124,8 +126,8 @@ class Life:
 
 
 @contextlib.contextmanager
-def life(config: Settings, number: int) -> Iterator[Life]:
-    made = Life(config, number)
+def life(config: Settings, earlier_lives: int) -> Iterator[Life]:
+    made = Life(config, earlier_lives)
     try:
         yield made
     finally:

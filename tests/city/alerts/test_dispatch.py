@@ -416,9 +416,9 @@ def test_a_thousand_flapping_causes_send_few_messages_and_kills_lose_none(
     }
     config = config.model_copy(update=changes)
     chance, began = random.Random(5), time.monotonic()
-    for number, looked in enumerate(sorted(chance.sample(range(len(flapping.HOUR)), KILLS))):
-        with flapping.life(config, number) as life:
-            life.await_round(looked)
+    for earlier_lives, round_number in enumerate(sorted(chance.sample(range(len(flapping.HOUR)), KILLS))):
+        with flapping.life(config, earlier_lives) as life:
+            life.await_round(round_number)
             life.kill(after=chance.uniform(0, 0.3))
         assert life.process.exitcode == -signal.SIGKILL
     with flapping.life(config, KILLS) as life:
