@@ -73,7 +73,7 @@ def answers(model: Model, calibration: Calibration, predicted: Floats) -> pl.Dat
     missing = np.full(count, np.nan)
     confidence, low, high = missing, missing, missing
     if model.kind == "regression":
-        predicted = predicted.reshape(count, -1)[:, 0]
+        predicted = predicted.reshape(count, -1)[:, 0] if count else np.empty(0)  # -1 of no rows is ambiguous
         prediction = [f"{value:.6g}" for value in predicted]
         if calibration.intervals is not None:
             low, high = calibration.intervals.around(predicted)
