@@ -1,5 +1,6 @@
 """Records the daily predictions of a champion with their outcomes, and judges it by them."""
 
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import cast
 
@@ -12,11 +13,37 @@ from city.models.exported import Exported
 from city.models.history import recorded_losses, view_table
 from city.models.model import Model, ModelError
 from city.models.performance import Verdict, is_young, performance, verdicts
-from city.models.predictions import ID, LATENCY, VERSION, add_outcomes, decay, predictions, schema, scores_schema
+from city.models.predictions import (
+    FOR,
+    ID,
+    LATENCY,
+    LOSS,
+    VERSION,
+    add_outcomes,
+    decay,
+    predictions,
+    schema,
+    scores_schema,
+)
 from city.models.registry import Registry, Version
 from city.settings import settings
 from city.tables.model import DAY
 from city_assets.training import read_truth
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """How good a champion is, by its predictions of some days."""
+
+    metrics: dict[str, float]
+    """Those of `performance`, of all days."""
+    verdicts: list[Verdict]
+    """One per promise of the model."""
+    newest_day_metrics: dict[str, float]
+    """Those of `performance`, of the newest day that has an outcome."""
+    newest_outcome: datetime | None
+    """The time of the newest outcome, or now if that is earlier: a clock that is wrong must not outdate later
+    outcomes. None where there are no outcomes."""
 
 
 def predict_days(model: Model, snapshot: Snapshot, registry: Registry, days: list[date]) -> pl.DataFrame:
@@ -52,11 +79,10 @@ def predict_days(model: Model, snapshot: Snapshot, registry: Registry, days: lis
 
 def judge_champion(
     model: Model, snapshot: Snapshot, registry: Registry, champion: Version, judged_rows: pl.DataFrame
-) -> tuple[dict[str, float], list[Verdict]]:
+) -> Judgement:
     """Judges the champion by its predictions of events after its training.
 
-    `judged_rows` are predictions with their outcomes, as `predict_days` returns them. Returns the metrics, and one
-    verdict per promise of the model.
+    `judged_rows` are predictions with their outcomes, as `predict_days` returns them.
     """
     trained = datetime.fromisoformat(champion.tags["trained_at"])
     champion_rows = judged_rows.filter(pl.col(VERSION) == champion.number, pl.col(model.view.time) > trained)
@@ -64,5 +90,13 @@ def judge_champion(
     losses = recorded_losses(model, snapshot, champion.number, trained, settings().timezone)
     loss_decay = None if losses is None else decay(model, losses, champion.number, trained)
     intervals = Exported(model, registry.content(champion)).calibration.intervals
-    young = is_young(registry.versions(model.name), datetime.now(UTC))
-    return metrics, verdicts(model, metrics, intervals.coverage if intervals else None, loss_decay, young)
+    now = datetime.now(UTC)
+    young = is_young(registry.versions(model.name), now)
+    with_outcome = champion_rows.filter(pl.col(LOSS).is_not_null())
+    newest_outcome = cast("datetime | None", with_outcome[FOR].max())
+    return Judgement(
+        metrics,
+        verdicts(model, metrics, intervals.coverage if intervals else None, loss_decay, young),
+        performance(model, with_outcome.filter(pl.col(DAY) == pl.col(DAY).max())),
+        None if newest_outcome is None else min(newest_outcome, now),
+    )

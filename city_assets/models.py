@@ -7,10 +7,9 @@ import dagster as dg
 import polars as pl
 
 from city.alerts.store import alert_store
-from city.alerts.watch import share
 from city.contracts.registry import Domain
 from city.models.model import Model, models_of
-from city.models.performance import CALIBRATED, COVERS, LASTING, is_young, name_metrics, promises
+from city.models.performance import CALIBRATED, COVERS, LASTING, is_young, promises
 from city.models.predictions import LOSS, VERSION
 from city.settings import settings
 from city_assets import keys
@@ -176,11 +175,9 @@ def _predictions_asset(domain: Domain, model: Model) -> dg.AssetsDefinition:
             metadata |= with_outcome.select(pl.col(LOSS).mean().alias("mean_loss"), pl.col(VERSION).max()).row(
                 0, named=True
             )
-        metrics, champion_verdicts = judge_champion(model, lake.snapshot, registry, champion, predicted)
-        share(
-            alert_store(settings()),
-            f"outcomes/{model.name}",
-            name_metrics(model.name, champion.number, metrics),
+        judgement = judge_champion(model, lake.snapshot, registry, champion, predicted)
+        alert_store(settings()).outcome_metrics.share(
+            model.name, champion.number, judgement.newest_day_metrics, judgement.newest_outcome
         )
         checks = [
             dg.AssetCheckResult(
@@ -190,8 +187,8 @@ def _predictions_asset(domain: Domain, model: Model) -> dg.AssetsDefinition:
                 description=verdict.description,
                 metadata={UNKNOWN: verdict.description} if verdict.passed is None else {},
             )
-            for verdict in champion_verdicts
+            for verdict in judgement.verdicts
         ]
-        return dg.MaterializeResult(metadata={**metadata, **metrics}, check_results=checks)
+        return dg.MaterializeResult(metadata={**metadata, **judgement.metrics}, check_results=checks)
 
     return predict

@@ -385,7 +385,7 @@ def test_a_champion_that_decays_is_told_of_and_resolved_when_its_outcomes_are_go
     worse = shared(town.store)[f"model.mae.{SPEED.name}"]
 
     put(town.config, traffic(hours=6, seed=4), good)
-    graph.predict(SPEED, days(bad, good - timedelta(minutes=30)))  # a day that begins with `good` has no outcome
+    graph.predict(SPEED, days(bad, good))  # in the first hour of a local day, a day without outcomes too
     graph.watch()
     assert not town.store.alarm(alarm.id).active
     assert shared(town.store)[f"model.mae.{SPEED.name}"] < worse

@@ -10,6 +10,7 @@ from city.alerts.channels import Address, addresses
 from city.alerts.model import Alarm, AlertError, Finding
 from city.alerts.notifier import Notifier
 from city.alerts.outbox import Outbox
+from city.alerts.outcome_metrics import OutcomeMetrics
 from city.alerts.queries import AlertQueries, row_of, silence_patterns, to_alarm_row
 from city.alerts.rows import (
     AlarmRow,
@@ -74,6 +75,7 @@ class AlertStore(AlertQueries):
         super().__init__(Database(url, to))
         self._notifier = Notifier(self._database, to)
         self.outbox = Outbox(self._database)
+        self.outcome_metrics = OutcomeMetrics(self._database)
         self.id = self._database.id
 
     def sync_findings(

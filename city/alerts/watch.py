@@ -9,6 +9,7 @@ from city.alerts import backlog, system
 from city.alerts.conditions import CAUSES
 from city.alerts.lease import Lease
 from city.alerts.model import AlertError, Finding, Rule
+from city.alerts.outcome_metrics import SHARED
 from city.alerts.rules import DEFAULT, evaluate, rules, source_metrics, stream_metrics
 from city.alerts.store import AlertStore, Changes
 from city.alerts.supervision import CAUSE, describe_kill, without_unsupervised
@@ -129,13 +130,13 @@ def _has_no_value(finding: Finding) -> bool:
 
 def share(store: AlertStore, name: str, metrics: Mapping[str, float | None]) -> None:
     """Stores metrics for the process that evaluates the rules. They replace the earlier metrics of that name."""
-    if dict(metrics) != store.remembered(f"{_METRICS}/{name}"):
-        store.sync_findings([], remember={f"{_METRICS}/{name}": dict(metrics)})
+    if dict(metrics) != store.remembered(SHARED + name):
+        store.sync_findings([], remember={SHARED + name: dict(metrics)})
 
 
 def shared(store: AlertStore) -> dict[str, float | None]:
-    """All metrics that were stored by `share`."""
-    return {key: value for metrics in store.remembered_below(f"{_METRICS}/").values() for key, value in metrics.items()}
+    """All metrics that were stored by `share`, and those of the champions (`city.alerts.outcome_metrics`)."""
+    return {key: value for metrics in store.remembered_below(SHARED).values() for key, value in metrics.items()}
 
 
 def active(causes: Iterable[str]) -> dict[str, float | None]:

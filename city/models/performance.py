@@ -17,7 +17,6 @@ from city.models.registry import Version
 CALIBRATED, COVERS, LASTING = "calibrated", "covers", "lasting"
 LEAST = 500
 """The number of outcomes that a verdict needs."""
-_VERSION = "version"
 _CALIBRATION, _COVERAGE = 0.15, 0.1
 YOUNG = timedelta(days=1)
 """The age of a young model. Its versions have not learned from a whole day, so their errors are no fault."""
@@ -124,19 +123,3 @@ def promises(model: Model) -> Sequence[str]:
 def is_young(versions: Sequence[Version], now: datetime) -> bool:
     """Whether a model's first version was trained less than a day ago."""
     return now - min(datetime.fromisoformat(version.tags["trained_at"]) for version in versions) < YOUNG
-
-
-def name_metrics(model: str, version: int, metrics: dict[str, float]) -> dict[str, float | None]:
-    """Names the metrics of a version as alert rules do: `model.<metric>.<model>`, and `model.version.<model>`."""
-    return {f"model.{name}.{model}": value for name, value in {**metrics, _VERSION: float(version)}.items()}
-
-
-def of_model(metrics: Mapping[str, float | None], model: str, version: int) -> dict[str, float]:
-    """Selects the metrics of a version from those that `name_metrics` named.
-
-    Returns none where they are of another version.
-    """
-    if metrics.get(f"model.{_VERSION}.{model}") != version:
-        return {}
-    names = {key: key.split(".", 2)[1] for key in metrics if key.split(".", 2)[2:] == [model]}
-    return {name: value for key, name in names.items() if name != _VERSION and (value := metrics[key]) is not None}

@@ -13,6 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from city.alerts import backlog
 from city.alerts.conditions import Condition
 from city.alerts.dispatch import deliver
+from city.alerts.outcome_metrics import of_model
 from city.alerts.reader import AlarmReader
 from city.alerts.store import AlertStore, alert_store
 from city.alerts.watch import PlatformWatch, shared
@@ -21,7 +22,6 @@ from city.live.hub import Hub
 from city.live.layers import Layer, feeds
 from city.live.reader import Delta, Live
 from city.models.model import Model
-from city.models.performance import of_model
 from city.server.health import check_servers
 from city.serving.predictor import Predictor
 from city.settings import Settings

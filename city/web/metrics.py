@@ -85,8 +85,8 @@ class Metrics:
         )
         self._performance = Gauge(
             "model_performance_score",
-            "A champion's metrics: of held-out rows when it was trained (held_out), of the day's outcomes in the lake "
-            "(outcomes), and of outcomes sent to /feedback, the newest 1,000 (recent) and the last hour's (hour).",
+            "A champion's metrics: of held-out rows when it was trained (held_out), of the lake's newest day with "
+            "outcomes (outcomes), of those sent to /feedback, the newest 1,000 (recent) and the last hour's (hour).",
             ["model", "version", "metric", "of"],
             registry=self.registry,
         )

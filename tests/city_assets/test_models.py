@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -11,6 +11,10 @@ import polars as pl
 import pytest
 from deltalake import write_deltalake
 
+from city.alerts.outcome_metrics import of_model
+from city.alerts.store import alert_store
+from city.alerts.watch import shared
+from city.dagster_internals import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 from city.lake.snapshot import Snapshot
 from city.models import model as declarations
 from city.models.examples import label_rows
@@ -68,6 +72,7 @@ def materialize(
     partition: str | None = None,
     definitions: dg.Definitions = defs,
     instance: dg.DagsterInstance | None = None,
+    tags: dict[str, str] | None = None,
 ) -> dg.ExecuteInProcessResult:
     chosen = [
         a for a in definitions.assets or () if isinstance(a, dg.AssetsDefinition) and not a.keys.isdisjoint(chosen_keys)
@@ -78,7 +83,7 @@ def materialize(
         "mlflow": MLflowRunResource(),
     }
     kept = instance or dg.DagsterInstance.ephemeral()
-    return dg.materialize(chosen, resources=resources, partition_key=partition, instance=kept)
+    return dg.materialize(chosen, resources=resources, partition_key=partition, instance=kept, tags=tags)
 
 
 @pytest.fixture
@@ -170,8 +175,18 @@ def test_new_labels_and_drift_are_reasons_too(config: Settings, quick: Model) ->
 @pytest.fixture
 def since_yesterday(config: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[dg.Definitions]:
     """The definitions of a city that began yesterday."""
-    yesterday = datetime.now(ZoneInfo(config.timezone)).date() - timedelta(days=1)
-    monkeypatch.setattr(keys, "first_day", lambda *_: yesterday)
+    yield from _definitions_since(1, config, monkeypatch)
+
+
+@pytest.fixture
+def since_three_days(config: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[dg.Definitions]:
+    """The definitions of a city that began three days ago."""
+    yield from _definitions_since(3, config, monkeypatch)
+
+
+def _definitions_since(days: int, config: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[dg.Definitions]:
+    first = datetime.now(ZoneInfo(config.timezone)).date() - timedelta(days=days)
+    monkeypatch.setattr(keys, "first_day", lambda *_: first)
     keys.reload_days()
     yield build()
     keys.reload_days()
@@ -207,6 +222,44 @@ def test_assets_of_a_model_train_and_predict(
     assert (rows["for"] - rows["as_of"]).unique().to_list() == [timedelta(minutes=15)]
     assert rows.filter(pl.col("outcome").is_null())["loss"].null_count() == rows["outcome"].null_count() > 0
     assert rows["confidence"].is_between(1 / 3, 1).all()
+
+
+def test_only_the_newest_outcomes_are_live_metrics(
+    config: Settings, since_three_days: dg.Definitions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A day that has just begun has rows and no outcome yet. A backfill of an old day has only older outcomes."""
+    monkeypatch.setattr("city.models.fitting.search", lambda model, *of: dict(model.defaults))  # is tested elsewhere
+    zone = ZoneInfo(config.timezone)
+    old, last, new = (datetime.now(zone).date() - timedelta(days=n) for n in (3, 2, 1))
+
+    def at(day: date, hour: int, minute: int = 0) -> datetime:
+        return datetime.combine(day, time(hour, minute), zone).astimezone(UTC)
+
+    def predict(first: date, last: date | None = None) -> dict[str, float]:
+        """Predicts a day, or in one run the days up to the last, and returns the live metrics then."""
+        days = {ASSET_PARTITION_RANGE_START_TAG: str(first), ASSET_PARTITION_RANGE_END_TAG: str(last)} if last else None
+        partition = None if last else str(first)
+        assert materialize(predictions_key(SPEED), partition=partition, definitions=since_three_days, tags=days).success
+        return of_model(shared(alert_store(config)), SPEED.name, 1)
+
+    put(config, traffic(hours=12, seed=1), at(old, 12))
+    train_on(SPEED, Snapshot(config.lake), config, Registry(config), print)
+    backdate(Registry(config), SPEED.name, at(old, 12))
+    put(config, traffic(hours=18, seed=2), at(last, 9))
+    morning = predict(last)
+    assert morning["outcomes"] > 0
+    assert predict(new) == morning, "the new day has no rows yet"
+    assert predict(old) == morning, "a backfill of an old day"
+    assert predict(old, last) == morning, "a backfill that includes the newest day"
+
+    put(config, traffic(hours=2, seed=3), at(new, 0, 10))
+    assert predict(new) == morning, "the new day has rows, but no outcome yet"
+    evening = predict(last)
+    assert evening["outcomes"] > morning["outcomes"], "outcomes of an evening that are known after midnight"
+    put(config, traffic(hours=1, seed=4), at(new, 1, 10))
+    night = predict(new)
+    assert 0 < night["outcomes"] < evening["outcomes"]
+    assert predict(last) == night, "a backfill of the day before"
 
 
 def test_what_is_not_there_yet_is_named(config: Settings) -> None:

@@ -409,10 +409,10 @@ def test_without_a_file_a_few_rules_are_in_force(config: Settings) -> None:
 
 
 def test_metrics_take_the_place_of_those_from_before(kept: AlertStore) -> None:
-    share(kept, "outcomes/speed", {"model.mae.speed": 4.0, "model.version.speed": 1.0})
-    share(kept, "outcomes/life", {"model.mae.life": 1.0})
-    share(kept, "outcomes/speed", {"model.version.speed": 2.0})
-    assert shared(kept) == {"model.version.speed": 2.0, "model.mae.life": 1.0}, "a new version has no figures yet"
+    share(kept, "champions", {"model.champion.speed": 1.0, "model.champion.life": 1.0})
+    share(kept, "quality", {"quality.sensors": 0.5})
+    share(kept, "champions", {"model.champion.speed": 0.0})
+    assert shared(kept) == {"model.champion.speed": 0.0, "quality.sensors": 0.5}
 
 
 def test_nothing_is_judged_while_the_city_is_being_stopped(config: Settings, kept: AlertStore) -> None:

@@ -9,7 +9,7 @@ from sklearn.metrics import precision_recall_fscore_support
 
 from city.drift.measures import Measurement
 from city.models.model import models
-from city.models.performance import is_young, name_metrics, of_model, performance, promises, verdicts
+from city.models.performance import is_young, performance, promises, verdicts
 from city.models.predictions import schema
 from city.models.registry import Version
 
@@ -83,13 +83,3 @@ def test_a_model_is_young_for_a_day() -> None:
     versions = [Version("m", 1, "run", (), {"trained_at": "2026-05-04T12:00:00+00:00"}, 0)]
     assert is_young(versions, datetime(2026, 5, 5, 11, tzinfo=UTC))
     assert not is_young(versions, datetime(2026, 5, 5, 13, tzinfo=UTC))
-
-
-def test_what_rules_are_told_of_a_version_is_not_taken_for_another_ones() -> None:
-    metrics = name_metrics("traffic_speed_15", 3, {"mae": 4.0}) | name_metrics(
-        "traffic_speed_5", 9, {"mae": 1.0, "coverage": 0.9}
-    )
-    assert metrics["model.mae.traffic_speed_15"] == 4.0
-    assert of_model(metrics, "traffic_speed_15", 3) == {"mae": 4.0}
-    assert of_model(metrics, "traffic_speed_5", 9) == {"mae": 1.0, "coverage": 0.9}
-    assert of_model(metrics, "traffic_speed_15", 4) == {}
