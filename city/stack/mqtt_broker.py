@@ -34,6 +34,8 @@ class KeepingHandler(BrokerProtocolHandler):
     """A connection that sends the messages of its client's session, and keeps those that are not acknowledged."""
 
     session: Session
+    in_message_loop = False
+    """Whether the broker takes the client's packets. It does once the connection is set up."""
     _sending: asyncio.Task[None] | None = None
     _stopped = False
 
@@ -130,6 +132,22 @@ class KeepingBroker(amqtt.broker.Broker):
         """
         if not session.transitions.is_connected():
             session.transitions.connect()
+
+    async def _client_message_loop(self, client_session: Session, handler: BrokerProtocolHandler) -> None:
+        handler.in_message_loop = True
+        await super()._client_message_loop(client_session, handler)
+
+    async def _publish_retained_messages_for_subscription(
+        self, subscription: tuple[str, int], session: Session
+    ) -> None:
+        """Sends the retained messages at SUBSCRIBE. At CONNECT none is due.
+
+        At CONNECT amqtt calls this for each filter of all clients, and fails where one of them adds a filter meanwhile.
+        The messages that the connecting client has sent by then are lost, although amqtt has acknowledged them.
+        """
+        handler = self._get_handler(session)
+        if handler is not None and handler.in_message_loop:
+            await super()._publish_retained_messages_for_subscription(subscription, session)
 
     async def _handle_disconnect(
         self, client_session: Session, handler: BrokerProtocolHandler, disconnect_waiter: asyncio.Future[Any]

@@ -1,12 +1,97 @@
-"""The embedded broker and a session without a connection. tests/city/streaming/test_bridge.py has the rest."""
+"""The embedded broker, amqtt. tests/city/streaming/test_bridge.py has what it and Mosquitto have in common."""
 
 import asyncio
+import contextlib
+import itertools
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
 
+import paho.mqtt.client as mqtt
+import pytest
 from amqtt.mqtt.publish import PublishPacket
 from amqtt.session import IncomingApplicationMessage, OutgoingApplicationMessage, Session
+from paho.mqtt.publish import single
 
+from city.net import accepts
 from city.stack import mqtt_broker
+from city.stack.embedded import await_running, free_ports
 from city.stack.mqtt_broker import KeepingBroker, KeepingHandler, configuration, keep
+from city.stack.part import Part, Spec
+from tests import packets
+from tests.live import until
+
+
+class Broker(NamedTuple):
+    port: int
+    pid: int
+    log: Path
+
+
+@contextlib.contextmanager
+def running(folder: Path) -> Iterator[Broker]:
+    """The broker in its own process."""
+    (port,) = free_ports(1)
+    argv = [sys.executable, "-m", "city.stack.mqtt_broker", "127.0.0.1", str(port)]
+    part = Part(Spec("mqtt", f"127.0.0.1:{port}", argv, ready=lambda: accepts("127.0.0.1", port)), folder)
+    part.start()
+    try:
+        await_running(part)
+        assert part.pid
+        yield Broker(port, part.pid, part.log)
+    finally:
+        part.signal()
+        part.await_stop()
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    with running(tmp_path_factory.mktemp("broker")) as broker:
+        yield broker
+
+
+class Client:
+    """A connected client, and the topics of the messages that it has received."""
+
+    def __init__(self, port: int, client_id: str, clean: bool, will: str | None) -> None:
+        self.topics: list[str] = []
+        self.session_present = False
+        self._connected, self._subscribed = threading.Event(), threading.Event()
+        self.paho = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id, clean, reconnect_on_failure=False)
+        if will:
+            self.paho.will_set(will, b"x", 1, retain=True)
+        self.paho.on_message = lambda client, data, message: self.topics.append(message.topic)
+        self.paho.on_connect = self._on_connect
+        self.paho.on_subscribe = lambda *_: self._subscribed.set()
+        self.paho.connect("127.0.0.1", port)
+        self.paho.loop_start()
+        assert self._connected.wait(20)
+
+    def _on_connect(self, client: mqtt.Client, data: object, flags: mqtt.ConnectFlags, *_: object) -> None:
+        self.session_present = flags.session_present
+        self._connected.set()
+
+    def subscribe(self, topic_filter: str, qos: int = 1) -> None:
+        self._subscribed.clear()
+        self.paho.subscribe(topic_filter, qos)
+        assert self._subscribed.wait(20)
+
+
+@contextlib.contextmanager
+def client(broker: Broker, client_id: str = "", clean: bool = True, will: str | None = None) -> Iterator[Client]:
+    made = Client(broker.port, client_id, clean, will)
+    try:
+        yield made
+    finally:
+        made.paho.disconnect()
+        made.paho.loop_stop()
+
+
+def publish_retained(broker: Broker, topic: str) -> None:
+    single(topic, b"x", 1, retain=True, hostname="127.0.0.1", port=broker.port)
 
 
 def test_what_a_client_sent_before_it_left_is_passed_on() -> None:
@@ -82,3 +167,39 @@ def test_a_connection_sends_what_is_not_acknowledged_then_the_queue_in_order_unt
         ("last", False),
     ]
     assert (unacknowledged, queued) == (5, 1)
+
+
+def test_retained_messages_are_sent_at_subscribe_and_not_at_connect(broker: Broker) -> None:
+    publish_retained(broker, "retained/a")
+    with client(broker) as other:
+        other.subscribe("retained/#")
+        until(lambda: other.topics == ["retained/a"])
+        with client(broker) as late:
+            late.subscribe("unretained")
+            single("unretained", b"x", 1, hostname="127.0.0.1", port=broker.port)
+            until(lambda: late.topics == ["unretained"])
+            late.subscribe("retained/a")
+            until(lambda: late.topics == ["unretained", "retained/a"])
+
+
+def test_clients_that_connect_while_another_subscribes_lose_no_acknowledged_message(broker: Broker) -> None:
+    publish_retained(broker, "lost/retained")
+    stop = threading.Event()
+
+    def subscribe_on_and_on() -> None:
+        with client(broker) as restless:
+            for number in itertools.takewhile(lambda _: not stop.is_set(), itertools.count()):
+                restless.subscribe(f"restless/{number}")
+
+    with client(broker) as receiver, ThreadPoolExecutor(1) as pool:
+        receiver.subscribe("lost/+")
+        subscribing = pool.submit(subscribe_on_and_on)
+        try:
+            for number in range(150):
+                with packets.connected(broker.port, f"lost-{number}") as connection:
+                    connection.sendall(packets.publish(f"lost/{number}", qos=1))
+                    assert packets.read(connection, 4) == b"\x40\2\0\1", f"message {number} is not acknowledged"
+        finally:
+            stop.set()
+        subscribing.result(20)
+        until(lambda: len(receiver.topics) == 151)
