@@ -39,6 +39,15 @@ class KeepingHandler(BrokerProtocolHandler):
     _sending: asyncio.Task[None] | None = None
     _stopped = False
 
+    @classmethod
+    async def init_from_connect(
+        cls, reader: Any, writer: Any, plugins_manager: Any, loop: asyncio.AbstractEventLoop | None = None
+    ) -> tuple["KeepingHandler", Session]:
+        """Reads CONNECT, and prepares the broker for it: amqtt then looks for a session with the client's id."""
+        handler, session = await super().init_from_connect(reader, writer, plugins_manager, loop)
+        await plugins_manager.context._broker_instance.prepare_session(session)
+        return handler, session
+
     async def start(self) -> None:
         """Starts to read and to send."""
         self._more = asyncio.Event()
@@ -112,6 +121,18 @@ class KeepingBroker(amqtt.broker.Broker):
         Once a second amqtt removes the sessions of anonymous clients that are not connected, with all that they have.
         """
         return True
+
+    async def prepare_session(self, requested: Session) -> None:
+        """Removes an earlier session of the client that ends with its connection, and updates one that does not.
+
+        amqtt would continue either, with what the earlier CONNECT said of `clean_session` and `will_retain`: the client
+        would receive nothing of what came while it was away [MQTT-3.1.2-6].
+        """
+        earlier, _ = self._sessions.get(requested.client_id, (None, None))
+        if earlier is not None and earlier.clean_session:
+            await self._delete_session(requested.client_id)
+        elif earlier is not None:
+            earlier.will_retain = requested.will_retain
 
     async def add_subscription(self, subscription: tuple[str, int], session: Session) -> int:
         """Adds a subscription with QoS 1 at most, and returns its QoS, or 0x80 where it is refused."""

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import itertools
+import socket
 import sys
 import threading
 from collections.abc import Iterator
@@ -203,3 +204,27 @@ def test_clients_that_connect_while_another_subscribes_lose_no_acknowledged_mess
             stop.set()
         subscribing.result(20)
         until(lambda: len(receiver.topics) == 151)
+
+
+def test_a_lasting_session_does_not_continue_that_of_a_clean_client_with_its_id(broker: Broker) -> None:
+    with client(broker, "once-clean") as clean:
+        clean.subscribe("of/the/clean/one")
+    with client(broker, "once-clean", clean=False) as lasting:
+        assert not lasting.session_present
+        lasting.subscribe("kept")
+    for topic in ("kept", "of/the/clean/one", "kept"):
+        single(topic, b"x", 1, hostname="127.0.0.1", port=broker.port)
+    with client(broker, "once-clean", clean=False) as lasting:
+        assert lasting.session_present
+        until(lambda: lasting.topics == ["kept", "kept"])
+
+
+def test_a_will_is_retained_where_the_last_connection_of_its_session_asks_for_it(broker: Broker) -> None:
+    with client(broker, "with-a-will", clean=False):
+        pass
+    with client(broker, "with-a-will", clean=False, will="will/retained") as killed:
+        killed.paho.loop_stop()
+        killed.paho.socket().shutdown(socket.SHUT_RDWR)  # type: ignore[union-attr]
+    with client(broker) as receiver:
+        until(lambda: receiver.subscribe("will/#") or receiver.topics)
+        assert receiver.topics[0] == "will/retained"
