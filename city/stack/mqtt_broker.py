@@ -18,7 +18,7 @@ from typing import Any
 import amqtt.broker
 from amqtt.mqtt.protocol.broker_handler import BrokerProtocolHandler
 from amqtt.mqtt.puback import PubackPacket
-from amqtt.session import OutgoingApplicationMessage, Session
+from amqtt.session import ApplicationMessage, OutgoingApplicationMessage, Session
 
 _MOST_KEPT = 100_000
 """The number of messages that are kept for a client. Mosquitto has the same limit here."""
@@ -36,6 +36,8 @@ class KeepingHandler(BrokerProtocolHandler):
     session: Session
     in_message_loop = False
     """Whether the broker takes the client's packets. It does once the connection is set up."""
+    taken: ApplicationMessage | None = None
+    """The client's message that left the queue of the session, until the broker passes it on."""
     _sending: asyncio.Task[None] | None = None
     _stopped = False
 
@@ -80,6 +82,11 @@ class KeepingHandler(BrokerProtocolHandler):
         elif not self._write_lock.locked():  # it is only locked for long while the client does not read
             await super().mqtt_publish(topic, data, qos, retain)
         return message
+
+    async def mqtt_deliver_next_message(self) -> ApplicationMessage | None:
+        """Waits for the client's next message, and remembers it."""
+        self.taken = await super().mqtt_deliver_next_message()
+        return self.taken
 
     async def handle_puback(self, puback: PubackPacket) -> None:
         """Forgets the message that the client acknowledges, and makes room for the next one."""
@@ -154,7 +161,7 @@ class KeepingBroker(amqtt.broker.Broker):
         if not session.transitions.is_connected():
             session.transitions.connect()
 
-    async def _client_message_loop(self, client_session: Session, handler: BrokerProtocolHandler) -> None:
+    async def _client_message_loop(self, client_session: Session, handler: KeepingHandler) -> None:
         handler.in_message_loop = True
         await super()._client_message_loop(client_session, handler)
 
@@ -171,23 +178,36 @@ class KeepingBroker(amqtt.broker.Broker):
             await super()._publish_retained_messages_for_subscription(subscription, session)
 
     async def _handle_disconnect(
-        self, client_session: Session, handler: BrokerProtocolHandler, disconnect_waiter: asyncio.Future[Any]
+        self, client_session: Session, handler: KeepingHandler, disconnect_waiter: asyncio.Future[Any]
     ) -> None:
-        # amqtt has acknowledged these to the client already, and would forget them.
-        accepted, queue = [], client_session.delivered_message_queue
+        """Passes on what the client has sent, and ends the session or its connection.
+
+        amqtt has acknowledged those messages already. It would pass on the first after the others, and forget those
+        that it accepts until the connection has stopped.
+        """
+        await self._pass_on(client_session, handler)
+        await super()._handle_disconnect(client_session, handler, disconnect_waiter)
+        await self._pass_on(client_session, handler)
+        if self._get_handler(client_session) not in (handler, None) and not client_session.transitions.is_connected():
+            client_session.transitions.connect()
+
+    async def _pass_on(self, session: Session, handler: KeepingHandler) -> None:
+        """Passes on all messages that the client has sent, in order."""
+        accepted, queue = [handler.taken] if handler.taken is not None else [], session.delivered_message_queue
+        handler.taken = None
         while not queue.empty():
             accepted.append(queue.get_nowait())
         for message in accepted:
             delivered: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
             delivered.set_result(message)
-            await super()._handle_message_delivery(client_session, handler, delivered)
-        await super()._handle_disconnect(client_session, handler, disconnect_waiter)
-        if self._get_handler(client_session) not in (handler, None) and not client_session.transitions.is_connected():
-            client_session.transitions.connect()
+            await super()._handle_message_delivery(session, handler, delivered)
 
     async def _handle_message_delivery(
-        self, client_session: Session, handler: BrokerProtocolHandler, wait_deliver: asyncio.Future[Any]
+        self, client_session: Session, handler: KeepingHandler, wait_deliver: asyncio.Future[Any]
     ) -> bool:
+        if handler.taken is None:  # it is passed on already, by `_handle_disconnect`
+            return True
+        handler.taken = None
         if not await super()._handle_message_delivery(client_session, handler, wait_deliver):
             await handler.handle_connection_closed()  # amqtt itself leaves the connection open, and reads on
         return True

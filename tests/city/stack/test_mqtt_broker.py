@@ -95,22 +95,32 @@ def publish_retained(broker: Broker, topic: str) -> None:
     single(topic, b"x", 1, retain=True, hostname="127.0.0.1", port=broker.port)
 
 
-def test_what_a_client_sent_before_it_left_is_passed_on() -> None:
+def test_what_a_client_sent_before_it_left_is_passed_on_once_and_in_order() -> None:
+    class Stopping(KeepingHandler):
+        async def stop(self) -> None:
+            await super().stop()
+            self.session.delivered_message_queue.put_nowait(message(3))
+            assert await self.mqtt_deliver_next_message() is not None  # as the message loop does meanwhile
+            self.session.delivered_message_queue.put_nowait(message(4))
+
+    def message(number: int) -> IncomingApplicationMessage:
+        return IncomingApplicationMessage(number, f"a/{number}", 1, b"x", False)
+
     async def leave() -> list[str]:
         broker, session = KeepingBroker(configuration("127.0.0.1", 0)), Session()
         session.client_id = "sender"
         session.transitions.connect()
-        handler = KeepingHandler(broker.plugins_manager, session)
+        handler = Stopping(broker.plugins_manager, session)
         for number in range(3):
-            session.delivered_message_queue.put_nowait(
-                IncomingApplicationMessage(number, f"a/{number}", 1, b"x", False)
-            )
-        disconnected = asyncio.get_running_loop().create_future()
+            session.delivered_message_queue.put_nowait(message(number))
+        taken, disconnected = asyncio.ensure_future(handler.mqtt_deliver_next_message()), asyncio.Future[None]()
+        await taken
         disconnected.set_result(None)
         await broker._handle_disconnect(session, handler, disconnected)
+        assert await broker._handle_message_delivery(session, handler, taken)
         return [broker._broadcast_queue.get_nowait()["topic"] for _ in range(broker._broadcast_queue.qsize())]
 
-    assert asyncio.run(leave()) == ["a/0", "a/1", "a/2"]
+    assert asyncio.run(leave()) == ["a/0", "a/1", "a/2", "a/3", "a/4"]
 
 
 def test_a_full_queue_drops_what_comes_after_it() -> None:
@@ -228,3 +238,16 @@ def test_a_will_is_retained_where_the_last_connection_of_its_session_asks_for_it
     with client(broker) as receiver:
         until(lambda: receiver.subscribe("will/#") or receiver.topics)
         assert receiver.topics[0] == "will/retained"
+
+
+@pytest.mark.parametrize("qos", [0, 1])
+def test_messages_of_a_client_that_leaves_at_once_stay_in_order(broker: Broker, qos: int) -> None:
+    with client(broker) as receiver:
+        receiver.subscribe(f"left/{qos}/#")
+        sent = [f"left/{qos}/{client}/{number}" for client in range(20) for number in range(3)]
+        for first in range(0, 60, 3):
+            with packets.connected(broker.port, f"left-{qos}-{first}") as connection:
+                messages = [packets.publish(topic, qos, packet_id) for packet_id, topic in enumerate(sent[first:], 1)]
+                connection.sendall(b"".join(messages[:3]) + packets.DISCONNECT)
+                until(lambda: len(receiver.topics) == first + 3)  # noqa: B023
+        assert receiver.topics == sent
