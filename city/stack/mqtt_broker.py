@@ -16,6 +16,7 @@ import time
 from typing import Any
 
 import amqtt.broker
+from amqtt.errors import ProtocolHandlerError
 from amqtt.mqtt.protocol.broker_handler import BrokerProtocolHandler
 from amqtt.mqtt.puback import PubackPacket
 from amqtt.session import ApplicationMessage, OutgoingApplicationMessage, Session
@@ -88,6 +89,16 @@ class KeepingHandler(BrokerProtocolHandler):
         self.taken = await super().mqtt_deliver_next_message()
         return self.taken
 
+    async def _send_packet(self, packet: Any) -> None:
+        """Sends a packet. A task that is cancelled meanwhile ends as a cancelled one.
+
+        amqtt raises an error of its own instead, and asyncio then logs a traceback for each PUBACK that was not sent.
+        """
+        try:
+            await super()._send_packet(packet)
+        except ProtocolHandlerError as error:
+            raise asyncio.CancelledError from error
+
     async def handle_puback(self, puback: PubackPacket) -> None:
         """Forgets the message that the client acknowledges, and makes room for the next one."""
         self.session.inflight_out.pop(puback.variable_header.packet_id, None)
@@ -114,7 +125,7 @@ class KeepingHandler(BrokerProtocolHandler):
                 message.packet_id = self.session.next_packet_id
                 in_flight[message.packet_id] = message
                 await self._send_packet(message.build_publish_packet())
-        except Exception as error:  # also where `stop` cancels a packet: amqtt changes the type of that error
+        except Exception as error:
             log.debug("the connection of %s ends: %s", self.session.client_id, error)
             await self.handle_connection_closed()
 

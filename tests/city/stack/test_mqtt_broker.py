@@ -3,9 +3,12 @@
 import asyncio
 import contextlib
 import itertools
+import os
+import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -251,3 +254,16 @@ def test_messages_of_a_client_that_leaves_at_once_stay_in_order(broker: Broker, 
                 connection.sendall(b"".join(messages[:3]) + packets.DISCONNECT)
                 until(lambda: len(receiver.topics) == first + 3)  # noqa: B023
         assert receiver.topics == sent
+
+
+def test_a_killed_publisher_leaves_no_traceback_in_the_log(tmp_path: Path) -> None:
+    with running(tmp_path) as broker:
+        connection = packets.connected(broker.port, "killed")
+        os.kill(broker.pid, signal.SIGSTOP)  # so that the messages and the end of the connection arrive together
+        connection.sendall(b"".join(packets.publish("killed", 1, number) for number in range(1, 1000)))
+        packets.reset(connection)
+        os.kill(broker.pid, signal.SIGCONT)
+        time.sleep(1)  # asyncio reports a task's exception when it deletes the task
+    log = broker.log.read_text()
+    assert "Traceback" not in log
+    assert "never retrieved" not in log
