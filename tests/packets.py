@@ -24,6 +24,11 @@ def publish(topic: str, qos: int = 0, packet_id: int = 1) -> bytes:
     return packet(0x30 | qos << 1, text(topic) + (struct.pack("!H", packet_id) if qos else b"") + b"x")
 
 
+def subscribe(topic_filter: str) -> bytes:
+    """SUBSCRIBE with QoS 1."""
+    return packet(0x82, b"\0\1" + text(topic_filter) + b"\1")
+
+
 def pubrel(packet_id: int) -> bytes:
     return packet(0x62, struct.pack("!H", packet_id))
 

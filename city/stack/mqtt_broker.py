@@ -16,7 +16,7 @@ import time
 from typing import Any
 
 import amqtt.broker
-from amqtt.errors import ProtocolHandlerError
+from amqtt.errors import MQTTError, ProtocolHandlerError
 from amqtt.mqtt.protocol.broker_handler import BrokerProtocolHandler
 from amqtt.mqtt.puback import PubackPacket
 from amqtt.session import ApplicationMessage, OutgoingApplicationMessage, Session
@@ -40,25 +40,36 @@ class KeepingHandler(BrokerProtocolHandler):
     taken: ApplicationMessage | None = None
     """The client's message that left the queue of the session, until the broker passes it on."""
     _sending: asyncio.Task[None] | None = None
-    _stopped = False
+    stopped = False
+    """Whether the connection ends. It takes no further message from the session."""
 
     @classmethod
     async def init_from_connect(
         cls, reader: Any, writer: Any, plugins_manager: Any, loop: asyncio.AbstractEventLoop | None = None
     ) -> tuple["KeepingHandler", Session]:
         """Reads CONNECT, and prepares the broker for it: amqtt then looks for a session with the client's id."""
-        handler, session = await super().init_from_connect(reader, writer, plugins_manager, loop)
-        await plugins_manager.context._broker_instance.prepare_session(session)
-        return handler, session
+        handler, requested = await super().init_from_connect(reader, writer, plugins_manager, loop)
+        broker: KeepingBroker = plugins_manager.context._broker_instance
+        await broker.close_earlier_connection(handler, requested.client_id)
+        await broker.prepare_session(requested)
+        return handler, requested
 
     async def start(self) -> None:
         """Starts to read and to send."""
         self._more = asyncio.Event()
         await super().start()
+        if self.stopped:  # before amqtt had a waiter to notify
+            await self.handle_connection_closed()
+
+    def abort(self) -> None:
+        """Closes the connection without waiting for its client, which may not read any more."""
+        self.stopped = True
+        if self.writer is not None:
+            self.writer._writer.transport.abort()
 
     async def stop(self) -> None:
         """Stops the connection's tasks. What was not acknowledged stays in the session."""
-        self._stopped = True
+        self.stopped = True
         if self._sending is not None:
             self._sending.cancel()
         reader = self._reader_task
@@ -116,7 +127,7 @@ class KeepingHandler(BrokerProtocolHandler):
                     await self._send_packet(message.build_publish_packet(dup=True))
             # A stopped connection takes no further message from the queue: the client's next connection has already
             # listed what is not acknowledged, and would not send that message again.
-            while not self._stopped:
+            while not self.stopped:
                 if queue.empty() or len(in_flight) >= _MOST_UNACKNOWLEDGED:
                     self._more.clear()
                     await self._more.wait()
@@ -133,12 +144,40 @@ class KeepingHandler(BrokerProtocolHandler):
 class KeepingBroker(amqtt.broker.Broker):
     """A broker that keeps the session of an anonymous client, and the messages of a session."""
 
+    def __init__(self, config: dict[str, object]) -> None:
+        super().__init__(config)
+        self._connections: dict[str, tuple[asyncio.Task[Any], KeepingHandler]] = {}
+        """The task and the handler of the last connection with each client id."""
+
     async def _authenticate(self, session: Session, listener: object) -> bool:
         """Accepts every client. amqtt's own plugin would mark the session as anonymous, if only for a moment.
 
         Once a second amqtt removes the sessions of anonymous clients that are not connected, with all that they have.
         """
         return True
+
+    async def close_earlier_connection(self, handler: KeepingHandler, client_id: str) -> None:
+        """Closes the connection that has the id of a new one, and waits until its task has ended [MQTT-3.1.4-2].
+
+        So only one connection at a time has a session. Raises MQTTError where an even later one has closed the new one.
+        """
+        task = asyncio.current_task()
+        assert task is not None  # amqtt has one task for each connection
+        earlier = self._connections.get(client_id)
+        self._connections[client_id] = task, handler
+        task.add_done_callback(lambda _: self._forget_connection(client_id, handler))
+        if earlier is not None:
+            earlier_task, earlier_handler = earlier
+            if not earlier_handler.stopped:
+                log.warning("%s connects again: its earlier connection is closed", client_id)
+            earlier_handler.abort()
+            await asyncio.wait([earlier_task])
+        if handler.stopped:
+            raise MQTTError(f"{client_id} has connected again")
+
+    def _forget_connection(self, client_id: str, handler: KeepingHandler) -> None:
+        if client_id in self._connections and self._connections[client_id][1] is handler:
+            del self._connections[client_id]
 
     async def prepare_session(self, requested: Session) -> None:
         """Removes an earlier session of the client that ends with its connection, and updates one that does not.
@@ -164,13 +203,7 @@ class KeepingBroker(amqtt.broker.Broker):
         )
 
     async def _publish_session_retained_messages(self, session: Session) -> None:
-        """Does not wait for the queue, which the new connection already sends. It may end the take-over of a session.
-
-        A second connection with the id of a client takes its session over. The end of the first one then makes the
-        session a disconnected one, either before this call or in `_handle_disconnect`.
-        """
-        if not session.transitions.is_connected():
-            session.transitions.connect()
+        """Does nothing: the new connection sends the queue already."""
 
     async def _client_message_loop(self, client_session: Session, handler: KeepingHandler) -> None:
         handler.in_message_loop = True
@@ -199,8 +232,6 @@ class KeepingBroker(amqtt.broker.Broker):
         await self._pass_on(client_session, handler)
         await super()._handle_disconnect(client_session, handler, disconnect_waiter)
         await self._pass_on(client_session, handler)
-        if self._get_handler(client_session) not in (handler, None) and not client_session.transitions.is_connected():
-            client_session.transitions.connect()
 
     async def _pass_on(self, session: Session, handler: KeepingHandler) -> None:
         """Passes on all messages that the client has sent, in order."""

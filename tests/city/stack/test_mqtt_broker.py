@@ -156,7 +156,7 @@ def test_a_connection_sends_what_is_not_acknowledged_then_the_queue_in_order_unt
         async def _send_packet(self, packet: PublishPacket) -> None:
             self.sent.append((packet.topic_name, packet.dup_flag))
             if packet.topic_name == "last":
-                self._stopped = True
+                self.stopped = True
 
     async def send() -> tuple[list[tuple[str, bool]], int, int]:
         session = Session()
@@ -267,3 +267,29 @@ def test_a_killed_publisher_leaves_no_traceback_in_the_log(tmp_path: Path) -> No
     log = broker.log.read_text()
     assert "Traceback" not in log
     assert "never retrieved" not in log
+
+
+@pytest.mark.parametrize("clean", [True, False])
+def test_of_the_connections_with_one_id_only_the_last_stays_open(broker: Broker, clean: bool) -> None:
+    for attempt in range(5):
+        hello = packets.connect(f"same-{clean}", clean)
+        connections = [packets.opened(broker.port, hello) for _ in range(4)]
+        *earlier, last = connections
+        assert all(packets.read(connection, 5) in (b"", b"\x20\2\0\0", b"\x20\2\1\0") for connection in earlier)
+        assert packets.read(last, 4)[::3] == b"\x20\0"
+        last.sendall(packets.PINGREQ)
+        assert packets.read(last, 2) == packets.PINGRESP, attempt
+        for connection in connections:
+            connection.close()
+
+
+def test_a_connection_that_is_not_read_is_closed_too_when_its_client_connects_again(broker: Broker) -> None:
+    with packets.connected(broker.port, "stalled", clean=False) as stalled:
+        stalled.sendall(packets.subscribe("stalled"))
+        for _ in range(12):  # more than the system holds for a connection
+            single("stalled", b"x" * 1_000_000, 1, hostname="127.0.0.1", port=broker.port)
+        hello = packets.connect("stalled", clean=False)
+        with packets.opened(broker.port, hello), client(broker, "stalled", clean=False) as following:
+            until(lambda: len(following.topics) == 12)
+        while stalled.recv(1_000_000):  # to the end of the connection
+            pass
