@@ -1,101 +1,29 @@
 """The embedded broker, amqtt. tests/city/streaming/test_bridge.py has what it and Mosquitto have in common."""
 
 import asyncio
-import contextlib
 import itertools
-import os
-import signal
 import socket
-import sys
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import NamedTuple
 
-import paho.mqtt.client as mqtt
 import pytest
-from amqtt.mqtt.publish import PublishPacket
-from amqtt.session import IncomingApplicationMessage, OutgoingApplicationMessage, Session
+from amqtt.session import IncomingApplicationMessage, Session
 from paho.mqtt.publish import single
 
-from city.net import accepts
-from city.stack import mqtt_broker
-from city.stack.embedded import await_running, free_ports
-from city.stack.mqtt_broker import KeepingBroker, KeepingHandler, configuration, keep
-from city.stack.part import Part, Spec
+from city.stack.mqtt_broker import KeepingBroker, configuration
+from city.stack.mqtt_connection import KeepingHandler
 from tests import packets
 from tests.live import until
+from tests.mqtt_clients import Broker, client, publish_retained, running
 
-
-class Broker(NamedTuple):
-    port: int
-    pid: int
-    log: Path
-
-
-@contextlib.contextmanager
-def running(folder: Path) -> Iterator[Broker]:
-    """The broker in its own process."""
-    (port,) = free_ports(1)
-    argv = [sys.executable, "-m", "city.stack.mqtt_broker", "127.0.0.1", str(port)]
-    part = Part(Spec("mqtt", f"127.0.0.1:{port}", argv, ready=lambda: accepts("127.0.0.1", port)), folder)
-    part.start()
-    try:
-        await_running(part)
-        assert part.pid
-        yield Broker(port, part.pid, part.log)
-    finally:
-        part.signal()
-        part.await_stop()
+pytestmark = pytest.mark.own_servers
 
 
 @pytest.fixture(scope="module")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     with running(tmp_path_factory.mktemp("broker")) as broker:
         yield broker
-
-
-class Client:
-    """A connected client, and the topics of the messages that it has received."""
-
-    def __init__(self, port: int, client_id: str, clean: bool, will: str | None) -> None:
-        self.topics: list[str] = []
-        self.session_present = False
-        self._connected, self._subscribed = threading.Event(), threading.Event()
-        self.paho = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id, clean, reconnect_on_failure=False)
-        if will:
-            self.paho.will_set(will, b"x", 1, retain=True)
-        self.paho.on_message = lambda client, data, message: self.topics.append(message.topic)
-        self.paho.on_connect = self._on_connect
-        self.paho.on_subscribe = lambda *_: self._subscribed.set()
-        self.paho.connect("127.0.0.1", port)
-        self.paho.loop_start()
-        assert self._connected.wait(20)
-
-    def _on_connect(self, client: mqtt.Client, data: object, flags: mqtt.ConnectFlags, *_: object) -> None:
-        self.session_present = flags.session_present
-        self._connected.set()
-
-    def subscribe(self, topic_filter: str, qos: int = 1) -> None:
-        self._subscribed.clear()
-        self.paho.subscribe(topic_filter, qos)
-        assert self._subscribed.wait(20)
-
-
-@contextlib.contextmanager
-def client(broker: Broker, client_id: str = "", clean: bool = True, will: str | None = None) -> Iterator[Client]:
-    made = Client(broker.port, client_id, clean, will)
-    try:
-        yield made
-    finally:
-        made.paho.disconnect()
-        made.paho.loop_stop()
-
-
-def publish_retained(broker: Broker, topic: str) -> None:
-    single(topic, b"x", 1, retain=True, hostname="127.0.0.1", port=broker.port)
 
 
 def test_what_a_client_sent_before_it_left_is_passed_on_once_and_in_order() -> None:
@@ -126,14 +54,6 @@ def test_what_a_client_sent_before_it_left_is_passed_on_once_and_in_order() -> N
     assert asyncio.run(leave()) == ["a/0", "a/1", "a/2", "a/3", "a/4"]
 
 
-def test_a_full_queue_drops_what_comes_after_it() -> None:
-    session = Session()
-    for number in range(mqtt_broker._MOST_KEPT + 5):
-        keep(session, OutgoingApplicationMessage(None, "a", 1, str(number).encode(), False))
-    assert session.retained_messages.qsize() == mqtt_broker._MOST_KEPT
-    assert session.retained_messages.get_nowait().data == b"0"
-
-
 def test_a_session_is_never_an_anonymous_one_that_amqtt_removes() -> None:
     async def connect() -> tuple[bool, bool]:
         broker, session = KeepingBroker(configuration("127.0.0.1", 0)), Session()
@@ -145,42 +65,6 @@ def test_a_session_is_never_an_anonymous_one_that_amqtt_removes() -> None:
             del type(session).is_anonymous  # type: ignore[misc]
 
     assert asyncio.run(connect()) == (True, False)
-
-
-def test_a_connection_sends_what_is_not_acknowledged_then_the_queue_in_order_until_it_is_stopped() -> None:
-    class Recording(KeepingHandler):
-        def __init__(self, broker: KeepingBroker, session: Session) -> None:
-            super().__init__(broker.plugins_manager, session)
-            self.sent: list[tuple[str, bool]] = []
-
-        async def _send_packet(self, packet: PublishPacket) -> None:
-            self.sent.append((packet.topic_name, packet.dup_flag))
-            if packet.topic_name == "last":
-                self.stopped = True
-
-    async def send() -> tuple[list[tuple[str, bool]], int, int]:
-        session = Session()
-        for number in (1, 2):
-            earlier = OutgoingApplicationMessage(number, f"earlier/{number}", 1, b"x", False)
-            session.inflight_out[number] = earlier
-        for topic in ("queued/1", "queued/2", "last", "after the stop"):
-            keep(session, OutgoingApplicationMessage(None, topic, 1, b"x", False))
-        handler = Recording(KeepingBroker(configuration("127.0.0.1", 0)), session)
-        handler._more = asyncio.Event()
-        await handler._retry_deliveries()
-        assert handler._sending is not None
-        await asyncio.wait_for(handler._sending, 10)
-        return handler.sent, len(session.inflight_out), session.retained_messages.qsize()
-
-    sent, unacknowledged, queued = asyncio.run(send())
-    assert sent == [
-        ("earlier/1", True),
-        ("earlier/2", True),
-        ("queued/1", False),
-        ("queued/2", False),
-        ("last", False),
-    ]
-    assert (unacknowledged, queued) == (5, 1)
 
 
 def test_retained_messages_are_sent_at_subscribe_and_not_at_connect(broker: Broker) -> None:
@@ -254,19 +138,6 @@ def test_messages_of_a_client_that_leaves_at_once_stay_in_order(broker: Broker, 
                 connection.sendall(b"".join(messages[:3]) + packets.DISCONNECT)
                 until(lambda: len(receiver.topics) == first + 3)  # noqa: B023
         assert receiver.topics == sent
-
-
-def test_a_killed_publisher_leaves_no_traceback_in_the_log(tmp_path: Path) -> None:
-    with running(tmp_path) as broker:
-        connection = packets.connected(broker.port, "killed")
-        os.kill(broker.pid, signal.SIGSTOP)  # so that the messages and the end of the connection arrive together
-        connection.sendall(b"".join(packets.publish("killed", 1, number) for number in range(1, 1000)))
-        packets.reset(connection)
-        os.kill(broker.pid, signal.SIGCONT)
-        time.sleep(1)  # asyncio reports a task's exception when it deletes the task
-    log = broker.log.read_text()
-    assert "Traceback" not in log
-    assert "never retrieved" not in log
 
 
 @pytest.mark.parametrize("clean", [True, False])
