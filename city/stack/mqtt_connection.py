@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from amqtt.errors import ProtocolHandlerError
 from amqtt.mqtt.protocol.broker_handler import BrokerProtocolHandler
 from amqtt.mqtt.puback import PubackPacket
+from amqtt.mqtt.pubcomp import PubcompPacket
+from amqtt.mqtt.pubrel import PubrelPacket
 from amqtt.session import ApplicationMessage, OutgoingApplicationMessage, Session
 
 if TYPE_CHECKING:
@@ -109,6 +111,19 @@ class KeepingHandler(BrokerProtocolHandler):
         """Forgets the message that the client acknowledges, and makes room for the next one."""
         self.session.inflight_out.pop(puback.variable_header.packet_id, None)
         self._more.set()
+
+    async def handle_pubrel(self, pubrel: PubrelPacket) -> None:
+        """Completes a message of QoS 2, also one that came on an earlier connection or is complete already.
+
+        amqtt itself does not answer such a PUBREL, and its client repeats it on each connection.
+        """
+        if pubrel.packet_id in self._pubrel_waiters:
+            await super().handle_pubrel(pubrel)
+            return
+        message = self.session.inflight_in.pop(pubrel.packet_id, None)
+        if message is not None:
+            self.session.delivered_message_queue.put_nowait(message)
+        await self._send_packet(PubcompPacket.build(pubrel.packet_id))
 
     async def _retry_deliveries(self) -> None:
         """Begins to send: the messages that the last connection left without an acknowledgement, then the queue."""

@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 from amqtt.mqtt.publish import PublishPacket
 from amqtt.session import OutgoingApplicationMessage, Session
+from paho.mqtt.publish import single
 
 from city.stack import mqtt_connection
 from city.stack.mqtt_broker import KeepingBroker, configuration
 from city.stack.mqtt_connection import KeepingHandler, keep
 from tests import packets
-from tests.mqtt_clients import running
+from tests.live import until
+from tests.mqtt_clients import client, running
 
 
 def test_a_full_queue_drops_what_comes_after_it() -> None:
@@ -73,3 +75,18 @@ def test_a_killed_publisher_leaves_no_traceback_in_the_log(tmp_path: Path) -> No
     log = broker.log.read_text()
     assert "Traceback" not in log
     assert "never retrieved" not in log
+
+
+@pytest.mark.own_servers
+def test_a_message_of_qos_2_is_completed_on_the_next_connection(tmp_path: Path) -> None:
+    with running(tmp_path) as broker, client(broker) as receiver:
+        receiver.subscribe("exactly/+")
+        with packets.connected(broker.port, "exactly", clean=False) as killed:
+            killed.sendall(packets.publish("exactly/once", qos=2, packet_id=7))
+            assert packets.read(killed, 4) == b"\x50\2\0\7"  # PUBREC
+        for _ in range(2):  # the second time as if PUBCOMP had not arrived
+            with packets.connected(broker.port, "exactly", clean=False) as connection:
+                connection.sendall(packets.pubrel(7))
+                assert packets.read(connection, 4) == b"\x70\2\0\7"  # PUBCOMP
+        single("exactly/later", b"x", 1, hostname="127.0.0.1", port=broker.port)
+        until(lambda: receiver.topics == ["exactly/once", "exactly/later"])
