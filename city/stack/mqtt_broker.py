@@ -31,7 +31,7 @@ class KeepingBroker(amqtt.broker.Broker):
         """The task and the handler of the last connection with each client id."""
 
     async def _authenticate(self, session: Session, listener: object) -> bool:
-        """Accepts every client. amqtt's own plugin would mark the session as anonymous, if only for a moment.
+        """Accepts every client. amqtt's own plugin would mark the session of a client without a name as anonymous.
 
         Once a second amqtt removes the sessions of anonymous clients that are not connected, with all that they have.
         """
@@ -141,7 +141,7 @@ def configuration(host: str, port: int) -> dict[str, object]:
     return {
         # An IPv6 address has no brackets here: amqtt passes the text to the system, which does not accept brackets.
         "listeners": {"default": {"type": "tcp", "bind": f"{host}:{port}"}},
-        "plugins": {"amqtt.plugins.authentication.AnonymousAuthPlugin": {"allow_anonymous": True}},
+        "plugins": {},  # without this key amqtt has some: one logs each packet, one marks sessions as anonymous
         "session_expiry_interval": _EXPIRY_SECONDS,
     }
 

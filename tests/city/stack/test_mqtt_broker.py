@@ -7,10 +7,12 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
+import amqtt.broker
 import pytest
 from amqtt.session import IncomingApplicationMessage, Session
 from paho.mqtt.publish import single
 
+from city.stack.embedded import free_ports
 from city.stack.mqtt_broker import KeepingBroker, configuration
 from city.stack.mqtt_connection import KeepingHandler
 from tests import packets
@@ -54,17 +56,27 @@ def test_what_a_client_sent_before_it_left_is_passed_on_once_and_in_order() -> N
     assert asyncio.run(leave()) == ["a/0", "a/1", "a/2", "a/3", "a/4"]
 
 
-def test_a_session_is_never_an_anonymous_one_that_amqtt_removes() -> None:
-    async def connect() -> tuple[bool, bool]:
-        broker, session = KeepingBroker(configuration("127.0.0.1", 0)), Session()
-        marks = []
-        type(session).is_anonymous = property(lambda _: False, lambda _, mark: marks.append(mark))  # type: ignore[assignment]
-        try:
-            return await broker._authenticate(session, None), any(marks)
-        finally:
-            del type(session).is_anonymous  # type: ignore[misc]
+def test_an_anonymous_client_has_a_session_that_amqtt_does_not_remove(monkeypatch: pytest.MonkeyPatch) -> None:
+    marks: list[bool] = []
+    monkeypatch.setattr(amqtt.broker, "BrokerProtocolHandler", KeepingHandler)
+    monkeypatch.setattr(
+        Session, "is_anonymous", property(lambda _: marks[-1], lambda _, mark: marks.append(mark)), raising=False
+    )
 
-    assert asyncio.run(connect()) == (True, False)
+    async def connect() -> tuple[bytes, list[str]]:
+        (port,) = free_ports(1)
+        broker = KeepingBroker(configuration("127.0.0.1", port))
+        await broker.start()
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(packets.connect("anonymous", clean=False))
+        answer, sessions = await reader.readexactly(4), list(broker.sessions)
+        writer.close()
+        await broker.shutdown()
+        assert broker.plugins_manager.plugins == []
+        return answer, sessions
+
+    assert asyncio.run(connect()) == (b"\x20\2\0\0", ["anonymous"])
+    assert marks == [False]
 
 
 def test_retained_messages_are_sent_at_subscribe_and_not_at_connect(broker: Broker) -> None:
