@@ -38,7 +38,7 @@ def running(folder: Path) -> Iterator[Broker]:
 
 
 class Client:
-    """A connected client, and the topics of the messages that it has received."""
+    """A connected client, and the topics of the messages that it has received. Its will is retained, and of QoS 2."""
 
     def __init__(self, port: int, client_id: str, clean: bool, will: str | None) -> None:
         self.topics: list[str] = []
@@ -46,7 +46,7 @@ class Client:
         self._connected, self._subscribed = threading.Event(), threading.Event()
         self.paho = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id, clean, reconnect_on_failure=False)
         if will:
-            self.paho.will_set(will, b"x", 1, retain=True)
+            self.paho.will_set(will, b"x", 2, retain=True)
         self.paho.on_message = lambda client, data, message: self.topics.append(message.topic)
         self.paho.on_connect = self._on_connect
         self.paho.on_subscribe = lambda *_: self._subscribed.set()
@@ -74,5 +74,5 @@ def client(broker: Broker, client_id: str = "", clean: bool = True, will: str | 
         made.paho.loop_stop()
 
 
-def publish_retained(broker: Broker, topic: str) -> None:
-    single(topic, b"x", 1, retain=True, hostname="127.0.0.1", port=broker.port)
+def publish_retained(broker: Broker, topic: str, qos: int = 1) -> None:
+    single(topic, b"x", qos, retain=True, hostname="127.0.0.1", port=broker.port)

@@ -155,8 +155,12 @@ _warned = float("-inf")
 
 
 def keep(session: Session, message: OutgoingApplicationMessage) -> None:
-    """Puts a message into the queue of a session. A full queue drops it and logs a warning, at most once a minute."""
+    """Puts a message into the queue of a session, with QoS 1: this broker does not send with QoS 2.
+
+    A full queue drops it and logs a warning, at most once a minute.
+    """
     global _warned
+    message.qos = 1
     if session.retained_messages.qsize() < _MOST_KEPT:
         session.retained_messages.put_nowait(message)
     elif time.monotonic() - _warned > _WARNING_SECONDS:

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import socket
 import time
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from city.stack.mqtt_broker import KeepingBroker, configuration
 from city.stack.mqtt_connection import KeepingHandler, keep
 from tests import packets
 from tests.live import until
-from tests.mqtt_clients import client, running
+from tests.mqtt_clients import client, publish_retained, running
 
 
 def test_a_full_queue_drops_what_comes_after_it() -> None:
@@ -90,3 +91,18 @@ def test_a_message_of_qos_2_is_completed_on_the_next_connection(tmp_path: Path) 
                 assert packets.read(connection, 4) == b"\x70\2\0\7"  # PUBCOMP
         single("exactly/later", b"x", 1, hostname="127.0.0.1", port=broker.port)
         until(lambda: receiver.topics == ["exactly/once", "exactly/later"])
+
+
+@pytest.mark.own_servers
+def test_a_message_of_qos_2_is_received_with_qos_1_where_it_is_retained_or_a_will(tmp_path: Path) -> None:
+    with running(tmp_path) as broker, client(broker) as receiver:
+        with client(broker, "away", clean=False) as away:
+            away.subscribe("received/will")
+        publish_retained(broker, "received/retained", qos=2)
+        receiver.subscribe("received/+", qos=2)
+        with client(broker, will="received/will") as killed:
+            killed.paho.loop_stop()
+            killed.paho.socket().shutdown(socket.SHUT_RDWR)  # type: ignore[union-attr]
+        until(lambda: receiver.topics == ["received/retained", "received/will"])
+        with client(broker, "away", clean=False) as away:
+            until(lambda: away.topics == ["received/will"])
