@@ -3,7 +3,6 @@ the champion's fraud probability of each, and a real Chromium that listens to th
 
 import contextlib
 import json
-import random
 import shutil
 import sys
 import tempfile
@@ -29,7 +28,8 @@ from city.streaming.topics import ensure_topics
 from city_assets.payments.contract import PAYMENTS
 from city_assets.payments.models import FRAUDS
 from simulators.clock import iso
-from simulators.payments import Card
+from simulators.payments import payloads
+from simulators.world.payers import City
 
 RATE, SECONDS, WARM_UP = 1_000, 60.0, 15.0
 _CARDS = 20_000
@@ -96,11 +96,14 @@ def _measure(config: Settings, page: Any, tell: Callable[[str], None], rate: int
 def _produce(address: str, rate: int, seconds: float) -> int:
     """Owners' payments, each stamped when it is sent; made before, so that making them takes no time then."""
     moment = datetime(2026, 1, 1, tzinfo=UTC)
-    cards = [Card(number, random.Random(number)) for number in range(_CARDS)]
+    city = City(0, rate=_CARDS / 600, cards=_CARDS)
+    paid = list(payloads(city, city.events(moment.timestamp(), moment.timestamp() + 600)))
     made = []
     for number in range(int(rate * seconds)):
-        card = cards[number % _CARDS]  # in turns: two of a card within a millisecond would be one
-        made.append((card.id, json.dumps({**card.pays(moment), "timestamp": _STAMP.decode()}).encode()))
+        # In turns: two payments of a card within a millisecond would be one.
+        card = f"card_{number % _CARDS:05d}"
+        own = {"payment_id": f"pay_{number:016x}", "card": card, "timestamp": _STAMP.decode()}
+        made.append((card, json.dumps({**paid[number % len(paid)], **own}).encode()))
     producer = Producer({"bootstrap.servers": address, "linger.ms": 5})
     began = time.monotonic()
     for count, (key, message) in enumerate(made, 1):

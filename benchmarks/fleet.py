@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from city.contracts.schema import TIMESTAMP
 from city.lake.engines.polars import PolarsEngine
@@ -30,7 +31,8 @@ from city_assets.equipment.contract import SENSOR_READINGS, SIGNALS
 from city_assets.equipment.models import ANOMALIES, LIFE, LIFE_CAP
 from city_assets.equipment.tables import ANOMALY_EVENTS
 from city_assets.equipment.transforms import LONG, machine_faults, machine_features
-from simulators.equipment import Machine, fleet
+from simulators.world.lifecycle import FAULTS
+from simulators.world.machines import Machine, fleet
 
 BEGIN = datetime(2026, 5, 4, 6, tzinfo=UTC)
 EVERY = timedelta(seconds=5)
@@ -95,22 +97,34 @@ def simulated(seed: int, hours: float, share: float = 1.0) -> tuple[pl.DataFrame
     """A fleet's features at each reading, with the `fault` that the simulator had then, and its maintenance log.
     `share` is of a bad day's faults."""
     machines = fleet(seed, faults=share)
-    readings, log = [], []
-    for step in range(int(hours * 3600 / EVERY.total_seconds())):
-        moment = BEGIN + step * EVERY
-        for machine in machines:
-            log += machine.step(moment)
-            if reading := machine.reading():
-                row = {"timestamp": moment, "machine_id": machine.id, "fault": machine.fault}
-                readings.append(row | reading["readings"])
+    begin = BEGIN.timestamp()
+    at = begin + np.arange(0, hours * 3600, EVERY.total_seconds())
+    rows = pl.concat(_read(machine, at) for machine in machines)
+    log: list[tuple[Any, ...]] = [(begin, machine.id, "commissioned", None) for machine in machines]
+    log += [(*entry[:1], machine.id, *entry[1:]) for machine in machines for entry in machine.log(begin, float(at[-1]))]
     ranges = pl.DataFrame([row for machine in machines for row in machine.ranges()])
-    rows = pl.DataFrame(readings, infer_schema_length=None).with_columns(pl.col("timestamp").cast(TIMESTAMP))
-    entries = pl.DataFrame(log, infer_schema_length=None).with_columns(
-        pl.col("timestamp").str.to_datetime(time_unit="us", time_zone="UTC")
-    )
+    entries = pl.DataFrame(
+        log,
+        schema={"timestamp": pl.Float64, "machine_id": pl.String, "kind": pl.String, "cause": pl.String},
+        orient="row",
+    ).with_columns((pl.col("timestamp") * 1e6).cast(pl.Int64).cast(TIMESTAMP))
     engine = PolarsEngine()
     found = engine.collect(machine_features(engine.local(rows), engine.local(ranges)))
     return found.sort("timestamp", "machine_id"), entries
+
+
+def _read(machine: Machine, at: NDArray[np.floating[Any]]) -> pl.DataFrame:
+    """Returns a machine's readings at moments at which it runs, with the name of its fault."""
+    readings, runs, fault, _ = machine.readings(at)
+    names = pl.Series([*FAULTS, None], dtype=pl.String)
+    return pl.DataFrame(
+        {
+            "timestamp": (at[runs] * 1e6).astype(np.int64),
+            "machine_id": machine.id,
+            "fault": names[np.where(fault[runs] < 0, len(FAULTS), fault[runs])],
+            **{name: np.round(values[runs], 3) for name, values in readings.items()},
+        }
+    ).with_columns(pl.col("timestamp").cast(TIMESTAMP))
 
 
 def faults(log: pl.DataFrame) -> pl.DataFrame:
@@ -144,8 +158,7 @@ def _as_bronze(machines: list[Machine], first: int, steps: int) -> pl.DataFrame:
     values: list[bytes | None] = []
     for step in range(first, first + steps):
         for machine in machines:
-            machine.step(BEGIN + step * EVERY)
-            if reading := machine.reading():
+            if reading := machine.reading(BEGIN + step * EVERY):
                 values.append(json.dumps(reading).encode())
     count, offset = len(values), first * len(machines)
     arrived = np.full(count, int((BEGIN + (first + steps) * EVERY).timestamp() * 1e6), np.int64)

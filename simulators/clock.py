@@ -1,13 +1,9 @@
-"""The pace of a simulator (`rate` events a second, however long a step takes), and the city's local clock."""
+"""The pace of a simulator: `rate` events a second, however long a step takes."""
 
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
-
-from city import local_time
-from city.settings import Settings
 
 Progress = Callable[[int], None]
 """A function that is called at each step with the number of its events."""
@@ -33,38 +29,6 @@ def pace(rate: float, stop: threading.Event, step: Callable[[datetime, int], Non
         last = now
         step(datetime.now(UTC), int(owed))
         owed -= int(owed)
-
-
-@dataclass(frozen=True)
-class LocalTime:
-    """A moment in the city's local time. `hour` is from 0 to 24, with the minutes as a fraction."""
-
-    hour: float
-    is_weekend: bool
-    is_workday: bool
-
-
-@dataclass(frozen=True)
-class LocalClock:
-    """The local time and public holidays of a city. The default is UTC without holidays."""
-
-    timezone: str = "UTC"
-    country: str | None = None
-
-    @staticmethod
-    def from_settings(config: Settings) -> "LocalClock":
-        """Builds the clock of CITY_TIMEZONE and CITY_COUNTRY."""
-        return LocalClock(config.timezone, config.country)
-
-    def at(self, moment: datetime) -> LocalTime:
-        """Returns the local time of a moment."""
-        local = moment.astimezone(local_time.zone(self.timezone))
-        is_weekend = local.weekday() >= 5
-        is_workday = local_time.is_workday(local.date(), self.country) if self.country else not is_weekend
-        return LocalTime(local.hour + local.minute / 60, is_weekend, is_workday)
-
-
-UTC_CLOCK = LocalClock()
 
 
 def iso(moment: datetime) -> str:

@@ -18,10 +18,10 @@ def commission_fleet(lake: Path, seed: int) -> None:
         raise RuntimeError(f"the fleet's reference tables in {lake} cannot be filled: {lines[-1] if lines else ''}")
 
 
-def main(lake: Path, seed: int) -> None:
-    """Fills the reference tables `machines` and `machine_sensors` with the fleet of `seed`."""
+def fill_tables(lake: Path, seed: int) -> None:
+    """Fills the reference tables `machines` and `machine_sensors` with the fleet of `seed`, in this process."""
     from city.lake.reference import commission
-    from simulators.equipment import fleet
+    from simulators.world.machines import fleet
 
     machines = fleet(seed)
     commission(lake, "machines", [machine.description() for machine in machines])
@@ -29,4 +29,4 @@ def main(lake: Path, seed: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))
+    fill_tables(Path(sys.argv[1]), int(sys.argv[2]))

@@ -1,146 +1,180 @@
-"""Simulates the city's 400 sensors over MQTT, with daily and weekly rhythm, noise, drift and faults."""
+"""Simulates the city's 400 sensors over MQTT: what they measure, their noise, drift and faults."""
 
 import json
 import logging
-import math
-import random
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import paho.mqtt.client as mqtt
+from numpy.typing import NDArray
 
+from city.arrays import Floats
 from city.net import split_address
 from city.settings import Settings
 from city.stack.worker import Worker
 from city.streaming.heartbeat import Heartbeat
 from city.streaming.topics import ensure_topics
-from city_assets.environment.contract import DEVICES, LOCATIONS, QUANTITIES
-from simulators.clock import UTC_CLOCK, LocalClock, LocalTime, Progress, ignore, iso, pace
+from city_assets.environment.contract import DEVICES, LOCATIONS, QUANTITIES, SENSORS
+from simulators.clock import Progress, ignore, iso, pace
 from simulators.faults import DEFAULT_FAULTS, FaultRates, Faults
+from simulators.history import Chunk, Span, by_day
 from simulators.to_kafka import sender
+from simulators.world import conditions
+from simulators.world.chance import bits, normal, uniform
+from simulators.world.flow import Flow
+from simulators.world.local import LocalClock
+from simulators.world.streets import is_land, streets, to_degrees, to_metres
+
+if TYPE_CHECKING:
+    import polars as pl
 
 log = logging.getLogger(__name__)
 
 DEFAULT_RATE = 200.0
-PER_KIND = 10
+PER_KIND = 8
 """The number of sensors of each kind at each location."""
+HISTORY_SECONDS = 300.0
+"""In the history, a sensor reports this often. The live rate has some 150 times as many readings."""
+HISTORY_IS_SAMPLED = True
+"""See `city.contracts.registry.Domain.has_sampled_history`."""
 _ANNOUNCE_SECONDS = 20.0
-# The locations are in lower Manhattan, some two kilometres apart.
-_CENTRES = dict(
-    zip(
-        LOCATIONS,
-        [(40.713, -74.006), (40.733, -74.000), (40.702, -74.012), (40.715, -73.985), (40.712, -74.022)],
-        strict=True,
-    )
-)
+_AROUND_METRES = 500.0
+_FEW_MINUTES = 32
+_CALIBRATED_SECONDS = 2 * 86_400.0
+_KINDS = tuple(quantity.name for quantity in QUANTITIES)
+NOISE = {
+    "traffic": 6.0, "air_quality": 5.0, "noise": 3.0, "temperature": 0.6, "humidity": 3.0,
+    "precipitation": 0.0, "wind": 0.5, "consumption": 12.0, "voltage": 1.0, "current": 4.0,
+}  # fmt: skip
+"""The standard deviation of a reading, in the unit of its kind. A rain gauge errs by a share instead."""
+NORMAL = {
+    "traffic": (0, 150), "air_quality": (0, 170), "noise": (36, 85), "temperature": (-16, 40), "humidity": (10, 100),
+    "precipitation": (0, 60), "wind": (0, 20), "consumption": (60, 480), "voltage": (222, 236), "current": (5, 125),
+}  # fmt: skip
+"""The least and the most that is normal for a kind, with the noise of its sensors."""
+_GAUGE_SPREAD = 0.15
+_DRIFT = 25.0
+"""What a drifting sensor is off by before its calibration, in standard deviations of its readings."""
 
 
 @dataclass(frozen=True)
-class Rhythm:
-    """The daily course of a quantity, in its unit.
+class Sensors:
+    """All sensors of a seed, an array each. A stuck one repeats a value, and a drifting one is more off every hour."""
 
-    The value is `mean`, plus `swing` at the `peaks` (local hours), with `noise` as its standard deviation. `weekend`
-    scales the swing on Saturdays, Sundays and public holidays.
-    """
+    location: NDArray[np.intp]
+    kind: NDArray[np.intp]
+    number: NDArray[np.intp]
+    bias: Floats
+    is_drifting: NDArray[np.bool_]
+    is_stuck: NDArray[np.bool_]
+    latitude: Floats
+    longitude: Floats
 
-    mean: float
-    swing: float
-    peaks: tuple[float, ...]
-    noise: float
-    weekend: float = 1.0
+    def __len__(self) -> int:
+        return len(self.kind)
 
-    def at(self, now: LocalTime) -> float:
-        """Returns the expected value at a local time.
-
-        Peaks are bell curves on the 24-hour circle, with a standard deviation of two hours.
-        """
-        distances = (min(abs(now.hour - peak), 24 - abs(now.hour - peak)) for peak in self.peaks)
-        height = max(math.exp(-((d / 2.0) ** 2) / 2) for d in distances)
-        return self.mean + self.swing * height * (1.0 if now.is_workday else self.weekend)
+    def sensor_id(self, sensor: int) -> str:
+        """Returns the id of a sensor: <location>_<kind>_<number>."""
+        return f"{LOCATIONS[self.location[sensor]]}_{_KINDS[self.kind[sensor]]}_{self.number[sensor]}"
 
 
-RHYTHMS = {
-    "traffic": Rhythm(25, 75, (8.5, 17.5), 6, weekend=0.5),
-    "air_quality": Rhythm(45, 40, (9.0, 18.5), 5, weekend=0.7),
-    "noise": Rhythm(52, 18, (8.5, 18.0), 3, weekend=0.8),
-    "temperature": Rhythm(12, 8, (15.0,), 0.6),
-    "humidity": Rhythm(70, -20, (15.0,), 3),
-    "consumption": Rhythm(180, 140, (8.0, 19.5), 12, weekend=0.9),
-    "voltage": Rhythm(231, -4, (19.0,), 1),
-    "current": Rhythm(40, 35, (8.0, 19.5), 4, weekend=0.9),
-}
+def fleet(rates: FaultRates, seed: int) -> Sensors:
+    """Builds PER_KIND sensors of each kind at each location, on land. Sensors of the same seed behave alike."""
+    grid = np.meshgrid(np.arange(1, PER_KIND + 1), np.arange(len(LOCATIONS)), np.arange(len(_KINDS)), indexing="ij")
+    number, location, kind = (axis.ravel() for axis in grid)
+    key = np.arange(len(kind))
+    noise = np.array([NOISE[name] for name in _KINDS])[kind]
+    centre = np.array([to_metres(*map(np.array, conditions.LOCATIONS[name])) for name in LOCATIONS])[location]
+    place = centre + _AROUND_METRES * np.stack([normal(seed, "east", key), normal(seed, "north", key)], -1)
+    crossings = streets().crossings
+    nearest = crossings[((place[:, None] - crossings) ** 2).sum(-1).argmin(1)]
+    latitude, longitude = to_degrees(np.where(is_land(place, 10.0)[:, None], place, nearest))
+    return Sensors(
+        location, kind, number, noise / 2 * normal(seed, "bias", key),
+        uniform(seed, "drifts", key) < rates.drifting, uniform(seed, "stuck", key) < rates.stuck,
+        np.round(latitude, 6), np.round(longitude, 6),
+    )  # fmt: skip
 
 
-class Sensor:
-    """Simulates one sensor with a bias of its own. Some sensors drift, and some are stuck at a value."""
+def values(sensors: Sensors, flow: Flow, which: NDArray[np.integer[Any]], seconds: Floats) -> Floats:
+    """Computes the readings of sensors (n,) at moments (n,), which are seconds since 1970, in the sensors' units."""
+    seconds = np.asarray(seconds, float)
+    kind, seed = sensors.kind[which], flow.seed
+    # A stuck sensor repeats what it read at its last calibration.
+    calibrated = _CALIBRATED_SECONDS * uniform(seed, "calibrat", which)
+    since = (seconds - calibrated) % _CALIBRATED_SECONDS
+    moments = np.where(sensors.is_stuck[which], seconds - since, seconds)
+    minutes, place = np.unique(np.floor(moments / 60) * 60, return_inverse=True)
+    true = _true_values(flow, minutes)[place, sensors.location[which], kind]
+    noise = np.array([NOISE[name] for name in _KINDS])[kind]
+    chance = normal(seed, "reading", which, np.round(moments * 1_000).astype(np.int64))
+    drift = np.where(sensors.is_drifting[which], noise * _DRIFT * since / _CALIBRATED_SECONDS, 0.0)
+    gauge = np.where(kind == _KINDS.index("precipitation"), np.exp(_GAUGE_SPREAD * chance), 1.0)
+    read = (true + sensors.bias[which] + drift) * gauge + noise * chance
+    least, most = (np.array([getattr(q, edge) for q in QUANTITIES])[kind] for edge in ("minimum", "maximum"))
+    rounded: Floats = np.round(np.clip(read, least, most), 2)
+    return rounded
 
-    def __init__(
-        self,
-        location: str,
-        kind: str,
-        number: int,
-        rates: FaultRates,
-        chance: random.Random,
-        clock: LocalClock = UTC_CLOCK,
-    ) -> None:
-        self.clock = clock
-        self.location, self.kind, self.id = location, kind, f"{location}_{kind}_{number}"
-        self.quantity = next(quantity for quantity in QUANTITIES if quantity.name == kind)
-        self.rhythm = RHYTHMS[kind]
-        self._random = chance
-        self._bias = chance.gauss(0, self.rhythm.noise / 2)
-        self._drift_per_hour = self.rhythm.noise * 2 if chance.random() < rates.drifting else 0.0
-        self._stuck = chance.random() < rates.stuck
-        self._stuck_at: float | None = None
-        self._since: datetime | None = None
-        centre = _CENTRES[location]
-        self.latitude, self.longitude = (round(c + chance.uniform(-0.006, 0.006), 6) for c in centre)
-        self.firmware = f"2.{chance.randrange(4)}.{chance.randrange(10)}"
 
-    def reading(self, moment: datetime) -> dict[str, Any]:
-        """Returns a reading, a payload of the contract `sensors`."""
-        self._since = self._since or moment
-        hours = (moment - self._since).total_seconds() / 3600
-        value = self.rhythm.at(self.clock.at(moment)) + self._bias + self._drift_per_hour * hours
-        value = self._random.gauss(value, self.rhythm.noise)
-        value = round(min(max(value, self.quantity.minimum), self.quantity.maximum), 2)
-        if self._stuck:
-            self._stuck_at = value = value if self._stuck_at is None else self._stuck_at
-        return {
-            "timestamp": iso(moment),
-            "sensor_id": self.id,
-            "type": self.kind,
-            "location": self.location,
+def readings(
+    sensors: Sensors, flow: Flow, which: NDArray[np.integer[Any]], moment: datetime
+) -> Iterator[dict[str, Any]]:
+    """Yields the readings of sensors at a moment, payloads of the contract `sensors`."""
+    text = iso(moment)
+    read = values(sensors, flow, which, np.full(len(which), moment.timestamp()))
+    for sensor, value in zip(which.tolist(), read.tolist(), strict=True):
+        yield {
+            "timestamp": text,
+            "sensor_id": sensors.sensor_id(sensor),
+            "type": _KINDS[sensors.kind[sensor]],
+            "location": LOCATIONS[sensors.location[sensor]],
             "value": value,
-            "unit": self.quantity.unit,
+            "unit": QUANTITIES[sensors.kind[sensor]].unit,
         }
 
-    def announcement(self, moment: datetime) -> dict[str, Any]:
-        """Returns an announcement, a payload of the contract `devices`.
 
-        The normal range reaches three standard deviations beyond the daily course.
-        """
-        ends = sorted((self.rhythm.mean, self.rhythm.mean + self.rhythm.swing))
+def _true_values(flow: Flow, minutes: Floats) -> Floats:
+    """Returns the true values at minutes (t,), locations and kinds, as (t, l, k)."""
+    if len(minutes) <= _FEW_MINUTES:
+        present = [conditions.present_conditions(flow, minute) for minute in minutes.tolist()]
+        return np.concatenate([np.stack([each[name] for name in _KINDS], -1) for each in present])
+    together = conditions.conditions(flow, minutes)
+    return np.stack([together[name] for name in _KINDS], -1)
+
+
+class Announcements:
+    """The announcements of sensors, with their firmware, which is updated now and then."""
+
+    def __init__(self, sensors: Sensors, seed: int) -> None:
+        self.sensors = sensors
+        key = np.arange(len(sensors))
+        minor, patch = bits(seed, "minor", key) % np.uint64(4), bits(seed, "patch", key) % np.uint64(10)
+        self._minor, self._patch = minor.astype(int), patch.astype(int)
+
+    def payload(self, sensor: int, moment: datetime) -> dict[str, Any]:
+        """Returns an announcement, a payload of the contract `devices`."""
+        sensors = self.sensors
+        kind = _KINDS[sensors.kind[sensor]]
         return {
             "timestamp": iso(moment),
-            "sensor_id": self.id,
-            "type": self.kind,
-            "location": self.location,
-            "latitude": self.latitude,
-            "longitude": self.longitude,
-            "unit": self.quantity.unit,
-            "normal_minimum": max(self.quantity.minimum, ends[0] - 3 * self.rhythm.noise),
-            "normal_maximum": min(self.quantity.maximum, ends[1] + 3 * self.rhythm.noise),
-            "firmware": self.firmware,
+            "sensor_id": sensors.sensor_id(sensor),
+            "type": kind,
+            "location": LOCATIONS[sensors.location[sensor]],
+            "latitude": float(sensors.latitude[sensor]),
+            "longitude": float(sensors.longitude[sensor]),
+            "unit": QUANTITIES[sensors.kind[sensor]].unit,
+            "normal_minimum": float(NORMAL[kind][0]),
+            "normal_maximum": float(NORMAL[kind][1]),
+            "firmware": f"2.{self._minor[sensor]}.{self._patch[sensor]}",
         }
 
-    def update_firmware(self) -> None:
-        """Increments the patch number of the firmware."""
-        major, minor, patch = self.firmware.split(".")
-        self.firmware = f"{major}.{minor}.{int(patch) + 1}"
+    def update_firmware(self, sensor: int) -> None:
+        """Increments the patch number of a sensor's firmware."""
+        self._patch[sensor] += 1
 
 
 class Simulator:
@@ -151,20 +185,22 @@ class Simulator:
     ) -> None:
         self.config, self.rate = config, rate
         rates = FaultRates.scaled(faults)
-        self._random = random.Random(seed)
-        self.clock = LocalClock.from_settings(config)
-        self.sensors = fleet(rates, seed, self.clock)
+        self._flow = Flow(seed, LocalClock.from_settings(config))
+        self.sensors = fleet(rates, seed)
+        self._chance = np.random.default_rng(seed)
+        self._announcements = Announcements(self.sensors, seed)
         self._faults = Faults(rates, seed + 1, spiked="value")
         self._turn = 0
         self.heartbeat = Heartbeat(config, "simulator-environment", is_loop=True)
 
     def events(self, moment: datetime, count: int) -> Iterator[tuple[str, bytes]]:
         """Yields the messages of `count` readings, sensor by sensor, as (MQTT topic, message)."""
-        for _ in range(count):
-            sensor = self.sensors[self._turn % len(self.sensors)]
-            self._turn += 1
-            for message in self._faults.messages([sensor.reading(moment)]):
-                yield f"city/sensors/{sensor.location}/{sensor.kind}", message
+        sensors = self.sensors
+        which = (self._turn + np.arange(count)) % len(sensors)
+        self._turn += count
+        for payload in readings(sensors, self._flow, which, moment):
+            for message in self._faults.messages([payload]):
+                yield f"city/sensors/{payload['location']}/{payload['type']}", message
 
     def run(self, stop: threading.Event, progress: Progress = ignore) -> None:
         """Sends events until `stop` is set. Waits for a broker that is unavailable."""
@@ -205,26 +241,53 @@ class Simulator:
     def _announce(self, worker: Worker) -> None:
         """Announces every sensor once, then three sensors with new firmware every _ANNOUNCE_SECONDS."""
         ensure_topics(self.config.kafka, [DEVICES])
-        kafka, changed = sender(self.config.kafka), self.sensors
+        kafka, changed = sender(self.config.kafka), list(range(len(self.sensors)))
         while True:
             for sensor in changed:
-                message = json.dumps(sensor.announcement(datetime.now(UTC)))
-                kafka.produce(DEVICES.topic, sensor.id, message.encode())
+                message = json.dumps(self._announcements.payload(sensor, datetime.now(UTC)))
+                kafka.produce(DEVICES.topic, self.sensors.sensor_id(sensor), message.encode())
             kafka.flush(10)
             worker.progress(len(changed))
             if worker.stop_requested.wait(_ANNOUNCE_SECONDS):
                 return
-            changed = self._random.sample(self.sensors, 3)
+            changed = [int(sensor) for sensor in self._chance.choice(len(self.sensors), 3, replace=False)]
             for sensor in changed:
-                sensor.update_firmware()
+                self._announcements.update_firmware(sensor)
 
 
-def fleet(rates: FaultRates, seed: int, clock: LocalClock = UTC_CLOCK) -> list[Sensor]:
-    """Builds PER_KIND sensors of each kind at each location. Sensors of the same seed behave alike."""
-    chance = random.Random(seed)
-    return [
-        Sensor(location, quantity.name, number, rates, chance, clock)
-        for number in range(1, PER_KIND + 1)
-        for location in LOCATIONS
-        for quantity in QUANTITIES
-    ]
+def history(config: Settings, seed: int, origin: datetime, begin: datetime, end: datetime) -> Iterator[Chunk]:
+    """Yields the announcements at `origin`, and the readings from `begin` to `end`, by local days."""
+    import polars as pl
+
+    span = Span.of(config, seed, origin, begin, end)
+    sensors, flow = fleet(FaultRates.scaled(span.faults), seed), Flow(seed, span.clock)
+    if span.is_first:
+        announcements = Announcements(sensors, seed)
+        announced = pl.DataFrame([announcements.payload(sensor, origin) for sensor in range(len(sensors))])
+        yield from by_day(DEVICES, span, [(span.days[0], announced.with_columns(timestamp=pl.lit(span.begin)))])
+    yield from by_day(SENSORS, span, ((day, _readings(sensors, flow, day)) for day in span.days))
+
+
+def _readings(sensors: Sensors, flow: Flow, day: int) -> "pl.DataFrame":
+    """Computes the readings of all sensors on a local day, as rows of the contract."""
+    import polars as pl
+
+    begin, end = flow.clock.begin(day), flow.clock.begin(day + 1)
+    count = len(sensors)
+    offset = HISTORY_SECONDS * uniform(flow.seed, "offset", np.arange(count))
+    rounds = np.arange(np.floor(begin / HISTORY_SECONDS), np.ceil(end / HISTORY_SECONDS)) * HISTORY_SECONDS
+    seconds = np.round(rounds[:, None] + offset, 3).ravel()
+    which = np.tile(np.arange(count), len(rounds))
+    kept = (seconds >= begin) & (seconds < end)
+    seconds, which = seconds[kept], which[kept]
+    names = pl.DataFrame(
+        {
+            "sensor_id": [sensors.sensor_id(sensor) for sensor in range(count)],
+            "type": [_KINDS[kind] for kind in sensors.kind],
+            "location": [LOCATIONS[location] for location in sensors.location],
+            "unit": [QUANTITIES[kind].unit for kind in sensors.kind],
+        }
+    )
+    return names[which].with_columns(
+        timestamp=pl.Series(seconds), value=pl.Series(values(sensors, flow, which, seconds))
+    )

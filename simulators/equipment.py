@@ -1,228 +1,31 @@
-"""Simulates machines that run through operating regimes, wear out, have faults, fail and are serviced."""
+"""Simulates machines that follow the city's day, wear out, have faults, fail and are serviced."""
 
 import json
-import math
-import random
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import Any
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from city.settings import Settings
+from city.stack.history_plan import load_plan
 from city.streaming.heartbeat import Heartbeat
-from city_assets.equipment.contract import LOCATIONS, MAINTENANCE_LOG, SENSOR_READINGS, SHIFTS, SIGNALS
-from simulators.clock import UTC_CLOCK, LocalClock, Progress, ignore, iso
-from simulators.commission import commission_fleet
+from city_assets.equipment.contract import MAINTENANCE_LOG, SENSOR_READINGS, SHIFTS
+from simulators.clock import Progress, ignore, iso
+from simulators.commission import commission_fleet, fill_tables
 from simulators.faults import DEFAULT_FAULTS, FaultRates, Faults
+from simulators.history import Chunk, Span, by_day, split_days
 from simulators.to_kafka import send
+from simulators.world.local import LocalClock
+from simulators.world.machines import MACHINES, Machine, fleet
+
+if TYPE_CHECKING:
+    import polars as pl
 
 DEFAULT_RATE = 5.0
-MACHINES = 24
-LIFE_HOURS = 2.0
-"""The mean life of a machine.
-
-Wear is about a thousand times as fast as a real machine's, so that an afternoon shows several lives.
-"""
-_LIFE_SPREAD = 0.25
-_REPAIR, _SERVICE = timedelta(minutes=4), timedelta(minutes=2)
-_SERVICE_WEAR = (0.35, 0.5)
-"""A machine is serviced at a wear in this range, while wear hardly shows, or earlier if its life is short."""
-_SERVICE_HOURS = 1.2
-"""A service comes at least so many hours of an average load before the failure.
-
-Under any load, at least an hour is left in all but two of a thousand lives. So a row that is labelled with the
-longest remaining life (an hour) really had it.
-"""
-_REGIMES = {"idle": 0.2, "half": 0.6, "full": 1.0}
-_REGIME_MINUTES = (4, 15)
-_FAULTS_PER_HOUR, _FAULT_MINUTES = 1.0, (4, 10)
-"""The faults per hour of a machine on a bad day, and how long a fault lasts (least and most minutes)."""
-_LONGEST_STEP = 60.0
-_SMOOTH_SECONDS = {"temperature": 45.0, "load": 15.0}
-
-
-@dataclass(frozen=True)
-class Nominal:
-    """The readings of a kind of machine at full load, in the units of the contract `sensor_readings`.
-
-    `noise` is their standard deviation, as a share of the reading.
-    """
-
-    temperature: float
-    vibration: float
-    pressure: float
-    power: float
-    noise: float = 0.012
-
-
-NOMINAL = {"pump": Nominal(68, 2.8, 6.5, 22), "motor": Nominal(82, 3.6, 2.2, 45)}
-
-
-@dataclass(frozen=True)
-class Fault:
-    """The effect of a fault on a machine's readings.
-
-    `vibration`, `pressure` and `power` are factors. `degrees` are added to the temperature (°C). `unsteady` is added to
-    the noise.
-    """
-
-    vibration: float = 1.0
-    pressure: float = 1.0
-    power: float = 1.0
-    degrees: float = 0.0
-    unsteady: float = 0.0
-
-
-FAULTS = {
-    "bearing": Fault(vibration=1.8, degrees=5),
-    "overheating": Fault(degrees=24),
-    "leak": Fault(pressure=0.7, power=0.93),
-    "electrical": Fault(power=1.3, degrees=3, unsteady=0.03),
-    "cavitation": Fault(vibration=1.55, pressure=0.8, unsteady=0.05),
-}
-
-
-class Machine:
-    """Simulates one machine. `fault` is its current fault. `wear` goes from 0 to 1, at which the machine fails.
-
-    `faults` is the share of a bad day's faults. On a bad day no machine is serviced, so each runs until it fails.
-    """
-
-    def __init__(
-        self, number: int, chance: random.Random, clock: LocalClock = UTC_CLOCK, faults: float = DEFAULT_FAULTS
-    ) -> None:
-        self.clock = clock
-        self._faults_per_hour, self._missed_services = _FAULTS_PER_HOUR * faults, faults
-        self.kind = "pump" if number % 2 else "motor"
-        self.id, self.location = f"{self.kind}_{number:03d}", LOCATIONS[number % len(LOCATIONS)]
-        self._random = chance
-        nominal = NOMINAL[self.kind]
-        # No two machines are alike: each has its own level of each signal.
-        self.level = {name: getattr(nominal, name) * chance.gauss(1, 0.05) for name in SIGNALS}
-        self._noise = nominal.noise
-        self._at: datetime | None = None
-        self._regime, self._load = "half", _REGIMES["half"]
-        self._regime_until: datetime | None = None
-        self.fault: str | None = None
-        self._strength = 1.0
-        self._fault_until: datetime | None = None
-        self.down_until: datetime | None = None
-        self._service_wear: float
-        self._begin_life()
-        self.wear = chance.uniform(0, min(0.8, self._service_wear))  # the machines of a fleet have different ages
-        self._warmth = self._load
-
-    def _begin_life(self) -> None:
-        self.wear, self.fault = 0.0, None
-        self._life = LIFE_HOURS * math.exp(self._random.gauss(0, _LIFE_SPREAD))
-        is_serviced = self._random.random() >= self._missed_services
-        latest = max(0.0, 1 - _SERVICE_HOURS / self._life)
-        self._service_wear = min(self._random.uniform(*_SERVICE_WEAR), latest) if is_serviced else math.inf
-
-    def step(self, moment: datetime) -> list[dict[str, Any]]:
-        """Advances the machine to `moment`. Returns its new log entries, payloads of the contract `maintenance_log`."""
-        seconds = min((moment - self._at).total_seconds(), _LONGEST_STEP) if self._at else 0.0
-        first, self._at = self._at is None, moment
-        if first:
-            return [self._log_entry(moment, "commissioned")]
-        if self.down_until is not None:
-            if moment < self.down_until:
-                return []
-            self.down_until = None
-            self._begin_life()
-            return [self._log_entry(moment, "repair", "wear")]
-        self._run(moment, seconds)
-        self.wear += seconds / 3600 / self._life * (0.55 + 0.75 * self._load)
-        if self.wear >= 1:
-            self.down_until, self.fault = moment + _REPAIR, None
-            return [self._log_entry(moment, "failure", "wear")]
-        if self.fault is None and self.wear >= self._service_wear:
-            self.down_until = moment + _SERVICE
-            return []
-        return self._step_fault(moment, seconds)
-
-    def _run(self, moment: datetime, seconds: float) -> None:
-        if self._regime_until is None or moment >= self._regime_until:
-            self._regime = self._random.choice([name for name in _REGIMES if name != self._regime])
-            self._regime_until = moment + timedelta(minutes=self._random.uniform(*_REGIME_MINUTES))
-        self._load += (_REGIMES[self._regime] - self._load) * (1 - math.exp(-seconds / _SMOOTH_SECONDS["load"]))
-        self._warmth += (self._load - self._warmth) * (1 - math.exp(-seconds / _SMOOTH_SECONDS["temperature"]))
-
-    def _step_fault(self, moment: datetime, seconds: float) -> list[dict[str, Any]]:
-        if self.fault is not None and self._fault_until is not None and moment >= self._fault_until:
-            cause, self.fault = self.fault, None
-            return [self._log_entry(moment, "inspection", cause)]
-        if self.fault is None and self._random.random() < self._faults_per_hour * seconds / 3600:
-            self.fault = self._random.choice(sorted(FAULTS))
-            self._strength = self._random.uniform(0.9, 1.3)
-            self._fault_until = moment + timedelta(minutes=self._random.uniform(*_FAULT_MINUTES))
-        return []
-
-    def reading(self) -> dict[str, Any] | None:
-        """Returns the machine's reading at the moment of its last step, or None while the machine is down.
-
-        The reading is a payload of the contract `sensor_readings`.
-        """
-        if self.down_until is not None or self._at is None:
-            return None
-        worn = self.wear**2
-        fault = FAULTS[self.fault] if self.fault else Fault()
-        noise = self._noise + fault.unsteady
-
-        def noisy(value: float, factor: float = 1.0) -> float:
-            return max(0.0, self._random.gauss(value * (1 + (factor - 1) * self._strength), abs(value) * noise))
-
-        temperature = 20 + (self.level["temperature"] - 20) * (0.35 + 0.65 * self._warmth) + 9 * worn
-        readings = {
-            "temperature": noisy(temperature) + fault.degrees * self._strength,
-            "vibration": noisy(
-                self.level["vibration"] * (0.45 + 0.55 * self._load) * (1 + 0.6 * worn), fault.vibration
-            ),
-            "pressure": noisy(self.level["pressure"] * (0.55 + 0.45 * self._load) * (1 - 0.1 * worn), fault.pressure),
-            "power": noisy(self.level["power"] * (0.15 + 0.85 * self._load) * (1 + 0.06 * worn), fault.power),
-        }
-        shift = SHIFTS[(int(self.clock.at(self._at).hour) + 2) // 8 % 3 - 1]
-        return {
-            "timestamp": iso(self._at),
-            "machine_id": self.id,
-            "sensor_id": f"{self.id}_s1",
-            "readings": {name: round(value, 3) for name, value in readings.items()},
-            "metadata": {"location": self.location, "shift": shift},
-        }
-
-    def description(self) -> dict[str, Any]:
-        """Returns the machine's row of the reference table `machines`."""
-        return {"machine_id": self.id, "kind": self.kind, "location": self.location, "criticality": 2}
-
-    def ranges(self) -> Iterator[dict[str, Any]]:
-        """Yields the machine's rows of the reference table `machine_sensors`.
-
-        The normal range of a signal reaches from idle to full load of a machine with little wear.
-        """
-        idle = {"temperature": 0.45, "vibration": 0.54, "pressure": 0.64, "power": 0.32}
-        for name in SIGNALS:
-            yield {
-                "machine_id": self.id,
-                "signal": name,
-                "sensor_id": f"{self.id}_s1",
-                "normal_minimum": round(self.level[name] * idle[name] * 0.95, 3),
-                "normal_maximum": round(self.level[name] * 1.05, 3),
-            }
-
-    def _log_entry(self, moment: datetime, kind: str, cause: str | None = None) -> dict[str, Any]:
-        entry = {"timestamp": iso(moment), "machine_id": self.id, "kind": kind}
-        return entry | ({"cause": cause} if cause else {})
-
-
-def fleet(
-    seed: int, count: int = MACHINES, clock: LocalClock = UTC_CLOCK, faults: float = DEFAULT_FAULTS
-) -> list[Machine]:
-    """Builds `count` machines. Machines of the same seed behave alike.
-
-    `faults` is the share of a bad day's faults and missed services.
-    """
-    return [Machine(number, random.Random(seed * 1000 + number), clock, faults) for number in range(1, count + 1)]
+HISTORY_SECONDS = 5.0
+"""In the history, a machine reports as often as it does live: the features count readings."""
 
 
 class Simulator:
@@ -234,19 +37,33 @@ class Simulator:
         self.config, self.rate, self.seed = config, rate, seed
         self.machines = fleet(seed, clock=LocalClock.from_settings(config), faults=faults)
         self._faults = Faults(FaultRates.scaled(faults), seed + 1)
+        plan = load_plan(config)
+        self._is_commissioned = plan is not None and plan.days > 0
+        """Whether the history of the city has the entries with which the fleet's log begins."""
+        self._logged: dict[str, float] = {}
         self._turn = 0
         self.heartbeat = Heartbeat(config, "simulator-equipment", is_loop=True)
 
     def events(self, moment: datetime, count: int) -> Iterator[tuple[str, str, bytes]]:
-        """Advances `count` machines to `moment`. Yields (topic, key, message) of their log entries and readings."""
+        """Yields (topic, key, message) of `count` machines in turn: their new log entries, and their readings."""
         for _ in range(count):
             machine = self.machines[self._turn % len(self.machines)]
             self._turn += 1
-            for entry in machine.step(moment):
+            for entry in self._log(machine, moment):
                 yield MAINTENANCE_LOG.topic, machine.id, json.dumps(entry).encode()
-            reading = machine.reading()
+            reading = machine.reading(moment)
             for message in self._faults.messages([reading] if reading else []):
                 yield SENSOR_READINGS.topic, machine.id, message
+
+    def _log(self, machine: Machine, moment: datetime) -> Iterator[dict[str, Any]]:
+        """Yields the entries since the last call, payloads of the contract `maintenance_log`."""
+        now = moment.timestamp()
+        if machine.id not in self._logged and not self._is_commissioned:
+            yield {"timestamp": iso(moment), "machine_id": machine.id, "kind": "commissioned"}
+        for at, kind, cause in machine.log(self._logged.get(machine.id, now), now):
+            entry = {"timestamp": iso(datetime.fromtimestamp(at, UTC)), "machine_id": machine.id, "kind": kind}
+            yield entry | ({"cause": cause} if cause else {})
+        self._logged[machine.id] = now
 
     def run(self, stop: threading.Event, progress: Progress = ignore) -> None:
         """Fills the reference tables, then sends events until `stop` is set."""
@@ -260,3 +77,41 @@ class Simulator:
             stop,
             progress,
         )
+
+
+def history(config: Settings, seed: int, origin: datetime, begin: datetime, end: datetime) -> Iterator[Chunk]:
+    """Fills the fleet's reference tables. Yields log entries and readings from `begin` to `end`, by local days."""
+    import polars as pl
+
+    fill_tables(config.lake, seed)
+    span = Span.of(config, seed, origin, begin, end)
+    machines = fleet(seed, clock=span.clock, faults=span.faults)
+    entries: list[tuple[Any, ...]] = [
+        (at, machine.id, kind, cause) for machine in machines for at, kind, cause in machine.log(span.begin, span.end)
+    ]
+    if span.is_first:
+        entries += [(span.begin, machine.id, "commissioned", None) for machine in machines]
+    columns = {"timestamp": pl.Float64, "machine_id": pl.String, "kind": pl.String, "cause": pl.String}
+    log = pl.DataFrame(entries, schema=columns, orient="row")
+    yield from by_day(MAINTENANCE_LOG, span, split_days(MAINTENANCE_LOG, span, log))
+    read = ((day, pl.concat([_readings(machine, day) for machine in machines])) for day in span.days)
+    yield from by_day(SENSOR_READINGS, span, read)
+
+
+def _readings(machine: Machine, day: int) -> "pl.DataFrame":
+    """Computes a machine's readings on a local day, as rows of the contract."""
+    import polars as pl
+
+    begin, end = machine.clock.begin(day), machine.clock.begin(day + 1)
+    first = np.ceil(begin / HISTORY_SECONDS) * HISTORY_SECONDS
+    at = np.round(np.arange(first, end, HISTORY_SECONDS) + HISTORY_SECONDS * machine.number / MACHINES % 1, 3)
+    readings, runs, _, _ = machine.readings(at)
+    shifts = pl.Series(SHIFTS)[machine.shift(at)[runs]]
+    return pl.DataFrame(
+        {"timestamp": at[runs], **{name: np.round(values[runs], 3) for name, values in readings.items()}}
+    ).with_columns(
+        machine_id=pl.lit(machine.id),
+        sensor_id=pl.lit(f"{machine.id}_s1"),
+        location=pl.lit(machine.location),
+        shift=shifts,
+    )

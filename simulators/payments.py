@@ -1,166 +1,93 @@
 """Simulates card payments by owners with habits, payments by thieves, and the chargebacks that follow."""
 
-import heapq
 import json
-import math
-import random
 import threading
+from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
-from typing import Any
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from city.arrays import Floats
 from city.settings import Settings
+from city.stack.history_plan import load_plan
 from city.streaming.heartbeat import Heartbeat
-from city_assets.payments.contract import CATEGORIES, CHARGEBACKS, PAYMENTS, REPORTED_WITHIN
-from simulators.clock import UTC_CLOCK, LocalClock, Progress, ignore, iso
+from city_assets.payments.contract import CATEGORIES, CHARGEBACKS, PAYMENTS
+from simulators.clock import Progress, ignore, iso
 from simulators.faults import DEFAULT_FAULTS, FaultRates, Faults
+from simulators.history import Chunk, Span, by_day
 from simulators.to_kafka import send
+from simulators.world.local import DAY_SECONDS, LocalClock
+from simulators.world.payers import RATE, City, Events
 
-DEFAULT_RATE = 10.0
-SECONDS_BETWEEN = 150.0
-"""The mean time between two payments of a card. An hour corresponds to days of a real card."""
-FRAUDS_PER_CARD_HOUR = 0.06
-"""The rate of frauds on a bad day."""
-_REPORTED_AFTER = 360.0  # seconds, on average: in reality this takes days
-_CITY = (40.72, -73.99)
+if TYPE_CHECKING:
+    import polars as pl
+
+DEFAULT_RATE = RATE
+_BLOCK_SECONDS = 600.0
+
+Due = tuple[float, str, dict[str, Any]]
+"""An event to send: its moment (s since 1970), topic and payload."""
 
 
-@dataclass
-class Card:
-    """Simulates one card with its owner's home (degrees), usual amount (USD), devices and categories."""
-
-    number: int
-    chance: random.Random
-    clock: LocalClock = UTC_CLOCK
-    id: str = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.id = f"card_{self.number:05d}"
-        self.home = tuple(c + self.chance.gauss(0, 0.06) for c in _CITY)
-        self.usual = math.exp(self.chance.gauss(3.2, 0.5))
-        self.devices = [f"{kind}-{self.number:05d}" for kind in ("phone", "card")]
-        self.categories = self.chance.sample(CATEGORIES, 4)
-
-    def pays(self, moment: datetime) -> dict[str, Any]:
-        """Returns a payment by the owner. Some are unusual: on a journey, with a new device, or for a large amount."""
-        chance = self.chance
-        category = chance.choice(self.categories) if chance.random() < 0.9 else chance.choice(CATEGORIES)
-        large = 6.0 if chance.random() < 0.02 else 1.0
-        device = chance.choice(self.devices)
-        if chance.random() < 0.01:
-            device = f"new-{chance.randrange(10**6):06d}"
-            self.devices[chance.randrange(len(self.devices))] = device
-        spread = 2.0 if chance.random() < 0.01 else 0.02
-        place = [c + chance.gauss(0, spread) for c in self.home]
-        return self.payment(moment, self.usual * math.exp(chance.gauss(0, 0.6)) * large, category, device, place)
-
-    def payment(
-        self, moment: datetime, amount: float, category: str, device: str, place: list[float] | tuple[float, ...]
-    ) -> dict[str, Any]:
-        """Returns a payment by this card, a payload of the contract `payments`. `amount` is in USD."""
-        local = self.clock.at(moment)
-        return {
-            "timestamp": iso(moment),
-            "payment_id": f"pay_{self.chance.getrandbits(64):016x}",
-            "card": self.id,
-            "device": device,
-            "merchant_category": category,
-            "amount": round(min(max(amount, 0.5), 20_000), 2),
-            "hour_of_day": int(local.hour),
-            "is_weekend": local.is_weekend,
-            "location": {"latitude": round(place[0], 5), "longitude": round(place[1], 5)},
+def payloads(city: City, events: Events) -> Iterator[dict[str, Any]]:
+    """Yields the payloads of the contract `payments`."""
+    local = city.clock.at(events.seconds)
+    for n in range(len(events.card)):
+        card, hour = int(events.card[n]), float(local.hour[n])
+        yield {
+            "timestamp": iso(datetime.fromtimestamp(float(events.seconds[n]), UTC)),
+            "payment_id": f"pay_{int(events.payment[n]):016x}",
+            "card": f"card_{card:05d}",
+            "device": device_name(card, int(events.device[n]), int(events.seconds[n] // DAY_SECONDS)),
+            "merchant_category": CATEGORIES[events.category[n]],
+            "amount": round(float(np.clip(events.amount[n], 0.5, 20_000)), 2),
+            "hour_of_day": int(hour),
+            "is_weekend": bool(local.weekday[n] > 5),
+            "location": {
+                "latitude": round(float(events.latitude[n]), 5),
+                "longitude": round(float(events.longitude[n]), 5),
+            },
         }
 
 
-def card_testing(card: Card, moment: datetime) -> Iterator[tuple[datetime, dict[str, Any]]]:
-    """Yields the payments of a card test: a thief tries a stolen number with small amounts, seconds apart."""
-    chance, device, at = card.chance, f"bot-{card.chance.randrange(10**6):06d}", moment
-    for _ in range(chance.randint(4, 9)):
-        yield at, card.payment(at, chance.uniform(0.5, 4), "online", device, _random_place(chance))
-        at += timedelta(seconds=chance.uniform(2, 12))
-
-
-def stolen_card(card: Card, moment: datetime) -> Iterator[tuple[datetime, dict[str, Any]]]:
-    """Yields the payments of a stolen card, which buys goods for resale far from the owner's home."""
-    chance, at, place = card.chance, moment, _random_place(card.chance)
-    for _ in range(chance.randint(2, 4)):
-        category = chance.choice(("electronics", "jewellery"))
-        yield at, card.payment(at, card.usual * chance.uniform(3, 9), category, card.devices[-1], place)
-        at += timedelta(seconds=chance.uniform(30, 120))
-
-
-def takeover(card: Card, moment: datetime) -> Iterator[tuple[datetime, dict[str, Any]]]:
-    """Yields the payments of an account takeover: another device pays unusual amounts online."""
-    chance, at = card.chance, moment
-    device = f"web-{chance.randrange(10**6):06d}"
-    for _ in range(chance.randint(2, 5)):
-        place = [c + chance.gauss(0, 0.3) for c in card.home]
-        yield at, card.payment(at, card.usual * chance.uniform(1.5, 5), "online", device, place)
-        at += timedelta(seconds=chance.uniform(20, 90))
-
-
-PATTERNS = {"card_testing": card_testing, "stolen_card": stolen_card, "takeover": takeover}
-"""The fraud patterns by name."""
-
-
-class City:
-    """Simulates all cards of a city. `faults` is the share of a bad day's frauds.
-
-    `live` yields payments with their fraud pattern (None for an owner's payment), and chargebacks.
-    """
-
-    def __init__(self, cards: int, seed: int, clock: LocalClock = UTC_CLOCK, faults: float = DEFAULT_FAULTS) -> None:
-        self._frauds_per_payment = FRAUDS_PER_CARD_HOUR * SECONDS_BETWEEN / 3600 * faults
-        self.cards = [Card(number, random.Random(seed * 100_000 + number), clock) for number in range(cards)]
-        self._random = random.Random(seed)
-        self._scheduled: list[tuple[datetime, int, str, str | None, dict[str, Any]]] = []
-        self._count = 0
-        self._has_begun = False
-
-    def live(self, moment: datetime, count: int) -> Iterator[tuple[str, str | None, dict[str, Any]]]:
-        """Yields the payments of `count` owners at `moment`, then the scheduled events that are due.
-
-        Each is (topic, pattern, payload).
-        """
-        if not self._has_begun:  # a city begins with a reported fraud, so that every table has a row
-            self._has_begun = True
-            self._defraud(self._random.choice(self.cards), "takeover", moment, reported_after=1.0)
-        for card in self._random.sample(self.cards, min(count, len(self.cards))):
-            yield PAYMENTS.topic, None, card.pays(moment)
-            if self._random.random() < self._frauds_per_payment:
-                self._defraud(card, self._random.choice(sorted(PATTERNS)), moment + timedelta(seconds=5))
-        while self._scheduled and self._scheduled[0][0] <= moment:
-            _, _, topic, pattern, payload = heapq.heappop(self._scheduled)
-            yield topic, pattern, payload
-
-    def _defraud(self, card: Card, pattern: str, moment: datetime, reported_after: float | None = None) -> None:
-        for at, payment in PATTERNS[pattern](card, moment):
-            self._schedule(at, PAYMENTS.topic, pattern, payment)
-            usual = 1 + self._random.expovariate(1 / _REPORTED_AFTER)
-            delay = min(reported_after or usual, 0.9 * REPORTED_WITHIN.total_seconds())
-            report = {"timestamp": iso(at + timedelta(seconds=delay)), "payment_id": payment["payment_id"]}
-            self._schedule(at + timedelta(seconds=delay), CHARGEBACKS.topic, pattern, report | {"card": card.id})
-
-    def _schedule(self, at: datetime, topic: str, pattern: str | None, payload: dict[str, Any]) -> None:
-        self._count += 1
-        heapq.heappush(self._scheduled, (at, self._count, topic, pattern, payload))
+def device_name(card: int, device: int, day: int) -> str:
+    """Returns the name of a card's device: 0 its phone, 1 the card itself, and a new one for others."""
+    return f"{('phone', 'card')[device]}-{card:05d}" if device < 2 else f"web-{card:05d}-{device}-{day}"
 
 
 class Simulator:
-    """Simulates the payments and chargebacks, and sends them to Kafka."""
+    """Simulates the payments and chargebacks, and sends them to Kafka when they are due."""
 
     def __init__(
         self, config: Settings, rate: float = DEFAULT_RATE, faults: float = DEFAULT_FAULTS, seed: int = 0
     ) -> None:
         self.config, self.rate = config, rate
-        self.city = City(max(10, round(rate * SECONDS_BETWEEN)), seed, LocalClock.from_settings(config), faults)
+        self.city = City(seed, LocalClock.from_settings(config), faults, rate)
         self._faults = Faults(FaultRates.scaled(faults), seed + 1)
+        self._until: float | None = None
+        self._due: deque[Due] = deque()
         self.heartbeat = Heartbeat(config, "simulator-payments", is_loop=True)
 
     def events(self, moment: datetime, count: int) -> Iterator[tuple[str, str, bytes]]:
-        """Yields (topic, key, message) of `count` owners' payments and of the scheduled events that are due."""
-        for topic, _, payload in self.city.live(moment, count):
+        """Yields (topic, key, message) of the payments and chargebacks since the last call. `count` has no effect.
+
+        The first call yields a fraud that is reported, so that each table has a row. What was paid before it is in the
+        history, or was sent by an earlier process.
+        """
+        now = moment.timestamp()
+        if self._until is None:
+            plan = load_plan(self.config)
+            self._until = max(now, plan.end.timestamp()) if plan else now
+            self._due.extend(_reported_fraud(self.city, self._until))
+        while self._until <= now:
+            block_end = (self._until // _BLOCK_SECONDS + 1) * _BLOCK_SECONDS
+            self._due.extend(_due(self.city, self._until, block_end))
+            self._until = block_end
+        while self._due and self._due[0][0] <= now:
+            _, topic, payload = self._due.popleft()
             if topic == CHARGEBACKS.topic:
                 yield topic, payload["payment_id"], json.dumps(payload).encode()
                 continue
@@ -172,5 +99,88 @@ class Simulator:
         send(self.config.kafka, [PAYMENTS, CHARGEBACKS], self.events, self.rate, self.heartbeat, stop, progress)
 
 
-def _random_place(chance: random.Random) -> list[float]:
-    return [_CITY[0] + chance.uniform(-8, 8), _CITY[1] + chance.uniform(-15, 15)]
+def _due(city: City, begin: float, end: float) -> list[Due]:
+    """Returns the payments and chargebacks from `begin` to `end`, in order."""
+    paid = city.events(begin, end)
+    reported, about = city.chargebacks(begin, end)
+    due = [(float(at), PAYMENTS.topic, each) for at, each in zip(paid.seconds, payloads(city, paid), strict=True)]
+    due += [
+        (float(at), CHARGEBACKS.topic, _report(float(at), each))
+        for at, each in zip(reported, payloads(city, about), strict=True)
+    ]
+    return sorted(due, key=lambda event: event[0])
+
+
+def _reported_fraud(city: City, now: float) -> list[Due]:
+    """Returns the payment of an owner that is reported at once: the fraud that a city begins with."""
+    hour = now // 3_600 * 3_600
+    paid = city.events(hour - 3_600, hour).take(np.arange(1))
+    # Each start reports a payment of its own, so the moment (µs since 1970) is the number.
+    number = np.full(len(paid.card), round(now * 1e6), np.uint64)
+    repeated = replace(paid, seconds=np.full(len(paid.card), now), payment=number)
+    payments = list(payloads(city, repeated))
+    reports = [(now, CHARGEBACKS.topic, _report(now, payment)) for payment in payments]
+    return [*((now, PAYMENTS.topic, payment) for payment in payments), *reports]
+
+
+def _report(at: float, payment: dict[str, Any]) -> dict[str, Any]:
+    """Returns a chargeback, a payload of the contract `chargebacks`."""
+    moment = iso(datetime.fromtimestamp(at, UTC))
+    return {"timestamp": moment, "payment_id": payment["payment_id"], "card": payment["card"]}
+
+
+def history(config: Settings, seed: int, origin: datetime, begin: datetime, end: datetime) -> Iterator[Chunk]:
+    """Yields the payments and the chargebacks from `begin` to `end`, by local days."""
+    span = Span.of(config, seed, origin, begin, end)
+    city = City(seed, span.clock, span.faults)
+    bounds = [(day, span.clock.begin(day), span.clock.begin(day + 1)) for day in span.days]
+    yield from by_day(PAYMENTS, span, ((day, frame(city, city.events(*each))) for day, *each in bounds))
+    yield from by_day(CHARGEBACKS, span, ((day, _reports(city, *each)) for day, *each in bounds))
+
+
+def frame(city: City, events: Events) -> "pl.DataFrame":
+    """Returns payments as rows of the contract. The event time is in seconds since 1970."""
+    import polars as pl
+
+    local = city.clock.at(events.seconds)
+    rows = pl.DataFrame(
+        {
+            "timestamp": _milliseconds(events.seconds), "_card": events.card, "_payment": events.payment,
+            "_device": events.device, "_day": (events.seconds // DAY_SECONDS).astype(int), "_kind": events.category,
+            "amount": np.round(np.clip(events.amount, 0.5, 20_000), 2), "hour_of_day": local.hour.astype(int),
+            "is_weekend": local.weekday > 5, "latitude": np.round(events.latitude, 5),
+            "longitude": np.round(events.longitude, 5),
+        }
+    )  # fmt: skip
+    number, device = pl.col("_card").cast(pl.String).str.zfill(5), pl.col("_device")
+    return rows.with_columns(
+        payment_id=_payment_ids(rows["_payment"]),
+        card=pl.format("card_{}", number),
+        device=pl.when(device == 0)
+        .then(pl.format("phone-{}", number))
+        .when(device == 1)
+        .then(pl.format("card-{}", number))
+        .otherwise(pl.format("web-{}-{}-{}", number, device, "_day")),
+        merchant_category=pl.Series(CATEGORIES)[rows["_kind"]],
+    ).select(field.name for field in PAYMENTS.fields)
+
+
+def _payment_ids(numbers: "pl.Series") -> "pl.Series":
+    """Returns the ids of payments: pay_<16 hexadecimal digits>."""
+    import polars as pl
+
+    digits = numbers.to_numpy().byteswap().tobytes().hex()
+    ids = [f"pay_{digits[first : first + 16]}" for first in range(0, len(digits), 16)]
+    return pl.Series("payment_id", ids, dtype=pl.String)
+
+
+def _reports(city: City, begin: float, end: float) -> "pl.DataFrame":
+    at, about = city.chargebacks(begin, end)
+    return frame(city, about).select("payment_id", "card", timestamp=_milliseconds(at))
+
+
+def _milliseconds(seconds: Floats) -> Floats:
+    """Cuts times to milliseconds, as `iso` does with those of live payloads, which are rounded to microseconds."""
+    whole = np.floor(seconds)
+    cut: Floats = whole + np.floor(np.round((seconds - whole) * 1e6) / 1_000) / 1_000
+    return cut

@@ -1,85 +1,71 @@
-"""Simulates vehicles that drive through the city's streets, faster at night than in the rush hour."""
+"""Simulates vehicles that drive through the city's streets and report where they are and how fast they go."""
 
-import math
-import random
 import threading
 from collections.abc import Iterator
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from city.settings import Settings
 from city.streaming.heartbeat import Heartbeat
 from city_assets.traffic.contract import VEHICLE_POSITIONS
-from simulators.clock import UTC_CLOCK, LocalClock, LocalTime, Progress, ignore, iso
+from simulators.clock import Progress, ignore, iso
 from simulators.faults import DEFAULT_FAULTS, FaultRates, Faults
+from simulators.history import Chunk, Span, by_day, split_days
 from simulators.to_kafka import send
+from simulators.world.chance import uniform
+from simulators.world.flow import STEP_SECONDS, Flow
+from simulators.world.local import LocalClock
+from simulators.world.vehicles import DAY_BEGINS, Fleet, Positions
+
+if TYPE_CHECKING:
+    import polars as pl
 
 DEFAULT_RATE = 300.0
-_SECONDS_BETWEEN = 2.0  # a vehicle reports this often, so a rate of 300 events a second is 600 vehicles
-_BOX = (40.70, 40.80, -74.02, -73.93)  # south, north, west, east: Manhattan
-_METRES_PER_DEGREE = 111_320.0
-# Latitude, longitude, the share of speed that is lost there, and the radius (m): Midtown, the bridges, two tunnels.
-_CROWDED = (
-    (40.755, -73.983, 0.75, 1_100.0),
-    (40.713, -74.003, 0.6, 700.0),
-    (40.761, -73.965, 0.5, 500.0),
-    (40.727, -74.011, 0.6, 500.0),
-)
+_SECONDS_BETWEEN = 2.0
+"""A vehicle reports about as often, so a rate of 300 events a second is 600 vehicles, of which a half drive."""
+VEHICLES = round(DEFAULT_RATE * _SECONDS_BETWEEN)
+_STEP = STEP_SECONDS
+"""The seconds of a step of the fleet. Within it, a street keeps the speed that it has at the beginning."""
+HISTORY_SECONDS = 60.0
+"""In the history, a vehicle on its way reports this often. The live rate has some sixty times as many reports."""
+HISTORY_IS_SAMPLED = True
+"""See `city.contracts.registry.Domain.has_sampled_history`."""
 
 
-class Vehicle:
-    """Simulates a vehicle that drives on a grid of streets, turns now and then, and takes trips."""
+class Traffic:
+    """The vehicles of the present, which report in turn. Only those on their way report."""
 
-    def __init__(self, number: int, chance: random.Random, clock: LocalClock = UTC_CLOCK) -> None:
-        self.clock = clock
-        self.id = f"vehicle_{number:05d}"
-        self._random = chance
-        south, north, west, east = _BOX
-        self.latitude, self.longitude = chance.uniform(south, north), chance.uniform(west, east)
-        self._heading = chance.choice((0, 90, 180, 270))
-        self.speed = chance.uniform(5, 40)
-        self._trips = 0
-        self._trip_until: datetime | None = None
-        self._at: datetime | None = None
+    def __init__(self, seed: int, clock: LocalClock, vehicles: int = VEHICLES) -> None:
+        self._flow, self._vehicles = Flow(seed, clock), np.arange(vehicles)
+        self._fleet: Fleet | None = None
+        self._turn = 0
 
-    def report(self, moment: datetime) -> dict[str, Any]:
-        """Moves the vehicle to `moment`. Returns its position, a payload of the contract `vehicle_positions`."""
-        seconds = min((moment - self._at).total_seconds(), 30.0) if self._at else 0.0
-        self._at = moment
-        target_speed = 38 * free_flow(self.clock.at(moment)) * flow_at(self.latitude, self.longitude)
-        self.speed = max(0.0, self.speed + 0.3 * (target_speed - self.speed) + self._random.gauss(0, 4))
-        if self._random.random() < 0.08:
-            self._heading = (self._heading + self._random.choice((90, 270))) % 360
-        self._move(self.speed / 3.6 * seconds)
-        payload = {
-            "vehicle_id": self.id,
-            "timestamp": iso(moment),
-            "latitude": round(self.latitude, 6),
-            "longitude": round(self.longitude, 6),
-            "speed": round(min(self.speed, 120.0), 1),
-        }
-        trip = self._current_trip(moment)
-        return payload | {"trip_id": trip} if trip else payload
+    def reports(self, moment: float, count: int) -> tuple[NDArray[np.integer[Any]], NDArray[np.int64], Positions]:
+        """Returns the vehicles (n,), days and positions of the next `count` reports at a moment (s since 1970).
 
-    def _current_trip(self, moment: datetime) -> str | None:
-        if self._trip_until is None or moment >= self._trip_until:
-            busy = self._random.random() < 0.7
-            self._trips += busy
-            self._trip_until = datetime.fromtimestamp(
-                moment.timestamp() + self._random.uniform(120, 1200), moment.tzinfo
-            )
-            self._busy = busy
-        return f"trip_{self.id[8:]}_{self._trips}" if self._busy else None
+        There are fewer where fewer vehicles are on their way: none reports twice at the same moment.
+        """
+        fleet = self._fleet = self._fleet_at(moment)
+        driving = np.flatnonzero(fleet.is_driving)
+        count = min(count, len(driving))
+        which = driving[(self._turn + np.arange(count)) % max(len(driving), 1)]
+        self._turn += count
+        since = np.full(len(which), moment - fleet.at()[0])
+        return self._vehicles[which], fleet.days[which], fleet.positions(which, since)
 
-    def _move(self, metres: float) -> None:
-        angle = math.radians(self._heading)
-        self.latitude += metres * math.cos(angle) / _METRES_PER_DEGREE
-        self.longitude += metres * math.sin(angle) / (_METRES_PER_DEGREE * math.cos(math.radians(self.latitude)))
-        south, north, west, east = _BOX
-        if not (south < self.latitude < north and west < self.longitude < east):
-            self._heading = (self._heading + 180) % 360
-            self.latitude = min(max(self.latitude, south), north)
-            self.longitude = min(max(self.longitude, west), east)
+    def _fleet_at(self, moment: float) -> Fleet:
+        """Returns the fleet, advanced to the last step before a moment."""
+        local = self._flow.clock.at(moment)
+        day = int(local.day) - int(local.hour < DAY_BEGINS)
+        fleet = self._fleet
+        if fleet is None or fleet.days[0] != day or fleet.at()[0] > moment:
+            fleet = Fleet(self._flow, self._vehicles, np.full(len(self._vehicles), day))
+        while fleet.at()[0] + _STEP <= moment:
+            fleet.advance(_STEP)
+        return fleet
 
 
 class Simulator:
@@ -89,19 +75,28 @@ class Simulator:
         self, config: Settings, rate: float = DEFAULT_RATE, faults: float = DEFAULT_FAULTS, seed: int = 0
     ) -> None:
         self.config, self.rate = config, rate
-        chance, clock = random.Random(seed), LocalClock.from_settings(config)
-        self.vehicles = [Vehicle(number, chance, clock) for number in range(max(1, round(rate * _SECONDS_BETWEEN)))]
+        vehicles = max(1, round(rate * _SECONDS_BETWEEN))
+        self._traffic = Traffic(seed, LocalClock.from_settings(config), vehicles)
         self._faults = Faults(FaultRates.scaled(faults), seed + 1, spiked="speed")
-        self._turn = 0
         self.heartbeat = Heartbeat(config, "simulator-traffic", is_loop=True)
 
     def events(self, moment: datetime, count: int) -> list[tuple[str, bytes]]:
         """Returns the messages of `count` positions, vehicle by vehicle, as (key, message)."""
-        messages = []
-        for _ in range(count):
-            vehicle = self.vehicles[self._turn % len(self.vehicles)]
-            self._turn += 1
-            messages += [(vehicle.id, message) for message in self._faults.messages([vehicle.report(moment)])]
+        seconds = moment.timestamp()
+        vehicles, days, positions = self._traffic.reports(seconds, count)
+        text, messages = iso(moment), []
+        columns = (vehicles, days, positions.trip, positions.latitude, positions.longitude, positions.speed)
+        for vehicle, day, trip, latitude, longitude, speed in zip(*(c.tolist() for c in columns), strict=True):
+            payload = {
+                "vehicle_id": _vehicle_id(vehicle),
+                "timestamp": text,
+                "latitude": round(latitude, 6),
+                "longitude": round(longitude, 6),
+                "speed": round(speed, 1),
+            }
+            if trip:
+                payload["trip_id"] = _trip_id(vehicle, day, trip)
+            messages += [(payload["vehicle_id"], message) for message in self._faults.messages([payload])]
         return messages
 
     def run(self, stop: threading.Event, progress: Progress = ignore) -> None:
@@ -112,17 +107,71 @@ class Simulator:
         return ((VEHICLE_POSITIONS.topic, key, message) for key, message in self.events(moment, count))
 
 
-def flow_at(latitude: float, longitude: float) -> float:
-    """Returns the share of the speed that is possible at a place. It is less the nearer a crowded place is."""
-    crowded = 0.0
-    for place in _CROWDED:
-        north = (latitude - place[0]) * _METRES_PER_DEGREE
-        east = (longitude - place[1]) * _METRES_PER_DEGREE * math.cos(math.radians(latitude))
-        crowded += place[2] * math.exp(-(north**2 + east**2) / (2 * place[3] ** 2))
-    return 1 - min(crowded, 0.8)
+def history(config: Settings, seed: int, origin: datetime, begin: datetime, end: datetime) -> Iterator[Chunk]:
+    """Yields the reports from `begin` to `end`, a local day at a time.
+
+    Each vehicle on its way reports every HISTORY_SECONDS. It is where it also is in the live city at that moment.
+    """
+    span = Span.of(config, seed, origin, begin, end)
+    days = np.arange(span.days.start - 1, span.days.stop)  # a vehicle's day ends after ours
+    reports = split_days(VEHICLE_POSITIONS, span, _reports(Flow(seed, span.clock), days, span))
+    yield from by_day(VEHICLE_POSITIONS, span, ((day, _rows(rows)) for day, rows in reports))
 
 
-def free_flow(now: LocalTime) -> float:
-    """Returns the share of the free speed that is possible at a local hour: 1 at night, about a half in rush hours."""
-    rush = max(math.exp(-(((now.hour - peak) / 1.5) ** 2) / 2) for peak in (8.5, 17.5))
-    return 1 - 0.5 * rush * (1.0 if now.is_workday else 0.5)
+def _reports(flow: Flow, days: NDArray[np.integer[Any]], span: Span) -> "pl.DataFrame":
+    """Computes the reports of all vehicles on days, until the end of the span, in any order.
+
+    Degrees are in millionths and speeds in tenths: many days are in memory, so they have half the size.
+    """
+    import polars as pl
+
+    pairs = np.tile(np.arange(VEHICLES), len(days)), np.repeat(days, VEHICLES)
+    fleet = Fleet(flow, *pairs)
+    # Each vehicle has its own second of the minute, so that reports are spread over it as live ones are.
+    phase = HISTORY_SECONDS * uniform(flow.seed, "phase", pairs[0])
+    steps = round(HISTORY_SECONDS / _STEP)
+    parts: list[tuple[NDArray[Any], ...]] = []
+    number = 0
+    while (fleet.at() < np.minimum(fleet.ends, span.end)).any():
+        within = phase - number % steps * _STEP
+        which = np.flatnonzero(fleet.is_driving & (within >= 0) & (within < _STEP))
+        moments = fleet.at(fleet.group[which]) + within[which]
+        counts = (moments < fleet.ends[fleet.group[which]]) & (moments >= span.begin) & (moments < span.end)
+        which, moments = which[counts], moments[counts]
+        positions = fleet.positions(which, within[which])
+        degrees = (np.round(values * 1e6).astype(np.int32) for values in (positions.latitude, positions.longitude))
+        speed = np.round(positions.speed * 10).astype(np.int16)
+        parts.append((moments, which.astype(np.int32), *degrees, speed, positions.trip.astype(np.int16)))
+        fleet.advance(_STEP)
+        number += 1
+    names = ("timestamp", "pair", "latitude", "longitude", "speed", "trip")
+    columns = dict(zip(names, map(np.concatenate, zip(*parts, strict=True)), strict=True))
+    pair = columns.pop("pair")
+    return pl.DataFrame(columns).with_columns(
+        vehicle=pl.Series(pairs[0].astype(np.int16)[pair]), day=pl.Series(pairs[1].astype(np.int32)[pair])
+    )
+
+
+def _rows(reports: "pl.DataFrame") -> "pl.DataFrame":
+    """Returns reports as rows of the contract."""
+    import polars as pl
+
+    number = pl.col("vehicle").cast(pl.String).str.zfill(5)
+    # NumPy divides; Polars multiplies by the inverse, which leaves 12.3 as 12.299999999999999.
+    scale = {"latitude": 1e6, "longitude": 1e6, "speed": 10}
+    return reports.with_columns(
+        pl.Series(name, reports[name].to_numpy() / parts) for name, parts in scale.items()
+    ).select(
+        "timestamp",
+        *scale,
+        vehicle_id=pl.format("vehicle_{}", number),
+        trip_id=pl.when(pl.col("trip") > 0).then(pl.format("trip_{}_{}_{}", number, "day", "trip")),
+    )
+
+
+def _vehicle_id(vehicle: int) -> str:
+    return f"vehicle_{vehicle:05d}"
+
+
+def _trip_id(vehicle: int, day: int, trip: int) -> str:
+    return f"trip_{vehicle:05d}_{day}_{trip}"

@@ -1,20 +1,30 @@
 import json
-import math
 import threading
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import pytest
 
 from city.contracts.registry import contract_of
 from city.settings import Settings
+from city.stack.history_plan import make_plan
 from city.streaming.decode import decode
 from city_assets.environment.contract import DEVICES, SENSORS
+from city_assets.payments.contract import CATEGORIES
 from city_assets.traffic.contract import VEHICLE_POSITIONS
 from simulators import environment, equipment, payments, traffic
-from simulators.clock import UTC_CLOCK, pace
-from simulators.environment import RHYTHMS, fleet
+from simulators.clock import iso, pace
+from simulators.environment import NOISE, fleet, values
 from simulators.faults import FaultRates, Faults
+from simulators.world.flow import Flow
+from simulators.world.lifecycle import FAULTS, WEAR_IDLE, WEAR_LOAD
+from simulators.world.local import LocalClock
+from simulators.world.machines import Machine
+from simulators.world.machines import fleet as machine_fleet
+from simulators.world.payers import City
+from simulators.world.streets import is_land, to_metres
 from tests.events import NOW, encode, raw
 
 
@@ -23,23 +33,25 @@ def test_without_faults_every_event_is_valid(config: Settings) -> None:
     vehicles = traffic.Simulator(config, faults=0, rate=50)
     for moment in (NOW, NOW + timedelta(hours=5), NOW + timedelta(hours=12)):
         readings = [message for _, message in sensors.events(moment, 400)]
-        positions = [message for _, message in vehicles.events(moment, 200)]
+        positions = [message for _, message in vehicles.events(moment, 20)]
         for contract, messages in ((SENSORS, readings), (VEHICLE_POSITIONS, positions)):
             rows, rejects = decode(contract, raw(list(messages), arrived=moment), {})
             assert rejects["reasons"].to_list() == []
-            assert rows.height == len(messages)
+            assert rows.height == len(messages) > 0
     machines, cards = equipment.Simulator(config, faults=0), payments.Simulator(config, faults=0)
-    for step in range(0, 7200, 30):
-        moment = NOW + timedelta(seconds=step)
-        for simulator, count in ((machines, 24), (cards, 20)):
+    for simulator, count in ((machines, 24), (cards, 20)):
+        for minutes in range(0, 120, 5):
             sent: dict[str, list[bytes]] = {}
-            for topic, _, message in simulator.events(moment, count):
-                sent.setdefault(topic, []).append(message)
+            for second in range(0, 300, 30):
+                moment = NOW + timedelta(minutes=minutes, seconds=second)
+                for topic, _, message in simulator.events(moment, count):
+                    sent.setdefault(topic, []).append(message)
             for topic, messages in sent.items():
                 rows, rejects = decode(contract_of(topic), raw(list(messages), arrived=moment), {})
                 assert rejects["reasons"].to_list() == []
                 assert rows.height == len(messages)
-    announced = encode(*(sensor.announcement(NOW) for sensor in sensors.sensors))
+    announcements = environment.Announcements(sensors.sensors, 0)
+    announced = encode(*(announcements.payload(sensor, NOW) for sensor in range(len(sensors.sensors))))
     assert decode(DEVICES, raw(announced), {})[0].height == 400
 
 
@@ -56,6 +68,26 @@ def test_the_same_seed_makes_the_same_city(config: Settings) -> None:
     assert city(1) != city(2)
 
 
+def test_a_simulator_that_starts_later_continues_the_same_city(config: Settings) -> None:
+    """A restart changes no vehicle's place, no sensor's value and no machine's state."""
+    later = NOW + timedelta(minutes=20)
+    early, late = (traffic.Simulator(config, faults=0, rate=50) for _ in range(2))
+    early.events(NOW, 1)
+    early._traffic._turn = 0
+    assert early.events(later, 20) == late.events(later, 20)
+    machines = [equipment.Simulator(config, faults=0) for _ in range(2)]
+    list(machines[0].events(NOW, 24))
+    readings = [
+        [message for topic, _, message in machine.events(later, 24) if topic == "sensor-readings"]
+        for machine in machines
+    ]
+    assert readings[0] == readings[1]
+    cards = [payments.Simulator(config, faults=0) for _ in range(2)]
+    list(cards[0].events(NOW, 1))
+    paid = [[message for topic, _, message in city.events(later, 1) if topic == "payments"] for city in cards]
+    assert set(paid[1][1:]) <= set(paid[0])
+
+
 def test_topics_follow_the_sensor(config: Settings) -> None:
     sent = list(environment.Simulator(config, faults=0).events(NOW, 80))
     assert len(sent) >= 80
@@ -64,24 +96,31 @@ def test_topics_follow_the_sensor(config: Settings) -> None:
         assert topic == f"city/sensors/{event['location']}/{event['type']}"
 
 
-def test_a_day_has_its_rush_hours_and_a_weekend_less_of_them() -> None:
-    rhythm = RHYTHMS["traffic"]
-    monday, sunday = datetime(2026, 5, 4, tzinfo=UTC), datetime(2026, 5, 3, tzinfo=UTC)
-    morning, weekend_morning = (UTC_CLOCK.at(day.replace(hour=8, minute=30)) for day in (monday, sunday))
-    evening, night = (UTC_CLOCK.at(monday + timedelta(hours=hours)) for hours in (17.5, 3))
-    assert rhythm.at(evening) > 3 * rhythm.at(night)
-    assert rhythm.at(weekend_morning) < rhythm.at(morning)
-    assert traffic.free_flow(morning) < traffic.free_flow(weekend_morning)
-    assert traffic.free_flow(night) > 0.95
+def test_no_vehicle_reports_twice_at_a_moment(config: Settings) -> None:
+    city = traffic.Traffic(0, LocalClock("America/New_York", "US"))
+    for hour in range(0, 24, 3):
+        which, _, _ = city.reports((NOW + timedelta(hours=hour)).timestamp(), 600)
+        assert 0 < len(which) == len(set(which.tolist()))
 
 
 def test_stuck_sensors_repeat_and_drifting_ones_leave() -> None:
-    stuck = fleet(FaultRates(stuck=1), 0)[0]
-    assert len({stuck.reading(NOW + timedelta(hours=hours))["value"] for hours in range(5)}) == 1
-    steady, drifting = fleet(FaultRates(), 0)[0], fleet(FaultRates(drifting=1), 0)[0]
-    steady.reading(NOW), drifting.reading(NOW)
-    day = NOW + timedelta(hours=24)
-    assert drifting.reading(day)["value"] > steady.reading(day)["value"] + 100
+    flow, one = Flow(0), np.zeros(1, int)
+    monday = datetime(2026, 5, 4, tzinfo=UTC).timestamp()
+
+    def read(rates: FaultRates, seconds: float) -> float:
+        return float(values(fleet(rates, 0), flow, one, np.array([seconds]))[0])
+
+    stuck = [read(FaultRates(stuck=1), monday + hour * 3_600) for hour in range(0, 48, 4)]
+    assert len(set(stuck)) <= 2  # one, and another one after a calibration
+    hours = [monday + hour * 3_600 for hour in range(0, 48, 4)]
+    offsets = [read(FaultRates(drifting=1), hour) - read(FaultRates(), hour) for hour in hours]
+    assert max(offsets) - min(offsets) > 15 * NOISE["traffic"]
+    assert sum(after > before for before, after in pairwise(offsets)) >= 10  # all but that of the calibration
+
+
+def test_sensors_stand_on_land() -> None:
+    sensors = fleet(FaultRates(), 0)
+    assert is_land(to_metres(sensors.latitude, sensors.longitude)).all()
 
 
 def messages(rates: FaultRates, count: int = 2000) -> tuple[list[dict[str, Any]], list[bytes]]:
@@ -132,31 +171,56 @@ def test_the_pace_is_kept_whatever_a_step_costs() -> None:
 
 
 def test_machines_wear_out_fail_and_are_repaired_and_their_faults_show() -> None:
-    machine = equipment.fleet(1, 1, faults=1)[0]
-    log, seen = [], dict[str | None, list[float]]()
-    for step in range(6 * 3600 // 5):
-        log += machine.step(NOW + timedelta(seconds=5 * step))
-        if reading := machine.reading():
-            assert 0 <= machine.wear < 1
-            seen.setdefault(machine.fault, []).append(reading["readings"]["vibration"])
-    kinds = [entry["kind"] for entry in log]
-    assert kinds[0] == "commissioned"
-    ends = [kind for kind in kinds if kind in ("failure", "repair")]
-    assert ends[:4] == ["failure", "repair", "failure", "repair"]
-    causes = {entry["cause"] for entry in log if entry["kind"] == "inspection"}
+    machine = machine_fleet(1, 1, faults=1)[0]
+    begin = NOW.timestamp()
+    readings, runs, fault, wear = machine.readings(begin + np.arange(0, 24 * 3600, 5.0))
+    assert (wear[runs] >= 0).all()
+    assert (wear[runs] < 1).all()
+    log = machine.log(begin, begin + 24 * 3600)
+    ends = [kind for _, kind, _ in log if kind in ("failure", "repair")]
+    first = ends.index("failure")
+    assert ends[first : first + 4] == ["failure", "repair", "failure", "repair"]
+    causes = {cause for _, kind, cause in log if kind == "inspection"}
     assert causes
-    assert causes <= set(equipment.FAULTS)
-    assert len(seen) > 2
-    assert max(seen["bearing"]) > max(seen[None])
+    assert causes <= set(FAULTS)
+    vibration, bearing = readings["vibration"], list(FAULTS).index("bearing")
+    assert len(set(fault[runs])) > 2
+    assert vibration[runs & (fault == bearing)].max() > 1.2 * vibration[runs & (fault < 0)].max()
+
+
+def test_a_fault_develops() -> None:
+    machine = machine_fleet(1, 1, faults=1)[0]
+    week = machine.week(machine.week_of(NOW.timestamp()))
+    leaks = np.flatnonzero(
+        (week.fault == list(FAULTS).index("overheating")) & (week.fault_ends - week.fault_begins > 200)
+    )
+    begun, later = (
+        np.mean(
+            [
+                machine.readings(np.array([week.fault_begins[n] + after]))[0]["temperature"][0]
+                - machine.readings(np.array([week.fault_begins[n] - 5]))[0]["temperature"][0]
+                for n in leaks
+            ]
+        )
+        for after in (2, 180)
+    )
+    assert 8 < begun < later
+
+
+def test_machines_have_more_load_by_day_and_overheat_more_often_then() -> None:
+    machines = machine_fleet(3, 24, faults=1)
+    begin = datetime(2026, 5, 4, tzinfo=UTC).timestamp()
+    hours = begin + np.arange(0, 5 * 86_400, 240.0)
+    by_day = (hours % 86_400 > 8 * 3_600) & (hours % 86_400 < 19 * 3_600)
+    load = np.mean([machine.loads(hours)[0] for machine in machines], axis=0)
+    assert load[by_day].mean() > 1.1 * load[~by_day].mean()
 
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_a_default_fleet_has_few_faults_and_its_machines_are_serviced_before_they_fail(seed: int) -> None:
-    machines, hours, log = equipment.fleet(seed), 12, list[dict[str, Any]]()
-    for step in range(hours * 3600 // 5):
-        for machine in machines:
-            log += machine.step(NOW + timedelta(seconds=5 * step))
-    count = {kind: sum(entry["kind"] == kind for entry in log) / hours for kind in ("inspection", "failure", "repair")}
+    begin, hours = NOW.timestamp(), 48
+    log = [entry for machine in machine_fleet(seed) for entry in machine.log(begin, begin + hours * 3600)]
+    count = {name: sum(kind == name for _, kind, _ in log) / hours for name in ("inspection", "failure", "repair")}
     assert 0.5 < count["inspection"] < 2
     assert 0.5 < count["failure"] < 2.5
     assert count["repair"] > 10 * count["failure"]
@@ -164,50 +228,107 @@ def test_a_default_fleet_has_few_faults_and_its_machines_are_serviced_before_the
 
 def test_a_serviced_machine_would_have_run_for_another_hour() -> None:
     """Else its last rows, labelled with the cap of the remaining life, would teach that worn machines live long."""
-    short, lives, hour = 0, 150, 3600 // 10
-    for seed in range(lives):
-        machine, step = equipment.fleet(seed, 1, faults=0)[0], 0
-        while machine.down_until is None:
-            machine.step(NOW + timedelta(seconds=10 * step))
-            step += 1
-        machine.down_until, machine._service_wear = None, math.inf
-        log = [entry for n in range(hour) for entry in machine.step(NOW + timedelta(seconds=10 * (step + n)))]
-        short += any(entry["kind"] == "failure" for entry in log)
+    short, lives = 0, 0
+    for number in range(8):
+        machine = Machine(5, number, faults=0.0)
+        week = machine.week(machine.week_of(NOW.timestamp()))
+        for begin, end, worn in list(zip(week.begins, week.ends, week.worn, strict=True))[:-1]:
+            used = float(np.diff(machine.wear_hours(machine.week_of(NOW.timestamp()), np.array([begin, end])))[0])
+            most = WEAR_IDLE + WEAR_LOAD  # an hour under full load
+            average = 0.5 * (most + 1.0)
+            short += worn - used < average - 0.15
+            lives += 1
+    assert lives > 500
     assert short <= lives // 50
 
 
-def test_without_faults_no_machine_fails_and_no_card_is_stolen_but_the_first() -> None:
-    machines, cards = equipment.fleet(1, 4, faults=0), payments.City(100, seed=1, faults=0)
-    log, patterns = list[dict[str, Any]](), list[str | None]()
-    for step in range(4 * 3600 // 5):
-        moment = NOW + timedelta(seconds=5 * step)
-        log += [entry for machine in machines for entry in machine.step(moment)]
-        patterns += [pattern for topic, pattern, _ in cards.live(moment, 3) if topic == payments.PAYMENTS.topic]
-    assert {entry["kind"] for entry in log} == {"commissioned", "repair"}
-    assert 2 <= len(patterns) - patterns.count(None) <= 5  # the one that a city begins with
+def test_without_faults_no_machine_fails_and_no_card_is_stolen(config: Settings) -> None:
+    begin = NOW.timestamp()
+    machines = machine_fleet(1, 4, faults=0)
+    log = [entry for machine in machines for entry in machine.log(begin, begin + 4 * 3600)]
+    assert {kind for _, kind, _ in log} == {"repair"}
+    city = City(1, faults=0)
+    assert (city.events(begin, begin + 4 * 3600).pattern < 0).all()
+    assert not len(city.chargebacks(begin, begin + 4 * 3600)[0])
+
+
+def test_a_city_begins_with_a_payment_that_is_reported(config: Settings) -> None:
+    """So every table has a row at once."""
+    topics = [topic for topic, _, _ in payments.Simulator(config, faults=0).events(NOW, 1)]
+    assert topics.count("chargebacks") == 1
+
+
+def test_no_payment_is_made_by_two_starts_nor_by_the_history_and_live(config: Settings) -> None:
+    """The history ends when the city begins, and Kafka may take the first payments seconds later."""
+
+    def ids(city: payments.Simulator, moment: datetime, topic: str = "payments") -> set[str]:
+        sent = [json.loads(message) for at, _, message in city.events(moment, 1) if at == topic]
+        return {event["payment_id"] for event in sent}
+
+    end = make_plan(config.model_copy(update={"history_days": 1}), now=NOW).end
+    chunks = list(payments.history(config, 0, end - timedelta(minutes=1), end - timedelta(minutes=1), end))
+    past = {number for chunk in chunks for number in chunk.rows["payment_id"]}
+    assert len(past) > 20
+    first, second = (payments.Simulator(config, faults=0) for _ in range(2))
+    live = ids(first, end + timedelta(seconds=2)) | ids(first, end + timedelta(seconds=30))
+    again = ids(second, end + timedelta(seconds=33)) | ids(second, end + timedelta(seconds=60))
+    assert len(live) > 20
+    assert len(again) > 20
+    assert not live & past
+    assert not again & (past | live)
+
+
+def test_payments_begin_after_a_history_that_ends_later(config: Settings) -> None:
+    """A clock that was set back does not repeat what the history has."""
+    plan = make_plan(config.model_copy(update={"history_days": 1}), now=NOW + timedelta(seconds=60))
+    city = payments.Simulator(config, faults=0)
+    assert list(city.events(NOW, 1)) == []
+    sent = [
+        json.loads(message) for topic, _, message in city.events(NOW + timedelta(seconds=90), 1) if topic == "payments"
+    ]
+    assert sent
+    assert min(event["timestamp"] for event in sent) >= iso(plan.end)
+
+
+def test_a_machine_that_the_history_commissioned_is_not_commissioned_again(config: Settings) -> None:
+    def kinds() -> set[str]:
+        sent = equipment.Simulator(config, faults=0).events(NOW, 24)
+        return {json.loads(message)["kind"] for topic, _, message in sent if topic == "maintenance-log"}
+
+    assert "commissioned" in kinds()
+    make_plan(config.model_copy(update={"history_days": 1}), now=NOW)
+    assert "commissioned" not in kinds()
 
 
 def test_frauds_are_few_by_default() -> None:
-    cards, hours, begun = round(payments.DEFAULT_RATE * payments.SECONDS_BETWEEN), 4, set[str]()
-    city = payments.City(cards, seed=2)
-    for second in range(hours * 3600):
-        for _, pattern, payload in city.live(NOW + timedelta(seconds=second), round(payments.DEFAULT_RATE)):
-            begun |= {payload["card"]} if pattern else set()
-    assert 1 <= len(begun) / hours <= 8
+    city, begin, hours = City(2), NOW.timestamp(), 12
+    frauds = city.events(begin, begin + hours * 3600)
+    stolen = frauds.take(np.flatnonzero(frauds.pattern >= 0))
+    assert 1 <= len(set(stolen.card.tolist())) / hours <= 8
+
+
+def test_people_pay_by_day_and_where_they_are() -> None:
+    city = City(2, LocalClock("America/New_York", "US"))
+    begin = datetime(2026, 5, 4, 4, tzinfo=UTC).timestamp()  # a Monday's midnight
+    paid = city.events(begin, begin + 86_400)
+    hour = city.clock.at(paid.seconds).hour
+    counts = np.bincount(hour.astype(int), minlength=24)
+    assert counts[12] > 5 * counts[3]
+    assert len(paid.card) == pytest.approx(86_400 * city.rate, rel=0.15)
+    near = np.abs(paid.latitude - 40.75) < 0.1
+    assert near.mean() > 0.95
+    moved = np.abs(paid.latitude[(hour > 10) & (hour < 15)].mean() - paid.latitude[(hour > 19) & (hour < 23)].mean())
+    assert moved > 0.001
 
 
 def test_each_pattern_of_fraud_is_told_by_its_payments_and_reported() -> None:
-    city, seen, reported = payments.City(300, seed=1, faults=1), dict[str | None, list[dict[str, Any]]](), set[str]()
-    for step in range(3 * 3600):
-        for topic, pattern, payload in city.live(NOW + timedelta(seconds=step), 3):
-            if topic == payments.CHARGEBACKS.topic:
-                reported.add(payload["payment_id"])
-            else:
-                seen.setdefault(pattern, []).append(payload)
-    assert set(seen) == {None, *payments.PATTERNS}
-    frauds = {p["payment_id"] for pattern, found in seen.items() if pattern for p in found}
-    assert reported <= frauds
-    assert len(reported) > 0.7 * len(frauds)
-    mean = {pattern: sum(p["amount"] for p in found) / len(found) for pattern, found in seen.items()}
-    assert mean["card_testing"] < mean[None] < mean["stolen_card"]
-    assert {p["merchant_category"] for p in seen["takeover"]} == {"online"}
+    city, begin = City(1, faults=1), NOW.timestamp()
+    paid = city.events(begin, begin + 6 * 3600)
+    reported = {int(payment) for payment in city.chargebacks(begin, begin + 7 * 3600)[1].payment}
+    frauds = {int(payment) for payment in paid.payment[paid.pattern >= 0]}
+    assert len(frauds & reported) > 0.95 * len(frauds)
+    assert not reported & {int(payment) for payment in paid.payment[paid.pattern < 0]}
+    assert set(paid.pattern.tolist()) == {-1, 0, 1, 2}
+    mean = {n: float(paid.amount[paid.pattern == n].mean()) for n in (-1, 0, 1)}
+    assert mean[0] < mean[-1] < mean[1]
+    assert {CATEGORIES[n] for n in paid.category[paid.pattern == 2]} == {"online"}

@@ -1,5 +1,5 @@
 // Writes the offline base map: the land around New York, from the US Census Bureau's boundaries in us-atlas. These have
-// no rivers, so waters.json has them.
+// no rivers, so city_assets/traffic/waters.json has them. The simulated vehicles keep to the same shoreline.
 import { readFileSync, writeFileSync } from 'node:fs';
 import { feature, mesh } from 'topojson-client';
 
@@ -29,7 +29,7 @@ land.push({
   properties: { kind: 'border' },
   geometry: { type: 'MultiLineString', coordinates: rounded(inside) },
 });
-const waters = JSON.parse(readFileSync(new URL('waters.json', import.meta.url)));
+const waters = JSON.parse(readFileSync(new URL('../../../../../city_assets/traffic/waters.json', import.meta.url)));
 const polygon = (kind, ring, name) => ({
   type: 'Feature',
   properties: { kind, name },
