@@ -91,8 +91,8 @@ def pin(view: Annotated[str, typer.Argument(help="a feature view, such as traffi
     from city.features.views import view_of
     from city.models.model import ModelError
     from city.settings import settings
-    from city_assets.monitoring.drift import models_by_view
-    from city_assets.monitoring.drift import pin as pinned
+    from city_assets.monitoring.references import models_by_view
+    from city_assets.monitoring.references import pin as pinned
 
     watched_views = models_by_view()
     if view not in watched_views:

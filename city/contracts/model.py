@@ -54,13 +54,20 @@ class Field:
 
 @dataclass(frozen=True, kw_only=True)
 class Quantity:
-    """A measured quantity: its unit, and the range that a sensor of this kind can possibly report (inclusive)."""
+    """A measured quantity: its unit, and the range that a sensor of this kind can possibly report (inclusive).
+
+    `idle` is a value that a sensor that works may repeat for days, such as the 0 of a rain gauge. A quantity that
+    `follows_the_clock` is much the same at the same hour of other days, so that an unusual mean can be told. The
+    weather is not.
+    """
 
     name: str
     unit: str
     minimum: float
     maximum: float
     description: str
+    idle: float | None = None
+    follows_the_clock: bool = True
 
     def __post_init__(self) -> None:
         check_range(f"quantity {self.name!r}", self.minimum, self.maximum)

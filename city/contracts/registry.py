@@ -36,6 +36,14 @@ class Domain:
         """Imports the module of the domain's name in simulators/. Returns None where there is none."""
         return _import_if_present(f"{SIMULATORS}.{self.name}")
 
+    @property
+    def has_sampled_history(self) -> bool:
+        """Whether the simulator makes fewer events of the past than of the present.
+
+        Then neither the number of past events nor what counts them is usual for live ones. Imports the simulator.
+        """
+        return bool(getattr(self.simulator(), "HISTORY_IS_SAMPLED", False))
+
 
 def domains(config: Settings | None = None) -> list[Domain]:
     """Lists every domain, sorted by name. Raises ContractError when two contracts share a name or a topic."""
@@ -69,6 +77,11 @@ def contracts(config: Settings | None = None) -> list[Contract]:
     return [contract for domain in domains(config) for contract in domain.contracts]
 
 
+def streamed(config: Settings) -> list[Contract]:
+    """Lists the contracts of the active domains that the stream processes: those of a high rate."""
+    return [c for d in domains(config) if config.is_active(d.name) for c in d.contracts if c.rate == "high"]
+
+
 def modules(config: Settings, file: str) -> list[ModuleType]:
     """Imports the `file`.py of every active domain that has one."""
     candidates = (domain.module(file) for domain in domains(config) if config.is_active(domain.name))
@@ -82,6 +95,14 @@ def domain_of(name: str) -> Domain:
         if domain.name == name:
             return domain
     raise ContractError(f"no domain {name!r}; known: {', '.join(d.name for d in all_domains)}")
+
+
+def domain_with(contract: Contract) -> Domain:
+    """Returns the domain of a contract. Raises ContractError where no domain has it."""
+    for domain in domains():
+        if any(other.name == contract.name for other in domain.contracts):
+            return domain
+    raise ContractError(f"no domain has the contract {contract.name!r}")
 
 
 def contract_of(name: str) -> Contract:

@@ -1,8 +1,16 @@
 """Derives the column types of a contract: of its JSON, its bronze table and its quarantine."""
 
+from typing import TYPE_CHECKING, TypeVar
+
 import polars as pl
 
 from city.contracts.model import Contract, Kind
+
+if TYPE_CHECKING:
+    import narwhals as nw
+
+Expr = TypeVar("Expr", pl.Expr, "nw.Expr")
+"""An expression of Polars, or of the tables' engine."""
 
 TIMESTAMP = pl.Datetime("us", "UTC")
 POLARS: dict[Kind, pl.DataType] = {
@@ -27,6 +35,14 @@ QUARANTINE = {
     "raw": pl.Binary(),
     "contract_version": pl.Int32(),
 }
+
+
+def is_history(offset: Expr) -> Expr:
+    """Builds the condition on rows of the history of a new city, given their offset: it is negative.
+
+    No Kafka message has a negative offset. `city.streaming.history` assigns them.
+    """
+    return offset < 0
 
 
 def json_shape(contract: Contract) -> dict[str, pl.DataType]:

@@ -1,6 +1,6 @@
 """Defines the feature store for Feast: its entities, views and services, derived from the declared tables."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -112,20 +112,21 @@ def _source_views(view: OnDemand) -> list[str]:
     return list(dict.fromkeys(need.partition(":")[0] for need in view.needs))
 
 
-def materialize_views(config: Settings, since: timedelta) -> dict[str, int]:
+def materialize_views(config: Settings, since: timedelta, names: Collection[str] | None = None) -> dict[str, int]:
     """Writes the newest row of each entity to the online store. Returns the number of rows, by view.
 
-    `since` is how far back the feature tables are read.
+    `since` is how far back the feature tables are read. `names` are those of the views, by default all.
     """
     from city.features.online import online_store, push
     from city.lake.snapshot import Snapshot
 
     store, snapshot = online_store(config), Snapshot(config.lake)
-    newest = {name: snapshot.newest(view.table.id, view.time, since) for name, view in views().items()}
+    chosen = {name: view for name, view in views().items() if names is None or name in names}
+    newest = {name: snapshot.newest(view.table.id, view.time, since) for name, view in chosen.items()}
     return {
-        name: push(store, views()[name], rows.collect()) if rows is not None else 0
+        name: push(store, chosen[name], rows.collect()) if rows is not None else 0
         for name, rows in newest.items()
-        if snapshot.table(views()[name].table.id) is not None
+        if snapshot.table(chosen[name].table.id) is not None
     }
 
 

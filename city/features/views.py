@@ -6,6 +6,7 @@ from datetime import timedelta
 from functools import cached_property
 
 from city.contracts.model import Contract, Window
+from city.contracts.registry import contracts
 from city.tables.model import DAY, Column, Table, TableError
 from city.tables.registry import tables
 
@@ -44,12 +45,24 @@ class View:
     def windows(self, contract: Contract) -> dict[str, Window]:
         """Returns the windows of the contract that the view is made from, by source.
 
-        Returns none where the view has other sources than windows and reference tables.
+        Returns none where the view has other sources than windows, context and reference tables.
         """
         window_tables = {f"gold/{window.name}": window for window in contract.windows}
-        by_source = {name: window_tables[s.table] for name, s in self.table.sources.items() if s.table in window_tables}
-        others = {s.table for s in self.table.sources.values() if s.table not in window_tables}
+        own = {name: source for name, source in self.table.sources.items() if not source.is_context}
+        by_source = {name: window_tables[s.table] for name, s in own.items() if s.table in window_tables}
+        others = {s.table for s in own.values() if s.table not in window_tables}
         return by_source if all(other.startswith("reference/") for other in others) else {}
+
+    def context(self) -> dict[str, tuple[Contract, Window]]:
+        """Returns the windows of other contracts that the view's rows are joined with, by source.
+
+        Raises TableError for a context that no contract has as a window.
+        """
+        by_table = {f"gold/{window.name}": (owner, window) for owner in contracts() for window in owner.windows}
+        sources = {name: source.table for name, source in self.table.sources.items() if source.is_context}
+        if unknown := sorted(set(sources.values()) - by_table.keys()):
+            raise TableError(f"feature view {self.name!r}: the context {unknown[0]!r} is no window of a contract")
+        return {name: by_table[table] for name, table in sources.items()}
 
     def events(self, contract: Contract) -> str | None:
         """Returns the source with the contract's own events, where the view has a row for each of them.

@@ -12,7 +12,7 @@ import polars as pl
 from city import local_time
 from city.contracts.model import Contract
 from city.contracts.registry import contracts
-from city.contracts.schema import bronze_schema
+from city.contracts.schema import bronze_schema, is_history
 from city.file_lock import file_lock
 from city.lake import cold
 from city.lake.engines import Engine, engine_of
@@ -200,11 +200,16 @@ class Lakehouse:
         """Returns the local hours with events that are in bronze and not in silver.
 
         Silver has all events up to its largest offset of each partition, because a batch is appended to bronze whole.
+        That goes for the history of a day, too, whose offsets are negative (`city.streaming.history`).
         """
-        seen = self.read(table).filter(day.expr()).group_by("_partition").agg(seen=nw.col("_offset").max())
+        origin, marked = ["_partition", "_is_history"], is_history(nw.col("_offset")).alias("_is_history")
+        rows = self.read(table).filter(day.expr()).with_columns(marked)
+        seen = rows.group_by(*origin).agg(seen=nw.col("_offset").max())
         events = calendar.on_calendar(self._read_events(contract, day), contract.event_time, self._read_calendar(day))
-        events = events.select(HOUR, "_offset", nw.col("_partition").cast(nw.Int64))
-        fresh = events.join(seen, on="_partition", how="left").filter(nw.col("_offset") > nw.col("seen").fill_null(-1))
+        events = events.select(HOUR, "_offset", marked, nw.col("_partition").cast(nw.Int64))
+        fresh = events.join(seen, on=origin, how="left").filter(
+            nw.col("seen").is_null() | (nw.col("_offset") > nw.col("seen"))
+        )
         return tuple(sorted(self.engine.collect(fresh.select(HOUR).unique())[HOUR].to_list()))
 
     def _transform(self, table: Table, slices: Slices | None) -> Frame:

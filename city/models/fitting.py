@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from city.arrays import Floats, Labels
 from city.models import examples, judge
 from city.models.attribution import background
+from city.models.change import ChangeRegressor
 from city.models.conformal import Intervals, intervals
 from city.models.estimator import Estimator
 from city.models.examples import Split
@@ -213,10 +214,12 @@ def _fit_estimator(
     from sklearn.pipeline import make_pipeline
 
     estimator = model.estimator(parameters)
-    if informative.all():
-        return estimator.fit(x, y)
-    selection = ColumnTransformer([("telling", "passthrough", np.flatnonzero(informative).tolist())])
-    return make_pipeline(selection, estimator).fit(x, y)
+    if not informative.all():
+        selection = ColumnTransformer([("telling", "passthrough", np.flatnonzero(informative).tolist())])
+        estimator = make_pipeline(selection, estimator)
+    if model.change_of:
+        estimator = ChangeRegressor(estimator, model.inputs.index(model.change_of))
+    return estimator.fit(x, y)
 
 
 def _permutation_importance(model: Model, exported: Exported, x: NDArray[np.float32], y: Labels) -> dict[str, float]:

@@ -58,6 +58,8 @@ class Model:
     """Creates a scikit-learn estimator from parameters. It must accept NaN for missing values."""
     space: Callable[["Trial"], Parameters] | None = None
     """Draws parameters for the estimator. None where there is nothing to search."""
+    change_of: str = ""
+    """The input whose change is learned, for a regression of its later value. Empty: the value itself is learned."""
     segments: tuple[str, ...] = ()
     """Columns of the view. A new version must not be worse for any of their values."""
     where: str = "true"

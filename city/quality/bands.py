@@ -5,6 +5,7 @@ import polars as pl
 _FEWEST = 3  # comparable hours that a band needs
 _SPREADS = 6.0
 _LEAST_SHARE = 0.15  # the half width of a band is at least this share of its middle
+_FEWEST_OF_WEEKDAY = 2  # hours of the same weekday that acquit an hour
 _MAD = 1.4826  # of a normal distribution, the standard deviation over the median absolute deviation
 
 
@@ -28,9 +29,18 @@ def band(history: pl.DataFrame, value: str, by: list[str]) -> pl.DataFrame:
 
 
 def unusual(day: pl.DataFrame, history: pl.DataFrame, value: str, by: list[str]) -> pl.DataFrame:
-    """Returns the rows of a day that are outside their band, with the band. Hours without a band are not judged."""
+    """Returns the rows of a day that are outside their band, with the band. Hours without a band are not judged.
+
+    An hour that is as usual on its weekday is not unusual: a Friday evening is no Monday evening. The few weeks of a
+    new city have too few hours of each weekday for bands of their own.
+    """
     judged = day.with_columns(weekend=pl.col("weekday") > 5).join(
         band(history, value, by), on=[*by, "local_hour", "weekend"], how="inner"
     )
     outside = (pl.col(value) < pl.col("low")) | (pl.col(value) > pl.col("high"))
-    return judged.filter(outside).select("day", "local_hour", *by, value, "low", "middle", "high")
+    keys = [*by, "local_hour", "weekday"]
+    weekdays = history.group_by(keys).agg(_usual=pl.col(value).median(), _seen=pl.col(value).count())
+    known = weekdays.filter(pl.col("_seen") >= _FEWEST_OF_WEEKDAY)
+    is_usual = (pl.col(value) - pl.col("_usual")).abs() <= _LEAST_SHARE * pl.col("_usual").abs()
+    unlike = judged.filter(outside).join(known, on=keys, how="left").filter(~is_usual.fill_null(value=False))
+    return unlike.select("day", "local_hour", *by, value, "low", "middle", "high")

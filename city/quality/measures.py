@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 import polars as pl
 
 from city.contracts.model import Contract
+from city.contracts.schema import is_history
 from city.tables.calendar import SLOT_SECONDS
 
 SLOW = timedelta(seconds=60)  # from the event to Kafka
@@ -20,7 +21,10 @@ _DRIFT_SPREADS = 4.0
 _NOISE = 1.4826 / 2**0.5  # of normal noise, its standard deviation over the median absolute difference of neighbours
 _SLOT = timedelta(seconds=SLOT_SECONDS)
 _GAP_STEP = 1.02  # gaps are rounded to within one per cent
-_COUNTS = ("slot", "rows", "unique", "slow", "out_of_order", "unknown")
+_COUNTS = ("slot", "rows", "unique", "slow", "out_of_order", "unknown", "volume")
+_HISTORY = "_is_history"
+_IS_HISTORY = is_history(pl.col("_offset"))
+"""The condition on rows of the history of a new city: see `city.streaming.history`."""
 DIMENSIONS = {
     "validity": ("malformed_share", "out_of_range_share"),
     "uniqueness": ("duplicate_share",),
@@ -36,10 +40,11 @@ class Summary:
     """A summary of a day's bronze rows. Its size does not grow with their number.
 
     `sums` are counts, by name. `keys` is the number of keys. `volume` (slot, rows) has a row for each slot of the
-    calendar that has events. The other frames are empty unless the contract is one of measuring devices. `kinds`
-    (slot, kind, readings, total) has a row for each slot and kind. `devices` (key, readings, low, high, noise) and
-    `middles` (key, kind, slot, middle) have a row for each slot and device. `gaps` (key, step, gaps) has a row for each
-    device and step. A step is a gap between readings, to within one per cent.
+    calendar that has events which count (see `summarise`). The other frames are empty unless the contract is one of
+    measuring devices. `kinds` (slot, kind, readings, total) has a row for each slot and kind. `devices` (key, readings,
+    low, high, noise) and `middles` (key, kind, slot, middle) have a row for each slot and device. `gaps` (key,
+    _is_history, step, gaps) has a row for each device and step. A step is a gap between readings, to within one per
+    cent.
     """
 
     sums: dict[str, int]
@@ -51,32 +56,36 @@ class Summary:
     gaps: pl.DataFrame
 
 
-def summarise(contract: Contract, bronze: pl.LazyFrame, announced: dict[str, pl.Series]) -> Summary:
+def summarise(
+    contract: Contract, bronze: pl.LazyFrame, announced: dict[str, pl.Series], has_sampled_history: bool = False
+) -> Summary:
     """Reads and summarises a day's bronze rows.
 
-    `announced` has, for each field that refers to another contract, the values that the other contract announced.
+    `announced` has, for each field that refers to another contract, the values that the other contract announced. With
+    `has_sampled_history`, rows of the history are left out of the volume, because live rows are more frequent.
     """
     key, quantities = contract.key, contract.quantities
-    columns = [key, contract.event_time, "_arrived", "_watermark", *(r.field for r in contract.references)]
+    columns = [key, contract.event_time, "_offset", "_arrived", "_watermark", *(r.field for r in contract.references)]
     columns += [quantities.by, quantities.value] if quantities else []
     sums, keys, parts = [], [], []
     gaps, last = pl.DataFrame(), None
     for begin, rows in _read_slots(bronze.select(*dict.fromkeys(columns)), contract.event_time):
         unique = rows.unique([key, contract.event_time])
-        sums.append(_count_rows(contract, begin, rows, unique.height, announced))
+        counted = rows.filter(~_IS_HISTORY) if has_sampled_history else rows
+        sums.append(_count_rows(contract, begin, rows, unique.height, announced, counted.height))
         keys.append(unique[key].unique())
         if quantities:
             part, new_gaps, last = _summarise_readings(contract, begin, unique, last)
             parts.append(part)
-            gaps = pl.concat([gaps, new_gaps], how="diagonal").group_by(key, "step").agg(pl.col("gaps").sum())
+            gaps = pl.concat([gaps, new_gaps], how="diagonal").group_by(key, _HISTORY, "step").agg(pl.col("gaps").sum())
     counts = pl.concat([pl.DataFrame(schema=dict.fromkeys(_COUNTS, pl.Int64)), *sums], how="vertical_relaxed")
     kinds, devices, middles = (
         (pl.concat(frames) for frames in zip(*parts, strict=True)) if parts else [pl.DataFrame()] * 3
     )
     return Summary(
-        sums=counts.select(pl.exclude("slot").sum()).row(0, named=True),
+        sums=counts.select(pl.exclude("slot", "volume").sum()).row(0, named=True),
         keys=pl.concat(keys).n_unique() if keys else 0,
-        volume=counts.select("slot", "rows"),
+        volume=counts.filter(pl.col("volume") > 0).select("slot", rows="volume"),
         kinds=kinds,
         devices=devices,
         middles=middles,
@@ -142,7 +151,7 @@ def _read_slots(bronze: pl.LazyFrame, event_time: str) -> Iterator[tuple[datetim
 
 
 def _count_rows(
-    contract: Contract, begin: datetime, rows: pl.DataFrame, unique: int, announced: dict[str, pl.Series]
+    contract: Contract, begin: datetime, rows: pl.DataFrame, unique: int, announced: dict[str, pl.Series], volume: int
 ) -> pl.DataFrame:
     """Counts the rows of a slot, as one row of `_COUNTS`."""
     time = pl.col(contract.event_time)
@@ -156,6 +165,7 @@ def _count_rows(
         slow=(pl.col("_arrived") - time > SLOW).sum(),
         out_of_order=(time < pl.col("_watermark")).sum(),
         unknown=pl.sum_horizontal([pl.lit(0), *(condition.sum() for condition in unannounced)]),
+        volume=pl.lit(volume),
     )
 
 
@@ -165,16 +175,16 @@ def _summarise_readings(
     """Summarises the readings of a slot.
 
     `last` has the newest reading of each device before the slot; the gap and the change of a device's first reading in
-    the slot are measured from it. Returns the slot's kinds, devices and middles, then its gaps, then the newest reading
-    of each device for the next slot.
+    the slot are measured from it. The history's readings and the live ones have intervals of their own. Returns the
+    slot's kinds, devices and middles, then its gaps, then the newest reading of each device for the next slot.
     """
     assert contract.quantities
     key, by, value = contract.key, contract.quantities.by, pl.col(contract.quantities.value)
     time, slot = pl.col(contract.event_time), pl.lit(int(begin.timestamp()) // SLOT_SECONDS).alias("slot")
-    readings = unique.select(key, by, contract.event_time, contract.quantities.value)
+    readings = unique.select(key, by, contract.event_time, contract.quantities.value, _IS_HISTORY.alias(_HISTORY))
     joined = pl.concat([readings] if last is None else [last, readings]).sort(contract.event_time)
     steps = joined.with_columns(
-        _gap=time.diff().over(key).dt.total_milliseconds(), _change=value.diff().abs().over(key)
+        _gap=time.diff().over(key, _HISTORY).dt.total_milliseconds(), _change=value.diff().abs().over(key, _HISTORY)
     ).filter(time >= begin)
     gap = pl.col("_gap").log(_GAP_STEP).round()
     parts = (
@@ -184,22 +194,25 @@ def _summarise_readings(
         ),
         steps.group_by(key, by, slot).agg(middle=value.median()),
     )
-    gaps = steps.filter(pl.col("_gap") > 0).group_by(key, step=gap).len("gaps")
-    return parts, gaps, joined.unique(key, keep="last")
+    gaps = steps.filter(pl.col("_gap") > 0).group_by(key, _HISTORY, step=gap).len("gaps")
+    return parts, gaps, joined.unique([key, _HISTORY], keep="last")
 
 
 def _count_missing(contract: Contract, day: Summary) -> tuple[int, int]:
-    """Returns the number of missing readings and of readings due, by each device's own usual interval."""
+    """Returns the number of missing readings and of readings due, by each device's own usual interval.
+
+    A device has one interval in the history and another live, so a day with both has no missing readings for that.
+    """
     if day.gaps.is_empty():
         return 0, 0
-    count = pl.col("gaps")
+    count, device = pl.col("gaps"), [contract.key, _HISTORY]
     counted = (
-        day.gaps.group_by(contract.key, "step")
+        day.gaps.group_by(*device, "step")
         .agg(count.sum())
         .sort("step")
         .with_columns(
-            usual=pl.col("step").filter(count.cum_sum() * 2 >= count.sum()).first().over(contract.key),
-            readings=count.sum().over(contract.key) + 1,
+            usual=pl.col("step").filter(count.cum_sum() * 2 >= count.sum()).first().over(device),
+            readings=count.sum().over(device) + 1,
         )
         .filter(pl.col("readings") >= _FEWEST)
         .select(count, missing=((_GAP_STEP ** (pl.col("step") - pl.col("usual"))).round() - 1).clip(lower_bound=0))
@@ -208,7 +221,11 @@ def _count_missing(contract: Contract, day: Summary) -> tuple[int, int]:
 
 
 def _count_implausible(contract: Contract, day: Summary) -> tuple[int, int]:
-    """Returns the number of devices whose value never changed, and of those that drifted away from their kind."""
+    """Returns the number of devices whose value never changed, and of those that drifted away from their kind.
+
+    A device that repeats its quantity's `idle` value is well. Kinds that are idle for half of the time have no drift,
+    because their noise is not known.
+    """
     if contract.quantities is None or day.devices.is_empty():
         return 0, 0
     key, by = contract.key, contract.quantities.by
@@ -217,7 +234,11 @@ def _count_implausible(contract: Contract, day: Summary) -> tuple[int, int]:
         .agg(pl.col("readings").sum(), pl.col("low").min(), pl.col("high").max(), pl.col("noise").median())
         .filter(pl.col("readings") >= _FEWEST)
     )
-    stuck = devices.filter(pl.col("low") == pl.col("high"))
+    idle = {quantity.name: quantity.idle for quantity in contract.quantities.choices if quantity.idle is not None}
+    resting = day.middles.filter(pl.col(by).is_in(list(idle))).select(key, by).unique()
+    resting = resting.with_columns(_idle=pl.col(by).replace_strict(idle, return_dtype=pl.Float64)).drop(by)
+    devices = devices.join(resting, on=key, how="left")
+    stuck = devices.filter(pl.col("low") == pl.col("high"), pl.col("low").ne_missing(pl.col("_idle")))
     moving = day.middles.join(devices.filter(pl.col("low") < pl.col("high")), on=key)
     # A device is compared with the middle of its kind at the same time: so the day's own rhythm is not a drift.
     quarter = pl.max_horizontal(1, pl.len() // 4)
@@ -232,5 +253,8 @@ def _count_implausible(contract: Contract, day: Summary) -> tuple[int, int]:
         )
         .with_columns(noise=pl.col("noise").median().over(by))
     )
-    drifting = ends.filter((pl.col("last") - pl.col("first")).abs() > _DRIFT_SPREADS * pl.col("noise"))
+    moved = (pl.col("last") - pl.col("first")).abs()
+    drifting = ends.filter(
+        moved > _DRIFT_SPREADS * pl.col("noise"), (pl.col("noise") > 0) | ~pl.col(by).is_in(list(idle))
+    )
     return stuck.height, drifting.height

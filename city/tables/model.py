@@ -43,12 +43,15 @@ class Source:
     The transform reads the days that are built and `days_before` days before them. It reads the rows for which the SQL
     condition `where` is true. For `reference/neighbours`, `cell_source` names another source: the table has the H3
     cells next to those of that source.
+
+    A source that `is_context` has the windows of another contract, which the rows are joined with where they exist.
     """
 
     table: str
     days_before: int = 0
     where: str = "true"
     cell_source: str = ""
+    is_context: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +61,7 @@ class Table:
     `transform` takes the frames of `sources` as keyword arguments, by their names there. It returns the columns of
     `columns`. For each timestamp `t` a source also has `_t_seconds`, the seconds since the epoch, because both engines
     can calculate with them. `day`, the local date, partitions the table. A table that is not `daily` is a snapshot.
-    `time` is the column of a row's time.
+    `time` is the column of a row's time. No day is earlier than `first_day`.
 
     A table with `hourly_slices` is replaced an hour at a time, as its stream fills it. It then has `local_hour`, and
     its rows depend only on the rows of their own hour.
@@ -80,7 +83,7 @@ class Table:
     transform: Callable[..., Frame] | None = None
     time: str | None = None
     daily: bool = True
-    first_day: date = date(2026, 1, 1)
+    first_day: date = date(2009, 1, 1)
     hourly_slices: bool = False
     version: int = 1
     look_back: int | None = None

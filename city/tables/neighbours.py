@@ -10,4 +10,5 @@ def neighbours(cells: pl.Series) -> pl.DataFrame:
     import polars_h3
 
     pairs = pl.DataFrame({"cell": cells.unique()}).with_columns(neighbour=polars_h3.grid_ring("cell", 1))
+    pairs = pairs.cast({"cell": pl.String, "neighbour": pl.List(pl.String)})  # without cells, the pairs have no type
     return pairs.explode("neighbour").filter(pl.col("neighbour").is_in(cells.implode()))

@@ -62,6 +62,15 @@ def select_tables(names: Sequence[str]) -> list[Table]:
     return [by_id[name] for name in in_order(by_id, selected) if by_id[name].transform is not None]
 
 
+def is_live(table: Table) -> bool:
+    """Returns whether a table derives from a stream, directly or through other tables. Such a table must be fresh."""
+    all_tables = tables()
+    return any(
+        is_live(all_tables[source.table]) if source.table in all_tables else source.table.startswith("bronze/")
+        for source in table.sources.values()
+    )
+
+
 def in_order(by_id: Mapping[str, Table], selected: Iterable[str]) -> list[str]:
     """Sorts the selected tables and all their direct and indirect sources, sources first."""
     graph = {name: [s.table for s in table.sources.values() if s.table in by_id] for name, table in by_id.items()}

@@ -8,10 +8,43 @@ LOCATIONS = ("downtown", "north_side", "south_side", "east_side", "west_side")
 
 QUANTITIES = (
     Quantity(name="traffic", unit="vehicles/min", minimum=0, maximum=500, description="vehicles that passed"),
-    Quantity(name="air_quality", unit="AQI", minimum=0, maximum=500, description="US EPA air quality index"),
+    Quantity(
+        name="air_quality",
+        unit="AQI",
+        minimum=0,
+        maximum=500,
+        follows_the_clock=False,  # on a calm day it is several times that of a windy one
+        description="US EPA air quality index",
+    ),
     Quantity(name="noise", unit="dB", minimum=30, maximum=140, description="A-weighted sound level"),
-    Quantity(name="temperature", unit="°C", minimum=-20, maximum=50, description="air temperature"),
-    Quantity(name="humidity", unit="%", minimum=0, maximum=100, description="relative humidity"),
+    Quantity(
+        name="temperature",
+        unit="°C",
+        minimum=-20,
+        maximum=50,
+        follows_the_clock=False,
+        description="air temperature",
+    ),
+    Quantity(
+        name="humidity", unit="%", minimum=0, maximum=100, follows_the_clock=False, description="relative humidity"
+    ),
+    Quantity(
+        name="precipitation",
+        unit="mm/h",
+        minimum=0,
+        maximum=300,
+        idle=0.0,
+        follows_the_clock=False,
+        description="rain and melted snow",
+    ),
+    Quantity(
+        name="wind",
+        unit="m/s",
+        minimum=0,
+        maximum=75,
+        follows_the_clock=False,
+        description="mean wind speed of a minute",
+    ),
     Quantity(name="consumption", unit="kWh", minimum=0, maximum=1000, description="energy drawn in the last hour"),
     Quantity(name="voltage", unit="V", minimum=0, maximum=500, description="mains voltage"),
     Quantity(name="current", unit="A", minimum=0, maximum=200, description="mains current"),
@@ -22,7 +55,7 @@ _ID = "[a-z_]+_[0-9]+"
 SENSORS = Contract(
     name="sensors",
     topic="city.sensors",
-    version=1,
+    version=2,
     description="A sensor's reading.",
     mqtt="city/sensors/<location>/<type>",
     key="sensor_id",
@@ -63,7 +96,7 @@ SENSORS = Contract(
                 aggregates=(Count("readings"), Mean(f"{kind}_mean", "value")),
                 description=f"Mean {kind.replace('_', ' ')} at a location.",
             )
-            for kind in ("air_quality", "noise", "temperature", "humidity")
+            for kind in ("air_quality", "noise", "temperature", "humidity", "precipitation", "wind")
         ),
     ),
 )
@@ -71,7 +104,7 @@ SENSORS = Contract(
 DEVICES = Contract(
     name="devices",
     topic="city.devices",
-    version=1,
+    version=2,
     description="A sensor announces itself, or a change of itself. The reference that readings are looked up in.",
     key="sensor_id",
     event_time="timestamp",

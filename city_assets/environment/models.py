@@ -6,7 +6,7 @@ from city.models.boosting import boosted_trees, defaults, space
 from city.models.labels import FutureValue
 from city.models.model import Model
 
-_SENSED = ("air_quality", "noise", "temperature", "humidity")
+_SENSED = ("air_quality", "noise", "temperature", "humidity", "precipitation", "wind", "traffic")
 
 AIR_QUALITY = Model(
     name="air_quality_60",
@@ -19,6 +19,7 @@ AIR_QUALITY = Model(
     ),
     label=FutureValue(column="air_quality_mean", after=timedelta(hours=1), tolerance=timedelta(minutes=2), unit="AQI"),
     estimator=boosted_trees("regression"),
+    change_of="air_quality_mean",
     space=space((5, 31), (5, 100)),
     defaults=defaults(15, 20),
     segments=("rush_hour",),

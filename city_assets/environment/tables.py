@@ -130,7 +130,7 @@ SENSOR_HEALTH = Table(
     transform=transforms.sensor_health_daily,
 )
 
-_LIVE = ("air_quality", "noise", "temperature", "humidity")
+_LIVE = ("air_quality", "noise", "temperature", "humidity", "precipitation", "wind", "traffic")
 _UNITS = {q.name: q.unit for q in QUANTITIES}
 
 
@@ -141,7 +141,7 @@ def _feature(name: str, description: str, source_column: str, unit: str | None =
 WEATHER_FEATURES = Table(
     name="weather_features",
     layer="features",
-    description="What is known of a district's air, noise and weather when a window of five minutes ends.",
+    description="What is known of a district's air, noise, weather and traffic when a window of five minutes ends.",
     key=("location", "as_of"),
     time="as_of",
     columns=(

@@ -64,14 +64,31 @@ def sensor_health_daily(sensors: Frame) -> Frame:
     )
 
 
-def weather_features(air_quality: Frame, noise: Frame, temperature: Frame, humidity: Frame, calendar: Frame) -> Frame:
+def weather_features(
+    air_quality: Frame,
+    noise: Frame,
+    temperature: Frame,
+    humidity: Frame,
+    precipitation: Frame,
+    wind: Frame,
+    traffic: Frame,
+    calendar: Frame,
+) -> Frame:
     """Computes a district's air, noise and weather in each window, with the values of the window before.
 
     The windows are those in which the air quality was measured. A quantity that was not measured in them is null.
     """
     features = on_calendar(air_quality.drop("day"), "window_start", calendar)
     at = ["location", "_window_start_seconds"]
-    windows = {"air_quality": air_quality, "noise": noise, "temperature": temperature, "humidity": humidity}
+    windows = {
+        "air_quality": air_quality,
+        "noise": noise,
+        "temperature": temperature,
+        "humidity": humidity,
+        "precipitation": precipitation,
+        "wind": wind,
+        "traffic": traffic,
+    }
     for name, frame in windows.items():
         if name != "air_quality":
             features = features.join(frame.select(*at, f"{name}_mean"), on=at, how="left")

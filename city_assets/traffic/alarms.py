@@ -10,7 +10,7 @@ from city_assets.traffic.transforms import SLOW_KMH, WINDOW_SECONDS
 SLOWER = 0.6
 """The share of a cell's usual speed below which congestion is unexpected.
 
-In the first hour of a rush, the median speed of an hour falls by a quarter. At other times it falls by less.
+In the first hour of a rush, the median speed of an hour falls by 30 %. At other times it falls by less.
 """
 _LEAST_POSITIONS, _LEAST_VEHICLES = 30, 3
 """The least counts of a window whose mean speed is meaningful. Every window begins with fewer."""

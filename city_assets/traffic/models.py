@@ -112,7 +112,10 @@ def _standardise(values: Floats) -> Floats:
 
 _SPACE, _DEFAULTS = space((7, 63), (10, 200)), defaults(31, 40)
 _SPEEDS = ("speed_mean", "speed_std", *(f"speed_lag_{lag}" for lag in range(1, 4)), "speed_recent", "speed_neighbours")
-_INPUTS = (*_SPEEDS, "vehicle_count", "positions", "local_hour", "weekday", "holiday", "rush_hour")
+_AROUND = ("speed_slowest_neighbour",)
+_RAIN = ("precipitation", "precipitation_before")
+# Not `positions`: how often a vehicle reports says nothing about the traffic.
+_INPUTS = (*_SPEEDS, *_AROUND, *_RAIN, "vehicle_count", "local_hour", "weekday", "holiday", "rush_hour")
 _WINDOW = timedelta(seconds=WINDOW_SECONDS)
 
 
@@ -148,6 +151,7 @@ def speed_model(minutes: int) -> Model:
         inputs=_INPUTS,
         label=FutureValue(column="speed_mean", after=timedelta(minutes=minutes), tolerance=_WINDOW, unit="km/h"),
         estimator=boosted_trees("regression"),
+        change_of="speed_mean",
         space=_SPACE,
         defaults=_DEFAULTS,
         segments=("rush_hour",),

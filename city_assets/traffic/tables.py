@@ -221,6 +221,11 @@ TRAFFIC_FEATURES = Table(
         *(_feature(f"speed_lag_{n}", f"mean speed {n} windows before", "windows.speed_mean") for n in (1, 2, 3)),
         _feature("speed_recent", "mean of the window's speed and those before it", "windows.speed_mean"),
         _feature("speed_neighbours", "mean speed of the cells around it", "windows.speed_mean"),
+        _feature("speed_slowest_neighbour", "speed of the slowest cell around it", "windows.speed_mean"),
+        *(
+            _feature(name, f"rain {ago}", "precipitation.precipitation_mean", unit="mm/h")
+            for name, ago in (("precipitation", "five minutes ago"), ("precipitation_before", "ten minutes ago"))
+        ),
         _LOCAL_HOUR,
         _WEEKDAY,
         Column(name="holiday", kind="boolean", description="whether the day is a public holiday"),
@@ -229,6 +234,7 @@ TRAFFIC_FEATURES = Table(
     ),
     sources={
         "windows": Source(table="gold/traffic_cells", days_before=1),
+        "precipitation": Source(table="gold/location_precipitation", days_before=1, is_context=True),
         "neighbours": Source(table="reference/neighbours", cell_source="windows"),
         "calendar": Source(table="reference/calendar"),
     },

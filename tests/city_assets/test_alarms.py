@@ -6,7 +6,9 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from city.alerts.condition_watch import ConditionWatch
 from city.alerts.conditions import MOST_BYTES, Condition
@@ -18,8 +20,8 @@ from city_assets.payments.alarms import FRAUD
 from city_assets.payments.models import FRAUDS, fraud_message
 from city_assets.traffic.alarms import CONGESTION
 from city_assets.traffic.transforms import SLOW_KMH
-from simulators.clock import UTC_CLOCK
-from simulators.traffic import flow_at, free_flow
+from simulators.world.flow import Flow
+from simulators.world.streets import streets, to_metres
 from tests.events import iso
 
 BEGIN = datetime(2026, 5, 4, 0, tzinfo=UTC)
@@ -112,12 +114,23 @@ def test_a_card_has_one_alarm_from_a_fraud_until_there_was_none_for_ten_minutes(
     assert follow(FRAUD, payments(0.9, 0.95, threshold=None)) == []  # a version without a threshold judges nothing
 
 
+class Quiet(Flow):
+    """The traffic on a day without an incident."""
+
+    def _incident_delays(
+        self, at: NDArray[np.floating[Any]], crossings: Any = slice(None)
+    ) -> NDArray[np.floating[Any]]:
+        return np.zeros((len(at), len(streets().crossings[crossings])))
+
+
 def windows(hours: float, jam: range = range(0), share: float = 1.0) -> list[dict[str, Any]]:
     """A crowded cell's windows over a Monday of the simulator: each is told of as it begins, midway and at its end."""
     chance, found = random.Random(3), []
-    for number in range(int(hours * 30)):
-        start = BEGIN + timedelta(minutes=2 * number)
-        usual = 38 * free_flow(UTC_CLOCK.at(start)) * flow_at(CROWDED[0] + 0.012, CROWDED[1])
+    starts = [BEGIN + timedelta(minutes=2 * number) for number in range(int(hours * 30))]
+    place = to_metres(np.array(CROWDED[0]), np.array(CROWDED[1]))
+    around = ((streets().crossings - place) ** 2).sum(1) < 600**2  # about a cell
+    speeds = (36 / (1 + Quiet(0).delays([start.timestamp() for start in starts])[:, around])).mean(1)
+    for number, (start, usual) in enumerate(zip(starts, speeds.tolist(), strict=True)):
         for positions in (8, 150, 330):
             speed = max(0.0, usual * (share if number in jam else 1.0) + chance.gauss(0, 22 / positions**0.5))
             content = {"kind": "traffic_cells", "cell": "882a100d2dfffff", "window_start": iso(start)}

@@ -30,7 +30,8 @@ from city_assets.champion_predictions import predict_days
 from city_assets.definitions import build, defs
 from city_assets.models import BETTER, check_better, model_key, predictions_key
 from city_assets.monitoring.checks import UNKNOWN
-from city_assets.monitoring.drift import STABLE, drifted_features, measure, pin, references
+from city_assets.monitoring.drift import STABLE, drifted_features, measure
+from city_assets.monitoring.references import pin, references
 from city_assets.traffic.models import CONGESTION, MODELS
 from city_assets.training import train_on
 from resources.lake import LakeResource
@@ -94,7 +95,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> Model:
         monkeypatch.setattr(
             where, "declared" if where is sensor else "models", lambda declared=None: {quick.name: quick}
         )
-    monkeypatch.setattr("city_assets.monitoring.drift.models", lambda: {quick.name: quick})
+    monkeypatch.setattr("city_assets.monitoring.references.models", lambda: {quick.name: quick})
     return quick
 
 

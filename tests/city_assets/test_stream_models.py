@@ -42,9 +42,9 @@ def test_frauds_are_told_with_probabilities_that_are_frequencies(
 ) -> None:
     version = Registry(taught[0]).at(MODEL.name)
     assert version is not None
-    assert version.metrics["model_average_precision"] > 0.9
+    assert 0.6 < version.metrics["model_average_precision"] < 0.95, "thieves buy what owners buy, too"
     assert version.metrics["model_calibration_error"] < 0.01
-    assert version.metrics["model_log_loss"] < 0.2 * version.metrics["naive_log_loss"]
+    assert version.metrics["model_log_loss"] < 0.5 * version.metrics["naive_log_loss"]
 
 
 def test_what_the_stream_said_is_joined_with_what_came(
@@ -87,8 +87,8 @@ def test_what_the_stream_said_is_joined_with_what_came(
     assert known["outcome"].null_count() == 0
     assert found.filter(pl.col("timestamp") > last)["outcome"].null_count() == found.height - known.height
     frauds = known.filter(pl.col("outcome") == "fraud")
-    assert (frauds["prediction"] == "fraud").mean() > 0.85  # type: ignore[operator]
-    assert known["loss"].mean() < 0.05  # type: ignore[operator]
+    assert (frauds["prediction"] == "fraud").mean() > 0.7  # type: ignore[operator]
+    assert known["loss"].mean() < 0.15  # type: ignore[operator]
     assert found["id"].is_unique().all()
 
 

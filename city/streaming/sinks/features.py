@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 
 import polars as pl
@@ -22,6 +22,7 @@ from city.settings import Settings
 from city.streaming.bronze import BronzeStream, scan
 from city.streaming.records import Offsets, below_position
 from city.streaming.sinks.base import Sink
+from city.streaming.sinks.context import Context
 from city.streaming.windows import Changed, compute
 from city.tables import calendar
 from city.tables.neighbours import REFERENCE_NEIGHBOURS, neighbours
@@ -63,9 +64,15 @@ class State:
 
 
 def features(
-    view: View, contract: Contract, state: State, timezone: str, country: str, plan: Plan | None = None
+    view: View,
+    contract: Contract,
+    state: State,
+    timezone: str,
+    country: str,
+    plan: Plan | None = None,
+    context: Mapping[str, pl.DataFrame] | None = None,
 ) -> pl.DataFrame:
-    """Computes the view's rows for the windows in `state`."""
+    """Computes the view's rows for the windows in `state`. `context` has the frames of the view's context sources."""
     frames = {
         name: state.frames[window.name].with_columns(day=pl.lit(None))
         for name, window in view.windows(contract).items()
@@ -75,7 +82,9 @@ def features(
         return pl.DataFrame(schema=schema(view.table))
     inputs = dict(frames)
     for name, source in view.table.sources.items():
-        if source.table == REFERENCE_NEIGHBOURS:
+        if source.is_context:
+            inputs[name] = (context or {})[name]
+        elif source.table == REFERENCE_NEIGHBOURS:
             inputs[name] = neighbours(frames[source.cell_source]["cell"])
         elif name not in inputs:
             inputs[name] = _calendar_of(pl.concat(times), timezone, country)
@@ -166,7 +175,8 @@ class Events:
 
 def earlier_events(contract: Contract, bronze: BronzeStream, below: Offsets, span: timedelta = _DAY) -> pl.DataFrame:
     """Reads the bronze rows of the last `span` up to a position. Live views of events start with one day."""
-    newest = max(bronze.watermarks.values(), default=0)
+    # Without a watermark no message has come yet, and the rows of bronze are the history of a new city.
+    newest = max(bronze.watermarks.values(), default=int(time.time() * 1e6))
     since = pl.lit(newest).cast(pl.Datetime("us", "UTC")) - span
     return scan(bronze.path).filter((pl.col(contract.event_time) > since) & below_position(below)).collect()
 
@@ -185,6 +195,7 @@ class FeatureSink(Sink):
         views = live_views(contract)
         self._views = [view for view in views if view.windows(contract)]
         self._plans = {view.name: Plan(view.table) for view in self._views}
+        self._context = {view.name: Context(view, config.lake) for view in self._views}
         self._events = [(view, Events(view, contract, config)) for view in views if view.events(contract)]
         named = {w.name: w for view in self._views for w in view.windows(contract).values()}
         self._state = State(named)
@@ -222,7 +233,8 @@ class FeatureSink(Sink):
         assert self._store is not None
         for view in self._views:
             timezone, country = self._config.timezone, self._config.country
-            rows = features(view, self._contract, self._state, timezone, country, self._plans[view.name])
+            context = self._context[view.name].frames(datetime.now(UTC))
+            rows = features(view, self._contract, self._state, timezone, country, self._plans[view.name], context)
             every = max(window.every for window in view.windows(self._contract).values())
             rows = rows.filter(pl.col("window_start") > pl.col("window_start").max() - _PUSHED * every)
             pushed = self._pushed.get(view.name)

@@ -33,10 +33,10 @@ from city.tables.registry import select_tables, table_of
 from city_assets.environment.contract import DEVICES
 from city_assets.maintenance import maintain
 from city_assets.traffic.contract import VEHICLE_POSITIONS
-from simulators.environment import fleet
 from simulators.faults import FaultRates
 from tests.lakes import drive, house, stream
 from tests.live import fresh, send, streaming, until
+from tests.sensors import fleet
 
 NOW = datetime(2026, 5, 10, 15, tzinfo=UTC)
 KEEP = timedelta(days=3)

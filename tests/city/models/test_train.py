@@ -146,14 +146,14 @@ def test_an_export_that_disagrees_is_not_registered() -> None:
         export(SPEED, Other().fit(x, x[:, 0]), x)
     with pytest.raises(ModelError, match=r"differs from the fitted one in 100.0% of rows"):
         check_agreement(SPEED, x[:, 0], x[:, 0] + 1)
-    with pytest.raises(ModelError, match="takes 13 inputs, not 1"):
+    with pytest.raises(ModelError, match="takes 15 inputs, not 1"):
         Exported(replace(SPEED, inputs=("speed_mean",)), export(SPEED, fitted, x))
 
 
 def test_inputs_that_tell_nothing_are_left_to_the_side_and_still_taken() -> None:
-    rows = BEFORE.with_columns(speed_std=pl.lit(None, pl.Float64), positions=pl.lit(3))
+    rows = BEFORE.with_columns(speed_std=pl.lit(None, pl.Float64), vehicle_count=pl.lit(3))
     fitted = fit(SPEED, rows, champion=None, now=END)
-    assert fitted.importance["speed_std"] == fitted.importance["positions"] == 0
+    assert fitted.importance["speed_std"] == fitted.importance["vehicle_count"] == 0
     assert fitted.scores["model"]["mae"] < fitted.scores["naive"]["mae"]
 
 

@@ -121,3 +121,19 @@ def test_an_unusual_hour_comes_with_its_band() -> None:
         "middle": 1000.0,
         "high": 1150.0,
     }
+
+
+def test_an_hour_that_is_as_usual_on_its_weekday_is_usual() -> None:
+    """Two weeks of working days, whose Friday evenings are busy."""
+    friday = DAY + timedelta(days=4)
+    others = [history([1000.0, 1010.0], first=DAY + timedelta(days=n), hour=20) for n in range(4)]
+    past = pl.concat([*others, history([1900.0, 2000.0], first=friday, hour=20)])
+
+    def is_usual(value: float, day: date) -> bool:
+        return unusual(today(value, day=day, hour=20), past, "rows", ["kind"]).is_empty()
+
+    assert is_usual(2050.0, friday)
+    assert not is_usual(2050.0, DAY)
+    assert not is_usual(3000.0, friday)
+    one_friday = past.filter(pl.col("day") != friday - timedelta(days=14))
+    assert not unusual(today(2050.0, day=friday, hour=20), one_friday, "rows", ["kind"]).is_empty()

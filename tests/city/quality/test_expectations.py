@@ -15,9 +15,9 @@ from city.quality.expectations import LIMITS, ExpectationResult, judge, of_day, 
 from city.settings import Settings
 from city.streaming.decode import decode
 from city_assets.environment.contract import SENSORS
-from simulators.environment import fleet
 from simulators.faults import FaultRates
 from tests.events import NOW, encode, raw
+from tests.sensors import fleet
 
 BEST = pl.DataFrame({"rows": [9]} | {name: [0.0] for name in LIMITS})
 WORST = pl.DataFrame({"rows": [0]} | {name: [1.0] for name in LIMITS})
@@ -180,7 +180,9 @@ def test_great_expectations_and_polars_say_the_same_of_each_expectation(
         "unit": pl.lit("°F"),
         "_offset": pl.lit(10_000, pl.Int64),
     }
-    parts = [readings.slice(5 * n, 5).with_columns(value.alias(name)) for n, (name, value) in enumerate(broken.items())]
+    parts = [
+        readings.slice(10 * n, 10).with_columns(value.alias(name)) for n, (name, value) in enumerate(broken.items())
+    ]
     bad = pl.concat([readings.tail(100), *parts])
     for rows, day, all_fail in ((readings, BEST, False), (bad, WORST, True), (readings.drop("unit"), BEST, False)):
         of_polars = {one.name: one for one in judge(SENSORS, rows, day)}

@@ -30,6 +30,7 @@ def frame(*readings: Reading, delay: float = 1.0, watermark: float = 0.0) -> pl.
         "sensor_id": [sensor for _, sensor, _ in readings],
         "type": ["noise"] * len(readings),
         "value": [value for _, _, value in readings],
+        "_offset": [*range(len(readings))],
         "_arrived": [time + timedelta(seconds=delay) for time in times],
         "_watermark": [BEGIN + timedelta(seconds=watermark)] * len(readings),
     }
@@ -91,6 +92,24 @@ def test_readings_are_missing_where_a_gap_is_longer_than_a_device_s_own_interval
     assert nonzero(found) == {"missing_share": pytest.approx(3 / due)}
 
 
+def test_a_device_has_one_interval_in_the_history_and_another_live() -> None:
+    """The first day of a city: seven hours of history, then live readings, which are far more frequent."""
+    past = frame(*steady("a", 84, every=300)).with_columns(pl.col("_offset") - 100)
+    live = frame(*((25_300 + seconds, key, value) for seconds, key, value in steady("a", 300, every=4, skipped=(7, 8))))
+    found = measured(pl.concat([past, live]))
+    assert nonzero(found) == {"missing_share": pytest.approx(2 / (83 + 299))}
+
+
+def test_the_volume_is_that_of_live_rows_where_the_history_has_fewer() -> None:
+    past = frame(*steady("a", 12, every=300)).with_columns(pl.col("_offset") - 100)
+    rows = pl.concat([past, frame(*((2_700 + s, k, v) for s, k, v in steady("a", 450, every=4)))]).lazy()
+    first = int(BEGIN.timestamp()) // 900
+    live = summarise(SENSORS, rows, {}, has_sampled_history=True)
+    assert live.volume.sort("slot").rows() == [(first + 3, 225), (first + 4, 225)]
+    assert live.sums["rows"] == 462
+    assert summarise(SENSORS, rows, {}).volume["rows"].sum() == 462
+
+
 def test_a_gap_is_measured_across_quarters_and_hours() -> None:
     """Each quarter of an hour is summarised by itself."""
     readings = steady("a", 200, every=60, skipped=tuple(range(58, 63)))
@@ -111,8 +130,8 @@ def test_a_drift_is_seen_in_the_first_hour() -> None:
         for step in range(120):
             at = BEGIN + timedelta(seconds=20 * step + number)
             walk = 0.2 * step if number == 7 else 0.0
-            readings.append((at, f"downtown_noise_{number}", "noise", 60 + walk + chance.normal(0, 0.3), at, BEGIN))
-    columns = ["timestamp", "sensor_id", "type", "value", "_arrived", "_watermark"]
+            readings.append((at, f"downtown_noise_{number}", "noise", 60 + walk + chance.normal(0, 0.3), at, BEGIN, 0))
+    columns = ["timestamp", "sensor_id", "type", "value", "_arrived", "_watermark", "_offset"]
     rows = pl.DataFrame(readings, columns, orient="row").sort("timestamp")
     found = measures(SENSORS, summarise(SENSORS, rows.lazy(), {}), NO_REJECTS)
     assert found.select("drifting_share", "stuck_share", "missing_share").row(0) == (1 / 20, 0, 0)
@@ -136,7 +155,8 @@ def test_rejected_messages_are_malformed_unless_all_that_is_wrong_is_a_range() -
 
 def test_a_contract_without_quantities_has_no_devices_to_judge() -> None:
     times = [BEGIN + timedelta(seconds=n) for n in range(20)]
-    rows = pl.DataFrame({"vehicle_id": "v", "timestamp": times, "_arrived": times, "_watermark": [BEGIN] * 20})
+    columns = {"vehicle_id": "v", "timestamp": times, "_arrived": times, "_watermark": [BEGIN] * 20, "_offset": 0}
+    rows = pl.DataFrame(columns)
     summary = summarise(VEHICLE_POSITIONS, rows.lazy(), {})
     assert summary.gaps.is_empty()
     assert summary.devices.is_empty()

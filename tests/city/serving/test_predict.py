@@ -155,9 +155,9 @@ BAD: list[tuple[str, Any, int, str, str]] = [
     ),
     (
         "/predict",
-        {"model_name": "speed", "features": {**FEATURES, "positions": None}},
+        {"model_name": "speed", "features": {**FEATURES, "vehicle_count": None}},
         422,
-        "features.positions",
+        "features.vehicle_count",
         "value",
     ),
     (
@@ -167,8 +167,8 @@ BAD: list[tuple[str, Any, int, str, str]] = [
         "features.speed_maen",
         "speed_mean",
     ),
-    ("/predict", {"model_name": "speed", "features": {"speed_mean": 1}}, 422, "features.positions", "missing"),
-    ("/predict", {"model_name": "speed", "features": [1.0]}, 422, "features", "13 values"),
+    ("/predict", {"model_name": "speed", "features": {"speed_mean": 1}}, 422, "features.vehicle_count", "missing"),
+    ("/predict", {"model_name": "speed", "features": [1.0]}, 422, "features", "15 features"),
     (
         "/predict",
         {"model_name": "speed", "features": {**FEATURES, "speed_mean": 1e300}},
@@ -183,7 +183,7 @@ BAD: list[tuple[str, Any, int, str, str]] = [
         "/predict/batch",
         {"model_name": "speed", "instances": [FEATURES, {"speed_mean": 1}]},
         422,
-        "instances.1.positions",
+        "instances.1.vehicle_count",
         "missing",
     ),
     ("/predict/batch", {"model_name": "speed", "instances": []}, 422, "instances", ""),
@@ -341,7 +341,7 @@ def test_wrong_instances_far_down_a_batch_are_named(server: Server) -> None:
     rows: list[Any] = [FEATURES] * 1_200
     for wrong, field in (
         ({**FEATURES, "speed_mean": "fast"}, "instances.1100.speed_mean"),
-        ({**FEATURES, "positions": None}, "instances.1100.positions"),
+        ({**FEATURES, "vehicle_count": None}, "instances.1100.vehicle_count"),
         ("no features", "instances.1100"),
     ):
         told = server.post("/predict/batch", {"model_name": "speed", "instances": [*rows[:1100], wrong, *rows[1100:]]})

@@ -18,10 +18,10 @@ from city.settings import Settings
 from city.tables.windows import window_table
 from city_assets.environment.contract import SENSORS
 from city_assets.traffic.contract import VEHICLE_POSITIONS
-from simulators.environment import fleet
 from simulators.faults import FaultRates
 from tests.lakes import drive, house
 from tests.live import send, streaming, until
+from tests.sensors import fleet
 
 NEW_YORK = ZoneInfo("America/New_York")
 

@@ -25,14 +25,15 @@ from city.tables.schema import partition_by
 from city.tables.slices import Slices
 from city_assets.environment.contract import DEVICES, SENSORS
 from city_assets.equipment.contract import MAINTENANCE_LOG, SENSOR_READINGS
-from city_assets.payments.contract import CHARGEBACKS, PAYMENTS
+from city_assets.tables import is_live
 from city_assets.traffic.contract import VEHICLE_POSITIONS
 from city_assets.traffic.ingest import ingest
-from simulators.environment import fleet
-from simulators.equipment import fleet as machines
 from simulators.faults import FaultRates
-from simulators.payments import City
+from simulators.world.machines import fleet as machines
+from simulators.world.payers import City
 from tests.lakes import drive, house, stream
+from tests.sensors import fleet
+from tests.simulated import logged, paid
 
 DAYS = [date(2026, 5, 5)]  # the day before is there too, for what looks back
 BEGIN = datetime(2026, 5, 4, tzinfo=ZoneInfo("America/New_York"))
@@ -104,10 +105,8 @@ def fill(lake: Path, data: Path) -> list[date]:
     moments = [BEGIN.astimezone(UTC) + timedelta(minutes=30 * n) for n in range(96)]
     stream(lake, SENSORS, [s.reading(m) for m in moments for s in sensors], BEGIN + timedelta(days=3))
     fill_machines(lake)
-    payments = City(20, seed=0)
-    paid = [event for n in range(96) for event in payments.live(BEGIN.astimezone(UTC) + timedelta(minutes=30 * n), 20)]
-    for contract in (PAYMENTS, CHARGEBACKS):
-        events = [payload for topic, _, payload in paid if topic == contract.topic]
+    city = City(0, faults=20.0, rate=0.01, cards=20)
+    for contract, events in paid(city, BEGIN.timestamp(), (BEGIN + timedelta(days=2)).timestamp()).items():
         stream(lake, contract, events, BEGIN + timedelta(days=3))
     found = ingest(data / "tlc" / "trips_with_coordinates.parquet", lake, "America/New_York", lambda rows: None)
     return [found.first]  # type: ignore[list-item]
@@ -115,12 +114,9 @@ def fill(lake: Path, data: Path) -> list[date]:
 
 def fill_machines(lake: Path) -> None:
     fleet = machines(0, 6)
-    log, readings = [], []
-    for n in range(1, 400):
-        moment = BEGIN.astimezone(UTC) + timedelta(minutes=7 * n)
-        for machine in fleet:
-            log += machine.step(moment)
-            readings += [reading] if (reading := machine.reading()) else []
+    moments = [BEGIN.astimezone(UTC) + timedelta(minutes=7 * n) for n in range(1, 400)]
+    readings = [reading for moment in moments for machine in fleet if (reading := machine.reading(moment))]
+    log = logged(fleet, moments[0].timestamp(), moments[-1].timestamp())
     stream(lake, SENSOR_READINGS, readings, BEGIN + timedelta(days=3))
     stream(lake, MAINTENANCE_LOG, log, BEGIN + timedelta(days=3))
     commission(lake, "machine_sensors", [row for machine in fleet for row in machine.ranges()])
@@ -135,7 +131,7 @@ def built(config: Settings, engine: Engine, of_trips: list[date]) -> dict[str, p
     found = {}
     for table in select_tables(["silver", "gold", "features"]):
         # Which hours have news, Spark is asked below.
-        lake.build(table, of_trips if table.first_day.year < 2026 else DAYS, full=isinstance(engine, SparkEngine))
+        lake.build(table, DAYS if is_live(table) else of_trips, full=isinstance(engine, SparkEngine))
         found[table.id] = pl.read_delta(str(lake.path(table.id))).sort(table.key)
     return found
 

@@ -17,13 +17,14 @@ from city.streaming.sinks.features import FeatureSink, live_views
 from city.tables.registry import select_tables
 from city_assets.environment.contract import DEVICES, SENSORS
 from city_assets.traffic.contract import VEHICLE_POSITIONS
-from simulators.environment import fleet
 from simulators.faults import FaultRates
 from tests.lakes import drive, house, rows, stream
 from tests.live import fresh, send, streaming, until
+from tests.sensors import fleet
 
 DAY = date(2026, 5, 4)
 BEGIN = datetime(2026, 5, 4, 8, tzinfo=ZoneInfo("America/New_York"))
+WEATHER = ("air_quality", "noise", "temperature", "humidity", "precipitation", "wind", "traffic")
 
 
 def through_a_sink(config: Settings, contract, events: list[dict], batch: int) -> None:  # type: ignore[no-untyped-def, type-arg]
@@ -60,9 +61,9 @@ def test_online_traffic_is_what_the_table_has_of_the_last_window(config: Setting
 
 
 def test_online_weather_is_what_the_table_has_of_the_last_window(config: Settings) -> None:
-    sensors = [s for s in fleet(FaultRates(), 0) if s.kind in ("air_quality", "noise", "temperature", "humidity")]
+    sensors = [s for s in fleet(FaultRates(), 0) if s.kind in WEATHER]
     moments = [BEGIN.astimezone(UTC) + timedelta(minutes=n) for n in range(31)]
-    events = [s.reading(moment) for moment in moments for s in sensors[::9]]
+    events = [s.reading(moment) for moment in moments for s in sensors[: 5 * len(WEATHER)]]
     through_a_sink(config, SENSORS, events, 50)
     lake, view = house(config), view_of("weather_features")
     for table in select_tables(["weather_features"]):

@@ -28,7 +28,7 @@ from city.streaming.sinks import scores as scoring
 from city.streaming.sinks.scores import ScoreSink
 from city_assets.equipment.contract import MAINTENANCE_LOG, SENSOR_READINGS, SIGNALS
 from city_assets.equipment.models import ANOMALIES, LIFE
-from simulators.equipment import fleet
+from simulators.world.machines import fleet
 from tests.events import iso
 from tests.lakes import stream as put
 from tests.live import consume, send, streaming, until
