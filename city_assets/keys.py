@@ -13,6 +13,7 @@ from city.contracts.registry import contracts
 from city.contracts.schema import LINEAGE, QUARANTINE, bronze_schema
 from city.lake.days import first_day
 from city.settings import settings
+from city.stack.history_plan import load_plan
 from city.streaming.topics import DASHBOARD_TOPIC
 from city.tables.model import Table
 from city.tables.schema import schema
@@ -43,8 +44,9 @@ def days(first: date) -> dg.DailyPartitionsDefinition:
 def live_days() -> dg.DailyPartitionsDefinition:
     """Returns the partitions of the live tables.
 
-    They begin with the first day that bronze has, which is today in a new city. No day is earlier than
-    `Table.first_day`, because a table refuses such days.
+    They begin with the first day that bronze has, or will have when its history is made. In a new city without a
+    history that is today. With a recorded history it may be years ago: a day without rows is a partition that nothing
+    requests. No day is earlier than `Table.first_day`, because a table refuses such days.
     """
     config = settings()
     return days(_load_first_live_day(config.lake, config.timezone))
@@ -53,7 +55,10 @@ def live_days() -> dg.DailyPartitionsDefinition:
 @lru_cache(maxsize=8)
 def _load_first_live_day(lake: Path, timezone: str) -> date:
     begin = first_day(lake, contracts(), timezone) or datetime.now(local_time.zone(timezone)).date()
-    return max(begin, Table.first_day)
+    # The definitions are loaded while the history is being made: its days are partitions from the beginning.
+    plan = load_plan(settings())
+    planned = plan.local_days[0] if plan is not None and plan.local_days else begin
+    return max(min(begin, planned), Table.first_day)
 
 
 def reload_days() -> None:

@@ -1,5 +1,6 @@
-"""The commands of New York's taxi trips: `city data tlc`, `city ingest tlc` and `city replay tlc`."""
+"""The commands of New York's taxi trips: `city data|ingest|replay|history tlc`."""
 
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated
 
@@ -40,4 +41,27 @@ def replay_trips(
     console.play(paths, settings(), speed, zones)
 
 
-COMMANDS = {"data": {"tlc": fetch_months}, "ingest": {"tlc": ingest_trips}, "replay": {"tlc": replay_trips}}
+def make_history(
+    paths: Annotated[list[Path], typer.Argument(help="yellow-taxi files, CSV or Parquet, of any year since 2009")],
+    every: Annotated[float, typer.Option(help="seconds between two positions of a vehicle", min=1)] = 60,
+    first: Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help="the first day to take")] = None,
+    last: Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help="the last day to take")] = None,
+    zones: Annotated[Path | None, typer.Option(help="zone centres: LocationID, lon, lat")] = None,
+) -> None:
+    """Make history of New York taxi trips: positions in bronze, then the tables and features of their days.
+
+    A day that is in bronze from an earlier import stays as it is.
+    """
+    from city.settings import settings
+    from city_assets.traffic import history_console
+
+    days = (first and first.date(), last and last.date())
+    history_console.make_history(paths, settings(), timedelta(seconds=every), days, zones)
+
+
+COMMANDS = {
+    "data": {"tlc": fetch_months},
+    "ingest": {"tlc": ingest_trips},
+    "replay": {"tlc": replay_trips},
+    "history": {"tlc": make_history},
+}

@@ -1,4 +1,4 @@
-"""Past traffic: windows and positions of the last two days from QuestDB, and hours from the gold table."""
+"""Past traffic: windows and positions of the last two days from QuestDB, and hours from the gold tables."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -10,8 +10,9 @@ import requests
 from city import local_time, questdb
 from city.lake.tables import scan
 from city.settings import Settings
-from city.tables.model import DAY
+from city.tables.model import DAY, Table
 from city.tables.schema import schema
+from city.tables.windows import window_table
 from city.web.problems import Problem
 from city_assets.traffic.contract import VEHICLE_POSITIONS
 from city_assets.traffic.live import VEHICLES
@@ -19,6 +20,7 @@ from city_assets.traffic.responses import PositionsResponse, SeriesResponse, Ser
 from city_assets.traffic.tables import CELLS_HOURLY
 
 _WINDOW = VEHICLE_POSITIONS.windows[0]
+_WINDOWS = window_table(VEHICLE_POSITIONS, _WINDOW)
 _MOST_ROWS = 60_000
 _TEN_MINUTES_MS = 600_000
 _RETENTION = VEHICLE_POSITIONS.ttl
@@ -72,11 +74,12 @@ def series(config: Settings, back: timedelta) -> SeriesResponse:
     """Returns the city's mean speed and vehicles over the time `back` until now, with those of the week before.
 
     The last two days have rows of ten minutes, from QuestDB. Earlier times and the week before have rows of an hour,
-    from the gold table. Raises Problem if QuestDB fails.
+    from the gold table of the same windows. The vehicles of a row are the mean of its two-minute counts in both, so the
+    lines can be compared. Raises Problem if QuestDB fails.
     """
     now, week = datetime.now(UTC), timedelta(days=7)
     since = now - back
-    columns = f"window_start, {_MEAN_SPEED} speed, sum(vehicle_count) / count_distinct(window_start) vehicles"
+    columns = f"window_start, {_MEAN_SPEED} speed, 1.0 * sum(vehicle_count) / count_distinct(window_start) vehicles"
     where = f"window_start >= {_to_us(max(since, now - _RETENTION))}"
     rows = _query(config, f"SELECT {columns} FROM {_WINDOW.name} WHERE {where} SAMPLE BY 10m ALIGN TO CALENDAR")
     before = city_by_hour(config, since - week, now - week)
@@ -106,24 +109,36 @@ def with_gaps(rows: Sequence[SeriesRow], step_ms: int) -> list[SeriesRow]:
 def city_by_hour(config: Settings, first: datetime, last: datetime) -> list[SeriesRow]:
     """Returns, for each hour in [first, last), its start (ms since the epoch), mean speed (km/h) and vehicles.
 
-    Reads nothing if the range is empty.
+    The vehicles are the mean of the hour's two-minute counts of the whole city. The count of the vehicles that were
+    there at any time of the hour is several times as large. Reads nothing if the range is empty.
     """
     if first >= last:
         return []
-    by_hour = hours(config, first, last).group_by("hour").agg(speed(), pl.col("vehicles").sum()).sort("hour")
-    rows = by_hour.select(pl.col("hour").dt.epoch("ms"), "speed_mean", "vehicles").collect().rows()
-    return [(start, mean, vehicles) for start, mean, vehicles in rows]
+    start = pl.col("window_start")
+    by_hour = (
+        _scan_days(config, _WINDOWS, first, last)
+        .filter(start >= first, start < last)
+        .group_by(start.dt.truncate("1h").dt.epoch("ms").alias("hour"))
+        .agg(speed(), vehicles=pl.col("vehicle_count").sum() / start.n_unique())
+        .sort("hour")
+    )
+    return [(hour, mean, vehicles) for hour, mean, vehicles in by_hour.collect().rows()]
 
 
 def hours(config: Settings, first: datetime, last: datetime) -> pl.LazyFrame:
-    """Returns the gold table's rows of the hours in [first, last).
+    """Returns the gold table's rows of the hours in [first, last)."""
+    hour = pl.col("hour")
+    return _scan_days(config, CELLS_HOURLY, first, last).filter(hour >= first, hour < last)
 
-    Filters by local day first: each file of the table holds one day, so files of other days are not opened.
+
+def _scan_days(config: Settings, table: Table, first: datetime, last: datetime) -> pl.LazyFrame:
+    """Scans the rows of the local days of [first, last).
+
+    Each file of the table holds one day, so files of other days are not opened.
     """
     first_day = local_time.local_day(first, config.timezone)
     last_day = local_time.local_day(last - timedelta(microseconds=1), config.timezone)
-    rows = scan(config.lake / CELLS_HOURLY.id, schema(CELLS_HOURLY))
-    return rows.filter(pl.col(DAY).is_between(first_day, last_day), pl.col("hour") >= first, pl.col("hour") < last)
+    return scan(config.lake / table.id, schema(table)).filter(pl.col(DAY).is_between(first_day, last_day))
 
 
 def mean_speed(rows: pl.DataFrame) -> float:

@@ -6,6 +6,8 @@ A trip has `pickup_at` and `dropoff_at` (local New York time as published), the 
 `distance_km`, and `by_zone`. The last is true if the file has zones, and the ends are the centres of the zones.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
@@ -32,6 +34,10 @@ _KM_PER_MILE = 1.609344
 ZONES_FILE = "taxi_zone_centers.csv"
 
 
+class UnreadableFile(ValueError):
+    """A file is neither a CSV nor a Parquet file, or is damaged. The message names the file and the reason."""
+
+
 class UnknownLayout(ValueError):
     """A file has no trips in a known layout. The message names the file and the columns that it lacks."""
 
@@ -41,12 +47,15 @@ def scan_trips(path: Path, zones: Path | None = None) -> pl.LazyFrame:
 
     `zones` is a table of zone centres (LocationID, lon, lat). By default it is the file ZONES_FILE beside `path`.
 
-    Raises UnknownLayout, FileNotFoundError.
+    Raises UnknownLayout, UnreadableFile, FileNotFoundError.
     """
     if not path.exists():
         raise FileNotFoundError(f"no file {path}: fetch a month with `city data tlc 2015-01`")
-    frame = _scan(path)
-    names = {name.strip().lower(): name for name in frame.collect_schema().names()}
+    if path.is_dir():
+        raise UnreadableFile(f"{path} is a folder: name the files in it")
+    with explain_unreadable(path):
+        frame = _scan(path)
+        names = {name.strip().lower(): name for name in frame.collect_schema().names()}
     columns = {
         column: names[spelling]
         for column, spellings in _SPELLINGS.items()
@@ -71,6 +80,17 @@ def scan_trips(path: Path, zones: Path | None = None) -> pl.LazyFrame:
         distance_km=pl.col("distance_miles") * _KM_PER_MILE,
         by_zone=pl.lit(with_zones),
     )
+
+
+@contextmanager
+def explain_unreadable(path: Path) -> Iterator[None]:
+    """Turns Polars' errors in reading the file into an UnreadableFile, which names the file."""
+    try:
+        yield
+    except pl.exceptions.PolarsError as error:
+        kind = "Parquet" if path.suffix == ".parquet" else "CSV"
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UnreadableFile(f"{path} cannot be read as {kind}: {reason}. Fetch or copy it again.") from error
 
 
 def read_trips(path: Path, zones: Path | None = None) -> pl.DataFrame:

@@ -45,9 +45,23 @@ def test_a_subcommand_is_in_its_own_group_only(bikes: None) -> None:
     assert "No such command 'counts'" in result.output
 
 
-@pytest.mark.parametrize("name", ["data", "ingest", "replay"])
+@pytest.mark.parametrize("name", ["data", "ingest", "replay", "history"])
 def test_taxi_trips_are_in_the_groups(name: str, config: Settings) -> None:
     assert "tlc" in city(name, "--help").split()
+
+
+def test_a_group_keeps_its_own_subcommands(config: Settings) -> None:
+    assert {"run", "status", "tlc"} <= set(city("history", "--help").split())
+    assert city("history", "status").startswith("there is no history")
+
+
+def test_a_subcommand_of_the_platform_is_not_replaced(
+    config: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {"contract.py": "CONTRACTS = ()", "commands.py": 'COMMANDS = {"history": {"run": lambda: None}}'}
+    with extra_domain(tmp_path / "more", "bikes", files, monkeypatch):
+        result = CliRunner().invoke(app, ["history", "--help"])
+    assert "bikes declares the command city history run, which the platform has" in str(result.exception)
 
 
 def test_the_help_of_all_commands_imports_no_domain() -> None:
