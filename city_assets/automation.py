@@ -1,5 +1,6 @@
 """Automation conditions: assets are built at cron ticks, and daily assets only for the days that have new rows.
 
+The history of a new city builds its days outside Dagster and is reported afterwards, so its reports make nothing stale.
 Every live table reports the local days of its new rows in its materializations. An upstream without partitions cannot
 name days, so it never marks a day of a daily asset. Therefore a change of a snapshot, a model or a reference table
 does not make all days stale.
@@ -21,7 +22,11 @@ from city.dagster_internals import (
     SubsetAutomationCondition,
     record,
 )
+from city.settings import settings
+from city.stack.history_plan import load_plan
 
+HISTORY_TAG = "city/history"
+"""The tag of a materialization that the history of a new city made, outside Dagster."""
 TICK = "*/10 * * * *"
 """The cron schedule of the warm path.
 
@@ -31,16 +36,26 @@ HOURLY = "0 * * * *"
 _RECORDS = 1000
 
 
-def when_changed(cron: str = TICK) -> dg.AutomationCondition:
+def is_history(event: dg.EventLogRecord) -> bool:
+    """Returns whether a materialization reports what the history of a new city made."""
+    materialization = event.asset_materialization
+    return materialization is not None and HISTORY_TAG in (materialization.tags or {})
+
+
+def when_changed(cron: str = TICK, builds_history: bool = True) -> dg.AutomationCondition:
     """Returns the condition that requests, at each tick of `cron`, what has new upstream rows since its last request.
 
     A change counts from the request on, not from the end of the run. So rows that are committed while a run reads are
     built by the next run. An asset or a day that was never built is requested once when its upstream has rows. This is
     a new table, or a day before the first partition that the lake had when the definitions were loaded.
+
+    Without `builds_history`, the past days that the history of a new city made are requested only after a change. That
+    is for what cannot be made of the past, such as the predictions of a champion that was trained on these days.
     """
     condition = dg.AutomationCondition
     changed = _AnyDayDeps(operand=_UpdatedElsewhere() | _RequestedThisTick())
-    unbuilt = (condition.missing() & _HasUpstreamRows()).newly_true()
+    missing = condition.missing() & _HasUpstreamRows()
+    unbuilt = (missing if builds_history else missing & ~_InHistory()).newly_true()
     due = _SinceRequested(operand=changed | unbuilt)
     return (condition.cron_tick_passed(cron) & due & _HasUpstreamRows() & ~condition.in_progress()).with_label(
         f"changed, at ticks of {cron}"
@@ -70,6 +85,8 @@ class _AnyDayDeps(AnyDepsCondition[dg.AssetKey]):
 class _UpdatedElsewhere(SubsetAutomationCondition[dg.AssetKey]):
     """Is true for what was updated since the last evaluation, by a run that did not also build the root asset.
 
+    What only the history of a new city updated is left out, because the history builds all that follows from it.
+
     Dagster's executed_with_root_target looks only at the asset's last materialization. After a run of many days, it
     would build all days but one again.
     """
@@ -85,18 +102,24 @@ class _UpdatedElsewhere(SubsetAutomationCondition[dg.AssetKey]):
         if previous is None:
             return context.get_empty_subset()
         updated = await view.compute_updated_since_temporal_context_subset(key=key, temporal_context=previous)
-        if updated.is_empty or not context.asset_graph.get(key).is_materializable:
+        if updated.is_empty:
             return updated
         run_ids: dict[str | None, str] = {}  # by day, the id of the last run
+        history_days: set[str | None] = set()
         materializations = view.instance.fetch_materializations(
             dg.AssetRecordsFilter(key, after_storage_id=previous.last_event_id), limit=_RECORDS
         )
         for event in materializations.records:
-            run_ids.setdefault(event.partition_key, event.run_id)
-        built_together = {day for day, run_id in run_ids.items() if await self._run_builds_root(context, run_id)}
+            if is_history(event):
+                history_days.add(event.partition_key)
+            else:
+                run_ids.setdefault(event.partition_key, event.run_id)
+        ignored = history_days - run_ids.keys()
+        if context.asset_graph.get(key).is_materializable:
+            ignored |= {day for day, run_id in run_ids.items() if await self._run_builds_root(context, run_id)}
         if context.partitions_def is None:
-            return context.get_empty_subset() if None in built_together else updated
-        days = {day for day in built_together if day is not None} & updated.expensively_compute_partition_keys()
+            return context.get_empty_subset() if None in ignored else updated
+        days = {day for day in ignored if day is not None} & updated.expensively_compute_partition_keys()
         return updated.compute_difference(updated.compute_intersection_with_partition_keys(days))
 
     async def _run_builds_root(self, context: AutomationContext[dg.AssetKey], run_id: str) -> bool:
@@ -118,6 +141,21 @@ class _RequestedThisTick(SubsetAutomationCondition[dg.AssetKey]):
     def compute_subset(self, context: AutomationContext[dg.AssetKey]) -> EntitySubset[dg.AssetKey]:
         requested = context.request_subsets_by_key.get(context.key)
         return context.get_empty_subset() if requested is None else requested
+
+
+class _InHistory(SubsetAutomationCondition[dg.AssetKey]):
+    """Is true for the local days before the one on which a city with a history began."""
+
+    @property
+    def name(self) -> str:
+        return "in_history"
+
+    def compute_subset(self, context: AutomationContext[dg.AssetKey]) -> EntitySubset[dg.AssetKey]:
+        plan = load_plan(settings())
+        if plan is None or context.partitions_def is None:
+            return context.get_empty_subset()
+        days = context.partitions_def.filter_valid_partition_keys({str(day) for day in plan.local_days[:-1]})
+        return context.candidate_subset.compute_intersection_with_partition_keys(days)
 
 
 @record

@@ -147,7 +147,7 @@ def _predictions_asset(domain: Domain, model: Model) -> dg.AssetsDefinition:
         description=f"The daily predictions of the champion of {model.name}, with the outcomes.",
         partitions_def=keys.live_days(),
         backfill_policy=dg.BackfillPolicy.single_run(),
-        automation_condition=when_changed(HOURLY),
+        automation_condition=when_changed(HOURLY, builds_history=False),
         check_specs=[
             dg.AssetCheckSpec(name, asset=predictions_key(model), description=_PROMISES[name])
             for name in promises(model)

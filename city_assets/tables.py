@@ -13,7 +13,7 @@ from city.lake.preview import preview_table
 from city.tables.calendar import REFERENCE_CALENDAR
 from city.tables.model import Source, Table
 from city.tables.neighbours import REFERENCE_NEIGHBOURS
-from city.tables.registry import tables, tables_of
+from city.tables.registry import is_live, tables_of
 from city_assets import keys
 from city_assets.automation import when_changed
 from city_assets.preview import Metadata, bars, markdown
@@ -89,15 +89,6 @@ def partitions(table: Table) -> dg.DailyPartitionsDefinition | None:
     if not table.daily:
         return None
     return keys.live_days() if is_live(table) else keys.days(table.first_day)
-
-
-def is_live(table: Table) -> bool:
-    """Returns whether a table derives from a stream, directly or through other tables. Such a table must be fresh."""
-    all_tables = tables()
-    return any(
-        is_live(all_tables[source.table]) if source.table in all_tables else source.table.startswith("bronze/")
-        for source in table.sources.values()
-    )
 
 
 def _build_asset(domain: Domain, table: Table) -> dg.AssetsDefinition:

@@ -14,6 +14,7 @@ from city.models.predictions import decay
 from city.models.registry import Registry, Version
 from city.models.retraining import LEAST_BETWEEN, Signs, reason
 from city.settings import settings
+from city.stack.history_progress import is_under_way
 from city_assets.models import REASON, model_key
 from city_assets.monitoring.drift import drifted_features
 from city_assets.training import training_shortage
@@ -75,6 +76,8 @@ def retrain(
     context: dg.SensorEvaluationContext, lake: LakeResource, models: ModelRegistryResource
 ) -> dg.SensorResult | dg.SkipReason:
     """Requests a run for one model that has a reason to be trained, unless a training is under way."""
+    if is_under_way(settings()):
+        return dg.SkipReason("the history is being made, and with it the first version of each model")
     if context.instance.get_run_records(dg.RunsFilter(job_name=_JOB, statuses=_RUNNING), limit=1):
         return dg.SkipReason("a training is going on")
     now = datetime.now(UTC)

@@ -18,8 +18,8 @@ from city.models.model import models
 from city.models.registry import CHAMPION, Registry
 from city.settings import Settings, settings
 from city_assets.monitoring.checks import CHECKS, Overview, check_findings, overview
+from city_assets.monitoring.daily_quality import latest_scores
 from city_assets.monitoring.freshness import FRESH, freshness_findings, freshness_of
-from city_assets.monitoring.quality import latest_scores
 from city_assets.monitoring.runs import RunCursor, run_findings
 from city_assets.streaming import stream_job
 

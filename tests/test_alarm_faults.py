@@ -7,9 +7,10 @@ import time
 from collections.abc import Iterable, Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import dagster as dg
+import numpy as np
 import polars as pl
 import pytest
 import requests
@@ -37,6 +38,8 @@ from simulators import equipment
 from simulators.clock import ignore
 from simulators.commission import commission_fleet
 from simulators.to_kafka import send, sender
+from simulators.world.lifecycle import FAULTS
+from simulators.world.machines import Machine
 from tests.city.alerts.test_dispatch import Hook, Mailbox
 from tests.city.models.rows import traffic
 from tests.city.serving.served import serving
@@ -243,10 +246,8 @@ def test_a_fault_of_a_simulated_machine_reaches_people_and_is_resolved_by_its_en
     quick: None,  # noqa: F811
     rows: tuple[pl.DataFrame, pl.DataFrame],  # noqa: F811
     table: FaultTable,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """From the simulator's readings in Kafka through the champion in the stream and the server, to three channels."""
-    monkeypatch.setattr(equipment, "_FAULTS_PER_HOUR", 0.0)  # but the one that is told to begin
     ensure_topics(stack.kafka, [SENSOR_READINGS, MAINTENANCE_LOG], [*TOPICS.values()])
 
     def is_named(channel: str) -> bool:
@@ -261,7 +262,7 @@ def test_a_fault_of_a_simulated_machine_reaches_people_and_is_resolved_by_its_en
             until(lambda: {*TOPICS.values()} <= {*(town.store.remembered(STATE) or {"topics": ()})["topics"]})
             plant.live(120)
             with plant.running():
-                plant.machine.fault = "bearing"
+                Commanded.fault = "bearing"
                 alarm = until(lambda: next(a for a in town.store.alarms() if a.cause.startswith("domain/")))
                 raised = time.monotonic() - plant.first_faulty
                 # Not only anything at all: the stream, whose events are late here, has an alarm of its own.
@@ -274,7 +275,7 @@ def test_a_fault_of_a_simulated_machine_reaches_people_and_is_resolved_by_its_en
             answer = requests.post(f"{url}/api/alarms/{alarm.id}/acknowledge", json={"note": "on it"}, timeout=10)
             assert answer.json()["acknowledged"]
             until(lambda: "acknowledge" in town.pages(alarm))
-            plant.machine.fault = None
+            Commanded.fault = None
             plant.live(40)
             until(lambda: "resolve" in town.pages(alarm))
             assert town.pages(alarm) == ["trigger", "acknowledge", "resolve"]
@@ -284,6 +285,21 @@ def test_a_fault_of_a_simulated_machine_reaches_people_and_is_resolved_by_its_en
     table.add("a simulated bearing fails", said, took, lost, "Slack, e-mail, PagerDuty")
 
 
+class Commanded(Machine):
+    """A machine that does not wear, and has a fault when it is told to."""
+
+    fault: ClassVar[str | None] = None
+
+    def readings(self, seconds: Any) -> Any:
+        count, none = len(seconds), np.zeros(len(seconds))
+        fault = list(FAULTS).index(self.fault) if self.fault and self.number == 1 else -1
+        strength = none + (fault >= 0)
+        return self._read(seconds, np.full(count, fault), strength, none), none == 0, np.full(count, fault), none
+
+    def log(self, begin: float, end: float) -> list[tuple[float, str, str | None]]:
+        return []
+
+
 class Plant:
     """Six machines of the simulator, of which one has faults when it is told to. They live half an hour late: what
     comes before a fault, and what comes after it, need not be waited for."""
@@ -291,9 +307,7 @@ class Plant:
     def __init__(self, config: Settings) -> None:
         commission_fleet(config.lake, 1)
         self._simulator = equipment.Simulator(config, faults=0, seed=1)
-        self._simulator.machines = self._simulator.machines[:6]
-        for machine in self._simulator.machines:
-            machine.wear = 0.0
+        self._simulator.machines = [Commanded(1, number) for number in range(1, 7)]
         self.machine = self._simulator.machines[0]
         self._at = datetime.now(UTC) - LATE - 130 * EVERY
         self._kafka = config.kafka
@@ -331,7 +345,7 @@ class Plant:
 
     def _events(self, moment: datetime, count: int) -> Iterator[tuple[str, str, bytes]]:
         for topic, key, message in self._simulator.events(moment, count):
-            if key == self.machine.id and self.machine.fault and topic == SENSOR_READINGS.topic:
+            if key == self.machine.id and Commanded.fault and topic == SENSOR_READINGS.topic:
                 self.first_faulty = min(self.first_faulty, time.monotonic())
             yield topic, key, message
 

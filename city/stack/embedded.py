@@ -25,9 +25,9 @@ _PORTS = (
 
 
 def settings_at(home: Path, cache: Path, **changes: object) -> Settings:
-    """Creates settings with `home` as the state folder, free ports, and the jars of `cache`."""
+    """Creates settings with `home` as the state folder, free ports, the jars of `cache`, and no history."""
     ports = dict(zip(_PORTS, free_ports(len(_PORTS)), strict=True))
-    return Settings(_env_file=None, home=home, cache=cache, **(ports | changes))  # type: ignore[arg-type]
+    return Settings(_env_file=None, home=home, cache=cache, **({"history_days": 0} | ports | changes))  # type: ignore[arg-type]
 
 
 def environment(config: Settings) -> dict[str, str]:

@@ -17,7 +17,7 @@ from deltalake import ColumnProperties, WriterProperties
 
 from city.contracts.model import Contract
 from city.contracts.questdb import symbols
-from city.contracts.schema import LINEAGE, QUARANTINE, bronze_schema
+from city.contracts.schema import LINEAGE, QUARANTINE, bronze_schema, is_history
 from city.lake import bronze_path, quarantine_path
 from city.lake.tables import open_table
 from city.streaming.records import Batch, Offsets, below_position, from_position, is_behind
@@ -163,13 +163,16 @@ class BronzeStream:
         return Batch(rows, start, end, batch.polled)
 
     def read(self, after: Offsets, until: Offsets, limit: int) -> Iterator[Batch]:
-        """Yields the bronze rows of [after, until), in batches of at most `limit` offsets a partition."""
+        """Yields the bronze rows of [after, until), in batches of at most `limit` offsets a partition.
+
+        Rows of the history of a new city are left out. They are no messages of the stream, and may be millions.
+        """
         position = dict(after)
         while is_behind(position, until):
             end = {p: max(position.get(p, 0), min(position.get(p, 0) + limit, last)) for p, last in until.items()}
             rows = (
                 scan(self.path)
-                .filter(from_position(position) & below_position(end))
+                .filter(from_position(position) & below_position(end) & ~is_history(pl.col("_offset")))
                 .sort("_partition", "_offset")
                 .collect()
             )

@@ -9,22 +9,22 @@ from deltalake import write_deltalake
 
 from city.drift import Monitor
 from city.drift.comparisons import SCHEMA, TABLE, newest_comparisons
-from city.drift.reference import SPAN, References, comparable, covers_span
+from city.drift.reference import comparable, covers_span
 from city.drift.report import page
 from city.features.views import View, view_of
 from city.lake.snapshot import Snapshot
 from city.lake.tables import open_table
 from city.models.examples import inputs
 from city.models.exported import Exported
-from city.models.history import view_table
-from city.models.model import Model, models
+from city.models.model import Model
 from city.models.predictions import PREDICTION, answers
 from city.models.registry import Registry
 from city.settings import Settings, settings
-from city.tables.schema import schema
+from city.stack.history_plan import load_plan
 from city.tables.slices import HOUR
 from city_assets import keys
 from city_assets.automation import HOURLY, when_changed
+from city_assets.monitoring.references import load_newest, models_by_view, references, with_hour
 from city_assets.preview import Metadata, markdown
 from resources.lake import LakeResource
 from resources.models import ModelRegistryResource
@@ -32,20 +32,7 @@ from resources.models import ModelRegistryResource
 STABLE = "stable"
 """The name of the check that a view has not drifted."""
 # The calendar's columns change by the day, and their values are known beforehand.
-_CLOCK = (HOUR, "weekday", "holiday", "rush_hour")
-
-
-def references(config: Settings) -> References:
-    """Returns the store of the pinned reference days, which is under CITY_HOME."""
-    return References(config.home / "drift" / "reference")
-
-
-def models_by_view() -> dict[str, list[Model]]:
-    """Returns the models by the name of the feature view that they use."""
-    models_by_view: dict[str, list[Model]] = {}
-    for model in models().values():
-        models_by_view.setdefault(model.features, []).append(model)
-    return models_by_view
+_CLOCK = (HOUR, "hour_of_day", "weekday", "is_weekend", "holiday", "rush_hour")
 
 
 def drift_assets() -> list[dg.AssetsDefinition]:
@@ -53,34 +40,31 @@ def drift_assets() -> list[dg.AssetsDefinition]:
     return [_build_asset(view_of(name), view_models) for name, view_models in models_by_view().items()]
 
 
-def pin(view: View, view_models: list[Model], lake: Path, config: Settings) -> int:
-    """Makes the view's newest day the reference. Returns its row count.
-
-    Raises ModelError if the view has not been built.
-    """
-    day = _load_newest_day(view, view_models, lake)
-    references(config).update_reference(view.name, day)
-    return day.height
-
-
 def measure(
     view: View, view_models: list[Model], lake: Path, config: Settings, registry: Registry, now: datetime
 ) -> tuple[pl.DataFrame, str] | None:
     """Compares the view's newest day with the reference day. The champions' predictions are compared like features.
 
-    Pins the newest day if there is no reference yet and the day is whole. Returns the comparison and its HTML page, or
-    None if there was no reference or no comparable hour.
+    Pins the newest day if there is no reference yet and the day is whole (see `load_newest` for which rows count).
+    Returns the comparison and its HTML page, or None if there was no reference, or no comparable hour, or not yet a day
+    of live rows after the history of a new city.
 
     Raises ModelError if the view has not been built.
     """
-    current = _load_newest_day(view, view_models, lake)
+    current = load_newest(view, view_models, lake, config)
     stored_references = references(config)
     reference = stored_references.get(view.name)
     if reference is None:
         if covers_span(current, view.time):
             stored_references.update_reference(view.name, current)
         return None
-    comparable_days = comparable(reference, current, HOUR)
+    # A city's first day is in part its history: neither its weekday nor a holiday in it would be drift of live rows.
+    plan = load_plan(config)
+    if plan is not None and plan.days:
+        current = current.filter(pl.col(view.time) >= plan.end)
+        if not covers_span(current, view.time):
+            return None
+    comparable_days = comparable(with_hour(reference, view, config), current, HOUR)
     if not (comparable_days[0].height and comparable_days[1].height):
         return None
     features = sorted({name for model in view_models for name in model.inputs} - {*_CLOCK})
@@ -93,13 +77,6 @@ def measure(
     return comparison.with_columns(view=pl.lit(view.name), at=pl.lit(now)).select(
         pl.col(name).cast(kind) for name, kind in SCHEMA.items()
     ), html
-
-
-def _load_newest_day(view: View, view_models: list[Model], lake: Path) -> pl.DataFrame:
-    snapshot = Snapshot(lake)
-    view_table(view_models[0], snapshot)
-    rows = snapshot.newest(view.table.id, view.time, SPAN)
-    return pl.DataFrame(schema=schema(view.table)) if rows is None else rows.collect()
 
 
 def _prediction_columns(champions: list[tuple[Model, Exported]], frame: pl.DataFrame) -> list[pl.Series]:
@@ -140,8 +117,9 @@ def _build_asset(view: View, view_models: list[Model]) -> dg.AssetsDefinition:
         config, now = settings(), datetime.now(UTC)
         measured = measure(view, view_models, lake.root, config, models.registry(), now)
         if measured is None:
-            passed = dg.AssetCheckResult(check_name=STABLE, passed=True, metadata={"reference": "not pinned yet"})
-            return dg.MaterializeResult(metadata={"reference": "not pinned yet"}, check_results=[passed])
+            state = {"comparison": "not yet: it needs a reference and a day of live rows"}
+            passed = dg.AssetCheckResult(check_name=STABLE, passed=True, metadata=state)
+            return dg.MaterializeResult(metadata=state, check_results=[passed])
         rows, html = measured
         open_table(lake.root / TABLE, SCHEMA)
         write_deltalake(str(lake.root / TABLE), rows, mode="append")

@@ -9,9 +9,11 @@ import dagster as dg
 from city.alerts.model import Finding, State
 from city.dagster_internals import BaseAssetGraph, BaseAssetNode, FreshnessState, TimeWindowFreshnessPolicy
 from city.severity import Severity
+from city_assets.automation import is_history
 
 FRESH = "fresh/"
 """The prefix of the findings' causes."""
+_RECORDS = 1000
 _STALE = (FreshnessState.WARN, FreshnessState.FAIL)
 
 
@@ -73,17 +75,17 @@ def freshness_findings(
 def _behind_since(instance: dg.DagsterInstance, key: dg.AssetKey, parents: Iterable[dg.AssetKey]) -> float | None:
     """Returns the time of the first change of a parent that the asset lacks (seconds since the epoch).
 
-    Returns None if the asset lacks no change.
+    Returns None if the asset lacks no change. What the history of a new city made is no change: it is reported in any
+    order, after all of it was built.
     """
     last_build = instance.get_latest_materialization_event(key)
     after = last_build.timestamp if last_build is not None else 0.0
-    first_changes = [
-        record.timestamp
-        for parent in parents
-        for record in instance.fetch_materializations(
-            dg.AssetRecordsFilter(parent, after_timestamp=after), limit=1, ascending=True
+    first_changes = []
+    for parent in parents:
+        changes = instance.fetch_materializations(
+            dg.AssetRecordsFilter(parent, after_timestamp=after), limit=_RECORDS, ascending=True
         ).records
-    ]
+        first_changes += [change.timestamp for change in changes if not is_history(change)][:1]
     return min(first_changes, default=None)
 
 

@@ -1,13 +1,10 @@
 """What is built when: the real definitions, the real sensor, and an instance, while time is moved."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
-from zoneinfo import ZoneInfo
 
 import dagster as dg
 import pytest
-from dagster._core.events import DagsterEvent, DagsterEventType, StepMaterializationData
 
 from city.contracts.registry import contracts
 from city.lake.days import first_day
@@ -17,13 +14,11 @@ from city_assets.definitions import build
 from city_assets.environment.contract import DEVICES
 from city_assets.monitoring.quality import quality_key
 from city_assets.traffic.contract import VEHICLE_POSITIONS
-from sensors_and_schedules.keep_fresh import BUILD, evaluate
+from sensors_and_schedules.keep_fresh import BUILD
 from sensors_and_schedules.turns import TAKES_TURNS
 from tests.lakes import drive, stream
+from tests.ticks import TODAY, ZONE, City, days_of, selected
 
-ZONE = ZoneInfo("America/New_York")
-NOW = datetime.now(ZONE).replace(hour=12, minute=1, second=5, microsecond=0)
-TODAY = NOW.date()
 BEGIN = TODAY - timedelta(days=40)
 BRONZE, QUARANTINE = keys.bronze(VEHICLE_POSITIONS), keys.quarantine(VEHICLE_POSITIONS)
 SILVER, QUALITY = keys.table("silver/vehicle_positions"), quality_key(VEHICLE_POSITIONS)
@@ -40,76 +35,12 @@ def repository() -> dg.RepositoryDefinition:
     return repository
 
 
-def days_of(request: dg.RunRequest) -> list[date]:
-    if request.partition_key is not None:
-        return [date.fromisoformat(request.partition_key)]
-    if "dagster/asset_partition_range_start" not in request.tags:
-        return []
-    first, last = (date.fromisoformat(request.tags[f"dagster/asset_partition_range_{end}"]) for end in ("start", "end"))
-    return [first + timedelta(days=n) for n in range((last - first).days + 1)]
-
-
-@dataclass
-class City:
-    """The sensor's ticks, one after the other. What a tick requests is built before the next, by a run of its own."""
-
-    instance: dg.DagsterInstance
-    repository: dg.RepositoryDefinition
-    cursor: str | None = None
-    runs: list[dg.RunRequest] = field(default_factory=list)
-    builds: bool = True
-
-    def grew(self, *tables: dg.AssetKey, day: date | None = TODAY) -> None:
-        """As the stream reports it."""
-        for key in tables:
-            partition = None if day is None else str(day)
-            self.instance.report_runless_asset_event(dg.AssetMaterialization(key, partition=partition))
-
-    def tick(self, minutes: float) -> list[dg.RunRequest]:
-        """What is requested so many minutes after the city's first look."""
-        (sensor,) = (s for s in self.repository.sensor_defs if s.name == "keep_fresh")
-        context = dg.build_sensor_context(self.instance, self.cursor, repository_def=self.repository)
-        result = evaluate(sensor, context, (NOW + timedelta(minutes=minutes)).astimezone(UTC))  # type: ignore[arg-type]
-        if isinstance(result, dg.SkipReason):
-            return []
-        self.cursor = result.cursor
-        requests = list(result.run_requests or ())
-        for request in requests:
-            self._run(request)
-        self.runs += requests
-        return requests
-
-    def _run(self, request: dg.RunRequest) -> None:
-        status = dg.DagsterRunStatus.SUCCESS if self.builds else dg.DagsterRunStatus.STARTED
-        selection = frozenset(request.asset_selection or ())
-        job = self.repository.get_implicit_global_asset_job_def().get_subset(asset_selection=selection)
-        run = self.instance.create_run_for_job(job, status=status, tags=dict(request.tags), asset_selection=selection)
-        if not self.builds:
-            return
-        for key in selection:
-            partitioned = self.repository.asset_graph.get(key).partitions_def is not None
-            for day in days_of(request) if partitioned else [None]:
-                event = dg.AssetMaterialization(key, partition=None if day is None else str(day))
-                self.instance.report_dagster_event(
-                    DagsterEvent(
-                        DagsterEventType.ASSET_MATERIALIZATION.value,
-                        "__ASSET_JOB",
-                        event_specific_data=StepMaterializationData(event),
-                    ),
-                    run.run_id,
-                )
-
-
 @pytest.fixture
 def city(config: Settings, repository: dg.RepositoryDefinition) -> Iterator[City]:
     with dg.DagsterInstance.ephemeral() as instance:
         city = City(instance, repository)
         assert city.tick(0) == []
         yield city
-
-
-def selected(request: dg.RunRequest) -> set[dg.AssetKey]:
-    return set(request.asset_selection or ())
 
 
 def test_an_hour_of_rows_is_one_run_a_tick_of_today_alone(city: City) -> None:
@@ -226,6 +157,20 @@ def test_a_day_before_the_first_is_built_when_the_definitions_are_loaded_again(
         requested = [days_of(run) for run in city.tick(19) if SILVER in selected(run) and run.tags[BUILD] == "older"]
         assert requested == [[TODAY - timedelta(days=2)]]
         assert not any(days_of(run) for run in city.tick(29))
+
+
+def test_the_days_of_a_history_of_years_ago_are_partitions_that_nothing_requests(
+    config: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        city = City(instance, definitions_from(date(2013, 1, 1), monkeypatch))
+        partitions = city.repository.asset_graph.get(SILVER).partitions_def
+        assert partitions is not None
+        assert partitions.get_first_partition_key() == "2013-01-01"
+        city.tick(0)
+        city.grew(BRONZE)
+        assert [days_of(run) for run in city.tick(9)] == [[TODAY]]
+        assert not any(days_of(run) for run in city.tick(19))
 
 
 def test_the_first_partition_is_the_first_day_that_bronze_has(config: Settings) -> None:

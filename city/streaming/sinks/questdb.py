@@ -177,6 +177,9 @@ def _ensure_table(address: str, table: str, create: str, evolve: list[str]) -> N
 
 
 def applied_offsets(address: str, contract: Contract) -> Offsets:
-    """Returns the next offset of each partition, from the visible rows of the contract's table."""
+    """Returns the next offset of each partition, from the visible rows of the contract's table.
+
+    A partition of which the table has history alone, with negative offsets, begins with its first message.
+    """
     rows = questdb.rows(address, f"SELECT part, max(off) FROM {contract.name}")
-    return {int(part): int(offset) + 1 for part, offset in rows if part is not None}
+    return {int(part): max(0, int(offset) + 1) for part, offset in rows if part is not None}

@@ -15,10 +15,10 @@ from city.streaming.bronze import BronzeStream
 from city.streaming.decode import decode
 from city.streaming.records import Batch, RawBatch
 from city_assets.environment.contract import DEVICES, SENSORS
-from city_assets.monitoring.quality import assess, latest_scores, read_table
-from simulators.environment import Sensor, fleet
+from city_assets.monitoring.daily_quality import assess, latest_scores, read_table
 from simulators.faults import DEFAULT_FAULTS, FaultRates, Faults
 from tests.lakes import stream
+from tests.sensors import Sensor, fleet
 
 DAY = date(2026, 5, 4)
 BEGIN = datetime(2026, 5, 4, tzinfo=ZoneInfo("America/New_York")).astimezone(UTC)
@@ -153,4 +153,4 @@ def test_a_day_that_is_half_as_loud_as_mondays_are_is_unusual(config: Settings) 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """A smaller sample: what is expected is the same."""
-    monkeypatch.setattr("city_assets.monitoring.quality._SAMPLE", 2_000)
+    monkeypatch.setattr("city_assets.monitoring.daily_quality._SAMPLE", 2_000)
