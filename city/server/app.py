@@ -60,7 +60,7 @@ def build(config: Settings, selected_models: Sequence[Model] | None = None) -> A
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await city.start()
-        pages.start()
+        pages.start(may_build=lambda: bool(city.live.messages) or not city.live.states)
         if not config.wants_keys:
             log.warning(
                 "requests need no key, because only this machine can reach %s (CITY_AUTH=on requires one)", config.serve

@@ -85,6 +85,7 @@ def _add_platform_routes(routes: APIRouter, city: City) -> None:
             predictions=city.predictor.store.written_rows + city.predictor.store.waiting_rows,
             models_serving=len(city.predictor.versions.champions()),
             clients=city.hub.clients,
+            history=report["history"],
         )
 
     @routes.get(

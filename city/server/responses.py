@@ -7,7 +7,7 @@ from typing_extensions import TypedDict
 
 from city.alerts.queries import HistoryEntry
 from city.severity import Severity
-from city.stack.reports import PlatformStatus
+from city.stack.reports import HistoryStatus, PlatformStatus
 from city.web.responses import DeclaredResponse
 
 
@@ -49,6 +49,8 @@ class StatsResponse(DeclaredResponse):
     models_serving: int
     clients: int
     """Open WebSockets."""
+    history: HistoryStatus | None
+    """How far the simulated history is made. Null for a city without one."""
 
 
 @with_config(ConfigDict(use_attribute_docstrings=True))

@@ -15,15 +15,25 @@ from rich.text import Text
 
 from city.java import jars
 from city.settings import Settings
-from city.stack.part import CannotStart, Spec
+from city.stack.history_progress import history_status
+from city.stack.history_view import HistoryLines, build_history_line
+from city.stack.part import UP, CannotStart, Spec
 from city.stack.reports import PartStatus, PlatformStatus
+from city.stack.specs import SIMULATORS, exposures, specs
 from city.stack.state import SUPERVISOR, is_alive, leftovers, read_json
 from city.stack.status import parts, status
-from city.stack.supervisor import SIMULATORS, Supervisor, end_leftovers, exposures, specs
+from city.stack.supervisor import Supervisor, end_leftovers
 from city.stack.terminal import Terminal, description_column, one_line
 from city.stack.unknown_settings import unknown_settings
 
-_COLOURS = {"running": "green", "external": "cyan", "starting": "yellow", "restarting": "red", "down": "red"}
+_COLOURS = {
+    "running": "green",
+    "external": "cyan",
+    "done": "green",
+    "starting": "yellow",
+    "restarting": "red",
+    "down": "red",
+}
 _REFRESH_SECONDS = 5.0
 _DETACH_SECONDS = 300
 _COUNT_SECONDS = 30.0
@@ -103,7 +113,7 @@ def wait_for_parts(
         while True:
             if process.poll() is not None:
                 raise CannotStart(f"`city up` ended before every part ran; its log {config.logs / 'up.log'} says why")
-            waiting = [n for n, part in parts(config).items() if part["state"] not in ("running", "external")]
+            waiting = [n for n, part in parts(config).items() if part["state"] not in UP]
             # Before it has written its file there may be parts that others started.
             if (read_json(config, SUPERVISOR) or {}).get("pid") != process.pid:
                 waiting = ["the supervisor"]
@@ -171,6 +181,8 @@ def show(state: PlatformStatus, console: Terminal | None = None) -> None:
         )
     for channel, reason in state.get("alarm_channels", {}).items():
         console.print(Text.assemble((f"alarm channel {channel}", "yellow"), f": {one_line(reason)}"))
+    if history := state.get("history"):
+        console.print(build_history_line(history, console))
     table = Table("topic", "rows in bronze", "quarantined", box=None, pad_edge=False)
     for topic, rows in state["bronze_rows"].items():
         table.add_row(topic, f"{rows:,}", f"{state['quarantined'][topic]:,}")
@@ -193,7 +205,7 @@ def _format_figure(value: float | None) -> str:
 
 
 class _View:
-    """Prints each change of a part's state in a line.
+    """Prints each change of a part's state in a line, and the progress of the history.
 
     Shows the status tables once every part runs. On a terminal it then refreshes them.
     """
@@ -201,6 +213,7 @@ class _View:
     def __init__(self, config: Settings, console: Terminal) -> None:
         self._config, self._console = config, console
         self._states: dict[str, str] = {}
+        self._history_lines = HistoryLines()
         self._complete = False
         self._ready = False
         self._shown_at = 0.0
@@ -221,6 +234,7 @@ class _View:
                     self._console.print(f"          {one_line(part.last_error)}", highlight=False)
         if supervisor.stop.is_set():
             return
+        self._show_history()
         self._ready = supervisor.is_ready()
         self._count_rows()
         if time.monotonic() - self._shown_at < _REFRESH_SECONDS:
@@ -230,6 +244,12 @@ class _View:
             self._print_status(f"\nup after {time.monotonic() - self._began:.1f} s; Ctrl-C stops it\n")
         elif self._complete and self._console.is_terminal:
             self._print_status("")
+
+    def _show_history(self) -> None:
+        line = self._history_lines.next_line(history_status(self._config))
+        # The status page of a terminal, which replaces all lines, has a bar of its own.
+        if line and not (self._complete and self._console.is_terminal):
+            self._console.print(f"{time.monotonic() - self._began:6.1f} s  {line}", highlight=False)
 
     def _has_events(self) -> bool:
         """Returns whether the stream runs and bronze has rows, or nothing simulates events."""
@@ -268,4 +288,5 @@ class _View:
         if head:
             self._console.print(head, highlight=False)
         assert self._counted is not None  # nothing is shown before bronze has rows
-        show({**self._counted, "parts": parts(self._config)}, self._console)
+        current: PlatformStatus = {**self._counted, "parts": parts(self._config)}
+        show({**current, "history": history_status(self._config)}, self._console)

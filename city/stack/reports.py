@@ -3,11 +3,13 @@
 They are dictionaries because they are read from JSON and shown as JSON.
 """
 
-from typing import NotRequired
+from typing import Literal, NotRequired
 
 from pydantic import ConfigDict, with_config
 from typing_extensions import TypedDict
 
+GrownDays = dict[str, dict[str, float]]
+"""By the table (bronze or quarantine) and the local day: when the day got rows last, in seconds since the epoch."""
 _DESCRIBED = ConfigDict(use_attribute_docstrings=True)
 
 
@@ -86,6 +88,20 @@ class PartStatus(TypedDict):
 
 
 @with_config(_DESCRIBED)
+class HistoryStatus(TypedDict):
+    """How far the simulated history of a new city is made."""
+
+    state: Literal["running", "restarting", "down", "done"]
+    """`restarting`: it failed or was killed, and the supervisor starts it again. `down`: nothing continues it now."""
+    percent: int
+    step: str
+    """Such as "table vehicle_speeds"."""
+    days: int
+    error: str | None
+    """The step that failed, and why."""
+
+
+@with_config(_DESCRIBED)
 class PlatformStatus(TypedDict):
     """The status of the platform."""
 
@@ -99,3 +115,5 @@ class PlatformStatus(TypedDict):
     """Rejected messages, by topic."""
     alarm_channels: dict[str, str]
     """The channels that do not accept messages of alarms, with the reason."""
+    history: HistoryStatus | None
+    """Null for a city without a simulated history."""

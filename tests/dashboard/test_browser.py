@@ -1,7 +1,6 @@
 """The dashboard as a person uses it: a real browser, a real server, the stream and its data behind it."""
 
 import io
-import random
 import re
 import sys
 import threading
@@ -32,13 +31,16 @@ from city.web import pages as dashboard
 from city.web.keys import Keys
 from city_assets.traffic.contract import VEHICLE_POSITIONS
 from city_assets.traffic.models import speed_model
-from simulators.traffic import Vehicle
+from simulators.clock import iso
+from simulators.traffic import Traffic
+from simulators.world.local import LocalClock
 from tests.city.serving.served import registered, taught
 from tests.dashboard.conftest import open_page
 from tests.live import streaming, until
 
 SERVE = [sys.executable, "-m", "city.cli.main", "serve"]
 VEHICLES, PAST_SECONDS = 150, 600
+MONDAY_AFTERNOON = datetime(2026, 5, 4, 15, tzinfo=UTC).timestamp()
 PICTURES = CHECKOUT / "docs"
 
 
@@ -77,8 +79,7 @@ def lasting(stack_parts: tuple[Settings, dict[str, Part]], tmp_path_factory: pyt
     config = shared.model_copy(update=addresses | home)
     registered(Registry(config), speed_model(15), taught(speed_model(15)))
     ensure_topics(config.kafka, [VEHICLE_POSITIONS])
-    chance, over = random.Random(3), threading.Event()
-    fleet = [Vehicle(number, chance) for number in range(VEHICLES)]
+    over, fleet = threading.Event(), Traffic(3, LocalClock(), 4 * VEHICLES)
     producer = Producer({"bootstrap.servers": config.kafka})
     now = time.time()
     for second in range(0, PAST_SECONDS, 4):
@@ -105,12 +106,18 @@ def lasting(stack_parts: tuple[Settings, dict[str, Part]], tmp_path_factory: pyt
             producer.flush(5)
 
 
-def report(producer: Producer, fleet: list[Vehicle], at: float) -> None:
+def report(producer: Producer, fleet: Traffic, at: float) -> None:
+    """The traffic of a Monday's afternoon, whenever the test runs."""
     import orjson
 
-    for vehicle in fleet:
-        content = vehicle.report(datetime.fromtimestamp(at, UTC))
-        producer.produce(VEHICLE_POSITIONS.topic, orjson.dumps(content), vehicle.id)
+    began = fleet.__dict__.setdefault("began", at)
+    vehicles, _, found = fleet.reports(MONDAY_AFTERNOON + at - began, VEHICLES)
+    rows = zip(vehicles.tolist(), found.latitude.tolist(), found.longitude.tolist(), found.speed.tolist(), strict=True)
+    for vehicle, latitude, longitude, speed in rows:
+        moment = iso(datetime.fromtimestamp(at, UTC))
+        content = {"vehicle_id": f"vehicle_{vehicle:05d}", "timestamp": moment, "latitude": latitude}
+        content |= {"longitude": longitude, "speed": min(speed, 120.0)}
+        producer.produce(VEHICLE_POSITIONS.topic, orjson.dumps(content), content["vehicle_id"])
     producer.poll(0)
 
 

@@ -287,6 +287,20 @@ export interface HistoryEntry {
   note: string | null;
 }
 
+/** How far the simulated history of a new city is made. */
+export interface HistoryStatus {
+  /**
+   * `restarting`: it failed or was killed, and the supervisor starts it again. `down`: nothing continues it now.
+   */
+  state: 'running' | 'restarting' | 'down' | 'done';
+  percent: number;
+  /** Such as "table vehicle_speeds". */
+  step: string;
+  days: number;
+  /** The step that failed, and why. */
+  error: string | null;
+}
+
 /** A cell whose vehicles are slow. */
 export interface Hotspot {
   cell: string;
@@ -508,6 +522,7 @@ export interface OperationsResponse {
   bronze_rows: Record<string, number>;
   quarantined: Record<string, number>;
   alarm_channels: Record<string, string>;
+  history: HistoryStatus | null;
   /** Why the live city is not up to date; null where it is. */
   live_error: string | null;
   /** The largest effect size of the newest comparison, by feature view and feature. */
@@ -662,6 +677,8 @@ export interface StatsResponse {
   models_serving: number;
   /** Open WebSockets. */
   clients: number;
+  /** How far the simulated history is made. Null for a city without one. */
+  history: HistoryStatus | null;
 }
 
 export type StreamMessage = SnapshotMessage | DeltaMessage;

@@ -1,4 +1,5 @@
 import type { Stats } from '../api/types';
+import { HistoryProgress } from '../components/HistoryProgress';
 import { Warning } from '../components/Warning';
 import { domains } from '../domains';
 import type { Figure } from '../domains/domain';
@@ -60,6 +61,7 @@ export function LandingPage({ start }: { start: string }) {
         <a href="/docs">The API</a>
       </p>
       <Warning role="status">{error}</Warning>
+      <HistoryProgress history={data?.history} />
       <dl class="figures" aria-label="Current figures of the platform">
         {figures(data).map(({ value, unit, description }) => (
           <div key={description}>

@@ -28,6 +28,7 @@ from city.streaming.report import StreamReport
 from city.web.keys import Keys
 from city_assets.traffic.models import CONGESTION, speed_model
 from tests.city.serving.served import FEATURES, put_features, registered, taught
+from tests.city.stack.histories import write_progress
 
 CELL = "882a100d2dfffff"
 SPEED = speed_model(15)
@@ -103,6 +104,7 @@ def write_reports(config: Settings) -> None:
         "server.json": beat | {"alarm_channels": {"webhook": "1 waiting"}},
     }
     config.run.mkdir(parents=True, exist_ok=True)
+    write_progress(config, 62)
     for name, content in contents.items():
         (config.run / name).write_text(json.dumps({**identity(), **content}))
 

@@ -1,4 +1,5 @@
 import type { Config } from '../../api/types';
+import { HistoryProgress } from '../../components/HistoryProgress';
 import { Warning } from '../../components/Warning';
 import { useApi } from '../../hooks/useApi';
 import { useConnectionStatus } from '../../hooks/useConnectionStatus';
@@ -21,6 +22,7 @@ export function OperationsPage({ config }: { config: Config }) {
       <Warning role="alert">{error}</Warning>
       {connection.state === 'lost' && <Warning>{connection.reason} Reconnecting.</Warning>}
       {data?.live_error && <Warning>The live data is not up to date: {data.live_error}</Warning>}
+      <HistoryProgress history={data?.history} />
       <Alarms timezone={config.timezone} />
       <Streams operations={data} />
       <Parts parts={data?.parts ?? {}} />

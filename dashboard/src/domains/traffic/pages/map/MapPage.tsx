@@ -53,7 +53,7 @@ export function MapPage({ config }: { config: Config }) {
         <TimeButtons selected={minutesAhead} onSelect={setMinutesAhead} disabled={mode !== 'live'} />
         <VehicleToggle checked={vehicles} onChange={setVehicles} count={motion.size} />
         <Legend cells={cells} />
-        <MissingModel cells={cells} minutesAhead={minutesAhead} />
+        <MissingModel cells={cells} minutesAhead={mode === 'live' ? minutesAhead : 0} />
         <Warning role="alert">{error}</Warning>
         <Hotspots hotspots={hotspots} onSelect={setSelected} />
         {selected && <CellDetails cell={selected} details={details} onClose={() => setSelected(null)} />}

@@ -1,5 +1,8 @@
+import type { Stats } from '../../../../api/types';
 import { Warning } from '../../../../components/Warning';
+import { useApi } from '../../../../hooks/useApi';
 import type { CellTraffic, MinutesAhead } from '../../map/cells';
+import { explainMissing, isPredictionMissing } from './missingPredictions';
 
 interface MissingModelProps {
   cells: CellTraffic[];
@@ -7,12 +10,12 @@ interface MissingModelProps {
 }
 
 /** Explains why a prediction has no colours. */
-export function MissingModel({ cells, minutesAhead }: MissingModelProps) {
-  if (minutesAhead === 0 || cells.length === 0 || cells.some(({ speed }) => speed !== null)) return null;
-  return (
-    <Warning role="status">
-      No model predicts the traffic in {minutesAhead} minutes yet. A model is trained when there is enough data, some
-      hours after the first start.
-    </Warning>
-  );
+export function MissingModel(props: MissingModelProps) {
+  return isPredictionMissing(props.cells, props.minutesAhead) ? <Explanation {...props} /> : null;
+}
+
+function Explanation({ cells, minutesAhead }: MissingModelProps) {
+  const { data, error } = useApi<Stats>('/api/stats', 2);
+  // Without the first answer it is not known whether a history is being made.
+  return <Warning role="status">{(data || error) && explainMissing(cells, minutesAhead, data?.history)}</Warning>;
 }
