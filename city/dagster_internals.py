@@ -10,6 +10,7 @@ arguments. A name is imported at its first use, because every process of Dagster
 | the sensor `keep_fresh` | way to evaluate conditions with a run for several assets, and a cursor of its own |
 | `WatchedRunLauncher` | default launcher that tells whether a run's process lives |
 | `FileComputeLogManager` | compute logs without four more processes per run |
+| deletion of old events (`city_assets/maintenance.py`) | deletion of events without a run |
 | alarms of checks, runs and freshness | status of the execution of a check; state of freshness |
 """
 
@@ -43,6 +44,7 @@ if TYPE_CHECKING:  # the same names, for type checkers; `as` re-exports them fro
     from dagster._core.errors import DagsterUserCodeUnreachableError as DagsterUserCodeUnreachableError
     from dagster._core.execution.compute_logs import redirect_to_file as redirect_to_file
     from dagster._core.execution.stats import StepEventStatus as StepEventStatus
+    from dagster._core.instance.utils import RUNLESS_RUN_ID as RUNLESS_RUN_ID
     from dagster._core.launcher.base import CheckRunHealthResult as CheckRunHealthResult
     from dagster._core.launcher.base import WorkerStatus as WorkerStatus
     from dagster._core.storage.asset_check_execution_record import (
@@ -54,6 +56,9 @@ if TYPE_CHECKING:  # the same names, for type checkers; `as` re-exports them fro
     from dagster._core.storage.compute_log_manager import CapturedLogContext as CapturedLogContext
     from dagster._core.storage.compute_log_manager import ComputeIOType as ComputeIOType
     from dagster._core.storage.dagster_run import FINISHED_STATUSES as FINISHED_STATUSES
+    from dagster._core.storage.event_log.schema import AssetEventTagsTable as AssetEventTagsTable
+    from dagster._core.storage.event_log.schema import SqlEventLogStorageTable as SqlEventLogStorageTable
+    from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage as SqlEventLogStorage
     from dagster._core.storage.local_compute_log_manager import IO_TYPE_EXTENSION as IO_TYPE_EXTENSION
     from dagster._core.storage.local_compute_log_manager import LocalComputeLogManager as LocalComputeLogManager
     from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG as ASSET_PARTITION_RANGE_END_TAG
@@ -91,6 +96,7 @@ _MODULES = {
     "dagster._core.errors": ("DagsterUserCodeUnreachableError",),
     "dagster._core.execution.compute_logs": ("redirect_to_file",),
     "dagster._core.execution.stats": ("StepEventStatus",),
+    "dagster._core.instance.utils": ("RUNLESS_RUN_ID",),
     "dagster._core.launcher.base": ("CheckRunHealthResult", "WorkerStatus"),
     "dagster._core.storage.asset_check_execution_record": (
         "AssetCheckExecutionRecord",
@@ -98,6 +104,8 @@ _MODULES = {
     ),
     "dagster._core.storage.compute_log_manager": ("CapturedLogContext", "ComputeIOType"),
     "dagster._core.storage.dagster_run": ("FINISHED_STATUSES",),
+    "dagster._core.storage.event_log.schema": ("AssetEventTagsTable", "SqlEventLogStorageTable"),
+    "dagster._core.storage.event_log.sql_event_log": ("SqlEventLogStorage",),
     "dagster._core.storage.local_compute_log_manager": ("IO_TYPE_EXTENSION", "LocalComputeLogManager"),
     "dagster._core.storage.tags": ("ASSET_PARTITION_RANGE_END_TAG", "ASSET_PARTITION_RANGE_START_TAG"),
     "dagster._daemon.asset_daemon": (

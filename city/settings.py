@@ -132,11 +132,12 @@ class Settings(BaseSettings):
     latency_seconds: float = Field(
         1.0, ge=0.1, le=60, description="the promised 95th percentile from an event to QuestDB and to its features"
     )
-    report_seconds: float = Field(30.0, gt=0, description="how often the stream reports to the asset graph")
+    report_seconds: float = Field(30.0, gt=0, description="how often the stream's rows are reported to the asset graph")
     gather_seconds: float = Field(
         300.0, ge=0, description="low-rate topics: messages of this long are gathered into one run"
     )
-    stream_hours: float = Field(24.0, gt=0, description="a streaming run ends after this, and the next one starts")
+    history_days: int = Field(14, ge=0, le=90, description="days of simulated history that a new city gets")
+    stream_hours: float = Field(24.0, gt=0, description="a streaming run of Dagster is replaced after this")
     run_retention_days: int = Field(7, gt=0, description="ended Dagster runs older than this are deleted")
     warm_days: int = Field(400, ge=1, description="bronze older than this goes to cold storage")
     cold: str | None = Field(None, description="a folder, or s3://bucket/path; default <home>/cold")

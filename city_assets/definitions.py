@@ -24,6 +24,7 @@ from resources.questdb import QuestDBResource
 from sensors_and_schedules.keep_fresh import keep_fresh
 from sensors_and_schedules.keep_streaming import keep_streaming
 from sensors_and_schedules.low_rate_topics import low_rate_sensor
+from sensors_and_schedules.report_history import report_history
 from sensors_and_schedules.retrain import retrain, train_models
 from sensors_and_schedules.schedules import SCHEDULES
 from sensors_and_schedules.watch_data import watch_data
@@ -64,7 +65,7 @@ def build() -> dg.Definitions:
         ],
         jobs=[stream_job, run_retention, train_models],
         executor=dg.in_process_executor,  # a process per step takes seconds to start, and a step takes only seconds
-        sensors=[keep_streaming, keep_fresh, watch_data, retrain, *low_rate_sensors],
+        sensors=[keep_streaming, keep_fresh, report_history, watch_data, retrain, *low_rate_sensors],
         schedules=SCHEDULES,
         resources={
             "models": ModelRegistryResource(),

@@ -14,7 +14,7 @@ from city.settings import Settings
 
 PARTS = frozenset(
     {"kafka", "questdb", "mqtt", "mqtt-bridge", "simulators", "server", "dagster-code", "dagster-daemon", "dagster"}
-    | {"stream", "registry", "disk", "supervisor"}
+    | {"stream", "history", "registry", "disk", "supervisor"}
 )
 """The parts with a metric `system.failing.<part>`, besides the simulators of single domains."""
 _STREAM_METRICS = ("lag", "p95_ms", "events_per_second", "quarantined")

@@ -57,6 +57,7 @@ DEFAULT = (
 """The rules without alerts.toml, about problems that no other alarm covers. A silent stream or source is the alarm of
 its part (`city.alerts.system`)."""
 _STALE_SECONDS = 60.0
+_CATCH_UP_SECONDS = 60.0
 
 
 FAMILIES = {
@@ -132,9 +133,12 @@ def stream_metrics(config: Settings, now: float) -> dict[str, float | None]:
     if report["ended"]:  # the next stream process is starting
         return {"stream.alive": 1.0}
     metrics: dict[str, float | None] = {"stream.alive": 1.0}
+    catches_up = now - report.get("started", 0.0) < _CATCH_UP_SECONDS
     for entry in report["streams"]:
         for name in ("lag", "p95_ms", "events_per_second", "quarantined"):
             metrics[f"stream.{name}.{entry['topic']}"] = entry[name]
+        if catches_up:  # the events that came while nothing streamed are as old as that pause was long
+            metrics[f"stream.p95_ms.{entry['topic']}"] = None
     return metrics
 
 

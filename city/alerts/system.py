@@ -12,6 +12,7 @@ from typing import Any
 
 from city.alerts.model import Finding
 from city.severity import Severity
+from city.stack.part import UP
 from city.stack.reports import PartStatus
 from city.stack.status import stands_still
 
@@ -226,7 +227,7 @@ def _time_errors(part: PartStatus, failure: str | None, is_known: bool, seen: _S
 
 
 def _is_running(part: PartStatus) -> bool:
-    return part["state"] in ("running", "external")
+    return part["state"] in UP
 
 
 def _judge_part(

@@ -18,6 +18,7 @@ from city.settings import CHECKOUT, Settings
 from city.stack.daemon import CODE_SERVER, DAEMON
 from city.stack.part import Spec
 from city.stack.servers import python
+from city.stack.state import STREAM_PART
 
 LOCATION = "city"
 _MODULE = "city_assets.definitions"
@@ -34,6 +35,7 @@ load_from:
       location_name: {location}
 """
 _LONGEST_SOCKET = 100  # bytes: the system accepts 107, and gRPC adds some to the path
+_AFTER_SECONDS = 20.0  # Dagster's start needs a core for ten seconds, so the live city goes first, for so long at most
 _HEALTH = "{instance{daemonHealth{allDaemonStatuses{required healthy lastHeartbeatTime}}}}"
 
 
@@ -83,6 +85,8 @@ def dagster(config: Settings, environment: dict[str, str]) -> list[Spec]:
             environment,
             prepare=prepare_code,
             ready=lambda: _is_listening(path),
+            after=frozenset({"server", STREAM_PART}),
+            after_seconds=_AFTER_SECONDS,
             stage=2,
             stop_session=True,  # the server waits for its runs, and the stream's run ends only by a signal
             stop_seconds=20,
@@ -94,6 +98,7 @@ def dagster(config: Settings, environment: dict[str, str]) -> list[Spec]:
             environment,
             prepare=prepare_daemon,
             ready=lambda: _are_daemons_healthy(host, port, daemon_began[0]),
+            after=frozenset({CODE_SERVER}),
             stage=3,
             stop_signal=signal.SIGINT,
         ),
@@ -103,6 +108,7 @@ def dagster(config: Settings, environment: dict[str, str]) -> list[Spec]:
             [*module, "dagster_webserver", "-h", config.dagster_host, "-p", str(port), *workspace],
             environment,
             ready=lambda: accepts(host, port),
+            after=frozenset({CODE_SERVER}),
             stage=3,
             stop_signal=signal.SIGINT,
             ports={"CITY_DAGSTER_PORT": port},

@@ -11,8 +11,8 @@ from city.java import java
 from city.java.jars import missing
 from city.settings import Settings
 from city.stack.part import can_bind, listener
+from city.stack.specs import specs
 from city.stack.state import SUPERVISOR, is_alive, leftovers, read_json
-from city.stack.supervisor import specs
 from city.stack.unknown_settings import unknown_settings
 
 _MEMORY_GB, _DISK_GB = 3, 2

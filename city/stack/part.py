@@ -13,7 +13,9 @@ from typing import Literal
 
 import psutil
 
-State = Literal["running", "starting", "restarting", "down", "external"]
+State = Literal["running", "starting", "restarting", "down", "external", "done"]
+UP: frozenset[State] = frozenset({"running", "external", "done"})
+"""The states of a part that does, or has done, what it is there for."""
 _RESTART_SECONDS = (0.5, 1, 2, 5, 10, 30)
 _STEADY_SECONDS = 60  # after this run time the next restart has the shortest wait again
 
@@ -24,7 +26,7 @@ class CannotStart(RuntimeError):
 
 @dataclass(frozen=True)
 class Spec:
-    """Declares how a part is started, when it is ready and how it is stopped. `stage` orders start and stop."""
+    """Declares how a part is started, when it is ready and how it is stopped. The highest `stage` stops first."""
 
     name: str
     address: str
@@ -32,6 +34,10 @@ class Spec:
     environment: Mapping[str, str] = field(default_factory=dict)
     prepare: Callable[[], None] = lambda: None
     ready: Callable[[], bool] = lambda: True
+    after: frozenset[str] = frozenset()
+    """The parts that are up before this one starts, by name. A name of no part has no effect."""
+    after_seconds: float = 180.0
+    """The part starts so long after the first ones, even if those before it are not up."""
     stage: int = 0
     stop_signal: signal.Signals = signal.SIGTERM
     stop_session: bool = False
@@ -46,6 +52,8 @@ class Spec:
     host_setting: str = ""
     exposes: str = ""
     """What anybody can do who reaches the part, where it has no password."""
+    once: bool = False
+    """Whether the part is done when it ends with code 0. It is not started again then."""
     loops: Mapping[str, str] = field(default_factory=dict)
     """The address of each loop in the part that has a heartbeat of its own, by the heartbeat's name."""
 
@@ -69,9 +77,14 @@ class Part:
         self.restarts = 0
         self._process: subprocess.Popen[bytes] | None = None
         self._log_begin = 0
-        self._started = 0.0
+        self._started: float | None = None
         self._again_at = 0.0
         self._failures = 0
+
+    @property
+    def is_started(self) -> bool:
+        """Whether the part was started, or is external."""
+        return self._started is not None or self.state == "external"
 
     @property
     def pid(self) -> int | None:
@@ -79,44 +92,60 @@ class Part:
         return self._process.pid if self._process and self._process.poll() is None else None
 
     def start(self) -> None:
-        """Starts the process, in a session of its own, so that a terminal's Ctrl-C reaches only the supervisor."""
-        self.log.parent.mkdir(parents=True, exist_ok=True)
-        self.spec.prepare()
-        with self.log.open("ab") as output:
-            self._log_begin = output.tell()
-            self._process = subprocess.Popen(
-                self.spec.argv,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env=os.environ | dict(self.spec.environment),
-                start_new_session=True,
-            )
-        self._started = time.monotonic()
+        """Starts the process, in a session of its own, so that a terminal's Ctrl-C reaches only the supervisor.
+
+        Where it cannot be started now, as on a full disk, it is started again later.
+        """
+        self._started, self._process = time.monotonic(), None
         self.state = "restarting" if self.restarts else "starting"
+        try:
+            self.log.parent.mkdir(parents=True, exist_ok=True)
+            self.spec.prepare()
+            with self.log.open("ab") as output:
+                self._log_begin = output.tell()
+                self._process = subprocess.Popen(
+                    self.spec.argv,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    env=os.environ | dict(self.spec.environment),
+                    start_new_session=True,
+                )
+        except OSError as error:
+            self._start_later(f"cannot be started: {error}")
 
     def watch(self) -> None:
         """Updates `state`, and starts the process again when it has ended and its wait is over."""
-        if self.state == "external" or self._process is None:
+        if self.state == "done" or not self.is_started or not self.spec.argv:
             return
+        if self._again_at:
+            if time.monotonic() >= self._again_at:
+                self._again_at = 0.0
+                self.restarts += 1
+                self.start()
+            return
+        assert self._process is not None
         code = self._process.poll()
-        now = time.monotonic()
-        if code is not None and not self._again_at:
-            self._failures = 0 if now - self._started > _STEADY_SECONDS else self._failures
-            wait = _RESTART_SECONDS[min(self._failures, len(_RESTART_SECONDS) - 1)]
-            self._failures += 1
-            self._again_at = now + wait
+        if code is None:
+            if self.state != "running" and self.spec.ready():
+                self.state = "running"
+            elif self.state == "running" and self._run_seconds() > _STEADY_SECONDS:
+                self.last_error = None
+        elif code == 0 and self.spec.once:
+            self.state, self.last_error = "done", None
+        else:
             end_session(self._process.pid)  # its remaining child processes may occupy its ports, or repeat its work
-            self.state = "restarting"
-            self.last_error = self._describe_end(code)
-        elif code is not None and now >= self._again_at:
-            self._again_at = 0.0
-            self.restarts += 1
-            self.start()
-        elif code is None and self.state != "running" and self.spec.ready():
-            self.state = "running"
-        elif code is None and self.state == "running" and now - self._started > _STEADY_SECONDS:
-            self.last_error = None
+            self._start_later(self._describe_end(code))
+
+    def _start_later(self, reason: str) -> None:
+        """Sets the time of the next start. It is later after each failure in a row."""
+        self._failures = 0 if self._run_seconds() > _STEADY_SECONDS else self._failures
+        self._again_at = time.monotonic() + _RESTART_SECONDS[min(self._failures, len(_RESTART_SECONDS) - 1)]
+        self._failures += 1
+        self.state, self.last_error = "restarting", reason
+
+    def _run_seconds(self) -> float:
+        return time.monotonic() - (self._started or 0.0)
 
     def _describe_end(self, code: int) -> str:
         """Describes how the process ended, with its last words where it could write some.

@@ -12,6 +12,8 @@ from city.settings import Settings
 SUPERVISOR = "supervisor.json"
 STREAM = "stream.json"
 SERVER = "server.json"
+STREAM_PART = "stream"
+"""The name of the stream as a part of the platform."""
 
 Report = dict[str, Any]
 """The content of a file of <home>/run. An earlier version may have written it, with other fields."""
@@ -52,6 +54,12 @@ def process_of(report: Report | None) -> psutil.Process | None:
     return psutil.Process(report["pid"]) if is_alive(report["pid"], report["created"]) else None
 
 
+def has_stream_part(config: Settings) -> bool:
+    """Returns whether a living supervisor runs the stream. Then Dagster runs none."""
+    state = read_json(config, SUPERVISOR)
+    return state is not None and STREAM_PART in state["parts"] and is_alive(state["pid"], state["created"])
+
+
 def leftovers(config: Settings) -> dict[str, int]:
     """Returns the processes that a killed supervisor left behind: the name of each part and its process id.
 
@@ -80,9 +88,9 @@ def _is_killed(report: Report) -> bool:
 
 
 def read_json(config: Settings, name: str) -> Report | None:
-    """Reads a file of <home>/run; None while it does not exist, or is not JSON."""
+    """Reads a file of <home>/run; None while it does not exist, is not JSON, or is empty."""
     try:
-        content: Report = json.loads((config.run / name).read_text())
-        return content
-    except (FileNotFoundError, json.JSONDecodeError):
+        content = json.loads((config.run / name).read_text())
+    except (FileNotFoundError, ValueError):
         return None
+    return content if isinstance(content, dict) and content else None

@@ -11,11 +11,13 @@ from city.contracts.registry import domains
 from city.lake import STRAYS, bronze_path, locate, quarantine_path, row_count
 from city.settings import Settings
 from city.stack.daemon import CODE_SERVER, DAEMON, daemon_hangs
+from city.stack.history_progress import history_status
 from city.stack.progress import NO_PROGRESS, stalled_sources
 from city.stack.reports import PartStatus, PlatformStatus, StreamSummary, WorkerSummary
 from city.stack.state import (
     SERVER,
     STREAM,
+    STREAM_PART,
     SUPERVISOR,
     Report,
     is_alive,
@@ -41,6 +43,7 @@ def status(config: Settings) -> PlatformStatus:
         "bronze_rows": {c.topic: row_count(bronze_path(config.lake, c)) for c in contracts},
         "quarantined": quarantined | ({STRAYS: strays} if strays else {}),
         "alarm_channels": alarm_channels(config),
+        "history": history_status(config),
     }
 
 
@@ -59,7 +62,10 @@ def parts(config: Settings) -> dict[str, PartStatus]:
     up = supervisor is not None and is_alive(supervisor["pid"], supervisor["created"])
     silent = silent_sources(config)
     states: dict[str, PartStatus] = {}
-    for name, part in (supervisor or {"parts": {}})["parts"].items():
+    supervised = (supervisor or {"parts": {}})["parts"]
+    for name, part in supervised.items():
+        if name == STREAM_PART:
+            continue
         beat = (read_json(config, f"{name}.json") or {}) if up else {}
         fresh = time.time() - beat.get("at", 0) < FRESH_SECONDS
         workers = beat.get("workers", [])
@@ -88,7 +94,7 @@ def parts(config: Settings) -> dict[str, PartStatus]:
             loop_state = _loop_state(config, loop, address, states[name]["state"], silent.get(loop), part["pid"])
             loop_state["within"] = name
             states[loop] = loop_state
-    stream = stream_part(config, up, silent)
+    stream = stream_part(config, up, silent, supervised.get(STREAM_PART))
     return states | _unsupervised_states(config, states.keys(), silent) | ({"stream": stream} if stream else {})
 
 
@@ -142,11 +148,14 @@ def is_stopping(config: Settings) -> bool:
     return bool(supervisor.get("stopping")) and is_alive(supervisor["pid"], supervisor["created"])
 
 
-def stream_part(config: Settings, up: bool, silent: Mapping[str, str]) -> PartStatus | None:
-    """Returns the state of the streaming job, from its own report.
+def stream_part(
+    config: Settings, up: bool, silent: Mapping[str, str], supervised: Report | None = None
+) -> PartStatus | None:
+    """Returns the state of the stream, from its own report.
 
-    Returns None when the job never ran and the platform is not `up`. `silent` are the silent sources (see
-    `silent_sources`).
+    Returns None when it never ran and the platform is not `up`. `silent` are the silent sources (see
+    `silent_sources`). `supervised` is the supervisor's report of the stream, where it runs that; otherwise the stream
+    is a run of Dagster.
     """
     report = read_json(config, STREAM)
     if report is None and not up:
@@ -164,15 +173,16 @@ def stream_part(config: Settings, up: bool, silent: Mapping[str, str]) -> PartSt
         errors += [f"{worker}: {text}" for worker, text in complaints(workers, time.time()).items()]
     ended = report is not None and not running
     reason = _exit_reason(report) if report and ended else None
+    if supervised and up and not running:  # it may have ended before it could report
+        reason = supervised["last_error"] or reason
     if not fresh:  # old figures must not look like current ones
         streams = [{**s, "events_per_second": None, "lag": None, "p95_ms": None} for s in streams]
     current = streams if fresh else []
     latencies = [s["p95_ms"] for s in current if s["p95_ms"] is not None]
-    return {
+    state: PartStatus = {
         "address": f"{config.kafka} → {config.lake}",
         "state": "running" if running else ("restarting" if ended else "starting") if up else "down",
         "restarts": stream_crashes(report),
-        "within": CODE_SERVER,
         "events_per_second": round(sum(s["events_per_second"] or 0.0 for s in current), 1) if current else None,
         "lag": sum(s["lag"] or 0 for s in current) if current else None,
         "p95_ms": max(latencies, default=None),
@@ -183,6 +193,9 @@ def stream_part(config: Settings, up: bool, silent: Mapping[str, str]) -> PartSt
         "streams": {s["topic"]: s for s in streams},
         "workers": workers,
     }
+    if not supervised:
+        state["within"] = CODE_SERVER
+    return state
 
 
 def _exit_reason(report: Report) -> str | None:

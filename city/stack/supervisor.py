@@ -1,98 +1,24 @@
 """Starts all parts, keeps them running, and stops only the processes that it started."""
 
+import fcntl
 import json
-import signal
-import sys
+import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Callable, Mapping
+from typing import IO
 
 import psutil
 
-from city.contracts.registry import domains
-from city.net import accepts, is_loopback, reached_at
 from city.settings import Settings
-from city.stack import servers
-from city.stack.dagster import dagster
-from city.stack.part import CannotStart, Part, Spec, can_bind, check_port, end_sessions
+from city.stack.home import check_home
+from city.stack.part import UP, CannotStart, Part, Spec, can_bind, check_port, end_sessions
 from city.stack.state import SUPERVISOR, identity, is_alive, leftovers, read_json
 
-BRIDGE = "mqtt-bridge"
-SIMULATORS = "simulators"
-_READY_SECONDS = 180
+log = logging.getLogger(__name__)
+
+_START_SECONDS, _ROUND_SECONDS = 0.1, 0.5  # between two looks at the parts, while some wait for others and later
 _LEFTOVER_SECONDS = 10.0  # for a stage of leftovers to end by itself
-
-
-def specs(config: Settings, simulators: bool = True, rate: float | None = None) -> list[Spec]:
-    """Returns the spec of every part of the platform, for the active domains.
-
-    `rate` is the simulators' rate in events a second. Raises CannotStart where CITY_DOMAINS names an unknown domain.
-    """
-    names = [domain.name for domain in domains(config)]
-    if unknown := sorted(set(config.domains) - set(names)):
-        raise CannotStart(f"CITY_DOMAINS: no domain {', '.join(unknown)}; known: {', '.join(names)}")
-    active = [domain for domain in domains(config) if config.is_active(domain.name)]
-    environment = {"CITY_DOMAINS": json.dumps(config.domains)}
-    city = [sys.executable, "-m", "city.cli.main"]
-    parts = [servers.kafka(config), servers.questdb(config)]
-    if any(contract.mqtt for domain in active for contract in domain.contracts):
-        bridge = [*city, "bridge"]
-        parts += [
-            servers.mqtt(config),
-            _heartbeat_spec(config, BRIDGE, bridge, environment, config.mqtt + " → " + config.kafka),
-        ]
-    simulated = [domain for domain in active if domain.has_simulator] if simulators else []
-    if simulated:
-        argv = [*city, "simulate", *(domain.name for domain in simulated), *(["--rate", str(rate)] if rate else [])]
-        loops = {f"simulator-{domain.name}": domain.contracts[0].topic for domain in simulated}
-        parts.append(_heartbeat_spec(config, SIMULATORS, argv, environment, "", loops))
-    return [*parts, _server_spec(config, [*city, "serve"], environment), *dagster(config, environment)]
-
-
-def _heartbeat_spec(
-    config: Settings,
-    name: str,
-    argv: list[str],
-    environment: dict[str, str],
-    address: str,
-    loops: Mapping[str, str] = MappingProxyType({}),
-) -> Spec:
-    """Returns the spec of a process with a heartbeat. The process is ready when its heartbeat is fresh."""
-    started = time.time()
-
-    def ready() -> bool:
-        beat = read_json(config, f"{name}.json")
-        return beat is not None and beat["at"] > max(started, time.time() - 5)
-
-    environment = servers.python(config) | environment
-    return Spec(name, address, argv, environment, ready=ready, stage=1, stop_seconds=10, loops=loops)
-
-
-def _server_spec(config: Settings, argv: list[str], environment: dict[str, str]) -> Spec:
-    return Spec(
-        "server",
-        config.serve,
-        argv,
-        servers.python(config) | environment,
-        ready=lambda: accepts(reached_at(config.host), config.serve_port),
-        stage=2,
-        stop_signal=signal.SIGINT,
-        stop_seconds=25,
-        ports={"CITY_SERVE_PORT": config.serve_port},
-        host=config.host,
-        host_setting="CITY_HOST",
-    )
-
-
-def exposures(parts: Sequence[Spec]) -> list[str]:
-    """Returns a warning for each server without a password that other machines can reach."""
-    return [
-        f"{spec.host_setting}={spec.host}: whoever reaches {spec.name} there can {spec.exposes}, without a password. "
-        "Let a firewall admit only those who may"
-        for spec in parts
-        if spec.argv and spec.exposes and not is_loopback(spec.host)
-    ]
 
 
 class Supervisor:
@@ -102,12 +28,15 @@ class Supervisor:
         self.config = config
         self.parts = [Part(spec, config.logs) for spec in parts]
         self.stop = threading.Event()
+        self._lock: IO[str] | None = None
 
     def check(self) -> None:
         """Ends the processes that a killed `up` left behind, and checks that the parts can start.
 
-        Raises CannotStart where another `up` runs, an address is not of this machine, or a port is in use.
+        Raises CannotStart where another `up` runs, CITY_HOME cannot be written to, its disk is full, an address is not
+        of this machine, or a port is in use.
         """
+        check_home(self.config)
         state = read_json(self.config, SUPERVISOR)
         if state and is_alive(state["pid"], state["created"]):
             raise CannotStart(f"already up (pid {state['pid']}): see `city status`, end it with `city down`")
@@ -121,27 +50,34 @@ class Supervisor:
                     raise CannotStart(f"{used[port]} and {setting} are both {port}")
                 if part.spec.argv:
                     check_port(host, port, setting)
+        self._lock_home()
+
+    def _lock_home(self) -> None:
+        """Lets one supervisor run in a home. The lock ends with this object, or with its process."""
+        self._lock = (self.config.run / f".{SUPERVISOR}.lock").open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise CannotStart("another `city up` starts now: see `city status`, end it with `city down`") from None
 
     def run(self, changed: Callable[["Supervisor"], None] = lambda supervisor: None) -> None:
-        """Starts the parts stage by stage, watches them until `stop`, and stops them in the opposite order.
+        """Starts each part once those before it are up, watches them until `stop`, and stops them stage by stage.
 
         Calls `changed` after each round of the watch.
         """
+        began = time.monotonic()
         try:
-            for stage in sorted({part.spec.stage for part in self.parts}):
-                for part in self._parts_of_stage(stage):
-                    if part.state != "external":
-                        part.start()
-                        self._write_state()  # after a kill, the next `up` knows from it which processes are left
-                self._await_ready(stage, changed)
-            while not self.stop.wait(0.5):
+            while True:
+                self._start_due_parts(time.monotonic() - began)
                 self._watch_parts(changed)
+                if self.stop.wait(_ROUND_SECONDS if all(part.is_started for part in self.parts) else _START_SECONDS):
+                    break
         finally:
             self.shut_down(changed)
 
     def is_ready(self) -> bool:
         """Returns whether every part runs, or is external."""
-        return all(part.state in ("running", "external") for part in self.parts)
+        return all(part.state in UP for part in self.parts)
 
     def shut_down(self, changed: Callable[["Supervisor"], None] = lambda supervisor: None) -> None:
         """Stops the parts, the last stage first, and calls `changed` after each stage."""
@@ -158,15 +94,13 @@ class Supervisor:
     def _parts_of_stage(self, stage: int) -> list[Part]:
         return [part for part in self.parts if part.spec.stage == stage]
 
-    def _await_ready(self, stage: int, changed: Callable[["Supervisor"], None]) -> None:
-        last = max(part.spec.stage for part in self.parts)
-        deadline = time.monotonic() + _READY_SECONDS
-        while not self.stop.is_set() and time.monotonic() < deadline:
-            self._watch_parts(changed)
-            # The last stage is slow to start, and nothing waits for it: events already flow.
-            if stage == last or all(part.state in ("running", "external") for part in self._parts_of_stage(stage)):
-                return
-            self.stop.wait(0.2)
+    def _start_due_parts(self, seconds: float) -> None:
+        """Starts the parts whose turn it is, `seconds` after the first ones."""
+        missing = {part.spec.name for part in self.parts if part.state not in UP}
+        for part in self.parts:
+            if not part.is_started and (not part.spec.after & missing or seconds > part.spec.after_seconds):
+                part.start()
+                self._write_state()  # after a kill, the next `up` knows from it which processes are left
 
     def _watch_parts(self, changed: Callable[["Supervisor"], None]) -> None:
         for part in self.parts:
@@ -179,9 +113,13 @@ class Supervisor:
             **identity(),
             "at": time.time(),
             "stopping": self.stop.is_set(),
-            "parts": {part.spec.name: _describe_part(part) for part in self.parts},
+            "parts": {part.spec.name: _describe_part(part, self.stop.is_set()) for part in self.parts},
         }
-        _replace_state(self.config, content)
+        try:
+            _replace_state(self.config, content)
+        except OSError as error:
+            # A full disk must not end the city, which continues once there is space.
+            log.warning("cannot write %s: %s", self.config.run / SUPERVISOR, error)
 
 
 def _replace_state(config: Settings, content: Mapping[str, object]) -> None:
@@ -208,7 +146,7 @@ def end_leftovers(config: Settings) -> list[str]:
     return list(processes)
 
 
-def _describe_part(part: Part) -> dict[str, object]:
+def _describe_part(part: Part, is_stopping: bool) -> dict[str, object]:
     pid = part.pid
     try:
         created = psutil.Process(pid).create_time() if pid else None
@@ -218,7 +156,7 @@ def _describe_part(part: Part) -> dict[str, object]:
         "address": part.spec.address,
         "loops": dict(part.spec.loops),
         "stage": part.spec.stage,
-        "state": part.state,
+        "state": part.state if part.is_started or is_stopping else "starting",
         "pid": pid,
         "created": created,
         "restarts": part.restarts,

@@ -11,7 +11,7 @@ from city.contracts.model import Contract
 from city.lake.tables import ForeignTable
 from city.settings import Settings
 from city.stack.reports import StreamSummary
-from city.stack.state import STREAM, identity, read_json, stream_crashes
+from city.stack.state import STREAM, Report, identity, process_of, read_json, stream_crashes
 from city.stack.worker import Worker, summaries
 from city.streaming.pipeline import Pipeline, SinkFactory, kafka_sink, questdb_sink
 from city.streaming.sinks.features import feature_sink
@@ -53,7 +53,7 @@ class StreamJob:
             Worker(f"stream-{pipeline.contract.name}", pipeline.run, stop=self.stop, fatal=FATAL)
             for pipeline in self.pipelines
         ]
-        self._crashes = stream_crashes(read_json(self.config, STREAM))
+        self._continue_report(read_json(self.config, STREAM))
         # A thread of its own: `every_second` may take long, and the report must still show that the stream is alive.
         reporter = Worker("stream-report", self._write_reports, stop=self._ended)
         try:
@@ -76,6 +76,13 @@ class StreamJob:
         if self._failure is not None:
             raise self._failure
 
+    def _continue_report(self, before: Report | None) -> None:
+        """Continues the report of the process before this one: what it counted, and the days that it let grow."""
+        self._crashes = stream_crashes(before)
+        for pipeline in self.pipelines:
+            for table, days in (before or {}).get("grown", {}).get(pipeline.contract.topic, {}).items():
+                pipeline.report.grown[table] = days | pipeline.report.grown[table]
+
     def _collect_errors(self, workers: list[Worker]) -> None:
         for pipeline, worker in zip(self.pipelines, workers, strict=True):
             pipeline.report.note("stream", worker.last_error)
@@ -96,7 +103,12 @@ class StreamJob:
         return [pipeline.report.summary() for pipeline in self.pipelines]
 
     def write_report(self, ended: bool = False) -> None:
-        """Replaces <home>/run/stream.json, which `city status` and the keep-alive sensor read."""
+        """Replaces <home>/run/stream.json, which `city status` and the keep-alive sensor read.
+
+        A job that has ended leaves the report of another one that streams.
+        """
+        if ended and (other := process_of(read_json(self.config, STREAM))) is not None and other.pid != os.getpid():
+            return
         content = {
             **identity(),
             "at": time.time(),
@@ -107,6 +119,7 @@ class StreamJob:
             "failed": ended and self._failure is not None and not isinstance(self._failure, Fenced),
             "crashes": self._crashes,
             "streams": self.summary(),
+            "grown": {pipeline.contract.topic: pipeline.report.recently_grown() for pipeline in self.pipelines},
             "workers": summaries(),
         }
         self.config.run.mkdir(parents=True, exist_ok=True)

@@ -10,9 +10,11 @@ import polars as pl
 
 from city.arrays import Floats
 from city.stack.progress import Samples
-from city.stack.reports import StreamSummary
+from city.stack.reports import GrownDays, StreamSummary
 
+BRONZE, QUARANTINE = "bronze", "quarantine"
 _HORIZON = 10.0  # seconds over which rates and latencies are measured
+_GROWN_SECONDS = 86_400.0
 _SAMPLE = 200  # latencies that are stored of each batch
 
 
@@ -33,21 +35,16 @@ class StreamReport:
     errors: dict[str, str] = field(default_factory=dict)
     sinks: dict[str, int] = field(default_factory=dict)
     timezone: str = "UTC"
-    days: set[date] = field(default_factory=set)
-    quarantine_days: set[date] = field(default_factory=set)
+    grown: GrownDays = field(default_factory=lambda: {BRONZE: {}, QUARANTINE: {}})
+    """When each local day got rows last, in seconds since the epoch, by the table."""
     _samples: Samples = field(default_factory=Samples, repr=False)
     _recent: deque[tuple[float, int, Floats]] = field(default_factory=lambda: deque(maxlen=400), repr=False)
     _applied: dict[str, deque[tuple[float, Floats]]] = field(default_factory=dict, repr=False)
 
-    def take_days(self) -> set[date]:
-        """Returns the local days of the events that came since the last call."""
-        taken, self.days = self.days, set()
-        return taken
-
-    def take_quarantine_days(self) -> set[date]:
-        """Returns the local days on which rejected messages arrived since the last call."""
-        taken, self.quarantine_days = self.quarantine_days, set()
-        return taken
+    def recently_grown(self, now: float | None = None) -> GrownDays:
+        """Returns `grown`, without the days that got no rows for a day. Their growth has been reported long ago."""
+        since = (time.time() if now is None else now) - _GROWN_SECONDS
+        return {table: {day: at for day, at in dict(days).items() if at >= since} for table, days in self.grown.items()}
 
     def note(self, part: str, error: str | None) -> None:
         """Records the error of one part of the stream, or None once that part works again."""
@@ -67,9 +64,9 @@ class StreamReport:
         now = time.time() if now is None else now
         if rejected:
             moments = pl.Series([datetime.fromtimestamp(now, UTC)]) if arrivals is None else arrivals
-            self.quarantine_days |= local_days(moments, self.timezone)
+            self.grown[QUARANTINE] |= {str(day): now for day in local_days(moments, self.timezone)}
         self.rows += len(times)
-        self.days |= local_days(times, self.timezone)
+        self.grown[BRONZE] |= {str(day): now for day in local_days(times, self.timezone)}
         self.quarantined += rejected
         self._recent.append((now, len(times) + rejected, _ages_ms(times, now)))
 

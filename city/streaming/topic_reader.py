@@ -12,8 +12,10 @@ from city.streaming.records import KafkaMessage
 
 log = logging.getLogger(__name__)
 
-_LOOK_SECONDS, _LOOK_AGAIN_SECONDS = 3.0, 20.0
-"""The time between two looks for topics: while some are missing, and once all exist (partitions may be added)."""
+_START_SECONDS = 60.0
+_FIRST_LOOK_SECONDS, _LOOK_SECONDS, _LOOK_AGAIN_SECONDS = 0.5, 3.0, 20.0
+"""The time between two looks for topics: while some are missing, in the first minute and later, and once all exist
+(partitions may be added)."""
 
 StartOffsets = Callable[[Consumer, str, list[int]], list[TopicPartition]]
 """Returns partitions of a topic with the offsets to start at. Arguments: the consumer, the topic, the partitions."""
@@ -52,12 +54,12 @@ class TopicReader:
             **options,
         }
         self._assigned: set[tuple[str, int]] = set()
-        self._looked_at = float("-inf")
+        self._looked_at = self._opened_at = float("-inf")
 
     def open(self) -> None:
         """Creates the consumer. It has no partitions before the next look."""
         self.consumer = Consumer(self._options)
-        self._assigned, self._looked_at = set(), float("-inf")
+        self._assigned, self._looked_at, self._opened_at = set(), float("-inf"), time.monotonic()
 
     def close(self) -> None:
         """Closes the consumer."""
@@ -69,8 +71,7 @@ class TopicReader:
         Topics are created when the stream first starts, and partitions may be added to them. While Kafka is unavailable
         `error` has the reason, and the partitions that are assigned are still read.
         """
-        complete = {topic for topic, _ in self._assigned} == self._topics
-        if time.monotonic() < self._looked_at + (_LOOK_AGAIN_SECONDS if complete else _LOOK_SECONDS):
+        if time.monotonic() < self._looked_at + self._seconds_between_looks():
             return
         self._looked_at = time.monotonic()
         try:
@@ -83,6 +84,11 @@ class TopicReader:
             self._note_error(error.args[0])
         else:
             self.error = None
+
+    def _seconds_between_looks(self) -> float:
+        if {topic for topic, _ in self._assigned} == self._topics:
+            return _LOOK_AGAIN_SECONDS
+        return _FIRST_LOOK_SECONDS if time.monotonic() < self._opened_at + _START_SECONDS else _LOOK_SECONDS
 
     def unassign(self, topic: str) -> None:
         """Stops reading a topic. The next look, or the one under way, assigns its partitions again."""

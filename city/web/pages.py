@@ -9,7 +9,9 @@ import os
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -29,7 +31,9 @@ DIST = FOLDER / "dist"
 _MARK = DIST / ".built"  # the digest of the sources that the files in dist/ were built from
 _NO_SOURCES = ("node_modules", "dist", ".dist.lock", "tests", "vitest.config.ts")
 """What the build does not read, or writes. It may read all other files: tsconfig.json, .npmrc and .env files too."""
+_DOMAIN_DATA = "city_assets/*/*.json"  # what domains have in common with their pages
 _GENERATED = "basemap.json"  # the build writes it into public/
+_MOST_WAIT_SECONDS, _LOOK_SECONDS = 60.0, 0.5
 _INSTALLED = FOLDER / "node_modules" / ".installed"  # the digest of what node_modules was installed from
 _WAITING = """<!doctype html><html lang="en"><meta charset="utf-8"><meta http-equiv="refresh" content="3">
 <title>City</title><body style="font-family:system-ui;margin:4rem auto;max-width:36rem"><h1>{title}</h1><p>{text}</p>
@@ -45,7 +49,8 @@ def fingerprint() -> str:
     digest = hashlib.blake2b(digest_size=16)
     for path in _source_files():
         content = path.read_bytes()
-        digest.update(f"{path.relative_to(FOLDER)}\0{len(content)}\0".encode() + content)
+        name = path.relative_to(FOLDER) if path.is_relative_to(FOLDER) else path.relative_to(CHECKOUT)
+        digest.update(f"{name}\0{len(content)}\0".encode() + content)
     return digest.hexdigest()
 
 
@@ -54,6 +59,7 @@ def _source_files() -> Iterator[Path]:
         if place.name not in _NO_SOURCES:
             paths = sorted(place.rglob("*")) if place.is_dir() else [place]
             yield from (path for path in paths if path.is_file() and path.name != _GENERATED)
+    yield from sorted(CHECKOUT.glob(_DOMAIN_DATA))
 
 
 def is_complete() -> bool:
@@ -164,15 +170,23 @@ class Pages:
         app.mount("/quality", StaticFiles(directory=reports, html=True), name="quality")
         app.mount("/", _DashboardFiles(directory=DIST, check_dir=False), name="dashboard")
 
-    def start(self) -> None:
-        """Builds the dashboard in the background, where that is necessary."""
+    def start(self, may_build: Callable[[], bool]) -> None:
+        """Builds the dashboard in the background, where that is necessary.
+
+        The build takes both cores of a small machine. It waits for `may_build`, for a minute at most.
+        """
         with contextlib.suppress(OSError):  # the build then says what cannot be read
             if is_built():
                 return
         self._is_building = True
-        Worker("dashboard build", self._build_in_background, stall_seconds=float("inf")).start()
+        run = partial(self._build_in_background, may_build)
+        Worker("dashboard build", run, stall_seconds=float("inf")).start()
 
-    def _build_in_background(self, worker: Worker) -> None:
+    def _build_in_background(self, may_build: Callable[[], bool], worker: Worker) -> None:
+        deadline = time.monotonic() + _MOST_WAIT_SECONDS
+        while not may_build() and time.monotonic() < deadline:
+            if worker.stop_requested.wait(_LOOK_SECONDS):
+                return
         try:
             build()
             log.info("the dashboard is built")

@@ -2,38 +2,36 @@
 
 import json
 import threading
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Any
 from uuid import uuid4
 
 import dagster as dg
 import numpy as np
 import polars as pl
 import pytest
+import sqlalchemy as sa
 from deltalake import write_deltalake
 
 from city.contracts.model import Contract
 from city.contracts.registry import domain_of
-from city.contracts.schema import TIMESTAMP
+from city.dagster_internals import RUNLESS_RUN_ID, SqlEventLogStorageTable
 from city.lake import bronze_path, quarantine_path
 from city.settings import Settings
 from city.streaming.bronze import BronzeStream
 from city.streaming.decode import decode
-from city.streaming.job import StreamJob
 from city.streaming.records import Batch, Offsets, RawBatch
 from city_assets import keys
+from city_assets.automation import HISTORY_TAG
 from city_assets.bronze import low_rate_asset
 from city_assets.checks import contract_checks
 from city_assets.environment.contract import DEVICES
-from city_assets.maintenance import lake_maintenance, run_retention
-from city_assets.streaming import Reporter
+from city_assets.maintenance import delete_runless_events, lake_maintenance, run_retention
 from city_assets.traffic.contract import VEHICLE_POSITIONS
 from resources.kafka import KafkaResource
 from resources.lake import LakeResource
-from simulators.environment import fleet
 from simulators.faults import FaultRates
 from tests.events import encode, iso, position, raw
+from tests.sensors import fleet
 
 
 class MemoryKafka(KafkaResource):
@@ -167,6 +165,39 @@ def test_old_runs_are_forgotten_and_new_ones_kept(config: Settings, monkeypatch:
         assert len(instance.get_runs()) == 1, "the first is gone, the second ran"
 
 
+def test_old_events_without_a_run_are_deleted_and_new_ones_kept(config: Settings) -> None:
+    """They are what sensors report. Dagster deletes events only with their run."""
+    key = keys.bronze(VEHICLE_POSITIONS)
+
+    @dg.asset(key=key)
+    def built() -> None: ...
+
+    with dg.DagsterInstance.local_temp() as instance:
+        for day in ("2026-05-01", "2026-05-02"):
+            instance.report_runless_asset_event(dg.AssetMaterialization(key, partition=day, tags={"city/x": "1"}))
+        dg.materialize([built], instance=instance)
+        now = datetime.now(UTC)
+        assert delete_runless_events(instance, now - timedelta(minutes=1)) == 0
+        assert delete_runless_events(instance, now + timedelta(minutes=1)) == 2
+        assert [r.partition_key for r in instance.fetch_materializations(key, limit=9).records] == [None]
+        instance.report_runless_asset_event(dg.AssetMaterialization(key, partition="2026-05-03"))
+        assert [r.partition_key for r in instance.fetch_materializations(key, limit=1).records] == ["2026-05-03"]
+
+
+def test_the_reports_of_the_history_of_a_new_city_are_kept(config: Settings) -> None:
+    key = keys.bronze(VEHICLE_POSITIONS)
+    with dg.DagsterInstance.local_temp() as instance:
+        for day, tags in (("2026-05-01", {HISTORY_TAG: "true", "city/x": "1"}), ("2026-05-02", {"city/x": "1"})):
+            instance.report_runless_asset_event(dg.AssetMaterialization(key, partition=day, tags=tags))
+        assert delete_runless_events(instance, datetime.now(UTC) + timedelta(minutes=1)) == 1
+        (kept,) = instance.fetch_materializations(key, limit=9).records
+        assert kept.partition_key == "2026-05-01"
+        assert instance.get_materialized_partitions(key) == {"2026-05-01"}
+        with instance.event_log_storage.run_connection(RUNLESS_RUN_ID) as connection:  # type: ignore[attr-defined]
+            query = sa.select(SqlEventLogStorageTable.c.partition)
+            assert [day for (day,) in connection.execute(query)] == ["2026-05-01"]
+
+
 def test_however_many_old_runs_there_are_they_go(config: Settings) -> None:
     """More in a week than one batch, which was a day's share once."""
 
@@ -183,63 +214,3 @@ def test_however_many_old_runs_there_are_they_go(config: Settings) -> None:
         result = run_retention.execute_in_process(instance=instance)
         assert result.output_for_node("delete_old_runs") == 1_200
         assert {run.run_id for run in instance.get_runs()} == {kept.run_id, result.run_id}
-
-
-def test_the_stream_reports_the_days_that_grew_and_only_those(lake: LakeResource, config: Settings) -> None:
-    stream_in(lake, VEHICLE_POSITIONS, [*now_positions(3), b"\xff"])
-
-    class Context:
-        events: list[dg.AssetMaterialization] = []
-
-        def log_event(self, event: dg.AssetMaterialization) -> None:
-            self.events.append(event)
-
-        def consume_events(self) -> Iterator[Any]:
-            return iter(())
-
-    context: Any = Context()
-    job = StreamJob([VEHICLE_POSITIONS], config)
-    report = job.pipelines[0].report
-    # Four in the morning in UTC is still the day before in New York, in summer.
-    days = [datetime(2026, 5, 2, hour, tzinfo=UTC) for hour in (3, 5)]
-    report.lag = 7
-    report.record_commit(pl.Series([*days, days[1]], dtype=TIMESTAMP), 1, arrivals=pl.Series([days[1]]))
-    reporter = Reporter(context, lake, seconds=0.0)
-    reporter.report(job)
-    reporter.report(job)
-    report.record_commit(pl.Series([days[1]] * 2, dtype=TIMESTAMP), 0)
-    reporter.report(job)
-    reported = [event.asset_key for event in context.events]
-    bronze, quarantine = keys.bronze(VEHICLE_POSITIONS), keys.quarantine(VEHICLE_POSITIONS)
-    assert reported == [bronze, bronze, quarantine, bronze]
-    assert [e.partition for e in context.events] == ["2026-05-01", "2026-05-02", "2026-05-02", "2026-05-02"]
-    assert context.events[0].metadata["lag"].value == 7
-    assert context.events[0].metadata["dagster/row_count"].value == 3
-    assert context.events[3].metadata["dagster/row_count"].value == 5, "3 rows, and 2 that came since"
-    assert [("newest" in event.metadata) for event in context.events] == [True, True, True, False], (
-        "seldom: it is large"
-    )
-    report.record_commit(pl.Series([days[1]], dtype=TIMESTAMP), 0)
-    Reporter(context, lake, seconds=60.0).report(job, now=True)
-    assert len(context.events) == 5
-
-
-def test_a_report_is_in_the_event_log_and_not_kept_in_the_streams_memory(lake: LakeResource, config: Settings) -> None:
-    stream_in(lake, VEHICLE_POSITIONS, now_positions(3))
-    job = StreamJob([VEHICLE_POSITIONS], config)
-    job.pipelines[0].report.record_commit(pl.Series([datetime(2026, 5, 2, 5, tzinfo=UTC)], dtype=TIMESTAMP), 0)
-
-    @dg.op
-    def report_once(context: dg.OpExecutionContext) -> bool:
-        Reporter(context, lake, seconds=0.0).report(job)
-        return context.has_events()
-
-    @dg.job
-    def reporting() -> None:
-        report_once()
-
-    with dg.DagsterInstance.ephemeral() as instance:
-        result = reporting.execute_in_process(instance=instance)
-        assert result.output_for_node("report_once") is False
-        logged = instance.fetch_materializations(keys.bronze(VEHICLE_POSITIONS), limit=5).records
-    assert [record.partition_key for record in logged] == ["2026-05-02"]

@@ -25,7 +25,9 @@ from city_assets.payments.models import FRAUDS
 from city_assets.traffic.models import MODELS
 from city_assets.training import training_shortage
 from resources.lake import LakeResource
+from resources.models import ModelRegistryResource
 from sensors_and_schedules import retrain as sensor
+from tests.city.stack.histories import write_progress, write_supervisor
 
 SPEED = MODELS[-1]
 NOW = datetime.now(UTC).replace(microsecond=0)
@@ -106,6 +108,20 @@ def test_a_model_is_trained_first_and_every_night_once_each_part_has_enough(conf
     assert request.asset_selection == [model_key(frauds)], "not those that cannot be trained"
     assert request.tags[sensor.REASON] == "every night"
     assert (request.tags[sensor.MODEL], request.run_key) == (frauds.name, f"{frauds.name} {NOW:%Y-%m-%d}")
+
+
+def test_no_model_is_trained_while_the_history_is_made_also_between_two_tries(config: Settings) -> None:
+    def skipped() -> str:
+        resources = {"lake": LakeResource(path=str(config.lake)), "models": ModelRegistryResource()}
+        with dg.DagsterInstance.ephemeral() as instance:
+            result = sensor.retrain(dg.build_sensor_context(instance, resources=resources))
+        assert isinstance(result, dg.SkipReason)
+        return str(result.skip_message)
+
+    write_progress(config, 62).fail(OSError("disk full"))
+    assert skipped() == "no model has a reason"
+    write_supervisor(config, "history")
+    assert skipped().startswith("the history is being made")
 
 
 def test_a_young_view_is_not_read(config: Settings, frauds: Model) -> None:

@@ -12,11 +12,14 @@ import dagster as dg
 import psutil
 import pytest
 
-from city.settings import Settings
+from city.settings import Settings, settings
 from city.stack.state import identity
 from city.stack.status import status
+from city.streaming.job import StreamJob
+from city_assets import keys
 from city_assets.environment.contract import DEVICES
 from city_assets.streaming import stream_job
+from city_assets.traffic.contract import VEHICLE_POSITIONS
 from resources.kafka import KafkaResource
 from resources.lake import LakeResource
 from sensors_and_schedules import low_rate_topics
@@ -39,8 +42,18 @@ def report(config: Settings, **changes: Any) -> None:
     (config.run / "stream.json").write_text(json.dumps(content))
 
 
+def evaluate_keep_streaming(instance: dg.DagsterInstance, cursor: str | None = None) -> dg.SensorResult:
+    lake = LakeResource(path=str(settings().lake))
+    context = dg.build_sensor_context(instance=instance, cursor=cursor, resources={"lake": lake})
+    result = keep_streaming(context)
+    assert isinstance(result, dg.SensorResult)
+    return result
+
+
 def tick(instance: dg.DagsterInstance) -> Any:
-    return keep_streaming(dg.build_sensor_context(instance=instance))
+    """The request of a run, or the reason why none is wanted."""
+    result = evaluate_keep_streaming(instance)
+    return result.run_requests[0] if result.run_requests else result.skip_reason
 
 
 def active_run(instance: dg.DagsterInstance) -> dg.DagsterRun:
@@ -111,12 +124,62 @@ def test_one_that_hangs_for_minutes_is_ended_before_it_is_replaced(
     monkeypatch.setattr(module, "_END_SECONDS", 0.5)
     content = json.loads((config.run / "stream.json").read_text())
     report(config, **content | {"at": time.time() - 5_000})  # as after a night in which the machine slept
-    context = dg.build_sensor_context(instance=instance)
+    cursor = None
     for _ in range(2):
-        assert isinstance(keep_streaming(context), dg.SkipReason)
+        result = evaluate_keep_streaming(instance, cursor)
+        assert result.skip_reason
         assert paused.poll() is None
-    assert isinstance(keep_streaming(context), dg.RunRequest)
+        cursor = result.cursor
+    assert evaluate_keep_streaming(instance, cursor).run_requests
     assert not psutil.pid_exists(paused.pid)
+
+
+def supervise(config: Settings, *parts: str) -> None:
+    config.run.mkdir(parents=True, exist_ok=True)
+    state = identity() | {"at": time.time(), "stopping": False, "parts": {name: {"pid": 1} for name in parts}}
+    (config.run / "supervisor.json").write_text(json.dumps(state))
+
+
+def test_none_is_requested_where_the_supervisor_runs_the_stream(config: Settings, instance: dg.DagsterInstance) -> None:
+    supervise(config, "kafka", "stream")
+    assert tick(instance).skip_message == "`city up` starts the stream"
+    report(config)
+    assert tick(instance).skip_message == "the stream of `city up` streams"
+    report(config, ended=True)
+    assert tick(instance).skip_message == "`city up` starts the stream"
+    supervise(config, "kafka")  # only low-rate domains
+    assert isinstance(tick(instance), dg.RunRequest)
+
+
+def test_runs_from_before_the_supervisors_stream_are_cancelled(config: Settings, instance: dg.DagsterInstance) -> None:
+    runs = [
+        instance.create_run_for_job(stream_job, status=status)
+        for status in (dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.NOT_STARTED)
+    ]
+    supervise(config, "stream")
+    report(config)
+    assert tick(instance).skip_message == "the stream of `city up` streams"
+    for run in runs:
+        assert instance.get_run_by_id(run.run_id).status == dg.DagsterRunStatus.CANCELED  # type: ignore[union-attr]
+    result = stream_job.execute_in_process(instance=instance)  # one that was launched a moment before
+    assert result.success
+
+
+def test_what_the_stream_wrote_is_reported_also_after_its_end(config: Settings, instance: dg.DagsterInstance) -> None:
+    grown = {VEHICLE_POSITIONS.topic: {"bronze": {"2026-05-01": 1.0}}}
+    job = StreamJob([VEHICLE_POSITIONS], config)
+    report(config, ended=True, streams=job.summary(), grown=grown)
+    result = evaluate_keep_streaming(instance)
+    assert [(event.asset_key, event.partition) for event in result.asset_events] == [
+        (keys.bronze(VEHICLE_POSITIONS), "2026-05-01")
+    ]
+    assert result.run_requests
+    assert evaluate_keep_streaming(instance, result.cursor).asset_events == [], "CITY_REPORT_SECONDS have not passed"
+
+
+def test_the_cursor_of_an_earlier_release_is_no_obstacle(config: Settings, instance: dg.DagsterInstance) -> None:
+    report(config)
+    assert evaluate_keep_streaming(instance, json.dumps({"at": 5.0, "ticks": 3})).skip_reason
 
 
 def test_a_run_that_waits_in_the_queue_keeps_its_place(

@@ -28,9 +28,10 @@ from city.serving.outcome_scores import OutcomeScores
 from city.settings import Settings
 from city.stack.part import Spec
 from city.stack.servers import python
+from city.stack.specs import specs
 from city.stack.state import STREAM, SUPERVISOR, identity, read_json
 from city.stack.status import parts
-from city.stack.supervisor import Supervisor, specs
+from city.stack.supervisor import Supervisor
 from city.streaming.job import StreamJob
 from city_assets.environment.contract import SENSORS
 from tests.live import until
@@ -527,3 +528,19 @@ def test_a_sensor_that_takes_over_clears_nothing_that_only_who_asks_can_tell(
     answer[0] = None
     server.look(NOW + timedelta(seconds=90))
     assert not silent & {*kept.active_causes()}
+
+
+def test_a_stream_that_has_just_started_is_not_slow(config: Settings) -> None:
+    """It reads the events that came while nothing streamed. Their age is not its latency."""
+    entry = {"topic": "t", "lag": 5, "p95_ms": 400_000.0, "events_per_second": 9.0, "quarantined": 0}
+    report = identity() | {"at": NOW.timestamp(), "ended": False, "streams": [entry]}
+    config.run.mkdir(parents=True, exist_ok=True)
+
+    def latency(seconds: float) -> float | None:
+        content = report | {"started": NOW.timestamp() - seconds}
+        (config.run / STREAM).write_text(json.dumps(content))
+        metrics = stream_metrics(config, NOW.timestamp())
+        assert metrics["stream.lag.t"] == 5
+        return metrics["stream.p95_ms.t"]
+
+    assert (latency(50), latency(70)) == (None, 400_000.0)

@@ -15,8 +15,11 @@ from pydantic import ValidationError
 from city.cli.errors import explain
 from city.cli.main import main
 from city.contracts.registry import contracts
-from city.settings import Settings
+from city.file_lock import file_lock
+from city.settings import Settings, settings
+from city.stack.history_progress import history_status
 from city_assets.traffic.contract import VEHICLE_POSITIONS
+from tests.city.stack.histories import end_process, write_progress
 from tests.commands import city, fails
 from tests.live import fresh, send, until
 
@@ -37,15 +40,56 @@ def test_every_command_has_its_help() -> None:
 def test_status_before_anything_ran(config: Settings) -> None:
     nothing = {contract.topic: 0 for contract in contracts()}
     empty = {"parts": {}, "leftovers": {}, "bronze_rows": nothing, "quarantined": nothing, "alarm_channels": {}}
-    assert json.loads(city("status", "--json")) == empty
+    assert json.loads(city("status", "--json")) == empty | {"history": None}
     assert "not up; start it with `city up`" in city("status")
     assert "nothing to stop" in city("down")
+
+
+def test_the_status_has_the_progress_of_the_history(config: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "there is no history" in city("history", "status")
+    write_progress(config, 62)
+    assert json.loads(city("status", "--json"))["history"]["percent"] == 62
+    for words in (["status"], ["history", "status"]):
+        assert "62 % of 14 days, table vehicle_speeds" in city(*words)
+    end_process(config)
+    off = "62 % of 14 days, and no start continues it: no history is wanted: CITY_HISTORY_DAYS is 0"
+    assert off in city("history", "status")
+    monkeypatch.setenv("CITY_HISTORY_DAYS", "14")
+    settings.cache_clear()
+    assert "stopped at 62 % of 14 days" in city("history", "status")
+
+
+def test_a_city_that_gets_no_history_says_why(config: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert fails("history", "run") == "no history is wanted: CITY_HISTORY_DAYS is 0"
+    assert not (config.home / "history").exists()
+    monkeypatch.setenv("CITY_HISTORY_DAYS", "14")
+    settings.cache_clear()
+    assert "there is no history: the next `city up` with simulators makes it" in city("history", "status")
+    (config.lake / "bronze").mkdir(parents=True)
+    reason = f"this city has events of its own since {config.lake}/bronze exists, so it gets no history"
+    assert fails("history", "run") == reason
+    assert f"there is no history: {reason}" in city("history", "status")
+
+
+def test_a_second_process_leaves_the_report_of_the_first_alone(
+    config: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CITY_HISTORY_DAYS", "14")
+    settings.cache_clear()
+    write_progress(config, 62)
+    (config.home / "history").mkdir(parents=True)
+    monkeypatch.setattr(os, "nice", lambda _: 0)
+    with file_lock(config.home / "history" / "run"):
+        assert "makes the history already" in fails("history", "run")
+    status = history_status(config)
+    assert status is not None
+    assert (status["percent"], status["error"]) == (62, None)
 
 
 def test_what_is_wrong_is_said_in_one_line(config: Settings) -> None:
     assert fails("stream", "moon") == "no domain 'moon'; known: environment, equipment, payments, traffic"
     assert fails("up", "--domain", "moon") == "no domain 'moon'; known: environment, equipment, payments, traffic"
-    assert "known: alarms, anomaly, batch, canary, crash, drift, e2e" in fails("bench", "moon")
+    assert "known: alarms, anomaly, batch, canary, city, crash, drift, e2e" in fails("bench", "moon")
     assert "no contract 'moon'" in fails("table", "moon")
     assert "no table 'gold/sensors'; known: " in fails("table", "gold/sensors")
     assert "there is nothing in bronze/sensors yet" in fails("table", "sensors")

@@ -13,7 +13,8 @@ from city.settings import Settings
 from city.stack import servers
 from city.stack.doctor import examine
 from city.stack.part import CannotStart, Part, Spec
-from city.stack.supervisor import Supervisor, exposures, specs
+from city.stack.specs import exposures, specs
+from city.stack.supervisor import Supervisor
 
 ALL = "0.0.0.0"
 OWN = {

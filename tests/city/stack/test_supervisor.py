@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import socket
@@ -18,9 +19,10 @@ from city.stack.dagster import code_server_socket, prepare_dagster_home
 from city.stack.doctor import examine
 from city.stack.part import CannotStart, Spec
 from city.stack.servers import python
+from city.stack.specs import specs
 from city.stack.state import STREAM, SUPERVISOR, identity, is_alive, read_json
 from city.stack.status import status, workers_by_part
-from city.stack.supervisor import Supervisor, end_leftovers, specs
+from city.stack.supervisor import Supervisor, end_leftovers
 from city.stack.terminal import Terminal
 from city.stack.unknown_settings import unknown_settings
 from city.stack.worker import Worker
@@ -31,9 +33,11 @@ _SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
 
 
 def test_the_parts_follow_from_the_domains(config: Settings) -> None:
+    assert "history" not in [spec.name for spec in specs(config)], "the settings of tests have CITY_HISTORY_DAYS=0"
+    config = config.model_copy(update={"history_days": 14})
     names = [spec.name for spec in specs(config)]
     assert names == [
-        *("kafka", "questdb", "mqtt", "mqtt-bridge", "simulators", "server"),
+        *("kafka", "questdb", "history", "stream", "mqtt", "mqtt-bridge", "simulators", "server"),
         *("dagster-code", "dagster-daemon", "dagster"),
     ]
     simulators = next(spec for spec in specs(config) if spec.name == "simulators")
@@ -43,8 +47,8 @@ def test_the_parts_follow_from_the_domains(config: Settings) -> None:
     ]
     always = ["server", "dagster-code", "dagster-daemon", "dagster"]
     only = config.model_copy(update={"domains": ["traffic"]})
-    assert [spec.name for spec in specs(only)] == ["kafka", "questdb", "simulators", *always]
-    assert [spec.name for spec in specs(only, simulators=False)] == ["kafka", "questdb", *always]
+    assert [spec.name for spec in specs(only)] == ["kafka", "questdb", "history", "stream", "simulators", *always]
+    assert [spec.name for spec in specs(only, simulators=False)] == ["kafka", "questdb", "stream", *always]
     rated = next(spec for spec in specs(only, rate=5.0) if spec.name == "simulators")
     assert rated.argv[-3:] == ["traffic", "--rate", "5.0"]
 
@@ -68,35 +72,99 @@ def test_a_port_in_use_is_named_with_its_setting(config: Settings) -> None:
     assert "set CITY_QUESTDB_HTTP_PORT" in str(error.value)
 
 
-def test_it_starts_in_stages_and_stops_what_it_started(config: Settings) -> None:
+def test_each_part_starts_after_those_before_it_and_what_was_started_is_stopped(config: Settings) -> None:
     order: list[str] = []
+    opened = config.home / "opened"
+
+    def spec(name: str, **more: Any) -> Spec:
+        return Spec(name, "a", _SLEEP, prepare=lambda: order.append(name), **more)
+
     parts = [
-        Spec(name, "a", _SLEEP, prepare=lambda name=name: order.append(name), stage=stage)
-        for name, stage in (("late", 1), ("early", 0))
-    ]  # type: ignore[misc]
+        spec("late", after=frozenset({"door", "absent"}), stage=1),
+        spec("door", ready=opened.exists),
+        spec("early"),
+        spec("impatient", after=frozenset({"door"}), after_seconds=0.3),
+    ]
     supervisor = Supervisor(config, parts)
     supervisor.check()
     pids: list[int] = []
 
     def changed(found: Supervisor) -> None:
+        if "impatient" in order and not opened.exists():
+            assert order == ["door", "early", "impatient"]
+            states = {name: part["state"] for name, part in status(config)["parts"].items()}
+            assert (states["late"], states["door"]) == ("starting", "starting")
+            opened.touch()
         if found.is_ready() and not found.stop.is_set():
             pids.extend(part.pid for part in found.parts if part.pid)
-            shown = status(config)["parts"]
-            assert {name: part["state"] for name, part in shown.items()} == {
-                "late": "running",
-                "early": "running",
-                "stream": "starting",
-            }
             with pytest.raises(CannotStart, match="already up"):
                 Supervisor(config, parts).check()
             found.stop.set()
 
     supervisor.run(changed)
-    assert order == ["early", "late"]
-    assert len(pids) == 2
+    assert order == ["door", "early", "impatient", "late"]
+    assert len(pids) == 4
     assert not any(psutil.pid_exists(pid) for pid in pids)
     assert read_json(config, SUPERVISOR) is None
     assert status(config)["parts"] == {}
+
+
+def test_of_two_that_start_at_the_same_moment_one_is_refused(config: Settings) -> None:
+    """Neither has written its state yet."""
+    first = Supervisor(config, [])
+    first.check()
+    with pytest.raises(CannotStart, match="another `city up` starts now"):
+        Supervisor(config, []).check()
+    del first
+    Supervisor(config, []).check()
+
+
+@pytest.mark.parametrize("name", [STREAM, SUPERVISOR])
+def test_a_report_without_content_is_none(config: Settings, name: str) -> None:
+    config.run.mkdir(parents=True)
+    for content in ("", "{}", "[]", "garbage"):
+        (config.run / name).write_text(content)
+        assert read_json(config, name) is None
+        assert status(config)["parts"] == {}
+
+
+def test_a_part_that_cannot_be_started_now_is_started_later(config: Settings) -> None:
+    """As on a full disk. The other parts continue."""
+    attempts: list[str] = []
+    errors: list[str | None] = []
+
+    def prepare() -> None:
+        attempts.append("")
+        if len(attempts) == 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    supervisor = Supervisor(config, [Spec("full", "", _SLEEP, prepare=prepare), Spec("other", "", _SLEEP)])
+
+    def changed(found: Supervisor) -> None:
+        errors.append(found.parts[0].last_error)
+        if found.is_ready():
+            found.stop.set()
+
+    supervisor.run(changed)
+    assert len(attempts) == 2
+    assert errors[0] == "cannot be started: [Errno 28] No space left on device"
+    assert [part.restarts for part in supervisor.parts] == [1, 0]
+
+
+def test_a_city_that_cannot_write_its_state_continues(config: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    rounds: list[bool] = []
+
+    def changed(found: Supervisor) -> None:
+        rounds.append(found.is_ready())
+        if len(rounds) == 3:
+            found.stop.set()
+
+    monkeypatch.setattr("city.stack.supervisor._replace_state", fail)
+    Supervisor(config, [Spec("part", "", _SLEEP)]).run(changed)
+    assert rounds[:3] == [True] * 3
 
 
 def test_what_would_be_left_behind_is_known_after_each_start(config: Settings) -> None:
@@ -305,6 +373,21 @@ def test_the_stream_is_shown_by_its_own_report(config: Settings) -> None:
     (config.run / "stream.json").write_text(json.dumps(report | {"pid": 999_999_999, "failure": "fenced"}))
     found = status(config)["parts"]["stream"]
     assert (found["state"], found["last_error"]) == ("down", "fenced")
+
+
+def test_the_stream_of_a_supervisor_is_a_part_of_its_own(config: Settings) -> None:
+    """Without a report it has the state and the error of its process. It is in no other part's process."""
+    config.run.mkdir(parents=True)
+    part = {"address": "a", "state": "restarting", "last_error": "ended with code 1", "pid": None}
+    (config.run / SUPERVISOR).write_text(json.dumps(identity() | {"parts": {"stream": part}}))
+    found = status(config)["parts"]["stream"]
+    assert (found["state"], found["exit"], found.get("within")) == ("starting", "ended with code 1", None)
+    report = identity() | {"at": time.time(), "ended": False, "failure": None, "streams": []}
+    (config.run / STREAM).write_text(json.dumps(report))
+    found = status(config)["parts"]["stream"]
+    assert (found["state"], found["exit"]) == ("running", None)
+    (config.run / SUPERVISOR).write_text(json.dumps(identity() | {"parts": {}}))
+    assert status(config)["parts"]["stream"]["within"] == "dagster-code"
 
 
 def test_a_part_tells_of_its_workers_and_of_a_process_that_does_not_report(config: Settings) -> None:

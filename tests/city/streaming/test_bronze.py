@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,9 @@ from city.streaming import rejects as rejects_module
 from city.streaming import table_writer as module
 from city.streaming.bronze import BronzeStream
 from city.streaming.decode import decode
+from city.streaming.history import append_day
 from city.streaming.records import Batch, Offsets
+from city.streaming.sinks.features import earlier_events
 from city.streaming.table_writer import Fenced
 from city_assets.traffic.contract import VEHICLE_POSITIONS
 from tests.events import encode, later, position, raw
@@ -632,6 +635,33 @@ def test_a_range_is_read_back_in_batches(tmp_path: Path) -> None:
     assert [(b.start, b.end) for b in batches] == [({0: 5}, {0: 25}), ({0: 25}, {0: 42})]
     assert [offset for b in batches for offset in b.rows["_offset"]] == list(range(5, 42))
     assert batches[0].rows_after({0: 20})["_offset"].to_list() == list(range(20, 25))
+
+
+def test_the_history_of_a_new_city_is_not_read_back_as_messages(tmp_path: Path) -> None:
+    """A sink whose data was lost is at no position, and would load millions of rows at once."""
+    stream = opened(tmp_path)
+    append_day(tmp_path, VEHICLE_POSITIONS, date(2026, 4, 30), past(30))
+    commit(stream, 0, 10)
+    batches = list(stream.read({}, {0: 10}, limit=4))
+    assert [offset for b in batches for offset in b.rows["_offset"]] == list(range(10))
+
+
+def test_features_look_back_at_the_history_of_a_new_city(tmp_path: Path) -> None:
+    """Also before the first message, when bronze has no watermark yet."""
+    stream = opened(tmp_path)
+    now = datetime.now(UTC)
+    append_day(tmp_path, VEHICLE_POSITIONS, now.date(), past(30).with_columns(timestamp=pl.lit(now)))
+    append_day(tmp_path, VEHICLE_POSITIONS, now.date() - timedelta(days=9), past(30))
+    assert earlier_events(VEHICLE_POSITIONS, stream, stream.position).height == 30
+    commit(stream, 0, 10)
+    assert earlier_events(VEHICLE_POSITIONS, stream, stream.position, timedelta(days=9_000)).height == 70
+
+
+def past(count: int) -> pl.DataFrame:
+    """Events of a past day, as a simulator makes them."""
+    begin = datetime(2026, 4, 30, 12, tzinfo=UTC)
+    events = [position(timestamp=begin + timedelta(seconds=n), trip_id=f"h{n}") for n in range(count)]
+    return pl.DataFrame(events)
 
 
 def test_the_newest_rows_are_shown_first(tmp_path: Path) -> None:

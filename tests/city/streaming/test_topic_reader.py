@@ -63,6 +63,7 @@ class FakeConsumer:
 def consumer(monkeypatch: pytest.MonkeyPatch) -> FakeConsumer:
     fake = FakeConsumer()
     monkeypatch.setattr(topic_reader, "Consumer", lambda options: fake)
+    monkeypatch.setattr(topic_reader, "_FIRST_LOOK_SECONDS", 0.0)
     monkeypatch.setattr(topic_reader, "_LOOK_SECONDS", 0.0)
     monkeypatch.setattr(topic_reader, "_LOOK_AGAIN_SECONDS", 0.0)
     return fake
@@ -107,6 +108,22 @@ def test_a_look_comes_again_when_it_is_due(consumer: FakeConsumer, monkeypatch: 
     reader.open()
     reader.look_for_topics()  # another consumer has no partitions
     assert consumer.assigned[2:] == [("a", 0, 7), ("a", 1, 7), ("b", 0, 7)]
+
+
+def test_a_missing_topic_is_looked_for_more_often_in_the_first_minute(
+    consumer: FakeConsumer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The topics of a new city are created while its server starts."""
+    monkeypatch.setattr(topic_reader, "_LOOK_SECONDS", 60.0)
+    reader = opened()
+    reader.look_for_topics()
+    consumer.partitions = {"a": 1}
+    reader.look_for_topics()
+    assert consumer.assigned == [("a", 0, 7)]
+    monkeypatch.setattr(topic_reader, "_START_SECONDS", 0.0)
+    consumer.partitions = {"a": 1, "b": 1}
+    reader.look_for_topics()
+    assert consumer.assigned == [("a", 0, 7)]
 
 
 def test_a_look_that_fails_is_noted_and_the_assigned_partitions_are_read(consumer: FakeConsumer) -> None:

@@ -1,0 +1,51 @@
+"""Checks the state folder (CITY_HOME) before a city starts in it, so that nothing is half written."""
+
+import shutil
+import tempfile
+from pathlib import Path
+
+from city.settings import Settings
+from city.stack.part import CannotStart
+
+_LEAST_BYTES, _HISTORY_DAY_BYTES = 1_000_000_000, 300_000_000
+"""The space that a new city needs within its first hours, and more for each day of history: 3.9 GB in all were measured
+with 14 days."""
+_FOLDERS = frozenset({"cache", "data", "lake", "mlflow", "run", "serving"})
+"""Folders that the commands of City make in its home, some of them before the first start."""
+_NAMED = 3  # so many files are named in an error
+
+
+def check_home(config: Settings) -> None:
+    """Checks that CITY_HOME is a city's folder or empty, can be written to, and has space. Raises CannotStart."""
+    home = config.home
+    try:
+        _check_content(home)
+        config.run.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=config.run) as file:
+            file.write(bytes(4096))
+        free = shutil.disk_usage(home).free
+    except OSError as error:
+        raise CannotStart(
+            f"CITY_HOME={home} cannot be written to: {error.strerror or error}. Free space, or give this user write "
+            "access, or point CITY_HOME at another folder"
+        ) from error
+    needed = _LEAST_BYTES + _HISTORY_DAY_BYTES * config.history_days
+    if free < needed and not (config.lake / "bronze").exists():
+        history = f" with {config.history_days} days of history" if config.history_days else ""
+        advice = ", or set CITY_HISTORY_DAYS to fewer days" if config.history_days else ""
+        raise CannotStart(
+            f"the disk of CITY_HOME={home} has {free / 1e6:,.0f} MB left, and a new city{history} needs "
+            f"{needed / 1e6:,.0f} MB: free some, or point CITY_HOME at another disk{advice}"
+        )
+
+
+def _check_content(home: Path) -> None:
+    if not home.exists():
+        return
+    names = sorted(path.name for path in home.iterdir() if not path.name.startswith(".") and path.name != "lost+found")
+    if names and not _FOLDERS & set(names):
+        some = ", ".join(names[:_NAMED]) + (", …" if len(names) > _NAMED else "")
+        raise CannotStart(
+            f"CITY_HOME={home} has files of something else ({some}) and no city: point CITY_HOME at an empty or a new "
+            "folder"
+        )

@@ -1,0 +1,54 @@
+"""The state folder before a city starts in it."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from city.settings import Settings
+from city.stack.home import check_home
+from city.stack.part import CannotStart
+from city.stack.supervisor import Supervisor
+
+
+def test_a_home_that_cannot_be_written_to_is_named(config: Settings, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    wrong = config.model_copy(update={"home": tmp_path / "file" / "home"})
+    with pytest.raises(CannotStart, match=r"CITY_HOME=.*file/home cannot be written to: .* Free space, or give"):
+        Supervisor(wrong, []).check()
+
+
+def test_a_new_city_needs_space_and_an_old_one_starts_without(
+    config: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(config.home)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=120_000_000))
+    with pytest.raises(CannotStart, match=r"has 120 MB left, and a new city needs 1,000 MB: free some, or point"):
+        check_home(config)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=2_000_000_000))
+    check_home(config)
+    with pytest.raises(CannotStart, match=r"with 14 days of history needs 5,200 MB: .* CITY_HISTORY_DAYS to fewer"):
+        check_home(config.model_copy(update={"history_days": 14}))
+    (config.lake / "bronze").mkdir(parents=True)
+    check_home(config)
+
+
+def test_a_folder_of_something_else_is_refused_and_left_as_it_is(config: Settings, tmp_path: Path) -> None:
+    home = tmp_path / "documents"
+    for name in ("letters", "music", "photos", "taxes", ".hidden"):
+        (home / name).mkdir(parents=True)
+    with pytest.raises(CannotStart, match=r"something else \(letters, music, photos, …\) and no city: point CITY_HOME"):
+        check_home(config.model_copy(update={"home": home}))
+    assert {path.name for path in home.iterdir()} == {"letters", "music", "photos", "taxes", ".hidden"}
+    (home / "lake").mkdir()
+    check_home(config.model_copy(update={"home": home}))
+
+
+@pytest.mark.parametrize("name", [None, ".env", "lost+found", "cache", "serving"])
+def test_a_new_folder_or_one_that_a_command_of_city_made_is_accepted(
+    config: Settings, tmp_path: Path, name: str | None
+) -> None:
+    home = tmp_path / "new"
+    if name:
+        (home / name).mkdir(parents=True)
+    check_home(config.model_copy(update={"home": home}))
