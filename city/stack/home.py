@@ -12,11 +12,11 @@ _LEAST_BYTES, _HISTORY_DAY_BYTES = 1_000_000_000, 300_000_000
 with 14 days."""
 _FOLDERS = frozenset({"cache", "data", "lake", "mlflow", "run", "serving"})
 """Folders that the commands of City make in its home, some of them before the first start."""
-_NAMED = 3  # so many files are named in an error
+_NAMED = 3  # so many folders are named in an error
 
 
 def check_home(config: Settings) -> None:
-    """Checks that CITY_HOME is a city's folder or empty, can be written to, and has space. Raises CannotStart."""
+    """Checks that CITY_HOME has no other folders, can be written to, and has space. Raises CannotStart."""
     home = config.home
     try:
         _check_content(home)
@@ -40,12 +40,13 @@ def check_home(config: Settings) -> None:
 
 
 def _check_content(home: Path) -> None:
+    """Refuses a folder that has other folders and none of a city. A file may be there: a log of `city up`, for example."""
     if not home.exists():
         return
-    names = sorted(path.name for path in home.iterdir() if not path.name.startswith(".") and path.name != "lost+found")
-    if names and not _FOLDERS & set(names):
+    names = sorted(path.name for path in home.iterdir() if path.is_dir() and not path.name.startswith("."))
+    if set(names) - {"lost+found"} and not _FOLDERS & set(names):
         some = ", ".join(names[:_NAMED]) + (", …" if len(names) > _NAMED else "")
         raise CannotStart(
-            f"CITY_HOME={home} has files of something else ({some}) and no city: point CITY_HOME at an empty or a new "
+            f"CITY_HOME={home} has folders of something else ({some}) and no city: point CITY_HOME at an empty or a new "
             "folder"
         )

@@ -37,11 +37,20 @@ def test_a_folder_of_something_else_is_refused_and_left_as_it_is(config: Setting
     home = tmp_path / "documents"
     for name in ("letters", "music", "photos", "taxes", ".hidden"):
         (home / name).mkdir(parents=True)
-    with pytest.raises(CannotStart, match=r"something else \(letters, music, photos, …\) and no city: point CITY_HOME"):
+    with pytest.raises(
+        CannotStart, match=r"folders of something else \(letters, music, photos, …\) and no city: point CITY_HOME"
+    ):
         check_home(config.model_copy(update={"home": home}))
     assert {path.name for path in home.iterdir()} == {"letters", "music", "photos", "taxes", ".hidden"}
     (home / "lake").mkdir()
     check_home(config.model_copy(update={"home": home}))
+
+
+def test_a_file_in_a_new_folder_is_no_obstacle(config: Settings, tmp_path: Path) -> None:
+    """A shell creates the log of `city up` before the city starts."""
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "up.log").touch()
+    check_home(config.model_copy(update={"home": tmp_path / "new"}))
 
 
 @pytest.mark.parametrize("name", [None, ".env", "lost+found", "cache", "serving"])
