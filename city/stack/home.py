@@ -40,13 +40,13 @@ def check_home(config: Settings) -> None:
 
 
 def _check_content(home: Path) -> None:
-    """Refuses a folder that has other folders and none of a city. A file may be there: a log of `city up`, for example."""
+    """Refuses a folder that has other folders and none of a city. Files may be there, such as a log of `city up`."""
     if not home.exists():
         return
     names = sorted(path.name for path in home.iterdir() if path.is_dir() and not path.name.startswith("."))
     if set(names) - {"lost+found"} and not _FOLDERS & set(names):
         some = ", ".join(names[:_NAMED]) + (", …" if len(names) > _NAMED else "")
         raise CannotStart(
-            f"CITY_HOME={home} has folders of something else ({some}) and no city: point CITY_HOME at an empty or a new "
-            "folder"
+            f"CITY_HOME={home} has folders of something else ({some}) and no city: point CITY_HOME at an empty or a "
+            "new folder"
         )

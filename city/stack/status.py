@@ -64,7 +64,7 @@ def parts(config: Settings) -> dict[str, PartStatus]:
     states: dict[str, PartStatus] = {}
     supervised = (supervisor or {"parts": {}})["parts"]
     for name, part in supervised.items():
-        if name == STREAM_PART:
+        if name == STREAM_PART or part["state"] == "done":  # what is done is no part of the city any more
             continue
         beat = (read_json(config, f"{name}.json") or {}) if up else {}
         fresh = time.time() - beat.get("at", 0) < FRESH_SECONDS

@@ -390,6 +390,16 @@ def test_the_stream_of_a_supervisor_is_a_part_of_its_own(config: Settings) -> No
     assert status(config)["parts"]["stream"]["within"] == "dagster-code"
 
 
+def test_a_part_that_is_done_is_no_longer_one(config: Settings) -> None:
+    """Whoever waits until every part runs need not know that some end."""
+    config.run.mkdir(parents=True)
+    part = {"address": "", "state": "running", "last_error": None, "pid": None}
+    for state, names in (("running", ["history", "stream"]), ("done", ["stream"])):
+        parts = {"history": part | {"state": state}}
+        (config.run / SUPERVISOR).write_text(json.dumps(identity() | {"parts": parts}))
+        assert sorted(status(config)["parts"]) == names
+
+
 def test_a_part_tells_of_its_workers_and_of_a_process_that_does_not_report(config: Settings) -> None:
     config.run.mkdir(parents=True)
     me = identity()
