@@ -29,9 +29,6 @@ _MODELS = "models"
 _RECENT = timedelta(days=1)
 """The newest part of the history, which is made first: what the stream's features look back at."""
 
-Progress = Callable[[str], None]
-"""A function that is called after each step with what was done."""
-
 
 @dataclass(frozen=True)
 class Step:
@@ -118,7 +115,7 @@ def run(config: Settings, plan: HistoryPlan, progress: Callable[[list[Step], int
     another process makes the history.
     """
     os.nice(10)  # people look at the live city meanwhile
-    folder = config.home / "history"
+    folder = config.home / history_plan.FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     with file_lock(folder / "run", _refuse):
         all_steps, done = steps(config, plan), set(history_plan.load_done(config))

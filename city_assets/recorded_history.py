@@ -15,12 +15,12 @@ import polars as pl
 
 from city import local_time
 from city.contracts.model import Contract
-from city.contracts.registry import Domain, domain_with, domains
+from city.contracts.registry import Domain, domain_with
 from city.file_lock import file_lock
 from city.lake.lakehouse import lakehouse
 from city.lake.snapshot import Snapshot
 from city.settings import Settings
-from city.stack.history_plan import load_plan
+from city.stack.history_plan import FOLDER, load_plan
 from city.streaming.history import AppendedDay, append_day, select_days_of
 from city.tables.model import Table
 from city.tables.registry import select_tables, tables_of
@@ -59,7 +59,7 @@ def lock(config: Settings) -> AbstractContextManager[None]:
     def refuse(process: str) -> None:
         raise RuntimeError(f"another import of recorded history is running (process {process}): wait for its end")
 
-    folder = config.home / "history"
+    folder = config.home / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     return file_lock(folder / "recorded", refuse)
 
@@ -95,7 +95,7 @@ def append(config: Settings, recording: Recording) -> Iterator[tuple[date, Appen
 
 def table_builds(config: Settings, recording: Recording, appended: Collection[date]) -> list[TableBuild]:
     """Lists what is to be built, sources first: the days that were appended, and those that a table lacks."""
-    (domain,) = (domain for domain in domains(config) if recording.contract in domain.contracts)
+    domain = domain_with(recording.contract)
     house = lakehouse(config)
     builds = []
     for table in _tables_in_order(domain):

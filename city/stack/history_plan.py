@@ -14,11 +14,12 @@ from city.file_lock import file_lock
 from city.lake import bronze_path
 from city.settings import Settings
 
-_FOLDER = "history"
-_PLAN = f"{_FOLDER}/plan.json"
-RECORD = f"{_FOLDER}/done.json"
+FOLDER = "history"
+"""The folder in CITY_HOME with what is known of the history while it is made."""
+_PLAN = f"{FOLDER}/plan.json"
+RECORD = f"{FOLDER}/done.json"
 """The file in CITY_HOME with the steps that are done."""
-FINISHED = f"{_FOLDER}/finished"
+FINISHED = f"{FOLDER}/finished"
 """The file in CITY_HOME with the names of the domains whose history is made. Without content, it stands for all."""
 _FRESH = timedelta(minutes=1)
 """The age up to which a plan is of the present start, whose live events come after its end."""
@@ -102,7 +103,7 @@ def make_plan(config: Settings, now: datetime | None = None) -> HistoryPlan:
         else:
             names = tuple(domain.name for domain in _active_simulated(config))
             plan = HistoryPlan(moment, config.history_days, config.timezone, domains=names)
-        _replace(path, json.dumps(asdict(plan) | {"end": plan.end.isoformat()}))
+        replace_text(path, json.dumps(asdict(plan) | {"end": plan.end.isoformat()}))
         return plan
 
 
@@ -140,7 +141,7 @@ def finish(config: Settings, plan: HistoryPlan) -> None:
     """Records that the history of the active domains in the plan is made."""
     finished = _load_finished(config)
     if finished is not None:
-        _replace(config.home / FINISHED, json.dumps(sorted({*finished, *unfinished(config, plan)})))
+        replace_text(config.home / FINISHED, json.dumps(sorted({*finished, *unfinished(config, plan)})))
 
 
 def load_done(config: Settings) -> list[str]:
@@ -154,7 +155,7 @@ def load_done(config: Settings) -> list[str]:
 
 def record_done(config: Settings, step: str) -> None:
     """Records that a step is done."""
-    _replace(config.home / RECORD, json.dumps([*load_done(config), step]))
+    replace_text(config.home / RECORD, json.dumps([*load_done(config), step]))
 
 
 def _active_simulated(config: Settings) -> list[Domain]:
@@ -188,7 +189,8 @@ def _load_finished(config: Settings) -> list[str] | None:
     return list(json.loads(text)) if text else None
 
 
-def _replace(path: Path, content: str) -> None:
+def replace_text(path: Path, content: str) -> None:
+    """Replaces a file at once, so that a reader or a kill meets the old content or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     written = path.with_suffix(".new")
     written.write_text(content)

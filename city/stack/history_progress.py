@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from city.settings import Settings
-from city.stack.history_plan import load_plan, unfinished
+from city.stack.history_plan import load_plan, replace_text, unfinished
 from city.stack.reports import HistoryStatus
 from city.stack.state import SUPERVISOR, identity, is_alive, read_json
 
@@ -40,9 +40,7 @@ class Report:
     def write(self, progress: HistoryProgress) -> None:
         """Replaces the file."""
         self._last = progress
-        written = self._path.with_suffix(".new")
-        written.write_text(json.dumps(identity() | asdict(progress)))
-        written.replace(self._path)
+        replace_text(self._path, json.dumps(identity() | asdict(progress)))
 
     def fail(self, error: Exception) -> None:
         """Adds the error of the present step."""

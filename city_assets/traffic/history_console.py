@@ -10,6 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedCo
 
 from city import local_time
 from city.settings import Settings
+from city.stack.history_plan import FOLDER
 from city.stack.terminal import Terminal, description_column
 from city_assets.recorded_history import Recording, append, build, check_days, lock, name_days, table_builds
 from city_assets.traffic.contract import VEHICLE_POSITIONS
@@ -18,7 +19,7 @@ from city_assets.traffic.trips import count, scan_trips
 
 SOURCE = "tlc"
 """The name of the source in bronze's log."""
-_FOLDER = "trips-"
+_TRIPS = "trips-"
 
 
 def make_history(
@@ -62,9 +63,9 @@ def make_history(
 
 def _open_folder(config: Settings) -> tempfile.TemporaryDirectory[str]:
     """Creates a folder for the trips of this import, and removes that of an import that was killed."""
-    for left in (config.home / "history").glob(f"{_FOLDER}*"):
+    for left in (config.home / FOLDER).glob(f"{_TRIPS}*"):
         shutil.rmtree(left)
-    return tempfile.TemporaryDirectory(prefix=_FOLDER, dir=config.home / "history")
+    return tempfile.TemporaryDirectory(prefix=_TRIPS, dir=config.home / FOLDER)
 
 
 def _make(config: Settings, recording: Recording, progress: Progress) -> list[str]:

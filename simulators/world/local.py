@@ -66,11 +66,6 @@ def to_date(day: int) -> date:
     return _EPOCH + timedelta(days=int(day))
 
 
-def to_day(moment: date) -> int:
-    """Returns the day number of a date."""
-    return (moment - _EPOCH).days
-
-
 def _each(numbers: NDArray[np.int64], function: Callable[[int], Any]) -> NDArray[Any]:
     """Returns the values of a function for integers of any shape. It is called once for each number."""
     if not numbers.size:
