@@ -269,7 +269,9 @@ def test_a_fault_of_a_simulated_machine_reaches_people_and_is_resolved_by_its_en
                 until(lambda: "trigger" in town.pages(alarm) and is_named("Slack") and is_named("e-mail"))
                 took = time.monotonic() - plant.first_faulty
             assert alarm.labels == {"machine_id": plant.machine.id, "type": "machine_anomaly"}
-            assert next(iter((alarm.detail or {})["contributions"])) == "vibration"
+            # A bearing moves the vibration out of its relation to pressure and power. So early in the fault all three
+            # may be named, in any order.
+            assert "vibration" in alarm.title.split("mostly by ")[1].split(" or ")
             # It persists when a second score is far off. The first reading hardly moves a mean of three, so that is
             # with the third one: ten seconds of what the table shows, and the rest is the city's time.
             answer = requests.post(f"{url}/api/alarms/{alarm.id}/acknowledge", json={"note": "on it"}, timeout=10)

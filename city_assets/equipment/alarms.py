@@ -8,6 +8,12 @@ from city_assets.equipment.models import ACTIONS, ANOMALIES, LIFE
 
 CRITICAL_HOURS = ACTIONS[0][0]
 _LEAST_HOURS = 0.001
+_ALIKE = 0.7
+"""Contributions of at least this share of the largest are told beside it.
+
+A machine's signals depend on each other: where one relation between three of them is broken, any of the three can be
+the one that is wrong, and their contributions are alike.
+"""
 
 
 def _anomaly_level(message: Message, usual: float | None) -> float:
@@ -15,10 +21,11 @@ def _anomaly_level(message: Message, usual: float | None) -> float:
 
 
 def _anomaly_title(message: Message) -> str:
-    contributions = largest_first(message["feature_contributions"])
+    shares = largest_first(message["feature_contributions"])
+    signals = [name for name, share in shares.items() if share >= _ALIKE * max(shares.values())]
     return (
         f"{message['machine_id']}: anomalous readings, {_anomaly_level(message, None):.3g} times the limit, "
-        f"mostly by {next(iter(contributions), 'no single signal')}"
+        f"mostly by {' or '.join(signals) or 'no single signal'}"
     )
 
 

@@ -43,8 +43,9 @@ def as_json(rows: pl.DataFrame) -> list[dict[str, Any]]:
     return [json.loads(line) for line in rows.with_columns(times, id=pl.lit("t-0-1")).write_ndjson().splitlines()]
 
 
-def scores(values: list[float]) -> list[dict[str, Any]]:
-    shares = dict.fromkeys(ANOMALIES.inputs, 0.0) | {"vibration_now": 0.7, "power_now": 0.1, "power_long": 0.2}
+def scores(values: list[float], **found: float) -> list[dict[str, Any]]:
+    found = found or {"vibration_now": 0.7, "power_now": 0.1, "power_long": 0.2}
+    shares = dict.fromkeys(ANOMALIES.inputs, 0.0) | found
     rows = pl.DataFrame(
         {
             "timestamp": [BEGIN + timedelta(seconds=5 * n) for n in range(len(values))],
@@ -62,6 +63,12 @@ def test_a_machine_whose_readings_stay_anomalous_has_one_alarm_until_they_are_no
     assert raised.detail is not None
     assert list(raised.detail["contributions"].items())[:2] == [("vibration", 0.7), ("power", 0.3)]
     assert [raised.severity, graver.severity, cleared.state] == ["warning", "error", "passing"]
+
+
+def test_an_alarm_names_each_signal_that_may_be_the_wrong_one() -> None:
+    alike = {"power_now": 0.34, "vibration_now": 0.33, "pressure_now": 0.3, "temperature_now": 0.03}
+    raised = follow(ANOMALY, scores([4.0, 4.0], **alike))[0]
+    assert raised.title.endswith("mostly by power or vibration or pressure")
 
 
 def test_readings_that_are_anomalous_for_a_moment_are_no_alarm() -> None:
