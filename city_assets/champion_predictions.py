@@ -72,7 +72,7 @@ def predict_days(model: Model, snapshot: Snapshot, registry: Registry, days: lis
     path, columns = snapshot.root / "predictions" / model.name, schema(model)
     open_table(path, columns | {DAY: pl.Date()}, [DAY], may_add=columns.keys())
     chosen = predicted.filter(pl.col(DAY).is_in(days)).select(*columns, DAY)
-    replace_partitions(path, [DAY], chosen.lazy(), [(DAY, "in", [str(day) for day in days])])
+    replace_partitions(path, [DAY], [chosen.lazy()], [(DAY, "in", [str(day) for day in days])])
     snapshot.release(f"predictions/{model.name}")
     return chosen
 

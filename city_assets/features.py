@@ -4,6 +4,7 @@ The asset fills the store from history. The stream updates it between two builds
 """
 
 import math
+from collections.abc import Sequence
 from datetime import timedelta
 
 import dagster as dg
@@ -12,6 +13,7 @@ import polars as pl
 from city.features.online import OnlineStore, online_store
 from city.features.repository import materialize_views
 from city.features.views import SEPARATOR, View, views
+from city.lake.snapshot import Snapshot
 from city.settings import settings
 from city_assets import keys
 from city_assets.automation import when_changed
@@ -51,8 +53,7 @@ def _online_check(view: View) -> dg.AssetChecksDefinition:
         description=f"The served features of {view.name} equal the table's, for the same entity and time.",
     )
     def check(lake: LakeResource) -> dg.AssetCheckResult:
-        path = lake.root / view.table.id
-        offline = pl.scan_delta(str(path)) if path.exists() else None
+        offline = Snapshot(lake.root).newest_days(view.table.id, view.time, _HISTORY)
         compared, different = compare(view, online_store(settings()), offline)
         return dg.AssetCheckResult(
             passed=not different,
@@ -63,24 +64,28 @@ def _online_check(view: View) -> dg.AssetChecksDefinition:
     return check
 
 
-def compare(view: View, store: OnlineStore, offline: pl.LazyFrame | None) -> tuple[int, list[dict[str, object]]]:
+def compare(view: View, store: OnlineStore, offline: Sequence[pl.LazyFrame]) -> tuple[int, list[dict[str, object]]]:
     """Compares a sample of online rows with the table rows of the same entity and time.
 
-    The open window changes with each event, and so does the last window of a table. Neither is compared.
+    `offline` are the table's rows by day, the newest last. They are read a day at a time, and only the rows of the
+    sample, because a day of a view can have half a million rows. The open window changes with each event, and so does
+    the last window of a table. Neither is compared.
 
     Returns the number of rows that were compared, and one entry per differing feature (`entity`, `feature`, `offline`,
     `online`).
     """
     online_keys = store.keys(view.name, _SAMPLED)
-    if offline is None or not online_keys:
+    if not offline or not online_keys:
         return 0, []
     online_rows = {key: row for key, row in zip(online_keys, store.read(view.name, online_keys), strict=True) if row}
     key = pl.concat_str([pl.col(name).cast(pl.String) for name in view.entities], separator=SEPARATOR)
-    newest = offline.select(pl.col(view.time).max()).collect().item()
-    sample = offline.filter(key.is_in(list(online_rows)), pl.col(view.time) < newest - timedelta(minutes=1))
-    rows = sample.with_columns(_key=key, _at=pl.col(view.time).dt.epoch("us")).collect()
+    times, at = pl.Series([row.at for row in online_rows.values()]), pl.col(view.time).dt.epoch("us")
+    newest = offline[-1].select(pl.col(view.time).max()).collect().item()
+    is_sampled = at.is_in(times.implode()) & key.is_in(list(online_rows))
+    ended = pl.col(view.time) < newest - timedelta(minutes=1)
+    samples = [rows.filter(ended, is_sampled).with_columns(_key=key, _at=at) for rows in offline]
     compared, different = 0, list[dict[str, object]]()
-    for row in rows.iter_rows(named=True):
+    for row in (row for sample in samples for row in sample.collect(engine="streaming").iter_rows(named=True)):
         online = online_rows[row["_key"]]
         if online.at != row["_at"]:
             continue

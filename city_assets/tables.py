@@ -8,7 +8,8 @@ import dagster as dg
 
 from city.contracts.registry import Domain
 from city.lake import ORDER
-from city.lake.lakehouse import BuildResult, Lakehouse
+from city.lake.build_result import BuildResult
+from city.lake.lakehouse import Lakehouse
 from city.lake.preview import preview_table
 from city.tables.calendar import REFERENCE_CALENDAR
 from city.tables.model import Source, Table

@@ -121,13 +121,12 @@ def materialize_views(config: Settings, since: timedelta, names: Collection[str]
     from city.lake.snapshot import Snapshot
 
     store, snapshot = online_store(config), Snapshot(config.lake)
-    chosen = {name: view for name, view in views().items() if names is None or name in names}
-    newest = {name: snapshot.newest(view.table.id, view.time, since) for name, view in chosen.items()}
-    return {
-        name: push(store, chosen[name], rows.collect()) if rows is not None else 0
-        for name, rows in newest.items()
-        if snapshot.table(chosen[name].table.id) is not None
-    }
+    written = {}
+    for name, view in views().items():
+        if (names is None or name in names) and snapshot.table(view.table.id) is not None:
+            newest = snapshot.newest_of_each(view.table.id, view.entities, view.time, since)
+            written[name] = push(store, view, newest) if newest is not None else 0
+    return written
 
 
 def _description(column: Column) -> str:

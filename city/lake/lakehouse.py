@@ -1,8 +1,8 @@
 """Builds days of a table: reads its sources, applies its transform, and replaces those days, chunk by chunk."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from city.contracts.registry import contracts
 from city.contracts.schema import bronze_schema, is_history
 from city.file_lock import file_lock
 from city.lake import cold
+from city.lake.build_result import BuildResult
 from city.lake.engines import Engine, engine_of
 from city.lake.snapshot import Snapshot
 from city.lake.tables import open_table
@@ -27,22 +28,6 @@ from city.tables.schema import NARWHALS, partition_by, schema
 from city.tables.slices import HOUR, Slices, chunks
 
 Progress = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class BuildResult:
-    """The result of a build."""
-
-    rows: int
-    """The number of rows that the built days have now."""
-    days: int
-    """The number of local days; 0 for a snapshot table."""
-    seconds: float
-    """The duration of the build."""
-    hours: int | None = None
-    """The number of hours that had new events and were built; None where all hours were built."""
-    sources: Mapping[str, int] = field(default_factory=dict)
-    """The Delta version at which each source was read."""
 
 
 @dataclass(frozen=True)
@@ -107,11 +92,11 @@ class Lakehouse:
         path = self.path(table.id)
         try:
             if not table.daily:
-                self.engine.replace(table, path, self._cast_columns(table, self._transform(table, None)), None)
+                self.engine.replace(table, path, [self._cast_columns(table, self._transform(table, None))], None)
                 return None
             hours = 0
             for slices in self._split_slices(table, days, full):
-                self.engine.replace(table, path, self._build_rows(table, slices), slices)
+                self.engine.replace(table, path, self._build_parts(table, slices), slices)
                 progress(f"{table.id}: {slices.first} to {slices.last}")
                 hours += len(slices.hours or ())
                 if self.snapshot is not None:
@@ -171,11 +156,26 @@ class Lakehouse:
             raise TableError(f"table {name!r} is not in the lake at {self.root}: build it first")
         return self.engine.scan(stored)
 
-    def _build_rows(self, table: Table, slices: Slices) -> Frame:
-        rows = self._transform(table, slices)
-        if any(source.days_before for source in table.sources.values()):
-            rows = rows.filter(slices.expr())
-        return self._cast_columns(table, rows)
+    def _build_parts(self, table: Table, slices: Slices) -> Iterator[Frame]:
+        """Yields the rows of the slices in parts, each with all rows of some entities of a table with a `look_back`.
+
+        Such rows depend on the rows of their own entity alone (see `Table`). All other tables have one part.
+        """
+        for number in range(parts := self._count_parts(table, slices)):
+            rows = self._transform(table, slices, (number, parts))
+            if any(source.days_before for source in table.sources.values()):
+                rows = rows.filter(slices.expr())
+            yield self._cast_columns(table, rows)
+
+    def _count_parts(self, table: Table, slices: Slices) -> int:
+        if table.look_back is None or self.engine.part_rows is None:
+            return 1
+        rows = [
+            self.count(declared, slices.before(source.days_before).days())
+            for source in table.sources.values()
+            if (declared := self.tables.get(source.table)) and declared.daily
+        ]
+        return max(1, -(-max(rows, default=0) // self.engine.part_rows))
 
     def _split_slices(self, table: Table, days: Sequence[date], full: bool) -> Iterator[Slices]:
         """Yields the slices that are built at a time. Finds the hours with new events just before a day is built."""
@@ -212,7 +212,7 @@ class Lakehouse:
         )
         return tuple(sorted(self.engine.collect(fresh.select(HOUR).unique())[HOUR].to_list()))
 
-    def _transform(self, table: Table, slices: Slices | None) -> Frame:
+    def _transform(self, table: Table, slices: Slices | None, part: tuple[int, int] = (0, 1)) -> Frame:
         if table.transform is None:
             raise TableError(f"table {table.id!r} has no transform: it is loaded, not built")
         frames = {
@@ -220,6 +220,9 @@ class Lakehouse:
             for name, source in table.sources.items()
             if source.table != REFERENCE_NEIGHBOURS
         }
+        for name, frame in frames.items() if part[1] > 1 else ():
+            if table.key[0] in frame.collect_schema().names():
+                frames[name] = self.engine.part(frame, table.key[0], *part)
         for name, source in table.sources.items():
             if source.table == REFERENCE_NEIGHBOURS:
                 cells = self.engine.collect(frames[source.cell_source].select("cell").unique())

@@ -7,7 +7,7 @@ and largest values, because a partition is read whole.
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -27,13 +27,15 @@ Partitions = list[tuple[str, str, str | list[str]]]
 _FILE_BYTES = 512 << 20  # bytes of a frame in memory; about 100 MB of Parquet
 
 
-def replace_partitions(path: Path, by: Sequence[str], rows: pl.LazyFrame, partitions: Partitions | None) -> None:
+def replace_partitions(
+    path: Path, by: Sequence[str], rows: Iterable[pl.LazyFrame], partitions: Partitions | None
+) -> None:
     """Replaces the rows of the `partitions` (of all, for None) by `rows`, which must belong to them.
 
-    After any failure the table is as before, and the next vacuum deletes the files that were not committed. When two
+    The frames of `rows` are computed one after the other, and committed together. After any failure the table is as before, and the next vacuum deletes the files that were not committed. When two
     processes replace the same partitions at the same time, the rows of the later commit stay.
     """
-    actions = _write_files(path, by, rows)
+    actions = [action for frame in rows for action in _write_files(path, by, frame)]
     # Delta sees no conflict between two builds of a partition without files, and both builds would add their files.
     with file_lock(path):
         commit_with_retry(

@@ -5,7 +5,7 @@ prediction or a cost report goes through a snapshot. The first read of a table p
 releases the table, and its next read sees the rows that it wrote.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from time import monotonic
@@ -106,12 +106,35 @@ class Snapshot:
 
         The table is partitioned by `day`. Only the days that can have such rows are read.
         """
-        by_day, table = self.rows_by_day(name), self.table(name)
-        if table is None or not by_day:
-            return None
-        first = max(by_day) - timedelta(days=span.days + 2)  # a local day may have 23 hours; the newest has few rows
-        rows = pl.scan_delta(table).filter(pl.col(DAY) >= first)
-        return rows.filter(pl.col(time) > pl.col(time).max() - span)
+        days = self.newest_days(name, time, span)
+        return pl.concat(days) if days else None
+
+    def newest_of_each(self, name: str, keys: Sequence[str], time: str, span: timedelta) -> pl.DataFrame | None:
+        """Reads the newest row for each value of `keys` among the rows that `newest` scans; None where there are none.
+
+        Reads a day at a time, from the newest back, and of each day whole rows only for the keys that newer days do not
+        have. So the memory does not depend on the number of days, and hardly on the number of rows.
+        """
+        found: list[pl.DataFrame] = []
+        for rows in reversed(self.newest_days(name, time, span)):
+            times = rows.group_by(keys).agg(pl.col(time).max())
+            for newer in found:
+                times = times.join(newer.lazy(), on=keys, how="anti")
+            if (newest := times.collect(engine="streaming")).height:
+                whole = rows.join(newest.lazy(), on=[*keys, time], how="semi").collect(engine="streaming")
+                found.append(whole.unique(keys, keep="last"))
+        return pl.concat(found) if found else None
+
+    def newest_days(self, name: str, time: str, span: timedelta) -> list[pl.LazyFrame]:
+        """Scans the rows that `newest` scans, a frame for each local day, the newest last."""
+        table = self.table(name)
+        days = sorted(day for day, rows in self.rows_by_day(name).items() if rows)
+        if table is None or not days:
+            return []
+        rows = pl.scan_delta(table)
+        newest: datetime = rows.filter(pl.col(DAY) == days[-1]).select(pl.col(time).max()).collect().item()
+        first = days[-1] - timedelta(days=span.days + 2)  # a local day may have 23 hours; the newest has few rows
+        return [rows.filter(pl.col(DAY) == day, pl.col(time) > newest - span) for day in days if day >= first]
 
     def latest(self, name: str, time: str) -> datetime | None:
         """Returns the greatest value of the column `time`, from the statistics in the log; None where there is none."""

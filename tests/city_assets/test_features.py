@@ -40,9 +40,9 @@ def test_the_asset_fills_the_store_from_history(config: Settings, built: pl.Lazy
 
 def test_what_is_served_is_compared_with_the_table(config: Settings, built: pl.LazyFrame) -> None:
     view, store = view_of("traffic_features"), online_store(config)
-    assert compare(view, store, built) == (0, [])
+    assert compare(view, store, [built]) == (0, [])
     push(store, view, built.collect())
-    compared, different = compare(view, store, built)
+    compared, different = compare(view, store, [built])
     assert compared > 20
     assert different == []
     # Of a cell whose newest window is not the last of the table, which is not compared.
@@ -50,7 +50,7 @@ def test_what_is_served_is_compared_with_the_table(config: Settings, built: pl.L
     cell = newest.filter(pl.col("as_of") < newest["as_of"].max() - timedelta(minutes=1))["cell"][0]  # type: ignore[operator]
     wrong = built.collect().with_columns(speed_mean=pl.col("speed_mean") + (pl.col("cell") == cell).cast(pl.Float64))
     push(store, view, wrong)
-    different = compare(view, store, built)[1]
+    different = compare(view, store, [built])[1]
     assert [(entry["entity"], entry["feature"]) for entry in different] == [(cell, "speed_mean")]
 
 

@@ -3,6 +3,7 @@
 Both engines run the same transforms. No code outside this folder depends on which engine runs.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
 
@@ -19,6 +20,8 @@ class Engine(Protocol):
 
     chunk_rows: int | None
     """The largest number of rows of one query, for bounded memory; None where the engine itself bounds its memory."""
+    part_rows: int | None
+    """The number of rows of one query with look-backs, which compute windows in memory; None as for `chunk_rows`."""
 
     @property
     def errors(self) -> tuple[type[BaseException], ...]:
@@ -40,8 +43,15 @@ class Engine(Protocol):
         """Converts a small Polars frame to a frame of the engine, with the same companion columns."""
         ...
 
-    def replace(self, table: Table, path: Path, frame: Frame, slices: Slices | None) -> None:
-        """Replaces the rows of `slices` (all rows, for None) by the frame, in one commit."""
+    def part(self, frame: Frame, column: str, number: int, parts: int) -> Frame:
+        """Selects the rows of one of so many parts, from number 0 on. Rows with one value of `column` are in one part.
+
+        An engine without `part_rows` has one part.
+        """
+        ...
+
+    def replace(self, table: Table, path: Path, frames: Iterable[Frame], slices: Slices | None) -> None:
+        """Replaces the rows of `slices` (all rows, for None) by those of the frames, in one commit."""
         ...
 
     def collect(self, frame: Frame) -> pl.DataFrame:

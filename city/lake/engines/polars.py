@@ -1,5 +1,6 @@
 """Runs transforms with Polars on one machine: lazy, streaming, with memory bounded by the chunk."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import narwhals as nw
@@ -17,6 +18,7 @@ class PolarsEngine:
     """The engine on Polars (see `Engine`)."""
 
     chunk_rows: int | None = 4_000_000
+    part_rows: int | None = 100_000
     # A file whose end is not Parquet makes the reader panic. Polars' PanicException is not an Exception.
     errors: tuple[type[BaseException], ...] = (
         pl.exceptions.PolarsError,
@@ -41,9 +43,14 @@ class PolarsEngine:
         """Computes the frame on the streaming engine."""
         return frame.to_native().collect(engine="streaming")
 
-    def replace(self, table: Table, path: Path, frame: Frame, slices: Slices | None) -> None:
-        """Replaces the rows of `slices` (all rows, for None) by the frame, in one commit."""
-        replace_partitions(path, partition_by(table), frame.to_native(), slices.filters() if slices else None)
+    def part(self, frame: Frame, column: str, number: int, parts: int) -> Frame:
+        """Selects the rows whose value of the column belongs to a part."""
+        return nw.from_native(frame.to_native().filter(pl.col(column).hash() % parts == number))
+
+    def replace(self, table: Table, path: Path, frames: Iterable[Frame], slices: Slices | None) -> None:
+        """Replaces the rows of `slices` (all rows, for None) by those of the frames, in one commit."""
+        rows = (frame.to_native() for frame in frames)
+        replace_partitions(path, partition_by(table), rows, slices.filters() if slices else None)
 
 
 def with_seconds(frame: pl.LazyFrame) -> pl.LazyFrame:

@@ -4,6 +4,7 @@ Needs the extra `city[spark]`.
 """
 
 import os
+from collections.abc import Iterable
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
@@ -56,6 +57,7 @@ class SparkEngine:
     """The engine on Spark (see `Engine`)."""
 
     chunk_rows: int | None = None
+    part_rows: int | None = None
 
     def __init__(self, config: Settings) -> None:
         self._config = config
@@ -115,8 +117,13 @@ class SparkEngine:
         """Computes the frame and converts it to Polars."""
         return pl.DataFrame(pl.from_arrow(frame.to_native().toArrow()))
 
-    def replace(self, table: Table, path: Path, frame: Frame, slices: Slices | None) -> None:
-        """Replaces the rows of `slices` (all rows, for None) by the frame, in one commit."""
+    def part(self, frame: Frame, column: str, number: int, parts: int) -> Frame:
+        """Returns the frame, because Spark bounds the memory itself."""
+        return frame
+
+    def replace(self, table: Table, path: Path, frames: Iterable[Frame], slices: Slices | None) -> None:
+        """Replaces the rows of `slices` (all rows, for None) by those of the frames, in one commit."""
+        frame = nw.concat(list(frames))
         writer = frame.to_native().write.format("delta").mode("overwrite").partitionBy(*partition_by(table))
         if slices is not None:
             writer = writer.option("replaceWhere", slices.sql())

@@ -88,7 +88,7 @@ def test_a_late_event_changes_what_is_online_of_those_after_it(config: Settings)
     for table in select_tables(["payment_features"]):
         lake.build(table, [DAY])
     offline = rows(lake, "features/payment_features", "card", "timestamp").lazy()
-    compared, different = compare(view_of("payment_features"), online_store(config), offline)
+    compared, different = compare(view_of("payment_features"), online_store(config), [offline])
     assert compared > 5
     assert different == []
 

@@ -10,13 +10,17 @@ import pytest
 from deltalake import write_deltalake
 from polars.testing import assert_frame_equal
 
+from city.lake.engines.polars import PolarsEngine
 from city.lake.lakehouse import Lakehouse
+from city.lake.snapshot import Snapshot
 from city.lake.tables import ForeignTable, open_table
 from city.settings import Settings
 from city.tables import Column, Source, Table, TableError
 from city.tables.registry import table_of
 from city_assets.traffic.contract import VEHICLE_POSITIONS
+from simulators.world.payers import City
 from tests.lakes import drive, house, rows, stream
+from tests.simulated import paid
 
 DAY = date(2026, 5, 4)
 NEW_YORK = ZoneInfo("America/New_York")
@@ -64,6 +68,24 @@ def test_only_the_hours_with_news_are_built_again(config: Settings) -> None:
     before = lake.count(table)
     built = lake.build(table, [DAY])
     assert (built.hours, lake.count(table)) == (0, before), "nothing was new"
+
+
+def test_a_table_with_a_look_back_has_the_same_rows_in_parts(config: Settings) -> None:
+    lake, begin = house(config), MIDNIGHT - timedelta(hours=3)
+    for contract, events in paid(City(0, faults=20.0, rate=0.01, cards=40), begin.timestamp(), begin.timestamp() + 30 * 3600).items():
+        stream(lake.root, contract, events, MIDNIGHT + timedelta(days=3))
+    days = [DAY - timedelta(days=1), DAY]
+    silver, features = table_of("silver/payments"), table_of("features/payment_features")
+    lake.build(silver, days)
+    lake.build(features, [DAY])
+    whole = rows(lake, features.id, *features.key)
+    engine = PolarsEngine()
+    engine.part_rows = 50
+    replace(lake, engine=engine).build(features, [DAY])
+    in_parts = rows(lake, features.id, *features.key)
+    assert len(list((lake.root / features.id / f"day={DAY}").iterdir())) > 5, "there was one part only"
+    assert whole["payments_known"].max() == 8
+    assert_frame_equal(in_parts, whole)
 
 
 def test_a_run_that_read_before_another_built_does_not_take_its_rows_away(config: Settings) -> None:
@@ -184,3 +206,19 @@ def test_a_column_is_added_in_place_and_old_rows_have_null(tmp_path: Path) -> No
         open_table(path, wider)
     write_deltalake(open_table(path, wider, may_add=["b"]), pl.DataFrame({"a": [2], "b": ["x"]}), mode="append")
     assert pl.read_delta(str(path)).sort("a").rows() == [(1, None), (2, "x")]
+
+
+def test_the_newest_row_of_each_key_is_read_over_days(config: Settings) -> None:
+    """Of a vehicle that has stopped too, but not from before the span; whatever day the newest row of another has."""
+    lake = house(config)
+    for vehicles, day in ((4, 0), (3, 1), (2, 2)):
+        begin = MIDNIGHT + timedelta(days=day, hours=20)
+        stream(lake.root, VEHICLE_POSITIONS, drive(begin, 1, vehicles=vehicles), MIDNIGHT + timedelta(days=9))
+    lake.build(table_of(SILVER), [DAY + timedelta(days=n) for n in range(3)])
+    silver = rows(lake, SILVER, "timestamp")
+    newest = silver.unique("vehicle_id", keep="last", maintain_order=True).sort("vehicle_id")
+    for hours, vehicles in ((60, 4), (30, 3), (2, 2)):
+        found = Snapshot(lake.root).newest_of_each(SILVER, ["vehicle_id"], "timestamp", timedelta(hours=hours))
+        assert found is not None
+        assert_frame_equal(found.sort("vehicle_id"), newest.head(vehicles), check_column_order=False)
+    assert Snapshot(lake.root).newest_of_each("silver/none", ["vehicle_id"], "timestamp", timedelta(hours=1)) is None

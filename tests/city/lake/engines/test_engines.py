@@ -1,7 +1,7 @@
 """Every transform of every domain on Polars and on Spark: the same tables of the same lake, the same rows."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -64,13 +64,14 @@ class OneWriteOfAKind(SparkEngine):
         super().__init__(config)
         self.written: dict[tuple[tuple[str, ...], str], str] = {}
 
-    def replace(self, table: Table, path: Path, frame: Frame, slices: Slices | None) -> None:
+    def replace(self, table: Table, path: Path, frames: Iterable[Frame], slices: Slices | None) -> None:
         for column in table.columns:
             self.written.setdefault((tuple(partition_by(table)), column.kind), table.id)
         if table.id in self.written.values():
-            super().replace(table, path, frame, slices)
+            super().replace(table, path, frames, slices)
         else:
-            PolarsEngine().replace(table, path, nw.from_native(self.collect(frame).lazy()), slices)
+            rows = (nw.from_native(self.collect(frame).lazy()) for frame in frames)
+            PolarsEngine().replace(table, path, rows, slices)
 
 
 @pytest.fixture(scope="module")
