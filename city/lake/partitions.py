@@ -32,8 +32,9 @@ def replace_partitions(
 ) -> None:
     """Replaces the rows of the `partitions` (of all, for None) by `rows`, which must belong to them.
 
-    The frames of `rows` are computed one after the other, and committed together. After any failure the table is as before, and the next vacuum deletes the files that were not committed. When two
-    processes replace the same partitions at the same time, the rows of the later commit stay.
+    The frames of `rows` are computed one after the other, and committed together. After any failure the table is as
+    before, and the next vacuum deletes the files that were not committed. When two processes replace the same
+    partitions at the same time, the rows of the later commit stay.
     """
     actions = [action for frame in rows for action in _write_files(path, by, frame)]
     # Delta sees no conflict between two builds of a partition without files, and both builds would add their files.

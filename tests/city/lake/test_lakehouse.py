@@ -72,7 +72,9 @@ def test_only_the_hours_with_news_are_built_again(config: Settings) -> None:
 
 def test_a_table_with_a_look_back_has_the_same_rows_in_parts(config: Settings) -> None:
     lake, begin = house(config), MIDNIGHT - timedelta(hours=3)
-    for contract, events in paid(City(0, faults=20.0, rate=0.01, cards=40), begin.timestamp(), begin.timestamp() + 30 * 3600).items():
+    for contract, events in paid(
+        City(0, faults=20.0, rate=0.01, cards=40), begin.timestamp(), begin.timestamp() + 30 * 3600
+    ).items():
         stream(lake.root, contract, events, MIDNIGHT + timedelta(days=3))
     days = [DAY - timedelta(days=1), DAY]
     silver, features = table_of("silver/payments"), table_of("features/payment_features")
