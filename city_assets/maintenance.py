@@ -33,8 +33,8 @@ def maintain(table: DeltaTable, vacuum_hours: int) -> dict[str, int]:
     Returns the number of files before and after, and the number of deleted files.
     """
     before = len(table.file_uris())
-    # Retried, because appends and other compactions go on.
-    commit_with_retry(table.table_uri, lambda newest: newest.optimize.compact())
+    # Retried, because appends and other compactions go on. One task at a time needs the least memory.
+    commit_with_retry(table.table_uri, lambda newest: newest.optimize.compact(max_concurrent_tasks=1))
     table.update_incremental()
     deleted = table.vacuum(retention_hours=vacuum_hours, dry_run=False, enforce_retention_duration=False, full=True)
     table.create_checkpoint()

@@ -9,7 +9,6 @@ from pathlib import Path
 import narwhals as nw
 import polars as pl
 
-from city import local_time
 from city.contracts.model import Contract
 from city.contracts.registry import contracts
 from city.contracts.schema import bronze_schema, is_history
@@ -157,9 +156,9 @@ class Lakehouse:
         return self.engine.scan(stored)
 
     def _build_parts(self, table: Table, slices: Slices) -> Iterator[Frame]:
-        """Yields the rows of the slices in parts, each with all rows of some entities of a table with a `look_back`.
+        """Yields the rows of the slices in parts, each with all rows of some values of the key's first column.
 
-        Such rows depend on the rows of their own entity alone (see `Table`). All other tables have one part.
+        A table whose rows depend on rows with other values has one part (see `Table`).
         """
         for number in range(parts := self._count_parts(table, slices)):
             rows = self._transform(table, slices, (number, parts))
@@ -168,14 +167,15 @@ class Lakehouse:
             yield self._cast_columns(table, rows)
 
     def _count_parts(self, table: Table, slices: Slices) -> int:
-        if table.look_back is None or self.engine.part_rows is None:
+        if self.engine.part_rows is None or not (table.look_back or table.hourly_slices):
             return 1
-        rows = [
-            self.count(declared, slices.before(source.days_before).days())
-            for source in table.sources.values()
-            if (declared := self.tables.get(source.table)) and declared.daily
-        ]
-        return max(1, -(-max(rows, default=0) // self.engine.part_rows))
+        rows = [0]
+        for source in table.sources.values():
+            if (contract := self._source_contract(source)) is not None:
+                rows.append(self.engine.collect(self._read_events(contract, slices).select(nw.len())).item())
+            elif (declared := self.tables.get(source.table)) and declared.daily:
+                rows.append(self.count(declared, slices.before(source.days_before).days()))
+        return max(1, -(-max(rows) // self.engine.part_rows))
 
     def _split_slices(self, table: Table, days: Sequence[date], full: bool) -> Iterator[Slices]:
         """Yields the slices that are built at a time. Finds the hours with new events just before a day is built."""
@@ -187,7 +187,8 @@ class Lakehouse:
                     for day, count in self.rows_by_day(declared).items():
                         if day is not None:
                             rows[day] = rows.get(day, 0) + count
-            yield from chunks(days, rows, self.engine.chunk_rows)
+            limit = 10 * self.engine.part_rows if table.look_back and self.engine.part_rows else self.engine.chunk_rows
+            yield from chunks(days, rows, limit)
             return
         for day in sorted(days):
             piece = Slices(day, day)
@@ -246,7 +247,7 @@ class Lakehouse:
         return frame.filter(span.expr()) if declared.daily and span else frame
 
     def _read_events(self, contract: Contract, slices: Slices | None) -> Frame:
-        """Reads a contract's events of the slices' days, archived ones too. The calendar later selects the hours."""
+        """Reads a contract's events, archived ones too, from the first hour of the slices to the last."""
         snapshot = self.snapshot or Snapshot(self.root, self.cold_path)
         bronze = snapshot.table(f"bronze/{contract.name}")
         if bronze is None:
@@ -255,8 +256,7 @@ class Lakehouse:
         if slices is None:
             archived = snapshot.archived(contract)
             return frame if archived is None else cold.append_archived(frame, self.engine.scan(archived))
-        begin, _ = local_time.bounds(slices.first, self.timezone)
-        _, end = local_time.bounds(slices.last, self.timezone)
+        begin, end = calendar.span_of(slices, self.timezone, self.country)
         moment = nw.col(contract.event_time)
         within = (moment >= nw.lit(begin)) & (moment < nw.lit(end))
         archived = snapshot.archived(contract, begin)

@@ -5,7 +5,7 @@ Every time zone's offset is a multiple of a quarter of an hour.
 """
 
 from collections.abc import Sequence
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 
 import narwhals as nw
@@ -13,6 +13,7 @@ import polars as pl
 
 from city.local_time import bounds, holidays_of
 from city.tables.model import Column, Frame
+from city.tables.slices import Slices
 
 REFERENCE_CALENDAR = "reference/calendar"
 SLOT_SECONDS = 900
@@ -37,6 +38,15 @@ def calendar(days: Sequence[date], timezone: str, country: str) -> pl.DataFrame:
     if not days:
         return _build_slots(date(2000, 1, 1), date(2000, 1, 1), timezone, country).clear()
     return _build_slots(min(days), max(days), timezone, country).filter(pl.col("day").is_in(list(days)))
+
+
+def span_of(slices: Slices, timezone: str, country: str) -> tuple[datetime, datetime]:
+    """Returns the beginning of the first slot of the slices and the end of their last slot, in UTC."""
+    if slices.hours is None:
+        return bounds(slices.first, timezone)[0], bounds(slices.last, timezone)[1]
+    slots = calendar(slices.days(), timezone, country).filter(pl.col("local_hour").is_in(slices.hours))["slot"]
+    first, last = slots.to_list()[0], slots.to_list()[-1]
+    return datetime.fromtimestamp(first * SLOT_SECONDS, UTC), datetime.fromtimestamp((last + 1) * SLOT_SECONDS, UTC)
 
 
 def on_calendar(frame: Frame, time: str, calendar: Frame) -> Frame:

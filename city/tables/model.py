@@ -64,7 +64,7 @@ class Table:
     `time` is the column of a row's time. No day is earlier than `first_day`.
 
     A table with `hourly_slices` is replaced an hour at a time, as its stream fills it. It then has `local_hour`, and
-    its rows depend only on the rows of their own hour.
+    its rows depend only on the rows of their own hour, with the same value of the first column of the key.
 
     A table of the layer `features` is a feature view of that `version`, of the entities in its key. A table with a
     `look_back` has a row for each event of a silver table. The row is made from the event and from that many earlier

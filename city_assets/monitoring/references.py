@@ -18,6 +18,8 @@ from city.tables.registry import tables
 from city.tables.schema import schema
 from city.tables.slices import HOUR
 
+MOST_ROWS = 100_000
+"""About so many rows are loaded and pinned at most. A comparison samples a few thousand of them."""
 _LOOK_BACK = timedelta(hours=1)
 """The features of the first live hour still derive from the history."""
 
@@ -36,7 +38,7 @@ def models_by_view() -> dict[str, list[Model]]:
 
 
 def pin(view: View, view_models: list[Model], lake: Path, config: Settings, days: int = 1) -> int:
-    """Makes the view's newest days the reference. Returns its row count, which is about that of one day.
+    """Makes the view's newest days the reference. Returns its row count, which is about MOST_ROWS at most.
 
     More days make a reference that has weekends, and machines in all states: a later day drifts less by chance.
 
@@ -52,7 +54,7 @@ def pin(view: View, view_models: list[Model], lake: Path, config: Settings, days
 def load_newest(view: View, view_models: list[Model], lake: Path, config: Settings, days: int = 1) -> pl.DataFrame:
     """Loads the rows of the last `days` times 24 hours up to the view's newest row, with their local hour.
 
-    Of several days, it loads a random share of the rows, about as many as a day has.
+    Of more than MOST_ROWS rows, it loads a random share, about that many.
 
     The history is left out where it has fewer events than live sources: what counts or spreads events differs there,
     which is no drift.
@@ -60,13 +62,15 @@ def load_newest(view: View, view_models: list[Model], lake: Path, config: Settin
     snapshot = Snapshot(lake)
     view_table(view_models[0], snapshot)
     newest = snapshot.newest(view.table.id, view.time, days * SPAN)
-    if newest is not None and days > 1:
-        newest = newest.filter(pl.int_range(pl.len()).hash(0) % days == 0)
-    rows = pl.DataFrame(schema=schema(view.table)) if newest is None else newest.collect()
+    if newest is None:
+        return with_hour(pl.DataFrame(schema=schema(view.table)), view, config)
     plan = load_plan(config)
     if plan is not None and plan.days and has_sampled_history(view):
-        rows = rows.filter(pl.col(view.time) >= plan.end + _LOOK_BACK)
-    return with_hour(rows, view, config)
+        newest = newest.filter(pl.col(view.time) >= plan.end + _LOOK_BACK)
+    count: int = newest.select(pl.len()).collect(engine="streaming").item()
+    if (shares := -(-count // MOST_ROWS)) > 1:
+        newest = newest.filter((pl.concat_str(view.entities).hash(1) ^ pl.col(view.time).hash(0)) % shares == 0)
+    return with_hour(newest.collect(engine="streaming"), view, config)
 
 
 def with_hour(rows: pl.DataFrame, view: View, config: Settings) -> pl.DataFrame:

@@ -21,7 +21,10 @@ class Engine(Protocol):
     chunk_rows: int | None
     """The largest number of rows of one query, for bounded memory; None where the engine itself bounds its memory."""
     part_rows: int | None
-    """The number of rows of one query with look-backs, which compute windows in memory; None as for `chunk_rows`."""
+    """The number of rows that a query holds in memory: of its look-backs, or until repeated events are dropped.
+
+    None as for `chunk_rows`.
+    """
 
     @property
     def errors(self) -> tuple[type[BaseException], ...]:

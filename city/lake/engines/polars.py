@@ -18,7 +18,7 @@ class PolarsEngine:
     """The engine on Polars (see `Engine`)."""
 
     chunk_rows: int | None = 4_000_000
-    part_rows: int | None = 250_000
+    part_rows: int | None = 150_000
     # A file whose end is not Parquet makes the reader panic. Polars' PanicException is not an Exception.
     errors: tuple[type[BaseException], ...] = (
         pl.exceptions.PolarsError,

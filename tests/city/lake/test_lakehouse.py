@@ -70,7 +70,7 @@ def test_only_the_hours_with_news_are_built_again(config: Settings) -> None:
     assert (built.hours, lake.count(table)) == (0, before), "nothing was new"
 
 
-def test_a_table_with_a_look_back_has_the_same_rows_in_parts(config: Settings) -> None:
+def test_a_table_that_is_built_in_parts_has_the_same_rows(config: Settings) -> None:
     lake, begin = house(config), MIDNIGHT - timedelta(hours=3)
     for contract, events in paid(
         City(0, faults=20.0, rate=0.01, cards=40), begin.timestamp(), begin.timestamp() + 30 * 3600
@@ -80,14 +80,14 @@ def test_a_table_with_a_look_back_has_the_same_rows_in_parts(config: Settings) -
     silver, features = table_of("silver/payments"), table_of("features/payment_features")
     lake.build(silver, days)
     lake.build(features, [DAY])
-    whole = rows(lake, features.id, *features.key)
+    whole = {table.id: rows(lake, table.id, *table.key) for table in (silver, features)}
     engine = PolarsEngine()
     engine.part_rows = 50
-    replace(lake, engine=engine).build(features, [DAY])
-    in_parts = rows(lake, features.id, *features.key)
-    assert len(list((lake.root / features.id / f"day={DAY}").iterdir())) > 5, "there was one part only"
-    assert whole["payments_known"].max() == 8
-    assert_frame_equal(in_parts, whole)
+    for table, folder in ((silver, f"day={DAY}/local_hour=12"), (features, f"day={DAY}")):
+        replace(lake, engine=engine).build(table, [DAY], full=True)
+        assert_frame_equal(rows(lake, table.id, *table.key), whole[table.id])
+        assert len(list((lake.root / table.id / folder).iterdir())) > 5, "there was one part only"
+    assert whole[features.id]["payments_known"].max() == 8
 
 
 def test_a_run_that_read_before_another_built_does_not_take_its_rows_away(config: Settings) -> None:
