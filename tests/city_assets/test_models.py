@@ -15,6 +15,7 @@ from city.alerts.outcome_metrics import of_model
 from city.alerts.store import alert_store
 from city.alerts.watch import shared
 from city.dagster_internals import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
+from city.drift.reference import covers_span
 from city.lake.snapshot import Snapshot
 from city.models import model as declarations
 from city.models.examples import label_rows
@@ -31,7 +32,7 @@ from city_assets.definitions import build, defs
 from city_assets.models import BETTER, check_better, model_key, predictions_key
 from city_assets.monitoring.checks import UNKNOWN
 from city_assets.monitoring.drift import STABLE, drifted_features, measure
-from city_assets.monitoring.references import pin, references
+from city_assets.monitoring.references import load_newest, pin, references
 from city_assets.traffic.models import CONGESTION, MODELS
 from city_assets.training import train_on
 from resources.lake import LakeResource
@@ -191,6 +192,16 @@ def _definitions_since(days: int, config: Settings, monkeypatch: pytest.MonkeyPa
     keys.reload_days()
     yield build()
     keys.reload_days()
+
+
+def test_of_many_rows_a_random_share_is_loaded(config: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(config, traffic(hours=25), NOW)
+    whole = load_newest(VIEW, [SPEED], config.lake, config)
+    monkeypatch.setattr("city_assets.monitoring.references.MOST_ROWS", whole.height // 10)
+    part = load_newest(VIEW, [SPEED], config.lake, config)
+    assert whole.height / 20 < part.height < whole.height / 5
+    assert covers_span(part, VIEW.time)
+    assert abs(part["speed_mean"].mean() - whole["speed_mean"].mean()) < 2  # type: ignore[operator]
 
 
 def test_assets_of_a_model_train_and_predict(

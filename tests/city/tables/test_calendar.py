@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from city.local_time import bounds, is_workday
-from city.tables.calendar import COLUMNS, HOUR, SLOT_SECONDS, calendar, on_calendar
+from city.tables.calendar import COLUMNS, HOUR, SLOT_SECONDS, calendar, on_calendar, span_of
+from city.tables.slices import Slices
 
 PLACES = (
     ("America/New_York", "US"),
@@ -72,3 +73,11 @@ def test_rows_get_the_calendar_of_their_time_and_those_of_other_days_are_dropped
 
 def test_hourly_tables_are_grouped_by_columns_that_the_calendar_has() -> None:
     assert set(HOUR) - {"hour"} <= {column.name for column in COLUMNS}
+
+
+def test_hours_have_a_span_also_when_the_clock_is_set_back() -> None:
+    day, zone = date(2026, 11, 1), "America/New_York"
+    for hours, begin, end in (((1,), 5, 7), ((0, 1), 4, 7), ((2,), 7, 8), ((0, 23), 4, 29), (None, 4, 29)):
+        found = span_of(Slices(day, day, hours), zone, "US")
+        midnight = datetime(2026, 11, 1, tzinfo=UTC)
+        assert found == (midnight + timedelta(hours=begin), midnight + timedelta(hours=end))
