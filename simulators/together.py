@@ -5,13 +5,16 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
+from city.net import speaks_kafka, split_address
 from city.settings import Settings
 from city.stack.worker import Worker, complaints
 from city.streaming.heartbeat import Heartbeat
 from simulators.clock import Progress
+from simulators.world.streets import streets
 
 NAME = "simulators"
 _BEAT_SECONDS = 0.5
+_LONGEST_WAIT_SECONDS = 30.0
 
 
 class Simulator(Protocol):
@@ -39,6 +42,16 @@ def run(makers: Mapping[str, Callable[[], Simulator]], config: Settings, stop: t
         heartbeat.beat()
     for worker in workers:
         worker.join(10)
+
+
+def prepare(config: Settings, stop: threading.Event) -> None:
+    """Computes the city's streets while Kafka starts. Returns once Kafka is there, after half a minute at most."""
+    streets()
+    ends = time.monotonic() + _LONGEST_WAIT_SECONDS
+    while time.monotonic() < ends and not stop.is_set():
+        if any(speaks_kafka(*split_address(address)) for address in config.kafka.split(",")):
+            return
+        stop.wait(0.1)
 
 
 def _build_worker(domain: str, make: Callable[[], Simulator], stop: threading.Event) -> Worker:

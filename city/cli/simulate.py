@@ -35,4 +35,5 @@ def command(
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
+    together.prepare(config, stop)
     together.run(makers, config, stop)

@@ -5,6 +5,7 @@ import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 
 from city.contracts.registry import domains, streamed
@@ -50,7 +51,8 @@ def specs(config: Settings, simulators: bool = True, rate: float | None = None) 
     if simulated:
         argv = [*city, "simulate", *(domain.name for domain in simulated), *(["--rate", str(rate)] if rate else [])]
         loops = {f"simulator-{domain.name}": domain.contracts[0].topic for domain in simulated}
-        parts.append(_heartbeat_spec(config, SIMULATORS, argv, environment, "", loops))
+        # They start at once, and themselves wait for Kafka: the city's streets take a second to compute.
+        parts.append(replace(_heartbeat_spec(config, SIMULATORS, argv, environment, "", loops), after=frozenset()))
     return [*parts, _server_spec(config, [*city, "serve"], environment), *dagster(config, environment)]
 
 

@@ -1,10 +1,14 @@
 import threading
+import time
+
+import pytest
 
 from city.settings import Settings
 from city.stack.state import read_json
 from city.streaming.heartbeat import Heartbeat
 from simulators import together
 from simulators.clock import Progress, pace
+from simulators.world.streets import streets
 from tests.live import until
 
 
@@ -46,3 +50,18 @@ def test_a_simulator_that_fails_is_made_anew_while_the_others_go_on(config: Sett
         stop.set()
         thread.join(15)
     assert not thread.is_alive()
+
+
+def test_simulators_wait_for_kafka_but_not_for_ever(config: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(together, "_LONGEST_WAIT_SECONDS", 0.5)
+    away = config.model_copy(update={"kafka_address": "127.0.0.1:9"})
+    streets()
+    began = time.monotonic()
+    together.prepare(away, threading.Event())
+    assert 0.4 < time.monotonic() - began < 5
+    stopped = threading.Event()
+    stopped.set()
+    monkeypatch.setattr(together, "_LONGEST_WAIT_SECONDS", 60.0)
+    began = time.monotonic()
+    together.prepare(away, stopped)
+    assert time.monotonic() - began < 5
