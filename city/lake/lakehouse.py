@@ -20,11 +20,11 @@ from city.lake.snapshot import Snapshot
 from city.lake.tables import open_table
 from city.settings import Settings
 from city.tables import calendar
-from city.tables.model import DAY, Frame, Source, Table, TableError
+from city.tables.model import Frame, Source, Table, TableError
 from city.tables.neighbours import REFERENCE_NEIGHBOURS, neighbours
 from city.tables.registry import tables
 from city.tables.schema import NARWHALS, partition_by, schema
-from city.tables.slices import HOUR, Slices, chunks
+from city.tables.slices import HOUR, Slices, chunks, count_parts, hour_groups
 
 Progress = Callable[[str], None]
 
@@ -108,23 +108,6 @@ class Lakehouse:
             ) from error
         return hours if table.hourly_slices and not full else None
 
-    def faults(self, table: Table, days: Sequence[date] = ()) -> dict[str, int]:
-        """Counts the faults of the table, or of some of its days.
-
-        Faults are rows beyond the first of a key (`repeated keys`), and nulls, by column, where the declaration allows
-        none.
-        """
-        rows = self.read(table)
-        if table.daily:
-            rows = rows.filter(nw.col(DAY).is_in(list(days)))
-        required = [c.name for c in table.columns if not c.nullable]
-        keys = self.engine.collect(rows.group_by(*table.key).agg(n=nw.len()).select(nw.col("n").sum(), k=nw.len()))
-        nulls = self.engine.collect(rows.select(nw.col(name).is_null().sum() for name in required))
-        counts = {name: int(count or 0) for name, count in nulls.row(0, named=True).items()}
-        total, different = keys.row(0)
-        repeated = {"repeated keys": int(total or 0) - int(different or 0)}
-        return {fault: count for fault, count in (repeated | counts).items() if count}
-
     def open(self, table: Table) -> Path:
         """Creates the table where it does not exist, and returns its path.
 
@@ -156,26 +139,39 @@ class Lakehouse:
         return self.engine.scan(stored)
 
     def _build_parts(self, table: Table, slices: Slices) -> Iterator[Frame]:
-        """Yields the rows of the slices in parts, each with all rows of some values of the key's first column.
-
-        A table whose rows depend on rows with other values has one part (see `Table`).
-        """
-        for number in range(parts := self._count_parts(table, slices)):
-            rows = self._transform(table, slices, (number, parts))
+        """Yields the rows of the slices in parts, so that the memory is bounded."""
+        for piece, number, parts in self._split_parts(table, slices):
+            rows = self._transform(table, piece, (number, parts))
             if any(source.days_before for source in table.sources.values()):
-                rows = rows.filter(slices.expr())
+                rows = rows.filter(piece.expr())
             yield self._cast_columns(table, rows)
 
-    def _count_parts(self, table: Table, slices: Slices) -> int:
-        if self.engine.part_rows is None or not (table.look_back or table.hourly_slices):
-            return 1
-        rows = [0]
-        for source in table.sources.values():
-            if (contract := self._source_contract(source)) is not None:
-                rows.append(self.engine.collect(self._read_events(contract, slices).select(nw.len())).item())
-            elif (declared := self.tables.get(source.table)) and declared.daily:
-                rows.append(self.count(declared, slices.before(source.days_before).days()))
-        return max(1, -(-max(rows) // self.engine.part_rows))
+    def _split_parts(self, table: Table, slices: Slices) -> Iterator[tuple[Slices, int, int]]:
+        """Yields the parts of slices: some hours, and which of how many parts of their keys.
+
+        A part of the keys has all rows of some values of the key's first column. A table whose rows depend on rows
+        with other values has one part (see `Table`). Hours come first, because a part of an hour is a file of its own.
+        """
+        most_rows, sources = self.engine.part_rows, table.sources.values()
+        contract = next((c for source in sources if (c := self._source_contract(source)) is not None), None)
+        if most_rows is None or not (table.look_back or table.hourly_slices):
+            yield slices, 0, 1
+        elif contract is not None:
+            rows = self._count_by_hour(contract, slices)
+            for hours in hour_groups(rows, most_rows):
+                parts = count_parts(sum(rows[hour] for hour in hours), most_rows)
+                yield from ((Slices(slices.first, slices.last, hours), number, parts) for number in range(parts))
+        else:
+            spans = [(self.tables.get(source.table), slices.before(source.days_before).days()) for source in sources]
+            counts = [self.count(declared, days) for declared, days in spans if declared and declared.daily]
+            parts = count_parts(max(counts, default=0), most_rows)
+            yield from ((slices, number, parts) for number in range(parts))
+
+    def _count_by_hour(self, contract: Contract, slices: Slices) -> dict[int, int]:
+        """Counts a contract's events in each local hour of the slices."""
+        calendar_slots = self._read_calendar(slices)
+        events = calendar.on_calendar(self._read_events(contract, slices), contract.event_time, calendar_slots)
+        return dict(self.engine.collect(events.group_by(HOUR).agg(n=nw.len())).sort(HOUR).iter_rows())
 
     def _split_slices(self, table: Table, days: Sequence[date], full: bool) -> Iterator[Slices]:
         """Yields the slices that are built at a time. Finds the hours with new events just before a day is built."""

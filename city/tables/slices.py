@@ -1,6 +1,6 @@
 """The parts of a table that a build replaces: local days, or some hours of one day."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 
@@ -60,3 +60,20 @@ def chunks(days: Sequence[date], rows: dict[date, int], limit: int | None) -> It
         previous = day
     if begin is not None and previous is not None:
         yield Slices(begin, previous)
+
+
+def hour_groups(rows: Mapping[int, int], limit: int) -> Iterator[tuple[int, ...]]:
+    """Groups hours, by their number of rows. A group has at most `limit` rows, but at least one hour."""
+    group: list[int] = []
+    for hour in sorted(rows):
+        if group and sum(rows[other] for other in group) + rows[hour] > limit:
+            yield tuple(group)
+            group = []
+        group.append(hour)
+    if group:
+        yield tuple(group)
+
+
+def count_parts(rows: int, limit: int) -> int:
+    """Returns the number of parts with about `limit` rows each; at least one."""
+    return max(1, -(-rows // limit))

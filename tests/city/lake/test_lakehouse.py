@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 
 import polars as pl
 import pytest
-from deltalake import write_deltalake
+from deltalake import DeltaTable, write_deltalake
 from polars.testing import assert_frame_equal
 
 from city.lake.engines.polars import PolarsEngine
@@ -82,11 +82,18 @@ def test_a_table_that_is_built_in_parts_has_the_same_rows(config: Settings) -> N
     lake.build(features, [DAY])
     whole = {table.id: rows(lake, table.id, *table.key) for table in (silver, features)}
     engine = PolarsEngine()
-    engine.part_rows = 50
-    for table, folder in ((silver, f"day={DAY}/local_hour=12"), (features, f"day={DAY}")):
-        replace(lake, engine=engine).build(table, [DAY], full=True)
+    hours = whole[silver.id].group_by("day", "local_hour").len()
+    engine.part_rows = limit = int(hours["len"].median())  # type: ignore[arg-type]
+    for table, is_full in ((silver, True), (features, False)):
+        replace(lake, engine=engine).build(table, [DAY], is_full)
         assert_frame_equal(rows(lake, table.id, *table.key), whole[table.id])
-        assert len(list((lake.root / table.id / folder).iterdir())) > 5, "there was one part only"
+    files = pl.DataFrame(DeltaTable(lake.path(features.id)).get_add_actions(flatten=True))
+    assert files.height > 5, "there was one part only"
+    # Of silver, an hour is a file, unless it has many rows itself.
+    by_hour = pl.DataFrame(DeltaTable(lake.path(silver.id)).get_add_actions(flatten=True))
+    counts = by_hour.group_by("partition.day", "partition.local_hour").agg(pl.len(), rows=pl.col("num_records").sum())
+    assert set(counts.filter(pl.col("rows") < 0.9 * limit)["len"]) == {1}
+    assert counts.filter(pl.col("rows") > 1.1 * limit)["len"].min() == 2
     assert whole[features.id]["payments_known"].max() == 8
 
 
