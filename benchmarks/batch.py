@@ -40,7 +40,7 @@ def run(tell: Callable[[str], None], rows: int = MONTH_ROWS, months: int = MONTH
     Spark's keys are null where it is not installed (`make spark`)."""
     real = real_trips()
     with tempfile.TemporaryDirectory() as folder:
-        base = settings_at(Path(folder), settings().cache or settings().home / "cache")
+        base = settings_at(Path(folder), settings().cache_folder)
         warm, one = (base.model_copy(update={"home": Path(folder) / name}) for name in ("warm", "one"))
         _fill(warm, 1, WARM_ROWS, real, tell)
         _fill(one, 1, rows, real, tell)

@@ -34,7 +34,7 @@ _WINDOW = VEHICLE_POSITIONS.windows[0]
 
 def run(tell: Callable[[str], None], kills: int = KILLS, rate: int = RATE) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
-        config = settings_at(Path(folder), settings().cache or settings().home / "cache")
+        config = settings_at(Path(folder), settings().cache_folder)
         with running(config, "kafka", "questdb"):
             return {"bench": "crash"} | crash(config, tell, kills, rate)
 

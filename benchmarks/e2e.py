@@ -52,7 +52,7 @@ _PAGE = """() => {
 
 def run(tell: Callable[[str], None], rate: int = RATE, seconds: float = SECONDS) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
-        config = settings_at(Path(folder), settings().cache or settings().home / "cache")
+        config = settings_at(Path(folder), settings().cache_folder)
         tell("training the champion")
         rows, reports = lived(1)
         made = train(

@@ -35,7 +35,7 @@ RATE = 1_000  # events a second beside the probes
 def run(tell: Callable[[str], None]) -> dict[str, Any]:
     """Times in milliseconds; `fresh_…` from the event's creation until the store gives its cell's value."""
     with tempfile.TemporaryDirectory() as folder:
-        config = settings_at(Path(folder), settings().cache or settings().home / "cache")
+        config = settings_at(Path(folder), settings().cache_folder)
         found: dict[str, Any] = {"bench": "features"} | _reads(config, tell)
         found |= _freshness(config, tell)
     return found

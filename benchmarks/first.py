@@ -33,7 +33,7 @@ def run(report: Callable[[str], None]) -> dict[str, Any]:
     and features, to a champion of every declared model, and to predictions on the map. Then those of a second start."""
     with tempfile.TemporaryDirectory(prefix="city-first-") as folder:
         days = Settings.model_fields["history_days"].default
-        config = settings_at(Path(folder), settings().cache or settings().home / "cache", history_days=days)
+        config = settings_at(Path(folder), settings().cache_folder, history_days=days)
         with _up(config) as began:
             figures = _first_start(config, began, report)
         record = (config.home / RECORD).read_text()

@@ -34,7 +34,7 @@ def run(
     """Medians of `rounds` rounds, each of our consumer doing nothing, bronze alone, the full path and Spark. Spark's
     keys are null where it is not installed (`make spark`)."""
     with tempfile.TemporaryDirectory() as folder:
-        base = settings_at(Path(folder), settings().cache or settings().home / "cache", batch_rows=BATCH)
+        base = settings_at(Path(folder), settings().cache_folder, batch_rows=BATCH)
         with running(base, "kafka", "questdb"):
             ensure_topics(base.kafka, [VEHICLE_POSITIONS])
             tell(f"producing {events:,} events")

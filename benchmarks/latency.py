@@ -37,7 +37,7 @@ def run(tell: Callable[[str], None], rate: int = RATE, seconds: float = SECONDS)
 
 def _run(tell: Callable[[str], None], rate: int, seconds: float, changes: dict[str, Any]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
-        config = settings_at(Path(folder), settings().cache or settings().home / "cache", **changes)
+        config = settings_at(Path(folder), settings().cache_folder, **changes)
         with running(config, "kafka", "questdb"):
             ensure_topics(config.kafka, [VEHICLE_POSITIONS])
             config.logs.mkdir(parents=True, exist_ok=True)

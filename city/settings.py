@@ -31,7 +31,7 @@ class Settings(BaseSettings):
     )
 
     home: Path = Field(CHECKOUT / ".city", description="the one folder that holds all state")
-    cache: Path | None = Field(None, description="downloaded jars; default <home>/cache")
+    cache: Path | None = Field(None, description="downloaded jars and computed files; default <home>/cache")
     host: str = Field("127.0.0.1", description="the address that the city's own server binds to, and nothing else")
 
     kafka_address: str | None = Field(None, description="host:port of a Kafka to use instead of the embedded one")
@@ -246,7 +246,12 @@ class Settings(BaseSettings):
     @property
     def jars(self) -> Path:
         """The folder of the downloaded jars."""
-        return (self.cache or self.home / "cache") / "jars"
+        return self.cache_folder / "jars"
+
+    @property
+    def cache_folder(self) -> Path:
+        """The folder of what is downloaded or computed once."""
+        return self.cache or self.home / "cache"
 
     @property
     def kafka(self) -> str:

@@ -9,6 +9,7 @@ from city.contracts.model import Contract
 from city.settings import Settings
 from simulators.faults import DEFAULT_FAULTS
 from simulators.world.local import LocalClock, to_date
+from simulators.world.street_store import load_streets
 
 if TYPE_CHECKING:
     import polars as pl
@@ -40,7 +41,8 @@ class Span:
 
     @staticmethod
     def of(config: Settings, seed: int, origin: datetime, begin: datetime, end: datetime) -> "Span":
-        """Builds a span in the city's local time."""
+        """Builds a span in the city's local time. Loads the city's streets."""
+        load_streets(config)
         clock = LocalClock.from_settings(config)
         return Span(clock, seed, origin.timestamp(), begin.timestamp(), end.timestamp())
 

@@ -10,7 +10,7 @@ from city.settings import Settings
 from city.stack.worker import Worker, complaints
 from city.streaming.heartbeat import Heartbeat
 from simulators.clock import Progress
-from simulators.world.streets import streets
+from simulators.world.street_store import load_streets
 
 NAME = "simulators"
 _BEAT_SECONDS = 0.5
@@ -45,8 +45,8 @@ def run(makers: Mapping[str, Callable[[], Simulator]], config: Settings, stop: t
 
 
 def prepare(config: Settings, stop: threading.Event) -> None:
-    """Computes the city's streets while Kafka starts. Returns once Kafka is there, after half a minute at most."""
-    streets()
+    """Loads the city's streets while Kafka starts. Returns once Kafka is there, after half a minute at most."""
+    load_streets(config)
     ends = time.monotonic() + _LONGEST_WAIT_SECONDS
     while time.monotonic() < ends and not stop.is_set():
         if any(speaks_kafka(*split_address(address)) for address in config.kafka.split(",")):

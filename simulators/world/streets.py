@@ -113,9 +113,23 @@ def is_land(points: Floats, bank: float = 0.0) -> NDArray[np.bool_]:
     return dry
 
 
-@lru_cache
+_network: list[Streets] = []
+
+
 def streets() -> Streets:
-    """Builds the street network. It is the same for every seed."""
+    """Returns the street network, which is the same for every seed. Builds it at the first call."""
+    if not _network:
+        use_streets(build_streets())
+    return _network[0]
+
+
+def use_streets(network: Streets) -> None:
+    """Makes `streets` return this network, which is a stored one."""
+    _network[:] = [network]
+
+
+def build_streets() -> Streets:
+    """Builds the street network, which takes most of a second and loads SciPy."""
     water, islands, park = shoreline()
     nodes, edges, kinds = list[Floats](), list[NDArray[np.intp]](), list[str]()
     for (box, across, along), is_manhattan in ((_MANHATTAN, True), (_ACROSS, False)):
