@@ -4,7 +4,7 @@ import time
 from datetime import UTC, date, datetime, timedelta
 
 import dagster as dg
-from deltalake import DeltaTable
+from deltalake import DeltaTable, WriterProperties
 
 from city.contracts.registry import contracts
 from city.lake.cold import archive
@@ -13,6 +13,8 @@ from city.settings import settings
 from city.stack.history_plan import load_plan
 from city_assets.automation import HISTORY_TAG
 from resources.lake import LakeResource
+
+_ROW_GROUP = 250_000
 
 
 @dg.asset(group_name="maintenance", kinds={"deltalake"}, description="Compacts and vacuums every table of the lake.")
@@ -33,8 +35,13 @@ def maintain(table: DeltaTable, vacuum_hours: int) -> dict[str, int]:
     Returns the number of files before and after, and the number of deleted files.
     """
     before = len(table.file_uris())
-    # Retried, because appends and other compactions go on. One task at a time needs the least memory.
-    commit_with_retry(table.table_uri, lambda newest: newest.optimize.compact(max_concurrent_tasks=1))
+    # Retried, because appends and other compactions go on. The defaults, groups of a million rows and a task for each
+    # core, need twice the memory.
+    properties = WriterProperties(compression="ZSTD", compression_level=4, max_row_group_size=_ROW_GROUP)
+    commit_with_retry(
+        table.table_uri,
+        lambda newest: newest.optimize.compact(max_concurrent_tasks=1, writer_properties=properties),
+    )
     table.update_incremental()
     deleted = table.vacuum(retention_hours=vacuum_hours, dry_run=False, enforce_retention_duration=False, full=True)
     table.create_checkpoint()
