@@ -244,11 +244,6 @@ class Settings(BaseSettings):
         return self.home / "logs"
 
     @property
-    def jars(self) -> Path:
-        """The folder of the downloaded jars."""
-        return self.cache_folder / "jars"
-
-    @property
     def cache_folder(self) -> Path:
         """The folder of what is downloaded or computed once."""
         return self.cache or self.home / "cache"

@@ -47,6 +47,11 @@ class Jar:
         return folder / self.server / f"{artifact}-{version}.jar"
 
 
+def folder(config: Settings) -> Path:
+    """Returns the folder of the downloaded jars."""
+    return config.cache_folder / "jars"
+
+
 def locked_jars(server: str | None = None) -> list[Jar]:
     """Returns the jars of a server, or of all servers, from the lock."""
     lines = [line.split() for line in LOCK.read_text().splitlines() if line and not line.startswith("#")]
@@ -55,7 +60,7 @@ def locked_jars(server: str | None = None) -> list[Jar]:
 
 def missing(config: Settings, servers: Iterable[str]) -> list[Jar]:
     """Returns the jars that are not in the cache with the right hash."""
-    return [j for s in servers for j in locked_jars(s) if not is_intact(j.path(config.jars), j.sha256)]
+    return [j for s in servers for j in locked_jars(s) if not is_intact(j.path(folder(config)), j.sha256)]
 
 
 def fetch(config: Settings, jars: list[Jar], progress: Callable[[Jar], None] = lambda jar: None) -> None:
@@ -70,7 +75,7 @@ def fetch(config: Settings, jars: list[Jar], progress: Callable[[Jar], None] = l
 
 def classpath(config: Settings, server: str) -> str:
     """Returns the Java classpath of a server: its jars in the cache."""
-    return ":".join(str(jar.path(config.jars)) for jar in locked_jars(server))
+    return ":".join(str(jar.path(folder(config))) for jar in locked_jars(server))
 
 
 def is_intact(path: Path, sha256: str) -> bool:
@@ -118,7 +123,7 @@ def lock() -> str:
 
 
 def _fetch_jar(config: Settings, jar: Jar) -> Jar:
-    target = jar.path(config.jars)
+    target = jar.path(folder(config))
     target.parent.mkdir(parents=True, exist_ok=True)
     with file_lock(target):
         if not is_intact(target, jar.sha256):
@@ -129,7 +134,7 @@ def _fetch_jar(config: Settings, jar: Jar) -> Jar:
 def _download(config: Settings, jar: Jar, target: Path) -> None:
     from jgo.maven import MavenContext
 
-    scratch = config.jars / ".download" / jar.server / target.stem
+    scratch = folder(config) / ".download" / jar.server / target.stem
     shutil.rmtree(scratch, ignore_errors=True)
     group, artifact, version = jar.coordinate.split(":")
     remote = {"mirror": config.maven_url} if config.maven_url else None

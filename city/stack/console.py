@@ -156,7 +156,7 @@ def fetch(config: Settings, console: Terminal) -> None:
     absent = jars.missing(config, servers)
     if not absent:
         return
-    console.print(f"fetching {len(absent)} jars, once, into {config.jars}")
+    console.print(f"fetching {len(absent)} jars, once, into {jars.folder(config)}")
     columns = (description_column(), BarColumn(), TextColumn("{task.completed}/{task.total}"))
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("jars", total=len(absent))

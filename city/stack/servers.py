@@ -59,7 +59,7 @@ def python(config: Settings) -> dict[str, str]:
     memory = _FEW_ARENAS | _POLARS_MEMORY
     if not sys.dont_write_bytecode:
         return memory
-    folder = config.jars.parent / "bytecode"
+    folder = config.cache_folder / "bytecode"
     return memory | {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(folder)}
 
 

@@ -64,12 +64,12 @@ def test_a_jar_is_fetched_checked_and_never_fetched_again(mirror: Settings, monk
     assert jars.missing(mirror, ["kafka"]) == [JAR]
     jars.fetch(mirror, [JAR], seen.append)
     assert seen == [JAR]
-    assert JAR.path(mirror.jars).read_bytes() == CONTENT
+    assert JAR.path(jars.folder(mirror)).read_bytes() == CONTENT
     asked = len(Mirror.asked)
     assert jars.missing(mirror, ["kafka"]) == []
     jars.fetch(mirror, jars.missing(mirror, ["kafka"]))
     assert len(Mirror.asked) == asked
-    assert jars.classpath(mirror, "kafka") == str(JAR.path(mirror.jars))
+    assert jars.classpath(mirror, "kafka") == str(JAR.path(jars.folder(mirror)))
 
 
 def test_processes_that_share_an_empty_cache_download_a_jar_once(mirror: Settings) -> None:
@@ -77,7 +77,7 @@ def test_processes_that_share_an_empty_cache_download_a_jar_once(mirror: Setting
     with ThreadPoolExecutor(2) as pool:  # a lock of a file keeps threads apart as it does processes
         for done in [pool.submit(jars.fetch, mirror, [JAR]) for _ in range(2)]:
             done.result()
-    assert JAR.path(mirror.jars).read_bytes() == CONTENT
+    assert JAR.path(jars.folder(mirror)).read_bytes() == CONTENT
     assert Mirror.asked.count("/org/example/thing/1.0/thing-1.0.jar") == 1
 
 
@@ -85,7 +85,7 @@ def test_a_jar_that_was_changed_on_disk_is_missed(mirror: Settings, monkeypatch:
     monkeypatch.setattr(jars, "locked_jars", lambda server=None: [JAR])
     jars.fetch(mirror, [JAR])
     assert jars.missing(mirror, ["kafka"]) == []
-    JAR.path(mirror.jars).write_bytes(b"another jar")
+    JAR.path(jars.folder(mirror)).write_bytes(b"another jar")
     assert jars.missing(mirror, ["kafka"]) == [JAR]
 
 
@@ -93,7 +93,7 @@ def test_a_jar_of_another_hash_is_not_used(mirror: Settings) -> None:
     Mirror.content = b"not the jar"
     with pytest.raises(JarError, match=r"org.example:thing:1.0 has the hash .* and jars.lock says"):
         jars.fetch(mirror, [JAR])
-    assert not JAR.path(mirror.jars).exists()
+    assert not JAR.path(jars.folder(mirror)).exists()
 
 
 def test_without_a_network_the_error_says_what_to_do(mirror: Settings) -> None:

@@ -339,7 +339,7 @@ def test_bytecode_is_kept_where_python_must_not_write_it_beside_the_sources(
     kept, path = said.stdout.split()
     assert kept == "False"
     assert Path(path).is_file()
-    assert config.jars.parent in Path(path).parents
+    assert config.cache_folder in Path(path).parents
 
 
 def test_the_stream_is_shown_by_its_own_report(config: Settings) -> None:
