@@ -79,9 +79,9 @@ def compare(view: View, store: OnlineStore, offline: Sequence[pl.LazyFrame]) -> 
         return 0, []
     online_rows = {key: row for key, row in zip(online_keys, store.read(view.name, online_keys), strict=True) if row}
     key = pl.concat_str([pl.col(name).cast(pl.String) for name in view.entities], separator=SEPARATOR)
-    times, at = pl.Series([row.at for row in online_rows.values()]), pl.col(view.time).dt.epoch("us")
+    times, at = [row.at for row in online_rows.values()], pl.col(view.time).dt.epoch("us")
     newest = offline[-1].select(pl.col(view.time).max()).collect().item()
-    is_sampled = at.is_in(times.implode()) & key.is_in(list(online_rows))
+    is_sampled = at.is_in(times) & key.is_in(list(online_rows))
     ended = pl.col(view.time) < newest - timedelta(minutes=1)
     samples = [rows.filter(ended, is_sampled).with_columns(_key=key, _at=at) for rows in offline]
     compared, different = 0, list[dict[str, object]]()

@@ -10,6 +10,7 @@ from city.settings import Settings
 from simulators.faults import DEFAULT_FAULTS
 from simulators.world.local import LocalClock, to_date
 from simulators.world.street_store import load_streets
+from simulators.world.streets import has_streets
 
 if TYPE_CHECKING:
     import polars as pl
@@ -41,8 +42,9 @@ class Span:
 
     @staticmethod
     def of(config: Settings, seed: int, origin: datetime, begin: datetime, end: datetime) -> "Span":
-        """Builds a span in the city's local time. Loads the city's streets."""
-        load_streets(config)
+        """Builds a span in the city's local time. The first one loads the city's streets."""
+        if not has_streets():
+            load_streets(config)
         clock = LocalClock.from_settings(config)
         return Span(clock, seed, origin.timestamp(), begin.timestamp(), end.timestamp())
 

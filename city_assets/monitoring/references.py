@@ -16,7 +16,7 @@ from city.settings import Settings
 from city.stack.history_plan import load_plan
 from city.tables.registry import tables
 from city.tables.schema import schema
-from city.tables.slices import HOUR
+from city.tables.slices import HOUR, count_parts
 
 MOST_ROWS = 100_000
 """About so many rows are loaded and pinned at most. A comparison samples a few thousand of them."""
@@ -68,7 +68,7 @@ def load_newest(view: View, view_models: list[Model], lake: Path, config: Settin
     if plan is not None and plan.days and has_sampled_history(view):
         newest = newest.filter(pl.col(view.time) >= plan.end + _LOOK_BACK)
     count: int = newest.select(pl.len()).collect(engine="streaming").item()
-    if (shares := -(-count // MOST_ROWS)) > 1:
+    if (shares := count_parts(count, MOST_ROWS)) > 1:
         newest = newest.filter((pl.concat_str(view.entities).hash(1) ^ pl.col(view.time).hash(0)) % shares == 0)
     return with_hour(newest.collect(engine="streaming"), view, config)
 

@@ -123,6 +123,11 @@ def streets() -> Streets:
     return _network[0]
 
 
+def has_streets() -> bool:
+    """Returns whether the street network is there, so that `streets` builds nothing."""
+    return bool(_network)
+
+
 def use_streets(network: Streets) -> None:
     """Makes `streets` return this network, which is a stored one."""
     _network[:] = [network]
