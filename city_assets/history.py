@@ -7,7 +7,6 @@ Each step can be interrupted and repeated. A day of a contract is in bronze once
 has a champion is left alone.
 """
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
@@ -114,7 +113,6 @@ def run(config: Settings, plan: HistoryPlan, progress: Callable[[list[Step], int
     Raises the error of a step. What was done before it stays, and the next call continues. Raises AlreadyRunning while
     another process makes the history.
     """
-    os.nice(10)  # people look at the live city meanwhile
     folder = config.home / history_plan.FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     with file_lock(folder / "run", _refuse):

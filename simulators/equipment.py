@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from city.settings import Settings
-from city.stack.history_plan import load_plan
 from city.streaming.heartbeat import Heartbeat
 from city_assets.equipment.contract import MAINTENANCE_LOG, SENSOR_READINGS, SHIFTS
 from simulators.clock import Progress, ignore, iso
 from simulators.commission import commission_fleet, fill_tables
 from simulators.faults import DEFAULT_FAULTS, FaultRates, Faults
 from simulators.history import Chunk, Span, by_day, split_days
+from simulators.resume import Resume
 from simulators.to_kafka import send
 from simulators.world.local import LocalClock
 from simulators.world.machines import MACHINES, Machine, fleet
@@ -37,15 +37,18 @@ class Simulator:
         self.config, self.rate, self.seed = config, rate, seed
         self.machines = fleet(seed, clock=LocalClock.from_settings(config), faults=faults)
         self._faults = Faults(FaultRates.scaled(faults), seed + 1)
-        plan = load_plan(config)
-        self._is_commissioned = plan is not None and plan.days > 0
-        """Whether the history of the city has the entries with which the fleet's log begins."""
+        self._resume = Resume(config, "simulator-equipment", "equipment")
+        self._begin: float | None = None
+        self._is_new = False
+        """Whether the entries with which the fleet's log begins are still to be sent."""
         self._logged: dict[str, float] = {}
         self._turn = 0
         self.heartbeat = Heartbeat(config, "simulator-equipment", is_loop=True)
 
     def events(self, moment: datetime, count: int) -> Iterator[tuple[str, str, bytes]]:
         """Yields (topic, key, message) of `count` machines in turn: their new log entries, and their readings."""
+        if self._begin is None:
+            self._begin, self._is_new = self._resume.begin(moment.timestamp()), self._resume.is_first
         for _ in range(count):
             machine = self.machines[self._turn % len(self.machines)]
             self._turn += 1
@@ -54,13 +57,18 @@ class Simulator:
             reading = machine.reading(moment)
             for message in self._faults.messages([reading] if reading else []):
                 yield SENSOR_READINGS.topic, machine.id, message
+        if len(self._logged) == len(self.machines):
+            self._resume.save(min(self._logged.values()))
 
     def _log(self, machine: Machine, moment: datetime) -> Iterator[dict[str, Any]]:
-        """Yields the entries since the last call, payloads of the contract `maintenance_log`."""
+        """Yields the entries since the last call, payloads of the contract `maintenance_log`.
+
+        The first call yields those since the last process, because a failure that is not in the log is no label.
+        """
         now = moment.timestamp()
-        if machine.id not in self._logged and not self._is_commissioned:
+        if self._is_new and machine.id not in self._logged:
             yield {"timestamp": iso(moment), "machine_id": machine.id, "kind": "commissioned"}
-        for at, kind, cause in machine.log(self._logged.get(machine.id, now), now):
+        for at, kind, cause in machine.log(self._logged.get(machine.id, self._begin or now), now):
             entry = {"timestamp": iso(datetime.fromtimestamp(at, UTC)), "machine_id": machine.id, "kind": kind}
             yield entry | ({"cause": cause} if cause else {})
         self._logged[machine.id] = now

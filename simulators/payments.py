@@ -12,12 +12,12 @@ import numpy as np
 
 from city.arrays import Floats
 from city.settings import Settings
-from city.stack.history_plan import load_plan
 from city.streaming.heartbeat import Heartbeat
 from city_assets.payments.contract import CATEGORIES, CHARGEBACKS, PAYMENTS
 from simulators.clock import Progress, ignore, iso
 from simulators.faults import DEFAULT_FAULTS, FaultRates, Faults
 from simulators.history import Chunk, Span, by_day
+from simulators.resume import Resume
 from simulators.to_kafka import send
 from simulators.world.local import DAY_SECONDS, LocalClock
 from simulators.world.payers import RATE, City, Events
@@ -67,24 +67,29 @@ class Simulator:
         self.config, self.rate = config, rate
         self.city = City(seed, LocalClock.from_settings(config), faults, rate)
         self._faults = Faults(FaultRates.scaled(faults), seed + 1)
+        self._resume = Resume(config, "simulator-payments", "payments")
         self._until: float | None = None
+        self._silence = (0.0, 0.0)
         self._due: deque[Due] = deque()
         self.heartbeat = Heartbeat(config, "simulator-payments", is_loop=True)
 
     def events(self, moment: datetime, count: int) -> Iterator[tuple[str, str, bytes]]:
         """Yields (topic, key, message) of the payments and chargebacks since the last call. `count` has no effect.
 
-        The first call yields a fraud that is reported, so that each table has a row. What was paid before it is in the
-        history, or was sent by an earlier process.
+        The first call yields a fraud that is reported, so that each table has a row, and what was paid since the
+        history or since the last process. After a silence of more than ten minutes nothing of it was paid, and only
+        the reports of earlier payments come.
         """
         now = moment.timestamp()
         if self._until is None:
-            plan = load_plan(self.config)
-            self._until = max(now, plan.end.timestamp()) if plan else now
-            self._due.extend(_reported_fraud(self.city, self._until))
+            self._until = begin = self._resume.begin(now)
+            if now - begin > _BLOCK_SECONDS:
+                self._silence, self._until = (begin, now), now
+                self._due.extend(due for due in self._due_events(begin, now) if due[1] == CHARGEBACKS.topic)
+            self._due.extend(_reported_fraud(self.city, max(now, begin)))
         while self._until <= now:
             block_end = (self._until // _BLOCK_SECONDS + 1) * _BLOCK_SECONDS
-            self._due.extend(_due(self.city, self._until, block_end))
+            self._due.extend(self._due_events(self._until, block_end))
             self._until = block_end
         while self._due and self._due[0][0] <= now:
             _, topic, payload = self._due.popleft()
@@ -93,22 +98,25 @@ class Simulator:
                 continue
             for message in self._faults.messages([payload]):
                 yield topic, payload["card"], message
+        self._resume.save(now)
+
+    def _due_events(self, begin: float, end: float) -> list[Due]:
+        """Returns the payments and chargebacks from `begin` to `end`, in order."""
+        city, (silent, again) = self.city, self._silence
+        paid = city.events(begin, end)
+        reported, about = city.chargebacks(begin, end)
+        heard = np.flatnonzero((about.seconds < silent) | (about.seconds >= again))
+        reported, about = reported[heard], about.take(heard)
+        due = [(float(at), PAYMENTS.topic, each) for at, each in zip(paid.seconds, payloads(city, paid), strict=True)]
+        due += [
+            (float(at), CHARGEBACKS.topic, _report(float(at), each))
+            for at, each in zip(reported, payloads(city, about), strict=True)
+        ]
+        return sorted(due, key=lambda event: event[0])
 
     def run(self, stop: threading.Event, progress: Progress = ignore) -> None:
         """Sends events until `stop` is set."""
         send(self.config.kafka, [PAYMENTS, CHARGEBACKS], self.events, self.rate, self.heartbeat, stop, progress)
-
-
-def _due(city: City, begin: float, end: float) -> list[Due]:
-    """Returns the payments and chargebacks from `begin` to `end`, in order."""
-    paid = city.events(begin, end)
-    reported, about = city.chargebacks(begin, end)
-    due = [(float(at), PAYMENTS.topic, each) for at, each in zip(paid.seconds, payloads(city, paid), strict=True)]
-    due += [
-        (float(at), CHARGEBACKS.topic, _report(float(at), each))
-        for at, each in zip(reported, payloads(city, about), strict=True)
-    ]
-    return sorted(due, key=lambda event: event[0])
 
 
 def _reported_fraud(city: City, now: float) -> list[Due]:

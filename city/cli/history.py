@@ -1,5 +1,7 @@
 """city history: makes the history of a city. Domains declare the subcommands that make it from recorded events."""
 
+import os
+
 import typer
 
 from city.cli.domain_group import DomainGroup
@@ -21,6 +23,7 @@ def run() -> None:
     from city_assets import history
 
     refuse_pyarrow()
+    os.nice(10)  # people look at the live city meanwhile
     config = settings()
     plan = make_plan(config)
     report = Report(config, plan.days)

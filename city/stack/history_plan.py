@@ -124,7 +124,7 @@ def why_no_history(config: Settings) -> str | None:
 
 def is_finished(config: Settings) -> bool:
     """Returns whether the history of every active domain is made that gets one."""
-    plan, finished = load_plan(config), _load_finished(config)
+    finished, plan = _load_finished(config), load_plan(config)
     return finished is None or all(domain.name in finished for domain in _domains_to_make(config, plan))
 
 
@@ -186,7 +186,12 @@ def _load_finished(config: Settings) -> list[str] | None:
     """Reads the names of the domains whose history is made. None stands for all: an older release wrote no names."""
     path = config.home / FINISHED
     text = path.read_text() if path.exists() else "[]"
-    return list(json.loads(text)) if text else None
+    try:
+        return list(json.loads(text)) if text else None
+    except ValueError:
+        raise RuntimeError(
+            f"{path} is damaged: delete it, and the next start makes what is missing of the history"
+        ) from None
 
 
 def replace_text(path: Path, content: str) -> None:

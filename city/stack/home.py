@@ -5,12 +5,13 @@ import tempfile
 from pathlib import Path
 
 from city.settings import Settings
+from city.stack.history_plan import FOLDER
 from city.stack.part import CannotStart
 
 _LEAST_BYTES, _HISTORY_DAY_BYTES = 1_000_000_000, 300_000_000
 """The space that a new city needs within its first hours, and more for each day of history: 3.9 GB in all were measured
 with 14 days."""
-_FOLDERS = frozenset({"cache", "data", "lake", "mlflow", "run", "serving"})
+_FOLDERS = frozenset({"cache", "data", FOLDER, "lake", "mlflow", "run", "serving"})
 """Folders that the commands of City make in its home, some of them before the first start."""
 _NAMED = 3  # so many folders are named in an error
 

@@ -12,7 +12,7 @@ from simulators.world.chance import between, choice, smooth, uniform
 from simulators.world.local import UTC_CLOCK, LocalClock
 from simulators.world.places import weights
 from simulators.world.rhythm import bell, demand, night_life
-from simulators.world.streets import is_inside, shoreline, streets
+from simulators.world.streets import AVENUES, is_inside, shoreline, streets
 from simulators.world.weather import recent_rain
 
 STEP_SECONDS = 60.0
@@ -77,7 +77,7 @@ class Flow:
         usual = _BASE + _RUSH * people * crowded + 0.5 * out * night
         districts = self._districts[crossings]
         chance = smooth(at[:, None], _DISTRICT_PERIOD, self.seed, "district", np.arange(districts.shape[1]))
-        along = streets().crossings[crossings] @ _AVENUES
+        along = streets().crossings[crossings] @ AVENUES
         wave = smooth(at[:, None] + along / _WAVE_SPEED, _WAVE_PERIOD, self.seed, "wave", self._avenue[crossings])
         varied = usual * np.exp(_SPREAD * (chance @ districts.T) + _WAVE_SPREAD * wave)
         wet = _WET * -np.expm1(-recent_rain(at, self.seed) / _WET_FULL)[:, None]
@@ -89,7 +89,7 @@ class Flow:
     @cached_property
     def _avenue(self) -> NDArray[np.int64]:
         """The number of the pair of avenues at which each crossing is: queues on others are independent."""
-        across = streets().crossings @ np.array([_AVENUES[1], -_AVENUES[0]])
+        across = streets().crossings @ np.array([AVENUES[1], -AVENUES[0]])
         pair: NDArray[np.int64] = np.round(across / 780).astype(np.int64)
         return pair
 
@@ -148,6 +148,3 @@ class Flow:
             near = np.exp(-distance / (2 * reach[:, None] ** 2)) * same_bank
             delays[now] += delay * strength[:, None] * near
         return delays
-
-
-_AVENUES = np.array([np.sin(np.radians(29.0)), np.cos(np.radians(29.0))])

@@ -13,7 +13,7 @@ from city import local_time
 from city.arrays import Floats
 from city.settings import Settings
 
-_HOUR = 900  # seconds: all time zones change their offset at a quarter of an hour
+_QUARTER = 900  # seconds: all time zones change their offset at a quarter of an hour
 _EPOCH = date(1970, 1, 1)
 DAY_SECONDS = 86_400
 
@@ -46,7 +46,7 @@ class LocalClock:
     def at(self, seconds: Any) -> LocalTimes:
         """Returns the local times of moments, which are seconds since 1970 in UTC (any shape)."""
         moments = np.asarray(seconds, float)
-        quarters = np.floor(moments / _HOUR).astype(np.int64)
+        quarters = np.floor(moments / _QUARTER).astype(np.int64)
         local = moments + _each(quarters, lambda quarter: _offset(self.timezone, quarter))
         day = np.floor(local / DAY_SECONDS).astype(np.int64)
         weekday = (day + 3) % 7 + 1
@@ -79,7 +79,7 @@ def _each(numbers: NDArray[np.int64], function: Callable[[int], Any]) -> NDArray
 
 @lru_cache(maxsize=8_192)
 def _offset(timezone: str, quarter: int) -> float:
-    moment = datetime.fromtimestamp(quarter * _HOUR, UTC)
+    moment = datetime.fromtimestamp(quarter * _QUARTER, UTC)
     offset = moment.astimezone(local_time.zone(timezone)).utcoffset()
     assert offset is not None
     return offset.total_seconds()

@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import os
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 from zipfile import BadZipFile
@@ -39,6 +40,8 @@ def _store(path: Path, network: Streets) -> None:
         np.savez(fresh, **{field.name: getattr(network, field.name) for field in fields(Streets)})
         fresh.replace(path)
     except OSError as error:  # the next process builds it again
+        with suppress(OSError):
+            fresh.unlink()
         log.warning("cannot store the street network in %s: %s", path, error)
 
 

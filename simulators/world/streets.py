@@ -19,6 +19,8 @@ ORIGIN = (40.75, -73.98)
 _METRES_PER_DEGREE = 111_320.0
 _METRES_EAST = _METRES_PER_DEGREE * np.cos(np.radians(ORIGIN[0]))
 _TURN = np.radians(29.0)  # the avenues run 29 degrees east of north (the Commissioners' Plan of 1811)
+AVENUES = np.array([np.sin(_TURN), np.cos(_TURN)])
+"""The direction of the avenues, uptown: east and north."""
 _BANK = 40.0
 """No street is nearer to the water than this, in metres."""
 _SAMPLE = 25.0
@@ -165,7 +167,7 @@ def _grid(box: tuple[float, float, float, float], across: float, along: float) -
     """Returns the crossings of the turned grid that covers a box (i * j, 2), and which are in the box (i, j)."""
     south, north, west, east = box
     corners = to_metres(np.array([south, south, north, north]), np.array([west, east, west, east]))
-    forward = np.array([np.sin(_TURN), np.cos(_TURN)])
+    forward = AVENUES
     right = np.array([np.cos(_TURN), -np.sin(_TURN)])
     columns, rows = corners @ right, corners @ forward
     i = np.arange(np.floor(columns.min() / across), np.ceil(columns.max() / across) + 1) * across

@@ -288,7 +288,6 @@ def test_a_step_that_fails_leaves_the_steps_before_it_done(
 
     broken: Callable[[], list[history.Step]] = lambda: [step("one"), step("two", OSError("disk full")), step("three")]  # noqa: E731
     (config.home / "history").mkdir(parents=True)
-    monkeypatch.setattr(history.os, "nice", lambda _: 0)
     monkeypatch.setattr(history, "steps", lambda *_: broken())
     with pytest.raises(OSError, match="disk full"):
         history.run(config, PLAN, lambda *_: None)

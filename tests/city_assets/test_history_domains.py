@@ -30,7 +30,6 @@ def settings_of(config: Settings, *domains: str) -> Settings:
 
 
 def no_steps(monkeypatch: pytest.MonkeyPatch, names: list[str] | None = None) -> None:
-    monkeypatch.setattr(history.os, "nice", lambda _: 0)
     steps = [history.Step(name, 1.0, lambda: None) for name in names or ["bronze traffic 2026-05-05"]]
     monkeypatch.setattr(history, "steps", lambda *_: steps)
 
@@ -43,7 +42,6 @@ def test_each_domain_alone_gets_its_history(config: Settings, monkeypatch: pytes
         trained.append(model.name)  # type: ignore[attr-defined]
         raise ModelError("too few rows")
 
-    monkeypatch.setattr(history.os, "nice", lambda _: 0)
     monkeypatch.setattr(training, "train_on", train)
     monkeypatch.setattr(history_actions, "send_to_hot_tier", lambda *_: None)
     config = settings_of(config, domain)

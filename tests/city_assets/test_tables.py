@@ -1,6 +1,7 @@
 """Tables as assets: partitions, lineage, automation, and what a run writes and shows."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
@@ -9,6 +10,8 @@ import polars as pl
 import pytest
 
 from city.contracts.registry import domain_of
+from city.lake.engines.polars import PolarsEngine
+from city.lake.faults import count_faults
 from city.settings import Settings
 from city.tables.registry import table_of
 from city_assets import keys
@@ -82,6 +85,26 @@ def test_a_table_that_is_not_sound_stops_what_is_made_of_it(
     (check,) = [c for c in result.get_asset_check_evaluations() if not c.passed]
     assert (check.check_name, check.blocking) == ("sound", True)
     assert check.metadata["repeated keys"].value > 0
+
+
+def test_faults_are_counted_in_pieces_with_the_same_result(lake: LakeResource, monkeypatch: pytest.MonkeyPatch) -> None:
+    house, silver = lake.house(), table_of("silver/vehicle_positions")
+    monkeypatch.setattr("city.tables.silver.first_of", lambda rows, key, time: rows)
+    once, twice = drive(MIDNIGHT, 2), drive(MIDNIGHT + timedelta(hours=2), 0.5)
+    stream(lake.root, VEHICLE_POSITIONS, [*once, *twice, *twice], MIDNIGHT + timedelta(hours=4))
+    house.build(silver, [DAY])
+    whole = count_faults(house, silver, [DAY])
+    assert whole["repeated keys"] >= len(twice)
+    engine = PolarsEngine()
+    engine.part_rows = 20
+    pieces: list[int] = []
+    collect = engine.collect
+    monkeypatch.setattr(engine, "collect", lambda frame: pieces.append(1) or collect(frame))
+    divided = replace(house, engine=engine)
+    assert count_faults(divided, silver, [DAY]) == whole
+    assert len(pieces) == 1 + 2 * 3, "the count by hour, and two queries an hour"
+    by_key = replace(silver, hourly_slices=False)
+    assert count_faults(divided, by_key, [DAY]) == whole
     assert not (lake.root / "gold/traffic_cells_daily").exists()
 
 

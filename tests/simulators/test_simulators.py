@@ -1,4 +1,5 @@
 import json
+import shutil
 import threading
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -57,6 +58,8 @@ def test_without_faults_every_event_is_valid(config: Settings) -> None:
 
 def test_the_same_seed_makes_the_same_city(config: Settings) -> None:
     def city(seed: int) -> list[Any]:
+        for path in config.run.glob("*.sent"):
+            path.unlink()  # a second process of the same city sends only what the first one has not
         return [
             list(environment.Simulator(config, faults=1, seed=seed).events(NOW, 300)),
             traffic.Simulator(config, faults=1, seed=seed).events(NOW, 300),
@@ -296,8 +299,48 @@ def test_a_machine_that_the_history_commissioned_is_not_commissioned_again(confi
         return {json.loads(message)["kind"] for topic, _, message in sent if topic == "maintenance-log"}
 
     assert "commissioned" in kinds()
+    assert "commissioned" not in kinds(), "a second process knows what the first one sent"
+    path = config.run / "simulator-equipment.sent"
+    path.unlink()
+    active = config.model_copy(update={"history_days": 1, "domains": ("traffic",)})
+    make_plan(active, now=NOW)
+    assert "commissioned" in kinds(), "the history is of other domains"
+    path.unlink()
+    shutil.rmtree(config.home / "history")
     make_plan(config.model_copy(update={"history_days": 1}), now=NOW)
     assert "commissioned" not in kinds()
+
+
+def test_after_a_short_pause_each_payment_is_sent_once(config: Settings) -> None:
+    def ids(city: payments.Simulator, minutes: float) -> list[str]:
+        sent = city.events(NOW + timedelta(minutes=minutes), 1)
+        return [json.loads(message)["payment_id"] for topic, _, message in sent if topic == "payments"]
+
+    first, second = (payments.Simulator(config, faults=0) for _ in range(2))
+    sent = ids(first, 0)[1:] + ids(first, 3) + ids(second, 8)[1:] + ids(second, 12)
+    expected = first.city.events(NOW.timestamp(), (NOW + timedelta(minutes=12)).timestamp())
+    assert sorted(sent) == sorted(f"pay_{int(number):016x}" for number in expected.payment)
+
+
+def test_after_a_long_pause_nothing_of_it_is_paid_and_what_happened_to_machines_is_in_the_log(config: Settings) -> None:
+    def sent(simulator: Any, hours: float, count: int) -> list[tuple[str, dict[str, Any]]]:
+        events = simulator.events(NOW + timedelta(hours=hours), count)
+        return [(topic, json.loads(message)) for topic, _, message in events]
+
+    first, second = (payments.Simulator(config, faults=1) for _ in range(2))
+    for city in (first, second):  # has thieves, and no broken messages
+        city._faults = Faults(FaultRates.scaled(0), 0)
+    before = {event["payment_id"] for hours in (0, 1) for _, event in sent(first, hours, 1)}
+    after = [entry for hours in (9, 10) for entry in sent(second, hours, 1)]
+    paid = {event["payment_id"]: event["timestamp"] for topic, event in after if topic == "payments"}
+    assert min(paid.values()) >= iso(NOW + timedelta(hours=9))
+    reported = [event["payment_id"] for topic, event in after if topic == "chargebacks"]
+    assert set(reported) <= before | set(paid)
+    assert set(reported) & before, "a report of a payment from before the pause"
+    machines = [equipment.Simulator(config, faults=0) for _ in range(2)]
+    log = [event for n, hours in ((0, 0), (1, 8)) for topic, event in sent(machines[n], hours, 24) if "kind" in event]
+    happened = [entry for m in machines[0].machines for entry in m.log(NOW.timestamp(), NOW.timestamp() + 8 * 3600)]
+    assert len([event for event in log if event["kind"] != "commissioned"]) == len(happened) > 50
 
 
 def test_frauds_are_few_by_default() -> None:

@@ -1,6 +1,7 @@
 """Reads the windows of other contracts that a feature view's rows are joined with, such as the weather."""
 
-from datetime import datetime
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import polars as pl
@@ -18,12 +19,29 @@ _WINDOWS = 4
 """The number of windows that are kept. A view may use those that ended at least one window before."""
 
 
+_AGAIN = timedelta(seconds=30)
+"""The time after which a window that may miss events is read again."""
+
+
+@dataclass
+class _Windows:
+    """The windows of a source that were read."""
+
+    frames: dict[datetime, pl.DataFrame] = field(default_factory=dict)
+    partial: set[datetime] = field(default_factory=set)
+    """Those that may miss events, because a partition of bronze had not reached their end."""
+    read_at: datetime | None = None
+
+
 class Context:
-    """The newest windows of a view's context sources. Each window is read from bronze once, when it is over."""
+    """The newest windows of a view's context sources.
+
+    A window is read from bronze when it is over, and again while bronze has not all of its events.
+    """
 
     def __init__(self, view: View, lake: Path) -> None:
         self._sources, self._lake = view.context(), lake
-        self._windows: dict[str, dict[datetime, pl.DataFrame]] = {name: {} for name in self._sources}
+        self._windows = {name: _Windows() for name in self._sources}
 
     def frames(self, now: datetime) -> dict[str, pl.DataFrame]:
         """Returns the windows by source, with the column `day`, which is null. There is no row of a missing window."""
@@ -32,18 +50,33 @@ class Context:
     def _read(self, name: str, contract: Contract, window: Window, now: datetime) -> pl.DataFrame:
         seconds = int(window.every.total_seconds())
         # A fifth of a window before a view may use it, so that late events are in it.
-        last = int((now - window.every * 0.8).timestamp()) // seconds * seconds
-        starts = [datetime.fromtimestamp(last - n * seconds, now.tzinfo) for n in range(_WINDOWS, 0, -1)]
+        last = datetime.fromtimestamp(int((now - window.every * 0.8).timestamp()) // seconds * seconds, now.tzinfo)
+        starts = [last - n * window.every for n in range(_WINDOWS, 0, -1)]
         known = self._windows[name]
-        if missing := [start for start in starts if start not in known]:
-            computed = compute(contract, window, self._events(contract, missing[0], missing[-1] + window.every))
-            known |= {start: computed.filter(pl.col("window_start") == start) for start in missing}
-            self._windows[name] = known = {start: known[start] for start in starts}
-        return pl.concat(known[start] for start in starts).with_columns(pl.lit(None).alias(DAY))
+        is_due = known.read_at is None or now >= known.read_at + _AGAIN
+        missing = [start for start in starts if start not in known.frames or (is_due and start in known.partial)]
+        if missing:
+            events = self._events(contract, missing[0])
+            computed = compute(contract, window, events.filter(pl.col(contract.event_time) < last))
+            known.frames |= {start: computed.filter(pl.col("window_start") == start) for start in missing}
+            known.frames = {start: known.frames[start] for start in starts}
+            reached = _reached(contract, events)
+            known.partial = {start for start in starts if reached is None or reached < start + window.every}
+            known.read_at = now
+        return pl.concat(known.frames[start] for start in starts).with_columns(pl.lit(None).alias(DAY))
 
-    def _events(self, contract: Contract, begin: datetime, end: datetime) -> pl.DataFrame:
+    def _events(self, contract: Contract, begin: datetime) -> pl.DataFrame:
         path = bronze_path(self._lake, contract)
         if not DeltaTable.is_deltatable(str(path)):
             return pl.DataFrame(schema=bronze_schema(contract))
-        time = pl.col(contract.event_time)
-        return scan(path).filter((time >= begin) & (time < end)).collect()
+        return scan(path).filter(pl.col(contract.event_time) >= begin).collect()
+
+
+def _reached(contract: Contract, events: pl.DataFrame) -> datetime | None:
+    """Returns the time up to which all partitions have their events, or None where a partition has none."""
+    newest = events.group_by("_partition").agg(pl.col(contract.event_time).max())
+    if newest.height < contract.partitions:
+        return None
+    time = newest[contract.event_time].min()
+    assert isinstance(time, datetime)
+    return time

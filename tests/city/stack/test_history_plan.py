@@ -7,7 +7,17 @@ import pytest
 
 from city.settings import Settings
 from city.stack import history_plan
-from city.stack.history_plan import RECORD, HistoryPlan, NoHistory, load_done, load_plan, make_plan, why_no_history
+from city.stack.history_plan import (
+    FINISHED,
+    RECORD,
+    HistoryPlan,
+    NoHistory,
+    is_finished,
+    load_done,
+    load_plan,
+    make_plan,
+    why_no_history,
+)
 from city.stack.specs import specs
 
 END = datetime(2026, 5, 6, 6, tzinfo=UTC)
@@ -101,3 +111,6 @@ def test_a_damaged_plan_is_named_and_a_damaged_record_is_made_again(city: Settin
     (city.home / "history" / "plan.json").write_text("garbage")
     with pytest.raises(RuntimeError, match=r"history/plan\.json is damaged: .* point CITY_HOME at an empty folder"):
         load_plan(city)
+    (city.home / FINISHED).write_text('["traf')
+    with pytest.raises(RuntimeError, match=r"history/finished is damaged: delete it, and the next start makes what"):
+        is_finished(city.model_copy(update={"history_days": 1}))

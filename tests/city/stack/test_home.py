@@ -53,7 +53,7 @@ def test_a_file_in_a_new_folder_is_no_obstacle(config: Settings, tmp_path: Path)
     check_home(config.model_copy(update={"home": tmp_path / "new"}))
 
 
-@pytest.mark.parametrize("name", [None, ".env", "lost+found", "cache", "serving"])
+@pytest.mark.parametrize("name", [None, ".env", "lost+found", "cache", "history", "serving"])
 def test_a_new_folder_or_one_that_a_command_of_city_made_is_accepted(
     config: Settings, tmp_path: Path, name: str | None
 ) -> None:

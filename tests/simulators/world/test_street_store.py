@@ -1,6 +1,7 @@
 """The stored street network."""
 
 from dataclasses import fields
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -38,6 +39,26 @@ def test_a_broken_file_is_built_again(alone: Settings) -> None:
         street_store.load_streets(alone)
         assert path.stat().st_size == len(whole)
         assert len(streets.streets().crossings) > 500
+
+
+def test_another_release_builds_its_own_network(alone: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    street_store.load_streets(alone)
+    other = alone.home / "streets.py"
+    other.write_text("# of another release")
+    monkeypatch.setattr(street_store.module, "__file__", str(other))
+    monkeypatch.setattr(street_store, "build_streets", lambda: pytest.fail("was built"))
+    with pytest.raises(pytest.fail.Exception, match="was built"):
+        street_store.load_streets(alone)
+
+
+def test_a_store_that_fails_leaves_nothing(alone: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, **arrays: object) -> None:
+        path.write_bytes(b"half of it")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "savez", full)
+    street_store.load_streets(alone)
+    assert list((alone.home / "cache").iterdir()) == []
 
 
 def test_a_cache_that_cannot_be_written_is_no_obstacle(alone: Settings) -> None:
