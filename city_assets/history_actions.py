@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import date, datetime, timedelta
 
+import requests
+
 from city.contracts.model import Contract
 from city.settings import Settings
 from city.stack.history_plan import HistoryPlan
@@ -17,7 +19,10 @@ def send_to_hot_tier(config: Settings, contract: Contract, before: datetime | No
     """Sends to QuestDB what it keeps of a contract's bronze; with `before`, only the events before that time."""
     from city.streaming.sinks.questdb_history import send_history
 
-    send_history(config, contract, before)
+    try:
+        send_history(config, contract, before)
+    except requests.ConnectionError:
+        raise RuntimeError(f"QuestDB at {config.questdb} is unavailable: start the city with `city up`") from None
 
 
 def build_days(config: Settings, table: Table, days: Sequence[date]) -> None:

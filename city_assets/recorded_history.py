@@ -21,6 +21,7 @@ from city.lake.lakehouse import lakehouse
 from city.lake.snapshot import Snapshot
 from city.settings import Settings
 from city.stack.history_plan import FOLDER, load_plan
+from city.stack.home import check_folders
 from city.streaming.history import AppendedDay, append_day, select_days_of
 from city.tables.model import Table
 from city.tables.registry import select_tables, tables_of
@@ -59,6 +60,7 @@ def lock(config: Settings) -> AbstractContextManager[None]:
     def refuse(process: str) -> None:
         raise RuntimeError(f"another import of recorded history is running (process {process}): wait for its end")
 
+    check_folders(config.home)
     folder = config.home / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     return file_lock(folder / "recorded", refuse)

@@ -20,11 +20,13 @@ def run() -> None:
     from city.settings import settings
     from city.stack.history_plan import make_plan
     from city.stack.history_progress import Report
+    from city.stack.home import check_folders
     from city_assets import history
 
     refuse_pyarrow()
     os.nice(10)  # people look at the live city meanwhile
     config = settings()
+    check_folders(config.home)
     plan = make_plan(config)
     report = Report(config, plan.days)
     try:

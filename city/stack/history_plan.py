@@ -64,21 +64,21 @@ def load_plan(config: Settings) -> HistoryPlan | None:
     path = config.home / _PLAN
     try:
         stored = json.loads(path.read_text()) if path.exists() else {}
-    except ValueError as error:
+        if not stored.get("days"):  # an older release stored a plan without days for a city that gets no history
+            return None
+        names = stored.get("domains")
+        return HistoryPlan(
+            datetime.fromisoformat(stored["end"]),
+            stored["days"],
+            stored["timezone"],
+            stored["seed"],
+            None if names is None else tuple(names),
+        )
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise RuntimeError(
             f"{path} is damaged: {error}. It says which days the history has. Restore it from a backup, or point "
             "CITY_HOME at an empty folder"
         ) from error
-    if not stored.get("days"):  # an older release stored a plan without days for a city that gets no history
-        return None
-    names = stored.get("domains")
-    return HistoryPlan(
-        datetime.fromisoformat(stored["end"]),
-        stored["days"],
-        stored["timezone"],
-        stored["seed"],
-        None if names is None else tuple(names),
-    )
 
 
 def make_plan(config: Settings, now: datetime | None = None) -> HistoryPlan:
@@ -169,7 +169,8 @@ def _domains_to_make(config: Settings, plan: HistoryPlan | None) -> list[Domain]
 
 
 def _is_fixed(config: Settings, plan: HistoryPlan, now: datetime) -> bool:
-    if now - plan.end < _FRESH or (config.home / RECORD).exists():
+    is_same = (plan.days, plan.timezone) == (config.history_days, config.timezone)
+    if (is_same and now - plan.end < _FRESH) or (config.home / RECORD).exists():
         return True
     return any(_has_events(config, domain) for domain in domains(config) if plan.has(domain.name))
 
@@ -188,7 +189,7 @@ def _load_finished(config: Settings) -> list[str] | None:
     text = path.read_text() if path.exists() else "[]"
     try:
         return list(json.loads(text)) if text else None
-    except ValueError:
+    except (ValueError, TypeError):
         raise RuntimeError(
             f"{path} is damaged: delete it, and the next start makes what is missing of the history"
         ) from None

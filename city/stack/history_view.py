@@ -15,7 +15,7 @@ _PERCENT_PER_LINE = 10
 
 def describe_history(history: HistoryStatus) -> str:
     """Describes the state of the history in one line."""
-    percent, days, error = history["percent"], f"{history['days']} days", history["error"]
+    percent, days, error = history["percent"], _days(history["days"]), history["error"]
     reason = f": {one_line(error)}" if error else ""
     match history["state"]:
         case "done":
@@ -28,6 +28,10 @@ def describe_history(history: HistoryStatus) -> str:
             return f"{percent} % of {days}, continues in a moment"
         case _:
             return f"stopped at {percent} % of {days}, and the next `city up` with simulators continues it{reason}"
+
+
+def _days(count: int) -> str:
+    return f"{count} day{'' if count == 1 else 's'}"
 
 
 def build_history_line(history: HistoryStatus, console: Terminal) -> RenderableType:

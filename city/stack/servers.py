@@ -35,9 +35,11 @@ _SMALL_POOLS = {
     "QDB_CAIRO_COLUMN_POOL_CAPACITY": "128",
     "QDB_CAIRO_MODEL_POOL_CAPACITY": "16",
     "QDB_CAIRO_WRITER_DATA_INDEX_VALUE_APPEND_PAGE_SIZE": "1m",
+    "QDB_CAIRO_WRITER_DATA_APPEND_PAGE_SIZE": "1m",
 }
 """By default QuestDB allocates the objects of a thousand queries in advance for each of its compilers (110 MB), and
-maps 16 MB for each indexed column. These pools grow with the queries."""
+maps and writes 16 MB for each column and each index of an open partition (1.2 GB of disk for a city). These pools grow
+with the queries, and pages are added to a column when it needs them."""
 
 _LOG4J = """\
 rootLogger.level = info

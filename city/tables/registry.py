@@ -75,7 +75,7 @@ def in_order(by_id: Mapping[str, Table], selected: Iterable[str]) -> list[str]:
     """Sorts the selected tables and all their direct and indirect sources, sources first."""
     graph = {name: [s.table for s in table.sources.values() if s.table in by_id] for name, table in by_id.items()}
     needed: dict[str, list[str]] = {}
-    pending = list(selected)
+    pending = sorted(selected)  # the order is the same in each process
     while pending:
         name = pending.pop()
         if name not in needed:

@@ -4,6 +4,7 @@ The sink reads its position from its own table. The table's deduplication keys m
 """
 
 import logging
+import time
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import ClassVar
@@ -30,6 +31,11 @@ which takes 1.6 s, and 80 MB of memory permanently. Only a backlog is worth that
 stream started."""
 
 
+_LOOK_SECONDS = 30.0
+"""The time between two looks for suspended tables. QuestDB suspends a table, such as on a full disk, after it has
+acknowledged the rows, so no request reports it."""
+
+
 class QuestDBSink(Sink):
     """Sends one request for each batch: the windows and, after them, the rows that they were computed from.
 
@@ -48,6 +54,7 @@ class QuestDBSink(Sink):
         self._columns = list(tables.columns(contract))
         self._symbols = tables.symbols(contract)
         self._sender: Sender | None = None
+        self._looked_at = time.monotonic()
         self._newest: datetime | None = None
         """The newest event time that QuestDB has, or that is on its way to it."""
 
@@ -76,6 +83,9 @@ class QuestDBSink(Sink):
             self._flush()
         self._send_events(rows, self._contract.name)
         self._flush()
+        if time.monotonic() > self._looked_at + _LOOK_SECONDS:
+            self._looked_at = time.monotonic()
+            resume_tables(self._address, self._contract)
 
     def _has_closed_windows(self, changed: Mapping[str, pl.DataFrame]) -> bool:
         """Returns whether a batch has windows that `open` does not send again.
@@ -164,6 +174,11 @@ def ensure_tables(address: str, contract: Contract) -> None:
     _ensure_table(address, contract.name, tables.create_events(contract), tables.evolve_events(contract))
     for window in contract.windows:
         _ensure_table(address, window.name, tables.create_window(contract, window), tables.evolve_window(window))
+    resume_tables(address, contract)
+
+
+def resume_tables(address: str, contract: Contract) -> None:
+    """Resumes the contract's tables that a crash or a full disk has suspended."""
     for table in questdb.resume_suspended(address, tables.table_names(contract)):
         log.warning("QuestDB table %s was suspended and has been resumed", table)
 

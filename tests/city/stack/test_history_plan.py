@@ -46,8 +46,11 @@ def test_a_plan_is_fixed_once_a_step_is_done(city: Settings) -> None:
 def test_a_start_that_was_interrupted_before_any_step_is_planned_again(city: Settings) -> None:
     make_plan(city, END)
     assert make_plan(city, LATER).end == LATER == load_plan(city).end  # type: ignore[union-attr]
-    later = city.model_copy(update={"history_days": 2})
-    assert make_plan(later, LATER + timedelta(seconds=20)).end == LATER, "a restart of the part in the same start"
+    assert make_plan(city, LATER + timedelta(seconds=20)).end == LATER, "a restart of the part in the same start"
+    for change in ({"history_days": 2}, {"timezone": "Asia/Tokyo"}):
+        again = make_plan(city.model_copy(update=change), LATER + timedelta(seconds=20))
+        assert again.end == LATER + timedelta(seconds=20), "of other days"
+        make_plan(city, LATER)
     pl.DataFrame({"vehicle_id": ["v"]}).write_delta(str(city.lake / "bronze" / "vehicle_positions"))
     assert make_plan(city, LATER + timedelta(days=1)).end == LATER, "bronze has a part of the step"
 
@@ -111,6 +114,10 @@ def test_a_damaged_plan_is_named_and_a_damaged_record_is_made_again(city: Settin
     (city.home / "history" / "plan.json").write_text("garbage")
     with pytest.raises(RuntimeError, match=r"history/plan\.json is damaged: .* point CITY_HOME at an empty folder"):
         load_plan(city)
+    for wrong in ("null", "[]", '{"days": 14}', '{"days": 1, "end": "x", "timezone": "UTC", "seed": 0}'):
+        (city.home / "history" / "plan.json").write_text(wrong)
+        with pytest.raises(RuntimeError, match=r"history/plan\.json is damaged"):
+            load_plan(city)
     (city.home / FINISHED).write_text('["traf')
     with pytest.raises(RuntimeError, match=r"history/finished is damaged: delete it, and the next start makes what"):
         is_finished(city.model_copy(update={"history_days": 1}))

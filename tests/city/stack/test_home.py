@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from city.settings import Settings
+from city.stack.history_plan import make_plan
 from city.stack.home import check_home
 from city.stack.part import CannotStart
 from city.stack.supervisor import Supervisor
@@ -42,6 +43,10 @@ def test_a_folder_of_something_else_is_refused_and_left_as_it_is(config: Setting
     ):
         check_home(config.model_copy(update={"home": home}))
     assert {path.name for path in home.iterdir()} == {"letters", "music", "photos", "taxes", ".hidden"}
+    for name in ("data", "run"):  # of many projects
+        (home / name).mkdir()
+    with pytest.raises(CannotStart, match="folders of something else"):
+        check_home(config.model_copy(update={"home": home}))
     (home / "lake").mkdir()
     check_home(config.model_copy(update={"home": home}))
 
@@ -51,6 +56,16 @@ def test_a_file_in_a_new_folder_is_no_obstacle(config: Settings, tmp_path: Path)
     (tmp_path / "new").mkdir()
     (tmp_path / "new" / "up.log").touch()
     check_home(config.model_copy(update={"home": tmp_path / "new"}))
+
+
+def test_a_city_does_not_start_with_days_of_another_time_zone(config: Settings) -> None:
+    make_plan(config.model_copy(update={"history_days": 1}))
+    check_home(config)
+    other = config.model_copy(update={"timezone": "Europe/Berlin"})
+    check_home(other)
+    (config.lake / "bronze").mkdir(parents=True)
+    with pytest.raises(CannotStart, match=r"CITY_TIMEZONE is Europe/Berlin, and .* have the local days of America/New"):
+        check_home(other)
 
 
 @pytest.mark.parametrize("name", [None, ".env", "lost+found", "cache", "history", "serving"])

@@ -95,6 +95,22 @@ class CutOff(QuestDBSink):
         super()._flush()
 
 
+def test_a_table_that_is_suspended_while_the_stream_runs_is_resumed(
+    stack: Settings, contract: Contract, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """QuestDB acknowledges rows, and suspends their table when it cannot apply them, as on a full disk."""
+    monkeypatch.setattr("city.streaming.sinks.questdb._LOOK_SECONDS", 0.0)
+    bronze = stream(stack, contract, range(4))
+    sink = QuestDBSink(contract, stack.questdb, bronze)
+    sink.open({})
+    windows_of = contract_windows(contract, bronze)
+    rows = scan(bronze.path).collect()
+    questdb.execute(stack.questdb, f"ALTER TABLE {contract.name} SUSPEND WAL")
+    sink.apply(rows, {0: 0}, lambda: windows_of.changed(Batch(rows, {0: 0}, {0: 4})))
+    sink.close()
+    until(lambda: questdb.rows(stack.questdb, f"SELECT count() FROM {contract.name}") == [[4]])
+
+
 @pytest.mark.parametrize(("last", "away_minutes"), [(9, 0), (9, 600), (600, 0)])
 def test_windows_that_a_request_was_cut_off_before_are_whole_after_a_restart(
     stack: Settings, contract: Contract, last: int, away_minutes: int
