@@ -1,0 +1,240 @@
+"""Reads the values at a source's paths from raw messages: one column for each path, one row for each event.
+
+The fast path is columnar: Polars parses a chunk of messages at once, by a schema that has only these paths. Where it
+refuses a chunk, each of its messages is read alone, which gives the reasons.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal
+
+import polars as pl
+
+from city.sources.model import At, Source, Value, field_of
+
+Leaf = Literal["number", "boolean", "text"]
+ROW, ROOT, UP = "_row", "$", "^."
+"""The column with a message's index, the path of a message that is a list, and the prefix of a path above an item."""
+_CHUNK = 8192
+_BOM = b"\xef\xbb\xbf"
+_TYPES: dict[Leaf, pl.DataType] = {"number": pl.Float64(), "boolean": pl.Boolean(), "text": pl.String()}
+
+Reasons = dict[int, list[str]]
+"""The reasons against messages, by their index."""
+
+
+def extract(source: Source, payloads: Sequence[bytes]) -> tuple[pl.DataFrame, Reasons]:
+    """Reads the values at the source's paths.
+
+    Returns a frame with a row for each event and a column for each path, and `_row`, the index of its message; and the
+    reasons for each message that cannot be read.
+    """
+    shape, refused, frames = shape_of(source), Reasons(), []
+    for first in range(0, len(payloads), _CHUNK):
+        chunk = [_trimmed(source, payload) for payload in payloads[first : first + _CHUNK]]
+        frame = _read_chunk(shape, chunk)
+        if frame is None:
+            frame = _read_one_by_one(source, shape, chunk, refused, first)
+        frames.append(frame.with_columns(pl.col(ROW) + first))
+    return pl.concat([pl.DataFrame(schema=shape.schema), *frames]), refused
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What is read of a source's messages: the type of each path, and the path of the list of items."""
+
+    paths: Mapping[str, Leaf]
+    items: str | None
+
+    __hash__ = object.__hash__
+
+    @property
+    def schema(self) -> dict[str, pl.DataType]:
+        """The types of the columns of `extract`."""
+        return {**{path: _TYPES[leaf] for path, leaf in self.paths.items()}, ROW: pl.Int64()}
+
+    def split(self) -> tuple[dict[str, Leaf], dict[str, Leaf]]:
+        """Returns the paths from the message, and those from an item; each without its prefix."""
+        if self.items is None:
+            return dict(self.paths), {}
+        above = {path.removeprefix(UP): leaf for path, leaf in self.paths.items() if path.startswith(UP)}
+        return above, {path: leaf for path, leaf in self.paths.items() if not path.startswith(UP)}
+
+
+@lru_cache(maxsize=256)
+def shape_of(source: Source) -> Shape:
+    """Derives the shape of a source's messages. A path that is read both as text and as a number is text."""
+    paths: dict[str, Leaf] = {}
+    for name, value in [*source.names.items(), *source.fields.items(), *source.measures.items()]:
+        if isinstance(value, At):
+            leaf = _leaf(source, name, value)
+            paths[value.path] = leaf if paths.get(value.path, leaf) == leaf else "text"
+    for path in source.when:
+        paths[path] = "text"
+    return Shape(paths, source.items)
+
+
+def _leaf(source: Source, name: str, value: Value) -> Leaf:
+    declared = field_of(source, name)
+    kind = "float" if name in source.measures else declared.kind if declared else "string"
+    if value.words or kind in ("string", "timestamp"):
+        return "text"
+    if kind == "boolean":
+        return "boolean"
+    return "text" if source.reads & {"text", "comma", "nan"} else "number"
+
+
+def _trimmed(source: Source, payload: bytes) -> bytes:
+    return payload.removeprefix(_BOM) if "bom" in source.reads else payload
+
+
+def _read_chunk(shape: Shape, payloads: Sequence[bytes]) -> pl.DataFrame | None:
+    """Reads messages that are all of the shape. Returns None where Polars refuses one, or may have misread one."""
+    text = b"\n".join(b'{"$":%b}' % payload for payload in payloads) if shape.items == ROOT else b"\n".join(payloads)
+    if text.count(b"\n") != len(payloads) - 1:
+        return None
+    above, inside = shape.split()
+    tree = _tree(above)
+    if shape.items is not None:
+        _plant(tree, shape.items, pl.List(_struct(_tree(inside))))
+    try:
+        frame = pl.read_ndjson(text, schema={name: _struct(node) for name, node in tree.items()})
+    except pl.exceptions.PolarsError:
+        return None
+    if frame.height != len(payloads):
+        return None
+    columns = [_at(path).alias(UP + path if shape.items is not None else path) for path in above]
+    if shape.items is None:
+        found = frame.select(*columns, pl.int_range(pl.len(), dtype=pl.Int64).alias(ROW))
+    else:
+        rows = frame.select(*columns, _at(shape.items).alias("_item"), pl.int_range(pl.len()).alias(ROW))
+        if rows["_item"].list.len().fill_null(0).min() == 0:
+            return None  # a message without items is refused, with its reason
+        rows = rows.explode("_item")
+        inner = [_at(path, pl.col("_item")).alias(path) for path in inside]
+        found = rows.select(*(pl.col(UP + path) for path in above), *inner, ROW)
+    found = found.select(*shape.schema)
+    texts = [pl.col(name).str.contains(r"^[\[{]") for name, kind in shape.schema.items() if kind == pl.String]
+    if texts and found.select(pl.any_horizontal(texts).any()).item():
+        return None  # Polars reads an object in place of a text as text
+    return found
+
+
+def _at(path: str, root: pl.Expr | None = None) -> pl.Expr:
+    head, *rest = path.split(".")
+    found = pl.col(head) if root is None else root.struct.field(head)
+    for name in rest:
+        found = found.struct.field(name)
+    return found
+
+
+def _tree(paths: Mapping[str, Leaf]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for path, leaf in paths.items():
+        _plant(tree, path, _TYPES[leaf])
+    return tree
+
+
+def _plant(tree: dict[str, Any], path: str, leaf: pl.DataType) -> None:
+    *parents, last = path.split(".")
+    for name in parents:
+        tree = tree.setdefault(name, {})
+    tree[last] = leaf
+
+
+def _struct(node: Any) -> pl.DataType:
+    return pl.Struct({name: _struct(inner) for name, inner in node.items()}) if isinstance(node, dict) else node
+
+
+def _read_one_by_one(
+    source: Source, shape: Shape, payloads: Sequence[bytes], refused: Reasons, first: int
+) -> pl.DataFrame:
+    """Reads each message alone, and adds the reasons against those that cannot be read."""
+    rows: list[dict[str, Any]] = []
+    for number, payload in enumerate(payloads):
+        try:
+            message = _load(source, payload)
+            rows += [{**event, ROW: number} for event in _events(source, shape, message)]
+        except _UnreadableError as error:
+            refused[first + number] = [reason[:300] for reason in error.reasons]
+    return pl.DataFrame(rows, schema=shape.schema, orient="row")
+
+
+class _UnreadableError(Exception):
+    def __init__(self, *reasons: str) -> None:
+        super().__init__(*reasons)
+        self.reasons = reasons
+
+
+def _load(source: Source, payload: bytes) -> Any:
+    def constant(word: str) -> None:
+        if "nan" not in source.reads:
+            raise ValueError(f"{word} is not a JSON number (this source does not read it)")
+
+    try:
+        return json.loads(payload.decode(), parse_constant=constant)
+    except UnicodeDecodeError as error:
+        raise _UnreadableError(f"message: not UTF-8 at byte {error.start}") from None
+    except (ValueError, RecursionError) as error:
+        raise _UnreadableError(f"message: not JSON: {error}") from None
+
+
+def _events(source: Source, shape: Shape, message: Any) -> Iterator[dict[str, Any]]:
+    """Yields the values of each event of a message."""
+    above, inside = shape.split()
+    if shape.items is None:
+        yield _values(source, above, message, "", "message")
+        return
+    items = message if shape.items == ROOT else _follow(message, shape.items)
+    if not isinstance(items, list) or not items:
+        where = "message" if shape.items == ROOT else shape.items
+        raise _UnreadableError(f"{where}: {_kind(items)}, not a list with items")
+    shared = _values(source, above, {} if shape.items == ROOT else message, UP, "message")
+    for number, item in enumerate(items):
+        yield {**shared, **_values(source, inside, item, "", f"item {number}")}
+
+
+def _values(source: Source, paths: Mapping[str, Leaf], message: Any, prefix: str, what: str) -> dict[str, Any]:
+    if not isinstance(message, dict):
+        raise _UnreadableError(f"{what}: {_kind(message)}, not an object")
+    values, reasons = {}, []
+    for path, leaf in paths.items():
+        value = _follow(message, path)
+        try:
+            values[prefix + path] = _fit(leaf, value)
+        except ValueError as error:
+            reasons.append(f"{path}: {error}")
+    if reasons:
+        raise _UnreadableError(*reasons)
+    return values
+
+
+def _follow(message: Any, path: str) -> Any:
+    for name in path.split("."):
+        message = message.get(name) if isinstance(message, dict) else None
+    return message
+
+
+def _fit(leaf: Leaf, value: Any) -> Any:
+    """Returns a value of JSON as the type of a path. Raises ValueError with the form received and the expected one."""
+    if value is None:
+        return None
+    if leaf == "text" and not isinstance(value, dict | list):
+        return value if isinstance(value, str) else json.dumps(value)
+    if leaf == "boolean" and isinstance(value, bool):
+        return value
+    if leaf == "number" and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    shown = f" {json.dumps(value)[:40]}" if not isinstance(value, dict | list) else ""
+    raise ValueError(f"{_kind(value)}{shown}, not a {leaf}")
+
+
+def _kind(value: Any) -> str:
+    if value is None:
+        return "nothing"
+    kinds: dict[type, str] = {str: "a text", bool: "a boolean", int: "a number", float: "a number", list: "a list"}
+    return kinds.get(type(value), "an object")
+
+

@@ -1,0 +1,212 @@
+"""Turns messages of a source's shape into events of its contract: vectorised, with the reasons for the rest. Pure."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import polars as pl
+
+from city.contracts.model import Contract
+from city.contracts.schema import POLARS, TIMESTAMP
+from city.sources.extract import ROW, Reasons, extract
+from city.sources.model import CITY_ZONE, Always, At, Joined, Part, Source, Value, field_of
+from city.sources.times import epoch_times, read_times
+from city.sources.units import convert
+
+TOPIC = "_topic"
+_REASONS = "_reasons"
+_NONE = ("", "nan", "null", "none", "unavailable", "unknown", "n/a")
+"""Words for a missing number, in lower case, of a source that reads `nan`."""
+
+
+@dataclass(frozen=True)
+class Mapped:
+    """What became of messages."""
+
+    events: pl.DataFrame
+    """The contract's fields of each event, and `_row`, the index of its message."""
+    rejected: Reasons
+    """The reasons against messages of which no event, or not every event, could be made."""
+    ignored: int
+    """The number of messages that are no events, by the source's `when`."""
+
+
+def map_messages(source: Source, payloads: Sequence[bytes], topics: Sequence[str] = (), zone: str = "UTC") -> Mapped:
+    """Maps messages to events.
+
+    `topics` are the MQTT topics, one for each message, of a source that names parts of them. `zone` is the city's.
+    """
+    frame, rejected = extract(source, payloads)
+    if source.parts:
+        frame = frame.with_columns(pl.Series(TOPIC, topics, dtype=pl.String).gather(frame[ROW]))
+    ignored = 0
+    for path, words in source.when.items():
+        kept = frame.filter(pl.col(path).is_in(list(words)).fill_null(value=False))
+        ignored += frame[ROW].n_unique() - kept[ROW].n_unique()
+        frame = kept
+    for step in _steps(source, zone):
+        frame = step.apply(frame)
+    broken = frame.filter(pl.col(_REASONS).list.len() > 0)
+    for row, reasons in broken.select(ROW, _REASONS).iter_rows():
+        known = rejected.setdefault(row, [])
+        known += [reason for reason in reasons if reason not in known]
+    events = frame.filter(pl.col(_REASONS).list.len() == 0)
+    schema = {f.name: POLARS[f.kind] for f in source.contract.fields}
+    missing = [pl.lit(None, kind).alias(name) for name, kind in schema.items() if name not in events.columns]
+    return Mapped(events.with_columns(missing).select(*schema, ROW), rejected, ignored)
+
+
+@dataclass(frozen=True)
+class _Step:
+    """Columns that are computed together, and the reasons against rows for which one cannot be."""
+
+    columns: tuple[pl.Expr, ...]
+    reasons: tuple[pl.Expr, ...]
+    measures: tuple["_Measure", ...] = ()
+
+    def apply(self, frame: pl.DataFrame) -> pl.DataFrame:
+        told = pl.concat_list([pl.lit([], pl.List(pl.String)), *self.reasons]).list.drop_nulls()
+        earlier = [pl.col(_REASONS)] if _REASONS in frame.columns else []
+        if earlier:
+            told = pl.concat_list([*earlier, told])
+        frame = frame.with_columns(*self.columns, told.alias(_REASONS))
+        return _measured(frame, self.measures) if self.measures else frame
+
+
+@dataclass(frozen=True)
+class _Measure:
+    column: str
+    fields: dict[str, pl.Expr]
+
+
+@lru_cache(maxsize=256)
+def _steps(source: Source, zone: str) -> list[_Step]:
+    """Plans a source's mapping: first what comes from the message, then its measures, then what joins names."""
+    plain = {n: v for n, v in {**source.names, **source.fields}.items() if not isinstance(v, Joined)}
+    joined = {n: v for n, v in {**source.names, **source.fields}.items() if isinstance(v, Joined)}
+    computed = [_value(source, name, value, zone) for name, value in plain.items()]
+    measures, of_measures = [], []
+    quantities = source.contract.quantities
+    for name, value in source.measures.items():
+        assert quantities is not None
+        column, reason = _value(source, name, value, zone, prefix="_measure_")
+        computed.append((column, reason))
+        fields = {
+            quantities.by: pl.lit(name),
+            quantities.unit: pl.lit(source.unit_of(name)),
+            quantities.value: pl.col(f"_measure_{name}"),
+        }
+        measures.append(_Measure(f"_measure_{name}", fields))
+        of_measures.append(name)
+    columns, reasons = zip(*computed, strict=True)
+    first = _Step(tuple(columns), tuple(r for r in reasons if r is not None), tuple(measures))
+    return [first, *(_join(source, name, value) for name, value in joined.items())]
+
+
+def _measured(frame: pl.DataFrame, measures: Iterable[_Measure]) -> pl.DataFrame:
+    """Returns a row for each measure that has a value; a row without any is kept, with its reason."""
+    measures = list(measures)
+    parts = []
+    for number, measure in enumerate(measures):
+        rows = frame.filter(pl.col(measure.column).is_not_null() & (pl.col(_REASONS).list.len() == 0))
+        fields = [expression.alias(name) for name, expression in measure.fields.items()]
+        parts.append(rows.with_columns(*fields, _measure=pl.lit(number)))
+    empty = pl.all_horizontal(pl.col(measure.column).is_null() for measure in measures)
+    names = ", ".join(measure.column.removeprefix("_measure_") for measure in measures)
+    nothing = pl.when(empty & (pl.col(_REASONS).list.len() == 0)).then(pl.lit(f"message: has none of {names}"))
+    without = frame.with_columns(pl.concat_list([pl.col(_REASONS), nothing]).list.drop_nulls().alias(_REASONS))
+    parts.append(without.filter(pl.col(_REASONS).list.len() > 0))
+    return pl.concat(parts, how="diagonal").sort(ROW, "_measure", maintain_order=True).drop("_measure")
+
+
+def _join(source: Source, name: str, value: Joined) -> _Step:
+    parts: list[pl.Expr] = []
+    rest = value.template
+    for reference in value.references:
+        before, _, rest = rest.partition("{" + reference + "}")
+        parts += [pl.lit(before), pl.col(reference).cast(pl.String)]
+    text = pl.concat_str([*parts, pl.lit(rest)])
+    declared = field_of(source, name)
+    reason = pl.when(text.is_null()).then(pl.lit(f"{name}: {value.template} has a missing part"))
+    return _Step((text.alias(name),), (reason,) if declared and not declared.nullable else ())
+
+
+def _value(source: Source, name: str, value: Value, zone: str, prefix: str = "") -> tuple[pl.Expr, pl.Expr | None]:
+    """Returns the column of a field, a measure or a name, and the reason against a row (null for none)."""
+    raw, where = _origin(source, value)
+    declared = field_of(source, name)
+    kind = "float" if prefix else declared.kind if declared else "string"
+    found, expected = raw, f"a {kind}"
+    if value.words:
+        found, expected = _translated(value, raw), f"one of {', '.join(map(str, value.words))}"
+    elif kind == "timestamp" and not isinstance(value, Always):
+        found, expected = _time(value, raw, zone)
+    elif kind in ("float", "integer"):
+        found, expected = _number(source, raw), f"a number ({', '.join(sorted(source.reads)) or 'as JSON has them'})"
+    if value.unit and (to := source.unit_of(name)):
+        found = convert(found.cast(pl.Float64), value.unit, to)
+    if kind == "integer":
+        found = found.round().cast(pl.Int64, strict=False)
+    if value.default is not None:
+        found = pl.when(raw.is_null()).then(pl.lit(value.default)).otherwise(found)
+    column = found.cast(POLARS[kind]).alias(prefix + name)
+    if isinstance(value, Always):
+        return column, None
+    text = raw.cast(pl.String)
+    misread = raw.is_not_null() & found.is_null()
+    if "nan" in source.reads:
+        misread &= ~_is_none(text)
+    shown = pl.format("{}: {} is not " + expected.replace("{", "(").replace("}", ")"), pl.lit(where), text.str.head(60))
+    if declared is None or declared.nullable or prefix:
+        return column, pl.when(misread).then(shown)
+    missing = found.is_null() & ~misread
+    return column, pl.when(misread).then(shown).when(missing).then(pl.lit(f"{name}: nothing at {where}"))
+
+
+def _origin(source: Source, value: Value) -> tuple[pl.Expr, str]:
+    """Returns the raw value, and where it comes from in words."""
+    if isinstance(value, At):
+        return pl.col(value.path), value.path
+    if isinstance(value, Part):
+        level = pl.col(TOPIC).str.split("/").list.get(source.parts[value.name], null_on_oob=True)
+        return level, f"<{value.name}> of the MQTT topic"
+    assert isinstance(value, Always)
+    return pl.lit(value.value), "a constant"
+
+
+def _translated(value: Value, raw: pl.Expr) -> pl.Expr:
+    words = {str(word): meaning for word, meaning in value.words.items()}
+    text = raw.cast(pl.String)
+    if value.keeps_words:
+        return text.replace(words)
+    return text.replace_strict(list(words), list(words.values()), default=None)
+
+
+def _time(value: Value, raw: pl.Expr, city_zone: str) -> tuple[pl.Expr, str]:
+    if value.form != "iso":
+        unit = {"epoch_s": "seconds", "epoch_ms": "milliseconds", "epoch_us": "microseconds"}[value.form]
+        return epoch_times(raw, value.form), f"a number of {unit} since 1970"
+    zone = city_zone if value.zone == CITY_ZONE else value.zone
+    return raw.map_batches(lambda text: read_times(text, zone), TIMESTAMP), "an ISO 8601 time"
+
+
+def _number(source: Source, raw: pl.Expr) -> pl.Expr:
+    if not source.reads & {"text", "comma", "nan"}:
+        return raw
+    text = raw.cast(pl.String).str.strip_chars()
+    if "comma" in source.reads:
+        text = text.str.replace(r"^([+-]?\d+),(\d+)$", "$1.$2")
+    return text.cast(pl.Float64, strict=False).fill_nan(None)
+
+
+def _is_none(text: pl.Expr) -> pl.Expr:
+    return text.str.strip_chars().str.to_lowercase().is_in(list(_NONE)).fill_null(value=False)
+
+
+def to_json(contract: Contract, events: pl.DataFrame) -> list[bytes]:
+    """Returns events as the messages of the contract's topic."""
+    times = [pl.col(f.name).dt.strftime("%Y-%m-%dT%H:%M:%S%.6fZ") for f in contract.of_kind("timestamp")]
+    named = events.with_columns(times)
+    flat = [f.name for f in contract.fields if f.within is None]
+    objects = [pl.struct(f.name for f in fields).alias(name) for name, fields in contract.objects.items()]
+    return named.select(*flat, *objects).write_ndjson().encode().splitlines()

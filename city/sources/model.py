@@ -1,0 +1,201 @@
+"""The types in which a domain declares its sources.
+
+Nothing here computes: see extract and mapping.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from city.contracts.model import Contract, Field
+from city.sources.times import Form
+from city.sources.units import UnitError, conversion
+
+Reads = Literal["text", "comma", "nan", "bom"]
+"""What a source accepts beyond strict JSON: numbers as text, decimal commas, words for a missing number, a mark of the
+byte order before the message."""
+Format = Literal["json", "gtfs_realtime"]
+CITY_ZONE = "city"
+"""The zone of naive times that stands for CITY_TIMEZONE."""
+_NAME = re.compile(r"^[a-z][a-z0-9_]*$")
+_PATH = re.compile(r"^[^.\s]+(\.[^.\s]+)*$")
+_PART = re.compile(r"<([a-z][a-z0-9_]*)>")
+_Require = Callable[[bool, str], None]
+_REFERENCE = re.compile(r"{([a-z][a-z0-9_]*)}")
+
+
+class SourceError(ValueError):
+    """Reports an invalid declaration. The message names the source, the field and the fix."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Value:
+    """Where a field of an event comes from, and how it is converted.
+
+    A number is converted from `unit` to the unit of the field. `words` translates words; a word that it does not list
+    is rejected, unless `keeps_words`. `form` is that of a time, and `zone` that of a time without one: a name such as
+    America/New_York, or CITY_ZONE. Where the value is missing, the field is `default`; without one, a field that
+    must not be null rejects the event.
+    """
+
+    unit: str | None = None
+    words: Mapping[str, str | float] = field(default_factory=dict)
+    keeps_words: bool = False
+    form: Form = "iso"
+    zone: str = "UTC"
+    default: str | float | bool | None = None
+
+    def __hash__(self) -> int:
+        return id(self)
+
+
+@dataclass(frozen=True)
+class At(Value):
+    """The value at a path of the message, such as `uplink_message.received_at`.
+
+    In a source with `items`, the path begins at the item. A path that begins with `^.` begins at the message then.
+    """
+
+    path: str
+
+    __hash__ = Value.__hash__
+
+
+@dataclass(frozen=True)
+class Part(Value):
+    """The part of the MQTT topic that stands at `<name>` in the source's `mqtt`."""
+
+    name: str
+
+    __hash__ = Value.__hash__
+
+
+@dataclass(frozen=True)
+class Always(Value):
+    """The same value in every event."""
+
+    value: str | float | bool
+
+    __hash__ = Value.__hash__
+
+
+@dataclass(frozen=True)
+class Joined(Value):
+    """A text with names in braces, such as `{device}_{type}`, of the event's other fields and of the source's names."""
+
+    template: str
+
+    __hash__ = Value.__hash__
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """The names in braces."""
+        return tuple(_REFERENCE.findall(self.template))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """The messages of one shape, and the events of `contract` that they become.
+
+    They arrive on MQTT topics like `mqtt` (as in `v3/<application>/devices/<device>/up`; `+` is a level without a
+    name), on the Kafka topic `kafka`, or at POST /ingest/<name>. With `items`, the path of a list, each item of it is
+    an event. With `measures`, each quantity of the contract that has a value in the message is an event.
+
+    `fields` tells where each field comes from, by its name, and `names` gives further values for Joined. `reads` are
+    the liberties that the source takes with JSON. `when` are paths whose value must be one of some texts; messages with
+    others are no events. `documentation` is where the vendor describes the shape, and `sample` its published message.
+
+    Raises SourceError where the declaration contradicts itself.
+    """
+
+    name: str
+    contract: Contract
+    description: str
+    documentation: str
+    sample: str
+    fields: Mapping[str, Value]
+    mqtt: str | None = None
+    kafka: str | None = None
+    format: Format = "json"
+    items: str | None = None
+    measures: Mapping[str, Value] = field(default_factory=dict)
+    names: Mapping[str, Value] = field(default_factory=dict)
+    when: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    reads: frozenset[Reads] = frozenset()
+
+    __hash__ = object.__hash__
+
+    def __post_init__(self) -> None:
+        def require(valid: bool, mend: str) -> None:
+            if not valid:
+                raise SourceError(f"source {self.name!r}: {mend}")
+
+        known = [f.name for f in self.contract.fields]
+        require(bool(_NAME.match(self.name)), "a name is lower-case letters, digits and underscores")
+        for name, value in {**self.names, **self.fields, **self.measures}.items():
+            if isinstance(value, At):
+                path = value.path.removeprefix("^.")
+                require(bool(_PATH.match(path)), f"{name}: {value.path!r} is not a path such as data.temperature")
+            if isinstance(value, Part):
+                require(value.name in self.parts, f"{name}: no level <{value.name}> in its MQTT topic {self.mqtt!r}")
+            for other in value.references if isinstance(value, Joined) else ():
+                require(other in known or other in self.names, f"{name}: {{{other}}} is no field, and no name of it")
+        for name in self.fields:
+            require(name in known, f"{name!r} is not a field of {self.contract.name}: {', '.join(known)}")
+        for needed in self.contract.fields:
+            mapped = needed.name in self.fields or (self.measures and needed.name in self._measured)
+            require(bool(mapped) or needed.nullable, f"no value for {needed.name!r}, which must not be null")
+        self._check_measures(require)
+        self._check_units(require)
+
+    @property
+    def mqtt_filter(self) -> str | None:
+        """The MQTT filter to subscribe to."""
+        return _PART.sub("+", self.mqtt) if self.mqtt else None
+
+    @property
+    def parts(self) -> dict[str, int]:
+        """The level of each named part of the MQTT topic, counted from 0."""
+        levels = (self.mqtt or "").split("/")
+        return {match[1]: number for number, level in enumerate(levels) if (match := _PART.fullmatch(level))}
+
+    def unit_of(self, name: str) -> str | None:
+        """The contract's unit of a field or of a measure."""
+        quantities = self.contract.quantities
+        if name in self.measures and quantities is not None:
+            return next(q.unit for q in quantities.choices if q.name == name)
+        return self.contract.field(name).unit
+
+    @property
+    def _measured(self) -> tuple[str, ...]:
+        """The fields that the measures fill."""
+        quantities = self.contract.quantities
+        return (quantities.value, quantities.unit, quantities.by) if quantities else ()
+
+    def _check_units(self, require: _Require) -> None:
+        for name, value in {**self.fields, **self.measures}.items():
+            if value.unit is None:
+                continue
+            to = self.unit_of(name)
+            require(to is not None, f"{name}: has no unit in {self.contract.name}, so it cannot be converted")
+            try:
+                conversion(value.unit, to or "")
+            except UnitError as error:
+                raise SourceError(f"source {self.name!r}: {name}: {error}") from None
+
+    def _check_measures(self, require: _Require) -> None:
+        if not self.measures:
+            return
+        quantities = self.contract.quantities
+        require(quantities is not None, f"{self.contract.name} has no quantities, so it has no measures")
+        choices = [q.name for q in quantities.choices] if quantities else []
+        for name in self.measures:
+            require(name in choices, f"{name!r} is no quantity of {self.contract.name}: {', '.join(choices)}")
+        for name in self._measured:
+            require(name not in self.fields, f"{name!r} is filled by its measures, and stands among its fields")
+
+
+def field_of(source: Source, name: str) -> Field | None:
+    """Returns the contract's field of that name, or None for one of the source's names or measures."""
+    return next((f for f in source.contract.fields if f.name == name), None)
