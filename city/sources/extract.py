@@ -236,5 +236,3 @@ def _kind(value: Any) -> str:
         return "nothing"
     kinds: dict[type, str] = {str: "a text", bool: "a boolean", int: "a number", float: "a number", list: "a list"}
     return kinds.get(type(value), "an object")
-
-

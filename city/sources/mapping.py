@@ -27,8 +27,8 @@ class Mapped:
     """The contract's fields of each event, and `_row`, the index of its message."""
     rejected: Reasons
     """The reasons against messages of which no event, or not every event, could be made."""
-    ignored: int
-    """The number of messages that are no events, by the source's `when`."""
+    ignored: list[int]
+    """The messages that are no events, by the source's `when`."""
 
 
 def map_messages(source: Source, payloads: Sequence[bytes], topics: Sequence[str] = (), zone: str = "UTC") -> Mapped:
@@ -39,11 +39,10 @@ def map_messages(source: Source, payloads: Sequence[bytes], topics: Sequence[str
     frame, rejected = extract(source, payloads)
     if source.parts:
         frame = frame.with_columns(pl.Series(TOPIC, topics, dtype=pl.String).gather(frame[ROW]))
-    ignored = 0
+    every = frame[ROW].unique()
     for path, words in source.when.items():
-        kept = frame.filter(pl.col(path).is_in(list(words)).fill_null(value=False))
-        ignored += frame[ROW].n_unique() - kept[ROW].n_unique()
-        frame = kept
+        frame = frame.filter(pl.col(path).is_in(list(words)).fill_null(value=False))
+    ignored = every.filter(~every.is_in(frame[ROW].unique().implode())).sort().to_list()
     for step in _steps(source, zone):
         frame = step.apply(frame)
     broken = frame.filter(pl.col(_REASONS).list.len() > 0)

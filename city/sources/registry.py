@@ -1,0 +1,36 @@
+"""Finds the sources of all domains: what each domain's sources.py declares as SOURCES."""
+
+from collections.abc import Iterable
+
+from city.contracts.registry import contracts, domains
+from city.settings import Settings
+from city.sources.model import Source, SourceError
+
+
+def sources(config: Settings) -> list[Source]:
+    """Lists the sources of the active domains. Raises SourceError where two have one name, or share a Kafka topic."""
+    modules = [domain.module("sources") for domain in domains(config) if config.is_active(domain.name)]
+    found: list[Source] = [source for module in modules if module is not None for source in module.SOURCES]
+    _check_unique("name", (source.name for source in found))
+    _check_unique("Kafka topic", (source.kafka for source in found if source.kafka))
+    topics = {contract.topic for contract in contracts(config)}
+    for source in found:
+        if source.kafka in topics:
+            raise SourceError(f"source {source.name!r}: {source.kafka!r} is the topic of a contract; map another topic")
+    return found
+
+
+def source_of(name: str, config: Settings) -> Source:
+    """Returns the source of that name. Raises SourceError that lists the known sources."""
+    known = {source.name: source for source in sources(config)}
+    if name not in known:
+        raise SourceError(f"no source {name!r}; known: {', '.join(sorted(known))}")
+    return known[name]
+
+
+def _check_unique(what: str, names: Iterable[str]) -> None:
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise SourceError(f"{what} {name!r} is declared by two sources: rename one of them")
+        seen.add(name)
