@@ -72,8 +72,13 @@ def shape_of(source: Source) -> Shape:
             leaf = _leaf(source, name, value)
             paths[value.path] = leaf if paths.get(value.path, leaf) == leaf else "text"
     for path in source.when:
-        paths[path] = "text"
+        paths[when_column(source, path)] = "text"
     return Shape(paths, source.items)
+
+
+def when_column(source: Source, path: str) -> str:
+    """Returns the column of a path of the source's `when`, which begins at the message."""
+    return path if source.items is None else UP + path
 
 
 def _leaf(source: Source, name: str, value: Value) -> Leaf:
@@ -184,19 +189,25 @@ def _load(source: Source, payload: bytes) -> Any:
 def _events(source: Source, shape: Shape, message: Any) -> Iterator[dict[str, Any]]:
     """Yields the values of each event of a message."""
     above, inside = shape.split()
+    kinds = {path: _follow(message, path) for path in source.when}
+    if any(kinds[path] not in words for path, words in source.when.items()):
+        # It is not of this source, so nothing of it need be readable.
+        told = {when_column(source, path): kind if isinstance(kind, str) else None for path, kind in kinds.items()}
+        yield dict.fromkeys(shape.paths) | told
+        return
     if shape.items is None:
-        yield _values(source, above, message, "", "message")
+        yield _values(above, message, "", "message")
         return
     items = message if shape.items == ROOT else _follow(message, shape.items)
     if not isinstance(items, list) or not items:
         where = "message" if shape.items == ROOT else shape.items
         raise _UnreadableError(f"{where}: {_kind(items)}, not a list with items")
-    shared = _values(source, above, {} if shape.items == ROOT else message, UP, "message")
+    shared = _values(above, {} if shape.items == ROOT else message, UP, "message")
     for number, item in enumerate(items):
-        yield {**shared, **_values(source, inside, item, "", f"item {number}")}
+        yield {**shared, **_values(inside, item, "", f"item {number}")}
 
 
-def _values(source: Source, paths: Mapping[str, Leaf], message: Any, prefix: str, what: str) -> dict[str, Any]:
+def _values(paths: Mapping[str, Leaf], message: Any, prefix: str, what: str) -> dict[str, Any]:
     if not isinstance(message, dict):
         raise _UnreadableError(f"{what}: {_kind(message)}, not an object")
     values, reasons = {}, []

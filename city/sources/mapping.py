@@ -8,7 +8,7 @@ import polars as pl
 
 from city.contracts.model import Contract
 from city.contracts.schema import POLARS, TIMESTAMP
-from city.sources.extract import ROW, Reasons, extract
+from city.sources.extract import ROW, Reasons, extract, when_column
 from city.sources.model import CITY_ZONE, Always, At, Joined, Part, Source, Value, field_of
 from city.sources.times import epoch_times, read_times
 from city.sources.units import convert
@@ -41,7 +41,7 @@ def map_messages(source: Source, payloads: Sequence[bytes], topics: Sequence[str
         frame = frame.with_columns(pl.Series(TOPIC, topics, dtype=pl.String).gather(frame[ROW]))
     every = frame[ROW].unique()
     for path, words in source.when.items():
-        frame = frame.filter(pl.col(path).is_in(list(words)).fill_null(value=False))
+        frame = frame.filter(pl.col(when_column(source, path)).is_in(list(words)).fill_null(value=False))
     ignored = every.filter(~every.is_in(frame[ROW].unique().implode())).sort().to_list()
     for step in _steps(source, zone):
         frame = step.apply(frame)

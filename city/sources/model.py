@@ -103,8 +103,9 @@ class Source:
     an event. With `measures`, each quantity of the contract that has a value in the message is an event.
 
     `fields` tells where each field comes from, by its name, and `names` gives further values for Joined. `reads` are
-    the liberties that the source takes with JSON. `when` are paths whose value must be one of some texts; messages with
-    others are no events. `documentation` is where the vendor describes the shape, and `sample` its published message.
+    the liberties that the source takes with JSON. `when` are paths of the message whose value must be one of some
+    texts; messages with others are no events. `documentation` is where the vendor describes the shape, and `sample`
+    its published message.
 
     Raises SourceError where the declaration contradicts itself.
     """
