@@ -18,7 +18,7 @@ from city.settings import Settings
 from city.stack.worker import Worker
 from city.streaming.heartbeat import Heartbeat
 from city.streaming.topics import ensure_topics
-from city_assets.environment.contract import DEVICES, LOCATIONS, QUANTITIES, SENSORS
+from city_assets.environment.contract import DEVICES, QUANTITIES, SENSORS
 from simulators.clock import Progress, ignore, iso, pace
 from simulators.faults import DEFAULT_FAULTS, FaultRates, Faults
 from simulators.history import Chunk, Span, by_day
@@ -45,7 +45,8 @@ _ANNOUNCE_SECONDS = 20.0
 _AROUND_METRES = 500.0
 _FEW_MINUTES = 32
 _CALIBRATED_SECONDS = 2 * 86_400.0
-_KINDS = tuple(quantity.name for quantity in QUANTITIES)
+LOCATIONS = tuple(conditions.LOCATIONS)
+"""The districts with sensors."""
 NOISE = {
     "traffic": 6.0, "air_quality": 5.0, "noise": 3.0, "temperature": 0.6, "humidity": 3.0,
     "precipitation": 0.0, "wind": 0.5, "consumption": 12.0, "voltage": 1.0, "current": 4.0,
@@ -56,6 +57,9 @@ NORMAL = {
     "precipitation": (0, 60), "wind": (0, 20), "consumption": (60, 480), "voltage": (222, 236), "current": (5, 125),
 }  # fmt: skip
 """The least and the most that is normal for a kind, with the noise of its sensors."""
+_KINDS = tuple(NOISE)
+KINDS = tuple(next(q for q in QUANTITIES if q.name == kind) for kind in _KINDS)
+"""The quantities that are simulated, by the number of their kind."""
 _GAUGE_SPREAD = 0.15
 _DRIFT = 25.0
 """What a drifting sensor is off by before its calibration, in standard deviations of its readings."""
@@ -115,7 +119,7 @@ def values(sensors: Sensors, flow: Flow, which: NDArray[np.integer[Any]], second
     drift = np.where(sensors.is_drifting[which], noise * _DRIFT * since / _CALIBRATED_SECONDS, 0.0)
     gauge = np.where(kind == _KINDS.index("precipitation"), np.exp(_GAUGE_SPREAD * chance), 1.0)
     read = (true + sensors.bias[which] + drift) * gauge + noise * chance
-    least, most = (np.array([getattr(q, edge) for q in QUANTITIES])[kind] for edge in ("minimum", "maximum"))
+    least, most = (np.array([getattr(q, edge) for q in KINDS])[kind] for edge in ("minimum", "maximum"))
     rounded: Floats = np.round(np.clip(read, least, most), 2)
     return rounded
 
@@ -133,7 +137,7 @@ def readings(
             "type": _KINDS[sensors.kind[sensor]],
             "location": LOCATIONS[sensors.location[sensor]],
             "value": value,
-            "unit": QUANTITIES[sensors.kind[sensor]].unit,
+            "unit": KINDS[sensors.kind[sensor]].unit,
         }
 
 
@@ -166,7 +170,7 @@ class Announcements:
             "location": LOCATIONS[sensors.location[sensor]],
             "latitude": float(sensors.latitude[sensor]),
             "longitude": float(sensors.longitude[sensor]),
-            "unit": QUANTITIES[sensors.kind[sensor]].unit,
+            "unit": KINDS[sensors.kind[sensor]].unit,
             "normal_minimum": float(NORMAL[kind][0]),
             "normal_maximum": float(NORMAL[kind][1]),
             "firmware": f"2.{self._minor[sensor]}.{self._patch[sensor]}",
@@ -285,7 +289,7 @@ def _readings(sensors: Sensors, flow: Flow, day: int) -> "pl.DataFrame":
             "sensor_id": [sensors.sensor_id(sensor) for sensor in range(count)],
             "type": [_KINDS[kind] for kind in sensors.kind],
             "location": [LOCATIONS[location] for location in sensors.location],
-            "unit": [QUANTITIES[kind].unit for kind in sensors.kind],
+            "unit": [KINDS[kind].unit for kind in sensors.kind],
         }
     )
     return names[which].with_columns(

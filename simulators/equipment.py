@@ -10,7 +10,7 @@ import numpy as np
 
 from city.settings import Settings
 from city.streaming.heartbeat import Heartbeat
-from city_assets.equipment.contract import MAINTENANCE_LOG, SENSOR_READINGS, SHIFTS
+from city_assets.equipment.contract import MAINTENANCE_LOG, SENSOR_READINGS
 from simulators.clock import Progress, ignore, iso
 from simulators.commission import commission_fleet, fill_tables
 from simulators.faults import DEFAULT_FAULTS, FaultRates, Faults
@@ -18,7 +18,7 @@ from simulators.history import Chunk, Span, by_day, split_days
 from simulators.resume import Resume
 from simulators.to_kafka import send
 from simulators.world.local import LocalClock
-from simulators.world.machines import MACHINES, Machine, fleet
+from simulators.world.machines import MACHINES, SHIFTS, Machine, fleet
 
 if TYPE_CHECKING:
     import polars as pl

@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from city_assets.environment.contract import LOCATIONS, QUANTITIES
-from simulators.environment import Announcements, Sensors, readings
+from simulators.environment import KINDS, LOCATIONS, Announcements, Sensors, readings
 from simulators.environment import fleet as all_sensors
 from simulators.faults import FaultRates
 from simulators.world.flow import Flow
@@ -25,7 +24,7 @@ class Sensor:
 
     @property
     def kind(self) -> str:
-        return QUANTITIES[self.sensors.kind[self.number]].name
+        return KINDS[self.sensors.kind[self.number]].name
 
     @property
     def location(self) -> str:

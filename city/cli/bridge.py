@@ -9,6 +9,7 @@ def command() -> None:
 
     from city.contracts.registry import domains
     from city.settings import settings
+    from city.sources.registry import sources
     from city.streaming.bridge import Bridge
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s - %(message)s")
@@ -17,4 +18,5 @@ def command() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     active = [domain for domain in domains(config) if config.is_active(domain.name)]
-    Bridge([c for domain in active for c in domain.contracts if c.mqtt], config).run(stop)
+    contracts = [contract for domain in active for contract in domain.contracts if contract.mqtt]
+    Bridge(contracts, config, sources(config)).run(stop)

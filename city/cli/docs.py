@@ -10,20 +10,24 @@ _TYPES = Path("dashboard/src/api/generated.ts")
 
 
 def command(check: Annotated[bool, _CHECK] = False) -> None:
-    """Write docs/contracts.md and the JSON Schemas in docs/schemas/ from the contracts, and the dashboard's types from
-    the server's OpenAPI document."""
+    """Write docs/contracts.md and the JSON Schemas in docs/schemas/ from the contracts, docs/sources.md from the sources,
+    and the dashboard's types from the server's OpenAPI document."""
     from city.contracts.publish import files, write
     from city.server.app import document
     from city.server.typescript import typescript
-    from city.settings import CHECKOUT
+    from city.settings import CHECKOUT, settings
+    from city.sources.reference import page
+    from city.sources.registry import sources
 
-    types = CHECKOUT / _TYPES
+    types, sources_page = CHECKOUT / _TYPES, CHECKOUT / "docs" / "sources.md"
+    more = {types: typescript(document()), sources_page: page(sources(settings()))}
     if check:
-        contents = {CHECKOUT / "docs" / name: text for name, text in files().items()} | {types: typescript(document())}
+        contents = {CHECKOUT / "docs" / name: text for name, text in files().items()} | more
         stale = [path for path, text in contents.items() if not path.exists() or path.read_text() != text]
         for path in stale:
             typer.echo(f"{path.relative_to(CHECKOUT)} is out of date: run `make docs`", err=True)
         raise typer.Exit(bool(stale))
-    types.write_text(typescript(document()))
-    for path in [*write(CHECKOUT / "docs"), types]:
+    for path, text in more.items():
+        path.write_text(text)
+    for path in [*write(CHECKOUT / "docs"), *more]:
         print(path.relative_to(CHECKOUT))

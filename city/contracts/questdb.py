@@ -12,8 +12,9 @@ _TYPES: dict[Kind, str] = {
 
 
 def symbols(contract: Contract) -> list[str]:
-    """Lists the columns that have few different values: the key, fields with choices, and cells."""
-    names = [field.name for field in contract.fields if field.name == contract.key or field.choices]
+    """Lists the columns that have few different values: the key, fields with choices or windows, and cells."""
+    few = {contract.key, *(window.by for window in contract.windows)}
+    names = [field.name for field in contract.fields if field.name in few or field.choices]
     return names + [cell.name for cell in contract.cells]
 
 

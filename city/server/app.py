@@ -20,7 +20,7 @@ from city.alerts.conditions import conditions
 from city.contracts.registry import modules
 from city.live.layers import layers
 from city.models.model import Model, models
-from city.server import alarms_api, city_api
+from city.server import alarms_api, city_api, ingest_api
 from city.server.health import check_dependencies, check_registry
 from city.server.openapi import Api
 from city.server.state import City
@@ -112,6 +112,7 @@ def _api(
     app.include_router(city_api.pages(city))
     app.include_router(city_api.router(city))
     app.include_router(alarms_api.router(city))
+    app.include_router(ingest_api.router(city))
     for module in modules(city.config, "api") if has_domains else []:
         app.include_router(module.router(city))
     return app

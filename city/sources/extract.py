@@ -8,11 +8,12 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import polars as pl
 
 from city.sources.model import At, Source, Value, field_of
+from city.sources.paths import Step, alternatives, steps
 
 Leaf = Literal["number", "boolean", "text"]
 ROW, ROOT, UP = "_row", "$", "^."
@@ -70,7 +71,8 @@ def shape_of(source: Source) -> Shape:
     for name, value in [*source.names.items(), *source.fields.items(), *source.measures.items()]:
         if isinstance(value, At):
             leaf = _leaf(source, name, value)
-            paths[value.path] = leaf if paths.get(value.path, leaf) == leaf else "text"
+            for path in alternatives(value.path):
+                paths[path] = leaf if paths.get(path, leaf) == leaf else "text"
     for path in source.when:
         paths[when_column(source, path)] = "text"
     return Shape(paths, source.items)
@@ -103,9 +105,9 @@ def _read_chunk(shape: Shape, payloads: Sequence[bytes]) -> pl.DataFrame | None:
     above, inside = shape.split()
     tree = _tree(above)
     if shape.items is not None:
-        _plant(tree, shape.items, pl.List(_struct(_tree(inside))))
+        tree = _merge(tree, _nest(steps(shape.items), [_tree(inside)]))
     try:
-        frame = pl.read_ndjson(text, schema={name: _struct(node) for name, node in tree.items()})
+        frame = pl.read_ndjson(text, schema={name: _type(node) for name, node in tree.items()})
     except pl.exceptions.PolarsError:
         return None
     if frame.height != len(payloads):
@@ -128,29 +130,52 @@ def _read_chunk(shape: Shape, payloads: Sequence[bytes]) -> pl.DataFrame | None:
 
 
 def _at(path: str, root: pl.Expr | None = None) -> pl.Expr:
-    head, *rest = path.split(".")
-    found = pl.col(head) if root is None else root.struct.field(head)
-    for name in rest:
-        found = found.struct.field(name)
+    found = root
+    for step in steps(path):
+        if step.place is not None:
+            assert found is not None  # a path begins with a name
+            found = found.list.get(step.place, null_on_oob=True)
+            continue
+        found = pl.col(step.name) if found is None else found.struct.field(step.name)
+        if step.key:
+            item = pl.element()
+            found = found.list.eval(item.filter(item.struct.field(step.key) == step.value)).list.first()
+    assert found is not None
     return found
 
 
-def _tree(paths: Mapping[str, Leaf]) -> dict[str, Any]:
-    tree: dict[str, Any] = {}
+_Node = Any
+"""What is read of a JSON value: of an object a dict of nodes, of a list a list with the node of its items, else a type."""
+
+
+def _tree(paths: Mapping[str, Leaf]) -> dict[str, _Node]:
+    tree: _Node = {}
     for path, leaf in paths.items():
-        _plant(tree, path, _TYPES[leaf])
-    return tree
+        tree = _merge(tree, _nest(steps(path), _TYPES[leaf]))
+    return cast("dict[str, _Node]", tree)
 
 
-def _plant(tree: dict[str, Any], path: str, leaf: pl.DataType) -> None:
-    *parents, last = path.split(".")
-    for name in parents:
-        tree = tree.setdefault(name, {})
-    tree[last] = leaf
+def _nest(path: Sequence[Step], leaf: _Node) -> _Node:
+    if not path:
+        return leaf
+    step, inner = path[0], _nest(path[1:], leaf)
+    if step.place is not None:
+        return [inner]
+    return {step.name: [_merge({step.key: pl.String()}, inner)] if step.key else inner}
 
 
-def _struct(node: Any) -> pl.DataType:
-    return pl.Struct({name: _struct(inner) for name, inner in node.items()}) if isinstance(node, dict) else node
+def _merge(node: _Node, other: _Node) -> _Node:
+    if isinstance(node, dict) and isinstance(other, dict):
+        return node | {name: _merge(node[name], inner) if name in node else inner for name, inner in other.items()}
+    if isinstance(node, list) and isinstance(other, list):
+        return [_merge(node[0], other[0])]
+    return node
+
+
+def _type(node: _Node) -> pl.DataType:
+    if isinstance(node, dict):
+        return pl.Struct({name: _type(inner) for name, inner in node.items()})
+    return pl.List(_type(node[0])) if isinstance(node, list) else node
 
 
 def _read_one_by_one(
@@ -190,7 +215,7 @@ def _events(source: Source, shape: Shape, message: Any) -> Iterator[dict[str, An
     """Yields the values of each event of a message."""
     above, inside = shape.split()
     kinds = {path: _follow(message, path) for path in source.when}
-    if any(kinds[path] not in words for path, words in source.when.items()):
+    if any((kinds[path] or "") not in words for path, words in source.when.items()):
         # It is not of this source, so nothing of it need be readable.
         told = {when_column(source, path): kind if isinstance(kind, str) else None for path, kind in kinds.items()}
         yield dict.fromkeys(shape.paths) | told
@@ -223,8 +248,14 @@ def _values(paths: Mapping[str, Leaf], message: Any, prefix: str, what: str) -> 
 
 
 def _follow(message: Any, path: str) -> Any:
-    for name in path.split("."):
-        message = message.get(name) if isinstance(message, dict) else None
+    for step in steps(path):
+        if step.place is not None:
+            message = message[step.place] if isinstance(message, list) and step.place < len(message) else None
+            continue
+        message = message.get(step.name) if isinstance(message, dict) else None
+        if step.key:
+            items = message if isinstance(message, list) else []
+            message = next((item for item in items if _follow(item, step.key) == step.value), None)
     return message
 
 

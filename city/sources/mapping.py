@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import lru_cache
 
 import polars as pl
@@ -9,11 +10,12 @@ import polars as pl
 from city.contracts.model import Contract
 from city.contracts.schema import POLARS, TIMESTAMP
 from city.sources.extract import ROW, Reasons, extract, when_column
-from city.sources.model import CITY_ZONE, Always, At, Joined, Part, Source, Value, field_of
+from city.sources.model import ARRIVED, CITY_ZONE, Always, Arrived, At, Joined, Part, Source, Value, field_of
+from city.sources.paths import alternatives
 from city.sources.times import epoch_times, read_times
-from city.sources.units import convert
+from city.sources.units import conversion
 
-TOPIC = "_topic"
+TOPIC, ARRIVAL = "_topic", "_arrival"
 _REASONS = "_reasons"
 _NONE = ("", "nan", "null", "none", "unavailable", "unknown", "n/a")
 """Words for a missing number, in lower case, of a source that reads `nan`."""
@@ -31,17 +33,25 @@ class Mapped:
     """The messages that are no events, by the source's `when`."""
 
 
-def map_messages(source: Source, payloads: Sequence[bytes], topics: Sequence[str] = (), zone: str = "UTC") -> Mapped:
+def map_messages(
+    source: Source,
+    payloads: Sequence[bytes],
+    topics: Sequence[str] = (),
+    zone: str = "UTC",
+    arrived: datetime | None = None,
+) -> Mapped:
     """Maps messages to events.
 
     `topics` are the MQTT topics, one for each message, of a source that names parts of them. `zone` is the city's.
+    `arrived` is when the messages arrived, for devices without a clock.
     """
     frame, rejected = extract(source, payloads)
+    frame = frame.with_columns(pl.lit(arrived, TIMESTAMP).alias(ARRIVAL))
     if source.parts:
         frame = frame.with_columns(pl.Series(TOPIC, topics, dtype=pl.String).gather(frame[ROW]))
     every = frame[ROW].unique()
     for path, words in source.when.items():
-        frame = frame.filter(pl.col(when_column(source, path)).is_in(list(words)).fill_null(value=False))
+        frame = frame.filter(pl.col(when_column(source, path)).fill_null("").is_in(list(words)))
     ignored = every.filter(~every.is_in(frame[ROW].unique().implode())).sort().to_list()
     for step in _steps(source, zone):
         frame = step.apply(frame)
@@ -138,7 +148,7 @@ def _value(source: Source, name: str, value: Value, zone: str, prefix: str = "")
     found, expected = raw, f"a {kind}"
     if value.words:
         found, expected = _translated(value, raw), f"one of {', '.join(map(str, value.words))}"
-    elif kind == "timestamp" and not isinstance(value, Always):
+    elif kind == "timestamp" and not isinstance(value, Always | Arrived):
         found, expected = _time(value, raw, zone)
     elif kind in ("float", "integer"):
         found, expected = _number(source, raw), f"a number ({', '.join(sorted(source.reads)) or 'as JSON has them'})"
@@ -146,7 +156,9 @@ def _value(source: Source, name: str, value: Value, zone: str, prefix: str = "")
         found = convert(found.cast(pl.Float64), value.unit, to)
     if kind == "integer":
         found = found.round().cast(pl.Int64, strict=False)
-    if value.default is not None:
+    if value.default == ARRIVED and kind == "timestamp":
+        found = pl.when(raw.is_null()).then(pl.col(ARRIVAL)).otherwise(found)
+    elif value.default is not None:
         found = pl.when(raw.is_null()).then(pl.lit(value.default)).otherwise(found)
     column = found.cast(POLARS[kind]).alias(prefix + name)
     if isinstance(value, Always):
@@ -165,7 +177,9 @@ def _value(source: Source, name: str, value: Value, zone: str, prefix: str = "")
 def _origin(source: Source, value: Value) -> tuple[pl.Expr, str]:
     """Returns the raw value, and where it comes from in words."""
     if isinstance(value, At):
-        return pl.col(value.path), value.path
+        return pl.coalesce(alternatives(value.path)), value.path
+    if isinstance(value, Arrived):
+        return pl.col(ARRIVAL), "its arrival"
     if isinstance(value, Part):
         level = pl.col(TOPIC).str.split("/").list.get(source.parts[value.name], null_on_oob=True)
         return level, f"<{value.name}> of the MQTT topic"
@@ -196,6 +210,12 @@ def _number(source: Source, raw: pl.Expr) -> pl.Expr:
     if "comma" in source.reads:
         text = text.str.replace(r"^([+-]?\d+),(\d+)$", "$1.$2")
     return text.cast(pl.Float64, strict=False).fill_nan(None)
+
+
+def convert(number: pl.Expr, unit: str, to: str) -> pl.Expr:
+    """Converts a number of one unit to another, and rounds off what the arithmetic adds. Raises UnitError."""
+    factor, summand = conversion(unit, to)
+    return number if (factor, summand) == (1.0, 0.0) else (number * factor + summand).round_sig_figs(12)
 
 
 def _is_none(text: pl.Expr) -> pl.Expr:

@@ -9,17 +9,19 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from city.contracts.model import Contract, Field
-from city.sources.times import Form
+from city.sources.paths import PathError, alternatives, steps
 from city.sources.units import UnitError, conversion
 
 Reads = Literal["text", "comma", "nan", "bom"]
 """What a source accepts beyond strict JSON: numbers as text, decimal commas, words for a missing number, a mark of the
 byte order before the message."""
+Form = Literal["iso", "epoch_s", "epoch_ms", "epoch_us"]
+"""The form of a time: ISO 8601, or a number since 1970."""
 Format = Literal["json", "gtfs_realtime"]
+ARRIVED = "arrived"
 CITY_ZONE = "city"
 """The zone of naive times that stands for CITY_TIMEZONE."""
 _NAME = re.compile(r"^[a-z][a-z0-9_]*$")
-_PATH = re.compile(r"^[^.\s]+(\.[^.\s]+)*$")
 _PART = re.compile(r"<([a-z][a-z0-9_]*)>")
 _Require = Callable[[bool, str], None]
 _REFERENCE = re.compile(r"{([a-z][a-z0-9_]*)}")
@@ -35,8 +37,8 @@ class Value:
 
     A number is converted from `unit` to the unit of the field. `words` translates words; a word that it does not list
     is rejected, unless `keeps_words`. `form` is that of a time, and `zone` that of a time without one: a name such as
-    America/New_York, or CITY_ZONE. Where the value is missing, the field is `default`; without one, a field that
-    must not be null rejects the event.
+    America/New_York, or CITY_ZONE. Where the value is missing, the field is `default` (a time is that of the arrival,
+    for ARRIVED); without one, a field that must not be null rejects the event.
     """
 
     unit: str | None = None
@@ -52,7 +54,7 @@ class Value:
 
 @dataclass(frozen=True)
 class At(Value):
-    """The value at a path of the message, such as `uplink_message.received_at`.
+    """The value at a path of the message, such as `uplink_message.received_at` (see `city.sources.paths`).
 
     In a source with `items`, the path begins at the item. A path that begins with `^.` begins at the message then.
     """
@@ -81,6 +83,13 @@ class Always(Value):
 
 
 @dataclass(frozen=True)
+class Arrived(Value):
+    """The time at which the message arrived, for devices without a clock."""
+
+    __hash__ = Value.__hash__
+
+
+@dataclass(frozen=True)
 class Joined(Value):
     """A text with names in braces, such as `{device}_{type}`, of the event's other fields and of the source's names."""
 
@@ -104,7 +113,7 @@ class Source:
 
     `fields` tells where each field comes from, by its name, and `names` gives further values for Joined. `reads` are
     the liberties that the source takes with JSON. `when` are paths of the message whose value must be one of some
-    texts; messages with others are no events. `documentation` is where the vendor describes the shape, and `sample`
+    texts (the empty text where there is none); messages with others are no events. `documentation` is where the vendor describes the shape, and `sample`
     its published message.
 
     Raises SourceError where the declaration contradicts itself.
@@ -136,8 +145,7 @@ class Source:
         require(bool(_NAME.match(self.name)), "a name is lower-case letters, digits and underscores")
         for name, value in {**self.names, **self.fields, **self.measures}.items():
             if isinstance(value, At):
-                path = value.path.removeprefix("^.")
-                require(bool(_PATH.match(path)), f"{name}: {value.path!r} is not a path such as data.temperature")
+                self._check_path(name, value.path)
             if isinstance(value, Part):
                 require(value.name in self.parts, f"{name}: no level <{value.name}> in its MQTT topic {self.mqtt!r}")
             for other in value.references if isinstance(value, Joined) else ():
@@ -173,6 +181,13 @@ class Source:
         """The fields that the measures fill."""
         quantities = self.contract.quantities
         return (quantities.value, quantities.unit, quantities.by) if quantities else ()
+
+    def _check_path(self, name: str, path: str) -> None:
+        for alternative in alternatives(path):
+            try:
+                steps(alternative.removeprefix("^."))
+            except PathError as error:
+                raise SourceError(f"source {self.name!r}: {name}: {error}") from None
 
     def _check_units(self, require: _Require) -> None:
         for name, value in {**self.fields, **self.measures}.items():

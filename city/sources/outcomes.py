@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 
 import polars as pl
 
@@ -29,16 +30,19 @@ class Outcome:
     reasons: list[str] = field(default_factory=list)
 
 
-def outcomes(sources: Sequence[Source], payloads: Sequence[bytes], topics: Sequence[str], zone: str) -> list[Outcome]:
+def outcomes(
+    sources: Sequence[Source], payloads: Sequence[bytes], topics: Sequence[str], zone: str, arrived: datetime
+) -> list[Outcome]:
     """Maps messages that may belong to any of the sources, which are asked in their order.
 
     A message belongs to the first source whose `when` it fulfils. `topics` are the MQTT topics of the messages (or
-    none, where no source names a part of them), and `zone` is the city's.
+    none, where no source names a part of them), `zone` is the city's, and `arrived` is when they arrived.
     """
     found = [Outcome() for _ in payloads]
     rest = list(range(len(payloads)))
     for source in sources:
-        mapped = map_messages(source, [payloads[n] for n in rest], [topics[n] for n in rest] if topics else (), zone)
+        asked = [payloads[n] for n in rest], [topics[n] for n in rest] if topics else ()
+        mapped = map_messages(source, *asked, zone, arrived)
         taken = {*range(len(rest))} - {*mapped.ignored}
         for row in taken:
             found[rest[row]] = Outcome(source.name, reasons=mapped.rejected.get(row, []))

@@ -1,12 +1,10 @@
 """Reads times in all forms of ISO 8601, and as seconds, milliseconds or microseconds since 1970. Vectorised."""
 
-from typing import Literal
-
 import polars as pl
 
 from city.contracts.schema import TIMESTAMP
+from city.sources.model import Form
 
-Form = Literal["iso", "epoch_s", "epoch_ms", "epoch_us"]
 PER_SECOND: dict[Form, int] = {"epoch_s": 1, "epoch_ms": 1_000, "epoch_us": 1_000_000}
 
 _DAY = r"(?<year>\d{4})-?(?<month>\d{2})-?(?<day>\d{2})"

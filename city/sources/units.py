@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass
 
-import polars as pl
-
 
 class UnitError(ValueError):
     """Reports an unknown unit, or two units of different dimensions. The message names the known units."""
@@ -83,9 +81,3 @@ def conversion(unit: str, to: str) -> tuple[float, float]:
             f"{unit!r} measures {given.dimension}, and {to!r} measures {wanted.dimension}; units of it: {alike}"
         )
     return given.scale / wanted.scale, (given.offset - wanted.offset) / wanted.scale
-
-
-def convert(number: pl.Expr, unit: str, to: str) -> pl.Expr:
-    """Converts a number of one unit to another, and rounds off what the arithmetic adds. Raises UnitError."""
-    factor, summand = conversion(unit, to)
-    return number if (factor, summand) == (1.0, 0.0) else (number * factor + summand).round_sig_figs(12)

@@ -5,7 +5,9 @@ from collections.abc import Sequence
 
 from city.contracts.model import Contract
 from city.settings import Settings
+from city.sources.model import Source
 from city.stack.worker import Worker
+from city.streaming.deliveries import routes
 from city.streaming.heartbeat import Heartbeat
 from city.streaming.mqtt_session import Session
 
@@ -15,9 +17,9 @@ NAME = "mqtt-bridge"
 class Bridge:
     """Runs a `Session` in a worker and reports its state. The worker creates a new session whenever one fails."""
 
-    def __init__(self, contracts: Sequence[Contract], config: Settings) -> None:
+    def __init__(self, contracts: Sequence[Contract], config: Settings, sources: Sequence[Source] = ()) -> None:
         self.config = config
-        self.filters = {c.mqtt_filter: c for c in contracts if c.mqtt_filter}
+        self.routes = routes(contracts, sources)
         self.heartbeat = Heartbeat(config, NAME)
         self.session: Session | None = None
         self.worker = Worker(NAME, self._run_session, longest_wait=5.0)
@@ -40,5 +42,5 @@ class Bridge:
         self.heartbeat.beat(lag=self.session.waiting if self.session else 0)
 
     def _run_session(self, worker: Worker) -> None:
-        self.session = Session(self.filters, self.config, worker, self.heartbeat.count)
+        self.session = Session(self.routes, self.config, worker, self.heartbeat.count)
         self.session.run()

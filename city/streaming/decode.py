@@ -20,6 +20,7 @@ import polars_h3
 from city.contracts import validity
 from city.contracts.model import Contract
 from city.contracts.schema import QUARANTINE, TIMESTAMP, bronze_schema, json_shape, wire_schema
+from city.sources.times import read_times
 from city.streaming.records import Offsets, RawBatch
 from city.streaming.strict_json import has_kind, inspect
 
@@ -91,12 +92,7 @@ def parse(contract: Contract, values: list[bytes | None]) -> tuple[pl.DataFrame,
 
 def parse_time(times: pl.Series) -> pl.Series:
     """Parses ISO 8601 times to UTC microseconds; null where a text is not one. A time without an offset is UTC."""
-    parsed = _to_datetime(times, "%Y-%m-%dT%H:%M:%S%.f%#z")
-    for layout in ("%Y-%m-%d %H:%M:%S%.f%#z", "%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f"):
-        if parsed.null_count() == times.null_count():
-            break
-        parsed = parsed.zip_with(parsed.is_not_null(), _to_datetime(times, layout))
-    return parsed
+    return read_times(times, "UTC")
 
 
 def with_watermark(contract: Contract, rows: pl.DataFrame, watermarks: Offsets) -> pl.DataFrame:
@@ -225,11 +221,6 @@ def _find_doubtful(contract: Contract, frame: pl.DataFrame, joined: bytes, value
         | (keys != counts["present"])
         | (message.str.count_matches('"', literal=True) != 2 * counts["quoted"])
     )
-
-
-def _to_datetime(times: pl.Series, layout: str) -> pl.Series:
-    parsed = times.str.to_datetime(layout, time_unit="us", strict=False)
-    return parsed.dt.replace_time_zone("UTC") if parsed.dtype.time_zone is None else parsed.dt.convert_time_zone("UTC")  # type: ignore[attr-defined]
 
 
 def _quarantine_records(

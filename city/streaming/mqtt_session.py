@@ -7,8 +7,8 @@ import logging
 import select
 import time
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 
-import orjson
 import paho.mqtt.client as mqtt
 from confluent_kafka import KafkaError, KafkaException, Producer
 from paho.mqtt.properties import Properties
@@ -20,7 +20,8 @@ from city.net import accepts, split_address
 from city.settings import Settings
 from city.stack.worker import Worker, describe
 from city.streaming.carried import CarriedMessages
-from city.streaming.strays import Stray, quarantine_strays
+from city.streaming.deliveries import Delivery, Route, key_of, topic_of
+from city.streaming.strays import Stray, quarantine_strays, stray
 from city.streaming.subscriptions import Subscriptions
 from city.streaming.topics import MAX_MESSAGE_BYTES, ensure_topics
 
@@ -50,16 +51,18 @@ class Session:
     """
 
     def __init__(
-        self, filters: Mapping[str, Contract], config: Settings, worker: Worker, count: Callable[[int], None]
+        self, routes: Mapping[str, Route], config: Settings, worker: Worker, count: Callable[[int], None]
     ) -> None:
-        self._filters, self._config, self._worker, self._count = filters, config, worker, count
+        self._routes, self._config, self._worker, self._count = routes, config, worker, count
         home = config.home / "bridge"
         self.carried = CarriedMessages(home / "carried.bin")
-        self._subscriptions = Subscriptions(filters, home / "filters.json")
+        self._subscriptions = Subscriptions(routes, home / "filters.json")
         self.waiting = 0
         """The number of messages that neither Kafka nor the quarantine has confirmed."""
         self.ended: str | None = None
-        self._strays: list[tuple[mqtt.MQTTMessage, Stray]] = []
+        self._strays: list[tuple[Delivery, Stray]] = []
+        self._gathered: dict[Route, list[tuple[mqtt.MQTTMessage, str, bytes]]] = {}
+        """The messages that sources have yet to map, by their route. Together they cost little more than one."""
         self._kafka_error: tuple[float, str] | None = None
         self._delivered = 0
         self._saved = self._committed = self._probed = time.monotonic()
@@ -92,7 +95,7 @@ class Session:
     def run(self) -> None:
         """Runs the session until the worker requests a stop. Raises the error that ends the session."""
         try:
-            ensure_topics(self._config.kafka, self._filters.values())
+            ensure_topics(self._config.kafka, {c for route in self._routes.values() for c in route.contracts})
         except KafkaException as error:
             raise ConnectionError(f"Kafka at {self._config.kafka} is unavailable: {error.args[0].str()}") from error
         host, port = split_address(self._config.mqtt)
@@ -130,8 +133,9 @@ class Session:
     def turn(self) -> None:
         """Does the periodic work between two reads of the MQTT connection.
 
-        Polls the producer, commits strays, saves the carried messages, probes Kafka and reports progress.
+        Maps what was gathered, polls the producer, commits strays, saves the carried messages, probes Kafka and reports progress.
         """
+        self._map_gathered()
         self.producer.poll(0)
         now = time.monotonic()
         if self._strays and now - self._committed > _STRAY_SECONDS:
@@ -195,42 +199,73 @@ class Session:
         try:
             self._handle_message(message)
         except Exception as error:  # one faulty message must not stop the messages after it
-            log.exception("cannot process a message of %s", _message_topic(message))
+            log.exception("cannot process a message of %s", topic_of(message))
             self._reject_message(message, f"the bridge cannot carry it: {describe(error)}")
 
     def _handle_message(self, message: mqtt.MQTTMessage) -> None:
-        topic, payload = _message_topic(message), bytes(message.payload)
-        contract = next((c for f, c in self._filters.items() if mqtt.topic_matches_sub(f, topic)), None)
-        if contract is None:
-            self._reject_message(message, f"no contract has the MQTT topic {topic!r}")
+        topic, payload = topic_of(message), bytes(message.payload)
+        route = next((r for f, r in self._routes.items() if mqtt.topic_matches_sub(f, topic)), None)
+        if route is None:
+            self._reject_message(message, f"no contract and no source has the MQTT topic {topic!r}")
             self._subscriptions.unsubscribe_all(self.client, topic)
         elif not payload or (message.retain and self.carried.is_repeat(topic, payload)):
             # An empty message deletes a retained message (MQTT 3.1.1, 3.3.1.3). It is not an event.
             self.client.ack(message.mid, message.qos)
         elif len(payload) > MAX_MESSAGE_BYTES:
             self._reject_message(
-                message, f"{len(payload):,} bytes for {contract.name}, more than Kafka's {MAX_MESSAGE_BYTES:,}"
+                message, f"{len(payload):,} bytes for {route.name}, more than Kafka's {MAX_MESSAGE_BYTES:,}"
             )
+        elif route.sources:
+            self._gathered.setdefault(route, []).append((message, topic, payload))
+            self.waiting += 1
         else:
-            self._send_message(contract, message, topic, payload)
+            (contract,) = route.contracts
+            self.waiting += 1
+            self._send(contract, key_of(contract, payload), payload, self._deliver(message, 1))
 
-    def _send_message(self, contract: Contract, message: mqtt.MQTTMessage, topic: str, payload: bytes) -> None:
-        def delivered(error: KafkaError | None, _: object) -> None:
+    def _map_gathered(self) -> None:
+        """Maps the messages that were gathered for sources, and sends what they become."""
+        gathered, self._gathered = self._gathered, {}
+        for route, messages in gathered.items():
+            from city.sources.outcomes import outcomes  # loads Polars, which a bridge without sources does not need
+
+            topics, payloads = [topic for _, topic, _ in messages], [payload for *_, payload in messages]
+            found = outcomes(route.sources, payloads, topics, self._config.timezone, datetime.now(UTC))
+            for (message, _, _), outcome in zip(messages, found, strict=True):
+                delivery = self._deliver(message, len(outcome.events) + bool(outcome.reasons))
+                for event in outcome.events:
+                    self._send(event.contract, event.key, event.message, delivery)
+                if outcome.reasons:
+                    self._strays.append((delivery, stray(message, *outcome.reasons)))
+
+    def _deliver(self, message: mqtt.MQTTMessage, parts: int) -> Delivery:
+        def acknowledge() -> None:
             self.waiting -= 1
+            self.carried.add(topic_of(message), bytes(message.payload), message.retain)
+            self.client.ack(message.mid, message.qos)
+            self._delivered += 1
+
+        return Delivery(message, parts, acknowledge)
+
+    def _send(self, contract: Contract, key: bytes | None, payload: bytes, delivery: Delivery) -> None:
+        """Sends an event to Kafka. The delivery ends with its confirmation, or with that of the quarantine."""
+
+        def refuse(error: KafkaError) -> None:
+            reason = f"Kafka refuses it for {contract.name}: {error.str()}"
+            self._strays.append((delivery, stray(delivery.message, f"message: {reason}")))
+
+        def delivered(error: KafkaError | None, _: object) -> None:
             if error is None:
-                self.carried.add(topic, payload, message.retain)
-                self.client.ack(message.mid, message.qos)
-                self._delivered += 1
+                delivery.part_done()
             elif error.code() in _REFUSALS:
-                self._reject_message(message, f"Kafka refuses it for {contract.name}: {error.str()}")
+                refuse(error)
             else:  # the message stays without an acknowledgement: the MQTT broker sends it to the next session
-                self.ended = f"Kafka did not take a message of {topic}: {error.str()}"
+                self.ended = f"Kafka did not take a message of {topic_of(delivery.message)}: {error.str()}"
 
         began = time.monotonic()
         while True:
             try:
-                self.producer.produce(contract.topic, payload, key_of(contract, payload), on_delivery=delivered)
-                self.waiting += 1
+                self.producer.produce(contract.topic, payload, key, on_delivery=delivered)
                 return
             except BufferError:  # Kafka is unavailable: stop reading from the MQTT broker, but not beyond its keepalive
                 self.producer.poll(0.2)
@@ -239,51 +274,30 @@ class Session:
                     return
             except KafkaException as error:
                 if error.args[0].code() not in _REFUSALS:
-                    self.ended = f"Kafka does not take a message of {topic}: {error.args[0].str()}"
+                    self.ended = (
+                        f"Kafka does not take a message of {topic_of(delivery.message)}: {error.args[0].str()}"
+                    )
                     return
-                self._reject_message(message, f"Kafka refuses it for {contract.name}: {error.args[0].str()}")
+                refuse(error.args[0])
                 return
 
     def _reject_message(self, message: mqtt.MQTTMessage, reason: str) -> None:
-        stray = Stray(_message_topic(message), bytes(message.payload), reason, time.time())
-        self._strays.append((message, stray))
         self.waiting += 1
+        self._strays.append((self._deliver(message, 1), stray(message, f"message: {reason}")))
 
     def _commit_strays(self) -> None:
-        """Commits the strays to the quarantine, then acknowledges them.
+        """Commits the strays to the quarantine, then ends their deliveries.
 
         Raises the errors of the disk and the lake. The messages are then not acknowledged, and come again.
         """
         strays, self._strays = self._strays, []
         quarantine_strays(self._config.lake, [stray for _, stray in strays])
-        log.warning("%d messages to quarantine/%s; the last: %s", len(strays), STRAYS, strays[-1][1].reason)
-        for message, _ in strays:
-            self.waiting -= 1
-            self.client.ack(message.mid, message.qos)
-            self._delivered += 1
+        log.warning("%d messages to quarantine/%s; the last: %s", len(strays), STRAYS, strays[-1][1].reasons[0])
+        for delivery, _ in strays:
+            delivery.part_done()
 
     def _is_kafka_listening(self) -> bool:
         return any(accepts(*split_address(address)) for address in self._config.kafka.split(","))
 
     def _on_kafka_error(self, error: KafkaError) -> None:
         self._kafka_error = (time.monotonic(), f"Kafka: {error.str()}")
-
-
-def key_of(contract: Contract, payload: bytes) -> bytes | None:
-    """Returns the Kafka key of a payload, or None where the payload has none.
-
-    The stream, not the bridge, reports what is wrong with a payload.
-    """
-    try:
-        event = orjson.loads(payload)
-    except orjson.JSONDecodeError:
-        return None
-    key = event.get(contract.key) if isinstance(event, dict) else None
-    return key.encode() if isinstance(key, str) else None
-
-
-def _message_topic(message: mqtt.MQTTMessage) -> str:
-    try:
-        return str(message.topic)
-    except UnicodeDecodeError:
-        return repr(message._topic)

@@ -6,18 +6,26 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
+import paho.mqtt.client as mqtt
+
 from city.lake import STRAYS, locate
+from city.streaming.deliveries import topic_of
 
 _RAW_KEPT = 65_536
 
 
 class Stray(NamedTuple):
-    """An MQTT message that does not go to Kafka, with the `reason`. `arrived` is in seconds since the epoch."""
+    """An MQTT message of which not all goes to Kafka, with the reasons. `arrived` is in seconds since the epoch."""
 
     topic: str
     payload: bytes
-    reason: str
+    reasons: tuple[str, ...]
     arrived: float
+
+
+def stray(message: mqtt.MQTTMessage, *reasons: str) -> Stray:
+    """Returns a message as it is quarantined now."""
+    return Stray(topic_of(message), bytes(message.payload), reasons, time.time())
 
 
 def strays_path(lake: Path) -> Path:
@@ -41,7 +49,7 @@ def quarantine_strays(lake: Path, strays: Sequence[Stray]) -> None:
             "partition": [0] * len(strays),
             "offset": [first + number for number in range(len(strays))],
             "arrived": [datetime.fromtimestamp(stray.arrived, UTC) for stray in strays],
-            "reasons": [[f"message: {stray.reason}"] for stray in strays],
+            "reasons": [list(stray.reasons) for stray in strays],
             "raw": [stray.payload[:_RAW_KEPT] for stray in strays],
             "contract_version": [None] * len(strays),
         },

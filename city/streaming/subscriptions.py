@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from itertools import combinations
 from pathlib import Path
 
@@ -10,7 +10,6 @@ import paho.mqtt.client as mqtt
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from city.contracts.model import Contract
 
 log = logging.getLogger(__name__)
 
@@ -20,7 +19,7 @@ _MOST_LEVELS = 7
 class Subscriptions:
     """The subscriptions of one MQTT session, by filter. The file at `path` has the filters of earlier sessions."""
 
-    def __init__(self, filters: Mapping[str, Contract], path: Path) -> None:
+    def __init__(self, filters: Collection[str], path: Path) -> None:
         self._filters, self._path = filters, path
         self._unsubscribed: set[str] = set()
         self.refused: str | None = None

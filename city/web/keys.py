@@ -16,7 +16,7 @@ from city.settings import Settings
 
 ROLES = ("viewer", "client", "operator", "admin")
 """The roles, ascending; each may also do what the roles before it may. A viewer may look at the city, a client may
-request predictions, an operator may manage alarms, an admin may route models and read the audit log."""
+request predictions and send events, an operator may manage alarms, an admin may route models and read the audit log."""
 _PREFIX = "city_"
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
 _LOOK_SECONDS = 1.0

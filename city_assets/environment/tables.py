@@ -37,26 +37,10 @@ SILVER_SENSORS = silver_table(
     SENSORS,
     columns=(
         Column(
-            name="latitude",
-            kind="float",
-            unit="°",
-            nullable=True,
-            description="where it stands",
-            origins=("devices.latitude",),
-        ),
-        Column(
-            name="longitude",
-            kind="float",
-            unit="°",
-            nullable=True,
-            description="where it stands",
-            origins=("devices.longitude",),
-        ),
-        Column(
             name="cell",
             kind="string",
             nullable=True,
-            description="H3 cell in which it stands",
+            description="H3 cell of the place that it announced",
             origins=("devices.cell",),
         ),
     ),

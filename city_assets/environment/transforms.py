@@ -10,19 +10,29 @@ WINDOW_SECONDS = 300  # the length of the windows by location
 
 
 def add_position(readings: Frame, devices: Frame) -> Frame:
-    """Adds the sensor's position and H3 cell to readings. They are null if the sensor never announced itself."""
-    return readings.join(devices.select("sensor_id", "latitude", "longitude", "cell"), on="sensor_id", how="left")
+    """Adds to readings what the sensor announced: where it stands, and its H3 cell. Null if it never did.
+
+    What a reading itself says of its place counts more.
+    """
+    names = ("location", "latitude", "longitude")
+    announced = devices.select("sensor_id", "cell", **{f"_{name}": nw.col(name) for name in names})
+    joined = readings.join(announced, on="sensor_id", how="left")
+    return joined.with_columns(**{name: nw.coalesce(name, f"_{name}") for name in names})
 
 
 def conditions_hourly(sensors: Frame) -> Frame:
-    """Computes the mean of each quantity at each location and hour."""
-    hours = sensors.with_columns(hour=nw.col("timestamp").dt.truncate("1h"))
+    """Computes the mean of each quantity at each location and hour, of sensors whose location is known."""
+    hours = _placed(sensors).with_columns(hour=nw.col("timestamp").dt.truncate("1h"))
     return hours.group_by(*HOUR, "location").agg(readings=nw.len(), **_aggregate_quantities("mean"))
 
 
+def _placed(sensors: Frame) -> Frame:
+    return sensors.filter(~nw.col("location").is_null())
+
+
 def conditions_daily(sensors: Frame) -> Frame:
-    """Computes the mean, minimum and maximum of each quantity at each location and day."""
-    return sensors.group_by("day", "location").agg(
+    """Computes the mean, minimum and maximum of each quantity at each location and day, as `conditions_hourly`."""
+    return _placed(sensors).group_by("day", "location").agg(
         readings=nw.len(),
         **_aggregate_quantities("mean"),
         **_aggregate_quantities("min"),
@@ -37,6 +47,7 @@ def sensor_health_daily(sensors: Frame) -> Frame:
     `offset` is the sensor's mean minus the mean of its type at its location. `drift` is the change of the offset since
     the day before, in standard deviations of the sensor's readings.
     """
+    sensors = sensors.with_columns(location=nw.col("location").fill_null("unknown"))
     slots = sensors.with_columns(slot=nw.col("_timestamp_seconds") // SLOT_SECONDS)
     gaps = slots.with_columns(
         gap=nw.col("_timestamp_seconds")

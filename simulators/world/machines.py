@@ -10,13 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from city.arrays import Floats
-from city_assets.equipment.contract import LOCATIONS, SHIFTS, SIGNALS
+from city_assets.equipment.contract import SIGNALS
 from simulators.clock import iso
 from simulators.faults import DEFAULT_FAULTS
 from simulators.world.chance import normal
 from simulators.world.lifecycle import CAUSES, FAULTS, Fault, Lifecycle
 from simulators.world.local import UTC_CLOCK, LocalClock
 
+LOCATIONS = ("waterworks", "metro", "harbour", "power_plant")
+SHIFTS = ("early", "late", "night")
 MACHINES = 24
 """The number of machines of a fleet, by default."""
 

@@ -10,12 +10,11 @@ import polars as pl
 import pytest
 
 from city.tables import calendar
-from city_assets.equipment.contract import SHIFTS
 from simulators import payments
 from simulators.world.conditions import conditions
 from simulators.world.flow import Flow
 from simulators.world.local import LocalClock, to_date
-from simulators.world.machines import Machine
+from simulators.world.machines import SHIFTS, Machine
 from simulators.world.payers import City
 from simulators.world.rhythm import demand
 

@@ -2,17 +2,19 @@
 
 import json
 from dataclasses import replace
+from datetime import UTC, datetime
 
 from city.sources.model import At
 from city.sources.outcomes import Outcome, outcomes
 from tests.city.sources.test_mapping import STATION, message
 
+NOW = datetime(2026, 11, 27, tzinfo=UTC)
 AIR = replace(STATION, name="air", when={"kind": ("air",)}, measures={"temperature": At("air.t", unit="°F")})
 WIND = replace(STATION, name="wind", when={"kind": ("wind", "gust")}, measures={"speed": At("wind", unit="km/h")})
 
 
 def told(*payloads: bytes) -> list[Outcome]:
-    return outcomes([AIR, WIND], payloads, ["stations/roof/x"] * len(payloads), "UTC")
+    return outcomes([AIR, WIND], payloads, ["stations/roof/x"] * len(payloads), "UTC", NOW)
 
 
 def test_a_message_belongs_to_the_first_source_that_takes_it() -> None:
@@ -37,6 +39,6 @@ def test_a_list_may_be_right_in_part() -> None:
         fields={"timestamp": At("at"), "sensor_id": At("id")},
     )
     items = [{"at": "2026-11-27T10:00Z", "id": "a", "t": 20}, {"at": "soon", "id": "b", "t": 20}]
-    (found,) = outcomes([listed], [json.dumps(items).encode()], [], "UTC")
+    (found,) = outcomes([listed], [json.dumps(items).encode()], [], "UTC", NOW)
     assert [event.key for event in found.events] == [b"a"]
     assert found.reasons == ["at: soon is not an ISO 8601 time"]

@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from city.sources.times import Form, epoch_times, read_times
-from city.sources.units import UNITS, UnitError, conversion, convert
+from city.sources.mapping import convert
+from city.sources.model import Form
+from city.sources.times import epoch_times, read_times
+from city.sources.units import UNITS, UnitError, conversion
 
 AT = datetime(2026, 11, 25, 23, 9, tzinfo=UTC)
 NEW_YORK = "America/New_York"

@@ -26,7 +26,8 @@ from city.stack.state import read_json
 from city.stack.worker import Worker
 from city.streaming.bridge import Bridge
 from city.streaming.carried import CarriedMessages
-from city.streaming.mqtt_session import Session, key_of
+from city.streaming.deliveries import Route, key_of
+from city.streaming.mqtt_session import Session
 from city.streaming.strays import strays_path
 from city.streaming.subscriptions import filters_of
 from city.streaming.topics import MAX_MESSAGE_BYTES, ensure_topics
@@ -413,7 +414,7 @@ def deaf(stack: Settings, contract: Contract) -> tuple[Session, "_Unreachable", 
     """A session whose Kafka answers when the test says so, and what it has acknowledged."""
     acknowledged: list[int] = []
     worker = Worker("t", lambda worker: None)
-    session, kafka = Session({str(contract.mqtt_filter): contract}, stack, worker, lambda count: None), _Unreachable()
+    session, kafka = Session({str(contract.mqtt_filter): Route((contract,))}, stack, worker, lambda count: None), _Unreachable()
     session.producer = kafka
     session.client.ack = lambda mid, qos: acknowledged.append(mid)  # type: ignore[method-assign, assignment, return-value]
     return session, kafka, acknowledged

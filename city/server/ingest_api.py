@@ -1,0 +1,102 @@
+"""The route by which events come in over HTTP, for senders without a broker."""
+
+import asyncio
+import threading
+from datetime import UTC, datetime
+from typing import Annotated
+
+from confluent_kafka import KafkaException
+from fastapi import APIRouter, Depends, Path, Request, Response
+
+from city.contracts.model import Contract
+from city.server.state import City
+from city.sources.bodies import MEDIA, BodyError, split_body
+from city.sources.model import SourceError
+from city.streaming.intake import Intake, Receipt
+from city.web.guard import needs
+from city.web.problems import Problem
+from city.web.responses import DeclaredResponse
+
+_MOST_SHOWN = 100
+_NAME = Path(description="a source, or a contract or its topic", pattern=r"^[A-Za-z0-9._-]{1,249}$")
+
+
+class OffsetsResponse(DeclaredResponse):
+    """Where events are in Kafka."""
+
+    topic: str
+    partition: int
+    first: int
+    last: int
+
+
+class RejectedResponse(DeclaredResponse):
+    """A message that was not taken, or not as a whole."""
+
+    message: int
+    """Its place in the body, from 0 on."""
+    reasons: list[str]
+
+
+class ReceiptResponse(DeclaredResponse):
+    """What became of the messages of a request."""
+
+    accepted: int
+    """The number of events that Kafka has. A message of a source can be several."""
+    rejected: int
+    """The number of messages against which there are reasons."""
+    offsets: list[OffsetsResponse]
+    reasons: list[RejectedResponse]
+    """The first hundred of the rejected."""
+
+
+def router(city: City) -> APIRouter:
+    """Returns the route `/ingest/{name}`, which needs the role client."""
+    routes = APIRouter(tags=["the city"])
+    lock = threading.Lock()
+    made: list[Intake] = []
+
+    def intake() -> Intake:
+        with lock:
+            if not made:  # a producer is a connection and three threads: only a city that is sent to has one
+                made.append(Intake(city.config))
+            return made[0]
+
+    def take(name: str, body: bytes, media: str) -> Receipt:
+        target = intake().target(name)
+        messages = split_body(body, media, target if isinstance(target, Contract) else None)
+        return intake().take(target, messages, datetime.now(UTC))
+
+    @routes.post(
+        "/ingest/{name}",
+        summary="Send events: JSON (one or a list), NDJSON or CSV",
+        dependencies=[Depends(needs("client"))],
+        responses={422: {"model": ReceiptResponse}},
+        openapi_extra={"requestBody": {"required": True, "content": {media: {} for media in MEDIA}}},
+    )
+    async def ingest(name: Annotated[str, _NAME], request: Request, response: Response) -> ReceiptResponse:
+        media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        try:
+            receipt = await asyncio.to_thread(take, name, await request.body(), media)
+        except SourceError as error:
+            raise Problem(404, str(error)) from None
+        except BodyError as error:
+            raise Problem(415 if media not in MEDIA else 422, str(error)) from None
+        except KafkaException as error:
+            raise Problem(503, f"Kafka at {city.config.kafka} does not take it: {error.args[0].str()}") from None
+        response.status_code = 422 if receipt.rejected and not receipt.accepted else 200
+        return ReceiptResponse(
+            accepted=receipt.accepted,
+            rejected=len(receipt.rejected),
+            offsets=[
+                OffsetsResponse(topic=topic, partition=partition, first=first, last=last)
+                for topic, partitions in receipt.offsets.items()
+                for partition, (first, last) in sorted(partitions.items())
+            ],
+            reasons=[
+                RejectedResponse(message=number, reasons=reasons)
+                for number, reasons in list(receipt.rejected.items())[:_MOST_SHOWN]
+            ],
+        )
+
+    return routes

@@ -1,0 +1,89 @@
+"""Splits the body of a request into messages: JSON (one object or a list), NDJSON, or CSV with a header. Pure."""
+
+import csv
+import io
+from collections.abc import Callable
+
+import orjson
+
+from city.contracts.model import Contract, Kind
+
+JSON, NDJSON, CSV = "application/json", "application/x-ndjson", "text/csv"
+MEDIA = (JSON, NDJSON, CSV)
+_TRUE, _FALSE = ("true", "1", "yes"), ("false", "0", "no")
+
+
+class BodyError(ValueError):
+    """Reports a body that cannot be split. The message names the line or the column, and the fix."""
+
+
+def split_body(body: bytes, media: str, contract: Contract | None) -> list[bytes]:
+    """Returns the messages of a body.
+
+    A row of CSV becomes a JSON object: of numbers where a field of the `contract` is one (None for a source, whose
+    values stay texts). An empty cell is a missing value. Raises BodyError.
+    """
+    text = body.removeprefix(b"\xef\xbb\xbf")
+    if media == NDJSON:
+        return [line for line in text.splitlines() if line.strip()]
+    if media == CSV:
+        return _csv_rows(text, contract)
+    if media != JSON:
+        raise BodyError(f"{media or 'no content-type'} is not taken; send {', '.join(MEDIA)}")
+    try:
+        found = orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise BodyError(f"not JSON: {error}") from None
+    return [orjson.dumps(item) for item in found] if isinstance(found, list) else [text]
+
+
+def _csv_rows(text: bytes, contract: Contract | None) -> list[bytes]:
+    try:
+        rows = csv.reader(io.StringIO(text.decode(), newline=""), strict=True)
+        header = next(rows, [])
+        if contract is not None:
+            _check_header(header, contract)
+        return [orjson.dumps(_object(number, header, row, contract)) for number, row in enumerate(rows, 2) if row]
+    except UnicodeDecodeError as error:
+        raise BodyError(f"not UTF-8 at byte {error.start}") from None
+    except csv.Error as error:
+        raise BodyError(f"not CSV: {error}") from None
+
+
+def _check_header(header: list[str], contract: Contract) -> None:
+    names = [field.name for field in contract.fields]
+    if unknown := [name for name in header if name not in names]:
+        raise BodyError(f"columns {', '.join(unknown)} are no fields of {contract.name}; it has {', '.join(names)}")
+    missing = [field.name for field in contract.fields if not field.nullable and field.name not in header]
+    if missing:
+        raise BodyError(f"the header has no column {', '.join(missing)}, which {contract.name} needs")
+
+
+def _object(number: int, header: list[str], row: list[str], contract: Contract | None) -> dict[str, object]:
+    if len(row) != len(header):
+        raise BodyError(f"line {number} has {len(row)} cells, and the header {len(header)}")
+    found: dict[str, object] = {}
+    for name, cell in zip(header, row, strict=True):
+        if cell == "":
+            continue
+        field = contract.field(name) if contract is not None else None
+        target = found
+        if field is not None and field.within:
+            target = found.setdefault(field.within, {})  # type: ignore[assignment]
+        target[name] = _typed(field.kind, cell) if field is not None else cell
+    return found
+
+
+def _typed(kind: Kind, cell: str) -> object:
+    """Returns a cell as a JSON value of the kind; as the text that it is where it is none, which is then told."""
+    readers: dict[Kind, Callable[[str], object]] = {"float": float, "integer": int, "boolean": _boolean}
+    try:
+        return readers[kind](cell.strip()) if kind in readers else cell
+    except ValueError:
+        return cell
+
+
+def _boolean(cell: str) -> bool:
+    if cell.lower() in _TRUE + _FALSE:
+        return cell.lower() in _TRUE
+    raise ValueError(cell)

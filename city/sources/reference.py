@@ -1,0 +1,74 @@
+"""Generates the reference page of the sources (docs/sources.md), which `city docs` writes."""
+
+from collections.abc import Iterable, Iterator
+
+from city.sources.model import CITY_ZONE, Always, Arrived, At, Joined, Part, Source, Value
+
+_HEAD = """# Sources
+
+Generated from `city_assets/*/sources.py` by `city docs`. A test fails when it is out of date.
+
+A source maps messages of another shape to events of a contract. They arrive on MQTT, or at `POST /ingest/<source>`.
+Each makes one or more events; what cannot be mapped goes to `quarantine/mqtt` with its reasons, and nothing is lost.
+"""
+_TABLE = "| source | events | arrives at | what it is |\n| --- | --- | --- | --- |"
+
+
+def page(sources: Iterable[Source]) -> str:
+    """Returns the whole page, as Markdown."""
+    known = list(sources)
+    lines = [_HEAD, _TABLE]
+    lines += [f"| [{s.name}](#{s.name}) | `{s.contract.name}` | {_arrival(s)} | {s.description} |" for s in known]
+    for source in known:
+        lines += _describe_source(source)
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _arrival(source: Source) -> str:
+    topic = [f"MQTT `{source.mqtt}`"] if source.mqtt else []
+    return ", ".join([*topic, f"`POST /ingest/{source.name}`"])
+
+
+def _describe_source(source: Source) -> Iterator[str]:
+    yield f"\n## {source.name}\n\n{source.description} Documentation: {source.documentation}\n"
+    for path, words in source.when.items():
+        yield f"Only messages whose `{path}` is {' or '.join(repr(word) for word in words)}.\n"
+    if source.items:
+        yield f"Each item of `{source.items}` is an event.\n"
+    if source.reads:
+        yield f"It reads beyond strict JSON: {', '.join(sorted(source.reads))}.\n"
+    yield "| field | from |\n| --- | --- |"
+    for name, value in source.fields.items():
+        yield f"| {name} | {_origin(value)} |"
+    for name, value in source.names.items():
+        yield f"| {{{name}}} | {_origin(value)} |"
+    for name, value in source.measures.items():
+        yield f"| a reading of {name} ({source.unit_of(name)}) | {_origin(value)} |"
+    yield f"\n```json\n{source.sample}\n```"
+
+
+def _origin(value: Value) -> str:
+    if isinstance(value, At):
+        told = " or ".join(f"`{path}`" for path in value.path.split("|"))
+    elif isinstance(value, Part):
+        told = f"`<{value.name}>` of the MQTT topic"
+    elif isinstance(value, Arrived):
+        told = "the time of its arrival"
+    elif isinstance(value, Joined):
+        told = f"`{value.template}`"
+    else:
+        assert isinstance(value, Always)
+        told = f"always `{value.value}`"
+    parts = [told]
+    if value.unit:
+        parts.append(f"in {value.unit}")
+    if value.form != "iso":
+        parts.append({"epoch_s": "seconds", "epoch_ms": "milliseconds", "epoch_us": "microseconds"}[value.form])
+    if value.zone != "UTC":
+        zone = "`CITY_TIMEZONE`" if value.zone == CITY_ZONE else value.zone
+        parts.append(f"without an offset in {zone}")
+    if value.words:
+        parts.append(", ".join(f"{word} → {meaning}" for word, meaning in value.words.items()))
+    if value.default is not None:
+        parts.append(f"else {'the time of its arrival' if value.default == 'arrived' else value.default}")
+    return ", ".join(parts)

@@ -1,0 +1,69 @@
+"""What the bridge knows of an MQTT message: where it goes, and when it may be acknowledged."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import orjson
+import paho.mqtt.client as mqtt
+
+from city.contracts.model import Contract
+from city.sources.model import Source
+
+
+@dataclass(frozen=True)
+class Route:
+    """Where the messages of an MQTT filter go: to a contract as they are, or through sources to their contracts."""
+
+    contracts: tuple[Contract, ...]
+    sources: tuple[Source, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The names of the sources or of the contract."""
+        return ", ".join(part.name for part in self.sources or self.contracts)
+
+
+class Delivery:
+    """A message whose parts are on their way. `done` is called once, when all of them have arrived."""
+
+    def __init__(self, message: mqtt.MQTTMessage, parts: int, done: Callable[[], None]) -> None:
+        self.message = message
+        self._left, self._done = parts, done
+        if not parts:
+            done()
+
+    def part_done(self) -> None:
+        """Notes that a part is in Kafka or in the quarantine."""
+        self._left -= 1
+        if not self._left:
+            self._done()
+
+
+def routes(contracts: Sequence[Contract], sources: Sequence[Source]) -> dict[str, Route]:
+    """Returns the route of each MQTT filter. A filter of a contract is not a source's too."""
+    found = {c.mqtt_filter: Route((c,)) for c in contracts if c.mqtt_filter}
+    for mqtt_filter in dict.fromkeys(s.mqtt_filter for s in sources if s.mqtt_filter and s.mqtt_filter not in found):
+        taken = tuple(source for source in sources if source.mqtt_filter == mqtt_filter)
+        found[mqtt_filter] = Route(tuple(dict.fromkeys(source.contract for source in taken)), taken)
+    return found
+
+
+def key_of(contract: Contract, payload: bytes) -> bytes | None:
+    """Returns the Kafka key of a payload, or None where the payload has none.
+
+    The stream, not the bridge, reports what is wrong with a payload.
+    """
+    try:
+        event = orjson.loads(payload)
+    except orjson.JSONDecodeError:
+        return None
+    key = event.get(contract.key) if isinstance(event, dict) else None
+    return key.encode() if isinstance(key, str) else None
+
+
+def topic_of(message: mqtt.MQTTMessage) -> str:
+    """Returns the MQTT topic of a message; a readable form of one that is not UTF-8."""
+    try:
+        return str(message.topic)
+    except UnicodeDecodeError:
+        return repr(message._topic)

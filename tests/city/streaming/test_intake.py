@@ -1,0 +1,125 @@
+"""What is sent over HTTP: bodies become messages, what is valid goes to real Kafka, and the rest has its reasons."""
+
+import json
+import uuid
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from confluent_kafka import KafkaException
+
+from city.contracts.model import Contract
+from city.settings import Settings
+from city.sources.bodies import BodyError, split_body
+from city.sources.model import SourceError
+from city.streaming.intake import Intake, judge
+from city_assets.environment.contract import SENSORS
+from city_assets.environment.sources import SENSOR_COMMUNITY
+from city_assets.equipment.contract import SENSOR_READINGS
+from tests.city.serving.served import serving
+from tests.events import NOW, iso, reading
+from tests.live import consume
+
+
+def named(contract: Contract) -> Contract:
+    name = f"i{uuid.uuid4().hex[:8]}"
+    return replace(contract, name=name, topic=name, windows=(), partitions=1)
+
+
+def test_a_body_is_one_message_or_a_list_or_lines() -> None:
+    one, two = reading(), reading(sensor_id="x")
+    for body, media in (
+        (json.dumps([one, two]), "application/json"),
+        (f"{json.dumps(one)}\n\n{json.dumps(two)}\n", "application/x-ndjson"),
+        ("\ufeff" + json.dumps([one, two]), "application/json"),
+    ):
+        assert [json.loads(m) for m in split_body(body.encode(), media, SENSORS)] == [one, two]
+    assert split_body(json.dumps(one).encode(), "application/json", SENSORS) == [json.dumps(one).encode()]
+
+
+def test_a_row_of_csv_is_a_message_of_the_contracts_types() -> None:
+    header = "timestamp,machine_id,sensor_id,temperature,vibration,pressure,power,location,shift"
+    body = f"{header}\n2026-05-01T12:00:00Z,m1,s1,61.5,2,6,20.0,Hall 1,morning\n"
+    (message,) = split_body(body.encode(), "text/csv", SENSOR_READINGS)
+    event = json.loads(message)
+    assert event["readings"] == {"temperature": 61.5, "vibration": 2.0, "pressure": 6.0, "power": 20.0}
+    assert event["metadata"] == {"location": "Hall 1", "shift": "morning"}
+    (untyped,) = split_body(b"a,b\n1,\n", "text/csv", None)
+    assert json.loads(untyped) == {"a": "1"}
+
+
+@pytest.mark.parametrize(
+    ("body", "media", "said"),
+    [
+        (b"{", "application/json", "not JSON: "),
+        (b"{}", "text/plain", "text/plain is not taken; send application/json, application/x-ndjson, text/csv"),
+        (b"timestamp,colour\n", "text/csv", "columns colour are no fields of sensors; it has timestamp, sensor_id"),
+        (b"timestamp,sensor_id,type,value\n", "text/csv", "the header has no column unit, which sensors needs"),
+        (b"timestamp,sensor_id,type,value,unit\n1,2\n", "text/csv", "line 2 has 2 cells, and the header 5"),
+        (b"\xff\n", "text/csv", "not UTF-8 at byte 0"),
+    ],
+)
+def test_a_body_that_cannot_be_split_names_the_place(body: bytes, media: str, said: str) -> None:
+    with pytest.raises(BodyError) as error:
+        split_body(body, media, SENSORS)
+    assert str(error.value).startswith(said)
+
+
+def test_events_of_a_source_are_judged_by_its_contract_too() -> None:
+    payload = json.loads(SENSOR_COMMUNITY.sample)
+    payload["sensordatavalues"][0]["value"] = "99999"
+    events, rejected = judge(SENSOR_COMMUNITY, [json.dumps(payload).encode(), b"nan"], "UTC", NOW)
+    assert [event.key for event in events] == [
+        b"1234567_pm2_5",
+        b"1234567_temperature",
+        b"1234567_humidity",
+        b"1234567_pressure",
+    ]
+    assert rejected[0] == ["value: pm10 outside 0 to 5000 µg/m³"]
+    assert rejected[1][0].startswith("message: not JSON")
+
+
+@pytest.fixture
+def intake(stack: Settings) -> Iterator[Intake]:
+    made = Intake(stack)
+    yield made
+    made.close()
+
+
+def test_what_is_valid_is_in_kafka_when_the_answer_comes(stack: Settings, intake: Intake) -> None:
+    contract, now = named(SENSORS), datetime.now(UTC)
+    good = [json.dumps(reading(timestamp=iso(now), sensor_id=f"s{n}")).encode() for n in range(3)]
+    receipt = intake.take(contract, [*good, json.dumps(reading(timestamp="soon")).encode()], now)
+    assert (receipt.accepted, receipt.offsets) == (3, {contract.topic: {0: (0, 2)}})
+    assert receipt.rejected == {3: ["timestamp: missing, null, or not an ISO 8601 time"]}
+    assert [event["sensor_id"] for event in consume(stack, contract.topic)] == ["s0", "s1", "s2"]
+    with pytest.raises(SourceError, match="no source and no contract 'nobody'; known: chargebacks"):
+        intake.target("nobody")
+
+
+def test_kafka_that_is_away_is_told(config: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("city.streaming.intake._SECONDS", 1.0)
+    away = Intake(config.model_copy(update={"kafka_address": "127.0.0.1:9"}))
+    with pytest.raises(KafkaException):
+        away.take(named(SENSORS), [json.dumps(reading()).encode()], NOW)
+
+
+def test_devices_send_over_http(stack: Settings, tmp_path: Path) -> None:
+    def post(name: str, body: Any, media: str = "application/json") -> requests.Response:
+        return requests.post(f"{url}/ingest/{name}", body, headers={"content-type": media}, timeout=20)
+
+    with serving(stack) as url:
+        answer = post("sensor_community", SENSOR_COMMUNITY.sample)
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["accepted"] == 5
+        assert {entry["topic"] for entry in answer.json()["offsets"]} == {SENSORS.topic}
+        refused = post("sensors", json.dumps(reading(value="much")))
+        assert refused.status_code == 422
+        assert refused.json()["reasons"] == [{"message": 0, "reasons": ["value: a string, not a float"]}]
+        assert post("nobody", "{}").status_code == 404
+        assert post("sensors", "{}", "text/plain").status_code == 415
+        assert post("sensors", "{").status_code == 422

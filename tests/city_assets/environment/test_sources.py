@@ -1,0 +1,92 @@
+"""The published messages of other makes, as readings of the contract."""
+
+import json
+from datetime import UTC, datetime
+
+import polars as pl
+import pytest
+
+from city.contracts import validity
+from city.settings import settings
+from city.sources.mapping import map_messages
+from city.sources.model import Source
+from city.sources.outcomes import outcomes
+from city.sources.registry import sources
+from city_assets.environment.contract import SENSORS
+from city_assets.environment.sources import SOURCES, TASMOTA
+
+NOW = datetime(2026, 11, 27, 15, tzinfo=UTC)
+TOPICS = {
+    "the_things_stack": "v3/app1/devices/dev1/up",
+    "zigbee2mqtt": "zigbee2mqtt/kitchen",
+    "tasmota": "tele/balcony/SENSOR",
+    "tasmota_fahrenheit": "tele/balcony/SENSOR",
+}
+READ = {
+    "city_traffic": {"traffic_3_traffic": 37.0, "traffic_3_speed": 43.21},
+    "city_environment": {"env_2_temperature": 21.37, "env_2_humidity": 58.0, "env_2_air_quality": 83.0},
+    "city_utility": {"utility_4_consumption": 1203.55, "utility_4_voltage": 228.14, "utility_4_current": 17.62},
+    "the_things_stack": {"dev1_temperature": 1.0},
+    "zigbee2mqtt": {"kitchen_temperature": 27.34, "kitchen_humidity": 44.72},
+    "tasmota": {"balcony_temperature": 24.6, "balcony_humidity": 58.2},
+    "tasmota_fahrenheit": {"balcony_temperature": -4.11111111111, "balcony_humidity": 58.2},
+    "sensor_community": {
+        "1234567_pm10": 14.77,
+        "1234567_pm2_5": 7.12,
+        "1234567_temperature": 21.5,
+        "1234567_humidity": 48.23,
+        "1234567_pressure": 989.2531,
+    },
+    "ngsi_ld": {
+        "device-0A3478_temperature": 3.3,
+        "device-0A3478_humidity": 15.0,
+        "device-0A3478_pressure": 938.9,
+        "device-0A3478_wind": 2.0,
+    },
+}
+
+
+def mapped(source: Source, *messages: str) -> pl.DataFrame:
+    payloads = [message.encode() for message in messages]
+    found = map_messages(source, payloads, [TOPICS.get(source.name, "")] * len(payloads), "America/New_York", NOW)
+    assert found.rejected == {}
+    return found.events
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.name)
+def test_the_published_message_becomes_valid_readings(source: Source) -> None:
+    events = mapped(source, source.sample)
+    valid, invalid = validity.split(SENSORS, events.with_columns(_arrived=pl.col("timestamp")))
+    assert invalid["reasons"].to_list() == []
+    assert dict(valid.select("sensor_id", "value").iter_rows()) == READ[source.name]
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.name)
+def test_a_hundred_messages_at_once_are_read_as_one(source: Source) -> None:
+    one = mapped(source, source.sample)
+    many = mapped(source, *[source.sample] * 100)
+    assert many.height == 100 * one.height
+    assert many.drop("_row").unique(maintain_order=True).rows() == one.drop("_row").rows()
+
+
+def test_times_without_a_zone_are_the_citys() -> None:
+    assert mapped(TASMOTA, TASMOTA.sample)["timestamp"][0] == datetime(2019, 1, 1, 5, tzinfo=UTC)
+
+
+def test_a_device_without_a_clock_has_the_time_of_arrival() -> None:
+    community = next(source for source in SOURCES if source.name == "sensor_community")
+    assert set(mapped(community, community.sample)["timestamp"]) == {NOW}
+
+
+def test_the_kinds_of_city_sensors_share_a_topic() -> None:
+    of_city = [source for source in SOURCES if source.name.startswith("city_")]
+    payloads = [source.sample.encode() for source in of_city]
+    found = outcomes(of_city, payloads, ["city/sensors/x"] * 3, "UTC", NOW)
+    assert [outcome.source for outcome in found] == [source.name for source in of_city]
+    traffic = json.loads(found[0].events[0].message)
+    assert (traffic["latitude"], traffic["longitude"]) == (40.7484, -73.9857)
+    assert "location" not in {name for name, value in traffic.items() if value is not None}
+
+
+def test_all_sources_are_found() -> None:
+    assert {source.name for source in SOURCES} <= {source.name for source in sources(settings())}
