@@ -10,8 +10,7 @@ _TYPES = Path("dashboard/src/api/generated.ts")
 
 
 def command(check: Annotated[bool, _CHECK] = False) -> None:
-    """Write docs/contracts.md and the JSON Schemas in docs/schemas/ from the contracts, docs/sources.md from the sources,
-    and the dashboard's types from the server's OpenAPI document."""
+    """Write the generated pages of docs/: contracts, their JSON Schemas and sources; and the dashboard's types."""
     from city.contracts.publish import files, write
     from city.server.app import document
     from city.server.typescript import typescript

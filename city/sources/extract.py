@@ -145,7 +145,7 @@ def _at(path: str, root: pl.Expr | None = None) -> pl.Expr:
 
 
 _Node = Any
-"""What is read of a JSON value: of an object a dict of nodes, of a list a list with the node of its items, else a type."""
+"""What is read of a JSON value: of an object a dict of nodes, of a list a list with one node, of others a type."""
 
 
 def _tree(paths: Mapping[str, Leaf]) -> dict[str, _Node]:

@@ -113,8 +113,8 @@ class Source:
 
     `fields` tells where each field comes from, by its name, and `names` gives further values for Joined. `reads` are
     the liberties that the source takes with JSON. `when` are paths of the message whose value must be one of some
-    texts (the empty text where there is none); messages with others are no events. `documentation` is where the vendor describes the shape, and `sample`
-    its published message.
+    texts (the empty text where there is none); messages with others are no events. `documentation` is where the vendor
+    describes the shape, and `sample` its published message.
 
     Raises SourceError where the declaration contradicts itself.
     """

@@ -31,7 +31,8 @@ class Step:
 @lru_cache(maxsize=4_096)
 def steps(path: str) -> tuple[Step, ...]:
     """Parses a path without alternatives. Raises PathError."""
-    found, at = [], 0
+    found: list[Step] = []
+    at = 0
     while at < len(path) or not path:
         match = _STEP.match(path, at)
         if match is None or (match.end() == len(path) and path.endswith(".")):

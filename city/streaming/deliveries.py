@@ -24,18 +24,23 @@ class Route:
 
 
 class Delivery:
-    """A message whose parts are on their way. `done` is called once, when all of them have arrived."""
+    """A message whose parts are on their way. `done` is called once, when all of them have arrived.
+
+    A delivery that `is_over` without that was given up: the broker sends its message again.
+    """
 
     def __init__(self, message: mqtt.MQTTMessage, parts: int, done: Callable[[], None]) -> None:
         self.message = message
+        self.is_over = not parts
         self._left, self._done = parts, done
-        if not parts:
+        if self.is_over:
             done()
 
     def part_done(self) -> None:
         """Notes that a part is in Kafka or in the quarantine."""
         self._left -= 1
-        if not self._left:
+        if not self._left and not self.is_over:
+            self.is_over = True
             self._done()
 
 

@@ -133,7 +133,8 @@ class Session:
     def turn(self) -> None:
         """Does the periodic work between two reads of the MQTT connection.
 
-        Maps what was gathered, polls the producer, commits strays, saves the carried messages, probes Kafka and reports progress.
+        Maps what was gathered, polls the producer, commits strays, saves the carried messages, probes Kafka and reports
+        progress.
         """
         self._map_gathered()
         self.producer.poll(0)
@@ -259,8 +260,8 @@ class Session:
                 delivery.part_done()
             elif error.code() in _REFUSALS:
                 refuse(error)
-            else:  # the message stays without an acknowledgement: the MQTT broker sends it to the next session
-                self.ended = f"Kafka did not take a message of {topic_of(delivery.message)}: {error.str()}"
+            else:
+                self._give_up(delivery, f"Kafka did not take a message of {topic_of(delivery.message)}: {error.str()}")
 
         began = time.monotonic()
         while True:
@@ -270,16 +271,22 @@ class Session:
             except BufferError:  # Kafka is unavailable: stop reading from the MQTT broker, but not beyond its keepalive
                 self.producer.poll(0.2)
                 if self._worker.stop_requested.is_set() or time.monotonic() - began > _CONNECT_SECONDS:
-                    self.ended = f"Kafka at {self._config.kafka} takes no more messages"
+                    self._give_up(delivery, f"Kafka at {self._config.kafka} takes no more messages")
                     return
             except KafkaException as error:
-                if error.args[0].code() not in _REFUSALS:
-                    self.ended = (
-                        f"Kafka does not take a message of {topic_of(delivery.message)}: {error.args[0].str()}"
-                    )
-                    return
-                refuse(error.args[0])
+                if error.args[0].code() in _REFUSALS:
+                    refuse(error.args[0])
+                else:
+                    told = f"Kafka does not take a message of {topic_of(delivery.message)}: {error.args[0].str()}"
+                    self._give_up(delivery, told)
                 return
+
+    def _give_up(self, delivery: Delivery, reason: str) -> None:
+        """Ends the session. The message stays without an acknowledgement: the broker sends it to the next session."""
+        self.ended = reason
+        if not delivery.is_over:
+            delivery.is_over = True
+            self.waiting -= 1
 
     def _reject_message(self, message: mqtt.MQTTMessage, reason: str) -> None:
         self.waiting += 1

@@ -10,7 +10,6 @@ import paho.mqtt.client as mqtt
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-
 log = logging.getLogger(__name__)
 
 _MOST_LEVELS = 7

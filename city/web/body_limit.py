@@ -68,7 +68,11 @@ class BodyLimit:
 
 def _takes_many(path: str) -> bool:
     """Whether the body may have many rows. All other bodies are read at once, and so must be small."""
-    return path == "/predict/batch" or path.startswith("/ingest/") or (path.startswith("/v2/models/") and path.endswith("/infer"))
+    return (
+        path == "/predict/batch"
+        or path.startswith("/ingest/")
+        or (path.startswith("/v2/models/") and path.endswith("/infer"))
+    )
 
 
 def _too_large(most_bytes: int) -> Problem:

@@ -163,40 +163,59 @@ SENSOR_COMMUNITY = Source(
 )
 
 
-def _ngsi(name: str) -> str:
-    return f"{name}.value|{name}"
+def _ngsi(name: str, description: str, value: str, sample: str) -> Source:
+    """Returns the source of a form of NGSI; `value` follows the name of an attribute."""
+
+    def at(attribute: str, unit: str | None = None) -> At:
+        return At(attribute + value, unit=unit)
+
+    return Source(
+        name=name,
+        contract=SENSORS,
+        description=description,
+        documentation="https://github.com/smart-data-models/dataModel.Weather/tree/master/WeatherObserved",
+        sample=sample,
+        when={"type": ("AirQualityObserved", "WeatherObserved", "NoiseLevelObserved", "EnvironmentObserved")},
+        names={"device": At(f"refDevice.object|refDevice{value}|id" if value else "refDevice|id")},
+        fields={
+            "timestamp": at("dateObserved"),
+            "sensor_id": Joined("{device}_{type}"),
+            "location": at("areaServed"),
+            "latitude": At(f"location{value}.coordinates.1"),
+            "longitude": At(f"location{value}.coordinates.0"),
+        },
+        measures={
+            "temperature": at("temperature"),
+            "humidity": at("relativeHumidity", unit="1"),
+            "pressure": at("atmosphericPressure"),
+            "precipitation": at("precipitation"),
+            "wind": at("windSpeed"),
+            "pm2_5": at("pm25"),
+            "pm10": at("pm10"),
+            "air_quality": at("airQualityIndex"),
+            "noise": at("LAeq"),
+        },
+    )
 
 
-NGSI_LD = Source(
-    name="ngsi_ld",
-    contract=SENSORS,
-    description="Observations of the Smart Data Models (FIWARE), NGSI-LD and NGSI v2, normalised or as key and value.",
-    documentation="https://github.com/smart-data-models/dataModel.Weather/tree/master/WeatherObserved",
-    sample='{"id": "Valladolid.2016-11-30T07-00-00.00Z", "type": "WeatherObserved", "dateObserved": '
+NGSI = _ngsi(
+    "ngsi",
+    "Observations of the Smart Data Models (FIWARE), normalised: NGSI-LD and NGSI v2.",
+    ".value",
+    '{"id": "Valladolid.2016-11-30T07-00-00.00Z", "type": "WeatherObserved", "dateObserved": '
     '{"type": "DateTime", "value": "2016-11-30T07:00:00.00Z"}, "temperature": {"type": "Number", "value": 3.3}, '
     '"atmosphericPressure": {"type": "Number", "value": 938.9}, "windSpeed": {"type": "Number", "value": 2}, '
     '"location": {"type": "geo:json", "value": {"type": "Point", "coordinates": [-4.754444444, 41.640833333]}}, '
     '"refDevice": {"type": "Text", "value": "device-0A3478"}, "relativeHumidity": {"type": "Number", "value": 0.15}}',
-    when={"type": ("AirQualityObserved", "WeatherObserved", "NoiseLevelObserved", "EnvironmentObserved")},
-    names={"device": At("refDevice.value|refDevice.object|refDevice|id")},
-    fields={
-        "timestamp": At("dateObserved.value|dateObserved"),
-        "sensor_id": Joined("{device}_{type}"),
-        "location": At("areaServed.value|areaServed"),
-        "latitude": At("location.value.coordinates.1|location.coordinates.1"),
-        "longitude": At("location.value.coordinates.0|location.coordinates.0"),
-    },
-    measures={
-        "temperature": At(_ngsi("temperature")),
-        "humidity": At(_ngsi("relativeHumidity"), unit="1"),
-        "pressure": At(_ngsi("atmosphericPressure")),
-        "precipitation": At(_ngsi("precipitation")),
-        "wind": At(_ngsi("windSpeed")),
-        "pm2_5": At(_ngsi("pm25")),
-        "pm10": At(_ngsi("pm10")),
-        "air_quality": At(_ngsi("airQualityIndex")),
-        "noise": At(_ngsi("LAeq")),
-    },
+)
+NGSI_SIMPLIFIED = _ngsi(
+    "ngsi_simplified",
+    "The same, simplified: keys and values.",
+    "",
+    '{"id": "Spain-WeatherObserved-Valladolid-2016-11-30T07:00:00.00Z", "type": "WeatherObserved", '
+    '"atmosphericPressure": 938.9, "dateObserved": "2016-11-30T07:00:00.00Z", "location": {"type": "Point", '
+    '"coordinates": [-4.754444444, 41.640833333]}, "precipitation": 0, "relativeHumidity": 1, "temperature": 3.3, '
+    '"windSpeed": 2, "refDevice": "device-0A3478"}',
 )
 
 SOURCES = (
@@ -208,5 +227,6 @@ SOURCES = (
     TASMOTA,
     TASMOTA_FAHRENHEIT,
     SENSOR_COMMUNITY,
-    NGSI_LD,
+    NGSI,
+    NGSI_SIMPLIFIED,
 )

@@ -32,11 +32,15 @@ def _placed(sensors: Frame) -> Frame:
 
 def conditions_daily(sensors: Frame) -> Frame:
     """Computes the mean, minimum and maximum of each quantity at each location and day, as `conditions_hourly`."""
-    return _placed(sensors).group_by("day", "location").agg(
-        readings=nw.len(),
-        **_aggregate_quantities("mean"),
-        **_aggregate_quantities("min"),
-        **_aggregate_quantities("max"),
+    return (
+        _placed(sensors)
+        .group_by("day", "location")
+        .agg(
+            readings=nw.len(),
+            **_aggregate_quantities("mean"),
+            **_aggregate_quantities("min"),
+            **_aggregate_quantities("max"),
+        )
     )
 
 

@@ -515,6 +515,14 @@ export interface NoteBody {
   note?: string;
 }
 
+/** Where events are in Kafka. */
+export interface OffsetsResponse {
+  topic: string;
+  partition: number;
+  first: number;
+  last: number;
+}
+
 /** The status of every part and stream, and the drift of features. */
 export interface OperationsResponse {
   parts: Record<string, PartStatus>;
@@ -609,6 +617,24 @@ export interface PromoteBody {
 /** Whether the server can answer. */
 export interface ReadinessResponse {
   ready: boolean;
+}
+
+/** What became of the messages of a request. */
+export interface ReceiptResponse {
+  /** The number of events that Kafka has. A message of a source can be several. */
+  accepted: number;
+  /** The number of messages against which there are reasons. */
+  rejected: number;
+  offsets: OffsetsResponse[];
+  /** The first hundred of the rejected. */
+  reasons: RejectedResponse[];
+}
+
+/** A message that was not taken, or not as a whole. */
+export interface RejectedResponse {
+  /** Its place in the body, from 0 on. */
+  message: number;
+  reasons: string[];
 }
 
 /** A model's routing: which version answers. */

@@ -175,7 +175,7 @@ def test_messages_of_another_kind_are_no_events() -> None:
         ({"measures": {"noise": At("n")}}, "'noise' is no quantity of readings: temperature, speed"),
         ({"mqtt": "stations/+"}, "place: no level <place> in its MQTT topic"),
         ({"names": {}}, "{place} is no field, and no name of it"),
-        ({"names": dict(STATION.names) | {"device": At("device..id")}}, "'device..id' is not a path"),
+        ({"names": dict(STATION.names) | {"device": At("device..id")}}, "'device..id' is no path"),
     ],
 )
 def test_a_declaration_that_cannot_work_is_refused_when_it_is_made(changes: dict[str, Any], said: str) -> None:

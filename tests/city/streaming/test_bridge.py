@@ -1,6 +1,7 @@
 """The bridge between a real MQTT broker and a real Kafka."""
 
 import contextlib
+import json
 import socket
 import sys
 import threading
@@ -8,6 +9,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +34,8 @@ from city.streaming.strays import strays_path
 from city.streaming.subscriptions import filters_of
 from city.streaming.topics import MAX_MESSAGE_BYTES, ensure_topics
 from city_assets.environment.contract import SENSORS
-from tests.events import encode, reading
+from city_assets.environment.sources import CITY_ENVIRONMENT
+from tests.events import encode, iso, reading
 from tests.live import kill, restarted, until
 
 
@@ -414,7 +417,10 @@ def deaf(stack: Settings, contract: Contract) -> tuple[Session, "_Unreachable", 
     """A session whose Kafka answers when the test says so, and what it has acknowledged."""
     acknowledged: list[int] = []
     worker = Worker("t", lambda worker: None)
-    session, kafka = Session({str(contract.mqtt_filter): Route((contract,))}, stack, worker, lambda count: None), _Unreachable()
+    session, kafka = (
+        Session({str(contract.mqtt_filter): Route((contract,))}, stack, worker, lambda count: None),
+        _Unreachable(),
+    )
     session.producer = kafka
     session.client.ack = lambda mid, qos: acknowledged.append(mid)  # type: ignore[method-assign, assignment, return-value]
     return session, kafka, acknowledged
@@ -467,3 +473,27 @@ def test_a_payload_without_a_key_has_none() -> None:
     assert key_of(SENSORS, b"not json") is None
     assert key_of(SENSORS, b"[1]") is None
     assert key_of(SENSORS, b'{"sensor_id": 5}') is None
+
+
+def test_a_source_turns_a_message_into_events_and_quarantines_what_it_cannot(
+    stack: Settings, contract: Contract
+) -> None:
+    """From MQTT to Kafka: three events of one message, and one that is wrong in full."""
+    own = replace(contract, mqtt=None)
+    source = replace(CITY_ENVIRONMENT, contract=own, mqtt=f"{own.name}-raw/<device>")
+    good = json.loads(source.sample) | {"timestamp": iso(datetime.now(UTC))}
+    with run(Bridge([], stack, [source])):
+        client = publisher(stack)
+        for message in (good, good | {"temperature": "warm"}, good | {"type": "smell"}):
+            client.publish(f"{own.name}-raw/env_2", json.dumps(message), qos=1).wait_for_publish(10)
+        found = until(lambda: len(in_kafka(stack, own.topic)) == 3 and in_kafka(stack, own.topic))
+        assert [key for key, _ in found] == [b"env_2_temperature", b"env_2_humidity", b"env_2_air_quality"]
+        beat = until(lambda: (b := read_json(stack, "mqtt-bridge.json")) and b["events"] == 3 and b["lag"] == 0 and b)
+        assert beat["last_error"] is None
+        client.disconnect()
+        client.loop_stop()
+    strays = pl.read_delta(str(strays_path(stack.lake))).filter(pl.col("topic") == f"{own.name}-raw/env_2")
+    assert sorted(strays["reasons"].explode()) == [
+        "message: of no kind that a source takes (city_environment)",
+        'temperature: a text "warm", not a number',
+    ]
