@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
 import paho.mqtt.client as mqtt
-from confluent_kafka import KafkaError, KafkaException, Producer
+from confluent_kafka import KafkaError, KafkaException
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
@@ -20,7 +20,7 @@ from city.net import accepts, split_address
 from city.settings import Settings
 from city.stack.worker import Worker, describe
 from city.streaming.carried import CarriedMessages
-from city.streaming.deliveries import Delivery, Route, key_of, topic_of
+from city.streaming.deliveries import Delivery, Route, key_of, lasting_producer, topic_of
 from city.streaming.strays import Stray, quarantine_strays, stray
 from city.streaming.subscriptions import Subscriptions
 from city.streaming.topics import MAX_MESSAGE_BYTES, ensure_topics
@@ -66,21 +66,7 @@ class Session:
         self._kafka_error: tuple[float, str] | None = None
         self._delivered = 0
         self._saved = self._committed = self._probed = time.monotonic()
-        self.producer = Producer(
-            {
-                "bootstrap.servers": config.kafka,
-                "enable.idempotence": True,
-                "message.timeout.ms": 0,  # a delivery has no deadline: Kafka may be away for any length of time
-                # produce() raises at once for a larger message. The stream checks the limit of the contract.
-                "message.max.bytes": MAX_MESSAGE_BYTES,
-                "queue.buffering.max.messages": 50_000,
-                "queue.buffering.max.kbytes": 262_144,
-                "linger.ms": 5,
-                "compression.type": "lz4",
-                "error_cb": self._on_kafka_error,
-                "log_level": 0,
-            }
-        )
+        self.producer = lasting_producer(config.kafka, self._on_kafka_error)
         self.client = mqtt.Client(
             mqtt.CallbackAPIVersion.VERSION2, client_id="city-bridge", clean_session=False, manual_ack=True
         )
