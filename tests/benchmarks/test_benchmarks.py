@@ -52,6 +52,7 @@ def test_every_benchmark_is_known() -> None:
         "canary",
         "city",
         "crash",
+        "decode",
         "drift",
         "e2e",
         "elec2",
