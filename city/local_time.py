@@ -13,6 +13,17 @@ def bounds(day: date, timezone: str) -> tuple[datetime, datetime]:
     return begin.astimezone(UTC), end.astimezone(UTC)
 
 
+@lru_cache(maxsize=1)
+def machine_zone() -> str:
+    """Returns the name of this machine's time zone: TZ, or what the system is set to; UTC where that has no name."""
+    import tzlocal
+
+    try:
+        return tzlocal.get_localzone_name() or "UTC"
+    except (OSError, ValueError, KeyError):
+        return "UTC"
+
+
 def zone(timezone: str) -> ZoneInfo:
     """Returns the time zone of this name. Raises ZoneInfoNotFoundError."""
     return ZoneInfo(timezone)

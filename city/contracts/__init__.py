@@ -4,6 +4,7 @@ A domain's contract.py imports everything it needs from here.
 """
 
 from city.contracts.model import (
+    MACHINE_ZONE,
     Aggregate,
     Contract,
     ContractError,
@@ -21,6 +22,7 @@ from city.contracts.model import (
 )
 
 __all__ = [
+    "MACHINE_ZONE",
     "Aggregate",
     "Contract",
     "ContractError",

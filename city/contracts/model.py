@@ -8,10 +8,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal
+from zoneinfo import available_timezones
 
 Compatibility = Literal["backward", "forward", "full", "none"]
 Kind = Literal["string", "float", "integer", "boolean", "timestamp"]
 MAX_STRING = 1024
+MACHINE_ZONE = "machine"
+"""The zone of naive times that stands for that of the machine on which the city runs."""
 _NAME = re.compile(r"^[a-z][a-z0-9_]*$")
 _TOPIC = re.compile(r"^[a-zA-Z0-9._-]{1,249}$")  # Kafka's own rule, org.apache.kafka.common.internals.Topic
 
@@ -27,7 +30,8 @@ class Field:
     `within` names the JSON object that contains the field on the wire, as in `{"readings": {"temperature": 21.5}}`.
     Without it, the field stands in the event itself. `minimum` and `maximum` are inclusive and in `unit`. A string may
     be limited to `choices` or to `pattern` (a regular expression that must match the whole value). Strings never
-    contain control characters. Raises ContractError where the declaration contradicts itself.
+    contain control characters. `zone` is that of a time without one: a name such as America/New_York, or MACHINE_ZONE.
+    Raises ContractError where the declaration contradicts itself.
     """
 
     name: str
@@ -40,6 +44,7 @@ class Field:
     pattern: str | None = None
     nullable: bool = False
     within: str | None = None
+    zone: str = "UTC"
 
     def __post_init__(self) -> None:
         for name in (self.name, *([self.within] if self.within else ())):
@@ -50,6 +55,8 @@ class Field:
             raise ContractError(f"field {self.name!r} is a {self.kind}: only numbers have a range")
         if self.kind != "string" and (self.choices or self.pattern):
             raise ContractError(f"field {self.name!r} is a {self.kind}: only strings have choices or a pattern")
+        if not is_zone(self.zone):
+            raise ContractError(f"field {self.name!r}: no time zone {self.zone!r}; such as Europe/Berlin")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -243,6 +250,11 @@ class Contract:
     def of_kind(self, kind: Kind) -> Iterator[Field]:
         """Yields the fields of one type."""
         return (field for field in self.fields if field.kind == kind)
+
+
+def is_zone(name: str) -> bool:
+    """Returns whether a naive time can be in the zone of this name."""
+    return name in ("UTC", MACHINE_ZONE) or name in available_timezones()
 
 
 def check_range(what: str, minimum: float | None, maximum: float | None) -> None:

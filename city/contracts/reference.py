@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 
-from city.contracts.model import Contract, Field
+from city.contracts.model import MACHINE_ZONE, Contract, Field
 from city.contracts.registry import Domain
 from city.contracts.validity import span, words
 
@@ -55,6 +55,8 @@ def _describe_contract(contract: Contract) -> Iterator[str]:
 
 
 def _valid_values(field: Field) -> str:
+    if field.zone != "UTC":
+        return f"without a zone, it is that of {'the machine' if field.zone == MACHINE_ZONE else field.zone}"
     if field.choices:
         return ", ".join(field.choices)
     if field.minimum is not None or field.maximum is not None:

@@ -8,6 +8,8 @@ import polars as pl
 
 from city.contracts.model import MAX_STRING, Contract, Field
 
+MISSING = "missing or null"
+"""The reason against a row whose field must not be null, and is."""
 _CONTROL = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]"
 
 
@@ -71,8 +73,7 @@ def _field_checks(field: Field) -> list[Check]:
     column, name = pl.col(field.name), field.name
     field_checks = []
     if not field.nullable:
-        missing = "missing, null, or not an ISO 8601 time" if field.kind == "timestamp" else "missing or null"
-        field_checks.append(Check(column.is_null(), f"{name}: {missing}"))
+        field_checks.append(Check(column.is_null(), f"{name}: {MISSING}"))
     if field.kind == "float":
         field_checks.append(Check(~column.is_finite(), f"{name}: not a finite number"))
     if field.minimum is not None or field.maximum is not None:

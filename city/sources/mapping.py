@@ -12,7 +12,7 @@ from city.contracts.schema import POLARS, TIMESTAMP
 from city.sources.extract import ROW, Reasons, extract, when_column
 from city.sources.model import ARRIVED, CITY_ZONE, Always, Arrived, At, Joined, Part, Source, Value, field_of
 from city.sources.paths import alternatives
-from city.sources.times import epoch_times, read_times
+from city.sources.times import ISO_8601, epoch_times, read_times
 from city.sources.units import conversion
 
 TOPIC, ARRIVAL = "_topic", "_arrival"
@@ -200,7 +200,7 @@ def _time(value: Value, raw: pl.Expr, city_zone: str) -> tuple[pl.Expr, str]:
         unit = {"epoch_s": "seconds", "epoch_ms": "milliseconds", "epoch_us": "microseconds"}[value.form]
         return epoch_times(raw, value.form), f"a number of {unit} since 1970"
     zone = city_zone if value.zone == CITY_ZONE else value.zone
-    return raw.map_batches(lambda text: read_times(text, zone), TIMESTAMP), "an ISO 8601 time"
+    return raw.map_batches(lambda text: read_times(text, zone), TIMESTAMP), ISO_8601
 
 
 def _number(source: Source, raw: pl.Expr) -> pl.Expr:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from city.contracts.model import Contract, Field
+from city.contracts.model import Contract, Field, is_zone
 from city.sources.paths import PathError, alternatives, steps
 from city.sources.units import UnitError, conversion
 
@@ -37,8 +37,8 @@ class Value:
 
     A number is converted from `unit` to the unit of the field. `words` translates words; a word that it does not list
     is rejected, unless `keeps_words`. `form` is that of a time, and `zone` that of a time without one: a name such as
-    America/New_York, or CITY_ZONE. Where the value is missing, the field is `default` (a time is that of the arrival,
-    for ARRIVED); without one, a field that must not be null rejects the event.
+    America/New_York, CITY_ZONE or MACHINE_ZONE. Where the value is missing, the field is `default` (a time is that of
+    the arrival, for ARRIVED); without one, a field that must not be null rejects the event.
     """
 
     unit: str | None = None
@@ -144,6 +144,8 @@ class Source:
         known = [f.name for f in self.contract.fields]
         require(bool(_NAME.match(self.name)), "a name is lower-case letters, digits and underscores")
         for name, value in {**self.names, **self.fields, **self.measures}.items():
+            zone = value.zone
+            require(zone == CITY_ZONE or is_zone(zone), f"{name}: no time zone {zone!r}; such as Europe/Berlin")
             if isinstance(value, At):
                 self._check_path(name, value.path)
             if isinstance(value, Part):

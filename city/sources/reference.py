@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 
+from city.contracts.model import MACHINE_ZONE
 from city.sources.model import CITY_ZONE, Always, Arrived, At, Joined, Part, Source, Value
 
 _HEAD = """# Sources
@@ -65,7 +66,7 @@ def _origin(value: Value) -> str:
     if value.form != "iso":
         parts.append({"epoch_s": "seconds", "epoch_ms": "milliseconds", "epoch_us": "microseconds"}[value.form])
     if value.zone != "UTC":
-        zone = "`CITY_TIMEZONE`" if value.zone == CITY_ZONE else value.zone
+        zone = {CITY_ZONE: "`CITY_TIMEZONE`", MACHINE_ZONE: "that of the machine"}.get(value.zone, value.zone)
         parts.append(f"without an offset in {zone}")
     if value.words:
         parts.append(", ".join(f"{word} → {meaning}" for word, meaning in value.words.items()))

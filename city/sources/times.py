@@ -2,7 +2,9 @@
 
 import polars as pl
 
+from city.contracts.model import MACHINE_ZONE
 from city.contracts.schema import TIMESTAMP
+from city.local_time import machine_zone
 from city.sources.model import Form
 
 PER_SECOND: dict[Form, int] = {"epoch_s": 1, "epoch_ms": 1_000, "epoch_us": 1_000_000}
@@ -13,11 +15,17 @@ _ZONE = r"(?<zone>[Zz]|[+-]\d{2}(?::?\d{2})?)?(?:\[[A-Za-z_/+-]+\])?"
 _ISO = rf"^{_DAY}[Tt ]{_CLOCK}{_ZONE}$"
 
 
+ISO_8601 = "an ISO 8601 time such as 2026-11-27T10:00:00Z"
+
 _COMMON = "%Y-%m-%dT%H:%M:%S%.f"
 
 
 def read_times(text: pl.Series, zone: str) -> pl.Series:
-    """Parses ISO 8601 times to UTC microseconds, as `iso_times` does. The two most common forms are parsed at once."""
+    """Parses ISO 8601 times to UTC microseconds, as `iso_times` does. The two most common forms are parsed at once.
+
+    `zone` may be MACHINE_ZONE.
+    """
+    zone = machine_zone() if zone == MACHINE_ZONE else zone
     known = text.str.to_datetime(_COMMON + "%#z", time_unit="us", strict=False).dt.convert_time_zone("UTC")
     for common in (True, False):
         if known.null_count() == text.null_count():
@@ -59,6 +67,14 @@ def iso_times(text: pl.Expr, zone: str) -> pl.Expr:
     known = (naive - pl.duration(minutes=minutes)).dt.replace_time_zone("UTC")
     local = naive.dt.replace_time_zone(zone, ambiguous="earliest", non_existent="null").dt.convert_time_zone("UTC")
     return pl.when(offset.is_null()).then(local).otherwise(known)
+
+
+def received(value: object) -> str:
+    """Describes a value that is no ISO 8601 time: itself, and what it may be where it is a number or a text of one."""
+    digits = str(value).strip().partition(".")[0]
+    units = {10: "seconds", 13: "milliseconds", 16: "microseconds", 19: "nanoseconds"}
+    may_be = f" ({units[len(digits)]} since 1970?)" if digits.isdecimal() and len(digits) in units else ""
+    return f"{value[:60]!r}{may_be}" if isinstance(value, str) else f"{value}{may_be}"
 
 
 def epoch_times(number: pl.Expr, form: Form) -> pl.Expr:

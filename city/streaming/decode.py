@@ -20,7 +20,7 @@ import polars_h3
 from city.contracts import validity
 from city.contracts.model import Contract
 from city.contracts.schema import QUARANTINE, TIMESTAMP, bronze_schema, json_shape, wire_schema
-from city.sources.times import read_times
+from city.sources.times import ISO_8601, read_times, received
 from city.streaming.records import Offsets, RawBatch
 from city.streaming.strict_json import has_kind, inspect
 
@@ -43,9 +43,13 @@ def decode(contract: Contract, raw: RawBatch, watermarks: Offsets) -> tuple[pl.D
     else:
         frame = pl.concat([parsed.drop("_row"), coordinates[parsed["_row"]]], how="horizontal")
     frame = frame.with_columns(_row=parsed["_row"])
-    frame = frame.with_columns(parse_time(frame[f.name]) for f in contract.of_kind("timestamp"))
+    times = {f.name: read_times(frame[f.name], f.zone) for f in contract.of_kind("timestamp")}
+    misread = _misread_times(frame, times)
+    frame = frame.with_columns(**times)
     rows, invalid = validity.split(contract, frame)
-    rejects = _quarantine_records(contract, raw, coordinates, refused, invalid)
+    if misread:  # also where the field may be null
+        rows = rows.filter(~pl.col("_row").is_in(list(misread)))
+    rejects = _quarantine_records(contract, raw, coordinates, refused, invalid, misread)
     rows = rows.with_columns(
         polars_h3.latlng_to_cell(c.latitude, c.longitude, c.resolution, return_dtype=pl.String).alias(c.name)
         for c in contract.cells
@@ -88,11 +92,6 @@ def parse(contract: Contract, values: list[bytes | None]) -> tuple[pl.DataFrame,
         frames.append(pl.DataFrame(accepted, schema=schema, orient="row"))
     frame = pl.concat([pl.DataFrame(schema=schema), *frames])
     return (frame.sort("_row") if accepted else frame), refused
-
-
-def parse_time(times: pl.Series) -> pl.Series:
-    """Parses ISO 8601 times to UTC microseconds; null where a text is not one. A time without an offset is UTC."""
-    return read_times(times, "UTC")
 
 
 def with_watermark(contract: Contract, rows: pl.DataFrame, watermarks: Offsets) -> pl.DataFrame:
@@ -223,10 +222,30 @@ def _find_doubtful(contract: Contract, frame: pl.DataFrame, joined: bytes, value
     )
 
 
+def _misread_times(frame: pl.DataFrame, times: dict[str, pl.Series]) -> dict[int, dict[str, str]]:
+    """Returns the texts that are no times, by the index of the message and the name of the field."""
+    found: dict[int, dict[str, str]] = {}
+    for name, read in times.items():
+        if read.null_count() > frame[name].null_count():
+            texts = frame.filter(read.is_null() & pl.col(name).is_not_null()).select("_row", name)
+            for row, text in texts.iter_rows():
+                found.setdefault(row, {})[name] = text
+    return found
+
+
 def _quarantine_records(
-    contract: Contract, raw: RawBatch, coordinates: pl.DataFrame, refused: dict[int, list[str]], invalid: pl.DataFrame
+    contract: Contract,
+    raw: RawBatch,
+    coordinates: pl.DataFrame,
+    refused: dict[int, list[str]],
+    invalid: pl.DataFrame,
+    misread: dict[int, dict[str, str]],
 ) -> pl.DataFrame:
     reasons = refused | dict(zip(invalid["_row"].to_list(), invalid["reasons"].to_list(), strict=True))
+    for row, texts in misread.items():
+        missing = {f"{name}: {validity.MISSING}" for name in texts}
+        others = [reason for reason in reasons.get(row, []) if reason not in missing]
+        reasons[row] = [f"{name}: {received(text)} is not {ISO_8601}" for name, text in texts.items()] + others
     if not reasons:
         return pl.DataFrame(schema=QUARANTINE)
     rows = sorted(reasons)

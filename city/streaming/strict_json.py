@@ -5,6 +5,7 @@ import math
 
 from city.contracts.model import Contract, Kind
 from city.contracts.schema import wire_schema
+from city.sources.times import ISO_8601, received
 
 _PYTHON: dict[Kind, tuple[type, ...]] = {
     "string": (str,),
@@ -30,7 +31,7 @@ def inspect(contract: Contract, message: bytes) -> tuple[dict[str, object] | Non
     for field in contract.fields:
         value = event.get(field.name)
         if value is not None and not has_kind(field.kind, value):
-            reasons.append(f"{field.name}: {_json_kind(value)}, not a {field.kind}")
+            reasons.append(f"{field.name}: {_received(field.kind, value)}")
         elif isinstance(value, str) and not value.isprintable() and any("\ud800" <= c <= "\udfff" for c in value):
             reasons.append(f"{field.name}: holds half of a surrogate pair")
     if reasons:
@@ -83,6 +84,15 @@ def has_kind(kind: Kind, value: object) -> bool:
     if not isinstance(value, _PYTHON[kind]):
         return False
     return not isinstance(value, int) or isinstance(value, bool) or kind == "float" or value in _INT64
+
+
+def _received(kind: Kind, value: object) -> str:
+    """Names the form received and the form expected."""
+    found = _json_kind(value) if isinstance(value, list) else f"{_json_kind(value)} ({json.dumps(value)[:60]})"
+    if kind != "timestamp":
+        return f"{found}, not a {kind}"
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return f"{received(value) if number else found} is not {ISO_8601}"
 
 
 def _json_kind(value: object) -> str:

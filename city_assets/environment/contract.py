@@ -2,7 +2,20 @@
 
 from datetime import timedelta
 
-from city.contracts import Contract, Count, Distinct, Field, H3Cell, Mean, Quantities, Quantity, Reference, Rule, Window
+from city.contracts import (
+    MACHINE_ZONE,
+    Contract,
+    Count,
+    Distinct,
+    Field,
+    H3Cell,
+    Mean,
+    Quantities,
+    Quantity,
+    Reference,
+    Rule,
+    Window,
+)
 
 QUANTITIES = (
     Quantity(name="traffic", unit="vehicles/min", minimum=0, maximum=500, description="vehicles that passed"),
@@ -88,7 +101,7 @@ SENSORS = Contract(
     key="sensor_id",
     event_time="timestamp",
     fields=(
-        Field(name="timestamp", kind="timestamp", description="when it was measured"),
+        Field(name="timestamp", kind="timestamp", zone=MACHINE_ZONE, description="when it was measured"),
         Field(name="sensor_id", kind="string", pattern=_ID, description="the sensor"),
         Field(name="type", kind="string", choices=TYPES, description="what is measured"),
         Field(

@@ -1,5 +1,6 @@
 """Sensors of other makes: how their messages become readings of the contract `sensors`."""
 
+from city.contracts import MACHINE_ZONE
 from city.sources.model import ARRIVED, CITY_ZONE, Arrived, At, Joined, Part, Source, Value
 from city_assets.environment.contract import SENSORS
 
@@ -19,7 +20,7 @@ def _city_sensor(kind: str, description: str, sample: str, **measures: Value) ->
         when={"type": (kind,)},
         names={"device": At("sensor_id")},
         fields={
-            "timestamp": At("timestamp", zone=CITY_ZONE),
+            "timestamp": At("timestamp", zone=MACHINE_ZONE),
             "sensor_id": Joined("{device}_{type}"),
             "latitude": At("location.lat"),
             "longitude": At("location.lon"),

@@ -41,4 +41,4 @@ def test_a_list_may_be_right_in_part() -> None:
     items = [{"at": "2026-11-27T10:00Z", "id": "a", "t": 20}, {"at": "soon", "id": "b", "t": 20}]
     (found,) = outcomes([listed], [json.dumps(items).encode()], [], "UTC", NOW)
     assert [event.key for event in found.events] == [b"a"]
-    assert found.reasons == ["at: soon is not an ISO 8601 time"]
+    assert found.reasons == ["at: soon is not an ISO 8601 time such as 2026-11-27T10:00:00Z"]

@@ -1,4 +1,6 @@
 import json
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import polars as pl
@@ -6,8 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from city.contracts import ContractError, Field
 from city.contracts.schema import QUARANTINE, bronze_schema
-from city.streaming.decode import decode, parse_time
+from city.sources.times import read_times
+from city.streaming.decode import decode
 from city.streaming.strict_json import inspect
 from city_assets.environment.contract import SENSORS
 from city_assets.traffic.contract import VEHICLE_POSITIONS
@@ -69,11 +73,11 @@ def test_what_is_no_json_object_is_rejected(message: bytes | None, reason: str) 
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"speed": "30"}, "speed: a string, not a float"),
-        ({"speed": True}, "speed: a boolean, not a float"),
+        ({"speed": "30"}, 'speed: a string ("30"), not a float'),
+        ({"speed": True}, "speed: a boolean (true), not a float"),
         ({"speed": [1]}, "speed: an array, not a float"),
         ({"speed": None}, "speed: missing or null"),
-        ({"vehicle_id": 5}, "vehicle_id: a number, not a string"),
+        ({"vehicle_id": 5}, "vehicle_id: a number (5), not a string"),
         ({"vehicle_id": {"a": 1}}, "vehicle_id: an object, not a string"),
         ({"trip_id": [""]}, "trip_id: an array, not a string"),
         ({"trip_id": ["trip_1"]}, "trip_id: an array, not a string"),
@@ -85,8 +89,8 @@ def test_what_is_no_json_object_is_rejected(message: bytes | None, reason: str) 
         ({"speed": -0.1}, "speed: outside 0 to 200 km/h"),
         ({"latitude": 91}, "latitude: outside -90 to 90 °"),
         ({"latitude": 0, "longitude": 0}, "not_null_island"),
-        ({"timestamp": "yesterday"}, "timestamp: missing, null, or not an ISO 8601 time"),
-        ({"timestamp": 1777000000}, "timestamp: a number, not a timestamp"),
+        ({"timestamp": "yesterday"}, "timestamp: 'yesterday' is not an ISO 8601 time such as"),
+        ({"timestamp": 1777000000}, "timestamp: 1777000000 (seconds since 1970?) is not an ISO 8601 time"),
         ({"timestamp": "2027-05-01T12:00:00Z"}, "timestamp: more than 1 minute ahead"),
         ({"timestamp": "1970-01-01T00:00:00Z"}, "timestamp: more than 30 days old"),
         ({"timestamp": later(61)}, "timestamp: more than 1 minute ahead"),
@@ -95,6 +99,38 @@ def test_what_is_no_json_object_is_rejected(message: bytes | None, reason: str) 
 )
 def test_what_the_contract_forbids_is_rejected_with_its_reason(changes: dict[str, Any], reason: str) -> None:
     assert any(reason in found for found in reasons(encode(position(**changes))[0]))
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("1795648140", "'1795648140' (seconds since 1970?)"),
+        ("1795648140000", "'1795648140000' (milliseconds since 1970?)"),
+        (1795648140.5, "1795648140.5 (seconds since 1970?)"),
+        ("25.11.2026 23:09", "'25.11.2026 23:09'"),
+        ("2026-02-30T00:00:00Z", "'2026-02-30T00:00:00Z'"),
+    ],
+)
+def test_the_reason_against_a_time_has_what_was_received_and_what_was_expected(text: object, told: str) -> None:
+    expected = [f"timestamp: {told} is not an ISO 8601 time such as 2026-11-27T10:00:00Z"]
+    assert reasons(encode(position(timestamp=text))[0]) == expected
+
+
+def test_a_field_that_may_be_null_is_not_null_in_place_of_an_unreadable_time() -> None:
+    optional = Field(name="seen", kind="timestamp", nullable=True, description="when it was seen")
+    contract = replace(VEHICLE_POSITIONS, fields=(*VEHICLE_POSITIONS.fields, optional))
+    batch = raw(encode(position(seen="soon"), position(seen=None), position(seen="2026-05-01T12:00Z")))
+    rows, rejects = decode(contract, batch, {})
+    assert rows["seen"].is_null().to_list() == [True, False]
+    assert rejects["reasons"].to_list() == [["seen: 'soon' is not an ISO 8601 time such as 2026-11-27T10:00:00Z"]]
+
+
+def test_a_time_without_a_zone_is_in_the_zone_that_its_field_declares() -> None:
+    fields = tuple(replace(f, zone="America/New_York") if f.kind == "timestamp" else f for f in SENSORS.fields)
+    rows, _ = decode(replace(SENSORS, fields=fields), raw(encode(reading(timestamp="2026-05-01T07:59:30"))), {})
+    assert rows["timestamp"].to_list() == [datetime(2026, 5, 1, 11, 59, 30, tzinfo=UTC)]
+    with pytest.raises(ContractError, match="field 'at': no time zone 'Mars'; such as Europe/Berlin"):
+        Field(name="at", kind="timestamp", zone="Mars", description="")
 
 
 def test_each_missing_field_is_named() -> None:
@@ -169,8 +205,8 @@ def test_unusual_but_valid_json_is_accepted(write: Any) -> None:
     ],
 )
 def test_every_usual_way_to_write_iso_8601_is_read(text: str, moment: str) -> None:
-    alone = parse_time(pl.Series([text]))
-    mixed = parse_time(pl.Series(["2026-05-01T12:00:30Z", text, "no", None]))
+    alone = read_times(pl.Series([text]), "UTC")
+    mixed = read_times(pl.Series(["2026-05-01T12:00:30Z", text, "no", None]), "UTC")
     expected = pl.Series([moment]).str.to_datetime("%Y-%m-%d %H:%M:%S%.f", time_unit="us").dt.replace_time_zone("UTC")
     assert alone.to_list() == [mixed[1]] == expected.to_list()
     assert mixed[2] is None

@@ -79,7 +79,7 @@ def test_what_may_be_missing_may_be_missing(change: dict[str, Any]) -> None:
         ({"readings": None}, "temperature: missing or null"),
         ({"readings": [1]}, "readings: an array, not an object"),
         ({"readings": "hot"}, "readings: a string, not an object"),
-        ({"readings": {"temperature": "hot", "vibration": 1}}, "temperature: a string, not a float"),
+        ({"readings": {"temperature": "hot", "vibration": 1}}, 'temperature: a string ("hot"), not a float'),
         ({"readings": {"temperature": 900, "vibration": 1}}, "temperature: outside at most 500 °C"),
         ({"readings": {"temperature": 1, "vibration": 1, "moon": 1}}, "readings.moon: not a field of"),
         ({"temperature": 5}, "temperature: not a field of machine_readings v1"),
