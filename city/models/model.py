@@ -15,6 +15,7 @@ from city.arrays import Floats
 from city.features.views import View, view_of
 from city.models.estimator import Estimator
 from city.models.labels import Kind, Label
+from city.models.raw_event import RawEvent
 
 if TYPE_CHECKING:
     from optuna import Trial
@@ -85,6 +86,10 @@ class Model:
     search_seconds: float = 60.0
     """The time after which a search tries no further parameters."""
     defaults: Parameters = field(default_factory=dict)
+    event: RawEvent | None = None
+    """The events that a request may give in place of features. Only for a view of events."""
+    aliases: tuple[str, ...] = ()
+    """Further names by which requests may call the model."""
 
     @property
     def kind(self) -> Kind:
@@ -113,6 +118,11 @@ class Model:
             raise ModelError(
                 f"model {self.name!r}: the view {self.features!r} has no {', '.join(unknown)}; it has {sorted(columns)}"
             )
+        if self.event is not None and self.view.events(self.event.contract) is None:
+            raise ModelError(
+                f"model {self.name!r}: the view {self.features!r} is not made from the events of "
+                f"{self.event.contract.name}, so a request cannot give one"
+            )
         if self.history < self.label.least_span:
             raise ModelError(
                 f"model {self.name!r}: its history of {self.history} is too short: labels are known up to "
@@ -136,9 +146,12 @@ def models(declared: Sequence[Model] | None = None) -> dict[str, Model]:
 
         declared = [model for domain in domains() for model in models_of(domain)]
     by_name: dict[str, Model] = {}
+    names: set[str] = set()
     for model in declared:
-        if model.name in by_name:
-            raise ModelError(f"two models are called {model.name!r}: rename one of them")
+        for name in (model.name, *model.aliases):
+            if name in names:
+                raise ModelError(f"two models are called {name!r}: rename one of them")
+            names.add(name)
         by_name[model.name] = model
     return by_name
 

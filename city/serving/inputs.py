@@ -2,31 +2,21 @@
 fix."""
 
 import difflib
-import io
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 import polars as pl
-from polars import selectors as cs
-from polars.exceptions import PanicException
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic_core import from_json
 
 from city.models.model import Model
-from city.serving.arrow_size import arrow_size
 from city.serving.batching import Rows
-from city.serving.parquet_size import parquet_size
-from city.serving.sizes import Size
 from city.web.problems import Problem, from_pydantic
 
-Value = bool | float | None
+Value = bool | float | str | None
 MOST_INSTANCES = 10_000
-MOST_ROWS = 500_000
-MOST_UNPACKED_BYTES = 300_000_000
-"""Limit of a Parquet or Arrow body together with the columns made from it. Twenty features of MOST_ROWS rows take
-240 MB."""
 _SLICE = 500
 Body = TypeVar("Body", bound=BaseModel)
 Validated = TypeVar("Validated")
@@ -120,14 +110,22 @@ class Inputs:
         self.model_name, self.names = model.name, model.inputs
         columns = model.view.features
         self._nullable = frozenset(name for name in model.inputs if columns[name].nullable)
+        given = {*(f.name for f in model.event.contract.fields), *model.event.unused} if model.event else set()
+        self._of_events = frozenset(given.difference(model.inputs))
+
+    def is_event(self, features: Mapping[str, Value] | Sequence[Value]) -> bool:
+        """Whether an instance is an event as it happens, and not the model's features."""
+        return bool(self._of_events) and isinstance(features, Mapping) and not self._of_events.isdisjoint(features)
 
     def row(self, features: Mapping[str, Value] | Sequence[Value], path: str = "features") -> Rows:
         """Validates the features of one instance and returns them as float32 of shape (1, inputs), with NaN for null.
         `path` is that of the features in the body, which errors name. Raises Problem that names each wrong field."""
         values = self._ordered_values(features, path)
-        numbers = [math.nan if value is None else value for value in values]
         if None in values:
             self._check_missing(values, path)
+        if str in map(type, values):
+            self._refuse_texts(values, path)
+        numbers = [math.nan if value is None else cast(float, value) for value in values]
         # A number beyond the range of float32 would become infinite.
         if not all(abs(number) <= _LARGEST or number != number for number in numbers):
             wrong = [n for n, value in zip(self.names, numbers, strict=True) if not abs(value) <= _LARGEST]
@@ -203,6 +201,10 @@ class Inputs:
                 errors.append((f"{path}.{name[:60]}", advice))
         return errors[:20]
 
+    def _refuse_texts(self, values: Sequence[Value], path: str) -> None:
+        texts = [name for name, value in zip(self.names, values, strict=True) if isinstance(value, str)]
+        raise Problem(422, f"{', '.join(texts)}: not a number", [(f"{path}.{name}", "give a number") for name in texts])
+
     def _check_missing(self, values: Sequence[Value], path: str) -> None:
         wrong = [
             name for name, value in zip(self.names, values, strict=True) if value is None and name not in self._nullable
@@ -213,9 +215,14 @@ class Inputs:
             )
 
 
-def instance_rows(inputs: Inputs, instances: Sequence[Mapping[str, Value] | Sequence[Value]]) -> Rows:
-    """Validates the instances of a batch and returns them as float32 of shape (n, inputs). Raises Problem that names
-    the instance and the field."""
+def instance_rows(
+    inputs: Inputs, instances: Sequence[Mapping[str, Value] | Sequence[Value]]
+) -> Rows | list[Mapping[str, Value]]:
+    """Validates the instances of a batch and returns them as float32 of shape (n, inputs); as they are where all are
+    events. Raises Problem that names the instance and the field."""
+    events = [instance for instance in instances if isinstance(instance, Mapping) and inputs.is_event(instance)]
+    if len(events) == len(instances):
+        return events
     return np.concatenate([inputs.row(instance, f"instances.{n}") for n, instance in enumerate(instances)])
 
 
@@ -226,9 +233,11 @@ class BatchOptions(NamedTuple):
     return_probabilities: bool
 
 
-def parse_batch_rows(body: bytes, model_inputs: Mapping[str, Inputs]) -> tuple[BatchOptions, Rows]:
-    """Parses a JSON batch and returns its options and its rows (n, inputs). `model_inputs` are the inputs of all models
-    by name. Raises Problem that names the instance and the field."""
+def parse_batch_rows(
+    body: bytes, model_inputs: Mapping[str, Inputs]
+) -> tuple[BatchOptions, Rows | list[Mapping[str, Value]]]:
+    """Parses a JSON batch and returns its options, and its rows (n, inputs) or its events. `model_inputs` are the
+    inputs of all models by name. Raises Problem that names the instance and the field."""
     request = parse_batch(body)
     inputs = model_inputs.get(request.model_name)
     if inputs is None:
@@ -239,51 +248,3 @@ def parse_batch_rows(body: bytes, model_inputs: Mapping[str, Inputs]) -> tuple[B
 def unknown_model(name: str, models: Iterable[str]) -> Problem:
     """Returns the 404 for a model that is not declared. It lists the names of `models`."""
     return Problem(404, f"no model {name[:60]!r}; known: {', '.join(sorted(models)) or 'none'}")
-
-
-def read_frame(media: str, body: bytes) -> pl.DataFrame:
-    """Reads a Parquet or an Arrow body of content type `media`. Row count and size come from the body's headers and are
-    checked before anything is unpacked. Raises Problem for an unknown content type, for a body that cannot be read, and
-    for one that is empty or too large."""
-    kind = media.partition(";")[0].strip().lower()
-    if kind not in _READERS:
-        raise Problem(415, f"{kind[:80]!r} is not read here: send application/json, {', '.join(_READERS)}")
-    measure, read = _READERS[kind]
-    try:
-        size = measure(body)
-        _check_size(size.rows, size.bytes)
-        frame = cast(pl.DataFrame, read(io.BytesIO(body)))
-    except Problem:
-        raise
-    except (Exception, PanicException) as error:  # the readers document no exception types
-        raise Problem(400, f"the body is no {kind}, or none that is read here: {str(error)[:200]}") from None
-    if not frame.height:
-        raise Problem(413, f"0 rows: give 1 to {MOST_ROWS:,}")
-    _check_size(frame.height, _count_text_bytes(frame))
-    return frame
-
-
-def _count_text_bytes(frame: pl.DataFrame) -> int:
-    """Counts the bytes of all texts as the response will contain them. A text that is stored once in a dictionary may
-    be repeated in every row."""
-    lengths = [column.str.len_bytes() for column in frame.select(cs.string())]
-    lengths += [column.bin.size() for column in frame.select(cs.binary())]
-    return sum(int(length.cast(pl.UInt64).sum()) for length in lengths)
-
-
-def _check_size(rows: int, size: int) -> None:
-    if rows > MOST_ROWS:
-        raise Problem(413, f"{rows:,} rows: give 1 to {MOST_ROWS:,}")
-    if size > MOST_UNPACKED_BYTES:
-        raise Problem(
-            413,
-            f"{size / 1e6:,.0f} MB unpacked: give at most {MOST_UNPACKED_BYTES / 1e6:,.0f} MB, in fewer rows or "
-            "columns",
-        )
-
-
-_READERS: Mapping[str, tuple[Callable[[bytes], Size], Callable[[io.BytesIO], Any]]] = {
-    "application/vnd.apache.parquet": (parquet_size, pl.read_parquet),
-    "application/vnd.apache.arrow.stream": (lambda body: arrow_size(body, is_file=False), pl.read_ipc_stream),
-    "application/vnd.apache.arrow.file": (lambda body: arrow_size(body, is_file=True), pl.read_ipc),
-}

@@ -103,7 +103,7 @@ def _add_infer_route(routes: APIRouter, predictor: Predictor) -> None:
         model = predictor.model(name)
         _check_version(version, predictor.champion(name).number)
         body = await request.body()
-        number, rows = await predictor.decoders.read(parse_infer_rows, body, predictor.inputs[name])
+        number, rows = await predictor.decoders.read(parse_infer_rows, body, predictor.rows.inputs[name])
         answered = await predictor.predict_rows(name, rows, caller_of(request))
         return await predictor.decoders.run(lambda: json_response(_infer_content(model, answered, number)), len(body))
 

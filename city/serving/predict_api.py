@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from city.models.model import Model
 from city.models.predictions import CONFIDENCE, HIGH, LOW, OUTPUT, PREDICTION
 from city.serving.batching import Rows
+from city.serving.frame_body import read_frame
 from city.serving.inputs import (
     BatchPredictionRequest,
     FeedbackRequest,
@@ -21,7 +22,6 @@ from city.serving.inputs import (
     PredictionRequest,
     parse_batch_rows,
     parse_body,
-    read_frame,
 )
 from city.serving.predictor import Predictor
 from city.serving.request_docs import JSON, batch_examples, describe_body, prediction_examples
@@ -53,8 +53,7 @@ def predict_endpoint(predictor: Predictor) -> Callable[[Request], Awaitable[Resp
         try:
             return json_response(await predictor.predict(content, caller, arrival))
         except Problem as problem:
-            model = content.model_name if content.model_name in predictor.models else "unknown"
-            predictor.metrics.errors.labels(model, str(problem.status)).inc()
+            predictor.count_error(content.model_name, problem.status)
             raise
 
     return predict
@@ -112,9 +111,10 @@ def router(predictor: Predictor, predict: Callable[[Request], Awaitable[Response
         body, media = await request.body(), request.headers.get("content-type", JSON)
         caller = caller_of(request)
         if media.partition(";")[0].strip() == JSON:
-            batch, rows = await predictor.decoders.read(parse_batch_rows, body, predictor.inputs)
-            answered = await predictor.predict_rows(batch.model_name, rows, caller)
-            model = predictor.models[batch.model_name]
+            batch, given = await predictor.decoders.read(parse_batch_rows, body, predictor.rows.inputs)
+            model = predictor.model(batch.model_name)
+            rows = await predictor.rows.rows_of_events(model, given) if isinstance(given, list) else given
+            answered = await predictor.predict_rows(model.name, rows, caller)
             return await predictor.decoders.run(
                 lambda: json_response(_batch_content(model, answered, batch.return_probabilities)), len(body)
             )
@@ -122,7 +122,7 @@ def router(predictor: Predictor, predict: Callable[[Request], Awaitable[Response
             raise Problem(422, "say which model: /predict/batch?model_name=…", [("model_name", "is needed")])
         predictor.model(model_name)
         # The call gives no size, because even a small body may unpack to many rows.
-        frame, rows = await predictor.decoders.run(lambda: _read_rows(predictor.inputs[model_name], media, body))
+        frame, rows = await predictor.decoders.run(lambda: _read_rows(predictor.rows.inputs[model_name], media, body))
         answered = await predictor.predict_rows(model_name, rows, caller)
         return await predictor.decoders.run(lambda: _frame_response(frame, answered, media))
 

@@ -9,32 +9,28 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from itertools import count
-from typing import Any
 
 import numpy as np
-import orjson
 import polars as pl
 
-from city.features.online import online_store
-from city.features.reader import FeatureReader, is_unknown
 from city.models.model import Model
 from city.serving.answer import Answer, answer_fields
 from city.serving.batch_frames import build_frames
 from city.serving.batching import Rows
 from city.serving.explanation import explain
 from city.serving.feedback import Feedback
-from city.serving.inputs import Inputs, PredictionRequest, unknown_model
+from city.serving.inputs import PredictionRequest, unknown_model
 from city.serving.outcome_scores import OutcomeScores
 from city.serving.predictor_tasks import PredictorTasks
 from city.serving.record import PredictionRecord, PredictionStore, QueueFull
 from city.serving.record_queries import make_prediction_id
+from city.serving.request_rows import RequestRows
 from city.serving.responses import PredictionResponse
 from city.serving.roles import Role
 from city.serving.routing import Routes
 from city.serving.trial import Trial
 from city.serving.versions import LoadedVersion, Versions
 from city.settings import Settings
-from city.tables.model import TableError
 from city.web.audit import Audit
 from city.web.decoders import Decoders
 from city.web.keys import Caller
@@ -57,10 +53,8 @@ class Predictor:
         self.store = PredictionStore(config, models)
         self.scores = OutcomeScores(config, models)
         self.feedback = Feedback(config, models, self.store, self.routes, self.scores)
-        self.inputs = {name: Inputs(model) for name, model in models.items()}
-        self._online = online_store(config)
-        self._remote = config.redis_url is not None
-        self._readers: dict[str, FeatureReader] = {}
+        self.rows = RequestRows(config, models)
+        self._names = {name: model for model in models.values() for name in (model.name, *model.aliases)}
         self._boot, self._count = secrets.token_hex(4), count(1)
         self._background_runs: set[asyncio.Task[None]] = set()
         self._tasks = PredictorTasks(self.versions, self.routes, self.scores, self.feedback)
@@ -85,11 +79,16 @@ class Predictor:
         self.decoders.stop()
 
     def model(self, name: str) -> Model:
-        """Returns a declared model. Raises Problem (404) that lists the declared models."""
-        model = self.models.get(name)
+        """Returns the declared model of a name or an alias. Raises Problem (404) that lists the declared models."""
+        model = self._names.get(name)
         if model is None:
             raise unknown_model(name, self.models)
         return model
+
+    def count_error(self, name: str, status: int) -> None:
+        """Counts a request that ended in a problem."""
+        model = self._names.get(name)
+        self.metrics.errors.labels(model.name if model else "unknown", str(status)).inc()
 
     def champion(self, name: str) -> LoadedVersion:
         """Returns the champion of a declared model. Raises Problem (503) while there is none, with the reason."""
@@ -109,16 +108,7 @@ class Predictor:
         model = self.model(request.model_name)
         champion = self.champion(model.name)
         trial = self.routes.trial(model.name, champion.number)
-        if (request.features is None) == (request.entity is None):
-            raise Problem(422, "give either features or an entity", [("features", "or entity: exactly one of the two")])
-        if request.entity is not None:
-            features = await self._read_features(model, request.entity)
-            entity = orjson.dumps(request.entity, option=orjson.OPT_SORT_KEYS).decode()
-            row = self.inputs[model.name].row(features, "entity")
-        else:
-            assert request.features is not None
-            entity = None
-            row = self.inputs[model.name].row(request.features)
+        row, entity, features = await self.rows.read(model, request)
         chosen_role = self.routes.choose_role(model.name, trial, request.key or entity)
         version, role, answer, cached = await self._run_with_fallback(champion, chosen_role, row, trial)
         seconds, at = time.perf_counter() - arrival, time.time()
@@ -154,7 +144,7 @@ class Predictor:
             "cached": cached,
             "latency_ms": round(milliseconds, 3),
         }
-        if request.entity is not None:
+        if features is not None:
             response["features"] = features
         if request.explain:
             response |= await explain(version, row, answer, self.pool)
@@ -166,7 +156,7 @@ class Predictor:
         """Answers validated rows (n, inputs) with the champion and records the answers. Returns the columns of
         `answers` with `id` and `version`. Experiments do not take part. Raises Problem while the model cannot answer
         and where the answers cannot be recorded."""
-        self.model(name)
+        name = self.model(name).name
         start, champion = time.perf_counter(), self.champion(name)
         output = await asyncio.get_running_loop().run_in_executor(self.pool, champion.exported.predict, rows)
         at, run_seconds = datetime.now(UTC), time.perf_counter() - start
@@ -180,23 +170,6 @@ class Predictor:
             raise _not_recorded(error) from None
         self.metrics.answered(name, champion.number, "champion", run_seconds)
         return answers
-
-    async def _read_features(self, model: Model, entity: Mapping[str, str | int]) -> dict[str, Any]:
-        """Reads an entity's features from the online store. Raises Problem for an unknown entity."""
-        reader = self._readers.get(model.name)
-        if reader is None:
-            reader = self._readers[model.name] = FeatureReader(self._online, model.online)
-        try:
-            # A file's cached page is read in less time than a thread takes to wake.
-            (features,) = await asyncio.to_thread(reader.read, [entity]) if self._remote else reader.read([entity])
-        except TableError as error:
-            raise Problem(422, str(error), [("entity", str(error))]) from None
-        if is_unknown(features):
-            keys = ", ".join(f"{name}={value}" for name, value in entity.items())[:200]
-            raise Problem(
-                404, f"nothing is known of {keys} in {model.features} now: it is unknown, or its features are too old"
-            )
-        return features
 
     async def _run_with_fallback(
         self, champion: LoadedVersion, role: Role, row: Rows, trial: Trial | None

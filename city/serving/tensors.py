@@ -7,7 +7,8 @@ import polars as pl
 from pydantic import BaseModel, Field
 
 from city.serving.batching import Rows
-from city.serving.inputs import MOST_ROWS, Inputs, Value, parse_body
+from city.serving.frame_body import MOST_ROWS
+from city.serving.inputs import Inputs, Value, parse_body
 from city.web.problems import Problem
 
 

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import orjson
 import polars as pl
-import polars_h3
 
 from city.contracts import validity
+from city.contracts.cells import with_cells
 from city.contracts.model import Contract
 from city.contracts.schema import QUARANTINE, TIMESTAMP, bronze_schema, json_shape, wire_schema
 from city.sources.times import ISO_8601, read_times, received
@@ -50,11 +50,7 @@ def decode(contract: Contract, raw: RawBatch, watermarks: Offsets) -> tuple[pl.D
     if misread:  # also where the field may be null
         rows = rows.filter(~pl.col("_row").is_in(list(misread)))
     rejects = _quarantine_records(contract, raw, coordinates, refused, invalid, misread)
-    rows = rows.with_columns(
-        polars_h3.latlng_to_cell(c.latitude, c.longitude, c.resolution, return_dtype=pl.String).alias(c.name)
-        for c in contract.cells
-    )
-    return with_watermark(contract, rows, watermarks).select(*bronze_schema(contract)), rejects
+    return with_watermark(contract, with_cells(contract, rows), watermarks).select(*bronze_schema(contract)), rejects
 
 
 def parse(contract: Contract, values: list[bytes | None]) -> tuple[pl.DataFrame, dict[int, list[str]]]:

@@ -11,7 +11,8 @@ from city.models.boosting import boosted_trees, defaults, space
 from city.models.estimator import Classifier
 from city.models.labels import LABEL, DelayedReport
 from city.models.model import Model, Parameters, Stream
-from city_assets.payments.contract import REPORTED_WITHIN
+from city.models.raw_event import LOCAL, RawEvent
+from city_assets.payments.contract import PAYMENTS, REPORTED_WITHIN
 
 DAYS = (1, 7, 30)
 """The lengths, in days, of the periods that the features count over."""
@@ -182,6 +183,13 @@ FRAUDS = Model(
     defaults=defaults(15, 40),
     groups=("card",),
     threshold=cost_threshold,
+    event=RawEvent(
+        contract=PAYMENTS,
+        needed=("amount", "merchant_category"),
+        defaults={"hour_of_day": pl.col(LOCAL).dt.hour(), "is_weekend": pl.col(LOCAL).dt.weekday() > 5},
+        unused=("risk_score",),
+    ),
+    aliases=("fraud_detector",),
     segments=("is_online",),
     stream=Stream("fraud-scores", fraud_message, pl.col("prediction") == FRAUD),
     least_rows=2_000,

@@ -7,26 +7,22 @@ import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
-from functools import lru_cache
+from datetime import UTC, datetime, timedelta
 
 import polars as pl
 
-from city import local_time
 from city.contracts.model import Contract, Window
+from city.features.events import LONGEST, EventRows, calendar_of
 from city.features.online import OnlineStore, online_store, push
 from city.features.plan import Plan
 from city.features.views import View, views
-from city.lake.reference import read
 from city.settings import Settings
 from city.streaming.bronze import BronzeStream, scan
 from city.streaming.records import Offsets, below_position
 from city.streaming.sinks.base import Sink
 from city.streaming.sinks.context import Context
 from city.streaming.windows import Changed, compute
-from city.tables import calendar
 from city.tables.neighbours import REFERENCE_NEIGHBOURS, neighbours
-from city.tables.registry import table_of
 from city.tables.schema import schema
 
 log = logging.getLogger(__name__)
@@ -34,9 +30,7 @@ log = logging.getLogger(__name__)
 LOOK_BACK = 4  # earlier windows that a feature of a window may use
 _PUSHED = 4  # windows whose rows are pushed: the newest one, and those that late events still change
 _WINDOWS = LOOK_BACK + _PUSHED
-_DAY = timedelta(days=1)
 _TRIM_BATCHES = 50
-_REREAD_SECONDS = 10.0  # a change that people make in a reference table takes effect after this
 
 
 def live_views(contract: Contract) -> list[View]:
@@ -87,19 +81,8 @@ def features(
         elif source.table == REFERENCE_NEIGHBOURS:
             inputs[name] = neighbours(frames[source.cell_source]["cell"])
         elif name not in inputs:
-            inputs[name] = _calendar_of(pl.concat(times), timezone, country)
+            inputs[name] = calendar_of(pl.concat(times), timezone, country)
     return (plan or Plan(view.table)).run(inputs)
-
-
-def _calendar_of(times: pl.Series, timezone: str, country: str) -> pl.DataFrame:
-    """Returns the calendar of the local days from the first to the last of some times."""
-    first, last = (local_time.local_day(edge, timezone) for edge in (times.min(), times.max()))  # type: ignore[arg-type]
-    return _calendar(first, last, timezone, country)
-
-
-@lru_cache(maxsize=8)
-def _calendar(first: date, last: date, timezone: str, country: str) -> pl.DataFrame:
-    return calendar.calendar([first + timedelta(days=n) for n in range((last - first).days + 1)], timezone, country)
 
 
 class Events:
@@ -107,12 +90,8 @@ class Events:
 
     def __init__(self, view: View, contract: Contract, config: Settings) -> None:
         assert view.table.look_back is not None
-        self._view, self._contract, self._config = view, contract, config
-        self._rows, self._source = view.table.look_back, view.events(contract)
-        self._silver, self._plan = Plan(table_of(f"silver/{contract.name}")), Plan(view.table)
-        self._references = {name: table_of(s.table) for name, s in view.table.sources.items() if name != self._source}
-        self._read: dict[str, pl.DataFrame] = {}
-        self._read_at = float("-inf")
+        self._view, self._contract = view, contract
+        self._rows, self._computed = view.table.look_back, EventRows(view, contract, config)
         self._earlier: pl.DataFrame | None = None
         self._added = 0
 
@@ -134,7 +113,7 @@ class Events:
         if batch.is_empty():
             return pl.DataFrame(schema=schema(self._view.table))
         events = pl.concat([earlier, batch])
-        rows = self._plan.run({self._source or "": self._transform_to_silver(events), **self._read_references()})
+        rows = self._computed.compute(events)
         self.keep(batch)
         if revised:
             first = batch.group_by(at[0]).agg(pl.col(at[1]).min().alias("_first"))
@@ -159,21 +138,11 @@ class Events:
         key, at = self._contract.key, self._contract.event_time
         newest = rows[at].max()
         if newest is not None:
-            rows = rows.filter(pl.col(at) > newest - _DAY)  # type: ignore[operator]
+            rows = rows.filter(pl.col(at) > newest - LONGEST)  # type: ignore[operator]
         return rows.sort(at).group_by(key, maintain_order=True).tail(self._rows).select(rows.columns)
 
-    def _transform_to_silver(self, rows: pl.DataFrame) -> pl.DataFrame:
-        days = _calendar_of(rows[self._contract.event_time], self._config.timezone, self._config.country)
-        return self._silver.run({self._contract.name: rows, "calendar": days})
 
-    def _read_references(self) -> dict[str, pl.DataFrame]:
-        if time.monotonic() > self._read_at + _REREAD_SECONDS:
-            self._read = {name: read(self._config.lake, table) for name, table in self._references.items()}
-            self._read_at = time.monotonic()
-        return self._read
-
-
-def earlier_events(contract: Contract, bronze: BronzeStream, below: Offsets, span: timedelta = _DAY) -> pl.DataFrame:
+def earlier_events(contract: Contract, bronze: BronzeStream, below: Offsets, span: timedelta = LONGEST) -> pl.DataFrame:
     """Reads the bronze rows of the last `span` up to a position. Live views of events start with one day."""
     # Without a watermark no message has come yet, and the rows of bronze are the history of a new city.
     newest = max(bronze.watermarks.values(), default=int(time.time() * 1e6))

@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from city.serving import inputs
+from city.serving import frame_body
 from city.serving.arrow_size import arrow_size
-from city.serving.inputs import MOST_ROWS, MOST_UNPACKED_BYTES, read_frame
+from city.serving.frame_body import MOST_ROWS, MOST_UNPACKED_BYTES, read_frame
 from city.serving.parquet_size import parquet_size
 from city.serving.sizes import Size
 from city.web.problems import Problem
@@ -145,14 +145,14 @@ def test_a_bomb_is_refused_before_it_is_unpacked(name: str, monkeypatch: pytest.
     body = make()
     assert len(body) < 1_000_000
     if name == "a page's claim":  # 133 MB are allowed, but not 140 MB
-        monkeypatch.setattr(inputs, "MOST_UNPACKED_BYTES", 134_000_000)
+        monkeypatch.setattr(frame_body, "MOST_UNPACKED_BYTES", 134_000_000)
         says = "135 MB unpacked"
     if name != "one text in every row":  # which the headers cannot tell
 
         def unpack(_: io.BytesIO) -> pl.DataFrame:
             raise AssertionError("was unpacked")
 
-        monkeypatch.setitem(inputs._READERS, media, (inputs._READERS[media][0], unpack))  # type: ignore[arg-type]
+        monkeypatch.setitem(frame_body._READERS, media, (frame_body._READERS[media][0], unpack))  # type: ignore[arg-type]
     with pytest.raises(Problem) as refused:
         read_frame(media, body)
     assert refused.value.status == 413
