@@ -1,0 +1,167 @@
+"""Predictions for payments as they happen: their features are those that the stream computes."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+import requests
+
+from city import questdb
+from city.features.events import EventRows
+from city.models.model import ModelError, models
+from city.models.raw_event import RawEvent
+from city.models.registry import Registry
+from city.serving.raw_events import RawEvents
+from city.settings import Settings
+from city.streaming.bronze import BronzeStream
+from city.streaming.decode import decode
+from city.streaming.sinks.questdb import QuestDBSink, ensure_tables
+from city.web.problems import Problem
+from city_assets.payments.contract import PAYMENTS
+from city_assets.payments.models import FRAUDS
+from city_assets.traffic.contract import VEHICLE_POSITIONS
+from simulators.world.payers import City
+from tests.city.serving.served import anything, registered, serving
+from tests.events import encode, raw
+from tests.live import until
+from tests.simulated import paid
+
+DOCUMENTS = {
+    "amount": 250.0,
+    "merchant_category": "electronics",
+    "hour_of_day": 14,
+    "is_weekend": False,
+    "risk_score": 0.3,
+}
+
+
+@pytest.fixture
+def events(config: Settings) -> RawEvents:
+    return RawEvents(FRAUDS, config)
+
+
+def problem(events: RawEvents, **payment: Any) -> list[tuple[str, str]]:
+    with pytest.raises(Problem) as refused:
+        events.features([{"amount": 10.0, "merchant_category": "fuel"} | payment], ["features"])
+    assert refused.value.status == 422
+    return list(refused.value.errors)
+
+
+def test_a_payment_of_an_unknown_card_has_the_features_of_a_first_payment(events: RawEvents) -> None:
+    features, rows = events.features([DOCUMENTS], ["features"])
+    found = features.row(0, named=True)
+    assert found["amount"] == 250.0
+    assert (found["hour_of_day"], found["is_weekend"], found["is_online"]) == (14, False, False)
+    assert (found["payments_known"], found["seconds_since_last"]) == (0.0, None)
+    assert rows.shape == (1, len(FRAUDS.inputs))
+
+
+def test_fields_that_are_missing_come_from_the_time_in_the_city(events: RawEvents) -> None:
+    payment = {"amount": 10.0, "merchant_category": "a new one", "timestamp": "2026-11-28T03:30:00Z"}
+    found = events.features([payment], ["features"])[0].row(0, named=True)
+    assert (found["hour_of_day"], found["is_weekend"]) == (22, False), "a Friday evening in New York"
+    later = events.features([payment | {"timestamp": "2026-11-28T14:30:00Z"}], ["features"])[0].row(0, named=True)
+    assert (later["hour_of_day"], later["is_weekend"]) == (9, True)
+
+
+@pytest.mark.parametrize(
+    ("payment", "field", "advice"),
+    [
+        ({"amount": -5.0}, "amount", "is outside 0.01 to 100000 USD"),
+        ({"amount": "much"}, "amount", "is no number"),
+        ({"amount": None}, "amount", "is missing"),
+        ({"merchant_category": 7}, "merchant_category", "is no text"),
+        ({"hour_of_day": 9.5}, "hour_of_day", "is no whole number"),
+        ({"is_weekend": "no"}, "is_weekend", "is neither true nor false"),
+        ({"timestamp": "1795648140"}, "timestamp", "is '1795648140' (seconds since 1970?), not an ISO 8601 time"),
+        ({"card": "4111111111111111"}, "card", "does not match"),
+        ({"colour": "red"}, "colour", "is no field of payments: leave it out"),
+    ],
+)
+def test_a_wrong_field_is_named(events: RawEvents, payment: dict[str, Any], field: str, advice: str) -> None:
+    ((path, told),) = problem(events, **payment)
+    assert path == f"features.{field}"
+    assert advice in told
+
+
+def test_a_model_of_windows_takes_no_events() -> None:
+    (other,) = (model for model in models().values() if model.features == "traffic_features" and "15" in model.name)
+    event = RawEvent(contract=VEHICLE_POSITIONS, needed=("speed",))
+    with pytest.raises(ModelError, match="is not made from the events of vehicle_positions, so a request cannot give"):
+        replace(other, event=event).check()
+    with pytest.raises(ModelError, match="two models are called 'fraud_detector': rename one of them"):
+        models([FRAUDS, replace(other, aliases=("fraud_detector",))])
+
+
+def test_without_questdb_a_known_card_is_refused_and_told_what_to_do(config: Settings) -> None:
+    events = RawEvents(FRAUDS, config.model_copy(update={"questdb_address": "127.0.0.1:1"}))
+    events.features([DOCUMENTS], ["features"])
+    with pytest.raises(Problem, match="QuestDB does not answer: try again, or leave out card") as refused:
+        events.features([DOCUMENTS | {"card": "card_00001"}], ["features"])
+    assert refused.value.status == 503
+
+
+def test_the_features_are_those_of_the_stream(stack: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    begin = datetime.now(UTC) - timedelta(hours=6)
+    payments = paid(City(0, faults=20.0, rate=0.02, cards=20), begin.timestamp(), begin.timestamp() + 5 * 3600)
+    contract = replace(PAYMENTS, name="raw_payments")
+    sent = payments[PAYMENTS]
+    rows, rejects = decode(contract, raw(encode(*sent), arrived=datetime.now(UTC)), {})
+    assert rejects.is_empty(), rejects["reasons"][0].to_list()
+    bronze = BronzeStream(stack.lake, contract)
+    bronze.load([0])
+    ensure_tables(stack.questdb, contract)
+    sink = QuestDBSink(contract, stack.questdb, bronze)
+    position = sink.open({})
+    sink.apply(rows, position, lambda: {})
+    sink.close()
+    until(lambda: questdb.rows(stack.questdb, "SELECT count() FROM raw_payments")[0][0] == rows.height)
+    expected = EventRows(FRAUDS.view, PAYMENTS, stack).compute(rows).sort("timestamp", "card")
+    events = RawEvents(FRAUDS, stack)
+    monkeypatch.setattr(events, "_contract", contract)
+    by_time = sorted(sent, key=lambda payment: (payment["timestamp"], payment["card"]))
+    given = [payment | payment["location"] for payment in by_time]
+    for payment in given:
+        del payment["location"]
+    found, _ = events.features(given, [str(n) for n in range(len(given))])
+    assert found.equals(expected.select(FRAUDS.inputs), null_equal=True)
+    assert found["payments_known"].max() == 8
+    alone, _ = events.features(given[-1:], ["features"])
+    assert alone.equals(found.tail(1), null_equal=True)
+
+
+@pytest.fixture
+def server(config: Settings) -> Iterator[str]:
+    registered(Registry(config), FRAUDS, anything(FRAUDS))
+    with serving(config, [FRAUDS]) as url:
+        yield url
+
+
+def test_the_documents_requests_are_answered(server: str, config: Settings) -> None:
+    one = {"features": DOCUMENTS, "model_name": "fraud_detector", "return_probabilities": True}
+    answer = requests.post(f"{server}/predict", json=one, timeout=20)
+    assert answer.status_code == 200, answer.text
+    told = answer.json()
+    assert told["model"] == "payment_fraud"
+    assert set(told["probabilities"]) == {"genuine", "fraud"}
+    assert told["features"]["amount"] == 250.0
+    batch = {
+        "model_name": "fraud_detector",
+        "instances": [
+            {"amount": 100.0, "merchant_category": "grocery"},
+            {"amount": 500.0, "merchant_category": "electronics"},
+        ],
+    }
+    many = requests.post(f"{server}/predict/batch", json=batch, timeout=20)
+    assert many.status_code == 200, many.text
+    assert len(many.json()["predictions"]) == 2
+    mixed = batch | {"instances": [*batch["instances"], {"amount": 5.0, "hour_of_day": 3}]}  # type: ignore[misc]
+    refused = requests.post(f"{server}/predict/batch", json=mixed, timeout=20)
+    assert refused.status_code == 422
+    wrong = requests.post(f"{server}/predict", json=one | {"features": {"merchant_category": "fuel"}}, timeout=20)
+    assert wrong.status_code == 422
+    assert wrong.json()["errors"] == [{"field": "features.amount", "message": "is missing"}]
+    text = requests.post(f"{server}/predict", json=one | {"features": {"amount": "12"}}, timeout=20)
+    assert text.status_code == 422
