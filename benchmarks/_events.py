@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 from confluent_kafka import Producer
 
+from city.kafka import KafkaServer
 from city_assets.traffic.contract import VEHICLE_POSITIONS
 
 VEHICLES = 5_000
@@ -50,10 +51,10 @@ def messages(
 
 
 def produce(
-    address: str, found: Iterator[tuple[bytes, bytes, bool]], done: Callable[[int], None] = lambda n: None
+    kafka: KafkaServer, found: Iterator[tuple[bytes, bytes, bool]], done: Callable[[int], None] = lambda n: None
 ) -> tuple[int, int]:
     """Sends messages; (valid, broken) as counted. Raises RuntimeError where Kafka did not take all."""
-    producer = Producer({"bootstrap.servers": address, "linger.ms": 20, "queue.buffering.max.messages": 500_000})
+    producer = Producer(kafka.options({"linger.ms": 20, "queue.buffering.max.messages": 500_000}))
     valid = broken = 0
     for key, message, is_valid in found:
         while True:

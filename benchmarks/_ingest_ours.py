@@ -60,10 +60,10 @@ def _client(config: Settings, messages: int) -> dict[str, float]:
     return {"events_per_second": (count - first) / seconds, "seconds": seconds, "peak_mb": 0.0}
 
 
-def _applied(address: str) -> bool:
+def _applied(server: questdb.QuestDBServer) -> bool:
     """Whether all that was sent is visible."""
     pending = "SELECT count() FROM wal_tables() WHERE writerTxn < sequencerTxn"
-    return bool(questdb.rows(address, pending)[0][0] == 0)
+    return bool(questdb.rows(server, pending)[0][0] == 0)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,9 @@ from confluent_kafka import Producer
 from benchmarks import _events
 from benchmarks._stream import Stream
 from city import questdb
+from city.kafka import KafkaServer
 from city.lake import bronze_path, quarantine_path
+from city.questdb import QuestDBServer
 from city.settings import Settings, settings
 from city.stack.embedded import running, settings_at
 from city.streaming.topics import ensure_topics
@@ -150,8 +152,8 @@ def _await_fenced(old: Stream, new: Stream, seconds: float = 60) -> Stream:
     raise TimeoutError("two copies of the stream ran beside each other and neither was fenced off")
 
 
-def _produce(address: str, rate: int, stop: threading.Event, sent: Sent) -> None:
-    producer = Producer({"bootstrap.servers": address, "linger.ms": 5})
+def _produce(kafka: KafkaServer, rate: int, stop: threading.Event, sent: Sent) -> None:
+    producer = Producer(kafka.options({"linger.ms": 5}))
     began = time.monotonic()
     for number, (key, message, valid) in enumerate(_events.messages(10**9, BROKEN_IN, stamp_every=1)):
         producer.produce(VEHICLE_POSITIONS.topic, message, key)
@@ -169,9 +171,9 @@ def _produce(address: str, rate: int, stop: threading.Event, sent: Sent) -> None
         raise RuntimeError("Kafka did not take every message within a minute")
 
 
-def _await_applied(address: str, seconds: float = 60) -> None:
+def _await_applied(server: QuestDBServer, seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
-    while questdb.rows(address, "SELECT count() FROM wal_tables() WHERE writerTxn < sequencerTxn")[0][0]:
+    while questdb.rows(server, "SELECT count() FROM wal_tables() WHERE writerTxn < sequencerTxn")[0][0]:
         if time.monotonic() > deadline:
             raise TimeoutError(f"QuestDB did not apply what it was sent within {seconds:g} s")
         time.sleep(0.1)

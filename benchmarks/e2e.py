@@ -19,6 +19,7 @@ from confluent_kafka import Producer
 from benchmarks._payments import START, lived
 from benchmarks._stream import Stream
 from benchmarks.serve import serving
+from city.kafka import KafkaServer
 from city.lake import quarantine_path, row_count
 from city.models.registry import Registry
 from city.models.train import train
@@ -93,7 +94,7 @@ def _measure(config: Settings, page: Any, tell: Callable[[str], None], rate: int
     return found
 
 
-def _produce(address: str, rate: int, seconds: float) -> int:
+def _produce(kafka: KafkaServer, rate: int, seconds: float) -> int:
     """Owners' payments, each stamped when it is sent; made before, so that making them takes no time then."""
     moment = datetime(2026, 1, 1, tzinfo=UTC)
     city = City(0, rate=_CARDS / 600, cards=_CARDS)
@@ -104,7 +105,7 @@ def _produce(address: str, rate: int, seconds: float) -> int:
         card = f"card_{number % _CARDS:05d}"
         own = {"payment_id": f"pay_{number:016x}", "card": card, "timestamp": _STAMP.decode()}
         made.append((card, json.dumps({**paid[number % len(paid)], **own}).encode()))
-    producer = Producer({"bootstrap.servers": address, "linger.ms": 5})
+    producer = Producer(kafka.options({"linger.ms": 5}))
     began = time.monotonic()
     for count, (key, message) in enumerate(made, 1):
         producer.produce(PAYMENTS.topic, message.replace(_STAMP, iso(datetime.now(UTC)).encode()), key)

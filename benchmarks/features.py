@@ -126,7 +126,7 @@ def _freshness(config: Settings, tell: Callable[[str], None]) -> dict[str, Any]:
 
 def _probe(config: Settings) -> list[float]:
     """Each probe is an event in a cell where nothing else is: online as soon as its cell is there."""
-    producer = Producer({"bootstrap.servers": config.kafka, "linger.ms": 5, "log_level": 0})
+    producer = Producer(config.kafka.options({"linger.ms": 5}))
     store = online_store(config)
     waiting: dict[str, float] = {}
     found: list[float] = []

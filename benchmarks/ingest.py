@@ -82,7 +82,7 @@ def _measure(
 def _spark(config: Settings, events: int) -> dict[str, float]:
     jars.fetch(config, jars.missing(config, ["spark"]))
     worker = Path(__file__).with_name("_ingest_spark.py")
-    command = [sys.executable, str(worker), config.kafka, VEHICLE_POSITIONS.topic, str(config.home)]
+    command = [sys.executable, str(worker), str(config.kafka), VEHICLE_POSITIONS.topic, str(config.home)]
     return _json_of(
         [*command, str(BATCH), str(events), jars.classpath(config, "spark").replace(":", ",")],
         {"JAVA_HOME": spark.java_home(config)},

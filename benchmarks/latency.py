@@ -15,7 +15,9 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from benchmarks import _events
 from benchmarks._stream import Stream
 from city import questdb
+from city.kafka import KafkaServer
 from city.lake import bronze_path
+from city.questdb import QuestDBServer
 from city.settings import Settings, settings
 from city.stack.embedded import running, settings_at
 from city.streaming.topics import DASHBOARD_TOPIC, ensure_topics
@@ -99,16 +101,16 @@ def _until_visible(events: pl.DataFrame, visible: list[tuple[float, dict[int, in
     return ((found["at"] - found["timestamp"].dt.epoch("us") / 1e6) * 1000).alias("ms")
 
 
-def _watch_questdb(address: str, stop: threading.Event, visible: list[tuple[float, dict[int, int]]]) -> None:
+def _watch_questdb(server: QuestDBServer, stop: threading.Event, visible: list[tuple[float, dict[int, int]]]) -> None:
     recent = f"SELECT part, max(off) FROM {VEHICLE_POSITIONS.name} WHERE timestamp > dateadd('s', -20, now())"
     while not stop.is_set():
-        rows = questdb.rows(address, recent)
+        rows = questdb.rows(server, recent)
         visible.append((time.time(), {int(part): int(offset) for part, offset in rows if part is not None}))
         stop.wait(0.02)
 
 
-def _watch_topic(address: str, stop: threading.Event, arrivals: list[tuple[float, float]]) -> None:
-    consumer = Consumer({"bootstrap.servers": address, "group.id": "latency", "auto.offset.reset": "earliest"})
+def _watch_topic(kafka: KafkaServer, stop: threading.Event, arrivals: list[tuple[float, float]]) -> None:
+    consumer = Consumer(kafka.options({"group.id": "latency", "auto.offset.reset": "earliest"}))
     partitions = consumer.list_topics(DASHBOARD_TOPIC).topics[DASHBOARD_TOPIC].partitions
     consumer.assign([TopicPartition(DASHBOARD_TOPIC, p, 0) for p in partitions])
     raw: list[tuple[float, bytes]] = []
@@ -122,8 +124,8 @@ def _watch_topic(address: str, stop: threading.Event, arrivals: list[tuple[float
     arrivals += zip([at for at, _ in raw], created.to_list(), strict=True)
 
 
-def _produce(address: str, rate: int, seconds: float) -> None:
-    producer = Producer({"bootstrap.servers": address, "linger.ms": 5})
+def _produce(kafka: KafkaServer, rate: int, seconds: float) -> None:
+    producer = Producer(kafka.options({"linger.ms": 5}))
     began = time.monotonic()
     for count, (key, message, _) in enumerate(_events.messages(int(rate * seconds), stamp_every=1), 1):
         producer.produce(VEHICLE_POSITIONS.topic, message, key)

@@ -2,21 +2,24 @@
 
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 from pydantic import Field, SecretStr, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
-from city.net import check_origin, check_url, is_loopback, is_wildcard, join_address, reached_at
+from city.net import check_origin, check_url, is_loopback, join_address, reached_at
+from city.server_settings import Port, ServerSettings
 from city.severity import Severity
 
+Unknown = Literal["accept", "flag", "quarantine"]
+"""What happens to events with an id that nobody has announced: nothing, a lower score of the data's quality, or the
+quarantine."""
 CHECKOUT = Path(__file__).resolve().parents[1]
-Port = Annotated[int, Field(ge=1, le=65535)]
 
 
-class Settings(BaseSettings):
+class Settings(ServerSettings):
     """The folders of the platform's state, and the addresses and limits of its parts.
 
     .env.example documents the fields for people.
@@ -34,22 +37,8 @@ class Settings(BaseSettings):
     cache: Path | None = Field(None, description="downloaded jars and computed files; default <home>/cache")
     host: str = Field("127.0.0.1", description="the address that the city's own server binds to, and nothing else")
 
-    kafka_address: str | None = Field(None, description="host:port of a Kafka to use instead of the embedded one")
-    kafka_host: str = Field("127.0.0.1", description="the embedded Kafka's address; it has no access control")
-    kafka_port: Port = 9092
-    kafka_controller_port: Port = 9093
-    questdb_address: str | None = Field(None, description="host:port of a QuestDB's HTTP server to use instead")
-    questdb_host: str = Field("127.0.0.1", description="the embedded QuestDB's address; it has no password")
-    questdb_http_port: Port = 9000
-    questdb_pg_port: Port = 8812
-    mqtt_address: str | None = Field(None, description="host:port of an MQTT broker to use instead")
-    mqtt_host: str = Field("127.0.0.1", description="the embedded MQTT broker's address; it has no password")
-    mqtt_port: Port = 1883
-    mqtt_username: str | None = None
-    mqtt_password: SecretStr | None = None
     dagster_host: str = Field("127.0.0.1", description="the Dagster UI's address; it has no password")
     dagster_port: Port = 3000
-    dagster_postgres_url: SecretStr | None = Field(None, description="Dagster's storage on PostgreSQL, not SQLite")
 
     serve_port: Port = 8000
     auth: Literal["auto", "on"] = Field(
@@ -89,14 +78,10 @@ class Settings(BaseSettings):
     spark_host: str = Field("127.0.0.1", description="the driver's address, which a Spark cluster must reach")
     spark_memory: str = Field("4g", description="memory of Spark's driver")
     spark_partitions: int = Field(2, gt=0, description="partitions of Spark's shuffles: its cores, or some more")
-    redis_url: SecretStr | None = Field(None, description="the online feature store on Redis, not SQLite")
     timezone: str = Field("America/New_York", description="the time zone of local days and hours")
     country: str = Field("US", description="the country of the public holidays (a code of the package holidays)")
 
-    mlflow_url: str | None = Field(None, description="an MLflow server, instead of SQLite and files in CITY_HOME")
     promote: Literal["automatic", "manual"] = Field("automatic", description="how a better challenger is promoted")
-    schema_registry_url: str | None = Field(None, description="a registry that speaks Confluent's REST API")
-    alerts_url: SecretStr | None = Field(None, description="alarms on PostgreSQL (an SQLAlchemy URL), not SQLite")
     alert_rules: Path | None = Field(None, description="a TOML file of alert rules, instead of the default rules")
     alert_escalate_minutes: float = Field(
         30.0, gt=0, description="the severity of an unacknowledged alarm rises after this"
@@ -136,6 +121,12 @@ class Settings(BaseSettings):
     gather_seconds: float = Field(
         300.0, ge=0, description="low-rate topics: messages of this long are gathered into one run"
     )
+    feeds: dict[str, SecretStr] = Field({}, description="by source, the URL that it is fetched from")
+    feed_headers: dict[str, SecretStr] = Field({}, description="by source, a header of its requests: `name: value`")
+    feed_seconds: float = Field(15.0, ge=1, description="how often feeds are fetched")
+    unknown_ids: dict[str, Unknown] = Field(
+        {}, description="by contract, what happens to events with ids that nobody announced; default: as declared"
+    )
     history_days: int = Field(14, ge=0, le=90, description="days of simulated history that a new city gets")
     stream_hours: float = Field(24.0, gt=0, description="a streaming run of Dagster is replaced after this")
     run_retention_days: int = Field(7, gt=0, description="ended Dagster runs older than this are deleted")
@@ -157,13 +148,6 @@ class Settings(BaseSettings):
             if is_other:
                 raise ValueError(f"{part} is not a folder")
         return path
-
-    @field_validator("kafka_host")
-    @classmethod
-    def _check_one_address(cls, value: str) -> str:
-        if is_wildcard(value):
-            raise ValueError(f"Kafka tells its clients to connect to {value}: give the one address that they reach")
-        return value
 
     @field_validator("public_url")
     @classmethod
@@ -249,24 +233,9 @@ class Settings(BaseSettings):
         return self.cache or self.home / "cache"
 
     @property
-    def kafka(self) -> str:
-        """The address (host:port) at which clients reach Kafka."""
-        return self.kafka_address or join_address(self.kafka_host, self.kafka_port)
-
-    @property
     def alerts_store(self) -> str:
         """The SQLAlchemy URL of the alarms."""
         return self.alerts_url.get_secret_value() if self.alerts_url else f"sqlite:///{self.home}/alerts/alerts.db"
-
-    @property
-    def questdb(self) -> str:
-        """The address (host:port) of QuestDB's HTTP server."""
-        return self.questdb_address or join_address(reached_at(self.questdb_host), self.questdb_http_port)
-
-    @property
-    def mqtt(self) -> str:
-        """The address (host:port) of the MQTT broker."""
-        return self.mqtt_address or join_address(reached_at(self.mqtt_host), self.mqtt_port)
 
     def is_active(self, domain: str) -> bool:
         """Returns whether the platform streams and simulates the domain."""

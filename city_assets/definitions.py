@@ -71,8 +71,8 @@ def build() -> dg.Definitions:
             "models": ModelRegistryResource(),
             "mlflow": MLflowRunResource(),
             "lake": LakeResource(path=str(config.lake)),
-            "kafka": KafkaResource(address=config.kafka),
-            "questdb": QuestDBResource(address=config.questdb),
+            "kafka": KafkaResource(address=str(config.kafka)),
+            "questdb": QuestDBResource(address=str(config.questdb)),
         },
     )
 

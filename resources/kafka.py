@@ -5,11 +5,13 @@ It uses kafka-python. The hot path has its own reader.
 
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import dagster as dg
 import numpy as np
 
+from city.settings import settings
 from city.streaming.records import Offsets, RawBatch
 from city.streaming.topics import MAX_MESSAGE_BYTES
 
@@ -89,9 +91,10 @@ class KafkaResource(dg.ConfigurableResource):
     def _open_consumer(self, **options: Any) -> Any:
         from kafka import KafkaConsumer
 
-        return KafkaConsumer(
-            bootstrap_servers=self.address, bootstrap_timeout_ms=3_000, isolation_level=_COMMITTED, **options
-        )
+        # The login is not in the resource, because Dagster shows its configuration.
+        kafka = replace(settings().kafka, address=self.address)
+        common = {"bootstrap_timeout_ms": 3_000, "isolation_level": _COMMITTED}
+        return KafkaConsumer(**kafka.python_options(), **common, **options)
 
 
 def _topic_partitions(topic: str, numbers: Iterable[int]) -> list[Any]:

@@ -1,11 +1,13 @@
 """The QuestDB resource, for checks that read the hot tier."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import dagster as dg
 import polars as pl
 
 from city import questdb
+from city.settings import settings
 
 
 class QuestDBResource(dg.ConfigurableResource):
@@ -18,4 +20,6 @@ class QuestDBResource(dg.ConfigurableResource):
 
         Raises QuestDBError where the query is refused, and requests.RequestException where the server is unavailable.
         """
-        return pl.DataFrame(questdb.rows(self.address, sql), schema=schema, orient="row")
+        # The login is not in the resource, because Dagster shows its configuration.
+        server = replace(settings().questdb, address=self.address)
+        return pl.DataFrame(questdb.rows(server, sql), schema=schema, orient="row")

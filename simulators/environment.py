@@ -9,11 +9,9 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import paho.mqtt.client as mqtt
 from numpy.typing import NDArray
 
 from city.arrays import Floats
-from city.net import split_address
 from city.settings import Settings
 from city.stack.worker import Worker
 from city.streaming.heartbeat import Heartbeat
@@ -208,12 +206,9 @@ class Simulator:
 
     def run(self, stop: threading.Event, progress: Progress = ignore) -> None:
         """Sends events until `stop` is set. Waits for a broker that is unavailable."""
-        client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id="city-simulator-environment")
+        client = self.config.mqtt.client("city-simulator-environment")
         client.max_queued_messages_set(10_000)
-        if self.config.mqtt_username:
-            secret = self.config.mqtt_password.get_secret_value() if self.config.mqtt_password else None
-            client.username_pw_set(self.config.mqtt_username, secret)
-        client.connect_async(*split_address(self.config.mqtt))
+        self.config.mqtt.connect(client, wait=False)
 
         def run_client(worker: Worker) -> None:
             client.on_connect = lambda *_: worker.progress()

@@ -9,6 +9,7 @@ from typing import Any
 from confluent_kafka import Producer
 
 from city.contracts.model import Contract
+from city.kafka import KafkaServer
 from city.streaming.heartbeat import Heartbeat
 from city.streaming.topics import ensure_topics
 from simulators.clock import Progress, pace
@@ -23,13 +24,11 @@ class Sender:
     A message that Kafka does not take within ten seconds is lost, as with a real device.
     """
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, kafka: KafkaServer) -> None:
         self.error: str | None = None
         """The last error of Kafka, or None once a message has arrived since."""
-        settings = {"bootstrap.servers": address, "message.timeout.ms": 10_000, "linger.ms": 20}
-        self._producer = Producer(
-            settings | {"compression.type": "lz4", "log_level": 0, "error_cb": self._record_error}
-        )
+        options = {"message.timeout.ms": 10_000, "linger.ms": 20, "compression.type": "lz4"}
+        self._producer = Producer(kafka.options(options | {"error_cb": self._record_error}))
 
     def produce(self, topic: str, key: str, message: bytes, heartbeat: Heartbeat | None = None) -> bool:
         """Queues a message. Returns False if the queue is full.
@@ -62,13 +61,13 @@ class Sender:
 
 
 @cache
-def sender(address: str) -> Sender:
-    """Returns this process's sender to the Kafka at `address`."""
-    return Sender(address)
+def sender(kafka: KafkaServer) -> Sender:
+    """Returns this process's sender to a Kafka."""
+    return Sender(kafka)
 
 
 def send(
-    address: str,
+    server: KafkaServer,
     contracts: Sequence[Contract],
     messages: Messages,
     rate: float,
@@ -80,8 +79,8 @@ def send(
 
     Raises KafkaException if Kafka is unavailable at the start.
     """
-    ensure_topics(address, contracts)
-    kafka = sender(address)
+    ensure_topics(server, contracts)
+    kafka = sender(server)
 
     def step(now: datetime, count: int) -> None:
         queued = 0

@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from city.net import speaks_kafka, split_address
 from city.settings import Settings
 from city.stack.worker import Worker, complaints
 from city.streaming.heartbeat import Heartbeat
@@ -49,7 +48,7 @@ def prepare(config: Settings, stop: threading.Event) -> None:
     load_streets(config)
     ends = time.monotonic() + _LONGEST_WAIT_SECONDS
     while time.monotonic() < ends and not stop.is_set():
-        if any(speaks_kafka(*split_address(address)) for address in config.kafka.split(",")):
+        if config.kafka.complaint() is None:
             return
         stop.wait(0.1)
 

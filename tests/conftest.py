@@ -59,9 +59,9 @@ def stack(
         config.model_copy(
             update={
                 "home": tmp_path,
-                "kafka_address": config.kafka,
-                "questdb_address": config.questdb,
-                "mqtt_address": config.mqtt,
+                "kafka_address": str(config.kafka),
+                "questdb_address": str(config.questdb),
+                "mqtt_address": str(config.mqtt),
             }
         ),
         monkeypatch,

@@ -55,7 +55,7 @@ def streaming(contract: Contract, stack: Settings, sinks: Any = SINKS) -> Iterat
 
 def send(stack: Settings, contract: Contract, *messages: bytes) -> None:
     ensure_topics(stack.kafka, [contract])
-    producer = Producer({"bootstrap.servers": stack.kafka, "message.max.bytes": 15_000_000})
+    producer = Producer({"bootstrap.servers": str(stack.kafka), "message.max.bytes": 15_000_000})
     for number, message in enumerate(messages):
         producer.produce(contract.topic, message, str(number))
     assert producer.flush(20) == 0
@@ -75,7 +75,7 @@ def trips_in_bronze(stack: Settings, contract: Contract) -> list[str]:
 
 
 def consume(stack: Settings, topic: str) -> list[dict[str, Any]]:
-    consumer = Consumer({"bootstrap.servers": stack.kafka, "group.id": uuid.uuid4().hex})
+    consumer = Consumer({"bootstrap.servers": str(stack.kafka), "group.id": uuid.uuid4().hex})
     partitions = [TopicPartition(topic, p, 0) for p in consumer.list_topics(topic).topics[topic].partitions]
     ends = {p.partition: consumer.get_watermark_offsets(p)[1] for p in partitions}
     consumer.assign(partitions)

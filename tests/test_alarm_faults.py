@@ -153,7 +153,7 @@ def test_what_happens_to_a_machine_and_to_a_card_reaches_people_and_is_resolved(
 ) -> None:
     """Through the real server: messages of the stream, an alarm each, three channels, a person, and the end of it."""
     ensure_topics(stack.kafka, [], [*TOPICS.values()])
-    producer = Producer({"bootstrap.servers": stack.kafka})
+    producer = Producer({"bootstrap.servers": str(stack.kafka)})
 
     def send(wrong: bool) -> None:
         for kind, topic in TOPICS.items():

@@ -217,9 +217,9 @@ def test_a_partition_that_is_added_while_the_stream_runs_is_read(
     send(stack, vehicles, *fresh(10))
     with streaming(vehicles, stack) as job:
         until(lambda: job.summary()[0]["rows"] == 10)
-        admin = AdminClient({"bootstrap.servers": stack.kafka})
+        admin = AdminClient({"bootstrap.servers": str(stack.kafka)})
         admin.create_partitions([NewPartitions(vehicles.topic, 3)])[vehicles.topic].result(10)
-        producer = Producer({"bootstrap.servers": stack.kafka})
+        producer = Producer({"bootstrap.servers": str(stack.kafka)})
         for message in fresh(100, 10):
             producer.produce(vehicles.topic, message, partition=2)
         assert producer.flush(10) == 0
@@ -236,7 +236,7 @@ def test_aborted_transactions_are_not_read_and_their_markers_are_no_lag(
 ) -> None:
     vehicles = replace(vehicles, partitions=1)
     ensure_topics(stack.kafka, [vehicles])
-    producer = Producer({"bootstrap.servers": stack.kafka, "transactional.id": vehicles.name})
+    producer = Producer({"bootstrap.servers": str(stack.kafka), "transactional.id": vehicles.name})
     producer.init_transactions(20)
     messages = fresh(6)
     for part, end in ((messages[:3], producer.abort_transaction), (messages[3:], producer.commit_transaction)):

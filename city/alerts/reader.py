@@ -111,7 +111,7 @@ class _Session:
         }
         """By topic that was ever looked for, and by partition: the next offset."""
         self._erasures = Erasures(config.home, saved.get("erasures"))
-        self._admin = AdminClient({"bootstrap.servers": config.kafka, "log_level": 0})
+        self._admin = AdminClient(config.kafka.options())
         self._topics = TopicReader(
             config.kafka,
             self._by_topic,

@@ -40,13 +40,12 @@ def _explain_settings(error: Exception) -> str | None:
     text has no values, because a value may be a secret."""
     if isinstance(error, SettingsError):
         name = re.search(r'field "(\w+)"', str(error))
-        return f'CITY_{name[1].upper()}: a JSON list is expected, such as ["one", "two"]' if name else str(error)
+        example = 'a JSON list or object is expected, such as ["one", "two"] or {"one": "two"}'
+        return f"CITY_{name[1].upper()}: {example}" if name else str(error)
     if not isinstance(error, ValidationError) or error.title != "Settings":
         return None
-    return "; ".join(
-        f"CITY_{str(detail['loc'][0]).upper()}: {detail['msg'].removeprefix('Value error, ')}"
-        for detail in error.errors()
-    )
+    texts = [(detail["loc"], detail["msg"].removeprefix("Value error, ")) for detail in error.errors()]
+    return "; ".join(f"CITY_{str(place[0]).upper()}: {text}" if place else text for place, text in texts)
 
 
 def mendable() -> Iterator[tuple[str, type[Exception]]]:

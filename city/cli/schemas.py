@@ -28,9 +28,12 @@ def publish() -> None:
     from city.contracts.schema_registry import SchemaRegistry, subject_of
     from city.settings import settings
 
-    url = settings().schema_registry_url
+    config = settings()
+    url, secret = config.schema_registry_url, config.schema_registry_password
     if url is None:
         raise ContractError("no schema registry: set CITY_SCHEMA_REGISTRY_URL; the schemas are in docs/schemas too")
-    registry = SchemaRegistry(url)
+    name = config.schema_registry_username
+    login = (name, secret.get_secret_value() if secret else "") if name else None
+    registry = SchemaRegistry(url, login, config.schema_registry_ca)
     for contract in contracts():
         print(f"{subject_of(contract)} v{contract.version}: id {registry.publish(contract)}")

@@ -10,6 +10,8 @@ from datetime import timedelta
 from typing import Literal
 from zoneinfo import available_timezones
 
+from city.settings import Unknown
+
 Compatibility = Literal["backward", "forward", "full", "none"]
 Kind = Literal["string", "float", "integer", "boolean", "timestamp"]
 MAX_STRING = 1024
@@ -163,10 +165,14 @@ class Window:
 
 @dataclass(frozen=True, kw_only=True)
 class Reference:
-    """A reference to another contract: the field `field` contains a key that the contract `to` announces."""
+    """A reference to another contract: the field `field` contains a key that the contract `to` announces.
+
+    `unknown` is what happens to events with another one. A null refers to nothing.
+    """
 
     field: str
     to: str
+    unknown: Unknown = "flag"
 
 
 @dataclass(frozen=True, kw_only=True)

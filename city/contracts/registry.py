@@ -126,3 +126,11 @@ def _check_unique(all_contracts: list[Contract]) -> None:
         duplicates = sorted({name for name in names if names.count(name) > 1})
         if duplicates:
             raise ContractError(f"{what} {duplicates[0]!r} is declared by two contracts: rename one of them")
+
+
+def check_unknown_ids(config: Settings) -> None:
+    """Raises ContractError for a contract in CITY_UNKNOWN_IDS that refers to no other."""
+    referring = sorted(contract.name for contract in contracts() if contract.references)
+    if wrong := sorted(set(config.unknown_ids) - set(referring)):
+        known = ", ".join(referring)
+        raise ContractError(f"CITY_UNKNOWN_IDS names {', '.join(wrong)}; contracts with references: {known}")

@@ -7,6 +7,7 @@ from city import questdb
 from city.contracts.model import Contract, Window
 from city.contracts.registry import contracts
 from city.privacy.traces import quote_literal
+from city.questdb import QuestDBServer
 from city.settings import Settings
 from city.streaming.sinks.questdb_rebuild import copies, is_symbol
 
@@ -38,9 +39,9 @@ def count_questdb_rows(config: Settings, table: QuestDBTable, column: str, ident
     return sum(_count_copy_rows(config.questdb, name, column, identity) for name in copies(config.questdb, table.name))
 
 
-def _count_copy_rows(address: str, name: str, column: str, identity: str) -> int:
+def _count_copy_rows(server: QuestDBServer, name: str, column: str, identity: str) -> int:
     try:
-        rows = questdb.rows(address, f"SELECT count() FROM {name} WHERE {column} = {quote_literal(identity)}")
+        rows = questdb.rows(server, f"SELECT count() FROM {name} WHERE {column} = {quote_literal(identity)}")
     except questdb.QuestDBError as error:
         if "does not exist" in str(error):  # another process finished a rebuild meanwhile
             return 0
@@ -63,5 +64,5 @@ def is_in_symbols(config: Settings, table: QuestDBTable, column: str, identity: 
     whose files cannot be read."""
     if config.questdb_address is not None:
         return False
-    folder, address = config.home / "questdb" / "db", config.questdb
-    return any(is_symbol(address, folder, name, column, identity) for name in copies(address, table.name))
+    folder, server = config.home / "questdb" / "db", config.questdb
+    return any(is_symbol(server, folder, name, column, identity) for name in copies(server, table.name))

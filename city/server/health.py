@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from city import questdb
-from city.net import accepts, speaks_kafka, split_address
+from city.kafka import KafkaServer
+from city.net import accepts, split_address
 from city.serving.predictor import Predictor
 from city.settings import Settings
 from city.stack.daemon import DAEMON
@@ -86,18 +87,18 @@ def _join_texts(complaints: Mapping[str, str]) -> str:
     return "; ".join(f"{name}: {text}" for name, text in complaints.items())
 
 
-def _check_kafka(address: str) -> Dependency:
-    answers = speaks_kafka(*split_address(address))
-    return Dependency("kafka", answers, False, f"answers at {address}" if answers else f"no Kafka answers at {address}")
+def _check_kafka(kafka: KafkaServer) -> Dependency:
+    complaint = kafka.complaint()
+    return Dependency("kafka", complaint is None, False, complaint or f"answers at {kafka}")
 
 
-def _check_questdb(address: str) -> Dependency:
+def _check_questdb(server: questdb.QuestDBServer) -> Dependency:
     """Checks QuestDB by a query, because a process that hangs still listens."""
     try:
-        questdb.execute(address, "SELECT 1", seconds=1.0)
+        questdb.execute(server, "SELECT 1", seconds=1.0)
     except (OSError, questdb.QuestDBError) as error:
-        return Dependency("questdb", False, False, f"no answer from {address}: {error}")
-    return Dependency("questdb", True, False, f"answers at {address}")
+        return Dependency("questdb", False, False, f"no answer from {server}: {error}")
+    return Dependency("questdb", True, False, f"answers at {server}")
 
 
 def _check_port(name: str, address: str) -> Dependency:

@@ -1,4 +1,4 @@
-"""Splits the body of a request into messages: JSON (one object or a list), NDJSON, or CSV with a header. Pure."""
+"""Splits the body of a request into messages: JSON (an object or a list), NDJSON, CSV with a header, a feed. Pure."""
 
 import csv
 import io
@@ -9,7 +9,8 @@ import orjson
 from city.contracts.model import Contract, Kind
 
 JSON, NDJSON, CSV = "application/json", "application/x-ndjson", "text/csv"
-MEDIA = (JSON, NDJSON, CSV)
+PROTOBUF = "application/x-protobuf"
+MEDIA = (JSON, NDJSON, CSV, PROTOBUF)
 _TRUE, _FALSE = ("true", "1", "yes"), ("false", "0", "no")
 
 
@@ -23,6 +24,8 @@ def split_body(body: bytes, media: str, contract: Contract | None) -> list[bytes
     A row of CSV becomes a JSON object: of numbers where a field of the `contract` is one (None for a source, whose
     values stay texts). An empty cell is a missing value. Raises BodyError.
     """
+    if media == PROTOBUF:
+        return [body]
     text = body.removeprefix(b"\xef\xbb\xbf")
     if media == NDJSON:
         return [line for line in text.splitlines() if line.strip()]

@@ -12,6 +12,7 @@ from typing import Any, Literal, cast
 
 import polars as pl
 
+from city.sources.gtfs import FeedError, feed_to_json
 from city.sources.model import At, Source, Value, field_of
 from city.sources.paths import Step, alternatives, steps
 
@@ -33,6 +34,8 @@ def extract(source: Source, payloads: Sequence[bytes]) -> tuple[pl.DataFrame, Re
     reasons for each message that cannot be read.
     """
     shape, refused, frames = shape_of(source), Reasons(), []
+    if source.format == "gtfs_realtime":
+        payloads = _read_feeds(payloads, refused)
     for first in range(0, len(payloads), _CHUNK):
         chunk = [_trimmed(source, payload) for payload in payloads[first : first + _CHUNK]]
         frame = _read_chunk(shape, chunk)
@@ -40,6 +43,18 @@ def extract(source: Source, payloads: Sequence[bytes]) -> tuple[pl.DataFrame, Re
             frame = _read_one_by_one(source, shape, chunk, refused, first)
         frames.append(frame.with_columns(pl.col(ROW) + first))
     return pl.concat([pl.DataFrame(schema=shape.schema), *frames]), refused
+
+
+def _read_feeds(payloads: Sequence[bytes], refused: Reasons) -> list[bytes]:
+    """Returns feeds as JSON: an empty one, whose reason is told already, for bytes that are none."""
+    found = []
+    for number, payload in enumerate(payloads):
+        try:
+            found.append(feed_to_json(payload))
+        except FeedError as error:
+            refused[number] = [f"message: {error}"]
+            found.append(b"")
+    return found
 
 
 @dataclass(frozen=True)
@@ -188,7 +203,7 @@ def _read_one_by_one(
             message = _load(source, payload)
             rows += [{**event, ROW: number} for event in _events(source, shape, message)]
         except _UnreadableError as error:
-            refused[first + number] = [reason[:300] for reason in error.reasons]
+            refused.setdefault(first + number, [reason[:300] for reason in error.reasons])
     return pl.DataFrame(rows, schema=shape.schema, orient="row")
 
 

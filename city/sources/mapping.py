@@ -53,6 +53,9 @@ def map_messages(
     for path, words in source.when.items():
         frame = frame.filter(pl.col(when_column(source, path)).fill_null("").is_in(list(words)))
     ignored = every.filter(~every.is_in(frame[ROW].unique().implode())).sort().to_list()
+    for value in (*source.names.values(), *source.fields.values()):
+        if value.skips:
+            frame = frame.filter(_is_of_interest(value, _origin(source, value)[0]))
     for step in _steps(source, zone):
         frame = step.apply(frame)
     broken = frame.filter(pl.col(_REASONS).list.len() > 0)
@@ -172,6 +175,10 @@ def _value(source: Source, name: str, value: Value, zone: str, prefix: str = "")
         return column, pl.when(misread).then(shown)
     missing = found.is_null() & ~misread
     return column, pl.when(misread).then(shown).when(missing).then(pl.lit(f"{name}: nothing at {where}"))
+
+
+def _is_of_interest(value: Value, raw: pl.Expr) -> pl.Expr:
+    return raw.cast(pl.String).is_in([str(word) for word in value.words]) if value.words else raw.is_not_null()
 
 
 def _origin(source: Source, value: Value) -> tuple[pl.Expr, str]:

@@ -38,7 +38,8 @@ class Value:
     A number is converted from `unit` to the unit of the field. `words` translates words; a word that it does not list
     is rejected, unless `keeps_words`. `form` is that of a time, and `zone` that of a time without one: a name such as
     America/New_York, CITY_ZONE or MACHINE_ZONE. Where the value is missing, the field is `default` (a time is that of
-    the arrival, for ARRIVED); without one, a field that must not be null rejects the event.
+    the arrival, for ARRIVED); without one, a field that must not be null rejects the event. Where a value that `skips`
+    is missing, or is none of `words`, there is no event.
     """
 
     unit: str | None = None
@@ -47,6 +48,7 @@ class Value:
     form: Form = "iso"
     zone: str = "UTC"
     default: str | float | bool | None = None
+    skips: bool = False
 
     def __hash__(self) -> int:
         return id(self)

@@ -9,7 +9,8 @@ _HEAD = """# Sources
 
 Generated from `city_assets/*/sources.py` by `city docs`. A test fails when it is out of date.
 
-A source maps messages of another shape to events of a contract. They arrive on MQTT, or at `POST /ingest/<source>`.
+A source maps messages of another shape to events of a contract. They arrive on MQTT, on a Kafka topic, at
+`POST /ingest/<source>`, or are fetched every CITY_FEED_SECONDS from a URL of CITY_FEEDS (`{"<source>": "https://…"}`).
 Each makes one or more events; what cannot be mapped goes to `quarantine/mqtt` with its reasons, and nothing is lost.
 """
 _TABLE = "| source | events | arrives at | what it is |\n| --- | --- | --- | --- |"
@@ -27,6 +28,7 @@ def page(sources: Iterable[Source]) -> str:
 
 def _arrival(source: Source) -> str:
     topic = [f"MQTT `{source.mqtt}`"] if source.mqtt else []
+    topic += [f"Kafka `{source.kafka}`"] if source.kafka else []
     return ", ".join([*topic, f"`POST /ingest/{source.name}`"])
 
 
@@ -70,6 +72,8 @@ def _origin(value: Value) -> str:
         parts.append(f"without an offset in {zone}")
     if value.words:
         parts.append(", ".join(f"{word} → {meaning}" for word, meaning in value.words.items()))
+    if value.skips:
+        parts.append("without it no event")
     if value.default is not None:
         parts.append(f"else {'the time of its arrival' if value.default == 'arrived' else value.default}")
     return ", ".join(parts)

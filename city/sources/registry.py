@@ -1,6 +1,6 @@
 """Finds the sources of all domains: what each domain's sources.py declares as SOURCES."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from city.contracts.registry import contracts, domains
 from city.settings import Settings
@@ -26,6 +26,15 @@ def source_of(name: str, config: Settings) -> Source:
     if name not in known:
         raise SourceError(f"no source {name!r}; known: {', '.join(sorted(known))}")
     return known[name]
+
+
+def feeds_of(sources: Sequence[Source], config: Settings) -> dict[str, tuple[Source, str]]:
+    """Returns the sources that have a URL in CITY_FEEDS, and the URL. Raises SourceError for one without a source."""
+    known = {source.name: source for source in sources}
+    feeds = {name: url.get_secret_value() for name, url in config.feeds.items()}
+    if unknown := sorted(set(feeds) - set(known)):
+        raise SourceError(f"CITY_FEEDS names {', '.join(unknown)}; known sources: {', '.join(sorted(known))}")
+    return {name: (known[name], url) for name, url in feeds.items()}
 
 
 def _check_unique(what: str, names: Iterable[str]) -> None:

@@ -6,6 +6,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from pydantic import SecretStr
+
 from city.java import jars
 from city.settings import Settings
 from city.stack import servers
@@ -35,6 +37,8 @@ def environment(config: Settings) -> dict[str, str]:
     import json
 
     changed = config.model_dump(mode="json", exclude_defaults=True, exclude_none=True)
+    secrets = {name: getattr(config, name) for name in changed}
+    changed |= {name: value.get_secret_value() for name, value in secrets.items() if isinstance(value, SecretStr)}
     return {
         f"CITY_{name.upper()}": value if isinstance(value, str) else json.dumps(value)
         for name, value in changed.items()

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from city.java import java
 from city.java.jars import classpath
+from city.kafka import KafkaServer
 from city.net import accepts, join_address, split_address
 from city.settings import Settings
 from city.stack.part import Spec
@@ -78,18 +79,18 @@ def _heap_options(megabytes: int) -> list[str]:
 def kafka(config: Settings) -> Spec:
     """Returns the spec of a single Kafka node: broker and controller in one, without ZooKeeper."""
     if config.kafka_address:
-        return Spec("kafka", config.kafka)
+        return Spec("kafka", str(config.kafka))
     folder = config.home / "kafka"
     properties, log4j = folder / "server.properties", folder / "log4j2.properties"
     # Java's second compiler takes a third of Kafka's CPU time in the first minute, and does not raise the throughput.
     options = [*_heap_options(384), "-XX:TieredStopAtLevel=1", f"-Dlog4j2.configurationFile={log4j}"]
     return Spec(
         "kafka",
-        config.kafka,
+        str(config.kafka),
         argv=[java(), "-cp", classpath(config, "kafka"), *options, "kafka.Kafka", str(properties)],
         environment=_FEW_ARENAS,
         prepare=lambda: _prepare_kafka(config, folder, properties, log4j),
-        ready=lambda: _is_kafka_ready(config.kafka),
+        ready=lambda: _is_kafka_ready(str(config.kafka)),
         stop_seconds=20,
         ports={"CITY_KAFKA_PORT": config.kafka_port, "CITY_KAFKA_CONTROLLER_PORT": config.kafka_controller_port},
         host=config.kafka_host,
@@ -102,7 +103,7 @@ def kafka(config: Settings) -> Spec:
 def questdb(config: Settings) -> Spec:
     """Returns the spec of QuestDB."""
     if config.questdb_address:
-        return Spec("questdb", f"http://{config.questdb}")
+        return Spec("questdb", config.questdb.url)
     folder = config.home / "questdb"
     environment = {
         "QDB_HTTP_BIND_TO": join_address(config.questdb_host, config.questdb_http_port),
@@ -123,11 +124,11 @@ def questdb(config: Settings) -> Spec:
     main = "io.questdb/io.questdb.ServerMain"
     return Spec(
         "questdb",
-        f"http://{config.questdb}",
+        config.questdb.url,
         argv=[java(), *options, "-p", classpath(config, "questdb"), "-m", main, "-d", str(folder)],
         environment=environment,
         prepare=lambda: folder.mkdir(parents=True, exist_ok=True),
-        ready=lambda: _is_questdb_ready(config.questdb),
+        ready=lambda: _is_questdb_ready(str(config.questdb)),
         ports={"CITY_QUESTDB_HTTP_PORT": config.questdb_http_port, "CITY_QUESTDB_PG_PORT": config.questdb_pg_port},
         host=config.questdb_host,
         host_setting="CITY_QUESTDB_HOST",
@@ -141,17 +142,17 @@ def mqtt(config: Settings) -> Spec:
     A killed Mosquitto restarts with its state of some seconds before, and a killed amqtt restarts empty.
     """
     if config.mqtt_address:
-        return Spec("mqtt", config.mqtt)
+        return Spec("mqtt", str(config.mqtt))
     folder = config.home / "mosquitto"
     installed = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
     own = [sys.executable, "-m", "city.stack.mqtt_broker", config.mqtt_host, str(config.mqtt_port)]
     return Spec(
         "mqtt",
-        config.mqtt,
+        str(config.mqtt),
         argv=[installed, "-c", str(folder / "mosquitto.conf")] if installed else own,
         environment=python(config),
         prepare=lambda: _prepare_mosquitto(config, folder) if installed else None,
-        ready=lambda: accepts(*split_address(config.mqtt)),
+        ready=lambda: accepts(*split_address(str(config.mqtt))),
         ports={"CITY_MQTT_PORT": config.mqtt_port},
         host=config.mqtt_host,
         host_setting="CITY_MQTT_HOST",
@@ -229,7 +230,7 @@ def _is_kafka_ready(address: str) -> bool:
     if not accepts(*split_address(address)):
         return False
     try:
-        admin = AdminClient({"bootstrap.servers": address, "log_level": 0})
+        admin = AdminClient(KafkaServer(address).options())
         return bool(admin.list_topics(timeout=2).brokers)
     except KafkaException:
         return False

@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 
-from city.contracts.registry import domains, streamed
+from city.contracts.registry import check_unknown_ids, domains, streamed
 from city.net import accepts, is_loopback, reached_at
 from city.settings import Settings
+from city.sources.registry import feeds_of, sources
 from city.stack import servers
 from city.stack.dagster import dagster
 from city.stack.history_plan import is_finished, make_plan, why_no_history
@@ -27,11 +28,15 @@ _READY_SECONDS = 5.0
 def specs(config: Settings, simulators: bool = True, rate: float | None = None) -> list[Spec]:
     """Returns the spec of every part of the platform, for the active domains.
 
-    `rate` is the simulators' rate in events a second. Raises CannotStart where CITY_DOMAINS names an unknown domain.
+    `rate` is the simulators' rate in events a second. Raises CannotStart where CITY_DOMAINS names an unknown domain,
+    and ContractError or SourceError where another setting names what nobody declares.
     """
     names = [domain.name for domain in domains(config)]
     if unknown := sorted(set(config.domains) - set(names)):
         raise CannotStart(f"CITY_DOMAINS: no domain {', '.join(unknown)}; known: {', '.join(names)}")
+    check_unknown_ids(config)
+    mapped = sources(config)
+    feeds_of(mapped, config)
     active = [domain for domain in domains(config) if config.is_active(domain.name)]
     environment = {"CITY_DOMAINS": json.dumps(config.domains)}
     city = [sys.executable, "-m", "city.cli.main"]
@@ -42,11 +47,11 @@ def specs(config: Settings, simulators: bool = True, rate: float | None = None) 
         parts.append(history)
     if streamed(config):
         parts.append(_stream_spec(config, [*city, "stream", "--wait"], environment))
-    if any(contract.mqtt for domain in active for contract in domain.contracts):
+    if any(contract.mqtt for domain in active for contract in domain.contracts) or mapped:
         bridge = [*city, "bridge"]
         parts += [
             servers.mqtt(config),
-            _heartbeat_spec(config, BRIDGE, bridge, environment, config.mqtt + " → " + config.kafka),
+            _heartbeat_spec(config, BRIDGE, bridge, environment, f"{config.mqtt} → {config.kafka}"),
         ]
     if simulated:
         argv = [*city, "simulate", *(domain.name for domain in simulated), *(["--rate", str(rate)] if rate else [])]

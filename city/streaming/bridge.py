@@ -1,4 +1,4 @@
-"""Copies MQTT messages to Kafka: runs the MQTT session in a worker, and reports its state."""
+"""Brings messages to the topics of contracts: from MQTT, from the Kafka topics of sources, and from their feeds."""
 
 import threading
 from collections.abc import Sequence
@@ -15,7 +15,10 @@ NAME = "mqtt-bridge"
 
 
 class Bridge:
-    """Runs a `Session` in a worker and reports its state. The worker creates a new session whenever one fails."""
+    """Runs a `Session`, the topics and the feeds of sources in workers, and reports their state.
+
+    The worker creates a new session whenever one fails.
+    """
 
     def __init__(self, contracts: Sequence[Contract], config: Settings, sources: Sequence[Source] = ()) -> None:
         self.config = config
@@ -23,23 +26,43 @@ class Bridge:
         self.heartbeat = Heartbeat(config, NAME)
         self.session: Session | None = None
         self.worker = Worker(NAME, self._run_session, longest_wait=5.0)
+        self._others = self._source_workers(sources)
 
     def run(self, stop: threading.Event) -> None:
         """Runs the bridge and blocks until `stop` is set.
 
         A message that Kafka has not confirmed by then is not acknowledged, so the MQTT broker sends it again.
         """
-        self.worker.start()
+        workers = [self.worker, *self._others]
+        for worker in workers:
+            worker.start()
         try:
             while not stop.wait(0.2):
                 self._write_heartbeat()
         finally:
-            self.worker.stop()
+            for worker in workers:
+                worker.stop_requested.set()
+            for worker in workers:
+                worker.stop()
             self._write_heartbeat()
 
     def _write_heartbeat(self) -> None:
-        self.heartbeat.error = self.worker.complaint()
+        complaints = [worker.complaint() for worker in (self.worker, *self._others)]
+        self.heartbeat.error = next((complaint for complaint in complaints if complaint), None)
         self.heartbeat.beat(lag=self.session.waiting if self.session else 0)
+
+    def _source_workers(self, sources: Sequence[Source]) -> list[Worker]:
+        """Returns the workers of topics and of feeds, where there are any."""
+        workers = []
+        if any(source.kafka for source in sources):
+            from city.streaming.source_carrier import SourceTopics
+
+            workers.append(Worker("source-topics", SourceTopics(sources, self.config, self.heartbeat).run))
+        if self.config.feeds:
+            from city.streaming.feeds import Feeds
+
+            workers.append(Worker("feeds", Feeds(sources, self.config, self.heartbeat).run))
+        return workers
 
     def _run_session(self, worker: Worker) -> None:
         self.session = Session(self.routes, self.config, worker, self.heartbeat.count)

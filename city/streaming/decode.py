@@ -8,8 +8,9 @@ message without a backslash or a bracket every quote delimits a string, so the n
 `inspect` (`city.streaming.strict_json`), which returns the reasons for each.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import compress
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -28,11 +29,13 @@ _CHUNK = 8192  # messages; a message that Polars refuses costs a closer look onl
 _QUOTE, _COLON, _SPACE, _NEWLINE = 0x22, 0x3A, 0x20, 0x0A
 
 
-def decode(contract: Contract, raw: RawBatch, watermarks: Offsets) -> tuple[pl.DataFrame, pl.DataFrame]:
+def decode(
+    contract: Contract, raw: RawBatch, watermarks: Offsets, known: Mapping[str, pl.Series] = MappingProxyType({})
+) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Decodes a batch into rows (the contract's bronze schema) and quarantine records (QUARANTINE schema).
 
     Both are in the order of the batch. `watermarks` holds each partition's newest event time so far (microseconds
-    since the epoch).
+    since the epoch). `known` holds, by field, the ids that an event may have.
     """
     if not len(raw):
         return pl.DataFrame(schema=bronze_schema(contract)), pl.DataFrame(schema=QUARANTINE)
@@ -49,7 +52,8 @@ def decode(contract: Contract, raw: RawBatch, watermarks: Offsets) -> tuple[pl.D
     rows, invalid = validity.split(contract, frame)
     if misread:  # also where the field may be null
         rows = rows.filter(~pl.col("_row").is_in(list(misread)))
-    rejects = _quarantine_records(contract, raw, coordinates, refused, invalid, misread)
+    rows, strange = _split_unknown(rows, known)
+    rejects = _quarantine_records(contract, raw, coordinates, refused | strange, invalid, misread)
     return with_watermark(contract, with_cells(contract, rows), watermarks).select(*bronze_schema(contract)), rejects
 
 
@@ -216,6 +220,15 @@ def _find_doubtful(contract: Contract, frame: pl.DataFrame, joined: bytes, value
         | (keys != counts["present"])
         | (message.str.count_matches('"', literal=True) != 2 * counts["quoted"])
     )
+
+
+def _split_unknown(rows: pl.DataFrame, known: Mapping[str, pl.Series]) -> tuple[pl.DataFrame, dict[int, list[str]]]:
+    """Splits off rows with an id that is not known. Returns the rest, and the reasons by the index of the message."""
+    reasons: dict[int, list[str]] = {}
+    for field, ids in known.items():
+        for row, value in rows.filter(~pl.col(field).is_in(ids.implode())).select("_row", field).iter_rows():
+            reasons.setdefault(row, []).append(f"{field}: {value[:60]!r} has not been announced")
+    return (rows.filter(~pl.col("_row").is_in(list(reasons))) if reasons else rows), reasons
 
 
 def _misread_times(frame: pl.DataFrame, times: dict[str, pl.Series]) -> dict[int, dict[str, str]]:

@@ -8,8 +8,12 @@ import paho.mqtt.client as mqtt
 from confluent_kafka import KafkaError, Producer
 
 from city.contracts.model import Contract
+from city.kafka import KafkaServer
 from city.sources.model import Source
 from city.streaming.topics import MAX_MESSAGE_BYTES
+
+REFUSALS = (KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_MSG, KafkaError.INVALID_RECORD)
+"""Errors that Kafka returns for the same message on every attempt."""
 
 
 @dataclass(frozen=True)
@@ -46,22 +50,22 @@ class Delivery:
             self._done()
 
 
-def lasting_producer(address: str, on_error: Callable[[KafkaError], None]) -> Producer:
+def lasting_producer(kafka: KafkaServer, on_error: Callable[[KafkaError], None]) -> Producer:
     """Creates a producer that holds messages for as long as Kafka is away."""
     return Producer(
-        {
-            "bootstrap.servers": address,
-            "enable.idempotence": True,
-            "message.timeout.ms": 0,  # a delivery has no deadline: Kafka may be away for any length of time
-            # produce() raises at once for a larger message. The stream checks the limit of the contract.
-            "message.max.bytes": MAX_MESSAGE_BYTES,
-            "queue.buffering.max.messages": 50_000,
-            "queue.buffering.max.kbytes": 262_144,
-            "linger.ms": 5,
-            "compression.type": "lz4",
-            "error_cb": on_error,
-            "log_level": 0,
-        }
+        kafka.options(
+            {
+                "enable.idempotence": True,
+                "message.timeout.ms": 0,  # a delivery has no deadline: Kafka may be away for any length of time
+                # produce() raises at once for a larger message. The stream checks the limit of the contract.
+                "message.max.bytes": MAX_MESSAGE_BYTES,
+                "queue.buffering.max.messages": 50_000,
+                "queue.buffering.max.kbytes": 262_144,
+                "linger.ms": 5,
+                "compression.type": "lz4",
+                "error_cb": on_error,
+            }
+        )
     )
 
 

@@ -51,17 +51,14 @@ class Intake:
 
     def __init__(self, config: Settings) -> None:
         self._config = config
-        self._producer = Producer(
-            {
-                "bootstrap.servers": config.kafka,
-                "enable.idempotence": True,
-                "message.timeout.ms": int(_SECONDS * 1000),
-                "message.max.bytes": MAX_MESSAGE_BYTES,
-                "linger.ms": 5,
-                "compression.type": "lz4",
-                "log_level": 0,
-            }
-        )
+        options = {
+            "enable.idempotence": True,
+            "message.timeout.ms": int(_SECONDS * 1000),
+            "message.max.bytes": MAX_MESSAGE_BYTES,
+            "linger.ms": 5,
+            "compression.type": "lz4",
+        }
+        self._producer = Producer(config.kafka.options(options))
         self._known: set[str] = set()
 
     def target(self, name: str) -> Contract | Source:

@@ -16,13 +16,12 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from city.contracts.model import Contract
 from city.lake import STRAYS
-from city.net import accepts, split_address
 from city.settings import Settings
 from city.stack.worker import Worker, describe
 from city.streaming.carried import CarriedMessages
-from city.streaming.deliveries import Delivery, Route, key_of, lasting_producer, topic_of
+from city.streaming.deliveries import REFUSALS, Delivery, Route, key_of, lasting_producer, topic_of
 from city.streaming.strays import Stray, quarantine_strays, stray
-from city.streaming.subscriptions import Subscriptions
+from city.streaming.subscriptions import Subscriptions, client_id
 from city.streaming.topics import MAX_MESSAGE_BYTES, ensure_topics
 
 log = logging.getLogger(__name__)
@@ -37,8 +36,6 @@ _CONNECT_SECONDS = 20.0
 _SAVE_SECONDS = 10.0
 _STRAY_SECONDS = 0.5
 _PROBE_SECONDS = 2.0
-_REFUSALS = (KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_MSG, KafkaError.INVALID_RECORD)
-"""Errors that Kafka returns for the same message on every attempt."""
 
 
 class Session:
@@ -56,7 +53,7 @@ class Session:
         self._routes, self._config, self._worker, self._count = routes, config, worker, count
         home = config.home / "bridge"
         self.carried = CarriedMessages(home / "carried.bin")
-        self._subscriptions = Subscriptions(routes, home / "filters.json")
+        self._subscriptions = Subscriptions(routes, home / "filters.json", config.mqtt.subscription)
         self.waiting = 0
         """The number of messages that neither Kafka nor the quarantine has confirmed."""
         self.ended: str | None = None
@@ -67,28 +64,24 @@ class Session:
         self._delivered = 0
         self._saved = self._committed = self._probed = time.monotonic()
         self.producer = lasting_producer(config.kafka, self._on_kafka_error)
-        self.client = mqtt.Client(
-            mqtt.CallbackAPIVersion.VERSION2, client_id="city-bridge", clean_session=False, manual_ack=True
-        )
+        self.client = config.mqtt.client(client_id(config), lasting=True, manual_ack=True)
         self.client.on_connect = self._on_connect
         self.client.on_disconnect = self._on_disconnect
         self.client.on_subscribe = self._subscriptions.on_subscribe
         self.client.on_message = self._on_message
-        if config.mqtt_username:
-            secret = config.mqtt_password.get_secret_value() if config.mqtt_password else None
-            self.client.username_pw_set(config.mqtt_username, secret)
 
     def run(self) -> None:
         """Runs the session until the worker requests a stop. Raises the error that ends the session."""
         try:
             ensure_topics(self._config.kafka, {c for route in self._routes.values() for c in route.contracts})
         except KafkaException as error:
-            raise ConnectionError(f"Kafka at {self._config.kafka} is unavailable: {error.args[0].str()}") from error
-        host, port = split_address(self._config.mqtt)
+            told = self._config.kafka.explain(error.args[0])
+            raise ConnectionError(f"Kafka at {self._config.kafka} is unavailable: {told}") from error
+        server = self._config.mqtt
         try:
-            self.client.connect(host, port, keepalive=30)
+            server.connect(self.client, lasting=True)
         except OSError as error:
-            raise ConnectionError(f"the MQTT broker at {self._config.mqtt} is unavailable: {error}") from error
+            raise ConnectionError(f"the MQTT broker at {server} is unavailable: {server.explain(error)}") from error
         began = time.monotonic()
         try:
             while not self._worker.stop_requested.is_set():
@@ -167,7 +160,7 @@ class Session:
         properties: Properties | None,
     ) -> None:
         if code.is_failure:
-            self.ended = f"the MQTT broker at {self._config.mqtt} refuses the bridge: {code}"
+            self.ended = f"the MQTT broker at {self._config.mqtt} refuses the bridge: {self._config.mqtt.explain(code)}"
             return
         # The bridge subscribes at every connect: a broker that lost its sessions has lost the subscriptions too.
         self._subscriptions.subscribe(client)
@@ -244,7 +237,7 @@ class Session:
         def delivered(error: KafkaError | None, _: object) -> None:
             if error is None:
                 delivery.part_done()
-            elif error.code() in _REFUSALS:
+            elif error.code() in REFUSALS:
                 refuse(error)
             else:
                 self._give_up(delivery, f"Kafka did not take a message of {topic_of(delivery.message)}: {error.str()}")
@@ -260,7 +253,7 @@ class Session:
                     self._give_up(delivery, f"Kafka at {self._config.kafka} takes no more messages")
                     return
             except KafkaException as error:
-                if error.args[0].code() in _REFUSALS:
+                if error.args[0].code() in REFUSALS:
                     refuse(error.args[0])
                 else:
                     told = f"Kafka does not take a message of {topic_of(delivery.message)}: {error.args[0].str()}"
@@ -290,7 +283,7 @@ class Session:
             delivery.part_done()
 
     def _is_kafka_listening(self) -> bool:
-        return any(accepts(*split_address(address)) for address in self._config.kafka.split(","))
+        return self._config.kafka.listens()
 
     def _on_kafka_error(self, error: KafkaError) -> None:
-        self._kafka_error = (time.monotonic(), f"Kafka: {error.str()}")
+        self._kafka_error = (time.monotonic(), f"Kafka: {self._config.kafka.explain(error)}")

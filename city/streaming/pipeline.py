@@ -10,6 +10,7 @@ import polars as pl
 from confluent_kafka import KafkaException
 
 from city.contracts.model import Contract
+from city.quality.announced import KnownIds
 from city.settings import Settings
 from city.stack.backoff import Backoff, Stopped
 from city.stack.worker import Worker
@@ -74,7 +75,8 @@ class Pipeline:
             except Stopped:
                 return
             except KafkaException as error:
-                self._report_error("source", f"Kafka at {self.config.kafka} is unavailable: {error.args[0]}")
+                kafka = self.config.kafka
+                self._report_error("source", f"Kafka at {kafka} is unavailable: {kafka.explain(error.args[0])}")
                 try:
                     backoff.wait()
                 except Stopped:
@@ -109,12 +111,12 @@ class Pipeline:
             for sink_worker in workers:
                 sink_worker.start()
             log.info("%s: streaming from %s", contract.topic, bronze.position)
-            watermarks = dict(bronze.watermarks)
+            watermarks, known = dict(bronze.watermarks), KnownIds(contract, config)
             checked = time.monotonic()
             while not self._stop.is_set() and not source.changed:
                 raw = source.poll()
                 if raw is not None:
-                    rows, rejects = decode(contract, raw, watermarks)
+                    rows, rejects = decode(contract, raw, watermarks, known.current())
                     watermarks |= watermarks_after(rows)
                     if committing is not None:
                         committing.result()

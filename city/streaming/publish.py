@@ -3,6 +3,8 @@
 import polars as pl
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
+from city.kafka import KafkaServer
+
 _SECONDS = 15.0
 
 
@@ -17,18 +19,18 @@ def event_id(topic: str) -> pl.Expr:
 class Publisher:
     """Publishes with an idempotent producer. A message that was not delivered makes the next `flush` fail."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, kafka: KafkaServer) -> None:
         self._failures: list[str] = []
         self._producer = Producer(
-            {
-                "bootstrap.servers": address,
-                "enable.idempotence": True,
-                "compression.type": "lz4",
-                "linger.ms": 5,
-                "message.timeout.ms": int(_SECONDS * 1000),
-                "queue.buffering.max.messages": 1_000_000,
-                "log_level": 0,
-            }
+            kafka.options(
+                {
+                    "enable.idempotence": True,
+                    "compression.type": "lz4",
+                    "linger.ms": 5,
+                    "message.timeout.ms": int(_SECONDS * 1000),
+                    "queue.buffering.max.messages": 1_000_000,
+                }
+            )
         )
 
     def publish(self, topic: str, messages: pl.DataFrame) -> None:

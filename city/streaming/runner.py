@@ -9,7 +9,6 @@ from collections.abc import Sequence
 import psutil
 
 from city.contracts.model import Contract
-from city.net import accepts, split_address
 from city.settings import Settings
 from city.stack.history_progress import is_recent_missing
 from city.stack.part import CannotStart
@@ -76,7 +75,7 @@ class StreamRunner:
         the stream can do without both."""
         deadline = time.monotonic() + _BEGINNING_SECONDS
         while time.monotonic() < deadline and not self._stop.wait(_BEGINNING_LOOK_SECONDS):
-            if accepts(*split_address(self._config.kafka)) and not is_recent_missing(self._config):
+            if self._config.kafka.listens() and not is_recent_missing(self._config):
                 return
 
     def _await_other(self, seconds: float) -> None:

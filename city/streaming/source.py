@@ -13,6 +13,7 @@ import numpy as np
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
+from city.kafka import KafkaServer
 from city.stack.worker import Worker
 from city.streaming.pacing import Pacing
 from city.streaming.records import KafkaMessage, Offsets, RawBatch
@@ -53,9 +54,9 @@ class _Piece:
 class KafkaSource:
     """Reads a topic's partitions from given offsets, into batches bounded by rows and by time."""
 
-    def __init__(self, address: str, topic: str, rows: int, pacing: Pacing) -> None:
+    def __init__(self, kafka: KafkaServer, topic: str, rows: int, pacing: Pacing) -> None:
         self.topic = topic
-        self._address, self._away = address, False
+        self._kafka, self._away = kafka, False
         self._connected = True
         self._failure: BaseException | None = None
         self._error: str | None = None
@@ -65,7 +66,7 @@ class KafkaSource:
         self._rows, self._pacing = rows, pacing
         self.consumer = Consumer(
             {
-                "bootstrap.servers": address,
+                **kafka.options(),
                 "group.id": f"city-stream-{topic}",  # required by librdkafka; never committed to
                 "enable.auto.commit": False,
                 "auto.offset.reset": "earliest",
@@ -83,7 +84,6 @@ class KafkaSource:
                 "statistics.interval.ms": _STATISTICS_MS,
                 "stats_cb": self._on_statistics,
                 "error_cb": self._on_error,
-                "log_level": 0,
                 "reconnect.backoff.max.ms": 2_000,
                 "allow.auto.create.topics": False,
             }
@@ -92,7 +92,7 @@ class KafkaSource:
         self._stop = threading.Event()
         # A restart of this worker repairs no error: `poll` raises the error, and the pipeline starts again.
         self._worker = Worker(f"kafka-{topic}", self._read_messages, stop=self._stop, fatal=(BaseException,))
-        self._admin = AdminClient({"bootstrap.servers": address, "log_level": 0})
+        self._admin = AdminClient(kafka.options())
         self._topic_id: int | None = None
         self.changed = False
         """Whether the topic's partitions differ from those that this source reads."""
@@ -105,7 +105,7 @@ class KafkaSource:
     def last_error(self) -> str | None:
         """The current error, or None: no broker is connected, or librdkafka reported an error a few seconds ago."""
         if self._away:
-            return f"Kafka at {self._address} is unavailable: no broker is connected"
+            return f"Kafka at {self._kafka} is unavailable: no broker is connected"
         return self._error if time.monotonic() - self._error_at < _ERROR_SECONDS else None
 
     def partitions(self) -> list[int]:

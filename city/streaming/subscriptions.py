@@ -1,8 +1,9 @@
-"""Subscribes to the MQTT topics of contracts, and ends subscriptions that no contract has any more."""
+"""The bridge's MQTT session at the broker: its id, and its subscriptions, which end when no contract has them."""
 
 import json
 import logging
-from collections.abc import Collection, Sequence
+import secrets
+from collections.abc import Callable, Collection, Sequence
 from itertools import combinations
 from pathlib import Path
 
@@ -10,16 +11,22 @@ import paho.mqtt.client as mqtt
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
+from city.settings import Settings
+
 log = logging.getLogger(__name__)
 
 _MOST_LEVELS = 7
 
 
 class Subscriptions:
-    """The subscriptions of one MQTT session, by filter. The file at `path` has the filters of earlier sessions."""
+    """The subscriptions of one MQTT session, by filter. The file at `path` has the filters of earlier sessions.
 
-    def __init__(self, filters: Collection[str], path: Path) -> None:
-        self._filters, self._path = filters, path
+    `subscribed` returns the filter to subscribe to for the filter of a topic: a shared one has a prefix.
+    """
+
+    def __init__(self, filters: Collection[str], path: Path, subscribed: Callable[[str], str] = str) -> None:
+        self._topics, self._path = filters, path
+        self._filters = [subscribed(topic) for topic in filters]
         self._unsubscribed: set[str] = set()
         self.refused: str | None = None
         """The error of the last subscription; None where the broker accepted it."""
@@ -49,7 +56,7 @@ class Subscriptions:
         levels = topic.split("/")
         if len(levels) > _MOST_LEVELS:
             return
-        declared = set(self._filters)
+        declared = set(self._topics)
         candidates = [f for f in filters_of(levels) if f not in declared and f not in self._unsubscribed]
         if candidates:
             self._unsubscribed.update(candidates)
@@ -69,6 +76,17 @@ class Subscriptions:
                 _replace_file(self._path, json.dumps(sorted(self._filters)))
             except OSError as error:
                 log.warning("cannot write %s: %s", self._path, error)
+
+
+def client_id(config: Settings) -> str:
+    """Returns the id by which the broker knows the bridge: of this installation, where others may use the broker."""
+    if config.mqtt_client_id or config.mqtt_address is None:
+        return config.mqtt_client_id or "city-bridge"
+    path = config.home / "bridge" / "client-id"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"city-bridge-{secrets.token_hex(4)}")
+    return path.read_text()
 
 
 def filters_of(levels: Sequence[str]) -> list[str]:

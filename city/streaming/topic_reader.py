@@ -8,6 +8,7 @@ from typing import cast
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
+from city.kafka import KafkaServer
 from city.streaming.records import KafkaMessage
 
 log = logging.getLogger(__name__)
@@ -30,7 +31,7 @@ class TopicReader:
 
     def __init__(
         self,
-        address: str,
+        kafka: KafkaServer,
         topics: Collection[str],
         group: str,
         start: StartOffsets,
@@ -41,15 +42,14 @@ class TopicReader:
         """`on_look` is called with each topic and whether it exists, before its new partitions are assigned."""
         self.error: str | None = "not read yet"
         """Why messages may be missing; None where all topics are read."""
-        self._address, self._topics = address, frozenset(topics)
+        self._kafka, self._topics = kafka, frozenset(topics)
         self._start, self._seconds, self._on_look = start, seconds, on_look
         self._options = {
-            "bootstrap.servers": address,
+            **kafka.options(),
             "group.id": group,
             "enable.auto.commit": False,
             "allow.auto.create.topics": False,
             "error_cb": self._note_error,
-            "log_level": 0,
             "reconnect.backoff.max.ms": 2_000,
             **options,
         }

@@ -219,6 +219,36 @@ NGSI_SIMPLIFIED = _ngsi(
     '"windSpeed": 2, "refDevice": "device-0A3478"}',
 )
 
+_OPENAQ = {"pm25": "pm2_5", "pm10": "pm10", "temperature": "temperature", "relativehumidity": "humidity"}
+_OPENAQ_UNITS = {"µg/m³": "µg/m³", "c": "°C", "%": "%"}
+
+OPENAQ = Source(
+    name="openaq",
+    contract=SENSORS,
+    description="The newest values of a location's sensors from OpenAQ v3: the URL is "
+    "`https://api.openaq.org/v3/locations/<id>/sensors`, with CITY_FEED_HEADERS for the key (`X-API-Key: …`). Gases "
+    "(O₃, NO₂, SO₂, CO) are left out.",
+    documentation="https://docs.openaq.org/resources/sensors",
+    sample='{"meta": {"name": "openaq-api", "page": 1, "limit": 100, "found": 2}, "results": [{"id": 3917, "name": '
+    '"o3 ppm", "parameter": {"id": 10, "name": "o3", "units": "ppm", "displayName": "O₃"}, "latest": {"datetime": '
+    '{"utc": "2025-04-28T20:00:00Z", "local": "2025-04-28T14:00:00-06:00"}, "value": 0.067, "coordinates": '
+    '{"latitude": 35.1353, "longitude": -106.584702}}}, {"id": 3919, "name": "pm25 µg/m³", "parameter": {"id": 2, '
+    '"name": "pm25", "units": "µg/m³", "displayName": "PM2.5"}, "latest": {"datetime": {"utc": '
+    '"2025-04-28T20:00:00Z", "local": "2025-04-28T14:00:00-06:00"}, "value": 5.4, "coordinates": {"latitude": '
+    '35.1353, "longitude": -106.584702}}}]}',
+    items="results",
+    names={"number": At("id")},
+    fields={
+        "timestamp": At("latest.datetime.utc"),
+        "sensor_id": Joined("openaq_{number}"),
+        "type": At("parameter.name", words=_OPENAQ, skips=True),
+        "value": At("latest.value"),
+        "unit": At("parameter.units", words=_OPENAQ_UNITS),
+        "latitude": At("latest.coordinates.latitude"),
+        "longitude": At("latest.coordinates.longitude"),
+    },
+)
+
 SOURCES = (
     CITY_TRAFFIC,
     CITY_ENVIRONMENT,
@@ -230,4 +260,5 @@ SOURCES = (
     SENSOR_COMMUNITY,
     NGSI,
     NGSI_SIMPLIFIED,
+    OPENAQ,
 )

@@ -5,16 +5,17 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 
 import polars as pl
-from deltalake import DeltaTable, write_deltalake
+from deltalake import write_deltalake
 
 from city import local_time
 from city.contracts.model import Contract
-from city.contracts.registry import contracts, domain_with
+from city.contracts.registry import domain_with
 from city.contracts.schema import QUARANTINE
 from city.lake.retry import commit_with_retry
 from city.lake.snapshot import Snapshot
 from city.lake.tables import open_table, scan
 from city.quality import expectations, suites
+from city.quality.announced import load_announced_keys
 from city.quality.bands import unusual
 from city.quality.expectations import ExpectationResult
 from city.quality.measures import DIMENSIONS, Summary, measures, scores, summarise
@@ -54,7 +55,7 @@ def assess(
     (one row), and the result of each expectation.
     """
     bronze, rejected = scan_day(contract, lake, day)
-    day_scores, by_hour = _measure(contract, day, bronze, rejected, load_announced_keys(contract, lake))
+    day_scores, by_hour = _measure(contract, day, bronze, rejected, _announced(contract, lake))
     rows = sample(bronze, day_scores["rows"][0])
     judged = suites.judge(contract, rows, day_scores, docs) if docs else expectations.judge(contract, rows, day_scores)
     row_results = [result for result in judged if result.blocking]
@@ -73,7 +74,7 @@ def record_past_days(contract: Contract, lake: Path, days: Sequence[date], confi
 
     That is for the history of a new city: its days give the bands of later days, and nobody is alarmed about them.
     """
-    announced = load_announced_keys(contract, lake)
+    announced = _announced(contract, lake, config)
     measured = [_measure(contract, day, *scan_day(contract, lake, day, config), announced, config) for day in days]
     scored, by_hour = (pl.concat(frames) for frames in zip(*measured, strict=True))
     record(lake / SCORES, SCORES_SCHEMA, scored.filter(pl.col("rows") > 0), contract, days)
@@ -117,19 +118,8 @@ def sample(bronze: pl.LazyFrame, rows: int) -> pl.DataFrame:
     return bronze.filter(pl.col("_offset").hash(0) % share == 0).collect(engine="streaming")
 
 
-def load_announced_keys(contract: Contract, lake: Path) -> dict[str, pl.Series]:
-    """Loads the keys that referenced contracts have announced, by the field that refers to them.
-
-    A field is left out if its referenced contract has no bronze table yet.
-    """
-    declared = {c.name: c for c in contracts()}
-    keys_by_field = {}
-    for reference in contract.references:
-        path = lake / "bronze" / reference.to
-        if DeltaTable.is_deltatable(str(path)):
-            key = declared[reference.to].key
-            keys_by_field[reference.field] = pl.scan_delta(str(path)).select(pl.col(key).unique()).collect()[key]
-    return keys_by_field
+def _announced(contract: Contract, lake: Path, config: Settings | None = None) -> dict[str, pl.Series]:
+    return load_announced_keys(contract, lake, config or settings(), "flag", "quarantine")
 
 
 def hours(contract: Contract, summary: Summary, day: date, config: Settings | None = None) -> pl.DataFrame:

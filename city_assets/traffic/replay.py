@@ -104,7 +104,7 @@ def replay(
     the number of positions sent so far. Returns the number of positions sent.
     """
     ensure_topics(config.kafka, [VEHICLE_POSITIONS])
-    producer = Producer({"bootstrap.servers": config.kafka, "linger.ms": 20, "compression.type": "lz4", "log_level": 0})
+    producer = Producer(config.kafka.options({"linger.ms": 20, "compression.type": "lz4"}))
     started = time.monotonic()
     clock = moments(loaded.trips, speed, lambda: time.monotonic() - started)
     sent = 0

@@ -74,7 +74,7 @@ def fresh_topic(stack: Settings) -> Settings:
 
     from city import questdb
 
-    admin = AdminClient({"bootstrap.servers": stack.kafka})
+    admin = AdminClient({"bootstrap.servers": str(stack.kafka)})
     if VEHICLE_POSITIONS.topic in admin.list_topics(timeout=10).topics:
         admin.delete_topics([VEHICLE_POSITIONS.topic])[VEHICLE_POSITIONS.topic].result(10)
     for table in (VEHICLE_POSITIONS.name, *(w.name for w in VEHICLE_POSITIONS.windows)):

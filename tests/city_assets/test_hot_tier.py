@@ -238,7 +238,7 @@ def test_the_checks_read_a_real_questdb(stack: Settings) -> None:
     sink.open({0: 0})
     rows = pl.read_delta(str(bronze.path))
     sink.send_events(rows, contract.name)
-    questdb = QuestDBResource(address=stack.questdb)
+    questdb = QuestDBResource(address=str(stack.questdb))
     until(lambda: questdb_http.rows(stack.questdb, f"SELECT count() FROM {name}") == [[20]])
     result = judge(stack, questdb, contract)
     assert all(evaluation.passed for evaluation in result.values()), json.dumps(

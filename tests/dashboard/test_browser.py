@@ -74,13 +74,17 @@ def lasting(stack_parts: tuple[Settings, dict[str, Part]], tmp_path_factory: pyt
     """Ten minutes of traffic that were, and traffic that goes on; one champion, which says how fast it will be."""
     dashboard.build()
     shared, _ = stack_parts
-    addresses = {"kafka_address": shared.kafka, "questdb_address": shared.questdb, "mqtt_address": shared.mqtt}
+    addresses = {
+        "kafka_address": str(shared.kafka),
+        "questdb_address": str(shared.questdb),
+        "mqtt_address": str(shared.mqtt),
+    }
     home = {"home": tmp_path_factory.mktemp("town"), "serve_port": free_ports(1)[0]}
     config = shared.model_copy(update=addresses | home)
     registered(Registry(config), speed_model(15), taught(speed_model(15)))
     ensure_topics(config.kafka, [VEHICLE_POSITIONS])
     over, fleet = threading.Event(), Traffic(3, LocalClock(), 4 * VEHICLES)
-    producer = Producer({"bootstrap.servers": config.kafka})
+    producer = Producer({"bootstrap.servers": str(config.kafka)})
     now = time.time()
     for second in range(0, PAST_SECONDS, 4):
         report(producer, fleet, now - PAST_SECONDS + second)

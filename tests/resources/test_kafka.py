@@ -23,10 +23,10 @@ from tests.live import until
 
 def test_a_range_of_a_topic_is_read_exactly(stack: Settings) -> None:
     topic = uuid.uuid4().hex
-    kafka = KafkaResource(address=stack.kafka)
+    kafka = KafkaResource(address=str(stack.kafka))
     assert kafka.ends(topic) == {}
     ensure_topics(stack.kafka, [replace(DEVICES, topic=topic, partitions=2)])
-    producer = Producer({"bootstrap.servers": stack.kafka})
+    producer = Producer({"bootstrap.servers": str(stack.kafka)})
     for number in range(20):
         producer.produce(topic, str(number).encode(), partition=number % 2)
     producer.flush(10)
@@ -40,15 +40,15 @@ def test_a_range_of_a_topic_is_read_exactly(stack: Settings) -> None:
     assert (found.start, found.end) == ({0: 3, 1: 9}, {0: 5, 1: 10})
     assert kafka.read(topic, {0: 5}, {0: 5}).values == []
     with pytest.raises(TimeoutError, match="did not give"):
-        KafkaResource(address=stack.kafka, seconds=1).read(topic, {0: 0}, {0: 99})
+        KafkaResource(address=str(stack.kafka), seconds=1).read(topic, {0: 0}, {0: 99})
 
 
 def test_a_transaction_that_was_aborted_is_not_read_and_markers_leave_no_lag(stack: Settings) -> None:
     """Three messages aborted, three committed, then three aborted: the range ends in what has no message."""
     contract = replace(DEVICES, name=f"t{uuid.uuid4().hex[:8]}", topic=uuid.uuid4().hex, partitions=1)
     ensure_topics(stack.kafka, [contract])
-    kafka = KafkaResource(address=stack.kafka, seconds=10)
-    producer = Producer({"bootstrap.servers": stack.kafka, "transactional.id": contract.topic})
+    kafka = KafkaResource(address=str(stack.kafka), seconds=10)
+    producer = Producer({"bootstrap.servers": str(stack.kafka), "transactional.id": contract.topic})
     producer.init_transactions(20)
 
     def transaction(name: str, commit: bool) -> None:
@@ -147,6 +147,6 @@ def test_a_partition_that_gives_nothing_ends_the_reading_whatever_another_gives(
 
 
 def test_questdb_answers_and_refuses_in_words(stack: Settings) -> None:
-    assert QuestDBResource(address=stack.questdb).frame("SELECT 1 + 1", {"sum": pl.Int64()}).rows() == [(2,)]
+    assert QuestDBResource(address=str(stack.questdb)).frame("SELECT 1 + 1", {"sum": pl.Int64()}).rows() == [(2,)]
     with pytest.raises(questdb.QuestDBError, match="table does not exist .*SELECT \\* FROM nowhere"):
         questdb.execute(stack.questdb, "SELECT * FROM nowhere")

@@ -8,6 +8,7 @@ import polars as pl
 
 from city.contracts.model import Contract
 from city.contracts.schema import LINEAGE
+from city.kafka import KafkaServer
 from city.streaming.publish import Publisher, event_id
 from city.streaming.records import Offsets
 from city.streaming.sinks.base import Sink
@@ -21,14 +22,14 @@ class KafkaSink(Sink):
     name = "kafka"
     recorded = True
 
-    def __init__(self, contract: Contract, address: str) -> None:
-        self._contract, self._address = contract, address
+    def __init__(self, contract: Contract, kafka: KafkaServer) -> None:
+        self._contract, self._kafka = contract, kafka
         self._publisher: Publisher | None = None
 
     def open(self, recorded: Offsets) -> Offsets:
         """Connects the producer. Returns the recorded position."""
         self.close()
-        self._publisher = Publisher(self._address)
+        self._publisher = Publisher(self._kafka)
         return dict(recorded)
 
     def apply(self, rows: pl.DataFrame, start: Offsets, changed: Changed) -> None:

@@ -15,6 +15,7 @@ from questdb import Sender, TimestampMicros, TimestampNanos
 from city import questdb
 from city.contracts import questdb as tables
 from city.contracts.model import Contract, Window
+from city.questdb import QuestDBServer
 from city.streaming.bronze import BronzeStream, scan
 from city.streaming.records import Offsets
 from city.streaming.sinks.base import Sink
@@ -49,8 +50,8 @@ class QuestDBSink(Sink):
     _has_pandas: ClassVar[bool] = False
     """Whether this process has sent a frame, and so has loaded pandas."""
 
-    def __init__(self, contract: Contract, address: str, bronze: BronzeStream) -> None:
-        self._contract, self._address, self._bronze = contract, address, bronze
+    def __init__(self, contract: Contract, server: QuestDBServer, bronze: BronzeStream) -> None:
+        self._contract, self._server, self._bronze = contract, server, bronze
         self._columns = list(tables.columns(contract))
         self._symbols = tables.symbols(contract)
         self._sender: Sender | None = None
@@ -60,15 +61,15 @@ class QuestDBSink(Sink):
 
     def open(self, recorded: Offsets) -> Offsets:
         """Creates the tables, connects, and sends the open windows again. Returns the position of the table."""
-        ensure_tables(self._address, self._contract)
+        ensure_tables(self._server, self._contract)
         self.connect()
         self._send_open_windows()
-        return applied_offsets(self._address, self._contract)
+        return applied_offsets(self._server, self._contract)
 
     def connect(self) -> None:
         """Connects without a check of the tables."""
         self.close()
-        self._sender = Sender.from_conf(f"http::addr={self._address};{_DEADLINE}")
+        self._sender = Sender.from_conf(self._server.sender_conf(_DEADLINE))
         self._sender.establish()  # type: ignore[no-untyped-call]  # the package has types, but not of this
 
     def apply(self, rows: pl.DataFrame, start: Offsets, changed: Changed) -> None:
@@ -85,7 +86,7 @@ class QuestDBSink(Sink):
         self._flush()
         if time.monotonic() > self._looked_at + _LOOK_SECONDS:
             self._looked_at = time.monotonic()
-            resume_tables(self._address, self._contract)
+            resume_tables(self._server, self._contract)
 
     def _has_closed_windows(self, changed: Mapping[str, pl.DataFrame]) -> bool:
         """Returns whether a batch has windows that `open` does not send again.
@@ -119,7 +120,7 @@ class QuestDBSink(Sink):
         if newest is None or not self._contract.windows:
             return
         time_column = self._contract.event_time
-        result = questdb.rows(self._address, f"SELECT cast(max({time_column}) AS LONG) FROM {self._contract.name}")
+        result = questdb.rows(self._server, f"SELECT cast(max({time_column}) AS LONG) FROM {self._contract.name}")
         last = result[0][0] if result else None  # a table without rows has no newest time
         self._newest = None if last is None else datetime.fromtimestamp(int(last) / 1e6, UTC)
         # The windows start at QuestDB's own newest time, because QuestDB may have been away for long.
@@ -166,35 +167,35 @@ class QuestDBSink(Sink):
         self._sender.flush()
 
 
-def ensure_tables(address: str, contract: Contract) -> None:
+def ensure_tables(server: QuestDBServer, contract: Contract) -> None:
     """Creates the contract's missing tables, adds missing columns, and resumes the tables that a crash has suspended.
 
     Raises as `questdb.execute` does.
     """
-    _ensure_table(address, contract.name, tables.create_events(contract), tables.evolve_events(contract))
+    _ensure_table(server, contract.name, tables.create_events(contract), tables.evolve_events(contract))
     for window in contract.windows:
-        _ensure_table(address, window.name, tables.create_window(contract, window), tables.evolve_window(window))
-    resume_tables(address, contract)
+        _ensure_table(server, window.name, tables.create_window(contract, window), tables.evolve_window(window))
+    resume_tables(server, contract)
 
 
-def resume_tables(address: str, contract: Contract) -> None:
+def resume_tables(server: QuestDBServer, contract: Contract) -> None:
     """Resumes the contract's tables that a crash or a full disk has suspended."""
-    for table in questdb.resume_suspended(address, tables.table_names(contract)):
+    for table in questdb.resume_suspended(server, tables.table_names(contract)):
         log.warning("QuestDB table %s was suspended and has been resumed", table)
 
 
-def _ensure_table(address: str, table: str, create: str, evolve: list[str]) -> None:
-    questdb.execute(address, create)
-    columns = {row[0] for row in questdb.rows(address, f"SHOW COLUMNS FROM {table}")}
+def _ensure_table(server: QuestDBServer, table: str, create: str, evolve: list[str]) -> None:
+    questdb.execute(server, create)
+    columns = {row[0] for row in questdb.rows(server, f"SHOW COLUMNS FROM {table}")}
     for statement in tables.missing(evolve, columns):
         log.info("QuestDB table %s: %s", table, statement)
-        questdb.execute(address, statement)
+        questdb.execute(server, statement)
 
 
-def applied_offsets(address: str, contract: Contract) -> Offsets:
+def applied_offsets(server: QuestDBServer, contract: Contract) -> Offsets:
     """Returns the next offset of each partition, from the visible rows of the contract's table.
 
     A partition of which the table has history alone, with negative offsets, begins with its first message.
     """
-    rows = questdb.rows(address, f"SELECT part, max(off) FROM {contract.name}")
+    rows = questdb.rows(server, f"SELECT part, max(off) FROM {contract.name}")
     return {int(part): max(0, int(offset) + 1) for part, offset in rows if part is not None}

@@ -24,6 +24,7 @@ from deltalake import DeltaTable
 from city import questdb
 from city.contracts import questdb as tables
 from city.contracts.model import Contract, Window
+from city.questdb import QuestDBServer
 from city.streaming.bronze import BronzeStream
 from city.streaming.records import Offsets, from_position
 from city.streaming.sinks.questdb import QuestDBSink
@@ -34,7 +35,7 @@ _APPLY_SECONDS = 60.0
 _TRIES = 10
 
 
-def rebuild(address: str, contract: Contract, bronze: BronzeStream, window: Window | None = None) -> None:
+def rebuild(server: QuestDBServer, contract: Contract, bronze: BronzeStream, window: Window | None = None) -> None:
     """Replaces the table of the contract's events, or of one of its windows, by a new table with the rows of bronze.
 
     The new table has the rows of the time span that QuestDB keeps. The caller holds a lock, so that only one rebuild of
@@ -42,40 +43,40 @@ def rebuild(address: str, contract: Contract, bronze: BronzeStream, window: Wind
     """
     name = window.name if window else contract.name
     fresh, replaced = _rebuilt_name(name), _replaced_name(name)
-    questdb.execute(address, f"DROP TABLE IF EXISTS {fresh}")
+    questdb.execute(server, f"DROP TABLE IF EXISTS {fresh}")
     if window:
-        questdb.execute(address, tables.create_window(contract, replace(window, name=fresh)))
+        questdb.execute(server, tables.create_window(contract, replace(window, name=fresh)))
     else:
-        questdb.execute(address, tables.create_events(replace(contract, name=fresh)))
-    sink = QuestDBSink(contract, address, bronze)
+        questdb.execute(server, tables.create_events(replace(contract, name=fresh)))
+    sink = QuestDBSink(contract, server, bronze)
     sink.connect()
     try:
         reached = _fill_table(sink, contract, bronze.path, window, fresh, {})
-        _await_applied(address, fresh)
-        _take_name(address, fresh, name, replaced)
+        _await_applied(server, fresh)
+        _take_name(server, fresh, name, replaced)
         _fill_table(sink, contract, bronze.path, window, name, reached)  # rows that went to the old table meanwhile
-        questdb.execute(address, f"DROP TABLE IF EXISTS {_discarded_name(name)}")
-        questdb.execute(address, f"DROP TABLE IF EXISTS {replaced}")
+        questdb.execute(server, f"DROP TABLE IF EXISTS {_discarded_name(name)}")
+        questdb.execute(server, f"DROP TABLE IF EXISTS {replaced}")
     finally:
         sink.close()
 
 
-def copies(address: str, name: str) -> list[str]:
+def copies(server: QuestDBServer, name: str) -> list[str]:
     """Returns the existing tables that may have the table's rows: itself, and those of an unfinished rebuild."""
     names = (name, _rebuilt_name(name), _replaced_name(name), _discarded_name(name))
-    return [table for table in names if _table_folders(address, table)]
+    return [table for table in names if _table_folders(server, table)]
 
 
-def must_be_finished(address: str, name: str) -> bool:
+def must_be_finished(server: QuestDBServer, name: str) -> bool:
     """Returns whether a rebuild of the table was interrupted, or the server itself created the table for a row.
 
     The server creates a table without deduplication and TTL when a row comes and no table exists.
     """
-    rows = questdb.rows(address, f"SELECT dedup FROM tables() WHERE table_name = '{name}'")
-    return any(table != name for table in copies(address, name)) or not all(dedup for (dedup,) in rows)
+    rows = questdb.rows(server, f"SELECT dedup FROM tables() WHERE table_name = '{name}'")
+    return any(table != name for table in copies(server, name)) or not all(dedup for (dedup,) in rows)
 
 
-def is_symbol(address: str, folder: Path, name: str, column: str, text: str) -> bool:
+def is_symbol(server: QuestDBServer, folder: Path, name: str, column: str, text: str) -> bool:
     """Returns whether the files of the column's symbols contain the text.
 
     `folder` is the server's own folder of tables. Dropped tables are not searched, because the server deletes their
@@ -83,7 +84,7 @@ def is_symbol(address: str, folder: Path, name: str, column: str, text: str) -> 
     """
     encoded = text.encode("utf-16-le")
     symbol = (len(encoded) // 2).to_bytes(4, "little") + encoded
-    for table in _table_folders(address, name):
+    for table in _table_folders(server, name):
         for file in (folder / table).glob(f"{column}.c*"):
             with suppress(FileNotFoundError):  # the table was dropped meanwhile
                 if symbol in file.read_bytes():
@@ -91,9 +92,9 @@ def is_symbol(address: str, folder: Path, name: str, column: str, text: str) -> 
     return False
 
 
-def _table_folders(address: str, name: str) -> list[str]:
+def _table_folders(server: QuestDBServer, name: str) -> list[str]:
     """Returns the name of the table's folder; an empty list where there is no such table."""
-    rows = questdb.rows(address, f"SELECT directoryName FROM tables() WHERE table_name = '{name}'")
+    rows = questdb.rows(server, f"SELECT directoryName FROM tables() WHERE table_name = '{name}'")
     return [folder for (folder,) in rows]
 
 
@@ -136,34 +137,34 @@ def _fill_table(
     return reached
 
 
-def _await_applied(address: str, table: str) -> None:
+def _await_applied(server: QuestDBServer, table: str) -> None:
     """Waits until the sent rows can be read, up to a time limit. Beyond it the table is complete a little later."""
     deadline = time.monotonic() + _APPLY_SECONDS
     while time.monotonic() < deadline:
-        rows = questdb.rows(address, f"SELECT writerTxn, sequencerTxn FROM wal_tables() WHERE name = '{table}'")
+        rows = questdb.rows(server, f"SELECT writerTxn, sequencerTxn FROM wal_tables() WHERE name = '{table}'")
         if all(written >= sent for written, sent in rows):
             return
         time.sleep(0.1)
 
 
-def _take_name(address: str, fresh: str, name: str, replaced: str) -> None:
+def _take_name(server: QuestDBServer, fresh: str, name: str, replaced: str) -> None:
     """Renames the old table to `replaced` and the fresh one to `name`.
 
     A row that the stream sends in between makes the server create a table with columns that it guesses. That table is
     renamed too, and discarded by the caller, because its rows are in bronze. So is the table that has the name when an
     interrupted rebuild has already renamed the old table.
     """
-    if _table_folders(address, name) and not _table_folders(address, replaced):
-        questdb.execute(address, f"RENAME TABLE {name} TO {replaced}")
+    if _table_folders(server, name) and not _table_folders(server, replaced):
+        questdb.execute(server, f"RENAME TABLE {name} TO {replaced}")
     for tries_left in reversed(range(_TRIES)):
         try:
-            questdb.execute(address, f"RENAME TABLE {fresh} TO {name}")
+            questdb.execute(server, f"RENAME TABLE {fresh} TO {name}")
             return
         except questdb.QuestDBError:
-            if not tries_left or not _table_folders(address, fresh):
+            if not tries_left or not _table_folders(server, fresh):
                 raise
             with suppress(questdb.QuestDBError):  # the server may be about to create it: the next attempt comes later
-                questdb.execute(address, f"DROP TABLE IF EXISTS {_discarded_name(name)}")
-                questdb.execute(address, f"RENAME TABLE {name} TO {_discarded_name(name)}")
+                questdb.execute(server, f"DROP TABLE IF EXISTS {_discarded_name(name)}")
+                questdb.execute(server, f"RENAME TABLE {name} TO {_discarded_name(name)}")
                 continue
             time.sleep(0.05)

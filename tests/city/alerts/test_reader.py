@@ -37,7 +37,7 @@ class Ovens:
         self.config, self.topic = config, f"ovens-{uuid.uuid4().hex[:8]}"
         self.store = alert_store(config)
         self.condition = replace(HOT, topic=self.topic)
-        self._producer = Producer({"bootstrap.servers": config.kafka})
+        self._producer = Producer({"bootstrap.servers": str(config.kafka)})
         self._readers: list[AlarmReader] = []
         if create:
             ensure_topics(config.kafka, [], [self.topic])
@@ -64,7 +64,7 @@ class Ovens:
     def renew(self) -> None:
         """Another producer: the one before knows a topic as it was."""
         assert self._producer.flush(10) == 0
-        self._producer = Producer({"bootstrap.servers": self.config.kafka})
+        self._producer = Producer({"bootstrap.servers": str(self.config.kafka)})
 
     def alarms(self) -> dict[str, Alarm]:
         return {alarm.labels["oven"]: alarm for alarm in self.store.alarms()}
@@ -131,7 +131,7 @@ def test_what_was_there_before_the_first_start_is_not_read_and_what_came_while_i
 
 def test_topics_that_come_later_partitions_that_are_added_and_topics_made_anew_are_read(now: Settings) -> None:
     ovens = Ovens(now, create=False)
-    admin = AdminClient({"bootstrap.servers": now.kafka})
+    admin = AdminClient({"bootstrap.servers": str(now.kafka)})
     try:
         reader = ovens.read()
         ensure_topics(now.kafka, [], [ovens.topic])

@@ -112,7 +112,11 @@ def test_what_is_wrong_is_said_in_one_line(config: Settings) -> None:
         ("ALERT_WEBHOOK_URL", "http://[::1/hook", f"CITY_ALERT_WEBHOOK_URL: {NO_PORT}"),
         ("ALERT_WEBHOOK_URL", "http://a:b/hook", f"CITY_ALERT_WEBHOOK_URL: {NO_PORT}"),
         ("SERVE_PORT", "99999", "CITY_SERVE_PORT: Input should be less than or equal to 65535"),
-        ("DOMAINS", "traffic", 'CITY_DOMAINS: a JSON list is expected, such as ["one", "two"]'),
+        (
+            "DOMAINS",
+            "traffic",
+            'CITY_DOMAINS: a JSON list or object is expected, such as ["one", "two"] or {"one": "two"}',
+        ),
         ("LATENCY_SECONDS", "0", "CITY_LATENCY_SECONDS: Input should be greater than or equal to 0.1"),
     ],
 )

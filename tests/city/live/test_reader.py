@@ -46,7 +46,7 @@ class Feed:
     """Publishes what the stream would: vehicles twice a second, and a window of a cell."""
 
     def __init__(self, config: Settings, vehicles: int) -> None:
-        self._producer, self._vehicles = Producer({"bootstrap.servers": config.kafka}), vehicles
+        self._producer, self._vehicles = Producer({"bootstrap.servers": str(config.kafka)}), vehicles
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run)
 
@@ -207,7 +207,7 @@ class Watched:
         ensure_topics(stack.kafka, [], [self.topic, self.feed])
         layer = Layer("things", "thing", "name", "timestamp", ("n",), "Things.", topic=self.topic)
         self.live = Live(stack, [layer], {self.feed: "m"}, {}, Versions(stack, {}, ThreadPoolExecutor(1)))
-        self._producer = Producer({"bootstrap.servers": stack.kafka})
+        self._producer = Producer({"bootstrap.servers": str(stack.kafka)})
         self.live.start(lambda delta: None)
 
     def send(self, name: str, partition: int = 0) -> None:
@@ -266,11 +266,11 @@ def test_a_partition_that_is_added_is_read(watched: Watched, stack: Settings, mo
     monkeypatch.setattr(topic_reader, "_LOOK_AGAIN_SECONDS", 1.0)
     watched.send("first")
     watched.shows("first")
-    admin = AdminClient({"bootstrap.servers": stack.kafka})
+    admin = AdminClient({"bootstrap.servers": str(stack.kafka)})
     for future in admin.create_partitions([NewPartitions(watched.topic, 5)]).values():
         future.result(10)
     until(lambda: len(admin.list_topics(watched.topic).topics[watched.topic].partitions) == 5)
-    watched._producer = Producer({"bootstrap.servers": stack.kafka})  # the one before does not know of it yet
+    watched._producer = Producer({"bootstrap.servers": str(stack.kafka)})  # the one before does not know of it yet
     watched.send("in the new one", partition=4)
     watched.shows("in the new one")
     assert watched.live.worker.restarts == 0

@@ -86,7 +86,7 @@ def test_the_controller_of_kafka_is_never_exposed(config: Settings, monkeypatch:
 def test_this_machine_reaches_a_server_that_is_bound_to_every_address(config: Settings) -> None:
     everywhere: dict[str, Any] = {f"{name}_host": ALL for name in ("questdb", "mqtt", "dagster")}
     config = config.model_copy(update=everywhere)
-    for address in (config.questdb, config.mqtt, config.dagster):
+    for address in (str(config.questdb), str(config.mqtt), config.dagster):
         assert address.startswith("127.0.0.1:")
     for wildcard in (ALL, "::"):
         with pytest.raises(ValidationError, match="give the one address that they reach"):
@@ -96,13 +96,13 @@ def test_this_machine_reaches_a_server_that_is_bound_to_every_address(config: Se
 def test_addresses_of_ipv6_are_urls(config: Settings) -> None:
     hosts: dict[str, Any] = dict.fromkeys(("host", "kafka_host", "mqtt_host", "dagster_host"), "::1")
     config = config.model_copy(update=hosts)
-    assert config.kafka == f"[::1]:{config.kafka_port}"
+    assert str(config.kafka) == f"[::1]:{config.kafka_port}"
     for url in (config.serve, *(f"http://{address}" for address in (config.kafka, config.mqtt, config.dagster))):
         parts = urlsplit(url)
         assert parts.hostname == "::1"
         assert split_address(parts.netloc) == ("::1", parts.port)
     everywhere = config.model_copy(update=dict.fromkeys(hosts, "::"))
-    for address in (everywhere.serve.removeprefix("http://"), everywhere.mqtt, everywhere.dagster):
+    for address in (everywhere.serve.removeprefix("http://"), str(everywhere.mqtt), everywhere.dagster):
         assert split_address(address)[0] == "::1"
 
 

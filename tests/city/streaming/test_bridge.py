@@ -53,7 +53,7 @@ def bridge(stack: Settings, contract: Contract) -> Iterator[Bridge]:
 
 def publisher(stack: Settings) -> mqtt.Client:
     client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2)
-    client.connect(*split_address(stack.mqtt))
+    client.connect(*split_address(str(stack.mqtt)))
     client.loop_start()
     return client
 
@@ -68,7 +68,7 @@ def receiver(
     client.on_message = on_message
     client.on_connect = lambda client, *_: client.subscribe("kept/+", 1)
     client.on_subscribe = lambda *_: subscribed.set()
-    client.connect(*split_address(config.mqtt))
+    client.connect(*split_address(str(config.mqtt)))
     client.loop_start()
     assert subscribed.wait(10)
     yield client
@@ -96,7 +96,7 @@ def publish(stack: Settings, contract: Contract, *values: float) -> None:
 
 
 def in_kafka(stack: Settings, topic: str) -> list[tuple[bytes | None, bytes]]:
-    consumer = Consumer({"bootstrap.servers": stack.kafka, "group.id": uuid.uuid4().hex})
+    consumer = Consumer({"bootstrap.servers": str(stack.kafka), "group.id": uuid.uuid4().hex})
     partition = TopicPartition(topic, 0, 0)
     _, end = consumer.get_watermark_offsets(partition)
     consumer.assign([partition])
@@ -273,7 +273,7 @@ def test_a_topic_that_no_contract_has_any_more_is_quarantined_by_name_and_unsubs
         earlier.on_connect = lambda client, *_: client.subscribe(f"{contract.name}-unknown/+/#", 1)
         subscribed = threading.Event()
         earlier.on_subscribe = lambda *_: subscribed.set()
-        earlier.connect(*split_address(config.mqtt))
+        earlier.connect(*split_address(str(config.mqtt)))
         earlier.loop_start()
         assert subscribed.wait(10)
         earlier.disconnect()
@@ -396,7 +396,7 @@ def broker(
         spec = servers.mqtt(config)
     else:
         argv = [sys.executable, "-m", "city.stack.mqtt_broker", "127.0.0.1", str(port)]
-        spec = Spec("amqtt", config.mqtt, argv, ready=lambda: accepts("127.0.0.1", port))
+        spec = Spec("amqtt", str(config.mqtt), argv, ready=lambda: accepts("127.0.0.1", port))
     server = Part(spec, folder)
     server.start()
     try:

@@ -172,7 +172,7 @@ def test_a_copy_without_anything_to_write_learns_that_it_is_fenced_off(stack: Se
 
 
 def delete(stack: Settings, contract: Contract) -> None:
-    admin = AdminClient({"bootstrap.servers": stack.kafka})
+    admin = AdminClient({"bootstrap.servers": str(stack.kafka)})
     admin.delete_topics([contract.topic])[contract.topic].result(10)
     until(lambda: contract.topic not in admin.list_topics(timeout=5).topics)
 
@@ -215,7 +215,7 @@ def test_what_expired_in_kafka_unread_is_said_for_as_long_as_the_stream_runs(
     with streaming(contract, stack, ()) as job:
         until(lambda: job.summary()[0]["rows"] == 5)
     send(stack, contract, *fresh(5, 5))
-    admin = AdminClient({"bootstrap.servers": stack.kafka})
+    admin = AdminClient({"bootstrap.servers": str(stack.kafka)})
     for done in admin.delete_records([TopicPartition(contract.topic, 0, 8)]).values():
         done.result(10)
     with streaming(contract, stack, ()) as job:

@@ -30,6 +30,7 @@ READ = {
     "zigbee2mqtt": {"kitchen_temperature": 27.34, "kitchen_humidity": 44.72},
     "tasmota": {"balcony_temperature": 24.6, "balcony_humidity": 58.2},
     "tasmota_fahrenheit": {"balcony_temperature": -4.11111111111, "balcony_humidity": 58.2},
+    "openaq": {"openaq_3919": 5.4},
     "sensor_community": {
         "1234567_pm10": 14.77,
         "1234567_pm2_5": 7.12,

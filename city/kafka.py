@@ -1,0 +1,158 @@
+"""How clients reach Kafka and log in there: declared once, for both client libraries."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from city.net import accepts, speaks_kafka, split_address
+
+if TYPE_CHECKING:
+    from confluent_kafka import KafkaError
+
+Security = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
+Mechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"]
+_TOKEN_MARGIN = 30.0
+_TOKEN_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class KafkaServer:
+    """A Kafka, and what a client needs to log in. As a text it is its address, so secrets are in no message.
+
+    `address` is host:port, or several with commas. For OAUTHBEARER, `username` and `password` are the id and the secret
+    of the client at `token_url`. `replication` and `topic_config` are those of topics that the city creates; it creates
+    none where `creates_topics` is false.
+    """
+
+    address: str
+    security: Security = "PLAINTEXT"
+    mechanism: Mechanism | None = None
+    username: str = ""
+    password: str = field(default="", repr=False)
+    ca: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+    key_password: str = field(default="", repr=False)
+    token_url: str = ""
+    scope: str = ""
+    replication: int = 1
+    topic_config: tuple[tuple[str, str], ...] = ()
+    creates_topics: bool = True
+
+    def __str__(self) -> str:
+        return self.address
+
+    @property
+    def brokers(self) -> list[tuple[str, int]]:
+        """The host and the port of each broker of the address."""
+        return [split_address(address) for address in self.address.split(",")]
+
+    def listens(self) -> bool:
+        """Returns whether a broker accepts connections."""
+        return any(accepts(*broker) for broker in self.brokers)
+
+    def complaint(self, seconds: float = 3.0) -> str | None:
+        """Returns why no client can log in, or None where one can."""
+        if self.security == "PLAINTEXT":  # asks without a client, which takes longer to make than to answer
+            answers = any(speaks_kafka(*broker) for broker in self.brokers)
+            return None if answers else f"no Kafka answers at {self}"
+        from confluent_kafka import KafkaException
+        from confluent_kafka.admin import AdminClient
+
+        errors: list[KafkaError] = []
+        try:
+            AdminClient(self.options({"error_cb": errors.append})).list_topics(timeout=seconds)
+        except KafkaException as error:
+            return f"Kafka at {self}: {self.explain(errors[0] if errors else error.args[0])}"
+        return None
+
+    def options(self, more: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Returns the options of a client of confluent-kafka, with `more` of them."""
+        found: dict[str, Any] = {"bootstrap.servers": self.address, "log_level": 0}
+        if self.security != "PLAINTEXT":
+            found["security.protocol"] = self.security
+        if self.mechanism == "OAUTHBEARER":
+            found |= {
+                "sasl.mechanism": self.mechanism,
+                "sasl.oauthbearer.method": "oidc",
+                "sasl.oauthbearer.client.id": self.username,
+                "sasl.oauthbearer.client.secret": self.password,
+                "sasl.oauthbearer.token.endpoint.url": self.token_url,
+            }
+            found |= {"sasl.oauthbearer.scope": self.scope} if self.scope else {}
+        elif self.mechanism:
+            found |= {"sasl.mechanism": self.mechanism, "sasl.username": self.username, "sasl.password": self.password}
+        files = {
+            "ssl.ca.location": self.ca,
+            "ssl.certificate.location": self.certificate,
+            "ssl.key.location": self.key,
+            "ssl.key.password": self.key_password,
+        }
+        return found | {name: str(value) for name, value in files.items() if value} | dict(more or {})
+
+    def python_options(self) -> dict[str, Any]:
+        """Returns the options of a client of kafka-python."""
+        found: dict[str, Any] = {"bootstrap_servers": self.address.split(","), "security_protocol": self.security}
+        if self.mechanism == "OAUTHBEARER":
+            found |= {"sasl_mechanism": self.mechanism, "sasl_oauth_token_provider": self._token_provider()}
+        elif self.mechanism:
+            found["sasl_mechanism"] = self.mechanism
+            found |= {"sasl_plain_username": self.username, "sasl_plain_password": self.password}
+        files = {
+            "ssl_cafile": self.ca,
+            "ssl_certfile": self.certificate,
+            "ssl_keyfile": self.key,
+            "ssl_password": self.key_password,
+        }
+        return found | {name: str(value) for name, value in files.items() if value}
+
+    def explain(self, error: "KafkaError") -> str:
+        """Returns an error of confluent-kafka in words, with the setting that mends it."""
+        text = error.str() or error.name()
+        return f"{text}: {hint}" if (hint := self._hint(error.name(), text)) else text
+
+    def _hint(self, name: str, text: str) -> str:
+        if name == "_AUTHENTICATION" or "SASL" in text:
+            if "mechanism" in text.lower() and "unsupported" in text.lower():
+                return f"CITY_KAFKA_MECHANISM is {self.mechanism or 'not set'}, which this Kafka does not offer"
+            return "check CITY_KAFKA_MECHANISM, CITY_KAFKA_USERNAME and CITY_KAFKA_PASSWORD"
+        if name == "_SSL" or "SSL" in text:
+            if "expired" in text:
+                return "a certificate has expired: renew it"
+            if "verify failed" in text:
+                return "set CITY_KAFKA_CA to the certificate of the authority that signed Kafka's"
+            return f"CITY_KAFKA_SECURITY is {self.security}; is it that of this port?"
+        if name.endswith("_AUTHORIZATION_FAILED"):
+            who = f"the user {self.username}" if self.username else "this client"
+            return f"an ACL of Kafka refuses it to {who}"
+        return ""
+
+    def _token_provider(self) -> Any:
+        """Returns an object that fetches tokens for kafka-python: by client credentials, each until it expires."""
+        from kafka.net.sasl.oauth import AbstractTokenProvider
+
+        server, known = self, {"token": "", "until": 0.0}
+
+        class TokenProvider(AbstractTokenProvider):  # type: ignore[misc]  # the package has no types
+            def token(self) -> str:
+                if time.time() > float(known["until"]):
+                    known["token"], seconds = server._fetch_token()
+                    known["until"] = time.time() + seconds - _TOKEN_MARGIN
+                return str(known["token"])
+
+        return TokenProvider()
+
+    def _fetch_token(self) -> tuple[str, float]:
+        import requests
+
+        body = {"grant_type": "client_credentials"} | ({"scope": self.scope} if self.scope else {})
+        answer = requests.post(self.token_url, body, auth=(self.username, self.password), timeout=_TOKEN_SECONDS)
+        if not answer.ok:
+            raise ConnectionError(
+                f"{self.token_url} gives no token (HTTP {answer.status_code}): check CITY_KAFKA_USERNAME, "
+                "CITY_KAFKA_PASSWORD and CITY_KAFKA_SCOPE"
+            )
+        content = answer.json()
+        return str(content["access_token"]), float(content.get("expires_in", 300))

@@ -1,0 +1,206 @@
+"""The settings of the servers that the platform uses: their addresses, logins and certificates."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from dotenv import dotenv_values
+from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
+
+from city.kafka import KafkaServer, Mechanism, Security
+from city.mqtt import MqttServer
+from city.net import is_wildcard, join_address, reached_at
+from city.questdb import QuestDBServer
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+class SecretFiles(PydanticBaseSettingsSource):
+    """Reads secrets from files: CITY_<NAME>_FILE is the path of the file with the secret CITY_<NAME>."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        """Returns the content of a secret's file, without the end of its last line; None where it has no file."""
+        if "SecretStr" not in str(field.annotation):
+            return None, field_name, False
+        name = f"{self.config['env_prefix']}{field_name}_FILE".upper()
+        path = os.environ.get(name) or self._dotenv.get(name)
+        if not path:
+            return None, field_name, False
+        try:
+            return Path(path).expanduser().read_text().rstrip("\r\n"), field_name, False
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "is not a text"
+            raise ValueError(f"{name}: {path}: {reason}") from None
+
+    def __call__(self) -> dict[str, Any]:
+        """Returns all secrets that have files."""
+        file = self.config.get("env_file")
+        self._dotenv = dotenv_values(str(file)) if file and Path(str(file)).is_file() else {}
+        found = {name: self.get_field_value(field, name)[0] for name, field in self.settings_cls.model_fields.items()}
+        return {name: value for name, value in found.items() if value is not None}
+
+
+class ServerSettings(BaseSettings):
+    """Addresses, logins and certificates. A server whose address is given is not started."""
+
+    kafka_address: str | None = Field(None, description="host:port of a Kafka to use instead of the embedded one")
+    kafka_host: str = Field("127.0.0.1", description="the embedded Kafka's address; it has no access control")
+    kafka_port: Port = 9092
+    kafka_controller_port: Port = 9093
+    kafka_security: Security = Field("PLAINTEXT", description="the protocol of Kafka's listener")
+    kafka_mechanism: Mechanism | None = Field(None, description="the SASL mechanism, with kafka_security SASL_…")
+    kafka_username: str = Field("", description="the user; of OAUTHBEARER the client's id")
+    kafka_password: SecretStr | None = Field(None, description="the password; of OAUTHBEARER the client's secret")
+    kafka_ca: Path | None = Field(None, description="a PEM file: the authority of Kafka's certificate")
+    kafka_cert: Path | None = Field(None, description="a PEM file: this client's certificate, with kafka_key")
+    kafka_key: Path | None = None
+    kafka_key_password: SecretStr | None = None
+    kafka_token_url: str = Field("", description="where OAUTHBEARER gets its tokens (client credentials)")
+    kafka_scope: str = Field("", description="the scope of the tokens")
+    kafka_replication: int = Field(1, ge=-1, description="replicas of created topics; -1: as Kafka is set")
+    kafka_topic_config: dict[str, str] = Field({}, description="options of the topics that the city creates")
+    kafka_create_topics: bool = Field(True, description="whether the city creates the topics that are missing")
+
+    questdb_address: str | None = Field(None, description="host:port of a QuestDB's HTTP server to use instead")
+    questdb_host: str = Field("127.0.0.1", description="the embedded QuestDB's address; it has no password")
+    questdb_http_port: Port = 9000
+    questdb_pg_port: Port = 8812
+    questdb_username: str = ""
+    questdb_password: SecretStr | None = None
+    questdb_token: SecretStr | None = Field(None, description="a bearer token, in place of user and password")
+    questdb_tls: bool = False
+    questdb_ca: Path | None = Field(None, description="a PEM file: the authority of QuestDB's certificate")
+
+    mqtt_address: str | None = Field(None, description="host:port of an MQTT broker to use instead")
+    mqtt_host: str = Field("127.0.0.1", description="the embedded MQTT broker's address; it has no password")
+    mqtt_port: Port = 1883
+    mqtt_username: str | None = None
+    mqtt_password: SecretStr | None = None
+    mqtt_tls: bool = Field(False, description="TLS; a CA or a certificate turns it on too")
+    mqtt_ca: Path | None = Field(None, description="a PEM file: the authority of the broker's certificate")
+    mqtt_cert: Path | None = Field(None, description="a PEM file: this client's certificate, with mqtt_key")
+    mqtt_key: Path | None = None
+    mqtt_version: Literal["3.1.1", "5"] = "3.1.1"
+    mqtt_group: str = Field("", description="shared subscriptions: the bridges of a group divide the messages")
+    mqtt_client_id: str = Field("", description="the bridge's; default: one for each installation")
+
+    redis_url: SecretStr | None = Field(None, description="the online feature store on Redis, not SQLite")
+    dagster_postgres_url: SecretStr | None = Field(None, description="Dagster's storage on PostgreSQL, not SQLite")
+    mlflow_url: str | None = Field(None, description="an MLflow server, instead of SQLite and files in CITY_HOME")
+    schema_registry_url: str | None = Field(None, description="a registry that speaks Confluent's REST API")
+    schema_registry_username: str = ""
+    schema_registry_password: SecretStr | None = None
+    schema_registry_ca: Path | None = Field(None, description="a PEM file: the authority of the registry's certificate")
+    alerts_url: SecretStr | None = Field(None, description="alarms on PostgreSQL (an SQLAlchemy URL), not SQLite")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Adds the files of secrets, after the environment and .env."""
+        return init_settings, env_settings, dotenv_settings, SecretFiles(settings_cls), file_secret_settings
+
+    @field_validator("kafka_host")
+    @classmethod
+    def _check_one_address(cls, value: str) -> str:
+        if is_wildcard(value):
+            raise ValueError(f"Kafka tells its clients to connect to {value}: give the one address that they reach")
+        return value
+
+    @field_validator(
+        "kafka_ca", "kafka_cert", "kafka_key", "questdb_ca", "mqtt_ca", "mqtt_cert", "mqtt_key", "schema_registry_ca"
+    )
+    @classmethod
+    def _check_certificate(cls, value: Path | None) -> Path | None:
+        if value is not None and not value.is_file():
+            raise ValueError(f"there is no file {value}")
+        return value
+
+    @model_validator(mode="after")
+    def _check_logins(self) -> "ServerSettings":
+        def require(valid: bool, mend: str) -> None:
+            if not valid:
+                raise ValueError(mend)
+
+        secured = self.kafka_security != "PLAINTEXT"
+        sasl = self.kafka_security.startswith("SASL")
+        require(
+            not secured or self.kafka_address is not None,
+            "CITY_KAFKA_SECURITY is of a Kafka at CITY_KAFKA_ADDRESS; the embedded Kafka has no access control",
+        )
+        require(
+            sasl == (self.kafka_mechanism is not None),
+            f"CITY_KAFKA_SECURITY is {self.kafka_security}: "
+            + ("set CITY_KAFKA_MECHANISM" if sasl else "CITY_KAFKA_MECHANISM needs SASL_PLAINTEXT or SASL_SSL"),
+        )
+        require(
+            not sasl or bool(self.kafka_username and self.kafka_password),
+            "SASL needs CITY_KAFKA_USERNAME and CITY_KAFKA_PASSWORD (or CITY_KAFKA_PASSWORD_FILE)",
+        )
+        require(
+            self.kafka_mechanism != "OAUTHBEARER" or bool(self.kafka_token_url),
+            "OAUTHBEARER needs CITY_KAFKA_TOKEN_URL",
+        )
+        for server in ("kafka", "mqtt"):
+            certificate, key = getattr(self, f"{server}_cert"), getattr(self, f"{server}_key")
+            name = f"CITY_{server.upper()}"
+            require((certificate is None) == (key is None), f"{name}_CERT and {name}_KEY belong together")
+        return self
+
+    @property
+    def kafka(self) -> KafkaServer:
+        """The Kafka that clients connect to."""
+        return KafkaServer(
+            self.kafka_address or join_address(self.kafka_host, self.kafka_port),
+            self.kafka_security,
+            self.kafka_mechanism,
+            self.kafka_username,
+            _reveal(self.kafka_password),
+            self.kafka_ca,
+            self.kafka_cert,
+            self.kafka_key,
+            _reveal(self.kafka_key_password),
+            self.kafka_token_url,
+            self.kafka_scope,
+            self.kafka_replication,
+            tuple(sorted(self.kafka_topic_config.items())),
+            self.kafka_create_topics,
+        )
+
+    @property
+    def questdb(self) -> QuestDBServer:
+        """The QuestDB that clients connect to."""
+        return QuestDBServer(
+            self.questdb_address or join_address(reached_at(self.questdb_host), self.questdb_http_port),
+            self.questdb_username,
+            _reveal(self.questdb_password),
+            _reveal(self.questdb_token),
+            self.questdb_tls,
+            self.questdb_ca,
+        )
+
+    @property
+    def mqtt(self) -> MqttServer:
+        """The MQTT broker that clients connect to."""
+        return MqttServer(
+            self.mqtt_address or join_address(reached_at(self.mqtt_host), self.mqtt_port),
+            self.mqtt_username or "",
+            _reveal(self.mqtt_password),
+            self.mqtt_tls,
+            self.mqtt_ca,
+            self.mqtt_cert,
+            self.mqtt_key,
+            self.mqtt_version,
+            self.mqtt_group,
+        )
+
+
+def _reveal(secret: SecretStr | None) -> str:
+    return secret.get_secret_value() if secret else ""

@@ -1,0 +1,158 @@
+"""Carries messages that sources map, and that come from Kafka topics or by URL: to contracts, or to the quarantine."""
+
+import logging
+import time
+from collections.abc import Callable, Collection, Sequence
+from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING
+
+from confluent_kafka import Consumer, KafkaError, KafkaException
+
+from city.settings import Settings
+from city.sources.model import Source
+from city.stack.worker import Worker
+from city.streaming.deliveries import REFUSALS, lasting_producer
+from city.streaming.heartbeat import Heartbeat
+from city.streaming.strays import Stray, quarantine_strays
+
+if TYPE_CHECKING:
+    from city.sources.outcomes import Event  # loads Polars
+
+log = logging.getLogger(__name__)
+
+_BATCH, _BATCH_SECONDS = 2_000, 0.5
+_DELIVERY_SECONDS = 60.0
+_ABSENT = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION})
+
+
+class Carrier:
+    """Sends what messages become. `carry` returns once Kafka and the quarantine have all of it."""
+
+    def __init__(self, config: Settings) -> None:
+        self._config = config
+        self._producer = lasting_producer(config.kafka, lambda error: None)
+
+    def carry(
+        self,
+        sources: Sequence[Source],
+        payloads: Sequence[bytes],
+        origin: str,
+        heartbeat: Heartbeat,
+        sent: Collection[bytes] = (),
+    ) -> set[bytes]:
+        """Carries messages of one origin: a topic or a feed, under which rejected messages are quarantined.
+
+        Events among `sent` are left out. Returns all events, as the messages of their topics. Raises ConnectionError
+        where Kafka does not take them.
+        """
+        from city.sources.outcomes import outcomes  # loads Polars, which a bridge without messages does not need
+
+        found = outcomes(sources, payloads, (), self._config.timezone, datetime.now(UTC))
+        reasons = [list(outcome.reasons) for outcome in found]
+        events = [(n, event) for n, outcome in enumerate(found) for event in outcome.events]
+        self._send([(n, event) for n, event in events if event.message not in sent], reasons, origin)
+        strays = [
+            Stray(origin, payload, tuple(told), time.time())
+            for payload, told in zip(payloads, reasons, strict=True)
+            if told
+        ]
+        if strays:
+            quarantine_strays(self._config.lake, strays)
+            log.warning("%d messages of %s to the quarantine; the last: %s", len(strays), origin, strays[-1].reasons[0])
+        heartbeat.count(len(payloads))
+        return {event.message for _, event in events}
+
+    def _send(self, events: "Sequence[tuple[int, Event]]", reasons: list[list[str]], origin: str) -> None:
+        """Sends events, each with the index of its message, and waits. Adds why Kafka refuses one to the reasons."""
+        failures: list[KafkaError] = []
+        left = len(events)
+
+        def deliver(number: int, error: KafkaError | None, _: object) -> None:
+            nonlocal left
+            left -= 1
+            if error is not None and error.code() in REFUSALS:
+                reasons[number].append(f"message: Kafka refuses it: {error.str()}")
+            elif error is not None:
+                failures.append(error)
+
+        for number, event in events:
+            self._produce(event, partial(deliver, number))
+        ends = time.monotonic() + _DELIVERY_SECONDS
+        while left and not failures and time.monotonic() < ends:
+            self._producer.poll(0.1)
+        if left or failures:
+            told = self._config.kafka.explain(failures[0]) if failures else "no answer"
+            self.close()
+            raise ConnectionError(f"Kafka at {self._config.kafka} does not take what {origin} becomes: {told}")
+
+    def _produce(self, event: "Event", delivered: Callable[[KafkaError | None, object], None]) -> None:
+        while True:
+            try:
+                self._producer.produce(event.contract.topic, event.message, event.key, on_delivery=delivered)
+                return
+            except BufferError:  # its callbacks make space
+                self._producer.poll(0.2)
+
+    def close(self) -> None:
+        """Drops what is still on its way. Whoever sent it sends it again."""
+        self._producer.purge()
+
+
+class SourceTopics:
+    """Carries the messages of the Kafka topics that sources name.
+
+    The group's offsets are committed after the events are in Kafka. A crash in between repeats events, which have the
+    same keys and times, so that silver has each once.
+    """
+
+    def __init__(self, sources: Sequence[Source], config: Settings, heartbeat: Heartbeat) -> None:
+        self._config, self._heartbeat = config, heartbeat
+        self._sources: dict[str, list[Source]] = {}
+        for source in sources:
+            if source.kafka:
+                self._sources.setdefault(source.kafka, []).append(source)
+
+    @property
+    def topics(self) -> list[str]:
+        """The names of the topics."""
+        return list(self._sources)
+
+    def run(self, worker: Worker) -> None:
+        """Carries until a stop is requested. Raises ConnectionError where Kafka is unavailable."""
+        options = {
+            "group.id": "city-sources",
+            "enable.auto.commit": False,
+            "auto.offset.reset": "earliest",
+            "isolation.level": "read_committed",
+            "allow.auto.create.topics": False,
+            "topic.metadata.refresh.interval.ms": 10_000,  # a topic may be created later
+        }
+        consumer, carrier = Consumer(self._config.kafka.options(options)), Carrier(self._config)
+        try:
+            consumer.subscribe(self.topics)
+            while not worker.stop_requested.is_set():
+                count = self._carry_next(consumer, carrier)
+                worker.progress(count)
+        except KafkaException as error:
+            told = self._config.kafka.explain(error.args[0])
+            raise ConnectionError(f"Kafka at {self._config.kafka}: {told}") from error
+        finally:
+            carrier.close()
+            consumer.close()
+
+    def _carry_next(self, consumer: Consumer, carrier: Carrier) -> int:
+        payloads: dict[str, list[bytes]] = {}
+        messages = consumer.consume(_BATCH, _BATCH_SECONDS)
+        for message in messages:
+            error, topic = message.error(), message.topic()
+            if error is not None:
+                if error.code() not in _ABSENT:
+                    raise KafkaException(error)
+            elif topic is not None and (value := message.value()):
+                payloads.setdefault(topic, []).append(value)
+        for topic, values in payloads.items():
+            carrier.carry(self._sources[topic], values, topic, self._heartbeat)
+        if payloads:
+            consumer.commit(asynchronous=False)
+        return len(messages)

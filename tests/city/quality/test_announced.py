@@ -1,0 +1,49 @@
+"""What happens to events with ids that nobody has announced."""
+
+import pytest
+
+from city.contracts.registry import check_unknown_ids
+from city.quality.announced import KnownIds, load_announced_keys, policy_of
+from city.settings import Settings
+from city.streaming.decode import decode
+from city_assets.environment.contract import DEVICES, SENSORS
+from simulators.faults import FaultRates
+from tests.events import NOW, encode, raw, reading
+from tests.lakes import stream
+from tests.sensors import fleet
+
+
+def announced(config: Settings) -> str:
+    sensor = fleet(FaultRates.scaled(0), 0)[0]
+    stream(config.lake, DEVICES, [sensor.announcement(NOW)], NOW)
+    return sensor.id
+
+
+def test_the_policy_is_that_of_the_settings_else_of_the_contract(config: Settings) -> None:
+    (reference,) = SENSORS.references
+    assert policy_of(SENSORS, reference, config) == "flag"
+    strict = config.model_copy(update={"unknown_ids": {"sensors": "quarantine"}})
+    assert policy_of(SENSORS, reference, strict) == "quarantine"
+    check_unknown_ids(strict)
+    with pytest.raises(ValueError, match="CITY_UNKNOWN_IDS names sensor; contracts with references: chargebacks"):
+        check_unknown_ids(config.model_copy(update={"unknown_ids": {"sensor": "accept"}}))
+
+
+def test_only_where_it_is_told_is_an_unknown_id_quarantined(config: Settings) -> None:
+    known = announced(config)
+    messages = encode(reading(sensor_id=known), reading(sensor_id="a-stranger"))
+    rows, rejects = decode(SENSORS, raw(messages), {}, KnownIds(SENSORS, config).current())
+    assert (rows.height, rejects.height) == (2, 0)
+    strict = config.model_copy(update={"unknown_ids": {"sensors": "quarantine"}})
+    ids = KnownIds(SENSORS, strict).current()
+    rows, rejects = decode(SENSORS, raw(messages), {}, ids)
+    assert rows["sensor_id"].to_list() == [known]
+    assert rejects["reasons"].to_list() == [["sensor_id: 'a-stranger' has not been announced"]]
+    assert rejects["raw"].to_list() == [messages[1]]
+
+
+def test_an_accepted_id_is_no_fault_of_the_day(config: Settings) -> None:
+    announced(config)
+    assert list(load_announced_keys(SENSORS, config.lake, config, "flag", "quarantine")) == ["sensor_id"]
+    open_city = config.model_copy(update={"unknown_ids": {"sensors": "accept"}})
+    assert load_announced_keys(SENSORS, config.lake, open_city, "flag", "quarantine") == {}

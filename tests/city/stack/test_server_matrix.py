@@ -1,0 +1,252 @@
+"""Real servers with TLS and logins: what works, and what people are told where it does not. Prints the matrix."""
+
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import Any
+
+import polars as pl
+import pytest
+from confluent_kafka import Consumer, KafkaException, Producer
+
+from city import questdb
+from city.kafka import KafkaServer
+from city.mqtt import MqttServer
+from city.questdb import QuestDBError, QuestDBServer
+from city.settings import Settings, settings
+from city.stack.embedded import settings_at
+from city.streaming.bronze import BronzeStream
+from city.streaming.sinks.questdb import QuestDBSink, ensure_tables
+from city.streaming.topics import MissingTopics, ensure_topics
+from city_assets.traffic.contract import VEHICLE_POSITIONS
+from resources.kafka import KafkaResource
+from tests import secured
+from tests.events import NOW, position
+from tests.lakes import stream
+from tests.live import until
+from tests.secured import PASSWORD, STRANGER, TOKEN, USER, Authority, SecuredKafka
+
+
+@dataclass
+class Matrix:
+    """Rows that the tests add: server, protocol, mechanism, result."""
+
+    rows: list[tuple[str, str, str, str]] = field(default_factory=list)
+
+    def add(self, server: str, protocol: str, mechanism: str, result: str) -> None:
+        self.rows.append((server, protocol, mechanism, result))
+
+    def show(self) -> None:
+        rows = [("server", "protocol", "mechanism", "result"), *sorted(self.rows)]
+        widths = [max(len(row[n]) for row in rows) for n in range(3)]
+        print("\n")
+        for row in rows:
+            print("  ".join([*(text.ljust(width) for text, width in zip(row, widths, strict=False)), row[3]]))
+
+
+@pytest.fixture(scope="module")
+def matrix() -> Iterator[Matrix]:
+    made = Matrix()
+    yield made
+    made.show()
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("authority"), "authority")
+
+
+@pytest.fixture(scope="module")
+def kafka(tmp_path_factory: pytest.TempPathFactory, authority: Authority) -> Iterator[SecuredKafka]:
+    folder = tmp_path_factory.mktemp("secured")
+    config = settings_at(folder, settings().cache_folder)
+    with secured.tokens() as url, secured.secured_kafka(config, folder, authority, url) as found:
+        yield found
+
+
+LOGINS = [
+    ("PLAINTEXT", None),
+    ("SSL", None),
+    ("SASL_PLAINTEXT", "PLAIN"),
+    ("SASL_PLAINTEXT", "SCRAM-SHA-256"),
+    ("SASL_SSL", "PLAIN"),
+    ("SASL_SSL", "SCRAM-SHA-256"),
+    ("SASL_SSL", "SCRAM-SHA-512"),
+    ("SASL_SSL", "OAUTHBEARER"),
+]
+
+
+@pytest.mark.parametrize(("security", "mechanism"), LOGINS)
+def test_both_clients_of_kafka_log_in(
+    kafka: SecuredKafka, matrix: Matrix, monkeypatch: pytest.MonkeyPatch, security: str, mechanism: str | None
+) -> None:
+    server = kafka.plain if security == "PLAINTEXT" else kafka.server(security, mechanism)
+    contract = replace(VEHICLE_POSITIONS, topic=f"matrix-{uuid.uuid4().hex}", windows=(), partitions=1)
+    ensure_topics(server, [contract])
+    producer = Producer(server.options())
+    producer.produce(contract.topic, b"a message")
+    assert producer.flush(20) == 0
+    consumer = Consumer(server.options({"group.id": contract.topic, "auto.offset.reset": "earliest"}))
+    consumer.subscribe([contract.topic])
+    try:
+        message = until(lambda: consumer.poll(0.5))
+        assert message.value() == b"a message", message.error()
+    finally:
+        consumer.close()
+    monkeypatch.setattr("resources.kafka.settings", lambda: Given(server))
+    resource = KafkaResource(address=str(server))
+    assert resource.ends(contract.topic) == {0: 1}
+    assert resource.read(contract.topic, {0: 0}, {0: 1}).values == [b"a message"]
+    assert server.complaint() is None
+    matrix.add("Kafka", security, mechanism or ("client certificate" if security == "SSL" else "none"), "works")
+
+
+@dataclass(frozen=True)
+class Given:
+    kafka: KafkaServer
+
+
+def refused(server: KafkaServer) -> str:
+    found = server.complaint(seconds=6)
+    assert found is not None
+    assert PASSWORD not in found
+    return found
+
+
+@pytest.mark.parametrize(
+    ("security", "mechanism", "change", "told"),
+    [
+        ("SASL_SSL", "SCRAM-SHA-512", {"password": "wrong"}, "check CITY_KAFKA_MECHANISM, CITY_KAFKA_USERNAME and"),
+        ("SASL_SSL", "PLAIN", {"username": "nobody"}, "check CITY_KAFKA_MECHANISM, CITY_KAFKA_USERNAME and"),
+        ("SASL_SSL", "SCRAM-SHA-512", {"ca": None}, "set CITY_KAFKA_CA to the certificate of the authority"),
+        ("SASL_PLAINTEXT", "SCRAM-SHA-512", {}, "CITY_KAFKA_MECHANISM is SCRAM-SHA-512, which this Kafka does not"),
+        ("SASL_SSL", "SCRAM-SHA-512", {"security": "SASL_PLAINTEXT"}, "CITY_KAFKA_SECURITY is SASL_PLAINTEXT; is it"),
+        ("SASL_PLAINTEXT", "PLAIN", {"security": "SASL_SSL"}, "CITY_KAFKA_SECURITY is SASL_SSL; is it that of this"),
+    ],
+)
+def test_a_login_that_fails_is_explained(
+    kafka: SecuredKafka, matrix: Matrix, security: str, mechanism: str, change: dict[str, Any], told: str
+) -> None:
+    found = refused(kafka.server(security, mechanism, **change))
+    assert told in found, found
+    changed = ", ".join(f"{name} {value}" for name, value in change.items()) or "not offered"
+    matrix.add("Kafka", security, f"{mechanism}, {changed}", "told: …" + told[:60])
+
+
+def test_an_expired_certificate_is_named(kafka: SecuredKafka, matrix: Matrix, authority: Authority) -> None:
+    certificate, key = authority.sign("expired", timedelta(hours=-1))
+    found = refused(kafka.server("SSL", certificate=certificate, key=key))
+    assert "expired" in found, found
+    matrix.add("Kafka", "SSL", "expired client certificate", "told: … expired")
+
+
+def test_a_refusing_acl_is_named(kafka: SecuredKafka, matrix: Matrix) -> None:
+    server = kafka.server("SASL_SSL", "SCRAM-SHA-512", username=STRANGER)
+    contract = replace(VEHICLE_POSITIONS, topic=f"matrix-{uuid.uuid4().hex}", windows=())
+    with pytest.raises(KafkaException) as error:
+        ensure_topics(server, [contract])
+    told = server.explain(error.value.args[0])
+    assert f"an ACL of Kafka refuses it to the user {STRANGER}" in told
+    matrix.add("Kafka", "SASL_SSL", "SCRAM-SHA-512, an ACL refuses", f"told: {told[:60]}")
+
+
+def test_topics_that_exist_stay_and_others_are_not_created_where_the_city_may_not(kafka: SecuredKafka) -> None:
+    contract = replace(VEHICLE_POSITIONS, topic=f"matrix-{uuid.uuid4().hex}", windows=(), partitions=2)
+    server = replace(kafka.server("SASL_SSL", "PLAIN"), creates_topics=False)
+    with pytest.raises(
+        MissingTopics, match=f"has no topic .*{contract.topic}.*: create them, or set CITY_KAFKA_CREATE"
+    ):
+        ensure_topics(server, [contract])
+    makes = replace(server, creates_topics=True, topic_config=(("max.message.bytes", "1000000"),), replication=-1)
+    ensure_topics(makes, [contract])
+    ensure_topics(server, [contract])
+    ensure_topics(replace(makes, topic_config=()), [replace(contract, partitions=9)])
+    monkey = KafkaResource(address=str(kafka.plain))
+    assert sorted(monkey.ends(contract.topic)) == [0, 1]
+
+
+@pytest.fixture(scope="module")
+def mqtt(tmp_path_factory: pytest.TempPathFactory, authority: Authority, matrix: Matrix) -> Iterator[dict[str, str]]:
+    programs = secured.mosquitto()
+    if programs is None:
+        matrix.add("MQTT", "TLS", "password, client certificate", "not tried: mosquitto is not installed")
+        pytest.skip("mosquitto is not installed")
+    with secured.secured_mqtt(tmp_path_factory.mktemp("mqtt"), authority, programs) as found:
+        yield found
+
+
+def exchanged(server: MqttServer) -> list[bytes]:
+    """What one client receives of another, by the filter of the server's group."""
+    received: list[bytes] = []
+    reader, writer = server.client(f"r{uuid.uuid4().hex}", lasting=True), server.client(f"w{uuid.uuid4().hex}")
+    reader.on_connect = lambda client, *_: client.subscribe(server.subscription("matrix/#"), 1)
+    reader.on_message = lambda client, data, message: received.append(message.payload)
+    ready: list[int] = []
+    reader.on_subscribe = lambda *_: ready.append(1)
+    for client in (reader, writer):
+        server.connect(client, lasting=client is reader)
+        client.loop_start()
+    try:
+        until(lambda: ready and writer.is_connected())
+        writer.publish("matrix/one", b"a message", 1).wait_for_publish(10)
+        until(lambda: received)
+    finally:
+        for client in (reader, writer):
+            client.disconnect()
+            client.loop_stop()
+    return received
+
+
+@pytest.mark.parametrize("version", ["3.1.1", "5"])
+@pytest.mark.parametrize("kind", ["password", "certificate"])
+def test_a_broker_with_tls(mqtt: dict[str, str], matrix: Matrix, authority: Authority, kind: str, version: str) -> None:
+    certificate, key = authority.sign("bridge")
+    login = {"username": USER, "password": PASSWORD} if kind == "password" else {"certificate": certificate, "key": key}
+    server = MqttServer(mqtt[kind], ca=authority.file, version=version, **login)  # type: ignore[arg-type]
+    assert exchanged(server) == [b"a message"]
+    if version == "5":
+        assert exchanged(replace(server, group="bridges")) == [b"a message"]
+    matrix.add("MQTT", f"TLS, MQTT {version}", kind, "works")
+
+
+def test_a_broker_that_refuses_is_explained(mqtt: dict[str, str], matrix: Matrix, authority: Authority) -> None:
+    right = MqttServer(mqtt["password"], USER, PASSWORD, ca=authority.file)
+    stranger = replace(right, ca=None, tls=True)
+    client = stranger.client("x")
+    with pytest.raises(OSError, match="certificate verify failed") as error:
+        stranger.connect(client)
+    assert "set CITY_MQTT_CA" in right.explain(error.value)
+    codes: list[Any] = []
+    wrong = replace(right, password="wrong")
+    client = wrong.client("y")
+    client.on_connect = lambda client, data, flags, code, properties: codes.append(code)
+    wrong.connect(client)
+    client.loop_start()
+    try:
+        until(lambda: codes)
+    finally:
+        client.loop_stop()
+    assert "check CITY_MQTT_USERNAME and CITY_MQTT_PASSWORD" in wrong.explain(codes[0])
+    matrix.add("MQTT", "TLS", "wrong password, unknown authority", "told: check CITY_MQTT_…")
+
+
+def test_a_questdb_that_wants_a_token(stack: Settings, matrix: Matrix, authority: Authority) -> None:
+    contract = replace(VEHICLE_POSITIONS, name=f"m{uuid.uuid4().hex[:12]}", windows=(), cells=())
+    with secured.token_proxy(str(stack.questdb), authority) as address:
+        server = QuestDBServer(address, token=TOKEN, tls=True, ca=authority.file)
+        ensure_tables(server, contract)
+        stream(stack.lake, contract, [position()], NOW)
+        bronze = BronzeStream(stack.lake, contract)
+        bronze.load([0])
+        sink = QuestDBSink(contract, server, bronze)
+        sink.open({})
+        rows = pl.read_delta(str(bronze.path))
+        sink.apply(rows, {0: 0}, lambda: {})
+        sink.close()
+        until(lambda: questdb.rows(server, f"SELECT count() FROM {contract.name}") == [[1]])
+        with pytest.raises(QuestDBError, match="refuses the login .*check CITY_QUESTDB_TOKEN"):
+            questdb.rows(replace(server, token="wrong"), "SELECT 1")
+        with pytest.raises(OSError, match="certificate verify failed"):
+            questdb.rows(replace(server, ca=None), "SELECT 1")
+    matrix.add("QuestDB", "TLS, behind a proxy", "token", "works; a wrong one is told")

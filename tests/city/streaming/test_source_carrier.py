@@ -1,0 +1,151 @@
+"""Messages that sources map, from Kafka topics and by URL."""
+
+import contextlib
+import http.server
+import json
+import threading
+import uuid
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import polars as pl
+import pytest
+from confluent_kafka import Producer
+
+from city.settings import Settings
+from city.sources.gtfs import json_to_feed
+from city.sources.model import Source, SourceError
+from city.sources.registry import feeds_of
+from city.stack.worker import Worker
+from city.streaming.feeds import Feeds
+from city.streaming.heartbeat import Heartbeat
+from city.streaming.source_carrier import SourceTopics
+from city.streaming.strays import strays_path
+from city.streaming.topics import ensure_topics
+from city_assets.traffic.contract import VEHICLE_POSITIONS
+from city_assets.traffic.sources import GTFS_VEHICLES
+from tests.live import consume, until
+
+HEADER = {"gtfs_realtime_version": "2.0", "timestamp": "1284457468"}
+
+
+def made(**changes: Any) -> Source:
+    """A source whose topics nobody else has."""
+    name = uuid.uuid4().hex
+    contract = replace(VEHICLE_POSITIONS, name=f"v{name}", topic=f"positions-{name}", windows=(), partitions=1)
+    return replace(GTFS_VEHICLES, name=f"gtfs_{name}", contract=contract, kafka=f"feeds-{name}", **changes)
+
+
+def vehicle(number: int, second: int = 0) -> dict[str, Any]:
+    position = {"latitude": 40.7, "longitude": -74.0, "speed": 10.0}
+    moment = {"vehicle": {"id": f"v{number}"}, "timestamp": str(1284457460 + second)}
+    return {"id": f"e{number}", "vehicle": {"position": position} | moment}
+
+
+def feed(*entities: dict[str, Any]) -> bytes:
+    return json_to_feed(json.dumps({"header": HEADER, "entity": list(entities)}))
+
+
+def vehicles(stack: Settings, source: Source) -> list[str]:
+    return [event["vehicle_id"] for event in consume(stack, source.contract.topic)]
+
+
+@contextlib.contextmanager
+def working(body: Any) -> Iterator[Worker]:
+    worker = Worker(f"w{uuid.uuid4().hex}", body).start()
+    try:
+        yield worker
+    finally:
+        worker.stop(20)
+
+
+def test_the_messages_of_a_topic_become_events_and_a_second_bridge_goes_on(stack: Settings) -> None:
+    source = made()
+    ensure_topics(stack.kafka, [source.contract])
+    heartbeat = Heartbeat(stack, "bridge-of-test")
+    producer = Producer(stack.kafka.options({"allow.auto.create.topics": False}))
+    topics = SourceTopics([source, made(kafka=None)], stack, heartbeat)
+    assert topics.topics == [source.kafka]
+    with working(topics.run) as worker:
+        until(lambda: worker.items == 0 and worker.last_progress)
+        ensure_topics(stack.kafka, [], [str(source.kafka)])  # later than the bridge
+        for message in (feed(vehicle(1), vehicle(2)), b"no feed", feed(vehicle(3))):
+            producer.produce(str(source.kafka), message)
+        assert producer.flush(20) == 0
+        until(lambda: worker.items == 3, 40)
+        assert worker.last_error is None
+    assert vehicles(stack, source) == ["v1", "v2", "v3"]
+    strays = pl.read_delta(str(strays_path(stack.lake)))
+    assert strays.select("topic", "raw").rows() == [(source.kafka, b"no feed")]
+    assert "no FeedMessage" in strays["reasons"][0][0]
+    producer.produce(str(source.kafka), feed(vehicle(4)))
+    producer.flush(20)
+    with working(SourceTopics([source], stack, heartbeat).run) as worker:
+        until(lambda: worker.items == 1, 40)
+    assert vehicles(stack, source) == ["v1", "v2", "v3", "v4"]
+
+
+class Origin:
+    """A web server with a feed."""
+
+    def __init__(self) -> None:
+        self.status, self.content, self.asked = 200, b"", [dict[str, str]()]
+
+    @contextlib.contextmanager
+    def serving(self) -> Iterator[str]:
+        origin = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                origin.asked.append(dict(self.headers))
+                same = self.headers.get("If-None-Match") == str(hash(origin.content))
+                self.send_response(304 if same and origin.status == 200 else origin.status)
+                self.send_header("etag", str(hash(origin.content)))
+                self.end_headers()
+                self.wfile.write(b"" if same else origin.content)
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/feed?key=open-sesame"
+        finally:
+            server.shutdown()
+            server.server_close()
+
+
+def test_a_feed_is_fetched_again_and_again_and_gives_only_what_is_new(stack: Settings) -> None:
+    source, origin = made(), Origin()
+    ensure_topics(stack.kafka, [source.contract])
+    origin.content = feed(vehicle(1), vehicle(2))
+    with origin.serving() as url:
+        config = Settings(
+            **stack.model_dump(exclude={"feeds", "feed_seconds", "feed_headers"}),
+            feeds={source.name: url},
+            feed_headers={source.name: "X-API-Key: open-sesame"},
+            feed_seconds=1.0,
+        )
+        feeds = Feeds([source], config, Heartbeat(stack, "bridge-of-test"))
+        with working(feeds.run) as worker:
+            until(lambda: len(origin.asked) > 3)
+            assert vehicles(stack, source) == ["v1", "v2"]
+            origin.content = feed(vehicle(1, 30), vehicle(2))
+            until(lambda: vehicles(stack, source) == ["v1", "v2", "v1"])
+            origin.status = 503
+            until(lambda: worker.last_error)
+            assert worker.last_error == f"feed {source.name}: 127.0.0.1 answers HTTP 503"
+            origin.status, origin.content = 200, feed(vehicle(3))
+            until(lambda: vehicles(stack, source) == ["v1", "v2", "v1", "v3"])
+            until(lambda: worker.last_error is None)
+    assert origin.asked[-1]["X-API-Key"] == "open-sesame"
+    assert "open-sesame" not in str(config)
+
+
+def test_a_feed_of_no_source_is_named(config: Settings) -> None:
+    wrong = Settings(**config.model_dump(exclude={"feeds"}), feeds={"buses": "http://h/feed"})
+    with pytest.raises(SourceError, match="CITY_FEEDS names buses; known sources: gtfs_vehicles"):
+        feeds_of([GTFS_VEHICLES], wrong)
