@@ -11,11 +11,12 @@ def fetch_months(
     month: Annotated[list[str], typer.Argument(help="such as 2015-01")],
     to: Annotated[Path | None, typer.Option(help="the folder; default <CITY_HOME>/data/tlc")] = None,
 ) -> None:
-    """Fetch months of New York yellow-taxi trips. An interrupted download goes on where it stopped."""
+    """Fetch months of New York yellow-taxi trips, and the table of zones. An interrupted download is continued."""
     from city.settings import settings
     from city_assets.traffic import console
+    from city_assets.traffic.download import folder_of
 
-    console.fetch(month, settings(), to or settings().home / "data" / "tlc")
+    console.fetch(month, settings(), to or folder_of(settings()))
 
 
 def ingest_trips(
@@ -25,8 +26,9 @@ def ingest_trips(
     """Load taxi trips into bronze/trips. A file that is there already is skipped, one that broke off is done again."""
     from city.settings import settings
     from city_assets.traffic import console
+    from city_assets.traffic.download import downloaded_zones
 
-    console.ingest_files(paths, settings(), zones)
+    console.ingest_files(paths, settings(), zones or downloaded_zones(settings()))
 
 
 def replay_trips(
@@ -37,8 +39,9 @@ def replay_trips(
     """Play New York taxi trips as moving vehicles."""
     from city.settings import settings
     from city_assets.traffic import console
+    from city_assets.traffic.download import downloaded_zones
 
-    console.play(paths, settings(), speed, zones)
+    console.play(paths, settings(), speed, zones or downloaded_zones(settings()))
 
 
 def make_history(
@@ -54,9 +57,10 @@ def make_history(
     """
     from city.settings import settings
     from city_assets.traffic import history_console
+    from city_assets.traffic.download import downloaded_zones
 
-    days = (first and first.date(), last and last.date())
-    history_console.make_history(paths, settings(), timedelta(seconds=every), days, zones)
+    config, days = settings(), (first and first.date(), last and last.date())
+    history_console.make_history(paths, config, timedelta(seconds=every), days, zones or downloaded_zones(config))
 
 
 COMMANDS = {

@@ -18,8 +18,8 @@ from rich.text import Text
 
 from city.settings import Settings
 from city.stack.terminal import Terminal, description_column
-from city_assets.traffic.download import download
-from city_assets.traffic.ingest import ingest
+from city_assets.traffic.download import download, download_zones
+from city_assets.traffic.ingest import IngestedFile, ingest
 from city_assets.traffic.replay import LoadedTrips, load, replay
 from city_assets.traffic.trips import count
 
@@ -57,7 +57,7 @@ def describe(loaded: LoadedTrips) -> list[str]:
 
 
 def fetch(months: Sequence[str], config: Settings, folder: Path) -> None:
-    """Downloads months of trips to `folder`, and shows the progress."""
+    """Downloads months of trips to `folder`, and the table of zones that they need, and shows the progress."""
     columns = (description_column(), BarColumn(), DownloadColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Terminal()) as progress:
         for month in months:
@@ -67,6 +67,13 @@ def fetch(months: Sequence[str], config: Settings, folder: Path) -> None:
                 progress.update(task, completed=received, total=total or None)
 
             progress.console.print(str(download(config, month, folder, update)))
+    Terminal().print(str(download_zones(config, folder)))  # all current files have zones in place of coordinates
+
+
+def _describe(file: IngestedFile) -> str:
+    if not file.rows:
+        return f"{file.file}: is there already"
+    return f"{file.file}: replaces {file.replaced:,} trips" if file.replaced else file.file
 
 
 def ingest_files(paths: Sequence[Path], config: Settings, zones: Path | None) -> None:
@@ -80,7 +87,7 @@ def ingest_files(paths: Sequence[Path], config: Settings, zones: Path | None) ->
         for path in paths:
             task = progress.add_task(path.name, total=count(path))
             file = ingest(path, config.lake, config.timezone, lambda n, t=task: progress.update(t, completed=n), zones)  # type: ignore[misc]
-            progress.update(task, description=path.name if file.rows else f"{path.name}: is there already")
+            progress.update(task, description=_describe(file))
             files.append(file)
     rows = sum(file.rows for file in files)
     days = [day for file in files if file.rows for day in (file.first, file.last)]

@@ -1,4 +1,4 @@
-"""Downloads months of taxi trips from the TLC, New York's Taxi and Limousine Commission."""
+"""Downloads months of taxi trips, and the taxi zones, from the TLC, New York's Taxi and Limousine Commission."""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -7,8 +7,40 @@ from pathlib import Path
 import requests
 
 from city.settings import Settings
+from city_assets.traffic.trips import ZONES_FILE
+from city_assets.traffic.zones import SHAPES, zone_centres
 
 _CHUNK_BYTES = 1 << 20
+_ZONES_SECONDS = 60.0
+
+
+def folder_of(config: Settings) -> Path:
+    """Returns the folder to which months are downloaded."""
+    return config.home / "data" / "tlc"
+
+
+def downloaded_zones(config: Settings) -> Path | None:
+    """Returns the table of zone centres that was downloaded; None where it was not."""
+    path = folder_of(config) / ZONES_FILE
+    return path if path.exists() else None
+
+
+def download_zones(config: Settings, folder: Path) -> Path:
+    """Downloads the taxi zones, and writes the table of their centres to `folder`. A table that is there stays.
+
+    Raises requests.RequestException, or ValueError where the server has something else.
+    """
+    target = folder / ZONES_FILE
+    if target.exists():
+        return target
+    site = config.tlc_url.rstrip("/").rpartition("/")[0]
+    response = requests.get(f"{site}/misc/{SHAPES}", timeout=_ZONES_SECONDS)
+    response.raise_for_status()
+    folder.mkdir(parents=True, exist_ok=True)
+    written = target.with_suffix(".new")
+    zone_centres(response.content).write_csv(written)
+    written.replace(target)
+    return target
 
 
 def month_file(month: str) -> str:

@@ -4,6 +4,7 @@ Rows are streamed, so that memory is bounded. Each file is appended once, in one
 """
 
 import hashlib
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,18 +22,21 @@ from city_assets.traffic.trips import scan_trips
 _RESOLUTION = 8
 _BATCH = 200_000
 _HASH_BYTES = 1 << 22
+_MONTH = re.compile(r"([a-z]+_tripdata_\d{4}-\d{2})\.(csv|parquet)(\.gz|\.zst)?")
 
 
 @dataclass(frozen=True)
 class IngestedFile:
     """The result of ingesting a file.
 
-    `rows` is the number of appended rows, 0 if the file was in bronze already. `first` and `last` are the first and the
-    last local day of its trips.
+    `rows` is the number of appended rows, 0 if the file was in bronze already. `replaced` is the number of rows of an
+    earlier file of the same month, which it has replaced. `first` and `last` are the first and the last local day of
+    its trips, and of those that it has replaced.
     """
 
     file: str
     rows: int
+    replaced: int = 0
     first: object = None
     last: object = None
 
@@ -42,24 +46,59 @@ def ingest(
 ) -> IngestedFile:
     """Appends a file's trips to bronze, unless a file of the same content is there already.
 
-    `progress` is called with the number of rows so far. After a crash, bronze has either all rows of the file or none.
+    An earlier file of the same month of the TLC (by its name, with any suffix) is replaced: the TLC publishes corrected
+    files. `progress` is called with the number of rows so far. After a crash, bronze has either all rows of the file or
+    none, and in the same way those that it replaces.
 
     Raises UnknownLayout, FileNotFoundError, ForeignTable.
     """
     rows = scan_trips(path, zones)
     table = open_table(lake / BRONZE_TRIPS.id, schema(BRONZE_TRIPS), partition_by(BRONZE_TRIPS))
-    app = f"ingest/{fingerprint(path)}"
-    if table.transaction_version(app) is not None:
+    digest = fingerprint(path)
+    content, month = Transaction(f"ingest/{digest}", 1), _month_of(path.name)
+    version = int(digest[:15], 16)
+    known = table.transaction_version(f"ingest-month/{month}") if month else None
+    if known == version or (known is None and table.transaction_version(content.app_id) is not None):
         return IngestedFile(path.name, 0)
-    counted = _CountedBatches(shape(rows, path.name, timezone), progress)
+    old = _replaced(table, month) if month else _Replaced()
+    counted = _CountedBatches(shape(rows, path.name, timezone), progress, old.first, old.last)
+    transactions = [content, Transaction(f"ingest-month/{month}", version)] if month else [content]
+    names = ", ".join("'" + name.replace("'", "''") + "'" for name in old.files)
     write_deltalake(
         table,
         pa.RecordBatchReader.from_batches(counted.schema, iter(counted)),
-        mode="append",
-        commit_properties=CommitProperties(app_transactions=[Transaction(app, 1)]),
+        mode="overwrite" if old.files else "append",
+        predicate=f"file IN ({names})" if old.files else None,
+        commit_properties=CommitProperties(app_transactions=transactions),
         writer_properties=WriterProperties(compression="ZSTD", compression_level=1),
     )
-    return IngestedFile(path.name, counted.rows, counted.first, counted.last)
+    return IngestedFile(path.name, counted.rows, old.rows, counted.first, counted.last)
+
+
+@dataclass(frozen=True)
+class _Replaced:
+    """The rows of earlier files of a month."""
+
+    files: tuple[str, ...] = ()
+    rows: int = 0
+    first: object = None
+    last: object = None
+
+
+def _month_of(name: str) -> str | None:
+    """Returns the month that a file of the TLC has, such as yellow_tripdata_2016-06; None for another name."""
+    match = _MONTH.fullmatch(name.lower())
+    return match[1] if match else None
+
+
+def _replaced(table: DeltaTable, month: str) -> _Replaced:
+    trips = pl.scan_delta(table)
+    files = tuple(name for name in trips.select(pl.col("file").unique()).collect()["file"] if _month_of(name) == month)
+    if not files:
+        return _Replaced()
+    day = pl.col("day")
+    counted = trips.filter(pl.col("file").is_in(list(files))).select(pl.len(), day.min(), day.max().alias("last"))
+    return _Replaced(files, *counted.collect().row(0))
 
 
 def shape(trips: pl.LazyFrame, file: str, timezone: str) -> pl.LazyFrame:
@@ -95,12 +134,13 @@ def fingerprint(path: Path) -> str:
 class _CountedBatches:
     """Iterates over a frame's record batches, and counts their rows and days as they are read."""
 
-    def __init__(self, frame: pl.LazyFrame, progress: Callable[[int], None]) -> None:
+    def __init__(
+        self, frame: pl.LazyFrame, progress: Callable[[int], None], first: object = None, last: object = None
+    ) -> None:
         self._frame, self._progress = frame, progress
         self.schema = pl.DataFrame(schema=frame.collect_schema()).to_arrow().schema
         self.rows = 0
-        self.first: object = None
-        self.last: object = None
+        self.first, self.last = first, last
 
     def __iter__(self) -> Iterator[pa.RecordBatch]:
         for part in self._frame.collect_batches(chunk_size=_BATCH, maintain_order=False, engine="streaming"):

@@ -32,6 +32,9 @@ _ENDS = ("pickup_latitude", "pickup_longitude", "dropoff_latitude", "dropoff_lon
 _REQUIRED = ("pickup_at", "dropoff_at", "distance_miles")
 _KM_PER_MILE = 1.609344
 ZONES_FILE = "taxi_zone_centers.csv"
+_TIMES = ("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M:%S%.f", "%m/%d/%Y %I:%M:%S %p", "%m/%d/%Y %H:%M:%S", "%m/%d/%Y %H:%M")
+"""The forms of times: of the TLC's own files, and of exports from NYC Open Data and from spreadsheets."""
+_CHECKED_TIMES = 1_000
 
 
 class UnreadableFile(ValueError):
@@ -67,6 +70,8 @@ def scan_trips(path: Path, zones: Path | None = None) -> pl.LazyFrame:
     if missing:
         raise UnknownLayout(f"{path} is not a file of yellow-taxi trips: it has no column for {', '.join(missing)}")
     frame = frame.select(pl.col(name).alias(column) for column, name in columns.items())
+    for name in ("pickup_at", "dropoff_at"):
+        _check_times(path, columns[name], frame, name)
     typed = frame.with_columns(
         _parse_time("pickup_at", frame),
         _parse_time("dropoff_at", frame),
@@ -88,7 +93,7 @@ def explain_unreadable(path: Path) -> Iterator[None]:
     try:
         yield
     except pl.exceptions.PolarsError as error:
-        kind = "Parquet" if path.suffix == ".parquet" else "CSV"
+        kind = "Parquet" if is_parquet(path) else "CSV"
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UnreadableFile(f"{path} cannot be read as {kind}: {reason}. Fetch or copy it again.") from error
 
@@ -129,8 +134,13 @@ def positions(trips: pl.DataFrame, moment: datetime) -> pl.DataFrame:
     )
 
 
+def is_parquet(path: Path) -> bool:
+    """Returns whether a file is Parquet, by the end of its name. Others are CSV, also compressed (.csv.gz)."""
+    return path.suffix.lower() == ".parquet"
+
+
 def _scan(path: Path) -> pl.LazyFrame:
-    if path.suffix == ".parquet":
+    if is_parquet(path):
         return pl.scan_parquet(path)
     # Columns are read as strings, so that a truncated row or a word in a numeric column does not stop the file.
     return pl.scan_csv(path, infer_schema=False, truncate_ragged_lines=True, quote_char='"').filter(
@@ -140,15 +150,32 @@ def _scan(path: Path) -> pl.LazyFrame:
 
 def _parse_time(name: str, frame: pl.LazyFrame) -> pl.Expr:
     if frame.collect_schema()[name] == pl.String:
-        return pl.col(name).str.to_datetime("%Y-%m-%d %H:%M:%S", time_unit="us", strict=False)
+        text = pl.col(name).str.strip_chars()
+        return pl.coalesce(text.str.to_datetime(form, time_unit="us", strict=False) for form in _TIMES)
     return pl.col(name).cast(pl.Datetime("us"))
+
+
+def _check_times(path: Path, column: str, frame: pl.LazyFrame, name: str) -> None:
+    """Raises UnreadableFile where none of the first times of a column can be read: their form is not known."""
+    kind = frame.collect_schema()[name]
+    if kind != pl.String:
+        if not isinstance(kind, pl.Datetime):
+            raise UnreadableFile(f"{path}: column {column!r} has {kind} values, not times")
+        return
+    with explain_unreadable(path):
+        texts = frame.select(name).filter(pl.col(name).str.strip_chars() != "").head(_CHECKED_TIMES).collect()
+    if texts.height and texts.select(_parse_time(name, texts.lazy()).is_null().all()).item():
+        raise UnreadableFile(
+            f"{path}: column {column!r} has times like {texts[name][0][:40]!r}; give YYYY-MM-DD hh:mm:ss, "
+            "MM/DD/YYYY hh:mm:ss AM, or MM/DD/YYYY hh:mm"
+        )
 
 
 def _join_zone_centres(trips: pl.LazyFrame, zones: Path) -> pl.LazyFrame:
     if not zones.exists():
         raise FileNotFoundError(
             f"these trips have zones, not coordinates, and there is no table of zone centres at {zones}: "
-            "give one with --zones (columns LocationID, lon, lat)"
+            "fetch it with `city data tlc` and any month, or give one with --zones (columns LocationID, lon, lat)"
         )
     centres = pl.scan_csv(zones).select(pl.col("LocationID").cast(pl.Int64), "lat", "lon")
     for end in ("pickup", "dropoff"):
@@ -167,4 +194,4 @@ def count(path: Path) -> int | None:
     """Returns the row count of a Parquet file, or None for another file. Raises FileNotFoundError."""
     if not path.exists():
         raise FileNotFoundError(f"no file {path}: fetch a month with `city data tlc 2015-01`")
-    return pl.scan_parquet(path).select(pl.len()).collect().item() if path.suffix == ".parquet" else None
+    return pl.scan_parquet(path).select(pl.len()).collect().item() if is_parquet(path) else None

@@ -8,7 +8,9 @@ import requests
 
 from city.settings import Settings
 from city_assets.traffic.console import fetch
-from city_assets.traffic.download import download, month_file
+from city_assets.traffic.download import download, downloaded_zones, folder_of, month_file
+from city_assets.traffic.trips import read_trips
+from tests.city_assets.traffic.test_zones import archive, square
 
 
 class Server(http.server.BaseHTTPRequestHandler):
@@ -20,7 +22,15 @@ class Server(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         asked = self.headers.get("Range")
-        type(self).ranges.append(asked)
+        if self.path.endswith(".parquet"):
+            type(self).ranges.append(asked)
+        if self.path == "/misc/taxi_zones.zip":
+            body = archive((7, "Queens", "Astoria", [square(-73.92, 40.76, 0.01)]))
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+            return
         if "2019-13" in self.path or not self.path.endswith("2015-01.parquet"):
             self.send_error(404)
             return
@@ -51,6 +61,23 @@ def test_a_month_is_fetched_once(site: Settings, tmp_path: Path) -> None:
     file = tmp_path / "tlc" / "yellow_tripdata_2015-01.parquet"
     assert file.read_bytes() == Server.content
     assert Server.ranges == [None]
+
+
+def test_the_table_of_zones_comes_with_a_month_and_is_found(
+    site: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert downloaded_zones(site) is None
+    fetch(["2015-01"], site, folder_of(site))
+    zones = downloaded_zones(site)
+    assert zones is not None
+    file = tmp_path / "trips.csv"
+    file.write_text(
+        "tpep_pickup_datetime,tpep_dropoff_datetime,trip_distance,PULocationID,DOLocationID\n"
+        "2017-02-14 16:08:11,2017-02-14 16:20:02,1.5,7,7\n"
+    )
+    with pytest.raises(FileNotFoundError, match="fetch it with `city data tlc` and any month, or give one"):
+        read_trips(file)
+    assert read_trips(file, zones)["pickup_latitude"][0] == pytest.approx(40.76, abs=1e-4)
 
 
 def test_an_interrupted_download_goes_on_where_it_stopped(site: Settings, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Months of trips into bronze, silver and gold: once each, bounded, and cleaned."""
 
+import gzip
 from datetime import date, datetime
 from pathlib import Path
 
@@ -32,6 +33,41 @@ def test_a_file_is_in_bronze_once_however_often_it_comes(config: Settings, real:
     renamed.write_bytes(real.read_bytes())
     assert [again.rows, ingest(renamed, config.lake, ZONE, told.append).rows] == [0, 0]
     assert DeltaTable(config.lake / "bronze/trips").count() == 68_416
+
+
+MONTH = """VendorID,tpep_pickup_datetime,tpep_dropoff_datetime,trip_distance,pickup_longitude,pickup_latitude,\
+dropoff_longitude,dropoff_latitude
+2,2016-06-09 21:10:00,2016-06-09 21:16:30,.80,-73.9834,40.7609,-73.9775,40.7540
+1,2016-06-10 21:12:00,2016-06-10 21:40:00,5.2,-73.9817,40.7367,-73.9816,40.6702
+"""
+
+
+def written(folder: Path, name: str, content: str = MONTH) -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_bytes(gzip.compress(content.encode()) if name.endswith(".gz") else content.encode())
+    return folder / name
+
+
+def in_bronze(config: Settings) -> list[tuple[str, float]]:
+    return sorted(pl.read_delta(str(config.lake / "bronze/trips")).select("file", "distance_km").iter_rows())
+
+
+def test_a_corrected_month_replaces_the_month_whatever_its_suffix(config: Settings, tmp_path: Path) -> None:
+    def load(path: Path) -> tuple[int, int, str, str]:
+        file = ingest(path, config.lake, ZONE, lambda rows: None)
+        return file.rows, file.replaced, str(file.first), str(file.last)
+
+    other = load(written(tmp_path, "yellow_tripdata_2016-07.csv", MONTH.replace("2016-06", "2016-07")))
+    first = written(tmp_path, "yellow_tripdata_2016-06.csv")
+    corrected = written(tmp_path / "new", "yellow_tripdata_2016-06.CSV.gz", MONTH.splitlines()[0] + "\n" + (
+        "2,2016-06-09 21:10:00,2016-06-09 21:16:30,.90,-73.9834,40.7609,-73.9775,40.7540\n"
+    ))  # fmt: skip
+    assert other[:2] == load(first)[:2] == (2, 0)
+    assert load(corrected) == (1, 2, "2016-06-09", "2016-06-10"), "a day has lost its trip, and is built again too"
+    assert [name for name, _ in in_bronze(config)] == [corrected.name, *["yellow_tripdata_2016-07.csv"] * 2]
+    assert load(corrected)[:2] == (0, 0)
+    assert load(first)[:2] == (2, 1), "a correction that is taken back"
+    assert len(in_bronze(config)) == 4
 
 
 def test_a_load_that_dies_leaves_nothing_and_is_done_whole_the_next_time(

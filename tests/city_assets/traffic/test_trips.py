@@ -1,5 +1,6 @@
 """Every layout the TLC has published, on its real files."""
 
+import gzip
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import polars as pl
 import pytest
 
 from city_assets.traffic.transforms import straight_km
-from city_assets.traffic.trips import UnknownLayout, clean, positions, read_trips
+from city_assets.traffic.trips import UnknownLayout, UnreadableFile, clean, positions, read_trips
 
 
 def test_every_layout_from_2009_to_2020_is_read(data: Path) -> None:
@@ -101,3 +102,48 @@ def test_a_vehicle_moves_from_one_end_to_the_other() -> None:
     assert positions(trip(), start - timedelta(seconds=1)).is_empty()
     assert positions(trip(), start + timedelta(minutes=10)).is_empty()
     assert nw.from_native(trip()).select(km=straight_km())["km"][0] == pytest.approx(2.79, abs=0.02)
+
+
+HEAD = "tpep_pickup_datetime,tpep_dropoff_datetime,trip_distance,pickup_longitude,pickup_latitude,dropoff_longitude,\
+dropoff_latitude\n"
+PLACE = "1.5,-73.98,40.76,-73.97,40.75\n"
+
+
+@pytest.mark.parametrize(
+    ("begin", "end"),
+    [
+        ("02/14/2017 04:08:11 PM", "02/14/2017 04:20:02 PM"),
+        ("02/14/2017 16:08:11", "02/14/2017 16:20:02"),
+        ("2017-02-14T16:08:11.000", "2017-02-14T16:20:02.000"),
+        ("2017-02-14 16:08:11", "2017-02-14 16:20:02"),
+    ],
+)
+def test_times_of_exports_are_read(tmp_path: Path, begin: str, end: str) -> None:
+    file = tmp_path / "trips.CSV"
+    file.write_text(f"{HEAD}{begin},{end},{PLACE}")
+    trips = read_trips(file)
+    assert trips.select("pickup_at", "dropoff_at").rows() == [
+        (datetime(2017, 2, 14, 16, 8, 11), datetime(2017, 2, 14, 16, 20, 2))
+    ]
+
+
+def test_midnight_has_two_forms(tmp_path: Path) -> None:
+    file = tmp_path / "trips.csv"
+    file.write_text(f"{HEAD}02/14/2017 12:01:30 AM,02/14/2017 12:09:00 AM,{PLACE}")
+    assert read_trips(file)["pickup_at"][0] == datetime(2017, 2, 14, 0, 1, 30)
+
+
+@pytest.mark.parametrize("time", ["14.02.2017 16:08", "1487088491", "yesterday"])
+def test_times_of_another_form_are_refused_with_the_column_and_the_form(tmp_path: Path, time: str) -> None:
+    file = tmp_path / "trips.csv"
+    file.write_text(f"{HEAD}{time},2017-02-14 16:20:02,{PLACE}")
+    with pytest.raises(UnreadableFile, match=f"column 'tpep_pickup_datetime' has times like '{time}'; give YYYY-MM-DD"):
+        read_trips(file)
+
+
+def test_a_file_of_any_suffix_is_read(tmp_path: Path) -> None:
+    rows = f"{HEAD}2017-02-14 16:08:11,2017-02-14 16:20:02,{PLACE}"
+    compressed, upper = tmp_path / "trips.csv.gz", tmp_path / "TRIPS.PARQUET"
+    compressed.write_bytes(gzip.compress(rows.encode()))
+    pl.read_csv(rows.encode(), try_parse_dates=True).write_parquet(upper)
+    assert read_trips(compressed).equals(read_trips(upper))
