@@ -133,14 +133,15 @@ class KafkaServer:
         """Returns an object that fetches tokens for kafka-python: by client credentials, each until it expires."""
         from kafka.net.sasl.oauth import AbstractTokenProvider
 
-        server, known = self, {"token": "", "until": 0.0}
+        server, known = self, ("", 0.0)
 
-        class TokenProvider(AbstractTokenProvider):  # type: ignore[misc]  # the package has no types
+        class TokenProvider(AbstractTokenProvider):
             def token(self) -> str:
-                if time.time() > float(known["until"]):
-                    known["token"], seconds = server._fetch_token()
-                    known["until"] = time.time() + seconds - _TOKEN_MARGIN
-                return str(known["token"])
+                nonlocal known
+                if time.time() > known[1]:
+                    token, seconds = server._fetch_token()
+                    known = token, time.time() + seconds - _TOKEN_MARGIN
+                return known[0]
 
         return TokenProvider()
 

@@ -73,7 +73,7 @@ class MqttServer:
 
             options["clean_start"] = not lasting
             if lasting:
-                options["properties"] = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+                options["properties"] = Properties(PacketTypes.CONNECT)
                 options["properties"].SessionExpiryInterval = _SESSION_SECONDS
         connect = client.connect if wait else client.connect_async
         connect(*split_address(self.address), keepalive=_KEEPALIVE, **options)

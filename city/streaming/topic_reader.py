@@ -119,4 +119,4 @@ class TopicReader:
             log.info("reading %s", topic)
 
     def _note_error(self, error: KafkaError) -> None:
-        self.error = f"Kafka at {self._address}: {error}"
+        self.error = f"Kafka at {self._kafka}: {self._kafka.explain(error)}"

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import polars_h3
@@ -63,14 +64,17 @@ def ingest(
     old = _replaced(table, month) if month else _Replaced()
     counted = _CountedBatches(shape(rows, path.name, timezone), progress, old.first, old.last)
     transactions = [content, Transaction(f"ingest-month/{month}", version)] if month else [content]
-    names = ", ".join("'" + name.replace("'", "''") + "'" for name in old.files)
+    # The condition must be true for the new rows too.
+    names = ", ".join("'" + name.replace("'", "''") + "'" for name in {*old.files, path.name})
+    options: dict[str, Any] = {"mode": "append"}
+    if old.files:
+        options = {"mode": "overwrite", "predicate": f"file IN ({names})"}
     write_deltalake(
         table,
         pa.RecordBatchReader.from_batches(counted.schema, iter(counted)),
-        mode="overwrite" if old.files else "append",
-        predicate=f"file IN ({names})" if old.files else None,
         commit_properties=CommitProperties(app_transactions=transactions),
         writer_properties=WriterProperties(compression="ZSTD", compression_level=1),
+        **options,
     )
     return IngestedFile(path.name, counted.rows, old.rows, counted.first, counted.last)
 

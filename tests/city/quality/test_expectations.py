@@ -78,7 +78,7 @@ def test_each_declaration_of_a_contract_is_an_expectation() -> None:
         "coordinates_once",
     ]
     quantities = {expectation.name for expectation in of_rows(SENSORS)}
-    assert {"traffic_in_range", "noise_in_range", "rule_named_by_place_and_type"} <= quantities
+    assert {"traffic_in_range", "noise_in_range", "type_known"} <= quantities
 
 
 @pytest.mark.parametrize(
@@ -199,8 +199,6 @@ def test_great_expectations_and_polars_say_the_same_of_each_expectation(
                 "sensor_id_spelled",
                 "type_known",
                 "unit_known",
-                "location_complete",
-                "rule_named_by_place_and_type",
                 "coordinates_once",
                 "traffic_in_range",
                 "not_empty",

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
@@ -201,6 +201,7 @@ _MESSAGES = st.fixed_dictionaries(
 )
 
 
+@settings(deadline=None)  # a machine with other work takes its time
 @given(st.lists(_MESSAGES, min_size=1, max_size=6), st.booleans())
 def test_a_batch_has_what_its_messages_have_one_by_one(messages: list[dict[str, Any]], free: bool) -> None:
     source = replace(STATION, reads=frozenset({"text", "comma"})) if free else STATION
