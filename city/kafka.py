@@ -62,10 +62,14 @@ class KafkaServer:
         from confluent_kafka.admin import AdminClient
 
         errors: list[KafkaError] = []
+        admin = AdminClient(self.options({"error_cb": errors.append}))
         try:
-            AdminClient(self.options({"error_cb": errors.append})).list_topics(timeout=seconds)
+            admin.list_topics(timeout=seconds)
         except KafkaException as error:
-            return f"Kafka at {self}: {self.explain(errors[0] if errors else error.args[0])}"
+            admin.poll(0.1)  # the reasons wait for a poll; the exception says only that there is no answer
+            told = [self.explain(each) for each in [*errors, error.args[0]]]
+            explained = (text for text, each in zip(told, errors, strict=False) if text != each.str())
+            return f"Kafka at {self}: {next(explained, told[0])}"
         return None
 
     def options(self, more: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -121,9 +125,13 @@ class KafkaServer:
         if name == "_SSL" or "SSL" in text:
             if "expired" in text:
                 return "a certificate has expired: renew it"
+            if "alert" in text and "certificate" in text:
+                return "Kafka refuses CITY_KAFKA_CERT: has it expired, or has another authority signed it?"
             if "verify failed" in text:
                 return "set CITY_KAFKA_CA to the certificate of the authority that signed Kafka's"
             return f"CITY_KAFKA_SECURITY is {self.security}; is it that of this port?"
+        if name in ("_TRANSPORT", "_ALL_BROKERS_DOWN") and self.listens():
+            return f"a server listens there; is CITY_KAFKA_SECURITY={self.security} that of this port?"
         if name.endswith("_AUTHORIZATION_FAILED"):
             who = f"the user {self.username}" if self.username else "this client"
             return f"an ACL of Kafka refuses it to {who}"

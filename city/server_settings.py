@@ -9,6 +9,7 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
+from city.certificates import check_certificate
 from city.kafka import KafkaServer, Mechanism, Security
 from city.mqtt import MqttServer
 from city.net import is_wildcard, join_address, reached_at
@@ -114,11 +115,16 @@ class ServerSettings(BaseSettings):
             raise ValueError(f"Kafka tells its clients to connect to {value}: give the one address that they reach")
         return value
 
-    @field_validator(
-        "kafka_ca", "kafka_cert", "kafka_key", "questdb_ca", "mqtt_ca", "mqtt_cert", "mqtt_key", "schema_registry_ca"
-    )
+    @field_validator("kafka_ca", "kafka_cert", "questdb_ca", "mqtt_ca", "mqtt_cert", "schema_registry_ca")
     @classmethod
     def _check_certificate(cls, value: Path | None) -> Path | None:
+        if value is not None:
+            check_certificate(value)
+        return value
+
+    @field_validator("kafka_key", "mqtt_key")
+    @classmethod
+    def _check_key(cls, value: Path | None) -> Path | None:
         if value is not None and not value.is_file():
             raise ValueError(f"there is no file {value}")
         return value

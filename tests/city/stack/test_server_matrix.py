@@ -121,7 +121,12 @@ def refused(server: KafkaServer) -> str:
         ("SASL_SSL", "PLAIN", {"username": "nobody"}, "check CITY_KAFKA_MECHANISM, CITY_KAFKA_USERNAME and"),
         ("SASL_SSL", "SCRAM-SHA-512", {"ca": None}, "set CITY_KAFKA_CA to the certificate of the authority"),
         ("SASL_PLAINTEXT", "SCRAM-SHA-512", {}, "CITY_KAFKA_MECHANISM is SCRAM-SHA-512, which this Kafka does not"),
-        ("SASL_SSL", "SCRAM-SHA-512", {"security": "SASL_PLAINTEXT"}, "CITY_KAFKA_SECURITY is SASL_PLAINTEXT; is it"),
+        (
+            "SASL_SSL",
+            "SCRAM-SHA-512",
+            {"security": "SASL_PLAINTEXT"},
+            "is CITY_KAFKA_SECURITY=SASL_PLAINTEXT that of this port",
+        ),
         ("SASL_PLAINTEXT", "PLAIN", {"security": "SASL_SSL"}, "CITY_KAFKA_SECURITY is SASL_SSL; is it that of this"),
     ],
 )
@@ -137,8 +142,12 @@ def test_a_login_that_fails_is_explained(
 def test_an_expired_certificate_is_named(kafka: SecuredKafka, matrix: Matrix, authority: Authority) -> None:
     certificate, key = authority.sign("expired", timedelta(hours=-1))
     found = refused(kafka.server("SSL", certificate=certificate, key=key))
-    assert "expired" in found, found
-    matrix.add("Kafka", "SSL", "expired client certificate", "told: … expired")
+    assert "Kafka refuses CITY_KAFKA_CERT: has it expired" in found, found
+    with pytest.raises(ValueError, match=rf"the certificate {certificate} expired on 20.*: renew it"):
+        Settings(_env_file=None, kafka_cert=certificate, kafka_key=key)  # type: ignore[call-arg]
+    with pytest.raises(ValueError, match="is no certificate in PEM"):
+        Settings(_env_file=None, kafka_ca=key)  # type: ignore[call-arg]
+    matrix.add("Kafka", "SSL", "expired client certificate", "told at the start, with its date")
 
 
 def test_a_refusing_acl_is_named(kafka: SecuredKafka, matrix: Matrix) -> None:
@@ -206,7 +215,7 @@ def test_a_broker_with_tls(mqtt: dict[str, str], matrix: Matrix, authority: Auth
     server = MqttServer(mqtt[kind], ca=authority.file, version=version, **login)  # type: ignore[arg-type]
     assert exchanged(server) == [b"a message"]
     if version == "5":
-        assert exchanged(replace(server, group="bridges")) == [b"a message"]
+        assert exchanged(replace(server, group=uuid.uuid4().hex)) == [b"a message"]
     matrix.add("MQTT", f"TLS, MQTT {version}", kind, "works")
 
 
