@@ -65,7 +65,7 @@ def test_the_messages_of_a_topic_become_events_and_a_second_bridge_goes_on(stack
     ensure_topics(stack.kafka, [source.contract])
     heartbeat = Heartbeat(stack, "bridge-of-test")
     producer = Producer(stack.kafka.options({"allow.auto.create.topics": False}))
-    topics = SourceTopics([source, made(kafka=None)], stack, heartbeat)
+    topics = SourceTopics([source, replace(made(), kafka=None)], stack, heartbeat)
     assert topics.topics == [source.kafka]
     with working(topics.run) as worker:
         until(lambda: worker.items == 0 and worker.last_progress)
