@@ -58,6 +58,15 @@ class KafkaServer:
         if self.security == "PLAINTEXT":  # asks without a client, which takes longer to make than to answer
             answers = any(speaks_kafka(*broker) for broker in self.brokers)
             return None if answers else f"no Kafka answers at {self}"
+        return self._log_in(seconds)[0]
+
+    def refusal(self, seconds: float = 5.0) -> str | None:
+        """Returns why Kafka refuses the login, with the setting that mends it; None where it does not, or is away."""
+        told, is_refusal = self._log_in(seconds)
+        return told if is_refusal else None
+
+    def _log_in(self, seconds: float) -> tuple[str | None, bool]:
+        """Logs in. Returns why that is not possible, and whether a setting mends it."""
         from confluent_kafka import KafkaException
         from confluent_kafka.admin import AdminClient
 
@@ -68,9 +77,9 @@ class KafkaServer:
         except KafkaException as error:
             admin.poll(0.1)  # the reasons wait for a poll; the exception says only that there is no answer
             told = [self.explain(each) for each in [*errors, error.args[0]]]
-            explained = (text for text, each in zip(told, errors, strict=False) if text != each.str())
-            return f"Kafka at {self}: {next(explained, told[0])}"
-        return None
+            explained = next((text for text, each in zip(told, errors, strict=False) if text != each.str()), None)
+            return f"Kafka at {self}: {explained or told[0]}", explained is not None
+        return None, False
 
     def options(self, more: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Returns the options of a client of confluent-kafka, with `more` of them."""

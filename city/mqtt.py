@@ -1,6 +1,7 @@
 """How clients reach the MQTT broker and log in there."""
 
 import ssl
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -77,6 +78,23 @@ class MqttServer:
                 options["properties"].SessionExpiryInterval = _SESSION_SECONDS
         connect = client.connect if wait else client.connect_async
         connect(*split_address(self.address), keepalive=_KEEPALIVE, **options)
+
+    def refusal(self, seconds: float = 5.0) -> str | None:
+        """Returns why the broker refuses a login, and the setting that mends it; None where it does not, or is away."""
+        codes: list[ReasonCode] = []
+        client = self.client("")
+        client.on_connect = lambda client, data, flags, code, properties: codes.append(code)
+        try:
+            self.connect(client)
+        except ssl.SSLError as error:
+            return f"the MQTT broker at {self}: {self.explain(error)}"
+        except OSError:
+            return None
+        ends = time.monotonic() + seconds
+        while not codes and time.monotonic() < ends:
+            client.loop(0.2)
+        client.disconnect()
+        return f"the MQTT broker at {self}: {self.explain(codes[0])}" if codes and codes[0].is_failure else None
 
     def subscription(self, mqtt_filter: str) -> str:
         """Returns the filter to subscribe to, which is a shared one where there is a group."""

@@ -41,6 +41,21 @@ class QuestDBServer:
             options["auth"] = (self.username, self.password)
         return options
 
+    def refusal(self, seconds: float = 5.0) -> str | None:
+        """Returns why QuestDB refuses a login, with the setting that mends it; None where it does not, or is away."""
+        import requests
+
+        try:
+            execute(self, "SELECT 1", seconds)
+        except QuestDBError as error:
+            return str(error)
+        except requests.exceptions.SSLError as error:
+            hint = "set CITY_QUESTDB_CA" if "verify failed" in str(error) else "is CITY_QUESTDB_TLS that of this port?"
+            return f"QuestDB at {self}: {type(error).__name__}: {hint}"
+        except requests.RequestException:
+            return None
+        return None
+
     def sender_conf(self, options: str) -> str:
         """Returns the configuration of QuestDB's own client. It has the secrets."""
         parts = [f"addr={self.address}"]

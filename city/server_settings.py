@@ -23,8 +23,6 @@ class SecretFiles(PydanticBaseSettingsSource):
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
         """Returns the content of a secret's file, without the end of its last line; None where it has no file."""
-        if "SecretStr" not in str(field.annotation):
-            return None, field_name, False
         name = f"{self.config['env_prefix']}{field_name}_FILE".upper()
         path = os.environ.get(name) or self._dotenv.get(name)
         if not path:
@@ -39,8 +37,14 @@ class SecretFiles(PydanticBaseSettingsSource):
         """Returns all secrets that have files."""
         file = self.config.get("env_file")
         self._dotenv = dotenv_values(str(file)) if file and Path(str(file)).is_file() else {}
-        found = {name: self.get_field_value(field, name)[0] for name, field in self.settings_cls.model_fields.items()}
+        fields, secrets = self.settings_cls.model_fields, secrets_of(self.settings_cls)
+        found = {name: self.get_field_value(fields[name], name)[0] for name in secrets}
         return {name: value for name, value in found.items() if value is not None}
+
+
+def secrets_of(kind: type[BaseSettings]) -> list[str]:
+    """Returns the names of the settings that are a secret each."""
+    return [name for name, field in kind.model_fields.items() if field.annotation in (SecretStr, SecretStr | None)]
 
 
 class ServerSettings(BaseSettings):

@@ -11,6 +11,7 @@ from typing import IO
 import psutil
 
 from city.settings import Settings
+from city.stack.external import check_logins
 from city.stack.home import check_home
 from city.stack.part import UP, CannotStart, Part, Spec, can_bind, check_port, end_sessions
 from city.stack.state import SUPERVISOR, identity, is_alive, leftovers, read_json
@@ -34,7 +35,7 @@ class Supervisor:
         """Ends the processes that a killed `up` left behind, and checks that the parts can start.
 
         Raises CannotStart where another `up` runs, CITY_HOME cannot be written to, its disk is full, an address is not
-        of this machine, or a port is in use.
+        of this machine, a port is in use, or an external server refuses the login.
         """
         check_home(self.config)
         state = read_json(self.config, SUPERVISOR)
@@ -50,6 +51,7 @@ class Supervisor:
                     raise CannotStart(f"{used[port]} and {setting} are both {port}")
                 if part.spec.argv:
                     check_port(host, port, setting)
+        check_logins(self.config)
         self._lock_home()
 
     def _lock_home(self) -> None:

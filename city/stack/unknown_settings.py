@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from dotenv import dotenv_values
 
+from city.server_settings import secrets_of
 from city.settings import CHECKOUT, Settings
 
 _PREFIX = "CITY_"
@@ -19,5 +20,6 @@ def unknown_settings(names: Iterable[str] | None = None) -> dict[str, str | None
     """
     given = [*os.environ, *dotenv_values(CHECKOUT / ".env")] if names is None else names
     known = [f"{_PREFIX}{name.upper()}" for name in Settings.model_fields]
+    known += [f"{_PREFIX}{name.upper()}_FILE" for name in secrets_of(Settings)]
     unknown = sorted({name for name in given if name.upper().startswith(_PREFIX) and name.upper() not in known})
     return {name: next(iter(difflib.get_close_matches(name.upper(), known, 1, _SIMILAR)), None) for name in unknown}

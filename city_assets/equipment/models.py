@@ -190,7 +190,7 @@ def life_message(rows: pl.DataFrame) -> pl.DataFrame:
     """
     hours = pl.col("output").list.get(0)
     least = pl.coalesce("low", hours).clip(lower_bound=0)
-    action, priority = pl.lit("none"), pl.lit("low")
+    action, priority = pl.lit(NO_ACTION[0]), pl.lit(NO_ACTION[1])
     for limit, limit_action, limit_priority in reversed(ACTIONS):
         action = pl.when(least < limit).then(pl.lit(limit_action)).otherwise(action)
         priority = pl.when(least < limit).then(pl.lit(limit_priority)).otherwise(priority)
@@ -221,6 +221,14 @@ ACTIONS = (
     (0.7, "order parts, and plan a stop", "medium"),
 )
 """The remaining hours below which an action is recommended, the action, and its priority."""
+NO_ACTION = "none", "low"
+
+
+def recommended(hours: float) -> tuple[str, str]:
+    """Returns the action that is recommended for at least so many remaining hours, and its priority."""
+    return next(((action, priority) for limit, action, priority in ACTIONS if hours < limit), NO_ACTION)
+
+
 _CHECKED_SIGNAL = SIGNALS[-1]
 """This signal is null for a machine whose normal ranges nobody has given. Such a machine cannot be judged."""
 ANOMALY_INPUTS = (*(f"{signal}_now" for signal in SIGNALS), "power_recent", "power_long")

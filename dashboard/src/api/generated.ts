@@ -267,6 +267,23 @@ export interface FieldError {
   message: string;
 }
 
+/** The remaining life of a machine, and what to do about it. */
+export interface ForecastResponse {
+  /** The prediction's, to be given with the outcome at /feedback. */
+  id: string;
+  machine_id: string;
+  at: string;
+  predicted_rul_hours: number;
+  /** The hours between which the remaining life is, in `coverage` of the cases; null where the model has none. */
+  confidence_interval: [number, number] | null;
+  coverage: number;
+  /** By the lower end of the interval, as of the topic maintenance-predictions. */
+  recommended_action: string;
+  priority: string;
+  model: string;
+  version: number;
+}
+
 /** The health of the server, of its dependencies and of its background loops. */
 export interface HealthResponse {
   live: boolean;

@@ -110,6 +110,7 @@ class Given:
 def refused(server: KafkaServer) -> str:
     found = server.complaint(seconds=6)
     assert found is not None
+    assert server.refusal(seconds=6) == found
     assert PASSWORD not in found
     return found
 
@@ -237,6 +238,10 @@ def test_a_broker_that_refuses_is_explained(mqtt: dict[str, str], matrix: Matrix
     finally:
         client.loop_stop()
     assert "check CITY_MQTT_USERNAME and CITY_MQTT_PASSWORD" in wrong.explain(codes[0])
+    assert "check CITY_MQTT_USERNAME and CITY_MQTT_PASSWORD" in str(wrong.refusal())
+    assert "set CITY_MQTT_CA" in str(stranger.refusal())
+    assert right.refusal() is None
+    assert replace(right, address="127.0.0.1:1").refusal() is None, "it is away, and may come"
     matrix.add("MQTT", "TLS", "wrong password, unknown authority", "told: check CITY_MQTT_…")
 
 
@@ -258,4 +263,7 @@ def test_a_questdb_that_wants_a_token(stack: Settings, matrix: Matrix, authority
             questdb.rows(replace(server, token="wrong"), "SELECT 1")
         with pytest.raises(OSError, match="certificate verify failed"):
             questdb.rows(replace(server, ca=None), "SELECT 1")
+        assert server.refusal() is None
+        assert "refuses the login" in str(replace(server, token="wrong").refusal())
+        assert "set CITY_QUESTDB_CA" in str(replace(server, ca=None).refusal())
     matrix.add("QuestDB", "TLS, behind a proxy", "token", "works; a wrong one is told")

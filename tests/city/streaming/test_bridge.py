@@ -294,7 +294,9 @@ def test_a_topic_that_no_contract_has_any_more_is_quarantined_by_name_and_unsubs
         client.loop_stop()
         strays = pl.read_delta(str(strays_path(config.lake)))
     assert sorted(strays["topic"]) == [f"{contract.name}-old/a", f"{contract.name}-unknown/a/b"]
-    assert f"no contract and no source has the MQTT topic '{contract.name}-old/a'" in strays.sort("topic")["reasons"][0][0]
+    assert (
+        f"no contract and no source has the MQTT topic '{contract.name}-old/a'" in strays.sort("topic")["reasons"][0][0]
+    )
 
 
 @pytest.mark.parametrize("kind", ["mosquitto", "amqtt"])

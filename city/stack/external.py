@@ -1,0 +1,28 @@
+"""Checks the logins of servers that the city uses and does not start."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+from city.settings import Settings
+from city.stack.part import CannotStart
+
+
+def check_logins(config: Settings) -> None:
+    """Asks each external server once. One that is away is waited for later, as after a restart.
+
+    Raises CannotStart that names each server which refuses the login, and the setting that mends it.
+    """
+    asked = [
+        server.refusal
+        for address, server in (
+            (config.kafka_address, config.kafka),
+            (config.questdb_address, config.questdb),
+            (config.mqtt_address, config.mqtt),
+        )
+        if address is not None
+    ]
+    if not asked:
+        return
+    with ThreadPoolExecutor(len(asked)) as pool:
+        refusals = [told for told in pool.map(lambda ask: ask(), asked) if told is not None]
+    if refusals:
+        raise CannotStart("; ".join(refusals))

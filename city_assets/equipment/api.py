@@ -1,0 +1,63 @@
+"""The API route of the equipment: what is expected of a machine."""
+
+import time
+from datetime import UTC, datetime
+from typing import Annotated, cast
+
+from fastapi import APIRouter, Depends, Query, Request
+from pydantic import ConfigDict, with_config
+from typing_extensions import TypedDict
+
+from city.server.state import City
+from city.serving.inputs import PredictionRequest
+from city.web.guard import caller_of, needs
+from city_assets.equipment.models import LIFE, recommended
+
+
+@with_config(ConfigDict(use_attribute_docstrings=True))
+class ForecastResponse(TypedDict):
+    """The remaining life of a machine, and what to do about it."""
+
+    id: str
+    """The prediction's, to be given with the outcome at /feedback."""
+    machine_id: str
+    at: datetime
+    predicted_rul_hours: float
+    confidence_interval: tuple[float, float] | None
+    """The hours between which the remaining life is, in `coverage` of the cases; null where the model has none."""
+    coverage: float
+    recommended_action: str
+    """By the lower end of the interval, as of the topic maintenance-predictions."""
+    priority: str
+    model: str
+    version: int
+
+
+def router(city: City) -> APIRouter:
+    """Builds the router of the machines' routes. It needs the role `client`, because each answer is recorded."""
+    routes = APIRouter(tags=["equipment"], dependencies=[Depends(needs("client"))])
+
+    @routes.get("/forecast", summary="Get a machine's remaining life, its interval and the recommended action")
+    async def forecast(
+        request: Request, machine_id: Annotated[str, Query(max_length=100, description="the machine")]
+    ) -> ForecastResponse:
+        """By the champion, from the machine's newest readings. 404 for a machine without any of the last hours."""
+        asked = PredictionRequest(model_name=LIFE.name, entity={"machine_id": machine_id})  # type: ignore[call-arg]
+        answer = await city.predictor.predict(asked, caller_of(request), time.perf_counter())
+        hours, interval = max(0.0, cast(float, answer["prediction"])), answer.get("interval")
+        ends = (max(0.0, interval["low"]), max(0.0, interval["high"])) if interval else None
+        action, priority = recommended(ends[0] if ends else hours)
+        return ForecastResponse(
+            id=answer["id"],
+            machine_id=machine_id,
+            at=datetime.now(UTC),
+            predicted_rul_hours=round(hours, 3),
+            confidence_interval=(round(ends[0], 3), round(ends[1], 3)) if ends else None,
+            coverage=LIFE.coverage,
+            recommended_action=action,
+            priority=priority,
+            model=answer["model"],
+            version=answer["version"],
+        )
+
+    return routes

@@ -1,0 +1,67 @@
+"""Settings of servers: secrets from files, and what is refused before a server is asked."""
+
+from pathlib import Path
+
+import pytest
+
+from city.cli.errors import explain
+from city.kafka import KafkaServer
+from city.settings import Settings
+from city.stack.embedded import environment
+from city.stack.unknown_settings import unknown_settings
+
+SASL = {"kafka_address": "kafka:9093", "kafka_security": "SASL_SSL", "kafka_mechanism": "SCRAM-SHA-512"}
+
+
+def given(**settings: object) -> Settings:
+    return Settings(_env_file=None, **settings)  # type: ignore[call-arg, arg-type]
+
+
+def test_a_secret_comes_from_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("open sesame\n")
+    monkeypatch.setenv("CITY_KAFKA_PASSWORD_FILE", str(tmp_path / "secret"))
+    config = given(**SASL, kafka_username="city")
+    assert config.kafka.password == "open sesame"
+    assert "sesame" not in f"{config!r} {config.kafka!r} {config.kafka}"
+    monkeypatch.setenv("CITY_KAFKA_PASSWORD", "of the environment")
+    assert given(**SASL, kafka_username="city").kafka.password == "of the environment"
+    monkeypatch.delenv("CITY_KAFKA_PASSWORD")
+    monkeypatch.setenv("CITY_KAFKA_PASSWORD_FILE", str(tmp_path / "none"))
+    with pytest.raises(ValueError, match="CITY_KAFKA_PASSWORD_FILE: .*none: No such file or directory"):
+        given(**SASL, kafka_username="city")
+    assert unknown_settings(["CITY_KAFKA_PASSWORD_FILE", "CITY_MQTT_PASSWORD_FILE"]) == {}
+    assert list(unknown_settings(["CITY_KAFKA_USERNAME_FILE"])) == ["CITY_KAFKA_USERNAME_FILE"]
+
+
+def test_another_process_gets_the_secrets() -> None:
+    config = given(**SASL, kafka_username="city", kafka_password="open sesame")
+    assert environment(config)["CITY_KAFKA_PASSWORD"] == "open sesame"
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"kafka_security": "SSL"}, "CITY_KAFKA_SECURITY is of a Kafka at CITY_KAFKA_ADDRESS; the embedded Kafka has"),
+        (SASL | {"kafka_mechanism": None}, "CITY_KAFKA_SECURITY is SASL_SSL: set CITY_KAFKA_MECHANISM"),
+        (SASL | {"kafka_security": "SSL"}, "CITY_KAFKA_MECHANISM needs SASL_PLAINTEXT or SASL_SSL"),
+        (SASL, "SASL needs CITY_KAFKA_USERNAME and CITY_KAFKA_PASSWORD (or CITY_KAFKA_PASSWORD_FILE)"),
+        (
+            SASL | {"kafka_mechanism": "OAUTHBEARER", "kafka_username": "c", "kafka_password": "s"},
+            "OAUTHBEARER needs CITY_KAFKA_TOKEN_URL",
+        ),
+        ({"mqtt_key": "KEY"}, "CITY_MQTT_CERT and CITY_MQTT_KEY belong together"),
+        ({"kafka_key": "none.key"}, "CITY_KAFKA_KEY: there is no file none.key"),
+        ({"kafka_security": "TLS"}, "CITY_KAFKA_SECURITY: Input should be 'PLAINTEXT', 'SSL'"),
+    ],
+)
+def test_what_does_not_fit_is_told_with_the_setting(settings: dict[str, object], told: str, tmp_path: Path) -> None:
+    (tmp_path / "key").touch()
+    settings = {name: str(tmp_path / "key") if value == "KEY" else value for name, value in settings.items()}
+    with pytest.raises(ValueError, match="for Settings") as error:
+        given(**settings)
+    assert told in str(explain(error.value))
+
+
+def test_a_plain_kafka_has_no_login() -> None:
+    assert KafkaServer("127.0.0.1:9092").options() == {"bootstrap.servers": "127.0.0.1:9092", "log_level": 0}
+    assert KafkaServer("a:1,[::1]:2").brokers == [("a", 1), ("::1", 2)]
