@@ -29,8 +29,15 @@ def reference_table(name: str) -> Table:
 
 
 def read(root: Path, table: Table) -> pl.DataFrame:
-    """Reads the table's rows; no rows where it was never filled."""
-    return scan(root / table.id, schema(table)).collect()
+    """Reads the table's rows; no rows where it was never filled. A column that it had not then is null."""
+    return with_optional(table, scan(root / table.id, schema(table)).collect())
+
+
+def with_optional(table: Table, rows: pl.DataFrame) -> pl.DataFrame:
+    """Adds the nullable columns that rows of an older release, or of a person, do not have."""
+    columns = schema(table)
+    missing = [c.name for c in table.columns if c.nullable and c.name not in rows.columns]
+    return rows.with_columns(pl.lit(None, columns[name]).alias(name) for name in missing)
 
 
 def update(root: Path, table: Table, change: Callable[[pl.DataFrame], pl.DataFrame], why: str) -> int:
@@ -41,7 +48,7 @@ def update(root: Path, table: Table, change: Callable[[pl.DataFrame], pl.DataFra
     Then the table is unchanged.
     """
     path = root / table.id
-    open_table(path, schema(table))
+    open_table(path, schema(table), may_add=[column.name for column in table.columns if column.nullable])
     with file_lock(path):
         before = read(root, table)
         after = check(table, change(before))
@@ -56,13 +63,15 @@ def commission(root: Path, name: str, rows: Sequence[Mapping[str, object]]) -> b
     table = reference_table(name)
     if read(root, table).height:
         return False
-    update(root, table, lambda _: pl.DataFrame(rows, schema=schema(table)), "commissioned")
+    given = [[row.get(name) for row in rows] for name in schema(table)]
+    frame = pl.DataFrame(given, schema=schema(table), orient="col")
+    update(root, table, lambda _: frame, "commissioned")
     return True
 
 
 def check(table: Table, rows: pl.DataFrame) -> pl.DataFrame:
     """Returns the rows in the table's columns and types. Raises TableError that names the row and the fix."""
-    columns = schema(table)
+    columns, rows = schema(table), with_optional(table, rows)
     if missing := sorted(columns.keys() - set(rows.columns)):
         raise TableError(f"{table.id}: the column {', '.join(missing)} is missing; it has {', '.join(columns)}")
     if unknown := sorted(set(rows.columns) - columns.keys()):
@@ -90,4 +99,6 @@ def _cast_values(values: pl.Series, kind: pl.DataType) -> pl.Series:
         return values.str.to_lowercase().replace_strict({"true": True, "false": False}, default=None)
     if values.dtype == pl.String and isinstance(kind, pl.Datetime):
         return values.str.to_datetime(time_unit="us", time_zone="UTC", strict=False)
+    if values.dtype == pl.String and kind == pl.Date():
+        return values.str.to_date("%Y-%m-%d", strict=False)
     return values.cast(kind, strict=False)

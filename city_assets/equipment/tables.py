@@ -18,9 +18,13 @@ MACHINES = Table(
     daily=False,
     columns=(
         _MACHINE,
-        Column(name="kind", kind="string", description="pump or motor"),
+        Column(name="kind", kind="string", description="its type, such as pump or motor"),
         Column(name="location", kind="string", description="where it stands"),
         Column(name="criticality", kind="integer", description="1 can wait, 2 soon, 3 at once"),
+        Column(name="manufacturer", kind="string", nullable=True, description="who made it"),
+        Column(name="model", kind="string", nullable=True, description="the manufacturer's name of its type"),
+        Column(name="installed", kind="date", nullable=True, description="the day since which it stands there"),
+        Column(name="status", kind="string", nullable=True, description="such as running, standby or retired"),
     ),
 )
 
@@ -36,6 +40,7 @@ MACHINE_SENSORS = Table(
         Column(name="sensor_id", kind="string", description="the sensor unit"),
         Column(name="normal_minimum", kind="float", description="in the signal's unit"),
         Column(name="normal_maximum", kind="float", description="in the signal's unit"),
+        Column(name="unit", kind="string", nullable=True, description="the signal's unit"),
     ),
 )
 
@@ -60,6 +65,7 @@ ANOMALY_EVENTS = Table(
         ),
         Column(name="root_cause", kind="string", nullable=True, description="what it was"),
         Column(name="resolution", kind="string", nullable=True, description="what was done"),
+        Column(name="resolved_at", kind="timestamp", nullable=True, description="when it was done"),
     ),
 )
 

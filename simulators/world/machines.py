@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from functools import cached_property
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from city.arrays import Floats
-from city_assets.equipment.contract import SIGNALS
+from city_assets.equipment.contract import SENSOR_READINGS, SIGNALS
 from simulators.clock import iso
 from simulators.faults import DEFAULT_FAULTS
 from simulators.world.chance import normal
@@ -129,7 +129,16 @@ class Machine(Lifecycle):
 
     def description(self) -> dict[str, Any]:
         """Returns the machine's row of the reference table `machines`."""
-        return {"machine_id": self.id, "kind": self.kind, "location": self.location, "criticality": 2}
+        return {
+            "machine_id": self.id,
+            "kind": self.kind,
+            "location": self.location,
+            "criticality": 2,
+            "manufacturer": "Simulated Works",
+            "model": f"{self.kind.upper()}-{self.number % 3 + 1}00",
+            "installed": date(2020 + self.number % 5, 1 + self.number % 12, 1),
+            "status": "running",
+        }
 
     def ranges(self) -> Iterator[dict[str, Any]]:
         """Yields the machine's rows of the reference table `machine_sensors`.
@@ -144,6 +153,7 @@ class Machine(Lifecycle):
                 "sensor_id": f"{self.id}_s1",
                 "normal_minimum": round(self.level[name] * idle[name] * 0.95, 3),
                 "normal_maximum": round(self.level[name] * 1.05, 3),
+                "unit": SENSOR_READINGS.field(name).unit,
             }
 
 

@@ -1,6 +1,7 @@
 """Tables that people edit: whole or not at all, and what they wrote stays."""
 
-from datetime import UTC, datetime, timedelta
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import polars as pl
@@ -10,6 +11,7 @@ from deltalake import DeltaTable
 from city.lake.reference import commission, read, reference_table, reference_tables, update
 from city.settings import Settings
 from city.tables.model import TableError
+from city.tables.schema import schema
 from city_assets.equipment.assets import episodes, with_episodes
 from city_assets.equipment.models import ANOMALY_INPUTS
 from city_assets.equipment.tables import ANOMALY_EVENTS, MACHINE_SENSORS, MACHINES
@@ -88,3 +90,23 @@ def test_what_people_wrote_of_an_event_stays_while_it_goes_on(config: Settings) 
     version = DeltaTable(config.lake / ANOMALY_EVENTS.id).version()
     update(config.lake, ANOMALY_EVENTS, lambda events: with_episodes(events, longer), "scores")
     assert DeltaTable(config.lake / ANOMALY_EVENTS.id).version() == version
+
+
+def test_a_table_of_an_earlier_release_and_a_file_without_the_new_columns_are_taken(config: Settings) -> None:
+    table = reference_table("machines")
+    older = replace(table, columns=tuple(column for column in table.columns if not column.nullable))
+    row = {"machine_id": "pump_001", "kind": "pump", "location": "waterworks", "criticality": 2}
+    update(config.lake, older, lambda _: pl.DataFrame([row], schema=schema(older)), "an earlier release")
+    assert read(config.lake, table).row(0, named=True) == row | dict.fromkeys(
+        ("manufacturer", "model", "installed", "status")
+    )
+    update(config.lake, table, lambda rows: rows.drop("status").with_columns(model=pl.lit("P-100")), "edited")
+    found = read(config.lake, table).row(0, named=True)
+    assert (found["model"], found["status"]) == ("P-100", None)
+    file = config.home / "machines.csv"
+    file.write_text(
+        "machine_id,kind,location,criticality,manufacturer,installed\n"
+        "MACHINE_001,press,Factory_A_Line_1,3,Acme,2024-05-01\n"
+    )
+    assert "machines: 1 rows" in city("reference", "import", "machines", str(file))
+    assert read(config.lake, table).select("machine_id", "installed").row(0) == ("MACHINE_001", date(2024, 5, 1))
