@@ -2,7 +2,7 @@
 
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
@@ -124,6 +124,9 @@ class Settings(ServerSettings):
     feeds: dict[str, SecretStr] = Field({}, description="by source, the URL that it is fetched from")
     feed_headers: dict[str, SecretStr] = Field({}, description="by source, a header of its requests: `name: value`")
     feed_seconds: float = Field(15.0, ge=1, description="how often feeds are fetched")
+    label_days: dict[str, Annotated[float, Field(gt=0)]] = Field(
+        {}, description="by model, the days within which an outcome is reported; default: as declared"
+    )
     unknown_ids: dict[str, Unknown] = Field(
         {}, description="by contract, what happens to events with ids that nobody announced; default: as declared"
     )

@@ -9,6 +9,7 @@ from typing import Literal
 import polars as pl
 
 from city.features.views import View
+from city.settings import Settings, settings
 
 LABEL, NAIVE, KNOWN = "_label", "_naive", "_known"
 """Columns: the truth of a row, the prediction without a model, and the time from which the truth is known."""
@@ -166,6 +167,17 @@ class TimeToEvent(Label):
         ends = pl.min_horizontal(_LATER, KNOWN)
         hours = (ends - time).dt.total_microseconds() / 3.6e9
         return complete.with_columns(hours.alias(LABEL), pl.lit(None, pl.Float64).alias(NAIVE)).drop(_LATER)
+
+
+def delay_of(model: str, simulated: timedelta, real: timedelta, config: Settings | None = None) -> timedelta:
+    """Returns the time within which an outcome of a model is reported: CITY_LABEL_DAYS, else one of two.
+
+    In a city with servers of its own (CITY_KAFKA_ADDRESS) the events are `real`. An embedded city simulates them.
+    """
+    config = config or settings()
+    if (days := config.label_days.get(model)) is not None:
+        return timedelta(days=days)
+    return real if config.kafka_address else simulated
 
 
 @dataclass(frozen=True, kw_only=True)

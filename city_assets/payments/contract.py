@@ -16,8 +16,8 @@ CATEGORIES = (
     "online",
 )
 """What the simulated merchants sell. Others are valid too."""
-REPORTED_WITHIN = timedelta(minutes=30)
-"""A payment that nobody reports within this time counts as genuine. A real city would wait for weeks."""
+SIMULATED_REPORT = timedelta(minutes=30)
+"""The time within which the owners of the simulated cards report a fraud."""
 _PAYMENT = r"[A-Za-z0-9][\w.:-]*"
 _CARD = r"[\w.:-]*[A-Za-z_][\w.:-]*"  # a letter is needed, so that no card's number is taken for its token
 _CATEGORY = r"\w[\w .,&/'-]*"

@@ -1,5 +1,6 @@
 """Models of fraud among payments: the city's model, and the model of the handbook's benchmark."""
 
+from datetime import timedelta
 from typing import Any, Protocol
 
 import numpy as np
@@ -9,10 +10,10 @@ from numpy.typing import NDArray
 from city.arrays import Floats
 from city.models.boosting import boosted_trees, defaults, space
 from city.models.estimator import Classifier
-from city.models.labels import LABEL, DelayedReport
+from city.models.labels import LABEL, DelayedReport, delay_of
 from city.models.model import Model, Parameters, Stream
 from city.models.raw_event import LOCAL, RawEvent
-from city_assets.payments.contract import PAYMENTS, REPORTED_WITHIN
+from city_assets.payments.contract import PAYMENTS, SIMULATED_REPORT
 
 DAYS = (1, 7, 30)
 """The lengths, in days, of the periods that the features count over."""
@@ -166,8 +167,12 @@ def fraud_message(rows: pl.DataFrame) -> pl.DataFrame:
     )
 
 
+_NAME = "payment_fraud"
+REPORTED_WITHIN = delay_of(_NAME, SIMULATED_REPORT, timedelta(days=30))
+"""A payment that nobody reports within this time counts as genuine."""
+
 FRAUDS = Model(
-    name="payment_fraud",
+    name=_NAME,
     description="How probable it is that a payment is not its card owner's.",
     features="payment_features",
     inputs=INPUTS,

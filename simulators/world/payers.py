@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from city.arrays import Floats
-from city_assets.payments.contract import CATEGORIES, REPORTED_WITHIN
+from city_assets.payments.contract import CATEGORIES, SIMULATED_REPORT
 from simulators.faults import DEFAULT_FAULTS
 from simulators.world.chance import between, bits, choice, normal, uniform
 from simulators.world.local import UTC_CLOCK, LocalClock
@@ -98,7 +98,7 @@ class City:
         hours = np.arange(int(begin // 3_600) - _SPILLS_HOURS - 1, int(-(-end // 3_600)))
         frauds = self._thieves(hours)
         wait = -_REPORTED_AFTER * np.log1p(-uniform(self.seed, "reported", frauds.payment.view(np.int64)))
-        at = frauds.seconds + np.minimum(1 + wait, 0.9 * REPORTED_WITHIN.total_seconds())
+        at = frauds.seconds + np.minimum(1 + wait, 0.9 * SIMULATED_REPORT.total_seconds())
         inside = np.flatnonzero((at >= begin) & (at < end))
         inside = inside[np.argsort(at[inside], kind="stable")]
         return at[inside], frauds.take(inside)

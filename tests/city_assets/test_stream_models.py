@@ -20,8 +20,8 @@ from city.settings import Settings
 from city.streaming.sinks.scores import score_rows
 from city.tables.model import DAY
 from city_assets.champion_predictions import predict_days
-from city_assets.payments.contract import PAYMENTS, REPORTED_WITHIN
-from city_assets.payments.models import FRAUDS, fraud_message
+from city_assets.payments.contract import PAYMENTS
+from city_assets.payments.models import FRAUDS, REPORTED_WITHIN, fraud_message
 from city_assets.training import read_truth
 
 MODEL = FRAUDS

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from city.contracts.schema import TIMESTAMP
 from city.models.examples import label_rows, split
-from city.models.labels import KNOWN, LABEL
+from city.models.labels import KNOWN, LABEL, delay_of
 from city.models.model import ModelError
+from city.settings import Settings
 from city_assets.equipment.models import ANOMALIES, LIFE, LIFE_CAP
-from city_assets.payments.contract import REPORTED_WITHIN
-from city_assets.payments.models import FRAUDS
+from city_assets.payments.models import FRAUDS, REPORTED_WITHIN
 
 START = datetime(2026, 5, 4, 12, tzinfo=UTC)
 
@@ -102,3 +102,14 @@ def test_a_machine_whose_ranges_nobody_gave_is_left_out() -> None:
 def test_a_truth_that_is_not_there_is_named() -> None:
     with pytest.raises(ModelError, match="silver/maintenance_log has the outcomes, and does not exist yet"):
         label_rows(LIFE, machine(10))
+
+
+def test_reports_of_a_city_with_servers_of_its_own_may_take_weeks(config: Settings) -> None:
+    def delay(**changes: object) -> timedelta:
+        settings = config.model_copy(update=changes)
+        return delay_of("payment_fraud", timedelta(minutes=30), timedelta(days=30), settings)
+
+    assert delay() == timedelta(minutes=30)
+    assert delay(kafka_address="kafka:9092") == timedelta(days=30)
+    assert delay(kafka_address="kafka:9092", label_days={"payment_fraud": 45.0}) == timedelta(days=45)
+    assert delay(label_days={"another": 45.0}) == timedelta(minutes=30)
