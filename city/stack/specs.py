@@ -47,10 +47,12 @@ def specs(config: Settings, simulators: bool = True, rate: float | None = None) 
         parts.append(history)
     if streamed(config):
         parts.append(_stream_spec(config, [*city, "stream", "--wait"], environment))
-    if any(contract.mqtt for domain in active for contract in domain.contracts) or mapped:
+    declared = [contract for domain in active for contract in domain.contracts]
+    has_mqtt = any(contract.mqtt for contract in declared) or any(source.mqtt for source in mapped)
+    if has_mqtt or mapped:
         bridge = [*city, "bridge"]
         parts += [
-            servers.mqtt(config),
+            *([servers.mqtt(config)] if has_mqtt else []),
             _heartbeat_spec(config, BRIDGE, bridge, environment, f"{config.mqtt} → {config.kafka}"),
         ]
     if simulated:

@@ -26,28 +26,28 @@ class Bridge:
         self.heartbeat = Heartbeat(config, NAME)
         self.session: Session | None = None
         self.worker = Worker(NAME, self._run_session, longest_wait=5.0)
-        self._others = self._source_workers(sources)
+        # Without an MQTT topic there is no session, and no broker.
+        self._workers = [*([self.worker] if self.routes else []), *self._source_workers(sources)]
 
     def run(self, stop: threading.Event) -> None:
         """Runs the bridge and blocks until `stop` is set.
 
         A message that Kafka has not confirmed by then is not acknowledged, so the MQTT broker sends it again.
         """
-        workers = [self.worker, *self._others]
-        for worker in workers:
+        for worker in self._workers:
             worker.start()
         try:
             while not stop.wait(0.2):
                 self._write_heartbeat()
         finally:
-            for worker in workers:
+            for worker in self._workers:
                 worker.stop_requested.set()
-            for worker in workers:
+            for worker in self._workers:
                 worker.stop()
             self._write_heartbeat()
 
     def _write_heartbeat(self) -> None:
-        complaints = [worker.complaint() for worker in (self.worker, *self._others)]
+        complaints = [worker.complaint() for worker in self._workers]
         self.heartbeat.error = next((complaint for complaint in complaints if complaint), None)
         self.heartbeat.beat(lag=self.session.waiting if self.session else 0)
 

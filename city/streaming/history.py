@@ -11,12 +11,12 @@ from datetime import date
 from pathlib import Path
 
 import polars as pl
-import polars_h3
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 
 from city.contracts import validity
+from city.contracts.cells import with_cells
 from city.contracts.model import Contract
-from city.contracts.schema import LINEAGE, QUARANTINE, bronze_schema
+from city.contracts.schema import LINEAGE, POLARS, QUARANTINE, bronze_schema
 from city.lake import bronze_path, quarantine_path
 from city.lake.tables import open_table
 from city.streaming.bronze import writer_properties
@@ -86,20 +86,19 @@ def _rows(contract: Contract, day: date, events: pl.DataFrame) -> tuple[pl.DataF
     time = contract.event_time
     first = _FIRST_OFFSET + (day - _EPOCH).days * _OFFSETS_A_DAY
     # An event of the past arrived when it happened: the lateness and the age of history are those of its own time.
-    placed = events.sort(time).with_columns(
-        _partition=pl.lit(_PARTITION, pl.Int32),
-        _offset=pl.lit(first) + pl.int_range(pl.len(), dtype=pl.Int64),
-        _arrived=pl.col(time),
-        _watermark=pl.col(time),
+    unknown = [pl.lit(None, POLARS[f.kind]).alias(f.name) for f in contract.fields if f.name not in events.columns]
+    placed = (
+        events.with_columns(unknown)
+        .sort(time)
+        .with_columns(
+            _partition=pl.lit(_PARTITION, pl.Int32),
+            _offset=pl.lit(first) + pl.int_range(pl.len(), dtype=pl.Int64),
+            _arrived=pl.col(time),
+            _watermark=pl.col(time),
+        )
     )
     valid, invalid = validity.split(contract, placed)
-    cells = [
-        polars_h3.latlng_to_cell(cell.latitude, cell.longitude, cell.resolution, return_dtype=pl.String).alias(
-            cell.name
-        )
-        for cell in contract.cells
-    ]
-    rows = valid.with_columns(cells).select(pl.col(name).cast(kind) for name, kind in bronze_schema(contract).items())
+    rows = with_cells(contract, valid).select(pl.col(name).cast(kind) for name, kind in bronze_schema(contract).items())
     raw = pl.struct(field.name for field in contract.fields if field.name in invalid.columns).struct.json_encode()
     rejects = invalid.select(
         topic=pl.lit(contract.topic),

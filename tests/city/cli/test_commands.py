@@ -89,7 +89,7 @@ def test_a_second_process_leaves_the_report_of_the_first_alone(
 def test_what_is_wrong_is_said_in_one_line(config: Settings) -> None:
     assert fails("stream", "moon") == "no domain 'moon'; known: environment, equipment, payments, traffic"
     assert fails("up", "--domain", "moon") == "no domain 'moon'; known: environment, equipment, payments, traffic"
-    assert "known: alarms, anomaly, batch, canary, city, crash, drift, e2e" in fails("bench", "moon")
+    assert "known: alarms, anomaly, batch, canary, city, crash, decode, drift, e2e" in fails("bench", "moon")
     assert "no contract 'moon'" in fails("table", "moon")
     assert "no table 'gold/sensors'; known: " in fails("table", "gold/sensors")
     assert "there is nothing in bronze/sensors yet" in fails("table", "sensors")

@@ -9,6 +9,8 @@ from dagster._daemon.types import DaemonHeartbeat
 
 from city.alerts.store import alert_store
 from city.alerts.watch import PlatformWatch
+from city.kafka import KafkaServer
+from city.questdb import QuestDBServer
 from city.server.health import _check_kafka, _check_questdb, check_daemon
 from city.settings import Settings
 from city.stack.dagster import prepare_dagster_home
@@ -21,7 +23,7 @@ def test_a_questdb_that_hangs_is_not_well_though_it_listens() -> None:
         hung.bind(("127.0.0.1", 0))
         hung.listen()
         began = time.monotonic()
-        found = _check_questdb(f"127.0.0.1:{hung.getsockname()[1]}")
+        found = _check_questdb(QuestDBServer(f"127.0.0.1:{hung.getsockname()[1]}"))
     assert (found.ok, found.needed) == (False, False)
     assert "no answer from" in found.detail
     assert time.monotonic() - began < 10
@@ -31,7 +33,7 @@ def test_a_kafka_that_hangs_is_not_well_though_it_listens() -> None:
     with socket.socket() as hung:
         hung.bind(("127.0.0.1", 0))
         hung.listen()
-        found = _check_kafka(f"127.0.0.1:{hung.getsockname()[1]}")
+        found = _check_kafka(KafkaServer(f"127.0.0.1:{hung.getsockname()[1]}"))
     assert not found.ok
     assert "no Kafka answers at 127.0.0.1:" in found.detail
 

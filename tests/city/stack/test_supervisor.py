@@ -47,8 +47,11 @@ def test_the_parts_follow_from_the_domains(config: Settings) -> None:
     ]
     always = ["server", "dagster-code", "dagster-daemon", "dagster"]
     only = config.model_copy(update={"domains": ["traffic"]})
-    assert [spec.name for spec in specs(only)] == ["kafka", "questdb", "history", "stream", "simulators", *always]
-    assert [spec.name for spec in specs(only, simulators=False)] == ["kafka", "questdb", "stream", *always]
+    alone = ["stream", "mqtt-bridge"]  # without a broker, because its source has a Kafka topic
+    assert [spec.name for spec in specs(only)] == ["kafka", "questdb", "history", *alone, "simulators", *always]
+    assert [spec.name for spec in specs(only, simulators=False)] == ["kafka", "questdb", *alone, *always]
+    machines = config.model_copy(update={"domains": ["equipment"]})
+    assert "mqtt-bridge" not in [spec.name for spec in specs(machines)]
     rated = next(spec for spec in specs(only, rate=5.0) if spec.name == "simulators")
     assert rated.argv[-3:] == ["traffic", "--rate", "5.0"]
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from confluent_kafka import Consumer, KafkaError, Message, Producer
 
+from city.kafka import KafkaServer
 from city.streaming import source as module
 from city.streaming.pacing import Pacing
 from city.streaming.source import KafkaSource
@@ -26,7 +27,7 @@ def source(producer: Producer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Kafk
     """A reader that is told where an offset is not in the topic, and does not begin elsewhere by itself."""
     monkeypatch.setattr(module, "Consumer", lambda config: Consumer(config | {"auto.offset.reset": "error"}))
     broker = next(iter(producer.list_topics(timeout=5).brokers.values()))
-    found = KafkaSource(f"{broker.host}:{broker.port}", TOPIC, 1_000, Pacing(0.2))
+    found = KafkaSource(KafkaServer(f"{broker.host}:{broker.port}"), TOPIC, 1_000, Pacing(0.2))
     yield found
     found.close()
 
@@ -70,7 +71,7 @@ def test_a_kafka_that_went_away_is_reported_until_it_is_back(monkeypatch: pytest
     broker = next(iter(producer.list_topics(timeout=5).brokers.values()))
     address = f"{broker.host}:{broker.port}"
     send(producer, 0, b"a")
-    reader = KafkaSource(address, TOPIC, 1_000, Pacing(0.2))
+    reader = KafkaSource(KafkaServer(address), TOPIC, 1_000, Pacing(0.2))
     try:
         reader.start({0: 0})
         assert until(reader.poll).values == [b"a"]

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
+from city.kafka import KafkaServer
 from city.streaming import topic_reader
 from city.streaming.topic_reader import TopicReader
 
@@ -73,7 +74,7 @@ def opened(**options: Any) -> TopicReader:
     def start(consumer: Any, topic: str, partitions: list[int]) -> list[TopicPartition]:
         return [TopicPartition(topic, number, 7) for number in partitions]
 
-    reader = TopicReader("kafka:9092", ["a", "b"], "test", start, {}, **options)
+    reader = TopicReader(KafkaServer("kafka:9092"), ["a", "b"], "test", start, {}, **options)
     reader.open()
     return reader
 

@@ -102,6 +102,8 @@ def test_a_window_can_be_limited_to_some_events() -> None:
         "location": ["downtown"] * 3,
         "value": [10.0, 99.0, 20.0],
         "unit": [""] * 3,
+        "latitude": [None] * 3,
+        "longitude": [None] * 3,
         "_partition": [0] * 3,
         "_offset": [0, 1, 2],
         "_arrived": [NOW] * 3,
