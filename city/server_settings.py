@@ -165,6 +165,11 @@ class ServerSettings(BaseSettings):
         return self
 
     @property
+    def dagster_postgres(self) -> str | None:
+        """The SQLAlchemy URL of Dagster's storage on PostgreSQL; None for SQLite."""
+        return with_driver(_reveal(self.dagster_postgres_url)) if self.dagster_postgres_url else None
+
+    @property
     def kafka(self) -> KafkaServer:
         """The Kafka that clients connect to."""
         return KafkaServer(
@@ -210,6 +215,12 @@ class ServerSettings(BaseSettings):
             self.mqtt_version,
             self.mqtt_group,
         )
+
+
+def with_driver(url: str) -> str:
+    """Returns an SQLAlchemy URL of PostgreSQL with the driver that Dagster installs. SQLAlchemy 2.1 chooses another."""
+    scheme, separator, rest = url.partition("://")
+    return f"postgresql+psycopg2{separator}{rest}" if scheme in ("postgres", "postgresql") else url
 
 
 def _reveal(secret: SecretStr | None) -> str:

@@ -10,7 +10,7 @@ from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import SettingsConfigDict
 
 from city.net import check_origin, check_url, is_loopback, join_address, reached_at
-from city.server_settings import Port, ServerSettings
+from city.server_settings import Port, ServerSettings, with_driver
 from city.severity import Severity
 
 Unknown = Literal["accept", "flag", "quarantine"]
@@ -238,7 +238,11 @@ class Settings(ServerSettings):
     @property
     def alerts_store(self) -> str:
         """The SQLAlchemy URL of the alarms."""
-        return self.alerts_url.get_secret_value() if self.alerts_url else f"sqlite:///{self.home}/alerts/alerts.db"
+        return (
+            with_driver(self.alerts_url.get_secret_value())
+            if self.alerts_url
+            else f"sqlite:///{self.home}/alerts/alerts.db"
+        )
 
     def is_active(self, domain: str) -> bool:
         """Returns whether the platform streams and simulates the domain."""

@@ -7,6 +7,7 @@ import pytest
 from city.cli.errors import explain
 from city.kafka import KafkaServer
 from city.settings import Settings
+from city.stack.dagster import dagster
 from city.stack.embedded import environment
 from city.stack.unknown_settings import unknown_settings
 
@@ -65,3 +66,14 @@ def test_what_does_not_fit_is_told_with_the_setting(settings: dict[str, object],
 def test_a_plain_kafka_has_no_login() -> None:
     assert KafkaServer("127.0.0.1:9092").options() == {"bootstrap.servers": "127.0.0.1:9092", "log_level": 0}
     assert KafkaServer("a:1,[::1]:2").brokers == [("a", 1), ("::1", 2)]
+
+
+def test_postgresql_has_the_driver_that_dagster_installs(tmp_path: Path) -> None:
+    config = given(
+        home=tmp_path, dagster_postgres_url="postgresql://u:p@h/d", alerts_url="postgresql+psycopg://u:p@h/alarms"
+    )
+    assert config.dagster_postgres == "postgresql+psycopg2://u:p@h/d"
+    assert config.alerts_store == "postgresql+psycopg://u:p@h/alarms"
+    assert given(home=tmp_path).dagster_postgres is None
+    environments = [spec.environment for spec in dagster(config, {})]
+    assert {found["CITY_DAGSTER_POSTGRES_URL"] for found in environments} == {config.dagster_postgres}

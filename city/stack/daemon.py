@@ -32,8 +32,8 @@ def daemon_hangs(config: Settings, created: float | None) -> str | None:
 
 def _read_newest_heartbeat(config: Settings) -> float | None:
     """Returns the time of the last heartbeat, in seconds since the epoch."""
-    url = config.dagster_postgres_url
-    body = _read_postgres(url.get_secret_value(), int(time.time() / _ASK_SECONDS)) if url else _read_sqlite(config)
+    url = config.dagster_postgres
+    body = _read_postgres(url, int(time.time() / _ASK_SECONDS)) if url else _read_sqlite(config)
     return float(json.loads(body)["timestamp"]) if body else None
 
 

@@ -28,6 +28,7 @@ storage:
     postgres_url:
       env: CITY_DAGSTER_POSTGRES_URL
 """
+_POSTGRES_URL = "CITY_DAGSTER_POSTGRES_URL"
 _WORKSPACE = """\
 load_from:
   - grpc_server:
@@ -61,6 +62,8 @@ def dagster(config: Settings, environment: dict[str, str]) -> list[Spec]:
     """Returns the specs of the code server, and of the daemon and the webserver, which read its definitions."""
     home, path = config.home / "dagster", code_server_socket(config)
     environment = python(config) | environment | {"DAGSTER_HOME": str(home), "PYTHONWARNINGS": "ignore"}
+    if config.dagster_postgres is not None:  # it may be from a file
+        environment[_POSTGRES_URL] = config.dagster_postgres
     workspace = ["-w", str(home / "workspace.yaml")]
     host, port = split_address(config.dagster)
     module = [sys.executable, "-m"]
