@@ -16,17 +16,19 @@ def command(check: Annotated[bool, _CHECK] = False) -> None:
     from city.server.typescript import typescript
     from city.settings import CHECKOUT, settings
     from city.sources.reference import page
-    from city.sources.registry import sources
+    from city.sources.registry import names_by_contract, sources
 
     types, sources_page = CHECKOUT / _TYPES, CHECKOUT / "docs" / "sources.md"
-    more = {types: typescript(document()), sources_page: page(sources(settings()))}
+    known = sources(settings())
+    names = names_by_contract(known)
+    more = {types: typescript(document()), sources_page: page(known)}
     if check:
-        contents = {CHECKOUT / "docs" / name: text for name, text in files().items()} | more
+        contents = {CHECKOUT / "docs" / name: text for name, text in files(names).items()} | more
         stale = [path for path, text in contents.items() if not path.exists() or path.read_text() != text]
         for path in stale:
             typer.echo(f"{path.relative_to(CHECKOUT)} is out of date: run `make docs`", err=True)
         raise typer.Exit(bool(stale))
     for path, text in more.items():
         path.write_text(text)
-    for path in [*write(CHECKOUT / "docs"), *more]:
+    for path in [*write(CHECKOUT / "docs", names), *more]:
         print(path.relative_to(CHECKOUT))

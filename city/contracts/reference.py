@@ -1,6 +1,6 @@
 """Generates the reference page of the contracts (docs/contracts.md), which `city docs` writes."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from city.contracts.model import MACHINE_ZONE, Contract, Field
 from city.contracts.registry import Domain
@@ -11,16 +11,17 @@ _HEAD = (
 )
 
 
-def page(domains: Iterable[Domain]) -> str:
-    """Returns the whole page, as Markdown."""
+def page(domains: Iterable[Domain], sources: Mapping[str, Sequence[str]]) -> str:
+    """Returns the whole page, as Markdown. `sources` are the names of each contract's sources, by its name."""
     parts = [_HEAD]
     for domain in domains:
         parts.append(f"\n## {domain.name}\n")
-        parts += [line for contract in domain.contracts for line in _describe_contract(contract)]
+        for contract in domain.contracts:
+            parts += _describe_contract(contract, sources.get(contract.name, ()))
     return "\n".join(parts).rstrip() + "\n"
 
 
-def _describe_contract(contract: Contract) -> Iterator[str]:
+def _describe_contract(contract: Contract, sources: Sequence[str]) -> Iterator[str]:
     yield f"### {contract.name}\n\n{contract.description}\n"
     mqtt = f", MQTT topic `{contract.mqtt}`" if contract.mqtt else ""
     yield (
@@ -29,6 +30,9 @@ def _describe_contract(contract: Contract) -> Iterator[str]:
         f"ahead of or {words(contract.max_age)} behind their arrival, messages above {contract.max_bytes:,} bytes, "
         f"fields not listed here. QuestDB keeps {words(contract.ttl)}.\n"
     )
+    if sources:
+        links = ", ".join(f"[{name}](sources.md#{name})" for name in sources)
+        yield f"Messages of other shapes become its events by these sources: {links}.\n"
     yield "| field | type | unit | valid | null | description |\n| --- | --- | --- | --- | --- | --- |"
     for field in contract.fields:
         null = "yes" if field.nullable else "no"

@@ -20,6 +20,14 @@ def sources(config: Settings) -> list[Source]:
     return found
 
 
+def names_by_contract(found: Iterable[Source]) -> dict[str, list[str]]:
+    """Returns the names of sources by the name of the contract that they become events of."""
+    by_contract: dict[str, list[str]] = {}
+    for source in found:
+        by_contract.setdefault(source.contract.name, []).append(source.name)
+    return by_contract
+
+
 def source_of(name: str, config: Settings) -> Source:
     """Returns the source of that name. Raises SourceError that lists the known sources."""
     known = {source.name: source for source in sources(config)}
