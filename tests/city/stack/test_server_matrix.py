@@ -1,16 +1,24 @@
 """Real servers with TLS and logins: what works, and what people are told where it does not. Prints the matrix."""
 
+import base64
+import contextlib
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
 from confluent_kafka import Consumer, KafkaException, Producer
+from pydantic import SecretStr
 
 from city import questdb
+from city.alerts.store import alert_store
+from city.contracts.model import ContractError
+from city.contracts.schema_registry import SchemaRegistry
+from city.features.online import RedisStore, Row
 from city.kafka import KafkaServer
 from city.mqtt import MqttServer
 from city.questdb import QuestDBError, QuestDBServer
@@ -22,6 +30,7 @@ from city.streaming.topics import MissingTopics, ensure_topics
 from city_assets.traffic.contract import VEHICLE_POSITIONS
 from resources.kafka import KafkaResource
 from tests import secured
+from tests.city.contracts.test_compatibility import Registry
 from tests.events import NOW, position
 from tests.lakes import stream
 from tests.live import until
@@ -186,6 +195,13 @@ def mqtt(tmp_path_factory: pytest.TempPathFactory, authority: Authority, matrix:
         yield found
 
 
+@pytest.fixture
+def registry() -> Iterator[Registry]:
+    found = Registry()
+    yield found
+    found.server.shutdown()
+
+
 def exchanged(server: MqttServer) -> list[bytes]:
     """What one client receives of another, by the filter of the server's group."""
     received: list[bytes] = []
@@ -247,7 +263,7 @@ def test_a_broker_that_refuses_is_explained(mqtt: dict[str, str], matrix: Matrix
 
 def test_a_questdb_that_wants_a_token(stack: Settings, matrix: Matrix, authority: Authority) -> None:
     contract = replace(VEHICLE_POSITIONS, name=f"m{uuid.uuid4().hex[:12]}", windows=(), cells=())
-    with secured.token_proxy(str(stack.questdb), authority) as address:
+    with secured.login_proxy(str(stack.questdb), authority) as address:
         server = QuestDBServer(address, token=TOKEN, tls=True, ca=authority.file)
         ensure_tables(server, contract)
         stream(stack.lake, contract, [position()], NOW)
@@ -267,3 +283,49 @@ def test_a_questdb_that_wants_a_token(stack: Settings, matrix: Matrix, authority
         assert "refuses the login" in str(replace(server, token="wrong").refusal())
         assert "set CITY_QUESTDB_CA" in str(replace(server, ca=None).refusal())
     matrix.add("QuestDB", "TLS, behind a proxy", "token", "works; a wrong one is told")
+
+
+def test_a_schema_registry_that_wants_a_login(registry: Registry, matrix: Matrix, authority: Authority) -> None:
+    wanted = "Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+    with secured.login_proxy(f"127.0.0.1:{registry.server.server_port}", authority, wanted) as address:
+        client = SchemaRegistry(f"https://{address}", (USER, PASSWORD), authority.file)
+        assert client.publish(VEHICLE_POSITIONS) == 1
+        with pytest.raises(ContractError, match="refuses the login .*check CITY_SCHEMA_REGISTRY_USERNAME") as error:
+            SchemaRegistry(f"https://{address}", (USER, "wrong"), authority.file).publish(VEHICLE_POSITIONS)
+        assert "wrong" not in str(error.value)
+    matrix.add("schema registry", "TLS, behind a proxy", "password", "works; a wrong one is told")
+
+
+def test_a_redis_that_wants_a_password(matrix: Matrix, tmp_path: Path) -> None:
+    with secured.redis(tmp_path) as url:
+        store = RedisStore(url)
+        until(lambda: _written(store))
+        assert store.read("v", ["k"]) == [Row(5, {"a": 1})]
+    matrix.add("Redis", "TCP", "password", "works")
+
+
+def _written(store: RedisStore) -> bool:
+    with contextlib.suppress(Exception):  # it is starting
+        store.write("v", ["k"], [5], [b'{"a": 1}'])
+        return True
+    return False
+
+
+def test_a_postgresql_that_wants_a_password(
+    matrix: Matrix, tmp_path_factory: pytest.TempPathFactory, config: Settings
+) -> None:
+    programs = secured.postgres_programs()
+    if programs is None:
+        matrix.add("PostgreSQL", "TCP", "SCRAM-SHA-256", "not tried: it is not installed")
+        pytest.skip("PostgreSQL is not installed")
+    folder = tmp_path_factory.mktemp("postgres") / "data"
+    with secured.postgres(folder, programs) as sql:
+        right = config.model_copy(update={"alerts_url": SecretStr(f"postgresql://{sql}/alarms")})
+        assert alert_store(right).tick() == []
+        wrong = right.model_copy(
+            update={"alerts_url": SecretStr(f"postgresql://{USER}:wrong@{sql.partition('@')[2]}/alarms")}
+        )
+        with pytest.raises(Exception, match="password authentication failed") as error:
+            alert_store(wrong).tick()
+        assert ":wrong@" not in str(error.value)
+    matrix.add("PostgreSQL", "TCP", "SCRAM-SHA-256", "works for alarms; a wrong password is told")
