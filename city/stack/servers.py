@@ -190,6 +190,7 @@ def _prepare_kafka(config: Settings, folder: Path, properties: Path, log4j: Path
                 "log.dirs": data,
                 "auto.create.topics.enable": "false",
                 "offsets.topic.replication.factor": 1,
+                "offsets.topic.num.partitions": 1,
                 "transaction.state.log.replication.factor": 1,
                 "transaction.state.log.min.isr": 1,
                 "group.initial.rebalance.delay.ms": 0,

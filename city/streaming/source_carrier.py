@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 
 _BATCH, _BATCH_SECONDS = 2_000, 0.5
 _DELIVERY_SECONDS = 60.0
+_LOOK_SECONDS = 10.0
 _ABSENT = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION})
 
 
@@ -130,6 +131,9 @@ class SourceTopics:
         }
         consumer, carrier = Consumer(self._config.kafka.options(options)), Carrier(self._config)
         try:
+            # A group makes Kafka create its topic of offsets, which a city without such messages does not need.
+            while not self._has_topic(consumer) and not worker.stop_requested.wait(_LOOK_SECONDS):
+                worker.progress()
             consumer.subscribe(self.topics)
             while not worker.stop_requested.is_set():
                 count = self._carry_next(consumer, carrier)
@@ -140,6 +144,10 @@ class SourceTopics:
         finally:
             carrier.close()
             consumer.close()
+
+    def _has_topic(self, consumer: Consumer) -> bool:
+        existing = consumer.list_topics(timeout=_LOOK_SECONDS).topics
+        return any(topic in existing for topic in self.topics)
 
     def _carry_next(self, consumer: Consumer, carrier: Carrier) -> int:
         payloads: dict[str, list[bytes]] = {}

@@ -61,13 +61,16 @@ def working(body: Any) -> Iterator[Worker]:
         worker.stop(20)
 
 
-def test_the_messages_of_a_topic_become_events_and_a_second_bridge_goes_on(stack: Settings) -> None:
+def test_the_messages_of_a_topic_become_events_and_a_second_bridge_goes_on(
+    stack: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     source = made()
     ensure_topics(stack.kafka, [source.contract])
     heartbeat = Heartbeat(stack, "bridge-of-test")
     producer = Producer(stack.kafka.options({"allow.auto.create.topics": False}))
     topics = SourceTopics([source, replace(made(), kafka=None)], stack, heartbeat)
     assert topics.topics == [source.kafka]
+    monkeypatch.setattr("city.streaming.source_carrier._LOOK_SECONDS", 1.0)
     with working(topics.run) as worker:
         until(lambda: worker.items == 0 and worker.last_progress)
         ensure_topics(stack.kafka, [], [str(source.kafka)])  # later than the bridge
