@@ -60,12 +60,16 @@ class QuestDBServer:
         """Returns the configuration of QuestDB's own client. It has the secrets."""
         parts = [f"addr={self.address}"]
         if self.token:
-            parts.append(f"token={self.token}")
+            parts.append(f"token={_escape(self.token)}")
         elif self.username:
-            parts += [f"username={self.username}", f"password={self.password.replace(';', ';;')}"]
+            parts += [f"username={_escape(self.username)}", f"password={_escape(self.password)}"]
         if self.ca:
             parts.append(f"tls_roots={self.ca}")
         return f"{'https' if self.tls else 'http'}::{';'.join(parts)};{options}"
+
+
+def _escape(value: str) -> str:
+    return value.replace(";", ";;")
 
 
 def execute(server: QuestDBServer, sql: str, seconds: float = 10.0) -> dict[str, Any]:

@@ -158,6 +158,23 @@ class ServerSettings(BaseSettings):
             self.kafka_mechanism != "OAUTHBEARER" or bool(self.kafka_token_url),
             "OAUTHBEARER needs CITY_KAFKA_TOKEN_URL",
         )
+        require(
+            sasl or not self.kafka_username,
+            "CITY_KAFKA_USERNAME needs CITY_KAFKA_SECURITY=SASL_SSL (or SASL_PLAINTEXT) and CITY_KAFKA_MECHANISM",
+        )
+        require(
+            self.kafka_security.endswith("SSL") or not (self.kafka_ca or self.kafka_cert),
+            "CITY_KAFKA_CA and CITY_KAFKA_CERT need CITY_KAFKA_SECURITY=SSL or SASL_SSL",
+        )
+        require(
+            self.mqtt_address is not None or not (self.mqtt_tls or self.mqtt_ca or self.mqtt_cert),
+            "CITY_MQTT_TLS, CITY_MQTT_CA and CITY_MQTT_CERT are of a broker at CITY_MQTT_ADDRESS",
+        )
+        require(bool(self.mqtt_username) or not self.mqtt_password, "CITY_MQTT_PASSWORD needs CITY_MQTT_USERNAME")
+        require(
+            self.questdb_address is not None or not (self.questdb_tls or self.questdb_ca),
+            "CITY_QUESTDB_TLS and CITY_QUESTDB_CA are of a QuestDB at CITY_QUESTDB_ADDRESS",
+        )
         for server in ("kafka", "mqtt"):
             certificate, key = getattr(self, f"{server}_cert"), getattr(self, f"{server}_key")
             name = f"CITY_{server.upper()}"
@@ -197,7 +214,7 @@ class ServerSettings(BaseSettings):
             self.questdb_username,
             _reveal(self.questdb_password),
             _reveal(self.questdb_token),
-            self.questdb_tls,
+            self.questdb_tls or self.questdb_ca is not None,
             self.questdb_ca,
         )
 

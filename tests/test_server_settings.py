@@ -50,6 +50,13 @@ def test_another_process_gets_the_secrets() -> None:
             SASL | {"kafka_mechanism": "OAUTHBEARER", "kafka_username": "c", "kafka_password": "s"},
             "OAUTHBEARER needs CITY_KAFKA_TOKEN_URL",
         ),
+        (
+            {"kafka_username": "city", "kafka_password": "p"},
+            "CITY_KAFKA_USERNAME needs CITY_KAFKA_SECURITY=SASL_SSL (or SASL_PLAINTEXT)",
+        ),
+        ({"mqtt_tls": True}, "CITY_MQTT_TLS, CITY_MQTT_CA and CITY_MQTT_CERT are of a broker at CITY_MQTT_ADDRESS"),
+        ({"mqtt_password": "p"}, "CITY_MQTT_PASSWORD needs CITY_MQTT_USERNAME"),
+        ({"questdb_tls": True}, "CITY_QUESTDB_TLS and CITY_QUESTDB_CA are of a QuestDB at CITY_QUESTDB_ADDRESS"),
         ({"mqtt_key": "KEY"}, "CITY_MQTT_CERT and CITY_MQTT_KEY belong together"),
         ({"kafka_key": "none.key"}, "CITY_KAFKA_KEY: there is no file none.key"),
         ({"kafka_security": "TLS"}, "CITY_KAFKA_SECURITY: Input should be 'PLAINTEXT', 'SSL'"),

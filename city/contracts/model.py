@@ -167,12 +167,18 @@ class Window:
 class Reference:
     """A reference to another contract: the field `field` contains a key that the contract `to` announces.
 
-    `unknown` is what happens to events with another one. A null refers to nothing.
+    `unknown` is what happens to events with another one. A null refers to nothing. `key` is the field of `to` with the
+    keys: by default the field of the same name, else the key of the contract.
     """
 
     field: str
     to: str
+    key: str = ""
     unknown: Unknown = "flag"
+
+    def key_of(self, contract: "Contract") -> str:
+        """Returns the field of the contract `to` that has the keys."""
+        return self.key or (self.field if self.field in [f.name for f in contract.fields] else contract.key)
 
 
 @dataclass(frozen=True, kw_only=True)

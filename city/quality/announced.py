@@ -28,7 +28,7 @@ def load_announced_keys(contract: Contract, lake: Path, config: Settings, *polic
     for reference in contract.references:
         path = lake / "bronze" / reference.to
         if policy_of(contract, reference, config) in policies and DeltaTable.is_deltatable(str(path)):
-            key = declared[reference.to].key
+            key = reference.key_of(declared[reference.to])
             keys_by_field[reference.field] = pl.scan_delta(str(path)).select(pl.col(key).unique()).collect()[key]
     return keys_by_field
 

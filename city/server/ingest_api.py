@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -13,11 +14,12 @@ from city.server.state import City
 from city.sources.bodies import MEDIA, BodyError, split_body
 from city.sources.model import SourceError
 from city.streaming.intake import Intake, Receipt
+from city.streaming.topics import MissingTopics
 from city.web.guard import needs
 from city.web.problems import Problem
 from city.web.responses import DeclaredResponse
 
-_MOST_SHOWN = 100
+_MOST_SHOWN, _MOST_WAITING = 100, 32
 _NAME = Path(description="a source, or a contract or its topic", pattern=r"^[A-Za-z0-9._-]{1,249}$")
 
 
@@ -55,6 +57,8 @@ def router(city: City) -> APIRouter:
     routes = APIRouter(tags=["the city"])
     lock = threading.Lock()
     made: list[Intake] = []
+    # Threads of its own: while Kafka is away, senders hold them for seconds, and predictions need the others.
+    pool, waiting = ThreadPoolExecutor(4, "ingest"), [0]
 
     def intake() -> Intake:
         with lock:
@@ -67,6 +71,15 @@ def router(city: City) -> APIRouter:
         messages = split_body(body, media, target if isinstance(target, Contract) else None)
         return intake().take(target, messages, datetime.now(UTC))
 
+    async def run(name: str, body: bytes, media: str) -> Receipt:
+        if waiting[0] >= _MOST_WAITING:
+            raise Problem(503, "too many requests wait for Kafka: try again", headers={"retry-after": "5"})
+        waiting[0] += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(pool, take, name, body, media)
+        finally:
+            waiting[0] -= 1
+
     @routes.post(
         "/ingest/{name}",
         summary="Send events: JSON (one or a list), NDJSON or CSV",
@@ -77,11 +90,13 @@ def router(city: City) -> APIRouter:
     async def ingest(name: Annotated[str, _NAME], request: Request, response: Response) -> ReceiptResponse:
         media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         try:
-            receipt = await asyncio.to_thread(take, name, await request.body(), media)
+            receipt = await run(name, await request.body(), media)
         except SourceError as error:
             raise Problem(404, str(error)) from None
         except BodyError as error:
             raise Problem(415 if media not in MEDIA else 422, str(error)) from None
+        except MissingTopics as error:
+            raise Problem(503, str(error)) from None
         except KafkaException as error:
             raise Problem(503, f"Kafka at {city.config.kafka} does not take it: {error.args[0].str()}") from None
         response.status_code = 422 if receipt.rejected and not receipt.accepted else 200

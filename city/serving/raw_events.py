@@ -2,16 +2,17 @@
 
 import math
 import threading
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 
+import numpy as np
 import polars as pl
 import requests
 
 from city.contracts.cells import with_cells
 from city.contracts.model import Field
 from city.contracts.schema import POLARS, bronze_schema
-from city.contracts.validity import span
+from city.contracts.validity import span, words
 from city.features.events import LONGEST, EventRows
 from city.models.model import Model
 from city.models.raw_event import LOCAL
@@ -59,7 +60,7 @@ class RawEvents:
 
     def _read(self, events: Sequence[Event], paths: Sequence[str], now: datetime) -> pl.DataFrame:
         """Returns the events as rows of bronze, with their place. Raises Problem."""
-        errors = [error for event, path in zip(events, paths, strict=True) for error in self._errors(event, path)]
+        errors = [error for event, path in zip(events, paths, strict=True) for error in self._errors(event, path, now)]
         if errors:
             told = "; ".join(f"{name} {what}" for name, what in errors[:3])
             raise Problem(422, f"{self._model.name}: {told}", errors[:_MOST_ERRORS])
@@ -81,7 +82,7 @@ class RawEvents:
         lineage = {"_arrived": pl.col(self._contract.event_time), "_partition": pl.lit(0, pl.Int32)}
         return frame.with_columns(missing).with_columns(**lineage, _offset=pl.lit(0)).select(*schema, _PLACE)
 
-    def _errors(self, event: Event, path: str) -> list[tuple[str, str]]:
+    def _errors(self, event: Event, path: str, now: datetime) -> list[tuple[str, str]]:
         """Returns path and advice for each wrong field of an event."""
         known = {field.name: field for field in self._contract.fields}
         errors = [(f"{path}.{name}", "is missing") for name in self._event.needed if event.get(name) is None]
@@ -91,6 +92,14 @@ class RawEvents:
                 errors.append((f"{path}.{name[:60]}", f"is no field of {self._contract.name}: leave it out"))
             elif field is not None and value is not None and (wrong := _what_is_wrong(field, value)):
                 errors.append((f"{path}.{name}", wrong))
+        at = self._contract.event_time
+        if isinstance(text := event.get(at), str):
+            moment = read_times(pl.Series([text]), known[at].zone)[0]
+            ahead, age = self._contract.max_ahead, self._contract.max_age
+            if moment is not None and moment > now + ahead:
+                errors.append((f"{path}.{at}", f"is more than {words(ahead)} ahead"))
+            elif moment is not None and moment < now - age:
+                errors.append((f"{path}.{at}", f"is more than {words(age)} old"))
         return errors
 
     def _earlier(self, given: pl.DataFrame) -> pl.DataFrame:
@@ -102,10 +111,8 @@ class RawEvents:
         first, last = asked["_at"].min(), asked["_at"].max()
         assert isinstance(first, datetime)
         assert isinstance(last, datetime)
-        found = self._query(asked[key].unique(maintain_order=True).to_list(), first - LONGEST, last)
-        joined = asked.join(found, on=key).filter(pl.col(at) < pl.col("_at"), pl.col(at) > pl.col("_at") - LONGEST)
-        newest = joined.sort(at).group_by(_PLACE, maintain_order=True).tail(look_back)
-        return self._as_bronze(newest)
+        found = self._query(asked[key].unique(maintain_order=True).to_list(), first - LONGEST, last).sort(key, at)
+        return self._as_bronze(_last_before(found, asked, key, at, look_back))
 
     def _query(self, keys: list[str], since: datetime, until: datetime) -> pl.DataFrame:
         key, at, fields = self._contract.key, self._contract.event_time, self._contract.fields
@@ -128,6 +135,33 @@ class RawEvents:
                 ) from None
         columns = [[row[n] for row in found] for n in range(len(names))]
         return pl.DataFrame({f.name: _column(f, values) for f, values in zip(fields, columns, strict=True)})
+
+
+def _last_before(events: pl.DataFrame, asked: pl.DataFrame, key: str, at: str, look_back: int) -> pl.DataFrame:
+    """Selects for each of `asked` the last events of its key before its time, of at most LONGEST.
+
+    `events` are sorted by key and time. A join would hold each event of a key for each that is asked of it.
+    """
+    spans = {name: (begin, begin + count) for name, begin, count in _runs(events[key])}
+    times = events[at].dt.epoch("us").to_numpy()
+    rows: list[int] = []
+    places: list[int] = []
+    for name, place, moment in asked.select(key, _PLACE, pl.col("_at").dt.epoch("us")).iter_rows():
+        begin, end = spans.get(name, (0, 0))
+        last = begin + int(np.searchsorted(times[begin:end], moment, "left"))
+        oldest = begin + int(np.searchsorted(times[begin:end], moment - LONGEST / timedelta(microseconds=1), "right"))
+        chosen = range(max(oldest, last - look_back), last)
+        rows += chosen
+        places += [place] * len(chosen)
+    return events[rows].with_columns(pl.Series(_PLACE, places, dtype=pl.Int64))
+
+
+def _runs(keys: pl.Series) -> Iterator[tuple[str, int, int]]:
+    """Yields each key of a sorted column, the index of its first row, and the number of its rows."""
+    begin = 0
+    for name, count in keys.rle().struct.unnest().select("value", "len").iter_rows():
+        yield name, begin, count
+        begin += count
 
 
 def _column(field: Field, values: Sequence[object]) -> pl.Series:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 from collections.abc import Callable
 
 import orjson
@@ -79,11 +80,25 @@ def _object(number: int, header: list[str], row: list[str], contract: Contract |
 
 def _typed(kind: Kind, cell: str) -> object:
     """Returns a cell as a JSON value of the kind; as the text that it is where it is none, which is then told."""
-    readers: dict[Kind, Callable[[str], object]] = {"float": float, "integer": int, "boolean": _boolean}
+    readers: dict[Kind, Callable[[str], object]] = {"float": _finite, "integer": _whole, "boolean": _boolean}
     try:
         return readers[kind](cell.strip()) if kind in readers else cell
     except ValueError:
         return cell
+
+
+def _finite(cell: str) -> float:
+    number = float(cell)
+    if "_" in cell or not math.isfinite(number):
+        raise ValueError(cell)
+    return number
+
+
+def _whole(cell: str) -> int:
+    number = int(cell)
+    if "_" in cell or not -(2**63) <= number < 2**63:
+        raise ValueError(cell)
+    return number
 
 
 def _boolean(cell: str) -> bool:

@@ -8,17 +8,21 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import polars as pl
 
 from city.sources.gtfs import FeedError, feed_to_json
 from city.sources.model import At, Source, Value, field_of
 from city.sources.paths import Step, alternatives, steps
+from city.sources.values import Leaf, fit, follow, kind_of
 
-Leaf = Literal["number", "boolean", "text"]
 ROW, ROOT, UP = "_row", "$", "^."
 """The column with a message's index, the path of a message that is a list, and the prefix of a path above an item."""
+MISFITS = "_misfits"
+"""The column with the values of a row that have a wrong type, and are null: where (which item), path, and why."""
+_MISFITS = pl.List(pl.Struct({"where": pl.String, "path": pl.String, "told": pl.String}))
+_NO_MISFITS = pl.lit([], _MISFITS).alias(MISFITS)
 _CHUNK = 8192
 _BOM = b"\xef\xbb\xbf"
 _TYPES: dict[Leaf, pl.DataType] = {"number": pl.Float64(), "boolean": pl.Boolean(), "text": pl.String()}
@@ -69,7 +73,7 @@ class Shape:
     @property
     def schema(self) -> dict[str, pl.DataType]:
         """The types of the columns of `extract`."""
-        return {**{path: _TYPES[leaf] for path, leaf in self.paths.items()}, ROW: pl.Int64()}
+        return {**{path: _TYPES[leaf] for path, leaf in self.paths.items()}, ROW: pl.Int64(), MISFITS: _MISFITS}
 
     def split(self) -> tuple[dict[str, Leaf], dict[str, Leaf]]:
         """Returns the paths from the message, and those from an item; each without its prefix."""
@@ -137,7 +141,7 @@ def _read_chunk(shape: Shape, payloads: Sequence[bytes]) -> pl.DataFrame | None:
         rows = rows.explode("_item")
         inner = [_at(path, pl.col("_item")).alias(path) for path in inside]
         found = rows.select(*(pl.col(UP + path) for path in above), *inner, ROW)
-    found = found.select(*shape.schema)
+    found = found.with_columns(_NO_MISFITS).select(*shape.schema)
     texts = [pl.col(name).str.contains(r"^[\[{]") for name, kind in shape.schema.items() if kind == pl.String]
     if texts and found.select(pl.any_horizontal(texts).any()).item():
         return None  # Polars reads an object in place of a text as text
@@ -229,67 +233,39 @@ def _load(source: Source, payload: bytes) -> Any:
 def _events(source: Source, shape: Shape, message: Any) -> Iterator[dict[str, Any]]:
     """Yields the values of each event of a message."""
     above, inside = shape.split()
-    kinds = {path: _follow(message, path) for path in source.when}
+    kinds = {path: follow(message, path) for path in source.when}
     if any((kinds[path] or "") not in words for path, words in source.when.items()):
         # It is not of this source, so nothing of it need be readable.
         told = {when_column(source, path): kind if isinstance(kind, str) else None for path, kind in kinds.items()}
-        yield dict.fromkeys(shape.paths) | told
+        yield dict.fromkeys(shape.paths) | told | {MISFITS: []}
         return
     if shape.items is None:
-        yield _values(above, message, "", "message")
+        yield _values(above, message, "", "")
         return
-    items = message if shape.items == ROOT else _follow(message, shape.items)
-    if not isinstance(items, list) or not items:
+    items = message if shape.items == ROOT else follow(message, shape.items)
+    if not isinstance(items, list):
         where = "message" if shape.items == ROOT else shape.items
-        raise _UnreadableError(f"{where}: {_kind(items)}, not a list with items")
-    shared = _values(above, {} if shape.items == ROOT else message, UP, "message")
+        raise _UnreadableError(f"{where}: {kind_of(items)}, not a list with items")
+    shared = _values(above, {} if shape.items == ROOT else message, UP, "")
     for number, item in enumerate(items):
-        yield {**shared, **_values(inside, item, "", f"item {number}")}
+        if isinstance(item, dict):
+            values = _values(inside, item, "", f"item {number}: ")
+            yield {**shared, **values, MISFITS: [*shared[MISFITS], *values[MISFITS]]}
+        else:
+            told = {"where": f"item {number}", "path": "", "told": f"{kind_of(item)}, not an object"}
+            yield {**dict.fromkeys(shape.paths), MISFITS: [told]}
 
 
-def _values(paths: Mapping[str, Leaf], message: Any, prefix: str, what: str) -> dict[str, Any]:
+def _values(paths: Mapping[str, Leaf], message: Any, prefix: str, where: str) -> dict[str, Any]:
     if not isinstance(message, dict):
-        raise _UnreadableError(f"{what}: {_kind(message)}, not an object")
-    values, reasons = {}, []
+        raise _UnreadableError(f"message: {kind_of(message)}, not an object")
+    values: dict[str, Any] = {}
+    misfits: list[dict[str, str]] = []
     for path, leaf in paths.items():
-        value = _follow(message, path)
+        value = follow(message, path)
         try:
-            values[prefix + path] = _fit(leaf, value)
+            values[prefix + path] = fit(leaf, value)
         except ValueError as error:
-            reasons.append(f"{path}: {error}")
-    if reasons:
-        raise _UnreadableError(*reasons)
-    return values
-
-
-def _follow(message: Any, path: str) -> Any:
-    for step in steps(path):
-        if step.place is not None:
-            message = message[step.place] if isinstance(message, list) and step.place < len(message) else None
-            continue
-        message = message.get(step.name) if isinstance(message, dict) else None
-        if step.key:
-            items = message if isinstance(message, list) else []
-            message = next((item for item in items if _follow(item, step.key) == step.value), None)
-    return message
-
-
-def _fit(leaf: Leaf, value: Any) -> Any:
-    """Returns a value of JSON as the type of a path. Raises ValueError with the form received and the expected one."""
-    if value is None:
-        return None
-    if leaf == "text" and not isinstance(value, dict | list):
-        return value if isinstance(value, str) else json.dumps(value)
-    if leaf == "boolean" and isinstance(value, bool):
-        return value
-    if leaf == "number" and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
-    shown = f" {json.dumps(value)[:40]}" if not isinstance(value, dict | list) else ""
-    raise ValueError(f"{_kind(value)}{shown}, not a {leaf}")
-
-
-def _kind(value: Any) -> str:
-    if value is None:
-        return "nothing"
-    kinds: dict[type, str] = {str: "a text", bool: "a boolean", int: "a number", float: "a number", list: "a list"}
-    return kinds.get(type(value), "an object")
+            values[prefix + path] = None
+            misfits.append({"where": where, "path": prefix + path, "told": str(error)})
+    return {**values, MISFITS: misfits}

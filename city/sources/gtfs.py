@@ -1,6 +1,7 @@
 """Reads feeds of GTFS-realtime (protobuf) as JSON, with the names of its specification."""
 
 import json
+from typing import Any
 
 
 class FeedError(ValueError):
@@ -20,7 +21,17 @@ def feed_to_json(feed: bytes) -> bytes:
         begin = feed.lstrip()[:1]
         hint = "; it looks like a web page or JSON" if begin in (b"<", b"{", b"[") else ""
         raise FeedError(f"{len(feed):,} bytes that are no FeedMessage of GTFS-realtime{hint}") from None
-    return json.dumps(MessageToDict(message, preserving_proto_field_name=True)).encode()
+    content = {"entity": []} | MessageToDict(message, preserving_proto_field_name=True)  # it leaves empty lists out
+    return json.dumps(_finite(content)).encode()
+
+
+def _finite(value: Any) -> Any:
+    """Returns the content with null in place of numbers that are none, which protobuf gives as words."""
+    if isinstance(value, dict):
+        return {name: _finite(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_finite(inner) for inner in value]
+    return None if value in ("NaN", "Infinity", "-Infinity") else value
 
 
 def json_to_feed(content: str) -> bytes:

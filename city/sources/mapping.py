@@ -9,7 +9,7 @@ import polars as pl
 
 from city.contracts.model import Contract
 from city.contracts.schema import POLARS, TIMESTAMP
-from city.sources.extract import ROW, Reasons, extract, when_column
+from city.sources.extract import MISFITS, ROW, Reasons, extract, when_column
 from city.sources.model import ARRIVED, CITY_ZONE, Always, Arrived, At, Joined, Part, Source, Value, field_of
 from city.sources.paths import alternatives
 from city.sources.times import ISO_8601, epoch_times, read_times
@@ -17,6 +17,7 @@ from city.sources.units import conversion
 
 TOPIC, ARRIVAL = "_topic", "_arrival"
 _REASONS = "_reasons"
+_MOST_REASONS = 20
 _NONE = ("", "nan", "null", "none", "unavailable", "unknown", "n/a")
 """Words for a missing number, in lower case, of a source that reads `nan`."""
 
@@ -48,7 +49,8 @@ def map_messages(
     frame, rejected = extract(source, payloads)
     frame = frame.with_columns(pl.lit(arrived, TIMESTAMP).alias(ARRIVAL))
     if source.parts:
-        frame = frame.with_columns(pl.Series(TOPIC, topics, dtype=pl.String).gather(frame[ROW]))
+        of_message = pl.Series(TOPIC, topics or [None] * len(payloads), dtype=pl.String)
+        frame = frame.with_columns(of_message.gather(frame[ROW]))
     every = frame[ROW].unique()
     for path, words in source.when.items():
         frame = frame.filter(pl.col(when_column(source, path)).fill_null("").is_in(list(words)))
@@ -56,16 +58,45 @@ def map_messages(
     for value in (*source.names.values(), *source.fields.values()):
         if value.skips:
             frame = frame.filter(_is_of_interest(value, _origin(source, value)[0]))
+    frame = _without_misfits(source, frame, rejected)
     for step in _steps(source, zone):
         frame = step.apply(frame)
     broken = frame.filter(pl.col(_REASONS).list.len() > 0)
     for row, reasons in broken.select(ROW, _REASONS).iter_rows():
-        known = rejected.setdefault(row, [])
-        known += [reason for reason in reasons if reason not in known]
+        _add_reasons(rejected, row, reasons)
     events = frame.filter(pl.col(_REASONS).list.len() == 0)
     schema = {f.name: POLARS[f.kind] for f in source.contract.fields}
     missing = [pl.lit(None, kind).alias(name) for name, kind in schema.items() if name not in events.columns]
     return Mapped(events.with_columns(missing).select(*schema, ROW), rejected, ignored)
+
+
+def _add_reasons(rejected: Reasons, row: int, reasons: Iterable[str]) -> None:
+    known = rejected.setdefault(row, [])
+    known += [reason for reason in reasons if reason not in known]
+    del known[_MOST_REASONS:]
+
+
+def _without_misfits(source: Source, frame: pl.DataFrame, rejected: Reasons) -> pl.DataFrame:
+    """Adds the reasons against values of a wrong type, and drops the rows that need them.
+
+    Where only a measure has a wrong type, the other measures of the message are events.
+    """
+    wrong = frame.filter(pl.col(MISFITS).list.len() > 0)
+    if wrong.is_empty():
+        return frame
+    needed = {
+        path
+        for value in (*source.names.values(), *source.fields.values())
+        if isinstance(value, At)
+        for path in alternatives(value.path)
+    }
+    dropped = []
+    for number, row, misfits in wrong.with_row_index("_n").select("_n", ROW, MISFITS).iter_rows():
+        _add_reasons(rejected, row, (f"{misfit['where']}{misfit['path']}: {misfit['told']}" for misfit in misfits))
+        if any(misfit["path"] in needed or misfit["path"] == "" for misfit in misfits):
+            dropped.append(number)
+    kept = wrong.with_row_index("_n").filter(~pl.col("_n").is_in(dropped)).drop("_n")
+    return pl.concat([frame.filter(pl.col(MISFITS).list.len() == 0), kept]).sort(ROW, maintain_order=True)
 
 
 @dataclass(frozen=True)
@@ -75,6 +106,7 @@ class _Step:
     columns: tuple[pl.Expr, ...]
     reasons: tuple[pl.Expr, ...]
     measures: tuple["_Measure", ...] = ()
+    is_optional: bool = False
 
     def apply(self, frame: pl.DataFrame) -> pl.DataFrame:
         told = pl.concat_list([pl.lit([], pl.List(pl.String)), *self.reasons]).list.drop_nulls()
@@ -82,7 +114,7 @@ class _Step:
         if earlier:
             told = pl.concat_list([*earlier, told])
         frame = frame.with_columns(*self.columns, told.alias(_REASONS))
-        return _measured(frame, self.measures) if self.measures else frame
+        return _measured(frame, self.measures, self.is_optional) if self.measures else frame
 
 
 @dataclass(frozen=True)
@@ -111,12 +143,15 @@ def _steps(source: Source, zone: str) -> list[_Step]:
         measures.append(_Measure(f"_measure_{name}", fields))
         of_measures.append(name)
     columns, reasons = zip(*computed, strict=True)
-    first = _Step(tuple(columns), tuple(r for r in reasons if r is not None), tuple(measures))
+    first = _Step(tuple(columns), tuple(r for r in reasons if r is not None), tuple(measures), source.is_optional)
     return [first, *(_join(source, name, value) for name, value in joined.items())]
 
 
-def _measured(frame: pl.DataFrame, measures: Iterable[_Measure]) -> pl.DataFrame:
-    """Returns a row for each measure that has a value; a row without any is kept, with its reason."""
+def _measured(frame: pl.DataFrame, measures: Iterable[_Measure], is_optional: bool) -> pl.DataFrame:
+    """Returns a row for each measure that has a value; a row without any is kept, with its reason.
+
+    If `is_optional`, a row without any is dropped.
+    """
     measures = list(measures)
     parts = []
     for number, measure in enumerate(measures):
@@ -125,7 +160,11 @@ def _measured(frame: pl.DataFrame, measures: Iterable[_Measure]) -> pl.DataFrame
         parts.append(rows.with_columns(*fields, _measure=pl.lit(number)))
     empty = pl.all_horizontal(pl.col(measure.column).is_null() for measure in measures)
     names = ", ".join(measure.column.removeprefix("_measure_") for measure in measures)
-    nothing = pl.when(empty & (pl.col(_REASONS).list.len() == 0)).then(pl.lit(f"message: has none of {names}"))
+    # A row whose values have a wrong type has its reasons already.
+    is_told = pl.lit(is_optional) | (pl.col(MISFITS).list.len() > 0)
+    nothing = pl.when(empty & ~is_told & (pl.col(_REASONS).list.len() == 0)).then(
+        pl.lit(f"message: has none of {names}")
+    )
     without = frame.with_columns(pl.concat_list([pl.col(_REASONS), nothing]).list.drop_nulls().alias(_REASONS))
     parts.append(without.filter(pl.col(_REASONS).list.len() > 0))
     return pl.concat(parts, how="diagonal").sort(ROW, "_measure", maintain_order=True).drop("_measure")
@@ -137,7 +176,8 @@ def _join(source: Source, name: str, value: Joined) -> _Step:
     for reference in value.references:
         before, _, rest = rest.partition("{" + reference + "}")
         parts += [pl.lit(before), pl.col(reference).cast(pl.String)]
-    text = pl.concat_str([*parts, pl.lit(rest)])
+    # An id has no spaces and no slashes, as the name of a device may have.
+    text = pl.concat_str([*parts, pl.lit(rest)]).str.replace_all(r"[\s/]+", "-")
     declared = field_of(source, name)
     reason = pl.when(text.is_null()).then(pl.lit(f"{name}: {value.template} has a missing part"))
     return _Step((text.alias(name),), (reason,) if declared and not declared.nullable else ())

@@ -135,8 +135,15 @@ class Source:
     names: Mapping[str, Value] = field(default_factory=dict)
     when: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     reads: frozenset[Reads] = frozenset()
+    is_optional: bool = False
+    """Whether a message without any measure is no event, and no fault: of devices of many kinds."""
 
     __hash__ = object.__hash__
+
+    @property
+    def needs_topic(self) -> bool:
+        """Whether a value is a part of the MQTT topic, so that the messages can come from nowhere else."""
+        return any(isinstance(value, Part) for value in (*self.names.values(), *self.fields.values()))
 
     def __post_init__(self) -> None:
         def require(valid: bool, mend: str) -> None:

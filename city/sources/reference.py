@@ -11,7 +11,9 @@ Generated from `city_assets/*/sources.py` by `city docs`. A test fails when it i
 
 A source maps messages of another shape to events of a contract. They arrive on MQTT, on a Kafka topic, at
 `POST /ingest/<source>`, or are fetched every CITY_FEED_SECONDS from a URL of CITY_FEEDS (`{"<source>": "https://…"}`).
-Each makes one or more events; what cannot be mapped goes to `quarantine/mqtt` with its reasons, and nothing is lost.
+Each makes one or more events. What cannot be mapped goes to `quarantine/mqtt` with its reasons (its first 64 KiB). The
+answer of a POST has the reasons, and such a message is not stored. A wrong item of a list, or a wrong measure of a
+message, does not affect the others.
 """
 _TABLE = "| source | events | arrives at | what it is |\n| --- | --- | --- | --- |"
 
@@ -29,7 +31,7 @@ def page(sources: Iterable[Source]) -> str:
 def _arrival(source: Source) -> str:
     topic = [f"MQTT `{source.mqtt}`"] if source.mqtt else []
     topic += [f"Kafka `{source.kafka}`"] if source.kafka else []
-    return ", ".join([*topic, f"`POST /ingest/{source.name}`"])
+    return ", ".join([*topic, *([] if source.needs_topic else [f"`POST /ingest/{source.name}`"])])
 
 
 def _describe_source(source: Source) -> Iterator[str]:

@@ -1,5 +1,7 @@
 """Reads times in all forms of ISO 8601, and as seconds, milliseconds or microseconds since 1970. Vectorised."""
 
+from datetime import UTC, datetime
+
 import polars as pl
 
 from city.contracts.model import MACHINE_ZONE
@@ -17,6 +19,7 @@ _ISO = rf"^{_DAY}[Tt ]{_CLOCK}{_ZONE}$"
 
 ISO_8601 = "an ISO 8601 time such as 2026-11-27T10:00:00Z"
 
+_FIRST, _LAST = datetime(1, 1, 2, tzinfo=UTC), datetime(9999, 12, 30, tzinfo=UTC)
 _COMMON = "%Y-%m-%dT%H:%M:%S%.f"
 
 
@@ -34,7 +37,12 @@ def read_times(text: pl.Series, zone: str) -> pl.Series:
         others = pl.DataFrame({"text": text.filter(rest)})
         found = _common_naive_times(pl.col("text"), zone) if common else iso_times(pl.col("text"), zone)
         known = known.scatter(rest.arg_true(), others.select(found).to_series())
-    return known
+    return known.to_frame("t").select(_in_range(pl.col("t"))).to_series().alias(text.name)
+
+
+def _in_range(time: pl.Expr) -> pl.Expr:
+    """Returns null for times that are not of the years 1 to 9999, which no other part of the platform can write."""
+    return pl.when(time.is_between(pl.lit(_FIRST, TIMESTAMP), pl.lit(_LAST, TIMESTAMP))).then(time)
 
 
 def _common_naive_times(text: pl.Expr, zone: str) -> pl.Expr:
@@ -80,4 +88,4 @@ def received(value: object) -> str:
 def epoch_times(number: pl.Expr, form: Form) -> pl.Expr:
     """Converts numbers since 1970 (a Float64 or text column) to UTC microseconds; null where it is none."""
     micros = number.cast(pl.Float64, strict=False) * (1_000_000 // PER_SECOND[form])
-    return micros.round().cast(pl.Int64, strict=False).cast(TIMESTAMP)
+    return _in_range(micros.round().cast(pl.Int64, strict=False).cast(TIMESTAMP))

@@ -5,13 +5,14 @@ from collections.abc import Mapping, Sequence
 from urllib.parse import urlsplit
 
 import requests
+from confluent_kafka import KafkaException
 
 from city.settings import Settings
 from city.sources.model import Source
 from city.sources.registry import feeds_of
 from city.stack.worker import Worker
 from city.streaming.heartbeat import Heartbeat
-from city.streaming.source_carrier import Carrier
+from city.streaming.source_carrier import Carried, Carrier
 from city.streaming.topics import MAX_MESSAGE_BYTES
 
 _TIMEOUT = 20.0
@@ -23,8 +24,8 @@ class Feeds:
 
     def __init__(self, sources: Sequence[Source], config: Settings, heartbeat: Heartbeat) -> None:
         self._sources, self._config, self._heartbeat = feeds_of(sources, config), config, heartbeat
-        self._seen: dict[str, tuple[dict[str, str], set[bytes]]] = {}
-        """The validators of the last answer, and its events, by source."""
+        self._seen: dict[str, tuple[dict[str, str], Carried]] = {}
+        """The validators of the last answer, and what it became, by source."""
 
     @property
     def names(self) -> list[str]:
@@ -35,6 +36,7 @@ class Feeds:
         """Fetches until a stop is requested. A feed that fails does not keep the others from being read."""
         carrier = Carrier(self._config)
         try:
+            carrier.prepare(source for source, _ in self._sources.values())
             due = 0.0
             while not worker.stop_requested.wait(_TURN_SECONDS):
                 worker.progress()
@@ -43,32 +45,50 @@ class Feeds:
                 due = time.monotonic() + self._config.feed_seconds
                 errors = [error for name in self._sources if (error := self._fetch(name, carrier))]
                 worker.note("; ".join(errors) or None)
+        except KafkaException as error:
+            told = self._config.kafka.explain(error.args[0])
+            raise ConnectionError(f"Kafka at {self._config.kafka}: {told}") from error
         finally:
             carrier.close()
 
     def _fetch(self, name: str, carrier: Carrier) -> str | None:
         """Fetches a feed and carries it. Returns why that was not possible, without the URL, which may have a key."""
         source, url = self._sources[name]
-        validators, before = self._seen.get(name, ({}, set()))
+        validators, before = self._seen.get(name, ({}, None))
+        host = urlsplit(url).hostname
         try:
-            answer = requests.get(url, headers=validators | self._headers(name), timeout=_TIMEOUT)
+            # A redirection would take the header with the key to another host.
+            headers = validators | self._headers(name)
+            with requests.get(url, headers=headers, timeout=_TIMEOUT, allow_redirects=False, stream=True) as answer:
+                if answer.status_code == 304:
+                    return None
+                if answer.is_redirect:
+                    return f"feed {name}: {host} redirects: give the address that it redirects to"
+                if not answer.ok:
+                    return f"feed {name}: {host} answers HTTP {answer.status_code}"
+                content = _read(answer)
+                found = _validators(answer.headers)
         except requests.RequestException as error:
-            return f"feed {name}: {urlsplit(url).hostname} does not answer ({type(error).__name__})"
-        if answer.status_code == 304:
-            return None
-        if not answer.ok:
-            return f"feed {name}: {urlsplit(url).hostname} answers HTTP {answer.status_code}"
-        content = answer.content
-        if len(content) > MAX_MESSAGE_BYTES:
-            return f"feed {name}: {len(content):,} bytes, more than {MAX_MESSAGE_BYTES:,}"
-        events = carrier.carry([source], [content], f"feed {name}", self._heartbeat, before)
-        self._seen[name] = (_validators(answer.headers), events)
+            return f"feed {name}: {host} does not answer ({type(error).__name__})"
+        if content is None:
+            return f"feed {name}: {host} sends more than {MAX_MESSAGE_BYTES:,} bytes"
+        self._seen[name] = found, carrier.carry([source], [content], f"feed {name}", self._heartbeat, before)
         return None
 
     def _headers(self, name: str) -> dict[str, str]:
         header = self._config.feed_headers.get(name)
         title, _, value = header.get_secret_value().partition(":") if header else ("", "", "")
         return {title.strip(): value.strip()} if title else {}
+
+
+def _read(answer: requests.Response) -> bytes | None:
+    """Reads an answer, unpacked; None where it is too large."""
+    content = b""
+    for part in answer.iter_content(65_536):
+        content += part
+        if len(content) > MAX_MESSAGE_BYTES:
+            return None
+    return content
 
 
 def _validators(headers: Mapping[str, str]) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """Takes messages that come by HTTP: judges them, and sends the valid ones to the topics of their contracts."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -68,7 +68,9 @@ class Intake:
             known[contract.topic] = known[contract.name] = contract
         if name not in known:
             raise SourceError(f"no source and no contract {name!r}; known: {', '.join(sorted(known))}")
-        return known[name]
+        if isinstance(found := known[name], Source) and found.needs_topic:
+            raise SourceError(f"source {name!r} reads a part of its MQTT topic {found.mqtt!r}: publish it there")
+        return found
 
     def take(self, target: Contract | Source, messages: Sequence[bytes], now: datetime) -> Receipt:
         """Sends what is valid, and returns when Kafka has it. Raises KafkaException where it does not take it."""
@@ -80,20 +82,30 @@ class Intake:
 
         def delivered(error: KafkaError | None, message: Message) -> None:
             nonlocal left
-            left -= 1
             if error is not None:
                 failures.append(error)
             else:
                 receipt.add(message)
+            left -= 1  # last, because the thread that waits for it may not be the one that polls
 
-        for event in events:
-            self._producer.produce(event.contract.topic, event.message, event.key, on_delivery=delivered)
         ends = time.monotonic() + _SECONDS
+        for event in events:
+            self._produce(event, delivered, ends)
         while left and time.monotonic() < ends:
             self._producer.poll(0.05)
         if left or failures:
             raise KafkaException(failures[0] if failures else KafkaError(KafkaError._TIMED_OUT))
         return receipt
+
+    def _produce(self, event: Event, delivered: Callable[[KafkaError | None, Message], None], ends: float) -> None:
+        while True:
+            try:
+                self._producer.produce(event.contract.topic, event.message, event.key, on_delivery=delivered)
+                return
+            except BufferError:  # the callbacks of what is delivered make space
+                if time.monotonic() > ends:
+                    raise KafkaException(KafkaError(KafkaError._QUEUE_FULL)) from None
+                self._producer.poll(0.05)
 
     def _ensure(self, used: set[Contract]) -> None:
         if missing := [contract for contract in used if contract.topic not in self._known]:

@@ -242,6 +242,9 @@ class Session:
             else:
                 self._give_up(delivery, f"Kafka did not take a message of {topic_of(delivery.message)}: {error.str()}")
 
+        if self.ended:  # the session ends anyway: no event waits for space again
+            self._give_up(delivery, self.ended)
+            return
         began = time.monotonic()
         while True:
             try:

@@ -2,7 +2,8 @@
 
 import logging
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from city.stack.worker import Worker
 from city.streaming.deliveries import REFUSALS, lasting_producer
 from city.streaming.heartbeat import Heartbeat
 from city.streaming.strays import Stray, quarantine_strays
+from city.streaming.topics import ensure_topics
 
 if TYPE_CHECKING:
     from city.sources.outcomes import Event  # loads Polars
@@ -24,7 +26,16 @@ log = logging.getLogger(__name__)
 _BATCH, _BATCH_SECONDS = 2_000, 0.5
 _DELIVERY_SECONDS = 60.0
 _LOOK_SECONDS = 10.0
+_PART_BYTES = 2_000_000
 _ABSENT = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION})
+
+
+@dataclass(frozen=True)
+class Carried:
+    """What messages became: the events, as the messages of their topics, and the reasons against the rest."""
+
+    events: set[bytes]
+    reasons: list[list[str]]
 
 
 class Carrier:
@@ -34,35 +45,43 @@ class Carrier:
         self._config = config
         self._producer = lasting_producer(config.kafka, lambda error: None)
 
+    def prepare(self, sources: Iterable[Source]) -> None:
+        """Creates the topics of the sources' contracts, so that Kafka does not create them in its own way.
+
+        Raises KafkaException where Kafka is unavailable, and MissingTopics.
+        """
+        ensure_topics(self._config.kafka, {source.contract for source in sources})
+
     def carry(
         self,
         sources: Sequence[Source],
         payloads: Sequence[bytes],
         origin: str,
         heartbeat: Heartbeat,
-        sent: Collection[bytes] = (),
-    ) -> set[bytes]:
+        before: "Carried | None" = None,
+    ) -> "Carried":
         """Carries messages of one origin: a topic or a feed, under which rejected messages are quarantined.
 
-        Events among `sent` are left out. Returns all events, as the messages of their topics. Raises ConnectionError
-        where Kafka does not take them.
+        What was carried `before` is left out: events, and rejected messages with the same reasons. Raises
+        ConnectionError where Kafka does not take the events.
         """
         from city.sources.outcomes import outcomes  # loads Polars, which a bridge without messages does not need
 
         found = outcomes(sources, payloads, (), self._config.timezone, datetime.now(UTC))
         reasons = [list(outcome.reasons) for outcome in found]
         events = [(n, event) for n, outcome in enumerate(found) for event in outcome.events]
+        sent, told_before = (before.events, before.reasons) if before else (set[bytes](), list[list[str]]())
         self._send([(n, event) for n, event in events if event.message not in sent], reasons, origin)
         strays = [
             Stray(origin, payload, tuple(told), time.time())
             for payload, told in zip(payloads, reasons, strict=True)
-            if told
+            if told and told not in told_before
         ]
         if strays:
             quarantine_strays(self._config.lake, strays)
             log.warning("%d messages of %s to the quarantine; the last: %s", len(strays), origin, strays[-1].reasons[0])
         heartbeat.count(len(payloads))
-        return {event.message for _, event in events}
+        return Carried({event.message for _, event in events}, [told for told in reasons if told])
 
     def _send(self, events: "Sequence[tuple[int, Event]]", reasons: list[list[str]], origin: str) -> None:
         """Sends events, each with the index of its message, and waits. Adds why Kafka refuses one to the reasons."""
@@ -77,9 +96,11 @@ class Carrier:
             elif error is not None:
                 failures.append(error)
 
-        for number, event in events:
-            self._produce(event, partial(deliver, number))
         ends = time.monotonic() + _DELIVERY_SECONDS
+        for number, event in events:
+            if (refusal := self._produce(event, partial(deliver, number), ends)) is not None:
+                left -= 1
+                reasons[number].append(f"message: Kafka refuses it: {refusal}")
         while left and not failures and time.monotonic() < ends:
             self._producer.poll(0.1)
         if left or failures:
@@ -87,13 +108,23 @@ class Carrier:
             self.close()
             raise ConnectionError(f"Kafka at {self._config.kafka} does not take what {origin} becomes: {told}")
 
-    def _produce(self, event: "Event", delivered: Callable[[KafkaError | None, object], None]) -> None:
+    def _produce(
+        self, event: "Event", delivered: Callable[[KafkaError | None, object], None], ends: float
+    ) -> str | None:
+        """Queues an event. Returns why it is refused. Raises ConnectionError where Kafka takes nothing until `ends`."""
         while True:
             try:
                 self._producer.produce(event.contract.topic, event.message, event.key, on_delivery=delivered)
-                return
+                return None
             except BufferError:  # its callbacks make space
+                if time.monotonic() > ends:
+                    self.close()
+                    raise ConnectionError(f"Kafka at {self._config.kafka} takes no more messages") from None
                 self._producer.poll(0.2)
+            except KafkaException as error:
+                if error.args[0].code() not in REFUSALS:
+                    raise
+                return str(error.args[0].str())
 
     def close(self) -> None:
         """Drops what is still on its way. Whoever sent it sends it again."""
@@ -127,10 +158,12 @@ class SourceTopics:
             "auto.offset.reset": "earliest",
             "isolation.level": "read_committed",
             "allow.auto.create.topics": False,
+            "queued.max.messages.kbytes": 16_384,
             "topic.metadata.refresh.interval.ms": 10_000,  # a topic may be created later
         }
         consumer, carrier = Consumer(self._config.kafka.options(options)), Carrier(self._config)
         try:
+            carrier.prepare(source for sources in self._sources.values() for source in sources)
             # A group makes Kafka create its topic of offsets, which a city without such messages does not need.
             while not self._has_topic(consumer) and not worker.stop_requested.wait(_LOOK_SECONDS):
                 worker.progress()
@@ -160,7 +193,22 @@ class SourceTopics:
             elif topic is not None and (value := message.value()):
                 payloads.setdefault(topic, []).append(value)
         for topic, values in payloads.items():
-            carrier.carry(self._sources[topic], values, topic, self._heartbeat)
+            for part in _in_parts(values):
+                carrier.carry(self._sources[topic], part, topic, self._heartbeat)
         if payloads:
             consumer.commit(asynchronous=False)
         return len(messages)
+
+
+def _in_parts(payloads: Sequence[bytes]) -> Iterator[list[bytes]]:
+    """Splits messages into parts of a bounded size: a feed of thousands of vehicles is a message."""
+    part: list[bytes] = []
+    size = 0
+    for payload in payloads:
+        if part and size + len(payload) > _PART_BYTES:
+            yield part
+            part, size = [], 0
+        part.append(payload)
+        size += len(payload)
+    if part:
+        yield part

@@ -34,6 +34,12 @@ def inspect(contract: Contract, message: bytes) -> tuple[dict[str, object] | Non
             reasons.append(f"{field.name}: {_received(field.kind, value)}")
         elif isinstance(value, str) and not value.isprintable() and any("\ud800" <= c <= "\udfff" for c in value):
             reasons.append(f"{field.name}: holds half of a surrogate pair")
+    for field in contract.of_kind("float"):
+        if isinstance(event.get(field.name), int):
+            try:
+                event[field.name] = float(event[field.name])  # type: ignore[arg-type]
+            except OverflowError:
+                reasons.append(f"{field.name}: a number of {len(str(event[field.name])):,} digits, too large")
     if reasons:
         return None, [reason[:300] for reason in reasons]
     return {name: event.get(name) for name in wire_schema(contract)}, []

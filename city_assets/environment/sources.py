@@ -67,6 +67,7 @@ THE_THINGS_STACK = Source(
     '"received_at": "2020-02-12T15:15:45.787Z", "uplink_message": {"f_cnt": 1, "f_port": 1, "frm_payload": "gkHe", '
     '"decoded_payload": {"temperature": 1.0, "luminosity": 0.64}, "received_at": "2020-02-12T15:15:45.569Z"}}',
     mqtt="v3/<application>/devices/<device>/up",
+    is_optional=True,
     names={"device": At("end_device_ids.device_id")},
     fields={
         "timestamp": At("uplink_message.received_at|received_at"),
@@ -93,6 +94,7 @@ ZIGBEE2MQTT = Source(
     sample='{"temperature": 27.34, "humidity": 44.72, "battery": 95, "voltage": 3000, "linkquality": 120, '
     '"last_seen": "2026-11-27T10:00:00.000Z"}',
     mqtt="zigbee2mqtt/<device>",
+    is_optional=True,
     names={"device": Part("device")},
     fields={"timestamp": At("last_seen", default=ARRIVED), "sensor_id": Joined("{device}_{type}")},
     measures={
@@ -120,6 +122,7 @@ def _tasmota(name: str, words: tuple[str, ...], unit: str) -> Source:
         + words[0]
         + '"}',
         mqtt="tele/<device>/SENSOR",
+        is_optional=True,
         when={"TempUnit": words},
         names={"device": Part("device")},
         fields={"timestamp": At("Time", zone=CITY_ZONE), "sensor_id": Joined("{device}_{type}")},

@@ -42,7 +42,7 @@ def router(city: City) -> APIRouter:
         request: Request, machine_id: Annotated[str, Query(max_length=100, description="the machine")]
     ) -> ForecastResponse:
         """By the champion, from the machine's newest readings. 404 for a machine without any of the last hours."""
-        asked = PredictionRequest(model_name=LIFE.name, entity={"machine_id": machine_id})  # type: ignore[call-arg]
+        asked = PredictionRequest(model_name=LIFE.name, entity={"machine_id": machine_id})
         answer = await city.predictor.predict(asked, caller_of(request), time.perf_counter())
         hours, interval = max(0.0, cast(float, answer["prediction"])), answer.get("interval")
         ends = (max(0.0, interval["low"]), max(0.0, interval["high"])) if interval else None

@@ -178,6 +178,9 @@ def _join_zone_centres(trips: pl.LazyFrame, zones: Path) -> pl.LazyFrame:
             "fetch it with `city data tlc` and any month, or give one with --zones (columns LocationID, lon, lat)"
         )
     centres = pl.scan_csv(zones).select(pl.col("LocationID").cast(pl.Int64), "lat", "lon")
+    repeated = centres.filter(pl.col("LocationID").is_duplicated()).select(pl.col("LocationID").unique()).collect()
+    if repeated.height:
+        raise UnreadableFile(f"{zones} has the zone {repeated['LocationID'][0]} twice: a zone has one centre")
     for end in ("pickup", "dropoff"):
         end_centres = centres.rename({"LocationID": f"{end}_zone", "lat": f"{end}_latitude", "lon": f"{end}_longitude"})
         trips = trips.with_columns(pl.col(f"{end}_zone").cast(pl.Int64, strict=False)).join(

@@ -43,7 +43,11 @@ def zone_centres(archive: bytes) -> pl.DataFrame:
     named = pl.DataFrame(rows, schema=["LocationID", "Borough", "Zone", "east", "north"], orient="row")
     lon, lat = to_degrees(named["east"].to_numpy(), named["north"].to_numpy())
     centres = named.select(pl.col("LocationID").cast(pl.Int64), "Borough", "Zone")
-    return centres.with_columns(lon=pl.Series(lon), lat=pl.Series(lat)).unique("LocationID").sort("LocationID")
+    return (
+        centres.with_columns(lon=pl.Series(lon), lat=pl.Series(lat))
+        .unique("LocationID", keep="first", maintain_order=True)
+        .sort("LocationID")
+    )
 
 
 def _centre(points: Sequence[tuple[float, float]], parts: Sequence[int]) -> tuple[float, float]:

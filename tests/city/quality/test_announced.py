@@ -7,10 +7,15 @@ from city.quality.announced import KnownIds, load_announced_keys, policy_of
 from city.settings import Settings
 from city.streaming.decode import decode
 from city_assets.environment.contract import DEVICES, SENSORS
+from city_assets.payments.contract import CHARGEBACKS, PAYMENTS
 from simulators.faults import FaultRates
-from tests.events import NOW, encode, raw, reading
+from simulators.payments import payloads
+from simulators.world.payers import City
+from tests.events import NOW, encode, iso, raw, reading
 from tests.lakes import stream
 from tests.sensors import fleet
+
+HOUR = (NOW.timestamp() - 3_600, NOW.timestamp())
 
 
 def announced(config: Settings) -> str:
@@ -47,3 +52,14 @@ def test_an_accepted_id_is_no_fault_of_the_day(config: Settings) -> None:
     assert list(load_announced_keys(SENSORS, config.lake, config, "flag", "quarantine")) == ["sensor_id"]
     open_city = config.model_copy(update={"unknown_ids": {"sensors": "accept"}})
     assert load_announced_keys(SENSORS, config.lake, open_city, "flag", "quarantine") == {}
+
+
+def test_a_chargeback_names_a_payment_and_not_a_card(config: Settings) -> None:
+    payment = next(payloads(City(0, rate=0.02, cards=20), City(0, rate=0.02, cards=20).events(*HOUR)))
+    stream(config.lake, PAYMENTS, [payment], NOW)
+    strict = config.model_copy(update={"unknown_ids": {"chargebacks": "quarantine"}})
+    known = {"timestamp": iso(NOW), "payment_id": payment["payment_id"], "card": payment["card"]}
+    messages = encode(known, known | {"payment_id": "pay_of_nobody"})
+    rows, rejects = decode(CHARGEBACKS, raw(messages), {}, KnownIds(CHARGEBACKS, strict).current())
+    assert rows["payment_id"].to_list() == [payment["payment_id"]]
+    assert rejects["reasons"].to_list() == [["payment_id: 'pay_of_nobody' has not been announced"]]

@@ -5,6 +5,8 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import numpy as np
+import polars as pl
 import pytest
 import requests
 
@@ -13,6 +15,7 @@ from city.features.events import EventRows
 from city.models.model import ModelError, models
 from city.models.raw_event import RawEvent
 from city.models.registry import Registry
+from city.serving import raw_events
 from city.serving.raw_events import RawEvents
 from city.settings import Settings
 from city.streaming.bronze import BronzeStream
@@ -59,10 +62,12 @@ def test_a_payment_of_an_unknown_card_has_the_features_of_a_first_payment(events
 
 
 def test_fields_that_are_missing_come_from_the_time_in_the_city(events: RawEvents) -> None:
-    payment = {"amount": 10.0, "merchant_category": "a new one", "timestamp": "2026-11-28T03:30:00Z"}
+    now = datetime.now(UTC)
+    saturday = (now - timedelta(days=(now.weekday() - 5) % 7 or 7)).date()
+    payment = {"amount": 10.0, "merchant_category": "a new one", "timestamp": f"{saturday}T03:30:00Z"}
     found = events.features([payment], ["features"])[0].row(0, named=True)
     assert (found["hour_of_day"], found["is_weekend"]) == (22, False), "a Friday evening in New York"
-    later = events.features([payment | {"timestamp": "2026-11-28T14:30:00Z"}], ["features"])[0].row(0, named=True)
+    later = events.features([payment | {"timestamp": f"{saturday}T14:30:00Z"}], ["features"])[0].row(0, named=True)
     assert (later["hour_of_day"], later["is_weekend"]) == (9, True)
 
 
@@ -76,6 +81,8 @@ def test_fields_that_are_missing_come_from_the_time_in_the_city(events: RawEvent
         ({"hour_of_day": 9.5}, "hour_of_day", "is no whole number"),
         ({"is_weekend": "no"}, "is_weekend", "is neither true nor false"),
         ({"timestamp": "1795648140"}, "timestamp", "is '1795648140' (seconds since 1970?), not an ISO 8601 time"),
+        ({"timestamp": "1500-01-01T00:00:00Z"}, "timestamp", "is more than 30 days old"),
+        ({"timestamp": "2500-12-31T23:59:59Z"}, "timestamp", "is more than 1 minute ahead"),
         ({"card": "4111111111111111"}, "card", "does not match"),
         ({"colour": "red"}, "colour", "is no field of payments: leave it out"),
     ],
@@ -130,6 +137,23 @@ def test_the_features_are_those_of_the_stream(stack: Settings, monkeypatch: pyte
     assert found["payments_known"].max() == 8
     alone, _ = events.features(given[-1:], ["features"])
     assert alone.equals(found.tail(1), null_equal=True)
+
+
+def test_each_event_has_the_last_ones_before_it_and_no_others() -> None:
+    chance = np.random.default_rng(0)
+    start, day = datetime(2026, 11, 1, tzinfo=UTC), timedelta(days=1)
+    times = [start + float(at) * 3 * day for at in chance.random(400)]
+    events = pl.DataFrame({"card": chance.choice(["a", "b", "c"], 400), "at": times}).sort("card", "at")
+    asked = pl.DataFrame({"card": chance.choice(["a", "b", "x"], 50), "_place": range(50)}).with_columns(
+        pl.Series("_at", [start + float(at) * 3 * day for at in chance.random(50)])
+    )
+    asked = asked.with_columns(_at=pl.when(pl.col("_place") == 0).then(events["at"][7]).otherwise("_at"))
+    found = raw_events._last_before(events, asked, "card", "at", 8)
+    joined = asked.join(events, on="card").filter(pl.col("at") < pl.col("_at"), pl.col("at") > pl.col("_at") - day)
+    expected = joined.sort("at").group_by("_place", maintain_order=True).tail(8)
+    columns = ["_place", "card", "at"]
+    assert found.select(columns).sort(columns).equals(expected.select(columns).sort(columns))
+    assert found.height > 100
 
 
 @pytest.fixture

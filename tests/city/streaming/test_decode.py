@@ -116,6 +116,22 @@ def test_the_reason_against_a_time_has_what_was_received_and_what_was_expected(t
     assert reasons(encode(position(timestamp=text))[0]) == expected
 
 
+def test_a_number_of_many_digits_is_rejected_and_those_beside_it_are_not() -> None:
+    big = b"1" + b"0" * 60
+    wide = encode(position(speed=12345))[0] or b""
+    values = [position_of(b"1"), wide.replace(b"12345", b"1" + b"0" * 400), position_of(big), position_of(b"2")]
+    rows, rejects = decode(VEHICLE_POSITIONS, raw(values), {})
+    assert rows["speed"].to_list() == [1.0, 2.0]
+    assert rejects["reasons"].to_list() == [
+        ["speed: a number of 401 digits, too large"],
+        ["speed: outside 0 to 200 km/h"],
+    ]
+
+
+def position_of(speed: bytes) -> bytes:
+    return (encode(position(speed=12345))[0] or b"").replace(b"12345", speed)
+
+
 def test_a_field_that_may_be_null_is_not_null_in_place_of_an_unreadable_time() -> None:
     optional = Field(name="seen", kind="timestamp", nullable=True, description="when it was seen")
     contract = replace(VEHICLE_POSITIONS, fields=(*VEHICLE_POSITIONS.fields, optional))

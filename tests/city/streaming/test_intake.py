@@ -12,10 +12,11 @@ import pytest
 import requests
 from confluent_kafka import KafkaException
 
-from city.contracts.model import Contract
+from city.contracts.model import Contract, Field
 from city.settings import Settings
 from city.sources.bodies import BodyError, split_body
 from city.sources.model import SourceError
+from city.sources.registry import sources
 from city.streaming.intake import Intake, judge
 from city_assets.environment.contract import SENSORS
 from city_assets.environment.sources import SENSOR_COMMUNITY
@@ -123,3 +124,40 @@ def test_devices_send_over_http(stack: Settings, tmp_path: Path) -> None:
         assert post("nobody", "{}").status_code == 404
         assert post("sensors", "{}", "text/plain").status_code == 415
         assert post("sensors", "{").status_code == 422
+
+
+def test_each_source_that_may_be_posted_takes_its_sample_and_the_others_say_where_to_publish(config: Settings) -> None:
+    intake, now = Intake(config), datetime.now(UTC)
+    for source in sources(config):
+        if source.needs_topic:
+            with pytest.raises(
+                SourceError, match=f"{source.name}' reads a part of its MQTT topic .*: publish it there"
+            ):
+                intake.target(source.name)
+        elif source.format == "json":
+            events, rejected = judge(intake.target(source.name), [source.sample.encode()], "UTC", now)
+            old = {reason for reasons in rejected.values() for reason in reasons}
+            assert old <= {"timestamp: more than 30 days old"}, source.name
+            assert events or old
+    intake.close()
+
+
+def test_more_messages_than_the_producer_holds_are_all_sent_once(stack: Settings, intake: Intake) -> None:
+    now, contract = datetime.now(UTC), replace(named(SENSORS), partitions=1)
+    body = [json.dumps(reading(timestamp=iso(now), sensor_id=f"s{n}")).encode() for n in range(120_000)]
+    receipt = intake.take(contract, body, now)
+    assert (receipt.accepted, receipt.rejected) == (120_000, {})
+    assert receipt.offsets == {contract.topic: {0: (0, 119_999)}}
+
+
+@pytest.mark.parametrize("cell", ["1_0", "nan", "1e999", "99999999999999999999"])
+def test_a_cell_that_is_no_number_of_json_is_told(cell: str) -> None:
+    kind = "integer" if cell.isdigit() else "float"
+    contract = replace(SENSORS, fields=(*SENSORS.fields, Field(name="n", kind=kind, nullable=True, description="")))  # type: ignore[arg-type]
+    (message,) = split_body(
+        f"timestamp,sensor_id,type,value,unit,n\n2026-11-27T10:00Z,a,noise,50,dB,{cell}\n".encode(),
+        "text/csv",
+        contract,
+    )
+    _, rejected = judge(contract, [message], "UTC", datetime(2026, 11, 27, 10, tzinfo=UTC))
+    assert rejected[0][0].startswith(f'n: a string ("{cell}"), not a {kind}')

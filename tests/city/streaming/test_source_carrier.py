@@ -105,6 +105,7 @@ class Origin:
                 origin.asked.append(dict(self.headers))
                 same = self.headers.get("If-None-Match") == str(hash(origin.content))
                 self.send_response(304 if same and origin.status == 200 else origin.status)
+                self.send_header("location", "http://another.example.org/feed")
                 self.send_header("etag", str(hash(origin.content)))
                 self.end_headers()
                 self.wfile.write(b"" if same else origin.content)
@@ -147,6 +148,29 @@ def test_a_feed_is_fetched_again_and_again_and_gives_only_what_is_new(stack: Set
             until(lambda: worker.last_error is None)
     assert origin.asked[-1]["X-API-Key"] == "open-sesame"
     assert "open-sesame" not in str(config)
+
+
+def test_a_feed_that_is_no_longer_right_is_told_and_its_rejects_are_quarantined_once(stack: Settings) -> None:
+    source, origin = made(), Origin()
+    slow = vehicle(9)
+    del slow["vehicle"]["position"]["speed"]
+    origin.content = feed(vehicle(1), slow)
+    with origin.serving() as url:
+        config = Settings(
+            **stack.model_dump(exclude={"feeds", "feed_seconds", "feed_headers"}),
+            feeds={source.name: url},
+            feed_seconds=1.0,
+        )
+        with working(Feeds([source], config, Heartbeat(stack, "bridge-of-test")).run) as worker:
+            until(lambda: vehicles(stack, source) == ["v1"])
+            origin.content = feed(vehicle(2), slow)
+            until(lambda: vehicles(stack, source) == ["v1", "v2"])
+            origin.status = 302
+            until(lambda: "redirects: give the address" in str(worker.last_error))
+            origin.status, origin.content = 200, b"x" * 21_000_000
+            until(lambda: "sends more than 20,971,520 bytes" in str(worker.last_error))
+    strays = pl.read_delta(str(strays_path(stack.lake))).filter(pl.col("topic") == f"feed {source.name}")
+    assert strays["reasons"].to_list() == [["speed: nothing at vehicle.position.speed"]]
 
 
 def test_a_feed_of_no_source_is_named(config: Settings) -> None:

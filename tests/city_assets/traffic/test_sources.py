@@ -42,6 +42,13 @@ def test_entities_without_a_position_are_no_events_and_a_vehicle_may_be_named_by
     assert found.events["timestamp"][1] == datetime(2010, 9, 14, 9, 44, 28, tzinfo=UTC), "that of the feed"
 
 
+def test_a_number_that_is_none_is_one_vehicles_and_a_feed_without_entities_is_no_fault() -> None:
+    broken = vehicle(vehicle={"id": "1"}, position={"speed": "NaN"})
+    found = map_messages(GTFS_VEHICLES, [feed(broken, vehicle()), feed()])
+    assert found.events["vehicle_id"].to_list() == ["3106"]
+    assert found.rejected == {0: ["speed: nothing at vehicle.position.speed"]}
+
+
 def test_what_is_no_feed_is_told() -> None:
     found = map_messages(GTFS_VEHICLES, [b"<html>sign in</html>", feed(vehicle()), b""])
     assert found.events.height == 1
