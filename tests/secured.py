@@ -30,6 +30,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 
+from city.java import jars
 from city.kafka import KafkaServer
 from city.net import accepts
 from city.settings import Settings
@@ -112,6 +113,7 @@ def secured_kafka(config: Settings, folder: Path, authority: Authority, token_ur
     certificate, key = authority.sign("kafka")
     keystore = folder / "kafka-keystore.pem"
     keystore.write_bytes(key.read_bytes() + certificate.read_bytes())
+    jars.fetch(config, jars.missing(config, ["kafka"]))
     spec = servers.kafka(config)
     spec.prepare()
     properties = config.home / "kafka" / "server.properties"

@@ -97,7 +97,13 @@ def test_mqtt_messages_that_nobody_can_use(stack: Settings, contract: Contract, 
             ("MQTT message of 1.1 MB", topic, b"\xff" * 1_100_000, quarantined, "1,100,000 bytes"),
             ("MQTT message of 21 MB", topic, b"x" * (MAX_MESSAGE_BYTES + 1), strays, "20,971,521 bytes"),
             ("MQTT message that is no JSON", topic, b"{broken", quarantined, "not JSON"),
-            ("MQTT topic of a removed contract", f"{contract.name}-old", now(), strays, "no contract has"),
+            (
+                "MQTT topic of a removed contract",
+                f"{contract.name}-old",
+                now(),
+                strays,
+                "no contract and no source has",
+            ),
         ]
         for value, (fault, to, payload, reasons, wanted) in enumerate(faults):
             client.publish(to, payload, qos=1).wait_for_publish(30)

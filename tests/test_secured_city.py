@@ -13,13 +13,14 @@ import pytest
 import requests
 
 from city import questdb
-from city.settings import Settings
+from city.settings import Settings, settings
 from city.stack.embedded import running, settings_at
 from tests import secured
 from tests.live import until
 from tests.secured import PASSWORD, TOKEN, URL_PASSWORD, USER, Authority
 
 CITY = [sys.executable, "-m", "city.cli.main"]
+CACHE = settings().cache_folder
 
 
 @pytest.mark.own_servers
@@ -31,7 +32,7 @@ def test_a_city_lives_on_secured_servers_of_others(
         pytest.skip("needs mosquitto and PostgreSQL")
     folder = tmp_path_factory.mktemp("others")
     authority = Authority(folder / "authority", "authority")
-    others = settings_at(folder / "home", config.cache_folder)
+    others = settings_at(folder / "home", CACHE)
     with contextlib.ExitStack() as opened:
         token_url = opened.enter_context(secured.tokens())
         kafka = opened.enter_context(secured.secured_kafka(others, folder, authority, token_url))

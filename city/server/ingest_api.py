@@ -11,6 +11,7 @@ from fastapi import APIRouter, Depends, Path, Request, Response
 
 from city.contracts.model import Contract
 from city.server.state import City
+from city.settings import Settings
 from city.sources.bodies import MEDIA, BodyError, split_body
 from city.sources.model import SourceError
 from city.streaming.intake import Intake, Receipt
@@ -52,33 +53,42 @@ class ReceiptResponse(DeclaredResponse):
     """The first hundred of the rejected."""
 
 
+class _Ingest:
+    """Takes bodies in threads of its own: while Kafka is away, senders hold them for seconds, and predictions need the
+    others."""
+
+    def __init__(self, config: Settings) -> None:
+        self._config, self._lock = config, threading.Lock()
+        self._pool, self._waiting = ThreadPoolExecutor(4, "ingest"), 0
+        self._made: Intake | None = None
+
+    async def run(self, name: str, body: bytes, media: str) -> Receipt:
+        """Sends a body's messages. Raises Problem while too many requests wait."""
+        if self._waiting >= _MOST_WAITING:
+            raise Problem(503, "too many requests wait for Kafka: try again", headers={"retry-after": "5"})
+        self._waiting += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._pool, self._take, name, body, media)
+        finally:
+            self._waiting -= 1
+
+    def _take(self, name: str, body: bytes, media: str) -> Receipt:
+        intake = self._intake()
+        target = intake.target(name)
+        messages = split_body(body, media, target if isinstance(target, Contract) else None)
+        return intake.take(target, messages, datetime.now(UTC))
+
+    def _intake(self) -> Intake:
+        with self._lock:
+            if self._made is None:  # a producer is a connection and three threads: only a city that is sent to has one
+                self._made = Intake(self._config)
+            return self._made
+
+
 def router(city: City) -> APIRouter:
     """Returns the route `/ingest/{name}`, which needs the role client."""
     routes = APIRouter(tags=["the city"])
-    lock = threading.Lock()
-    made: list[Intake] = []
-    # Threads of its own: while Kafka is away, senders hold them for seconds, and predictions need the others.
-    pool, waiting = ThreadPoolExecutor(4, "ingest"), [0]
-
-    def intake() -> Intake:
-        with lock:
-            if not made:  # a producer is a connection and three threads: only a city that is sent to has one
-                made.append(Intake(city.config))
-            return made[0]
-
-    def take(name: str, body: bytes, media: str) -> Receipt:
-        target = intake().target(name)
-        messages = split_body(body, media, target if isinstance(target, Contract) else None)
-        return intake().take(target, messages, datetime.now(UTC))
-
-    async def run(name: str, body: bytes, media: str) -> Receipt:
-        if waiting[0] >= _MOST_WAITING:
-            raise Problem(503, "too many requests wait for Kafka: try again", headers={"retry-after": "5"})
-        waiting[0] += 1
-        try:
-            return await asyncio.get_running_loop().run_in_executor(pool, take, name, body, media)
-        finally:
-            waiting[0] -= 1
+    ingests = _Ingest(city.config)
 
     @routes.post(
         "/ingest/{name}",
@@ -90,7 +100,7 @@ def router(city: City) -> APIRouter:
     async def ingest(name: Annotated[str, _NAME], request: Request, response: Response) -> ReceiptResponse:
         media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         try:
-            receipt = await run(name, await request.body(), media)
+            receipt = await ingests.run(name, await request.body(), media)
         except SourceError as error:
             raise Problem(404, str(error)) from None
         except BodyError as error:

@@ -17,6 +17,8 @@ def feed_to_json(feed: bytes) -> bytes:
     message = FeedMessage()
     try:
         message.ParseFromString(feed)
+        if not message.IsInitialized():
+            raise DecodeError("it has no header")
     except DecodeError:
         begin = feed.lstrip()[:1]
         hint = "; it looks like a web page or JSON" if begin in (b"<", b"{", b"[") else ""

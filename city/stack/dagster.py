@@ -58,12 +58,17 @@ def code_server_socket(config: Settings) -> Path:
     return Path(tempfile.gettempdir()) / f"city-{digest}.sock"
 
 
+def _own_environment(config: Settings, home: Path) -> dict[str, str]:
+    found = {"DAGSTER_HOME": str(home), "PYTHONWARNINGS": "ignore"}
+    if config.dagster_postgres is not None:  # it may be from a file
+        found[_POSTGRES_URL] = config.dagster_postgres
+    return found
+
+
 def dagster(config: Settings, environment: dict[str, str]) -> list[Spec]:
     """Returns the specs of the code server, and of the daemon and the webserver, which read its definitions."""
     home, path = config.home / "dagster", code_server_socket(config)
-    environment = python(config) | environment | {"DAGSTER_HOME": str(home), "PYTHONWARNINGS": "ignore"}
-    if config.dagster_postgres is not None:  # it may be from a file
-        environment[_POSTGRES_URL] = config.dagster_postgres
+    environment = python(config) | environment | _own_environment(config, home)
     workspace = ["-w", str(home / "workspace.yaml")]
     host, port = split_address(config.dagster)
     module = [sys.executable, "-m"]
