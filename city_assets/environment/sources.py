@@ -67,7 +67,6 @@ THE_THINGS_STACK = Source(
     '"received_at": "2020-02-12T15:15:45.787Z", "uplink_message": {"f_cnt": 1, "f_port": 1, "frm_payload": "gkHe", '
     '"decoded_payload": {"temperature": 1.0, "luminosity": 0.64}, "received_at": "2020-02-12T15:15:45.569Z"}}',
     mqtt="v3/<application>/devices/<device>/up",
-    is_optional=True,
     names={"device": At("end_device_ids.device_id")},
     fields={
         "timestamp": At("uplink_message.received_at|received_at"),
