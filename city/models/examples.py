@@ -79,22 +79,35 @@ def check_rows(model: Model, rows: pl.DataFrame, now: datetime) -> pl.DataFrame:
     return rows
 
 
-def split(model: Model, rows: pl.DataFrame, validation: float = 0.15, held_out: float = 0.15) -> Split:
+def split(
+    model: Model,
+    rows: pl.DataFrame,
+    validation: float = 0.15,
+    held_out: float = 0.15,
+    held_out_from: datetime | None = None,
+) -> Split:
     """Splits rows by time. The newest rows are held out.
 
-    `validation` and `held_out` are shares of the rows. Raises ModelError where a part would be empty.
+    `validation` and `held_out` are shares of the rows. `held_out_from` is the time from which rows are held out, where
+    a benchmark's protocol gives it. It replaces `held_out`, and `validation` is then the share of the rows whose truth
+    is known before it. Raises ModelError where a part would be empty. With a `validation` of 0 there is nothing to
+    validate on: that part is empty.
     """
-    time = model.view.time
-    count = rows.height
-    borders = [rows[time][int(count * share)] for share in (1 - held_out - validation, 1 - held_out)]
-    known_at = pl.col(KNOWN)
+    time, known_at = model.view.time, pl.col(KNOWN)
+    if held_out_from is None:
+        count = rows.height
+        borders = [rows[time][int(count * share)] for share in (1 - held_out - validation, 1 - held_out)]
+    else:
+        known = rows.filter(known_at < held_out_from)[time]
+        border = known[int(len(known) * (1 - validation))] if validation and len(known) else held_out_from
+        borders = [border, held_out_from]
     parts = Split(
         rows.filter(known_at < borders[0]),
         rows.filter(pl.col(time) >= borders[0], known_at < borders[1]),
         rows.filter(pl.col(time) >= borders[1]),
     )
     for name, part in vars(parts).items():
-        if not part.height:
+        if not part.height and (validation or name != "validation"):
             begin, end, stretch = rows[time].min(), rows[time].max(), name.replace("_", " ")
             raise ModelError(
                 f"model {model.name!r}: rows from {begin!s} to {end!s} leave nothing for {stretch}, because labels "

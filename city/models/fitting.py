@@ -68,17 +68,20 @@ def fit(
     now: datetime,
     truth: pl.DataFrame | None = None,
     study: tuple[Path | None, str] = (None, "study"),
+    split: Callable[[pl.DataFrame], Split] | None = None,
     progress: Progress = lambda line: None,
 ) -> FittedModel:
     """Fits the model on a view's rows, and judges it on the newest of them.
 
     The naive baseline and the champion are judged on the same rows. The held-out rows are not used before that. `truth`
     is the table that the label names, where it names one. `study` is the file and the name of the search, and
-    `progress` receives lines of text. Raises ModelError for rows that cannot be learned from.
+    `progress` receives lines of text. `split` replaces the split of labelled rows, where a benchmark's protocol gives
+    another one. Raises ModelError for rows that cannot be learned from.
     """
     model.check()
     rows = examples.newest(model, rows)
-    parts = examples.split(model, examples.check_rows(model, examples.label_rows(model, rows, truth), now))
+    labelled = examples.check_rows(model, examples.label_rows(model, rows, truth), now)
+    parts = examples.split(model, labelled) if split is None else split(labelled)
     examples.check_outcomes(model, parts, "train")
     x, x_valid = (examples.inputs(model, part) for part in (parts.train, parts.validation))
     y, y_valid = (examples.labels(model, part) for part in (parts.train, parts.validation))

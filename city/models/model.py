@@ -90,6 +90,8 @@ class Model:
     """The events that a request may give in place of features. Only for a view of events."""
     aliases: tuple[str, ...] = ()
     """Further names by which requests may call the model."""
+    own_view: View | None = None
+    """The feature view, where no domain declares it: a benchmark's, of a public data set."""
 
     @property
     def kind(self) -> Kind:
@@ -104,7 +106,7 @@ class Model:
     @cached_property
     def view(self) -> View:
         """The feature view. It is cached, because every domain's tables are searched for it."""
-        return view_of(self.features)
+        return self.own_view or view_of(self.features)
 
     @property
     def online(self) -> list[str]:

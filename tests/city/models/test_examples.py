@@ -52,6 +52,18 @@ def test_no_label_of_a_stretch_is_known_in_the_next() -> None:
         split(SPEED, label_rows(SPEED, ROWS).head(40))
 
 
+def test_a_protocol_gives_the_time_from_which_rows_are_held_out() -> None:
+    labelled = label_rows(SPEED, ROWS)
+    border = labelled["as_of"][labelled.height // 2]
+    parts = split(SPEED, labelled, held_out_from=border)
+    assert parts.held_out.height == labelled.filter(pl.col("as_of") >= border).height
+    assert parts.validation[KNOWN].max() < border  # type: ignore[operator]
+    assert parts.train[KNOWN].max() < parts.validation["as_of"].min()  # type: ignore[operator]
+    whole = split(SPEED, labelled, validation=0, held_out_from=border)
+    assert whole.validation.is_empty()
+    assert whole.train.height == labelled.filter(pl.col(KNOWN) < border).height
+
+
 def test_what_is_missing_is_not_a_number() -> None:
     found = label_rows(SPEED, ROWS).head(4)
     assert inputs(SPEED, found).shape == (4, len(SPEED.inputs))

@@ -1,0 +1,49 @@
+"""Trains the platform's declared models on public data, and predicts as they serve: by the exported ONNX model."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
+
+import polars as pl
+
+from city.features.views import View
+from city.models import examples
+from city.models.fitting import FittedModel, fit
+from city.models.model import Model
+from city.tables.model import Table
+
+
+def on_public_data(model: Model, table: Table) -> Model:
+    """Returns a declared model for the features of a table that no domain declares.
+
+    The table has the columns of the model's own view, made by the same transform, and those of its label.
+    """
+    return replace(model, features=table.name, own_view=View(table))
+
+
+def judge_by_protocol(
+    model: Model,
+    rows: pl.DataFrame,
+    held_out_from: datetime,
+    *,
+    truth: pl.DataFrame | None = None,
+    validation: float = 0.15,
+    tell: Callable[[str], None],
+) -> FittedModel:
+    """Fits a model on the rows whose truth is known before `held_out_from`, and judges it on the rows from then on.
+
+    That is the platform's own training, but for the split, which a paper's protocol gives. `truth` is the table with
+    the outcomes. `validation` is the share of the training rows on which parameters are searched; with 0 the model's
+    defaults are used. `FittedModel.predicted` has the predictions of the exported model for `parts.held_out`.
+    """
+    latest = rows[model.view.time].max()
+    assert isinstance(latest, datetime)
+    return fit(
+        model,
+        rows,
+        champion=None,
+        now=latest,
+        truth=truth,
+        split=lambda labelled: examples.split(model, labelled, validation, held_out_from=held_out_from),
+        progress=tell,
+    )
