@@ -3,9 +3,10 @@
 import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
@@ -94,6 +95,10 @@ class ServerSettings(BaseSettings):
     redis_url: SecretStr | None = Field(None, description="the online feature store on Redis, not SQLite")
     dagster_postgres_url: SecretStr | None = Field(None, description="Dagster's storage on PostgreSQL, not SQLite")
     mlflow_url: str | None = Field(None, description="an MLflow server, instead of SQLite and files in CITY_HOME")
+    mlflow_username: str = ""
+    mlflow_password: SecretStr | None = None
+    mlflow_token: SecretStr | None = Field(None, description="a bearer token, in place of user and password")
+    mlflow_ca: Path | None = Field(None, description="a PEM file: the authority of MLflow's certificate")
     schema_registry_url: str | None = Field(None, description="a registry that speaks Confluent's REST API")
     schema_registry_username: str = ""
     schema_registry_password: SecretStr | None = None
@@ -119,11 +124,20 @@ class ServerSettings(BaseSettings):
             raise ValueError(f"Kafka tells its clients to connect to {value}: give the one address that they reach")
         return value
 
-    @field_validator("kafka_ca", "kafka_cert", "questdb_ca", "mqtt_ca", "mqtt_cert", "schema_registry_ca")
+    @field_validator("kafka_ca", "kafka_cert", "questdb_ca", "mqtt_ca", "mqtt_cert", "mlflow_ca", "schema_registry_ca")
     @classmethod
     def _check_certificate(cls, value: Path | None) -> Path | None:
         if value is not None:
             check_certificate(value)
+        return value
+
+    @field_validator("mlflow_url", "schema_registry_url")
+    @classmethod
+    def _check_no_login(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is not None and "@" in urlsplit(value).netloc:
+            name = f"CITY_{info.field_name}".upper()
+            login = name.removesuffix("URL")
+            raise ValueError(f"{name} has a login, and addresses are shown: set {login}USERNAME and {login}PASSWORD")
         return value
 
     @field_validator("kafka_key", "mqtt_key")
@@ -175,6 +189,10 @@ class ServerSettings(BaseSettings):
             self.questdb_address is not None or not (self.questdb_tls or self.questdb_ca),
             "CITY_QUESTDB_TLS and CITY_QUESTDB_CA are of a QuestDB at CITY_QUESTDB_ADDRESS",
         )
+        require(
+            bool(self.mlflow_username) == bool(self.mlflow_password),
+            "CITY_MLFLOW_USERNAME and _PASSWORD belong together",
+        )
         for server in ("kafka", "mqtt"):
             certificate, key = getattr(self, f"{server}_cert"), getattr(self, f"{server}_key")
             name = f"CITY_{server.upper()}"
@@ -185,6 +203,17 @@ class ServerSettings(BaseSettings):
     def dagster_postgres(self) -> str | None:
         """The SQLAlchemy URL of Dagster's storage on PostgreSQL; None for SQLite."""
         return with_driver(_reveal(self.dagster_postgres_url)) if self.dagster_postgres_url else None
+
+    @property
+    def mlflow_environment(self) -> dict[str, str]:
+        """The environment variables from which MLflow's client takes its login and the server's authority."""
+        given = {
+            "MLFLOW_TRACKING_USERNAME": self.mlflow_username,
+            "MLFLOW_TRACKING_PASSWORD": _reveal(self.mlflow_password),
+            "MLFLOW_TRACKING_TOKEN": _reveal(self.mlflow_token),
+            "MLFLOW_TRACKING_SERVER_CERT_PATH": str(self.mlflow_ca or ""),
+        }
+        return {name: value for name, value in given.items() if value}
 
     @property
     def kafka(self) -> KafkaServer:

@@ -8,6 +8,7 @@ import os
 import shutil
 import ssl
 import subprocess
+import sys
 import threading
 import time
 import urllib.error
@@ -252,6 +253,26 @@ def _serving(server: http.server.ThreadingHTTPServer) -> Iterator[int]:
         thread.join(5)
 
 
+@contextlib.contextmanager
+def mlflow(folder: Path, database: str | None = None) -> Iterator[str]:
+    """An MLflow server without access control, on SQLite or another database. Yields its address."""
+    (port,) = free_ports(1)
+    stores = [
+        "--backend-store-uri",
+        database or f"sqlite:///{folder / 'mlflow.db'}",
+        "--artifacts-destination",
+        str(folder),
+    ]
+    argv = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    process = subprocess.Popen([*argv, *stores], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        until(lambda: accepts("127.0.0.1", port), 150)
+        yield f"127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
 def mosquitto() -> tuple[str, str] | None:
     """The programs of Mosquitto, where they are installed: the broker, and the one for passwords."""
     path = "/usr/bin:/usr/sbin:/usr/local/bin:/usr/local/sbin"
@@ -333,7 +354,7 @@ def postgres(folder: Path, programs: Path) -> Iterator[str]:
                 subprocess.run([str(programs / "pg_isready"), "-q", "-p", str(port), "-h", "127.0.0.1"]).returncode == 0
             )
         )
-        for name in ("dagster", "alarms"):
+        for name in ("dagster", "alarms", "mlflow"):
             made = [str(programs / "createdb"), "-h", "127.0.0.1", "-p", str(port), "-U", USER, name]
             subprocess.run(made, check=True, env=os.environ | {"PGPASSWORD": URL_PASSWORD})
         yield url

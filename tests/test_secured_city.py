@@ -21,6 +21,7 @@ from tests.secured import PASSWORD, TOKEN, URL_PASSWORD, USER, Authority
 
 CITY = [sys.executable, "-m", "city.cli.main"]
 CACHE = settings().cache_folder
+EXTERNAL = {"kafka", "questdb", "mqtt", "redis", "dagster-storage", "alarm-storage"}
 
 
 @pytest.mark.own_servers
@@ -82,7 +83,7 @@ def lives(config: Settings, own: Settings) -> None:
         until(lambda: all(questdb.rows(own.questdb, sql)[0][0] > 100 for sql in counted.values()), 90)
         status = json.loads(subprocess.run([*CITY, "status", "--json"], capture_output=True, check=True).stdout)
         states = {name: part["state"] for name, part in status["parts"].items()}
-        assert {name for name, state in states.items() if state == "external"} == {"kafka", "questdb", "mqtt"}
+        assert {name for name, state in states.items() if state == "external"} == EXTERNAL
         assert set(states.values()) == {"external", "running"}, status["parts"]
         assert not any(part["last_error"] for part in status["parts"].values())
         positions = pl.read_delta(str(config.lake / "bronze" / "vehicle_positions"))

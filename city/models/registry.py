@@ -61,6 +61,7 @@ class Registry:
     def __init__(self, config: Settings) -> None:
         for name, value in _MLFLOW.items():
             os.environ.setdefault(name, value)
+        os.environ.update(config.mlflow_environment)
         folder = config.home / "mlflow"
         self._uri = config.mlflow_url or f"sqlite:///{folder / 'mlflow.db'}"
         self._artifacts = None if config.mlflow_url else (folder / "artifacts").as_uri()

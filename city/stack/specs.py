@@ -14,6 +14,7 @@ from city.settings import Settings
 from city.sources.registry import feeds_of, sources
 from city.stack import servers
 from city.stack.dagster import dagster
+from city.stack.external import external_stores
 from city.stack.history_plan import is_finished, make_plan, why_no_history
 from city.stack.history_progress import HISTORY
 from city.stack.part import CannotStart, Spec
@@ -42,6 +43,7 @@ def specs(config: Settings, simulators: bool = True, rate: float | None = None) 
     city = [sys.executable, "-m", "city.cli.main"]
     simulated = [domain for domain in active if domain.has_simulator] if simulators else []
     parts = [servers.kafka(config), servers.questdb(config)]
+    parts += [Spec(store.name, store.address) for store in external_stores(config)]
     # Before the stream, which reads in its plan whether there is a history to wait for.
     if simulated and (history := _history_spec(config, [*city, "history", "run"], environment)):
         parts.append(history)

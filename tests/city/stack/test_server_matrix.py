@@ -20,21 +20,24 @@ from city.contracts.model import ContractError
 from city.contracts.schema_registry import SchemaRegistry
 from city.features.online import RedisStore, Row
 from city.kafka import KafkaServer
+from city.models.registry import Registry
 from city.mqtt import MqttServer
 from city.questdb import QuestDBError, QuestDBServer
 from city.settings import Settings, settings
 from city.stack.embedded import settings_at
+from city.stack.external import check_logins
+from city.stack.part import CannotStart
 from city.streaming.bronze import BronzeStream
 from city.streaming.sinks.questdb import QuestDBSink, ensure_tables
 from city.streaming.topics import MissingTopics, ensure_topics
 from city_assets.traffic.contract import VEHICLE_POSITIONS
 from resources.kafka import KafkaResource
 from tests import secured
-from tests.city.contracts.test_compatibility import Registry
+from tests.city.contracts.test_compatibility import Registry as SchemaServer
 from tests.events import NOW, position
 from tests.lakes import stream
 from tests.live import until
-from tests.secured import PASSWORD, STRANGER, TOKEN, USER, Authority, SecuredKafka
+from tests.secured import PASSWORD, STRANGER, TOKEN, URL_PASSWORD, USER, Authority, SecuredKafka
 
 
 @dataclass
@@ -196,8 +199,8 @@ def mqtt(tmp_path_factory: pytest.TempPathFactory, authority: Authority, matrix:
 
 
 @pytest.fixture
-def registry() -> Iterator[Registry]:
-    found = Registry()
+def registry() -> Iterator[SchemaServer]:
+    found = SchemaServer()
     yield found
     found.server.shutdown()
 
@@ -285,7 +288,7 @@ def test_a_questdb_that_wants_a_token(stack: Settings, matrix: Matrix, authority
     matrix.add("QuestDB", "TLS, behind a proxy", "token", "works; a wrong one is told")
 
 
-def test_a_schema_registry_that_wants_a_login(registry: Registry, matrix: Matrix, authority: Authority) -> None:
+def test_a_schema_registry_that_wants_a_login(registry: SchemaServer, matrix: Matrix, authority: Authority) -> None:
     wanted = "Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
     with secured.login_proxy(f"127.0.0.1:{registry.server.server_port}", authority, wanted) as address:
         client = SchemaRegistry(f"https://{address}", (USER, PASSWORD), authority.file)
@@ -293,6 +296,11 @@ def test_a_schema_registry_that_wants_a_login(registry: Registry, matrix: Matrix
         with pytest.raises(ContractError, match="refuses the login .*check CITY_SCHEMA_REGISTRY_USERNAME") as error:
             SchemaRegistry(f"https://{address}", (USER, "wrong"), authority.file).publish(VEHICLE_POSITIONS)
         assert "wrong" not in str(error.value)
+        given = {"schema_registry_url": f"https://{address}", "schema_registry_username": USER}
+        assert "check CITY_SCHEMA_REGISTRY_USERNAME" in refusal(
+            **given, schema_registry_password="wrong", schema_registry_ca=authority.file
+        )
+        assert "set CITY_SCHEMA_REGISTRY_CA" in refusal(**given, schema_registry_password=PASSWORD)
     matrix.add("schema registry", "TLS, behind a proxy", "password", "works; a wrong one is told")
 
 
@@ -301,6 +309,10 @@ def test_a_redis_that_wants_a_password(matrix: Matrix, tmp_path: Path) -> None:
         store = RedisStore(url)
         until(lambda: _written(store))
         assert store.read("v", ["k"]) == [Row(5, {"a": 1})]
+        check_logins(given(redis_url=url))
+        assert "check the user and the password in CITY_REDIS_URL" in refusal(
+            redis_url=url.replace(URL_PASSWORD, "wrong")
+        )
     matrix.add("Redis", "TCP", "password", "works")
 
 
@@ -328,4 +340,47 @@ def test_a_postgresql_that_wants_a_password(
         with pytest.raises(Exception, match="password authentication failed") as error:
             alert_store(wrong).tick()
         assert ":wrong@" not in str(error.value)
-    matrix.add("PostgreSQL", "TCP", "SCRAM-SHA-256", "works for alarms; a wrong password is told")
+        check_logins(given(alerts_url=f"postgresql://{sql}/alarms", dagster_postgres_url=f"postgresql://{sql}/dagster"))
+        password = "check the user and the password in CITY_ALERTS_URL"
+        assert password in refusal(alerts_url=f"postgresql://{USER}:wrong@{sql.partition('@')[2]}/alarms")
+        assert "has no such database or user: create it, or mend CITY_DAGSTER_POSTGRES_URL" in refusal(
+            dagster_postgres_url=f"postgresql://{sql}/nowhere"
+        )
+        assert "disagree about TLS" in refusal(alerts_url=f"postgresql://{sql}/alarms?sslmode=require")
+        _ask_mlflow_on(f"postgresql+psycopg2://{sql}/mlflow", tmp_path_factory.mktemp("mlflow"))
+    matrix.add("PostgreSQL", "TCP", "SCRAM-SHA-256", "works for alarms and MLflow; a wrong password is told")
+
+
+def _ask_mlflow_on(database: str, folder: Path) -> None:
+    with secured.mlflow(folder, database) as address:
+        registry = Registry(given(mlflow_url=f"http://{address}"))
+        registry.create_experiment()
+        assert registry.at("machine_life") is None
+
+
+def test_an_mlflow_that_wants_a_login(matrix: Matrix, tmp_path: Path, authority: Authority) -> None:
+    with secured.mlflow(tmp_path) as server, secured.login_proxy(server, authority) as address:
+        config = given(mlflow_url=f"https://{address}", mlflow_token=TOKEN, mlflow_ca=authority.file)
+        check_logins(config)
+        with pytest.MonkeyPatch.context() as environment:
+            for name in config.mlflow_environment:
+                environment.setenv(name, "")
+            registry = Registry(config)
+            registry.create_experiment()
+            assert registry.at("machine_life") is None
+        login = refusal(mlflow_url=f"https://{address}", mlflow_token="wrong", mlflow_ca=authority.file)
+        assert "refuses the login (HTTP 401): check CITY_MLFLOW_USERNAME" in login
+        assert "set CITY_MLFLOW_CA" in refusal(mlflow_url=f"https://{address}", mlflow_token=TOKEN)
+    assert "wrong" not in login
+    matrix.add("MLflow", "TLS, behind a proxy", "token", "works; a wrong one is told")
+
+
+def given(**settings: object) -> Settings:
+    return Settings(_env_file=None, **settings)  # type: ignore[call-arg, arg-type]
+
+
+def refusal(**settings: object) -> str:
+    with pytest.raises(CannotStart) as error:
+        check_logins(given(**settings))
+    assert PASSWORD not in str(error.value)
+    return str(error.value)
