@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from city.net import accepts, speaks_kafka, split_address
+from city.net import accepts, speaks_kafka, speaks_tls, split_address
 
 if TYPE_CHECKING:
     from confluent_kafka import KafkaError
@@ -76,57 +76,63 @@ class KafkaServer:
             admin.list_topics(timeout=seconds)
         except KafkaException as error:
             admin.poll(0.1)  # the reasons wait for a poll; the exception says only that there is no answer
-            told = [self.explain(each) for each in [*errors, error.args[0]]]
-            explained = next((text for text, each in zip(told, errors, strict=False) if text != each.str()), None)
-            return f"Kafka at {self}: {explained or told[0]}", explained is not None
+            reasons = [(each.str() or each.name(), self._hint(each)) for each in [*errors, error.args[0]]]
+            text, hint = next((reason for reason in reasons if reason[1]), reasons[0])
+            return f"Kafka at {self}: {text}{': ' if hint else ''}{hint}", bool(hint)
         return None, False
 
     def options(self, more: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Returns the options of a client of confluent-kafka, with `more` of them."""
-        found: dict[str, Any] = {"bootstrap.servers": self.address, "log_level": 0}
+        options: dict[str, Any] = {"bootstrap.servers": self.address, "log_level": 0}
         if self.security != "PLAINTEXT":
-            found["security.protocol"] = self.security
+            options["security.protocol"] = self.security
         if self.mechanism == "OAUTHBEARER":
-            found |= {
+            options |= {
                 "sasl.mechanism": self.mechanism,
                 "sasl.oauthbearer.method": "oidc",
                 "sasl.oauthbearer.client.id": self.username,
                 "sasl.oauthbearer.client.secret": self.password,
                 "sasl.oauthbearer.token.endpoint.url": self.token_url,
             }
-            found |= {"sasl.oauthbearer.scope": self.scope} if self.scope else {}
+            options |= {"sasl.oauthbearer.scope": self.scope} if self.scope else {}
         elif self.mechanism:
-            found |= {"sasl.mechanism": self.mechanism, "sasl.username": self.username, "sasl.password": self.password}
+            options |= {
+                "sasl.mechanism": self.mechanism,
+                "sasl.username": self.username,
+                "sasl.password": self.password,
+            }
         files = {
             "ssl.ca.location": self.ca,
             "ssl.certificate.location": self.certificate,
             "ssl.key.location": self.key,
             "ssl.key.password": self.key_password,
         }
-        return found | {name: str(value) for name, value in files.items() if value} | dict(more or {})
+        return options | {name: str(value) for name, value in files.items() if value} | dict(more or {})
 
     def python_options(self) -> dict[str, Any]:
         """Returns the options of a client of kafka-python."""
-        found: dict[str, Any] = {"bootstrap_servers": self.address.split(","), "security_protocol": self.security}
+        options: dict[str, Any] = {"bootstrap_servers": self.address.split(","), "security_protocol": self.security}
         if self.mechanism == "OAUTHBEARER":
-            found |= {"sasl_mechanism": self.mechanism, "sasl_oauth_token_provider": self._token_provider()}
+            options |= {"sasl_mechanism": self.mechanism, "sasl_oauth_token_provider": self._token_provider()}
         elif self.mechanism:
-            found["sasl_mechanism"] = self.mechanism
-            found |= {"sasl_plain_username": self.username, "sasl_plain_password": self.password}
+            options["sasl_mechanism"] = self.mechanism
+            options |= {"sasl_plain_username": self.username, "sasl_plain_password": self.password}
         files = {
             "ssl_cafile": self.ca,
             "ssl_certfile": self.certificate,
             "ssl_keyfile": self.key,
             "ssl_password": self.key_password,
         }
-        return found | {name: str(value) for name, value in files.items() if value}
+        return options | {name: str(value) for name, value in files.items() if value}
 
     def explain(self, error: "KafkaError") -> str:
         """Returns an error of confluent-kafka in words, with the setting that mends it."""
         text = error.str() or error.name()
-        return f"{text}: {hint}" if (hint := self._hint(error.name(), text)) else text
+        return f"{text}: {hint}" if (hint := self._hint(error)) else text
 
-    def _hint(self, name: str, text: str) -> str:
+    def _hint(self, error: "KafkaError") -> str:
+        """Returns the setting that mends an error, as a request. Returns an empty text where none does."""
+        name, text = error.name(), error.str() or error.name()
         if name == "_AUTHENTICATION" or "SASL" in text:
             if "mechanism" in text.lower() and "unsupported" in text.lower():
                 return f"CITY_KAFKA_MECHANISM is {self.mechanism or 'not set'}, which this Kafka does not offer"
@@ -135,15 +141,24 @@ class KafkaServer:
             if "expired" in text:
                 return "a certificate has expired: renew it"
             if "alert" in text and "certificate" in text:
-                return "Kafka refuses CITY_KAFKA_CERT: has it expired, or has another authority signed it?"
+                return "Kafka refuses CITY_KAFKA_CERT: check its date and its authority"
             if "verify failed" in text:
                 return "set CITY_KAFKA_CA to the certificate of the authority that signed Kafka's"
-            return f"CITY_KAFKA_SECURITY is {self.security}; is it that of this port?"
-        if name in ("_TRANSPORT", "_ALL_BROKERS_DOWN") and self.listens():
-            return f"a server listens there; is CITY_KAFKA_SECURITY={self.security} that of this port?"
+            return self._hint_at_protocol()
+        if name in ("_TRANSPORT", "_ALL_BROKERS_DOWN"):
+            return self._hint_at_protocol()
         if name.endswith("_AUTHORIZATION_FAILED"):
             who = f"the user {self.username}" if self.username else "this client"
             return f"an ACL of Kafka refuses it to {who}"
+        return ""
+
+    def _hint_at_protocol(self) -> str:
+        """Returns what to set where the brokers' ports speak another protocol than the city."""
+        uses_tls = self.security.endswith("SSL")
+        if not uses_tls and any(speaks_tls(*broker) for broker in self.brokers):
+            return f"this port speaks TLS: set CITY_KAFKA_SECURITY to SSL or SASL_SSL (now {self.security})"
+        if uses_tls and any(speaks_kafka(*broker) for broker in self.brokers):
+            return f"this port has no TLS: set CITY_KAFKA_SECURITY to SASL_PLAINTEXT or PLAINTEXT (now {self.security})"
         return ""
 
     def _token_provider(self) -> Any:

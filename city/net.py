@@ -2,6 +2,7 @@
 
 import re
 import socket
+import ssl
 import struct
 from ipaddress import ip_address
 from urllib.parse import urlsplit
@@ -105,6 +106,20 @@ def accepts(host: str, port: int) -> bool:
     """Returns whether a server listens at the address. The timeout is one second."""
     try:
         with socket.create_connection((host, port), timeout=1):
+            return True
+    except OSError:
+        return False
+
+
+def speaks_tls(host: str, port: int, seconds: float = 2.0) -> bool:
+    """Returns whether a server at the address begins a TLS connection within `seconds`, whatever its certificate."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    try:
+        with (
+            socket.create_connection((host, port), timeout=seconds) as connection,
+            context.wrap_socket(connection, server_hostname=host),
+        ):
             return True
     except OSError:
         return False

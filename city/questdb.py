@@ -36,10 +36,14 @@ class QuestDBServer:
         """Returns the options of a request of the package requests."""
         options: dict[str, Any] = {"verify": str(self.ca)} if self.ca else {}
         if self.token:
-            options["headers"] = {"authorization": f"Bearer {self.token}"}
+            options["auth"] = self._bear_token  # a header would be replaced by a login of ~/.netrc
         elif self.username:
             options["auth"] = (self.username, self.password)
         return options
+
+    def _bear_token(self, request: Any) -> Any:
+        request.headers["authorization"] = f"Bearer {self.token}"
+        return request
 
     def refusal(self, seconds: float = 5.0) -> str | None:
         """Returns why QuestDB refuses a login, with the setting that mends it; None where it does not, or is away."""

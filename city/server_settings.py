@@ -13,9 +13,19 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 from city.certificates import check_certificate
 from city.kafka import KafkaServer, Mechanism, Security
 from city.mqtt import MqttServer
-from city.net import is_wildcard, join_address, reached_at
+from city.net import is_wildcard, join_address, reached_at, split_address
 from city.questdb import QuestDBServer
 
+CERTIFICATES = {
+    "kafka_ca": True,
+    "kafka_cert": False,
+    "questdb_ca": True,
+    "mqtt_ca": True,
+    "mqtt_cert": False,
+    "mlflow_ca": True,
+    "schema_registry_ca": True,
+}
+"""The settings that are files of certificates, and whether they are of authorities."""
 Port = Annotated[int, Field(ge=1, le=65535)]
 
 
@@ -117,6 +127,14 @@ class ServerSettings(BaseSettings):
         """Adds the files of secrets, after the environment and .env."""
         return init_settings, env_settings, dotenv_settings, SecretFiles(settings_cls), file_secret_settings
 
+    @field_validator("kafka_address", "questdb_address", "mqtt_address")
+    @classmethod
+    def _check_address(cls, value: str | None, info: ValidationInfo) -> str | None:
+        brokers = (value or "").split(",") if info.field_name == "kafka_address" else [value or ""]
+        for address in brokers if value is not None else ():
+            split_address(address.strip())
+        return value
+
     @field_validator("kafka_host")
     @classmethod
     def _check_one_address(cls, value: str) -> str:
@@ -124,7 +142,7 @@ class ServerSettings(BaseSettings):
             raise ValueError(f"Kafka tells its clients to connect to {value}: give the one address that they reach")
         return value
 
-    @field_validator("kafka_ca", "kafka_cert", "questdb_ca", "mqtt_ca", "mqtt_cert", "mlflow_ca", "schema_registry_ca")
+    @field_validator(*CERTIFICATES)
     @classmethod
     def _check_certificate(cls, value: Path | None) -> Path | None:
         if value is not None:
@@ -157,7 +175,7 @@ class ServerSettings(BaseSettings):
         sasl = self.kafka_security.startswith("SASL")
         require(
             not secured or self.kafka_address is not None,
-            "CITY_KAFKA_SECURITY is of a Kafka at CITY_KAFKA_ADDRESS; the embedded Kafka has no access control",
+            "CITY_KAFKA_SECURITY needs CITY_KAFKA_ADDRESS: the embedded Kafka has no access control",
         )
         require(
             sasl == (self.kafka_mechanism is not None),
@@ -173,8 +191,9 @@ class ServerSettings(BaseSettings):
             "OAUTHBEARER needs CITY_KAFKA_TOKEN_URL",
         )
         require(
-            sasl or not self.kafka_username,
-            "CITY_KAFKA_USERNAME needs CITY_KAFKA_SECURITY=SASL_SSL (or SASL_PLAINTEXT) and CITY_KAFKA_MECHANISM",
+            sasl or not (self.kafka_username or self.kafka_password),
+            "CITY_KAFKA_USERNAME and CITY_KAFKA_PASSWORD need CITY_KAFKA_SECURITY=SASL_SSL (or SASL_PLAINTEXT) and "
+            "CITY_KAFKA_MECHANISM",
         )
         require(
             self.kafka_security.endswith("SSL") or not (self.kafka_ca or self.kafka_cert),
@@ -182,17 +201,17 @@ class ServerSettings(BaseSettings):
         )
         require(
             self.mqtt_address is not None or not (self.mqtt_tls or self.mqtt_ca or self.mqtt_cert),
-            "CITY_MQTT_TLS, CITY_MQTT_CA and CITY_MQTT_CERT are of a broker at CITY_MQTT_ADDRESS",
+            "CITY_MQTT_TLS, CITY_MQTT_CA and CITY_MQTT_CERT need CITY_MQTT_ADDRESS: the embedded broker has no TLS",
         )
         require(bool(self.mqtt_username) or not self.mqtt_password, "CITY_MQTT_PASSWORD needs CITY_MQTT_USERNAME")
         require(
             self.questdb_address is not None or not (self.questdb_tls or self.questdb_ca),
-            "CITY_QUESTDB_TLS and CITY_QUESTDB_CA are of a QuestDB at CITY_QUESTDB_ADDRESS",
+            "CITY_QUESTDB_TLS and CITY_QUESTDB_CA need CITY_QUESTDB_ADDRESS: the embedded QuestDB has no TLS",
         )
-        require(
-            bool(self.mlflow_username) == bool(self.mlflow_password),
-            "CITY_MLFLOW_USERNAME and _PASSWORD belong together",
-        )
+        for name in ("questdb", "mlflow", "schema_registry"):
+            user, password = getattr(self, f"{name}_username"), getattr(self, f"{name}_password")
+            both = f"CITY_{name.upper()}_USERNAME and CITY_{name.upper()}_PASSWORD belong together"
+            require(bool(user) == bool(password), both)
         for server in ("kafka", "mqtt"):
             certificate, key = getattr(self, f"{server}_cert"), getattr(self, f"{server}_key")
             name = f"CITY_{server.upper()}"

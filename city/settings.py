@@ -1,18 +1,20 @@
 """Reads all configuration into one typed object. Each field is set by CITY_<NAME>, in the environment or in .env."""
 
+import re
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import SettingsConfigDict
 
 from city.net import check_origin, check_url, is_loopback, join_address, reached_at
 from city.server_settings import Port, ServerSettings, with_driver
 from city.severity import Severity
 
+_HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[ \t]*[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?")
 Unknown = Literal["accept", "flag", "quarantine"]
 """What happens to events with an id that nobody has announced: nothing, a lower score of the data's quality, or the
 quarantine."""
@@ -164,6 +166,27 @@ class Settings(ServerSettings):
     def _check_post_url(cls, value: SecretStr | str | None) -> SecretStr | str | None:
         if value:
             check_url(value.get_secret_value() if isinstance(value, SecretStr) else value)
+        return value
+
+    @field_validator("feeds")
+    @classmethod
+    def _check_feed_urls(cls, value: dict[str, SecretStr]) -> dict[str, SecretStr]:
+        for name, url in value.items():
+            try:
+                check_url(url.get_secret_value())
+            except ValueError as error:
+                raise ValueError(f"the URL of {name}: {error}") from None
+        return value
+
+    @field_validator("feed_headers")
+    @classmethod
+    def _check_feed_headers(cls, value: dict[str, SecretStr], info: ValidationInfo) -> dict[str, SecretStr]:
+        feeds = info.data.get("feeds", {})
+        for name, header in value.items():
+            if name not in feeds:
+                raise ValueError(f"{name} has no URL in CITY_FEEDS")
+            if not _HEADER.fullmatch(header.get_secret_value()):
+                raise ValueError(f"the header of {name} is not of the form `name: value`, in ASCII")
         return value
 
     @field_validator("tls_cert", "tls_key", "jwt_public_key")

@@ -1,5 +1,6 @@
 """Settings of servers: secrets from files, and what is refused before a server is asked."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ from city.stack.embedded import environment
 from city.stack.unknown_settings import unknown_settings
 
 SASL = {"kafka_address": "kafka:9093", "kafka_security": "SASL_SSL", "kafka_mechanism": "SCRAM-SHA-512"}
+
+FEED = {"feeds": {"gtfs": "https://feeds.example.org/vehicles.pb"}}
 
 
 def given(**settings: object) -> Settings:
@@ -35,14 +38,15 @@ def test_a_secret_comes_from_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: P
 
 
 def test_another_process_gets_the_secrets() -> None:
-    config = given(**SASL, kafka_username="city", kafka_password="open sesame")
+    config = given(**SASL, **FEED, kafka_username="city", kafka_password="open sesame")
     assert environment(config)["CITY_KAFKA_PASSWORD"] == "open sesame"
+    assert json.loads(environment(config)["CITY_FEEDS"]) == FEED["feeds"]
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "expected"),
     [
-        ({"kafka_security": "SSL"}, "CITY_KAFKA_SECURITY is of a Kafka at CITY_KAFKA_ADDRESS; the embedded Kafka has"),
+        ({"kafka_security": "SSL"}, "CITY_KAFKA_SECURITY needs CITY_KAFKA_ADDRESS: the embedded Kafka has no"),
         (SASL | {"kafka_mechanism": None}, "CITY_KAFKA_SECURITY is SASL_SSL: set CITY_KAFKA_MECHANISM"),
         (SASL | {"kafka_security": "SSL"}, "CITY_KAFKA_MECHANISM needs SASL_PLAINTEXT or SASL_SSL"),
         (SASL, "SASL needs CITY_KAFKA_USERNAME and CITY_KAFKA_PASSWORD (or CITY_KAFKA_PASSWORD_FILE)"),
@@ -52,22 +56,33 @@ def test_another_process_gets_the_secrets() -> None:
         ),
         (
             {"kafka_username": "city", "kafka_password": "p"},
-            "CITY_KAFKA_USERNAME needs CITY_KAFKA_SECURITY=SASL_SSL (or SASL_PLAINTEXT)",
+            "CITY_KAFKA_USERNAME and CITY_KAFKA_PASSWORD need CITY_KAFKA_SECURITY=SASL_SSL (or SASL_PLAINTEXT)",
         ),
-        ({"mqtt_tls": True}, "CITY_MQTT_TLS, CITY_MQTT_CA and CITY_MQTT_CERT are of a broker at CITY_MQTT_ADDRESS"),
+        ({"kafka_password": "p"}, "CITY_KAFKA_USERNAME and CITY_KAFKA_PASSWORD need CITY_KAFKA_SECURITY=SASL_SSL"),
+        ({"kafka_address": "kafka:9092,"}, "CITY_KAFKA_ADDRESS: address '' is not of the form host:port"),
+        ({"questdb_password": "p"}, "CITY_QUESTDB_USERNAME and CITY_QUESTDB_PASSWORD belong together"),
+        ({"schema_registry_password": "p"}, "CITY_SCHEMA_REGISTRY_USERNAME and CITY_SCHEMA_REGISTRY_PASSWORD belong"),
+        ({"mlflow_url": "https://city:p@mlflow"}, "CITY_MLFLOW_URL has a login, and addresses are shown"),
+        ({"feeds": {"gtfs": "file:///etc/passwd"}}, "CITY_FEEDS: the URL of gtfs: it begins with neither https:// nor"),
+        ({"feeds": {"gtfs": "https://[bad"}}, "CITY_FEEDS: the URL of gtfs: its host or its port is invalid"),
+        ({"feed_headers": {"gtfs": "x-key: k"}}, "CITY_FEED_HEADERS: gtfs has no URL in CITY_FEEDS"),
+        (FEED | {"feed_headers": {"gtfs": "x-key: …"}}, "CITY_FEED_HEADERS: the header of gtfs is not of the form"),
+        ({"mqtt_tls": True}, "CITY_MQTT_TLS, CITY_MQTT_CA and CITY_MQTT_CERT need CITY_MQTT_ADDRESS"),
         ({"mqtt_password": "p"}, "CITY_MQTT_PASSWORD needs CITY_MQTT_USERNAME"),
-        ({"questdb_tls": True}, "CITY_QUESTDB_TLS and CITY_QUESTDB_CA are of a QuestDB at CITY_QUESTDB_ADDRESS"),
+        ({"questdb_tls": True}, "CITY_QUESTDB_TLS and CITY_QUESTDB_CA need CITY_QUESTDB_ADDRESS"),
         ({"mqtt_key": "KEY"}, "CITY_MQTT_CERT and CITY_MQTT_KEY belong together"),
         ({"kafka_key": "none.key"}, "CITY_KAFKA_KEY: there is no file none.key"),
         ({"kafka_security": "TLS"}, "CITY_KAFKA_SECURITY: Input should be 'PLAINTEXT', 'SSL'"),
     ],
 )
-def test_what_does_not_fit_is_told_with_the_setting(settings: dict[str, object], told: str, tmp_path: Path) -> None:
+def test_what_does_not_fit_is_explained_with_the_setting(
+    settings: dict[str, object], expected: str, tmp_path: Path
+) -> None:
     (tmp_path / "key").touch()
     settings = {name: str(tmp_path / "key") if value == "KEY" else value for name, value in settings.items()}
     with pytest.raises(ValueError, match="for Settings") as error:
         given(**settings)
-    assert told in str(explain(error.value))
+    assert expected in str(explain(error.value))
 
 
 def test_a_plain_kafka_has_no_login() -> None:

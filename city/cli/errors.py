@@ -16,6 +16,7 @@ _MENDABLE = {
     "city.stack.part": ("CannotStart",),
     "city.streaming.table_writer": ("Fenced",),
     "city.streaming.source": ("TopicReset",),
+    "city.streaming.topics": ("MissingTopics",),
     "confluent_kafka": ("KafkaException",),
     "deltalake.exceptions": ("TableNotFoundError",),
     "pydantic": ("ValidationError",),

@@ -1,14 +1,18 @@
 """The keys that contracts have announced, and what happens to events that name others."""
 
+import logging
 import time
 from pathlib import Path
 
 import polars as pl
 from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError
 
 from city.contracts.model import Contract, Reference
 from city.contracts.registry import contracts
 from city.settings import Settings, Unknown
+
+log = logging.getLogger(__name__)
 
 _REREAD_SECONDS = 10.0
 
@@ -41,11 +45,26 @@ class KnownIds:
         refuses = (policy_of(contract, reference, config) == "quarantine" for reference in contract.references)
         self._is_checked = any(refuses)
         self._known: dict[str, pl.Series] = {}
+        self._versions: dict[str, int] = {}
         self._read_at = float("-inf")
 
     def current(self) -> dict[str, pl.Series]:
         """Returns the known ids by field. A field whose ids are not checked is left out."""
         if self._is_checked and time.monotonic() > self._read_at + _REREAD_SECONDS:
-            self._known = load_announced_keys(self._contract, self._config.lake, self._config, "quarantine")
             self._read_at = time.monotonic()
+            try:
+                if (versions := self._table_versions()) != self._versions:
+                    self._known = load_announced_keys(self._contract, self._config.lake, self._config, "quarantine")
+                    self._versions = versions
+            except (OSError, DeltaError, pl.exceptions.PolarsError) as error:
+                if not self._versions:
+                    raise  # nothing can be judged yet
+                log.warning("%s: the announced ids stay as they were: %s", self._contract.name, error)
         return self._known
+
+    def _table_versions(self) -> dict[str, int]:
+        """Returns the versions of the tables with the announced keys. Unchanged tables are not read again."""
+        paths = {reference.to: self._config.lake / "bronze" / reference.to for reference in self._contract.references}
+        return {
+            name: DeltaTable(str(path)).version() for name, path in paths.items() if DeltaTable.is_deltatable(str(path))
+        }

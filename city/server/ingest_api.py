@@ -14,7 +14,7 @@ from city.server.state import City
 from city.settings import Settings
 from city.sources.bodies import MEDIA, BodyError, split_body
 from city.sources.model import SourceError
-from city.streaming.intake import Intake, Receipt
+from city.streaming.intake import IngestReceipt, Intake, NotConfirmed
 from city.streaming.topics import MissingTopics
 from city.web.guard import needs
 from city.web.problems import Problem
@@ -34,10 +34,10 @@ class OffsetsResponse(DeclaredResponse):
 
 
 class RejectedResponse(DeclaredResponse):
-    """A message that was not taken, or not as a whole."""
+    """A message of which not every event was taken."""
 
     message: int
-    """Its place in the body, from 0 on."""
+    """The place of the message in the body, from 0 on."""
     reasons: list[str]
 
 
@@ -54,15 +54,17 @@ class ReceiptResponse(DeclaredResponse):
 
 
 class _Ingest:
-    """Takes bodies in threads of its own: while Kafka is away, senders hold them for seconds, and predictions need the
-    others."""
+    """Takes bodies in threads of its own.
+
+    While Kafka is away, a request occupies its thread for seconds. Predictions use the other threads.
+    """
 
     def __init__(self, config: Settings) -> None:
         self._config, self._lock = config, threading.Lock()
         self._pool, self._waiting = ThreadPoolExecutor(4, "ingest"), 0
-        self._made: Intake | None = None
+        self._intake: Intake | None = None
 
-    async def run(self, name: str, body: bytes, media: str) -> Receipt:
+    async def run(self, name: str, body: bytes, media: str) -> IngestReceipt:
         """Sends a body's messages. Raises Problem while too many requests wait."""
         if self._waiting >= _MOST_WAITING:
             raise Problem(503, "too many requests wait for Kafka: try again", headers={"retry-after": "5"})
@@ -72,23 +74,30 @@ class _Ingest:
         finally:
             self._waiting -= 1
 
-    def _take(self, name: str, body: bytes, media: str) -> Receipt:
-        intake = self._intake()
+    def _take(self, name: str, body: bytes, media: str) -> IngestReceipt:
+        intake = self._open_intake()
         target = intake.target(name)
         messages = split_body(body, media, target if isinstance(target, Contract) else None)
         return intake.take(target, messages, datetime.now(UTC))
 
-    def _intake(self) -> Intake:
+    def _open_intake(self) -> Intake:
         with self._lock:
-            if self._made is None:  # a producer is a connection and three threads: only a city that is sent to has one
-                self._made = Intake(self._config)
-            return self._made
+            if self._intake is None:  # a producer is a connection and three threads, which few cities need
+                self._intake = Intake(self._config)
+            return self._intake
+
+    def close(self) -> None:
+        """Waits for the requests that are being taken, and for what is on its way to Kafka."""
+        self._pool.shutdown(cancel_futures=True)
+        if self._intake is not None:
+            self._intake.close()
 
 
 def router(city: City) -> APIRouter:
     """Returns the route `/ingest/{name}`, which needs the role client."""
     routes = APIRouter(tags=["the city"])
     ingests = _Ingest(city.config)
+    city.closers.append(ingests.close)
 
     @routes.post(
         "/ingest/{name}",
@@ -107,6 +116,8 @@ def router(city: City) -> APIRouter:
             raise Problem(415 if media not in MEDIA else 422, str(error)) from None
         except MissingTopics as error:
             raise Problem(503, str(error)) from None
+        except NotConfirmed as error:
+            raise Problem(503, str(error), headers={"retry-after": "5"}) from None
         except KafkaException as error:
             raise Problem(503, f"Kafka at {city.config.kafka} does not take it: {error.args[0].str()}") from None
         response.status_code = 422 if receipt.rejected and not receipt.accepted else 200

@@ -4,7 +4,7 @@ import asyncio
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 
@@ -65,6 +65,8 @@ class City:
         self._delivery_worker = Worker(
             "alarm messages", self._deliver_messages, expected=expected, stall_seconds=float("inf")
         )
+        self.closers: list[Callable[[], None]] = []
+        """What routes call at the end, to finish what they have begun."""
         self.failing_channels: dict[str, str] = {}
         """The channels that do not accept the messages of alarms, with the reason, as of the last look."""
 
@@ -92,6 +94,8 @@ class City:
         await asyncio.to_thread(self.alarms.stop)
         await asyncio.to_thread(self.live.stop)
         await self.predictor.stop()
+        for close in self.closers:
+            await asyncio.to_thread(close)
 
     def _deliver_messages(self, worker: Worker) -> None:
         """Sends the messages of alarms. It has a worker of its own, so that a slow channel does not delay the watch."""

@@ -5,6 +5,7 @@ import random
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from pydantic import SecretStr
 
@@ -36,13 +37,22 @@ def environment(config: Settings) -> dict[str, str]:
     """Returns the environment variables that give another process these settings."""
     import json
 
+    def reveal(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: reveal(inner) for name, inner in value.items()}
+        return value.get_secret_value() if isinstance(value, SecretStr) else value
+
     changed = config.model_dump(mode="json", exclude_defaults=True, exclude_none=True)
-    secrets = {name: getattr(config, name) for name in changed}
-    changed |= {name: value.get_secret_value() for name, value in secrets.items() if isinstance(value, SecretStr)}
+    revealed = reveal({name: getattr(config, name) for name in changed})
+    changed |= {name: revealed[name] for name in changed if _has_secret(getattr(config, name))}
     return {
         f"CITY_{name.upper()}": value if isinstance(value, str) else json.dumps(value)
         for name, value in changed.items()
     }
+
+
+def _has_secret(value: Any) -> bool:
+    return isinstance(value, SecretStr) or (isinstance(value, dict) and any(map(_has_secret, value.values())))
 
 
 @contextlib.contextmanager

@@ -11,7 +11,8 @@ from urllib.parse import urlsplit
 import requests
 from pydantic import SecretStr
 
-from city.server_settings import with_driver
+from city.certificates import find_expiry
+from city.server_settings import CERTIFICATES, with_driver
 from city.settings import Settings
 from city.stack.part import CannotStart
 
@@ -52,8 +53,11 @@ def external_stores(config: Settings) -> list[ExternalStore]:
 def check_logins(config: Settings) -> None:
     """Connects to each external server once. One that is away is waited for later, as after a restart.
 
-    Raises CannotStart that names each server which refuses the login, and the setting that mends it.
+    Raises CannotStart that names each server which refuses the login, and the setting that mends it, and each
+    certificate that has expired.
     """
+    if expired := _find_expired(config):
+        raise CannotStart("; ".join(expired))
     servers = (
         (config.kafka_address, config.kafka),
         (config.questdb_address, config.questdb),
@@ -67,6 +71,16 @@ def check_logins(config: Settings) -> None:
         refusals = [refusal for refusal in pool.map(lambda check: check(), checks) if refusal is not None]
     if refusals:
         raise CannotStart("; ".join(refusals))
+
+
+def _find_expired(config: Settings) -> list[str]:
+    """Returns a text for each file of certificates that has expired."""
+    texts = []
+    for name, is_authority in CERTIFICATES.items():
+        path = getattr(config, name)
+        if path is not None and (expiry := find_expiry(path, is_authority)) is not None:
+            texts.append(f"CITY_{name.upper()}: the certificate {path} expired on {expiry:%Y-%m-%d}: renew it")
+    return texts
 
 
 def _address(url: SecretStr) -> str:

@@ -81,17 +81,39 @@ def parse(contract: Contract, values: list[bytes | None]) -> tuple[pl.DataFrame,
         if len(parsed_rows) < len(chunk):
             one_by_one += sorted(set(chunk).difference(parsed_rows))
     schema: dict[str, pl.DataType] = wire_schema(contract) | {"_row": pl.UInt32()}
-    accepted = []
+    accepted: list[dict[str, object]] = []
     for row in one_by_one:
-        event, reasons = inspect(contract, values[row] or b"")
+        try:
+            event, reasons = inspect(contract, values[row] or b"")
+        except Exception as error:
+            event, reasons = None, _describe_fault(error)
         if event is None:
             refused[row] = reasons
         else:
             accepted.append(event | {"_row": row})
-    if accepted:
-        frames.append(pl.DataFrame(accepted, schema=schema, orient="row"))
-    frame = pl.concat([pl.DataFrame(schema=schema), *frames])
+    frame = pl.concat([pl.DataFrame(schema=schema), *frames, *_to_frames(accepted, schema, refused)])
     return (frame.sort("_row") if accepted else frame), refused
+
+
+def _to_frames(
+    events: list[dict[str, Any]], schema: dict[str, pl.DataType], refused: dict[int, list[str]]
+) -> list[pl.DataFrame]:
+    """Returns frames of events. Polars may refuse a value: its message alone is then added to `refused`."""
+    if not events:
+        return []
+    try:
+        return [pl.DataFrame(events, schema=schema, orient="row")]
+    except Exception as error:
+        if len(events) == 1:
+            refused[events[0]["_row"]] = _describe_fault(error)
+            return []
+    middle = len(events) // 2
+    return [*_to_frames(events[:middle], schema, refused), *_to_frames(events[middle:], schema, refused)]
+
+
+def _describe_fault(error: Exception) -> list[str]:
+    """Returns a fault of the code as a reason against its message. Raised, it would stop the stream there for good."""
+    return [f"message: it cannot be read ({type(error).__name__}: {error})"[:300]]
 
 
 def with_watermark(contract: Contract, rows: pl.DataFrame, watermarks: Offsets) -> pl.DataFrame:

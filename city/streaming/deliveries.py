@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import orjson
 import paho.mqtt.client as mqtt
-from confluent_kafka import KafkaError, Producer
+from confluent_kafka import KafkaError, Message, Producer
 
 from city.contracts.model import Contract
 from city.kafka import KafkaServer
@@ -67,6 +67,29 @@ def lasting_producer(kafka: KafkaServer, on_error: Callable[[KafkaError], None])
             }
         )
     )
+
+
+def produce(
+    producer: Producer,
+    event: tuple[str, bytes | None, bytes],
+    delivered: Callable[[KafkaError | None, Message], None],
+    is_over: Callable[[], bool],
+) -> bool:
+    """Queues an event: its topic, key and message. While the queue is full, deliveries are polled to make space.
+
+    Returns False where `is_over` becomes true before there is space. Raises KafkaException where Kafka's client refuses
+    the event.
+    """
+    topic, key, message = event
+    while True:
+        try:
+            producer.produce(topic, message, key, on_delivery=delivered)
+        except BufferError:
+            producer.poll(0.1)
+            if is_over():
+                return False
+        else:
+            return True
 
 
 def routes(contracts: Sequence[Contract], sources: Sequence[Source]) -> dict[str, Route]:

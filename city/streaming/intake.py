@@ -1,30 +1,37 @@
 """Takes messages that come by HTTP: judges them, and sends the valid ones to the topics of their contracts."""
 
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
 import numpy as np
-from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from confluent_kafka import KafkaError, Message, Producer
 
 from city.contracts.model import Contract
 from city.contracts.registry import contracts
 from city.settings import Settings
+from city.sources.bodies import BodyError
 from city.sources.model import Source, SourceError
 from city.sources.outcomes import Event, outcomes
 from city.sources.registry import sources
 from city.streaming.decode import decode
-from city.streaming.deliveries import key_of
+from city.streaming.deliveries import key_of, produce
 from city.streaming.records import RawBatch
 from city.streaming.topics import MAX_MESSAGE_BYTES, ensure_topics
 
 _SECONDS = 15.0
+_SLICE, _MOST_WRONG = 5_000, 10_000
 _MOST_REASONS = 100
 
 
+class NotConfirmed(Exception):
+    """Reports that Kafka has not confirmed all events of a request. The message says how many it has."""
+
+
 @dataclass
-class Receipt:
+class IngestReceipt:
     """What became of the messages of a request."""
 
     accepted: int = 0
@@ -33,6 +40,7 @@ class Receipt:
     """The first and the last offset of the events, by topic and partition."""
     rejected: dict[int, list[str]] = field(default_factory=dict)
     """The reasons against messages, by their place in the body."""
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     def add(self, message: Message) -> None:
         """Notes an event that Kafka has."""
@@ -40,10 +48,11 @@ class Receipt:
         assert topic is not None
         assert partition is not None
         assert offset is not None
-        of_topic = self.offsets.setdefault(topic, {})
-        first, last = of_topic.get(partition, (offset, offset))
-        of_topic[partition] = (min(first, offset), max(last, offset))
-        self.accepted += 1
+        with self._lock:  # the thread that polls is not always the one that waits
+            by_partition = self.offsets.setdefault(topic, {})
+            first, last = by_partition.get(partition, (offset, offset))
+            by_partition[partition] = (min(first, offset), max(last, offset))
+            self.accepted += 1
 
 
 class Intake:
@@ -68,14 +77,18 @@ class Intake:
             known[contract.topic] = known[contract.name] = contract
         if name not in known:
             raise SourceError(f"no source and no contract {name!r}; known: {', '.join(sorted(known))}")
-        if isinstance(found := known[name], Source) and found.needs_topic:
-            raise SourceError(f"source {name!r} reads a part of its MQTT topic {found.mqtt!r}: publish it there")
-        return found
+        if isinstance(target := known[name], Source) and target.needs_topic:
+            raise SourceError(f"source {name!r} reads a part of its MQTT topic {target.mqtt!r}: publish it there")
+        return target
 
-    def take(self, target: Contract | Source, messages: Sequence[bytes], now: datetime) -> Receipt:
-        """Sends what is valid, and returns when Kafka has it. Raises KafkaException where it does not take it."""
+    def take(self, target: Contract | Source, messages: Sequence[bytes], now: datetime) -> IngestReceipt:
+        """Sends what is valid, and returns when Kafka has it.
+
+        Raises BodyError where too many messages are wrong, KafkaException where Kafka cannot be reached, and
+        NotConfirmed where it has not confirmed all events.
+        """
         events, rejected = judge(target, messages, self._config.timezone, now)
-        receipt = Receipt(rejected={n: reasons[:_MOST_REASONS] for n, reasons in sorted(rejected.items())})
+        receipt = IngestReceipt(rejected={n: reasons[:_MOST_REASONS] for n, reasons in sorted(rejected.items())})
         self._ensure({event.contract for event in events})
         failures: list[KafkaError] = []
         left = len(events)
@@ -90,22 +103,18 @@ class Intake:
 
         ends = time.monotonic() + _SECONDS
         for event in events:
-            self._produce(event, delivered, ends)
+            record = (event.contract.topic, event.key, event.message)
+            if not produce(self._producer, record, delivered, lambda: time.monotonic() > ends):
+                break
         while left and time.monotonic() < ends:
             self._producer.poll(0.05)
         if left or failures:
-            raise KafkaException(failures[0] if failures else KafkaError(KafkaError._TIMED_OUT))
+            cause = self._config.kafka.explain(failures[0]) if failures else f"no answer within {_SECONDS:g} s"
+            raise NotConfirmed(
+                f"Kafka at {self._config.kafka} has confirmed {receipt.accepted} of {len(events)} events ({cause}). "
+                "Send the body again: events with the same key and time count once, others a second time"
+            )
         return receipt
-
-    def _produce(self, event: Event, delivered: Callable[[KafkaError | None, Message], None], ends: float) -> None:
-        while True:
-            try:
-                self._producer.produce(event.contract.topic, event.message, event.key, on_delivery=delivered)
-                return
-            except BufferError:  # the callbacks of what is delivered make space
-                if time.monotonic() > ends:
-                    raise KafkaException(KafkaError(KafkaError._QUEUE_FULL)) from None
-                self._producer.poll(0.05)
 
     def _ensure(self, used: set[Contract]) -> None:
         if missing := [contract for contract in used if contract.topic not in self._known]:
@@ -122,19 +131,37 @@ def judge(
 ) -> tuple[list[Event], dict[int, list[str]]]:
     """Returns the valid events of messages, and the reasons against the others, by their place.
 
-    A source's events are judged by its contract too.
+    A source's events are judged by its contract too. Raises BodyError where more than 10,000 messages are wrong: to
+    name the reasons takes a thousand times as long as to take a valid message.
     """
+    events: list[Event] = []
+    rejected: dict[int, list[str]] = {}
+    for first in range(0, len(messages), _SLICE):
+        valid, wrong = _judge_slice(target, messages[first : first + _SLICE], zone, now)
+        events += valid
+        rejected |= {first + number: reasons for number, reasons in wrong.items()}
+        if len(rejected) > _MOST_WRONG:
+            number, reasons = next(iter(rejected.items()))
+            raise BodyError(
+                f"more than {_MOST_WRONG:,} messages are wrong, and none was taken; message {number}: {reasons[0]}"
+            )
+    return events, rejected
+
+
+def _judge_slice(
+    target: Contract | Source, messages: Sequence[bytes], zone: str, now: datetime
+) -> tuple[list[Event], dict[int, list[str]]]:
     if isinstance(target, Contract):
         rejected = _reasons(target, messages, now)
         valid = [message for number, message in enumerate(messages) if number not in rejected]
         return [Event(target, key_of(target, message) or b"", message) for message in valid], rejected
-    found = outcomes([target], messages, (), zone, now)
-    told = {number: list(outcome.reasons) for number, outcome in enumerate(found) if outcome.reasons}
-    events = [(number, event) for number, outcome in enumerate(found) for event in outcome.events]
+    results = outcomes([target], messages, (), zone, now)
+    reasons_by_message = {number: list(result.reasons) for number, result in enumerate(results) if result.reasons}
+    events = [(number, event) for number, result in enumerate(results) for event in result.events]
     against = _reasons(target.contract, [event.message for _, event in events], now)
     for place, reasons in against.items():
-        told.setdefault(events[place][0], []).extend(reasons)
-    return [event for place, (_, event) in enumerate(events) if place not in against], told
+        reasons_by_message.setdefault(events[place][0], []).extend(reasons)
+    return [event for place, (_, event) in enumerate(events) if place not in against], reasons_by_message
 
 
 def _reasons(contract: Contract, messages: Sequence[bytes], now: datetime) -> dict[int, list[str]]:

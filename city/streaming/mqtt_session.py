@@ -19,7 +19,7 @@ from city.lake import STRAYS
 from city.settings import Settings
 from city.stack.worker import Worker, describe
 from city.streaming.carried import CarriedMessages
-from city.streaming.deliveries import REFUSALS, Delivery, Route, key_of, lasting_producer, topic_of
+from city.streaming.deliveries import REFUSALS, Delivery, Route, key_of, lasting_producer, produce, topic_of
 from city.streaming.strays import Stray, quarantine_strays, stray
 from city.streaming.subscriptions import Subscriptions, client_id
 from city.streaming.topics import MAX_MESSAGE_BYTES, ensure_topics
@@ -61,6 +61,8 @@ class Session:
         self._gathered: dict[Route, list[tuple[mqtt.MQTTMessage, str, bytes]]] = {}
         """The messages that sources have yet to map, by their route. Together they cost little more than one."""
         self._kafka_error: tuple[float, str] | None = None
+        self._explained = ("", "")
+        """The last error of Kafka, and its explanation."""
         self._delivered = 0
         self._saved = self._committed = self._probed = time.monotonic()
         self.producer = lasting_producer(config.kafka, self._on_kafka_error)
@@ -75,8 +77,8 @@ class Session:
         try:
             ensure_topics(self._config.kafka, {c for route in self._routes.values() for c in route.contracts})
         except KafkaException as error:
-            told = self._config.kafka.explain(error.args[0])
-            raise ConnectionError(f"Kafka at {self._config.kafka} is unavailable: {told}") from error
+            cause = self._config.kafka.explain(error.args[0])
+            raise ConnectionError(f"Kafka at {self._config.kafka} is unavailable: {cause}") from error
         server = self._config.mqtt
         try:
             server.connect(self.client, lasting=True)
@@ -210,13 +212,13 @@ class Session:
             from city.sources.outcomes import outcomes  # loads Polars, which a bridge without sources does not need
 
             topics, payloads = [topic for _, topic, _ in messages], [payload for *_, payload in messages]
-            found = outcomes(route.sources, payloads, topics, self._config.timezone, datetime.now(UTC))
-            for (message, _, _), outcome in zip(messages, found, strict=True):
-                delivery = self._deliver(message, len(outcome.events) + bool(outcome.reasons))
-                for event in outcome.events:
+            results = outcomes(route.sources, payloads, topics, self._config.timezone, datetime.now(UTC))
+            for (message, _, _), result in zip(messages, results, strict=True):
+                delivery = self._deliver(message, len(result.events) + bool(result.reasons))
+                for event in result.events:
                     self._send(event.contract, event.key, event.message, delivery)
-                if outcome.reasons:
-                    self._strays.append((delivery, stray(message, *outcome.reasons)))
+                if result.reasons:
+                    self._strays.append((delivery, stray(message, *result.reasons)))
 
     def _deliver(self, message: mqtt.MQTTMessage, parts: int) -> Delivery:
         def acknowledge() -> None:
@@ -246,22 +248,21 @@ class Session:
             self._give_up(delivery, self.ended)
             return
         began = time.monotonic()
-        while True:
-            try:
-                self.producer.produce(contract.topic, payload, key, on_delivery=delivered)
-                return
-            except BufferError:  # Kafka is unavailable: stop reading from the MQTT broker, but not beyond its keepalive
-                self.producer.poll(0.2)
-                if self._worker.stop_requested.is_set() or time.monotonic() - began > _CONNECT_SECONDS:
-                    self._give_up(delivery, f"Kafka at {self._config.kafka} takes no more messages")
-                    return
-            except KafkaException as error:
-                if error.args[0].code() in REFUSALS:
-                    refuse(error.args[0])
-                else:
-                    told = f"Kafka does not take a message of {topic_of(delivery.message)}: {error.args[0].str()}"
-                    self._give_up(delivery, told)
-                return
+
+        def is_over() -> (
+            bool
+        ):  # while Kafka is unavailable, nothing is read from the MQTT broker: not beyond its keepalive
+            return self._worker.stop_requested.is_set() or time.monotonic() - began > _CONNECT_SECONDS
+
+        try:
+            if not produce(self.producer, (contract.topic, key, payload), delivered, is_over):
+                self._give_up(delivery, f"Kafka at {self._config.kafka} takes no more messages")
+        except KafkaException as error:
+            if error.args[0].code() in REFUSALS:
+                refuse(error.args[0])
+            else:
+                topic = topic_of(delivery.message)
+                self._give_up(delivery, f"Kafka does not take a message of {topic}: {error.args[0].str()}")
 
     def _give_up(self, delivery: Delivery, reason: str) -> None:
         """Ends the session. The message stays without an acknowledgement: the broker sends it to the next session."""
@@ -289,4 +290,7 @@ class Session:
         return self._config.kafka.listens()
 
     def _on_kafka_error(self, error: KafkaError) -> None:
-        self._kafka_error = (time.monotonic(), f"Kafka: {self._config.kafka.explain(error)}")
+        # To explain an error may take connections to the brokers. librdkafka repeats its errors at each attempt.
+        if self._kafka_error is None or error.str() != self._explained[0]:
+            self._explained = (error.str(), f"Kafka: {self._config.kafka.explain(error)}")
+        self._kafka_error = (time.monotonic(), self._explained[1])

@@ -2,18 +2,18 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING
 
-from confluent_kafka import Consumer, KafkaError, KafkaException
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 
 from city.settings import Settings
 from city.sources.model import Source
 from city.stack.worker import Worker
-from city.streaming.deliveries import REFUSALS, lasting_producer
+from city.streaming.deliveries import REFUSALS, lasting_producer, produce
 from city.streaming.heartbeat import Heartbeat
 from city.streaming.strays import Stray, quarantine_strays
 from city.streaming.topics import ensure_topics
@@ -31,7 +31,7 @@ _ABSENT = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC
 
 
 @dataclass(frozen=True)
-class Carried:
+class CarryResult:
     """What messages became: the events, as the messages of their topics, and the reasons against the rest."""
 
     events: set[bytes]
@@ -39,17 +39,24 @@ class Carried:
 
 
 class Carrier:
-    """Sends what messages become. `carry` returns once Kafka and the quarantine have all of it."""
+    """Sends what messages become. `carry` returns once Kafka and the quarantine have all of it.
+
+    A carrier may be opened again after a failure. What it has quarantined of messages that failed later is not
+    quarantined a second time.
+    """
 
     def __init__(self, config: Settings) -> None:
         self._config = config
-        self._producer = lasting_producer(config.kafka, lambda error: None)
+        self._producer: Producer | None = None
+        self._quarantined: set[tuple[str, bytes]] = set()
+        """The origin and the payload of messages in the quarantine whose events Kafka has not confirmed yet."""
 
-    def prepare(self, sources: Iterable[Source]) -> None:
+    def open(self, sources: Iterable[Source]) -> None:
         """Creates the topics of the sources' contracts, so that Kafka does not create them in its own way.
 
         Raises KafkaException where Kafka is unavailable, and MissingTopics.
         """
+        self._producer = lasting_producer(self._config.kafka, lambda error: None)
         ensure_topics(self._config.kafka, {source.contract for source in sources})
 
     def carry(
@@ -58,33 +65,45 @@ class Carrier:
         payloads: Sequence[bytes],
         origin: str,
         heartbeat: Heartbeat,
-        before: "Carried | None" = None,
-    ) -> "Carried":
+        before: "CarryResult | None" = None,
+    ) -> "CarryResult":
         """Carries messages of one origin: a topic or a feed, under which rejected messages are quarantined.
 
-        What was carried `before` is left out: events, and rejected messages with the same reasons. Raises
+        What was carried `before` is left out: events, and rejected messages with the same reasons. Messages are
+        quarantined before events are sent, so that a full disk does not send the events again at each attempt. Raises
         ConnectionError where Kafka does not take the events.
         """
         from city.sources.outcomes import outcomes  # loads Polars, which a bridge without messages does not need
 
-        found = outcomes(sources, payloads, (), self._config.timezone, datetime.now(UTC))
-        reasons = [list(outcome.reasons) for outcome in found]
-        events = [(n, event) for n, outcome in enumerate(found) for event in outcome.events]
-        sent, told_before = (before.events, before.reasons) if before else (set[bytes](), list[list[str]]())
-        self._send([(n, event) for n, event in events if event.message not in sent], reasons, origin)
+        results = outcomes(sources, payloads, (), self._config.timezone, datetime.now(UTC))
+        reasons = [list(result.reasons) for result in results]
+        events = [(n, event) for n, result in enumerate(results) for event in result.events]
+        sent, earlier_reasons = (before.events, before.reasons) if before else (set[bytes](), list[list[str]]())
+        is_new = [bool(each) and each not in earlier_reasons for each in reasons]
+        self._quarantine(origin, payloads, [each if new else [] for each, new in zip(reasons, is_new, strict=True)])
+        refusals = self._send([(n, event) for n, event in events if event.message not in sent], len(payloads), origin)
+        self._quarantine(origin, payloads, refusals)
+        self._quarantined.clear()
+        heartbeat.count(len(payloads))
+        together = [each + refusal for each, refusal in zip(reasons, refusals, strict=True)]
+        return CarryResult({event.message for _, event in events}, [each for each in together if each])
+
+    def _quarantine(self, origin: str, payloads: Sequence[bytes], reasons: Sequence[list[str]]) -> None:
+        """Quarantines the messages that have reasons, but for those that are there since an attempt before."""
         strays = [
-            Stray(origin, payload, tuple(told), time.time())
-            for payload, told in zip(payloads, reasons, strict=True)
-            if told and told not in told_before
+            Stray(origin, payload, tuple(each), time.time())
+            for payload, each in zip(payloads, reasons, strict=True)
+            if each and (origin, payload) not in self._quarantined
         ]
         if strays:
             quarantine_strays(self._config.lake, strays)
+            self._quarantined.update((origin, stray.payload) for stray in strays)
             log.warning("%d messages of %s to the quarantine; the last: %s", len(strays), origin, strays[-1].reasons[0])
-        heartbeat.count(len(payloads))
-        return Carried({event.message for _, event in events}, [told for told in reasons if told])
 
-    def _send(self, events: "Sequence[tuple[int, Event]]", reasons: list[list[str]], origin: str) -> None:
-        """Sends events, each with the index of its message, and waits. Adds why Kafka refuses one to the reasons."""
+    def _send(self, events: "Sequence[tuple[int, Event]]", messages: int, origin: str) -> list[list[str]]:
+        """Sends events, each with the index of its message, and waits. Returns why Kafka refuses some, by message."""
+        assert self._producer is not None
+        reasons: list[list[str]] = [[] for _ in range(messages)]
         failures: list[KafkaError] = []
         left = len(events)
 
@@ -98,37 +117,27 @@ class Carrier:
 
         ends = time.monotonic() + _DELIVERY_SECONDS
         for number, event in events:
-            if (refusal := self._produce(event, partial(deliver, number), ends)) is not None:
-                left -= 1
-                reasons[number].append(f"message: Kafka refuses it: {refusal}")
-        while left and not failures and time.monotonic() < ends:
-            self._producer.poll(0.1)
-        if left or failures:
-            told = self._config.kafka.explain(failures[0]) if failures else "no answer"
-            self.close()
-            raise ConnectionError(f"Kafka at {self._config.kafka} does not take what {origin} becomes: {told}")
-
-    def _produce(
-        self, event: "Event", delivered: Callable[[KafkaError | None, object], None], ends: float
-    ) -> str | None:
-        """Queues an event. Returns why it is refused. Raises ConnectionError where Kafka takes nothing until `ends`."""
-        while True:
             try:
-                self._producer.produce(event.contract.topic, event.message, event.key, on_delivery=delivered)
-                return None
-            except BufferError:  # its callbacks make space
-                if time.monotonic() > ends:
-                    self.close()
-                    raise ConnectionError(f"Kafka at {self._config.kafka} takes no more messages") from None
-                self._producer.poll(0.2)
+                record = (event.contract.topic, event.key, event.message)
+                if not produce(self._producer, record, partial(deliver, number), lambda: time.monotonic() > ends):
+                    break
             except KafkaException as error:
                 if error.args[0].code() not in REFUSALS:
                     raise
-                return str(error.args[0].str())
+                left -= 1
+                reasons[number].append(f"message: Kafka refuses it: {error.args[0].str()}")
+        while left and not failures and time.monotonic() < ends:
+            self._producer.poll(0.1)
+        if left or failures:
+            cause = self._config.kafka.explain(failures[0]) if failures else "no answer"
+            self.close()
+            raise ConnectionError(f"Kafka at {self._config.kafka} does not take what {origin} becomes: {cause}")
+        return reasons
 
     def close(self) -> None:
         """Drops what is still on its way. Whoever sent it sends it again."""
-        self._producer.purge()
+        if self._producer is not None:
+            self._producer.purge()
 
 
 class SourceTopics:
@@ -139,7 +148,7 @@ class SourceTopics:
     """
 
     def __init__(self, sources: Sequence[Source], config: Settings, heartbeat: Heartbeat) -> None:
-        self._config, self._heartbeat = config, heartbeat
+        self._config, self._heartbeat, self._carrier = config, heartbeat, Carrier(config)
         self._sources: dict[str, list[Source]] = {}
         for source in sources:
             if source.kafka:
@@ -161,28 +170,28 @@ class SourceTopics:
             "queued.max.messages.kbytes": 16_384,
             "topic.metadata.refresh.interval.ms": 10_000,  # a topic may be created later
         }
-        consumer, carrier = Consumer(self._config.kafka.options(options)), Carrier(self._config)
+        consumer = Consumer(self._config.kafka.options(options))
         try:
-            carrier.prepare(source for sources in self._sources.values() for source in sources)
+            self._carrier.open(source for sources in self._sources.values() for source in sources)
             # A group makes Kafka create its topic of offsets, which a city without such messages does not need.
             while not self._has_topic(consumer) and not worker.stop_requested.wait(_LOOK_SECONDS):
                 worker.progress()
             consumer.subscribe(self.topics)
             while not worker.stop_requested.is_set():
-                count = self._carry_next(consumer, carrier)
+                count = self._carry_next(consumer)
                 worker.progress(count)
         except KafkaException as error:
-            told = self._config.kafka.explain(error.args[0])
-            raise ConnectionError(f"Kafka at {self._config.kafka}: {told}") from error
+            cause = self._config.kafka.explain(error.args[0])
+            raise ConnectionError(f"Kafka at {self._config.kafka}: {cause}") from error
         finally:
-            carrier.close()
+            self._carrier.close()
             consumer.close()
 
     def _has_topic(self, consumer: Consumer) -> bool:
         existing = consumer.list_topics(timeout=_LOOK_SECONDS).topics
         return any(topic in existing for topic in self.topics)
 
-    def _carry_next(self, consumer: Consumer, carrier: Carrier) -> int:
+    def _carry_next(self, consumer: Consumer) -> int:
         payloads: dict[str, list[bytes]] = {}
         messages = consumer.consume(_BATCH, _BATCH_SECONDS)
         for message in messages:
@@ -194,7 +203,7 @@ class SourceTopics:
                 payloads.setdefault(topic, []).append(value)
         for topic, values in payloads.items():
             for part in _in_parts(values):
-                carrier.carry(self._sources[topic], part, topic, self._heartbeat)
+                self._carrier.carry(self._sources[topic], part, topic, self._heartbeat)
         if payloads:
             consumer.commit(asynchronous=False)
         return len(messages)

@@ -1,5 +1,9 @@
-"""Writes `quarantine/mqtt`: the MQTT messages that Kafka cannot take, or that no contract declares."""
+"""Writes `quarantine/mqtt`: messages that Kafka cannot take, or that no contract declares.
 
+They come by MQTT, from the Kafka topics of sources, and from feeds.
+"""
+
+import threading
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -15,12 +19,31 @@ _RAW_KEPT = 65_536
 
 
 class Stray(NamedTuple):
-    """An MQTT message of which not all goes to Kafka, with the reasons. `arrived` is in seconds since the epoch."""
+    """A message of which not all goes to Kafka, with the reasons.
+
+    `topic` is its MQTT topic, its Kafka topic, or the name of its feed. `arrived` is in seconds since the epoch.
+    """
 
     topic: str
     payload: bytes
     reasons: tuple[str, ...]
     arrived: float
+
+
+_offsets = threading.Lock()
+_next_offset = 0
+
+
+def _take_offsets(count: int) -> int:
+    """Returns the first of `count` offsets that nothing else has: an erasure identifies rows by them.
+
+    They begin at the clock, so that they are unique across restarts. Several threads of the bridge take some.
+    """
+    global _next_offset
+    with _offsets:
+        first = max(time.time_ns(), _next_offset)
+        _next_offset = first + count
+    return first
 
 
 def stray(message: mqtt.MQTTMessage, *reasons: str) -> Stray:
@@ -29,7 +52,7 @@ def stray(message: mqtt.MQTTMessage, *reasons: str) -> Stray:
 
 
 def strays_path(lake: Path) -> Path:
-    """Returns the path of the quarantine table of MQTT messages."""
+    """Returns the path of the table with the messages that have no place in a contract's quarantine."""
     return locate(lake, "quarantine", STRAYS)
 
 
@@ -41,8 +64,7 @@ def quarantine_strays(lake: Path, strays: Sequence[Stray]) -> None:
     from city.contracts.schema import QUARANTINE
     from city.lake.tables import open_table
 
-    # An erasure identifies rows by partition and offset, so each row gets an offset from the clock, which is unique.
-    first = time.time_ns()
+    first = _take_offsets(len(strays))
     rows = pl.DataFrame(
         {
             "topic": [stray.topic for stray in strays],

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import Counter
 
 from city.contracts.model import Contract, Kind
 from city.contracts.schema import wire_schema
@@ -15,6 +16,8 @@ _PYTHON: dict[Kind, tuple[type, ...]] = {
     "boolean": (bool,),
 }
 _INT64 = range(-(2**63), 2**63)
+_MOST_REASONS = 20
+"""The most reasons that are given for one message. A message of a megabyte may have a hundred thousand wrong keys."""
 
 
 def inspect(contract: Contract, message: bytes) -> tuple[dict[str, object] | None, list[str]]:
@@ -41,7 +44,7 @@ def inspect(contract: Contract, message: bytes) -> tuple[dict[str, object] | Non
             except OverflowError:
                 reasons.append(f"{field.name}: a number of {len(str(event[field.name])):,} digits, too large")
     if reasons:
-        return None, [reason[:300] for reason in reasons]
+        return None, [_printable(reason[:300]) for reason in reasons[:_MOST_REASONS]]
     return {name: event.get(name) for name in wire_schema(contract)}, []
 
 
@@ -74,13 +77,18 @@ def _flatten(contract: Contract, pairs: _Pairs) -> tuple[dict[str, object], list
             reasons.append(f"{within}: {_json_kind(nested)}, not an object")
             continue
         names = {f.name for f in contract.fields if f.within == within} | ({*contract.objects} if not within else set())
-        keys = [key for key, _ in nested]
+        counts = Counter(key for key, _ in nested)
         reasons += [
-            f"{path}{key}: not a field of {contract.name} v{contract.version}" for key in keys if key not in names
+            f"{path}{key}: not a field of {contract.name} v{contract.version}" for key in counts if key not in names
         ]
-        reasons += [f"{path}{key}: stands twice" for key in dict.fromkeys(keys) if keys.count(key) > 1]
+        reasons += [f"{path}{key}: stands {count} times" for key, count in counts.items() if count > 1]
         event |= {key: value for key, value in nested if key in names and key not in contract.objects}
     return event, reasons
+
+
+def _printable(text: str) -> str:
+    """Returns a text that can be stored: a key may have half of a surrogate pair."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def has_kind(kind: Kind, value: object) -> bool:

@@ -83,10 +83,12 @@ def client_id(config: Settings) -> str:
     if config.mqtt_client_id or config.mqtt_address is None:
         return config.mqtt_client_id or "city-bridge"
     path = config.home / "bridge" / "client-id"
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(f"city-bridge-{secrets.token_hex(4)}")
-    return path.read_text()
+    known = path.read_text().strip() if path.exists() else ""
+    if known:
+        return known
+    created = f"city-bridge-{secrets.token_hex(4)}"
+    _replace_file(path, created)
+    return created
 
 
 def filters_of(levels: Sequence[str]) -> list[str]:

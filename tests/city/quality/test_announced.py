@@ -1,7 +1,11 @@
 """What happens to events with ids that nobody has announced."""
 
+from typing import Any
+
+import polars as pl
 import pytest
 
+from city.contracts.model import Contract
 from city.contracts.registry import check_unknown_ids
 from city.quality.announced import KnownIds, load_announced_keys, policy_of
 from city.settings import Settings
@@ -45,6 +49,35 @@ def test_only_where_it_is_told_is_an_unknown_id_quarantined(config: Settings) ->
     assert rows["sensor_id"].to_list() == [known]
     assert rejects["reasons"].to_list() == [["sensor_id: 'a-stranger' has not been announced"]]
     assert rejects["raw"].to_list() == [messages[1]]
+
+
+def test_ids_are_read_again_only_when_there_are_new_ones_and_stay_where_that_fails(
+    config: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known, reads = announced(config), list[str]()
+    strict = config.model_copy(update={"unknown_ids": {"sensors": "quarantine"}})
+    monkeypatch.setattr("city.quality.announced._REREAD_SECONDS", -1.0)
+
+    def load(contract: Contract, *arguments: Any) -> dict[str, pl.Series]:
+        reads.append(contract.name)
+        return load_announced_keys(contract, *arguments)
+
+    monkeypatch.setattr("city.quality.announced.load_announced_keys", load)
+    ids = KnownIds(SENSORS, strict)
+    assert [ids.current()["sensor_id"].to_list() for _ in range(3)] == [[known]] * 3
+    assert len(reads) == 1
+
+    def fail(*_: Any) -> None:
+        raise OSError("the disk")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(KnownIds, "_table_versions", fail)
+        assert ids.current()["sensor_id"].to_list() == [known]
+        with pytest.raises(OSError, match="the disk"):
+            KnownIds(SENSORS, strict).current()
+    announced(config)
+    ids.current()
+    assert len(reads) == 2
 
 
 def test_an_accepted_id_is_no_fault_of_the_day(config: Settings) -> None:

@@ -16,6 +16,7 @@ from pydantic import SecretStr
 
 from city import questdb
 from city.alerts.store import alert_store
+from city.certificates import find_expiry
 from city.contracts.model import ContractError
 from city.contracts.schema_registry import SchemaRegistry
 from city.features.online import RedisStore, Row
@@ -128,7 +129,7 @@ def refused(server: KafkaServer) -> str:
 
 
 @pytest.mark.parametrize(
-    ("security", "mechanism", "change", "told"),
+    ("security", "mechanism", "change", "expected"),
     [
         ("SASL_SSL", "SCRAM-SHA-512", {"password": "wrong"}, "check CITY_KAFKA_MECHANISM, CITY_KAFKA_USERNAME and"),
         ("SASL_SSL", "PLAIN", {"username": "nobody"}, "check CITY_KAFKA_MECHANISM, CITY_KAFKA_USERNAME and"),
@@ -138,27 +139,30 @@ def refused(server: KafkaServer) -> str:
             "SASL_SSL",
             "SCRAM-SHA-512",
             {"security": "SASL_PLAINTEXT"},
-            "is CITY_KAFKA_SECURITY=SASL_PLAINTEXT that of this port",
+            "this port speaks TLS: set CITY_KAFKA_SECURITY to SSL or SASL_SSL",
         ),
-        ("SASL_PLAINTEXT", "PLAIN", {"security": "SASL_SSL"}, "CITY_KAFKA_SECURITY is SASL_SSL; is it that of this"),
+        ("SASL_PLAINTEXT", "PLAIN", {"security": "SASL_SSL"}, "this port has no TLS: set CITY_KAFKA_SECURITY to"),
     ],
 )
 def test_a_login_that_fails_is_explained(
-    kafka: SecuredKafka, matrix: Matrix, security: str, mechanism: str, change: dict[str, Any], told: str
+    kafka: SecuredKafka, matrix: Matrix, security: str, mechanism: str, change: dict[str, Any], expected: str
 ) -> None:
     found = refused(kafka.server(security, mechanism, **change))
-    assert told in found, found
+    assert expected in found, found
     changed = ", ".join(f"{name} {value}" for name, value in change.items()) or "not offered"
-    matrix.add("Kafka", security, f"{mechanism}, {changed}", "told: …" + told[:60])
+    matrix.add("Kafka", security, f"{mechanism}, {changed}", "told: …" + expected[:60])
 
 
 def test_an_expired_certificate_is_named(kafka: SecuredKafka, matrix: Matrix, authority: Authority) -> None:
     certificate, key = authority.sign("expired", timedelta(hours=-1))
     found = refused(kafka.server("SSL", certificate=certificate, key=key))
-    assert "Kafka refuses CITY_KAFKA_CERT: has it expired" in found, found
-    with pytest.raises(ValueError, match=rf"the certificate {certificate} expired on 20.*: renew it"):
-        Settings(_env_file=None, kafka_cert=certificate, kafka_key=key)  # type: ignore[call-arg]
-    with pytest.raises(ValueError, match="is no certificate in PEM"):
+    assert "Kafka refuses CITY_KAFKA_CERT: check its date" in found, found
+    ssl = {"kafka_address": "kafka:9093", "kafka_security": "SSL", "kafka_key": key}
+    assert f"the certificate {certificate} expired on 20" in refusal(**ssl, kafka_cert=certificate)
+    bundle = certificate.with_name("bundle.pem")
+    bundle.write_bytes(certificate.read_bytes() + authority.file.read_bytes())
+    assert find_expiry(bundle, is_authority=True) is None, "one of its authorities is valid"
+    with pytest.raises(ValueError, match="has no certificate in PEM"):
         Settings(_env_file=None, kafka_ca=key)  # type: ignore[call-arg]
     matrix.add("Kafka", "SSL", "expired client certificate", "told at the start, with its date")
 

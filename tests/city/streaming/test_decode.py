@@ -1,4 +1,5 @@
 import json
+import time
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -9,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from city.contracts import ContractError, Field
-from city.contracts.schema import QUARANTINE, bronze_schema
+from city.contracts.schema import QUARANTINE, bronze_schema, wire_schema
 from city.sources.times import read_times
-from city.streaming.decode import decode
+from city.streaming.decode import decode, parse
 from city.streaming.strict_json import inspect
 from city_assets.environment.contract import SENSORS
 from city_assets.traffic.contract import VEHICLE_POSITIONS
@@ -162,9 +163,38 @@ def test_numbers_that_json_does_not_have_are_rejected(number: str) -> None:
     assert "not JSON" in reasons(message)[0]
 
 
+def test_a_key_with_half_a_surrogate_pair_is_rejected_and_can_be_stored() -> None:
+    assert reasons(b'{"\\ud800": 1}')[0] == "\\ud800: not a field of vehicle_positions v1"
+
+
+def test_many_wrong_keys_cost_no_more_than_their_bytes() -> None:
+    def seconds(keys: int) -> float:
+        message = b"{%b}" % b",".join(b'"key%d":1,"key%d":2' % (n, n) for n in range(keys))
+        began = time.process_time()
+        assert len(reasons(message)) == 20
+        return time.process_time() - began
+
+    assert seconds(20_000) < 50 * min(seconds(2_000) for _ in range(3)), "ten times the keys: a quadratic count is 100"
+
+
+def test_a_fault_of_the_code_is_a_reason_against_its_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise KeyError("a fault")
+
+    monkeypatch.setattr("city.streaming.decode.inspect", fail)
+    assert reasons(b"{") == ["message: it cannot be read (KeyError: 'a fault')"]
+    unstorable = dict.fromkeys(wire_schema(VEHICLE_POSITIONS)) | {"speed": object()}
+    good = dict.fromkeys(wire_schema(VEHICLE_POSITIONS)) | {"speed": 1.0}
+    answers = iter([(good, []), (unstorable, []), (good, [])])
+    monkeypatch.setattr("city.streaming.decode.inspect", lambda *_: next(answers))
+    frame, refused = parse(VEHICLE_POSITIONS, [b"{", b"{", b"{"])
+    assert frame["_row"].to_list() == [0, 2]
+    assert "cannot be read" in refused[1][0]
+
+
 def test_a_key_that_stands_twice_is_rejected_even_with_equal_values() -> None:
     message = encode(position())[0].replace(b'"speed": 30.5', b'"speed":30.5,"speed":30.5')  # type: ignore[union-attr]
-    assert reasons(message) == ["speed: stands twice"]
+    assert reasons(message) == ["speed: stands 2 times"]
 
 
 @pytest.mark.parametrize(

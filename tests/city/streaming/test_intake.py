@@ -17,7 +17,7 @@ from city.settings import Settings
 from city.sources.bodies import BodyError, split_body
 from city.sources.model import SourceError
 from city.sources.registry import sources
-from city.streaming.intake import Intake, judge
+from city.streaming.intake import Intake, NotConfirmed, judge
 from city_assets.environment.contract import SENSORS
 from city_assets.environment.sources import SENSOR_COMMUNITY
 from city_assets.equipment.contract import SENSOR_READINGS
@@ -84,6 +84,18 @@ def test_events_of_a_source_are_judged_by_its_contract_too() -> None:
     assert rejected[1][0].startswith("message: not JSON")
 
 
+def test_a_body_of_many_wrong_messages_is_refused_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("city.streaming.intake._MOST_WRONG", 10)
+    monkeypatch.setattr("city.streaming.intake._SLICE", 4)
+    good = json.dumps(reading()).encode()
+    events, rejected = judge(SENSORS, [good, *[b"1"] * 10, good], "UTC", NOW)
+    assert (len(events), list(rejected)) == (2, list(range(1, 11)))
+    with pytest.raises(
+        BodyError, match="more than 10 messages are wrong, and none was taken; message 1: message: a JSON"
+    ):
+        judge(SENSORS, [good, *[b"1"] * 11], "UTC", NOW)
+
+
 @pytest.fixture
 def intake(stack: Settings) -> Iterator[Intake]:
     made = Intake(stack)
@@ -104,9 +116,12 @@ def test_what_is_valid_is_in_kafka_when_the_answer_comes(stack: Settings, intake
 
 def test_kafka_that_is_away_is_told(config: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("city.streaming.intake._SECONDS", 1.0)
-    away = Intake(config.model_copy(update={"kafka_address": "127.0.0.1:9"}))
+    away, contract = Intake(config.model_copy(update={"kafka_address": "127.0.0.1:9"})), named(SENSORS)
     with pytest.raises(KafkaException):
-        away.take(named(SENSORS), [json.dumps(reading()).encode()], NOW)
+        away.take(contract, [json.dumps(reading()).encode()], NOW)
+    monkeypatch.setattr(away, "_ensure", lambda contracts: None)  # Kafka goes away later
+    with pytest.raises(NotConfirmed, match=r"has confirmed 0 of 1 events .*Send the body again"):
+        away.take(contract, [json.dumps(reading()).encode()], NOW)
 
 
 def test_devices_send_over_http(stack: Settings, tmp_path: Path) -> None:

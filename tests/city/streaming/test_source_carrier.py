@@ -4,6 +4,7 @@ import contextlib
 import http.server
 import json
 import threading
+import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import replace
@@ -15,13 +16,13 @@ from confluent_kafka import Producer
 
 from city.settings import Settings
 from city.sources.gtfs import json_to_feed
-from city.sources.model import Source, SourceError
+from city.sources.model import Arrived, Source, SourceError
 from city.sources.registry import feeds_of
 from city.stack.worker import Worker
 from city.streaming.feeds import Feeds
 from city.streaming.heartbeat import Heartbeat
-from city.streaming.source_carrier import SourceTopics
-from city.streaming.strays import strays_path
+from city.streaming.source_carrier import Carrier, SourceTopics
+from city.streaming.strays import Stray, quarantine_strays, strays_path
 from city.streaming.topics import ensure_topics
 from city_assets.traffic.contract import VEHICLE_POSITIONS
 from city_assets.traffic.sources import GTFS_VEHICLES
@@ -30,7 +31,7 @@ from tests.live import consume, until
 HEADER = {"gtfs_realtime_version": "2.0", "timestamp": "1284457468"}
 
 
-def made(**changes: Any) -> Source:
+def make_source(**changes: Any) -> Source:
     """A source whose topics nobody else has."""
     name = uuid.uuid4().hex
     contract = replace(VEHICLE_POSITIONS, name=f"v{name}", topic=f"positions-{name}", windows=(), partitions=1)
@@ -64,11 +65,11 @@ def working(body: Any) -> Iterator[Worker]:
 def test_the_messages_of_a_topic_become_events_and_a_second_bridge_goes_on(
     stack: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source = made()
+    source = make_source()
     ensure_topics(stack.kafka, [source.contract])
     heartbeat = Heartbeat(stack, "bridge-of-test")
     producer = Producer(stack.kafka.options({"allow.auto.create.topics": False}))
-    topics = SourceTopics([source, replace(made(), kafka=None)], stack, heartbeat)
+    topics = SourceTopics([source, replace(make_source(), kafka=None)], stack, heartbeat)
     assert topics.topics == [source.kafka]
     monkeypatch.setattr("city.streaming.source_carrier._LOOK_SECONDS", 1.0)
     with working(topics.run) as worker:
@@ -90,11 +91,58 @@ def test_the_messages_of_a_topic_become_events_and_a_second_bridge_goes_on(
     assert vehicles(stack, source) == ["v1", "v2", "v3", "v4"]
 
 
+def test_a_full_disk_sends_no_event_again_and_an_absent_kafka_quarantines_nothing_twice(
+    stack: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, heartbeat = make_source(), Heartbeat(stack, "bridge-of-test")
+    carrier = Carrier(stack)
+    carrier.open([source])
+    payloads = [feed(vehicle(1)), b"no feed"]
+
+    def fail(*_: object) -> None:
+        raise OSError("no space left on device")
+
+    with monkeypatch.context() as disk:
+        disk.setattr("city.streaming.source_carrier.quarantine_strays", fail)
+        with pytest.raises(OSError, match="no space left"):
+            carrier.carry([source], payloads, "a feed", heartbeat)
+    assert vehicles(stack, source) == []
+    with monkeypatch.context() as kafka:
+        kafka.setattr("city.streaming.source_carrier._DELIVERY_SECONDS", 0.0)
+        kafka.setattr("city.streaming.source_carrier.produce", lambda *_: False)
+        for _ in range(2):
+            with pytest.raises(ConnectionError, match="does not take what a feed becomes"):
+                carrier.carry([source], payloads, "a feed", heartbeat)
+    carrier.open([source])
+    carrier.carry([source], payloads, "a feed", heartbeat)
+    carrier.close()
+    assert vehicles(stack, source) == ["v1"]
+    assert quarantined(stack, "a feed")["raw"].to_list() == [b"no feed"]
+
+
+def test_several_threads_give_their_rejects_different_offsets(config: Settings) -> None:
+    def write(number: int) -> None:
+        quarantine_strays(config.lake, [Stray(f"t{number}", b"x", ("wrong",), 0.0)] * 50)
+
+    write(0)
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(1, 4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert pl.read_delta(str(strays_path(config.lake)))["offset"].n_unique() == 200
+
+
+def quarantined(config: Settings, topic: str) -> pl.DataFrame:
+    return pl.read_delta(str(strays_path(config.lake))).filter(pl.col("topic") == topic)
+
+
 class Origin:
     """A web server with a feed."""
 
     def __init__(self) -> None:
-        self.status, self.content, self.asked = 200, b"", [dict[str, str]()]
+        self.status, self.content, self.requests = 200, b"", [dict[str, str]()]
+        self.pause, self.has_etag = 0.0, True
 
     @contextlib.contextmanager
     def serving(self) -> Iterator[str]:
@@ -102,12 +150,17 @@ class Origin:
 
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                origin.asked.append(dict(self.headers))
+                origin.requests.append(dict(self.headers))
                 same = self.headers.get("If-None-Match") == str(hash(origin.content))
                 self.send_response(304 if same and origin.status == 200 else origin.status)
                 self.send_header("location", "http://another.example.org/feed")
-                self.send_header("etag", str(hash(origin.content)))
+                if origin.has_etag:
+                    self.send_header("etag", str(hash(origin.content)))
                 self.end_headers()
+                if origin.pause:
+                    self.wfile.write(b" ")
+                    self.wfile.flush()
+                    time.sleep(origin.pause)
                 self.wfile.write(b"" if same else origin.content)
 
             def log_message(self, *_: Any) -> None:
@@ -124,7 +177,7 @@ class Origin:
 
 
 def test_a_feed_is_fetched_again_and_again_and_gives_only_what_is_new(stack: Settings) -> None:
-    source, origin = made(), Origin()
+    source, origin = make_source(), Origin()
     ensure_topics(stack.kafka, [source.contract])
     origin.content = feed(vehicle(1), vehicle(2))
     with origin.serving() as url:
@@ -136,7 +189,7 @@ def test_a_feed_is_fetched_again_and_again_and_gives_only_what_is_new(stack: Set
         )
         feeds = Feeds([source], config, Heartbeat(stack, "bridge-of-test"))
         with working(feeds.run) as worker:
-            until(lambda: len(origin.asked) > 3)
+            until(lambda: len(origin.requests) > 3)
             assert vehicles(stack, source) == ["v1", "v2"]
             origin.content = feed(vehicle(1, 30), vehicle(2))
             until(lambda: vehicles(stack, source) == ["v1", "v1", "v2"])
@@ -146,12 +199,12 @@ def test_a_feed_is_fetched_again_and_again_and_gives_only_what_is_new(stack: Set
             origin.status, origin.content = 200, feed(vehicle(3))
             until(lambda: vehicles(stack, source) == ["v1", "v1", "v2", "v3"])
             until(lambda: worker.last_error is None)
-    assert origin.asked[-1]["X-API-Key"] == "open-sesame"
+    assert origin.requests[-1]["X-API-Key"] == "open-sesame"
     assert "open-sesame" not in str(config)
 
 
-def test_a_feed_that_is_no_longer_right_is_told_and_its_rejects_are_quarantined_once(stack: Settings) -> None:
-    source, origin = made(), Origin()
+def test_a_feed_that_is_no_longer_right_is_reported_and_its_rejects_are_quarantined_once(stack: Settings) -> None:
+    source, origin = make_source(), Origin()
     slow = vehicle(9)
     del slow["vehicle"]["position"]["speed"]
     origin.content = feed(vehicle(1), slow)
@@ -171,6 +224,27 @@ def test_a_feed_that_is_no_longer_right_is_told_and_its_rejects_are_quarantined_
             until(lambda: "sends more than 20,971,520 bytes" in str(worker.last_error))
     strays = pl.read_delta(str(strays_path(stack.lake))).filter(pl.col("topic") == f"feed {source.name}")
     assert strays["reasons"].to_list() == [["speed: nothing at vehicle.position.speed"]]
+
+
+def test_an_equal_answer_is_no_news_also_where_events_have_the_time_of_their_arrival(
+    stack: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, origin = make_source(fields=GTFS_VEHICLES.fields | {"timestamp": Arrived()}), Origin()
+    origin.has_etag, origin.content = False, feed(vehicle(1))
+    with origin.serving() as url:
+        config = Settings(
+            **stack.model_dump(exclude={"feeds", "feed_seconds", "feed_headers"}),
+            feeds={source.name: url},
+            feed_seconds=1.0,
+        )
+        monkeypatch.setattr("city.streaming.feeds._ANSWER_SECONDS", 1.0)
+        with working(Feeds([source], config, Heartbeat(stack, "bridge-of-test")).run) as worker:
+            until(lambda: len(origin.requests) > 3)
+            assert vehicles(stack, source) == ["v1"]
+            origin.content = feed(vehicle(2))
+            until(lambda: vehicles(stack, source) == ["v1", "v2"])
+            origin.pause, origin.content = 1.5, b"x"
+            until(lambda: worker.last_error == f"feed {source.name}: 127.0.0.1 does not answer (Timeout)")
 
 
 def test_a_feed_of_no_source_is_named(config: Settings) -> None:
