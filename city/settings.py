@@ -6,9 +6,10 @@ from typing import Annotated, Literal
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
+from city.cold_settings import ColdSettings
 from city.net import check_origin, check_url, is_loopback, join_address, reached_at
 from city.server_settings import Port, ServerSettings, with_driver
 from city.severity import Severity
@@ -19,7 +20,7 @@ quarantine."""
 CHECKOUT = Path(__file__).resolve().parents[1]
 
 
-class Settings(ServerSettings):
+class Settings(ServerSettings, ColdSettings):
     """The folders of the platform's state, and the addresses and limits of its parts.
 
     .env.example documents the fields for people.
@@ -134,7 +135,6 @@ class Settings(ServerSettings):
     stream_hours: float = Field(24.0, gt=0, description="a streaming run of Dagster is replaced after this")
     run_retention_days: int = Field(7, gt=0, description="ended Dagster runs older than this are deleted")
     warm_days: int = Field(400, ge=1, description="bronze older than this goes to cold storage")
-    cold: str | None = Field(None, description="a folder, or s3://bucket/path; default <home>/cold")
     vacuum_hours: int = Field(2, ge=1, description="files that compaction replaced are kept this long")
 
     @field_validator("home", "cache")
@@ -184,6 +184,12 @@ class Settings(ServerSettings):
         if missing:
             raise ValueError(f"there is no folder {missing[0]}")
         return folders
+
+    @model_validator(mode="after")
+    def _check_cold_engine(self) -> "Settings":
+        if self.is_cold_on_s3 and self.engine == "spark":
+            raise ValueError("CITY_COLD on S3 is read by CITY_ENGINE=polars only; for spark use a folder")
+        return self
 
     @field_validator("country")
     @classmethod

@@ -1,7 +1,9 @@
 """Checks the logins of servers that the city uses and does not start."""
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+from city.lake.location import cold_location
 from city.settings import Settings
 from city.stack.part import CannotStart
 
@@ -11,7 +13,7 @@ def check_logins(config: Settings) -> None:
 
     Raises CannotStart that names each server which refuses the login, and the setting that mends it.
     """
-    asked = [
+    asked: list[Callable[[], str | None]] = [
         server.refusal
         for address, server in (
             (config.kafka_address, config.kafka),
@@ -20,6 +22,8 @@ def check_logins(config: Settings) -> None:
         )
         if address is not None
     ]
+    if config.is_cold_on_s3:
+        asked.append(cold_location(config).refusal)
     if not asked:
         return
     with ThreadPoolExecutor(len(asked)) as pool:

@@ -21,6 +21,7 @@ from city.stack.state import STREAM, STREAM_PART, process_of, read_json
 
 BRIDGE = "mqtt-bridge"
 SIMULATORS = "simulators"
+COLD = "cold-storage"
 _READY_SECONDS = 5.0
 """A part whose report is younger is ready."""
 
@@ -55,6 +56,8 @@ def specs(config: Settings, simulators: bool = True, rate: float | None = None) 
             *([servers.mqtt(config)] if has_mqtt else []),
             _heartbeat_spec(config, BRIDGE, bridge, environment, f"{config.mqtt} → {config.kafka}"),
         ]
+    if config.is_cold_on_s3:
+        parts.append(Spec(COLD, f"{config.cold_path} ({config.cold_server})"))
     if simulated:
         argv = [*city, "simulate", *(domain.name for domain in simulated), *(["--rate", str(rate)] if rate else [])]
         loops = {f"simulator-{domain.name}": domain.contracts[0].topic for domain in simulated}

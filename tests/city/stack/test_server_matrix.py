@@ -12,6 +12,7 @@ from typing import Any
 import polars as pl
 import pytest
 from confluent_kafka import Consumer, KafkaException, Producer
+from deltalake import write_deltalake
 from pydantic import SecretStr
 
 from city import questdb
@@ -20,6 +21,7 @@ from city.contracts.model import ContractError
 from city.contracts.schema_registry import SchemaRegistry
 from city.features.online import RedisStore, Row
 from city.kafka import KafkaServer
+from city.lake.location import ColdStorageError, cold_location
 from city.mqtt import MqttServer
 from city.questdb import QuestDBError, QuestDBServer
 from city.settings import Settings, settings
@@ -29,7 +31,7 @@ from city.streaming.sinks.questdb import QuestDBSink, ensure_tables
 from city.streaming.topics import MissingTopics, ensure_topics
 from city_assets.traffic.contract import VEHICLE_POSITIONS
 from resources.kafka import KafkaResource
-from tests import secured
+from tests import s3_server, secured
 from tests.city.contracts.test_compatibility import Registry
 from tests.events import NOW, position
 from tests.lakes import stream
@@ -329,3 +331,26 @@ def test_a_postgresql_that_wants_a_password(
             alert_store(wrong).tick()
         assert ":wrong@" not in str(error.value)
     matrix.add("PostgreSQL", "TCP", "SCRAM-SHA-256", "works for alarms; a wrong password is told")
+
+
+def test_an_s3_that_wants_an_access_key(matrix: Matrix, tmp_path: Path) -> None:
+    if not s3_server.is_installed():
+        matrix.add("S3", "HTTP", "access key", f"not tried: {s3_server.ABSENT}")
+        pytest.skip(s3_server.ABSENT)
+    with s3_server.s3_server(tmp_path) as s3:
+        right = Settings(_env_file=None, **s3.settings())  # type: ignore[call-arg, arg-type]
+        place = cold_location(right)
+        write_deltalake(f"{place}/matrix", pl.DataFrame({"a": [1]}), storage_options=place.options)
+        assert pl.scan_delta((place / "matrix").open()).collect().rows() == [(1,)]
+        assert place.refusal() is None
+        for change, told in (
+            ({"cold_secret_key": "wrong"}, "check CITY_COLD_ACCESS_KEY and CITY_COLD_SECRET_KEY"),
+            ({"cold": "s3://absent/cold"}, "there is no bucket absent: create it, or correct CITY_COLD"),
+            ({"cold_endpoint": "http://127.0.0.1:1"}, "check CITY_COLD_ENDPOINT, and whether the server runs"),
+        ):
+            wrong = Settings(_env_file=None, **(s3.settings() | change))  # type: ignore[call-arg, arg-type]
+            with pytest.raises(ColdStorageError) as error:
+                (cold_location(wrong) / "matrix").open()
+            assert told in str(error.value)
+            matrix.add("S3", "HTTP", ", ".join(f"{k} {v}" for k, v in change.items()), f"told: …{told[:60]}")
+    matrix.add("S3", "HTTP", "access key", "works")
