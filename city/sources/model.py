@@ -10,14 +10,14 @@ from typing import Literal
 
 from city.contracts.model import Contract, Field, is_zone
 from city.sources.paths import PathError, alternatives, steps
-from city.sources.units import UnitError, conversion
+from city.sources.units import UnitError, are_alike, conversion
 
 Reads = Literal["text", "comma", "nan", "bom"]
 """What a source accepts beyond strict JSON: numbers as text, decimal commas, words for a missing number, a mark of the
 byte order before the message."""
 Form = Literal["iso", "epoch_s", "epoch_ms", "epoch_us"]
 """The form of a time: ISO 8601, or a number since 1970."""
-Format = Literal["json", "gtfs_realtime"]
+Format = Literal["json", "gtfs_realtime", "ngsi"]
 ARRIVED = "arrived"
 CITY_ZONE = "city"
 """The zone of naive times that stands for CITY_TIMEZONE."""
@@ -29,6 +29,10 @@ _REFERENCE = re.compile(r"{([a-z][a-z0-9_]*)}")
 
 class SourceError(ValueError):
     """Reports an invalid declaration. The message names the source, the field and the fix."""
+
+
+class FormatError(ValueError):
+    """Reports a message that is not of its source's format."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,9 +63,13 @@ class At(Value):
     """The value at a path of the message, such as `uplink_message.received_at` (see `city.sources.paths`).
 
     In a source with `items`, the path begins at the item. A path that begins with `^.` begins at the message then.
+    `unit_at` is the path of a word for the unit of this number, and `units` translates it. Where the message has none,
+    it is in `unit`.
     """
 
     path: str
+    unit_at: str | None = None
+    units: Mapping[str, str] = field(default_factory=dict)
 
     __hash__ = Value.__hash__
 
@@ -157,6 +165,10 @@ class Source:
             require(zone == CITY_ZONE or is_zone(zone), f"{name}: no time zone {zone!r}; such as Europe/Berlin")
             if isinstance(value, At):
                 self._check_path(name, value.path)
+                require(
+                    (value.unit_at is None) == (not value.units) and (not value.units or value.unit is not None),
+                    f"{name}: unit_at, units and unit belong together: the unit's path, its words, and the default",
+                )
             if isinstance(value, Part):
                 require(value.name in self.parts, f"{name}: no level <{value.name}> in its MQTT topic {self.mqtt!r}")
             for other in value.references if isinstance(value, Joined) else ():
@@ -208,6 +220,8 @@ class Source:
             require(to is not None, f"{name}: has no unit in {self.contract.name}, so it cannot be converted")
             try:
                 conversion(value.unit, to or "")
+                for unit in value.units.values() if isinstance(value, At) else ():
+                    are_alike(unit, to or "")
             except UnitError as error:
                 raise SourceError(f"source {self.name!r}: {name}: {error}") from None
 

@@ -67,6 +67,8 @@ def _origin(value: Value) -> str:
     parts = [told]
     if value.unit:
         parts.append(f"in {value.unit}")
+    if isinstance(value, At) and value.unit_at:
+        parts.append(f"or in the unit of `{value.unit_at}`")
     if value.form != "iso":
         parts.append({"epoch_s": "seconds", "epoch_ms": "milliseconds", "epoch_us": "microseconds"}[value.form])
     if value.zone != "UTC":

@@ -41,10 +41,7 @@ EXPECTED = {
     "tasmota": {"balcony_temperature", "balcony_humidity"},
     "tasmota_fahrenheit": {"attic_temperature", "attic_humidity"},
     "sensor_community": {f"1234567_{name}" for name in ("pm10", "pm2_5", "temperature", "humidity", "pressure")},
-    "ngsi": {f"normalised_{name}" for name in ("temperature", "humidity", "pressure", "wind")},
-    "ngsi_simplified": {
-        f"device-0A3478_{name}" for name in ("temperature", "humidity", "pressure", "precipitation", "wind")
-    },
+    "ngsi": {f"device-0A3478_{name}" for name in ("temperature", "humidity", "pressure", "wind")},
     "openaq": {"openaq_3919"},
     "gtfs_vehicles": {"3106"},
 }
@@ -60,8 +57,7 @@ def sample_of_now(source: Source, now: datetime) -> str:
         moment = now if match["zone"] else now.astimezone(zone).replace(tzinfo=None)
         return moment.isoformat(timespec="seconds").replace("+00:00", "Z")
 
-    text = _ISO.sub(present, source.sample).replace("12844574", str(int(now.timestamp()))[:8])
-    return text.replace("device-0A3478", "normalised") if source.name == "ngsi" else text
+    return _ISO.sub(present, source.sample).replace("12844574", str(int(now.timestamp()))[:8])
 
 
 def own(contract: Contract, suffix: str) -> Contract:

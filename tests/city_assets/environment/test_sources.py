@@ -38,13 +38,6 @@ READ = {
         "1234567_humidity": 48.23,
         "1234567_pressure": 989.2531,
     },
-    "ngsi_simplified": {
-        "device-0A3478_temperature": 3.3,
-        "device-0A3478_humidity": 100.0,
-        "device-0A3478_pressure": 938.9,
-        "device-0A3478_precipitation": 0.0,
-        "device-0A3478_wind": 2.0,
-    },
     "ngsi": {
         "device-0A3478_temperature": 3.3,
         "device-0A3478_humidity": 15.0,
