@@ -232,7 +232,9 @@ def _origin(source: Source, value: Value) -> tuple[pl.Expr, str]:
     if isinstance(value, Arrived):
         return pl.col(ARRIVAL), "its arrival"
     if isinstance(value, Part):
-        level = pl.col(TOPIC).str.split("/").list.get(source.parts[value.name], null_on_oob=True)
+        levels, number = pl.col(TOPIC).str.split("/"), source.parts[value.name]
+        rest = levels.list.slice(number).list.join("/").replace("", None)
+        level = rest if value.name == source.rest else levels.list.get(number, null_on_oob=True)
         return level, f"<{value.name}> of the MQTT topic"
     assert isinstance(value, Always)
     return pl.lit(value.value), "a constant"

@@ -22,7 +22,7 @@ ARRIVED = "arrived"
 CITY_ZONE = "city"
 """The zone of naive times that stands for CITY_TIMEZONE."""
 _NAME = re.compile(r"^[a-z][a-z0-9_]*$")
-_PART = re.compile(r"<([a-z][a-z0-9_]*)>")
+_PART = re.compile(r"<([a-z][a-z0-9_]*)(#)?>")
 _Require = Callable[[bool, str], None]
 _REFERENCE = re.compile(r"{([a-z][a-z0-9_]*)}")
 
@@ -76,7 +76,7 @@ class At(Value):
 
 @dataclass(frozen=True)
 class Part(Value):
-    """The part of the MQTT topic that stands at `<name>` in the source's `mqtt`."""
+    """The part of the MQTT topic that stands at `<name>` in the source's `mqtt`: a level, or the rest at `<name#>`."""
 
     name: str
 
@@ -118,8 +118,9 @@ class Source:
     """The messages of one shape, and the events of `contract` that they become.
 
     They arrive on MQTT topics like `mqtt` (as in `v3/<application>/devices/<device>/up`; `+` is a level without a
-    name), on the Kafka topic `kafka`, or at POST /ingest/<name>. With `items`, the path of a list, each item of it is
-    an event. With `measures`, each quantity of the contract that has a value in the message is an event.
+    name, and `<device#>` at the end is the rest of the topic, of one or more levels), on the Kafka topic `kafka`, or at
+    POST /ingest/<name>. With `items`, the path of a list, each item of it is an event. With `measures`, each quantity
+    of the contract that has a value in the message is an event.
 
     `fields` tells where each field comes from, by its name, and `names` gives further values for Joined. `reads` are
     the liberties that the source takes with JSON. `when` are paths of the message whose value must be one of some
@@ -143,6 +144,8 @@ class Source:
     names: Mapping[str, Value] = field(default_factory=dict)
     when: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     reads: frozenset[Reads] = frozenset()
+    ignored_topics: str | None = None
+    """A regular expression of whole MQTT topics among those of `mqtt` that carry no events, such as commands."""
     is_optional: bool = False
     """Whether a message without any measure is no event, and no fault: of devices of many kinds."""
 
@@ -160,6 +163,12 @@ class Source:
 
         known = [f.name for f in self.contract.fields]
         require(bool(_NAME.match(self.name)), "a name is lower-case letters, digits and underscores")
+        ends = (self.mqtt or "").partition("#>")[2] == ""
+        require(ends, f"the rest of an MQTT topic, as <device#>, stands at its end, and not in {self.mqtt!r}")
+        try:
+            re.compile(self.ignored_topics or "")
+        except re.error as error:
+            require(False, f"ignored_topics {self.ignored_topics!r} is no regular expression: {error}")
         for name, value in {**self.names, **self.fields, **self.measures}.items():
             zone = value.zone
             require(zone == CITY_ZONE or is_zone(zone), f"{name}: no time zone {zone!r}; such as Europe/Berlin")
@@ -184,13 +193,27 @@ class Source:
     @property
     def mqtt_filter(self) -> str | None:
         """The MQTT filter to subscribe to."""
-        return _PART.sub("+", self.mqtt) if self.mqtt else None
+        return _PART.sub(lambda part: "#" if part[2] else "+", self.mqtt) if self.mqtt else None
+
+    def ignores(self, topic: str) -> bool:
+        """Returns whether an MQTT topic carries no events."""
+        return self.ignored_topics is not None and re.fullmatch(self.ignored_topics, topic) is not None
 
     @property
     def parts(self) -> dict[str, int]:
         """The level of each named part of the MQTT topic, counted from 0."""
-        levels = (self.mqtt or "").split("/")
-        return {match[1]: number for number, level in enumerate(levels) if (match := _PART.fullmatch(level))}
+        return {name: number for number, (name, _) in self._named_levels.items()}
+
+    @property
+    def rest(self) -> str | None:
+        """The name of the part that is the rest of the MQTT topic; None where there is none."""
+        return next((name for name, is_rest in self._named_levels.values() if is_rest), None)
+
+    @property
+    def _named_levels(self) -> dict[int, tuple[str, bool]]:
+        """The name of each named level of the MQTT topic, and whether it is the rest of it."""
+        levels = enumerate((self.mqtt or "").split("/"))
+        return {number: (match[1], bool(match[2])) for number, level in levels if (match := _PART.fullmatch(level))}
 
     def unit_of(self, name: str) -> str | None:
         """The contract's unit of a field or of a measure."""
