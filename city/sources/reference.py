@@ -11,9 +11,9 @@ Generated from `city_assets/*/sources.py` by `city docs`. A test fails when it i
 
 A source maps messages of another shape to events of a contract. They arrive on MQTT, on a Kafka topic, at
 `POST /ingest/<source>`, or are fetched every CITY_FEED_SECONDS from a URL of CITY_FEEDS (`{"<source>": "https://…"}`).
-Each makes one or more events. In an MQTT topic, `<device>` is a level, and `<device#>` the rest of the topic. What cannot be mapped goes to `quarantine/mqtt` with its reasons (its first 64 KiB). The
-answer of a POST has the reasons, and such a message is not stored. A wrong item of a list, or a wrong measure of a
-message, does not affect the others.
+Each makes one or more events. In an MQTT topic, `<device>` is a level, and `<device#>` the rest of the topic. What
+cannot be mapped goes to `quarantine/mqtt` with its reasons (its first 64 KiB). The answer of a POST has the reasons,
+and such a message is not stored. A wrong item of a list, or a wrong measure of a message, does not affect the others.
 """
 _TABLE = "| source | events | arrives at | what it is |\n| --- | --- | --- | --- |"
 
