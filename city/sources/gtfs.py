@@ -22,6 +22,9 @@ def feed_to_json(feed: bytes) -> bytes:
         hint = "; it looks like a web page or JSON" if begin in (b"<", b"{", b"[") else ""
         raise FormatError(f"{len(feed):,} bytes that are no FeedMessage of GTFS-realtime{hint}") from None
     content = {"entity": []} | MessageToDict(message, preserving_proto_field_name=True)  # it leaves empty lists out
+    for entity in content["entity"]:
+        if entity.get("vehicle", {}).get("timestamp") == "0":  # of a producer that writes every field
+            del entity["vehicle"]["timestamp"]
     return json.dumps(_finite(content)).encode()
 
 

@@ -152,9 +152,9 @@ def test_a_feed_is_fetched_again_and_again_and_gives_only_what_is_new(stack: Set
 
 def test_a_feed_that_is_no_longer_right_is_told_and_its_rejects_are_quarantined_once(stack: Settings) -> None:
     source, origin = made(), Origin()
-    slow = vehicle(9)
-    del slow["vehicle"]["position"]["speed"]
-    origin.content = feed(vehicle(1), slow)
+    lost = vehicle(9)
+    lost["vehicle"]["position"]["longitude"] = "NaN"
+    origin.content = feed(vehicle(1), lost)
     with origin.serving() as url:
         config = Settings(
             **stack.model_dump(exclude={"feeds", "feed_seconds", "feed_headers"}),
@@ -163,14 +163,14 @@ def test_a_feed_that_is_no_longer_right_is_told_and_its_rejects_are_quarantined_
         )
         with working(Feeds([source], config, Heartbeat(stack, "bridge-of-test")).run) as worker:
             until(lambda: vehicles(stack, source) == ["v1"])
-            origin.content = feed(vehicle(2), slow)
+            origin.content = feed(vehicle(2), lost)
             until(lambda: vehicles(stack, source) == ["v1", "v2"])
             origin.status = 302
             until(lambda: "redirects: give the address" in str(worker.last_error))
             origin.status, origin.content = 200, b"x" * 21_000_000
             until(lambda: "sends more than 20,971,520 bytes" in str(worker.last_error))
     strays = pl.read_delta(str(strays_path(stack.lake))).filter(pl.col("topic") == f"feed {source.name}")
-    assert strays["reasons"].to_list() == [["speed: nothing at vehicle.position.speed"]]
+    assert strays["reasons"].to_list() == [["longitude: nothing at vehicle.position.longitude"]]
 
 
 def test_a_feed_of_no_source_is_named(config: Settings) -> None:
