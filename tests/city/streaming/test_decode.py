@@ -128,6 +128,22 @@ def test_a_number_of_many_digits_is_rejected_and_those_beside_it_are_not() -> No
     ]
 
 
+@pytest.mark.parametrize("digits", [19, 20, 39, 40, 41, 60, 308, 309, 310, 400, 4299, 4300, 4301, 20_000])
+@pytest.mark.parametrize("form", ["{}", "-{}", "{}.5", "{}e0", "0.{}"])
+def test_a_number_of_any_length_costs_no_other_message(digits: int, form: str) -> None:
+    number = form.format("9" * digits).encode()
+    for others in (0, 3):
+        values = [*[position_of(b"1")] * others, position_of(number), *[position_of(b"2")] * others]
+        rows, rejects = decode(VEHICLE_POSITIONS, raw([*values]), {})
+        if form.startswith("0."):
+            assert (rows.height, rejects.height) == (2 * others + 1, 0)
+        else:
+            assert rows["speed"].to_list() == [1.0] * others + [2.0] * others
+            assert rejects["offset"].to_list() == [others]
+            assert rejects["raw"].to_list() == [values[others]]
+            assert len(rejects["reasons"][0]) == 1
+
+
 def position_of(speed: bytes) -> bytes:
     return (encode(position(speed=12345))[0] or b"").replace(b"12345", speed)
 
