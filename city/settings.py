@@ -6,10 +6,12 @@ from typing import Annotated, Literal
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
+from city.certificates import check_certificate
 from city.cold_settings import ColdSettings
+from city.feed_settings import FeedSettings
 from city.net import check_origin, check_url, is_loopback, join_address, reached_at
 from city.server_settings import Port, ServerSettings, with_driver
 from city.severity import Severity
@@ -20,7 +22,7 @@ quarantine."""
 CHECKOUT = Path(__file__).resolve().parents[1]
 
 
-class Settings(ServerSettings, ColdSettings):
+class Settings(ServerSettings, ColdSettings, FeedSettings):
     """The folders of the platform's state, and the addresses and limits of its parts.
 
     .env.example documents the fields for people.
@@ -122,9 +124,6 @@ class Settings(ServerSettings, ColdSettings):
     gather_seconds: float = Field(
         300.0, ge=0, description="low-rate topics: messages of this long are gathered into one run"
     )
-    feeds: dict[str, SecretStr] = Field({}, description="by source, the URL that it is fetched from")
-    feed_headers: dict[str, SecretStr] = Field({}, description="by source, a header of its requests: `name: value`")
-    feed_seconds: float = Field(15.0, ge=1, description="how often feeds are fetched")
     label_days: dict[str, Annotated[float, Field(gt=0)]] = Field(
         {}, description="by model, the days within which an outcome is reported; default: as declared"
     )
@@ -168,10 +167,18 @@ class Settings(ServerSettings, ColdSettings):
 
     @field_validator("tls_cert", "tls_key", "jwt_public_key")
     @classmethod
-    def _check_file(cls, value: Path | None) -> Path | None:
+    def _check_file(cls, value: Path | None, info: ValidationInfo) -> Path | None:
         if value is not None and not value.is_file():
             raise ValueError(f"there is no file {value}")
+        if value is not None and info.field_name == "tls_cert":
+            check_certificate(value)
         return value
+
+    @model_validator(mode="after")
+    def _check_tls(self) -> "Settings":
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("CITY_TLS_CERT and CITY_TLS_KEY belong together")
+        return self
 
     @field_validator("extra_domains")
     @classmethod

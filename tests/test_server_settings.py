@@ -59,6 +59,14 @@ def test_another_process_gets_the_secrets() -> None:
         ({"questdb_tls": True}, "CITY_QUESTDB_TLS and CITY_QUESTDB_CA are of a QuestDB at CITY_QUESTDB_ADDRESS"),
         ({"mqtt_key": "KEY"}, "CITY_MQTT_CERT and CITY_MQTT_KEY belong together"),
         ({"kafka_key": "none.key"}, "CITY_KAFKA_KEY: there is no file none.key"),
+        (
+            {"feeds": {"gtfs_vehicles": "ftp://x/vehicles"}},
+            "CITY_FEEDS: the URL of gtfs_vehicles: it begins with neither",
+        ),
+        ({"feeds": {"gtfs_vehicles": "https://"}}, "CITY_FEEDS: the URL of gtfs_vehicles: it has no host"),
+        ({"feed_headers": {"openaq": "sesame"}}, "CITY_FEED_HEADERS: the header of openaq is not `name: value`"),
+        ({"tls_cert": "KEY"}, "is no certificate in PEM"),
+        ({"tls_key": "KEY"}, "CITY_TLS_CERT and CITY_TLS_KEY belong together"),
         ({"kafka_security": "TLS"}, "CITY_KAFKA_SECURITY: Input should be 'PLAINTEXT', 'SSL'"),
     ],
 )

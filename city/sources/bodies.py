@@ -46,6 +46,8 @@ def _csv_rows(text: bytes, contract: Contract | None) -> list[bytes]:
     try:
         rows = csv.reader(io.StringIO(text.decode(), newline=""), strict=True)
         header = next(rows, [])
+        if repeated := sorted({name for name in header if header.count(name) > 1}):
+            raise BodyError(f"the header has {', '.join(repeated)} twice: name each column once")
         if contract is not None:
             _check_header(header, contract)
         return [orjson.dumps(_object(number, header, row, contract)) for number, row in enumerate(rows, 2) if row]

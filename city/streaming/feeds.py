@@ -61,7 +61,7 @@ class Feeds:
             headers = validators | self._headers(name)
             with requests.get(url, headers=headers, timeout=_TIMEOUT, allow_redirects=False, stream=True) as answer:
                 if answer.status_code == 304:
-                    return None
+                    return _explain(name, host, before)
                 if answer.is_redirect:
                     return f"feed {name}: {host} redirects: give the address that it redirects to"
                 if not answer.ok:
@@ -72,13 +72,21 @@ class Feeds:
             return f"feed {name}: {host} does not answer ({type(error).__name__})"
         if content is None:
             return f"feed {name}: {host} sends more than {MAX_MESSAGE_BYTES:,} bytes"
-        self._seen[name] = found, carrier.carry([source], [content], f"feed {name}", self._heartbeat, before)
-        return None
+        carried = carrier.carry([source], [content], f"feed {name}", self._heartbeat, before)
+        self._seen[name] = found, carried
+        return _explain(name, host, carried)
 
     def _headers(self, name: str) -> dict[str, str]:
         header = self._config.feed_headers.get(name)
         title, _, value = header.get_secret_value().partition(":") if header else ("", "", "")
         return {title.strip(): value.strip()} if title else {}
+
+
+def _explain(name: str, host: str | None, carried: Carried | None) -> str | None:
+    """Returns why nothing of an answer became an event; None where something did, or where it was empty."""
+    if carried is None or carried.events or not carried.reasons:
+        return None
+    return f"feed {name}: {host} sends nothing that the source takes ({carried.reasons[0][0]}): check its URL"
 
 
 def _read(answer: requests.Response) -> bytes | None:

@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import ssl
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -11,6 +12,7 @@ from typing import Any
 
 import polars as pl
 import pytest
+import requests
 from confluent_kafka import Consumer, KafkaException, Producer
 from deltalake import write_deltalake
 from pydantic import SecretStr
@@ -26,6 +28,8 @@ from city.mqtt import MqttServer
 from city.questdb import QuestDBError, QuestDBServer
 from city.settings import Settings, settings
 from city.stack.embedded import settings_at
+from city.stack.external import check_logins
+from city.stack.part import CannotStart
 from city.streaming.bronze import BronzeStream
 from city.streaming.sinks.questdb import QuestDBSink, ensure_tables
 from city.streaming.topics import MissingTopics, ensure_topics
@@ -36,7 +40,7 @@ from tests.city.contracts.test_compatibility import Registry
 from tests.events import NOW, position
 from tests.lakes import stream
 from tests.live import until
-from tests.secured import PASSWORD, STRANGER, TOKEN, USER, Authority, SecuredKafka
+from tests.secured import PASSWORD, STRANGER, TOKEN, URL_PASSWORD, USER, Authority, SecuredKafka
 
 
 @dataclass
@@ -157,6 +161,8 @@ def test_an_expired_certificate_is_named(kafka: SecuredKafka, matrix: Matrix, au
     assert "Kafka refuses CITY_KAFKA_CERT: has it expired" in found, found
     with pytest.raises(ValueError, match=rf"the certificate {certificate} expired on 20.*: renew it"):
         Settings(_env_file=None, kafka_cert=certificate, kafka_key=key)  # type: ignore[call-arg]
+    with pytest.raises(ValueError, match=rf"the certificate {certificate} expired on 20.*: renew it"):
+        Settings(_env_file=None, tls_cert=certificate, tls_key=key)  # type: ignore[call-arg]
     with pytest.raises(ValueError, match="is no certificate in PEM"):
         Settings(_env_file=None, kafka_ca=key)  # type: ignore[call-arg]
     matrix.add("Kafka", "SSL", "expired client certificate", "told at the start, with its date")
@@ -287,6 +293,21 @@ def test_a_questdb_that_wants_a_token(stack: Settings, matrix: Matrix, authority
     matrix.add("QuestDB", "TLS, behind a proxy", "token", "works; a wrong one is told")
 
 
+def test_an_expired_certificate_of_a_server_is_not_taken_for_an_unknown_one(
+    matrix: Matrix, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "certificate verify failed: certificate has expired"
+
+    def fail(*_: Any) -> None:
+        raise requests.exceptions.SSLError(text)
+
+    monkeypatch.setattr(questdb, "execute", fail)
+    assert "its certificate has expired: renew it" in str(QuestDBServer("h:1", tls=True).refusal())
+    assert "the broker's certificate has expired" in MqttServer("h:1").explain(ssl.SSLCertVerificationError(1, text))
+    assert "a certificate has expired: renew it" in KafkaServer("h:1", "SSL")._hint("_SSL", text)
+    matrix.add("all", "TLS", "expired certificate of the server", "told: renew it")
+
+
 def test_a_schema_registry_that_wants_a_login(registry: Registry, matrix: Matrix, authority: Authority) -> None:
     wanted = "Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
     with secured.login_proxy(f"127.0.0.1:{registry.server.server_port}", authority, wanted) as address:
@@ -303,7 +324,19 @@ def test_a_redis_that_wants_a_password(matrix: Matrix, tmp_path: Path) -> None:
         store = RedisStore(url)
         until(lambda: _written(store))
         assert store.read("v", ["k"]) == [Row(5, {"a": 1})]
-    matrix.add("Redis", "TCP", "password", "works")
+        check_logins(_given(redis_url=url))
+        for wrong in (url.replace(URL_PASSWORD, "wrong"), url.replace(f":{URL_PASSWORD}@", "")):
+            with pytest.raises(
+                CannotStart, match="Redis at 127.0.0.1:.*check the user and the password in CITY_REDIS"
+            ) as e:
+                check_logins(_given(redis_url=wrong))
+            assert "wrong@" not in str(e.value)
+    check_logins(_given(redis_url=url))  # it is away, and may come
+    matrix.add("Redis", "TCP", "password", "works; a wrong one is told at the start")
+
+
+def _given(**settings: Any) -> Settings:
+    return Settings(_env_file=None, **settings)  # type: ignore[call-arg]
 
 
 def _written(store: RedisStore) -> bool:
@@ -330,7 +363,16 @@ def test_a_postgresql_that_wants_a_password(
         with pytest.raises(Exception, match="password authentication failed") as error:
             alert_store(wrong).tick()
         assert ":wrong@" not in str(error.value)
-    matrix.add("PostgreSQL", "TCP", "SCRAM-SHA-256", "works for alarms; a wrong password is told")
+        check_logins(_given(alerts_url=f"postgresql://{sql}/alarms"))
+        for url, told in (
+            (f"{USER}:wrong@{sql.partition('@')[2]}/alarms", "password authentication failed.*check CITY_ALERTS_URL"),
+            (f"{sql}/absent", 'database "absent" does not exist: check CITY_ALERTS_URL'),
+        ):
+            with pytest.raises(CannotStart, match=told) as refused:
+                check_logins(_given(alerts_url=f"postgresql://{url}"))
+            assert "wrong@" not in str(refused.value)
+    check_logins(_given(alerts_url=f"postgresql://{sql}/alarms"))  # it is away, and may come
+    matrix.add("PostgreSQL", "TCP", "SCRAM-SHA-256", "works for alarms; a wrong password is told at the start")
 
 
 def test_an_s3_that_wants_an_access_key(matrix: Matrix, tmp_path: Path) -> None:

@@ -17,6 +17,8 @@ import paho.mqtt.client as mqtt
 import polars as pl
 import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.reasoncodes import ReasonCode
 
 from city.contracts.model import Contract
 from city.net import accepts, split_address
@@ -31,7 +33,7 @@ from city.streaming.carried import CarriedMessages
 from city.streaming.deliveries import Route, key_of
 from city.streaming.mqtt_session import Session
 from city.streaming.strays import strays_path
-from city.streaming.subscriptions import filters_of
+from city.streaming.subscriptions import Subscriptions, filters_of
 from city.streaming.topics import MAX_MESSAGE_BYTES, ensure_topics
 from city_assets.environment.contract import SENSORS
 from city_assets.environment.sources import CITY_ENVIRONMENT, ZIGBEE2MQTT
@@ -527,3 +529,15 @@ def test_a_device_with_a_slash_is_read_and_what_is_no_reading_is_not_quarantined
         client.loop_stop()
     strays = pl.read_delta(str(strays_path(stack.lake))).filter(pl.col("topic").str.starts_with(base))
     assert strays["topic"].to_list() == [f"{base}/kitchen/sensor 2"]
+
+
+def test_a_subscription_that_an_acl_refuses_is_named(tmp_path: Path) -> None:
+    subscriptions = Subscriptions(["city/a", "city/b"], tmp_path / "filters.json")
+    granted, refused = ReasonCode(PacketTypes.SUBACK, identifier=1), ReasonCode(PacketTypes.SUBACK, identifier=135)
+    subscriptions.on_subscribe(mqtt.Client(mqtt.CallbackAPIVersion.VERSION2), None, 1, [granted, refused], None)
+    assert subscriptions.refused == (
+        "the MQTT broker refuses a subscription to city/b (Not authorized): let its ACL permit it to the user of "
+        "CITY_MQTT_USERNAME"
+    )
+    subscriptions.on_subscribe(mqtt.Client(mqtt.CallbackAPIVersion.VERSION2), None, 1, [granted, granted], None)
+    assert subscriptions.refused is None
