@@ -55,6 +55,7 @@ class QuestDBServer:
             return str(error)
         except requests.exceptions.SSLError as error:
             hint = "set CITY_QUESTDB_CA" if "verify failed" in str(error) else "is CITY_QUESTDB_TLS that of this port?"
+            hint = "its certificate has expired: renew it" if "expired" in str(error) else hint
             return f"QuestDB at {self}: {type(error).__name__}: {hint}"
         except requests.RequestException:
             return None

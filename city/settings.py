@@ -1,27 +1,28 @@
 """Reads all configuration into one typed object. Each field is set by CITY_<NAME>, in the environment or in .env."""
 
-import re
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
-from pydantic import Field, SecretStr, ValidationInfo, field_validator
+from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
+from city.certificates import check_certificate
+from city.cold_settings import ColdSettings
+from city.feed_settings import FeedSettings
 from city.net import check_origin, check_url, is_loopback, join_address, reached_at
 from city.server_settings import Port, ServerSettings, with_driver
 from city.severity import Severity
 
-_HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[ \t]*[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?")
 Unknown = Literal["accept", "flag", "quarantine"]
 """What happens to events with an id that nobody has announced: nothing, a lower score of the data's quality, or the
 quarantine."""
 CHECKOUT = Path(__file__).resolve().parents[1]
 
 
-class Settings(ServerSettings):
+class Settings(ServerSettings, ColdSettings, FeedSettings):
     """The folders of the platform's state, and the addresses and limits of its parts.
 
     .env.example documents the fields for people.
@@ -123,9 +124,6 @@ class Settings(ServerSettings):
     gather_seconds: float = Field(
         300.0, ge=0, description="low-rate topics: messages of this long are gathered into one run"
     )
-    feeds: dict[str, SecretStr] = Field({}, description="by source, the URL that it is fetched from")
-    feed_headers: dict[str, SecretStr] = Field({}, description="by source, a header of its requests: `name: value`")
-    feed_seconds: float = Field(15.0, ge=1, description="how often feeds are fetched")
     label_days: dict[str, Annotated[float, Field(gt=0)]] = Field(
         {}, description="by model, the days within which an outcome is reported; default: as declared"
     )
@@ -136,7 +134,6 @@ class Settings(ServerSettings):
     stream_hours: float = Field(24.0, gt=0, description="a streaming run of Dagster is replaced after this")
     run_retention_days: int = Field(7, gt=0, description="ended Dagster runs older than this are deleted")
     warm_days: int = Field(400, ge=1, description="bronze older than this goes to cold storage")
-    cold: str | None = Field(None, description="a folder, or s3://bucket/path; default <home>/cold")
     vacuum_hours: int = Field(2, ge=1, description="files that compaction replaced are kept this long")
 
     @field_validator("home", "cache")
@@ -168,33 +165,20 @@ class Settings(ServerSettings):
             check_url(value.get_secret_value() if isinstance(value, SecretStr) else value)
         return value
 
-    @field_validator("feeds")
-    @classmethod
-    def _check_feed_urls(cls, value: dict[str, SecretStr]) -> dict[str, SecretStr]:
-        for name, url in value.items():
-            try:
-                check_url(url.get_secret_value())
-            except ValueError as error:
-                raise ValueError(f"the URL of {name}: {error}") from None
-        return value
-
-    @field_validator("feed_headers")
-    @classmethod
-    def _check_feed_headers(cls, value: dict[str, SecretStr], info: ValidationInfo) -> dict[str, SecretStr]:
-        feeds = info.data.get("feeds", {})
-        for name, header in value.items():
-            if name not in feeds:
-                raise ValueError(f"{name} has no URL in CITY_FEEDS")
-            if not _HEADER.fullmatch(header.get_secret_value()):
-                raise ValueError(f"the header of {name} is not of the form `name: value`, in ASCII")
-        return value
-
     @field_validator("tls_cert", "tls_key", "jwt_public_key")
     @classmethod
-    def _check_file(cls, value: Path | None) -> Path | None:
+    def _check_file(cls, value: Path | None, info: ValidationInfo) -> Path | None:
         if value is not None and not value.is_file():
             raise ValueError(f"there is no file {value}")
+        if value is not None and info.field_name == "tls_cert":
+            check_certificate(value)
         return value
+
+    @model_validator(mode="after")
+    def _check_tls(self) -> "Settings":
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("CITY_TLS_CERT and CITY_TLS_KEY belong together")
+        return self
 
     @field_validator("extra_domains")
     @classmethod
@@ -207,6 +191,12 @@ class Settings(ServerSettings):
         if missing:
             raise ValueError(f"there is no folder {missing[0]}")
         return folders
+
+    @model_validator(mode="after")
+    def _check_cold_engine(self) -> "Settings":
+        if self.is_cold_on_s3 and self.engine == "spark":
+            raise ValueError("CITY_COLD on S3 is read by CITY_ENGINE=polars only; for spark use a folder")
+        return self
 
     @field_validator("country")
     @classmethod

@@ -8,6 +8,7 @@ from deltalake import DeltaTable, WriterProperties
 
 from city.contracts.registry import contracts
 from city.lake.cold import archive
+from city.lake.location import cold_location
 from city.lake.retry import commit_with_retry
 from city.settings import settings
 from city.stack.history_plan import load_plan
@@ -58,7 +59,7 @@ def lake_archive(lake: LakeResource) -> dg.MaterializeResult:
     """Moves the bronze rows that are older than CITY_WARM_DAYS to cold storage."""
     config = settings()
     keep = timedelta(days=config.warm_days)
-    archives = {c.name: archive(c, lake.root, config.cold_path, keep) for c in contracts()}
+    archives = {c.name: archive(c, lake.root, cold_location(config), keep) for c in contracts()}
     counts = {name: {"rows": a.rows, "deleted": a.deleted, "before": str(a.before)} for name, a in archives.items()}
     return dg.MaterializeResult(
         metadata={"rows": sum(a.rows for a in archives.values()), "tables": dg.MetadataValue.json(counts)}

@@ -18,6 +18,7 @@ from city.contracts.model import Contract
 from city.contracts.registry import Domain, domain_with
 from city.file_lock import file_lock
 from city.lake.lakehouse import lakehouse
+from city.lake.location import cold_location
 from city.lake.snapshot import Snapshot
 from city.settings import Settings
 from city.stack.history_plan import FOLDER, load_plan
@@ -126,7 +127,7 @@ def _days_with_events(config: Settings, contract: Contract, days: Collection[dat
     """Returns the local days from the first to the last of `days` on which bronze has events, archived ones too."""
     begin, _ = local_time.bounds(min(days), config.timezone)
     _, end = local_time.bounds(max(days), config.timezone)
-    events = Snapshot(config.lake, config.cold_path).events(contract, begin, end)
+    events = Snapshot(config.lake, cold_location(config)).events(contract, begin, end)
     local = pl.col(contract.event_time).dt.convert_time_zone(config.timezone).dt.date()
     return set(events.select(day=local).unique().collect(engine="streaming")["day"])
 

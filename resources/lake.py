@@ -11,6 +11,7 @@ from pydantic import PrivateAttr
 from city.contracts.model import Contract
 from city.lake import LAYERS, locate
 from city.lake.lakehouse import Lakehouse, lakehouse
+from city.lake.location import cold_location
 from city.lake.snapshot import Snapshot
 from city.settings import settings
 
@@ -27,7 +28,7 @@ class LakeResource(dg.ConfigurableResource):
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
         """Creates the snapshot of this run."""
-        self._snapshot = Snapshot(self.root, settings().cold_path)
+        self._snapshot = Snapshot(self.root, cold_location(settings()))
 
     @property
     def root(self) -> Path:
@@ -53,7 +54,7 @@ class LakeResource(dg.ConfigurableResource):
     @property
     def snapshot(self) -> Snapshot:
         """The snapshot of the lake that this run reads. Outside a run, a snapshot of the lake as it is now."""
-        return self._snapshot or Snapshot(self.root, settings().cold_path)
+        return self._snapshot or Snapshot(self.root, cold_location(settings()))
 
     def tables(self) -> dict[str, DeltaTable]:
         """Opens every Delta table of the lake. Returns them by `layer/name`."""

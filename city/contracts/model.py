@@ -128,11 +128,11 @@ class Distinct(Aggregate):
 
 
 class Mean(Aggregate):
-    """The mean of the column `source_column`."""
+    """The mean of the values of the column `source_column`; null where there are none."""
 
 
 class Std(Aggregate):
-    """The sample standard deviation of the column `source_column`; null for fewer than two events."""
+    """The sample standard deviation of the column `source_column`; null for fewer than two values."""
 
 
 @dataclass(frozen=True, kw_only=True)

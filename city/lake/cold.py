@@ -19,12 +19,14 @@ import polars as pl
 from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
 from deltalake.exceptions import DeltaError
 from deltalake.schema import Schema
-from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+from tenacity import retry, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from city.contracts.model import Contract
 from city.contracts.schema import bronze_schema
 from city.file_lock import file_lock
 from city.lake import bronze_path
+from city.lake.location import Location
+from city.s3 import is_s3_error
 from city.tables.model import Frame
 
 YEAR = "year"
@@ -45,35 +47,33 @@ class ArchiveResult:
     before: datetime
 
 
-def archive(contract: Contract, lake: Path, cold: str, keep: timedelta, now: datetime | None = None) -> ArchiveResult:
+def archive(
+    contract: Contract, lake: Path, cold: Location, keep: timedelta, now: datetime | None = None
+) -> ArchiveResult:
     """Moves the rows of whole UTC days older than `keep` to cold storage, late rows too.
 
     When a row is appended to bronze meanwhile, or bronze is compacted, the move starts again. Raises DeltaError where
-    that happens twenty times.
+    that happens twenty times, and ColdStorageError where S3 refuses it or does not answer.
     """
     before = ((now or datetime.now(UTC)) - keep).replace(hour=0, minute=0, second=0, microsecond=0)
     path = bronze_path(lake, contract)
     if not DeltaTable.is_deltatable(str(path)):
         return ArchiveResult(0, 0, before)
-    with archive_lock(lake, contract):
+    with archive_lock(lake, contract), cold.explained():
         return _move_until_done(contract, path, cold, before)
 
 
-def open_matching(bronze: DeltaTable, contract: Contract, cold: str) -> DeltaTable | None:
+def open_matching(bronze: DeltaTable, contract: Contract, cold: Location) -> DeltaTable | None:
     """Opens the cold table at the version that belongs to this version of bronze; None where no row was archived.
 
     Raises FileNotFoundError where bronze's rows were archived to another place than `cold`.
     """
-    target = _cold_path(cold, contract)
+    target = cold / contract.name
     version = bronze.transaction_version(_app_id(contract, "version"))
     if version is None:
-        return DeltaTable(target) if _has_old_archive(contract, target) else None
+        return target.open() if _has_old_archive(contract, target) else None
     table = _open_cold(contract, target)
-    return (
-        table
-        if _move_number(table, contract) == _move_number(bronze, contract)
-        else DeltaTable(target, version=version)
-    )
+    return table if _move_number(table, contract) == _move_number(bronze, contract) else target.open(version)
 
 
 def border(bronze: DeltaTable, contract: Contract) -> datetime | None:
@@ -92,20 +92,20 @@ def archive_lock(lake: Path, contract: Contract) -> AbstractContextManager[None]
     return file_lock(path.with_name(f"{path.name}.archive"))
 
 
-def recover(bronze: DeltaTable, contract: Contract, cold: str) -> DeltaTable | None:
+def recover(bronze: DeltaTable, contract: Contract, cold: Location) -> DeltaTable | None:
     """Opens the newest cold table and removes the rows of an interrupted move; None where there is no table.
 
     The caller holds the lock (`archive_lock`). Raises FileNotFoundError as `open_matching` does.
     """
-    target = _cold_path(cold, contract)
+    target = cold / contract.name
     version = bronze.transaction_version(_app_id(contract, "version"))
-    if version is None and not DeltaTable.is_deltatable(target):
+    if version is None and not target.exists():
         return None
     table = _open_cold(contract, target)
     if _move_number(table, contract) != (moves := _move_number(bronze, contract)):
         table.restore(version or 0, commit_properties=_commit_properties(contract, moves=moves))
-        DeltaTable(target).vacuum(_UNDONE_HOURS, dry_run=False, enforce_retention_duration=False)
-        table = DeltaTable(target)
+        target.open().vacuum(_UNDONE_HOURS, dry_run=False, enforce_retention_duration=False)
+        table = target.open()
     return table
 
 
@@ -126,17 +126,17 @@ def append_archived(warm: Frame, archived: Frame) -> Frame:
 
 
 @retry(
-    retry=retry_if_exception_type(DeltaError),
+    retry=retry_if_exception(lambda error: isinstance(error, DeltaError) and not is_s3_error(error)),
     wait=wait_random_exponential(multiplier=0.05, max=3.2),
     stop=stop_after_attempt(20),
     reraise=True,
 )
-def _move_until_done(contract: Contract, path: Path, cold: str, before: datetime) -> ArchiveResult:
+def _move_until_done(contract: Contract, path: Path, cold: Location, before: datetime) -> ArchiveResult:
     """Moves the rows, and starts again where bronze has changed meanwhile."""
     return _move_rows(contract, DeltaTable(path), cold, before)
 
 
-def _move_rows(contract: Contract, bronze: DeltaTable, cold: str, before: datetime) -> ArchiveResult:
+def _move_rows(contract: Contract, bronze: DeltaTable, cold: Location, before: datetime) -> ArchiveResult:
     time = pl.col(contract.event_time)
     old = pl.scan_delta(bronze).filter(time < before)
     by_day = old.group_by(time.dt.truncate("1d").alias("day")).agg(time.min().alias("first")).sort("day")
@@ -183,27 +183,28 @@ def _write_rows(table: DeltaTable, contract: Contract, rows: pl.DataFrame, move:
     return rows.height
 
 
-def _create_table(contract: Contract, cold: str) -> DeltaTable:
+def _create_table(contract: Contract, cold: Location) -> DeltaTable:
     schema = Schema.from_arrow(pl.Schema(bronze_schema(contract) | {YEAR: pl.Int32()}))
-    return DeltaTable.create(_cold_path(cold, contract), schema=schema, partition_by=[YEAR])
+    target = cold / contract.name
+    return DeltaTable.create(target.uri, schema=schema, partition_by=[YEAR], storage_options=target.options)
 
 
-def _open_cold(contract: Contract, target: str) -> DeltaTable:
-    if not DeltaTable.is_deltatable(target):
+def _open_cold(contract: Contract, target: Location) -> DeltaTable:
+    if not target.exists():
         raise FileNotFoundError(
             f"the archived rows of {contract.name} are not at {target}; point CITY_COLD at the folder that has them"
         )
-    return DeltaTable(target)
+    return target.open()
 
 
-def _has_old_archive(contract: Contract, target: str) -> bool:
+def _has_old_archive(contract: Contract, target: Location) -> bool:
     """Returns whether an earlier version filled cold storage and recorded no border in bronze's log.
 
     All rows of such a cold table count.
     """
-    if not DeltaTable.is_deltatable(target):
+    if not target.exists():
         return False
-    return DeltaTable(target).transaction_version(f"archive/{contract.topic}") is not None
+    return target.open().transaction_version(f"archive/{contract.topic}") is not None
 
 
 def _move_number(table: DeltaTable, contract: Contract) -> int:
@@ -227,7 +228,3 @@ def _commit_properties(contract: Contract, **values: int) -> CommitProperties:
 def _app_id(contract: Contract, name: str) -> str:
     """Returns the application id of a transaction in the Delta log."""
     return f"archive/{contract.topic}/{name}"
-
-
-def _cold_path(cold: str, contract: Contract) -> str:
-    return f"{cold.rstrip('/')}/{contract.name}"

@@ -16,6 +16,7 @@ from city.file_lock import file_lock
 from city.lake import cold
 from city.lake.build_result import BuildResult
 from city.lake.engines import Engine, engine_of
+from city.lake.location import Location, cold_location
 from city.lake.snapshot import Snapshot
 from city.lake.tables import open_table
 from city.settings import Settings
@@ -43,7 +44,7 @@ class Lakehouse:
     country: str
     contracts: dict[str, Contract]
     tables: dict[str, Table]
-    cold_path: str | None = None
+    cold_storage: Location | None = None
     snapshot: Snapshot | None = None
 
     def path(self, table: str) -> Path:
@@ -52,7 +53,7 @@ class Lakehouse:
 
     def pinned(self) -> "Lakehouse":
         """Returns this lakehouse with a new snapshot: each table is pinned to its version at the first read."""
-        return replace(self, snapshot=Snapshot(self.root, self.cold_path))
+        return replace(self, snapshot=Snapshot(self.root, self.cold_storage))
 
     def build(
         self, table: Table, days: Sequence[date] = (), full: bool = False, progress: Progress = lambda line: None
@@ -244,7 +245,7 @@ class Lakehouse:
 
     def _read_events(self, contract: Contract, slices: Slices | None) -> Frame:
         """Reads a contract's events, archived ones too, from the first hour of the slices to the last."""
-        snapshot = self.snapshot or Snapshot(self.root, self.cold_path)
+        snapshot = self.snapshot or Snapshot(self.root, self.cold_storage)
         bronze = snapshot.table(f"bronze/{contract.name}")
         if bronze is None:
             return self.engine.local(pl.DataFrame(schema=bronze_schema(contract)))
@@ -292,5 +293,5 @@ def lakehouse(config: Settings, root: Path | None = None) -> Lakehouse:
         country=config.country,
         contracts={contract.name: contract for contract in contracts(config)},
         tables=tables(),
-        cold_path=config.cold_path,
+        cold_storage=cold_location(config),
     )

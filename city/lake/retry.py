@@ -8,6 +8,8 @@ from deltalake import DeltaTable
 from deltalake.exceptions import CommitFailedError
 from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_exponential, wait_random_exponential
 
+from city.lake.location import Location
+
 Result = TypeVar("Result")
 
 
@@ -18,9 +20,9 @@ Result = TypeVar("Result")
     stop=stop_after_attempt(10),
     reraise=True,
 )
-def commit_with_retry(path: Path | str, change: Callable[[DeltaTable], Result]) -> Result:
+def commit_with_retry(place: Path | str | Location, change: Callable[[DeltaTable], Result]) -> Result:
     """Calls `change` with the newest state of the table and returns its result. Retries it after a conflicting commit.
 
     Raises CommitFailedError after ten attempts.
     """
-    return change(DeltaTable(path))
+    return change(Location.of(place).open())

@@ -17,6 +17,7 @@ from deltalake import DeltaTable
 from city.contracts.model import Contract
 from city.contracts.schema import TIMESTAMP, bronze_schema
 from city.lake import cold
+from city.lake.location import Location
 from city.tables.model import DAY
 
 _LONGEST_SECONDS = 45 * 60.0
@@ -26,11 +27,11 @@ _STATISTICS_PRECISION = timedelta(milliseconds=1)
 
 
 class Snapshot:
-    """Pins the tables of the lake at `root`, and the archived rows of bronze at `cold_path` (none for None)."""
+    """Pins the tables of the lake at `root`, and the archived rows of bronze at `cold_storage` (none for None)."""
 
-    def __init__(self, root: Path, cold_path: str | None = None) -> None:
+    def __init__(self, root: Path, cold_storage: Location | None = None) -> None:
         self.root = root
-        self.cold_path = cold_path
+        self.cold_storage = cold_storage
         self._began = datetime.now(UTC)
         self._pinned: dict[str, float] = {}
         self._tables: dict[str, DeltaTable | None] = {}
@@ -55,7 +56,7 @@ class Snapshot:
         Returns None where it has no rows, or none from `begin` on. Bronze's log records which version of cold storage
         belongs to it, so a row that is being archived is in exactly one of the two tables.
         """
-        bronze, path = self.table(f"bronze/{contract.name}"), self.cold_path
+        bronze, path = self.table(f"bronze/{contract.name}"), self.cold_storage
         if bronze is None or path is None:
             return None
         border = cold.border(bronze, contract)

@@ -10,6 +10,7 @@ from deltalake import DeltaTable
 from city.contracts.registry import contracts
 from city.file_lock import file_lock
 from city.lake import LAYERS, bronze_path, cold
+from city.lake.location import Location, cold_location
 from city.lake.retry import commit_with_retry
 from city.privacy.traces import Traces, quote_literal
 from city.settings import Settings
@@ -20,13 +21,13 @@ _DEFAULT_RETENTION = "interval 30 days"
 _NO_RETENTION = "interval 0 seconds"
 
 
-def list_tables(config: Settings) -> dict[str, Path | str]:
+def list_tables(config: Settings) -> dict[str, Location]:
     """Returns every folder of every tier that may be a Delta table, by name. Sources come before the tables that are
     made from them."""
     warm = [path for layer in LAYERS for path in sorted((config.lake / layer).glob("*/"))]
-    tables: dict[str, Path | str] = {f"{path.parent.name}/{path.name}": path for path in warm}
+    tables = {f"{path.parent.name}/{path.name}": Location.of(path) for path in warm}
     for contract in contracts(config):
-        tables[f"cold/{contract.name}"] = f"{config.cold_path}/{contract.name}"
+        tables[f"cold/{contract.name}"] = cold_location(config) / contract.name
     return tables
 
 
@@ -44,61 +45,62 @@ def erase_tables(
         for contract in contracts(config):
             name, path = f"cold/{contract.name}", bronze_path(config.lake, contract)
             with note_problem(name, AGAIN):
-                if DeltaTable.is_deltatable(str(path)) and DeltaTable.is_deltatable(str(tables[name])):
+                if DeltaTable.is_deltatable(str(path)) and tables[name].exists():
                     locks.enter_context(cold.archive_lock(config.lake, contract))
                     try:
-                        cold.recover(DeltaTable(path), contract, config.cold_path)
+                        cold.recover(DeltaTable(path), contract, cold_location(config))
                     except Exception:
                         del tables[name]  # an interrupted move must be undone before its table is changed
                         raise
                     archived[name] = contract
         for name, target in tables.items():
-            with note_problem(name, AGAIN):
-                if not DeltaTable.is_deltatable(str(target)):
+            with note_problem(name, AGAIN), target.explained():
+                if not target.exists():
                     continue
-                if isinstance(target, Path):
-                    with file_lock(target.with_name(f"{target.name}.build")):
+                if name.partition("/")[0] in LAYERS:
+                    with file_lock(Path(f"{target}.build")):
                         count_erased(name, _erase_from_table(target, traces))
                 else:
                     count_erased(name, _erase_from_table(target, traces))
                 if name in archived:
                     bronze = DeltaTable(bronze_path(config.lake, archived[name]))
-                    cold.record(bronze, DeltaTable(target), archived[name])
+                    cold.record(bronze, target.open(), archived[name])
 
 
-def _erase_from_table(path: Path | str, traces: Traces) -> int:
+def _erase_from_table(place: Location, traces: Traces) -> int:
     """Erases the identity from a Delta table and returns the number of deleted rows."""
-    if not {traces.column, "entity", "raw"} & _column_names(path):
+    if not {traces.column, "entity", "raw"} & _column_names(place):
         return 0
-    condition, rows = _delete_condition(path, traces), 0
+    condition, rows = _delete_condition(place, traces), 0
     if condition is not None:
-        rows = commit_with_retry(path, lambda table: table.delete(condition)["num_deleted_rows"])
+        rows = commit_with_retry(place, lambda table: table.delete(condition)["num_deleted_rows"])
     # Files that were replaced, now or earlier, are deleted without a grace period, because they contain the identity.
-    commit_with_retry(path, lambda table: table.vacuum(0, dry_run=False, enforce_retention_duration=False))
-    cut_log(path)
+    commit_with_retry(place, lambda table: table.vacuum(0, dry_run=False, enforce_retention_duration=False))
+    cut_log(place)
     return int(rows or 0)
 
 
-def cut_log(path: Path | str) -> None:
+def cut_log(place: Path | Location) -> None:
     """Deletes the older entries of a table's log. They contain identities as minimum and maximum values, and in delete
     conditions."""
-    retention = DeltaTable(path).metadata().configuration.get(_LOG_RETENTION, _DEFAULT_RETENTION)
+    table = Location.of(place).open()
+    retention = table.metadata().configuration.get(_LOG_RETENTION, _DEFAULT_RETENTION)
     if retention == _NO_RETENTION:  # an erasure that was killed here has left it, and no table declares it
         retention = _DEFAULT_RETENTION
-    commit_with_retry(path, lambda table: table.alter.set_table_properties({_LOG_RETENTION: _NO_RETENTION}))
+    commit_with_retry(place, lambda table: table.alter.set_table_properties({_LOG_RETENTION: _NO_RETENTION}))
     try:
-        table = DeltaTable(path)
+        table = Location.of(place).open()
         table.create_checkpoint()
         table.cleanup_metadata()
     finally:
-        commit_with_retry(path, lambda table: table.alter.set_table_properties({_LOG_RETENTION: retention}))
+        commit_with_retry(place, lambda table: table.alter.set_table_properties({_LOG_RETENTION: retention}))
 
 
-def _delete_condition(path: Path | str, traces: Traces) -> str | None:
+def _delete_condition(place: Location, traces: Traces) -> str | None:
     """Returns the condition of the Delta table's delete, or None where the table has no rows of the identity."""
-    table, columns = DeltaTable(path), _column_names(path)
+    table, columns = place.open(), _column_names(place)
     if traces.column in columns:
-        return f"{traces.column} = {quote_literal(traces.identity)}" if count_rows(path, traces) else None
+        return f"{traces.column} = {quote_literal(traces.identity)}" if count_rows(place, traces) else None
     if "entity" in columns:
         ids = pl.scan_delta(table).filter(_entity_condition(traces)).select("id").collect()["id"]
         return f"id IN ({', '.join(map(quote_literal, ids))})" if len(ids) else None
@@ -112,9 +114,9 @@ def _delete_condition(path: Path | str, traces: Traces) -> str | None:
     return " OR ".join(conditions) or None
 
 
-def count_rows(path: Path | str, traces: Traces) -> int:
+def count_rows(place: Location, traces: Traces) -> int:
     """Counts the rows of the identity in a Delta table."""
-    table, columns = DeltaTable(path), _column_names(path)
+    table, columns = place.open(), _column_names(place)
     if traces.column in columns:
         condition = pl.col(traces.column) == traces.identity
     elif "entity" in columns:
@@ -124,8 +126,8 @@ def count_rows(path: Path | str, traces: Traces) -> int:
     return int(pl.scan_delta(table).filter(condition).select(pl.len()).collect().item())
 
 
-def _column_names(path: Path | str) -> set[str]:
-    return {field.name for field in DeltaTable(path).schema().fields}
+def _column_names(place: Location) -> set[str]:
+    return {field.name for field in place.open().schema().fields}
 
 
 def _entity_condition(traces: Traces) -> pl.Expr:

@@ -21,8 +21,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import quote, quote_plus
 
-from deltalake import DeltaTable
-
 from city.append import append_whole
 from city.contracts.model import ContractError
 from city.contracts.registry import contracts
@@ -78,9 +76,9 @@ def find(
     column = column_of(kind)
     traces = Traces(column, identity)
     counts = {}
-    for name, path in list_tables(config).items():
-        with _report_error(name, identity, report_problem):
-            counts[name] = count_rows(path, traces) if DeltaTable.is_deltatable(str(path)) else 0
+    for name, place in list_tables(config).items():
+        with _report_error(name, identity, report_problem), place.explained():
+            counts[name] = count_rows(place, traces) if place.exists() else 0
     for table in list_questdb_tables(config, column):
         with _report_error(f"questdb/{table.name}", identity, report_problem):
             rows = count_questdb_rows(config, table, column, identity)

@@ -11,7 +11,8 @@ from city.contracts.model import Contract, Kind
 
 JSON, NDJSON, CSV = "application/json", "application/x-ndjson", "text/csv"
 PROTOBUF = "application/x-protobuf"
-MEDIA = (JSON, NDJSON, CSV, PROTOBUF)
+_JSON_MEDIA = (JSON, "application/ld+json", "application/geo+json")
+MEDIA = (*_JSON_MEDIA, NDJSON, CSV, PROTOBUF)
 _TRUE, _FALSE = ("true", "1", "yes"), ("false", "0", "no")
 
 
@@ -32,7 +33,7 @@ def split_body(body: bytes, media: str, contract: Contract | None) -> list[bytes
         return [line for line in text.splitlines() if line.strip()]
     if media == CSV:
         return _csv_rows(text, contract)
-    if media != JSON:
+    if media not in _JSON_MEDIA:
         raise BodyError(f"{media or 'no content-type'} is not taken; send {', '.join(MEDIA)}")
     try:
         found = orjson.loads(text)
@@ -45,6 +46,8 @@ def _csv_rows(text: bytes, contract: Contract | None) -> list[bytes]:
     try:
         rows = csv.reader(io.StringIO(text.decode(), newline=""), strict=True)
         header = next(rows, [])
+        if repeated := sorted({name for name in header if header.count(name) > 1}):
+            raise BodyError(f"the header has {', '.join(repeated)} twice: name each column once")
         if contract is not None:
             _check_header(header, contract)
         return [orjson.dumps(_object(number, header, row, contract)) for number, row in enumerate(rows, 2) if row]

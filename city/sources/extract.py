@@ -5,15 +5,16 @@ refuses a chunk, each of its messages is read alone, which gives the reasons.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, cast
 
 import polars as pl
 
-from city.sources.gtfs import FeedError, feed_to_json
-from city.sources.model import At, Source, Value, field_of
+from city.sources.gtfs import feed_to_json
+from city.sources.model import At, Format, FormatError, Source, Value, field_of
+from city.sources.ngsi import entities_to_json
 from city.sources.paths import Step, alternatives, steps
 from city.sources.values import Leaf, fit, follow, kind_of
 
@@ -27,6 +28,9 @@ _CHUNK = 8192
 _BOM = b"\xef\xbb\xbf"
 _TYPES: dict[Leaf, pl.DataType] = {"number": pl.Float64(), "boolean": pl.Boolean(), "text": pl.String()}
 
+_READERS: dict[Format, Callable[[bytes], bytes]] = {"gtfs_realtime": feed_to_json, "ngsi": entities_to_json}
+"""How messages of other formats become JSON."""
+
 Reasons = dict[int, list[str]]
 """The reasons against messages, by their index."""
 
@@ -38,8 +42,8 @@ def extract(source: Source, payloads: Sequence[bytes]) -> tuple[pl.DataFrame, Re
     reasons for each message that cannot be read.
     """
     shape, refused, frames = shape_of(source), Reasons(), []
-    if source.format == "gtfs_realtime":
-        payloads = _read_feeds(payloads, refused)
+    if (reader := _READERS.get(source.format)) is not None:
+        payloads = _read_all(reader, payloads, refused)
     for first in range(0, len(payloads), _CHUNK):
         chunk = [_trimmed(source, payload) for payload in payloads[first : first + _CHUNK]]
         frame = _read_chunk(shape, chunk)
@@ -49,13 +53,13 @@ def extract(source: Source, payloads: Sequence[bytes]) -> tuple[pl.DataFrame, Re
     return pl.concat([pl.DataFrame(schema=shape.schema), *frames]), refused
 
 
-def _read_feeds(payloads: Sequence[bytes], refused: Reasons) -> list[bytes]:
-    """Returns feeds as JSON: an empty one, whose reason is told already, for bytes that are none."""
+def _read_all(reader: Callable[[bytes], bytes], payloads: Sequence[bytes], refused: Reasons) -> list[bytes]:
+    """Returns messages of another format as JSON: an empty one, whose reason is told already, for what is none."""
     found = []
     for number, payload in enumerate(payloads):
         try:
-            found.append(feed_to_json(payload))
-        except FeedError as error:
+            found.append(reader(payload))
+        except FormatError as error:
             refused[number] = [f"message: {error}"]
             found.append(b"")
     return found
@@ -92,6 +96,8 @@ def shape_of(source: Source) -> Shape:
             leaf = _leaf(source, name, value)
             for path in alternatives(value.path):
                 paths[path] = leaf if paths.get(path, leaf) == leaf else "text"
+            if value.unit_at is not None:
+                paths[value.unit_at] = "text"
     for path in source.when:
         paths[when_column(source, path)] = "text"
     return Shape(paths, source.items)

@@ -3,13 +3,11 @@
 import json
 from typing import Any
 
-
-class FeedError(ValueError):
-    """Reports bytes that are no feed."""
+from city.sources.model import FormatError
 
 
 def feed_to_json(feed: bytes) -> bytes:
-    """Returns a FeedMessage as JSON. Raises FeedError for bytes that are none."""
+    """Returns a FeedMessage as JSON. Raises FormatError for bytes that are none."""
     from google.protobuf.json_format import MessageToDict
     from google.protobuf.message import DecodeError
     from google.transit.gtfs_realtime_pb2 import FeedMessage
@@ -22,8 +20,11 @@ def feed_to_json(feed: bytes) -> bytes:
     except DecodeError:
         begin = feed.lstrip()[:1]
         hint = "; it looks like a web page or JSON" if begin in (b"<", b"{", b"[") else ""
-        raise FeedError(f"{len(feed):,} bytes that are no FeedMessage of GTFS-realtime{hint}") from None
+        raise FormatError(f"{len(feed):,} bytes that are no FeedMessage of GTFS-realtime{hint}") from None
     content = {"entity": []} | MessageToDict(message, preserving_proto_field_name=True)  # it leaves empty lists out
+    for entity in content["entity"]:
+        if entity.get("vehicle", {}).get("timestamp") == "0":  # of a producer that writes every field
+            del entity["vehicle"]["timestamp"]
     return json.dumps(_finite(content)).encode()
 
 

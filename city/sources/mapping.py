@@ -13,7 +13,7 @@ from city.sources.extract import MISFITS, ROW, Reasons, extract, when_column
 from city.sources.model import ARRIVED, CITY_ZONE, Always, Arrived, At, Joined, Part, Source, Value, field_of
 from city.sources.paths import alternatives
 from city.sources.times import ISO_8601, epoch_times, read_times
-from city.sources.units import conversion
+from city.sources.units import are_alike, conversion
 
 TOPIC, ARRIVAL = "_topic", "_arrival"
 _REASONS = "_reasons"
@@ -89,7 +89,7 @@ def _without_misfits(source: Source, frame: pl.DataFrame, rejected: Reasons) -> 
         for value in (*source.names.values(), *source.fields.values())
         if isinstance(value, At)
         for path in alternatives(value.path)
-    }
+    } | {value.unit_at for value in source.measures.values() if isinstance(value, At) and value.unit_at}
     dropped = []
     for number, row, misfits in wrong.with_row_index("_n").select("_n", ROW, MISFITS).iter_rows():
         _add_reasons(rejected, row, (f"{misfit['where']}{misfit['path']}: {misfit['told']}" for misfit in misfits))
@@ -195,7 +195,11 @@ def _value(source: Source, name: str, value: Value, zone: str, prefix: str = "")
         found, expected = _time(value, raw, zone)
     elif kind in ("float", "integer"):
         found, expected = _number(source, raw), f"a number ({', '.join(sorted(source.reads)) or 'as JSON has them'})"
-    if value.unit and (to := source.unit_of(name)):
+    to = source.unit_of(name) if value.unit else None
+    if isinstance(value, At) and value.unit_at is not None and to:
+        found = _by_unit(value, found.cast(pl.Float64), to)
+        expected = f"a number in a known unit ({value.unit_at})"
+    elif value.unit and to:
         found = convert(found.cast(pl.Float64), value.unit, to)
     if kind == "integer":
         found = found.round().cast(pl.Int64, strict=False)
@@ -228,7 +232,9 @@ def _origin(source: Source, value: Value) -> tuple[pl.Expr, str]:
     if isinstance(value, Arrived):
         return pl.col(ARRIVAL), "its arrival"
     if isinstance(value, Part):
-        level = pl.col(TOPIC).str.split("/").list.get(source.parts[value.name], null_on_oob=True)
+        levels, number = pl.col(TOPIC).str.split("/"), source.parts[value.name]
+        rest = levels.list.slice(number).list.join("/").replace("", None)
+        level = rest if value.name == source.rest else levels.list.get(number, null_on_oob=True)
         return level, f"<{value.name}> of the MQTT topic"
     assert isinstance(value, Always)
     return pl.lit(value.value), "a constant"
@@ -263,6 +269,18 @@ def convert(number: pl.Expr, unit: str, to: str) -> pl.Expr:
     """Converts a number of one unit to another, and rounds off what the arithmetic adds. Raises UnitError."""
     factor, summand = conversion(unit, to)
     return number if (factor, summand) == (1.0, 0.0) else (number * factor + summand).round_sig_figs(12)
+
+
+def _by_unit(value: At, number: pl.Expr, to: str) -> pl.Expr:
+    """Converts a number from the unit that the message names; null where that is unknown, or measures another thing."""
+    assert value.unit is not None
+    assert value.unit_at is not None
+    word = pl.col(value.unit_at)
+    converted = [pl.when(word.is_null()).then(convert(number, value.unit, to))]
+    for name, unit in value.units.items():
+        if are_alike(unit, to):
+            converted.append(pl.when(word == name).then(convert(number, unit, to)))
+    return pl.coalesce(converted)
 
 
 def _is_none(text: pl.Expr) -> pl.Expr:

@@ -10,25 +10,29 @@ from typing import Literal
 
 from city.contracts.model import Contract, Field, is_zone
 from city.sources.paths import PathError, alternatives, steps
-from city.sources.units import UnitError, conversion
+from city.sources.units import UnitError, are_alike, conversion
 
 Reads = Literal["text", "comma", "nan", "bom"]
 """What a source accepts beyond strict JSON: numbers as text, decimal commas, words for a missing number, a mark of the
 byte order before the message."""
 Form = Literal["iso", "epoch_s", "epoch_ms", "epoch_us"]
 """The form of a time: ISO 8601, or a number since 1970."""
-Format = Literal["json", "gtfs_realtime"]
+Format = Literal["json", "gtfs_realtime", "ngsi"]
 ARRIVED = "arrived"
 CITY_ZONE = "city"
 """The zone of naive times that stands for CITY_TIMEZONE."""
 _NAME = re.compile(r"^[a-z][a-z0-9_]*$")
-_PART = re.compile(r"<([a-z][a-z0-9_]*)>")
+_PART = re.compile(r"<([a-z][a-z0-9_]*)(#)?>")
 _Require = Callable[[bool, str], None]
 _REFERENCE = re.compile(r"{([a-z][a-z0-9_]*)}")
 
 
 class SourceError(ValueError):
     """Reports an invalid declaration. The message names the source, the field and the fix."""
+
+
+class FormatError(ValueError):
+    """Reports a message that is not of its source's format."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,16 +63,20 @@ class At(Value):
     """The value at a path of the message, such as `uplink_message.received_at` (see `city.sources.paths`).
 
     In a source with `items`, the path begins at the item. A path that begins with `^.` begins at the message then.
+    `unit_at` is the path of a word for the unit of this number, and `units` translates it. Where the message has none,
+    it is in `unit`.
     """
 
     path: str
+    unit_at: str | None = None
+    units: Mapping[str, str] = field(default_factory=dict)
 
     __hash__ = Value.__hash__
 
 
 @dataclass(frozen=True)
 class Part(Value):
-    """The part of the MQTT topic that stands at `<name>` in the source's `mqtt`."""
+    """The part of the MQTT topic that stands at `<name>` in the source's `mqtt`: a level, or the rest at `<name#>`."""
 
     name: str
 
@@ -110,8 +118,9 @@ class Source:
     """The messages of one shape, and the events of `contract` that they become.
 
     They arrive on MQTT topics like `mqtt` (as in `v3/<application>/devices/<device>/up`; `+` is a level without a
-    name), on the Kafka topic `kafka`, or at POST /ingest/<name>. With `items`, the path of a list, each item of it is
-    an event. With `measures`, each quantity of the contract that has a value in the message is an event.
+    name, and `<device#>` at the end is the rest of the topic, of one or more levels), on the Kafka topic `kafka`, or at
+    POST /ingest/<name>. With `items`, the path of a list, each item of it is an event. With `measures`, each quantity
+    of the contract that has a value in the message is an event.
 
     `fields` tells where each field comes from, by its name, and `names` gives further values for Joined. `reads` are
     the liberties that the source takes with JSON. `when` are paths of the message whose value must be one of some
@@ -135,6 +144,8 @@ class Source:
     names: Mapping[str, Value] = field(default_factory=dict)
     when: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     reads: frozenset[Reads] = frozenset()
+    ignored_topics: str | None = None
+    """A regular expression of whole MQTT topics among those of `mqtt` that carry no events, such as commands."""
     is_optional: bool = False
     """Whether a message without any measure is no event, and no fault: of devices of many kinds."""
 
@@ -152,11 +163,21 @@ class Source:
 
         known = [f.name for f in self.contract.fields]
         require(bool(_NAME.match(self.name)), "a name is lower-case letters, digits and underscores")
+        ends = (self.mqtt or "").partition("#>")[2] == ""
+        require(ends, f"the rest of an MQTT topic, as <device#>, stands at its end, and not in {self.mqtt!r}")
+        try:
+            re.compile(self.ignored_topics or "")
+        except re.error as error:
+            require(False, f"ignored_topics {self.ignored_topics!r} is no regular expression: {error}")
         for name, value in {**self.names, **self.fields, **self.measures}.items():
             zone = value.zone
             require(zone == CITY_ZONE or is_zone(zone), f"{name}: no time zone {zone!r}; such as Europe/Berlin")
             if isinstance(value, At):
                 self._check_path(name, value.path)
+                require(
+                    (value.unit_at is None) == (not value.units) and (not value.units or value.unit is not None),
+                    f"{name}: unit_at, units and unit belong together: the unit's path, its words, and the default",
+                )
             if isinstance(value, Part):
                 require(value.name in self.parts, f"{name}: no level <{value.name}> in its MQTT topic {self.mqtt!r}")
             for other in value.references if isinstance(value, Joined) else ():
@@ -172,13 +193,27 @@ class Source:
     @property
     def mqtt_filter(self) -> str | None:
         """The MQTT filter to subscribe to."""
-        return _PART.sub("+", self.mqtt) if self.mqtt else None
+        return _PART.sub(lambda part: "#" if part[2] else "+", self.mqtt) if self.mqtt else None
+
+    def ignores(self, topic: str) -> bool:
+        """Returns whether an MQTT topic carries no events."""
+        return self.ignored_topics is not None and re.fullmatch(self.ignored_topics, topic) is not None
 
     @property
     def parts(self) -> dict[str, int]:
         """The level of each named part of the MQTT topic, counted from 0."""
-        levels = (self.mqtt or "").split("/")
-        return {match[1]: number for number, level in enumerate(levels) if (match := _PART.fullmatch(level))}
+        return {name: number for number, (name, _) in self._named_levels.items()}
+
+    @property
+    def rest(self) -> str | None:
+        """The name of the part that is the rest of the MQTT topic; None where there is none."""
+        return next((name for name, is_rest in self._named_levels.values() if is_rest), None)
+
+    @property
+    def _named_levels(self) -> dict[int, tuple[str, bool]]:
+        """The name of each named level of the MQTT topic, and whether it is the rest of it."""
+        levels = enumerate((self.mqtt or "").split("/"))
+        return {number: (match[1], bool(match[2])) for number, level in levels if (match := _PART.fullmatch(level))}
 
     def unit_of(self, name: str) -> str | None:
         """The contract's unit of a field or of a measure."""
@@ -208,6 +243,8 @@ class Source:
             require(to is not None, f"{name}: has no unit in {self.contract.name}, so it cannot be converted")
             try:
                 conversion(value.unit, to or "")
+                for unit in value.units.values() if isinstance(value, At) else ():
+                    are_alike(unit, to or "")
             except UnitError as error:
                 raise SourceError(f"source {self.name!r}: {name}: {error}") from None
 

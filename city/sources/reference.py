@@ -11,9 +11,9 @@ Generated from `city_assets/*/sources.py` by `city docs`. A test fails when it i
 
 A source maps messages of another shape to events of a contract. They arrive on MQTT, on a Kafka topic, at
 `POST /ingest/<source>`, or are fetched every CITY_FEED_SECONDS from a URL of CITY_FEEDS (`{"<source>": "https://…"}`).
-Each makes one or more events. What cannot be mapped goes to `quarantine/mqtt` with its reasons (its first 64 KiB). The
-answer of a POST has the reasons, and such a message is not stored. A wrong item of a list, or a wrong measure of a
-message, does not affect the others.
+Each makes one or more events. In an MQTT topic, `<device>` is a level, and `<device#>` the rest of the topic. What
+cannot be mapped goes to `quarantine/mqtt` with its reasons (its first 64 KiB). The answer of a POST has the reasons,
+and such a message is not stored. A wrong item of a list, or a wrong measure of a message, does not affect the others.
 """
 _TABLE = "| source | events | arrives at | what it is |\n| --- | --- | --- | --- |"
 
@@ -38,6 +38,8 @@ def _describe_source(source: Source) -> Iterator[str]:
     yield f"\n## {source.name}\n\n{source.description} Documentation: {source.documentation}\n"
     for path, words in source.when.items():
         yield f"Only messages whose `{path}` is {' or '.join(repr(word) for word in words)}.\n"
+    if source.ignored_topics:
+        yield f"Messages of these topics are left out: `{source.ignored_topics}`.\n"
     if source.items:
         yield f"Each item of `{source.items}` is an event.\n"
     if source.reads:
@@ -67,6 +69,8 @@ def _origin(value: Value) -> str:
     parts = [told]
     if value.unit:
         parts.append(f"in {value.unit}")
+    if isinstance(value, At) and value.unit_at:
+        parts.append(f"or in the unit of `{value.unit_at}`")
     if value.form != "iso":
         parts.append({"epoch_s": "seconds", "epoch_ms": "milliseconds", "epoch_us": "microseconds"}[value.form])
     if value.zone != "UTC":

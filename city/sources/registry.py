@@ -42,6 +42,8 @@ def feeds_of(sources: Sequence[Source], config: Settings) -> dict[str, tuple[Sou
     feeds = {name: url.get_secret_value() for name, url in config.feeds.items()}
     if unknown := sorted(set(feeds) - set(known)):
         raise SourceError(f"CITY_FEEDS names {', '.join(unknown)}; known sources: {', '.join(sorted(known))}")
+    if without := sorted(set(config.feed_headers) - set(feeds)):
+        raise SourceError(f"CITY_FEED_HEADERS names {', '.join(without)}, without a URL in CITY_FEEDS")
     for name in feeds:
         if known[name].needs_topic:
             raise SourceError(f"CITY_FEEDS: source {name!r} reads a part of its MQTT topic {known[name].mqtt!r}")

@@ -68,13 +68,42 @@ UNITS: dict[str, Unit] = {
 }
 """All units that a source may name. The first of a dimension is the one that the others are converted through."""
 
+UNIT_CODES = {
+    "CEL": "°C",
+    "FAH": "°F",
+    "KEL": "K",
+    "PAL": "Pa",
+    "A97": "hPa",
+    "KPA": "kPa",
+    "MBR": "mbar",
+    "BAR": "bar",
+    "MTS": "m/s",
+    "KMH": "km/h",
+    "HM": "mph",
+    "KNT": "kn",
+    "GQ": "µg/m³",
+    "GP": "mg/m³",
+    "P1": "%",
+    "C62": "1",
+    "2N": "dB",
+}
+"""Units by their code of UN/CEFACT Recommendation 20, as in the `unitCode` of NGSI."""
+
+
+def are_alike(unit: str, to: str) -> bool:
+    """Returns whether both units measure the same. Raises UnitError for an unknown one."""
+    return _unit(unit).dimension == _unit(to).dimension
+
+
+def _unit(name: str) -> Unit:
+    if name not in UNITS:
+        raise UnitError(f"unknown unit {name!r}; known: {', '.join(UNITS)}")
+    return UNITS[name]
+
 
 def conversion(unit: str, to: str) -> tuple[float, float]:
     """Returns the factor and the summand of a conversion. Raises UnitError."""
-    for name in (unit, to):
-        if name not in UNITS:
-            raise UnitError(f"unknown unit {name!r}; known: {', '.join(UNITS)}")
-    given, wanted = UNITS[unit], UNITS[to]
+    given, wanted = _unit(unit), _unit(to)
     if given.dimension != wanted.dimension:
         alike = ", ".join(name for name, known in UNITS.items() if known.dimension == wanted.dimension)
         raise UnitError(

@@ -12,6 +12,7 @@ import requests
 from pydantic import SecretStr
 
 from city.certificates import find_expiry
+from city.lake.location import cold_location
 from city.server_settings import CERTIFICATES, with_driver
 from city.settings import Settings
 from city.stack.part import CannotStart
@@ -47,6 +48,9 @@ def external_stores(config: Settings) -> list[ExternalStore]:
         stores.append(ExternalStore("mlflow", config.mlflow_url, partial(_check_mlflow, config)))
     if config.schema_registry_url:
         stores.append(ExternalStore("schema-registry", config.schema_registry_url, partial(_check_registry, config)))
+    if config.is_cold_on_s3:
+        address = f"{config.cold_path} ({config.cold_server})"
+        stores.append(ExternalStore("cold-storage", address, cold_location(config).refusal))
     return stores
 
 
@@ -76,7 +80,7 @@ def check_logins(config: Settings) -> None:
 def _find_expired(config: Settings) -> list[str]:
     """Returns a text for each file of certificates that has expired."""
     texts = []
-    for name, is_authority in CERTIFICATES.items():
+    for name, is_authority in (CERTIFICATES | {"tls_cert": False}).items():
         path = getattr(config, name)
         if path is not None and (expiry := find_expiry(path, is_authority)) is not None:
             texts.append(f"CITY_{name.upper()}: the certificate {path} expired on {expiry:%Y-%m-%d}: renew it")
@@ -105,7 +109,7 @@ def _check_postgres(url: SecretStr, setting: str) -> str | None:
         return f"{setting} needs PostgreSQL's client: pip install 'city[postgres]'"
     except sqlalchemy.exc.OperationalError as error:
         reason = str(error.orig).strip().splitlines()[0]
-    if "password authentication failed" in reason:
+    if "authentication failed" in reason or "no password supplied" in reason:
         return f"{server} refuses the login: check the user and the password in {setting}"
     if "does not exist" in reason:
         return f"{server} has no such database or user: create it, or mend {setting}"
@@ -124,8 +128,8 @@ def _check_redis(url: SecretStr) -> str | None:
         redis.Redis.from_url(url.get_secret_value(), socket_timeout=_SECONDS, socket_connect_timeout=_SECONDS).ping()
     except redis.AuthenticationError:
         return f"{server} refuses the login: check the user and the password in CITY_REDIS_URL"
-    except redis.ResponseError as error:
-        return f"{server} refuses the city ({error}): check CITY_REDIS_URL"
+    except redis.ResponseError as error:  # for example a command without a login
+        return f"{server} refuses the city ({error}): check the user and the password in CITY_REDIS_URL"
     except redis.RedisError as error:
         if "certificate" in str(error).lower():
             return f"{server}: {error}: add ssl_ca_certs=FILE to CITY_REDIS_URL"

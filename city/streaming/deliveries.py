@@ -28,6 +28,10 @@ class Route:
         """The names of the sources or of the contract."""
         return ", ".join(part.name for part in self.sources or self.contracts)
 
+    def ignores(self, topic: str) -> bool:
+        """Returns whether a source knows the MQTT topic as one without events."""
+        return any(source.ignores(topic) for source in self.sources)
+
 
 class Delivery:
     """A message whose parts are on their way. `done` is called once, when all of them have arrived.

@@ -82,7 +82,7 @@ class Feeds:
                 url, headers=headers, auth=_keep_headers, timeout=_READ_SECONDS, allow_redirects=False, stream=True
             ) as answer:
                 if answer.status_code == 304:
-                    return None
+                    return _explain(name, host, seen.result)
                 if answer.is_redirect:
                     return f"feed {name}: {host} redirects: give the address that it redirects to"
                 if not answer.ok:
@@ -98,7 +98,7 @@ class Feeds:
         if digest != seen.digest:
             result = self._carrier.carry([source], [content], f"feed {name}", self._heartbeat, result)
         self._seen[name] = _Seen(validators, digest, result)
-        return None
+        return _explain(name, host, result)
 
     def _headers(self, name: str) -> dict[str, str]:
         header = self._config.feed_headers.get(name)
@@ -109,6 +109,13 @@ class Feeds:
 def _keep_headers(request: requests.PreparedRequest) -> requests.PreparedRequest:
     """Returns the request as it is. Without an `auth`, requests would take a login from ~/.netrc."""
     return request
+
+
+def _explain(name: str, host: str | None, result: CarryResult | None) -> str | None:
+    """Returns why nothing of an answer became an event; None where something did, or where it was empty."""
+    if result is None or result.events or not result.reasons:
+        return None
+    return f"feed {name}: {host} sends nothing that the source takes ({result.reasons[0][0]}): check its URL"
 
 
 def _read(answer: requests.Response, ends: float) -> bytes | None:

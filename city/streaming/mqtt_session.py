@@ -190,7 +190,7 @@ class Session:
         if route is None:
             self._reject_message(message, f"no contract and no source has the MQTT topic {topic!r}")
             self._subscriptions.unsubscribe_all(self.client, topic)
-        elif not payload or (message.retain and self.carried.is_repeat(topic, payload)):
+        elif not payload or route.ignores(topic) or (message.retain and self.carried.is_repeat(topic, payload)):
             # An empty message deletes a retained message (MQTT 3.1.1, 3.3.1.3). It is not an event.
             self.client.ack(message.mid, message.qos)
         elif len(payload) > MAX_MESSAGE_BYTES:

@@ -46,7 +46,13 @@ class Subscriptions:
     ) -> None:
         """Notes whether the broker accepted a subscription; the client's callback."""
         refused = [str(code) for code in codes if code.is_failure]
-        self.refused = f"the MQTT broker refuses a subscription: {', '.join(refused)}" if refused else None
+        self.refused = None
+        if refused:
+            topics = ", ".join(topic for topic, code in zip(self._filters, codes, strict=False) if code.is_failure)
+            self.refused = (
+                f"the MQTT broker refuses a subscription to {topics} ({', '.join(dict.fromkeys(refused))}): let its "
+                "ACL permit it to the user of CITY_MQTT_USERNAME"
+            )
 
     def unsubscribe_all(self, client: mqtt.Client, topic: str) -> None:
         """Ends the subscription that delivered a topic of no contract.

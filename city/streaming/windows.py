@@ -1,8 +1,9 @@
 """Computes event-time tumbling windows over a stream of bronze rows.
 
-A window stores mergeable moments (count, sum, sum of squares) for each `by` and, where it counts distinct values, for
-each of those values. The lateness of a row follows from the row's own `_watermark`. So the content of a window does not
-depend on batch boundaries or on restarts, and is the same in a stream and in a batch computation.
+A window stores mergeable moments (the number of events and, for each measured column, the number of its values, their
+sum and their sum of squares) for each `by` and, where it counts distinct values, for each of those values. The lateness
+of a row follows from the row's own `_watermark`. So the content of a window does not depend on batch boundaries or on
+restarts, and is the same in a stream and in a batch computation.
 """
 
 import threading
@@ -169,10 +170,11 @@ def assign(contract: Contract, window: Window, rows: pl.DataFrame) -> pl.DataFra
 
 
 def moments(window: Window, events: pl.DataFrame) -> pl.DataFrame:
-    """Computes count, sums and sums of squares for each window, `by` and distinct value."""
+    """Computes the counts, sums and sums of squares for each window, `by` and distinct value. A null is no value."""
     keys = _group_keys(window)
     return events.group_by(keys).agg(
         pl.len().cast(pl.Int64).alias("_n"),
+        *(pl.col(name).count().cast(pl.Int64).alias(f"_values_{name}") for name in window.measured_columns),
         *(pl.col(name).sum().alias(f"_sum_{name}") for name in window.measured_columns),
         *((pl.col(name) ** 2).sum().alias(f"_squares_{name}") for name in window.measured_columns),
     )
@@ -188,19 +190,19 @@ def results(window: Window, sums: pl.DataFrame) -> pl.DataFrame:
 
     Raises TypeError for an aggregate of an unknown type.
     """
-    total = pl.col("_n").sum()
     columns = []
     for aggregate in window.aggregates:
-        mean = pl.col(f"_sum_{aggregate.source_column}").sum() / total
+        values = pl.col(f"_values_{aggregate.source_column}").sum()
+        mean = pl.when(values > 0).then(pl.col(f"_sum_{aggregate.source_column}").sum() / values)
         if isinstance(aggregate, Count):
-            column = total
+            column = pl.col("_n").sum()
         elif isinstance(aggregate, Distinct):
             column = pl.len().cast(pl.Int64)
         elif isinstance(aggregate, Mean):
             column = mean
         elif isinstance(aggregate, Std):
-            squares = pl.col(f"_squares_{aggregate.source_column}").sum() - total * mean**2
-            column = pl.when(total > 1).then((squares.clip(lower_bound=0) / (total - 1)).sqrt())
+            squares = pl.col(f"_squares_{aggregate.source_column}").sum() - values * mean**2
+            column = pl.when(values > 1).then((squares.clip(lower_bound=0) / (values - 1)).sqrt())
         else:
             raise TypeError(f"window {window.name!r}: no rule for an aggregate of type {type(aggregate).__name__}")
         columns.append(column.alias(aggregate.name))

@@ -2,6 +2,8 @@
 
 from city.contracts import MACHINE_ZONE
 from city.sources.model import ARRIVED, CITY_ZONE, Arrived, At, Joined, Part, Source, Value
+from city.sources.ngsi import ENTITIES
+from city.sources.units import UNIT_CODES
 from city_assets.environment.contract import SENSORS
 
 _TTN = "uplink_message.decoded_payload"
@@ -88,11 +90,12 @@ ZIGBEE2MQTT = Source(
     name="zigbee2mqtt",
     contract=SENSORS,
     description="Zigbee devices by Zigbee2MQTT. Set `advanced.last_seen: ISO_8601` there; without it, a reading has "
-    "the time of its arrival.",
+    "the time of its arrival. A device may have slashes in its name (`kitchen/sensor 1`).",
     documentation="https://www.zigbee2mqtt.io/guide/usage/mqtt_topics_and_messages.html",
     sample='{"temperature": 27.34, "humidity": 44.72, "battery": 95, "voltage": 3000, "linkquality": 120, '
     '"last_seen": "2026-11-27T10:00:00.000Z"}',
-    mqtt="zigbee2mqtt/<device>",
+    mqtt="zigbee2mqtt/<device#>",
+    ignored_topics=r"zigbee2mqtt(/bridge(/.*)?|/.+/(availability|(set|get)(/.*)?))?",
     is_optional=True,
     names={"device": Part("device")},
     fields={"timestamp": At("last_seen", default=ARRIVED), "sensor_id": Joined("{device}_{type}")},
@@ -166,59 +169,48 @@ SENSOR_COMMUNITY = Source(
 )
 
 
-def _ngsi(name: str, description: str, value: str, sample: str) -> Source:
-    """Returns the source of a form of NGSI; `value` follows the name of an attribute."""
-
-    def at(attribute: str, unit: str | None = None) -> At:
-        return At(attribute + value, unit=unit)
-
-    return Source(
-        name=name,
-        contract=SENSORS,
-        description=description,
-        documentation="https://github.com/smart-data-models/dataModel.Weather/tree/master/WeatherObserved",
-        sample=sample,
-        when={"type": ("AirQualityObserved", "WeatherObserved", "NoiseLevelObserved", "EnvironmentObserved")},
-        names={"device": At(f"refDevice.object|refDevice{value}|id" if value else "refDevice|id")},
-        fields={
-            "timestamp": at("dateObserved"),
-            "sensor_id": Joined("{device}_{type}"),
-            "location": at("areaServed"),
-            "latitude": At(f"location{value}.coordinates.1"),
-            "longitude": At(f"location{value}.coordinates.0"),
-        },
-        measures={
-            "temperature": at("temperature"),
-            "humidity": at("relativeHumidity", unit="1"),
-            "pressure": at("atmosphericPressure"),
-            "precipitation": at("precipitation"),
-            "wind": at("windSpeed"),
-            "pm2_5": at("pm25"),
-            "pm10": at("pm10"),
-            "air_quality": at("airQualityIndex"),
-            "noise": at("LAeq"),
-        },
-    )
+_KINDS = ("AirQualityObserved", "WeatherObserved", "NoiseLevelObserved", "EnvironmentObserved")
+_DEVICE = "refDevice.value|refPointOfInterest.value|stationCode.value|id"
 
 
-NGSI = _ngsi(
-    "ngsi",
-    "Observations of the Smart Data Models (FIWARE), normalised: NGSI-LD and NGSI v2.",
-    ".value",
-    '{"id": "Valladolid.2016-11-30T07-00-00.00Z", "type": "WeatherObserved", "dateObserved": '
+def _attribute(name: str, unit: str) -> At:
+    """Returns the value of an attribute, in the unit of its unitCode. Without one, it is in the data model's `unit`."""
+    return At(f"{name}.value", unit=unit, unit_at=f"{name}.unit", units=UNIT_CODES)
+
+
+NGSI = Source(
+    name="ngsi",
+    contract=SENSORS,
+    description="Observations of the Smart Data Models (FIWARE) in every form of NGSI-LD and NGSI v2: normalized, "
+    "concise, simplified, temporal, expanded JSON-LD and GeoJSON; an entity, a list, or a broker's notification. A "
+    "value has the time of its `observedAt`, or of the entity's `dateObserved`: of an interval, its end.",
+    documentation="https://github.com/smart-data-models/dataModel.Weather/tree/master/WeatherObserved",
+    sample='{"id": "Valladolid.2016-11-30T07-00-00.00Z", "type": "WeatherObserved", "dateObserved": '
     '{"type": "DateTime", "value": "2016-11-30T07:00:00.00Z"}, "temperature": {"type": "Number", "value": 3.3}, '
     '"atmosphericPressure": {"type": "Number", "value": 938.9}, "windSpeed": {"type": "Number", "value": 2}, '
     '"location": {"type": "geo:json", "value": {"type": "Point", "coordinates": [-4.754444444, 41.640833333]}}, '
     '"refDevice": {"type": "Text", "value": "device-0A3478"}, "relativeHumidity": {"type": "Number", "value": 0.15}}',
-)
-NGSI_SIMPLIFIED = _ngsi(
-    "ngsi_simplified",
-    "The same, simplified: keys and values.",
-    "",
-    '{"id": "Spain-WeatherObserved-Valladolid-2016-11-30T07:00:00.00Z", "type": "WeatherObserved", '
-    '"atmosphericPressure": 938.9, "dateObserved": "2016-11-30T07:00:00.00Z", "location": {"type": "Point", '
-    '"coordinates": [-4.754444444, 41.640833333]}, "precipitation": 0, "relativeHumidity": 1, "temperature": 3.3, '
-    '"windSpeed": 2, "refDevice": "device-0A3478"}',
+    format="ngsi",
+    items=ENTITIES,
+    names={"device": At(_DEVICE), "kind": At("type", words={kind: kind for kind in _KINDS})},
+    fields={
+        "timestamp": At("observedAt.value|dateObserved.value|dateObservedTo.value|TimeInstant.value|notifiedAt.value"),
+        "sensor_id": Joined("{device}_{type}"),
+        "location": At("areaServed.value"),
+        "latitude": At("location.value.coordinates.1"),
+        "longitude": At("location.value.coordinates.0"),
+    },
+    measures={
+        "temperature": _attribute("temperature", unit="°C"),
+        "humidity": _attribute("relativeHumidity", unit="1"),
+        "pressure": _attribute("atmosphericPressure", unit="hPa"),
+        "precipitation": At("precipitation.value"),
+        "wind": _attribute("windSpeed", unit="m/s"),
+        "pm2_5": _attribute("pm25", unit="µg/m³"),
+        "pm10": _attribute("pm10", unit="µg/m³"),
+        "air_quality": At("airQualityIndex.value"),
+        "noise": _attribute("LAeq", unit="dB"),
+    },
 )
 
 _OPENAQ = {"pm25": "pm2_5", "pm10": "pm10", "temperature": "temperature", "relativehumidity": "humidity"}
@@ -261,6 +253,5 @@ SOURCES = (
     TASMOTA_FAHRENHEIT,
     SENSOR_COMMUNITY,
     NGSI,
-    NGSI_SIMPLIFIED,
     OPENAQ,
 )

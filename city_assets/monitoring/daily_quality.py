@@ -11,6 +11,7 @@ from city import local_time
 from city.contracts.model import Contract
 from city.contracts.registry import domain_with
 from city.contracts.schema import QUARANTINE
+from city.lake.location import cold_location
 from city.lake.retry import commit_with_retry
 from city.lake.snapshot import Snapshot
 from city.lake.tables import open_table, scan
@@ -103,7 +104,7 @@ def scan_day(
     """Returns the bronze rows with event times on the local day, and the rejected messages that arrived on it."""
     config = config or settings()
     begin, end = local_time.bounds(day, config.timezone)
-    snapshot = Snapshot(lake, config.cold_path)  # the day is read many times, one hour at a time
+    snapshot = Snapshot(lake, cold_location(config))  # the day is read many times, one hour at a time
     arrived = pl.col("arrived")
     rejected = snapshot.scan(f"quarantine/{contract.name}", QUARANTINE)
     return snapshot.events(contract, begin, end), rejected.filter(arrived >= begin, arrived < end)

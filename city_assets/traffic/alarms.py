@@ -21,7 +21,7 @@ _HOUR = 3600 // WINDOW_SECONDS
 
 def _speed(message: Message) -> float | None:
     few = message["positions"] < _LEAST_POSITIONS or message["vehicle_count"] < _LEAST_VEHICLES
-    return None if few else float(message["speed_mean"])
+    return None if few or message["speed_mean"] is None else float(message["speed_mean"])
 
 
 def _level(message: Message, usual: float | None) -> float | None:

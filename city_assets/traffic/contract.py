@@ -7,8 +7,8 @@ from city.contracts import Contract, Count, Distinct, Field, H3Cell, Mean, Rule,
 VEHICLE_POSITIONS = Contract(
     name="vehicle_positions",
     topic="vehicle_positions",
-    version=1,
-    description="Where a vehicle was and how fast it went.",
+    version=2,
+    description="Where a vehicle was and, where it is known, how fast it went.",
     key="vehicle_id",
     event_time="timestamp",
     fields=(
@@ -16,7 +16,15 @@ VEHICLE_POSITIONS = Contract(
         Field(name="timestamp", kind="timestamp", description="when the position was taken"),
         Field(name="latitude", kind="float", unit="°", minimum=-90, maximum=90, description="WGS 84 latitude"),
         Field(name="longitude", kind="float", unit="°", minimum=-180, maximum=180, description="WGS 84 longitude"),
-        Field(name="speed", kind="float", unit="km/h", minimum=0, maximum=200, description="speed over ground"),
+        Field(
+            name="speed",
+            kind="float",
+            unit="km/h",
+            nullable=True,
+            minimum=0,
+            maximum=200,
+            description="speed over ground; null where the vehicle does not report it",
+        ),
         Field(name="trip_id", kind="string", nullable=True, description="the trip it is on; null when it is free"),
     ),
     rules=(
@@ -40,7 +48,7 @@ VEHICLE_POSITIONS = Contract(
                 Std("speed_std", "speed"),
             ),
             topic="city.processed.traffic",
-            description="Vehicles and their speed (km/h) in a cell.",
+            description="Vehicles in a cell, and the speed (km/h) of those that report it.",
         ),
     ),
 )

@@ -24,7 +24,8 @@ _WINDOWS = window_table(VEHICLE_POSITIONS, _WINDOW)
 _MOST_ROWS = 60_000
 _TEN_MINUTES_MS = 600_000
 _RETENTION = VEHICLE_POSITIONS.ttl
-_MEAN_SPEED = "sum(speed_mean * positions) / sum(positions)"
+_MEAN_SPEED = "sum(speed_mean * positions) / sum(CASE WHEN speed_mean IS NULL THEN 0.0 ELSE 1.0 * positions END)"
+"""A window without a speed has no weight."""
 
 
 def windows(config: Settings, first: datetime, last: datetime, cell: str | None, minutes: int) -> WindowsResponse:
@@ -141,14 +142,17 @@ def _scan_days(config: Settings, table: Table, first: datetime, last: datetime) 
     return scan(config.lake / table.id, schema(table)).filter(pl.col(DAY).is_between(first_day, last_day))
 
 
-def mean_speed(rows: pl.DataFrame) -> float:
-    """Returns the mean speed of gold rows (km/h), weighted by their positions."""
-    return float(rows.select(speed()).item())
+def mean_speed(rows: pl.DataFrame) -> float | None:
+    """Returns the mean speed of gold rows (km/h), weighted by their positions; None where no row has a speed."""
+    mean: float | None = rows.select(speed()).item()
+    return mean
 
 
 def speed() -> pl.Expr:
-    """Returns the expression of the mean speed (km/h), weighted by positions."""
-    return ((pl.col("speed_mean") * pl.col("positions")).sum() / pl.col("positions").sum()).alias("speed_mean")
+    """Returns the expression of the mean speed (km/h) of the rows that have one, weighted by positions, or null."""
+    weights = pl.col("positions").filter(pl.col("speed_mean").is_not_null()).sum()
+    mean = (pl.col("speed_mean") * pl.col("positions")).sum() / weights
+    return pl.when(weights > 0).then(mean).alias("speed_mean")
 
 
 def _to_windows(rows: list[WindowRow]) -> WindowsResponse:

@@ -18,7 +18,7 @@ VEHICLES = Layer(
     key=VEHICLE_POSITIONS.key,
     time=VEHICLE_POSITIONS.event_time,
     columns=("longitude", "latitude", "speed"),
-    description="Where each vehicle is, and how fast it goes (km/h).",
+    description="Where each vehicle is, and how fast it goes (km/h), if it says so.",
 )
 
 

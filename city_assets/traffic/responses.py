@@ -12,8 +12,8 @@ _DESCRIBED = ConfigDict(use_attribute_docstrings=True)
 FeatureValue = bool | int | float | str | datetime | None
 WindowRow = tuple[int, str, int, float | None]
 """The start of a window, the H3 cell, the number of vehicles and their mean speed."""
-PositionRow = tuple[int, str, float, float, float]
-"""The time, the vehicle, longitude and latitude in degrees (WGS 84), and the speed."""
+PositionRow = tuple[int, str, float, float, float | None]
+"""The time, the vehicle, longitude and latitude in degrees (WGS 84), and the speed, if it is known."""
 SeriesRow = tuple[int, float | None, float | None]
 """The start of an interval, the mean speed and the number of vehicles. Nulls are a gap."""
 

@@ -7,7 +7,8 @@ GTFS_VEHICLES = Source(
     name="gtfs_vehicles",
     contract=VEHICLE_POSITIONS,
     description="Vehicle positions of public transport in GTFS-realtime: by URL, or a feed as a message of the topic. "
-    "Entities without a position (trip updates, alerts) are left out. A vehicle without a speed is rejected.",
+    "Entities without a position (trip updates, alerts) are left out. A vehicle may have no speed, and "
+    "has the feed's time where it has none of its own.",
     documentation="https://gtfs.org/documentation/realtime/reference/#message-vehicleposition",
     sample='{"header": {"gtfs_realtime_version": "1.0", "incrementality": "FULL_DATASET", "timestamp": "1284457468"}, '
     '"entity": [{"id": "vehicle_1", "vehicle": {"trip": {"trip_id": "trip_1"}, "vehicle": {"id": "3106", '

@@ -20,18 +20,21 @@ _HOUR = (
 _FIRST_TRIPS = date(2009, 1, 1)
 
 
-def _congestion(*sources: str) -> Column:
+def _congestion(*sources: str, nullable: bool) -> Column:
     description = f"high below {transforms.SLOW_KMH:g} km/h, medium below {transforms.FREE_KMH:g} km/h, else low"
-    return Column(name="congestion", kind="string", description=description, origins=sources)
+    return Column(name="congestion", kind="string", nullable=nullable, description=description, origins=sources)
 
 
-def _speed(source: str) -> tuple[Column, ...]:
+def _speed(source: str, nullable: bool = False) -> tuple[Column, ...]:
+    """Returns the columns of a speed. They are `nullable` where a speed may be unknown."""
     return (
-        Column(name="speed_mean", kind="float", unit="km/h", description="mean speed", origins=(source,)),
+        Column(
+            name="speed_mean", kind="float", unit="km/h", nullable=nullable, description="mean speed", origins=(source,)
+        ),
         Column(
             name="speed_std", kind="float", unit="km/h", nullable=True, description="spread of speed", origins=(source,)
         ),
-        _congestion(source),
+        _congestion(source, nullable=nullable),
     )
 
 
@@ -42,7 +45,7 @@ def _count(name: str, description: str, *sources: str) -> Column:
 _VEHICLES = (
     _count("positions", "positions reported"),
     _count("vehicles", "different vehicles", "positions.vehicle_id"),
-    *_speed("positions.speed"),
+    *_speed("positions.speed", nullable=True),
 )
 _POSITIONS = {"positions": Source(table="silver/vehicle_positions")}
 _TRIPS = {"trips": Source(table="silver/trips")}

@@ -15,11 +15,11 @@ def today(config: Settings, day: date) -> list[Fact]:
     current, previous = (of_day(config, CELLS_HOURLY.id, local_day).collect() for local_day in (day, day - WEEK))
     if current.is_empty():
         return [Fact("traffic", "There is no data about today's traffic yet: the first hour is being built.")]
-    kmh, before = mean_speed(current), mean_speed(previous) if previous.height else None
-    sentence = f"Traffic moved at {kmh:.1f} km/h"
-    if before:
+    kmh, before = mean_speed(current), mean_speed(previous)
+    sentence = "No vehicle reported its speed" if kmh is None else f"Traffic moved at {kmh:.1f} km/h"
+    if kmh is not None and before:
         sentence += f", {abs(kmh / before - 1):.0%} {'faster' if kmh > before else 'slower'} than a week ago"
-    hours = current.group_by("local_hour").agg(speed()).sort("speed_mean")
+    hours = current.group_by("local_hour").agg(speed()).drop_nulls().sort("speed_mean")
     if hours.height > 1:
         hour, slowest = hours.row(0)
         sentence += f"; it was slowest from {hour}:00, with {slowest:.1f} km/h"
@@ -28,7 +28,10 @@ def today(config: Settings, day: date) -> list[Fact]:
         f". {count_text(cells, 'cell').capitalize()} {'were' if cells > 1 else 'was'} congested for an hour or more."
     )
     positions, previous_positions = int(current["positions"].sum()), int(previous["positions"].sum())
+    figure = Fact("traffic", sentence)
+    if kmh is not None:
+        figure = Fact("traffic", sentence, "Mean speed", round(kmh, 1), "km/h", round(before, 1) if before else None)
     return [
-        Fact("traffic", sentence, "Mean speed", round(kmh, 1), "km/h", round(before, 1) if before else None),
+        figure,
         Fact("positions", label="Positions of vehicles", value=positions, before=previous_positions or None),
     ]

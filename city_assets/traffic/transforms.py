@@ -162,8 +162,10 @@ def traffic_features(windows: Frame, neighbours: Frame, precipitation: Frame, ca
     """Computes the features of each cell and window: the three windows before, their mean, the cells around, the time.
 
     The rain is that of the whole city in the two windows of five minutes that ended at least five minutes ago, so that
-    it is known when the features are. What a window that does not exist would have is null. It is not filled in.
+    it is known when the features are. What a window that does not exist would have is null. It is not filled in. A
+    window in which no vehicle reports its speed counts as one that does not exist.
     """
+    windows = windows.filter(~nw.col("speed_mean").is_null())
     speeds = windows.select("cell", "_window_start_seconds", "speed_mean")
     features = on_calendar(windows.drop("day"), "window_start", calendar)
     for lag in range(1, LAGS + 1):

@@ -1,6 +1,6 @@
 """The online store against the tables."""
 
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import dagster as dg
@@ -9,11 +9,13 @@ import pytest
 
 from city.features.online import online_store, push
 from city.features.views import view_of
+from city.lake.faults import count_faults
 from city.settings import Settings
 from city.tables.registry import select_tables
 from city_assets.features import compare, online_checks, online_features
 from city_assets.traffic.contract import VEHICLE_POSITIONS
 from resources.lake import LakeResource
+from tests.events import iso, position
 from tests.lakes import drive, house, stream
 
 DAY = date(2026, 5, 4)
@@ -52,6 +54,38 @@ def test_what_is_served_is_compared_with_the_table(config: Settings, built: pl.L
     push(store, view, wrong)
     different = compare(view, store, [built])[1]
     assert [(entry["entity"], entry["feature"]) for entry in different] == [(cell, "speed_mean")]
+
+
+def test_a_vehicle_that_reports_no_speed_counts_and_changes_no_mean(config: Settings) -> None:
+    lake, begin = house(config), BEGIN.astimezone(UTC)
+    seen = [
+        ("v1", 40.75, 30.0),
+        ("v2", 40.75, 10.0),
+        ("v3", 40.75, None),
+        ("v4", 40.60, None),
+    ]
+    events = [
+        position(vehicle_id=vehicle, latitude=latitude, longitude=-73.98, speed=speed, timestamp=iso(begin))
+        for vehicle, latitude, speed in seen
+    ]
+    stream(lake.root, VEHICLE_POSITIONS, events, BEGIN + timedelta(hours=2))
+    names = ["traffic_cells", "traffic_cells_hourly", "traffic_cells_daily", "traffic_features", "vehicle_features"]
+    for table in select_tables(names):
+        lake.build(table, [DAY])
+
+    def read(table: str, *columns: str) -> list[tuple[object, ...]]:
+        return pl.read_delta(str(lake.path(table))).sort(columns[0], descending=True).select(columns).rows()
+
+    assert read("gold/traffic_cells", "positions", "vehicle_count", "speed_mean") == [(3, 3, 20.0), (1, 1, None)]
+    for table in ("gold/traffic_cells_hourly", "gold/traffic_cells_daily"):
+        found = read(table, "positions", "vehicles", "speed_mean", "congestion")
+        assert found == [(3, 3, 20.0, "medium"), (1, 1, None, None)]
+    assert read("features/traffic_features", "positions", "speed_mean", "speed_recent") == [(3, 20.0, 20.0)]
+    assert read("features/vehicle_features", "vehicle_id", "positions", "speed_mean")[:2] == [
+        ("v4", 1, None),
+        ("v3", 1, None),
+    ]
+    assert all(count_faults(lake, table, [DAY]) == {} for table in select_tables(names))
 
 
 def test_a_difference_fails_the_check(config: Settings, built: pl.LazyFrame) -> None:

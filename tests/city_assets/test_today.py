@@ -44,7 +44,7 @@ def write(config: Settings, table: str, rows: list[dict[str, Any]]) -> None:
     write_deltalake(path, pl.DataFrame(rows, schema={name: columns[name] for name in columns}))
 
 
-def hour(moment: datetime, speed: float, positions: int) -> dict[str, Any]:
+def hour(moment: datetime, speed: float | None, positions: int) -> dict[str, Any]:
     beside = {"day": moment.date(), "hour": moment, "local_hour": moment.hour, "cell": CELL, "congestion": level(speed)}
     return beside | {"positions": positions, "vehicles": 3, "speed_mean": speed}
 
@@ -64,6 +64,17 @@ def test_traffic_is_told_beside_a_week_ago(config: Settings) -> None:
     hours = history.hourly(config, NOON, NOON + timedelta(hours=2), None)
     assert [row[3] for row in hours["rows"]] == [20.0, 10.0]
     assert history.hourly(config, NOON, NOON + timedelta(hours=2), "882a100d2bfffff")["rows"] == []
+
+
+def test_vehicles_that_report_no_speed_are_counted_and_have_no_weight(config: Settings) -> None:
+    rows = [hour(NOON, 20.0, 100), hour(NOON + timedelta(hours=1), None, 300), hour(NOON - WEEK, None, 200)]
+    write(config, CELLS_HOURLY.id, rows)
+    speed, positions = traffic.today(config, DAY_ONE)
+    assert (speed.value, speed.before, positions.value) == (20.0, None, 400)
+    assert speed.sentence.startswith("Traffic moved at 20.0 km/h. No cell was congested")
+    speed, positions = traffic.today(config, DAY_ONE - WEEK)
+    assert (speed.sentence.partition(".")[0], speed.value) == ("No vehicle reported its speed", None)
+    assert positions.value == 200
 
 
 def test_the_air_has_the_epas_word(config: Settings) -> None:

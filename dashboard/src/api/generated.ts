@@ -590,7 +590,7 @@ export interface PartStatus {
 /** Positions of vehicles, in the order of time. */
 export interface PositionsResponse {
   columns: string[];
-  rows: [number, string, number, number, number][];
+  rows: [number, string, number, number, number | null][];
 }
 
 /** A model's answer. */

@@ -27,7 +27,11 @@ from city_assets.traffic.contract import VEHICLE_POSITIONS
 from tests.lakes import drive, house, stream
 from tests.live import until
 
-V1 = VEHICLE_POSITIONS
+V1 = replace(
+    VEHICLE_POSITIONS,
+    version=1,
+    fields=tuple(replace(f, nullable=f.name == "trip_id") for f in VEHICLE_POSITIONS.fields),
+)
 HEADING = Field(name="heading", kind="float", unit="°", minimum=0, maximum=360, nullable=True, description="course")
 
 
@@ -70,6 +74,12 @@ def test_adding_an_optional_field_breaks_only_old_readers() -> None:
 def test_a_change_that_old_messages_do_not_survive_is_named(changes: dict[str, Any], reason: str) -> None:
     found = said(changed(**changes), "backward")
     assert f"vehicle_positions v2 cannot read what vehicle_positions v1 writes: {reason}" in found
+
+
+def test_a_field_that_may_now_be_null_breaks_only_old_readers() -> None:
+    new = changed(speed=VEHICLE_POSITIONS.field("speed"))
+    assert said(new, "backward") == []
+    assert any("field 'speed' may be missing" in change for change in said(new, "forward"))
 
 
 def test_wider_is_backward_and_narrower_forward() -> None:

@@ -39,8 +39,8 @@ def test_the_json_schema_states_units_ranges_and_what_depends_on_the_type() -> N
     assert schema["additionalProperties"] is False
     noise = next(c for c in schema["allOf"] if c["if"]["properties"]["type"]["const"] == "noise")
     assert noise["then"]["properties"] == {"unit": {"const": "dB"}, "value": {"minimum": 30, "maximum": 140}}
-    speed = json_schema(VEHICLE_POSITIONS)["properties"]["speed"]
-    assert speed == {"type": "number", "description": "speed over ground [km/h]", "minimum": 0, "maximum": 200}
+    latitude = json_schema(VEHICLE_POSITIONS)["properties"]["latitude"]
+    assert latitude == {"type": "number", "description": "WGS 84 latitude [°]", "minimum": -90, "maximum": 90}
     assert json_schema(VEHICLE_POSITIONS)["properties"]["trip_id"]["type"] == ["string", "null"]
     assert "trip_id" not in json_schema(VEHICLE_POSITIONS)["required"]
 
@@ -53,7 +53,7 @@ def test_the_generated_docs_are_up_to_date(name: str) -> None:
 def test_the_docs_are_written_where_they_are_asked_for(tmp_path: CHECKOUT) -> None:  # type: ignore[valid-type]
     written = write(tmp_path)
     page = (tmp_path / "contracts.md").read_text()
-    assert "| speed | float | km/h | 0 to 200 | no | speed over ground |" in page
+    assert "| latitude | float | ° | -90 to 90 | no | WGS 84 latitude |" in page
     assert "MQTT topic `city/sensors/<location>/<type>`" in page
     schemas = [json.loads(path.read_text()) for path in written if path.suffix == ".json"]
     assert len(schemas) == len(contracts())

@@ -24,6 +24,7 @@ from city.lake import cold
 from city.lake.cold import archive
 from city.lake.engines.polars import PolarsEngine
 from city.lake.lakehouse import Lakehouse
+from city.lake.location import cold_location
 from city.lake.snapshot import Snapshot
 from city.settings import Settings
 from city.tables.registry import table_of
@@ -92,14 +93,14 @@ class City:
         replace(lake, engine=Busy(between)).build(SILVER, days, full=full)
 
     def archive(self) -> None:
-        archive(CONTRACT, self.config.lake, self.config.cold_path, KEEP, self.now)
+        archive(CONTRACT, self.config.lake, cold_location(self.config), KEEP, self.now)
 
     def compact(self) -> None:
         DeltaTable(self.lake.path(f"bronze/{CONTRACT.name}")).optimize.compact()
 
     def check(self) -> None:
         """Every row that was sent is in bronze or in cold storage, once."""
-        snapshot = Snapshot(self.config.lake, self.config.cold_path)
+        snapshot = Snapshot(self.config.lake, cold_location(self.config))
         end = self.now + timedelta(minutes=1)
         held = snapshot.events(CONTRACT, BEGIN - timedelta(days=9), end).collect().sort("_offset")
         assert held["_offset"].to_list() == list(range(len(self.sent)))

@@ -20,6 +20,7 @@ from city.contracts.model import ContractError
 from city.features.online import online_store
 from city.lake.cold import archive
 from city.lake.days import first_day
+from city.lake.location import cold_location
 from city.lake.snapshot import Snapshot
 from city.lake.tables import open_table
 from city.privacy.erase import LOG, find, forget
@@ -54,11 +55,11 @@ def test_what_is_old_moves_to_cold_storage_once(config: Settings) -> None:
     events = drive(NOW - timedelta(days=8), 24 * 8, every=7200)
     stream(config.lake, VEHICLE_POSITIONS, events, NOW)
     before = bronze(config)
-    first = archive(VEHICLE_POSITIONS, config.lake, config.cold_path, KEEP, NOW)
+    first = archive(VEHICLE_POSITIONS, config.lake, cold_location(config), KEEP, NOW)
     assert first.rows == first.deleted > 0
-    again = archive(VEHICLE_POSITIONS, config.lake, config.cold_path, KEEP, NOW)
+    again = archive(VEHICLE_POSITIONS, config.lake, cold_location(config), KEEP, NOW)
     assert (again.rows, again.deleted) == (0, 0)
-    assert archive(VEHICLE_POSITIONS, config.lake, config.cold_path, KEEP, NOW + timedelta(days=1)).rows > 0
+    assert archive(VEHICLE_POSITIONS, config.lake, cold_location(config), KEEP, NOW + timedelta(days=1)).rows > 0
     assert bronze(config)["timestamp"].min() >= NOW - KEEP - timedelta(hours=15)  # type: ignore[operator]
     both = pl.concat([bronze(config), cold(config).drop("year")]).sort("_offset")
     assert both.equals(before.sort("_offset")), "every row is in one of the two"
@@ -74,12 +75,12 @@ def test_a_crash_between_writing_and_deleting_doubles_nothing(
     with monkeypatch.context() as patched:
         patched.setattr("city.lake.cold._seconds", lambda moment: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            archive(VEHICLE_POSITIONS, config.lake, config.cold_path, KEEP, NOW)
+            archive(VEHICLE_POSITIONS, config.lake, cold_location(config), KEEP, NOW)
     assert (bronze(config).height, cold(config).height) == (rows, rows)
-    archived = Snapshot(config.lake, config.cold_path).archived(VEHICLE_POSITIONS)
+    archived = Snapshot(config.lake, cold_location(config)).archived(VEHICLE_POSITIONS)
     assert archived is not None
     assert archived.count() == 0, "nobody reads what bronze still has"
-    archive(VEHICLE_POSITIONS, config.lake, config.cold_path, KEEP, NOW)
+    archive(VEHICLE_POSITIONS, config.lake, cold_location(config), KEEP, NOW)
     assert (bronze(config).height, cold(config).height) == (0, rows)
 
 
@@ -92,7 +93,7 @@ def test_archived_days_are_built_like_others(config: Settings) -> None:
     for table in tables:
         house(config).build(table, days, full=True)
         before[table.id] = pl.read_delta(str(config.lake / table.id)).sort(table.key)
-    archive(VEHICLE_POSITIONS, config.lake, config.cold_path, KEEP, NOW)
+    archive(VEHICLE_POSITIONS, config.lake, cold_location(config), KEEP, NOW)
     for table in tables:
         house(config).build(table, days, full=True)
         assert_frame_equal(pl.read_delta(str(config.lake / table.id)).sort(table.key), before[table.id])
@@ -103,7 +104,7 @@ def test_the_newest_state_of_a_device_is_known_when_it_is_archived(config: Setti
     moment = NOW - timedelta(days=8)
     sensor = fleet(FaultRates(), 0)[0]
     stream(config.lake, DEVICES, [sensor.announcement(moment)], NOW)
-    archive(DEVICES, config.lake, config.cold_path, KEEP, NOW)
+    archive(DEVICES, config.lake, cold_location(config), KEEP, NOW)
     house(config).build(table_of("silver/devices"))
     assert pl.read_delta(str(config.lake / "silver/devices"))["sensor_id"].to_list() == [sensor.id]
 
@@ -117,21 +118,21 @@ def test_what_was_archived_before_the_log_said_so_counts(config: Settings) -> No
     write_deltalake(target, written, partition_by=["year"], commit_properties=done)
     DeltaTable(path).delete(f"timestamp < '{NOW - timedelta(days=6):%Y-%m-%dT%H:%M:%SZ}'")
     for _ in range(2):
-        archived = Snapshot(config.lake, config.cold_path).archived(VEHICLE_POSITIONS)
+        archived = Snapshot(config.lake, cold_location(config)).archived(VEHICLE_POSITIONS)
         assert archived is not None
         assert bronze(config).height + archived.count() == rows.height
-        archive(VEHICLE_POSITIONS, config.lake, config.cold_path, KEEP, NOW)
+        archive(VEHICLE_POSITIONS, config.lake, cold_location(config), KEEP, NOW)
 
 
 def test_archived_rows_that_are_elsewhere_are_named(config: Settings) -> None:
     stream(config.lake, VEHICLE_POSITIONS, drive(NOW - timedelta(days=8), 24, every=7200), NOW)
-    archive(VEHICLE_POSITIONS, config.lake, config.cold_path, KEEP, NOW)
+    archive(VEHICLE_POSITIONS, config.lake, cold_location(config), KEEP, NOW)
     stream(config.lake, VEHICLE_POSITIONS, drive(NOW - timedelta(days=7), 24, every=7200), NOW)
     moved = config.model_copy(update={"cold": str(config.home / "elsewhere")})
     with pytest.raises(TableError, match="point CITY_COLD at the folder that has them"):
         house(moved).build(table_of("silver/vehicle_positions"), [(NOW - timedelta(days=7)).date()])
     with pytest.raises(FileNotFoundError, match="point CITY_COLD"):
-        archive(VEHICLE_POSITIONS, moved.lake, moved.cold_path, KEEP, NOW)
+        archive(VEHICLE_POSITIONS, moved.lake, cold_location(moved), KEEP, NOW)
     assert bronze(config).height > 0
 
 
@@ -180,7 +181,7 @@ def test_a_vehicle_is_forgotten_in_every_tier(stack: Settings) -> None:
         until(lambda: in_questdb(stack) == different(stack))
     old = drive(datetime.now(UTC) - timedelta(days=8), 1, vehicles=8)
     stream(stack.lake, VEHICLE_POSITIONS, old, datetime.now(UTC))
-    archive(VEHICLE_POSITIONS, stack.lake, stack.cold_path, KEEP)
+    archive(VEHICLE_POSITIONS, stack.lake, cold_location(stack), KEEP)
     lake = house(stack)
     for table in select_tables(["silver/vehicle_positions", "vehicle_features"]):
         lake.build(table, [datetime.now(UTC).date() - timedelta(days=n) for n in (1, 0)], full=True)

@@ -20,6 +20,7 @@ from city.contracts.schema import QUARANTINE
 from city.drift.reference import References
 from city.features.online import online_store
 from city.lake.cold import archive
+from city.lake.location import cold_location
 from city.lake.snapshot import Snapshot
 from city.lake.tables import open_table
 from city.privacy import delta_tables
@@ -89,7 +90,7 @@ def seed_tables(config: Settings) -> None:
     renamed(config.lake / "bronze/vehicle_positions")
     for name in ("silver/vehicle_positions", "features/vehicle_features"):
         house(config).build(table_of(name), DAYS, full=True)
-    archive(VEHICLE_POSITIONS, config.lake, config.cold_path, timedelta(days=3), NOW)
+    archive(VEHICLE_POSITIONS, config.lake, cold_location(config), timedelta(days=3), NOW)
     for layer in ("scores", "predictions", "gold"):
         rows = pl.DataFrame({"vehicle_id": [WHO, *OTHERS], "inputs": "{}", "day": DAYS[0]})
         (config.lake / layer).mkdir(exist_ok=True)
@@ -220,10 +221,10 @@ def test_the_city_goes_on_after_it(config: Settings) -> None:
     rows = DeltaTable(path).count()
     append(writer, VEHICLE_POSITIONS, drive(NOW - timedelta(hours=2), 1), NOW)
     assert DeltaTable(path).count() > rows
-    archived = Snapshot(config.lake, config.cold_path).archived(VEHICLE_POSITIONS)
+    archived = Snapshot(config.lake, cold_location(config)).archived(VEHICLE_POSITIONS)
     assert archived is not None
     assert archived.count() > 0
-    archive(VEHICLE_POSITIONS, config.lake, config.cold_path, timedelta(days=2), NOW)
+    archive(VEHICLE_POSITIONS, config.lake, cold_location(config), timedelta(days=2), NOW)
     for name in ("silver/vehicle_positions", "features/vehicle_features"):
         house(config).build(table_of(name), DAYS, full=True)
         maintain(DeltaTable(config.lake / name), 1)

@@ -232,6 +232,13 @@ def test_messages_of_another_kind_are_no_events() -> None:
         ({"mqtt": "stations/+"}, "place: no level <place> in its MQTT topic"),
         ({"names": {}}, "{place} is no field, and no name of it"),
         ({"names": dict(STATION.names) | {"device": At("device..id")}}, "'device..id' is no path"),
+        ({"mqtt": "stations/<place#>/x"}, "the rest of an MQTT topic, as <device#>, stands at its end"),
+        ({"ignored_topics": "("}, "ignored_topics '(' is no regular expression"),
+        ({"measures": {"speed": At("wind", unit_at="unit")}}, "speed: unit_at, units and unit belong together"),
+        (
+            {"measures": {"speed": At("wind", unit="m/s", unit_at="unit", units={"kn": "knots"})}},
+            "speed: unknown unit 'knots'",
+        ),
     ],
 )
 def test_a_declaration_that_cannot_work_is_refused_when_it_is_made(changes: dict[str, Any], said: str) -> None:

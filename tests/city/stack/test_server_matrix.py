@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import ssl
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -11,7 +12,9 @@ from typing import Any
 
 import polars as pl
 import pytest
-from confluent_kafka import Consumer, KafkaException, Producer
+import requests
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
+from deltalake import write_deltalake
 from pydantic import SecretStr
 
 from city import questdb
@@ -21,6 +24,7 @@ from city.contracts.model import ContractError
 from city.contracts.schema_registry import SchemaRegistry
 from city.features.online import RedisStore, Row
 from city.kafka import KafkaServer
+from city.lake.location import ColdStorageError, cold_location
 from city.models.registry import Registry
 from city.mqtt import MqttServer
 from city.questdb import QuestDBError, QuestDBServer
@@ -33,7 +37,7 @@ from city.streaming.sinks.questdb import QuestDBSink, ensure_tables
 from city.streaming.topics import MissingTopics, ensure_topics
 from city_assets.traffic.contract import VEHICLE_POSITIONS
 from resources.kafka import KafkaResource
-from tests import secured
+from tests import s3_server, secured
 from tests.city.contracts.test_compatibility import Registry as SchemaServer
 from tests.events import NOW, position
 from tests.lakes import stream
@@ -292,6 +296,21 @@ def test_a_questdb_that_wants_a_token(stack: Settings, matrix: Matrix, authority
     matrix.add("QuestDB", "TLS, behind a proxy", "token", "works; a wrong one is told")
 
 
+def test_an_expired_certificate_of_a_server_is_not_taken_for_an_unknown_one(
+    matrix: Matrix, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "certificate verify failed: certificate has expired"
+
+    def fail(*_: Any) -> None:
+        raise requests.exceptions.SSLError(text)
+
+    monkeypatch.setattr(questdb, "execute", fail)
+    assert "its certificate has expired: renew it" in str(QuestDBServer("h:1", tls=True).refusal())
+    assert "the broker's certificate has expired" in MqttServer("h:1").explain(ssl.SSLCertVerificationError(1, text))
+    assert "a certificate has expired: renew it" in KafkaServer("h:1", "SSL").explain(KafkaError(KafkaError._SSL, text))
+    matrix.add("all", "TLS", "expired certificate of the server", "told: renew it")
+
+
 def test_a_schema_registry_that_wants_a_login(registry: SchemaServer, matrix: Matrix, authority: Authority) -> None:
     wanted = "Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
     with secured.login_proxy(f"127.0.0.1:{registry.server.server_port}", authority, wanted) as address:
@@ -388,3 +407,26 @@ def refusal(**settings: object) -> str:
         check_logins(given(**settings))
     assert PASSWORD not in str(error.value)
     return str(error.value)
+
+
+def test_an_s3_that_wants_an_access_key(matrix: Matrix, tmp_path: Path) -> None:
+    if not s3_server.is_installed():
+        matrix.add("S3", "HTTP", "access key", f"not tried: {s3_server.ABSENT}")
+        pytest.skip(s3_server.ABSENT)
+    with s3_server.s3_server(tmp_path) as s3:
+        right = Settings(_env_file=None, **s3.settings())  # type: ignore[call-arg, arg-type]
+        place = cold_location(right)
+        write_deltalake(f"{place}/matrix", pl.DataFrame({"a": [1]}), storage_options=place.options)
+        assert pl.scan_delta((place / "matrix").open()).collect().rows() == [(1,)]
+        assert place.refusal() is None
+        for change, expected in (
+            ({"cold_secret_key": "wrong"}, "check CITY_COLD_ACCESS_KEY and CITY_COLD_SECRET_KEY"),
+            ({"cold": "s3://absent/cold"}, "there is no bucket absent: create it, or correct CITY_COLD"),
+            ({"cold_endpoint": "http://127.0.0.1:1"}, "check CITY_COLD_ENDPOINT, and whether the server runs"),
+        ):
+            wrong = Settings(_env_file=None, **(s3.settings() | change))  # type: ignore[call-arg, arg-type]
+            with pytest.raises(ColdStorageError) as error:
+                (cold_location(wrong) / "matrix").open()
+            assert expected in str(error.value)
+            matrix.add("S3", "HTTP", ", ".join(f"{k} {v}" for k, v in change.items()), f"told: …{expected[:60]}")
+    matrix.add("S3", "HTTP", "access key", "works")

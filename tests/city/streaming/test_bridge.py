@@ -17,6 +17,8 @@ import paho.mqtt.client as mqtt
 import polars as pl
 import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.reasoncodes import ReasonCode
 
 from city.contracts.model import Contract
 from city.net import accepts, split_address
@@ -31,10 +33,10 @@ from city.streaming.carried import CarriedMessages
 from city.streaming.deliveries import Route, key_of
 from city.streaming.mqtt_session import Session
 from city.streaming.strays import strays_path
-from city.streaming.subscriptions import filters_of
+from city.streaming.subscriptions import Subscriptions, filters_of
 from city.streaming.topics import MAX_MESSAGE_BYTES, ensure_topics
 from city_assets.environment.contract import SENSORS
-from city_assets.environment.sources import CITY_ENVIRONMENT
+from city_assets.environment.sources import CITY_ENVIRONMENT, ZIGBEE2MQTT
 from tests.events import encode, iso, reading
 from tests.live import kill, restarted, until
 
@@ -500,3 +502,42 @@ def test_a_source_turns_a_message_into_events_and_quarantines_what_it_cannot(
         "message: of no kind that a source takes (city_environment)",
         'temperature: a text "warm", not a number',
     ]
+
+
+def test_a_device_with_a_slash_is_read_and_what_is_no_reading_is_not_quarantined(
+    stack: Settings, contract: Contract
+) -> None:
+    own = replace(contract, mqtt=None)
+    base = f"{own.name}-z2m"
+    source = replace(
+        ZIGBEE2MQTT, contract=own, mqtt=f"{base}/<device#>", ignored_topics=rf"{base}(/bridge/.*|/.+/availability)"
+    )
+    reading = json.dumps({"temperature": 21.5, "last_seen": iso(datetime.now(UTC))})
+    with run(Bridge([], stack, [source])):
+        client = publisher(stack)
+        for rest, message in (
+            ("bridge/state", "online"),
+            ("kitchen/sensor 1/availability", '{"state": "online"}'),
+            ("kitchen/sensor 1", reading),
+            ("kitchen/sensor 2", "rubbish"),
+        ):
+            client.publish(f"{base}/{rest}", message, qos=1).wait_for_publish(10)
+        found = until(lambda: len(in_kafka(stack, own.topic)) == 1 and in_kafka(stack, own.topic))
+        assert [key for key, _ in found] == [b"kitchen-sensor-1_temperature"]
+        until(lambda: strays_path(stack.lake).exists())
+        client.disconnect()
+        client.loop_stop()
+    strays = pl.read_delta(str(strays_path(stack.lake))).filter(pl.col("topic").str.starts_with(base))
+    assert strays["topic"].to_list() == [f"{base}/kitchen/sensor 2"]
+
+
+def test_a_subscription_that_an_acl_refuses_is_named(tmp_path: Path) -> None:
+    subscriptions = Subscriptions(["city/a", "city/b"], tmp_path / "filters.json")
+    granted, refused = ReasonCode(PacketTypes.SUBACK, identifier=1), ReasonCode(PacketTypes.SUBACK, identifier=135)
+    subscriptions.on_subscribe(mqtt.Client(mqtt.CallbackAPIVersion.VERSION2), None, 1, [granted, refused], None)
+    assert subscriptions.refused == (
+        "the MQTT broker refuses a subscription to city/b (Not authorized): let its ACL permit it to the user of "
+        "CITY_MQTT_USERNAME"
+    )
+    subscriptions.on_subscribe(mqtt.Client(mqtt.CallbackAPIVersion.VERSION2), None, 1, [granted, granted], None)
+    assert subscriptions.refused is None

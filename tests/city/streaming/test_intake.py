@@ -57,9 +57,14 @@ def test_a_row_of_csv_is_a_message_of_the_contracts_types() -> None:
     ("body", "media", "said"),
     [
         (b"{", "application/json", "not JSON: "),
-        (b"{}", "text/plain", "text/plain is not taken; send application/json, application/x-ndjson, text/csv"),
+        (b"{}", "text/plain", "text/plain is not taken; send application/json, application/ld+json"),
         (b"timestamp,colour\n", "text/csv", "columns colour are no fields of sensors; it has timestamp, sensor_id"),
         (b"timestamp,sensor_id,type,value\n", "text/csv", "the header has no column unit, which sensors needs"),
+        (
+            b"value,timestamp,sensor_id,type,value,unit\n",
+            "text/csv",
+            "the header has value twice: name each",
+        ),
         (b"timestamp,sensor_id,type,value,unit\n1,2\n", "text/csv", "line 2 has 2 cells, and the header 5"),
         (b"\xff\n", "text/csv", "not UTF-8 at byte 0"),
     ],

@@ -203,11 +203,11 @@ def test_a_feed_is_fetched_again_and_again_and_gives_only_what_is_new(stack: Set
     assert "open-sesame" not in str(config)
 
 
-def test_a_feed_that_is_no_longer_right_is_reported_and_its_rejects_are_quarantined_once(stack: Settings) -> None:
+def test_a_feed_that_is_no_longer_right_is_told_and_its_rejects_are_quarantined_once(stack: Settings) -> None:
     source, origin = make_source(), Origin()
-    slow = vehicle(9)
-    del slow["vehicle"]["position"]["speed"]
-    origin.content = feed(vehicle(1), slow)
+    lost = vehicle(9)
+    lost["vehicle"]["position"]["longitude"] = "NaN"
+    origin.content = feed(vehicle(1), lost)
     with origin.serving() as url:
         config = Settings(
             **stack.model_dump(exclude={"feeds", "feed_seconds", "feed_headers"}),
@@ -216,14 +216,21 @@ def test_a_feed_that_is_no_longer_right_is_reported_and_its_rejects_are_quaranti
         )
         with working(Feeds([source], config, Heartbeat(stack, "bridge-of-test")).run) as worker:
             until(lambda: vehicles(stack, source) == ["v1"])
-            origin.content = feed(vehicle(2), slow)
+            origin.content = feed(vehicle(2), lost)
             until(lambda: vehicles(stack, source) == ["v1", "v2"])
+            origin.content = b"<html>sign in</html>"
+            until(lambda: "are no FeedMessage of GTFS-realtime; it looks like a web page" in str(worker.last_error))
+            assert "check its URL" in str(worker.last_error)
+            origin.content = feed(vehicle(2), lost)
+            until(lambda: worker.last_error is None)
             origin.status = 302
             until(lambda: "redirects: give the address" in str(worker.last_error))
             origin.status, origin.content = 200, b"x" * 21_000_000
             until(lambda: "sends more than 20,971,520 bytes" in str(worker.last_error))
     strays = pl.read_delta(str(strays_path(stack.lake))).filter(pl.col("topic") == f"feed {source.name}")
-    assert strays["reasons"].to_list() == [["speed: nothing at vehicle.position.speed"]]
+    told = strays["reasons"].explode().to_list()
+    assert told.count("longitude: nothing at vehicle.position.longitude") <= 2
+    assert sum("no FeedMessage" in reason for reason in told) == 1
 
 
 def test_an_equal_answer_is_no_news_also_where_events_have_the_time_of_their_arrival(
@@ -251,3 +258,6 @@ def test_a_feed_of_no_source_is_named(config: Settings) -> None:
     wrong = Settings(**config.model_dump(exclude={"feeds"}), feeds={"buses": "http://h/feed"})
     with pytest.raises(SourceError, match="CITY_FEEDS names buses; known sources: gtfs_vehicles"):
         feeds_of([GTFS_VEHICLES], wrong)
+    keyless = Settings(**config.model_dump(exclude={"feed_headers"}), feed_headers={"gtfs_vehicles": "X-Key: k"})
+    with pytest.raises(SourceError, match="CITY_FEED_HEADERS names gtfs_vehicles, without a URL in CITY_FEEDS"):
+        feeds_of([GTFS_VEHICLES], keyless)

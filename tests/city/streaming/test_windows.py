@@ -19,7 +19,7 @@ from tests.events import NOW
 WINDOW = VEHICLE_POSITIONS.windows[0]
 
 
-def rows(*events: tuple[float, str, str, float], partition: int = 0) -> pl.DataFrame:
+def rows(*events: tuple[float, str, str, float | None], partition: int = 0) -> pl.DataFrame:
     """Bronze rows of (seconds after NOW, vehicle, cell, speed), in the order of their offsets."""
     times = [NOW + timedelta(seconds=seconds) for seconds, *_ in events]
     watermarks = [max(times[: index + 1]) for index in range(len(times))]
@@ -59,6 +59,16 @@ def test_a_window_counts_vehicles_once_and_positions_all() -> None:
             "speed_std": 10.0,
         }
     ]
+
+
+def test_a_speed_that_is_not_known_is_counted_as_a_position_and_not_in_the_mean() -> None:
+    some = rows((0, "a", "c", 10), (1, "a", "c", None), (2, "b", "c", 30), (3, "e", "c", None), (4, "e", "d", None))
+    whole = compute(VEHICLE_POSITIONS, WINDOW, some).sort("cell")
+    columns = "cell", "vehicle_count", "positions", "speed_mean", "speed_std"
+    assert whole.select(columns).rows() == [("c", 3, 4, 20.0, pytest.approx(200**0.5)), ("d", 1, 1, None, None)]
+    operator = operator_over(some)
+    changed = [operator.add(some[index : index + 1], {0: index}) for index in range(5)]
+    assert [row["speed_mean"][0] for row in changed] == [10.0, 10.0, 20.0, 20.0, None]
 
 
 def test_windows_are_aligned_to_two_minutes_and_kept_apart_by_cell() -> None:
@@ -120,11 +130,16 @@ def test_an_aggregate_without_a_rule_is_named() -> None:
 
     window = Window(name="w", every=timedelta(1), by="cell", aggregates=(Median("m", "speed"),), description="")
     with pytest.raises(TypeError, match="window 'w': no rule for an aggregate of type Median"):
-        results(window, pl.DataFrame({"window_start": [1], "cell": ["c"], "_n": [1]}))
+        results(
+            window,
+            pl.DataFrame({"window_start": [1], "cell": ["c"], "_n": [1], "_values_speed": [1], "_sum_speed": [1.0]}),
+        )
 
 
 _EVENTS = st.lists(
-    st.tuples(st.integers(0, 2000), st.sampled_from("abc"), st.sampled_from(["c", "d"]), st.integers(0, 90)),
+    st.tuples(
+        st.integers(0, 2000), st.sampled_from("abc"), st.sampled_from(["c", "d"]), st.none() | st.integers(0, 90)
+    ),
     min_size=1,
     max_size=40,
 )

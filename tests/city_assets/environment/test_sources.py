@@ -3,6 +3,7 @@
 import json
 from datetime import UTC, datetime
 
+import paho.mqtt.client as mqtt
 import polars as pl
 import pytest
 
@@ -13,7 +14,7 @@ from city.sources.model import Source
 from city.sources.outcomes import outcomes
 from city.sources.registry import sources
 from city_assets.environment.contract import SENSORS
-from city_assets.environment.sources import SOURCES, TASMOTA
+from city_assets.environment.sources import SOURCES, TASMOTA, ZIGBEE2MQTT
 
 NOW = datetime(2026, 11, 27, 15, tzinfo=UTC)
 TOPICS = {
@@ -37,13 +38,6 @@ READ = {
         "1234567_temperature": 21.5,
         "1234567_humidity": 48.23,
         "1234567_pressure": 989.2531,
-    },
-    "ngsi_simplified": {
-        "device-0A3478_temperature": 3.3,
-        "device-0A3478_humidity": 100.0,
-        "device-0A3478_pressure": 938.9,
-        "device-0A3478_precipitation": 0.0,
-        "device-0A3478_wind": 2.0,
     },
     "ngsi": {
         "device-0A3478_temperature": 3.3,
@@ -98,3 +92,34 @@ def test_the_kinds_of_city_sensors_share_a_topic() -> None:
 
 def test_all_sources_are_found() -> None:
     assert {source.name for source in SOURCES} <= {source.name for source in sources(settings())}
+
+
+@pytest.mark.parametrize("name", ["kitchen", "kitchen/sensor 1", "house/2/kitchen/sensor 1", "bridge sensor", "set"])
+def test_a_zigbee_device_may_have_slashes_in_its_name(name: str) -> None:
+    payload, topic = ZIGBEE2MQTT.sample.encode(), f"zigbee2mqtt/{name}"
+    events = map_messages(ZIGBEE2MQTT, [payload, payload], [topic, "zigbee2mqtt/other"], "UTC", NOW).events
+    joined = name.replace("/", "-").replace(" ", "-")
+    assert set(events.filter(pl.col("_row") == 0)["sensor_id"]) == {f"{joined}_temperature", f"{joined}_humidity"}
+    assert mqtt.topic_matches_sub(ZIGBEE2MQTT.mqtt_filter or "", topic)
+    assert not ZIGBEE2MQTT.ignores(topic)
+    valid, _ = validity.split(SENSORS, events.with_columns(_arrived=pl.col("timestamp")))
+    assert valid.height == 4
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        "/bridge/state",
+        "/bridge/devices",
+        "/bridge/response/permit_join",
+        "/bridge",
+        "/kitchen/availability",
+        "/kitchen/sensor 1/availability",
+        "/kitchen/set",
+        "/kitchen/sensor 1/set/state",
+        "/kitchen/get",
+        "",
+    ],
+)
+def test_other_topics_of_zigbee2mqtt_carry_no_readings(rest: str) -> None:
+    assert ZIGBEE2MQTT.ignores(f"zigbee2mqtt{rest}")

@@ -104,15 +104,15 @@ def test_the_day_has_the_mean_of_the_two_minute_counts_too(stack: Settings) -> N
     start = (datetime.now(UTC) - timedelta(hours=41)).replace(second=0, microsecond=0)
     start -= timedelta(minutes=start.minute % 10)
     values = ", ".join(
-        f"({int((start + timedelta(minutes=2 * n)).timestamp() * 1e6)}, '{CELL}', {count}, 1, 20.0)"
-        for n, count in enumerate((1, 2))
+        f"({int((start + timedelta(minutes=2 * n)).timestamp() * 1e6)}, '{CELL}', {count}, {count}, {mean})"
+        for n, (count, mean) in enumerate(((1, 20.0), (2, "null"), (3, "null"), (2, 20.0)))
     )
     columns = "window_start, cell, vehicle_count, positions, speed_mean"
     questdb.execute(stack.questdb, f"INSERT INTO traffic_cells ({columns}) VALUES {values}")
     moment = int(start.timestamp() * 1000)
     until(lambda: moment in [t for t, _, _ in history.series(stack, timedelta(hours=42))["rows"]])
     rows = history.series(stack, timedelta(hours=42))["rows"]
-    assert [row for row in rows if row[0] == moment] == [(moment, 20.0, 1.5)]
+    assert [row for row in rows if row[0] == moment] == [(moment, 20.0, 2.0)]
 
 
 @pytest.fixture

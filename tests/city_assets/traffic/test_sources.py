@@ -4,8 +4,14 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
+import polars as pl
+import pytest
+
+from city.contracts import validity
 from city.sources.gtfs import json_to_feed
-from city.sources.mapping import map_messages
+from city.sources.mapping import map_messages, to_json
+from city.streaming.decode import parse
+from city_assets.traffic.contract import VEHICLE_POSITIONS
 from city_assets.traffic.sources import GTFS_VEHICLES
 
 NOW = datetime(2026, 11, 27, 15, tzinfo=UTC)
@@ -42,11 +48,11 @@ def test_entities_without_a_position_are_no_events_and_a_vehicle_may_be_named_by
     assert found.events["timestamp"][1] == datetime(2010, 9, 14, 9, 44, 28, tzinfo=UTC), "that of the feed"
 
 
-def test_a_number_that_is_none_is_one_vehicles_and_a_feed_without_entities_is_no_fault() -> None:
-    broken = vehicle(vehicle={"id": "1"}, position={"speed": "NaN"})
-    found = map_messages(GTFS_VEHICLES, [feed(broken, vehicle()), feed()])
-    assert found.events["vehicle_id"].to_list() == ["3106"]
-    assert found.rejected == {0: ["speed: nothing at vehicle.position.speed"]}
+def test_a_number_that_is_none_is_unknown_and_a_feed_without_entities_is_no_fault() -> None:
+    broken = vehicle(vehicle={"id": "1"}, position={"longitude": "NaN"})
+    found = map_messages(GTFS_VEHICLES, [feed(broken, vehicle(position={"speed": "NaN"})), feed()])
+    assert found.events.select("vehicle_id", "speed").rows() == [("3106", None)]
+    assert found.rejected == {0: ["longitude: nothing at vehicle.position.longitude"]}
 
 
 def test_what_is_no_feed_is_told() -> None:
@@ -56,9 +62,23 @@ def test_what_is_no_feed_is_told() -> None:
     assert 2 in found.rejected
 
 
-def test_a_vehicle_without_a_speed_is_rejected_and_the_others_are_not() -> None:
-    slow = vehicle(vehicle={"id": "1"})
-    del slow["vehicle"]["position"]["speed"]
-    found = map_messages(GTFS_VEHICLES, [feed(slow, vehicle())])
-    assert found.events["vehicle_id"].to_list() == ["3106"]
-    assert found.rejected == {0: ["speed: nothing at vehicle.position.speed"]}
+def test_a_vehicle_without_a_speed_and_a_bearing_is_a_valid_position() -> None:
+    mute = vehicle(vehicle={"id": "1"})
+    del mute["vehicle"]["position"]["speed"]
+    found = map_messages(GTFS_VEHICLES, [feed(mute, vehicle())])
+    assert found.rejected == {}
+    assert found.events.select("vehicle_id", "speed").rows() == [("1", None), ("3106", 36.0)]
+    valid, invalid = validity.split(VEHICLE_POSITIONS, found.events.with_columns(_arrived=pl.col("timestamp")))
+    assert (valid.height, invalid.height) == (2, 0)
+    messages = to_json(VEHICLE_POSITIONS, found.events.drop("_row"))
+    rows, refused = parse(VEHICLE_POSITIONS, [*messages])
+    assert (rows["speed"].to_list(), refused) == ([None, 36.0], {})
+
+
+@pytest.mark.parametrize("timestamp", [None, "0"])
+def test_a_vehicle_without_a_time_has_that_of_the_feed(timestamp: str | None) -> None:
+    timeless = vehicle()
+    del timeless["vehicle"]["timestamp"]
+    timeless["vehicle"] |= {} if timestamp is None else {"timestamp": timestamp}
+    found = map_messages(GTFS_VEHICLES, [feed(timeless)])
+    assert found.events["timestamp"].to_list() == [datetime(2010, 9, 14, 9, 44, 28, tzinfo=UTC)]

@@ -23,8 +23,9 @@ const CIVIDIS: readonly Rgb[] = [
   [254, 232, 56],
 ];
 
-/** The colour of a speed in km/h, on a scale from 0 to `fastest`. */
-export function speedColour(speed: number, fastest = FASTEST_KMH): Rgb {
+/** The colour of a speed in km/h, on a scale from 0 to `fastest`; grey if it is unknown. */
+export function speedColour(speed: number | null, fastest = FASTEST_KMH): Rgb {
+  if (speed === null) return UNKNOWN_COLOUR;
   const position = Math.min(1, Math.max(0, speed / fastest)) * (CIVIDIS.length - 1);
   const lower = Math.floor(position);
   const a = CIVIDIS[lower]!;

@@ -13,7 +13,8 @@ interface Report {
   t: number;
   lon: number;
   lat: number;
-  speed: number;
+  /** km/h; null if it is unknown. */
+  speed: number | null;
 }
 
 export class Motion {
@@ -31,7 +32,7 @@ export class Motion {
   }
 
   /** Adds a vehicle's place at a time (ms since the epoch). Ignores reports that are not newer than the last one. */
-  report(id: string, t: number, lon: number, lat: number, speed: number): void {
+  report(id: string, t: number, lon: number, lat: number, speed: number | null): void {
     const track = this.tracks.get(id);
     const last = track?.at(-1);
     if (!track || !last || t - last.t > MAX_GAP_MS) this.tracks.set(id, [{ t, lon, lat, speed }]);
@@ -50,7 +51,7 @@ export class Motion {
   }
 
   /** Computes where each vehicle is at a time (ms since the epoch). Reports before that time are dropped. */
-  moveTo(t: number, speedColour: (speed: number) => Rgb): void {
+  moveTo(t: number, speedColour: (speed: number | null) => Rgb): void {
     const count = this.tracks.size;
     // New arrays each time: deck.gl compares by identity.
     this.positions = new Float32Array(count * 2);

@@ -4,8 +4,8 @@ import type { LiveState } from '../../../live/LiveState';
 import type { Row, StreamMessage } from '../../../live/messages';
 import type { Motion } from './motion';
 
-/** A row of the layer `vehicles`. Longitude and latitude are in degrees, speed in km/h. */
-type VehicleRow = [id: string, t: number, longitude: number, latitude: number, speed: number];
+/** A row of the layer `vehicles`. Longitude and latitude are in degrees, speed in km/h; null if unknown. */
+type VehicleRow = [id: string, t: number, longitude: number, latitude: number, speed: number | null];
 
 /** Adds all vehicles that are known now. */
 export function reportAll(motion: Motion, state: LiveState): void {

@@ -11,8 +11,8 @@ export interface VehicleReport {
   t: number;
   lon: number;
   lat: number;
-  /** km/h. */
-  speed: number;
+  /** km/h; null if it is unknown. */
+  speed: number | null;
 }
 
 /** The cells of each window, by the window's start (ms since the epoch). */

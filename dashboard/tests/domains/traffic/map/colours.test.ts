@@ -1,11 +1,15 @@
 import { expect, test } from 'vitest';
-import { congestionLevel, css, speedColour, thresholds } from '../../../../src/domains/traffic/map/colours';
+import { congestionLevel, css, speedColour, thresholds, UNKNOWN_COLOUR } from '../../../../src/domains/traffic/map/colours';
 
 test('speeds outside the scale have the colours of its ends', () => {
   expect(css(speedColour(-5))).toBe('rgb(0 34 78)');
   expect(css(speedColour(0))).toBe('rgb(0 34 78)');
   expect(css(speedColour(60))).toBe('rgb(254 232 56)');
   expect(css(speedColour(200))).toBe('rgb(254 232 56)');
+});
+
+test('a vehicle of unknown speed is grey', () => {
+  expect(speedColour(null)).toEqual(UNKNOWN_COLOUR);
 });
 
 test('a faster vehicle is brighter', () => {

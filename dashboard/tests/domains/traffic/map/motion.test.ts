@@ -52,10 +52,11 @@ test('each vehicle has its place in the arrays, and its colour by its speed', ()
   const motion = new Motion();
   motion.report('a', 0, 1, 2, 0);
   motion.report('b', 0, 3, 4, 60);
-  motion.moveTo(0, (speed) => [speed, 0, 255]);
-  expect(motion.ids).toEqual(['a', 'b']);
-  expect([...motion.positions]).toEqual([1, 2, 3, 4]);
-  expect([...motion.colours]).toEqual([0, 0, 255, 255, 60, 0, 255, 255]);
+  motion.report('c', 0, 5, 6, null);
+  motion.moveTo(0, (speed) => [speed ?? 150, 0, 255]);
+  expect(motion.ids).toEqual(['a', 'b', 'c']);
+  expect([...motion.positions]).toEqual([1, 2, 3, 4, 5, 6]);
+  expect([...motion.colours]).toEqual([0, 0, 255, 255, 60, 0, 255, 255, 150, 0, 255, 255]);
 });
 
 test('removed vehicles are no longer drawn', () => {
