@@ -17,7 +17,7 @@ from deltalake import CommitProperties, DeltaTable, Transaction, WriterPropertie
 
 from city.lake.tables import open_table
 from city.tables.schema import partition_by, schema
-from city_assets.traffic.tables import BRONZE_TRIPS
+from city_assets.traffic.trip_tables import BRONZE_TRIPS
 from city_assets.traffic.trips import scan_trips
 
 _RESOLUTION = 8
