@@ -31,7 +31,7 @@ from city_assets.traffic.download import downloaded_zones
 from city_assets.traffic.ingest import ingest
 from city_assets.traffic.models import TRIP_CONGESTION
 from city_assets.traffic.transforms import FREE_KMH, SLOW_KMH, levels
-from city_assets.traffic.trip_tables import BRONZE_TRIPS
+from city_assets.traffic.trip_tables import BRONZE_TRIPS, TRIPS
 from city_assets.traffic.trips import ZONES_FILE
 
 TEST = 0.15
@@ -45,7 +45,7 @@ def run(tell: Callable[[str], None], data: Path | None = None) -> dict[str, Any]
     and the accuracy that the few trips of a quarter allow. `data` is a folder of months (`city data tlc`)."""
     files = [real("tlc/trips_with_coordinates.parquet")] if data is None else _files(data)
     with tempfile.TemporaryDirectory() as folder:
-        rows = _features(files, Path(folder), tell)
+        rows, trips = _features(files, Path(folder), tell)
     labelled = examples.label_rows(TRIP_CONGESTION, rows)
     begin: date = labelled[DAY][int(labelled.height * (1 - TEST))]
     test = labelled.filter(pl.col(DAY) >= begin)
@@ -58,7 +58,7 @@ def run(tell: Callable[[str], None], data: Path | None = None) -> dict[str, Any]
     test_levels = dict(test[LABEL].value_counts().sort(LABEL).iter_rows())
     return {
         "bench": "trips",
-        "trips": int(rows["trips"].sum()),
+        "trips": trips,
         "estimator": fitted.parameters["estimator"],
         "train_rows": earlier.height,
         "test_rows": test.height,
@@ -89,20 +89,22 @@ def _files(folder: Path) -> list[Path]:
     return files
 
 
-def _features(files: list[Path], folder: Path, tell: Callable[[str], None]) -> pl.DataFrame:
-    """The feature view of the files' trips, built in a lake of its own."""
+def _features(files: list[Path], folder: Path, tell: Callable[[str], None]) -> tuple[pl.DataFrame, int]:
+    """The feature view of the files' trips, built in a lake of its own, and the number of possible trips."""
     config = settings().model_copy(update={"timezone": _TIMEZONE, "country": _COUNTRY})
     lake = lakehouse(config, folder)
+    days = set[date]()
     for file in files:
         loaded = ingest(file, folder, _TIMEZONE, lambda rows: None, _zones(file))
         tell(f"{file.name}: {loaded.rows:,} trips of {loaded.first} to {loaded.last}")
-    today = datetime.now(UTC).date()
-    days = [day for day in _days(lake) if _VIEW.table.first_day <= day < today]
+        if loaded.first and loaded.last:
+            days |= {day for day in _days(lake) if loaded.first <= day <= loaded.last}
     for table in in_order(lake.tables, [_VIEW.table.id]):
         if lake.tables[table].transform is not None:
-            tell(f"{table}: {lake.build(lake.tables[table], days).rows:,} rows")
+            tell(f"{table}: {lake.build(lake.tables[table], sorted(days)).rows:,} rows")
     # Sorted, because a forest depends on the order of its rows, and a build writes them in any order.
-    return pl.read_delta(str(lake.path(_VIEW.table.id))).sort(_VIEW.time, *_VIEW.entities)
+    rows = pl.read_delta(str(lake.path(_VIEW.table.id))).sort(_VIEW.time, *_VIEW.entities)
+    return rows, lake.count(TRIPS)
 
 
 def _zones(file: Path) -> Path | None:

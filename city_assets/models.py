@@ -17,6 +17,7 @@ from city_assets.automation import HOURLY, when_changed
 from city_assets.champion_predictions import judge_champion, predict_days
 from city_assets.monitoring.checks import UNKNOWN
 from city_assets.preview import Metadata, markdown
+from city_assets.tables import partitions
 from city_assets.training import train_on
 from resources.lake import LakeResource
 from resources.mlflow_run import MLflowRunResource
@@ -145,7 +146,7 @@ def _predictions_asset(domain: Domain, model: Model) -> dg.AssetsDefinition:
         group_name=domain.name,
         kinds={"deltalake", "onnx"},
         description=f"The daily predictions of the champion of {model.name}, with the outcomes.",
-        partitions_def=keys.live_days(),
+        partitions_def=partitions(model.view.table),
         backfill_policy=dg.BackfillPolicy.single_run(),
         automation_condition=when_changed(HOURLY, builds_history=False),
         check_specs=[
