@@ -184,4 +184,4 @@ TRIP_CONGESTION = Model(
     segments=("rush_hour",),
 )
 
-MODELS = (CONGESTION, *map(speed_model, MINUTES_AHEAD), TRIP_CONGESTION)
+MODELS = (CONGESTION, TRIP_CONGESTION, *map(speed_model, MINUTES_AHEAD))
