@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from functools import partial
+from typing import TYPE_CHECKING
 
 from city import local_time
 from city.contracts.registry import Domain, domains
@@ -21,6 +22,9 @@ from city.stack.history_plan import HistoryPlan
 from city.stack.history_progress import HistoryProgress
 from city.streaming.history import append_day
 from city_assets import history_actions
+
+if TYPE_CHECKING:
+    from city.models.model import Model
 
 _BLOCK_DAYS = 5
 """The days of bronze that a simulator makes at a time, and the days of a table that are built at a time."""
@@ -217,12 +221,10 @@ def _reference_steps(config: Settings, plan: HistoryPlan) -> list[Step]:
 
     A view of a source whose history has fewer events gets its reference from the first live day.
     """
-    from city.features.views import view_of
-    from city.models.model import models_of
     from city_assets.monitoring.references import has_sampled_history
 
-    used = dict.fromkeys(model.features for domain in _covered(config, plan) for model in models_of(domain))
-    names = [name for name in used if not has_sampled_history(view_of(name))]
+    used = {model.view.name: model.view for model in _live_models(config, plan)}
+    names = [name for name, view in used.items() if not has_sampled_history(view)]
     return [
         Step(f"drift reference {name}", 0.5, partial(history_actions.pin_reference, config, plan, name))
         for name in names
@@ -245,13 +247,24 @@ def _quality_steps(config: Settings, plan: HistoryPlan, sources: Sequence[Domain
 
 
 def _model_steps(config: Settings, plan: HistoryPlan) -> list[Step]:
-    from city.models.model import models_of
-
-    names = [model.name for domain in _covered(config, plan) for model in models_of(domain)]
     return [
-        Step(f"model {name}", 9.0, partial(history_actions.train_first_version, config, name), f"{_MODELS}/{name}")
-        for name in names
+        Step(
+            f"model {model.name}",
+            9.0,
+            partial(history_actions.train_first_version, config, model.name),
+            f"{_MODELS}/{model.name}",
+        )
+        for model in _live_models(config, plan)
     ]
+
+
+def _live_models(config: Settings, plan: HistoryPlan) -> list["Model"]:
+    """Lists the models of the covered domains whose views derive from a stream, which the history has rows for."""
+    from city.models.model import models_of
+    from city.tables.registry import is_live
+
+    declared = [model for domain in _covered(config, plan) for model in models_of(domain)]
+    return [model for model in declared if is_live(model.view.table)]
 
 
 def blocks(days: Sequence[date]) -> list[Sequence[date]]:

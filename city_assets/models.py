@@ -12,11 +12,13 @@ from city.models.model import Model, models_of
 from city.models.performance import CALIBRATED, COVERS, LASTING, is_young, promises
 from city.models.predictions import LOSS, VERSION
 from city.settings import settings
+from city.tables.registry import is_live
 from city_assets import keys
 from city_assets.automation import HOURLY, when_changed
 from city_assets.champion_predictions import judge_champion, predict_days
 from city_assets.monitoring.checks import UNKNOWN
 from city_assets.preview import Metadata, markdown
+from city_assets.tables import partitions
 from city_assets.training import train_on
 from resources.lake import LakeResource
 from resources.mlflow_run import MLflowRunResource
@@ -145,9 +147,9 @@ def _predictions_asset(domain: Domain, model: Model) -> dg.AssetsDefinition:
         group_name=domain.name,
         kinds={"deltalake", "onnx"},
         description=f"The daily predictions of the champion of {model.name}, with the outcomes.",
-        partitions_def=keys.live_days(),
+        partitions_def=partitions(model.view.table),
         backfill_policy=dg.BackfillPolicy.single_run(),
-        automation_condition=when_changed(HOURLY, builds_history=False),
+        automation_condition=when_changed(HOURLY, builds_history=False) if is_live(model.view.table) else None,
         check_specs=[
             dg.AssetCheckSpec(name, asset=predictions_key(model), description=_PROMISES[name])
             for name in promises(model)

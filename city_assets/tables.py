@@ -13,6 +13,7 @@ from city.lake.faults import count_faults
 from city.lake.lakehouse import Lakehouse
 from city.lake.preview import preview_table
 from city.tables.calendar import REFERENCE_CALENDAR
+from city.tables.cell_sources import REFERENCE_CENTRES
 from city.tables.model import Source, Table
 from city.tables.neighbours import REFERENCE_NEIGHBOURS
 from city.tables.registry import is_live, tables_of
@@ -77,6 +78,7 @@ def reference_specs() -> list[dg.AssetSpec]:
     descriptions = {
         REFERENCE_CALENDAR: "Local time, weekdays, public holidays and rush hours, of CITY_TIMEZONE and CITY_COUNTRY.",
         REFERENCE_NEIGHBOURS: "The H3 cells that share an edge with a cell.",
+        REFERENCE_CENTRES: "Latitude and longitude of the centres of H3 cells.",
     }
     return [
         dg.AssetSpec(keys.table(name), group_name="reference", description=text) for name, text in descriptions.items()

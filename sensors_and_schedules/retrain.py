@@ -7,7 +7,7 @@ from itertools import takewhile
 import dagster as dg
 
 from city.lake.snapshot import Snapshot
-from city.models.history import growth, recorded_losses
+from city.models.history import growth, recorded_losses, view_table
 from city.models.model import Model, ModelError
 from city.models.model import models as declared
 from city.models.predictions import decay
@@ -15,6 +15,7 @@ from city.models.registry import Registry, Version
 from city.models.retraining import LEAST_BETWEEN, Signs, reason
 from city.settings import settings
 from city.stack.history_progress import is_under_way
+from city.tables.registry import is_live
 from city_assets.models import REASON, model_key
 from city_assets.monitoring.drift import drifted_features
 from city_assets.training import training_shortage
@@ -43,16 +44,16 @@ train_models = dg.define_asset_job(
     cron_schedule="30 4 * * *",
     execution_timezone=settings().timezone,
     default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="Trains every model that can be trained: yesterday is new.",
+    description="Trains every model that can be trained and may have new rows: yesterday is new.",
 )
 def retrain_nightly(context: dg.ScheduleEvaluationContext, lake: LakeResource) -> list[dg.RunRequest] | dg.SkipReason:
     """Requests a run for each model that can be trained. Between two of them, builds and other runs have a turn."""
     snapshot = lake.snapshot
     shortages = {model.name: training_shortage(model, snapshot) for model in declared().values()}
     not_yet = "; ".join(shortage for shortage in shortages.values() if shortage)
-    ready = [model for model in declared().values() if shortages[model.name] is None]
+    ready = [m for m in declared().values() if shortages[m.name] is None and _may_have_news(m, snapshot)]
     if not ready:
-        return dg.SkipReason(f"no model can be trained yet: {not_yet}")
+        return dg.SkipReason(f"no model can be trained yet: {not_yet}" if not_yet else "no view has new rows")
     if not_yet:
         context.log.info("not trained yet: %s", not_yet)
     night = context.scheduled_execution_time
@@ -64,6 +65,17 @@ def retrain_nightly(context: dg.ScheduleEvaluationContext, lake: LakeResource) -
         )
         for model in ready
     ]
+
+
+def _may_have_news(model: Model, snapshot: Snapshot) -> bool:
+    """Returns whether the view may have other rows than at the last training.
+
+    A stream fills its views all the time. Another view has other rows only when somebody has built it again.
+    """
+    if is_live(model.view.table):
+        return True
+    versions = Registry(settings()).versions(model.name)
+    return not versions or versions[0].tags.get("data_version") != str(view_table(model, snapshot).version())
 
 
 @dg.sensor(

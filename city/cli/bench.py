@@ -11,7 +11,7 @@ import typer
 def command(
     name: Annotated[str, typer.Argument(help="ingest, latency, crash, batch, features, metr-la, rul, …")],
     as_json: Annotated[bool, typer.Option("--json", help="only the JSON line")] = False,
-    data: Annotated[Path | None, typer.Option(help="a folder of runs, for the benchmarks that take one")] = None,
+    data: Annotated[Path | None, typer.Option(help="a folder of runs or months, where one is taken")] = None,
 ) -> None:
     """Run a benchmark of benchmarks/, on its own servers if it needs some, and print one JSON line."""
     import inspect

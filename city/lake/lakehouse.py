@@ -21,8 +21,8 @@ from city.lake.snapshot import Snapshot
 from city.lake.tables import open_table
 from city.settings import Settings
 from city.tables import calendar
+from city.tables.cell_sources import CELL_SOURCES
 from city.tables.model import Frame, Source, Table, TableError
-from city.tables.neighbours import REFERENCE_NEIGHBOURS, neighbours
 from city.tables.registry import tables
 from city.tables.schema import NARWHALS, partition_by, schema
 from city.tables.slices import HOUR, Slices, chunks, count_parts, hour_groups
@@ -216,15 +216,15 @@ class Lakehouse:
         frames = {
             name: self._read_source(table, source, slices)
             for name, source in table.sources.items()
-            if source.table != REFERENCE_NEIGHBOURS
+            if source.table not in CELL_SOURCES
         }
         for name, frame in frames.items() if part[1] > 1 else ():
             if table.key[0] in frame.collect_schema().names():
                 frames[name] = self.engine.part(frame, table.key[0], *part)
         for name, source in table.sources.items():
-            if source.table == REFERENCE_NEIGHBOURS:
+            if source.table in CELL_SOURCES:
                 cells = self.engine.collect(frames[source.cell_source].select("cell").unique())
-                frames[name] = self.engine.local(neighbours(cells["cell"]))
+                frames[name] = self.engine.local(CELL_SOURCES[source.table](cells["cell"]))
         return table.transform(**frames)
 
     def _read_source(self, table: Table, source: Source, slices: Slices | None) -> Frame:

@@ -41,8 +41,8 @@ class Source:
     """A source of a table: another table, by `layer/name`.
 
     The transform reads the days that are built and `days_before` days before them. It reads the rows for which the SQL
-    condition `where` is true. For `reference/neighbours`, `cell_source` names another source: the table has the H3
-    cells next to those of that source.
+    condition `where` is true. For `reference/neighbours` and `reference/cell_centres`, `cell_source` names another
+    source: the table has the H3 cells next to those of that source, or their centres.
 
     A source that `is_context` has the windows of another contract, which the rows are joined with where they exist.
     """

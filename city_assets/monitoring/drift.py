@@ -21,6 +21,7 @@ from city.models.predictions import PREDICTION, answers
 from city.models.registry import Registry
 from city.settings import Settings, settings
 from city.stack.history_plan import load_plan
+from city.tables.registry import is_live
 from city.tables.slices import HOUR
 from city_assets import keys
 from city_assets.automation import HOURLY, when_changed
@@ -108,7 +109,7 @@ def _build_asset(view: View, view_models: list[Model]) -> dg.AssetsDefinition:
         group_name="monitoring",
         kinds={"scipy"},
         description=f"Whether {view.name} and the models' predictions from it are distributed as on the pinned day.",
-        automation_condition=when_changed(HOURLY),
+        automation_condition=when_changed(HOURLY) if is_live(view.table) else None,
         check_specs=[
             dg.AssetCheckSpec(STABLE, asset=key, description="No feature drifted both significantly and by enough.")
         ],

@@ -33,10 +33,14 @@ def ingest_trips(
 
 def replay_trips(
     paths: Annotated[list[Path], typer.Argument(help="yellow-taxi files, CSV or Parquet, of any year since 2009")],
-    speed: Annotated[float, typer.Option(help="how many times faster than it was", min=0.1)] = 10.0,
+    speed: Annotated[float, typer.Option(help="1: at the trips' own hour and weekday; else at once", min=0.1)] = 1.0,
     zones: Annotated[Path | None, typer.Option(help="zone centres: LocationID, lon, lat")] = None,
 ) -> None:
-    """Play New York taxi trips as moving vehicles."""
+    """Play New York taxi trips as moving vehicles.
+
+    A trip of a Monday at 08:15 is played on a Monday at 08:15. With another speed than 1 the first trip begins at once,
+    and the trips run that many times as fast.
+    """
     from city.settings import settings
     from city_assets.traffic import console
     from city_assets.traffic.download import downloaded_zones

@@ -16,6 +16,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from city import local_time
 from city.settings import Settings
 from city.stack.terminal import Terminal, description_column
 from city_assets.traffic.download import download, download_zones
@@ -27,10 +28,10 @@ from city_assets.traffic.trips import count
 def play(paths: Sequence[Path], config: Settings, speed: float, zones: Path | None) -> None:
     """Replays files of trips until they end or a signal stops it, and shows the progress.
 
-    The trips' time runs `speed` times as fast as real time. Raises ValueError if no trip is left to replay.
+    See `replay` for `speed`. Raises ValueError if no trip is left to replay.
     """
     console = Terminal(soft_wrap=True)
-    loaded = load(paths, zones)
+    loaded = load(paths, config.timezone, zones)
     for line in describe(loaded):
         console.print(line)
     if loaded.trips.is_empty():
@@ -41,7 +42,9 @@ def play(paths: Sequence[Path], config: Settings, speed: float, zones: Path | No
     with console.status("starting") as status:
 
         def show(moment: datetime, sent: int) -> None:
-            status.update(Text(f"{moment:%Y-%m-%d %H:%M:%S} at {speed:g}×, {sent:,} positions sent"))
+            local = moment.astimezone(local_time.zone(config.timezone))
+            text = f"{local:%a %Y-%m-%d %H:%M:%S} at {speed:g}×, {sent:,} positions sent"
+            status.update(Text(text if sent else f"{text}: no trip yet at this time of the week, try --speed 10"))
 
         sent = replay(loaded, config, speed, stop, show)
     console.print(f"{sent:,} positions sent")
@@ -90,7 +93,7 @@ def ingest_files(paths: Sequence[Path], config: Settings, zones: Path | None) ->
             progress.update(task, description=_describe(file))
             files.append(file)
     rows = sum(file.rows for file in files)
-    days = [day for file in files if file.rows for day in (file.first, file.last)]
-    print(f"{rows:,} trips loaded" + (f", of {min(days)} to {max(days)}" if days else ""))  # type: ignore[type-var]
+    days = [day for file in files if file.rows for day in (file.first, file.last) if day is not None]
+    print(f"{rows:,} trips loaded" + (f", of {min(days)} to {max(days)}" if days else ""))
     if days:
-        print(f"now: city build trip_flows_daily --first {min(days)} --last {max(days)}")  # type: ignore[type-var]
+        print(f"now: city build trip_features trip_flows_daily --first {min(days)} --last {max(days)}")

@@ -4,9 +4,9 @@ Rows are streamed, so that memory is bounded. Each file is appended once, in one
 """
 
 import hashlib
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,12 @@ from deltalake import CommitProperties, DeltaTable, Transaction, WriterPropertie
 
 from city.lake.tables import open_table
 from city.tables.schema import partition_by, schema
-from city_assets.traffic.tables import BRONZE_TRIPS
-from city_assets.traffic.trips import scan_trips
+from city_assets.traffic.trip_tables import BRONZE_TRIPS
+from city_assets.traffic.trips import month_file_of, scan_trips, to_utc
 
 _RESOLUTION = 8
 _BATCH = 200_000
 _HASH_BYTES = 1 << 22
-_MONTH = re.compile(r"([a-z]+_tripdata_\d{4}-\d{2})\.(csv|parquet)(\.gz|\.zst)?")
 
 
 @dataclass(frozen=True)
@@ -32,14 +31,15 @@ class IngestedFile:
 
     `rows` is the number of appended rows, 0 if the file was in bronze already. `replaced` is the number of rows of an
     earlier file of the same month, which it has replaced. `first` and `last` are the first and the last local day of
-    its trips, and of those that it has replaced.
+    its trips, and of those that it has replaced. Days that a wrong clock has made, outside the file's month, do not
+    count.
     """
 
     file: str
     rows: int
     replaced: int = 0
-    first: object = None
-    last: object = None
+    first: date | None = None
+    last: date | None = None
 
 
 def ingest(
@@ -56,13 +56,13 @@ def ingest(
     rows = scan_trips(path, zones)
     table = open_table(lake / BRONZE_TRIPS.id, schema(BRONZE_TRIPS), partition_by(BRONZE_TRIPS))
     digest = fingerprint(path)
-    content, month = Transaction(f"ingest/{digest}", 1), _month_of(path.name)
+    content, month = Transaction(f"ingest/{digest}", 1), month_file_of(path.name)
     version = int(digest[:15], 16)
     known = table.transaction_version(f"ingest-month/{month}") if month else None
     if known == version or (known is None and table.transaction_version(content.app_id) is not None):
         return IngestedFile(path.name, 0)
     old = _replaced(table, month) if month else _Replaced()
-    counted = _CountedBatches(shape(rows, path.name, timezone), progress, old.first, old.last)
+    counted = _CountedBatches(shape(rows, path.name, timezone), progress, _is_plausible(month), old)
     transactions = [content, Transaction(f"ingest-month/{month}", version)] if month else [content]
     # The condition must be true for the new rows too.
     names = ", ".join("'" + name.replace("'", "''") + "'" for name in {*old.files, path.name})
@@ -85,22 +85,25 @@ class _Replaced:
 
     files: tuple[str, ...] = ()
     rows: int = 0
-    first: object = None
-    last: object = None
+    first: date | None = None
+    last: date | None = None
 
 
-def _month_of(name: str) -> str | None:
-    """Returns the month that a file of the TLC has, such as yellow_tripdata_2016-06; None for another name."""
-    match = _MONTH.fullmatch(name.lower())
-    return match[1] if match else None
+def _is_plausible(month: str | None) -> pl.Expr:
+    """Returns the condition of the days that a file of a month can have, or a file without a month in its name."""
+    day = pl.col("day")
+    if month is None:
+        return day.is_between(BRONZE_TRIPS.first_day, datetime.now(UTC).date())
+    return day.dt.strftime("%Y-%m") == month[-len("2016-06") :]
 
 
 def _replaced(table: DeltaTable, month: str) -> _Replaced:
     trips = pl.scan_delta(table)
-    files = tuple(name for name in trips.select(pl.col("file").unique()).collect()["file"] if _month_of(name) == month)
+    names = trips.select(pl.col("file").unique()).collect()["file"]
+    files = tuple(name for name in names if month_file_of(name) == month)
     if not files:
         return _Replaced()
-    day = pl.col("day")
+    day = pl.col("day").filter(_is_plausible(month))
     counted = trips.filter(pl.col("file").is_in(list(files))).select(pl.len(), day.min(), day.max().alias("last"))
     return _Replaced(files, *counted.collect().row(0))
 
@@ -108,13 +111,8 @@ def _replaced(table: DeltaTable, month: str) -> _Replaced:
 def shape(trips: pl.LazyFrame, file: str, timezone: str) -> pl.LazyFrame:
     """Converts trips from the layout of `scan_trips` to the columns of bronze: UTC times, H3 cells, and the local day.
 
-    In an hour that the clocks repeat, a time counts as the first of the two. A time that the clocks skip becomes null.
+    The day is that of the published pickup, also where the clocks skip its time.
     """
-    local = {name: pl.col(name).dt.cast_time_unit("us") for name in ("pickup_at", "dropoff_at")}
-    utc = {
-        name: time.dt.replace_time_zone(timezone, ambiguous="earliest", non_existent="null").dt.convert_time_zone("UTC")
-        for name, time in local.items()
-    }
     cells = {
         f"{end}_cell": pl.when(pl.col(f"{end}_latitude").is_between(-90, 90)).then(
             polars_h3.latlng_to_cell(f"{end}_latitude", f"{end}_longitude", _RESOLUTION, return_dtype=pl.String)
@@ -123,7 +121,7 @@ def shape(trips: pl.LazyFrame, file: str, timezone: str) -> pl.LazyFrame:
     }
     shaped = trips.with_columns(day=pl.col("pickup_at").dt.date(), file=pl.lit(file), **cells).with_row_index("row")
     columns = schema(BRONZE_TRIPS)
-    return shaped.with_columns(**utc).select(pl.col(name).cast(kind) for name, kind in columns.items())
+    return to_utc(shaped, timezone).select(pl.col(name).cast(kind) for name, kind in columns.items())
 
 
 def fingerprint(path: Path) -> str:
@@ -139,20 +137,19 @@ class _CountedBatches:
     """Iterates over a frame's record batches, and counts their rows and days as they are read."""
 
     def __init__(
-        self, frame: pl.LazyFrame, progress: Callable[[int], None], first: object = None, last: object = None
+        self, frame: pl.LazyFrame, progress: Callable[[int], None], is_plausible: pl.Expr, old: _Replaced
     ) -> None:
-        self._frame, self._progress = frame, progress
+        self._frame, self._progress, self._is_plausible = frame, progress, is_plausible
         self.schema = pl.DataFrame(schema=frame.collect_schema()).to_arrow().schema
         self.rows = 0
-        self.first, self.last = first, last
+        self.first, self.last = old.first, old.last
 
     def __iter__(self) -> Iterator[pa.RecordBatch]:
         for part in self._frame.collect_batches(chunk_size=_BATCH, maintain_order=False, engine="streaming"):
             self.rows += part.height
-            days = part["day"].drop_nulls()
-            if len(days):
-                self.first = min(filter(None, (self.first, days.min())))  # type: ignore[type-var]
-                self.last = max(filter(None, (self.last, days.max())))  # type: ignore[type-var]
+            days = part.filter(self._is_plausible)["day"].unique().to_list()
+            self.first = min([*days, *([self.first] if self.first else [])], default=None)
+            self.last = max([*days, *([self.last] if self.last else [])], default=None)
             self._progress(self.rows)
             yield from part.to_arrow().cast(self.schema).to_batches()
 

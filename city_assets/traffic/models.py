@@ -1,4 +1,4 @@
-"""Models of speed and congestion some minutes ahead."""
+"""Models of speed and congestion some minutes ahead: by the positions of vehicles, and by taxi trips."""
 
 from dataclasses import dataclass
 from datetime import timedelta
@@ -9,10 +9,12 @@ import polars as pl
 from numpy.typing import NDArray
 
 from city.arrays import Floats
+from city.models import forests
 from city.models.boosting import boosted_trees, defaults, space
 from city.models.estimator import Estimator
 from city.models.labels import FutureValue
 from city.models.model import Model, Parameters
+from city.tables.calendar import SLOT_SECONDS
 from city_assets.traffic.transforms import WINDOW_SECONDS, levels
 
 LAGS = 12
@@ -158,4 +160,28 @@ def speed_model(minutes: int) -> Model:
     )
 
 
-MODELS = (CONGESTION, *map(speed_model, MINUTES_AHEAD))
+_TRIP_SPEEDS = ("speed_mean", "speed_std", *(f"speed_lag_{lag}" for lag in range(1, 4)), "speed_recent")
+_TRIP_INPUTS = (
+    *("local_hour", "weekday", "holiday", "rush_hour", "latitude", "longitude", "trips", *_TRIP_SPEEDS),
+    *("trips_recent", "speed_neighbours", "speed_day_before", "usual_speed", "usual_trips"),
+)
+
+TRIP_CONGESTION = Model(
+    name="trip_congestion",
+    description="How congested a cell will be in the next quarter of an hour, by its taxi trips: low, medium or high.",
+    features="trip_features",
+    inputs=_TRIP_INPUTS,
+    label=FutureValue(
+        column="level_speed",
+        after=timedelta(seconds=SLOT_SECONDS),
+        tolerance=timedelta(minutes=1),
+        classes=("low", "medium", "high"),
+        transform=lambda speed: levels(speed, pl),
+    ),
+    estimator=forests.forest_or_boosted_trees,
+    space=forests.space,
+    defaults=forests.DEFAULTS,
+    segments=("rush_hour",),
+)
+
+MODELS = (CONGESTION, TRIP_CONGESTION, *map(speed_model, MINUTES_AHEAD))

@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 import polars as pl
@@ -13,7 +13,8 @@ from confluent_kafka import Producer
 from city.settings import Settings
 from city.streaming.topics import ensure_topics
 from city_assets.traffic.contract import VEHICLE_POSITIONS
-from city_assets.traffic.trips import clean, positions, read_trips
+from city_assets.traffic.replay_clock import in_step, running
+from city_assets.traffic.trips import clean, positions, read_trips, to_utc
 
 STEP_SECONDS = 0.5
 """The time between two steps of a replay."""
@@ -22,7 +23,7 @@ _ISO_8601 = "%Y-%m-%dT%H:%M:%S%.3fZ"  # UTC, with milliseconds
 
 @dataclass
 class LoadedTrips:
-    """Trips that are ready to replay.
+    """Trips that are ready to replay, with their times in UTC.
 
     `read` is the number of trips in the files, `rejected` the number of rejected trips by reason, and `by_zone` the
     number of trips with zones instead of coordinates.
@@ -34,11 +35,14 @@ class LoadedTrips:
     by_zone: int = 0
 
 
-def load(paths: Sequence[Path], zones: Path | None = None) -> LoadedTrips:
-    """Reads and cleans files of trips. Raises UnknownLayout or FileNotFoundError."""
+def load(paths: Sequence[Path], timezone: str, zones: Path | None = None) -> LoadedTrips:
+    """Reads and cleans files of trips, whose local times are those of `timezone`.
+
+    The trips are those that silver has after `city ingest`. Raises UnknownLayout or FileNotFoundError.
+    """
     cleaned, read, rejected = [], 0, dict[str, int]()
     for path in paths:
-        trips = read_trips(path, zones)
+        trips = to_utc(read_trips(path, zones), timezone)
         possible, counts = clean(trips)
         cleaned.append(possible)
         read += trips.height
@@ -48,33 +52,8 @@ def load(paths: Sequence[Path], zones: Path | None = None) -> LoadedTrips:
     return LoadedTrips(trips, read, rejected, int(trips["by_zone"].sum()))
 
 
-def moments(trips: pl.DataFrame, speed: float, elapsed: Callable[[], float]) -> Callable[[], datetime | None]:
-    """Returns a clock of the trips' own time, as a function that returns the current moment.
-
-    The clock runs `speed` times as fast as `elapsed` (seconds), and skips times without a trip. It returns None after
-    the last drop-off.
-    """
-    ends = trips["dropoff_at"].cum_max()
-    pickups = trips["pickup_at"]
-    skipped = timedelta()
-    first, last = pickups[0], ends[-1]
-
-    def now() -> datetime | None:
-        nonlocal skipped
-        moment = first + timedelta(seconds=elapsed() * speed) + skipped
-        if moment >= last:
-            return None
-        begun = int(pickups.search_sorted(moment, side="right"))
-        if begun and ends[begun - 1] <= moment:
-            skipped += pickups[begun] - moment
-            moment = pickups[begun]
-        return moment
-
-    return now
-
-
 def events(trips: pl.DataFrame, moment: datetime, now: datetime) -> list[tuple[str, bytes]]:
-    """Returns the positions of the trips at `moment`, with the timestamp `now` (UTC), as (key, message).
+    """Returns the positions of the trips at `moment` (UTC), with the timestamp `now` (UTC), as (key, message).
 
     The files name no vehicle, so each trip has a vehicle of its own.
     """
@@ -100,13 +79,17 @@ def replay(
 ) -> int:
     """Sends the positions of the trips to Kafka until the trips end or `stop` is set.
 
-    The trips' time runs `speed` times as fast as real time. `progress` is called with the moment in the trips' time and
-    the number of positions sent so far. Returns the number of positions sent.
+    At speed 1 the trips keep their local hour and weekday. Otherwise the replay begins with the first trip, and runs
+    `speed` times as fast as real time. `progress` is called with the moment in the trips' time (UTC) and the number of
+    positions sent so far. Returns the number of positions sent.
     """
     ensure_topics(config.kafka, [VEHICLE_POSITIONS])
     producer = Producer(config.kafka.options({"linger.ms": 20, "compression.type": "lz4"}))
     started = time.monotonic()
-    clock = moments(loaded.trips, speed, lambda: time.monotonic() - started)
+    if speed == 1:
+        clock = in_step(loaded.trips, config.timezone, lambda: datetime.now(UTC))
+    else:
+        clock = running(loaded.trips, speed, lambda: time.monotonic() - started)
     sent = 0
     while (moment := clock()) is not None:
         messages = events(loaded.trips, moment, datetime.now(UTC))

@@ -4,7 +4,6 @@ A vehicle goes straight from one end of its trip to the other, at the trip's mea
 each trip has a vehicle of its own, whose pseudonym is made of the day and a number.
 """
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
@@ -14,11 +13,11 @@ import polars as pl
 
 from city import local_time
 from city.tables.model import Table
-from city_assets.traffic.trips import clean, explain_unreadable, scan_trips
+from city_assets.traffic.trips import clean, explain_unreadable, month_file_of, scan_trips, to_utc
 
 _BATCH = 200_000
-_MONTH = re.compile(r"tripdata_(\d{4}-\d{2})$")
 _MICROSECONDS = 1_000_000
+_MONTH_LENGTH = len("2016-06")
 
 
 @dataclass(frozen=True)
@@ -33,18 +32,20 @@ class Period:
     last: date | None = None
 
     def reasons(self, path: Path) -> dict[str, pl.Expr]:
-        """Returns the reasons why a trip of the file is left out, each with its condition.
+        """Returns the reasons why a trip of the file is left out, each with its condition on its published local times.
 
         The TLC's files have some trips of other months, mostly of a clock that is wrong. They would make a day of
         their own with one trip.
         """
-        pickup, day = pl.col("pickup_at"), pl.col("pickup_at").dt.date()
+        pickup = pl.col("local_pickup_at")
+        day = pickup.dt.date()
         reasons = {
-            "in the future": pl.col("dropoff_at") > self.now,
+            "in the future": pl.col("local_dropoff_at") > self.now,
             f"before {Table.first_day}": day < Table.first_day,
         }
-        if month := _MONTH.search(path.stem):
-            reasons[f"not of {month[1]}, the month of the file"] = pickup.dt.strftime("%Y-%m") != month[1]
+        if file := month_file_of(path.name):
+            month = file[-_MONTH_LENGTH:]
+            reasons[f"not of {month}, the month of the file"] = pickup.dt.strftime("%Y-%m") != month
         if self.first is not None or self.last is not None:
             first, last = self.first or date.min, self.last or date.max
             reasons["not of the days from --first to --last"] = ~day.is_between(first, last)
@@ -98,20 +99,17 @@ class TripDays:
         return pl.concat([before.filter(pl.col("timestamp") >= begin), of_day.filter(pl.col("timestamp") < end)])
 
     def _add(self, trips: pl.DataFrame, period_reasons: dict[str, pl.Expr]) -> None:
-        possible, counts = clean(trips)
-        reason = pl.coalesce(pl.when(condition).then(pl.lit(name)) for name, condition in period_reasons.items())
-        utc = {name: self._to_utc(name) for name in ("pickup_at", "dropoff_at")}
-        skipped = pl.any_horizontal(utc["pickup_at"].is_null(), utc["dropoff_at"].is_null())
-        judged = possible.with_columns(
-            day=pl.col("pickup_at").dt.date(),
-            _reason=reason.fill_null(pl.when(skipped).then(pl.lit("in an hour that the clocks skip"))),
-            **utc,
-        ).with_columns(
-            # Over the hour that the clocks repeat, a trip may end before it begins.
-            _reason=pl.col("_reason").fill_null(
-                pl.when(pl.col("dropoff_at") <= pl.col("pickup_at")).then(pl.lit("ends before it begins"))
-            )
+        local = pl.col("pickup_at", "dropoff_at").name.prefix("local_")
+        utc = to_utc(trips.with_columns(local, day=pl.col("pickup_at").dt.date()), self.timezone)
+        skipped = pl.any_horizontal(
+            pl.col(name).is_null() & pl.col(f"local_{name}").is_not_null() for name in ("pickup_at", "dropoff_at")
         )
+        real = utc.filter(~skipped)
+        possible, counts = clean(real)
+        reason = pl.coalesce(pl.when(condition).then(pl.lit(name)) for name, condition in period_reasons.items())
+        judged = possible.with_columns(_reason=reason).drop("local_pickup_at", "local_dropoff_at")
+        if count := trips.height - real.height:
+            counts["in an hour that the clocks skip"] = count
         counts |= dict(judged["_reason"].drop_nulls().value_counts().iter_rows())
         for name, number in counts.items():
             self.rejected[name] = self.rejected.get(name, 0) + number
@@ -122,12 +120,6 @@ class TripDays:
             folder = self.folder / str(day)
             folder.mkdir(parents=True, exist_ok=True)
             rows.write_parquet(folder / f"{len(list(folder.iterdir()))}.parquet")
-
-    def _to_utc(self, name: str) -> pl.Expr:
-        local = pl.col(name).dt.cast_time_unit("us")
-        return local.dt.replace_time_zone(
-            self.timezone, ambiguous="earliest", non_existent="null"
-        ).dt.convert_time_zone("UTC")
 
     def _load(self, day: date, is_counted: bool = False) -> pl.DataFrame:
         """Reads the day's trips, each once, and gives each a number. The same trips have the same numbers."""

@@ -2,14 +2,17 @@
 
 The functions are pure, except for reading the files.
 
-A trip has `pickup_at` and `dropoff_at` (local New York time as published), the coordinates of both ends in degrees,
-`distance_km`, and `by_zone`. The last is true if the file has zones, and the ends are the centres of the zones.
+A trip has `pickup_at` and `dropoff_at` (local New York time as published; `to_utc` converts them), the coordinates of
+both ends in degrees, `distance_km`, and `by_zone`. The last is true if the file has zones, and the ends are the centres
+of the zones.
 """
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
+from typing import Literal, TypeVar
 
 import narwhals as nw
 import polars as pl
@@ -31,10 +34,15 @@ _SPELLINGS = {
 _ENDS = ("pickup_latitude", "pickup_longitude", "dropoff_latitude", "dropoff_longitude")
 _REQUIRED = ("pickup_at", "dropoff_at", "distance_miles")
 _KM_PER_MILE = 1.609344
+_MONTH_FILE = re.compile(r"((?:[a-z]+_)?tripdata_\d{4}-\d{2})\.(csv|parquet)(\.gz|\.zst)?")
 ZONES_FILE = "taxi_zone_centers.csv"
 _TIMES = ("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M:%S%.f", "%m/%d/%Y %I:%M:%S %p", "%m/%d/%Y %H:%M:%S", "%m/%d/%Y %H:%M")
 """The forms of times: of the TLC's own files, and of exports from NYC Open Data and from spreadsheets."""
 _CHECKED_TIMES = 1_000
+_READINGS: tuple[Literal["earliest", "latest"], ...] = ("earliest", "latest")
+"""The readings of a local time that the clocks repeat, in order."""
+
+Trips = TypeVar("Trips", pl.DataFrame, pl.LazyFrame)
 
 
 class UnreadableFile(ValueError):
@@ -103,6 +111,33 @@ def read_trips(path: Path, zones: Path | None = None) -> pl.DataFrame:
     return scan_trips(path, zones).collect()
 
 
+def to_utc(trips: Trips, timezone: str) -> Trips:
+    """Converts the times of trips from local time to UTC.
+
+    A time in the hour that the clocks repeat can be read twice. The trip is read so that it is shortest and does not
+    end before it begins; where both readings are equal in that, as the first. A time that the clocks skip is null.
+    """
+    names = ("pickup_at", "dropoff_at")
+    readings = {
+        f"_{name}_{ambiguous}": pl.col(name)
+        .dt.cast_time_unit("us")
+        .dt.replace_time_zone(timezone, ambiguous=ambiguous, non_existent="null")
+        .dt.convert_time_zone("UTC")
+        for name in names
+        for ambiguous in _READINGS
+    }
+    begin, second_begin, end, second_end = map(pl.col, readings)
+    both_repeated = (begin != second_begin) & (end != second_end)
+    return (
+        trips.with_columns(**readings)
+        .with_columns(
+            pickup_at=pl.when(~both_repeated & (second_begin <= end)).then(second_begin).otherwise(begin),
+            dropoff_at=pl.when(both_repeated & (end < begin)).then(second_end).otherwise(end),
+        )
+        .drop(*readings)
+    )
+
+
 def clean(trips: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, int]]:
     """Separates the trips that can have happened from the impossible ones.
 
@@ -132,6 +167,15 @@ def positions(trips: pl.DataFrame, moment: datetime) -> pl.DataFrame:
         ).round(6),
         speed=(pl.col("distance_km") / _duration_hours()).round(2),
     )
+
+
+def month_file_of(name: str) -> str | None:
+    """Returns the month's file that a name with any suffix stands for, such as yellow_tripdata_2016-06.
+
+    Returns None for a name that has no month.
+    """
+    match = _MONTH_FILE.fullmatch(name.lower())
+    return match[1] if match else None
 
 
 def is_parquet(path: Path) -> bool:

@@ -65,6 +65,7 @@ def test_every_benchmark_is_known() -> None:
         "metr-la",
         "rul",
         "serve",
+        "trips",
     ]
 
 

@@ -59,6 +59,15 @@ def test_an_hour_of_rows_is_one_run_a_tick_of_today_alone(city: City) -> None:
     assert city.tick(89) == [], "nothing came since"
 
 
+def test_no_tick_is_about_trips_where_nobody_has_built_their_tables(city: City) -> None:
+    for minutes in (19, 59, 119):
+        city.grew(BRONZE, QUARANTINE)
+        city.tick(minutes)
+    requested = {key.to_user_string() for run in city.runs for key in selected(run)}
+    assert any("traffic_features" in name for name in requested)
+    assert [name for name in requested if "trip" in name] == []
+
+
 def test_a_change_that_names_no_day_makes_no_day_be_built_again(city: City) -> None:
     """A champion is trained, a snapshot is built, and a table of an older version is reported without its day."""
     city.grew(BRONZE)

@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 import requests
 
-from city.settings import Settings
+from city.settings import Settings, settings
 from city_assets.traffic.console import fetch
 from city_assets.traffic.download import download, downloaded_zones, folder_of, month_file
 from city_assets.traffic.trips import read_trips
 from tests.city_assets.traffic.test_zones import archive, square
+from tests.commands import city, fails
 
 
 class Server(http.server.BaseHTTPRequestHandler):
@@ -78,6 +79,24 @@ def test_the_table_of_zones_comes_with_a_month_and_is_found(
     with pytest.raises(FileNotFoundError, match="fetch it with `city data tlc` and any month, or give one"):
         read_trips(file)
     assert read_trips(file, zones)["pickup_latitude"][0] == pytest.approx(40.76, abs=1e-4)
+
+
+def test_ingest_and_replay_find_the_downloaded_zones(
+    site: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CITY_TLC_URL", site.tlc_url)
+    settings.cache_clear()
+    file = tmp_path / "other" / "trips.csv"
+    file.parent.mkdir()
+    file.write_text(
+        "tpep_pickup_datetime,tpep_dropoff_datetime,trip_distance,PULocationID,DOLocationID\n"
+        "2017-02-14 16:08:11,2017-02-14 16:20:02,0,7,7\n"
+    )
+    for command in ("ingest", "replay"):
+        assert "no table of zone centres" in fails(command, "tlc", str(file))
+    assert "taxi_zone_centers.csv" in city("data", "tlc", "2015-01").replace("\n", "")
+    assert "1 trips loaded" in city("ingest", "tlc", str(file))
+    assert "no trip is left to replay" in fails("replay", "tlc", str(file)), "it goes nowhere, but it is read"
 
 
 def test_an_interrupted_download_goes_on_where_it_stopped(site: Settings, tmp_path: Path) -> None:

@@ -8,12 +8,18 @@ import pytest
 
 from city.settings import Settings
 from city.streaming.topics import ensure_topics
+from city.tables.registry import table_of
 from city_assets.traffic.console import describe, play
 from city_assets.traffic.contract import VEHICLE_POSITIONS
-from city_assets.traffic.replay import events, load, moments, replay
+from city_assets.traffic.ingest import ingest
+from city_assets.traffic.replay import events, load, replay
+from tests.city_assets.traffic.test_tracks import SPELLED
 from tests.city_assets.traffic.test_trips import trip
 from tests.events import NOW
+from tests.lakes import house, rows
 from tests.live import consume
+
+ZONE = "America/New_York"
 
 
 def two_trips() -> pl.DataFrame:
@@ -22,17 +28,36 @@ def two_trips() -> pl.DataFrame:
     return pl.concat([trip(), second]).with_row_index("trip")
 
 
-def test_the_clock_runs_faster_and_skips_hours_without_a_trip() -> None:
-    elapsed = 0.0
-    now = moments(two_trips(), speed=60, elapsed=lambda: elapsed)
-    seen = []
-    for second in range(25):
-        elapsed = float(second)
-        seen.append(now())
-    assert seen[5] == datetime(2015, 1, 1, 12, 5)
-    assert seen[10] == datetime(2015, 1, 3, 12, 0)
-    assert seen[19] == datetime(2015, 1, 3, 12, 9)
-    assert seen[20] is None
+SPRING, AUTUMN = (2015, 3, 8), (2015, 11, 1)
+
+
+@pytest.mark.parametrize(
+    ("begin", "end", "minutes"),
+    [
+        ((*SPRING, 1, 50), (*SPRING, 3, 10), 20),  # over the hour that the clocks skip
+        ((*SPRING, 2, 10), (*SPRING, 3, 10), None),  # within it
+        ((*SPRING, 1, 50), (*SPRING, 2, 10), None),
+        ((*AUTUMN, 0, 50), (*AUTUMN, 1, 10), 20),
+        ((*AUTUMN, 1, 10), (*AUTUMN, 1, 30), 20),  # within the hour that the clocks repeat
+        ((*AUTUMN, 1, 50), (*AUTUMN, 1, 10), 20),  # from its first time to its second
+        ((*AUTUMN, 1, 50), (*AUTUMN, 2, 10), 20),
+        ((2015, 6, 1, 1, 50), (2015, 6, 1, 1, 10), None),  # backwards on another day
+    ],
+)
+def test_replay_and_ingest_agree_when_the_clocks_change(
+    config: Settings, tmp_path: Path, begin: tuple[int, ...], end: tuple[int, ...], minutes: int | None
+) -> None:
+    file = tmp_path / "trips.parquet"
+    trips = trip(pickup_at=datetime(*begin), dropoff_at=datetime(*end))  # type: ignore[arg-type]
+    trips.rename(SPELLED).write_parquet(file)
+    lake = house(config)
+    ingest(file, lake.root, ZONE, lambda rows: None)
+    lake.build(table_of("silver/trips"), [datetime(*begin).date()])  # type: ignore[arg-type]
+    times = ("pickup_at", "dropoff_at")
+    replayed = load([file], ZONE).trips
+    assert rows(lake, "silver/trips", "row").select(times).rows() == replayed.select(times).rows()
+    lengths = (replayed["dropoff_at"] - replayed["pickup_at"]).to_list()
+    assert lengths == ([] if minutes is None else [timedelta(minutes=minutes)])
 
 
 def test_positions_are_dated_now_and_keyed_by_vehicle() -> None:
@@ -49,7 +74,7 @@ def test_positions_are_dated_now_and_keyed_by_vehicle() -> None:
 
 
 def test_what_is_left_out_is_said(data: Path) -> None:
-    loaded = load([data / "tlc" / "yellow_tripdata_2019-01.csv", data / "tlc" / "yellow_tripdata_2015-01.csv"])
+    loaded = load([data / "tlc" / "yellow_tripdata_2019-01.csv", data / "tlc" / "yellow_tripdata_2015-01.csv"], ZONE)
     said = "\n".join(describe(loaded))
     assert "trips read" in said
     assert "rejected: incomplete" in said
@@ -57,7 +82,7 @@ def test_what_is_left_out_is_said(data: Path) -> None:
 
 
 def test_real_trips_are_replayed_into_kafka(stack: Settings, data: Path) -> None:
-    loaded = load([data / "tlc" / "trips_with_coordinates.parquet"])
+    loaded = load([data / "tlc" / "trips_with_coordinates.parquet"], ZONE)
     stop, seen = threading.Event(), list[int]()
     ensure_topics(stack.kafka, [VEHICLE_POSITIONS])
 
@@ -78,7 +103,6 @@ def test_real_trips_are_replayed_into_kafka(stack: Settings, data: Path) -> None
 
 def test_a_replay_without_a_trip_says_so(config: Settings, tmp_path: Path) -> None:
     file = tmp_path / "trips.parquet"
-    names = {"pickup_at": "pickup_datetime", "dropoff_at": "dropoff_datetime", "distance_km": "trip_distance"}
-    trip(pickup_latitude=0.0).rename(names).write_parquet(file)
+    trip(pickup_latitude=0.0).rename(SPELLED).write_parquet(file)
     with pytest.raises(ValueError, match="no trip is left"):
         play([file], config, 1, None)

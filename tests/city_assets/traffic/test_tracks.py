@@ -83,9 +83,8 @@ def test_trips_of_another_time_are_left_out_with_their_reason(tmp_path: Path) ->
     assert (days.read, days.kept) == (6, 1)
 
 
-def test_a_trip_that_the_repeated_hour_would_turn_around_is_left_out(tmp_path: Path) -> None:
-    """1:50 daylight time to 2:10 is 80 minutes; half past one comes twice, and counts as the first."""
+def test_a_trip_over_the_repeated_hour_is_read_as_the_shortest(tmp_path: Path) -> None:
     across = trip(pickup_at=datetime(2015, 11, 1, 1, 50), dropoff_at=datetime(2015, 11, 1, 2, 10))
     days = trip_days(tmp_path, across)
-    assert days.positions(date(2015, 11, 1), MINUTE).height == 80
-    assert days.positions(date(2015, 11, 1), MINUTE)["speed"][0] == pytest.approx(3.0)
+    assert days.positions(date(2015, 11, 1), MINUTE).height == 20
+    assert days.positions(date(2015, 11, 1), MINUTE)["speed"][0] == pytest.approx(12.0)
