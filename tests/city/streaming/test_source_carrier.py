@@ -14,7 +14,6 @@ import pytest
 from confluent_kafka import Producer
 
 from city.settings import Settings
-from city.sources.gtfs import json_to_feed
 from city.sources.model import Source, SourceError
 from city.sources.registry import feeds_of
 from city.stack.worker import Worker
@@ -25,6 +24,7 @@ from city.streaming.strays import strays_path
 from city.streaming.topics import ensure_topics
 from city_assets.traffic.contract import VEHICLE_POSITIONS
 from city_assets.traffic.sources import GTFS_VEHICLES
+from tests.city.sources.feeds import json_to_feed
 from tests.live import consume, until
 
 HEADER = {"gtfs_realtime_version": "2.0", "timestamp": "1284457468"}
@@ -170,7 +170,7 @@ def test_a_feed_that_is_no_longer_right_is_told_and_its_rejects_are_quarantined_
             origin.status, origin.content = 200, b"x" * 21_000_000
             until(lambda: "sends more than 20,971,520 bytes" in str(worker.last_error))
     strays = pl.read_delta(str(strays_path(stack.lake))).filter(pl.col("topic") == f"feed {source.name}")
-    assert strays["reasons"].to_list() == [["speed: nothing at vehicle.position.speed"]]
+    assert strays["reasons"].to_list() == [["item 0: speed: nothing at vehicle.position.speed"]]
 
 
 def test_a_feed_of_no_source_is_named(config: Settings) -> None:

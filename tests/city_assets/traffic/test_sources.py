@@ -4,9 +4,9 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
-from city.sources.gtfs import json_to_feed
 from city.sources.mapping import map_messages
 from city_assets.traffic.sources import GTFS_VEHICLES
+from tests.city.sources.feeds import json_to_feed
 
 NOW = datetime(2026, 11, 27, 15, tzinfo=UTC)
 
@@ -46,7 +46,7 @@ def test_a_number_that_is_none_is_one_vehicles_and_a_feed_without_entities_is_no
     broken = vehicle(vehicle={"id": "1"}, position={"speed": "NaN"})
     found = map_messages(GTFS_VEHICLES, [feed(broken, vehicle()), feed()])
     assert found.events["vehicle_id"].to_list() == ["3106"]
-    assert found.rejected == {0: ["speed: nothing at vehicle.position.speed"]}
+    assert found.rejected == {0: ["item 0: speed: nothing at vehicle.position.speed"]}
 
 
 def test_what_is_no_feed_is_told() -> None:
@@ -61,4 +61,4 @@ def test_a_vehicle_without_a_speed_is_rejected_and_the_others_are_not() -> None:
     del slow["vehicle"]["position"]["speed"]
     found = map_messages(GTFS_VEHICLES, [feed(slow, vehicle())])
     assert found.events["vehicle_id"].to_list() == ["3106"]
-    assert found.rejected == {0: ["speed: nothing at vehicle.position.speed"]}
+    assert found.rejected == {0: ["item 0: speed: nothing at vehicle.position.speed"]}

@@ -1,0 +1,20 @@
+"""Feeds that are too large to read."""
+
+import time
+
+import pytest
+
+from city.sources.gtfs import MAX_ENTITIES, FeedError, feed_to_json
+from tests.city.sources.feeds import json_to_feed
+
+HEAD = json_to_feed('{"header": {"gtfs_realtime_version": "2.0"}}')
+EMPTY_ENTITY = b"\x12\x02\x0a\x00"
+"""Field 2 (entity) of two bytes: field 1 (id), empty."""
+
+
+def test_a_feed_of_too_many_entities_is_refused_before_it_is_converted() -> None:
+    began = time.process_time()
+    with pytest.raises(FeedError, match=r"1,000,000 entities; expected at most 50,000"):
+        feed_to_json(HEAD + EMPTY_ENTITY * 1_000_000)
+    assert time.process_time() - began < 2
+    assert feed_to_json(HEAD + EMPTY_ENTITY * MAX_ENTITIES).count(b"{") == MAX_ENTITIES + 2
