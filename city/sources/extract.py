@@ -71,6 +71,8 @@ def _trimmed(source: Source, payload: bytes) -> bytes:
 
 def _read_chunk(source: Source, shape: Shape, payloads: Sequence[bytes]) -> pl.DataFrame | None:
     """Reads messages that are all of the shape. Returns None where Polars refuses one, or may have misread one."""
+    if not shape.tree or (shape.items is not None and not shape.inside):
+        return None  # without a path to read, Polars does not parse
     lines = [b'{"$":%b}' % payload for payload in payloads] if shape.items == ROOT else payloads
     text = b"\n".join(lines)
     if text.count(b"\n") != len(payloads) - 1:

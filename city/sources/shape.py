@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import polars as pl
 
-from city.sources.model import At, Source, Value, field_of
+from city.sources.model import ROOT, At, Source, Value, field_of
 from city.sources.paths import Step, alternatives, steps
 from city.sources.values import Leaf
 
@@ -58,7 +58,7 @@ class Shape:
     @cached_property
     def keys(self) -> frozenset[str]:
         """The keys that stand on the paths."""
-        paths = [*self.above, *self.inside, *([self.items] if self.items else [])]
+        paths = [*self.above, *self.inside, *([self.items] if self.items not in (None, ROOT) else [])]
         every = [step for path in paths for step in steps(path)]
         return frozenset(name for step in every for name in (step.name, step.key) if name)
 

@@ -74,10 +74,10 @@ def conversion(unit: str, to: str) -> tuple[float, float]:
     for name in (unit, to):
         if name not in UNITS:
             raise UnitError(f"unknown unit {name!r}; known: {', '.join(UNITS)}")
-    given, wanted = UNITS[unit], UNITS[to]
-    if given.dimension != wanted.dimension:
-        alike = ", ".join(name for name, known in UNITS.items() if known.dimension == wanted.dimension)
+    origin, target = UNITS[unit], UNITS[to]
+    if origin.dimension != target.dimension:
+        alike = ", ".join(name for name, known in UNITS.items() if known.dimension == target.dimension)
         raise UnitError(
-            f"{unit!r} measures {given.dimension}, and {to!r} measures {wanted.dimension}; units of it: {alike}"
+            f"{unit!r} measures {origin.dimension}, and {to!r} measures {target.dimension}; units of it: {alike}"
         )
-    return given.scale / wanted.scale, (given.offset - wanted.offset) / wanted.scale
+    return origin.scale / target.scale, (origin.offset - target.offset) / target.scale

@@ -1,6 +1,7 @@
 """A message becomes the same on the fast path and on the slow path: alone, and beside one that cannot be read."""
 
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 from city.sources.mapping import map_messages
-from city.sources.model import At, Source
+from city.sources.model import Always, Arrived, At, Source
 from tests.city.sources.test_rejections import LIST
 
 AT = '"at":"2026-11-27T10:00:00Z"'
@@ -104,6 +105,18 @@ def test_half_of_a_surrogate_pair_is_refused_where_it_is_read() -> None:
     kinds = replace(FLAT, when={"kind": ("", "x")})
     mapped = map_messages(kinds, [b'{"kind":"\\ud800"}', b'{"kind":5}', b'{"kind":[]}', b"unreadable"])
     assert mapped.ignored == [0, 1, 2]
+
+
+def test_a_source_may_read_no_path_of_its_messages() -> None:
+    fields = {"sensor_id": "a", "type": "speed", "unit": "m/s", "value": 2.0}
+    constants = {name: Always(value) for name, value in fields.items()}
+    source = replace(FLAT, measures={}, fields={"timestamp": Arrived(), **constants})
+    mapped = map_messages(source, [b"{}", b"x", b'{"t":1}'], arrived=datetime(2026, 11, 27, tzinfo=UTC))
+    assert mapped.events["_row"].to_list() == [0, 2]
+    assert mapped.rejected.keys() == {1}
+    whole = map_messages(replace(source, items="$"), [b"[{},{}]", b"[5]"], arrived=datetime(2026, 11, 27, tzinfo=UTC))
+    assert whole.events["_row"].to_list() == [0, 0]
+    assert whole.rejected == {1: ["item 0: got 5 (number); expected an object"]}
 
 
 _NUMBERS = ["1", "1.0", "-0", "-0.0", "1e3", "1E5", "1.50", "1e16", "1e22", "1e-7", "123456789012345678901234567890"]

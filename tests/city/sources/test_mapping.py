@@ -161,7 +161,7 @@ def test_without_topics_their_parts_are_missing() -> None:
     assert map_messages(free, [message()]).rejected == {}
 
 
-def test_a_time_that_nobody_can_write_is_none() -> None:
+def test_a_time_outside_the_years_1_to_9999_is_none() -> None:
     late = replace(STATION, fields=STATION.fields | {"timestamp": At("at", form="epoch_s")})
     mapped = map_station(late, message(at=9_000_000_000_000), message(at=1_795_773_600))
     assert mapped.events["_row"].unique().to_list() == [1]

@@ -18,8 +18,8 @@ NEW_YORK = "America/New_York"
 
 
 def read(text: str, zone: str = "UTC") -> datetime | None:
-    found: datetime | None = read_times(pl.Series([text]), zone).item()
-    return found
+    time: datetime | None = read_times(pl.Series([text]), zone).item()
+    return time
 
 
 @pytest.mark.parametrize(
@@ -129,8 +129,8 @@ def test_a_time_may_be_a_number_or_a_text_since_1970(form: Form, number: int) ->
     ],
 )
 def test_a_number_is_converted(number: float, unit: str, to: str, expected: float) -> None:
-    found = pl.DataFrame({"n": [float(number)]}).select(convert(pl.col("n"), unit, to)).item()
-    assert found == pytest.approx(expected, abs=1e-9)
+    converted = pl.DataFrame({"n": [float(number)]}).select(convert(pl.col("n"), unit, to)).item()
+    assert converted == pytest.approx(expected, abs=1e-9)
 
 
 def test_a_conversion_there_and_back_changes_nothing() -> None:
