@@ -39,7 +39,7 @@ def extract(source: Source, payloads: Sequence[bytes]) -> Extraction:
     shape, refused, ignored = shape_of(source), Reasons(), list[int]()
     frames = [pl.DataFrame(schema=row_schema(shape))]
     if source.format == "gtfs_realtime":
-        payloads = _read_feeds(payloads, refused)
+        payloads = _read_feeds(shape, payloads, refused)
     for first in range(0, len(payloads), _CHUNK):
         chunk = [_trimmed(source, payload) for payload in payloads[first : first + _CHUNK]]
         frame, others = _read_chunk(source, shape, chunk), list[int]()
@@ -53,12 +53,13 @@ def extract(source: Source, payloads: Sequence[bytes]) -> Extraction:
     return Extraction(pl.concat(frames), refused, ignored)
 
 
-def _read_feeds(payloads: Sequence[bytes], refused: Reasons) -> list[bytes]:
+def _read_feeds(shape: Shape, payloads: Sequence[bytes], refused: Reasons) -> list[bytes]:
     """Converts feeds to JSON. An unreadable feed becomes empty bytes; its reason is added to `refused`."""
+    parts = {steps(path)[0].name for path in shape.inside}
     messages = []
     for number, payload in enumerate(payloads):
         try:
-            messages.append(feed_to_json(payload))
+            messages.append(feed_to_json(payload, parts))
         except FeedError as error:
             refused[number] = [f"message: {error}"]
             messages.append(b"")
