@@ -15,6 +15,7 @@ from city.sources.extract import extract
 from city.sources.model import At, Source, Value
 from city.sources.paths import alternatives
 from city.sources.plan import ARRIVAL, TOPIC, Check, Measure, output, plan, raw_value
+from city.sources.reasons import with_item
 from city.sources.rows import ITEM, MISFITS, ROW, Reasons
 
 _MOST_REASONS = 20
@@ -77,8 +78,7 @@ class _Rejections:
 
     def note(self, row: int, item: int | None, reason: str) -> None:
         """Notes a reason against an item of a message, or against a message without items."""
-        named = reason if item is None else f"item {item}: {reason}"
-        self._reasons.setdefault(row, []).append((-1 if item is None else item, named))
+        self._reasons.setdefault(row, []).append((-1 if item is None else item, with_item(item, reason)))
 
     def add(self, rows: pl.DataFrame, checks: Sequence[Check]) -> pl.Series | None:
         """Notes the reasons of checks, and returns which rows have one (None where no row has)."""

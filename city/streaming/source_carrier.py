@@ -12,6 +12,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException
 
 from city.settings import Settings
 from city.sources.model import Source
+from city.sources.reasons import without_items
 from city.stack.worker import Worker
 from city.streaming.deliveries import REFUSALS, lasting_producer
 from city.streaming.heartbeat import Heartbeat
@@ -75,13 +76,13 @@ class Carrier:
         strays = [
             Stray(origin, payload, tuple(told), time.time())
             for payload, told in zip(payloads, reasons, strict=True)
-            if told and told not in told_before
+            if told and without_items(told) not in told_before
         ]
         if strays:
             quarantine_strays(self._config.lake, strays)
             log.warning("%d messages of %s to the quarantine; the last: %s", len(strays), origin, strays[-1].reasons[0])
         heartbeat.count(len(payloads))
-        return Carried({event.message for _, event in events}, [told for told in reasons if told])
+        return Carried({event.message for _, event in events}, [without_items(told) for told in reasons if told])
 
     def _send(self, events: "Sequence[tuple[int, Event]]", reasons: list[list[str]], origin: str) -> None:
         """Sends events, each with the index of its message, and waits. Adds why Kafka refuses one to the reasons."""

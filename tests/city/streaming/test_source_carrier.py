@@ -163,14 +163,14 @@ def test_a_feed_that_is_no_longer_right_is_told_and_its_rejects_are_quarantined_
         )
         with working(Feeds([source], config, Heartbeat(stack, "bridge-of-test")).run) as worker:
             until(lambda: vehicles(stack, source) == ["v1"])
-            origin.content = feed(vehicle(2), slow)
+            origin.content = feed(slow, vehicle(2))  # the same fault, at another place
             until(lambda: vehicles(stack, source) == ["v1", "v2"])
             origin.status = 302
             until(lambda: "redirects: give the address" in str(worker.last_error))
             origin.status, origin.content = 200, b"x" * 21_000_000
             until(lambda: "sends more than 20,971,520 bytes" in str(worker.last_error))
     strays = pl.read_delta(str(strays_path(stack.lake))).filter(pl.col("topic") == f"feed {source.name}")
-    assert strays["reasons"].to_list() == [["item 0: speed: nothing at vehicle.position.speed"]]
+    assert strays["reasons"].to_list() == [["item 1: speed: nothing at vehicle.position.speed"]]
 
 
 def test_a_feed_of_no_source_is_named(config: Settings) -> None:
