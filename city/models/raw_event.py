@@ -1,4 +1,4 @@
-"""The declaration of the events that a request may give in place of features."""
+"""Declares the events that a request may contain in place of features."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,10 +15,10 @@ LOCAL = "_local"
 class RawEvent:
     """An event of `contract` as it happens, before it is in the stream.
 
-    The server computes the model's features of it, and of the earlier events of its key, as the stream does. Only the
-    fields of `needed` must be given. The event time is that of the request where it is missing, and `defaults` compute
-    other fields from LOCAL. A field that is null then is unknown. An event without its key has no earlier ones.
-    `unused` are names that other systems send, and that no feature is made from.
+    The server computes the model's features from it and from the earlier events of its key, as the stream does. Only
+    the fields of `needed` are required. The event time is that of the request where it is missing, and `defaults`
+    compute other fields from LOCAL. A field that is still null is unknown. An event without its key has no earlier
+    events. `unused` are names that other systems send, and that no feature uses.
     """
 
     contract: Contract

@@ -9,7 +9,6 @@ from typing import Annotated
 from confluent_kafka import KafkaException
 from fastapi import APIRouter, Depends, Path, Request, Response
 
-from city.contracts.model import Contract
 from city.server.state import City
 from city.settings import Settings
 from city.sources.bodies import MEDIA, BodyError, split_body
@@ -77,7 +76,7 @@ class _Ingest:
     def _take(self, name: str, body: bytes, media: str) -> IngestReceipt:
         intake = self._open_intake()
         target = intake.target(name)
-        messages = split_body(body, media, target if isinstance(target, Contract) else None)
+        messages = split_body(body, media, target)
         return intake.take(target, messages, datetime.now(UTC))
 
     def _open_intake(self) -> Intake:

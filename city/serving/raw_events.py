@@ -1,8 +1,8 @@
-"""Computes features of events that a request gives: as the stream does, with the earlier events of their keys."""
+"""Computes the features of the events of a request, as the stream does: with the earlier events of their keys."""
 
-import math
+import logging
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -12,22 +12,22 @@ import requests
 from city.contracts.cells import with_cells
 from city.contracts.model import Field
 from city.contracts.schema import POLARS, bronze_schema
-from city.contracts.validity import span, words
 from city.features.events import LONGEST, EventRows
 from city.models.model import Model
 from city.models.raw_event import LOCAL
 from city.questdb import QuestDBError, rows
 from city.serving.batching import Rows
-from city.serving.inputs import Inputs, Value
+from city.serving.event_checks import Event, find_errors
+from city.serving.inputs import Inputs
 from city.settings import Settings
-from city.sources.times import ISO_8601, read_times, received
+from city.sources.times import read_times
 from city.web.problems import Problem
 
 _MOST_ERRORS = 20
 _KEYS = 200
-"""How many keys a query asks for."""
+"""The most keys of a query."""
 _PLACE = "_place"
-Event = Mapping[str, Value]
+log = logging.getLogger(__name__)
 
 
 class RawEvents:
@@ -47,23 +47,23 @@ class RawEvents:
         Raises Problem that names each wrong field, and (503) while the earlier events cannot be read.
         """
         now = datetime.now(UTC)
-        given = self._read(events, paths, now)
+        requested = self._read(events, paths, now)
         key, at = self._contract.key, self._contract.event_time
-        both = pl.concat([self._earlier(given), given])
+        history = pl.concat([self._earlier(requested), requested])
         with self._lock:
-            found = self._rows.compute(both.drop(_PLACE).with_columns(both[_PLACE].cast(pl.String).alias(key)))
+            computed = self._rows.compute(history.drop(_PLACE).with_columns(history[_PLACE].cast(pl.String).alias(key)))
         (entity,) = self._model.view.entities
-        asked = given.select(pl.col(_PLACE).cast(pl.String).alias(entity), pl.col(at).alias(self._model.view.time))
-        features = asked.join(found, on=asked.columns, how="left", maintain_order="left")
+        keys = requested.select(pl.col(_PLACE).cast(pl.String).alias(entity), pl.col(at).alias(self._model.view.time))
+        features = keys.join(computed, on=keys.columns, how="left", maintain_order="left")
         features = features.select(self._model.inputs)
         return features, self._inputs.rows(features)
 
     def _read(self, events: Sequence[Event], paths: Sequence[str], now: datetime) -> pl.DataFrame:
         """Returns the events as rows of bronze, with their place. Raises Problem."""
-        errors = [error for event, path in zip(events, paths, strict=True) for error in self._errors(event, path, now)]
+        errors = find_errors(self._event, events, paths, now)
         if errors:
-            told = "; ".join(f"{name} {what}" for name, what in errors[:3])
-            raise Problem(422, f"{self._model.name}: {told}", errors[:_MOST_ERRORS])
+            first = "; ".join(f"{name} {advice}" for name, advice in errors[:3])
+            raise Problem(422, f"{self._model.name}: {first}", errors[:_MOST_ERRORS])
         fields = self._contract.fields
         frame = pl.DataFrame({f.name: _column(f, [event.get(f.name) for event in events]) for f in fields})
         at = self._contract.event_time
@@ -82,42 +82,22 @@ class RawEvents:
         lineage = {"_arrived": pl.col(self._contract.event_time), "_partition": pl.lit(0, pl.Int32)}
         return frame.with_columns(missing).with_columns(**lineage, _offset=pl.lit(0)).select(*schema, _PLACE)
 
-    def _errors(self, event: Event, path: str, now: datetime) -> list[tuple[str, str]]:
-        """Returns path and advice for each wrong field of an event."""
-        known = {field.name: field for field in self._contract.fields}
-        errors = [(f"{path}.{name}", "is missing") for name in self._event.needed if event.get(name) is None]
-        for name, value in event.items():
-            field = known.get(name)
-            if field is None and name not in self._event.unused:
-                errors.append((f"{path}.{name[:60]}", f"is no field of {self._contract.name}: leave it out"))
-            elif field is not None and value is not None and (wrong := _what_is_wrong(field, value)):
-                errors.append((f"{path}.{name}", wrong))
-        at = self._contract.event_time
-        if isinstance(text := event.get(at), str):
-            moment = read_times(pl.Series([text]), known[at].zone)[0]
-            ahead, age = self._contract.max_ahead, self._contract.max_age
-            if moment is not None and moment > now + ahead:
-                errors.append((f"{path}.{at}", f"is more than {words(ahead)} ahead"))
-            elif moment is not None and moment < now - age:
-                errors.append((f"{path}.{at}", f"is more than {words(age)} old"))
-        return errors
-
-    def _earlier(self, given: pl.DataFrame) -> pl.DataFrame:
-        """Reads the events before those that are given, of the same keys, each with the place of the given one."""
+    def _earlier(self, requested: pl.DataFrame) -> pl.DataFrame:
+        """Reads the events of the same keys before those of the request, each with the place of the requested one."""
         key, at, look_back = self._contract.key, self._contract.event_time, self._model.view.table.look_back
-        asked = given.filter(pl.col(key).is_not_null()).select(key, _PLACE, pl.col(at).alias("_at"))
-        if asked.is_empty() or look_back is None:
-            return given.clear()
-        first, last = asked["_at"].min(), asked["_at"].max()
+        moments = requested.filter(pl.col(key).is_not_null()).select(key, _PLACE, pl.col(at).alias("_at"))
+        if moments.is_empty() or look_back is None:
+            return requested.clear()
+        first, last = moments["_at"].min(), moments["_at"].max()
         assert isinstance(first, datetime)
         assert isinstance(last, datetime)
-        found = self._query(asked[key].unique(maintain_order=True).to_list(), first - LONGEST, last).sort(key, at)
-        return self._as_bronze(_last_before(found, asked, key, at, look_back))
+        stored = self._query(moments[key].unique(maintain_order=True).to_list(), first - LONGEST, last).sort(key, at)
+        return self._as_bronze(_last_before(stored, moments, key, at, look_back))
 
     def _query(self, keys: list[str], since: datetime, until: datetime) -> pl.DataFrame:
         key, at, fields = self._contract.key, self._contract.event_time, self._contract.fields
         names = [field.name for field in fields]
-        found: list[list[object]] = []
+        stored: list[list[object]] = []
         for first in range(0, len(keys), _KEYS):
             listed = ", ".join("'" + name.replace("'", "''") + "'" for name in keys[first : first + _KEYS])
             sql = (
@@ -125,35 +105,38 @@ class RawEvents:
                 f"AND {at} > '{since:%Y-%m-%dT%H:%M:%S.%fZ}' AND {at} < '{until:%Y-%m-%dT%H:%M:%S.%fZ}'"
             )
             try:
-                found += rows(self._config.questdb, sql)
-            except (QuestDBError, requests.RequestException):
-                raise Problem(
-                    503,
-                    f"the earlier events of this {key} cannot be read, because QuestDB does not answer: try again, or "
-                    f"leave out {key}",
-                    headers={"retry-after": "5"},
-                ) from None
-        columns = [[row[n] for row in found] for n in range(len(names))]
+                stored += rows(self._config.questdb, sql)
+            except requests.RequestException:
+                raise self._unreadable("QuestDB does not answer: try again, or") from None
+            except QuestDBError as error:  # it has the statement and settings, which are not the client's
+                log.error("the earlier events of %s cannot be read: %s", self._contract.name, error)
+                raise self._unreadable("QuestDB refuses the query or the login. See the server's log, or") from None
+        columns = [[row[n] for row in stored] for n in range(len(names))]
         return pl.DataFrame({f.name: _column(f, values) for f, values in zip(fields, columns, strict=True)})
 
+    def _unreadable(self, reason: str) -> Problem:
+        key = self._contract.key
+        text = f"the earlier events of this {key} cannot be read, because {reason} leave out {key}"
+        return Problem(503, text, headers={"retry-after": "5"})
 
-def _last_before(events: pl.DataFrame, asked: pl.DataFrame, key: str, at: str, look_back: int) -> pl.DataFrame:
-    """Selects for each of `asked` the last events of its key before its time, of at most LONGEST.
 
-    `events` are sorted by key and time. A join would hold each event of a key for each that is asked of it.
+def _last_before(events: pl.DataFrame, moments: pl.DataFrame, key: str, at: str, look_back: int) -> pl.DataFrame:
+    """Selects for each of `moments` (key, `_place`, `_at`) the last events of its key before it, of at most LONGEST.
+
+    `events` are sorted by key and time. A join would hold each event of a key for each moment of it.
     """
     spans = {name: (begin, begin + count) for name, begin, count in _runs(events[key])}
     times = events[at].dt.epoch("us").to_numpy()
-    rows: list[int] = []
+    chosen_rows: list[int] = []
     places: list[int] = []
-    for name, place, moment in asked.select(key, _PLACE, pl.col("_at").dt.epoch("us")).iter_rows():
+    for name, place, moment in moments.select(key, _PLACE, pl.col("_at").dt.epoch("us")).iter_rows():
         begin, end = spans.get(name, (0, 0))
         last = begin + int(np.searchsorted(times[begin:end], moment, "left"))
         oldest = begin + int(np.searchsorted(times[begin:end], moment - LONGEST / timedelta(microseconds=1), "right"))
         chosen = range(max(oldest, last - look_back), last)
-        rows += chosen
+        chosen_rows += chosen
         places += [place] * len(chosen)
-    return events[rows].with_columns(pl.Series(_PLACE, places, dtype=pl.Int64))
+    return events[chosen_rows].with_columns(pl.Series(_PLACE, places, dtype=pl.Int64))
 
 
 def _runs(keys: pl.Series) -> Iterator[tuple[str, int, int]]:
@@ -168,24 +151,3 @@ def _column(field: Field, values: Sequence[object]) -> pl.Series:
     if field.kind == "timestamp":
         return read_times(pl.Series(values, dtype=pl.String), field.zone)
     return pl.Series(values, dtype=POLARS[field.kind], strict=False)
-
-
-def _what_is_wrong(field: Field, value: Value) -> str | None:
-    """Returns what is wrong with the value of a field, or None. A word that is not among its choices is not wrong."""
-    if field.kind in ("float", "integer"):
-        if isinstance(value, bool | str) or value is None or not math.isfinite(value):
-            return "is no number"
-        low = -math.inf if field.minimum is None else field.minimum
-        high = math.inf if field.maximum is None else field.maximum
-        if not low <= value <= high:
-            return f"is outside {span(field.minimum, field.maximum, field.unit)}"
-        return "is no whole number" if field.kind == "integer" and value != int(value) else None
-    if field.kind == "boolean":
-        return None if isinstance(value, bool) else "is neither true nor false"
-    if not isinstance(value, str):
-        return "is no text"
-    if field.kind == "timestamp" and read_times(pl.Series([value]), field.zone)[0] is None:
-        return f"is {received(value)}, not {ISO_8601}"
-    if field.pattern and not pl.Series([value]).str.contains(f"^(?:{field.pattern})$")[0]:
-        return f"does not match {field.pattern}"
-    return None

@@ -1,4 +1,7 @@
-"""Splits the body of a request into messages: JSON (an object or a list), NDJSON, CSV with a header, a feed. Pure."""
+"""Splits the body of a request into messages. Pure.
+
+A body is JSON (an object or a list), NDJSON, CSV with a header, or a feed in protobuf.
+"""
 
 import csv
 import io
@@ -8,6 +11,7 @@ from collections.abc import Callable
 import orjson
 
 from city.contracts.model import Contract, Kind
+from city.sources.model import ROOT, Source
 
 JSON, NDJSON, CSV = "application/json", "application/x-ndjson", "text/csv"
 PROTOBUF = "application/x-protobuf"
@@ -20,11 +24,12 @@ class BodyError(ValueError):
     """Reports a body that cannot be split. The message names the line or the column, and the fix."""
 
 
-def split_body(body: bytes, media: str, contract: Contract | None) -> list[bytes]:
-    """Returns the messages of a body.
+def split_body(body: bytes, media: str, target: Contract | Source) -> list[bytes]:
+    """Splits a body into the messages of its target.
 
-    A row of CSV becomes a JSON object: of numbers where a field of the `contract` is one (None for a source, whose
-    values stay texts). An empty cell is a missing value. Raises BodyError.
+    A list in JSON has a message in each item, but it is one message of a source whose messages are lists. A row of CSV
+    becomes a JSON object. Its values have the kinds of a contract's fields, and are texts for a source. An empty cell
+    is a missing value. Raises BodyError.
     """
     if media == PROTOBUF:
         return [body]
@@ -32,14 +37,16 @@ def split_body(body: bytes, media: str, contract: Contract | None) -> list[bytes
     if media == NDJSON:
         return [line for line in text.splitlines() if line.strip()]
     if media == CSV:
-        return _csv_rows(text, contract)
+        return _csv_rows(text, target if isinstance(target, Contract) else None)
     if media not in _JSON_MEDIA:
         raise BodyError(f"{media or 'no content-type'} is not taken; send {', '.join(MEDIA)}")
     try:
-        found = orjson.loads(text)
+        content = orjson.loads(text)
     except orjson.JSONDecodeError as error:
         raise BodyError(f"not JSON: {error}") from None
-    return [orjson.dumps(item) for item in found] if isinstance(found, list) else [text]
+    if not isinstance(content, list) or (isinstance(target, Source) and target.items == ROOT):
+        return [text]
+    return [orjson.dumps(item) for item in content]
 
 
 def _csv_rows(text: bytes, contract: Contract | None) -> list[bytes]:
@@ -69,20 +76,23 @@ def _check_header(header: list[str], contract: Contract) -> None:
 def _object(number: int, header: list[str], row: list[str], contract: Contract | None) -> dict[str, object]:
     if len(row) != len(header):
         raise BodyError(f"line {number} has {len(row)} cells, and the header {len(header)}")
-    found: dict[str, object] = {}
+    row_object: dict[str, object] = {}
     for name, cell in zip(header, row, strict=True):
         if cell == "":
             continue
         field = contract.field(name) if contract is not None else None
-        target = found
+        nested = row_object
         if field is not None and field.within:
-            target = found.setdefault(field.within, {})  # type: ignore[assignment]
-        target[name] = _typed(field.kind, cell) if field is not None else cell
-    return found
+            nested = row_object.setdefault(field.within, {})  # type: ignore[assignment]
+        nested[name] = _typed(field.kind, cell) if field is not None else cell
+    return row_object
 
 
 def _typed(kind: Kind, cell: str) -> object:
-    """Returns a cell as a JSON value of the kind; as the text that it is where it is none, which is then told."""
+    """Converts a cell to the kind's JSON value.
+
+    Returns the cell unchanged where it cannot be converted; the contract then rejects it.
+    """
     readers: dict[Kind, Callable[[str], object]] = {"float": _finite, "integer": _whole, "boolean": _boolean}
     try:
         return readers[kind](cell.strip()) if kind in readers else cell

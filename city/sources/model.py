@@ -12,13 +12,21 @@ from city.contracts.model import Contract, Field, is_zone
 from city.sources.paths import PathError, alternatives, steps
 from city.sources.units import UnitError, are_alike, conversion
 
-Reads = Literal["text", "comma", "nan", "bom"]
-"""What a source accepts beyond strict JSON: numbers as text, decimal commas, words for a missing number, a mark of the
-byte order before the message."""
+Accepted = Literal["text", "comma", "nan", "bom"]
+"""What a source accepts beyond strict JSON: numbers as text, decimal commas, words for a missing number, a byte order
+mark before the message."""
 Form = Literal["iso", "epoch_s", "epoch_ms", "epoch_us"]
 """The form of a time: ISO 8601, or a number since 1970."""
+EPOCHS: Mapping[Form, tuple[int, str]] = {
+    "epoch_s": (1, "seconds"),
+    "epoch_ms": (1_000, "milliseconds"),
+    "epoch_us": (1_000_000, "microseconds"),
+}
+"""The units per second of each form that is a number since 1970, and the unit's name."""
 Format = Literal["json", "gtfs_realtime", "ngsi"]
 ARRIVED = "arrived"
+ROOT = "$"
+"""The path of `items` for messages that are lists."""
 CITY_ZONE = "city"
 """The zone of naive times that stands for CITY_TIMEZONE."""
 _NAME = re.compile(r"^[a-z][a-z0-9_]*$")
@@ -39,7 +47,8 @@ class FormatError(ValueError):
 class Value:
     """Where a field of an event comes from, and how it is converted.
 
-    A number is converted from `unit` to the unit of the field. `words` translates words; a word that it does not list
+    A number is converted from `unit` to the unit of the field, and rounded for an integer field; without `unit`, an
+    integer field accepts only whole numbers. `words` translates words; a word that it does not list
     is rejected, unless `keeps_words`. `form` is that of a time, and `zone` that of a time without one: a name such as
     America/New_York, CITY_ZONE or MACHINE_ZONE. Where the value is missing, the field is `default` (a time is that of
     the arrival, for ARRIVED); without one, a field that must not be null rejects the event. Where a value that `skips`
@@ -122,8 +131,8 @@ class Source:
     POST /ingest/<name>. With `items`, the path of a list, each item of it is an event. With `measures`, each quantity
     of the contract that has a value in the message is an event.
 
-    `fields` tells where each field comes from, by its name, and `names` gives further values for Joined. `reads` are
-    the liberties that the source takes with JSON. `when` are paths of the message whose value must be one of some
+    `fields` maps the name of each field to its value, and `names` gives further values for Joined. `accepts` lists what
+    the source accepts beyond strict JSON. `when` are paths of the message whose value must be one of some
     texts (the empty text where there is none); messages with others are no events. `documentation` is where the vendor
     describes the shape, and `sample` its published message.
 
@@ -143,11 +152,11 @@ class Source:
     measures: Mapping[str, Value] = field(default_factory=dict)
     names: Mapping[str, Value] = field(default_factory=dict)
     when: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    reads: frozenset[Reads] = frozenset()
     ignored_topics: str | None = None
     """A regular expression of whole MQTT topics among those of `mqtt` that carry no events, such as commands."""
+    accepts: frozenset[Accepted] = frozenset()
     is_optional: bool = False
-    """Whether a message without any measure is no event, and no fault: of devices of many kinds."""
+    """Whether a message without any measure is ignored, not rejected: for topics that devices of many kinds share."""
 
     __hash__ = object.__hash__
 

@@ -1,7 +1,7 @@
-"""Paths to values in a JSON message: names, places in lists, and items of lists that are found by what they say.
+"""Parses paths to values in a JSON message: names, places in lists, and items selected by the value of a key.
 
 `location.coordinates.0` is the first of a list. `values[type=P1].value` is the value of the first item whose `type` is
-P1. A `|` separates paths of which the first that has a value counts.
+P1. A `|` separates alternatives: the first path that has a value is read.
 """
 
 import re
@@ -12,7 +12,7 @@ _STEP = re.compile(r"(?P<name>[^.\[\]|]+)(?:\[(?P<key>[^=\[\]|]+)=(?P<value>[^\[
 
 
 class PathError(ValueError):
-    """Reports what is no path. The message names it, and shows one."""
+    """Reports a text that is not a path. The message names it, and shows an example."""
 
 
 @dataclass(frozen=True)
@@ -31,21 +31,21 @@ class Step:
 @lru_cache(maxsize=4_096)
 def steps(path: str) -> tuple[Step, ...]:
     """Parses a path without alternatives. Raises PathError."""
-    found: list[Step] = []
+    parsed: list[Step] = []
     at = 0
     while at < len(path) or not path:
         match = _STEP.match(path, at)
         if match is None or (match.end() == len(path) and path.endswith(".")):
             raise PathError(f"{path!r} is no path; paths are like data.temperature, values.0 or values[type=P1].value")
         name, key, value = match["name"], match["key"], match["value"]
-        if name.isdecimal() and not key and found:
-            found.append(Step(place=int(name)))
+        if name.isdecimal() and not key and parsed:
+            parsed.append(Step(place=int(name)))
         else:
-            found.append(Step(name, None, key or "", value or ""))
+            parsed.append(Step(name, None, key or "", value or ""))
         at = match.end()
-    return tuple(found)
+    return tuple(parsed)
 
 
 def alternatives(path: str) -> tuple[str, ...]:
-    """Returns the paths that a `|` separates."""
+    """Splits a path at each `|`."""
     return tuple(path.split("|"))

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 
 from city.contracts.model import MACHINE_ZONE
-from city.sources.model import CITY_ZONE, Always, Arrived, At, Joined, Part, Source, Value
+from city.sources.model import CITY_ZONE, EPOCHS, Always, Arrived, At, Joined, Part, Source, Value
 
 _HEAD = """# Sources
 
@@ -11,9 +11,10 @@ Generated from `city_assets/*/sources.py` by `city docs`. A test fails when it i
 
 A source maps messages of another shape to events of a contract. They arrive on MQTT, on a Kafka topic, at
 `POST /ingest/<source>`, or are fetched every CITY_FEED_SECONDS from a URL of CITY_FEEDS (`{"<source>": "https://…"}`).
-Each makes one or more events. In an MQTT topic, `<device>` is a level, and `<device#>` the rest of the topic. What
-cannot be mapped goes to `quarantine/mqtt` with its reasons (its first 64 KiB). The answer of a POST has the reasons,
-and such a message is not stored. A wrong item of a list, or a wrong measure of a message, does not affect the others.
+Each message becomes one or more events. In an MQTT topic, `<device>` is a level, and `<device#>` the rest of the topic.
+Rejected messages are stored in `quarantine/mqtt`: the reasons and the first
+64 KiB. The response to a POST has the reasons, and its rejected messages are not stored. A wrong item of a list, or a
+wrong measure of a message, does not affect the others. A message that repeats a key that its source reads is rejected.
 """
 _TABLE = "| source | events | arrives at | what it is |\n| --- | --- | --- | --- |"
 
@@ -42,8 +43,8 @@ def _describe_source(source: Source) -> Iterator[str]:
         yield f"Messages of these topics are left out: `{source.ignored_topics}`.\n"
     if source.items:
         yield f"Each item of `{source.items}` is an event.\n"
-    if source.reads:
-        yield f"It reads beyond strict JSON: {', '.join(sorted(source.reads))}.\n"
+    if source.accepts:
+        yield f"It accepts, beyond strict JSON: {', '.join(sorted(source.accepts))}.\n"
     yield "| field | from |\n| --- | --- |"
     for name, value in source.fields.items():
         yield f"| {name} | {_origin(value)} |"
@@ -56,23 +57,23 @@ def _describe_source(source: Source) -> Iterator[str]:
 
 def _origin(value: Value) -> str:
     if isinstance(value, At):
-        told = " or ".join(f"`{path}`" for path in value.path.split("|"))
+        origin = " or ".join(f"`{path}`" for path in value.path.split("|"))
     elif isinstance(value, Part):
-        told = f"`<{value.name}>` of the MQTT topic"
+        origin = f"`<{value.name}>` of the MQTT topic"
     elif isinstance(value, Arrived):
-        told = "the time of its arrival"
+        origin = "the time of its arrival"
     elif isinstance(value, Joined):
-        told = f"`{value.template}`"
+        origin = f"`{value.template}`"
     else:
         assert isinstance(value, Always)
-        told = f"always `{value.value}`"
-    parts = [told]
+        origin = f"always `{value.value}`"
+    parts = [origin]
     if value.unit:
         parts.append(f"in {value.unit}")
     if isinstance(value, At) and value.unit_at:
         parts.append(f"or in the unit of `{value.unit_at}`")
     if value.form != "iso":
-        parts.append({"epoch_s": "seconds", "epoch_ms": "milliseconds", "epoch_us": "microseconds"}[value.form])
+        parts.append(f"{EPOCHS[value.form][1]} since 1970")
     if value.zone != "UTC":
         zone = {CITY_ZONE: "`CITY_TIMEZONE`", MACHINE_ZONE: "that of the machine"}.get(value.zone, value.zone)
         parts.append(f"without an offset in {zone}")

@@ -1,4 +1,4 @@
-"""Finds the sources of all domains: what each domain's sources.py declares as SOURCES."""
+"""Lists the sources of all domains, which each domain declares as SOURCES in its sources.py."""
 
 from collections.abc import Iterable, Sequence
 
@@ -10,20 +10,20 @@ from city.sources.model import Source, SourceError
 def sources(config: Settings) -> list[Source]:
     """Lists the sources of the active domains. Raises SourceError where two have one name, or share a Kafka topic."""
     modules = [domain.module("sources") for domain in domains(config) if config.is_active(domain.name)]
-    found: list[Source] = [source for module in modules if module is not None for source in module.SOURCES]
-    _check_unique("name", (source.name for source in found))
-    _check_unique("Kafka topic", (source.kafka for source in found if source.kafka))
+    declared: list[Source] = [source for module in modules if module is not None for source in module.SOURCES]
+    _check_unique("name", (source.name for source in declared))
+    _check_unique("Kafka topic", (source.kafka for source in declared if source.kafka))
     topics = {contract.topic for contract in contracts(config)}
-    for source in found:
+    for source in declared:
         if source.kafka in topics:
             raise SourceError(f"source {source.name!r}: {source.kafka!r} is the topic of a contract; map another topic")
-    return found
+    return declared
 
 
-def names_by_contract(found: Iterable[Source]) -> dict[str, list[str]]:
+def names_by_contract(sources: Iterable[Source]) -> dict[str, list[str]]:
     """Returns the names of sources by the name of the contract that they become events of."""
     by_contract: dict[str, list[str]] = {}
-    for source in found:
+    for source in sources:
         by_contract.setdefault(source.contract.name, []).append(source.name)
     return by_contract
 
@@ -50,9 +50,9 @@ def feeds_of(sources: Sequence[Source], config: Settings) -> dict[str, tuple[Sou
     return {name: (known[name], url) for name, url in feeds.items()}
 
 
-def _check_unique(what: str, names: Iterable[str]) -> None:
+def _check_unique(kind: str, names: Iterable[str]) -> None:
     seen: set[str] = set()
     for name in names:
         if name in seen:
-            raise SourceError(f"{what} {name!r} is declared by two sources: rename one of them")
+            raise SourceError(f"{kind} {name!r} is declared by two sources: rename one of them")
         seen.add(name)

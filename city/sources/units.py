@@ -103,10 +103,10 @@ def _unit(name: str) -> Unit:
 
 def conversion(unit: str, to: str) -> tuple[float, float]:
     """Returns the factor and the summand of a conversion. Raises UnitError."""
-    given, wanted = _unit(unit), _unit(to)
-    if given.dimension != wanted.dimension:
-        alike = ", ".join(name for name, known in UNITS.items() if known.dimension == wanted.dimension)
+    origin, target = _unit(unit), _unit(to)
+    if origin.dimension != target.dimension:
+        alike = ", ".join(name for name, known in UNITS.items() if known.dimension == target.dimension)
         raise UnitError(
-            f"{unit!r} measures {given.dimension}, and {to!r} measures {wanted.dimension}; units of it: {alike}"
+            f"{unit!r} measures {origin.dimension}, and {to!r} measures {target.dimension}; units of it: {alike}"
         )
-    return given.scale / wanted.scale, (given.offset - wanted.offset) / wanted.scale
+    return origin.scale / target.scale, (origin.offset - target.offset) / target.scale

@@ -12,6 +12,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 
 from city.settings import Settings
 from city.sources.model import Source
+from city.sources.reasons import without_items
 from city.stack.worker import Worker
 from city.streaming.deliveries import REFUSALS, lasting_producer, produce
 from city.streaming.heartbeat import Heartbeat
@@ -79,14 +80,14 @@ class Carrier:
         reasons = [list(result.reasons) for result in results]
         events = [(n, event) for n, result in enumerate(results) for event in result.events]
         sent, earlier_reasons = (before.events, before.reasons) if before else (set[bytes](), list[list[str]]())
-        is_new = [bool(each) and each not in earlier_reasons for each in reasons]
+        is_new = [bool(each) and without_items(each) not in earlier_reasons for each in reasons]
         self._quarantine(origin, payloads, [each if new else [] for each, new in zip(reasons, is_new, strict=True)])
         refusals = self._send([(n, event) for n, event in events if event.message not in sent], len(payloads), origin)
         self._quarantine(origin, payloads, refusals)
         self._quarantined.clear()
         heartbeat.count(len(payloads))
         together = [each + refusal for each, refusal in zip(reasons, refusals, strict=True)]
-        return CarryResult({event.message for _, event in events}, [each for each in together if each])
+        return CarryResult({event.message for _, event in events}, [without_items(each) for each in together if each])
 
     def _quarantine(self, origin: str, payloads: Sequence[bytes], reasons: Sequence[list[str]]) -> None:
         """Quarantines the messages that have reasons, but for those that are there since an attempt before."""

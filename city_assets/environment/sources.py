@@ -165,7 +165,7 @@ SENSOR_COMMUNITY = Source(
         "humidity": At(_community("BME280_humidity", "humidity")),
         "pressure": At(_community("BME280_pressure", "BMP280_pressure"), unit="Pa"),
     },
-    reads=frozenset({"text"}),
+    accepts=frozenset({"text"}),
 )
 
 

@@ -92,10 +92,3 @@ def to_degrees(east: Floats, north: Floats) -> tuple[Floats, Floats]:
         sine = _ECCENTRICITY * np.sin(latitude)
         latitude = np.pi / 2 - 2 * np.arctan(t * ((1 - sine) / (1 + sine)) ** (_ECCENTRICITY / 2))
     return np.degrees(np.arctan2(x, y) / _N + _MERIDIAN), np.degrees(latitude)
-
-
-def to_feet(longitude: Floats, latitude: Floats) -> tuple[Floats, Floats]:
-    """Converts longitude and latitude in degrees to feet of the state plane."""
-    rho = _AXIS * _F * _t(np.radians(latitude)) ** _N
-    theta = _N * (np.radians(longitude) - _MERIDIAN)
-    return (rho * np.sin(theta) + _FALSE_EASTING) / _FOOT, (_RHO - rho * np.cos(theta)) / _FOOT

@@ -647,9 +647,9 @@ export interface ReceiptResponse {
   reasons: RejectedResponse[];
 }
 
-/** A message that was not taken, or not as a whole. */
+/** A message of which not every event was taken. */
 export interface RejectedResponse {
-  /** Its place in the body, from 0 on. */
+  /** The place of the message in the body, from 0 on. */
   message: number;
   reasons: string[];
 }

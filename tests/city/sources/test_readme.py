@@ -17,11 +17,11 @@ def test_the_readmes_source_reads_its_sample() -> None:
     exec(declared, names)  # the README's own text
     source = names["WEATHER_STATION"]
     assert isinstance(source, Source)
-    found = map_messages(source, [source.sample.encode()], ["stations/roof-3/report"])
-    assert found.rejected == {}
-    rows = found.events.select("sensor_id", "value", "unit").rows()
+    mapped = map_messages(source, [source.sample.encode()], ["stations/roof-3/report"])
+    assert mapped.rejected == {}
+    rows = mapped.events.select("sensor_id", "value", "unit").rows()
     assert [(name, round(value, 2), unit) for name, value, unit in rows] == [
         ("roof-3_temperature", 21.22, "°C"),
         ("roof-3_humidity", 48.5, "%"),
     ]
-    assert found.events["timestamp"][0] == datetime(2026, 11, 25, 23, 9, tzinfo=UTC)
+    assert mapped.events["timestamp"][0] == datetime(2026, 11, 25, 23, 9, tzinfo=UTC)

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from city.sources.mapping import convert
 from city.sources.model import Form
+from city.sources.plan import convert
 from city.sources.times import epoch_times, read_times
 from city.sources.units import UNITS, UnitError, conversion
 
@@ -18,8 +18,8 @@ NEW_YORK = "America/New_York"
 
 
 def read(text: str, zone: str = "UTC") -> datetime | None:
-    found: datetime | None = read_times(pl.Series([text]), zone).item()
-    return found
+    time: datetime | None = read_times(pl.Series([text]), zone).item()
+    return time
 
 
 @pytest.mark.parametrize(
@@ -35,6 +35,14 @@ def read(text: str, zone: str = "UTC") -> datetime | None:
         "2026-11-25T18:09:00-05:00[America/New_York]",
         "2026-11-26T04:39:00+0530",
         "2026-11-25T23:08:60Z",
+        "2026-11-25T18:09:00-05:00[Etc/GMT+5]",
+        "2026-11-25T23:09:00[UTC]",
+        "2026-11-25T23:09:00[Z]",
+        "2026-W48-3T23:09Z",
+        "2026W483T230900Z",
+        "2026-329T23:09:00Z",
+        "2026329T2309Z",
+        "2026-11-26T22:08:00+22:59",
     ],
 )
 def test_all_forms_of_a_time_are_the_same_moment(text: str) -> None:
@@ -42,10 +50,38 @@ def test_all_forms_of_a_time_are_the_same_moment(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["1795648140", "yesterday", "2026-13-01T00:00Z", "2026-11-25", "", "2026-11-25T25:00Z"]
+    "text",
+    [
+        "1795648140",
+        "yesterday",
+        "2026-13-01T00:00Z",
+        "2026-11-25",
+        "",
+        "2026-11-25T25:00Z",
+        "2026-07-01T10:00:00[Europe/Paris]",
+        "2026-07-01T10:00:00+99:99",
+        "2026-07-01T10:00:00+99:00",
+        "2026-07-01T10:00:00-24:00",
+        "2026-07-01T10:00:00+2400",
+        "2026-07-01T10:00:00+23:60",
+        "20260701T100000+99",
+        "2026-07-01T24:00:01Z",
+        "2026-07-01T24:01Z",
+        "2026-07-01T24:00:00.5Z",
+        "2026-W54-1T00:00Z",
+        "2026-W48-8T00:00Z",
+        "2026-366T00:00Z",
+        "2026-07-01T10:00:00Z[Europe Paris]",
+    ],
 )
 def test_what_is_no_time_is_none(text: str) -> None:
     assert read(text) is None
+
+
+def test_the_end_of_a_day_is_the_begin_of_the_next() -> None:
+    for text in ("2026-11-24T24:00Z", "20261124T240000Z", "2026-W48-2T24:00:00.000Z", "2026-11-24T19:00-05"):
+        assert read(text) == datetime(2026, 11, 25, tzinfo=UTC)
+    assert read("2026-11-24T24:00", NEW_YORK) == datetime(2026, 11, 25, 5, tzinfo=UTC)
 
 
 def test_a_fraction_may_have_a_comma_and_is_cut_off_at_microseconds() -> None:
@@ -93,8 +129,8 @@ def test_a_time_may_be_a_number_or_a_text_since_1970(form: Form, number: int) ->
     ],
 )
 def test_a_number_is_converted(number: float, unit: str, to: str, expected: float) -> None:
-    found = pl.DataFrame({"n": [float(number)]}).select(convert(pl.col("n"), unit, to)).item()
-    assert found == pytest.approx(expected, abs=1e-9)
+    converted = pl.DataFrame({"n": [float(number)]}).select(convert(pl.col("n"), unit, to)).item()
+    assert converted == pytest.approx(expected, abs=1e-9)
 
 
 def test_a_conversion_there_and_back_changes_nothing() -> None:

@@ -500,7 +500,7 @@ def test_a_source_turns_a_message_into_events_and_quarantines_what_it_cannot(
     strays = pl.read_delta(str(strays_path(stack.lake))).filter(pl.col("topic") == f"{own.name}-raw/env_2")
     assert sorted(strays["reasons"].explode()) == [
         "message: of no kind that a source takes (city_environment)",
-        'temperature: a text "warm", not a number',
+        'temperature: got "warm" (text); expected a JSON number',
     ]
 
 

@@ -15,7 +15,6 @@ from city.contracts.model import Contract
 from city.lake import bronze_path
 from city.local_time import local_day, machine_zone
 from city.settings import Settings, settings
-from city.sources.gtfs import json_to_feed
 from city.sources.model import CITY_ZONE, At, Source
 from city.sources.registry import sources
 from city.streaming.bridge import Bridge
@@ -24,6 +23,7 @@ from city.streaming.topics import ensure_topics
 from city.tables.registry import table_of
 from city_assets.environment.contract import SENSORS
 from city_assets.traffic.contract import VEHICLE_POSITIONS
+from tests.city.sources.feeds import json_to_feed
 from tests.city.streaming.test_bridge import publisher, run
 from tests.lakes import house
 from tests.live import consume, streaming, until

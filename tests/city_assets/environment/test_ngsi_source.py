@@ -161,7 +161,7 @@ def test_a_value_is_converted_from_the_unit_of_its_code(
     [
         ({"temperature": prop(3, unitCode="XYZ")}, "temperature.value: 3.0 is not a number in a known unit (temperat"),
         ({"temperature": prop(3, unitCode="GQ")}, "temperature.value: 3.0 is not a number in a known unit (temperat"),
-        ({"temperature": prop("warm")}, "item 0: temperature.value: a text"),
+        ({"temperature": prop("warm")}, 'item 0: temperature.value: got "warm" (text)'),
         ({"dateObserved": prop("soon")}, "soon is not an ISO 8601 time"),
         ({"dateObserved": None}, "timestamp: nothing at observedAt.value|dateObserved.value"),
         ({"type": "Device"}, "type: Device is not one of AirQualityObserved, WeatherObserved"),

@@ -50,9 +50,9 @@ READ = {
 
 def mapped(source: Source, *messages: str) -> pl.DataFrame:
     payloads = [message.encode() for message in messages]
-    found = map_messages(source, payloads, [TOPICS.get(source.name, "")] * len(payloads), "America/New_York", NOW)
-    assert found.rejected == {}
-    return found.events
+    frame = map_messages(source, payloads, [TOPICS.get(source.name, "")] * len(payloads), "America/New_York", NOW)
+    assert frame.rejected == {}
+    return frame.events
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.name)
@@ -65,10 +65,10 @@ def test_the_published_message_becomes_valid_readings(source: Source) -> None:
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.name)
 def test_a_hundred_messages_at_once_are_read_as_one(source: Source) -> None:
-    one = mapped(source, source.sample)
+    single = mapped(source, source.sample)
     many = mapped(source, *[source.sample] * 100)
-    assert many.height == 100 * one.height
-    assert many.drop("_row").unique(maintain_order=True).rows() == one.drop("_row").rows()
+    assert many.height == 100 * single.height
+    assert many.drop("_row").unique(maintain_order=True).rows() == single.drop("_row").rows()
 
 
 def test_times_without_a_zone_are_the_citys() -> None:
@@ -83,14 +83,14 @@ def test_a_device_without_a_clock_has_the_time_of_arrival() -> None:
 def test_the_kinds_of_city_sensors_share_a_topic() -> None:
     of_city = [source for source in SOURCES if source.name.startswith("city_")]
     payloads = [source.sample.encode() for source in of_city]
-    found = outcomes(of_city, payloads, ["city/sensors/x"] * 3, "UTC", NOW)
-    assert [outcome.source for outcome in found] == [source.name for source in of_city]
-    traffic = json.loads(found[0].events[0].message)
+    results = outcomes(of_city, payloads, ["city/sensors/x"] * 3, "UTC", NOW)
+    assert [result.source for result in results] == [source.name for source in of_city]
+    traffic = json.loads(results[0].events[0].message)
     assert (traffic["latitude"], traffic["longitude"]) == (40.7484, -73.9857)
     assert "location" not in {name for name, value in traffic.items() if value is not None}
 
 
-def test_all_sources_are_found() -> None:
+def test_all_sources_are_listed() -> None:
     assert {source.name for source in SOURCES} <= {source.name for source in sources(settings())}
 
 

@@ -8,11 +8,11 @@ import polars as pl
 import pytest
 
 from city.contracts import validity
-from city.sources.gtfs import json_to_feed
 from city.sources.mapping import map_messages, to_json
 from city.streaming.decode import parse
 from city_assets.traffic.contract import VEHICLE_POSITIONS
 from city_assets.traffic.sources import GTFS_VEHICLES
+from tests.city.sources.feeds import json_to_feed
 
 NOW = datetime(2026, 11, 27, 15, tzinfo=UTC)
 
@@ -29,9 +29,9 @@ def vehicle(**changes: Any) -> dict[str, Any]:
 
 
 def test_the_published_feed_becomes_positions() -> None:
-    found = map_messages(GTFS_VEHICLES, [json_to_feed(GTFS_VEHICLES.sample)])
-    assert found.rejected == {}
-    (row,) = found.events.iter_rows(named=True)
+    mapped = map_messages(GTFS_VEHICLES, [json_to_feed(GTFS_VEHICLES.sample)])
+    assert mapped.rejected == {}
+    (row,) = mapped.events.iter_rows(named=True)
     assert (row["vehicle_id"], row["trip_id"]) == ("3106", "trip_1")
     assert row["timestamp"] == datetime(2010, 9, 14, 9, 44, 20, tzinfo=UTC)
     assert round(row["speed"], 3) == 29.7
@@ -42,35 +42,35 @@ def test_entities_without_a_position_are_no_events_and_a_vehicle_may_be_named_by
     alert = {"alert": {"header_text": {"translation": [{"text": "late"}]}}}
     nameless = vehicle(vehicle={}, timestamp="0")
     del nameless["vehicle"]["timestamp"]
-    found = map_messages(GTFS_VEHICLES, [feed(alert, vehicle(), nameless), feed(alert)])
-    assert found.rejected == {}
-    assert found.events["vehicle_id"].to_list() == ["3106", "e2"]
-    assert found.events["timestamp"][1] == datetime(2010, 9, 14, 9, 44, 28, tzinfo=UTC), "that of the feed"
+    mapped = map_messages(GTFS_VEHICLES, [feed(alert, vehicle(), nameless), feed(alert)])
+    assert mapped.rejected == {}
+    assert mapped.events["vehicle_id"].to_list() == ["3106", "e2"]
+    assert mapped.events["timestamp"][1] == datetime(2010, 9, 14, 9, 44, 28, tzinfo=UTC), "that of the feed"
 
 
 def test_a_number_that_is_none_is_unknown_and_a_feed_without_entities_is_no_fault() -> None:
     broken = vehicle(vehicle={"id": "1"}, position={"longitude": "NaN"})
-    found = map_messages(GTFS_VEHICLES, [feed(broken, vehicle(position={"speed": "NaN"})), feed()])
-    assert found.events.select("vehicle_id", "speed").rows() == [("3106", None)]
-    assert found.rejected == {0: ["longitude: nothing at vehicle.position.longitude"]}
+    mapped = map_messages(GTFS_VEHICLES, [feed(broken, vehicle(position={"speed": "NaN"})), feed()])
+    assert mapped.events.select("vehicle_id", "speed").rows() == [("3106", None)]
+    assert mapped.rejected == {0: ["item 0: longitude: nothing at vehicle.position.longitude"]}
 
 
-def test_what_is_no_feed_is_told() -> None:
-    found = map_messages(GTFS_VEHICLES, [b"<html>sign in</html>", feed(vehicle()), b""])
-    assert found.events.height == 1
-    assert "that are no FeedMessage of GTFS-realtime; it looks like a web page" in found.rejected[0][0]
-    assert 2 in found.rejected
+def test_bytes_that_are_no_feed_are_rejected() -> None:
+    mapped = map_messages(GTFS_VEHICLES, [b"<html>sign in</html>", feed(vehicle()), b""])
+    assert mapped.events.height == 1
+    assert "that are no FeedMessage of GTFS-realtime; it looks like a web page" in mapped.rejected[0][0]
+    assert 2 in mapped.rejected
 
 
 def test_a_vehicle_without_a_speed_and_a_bearing_is_a_valid_position() -> None:
     mute = vehicle(vehicle={"id": "1"})
     del mute["vehicle"]["position"]["speed"]
-    found = map_messages(GTFS_VEHICLES, [feed(mute, vehicle())])
-    assert found.rejected == {}
-    assert found.events.select("vehicle_id", "speed").rows() == [("1", None), ("3106", 36.0)]
-    valid, invalid = validity.split(VEHICLE_POSITIONS, found.events.with_columns(_arrived=pl.col("timestamp")))
+    mapped = map_messages(GTFS_VEHICLES, [feed(mute, vehicle())])
+    assert mapped.rejected == {}
+    assert mapped.events.select("vehicle_id", "speed").rows() == [("1", None), ("3106", 36.0)]
+    valid, invalid = validity.split(VEHICLE_POSITIONS, mapped.events.with_columns(_arrived=pl.col("timestamp")))
     assert (valid.height, invalid.height) == (2, 0)
-    messages = to_json(VEHICLE_POSITIONS, found.events.drop("_row"))
+    messages = to_json(VEHICLE_POSITIONS, mapped.events.drop("_row"))
     rows, refused = parse(VEHICLE_POSITIONS, [*messages])
     assert (rows["speed"].to_list(), refused) == ([None, 36.0], {})
 
@@ -80,5 +80,5 @@ def test_a_vehicle_without_a_time_has_that_of_the_feed(timestamp: str | None) ->
     timeless = vehicle()
     del timeless["vehicle"]["timestamp"]
     timeless["vehicle"] |= {} if timestamp is None else {"timestamp": timestamp}
-    found = map_messages(GTFS_VEHICLES, [feed(timeless)])
-    assert found.events["timestamp"].to_list() == [datetime(2010, 9, 14, 9, 44, 28, tzinfo=UTC)]
+    mapped = map_messages(GTFS_VEHICLES, [feed(timeless)])
+    assert mapped.events["timestamp"].to_list() == [datetime(2010, 9, 14, 9, 44, 28, tzinfo=UTC)]

@@ -7,7 +7,17 @@ import numpy as np
 import polars as pl
 import pytest
 
-from city_assets.traffic.zones import to_degrees, to_feet, zone_centres
+from city.arrays import Floats
+from city_assets.traffic import zones as projection
+from city_assets.traffic.zones import to_degrees, zone_centres
+
+
+def to_feet(longitude: Floats, latitude: Floats) -> tuple[Floats, Floats]:
+    """Converts longitude and latitude in degrees to feet of the state plane: the inverse of `to_degrees`."""
+    rho = projection._AXIS * projection._F * projection._t(np.radians(latitude)) ** projection._N
+    theta = projection._N * (np.radians(longitude) - projection._MERIDIAN)
+    east = (rho * np.sin(theta) + projection._FALSE_EASTING) / projection._FOOT
+    return east, (projection._RHO - rho * np.cos(theta)) / projection._FOOT
 
 
 def archive(*zones: tuple[int, str, str, list[list[tuple[float, float]]]]) -> bytes:
