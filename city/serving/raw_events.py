@@ -2,7 +2,7 @@
 
 import math
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -28,21 +28,26 @@ _KEYS = 200
 """How many keys a query asks for."""
 _PLACE = "_place"
 Event = Mapping[str, Value]
+ReadEvents = Callable[[list[str], datetime, datetime], pl.DataFrame]
+"""Reads the events of some keys after a time and before another: a column for each field of the contract."""
 
 
 class RawEvents:
     """Computes the features of a model that declares a RawEvent. Safe for several threads."""
 
-    def __init__(self, model: Model, config: Settings) -> None:
+    def __init__(self, model: Model, config: Settings, read_events: ReadEvents | None = None) -> None:
+        """`read_events` reads the earlier events, in place of QuestDB."""
         assert model.event is not None
         self._model, self._event, self._config = model, model.event, config
         self._contract = model.event.contract
         self._rows = EventRows(model.view, self._contract, config)
+        self._read_events = read_events or self._query
         self._inputs = Inputs(model)
         self._lock = threading.Lock()
 
     def features(self, events: Sequence[Event], paths: Sequence[str]) -> tuple[pl.DataFrame, Rows]:
-        """Returns the features of events, and the model's inputs (n, inputs). `paths` are theirs in the request.
+        """Returns the columns that answers to events need, and the model's inputs (n, inputs). `paths` are theirs in
+        the request.
 
         Raises Problem that names each wrong field, and (503) while the earlier events cannot be read.
         """
@@ -55,7 +60,7 @@ class RawEvents:
         (entity,) = self._model.view.entities
         asked = given.select(pl.col(_PLACE).cast(pl.String).alias(entity), pl.col(at).alias(self._model.view.time))
         features = asked.join(found, on=asked.columns, how="left", maintain_order="left")
-        features = features.select(self._model.inputs)
+        features = features.select(self._model.answer_columns)
         return features, self._inputs.rows(features)
 
     def _read(self, events: Sequence[Event], paths: Sequence[str], now: datetime) -> pl.DataFrame:
@@ -111,7 +116,7 @@ class RawEvents:
         first, last = asked["_at"].min(), asked["_at"].max()
         assert isinstance(first, datetime)
         assert isinstance(last, datetime)
-        found = self._query(asked[key].unique(maintain_order=True).to_list(), first - LONGEST, last).sort(key, at)
+        found = self._read_events(asked[key].unique(maintain_order=True).to_list(), first - LONGEST, last).sort(key, at)
         return self._as_bronze(_last_before(found, asked, key, at, look_back))
 
     def _query(self, keys: list[str], since: datetime, until: datetime) -> pl.DataFrame:
@@ -178,7 +183,8 @@ def _what_is_wrong(field: Field, value: Value) -> str | None:
         low = -math.inf if field.minimum is None else field.minimum
         high = math.inf if field.maximum is None else field.maximum
         if not low <= value <= high:
-            return f"is outside {span(field.minimum, field.maximum, field.unit)}"
+            is_bounded = field.minimum is not None and field.maximum is not None
+            return f"is {'outside' if is_bounded else 'not'} {span(field.minimum, field.maximum, field.unit)}"
         return "is no whole number" if field.kind == "integer" and value != int(value) else None
     if field.kind == "boolean":
         return None if isinstance(value, bool) else "is neither true nor false"
