@@ -106,14 +106,9 @@ def fit(
     estimator = _fit_estimator(model, parameters, x_learned, y_learned, informative_learned)
     calibration = Calibration()
     if model.kind == "regression" or model.threshold is not None or model.is_calibrated:
-        if model.groups:
-            unseen, unseen_labels = learned, y_learned
-            raw = _predict_by_others(model, parameters, learned, x_learned, y_learned, informative_learned)
-        else:
-            unseen, unseen_labels = parts.validation, y_valid
-            raw = predict_by_estimator(model, _fit_estimator(model, parameters, x, y, informative), x_valid)
+        unseen, raw = _predict_unseen(model, parameters, parts)
         if model.is_calibrated:
-            curve = fit_curve(raw[:, 1], unseen_labels)
+            curve = fit_curve(raw[:, 1], examples.labels(model, unseen))
             estimator = CalibratedClassifier(cast(Classifier, estimator), curve)
             second = curve.apply(raw[:, 1])
             raw = np.column_stack([1 - second, second])
@@ -167,6 +162,21 @@ def _calibrate(model: Model, predicted: Floats, rows: pl.DataFrame) -> Calibrati
         return Calibration()
     overall = model.threshold(rows, predicted[:, 1])
     return Calibration(threshold=overall, thresholds=category_thresholds(model, predicted[:, 1], rows, overall))
+
+
+def _predict_unseen(model: Model, parameters: Parameters, parts: Split) -> tuple[pl.DataFrame, Floats]:
+    """Predicts for rows by estimators that were not fitted on them. Returns the rows, and the predictions.
+
+    For a model with groups these are all rows to learn from, each by an estimator of other groups. Otherwise they are
+    the validation rows, by an estimator of the training rows.
+    """
+    rows = pl.concat([parts.train, parts.validation]) if model.groups else parts.train
+    x, y = examples.inputs(model, rows), examples.labels(model, rows)
+    informative = _informative_inputs(x)
+    if model.groups:
+        return rows, _predict_by_others(model, parameters, rows, x, y, informative)
+    estimator = _fit_estimator(model, parameters, x, y, informative)
+    return parts.validation, predict_by_estimator(model, estimator, examples.inputs(model, parts.validation))
 
 
 def _predict_by_others(
