@@ -150,6 +150,8 @@ def frame(city: City, events: Events) -> "pl.DataFrame":
     """Returns payments as rows of the contract. The event time is in seconds since 1970."""
     import polars as pl
 
+    from city.contracts.schema import POLARS
+
     local = city.clock.at(events.seconds)
     rows = pl.DataFrame(
         {
@@ -161,7 +163,7 @@ def frame(city: City, events: Events) -> "pl.DataFrame":
         }
     )  # fmt: skip
     number, device = pl.col("_card").cast(pl.String).str.zfill(5), pl.col("_device")
-    return rows.with_columns(
+    rows = rows.with_columns(
         payment_id=_payment_ids(rows["_payment"]),
         card=pl.format("card_{}", number),
         device=pl.when(device == 0)
@@ -170,7 +172,12 @@ def frame(city: City, events: Events) -> "pl.DataFrame":
         .then(pl.format("card-{}", number))
         .otherwise(pl.format("web-{}-{}-{}", number, device, "_day")),
         merchant_category=pl.Series(CATEGORIES)[rows["_kind"]],
-    ).select(field.name for field in PAYMENTS.fields)
+    )
+    # Simulated payments do not have the fields that are null.
+    return rows.select(
+        field.name if field.name in rows.columns else pl.lit(None, POLARS[field.kind]).alias(field.name)
+        for field in PAYMENTS.fields
+    )
 
 
 def _payment_ids(numbers: "pl.Series") -> "pl.Series":

@@ -240,6 +240,7 @@ def _compute_predictions(
     if not usable:
         return [None] * len(features)
     frame = pl.DataFrame(usable, infer_schema_length=None)
-    predicted = answers(model, exported.calibration, exported.predict(inputs(model, frame)))["prediction"].to_list()
+    output = exported.predict(inputs(model, frame))
+    predicted = answers(model, exported.calibration, output, frame)["prediction"].to_list()
     values = iter([round(float(value), 1) for value in predicted] if model.kind == "regression" else predicted)
     return [None if is_unknown(row) else next(values) for row in features]

@@ -1,10 +1,12 @@
 """Exports a fitted model to ONNX, which is registered and which predicts without scikit-learn."""
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import cast
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from city.arrays import Floats
@@ -12,6 +14,8 @@ from city.models.conformal import Intervals
 from city.models.estimator import Classifier, Estimator
 from city.models.model import Model, ModelError
 
+THRESHOLD = "threshold"
+"""The column with the probability from which on the second class is predicted."""
 _CLASSES, _CALIBRATION = "classes", "calibration"
 _CLOSE = 1e-3
 """The tolerance, in standard deviations of the label, or of a probability."""
@@ -28,6 +32,24 @@ class Calibration:
     """For two classes: the probability from which on the second class is predicted."""
     background: tuple[tuple[float, ...], ...] = ()
     """Some rows of the training, with which a row is compared to explain its prediction."""
+    thresholds: Mapping[str, float] = field(default_factory=dict)
+    """The threshold for the values of the model's `threshold_by` that have one of their own."""
+
+    def threshold_for(self, value: str | None) -> float | None:
+        """Returns the threshold for a value of the model's `threshold_by`. None is an unknown value."""
+        return self.threshold if value is None else self.thresholds.get(value, self.threshold)
+
+    def thresholds_for(self, model: Model, rows: pl.DataFrame | None, count: int) -> pl.Series:
+        """Returns the threshold of each of `count` rows of the model's view; null for a model without thresholds.
+
+        Where the rows are unknown (None), or do not have the column, it is the overall one.
+        """
+        overall = pl.repeat(self.threshold, count, dtype=pl.Float64, eager=True).alias(THRESHOLD)
+        if rows is None or not self.thresholds or model.threshold_by not in rows.columns:
+            return overall
+        values = rows[model.threshold_by].cast(pl.String)
+        own = values.replace_strict(dict(self.thresholds), default=None, return_dtype=pl.Float64)
+        return own.fill_null(overall).alias(THRESHOLD)
 
 
 def export(
@@ -127,7 +149,12 @@ def _parse_calibration(text: str) -> Calibration:
     content = json.loads(text)
     intervals = content.get("intervals")
     background = tuple(map(tuple, content.get("background", ())))
-    return Calibration(Intervals(**intervals) if intervals else None, content.get("threshold"), background)
+    return Calibration(
+        Intervals(**intervals) if intervals else None,
+        content.get("threshold"),
+        background,
+        content.get("thresholds", {}),
+    )
 
 
 def _spread_over_classes(probabilities: Floats, learned: NDArray[np.generic], classes: int) -> Floats:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import polars as pl
@@ -17,14 +18,16 @@ from numpy.typing import NDArray
 from city.arrays import Floats, Labels
 from city.models import examples, judge
 from city.models.attribution import background
+from city.models.calibration import CalibratedClassifier, fit_curve
 from city.models.change import ChangeRegressor
 from city.models.conformal import Intervals, intervals
-from city.models.estimator import Estimator
+from city.models.estimator import Classifier, Estimator
 from city.models.examples import Split
 from city.models.exported import Calibration, Exported, export, predict_by_estimator
 from city.models.judge import Verdict
 from city.models.model import Model, Parameters
 from city.models.search import search
+from city.models.thresholds import category_thresholds
 
 Progress = Callable[[str], None]
 _IMPORTANCE_ROWS = 2_000
@@ -101,18 +104,15 @@ def fit(
     x_learned, y_learned = examples.inputs(model, learned), examples.labels(model, learned)
     informative_learned = _informative_inputs(x_learned)
     estimator = _fit_estimator(model, parameters, x_learned, y_learned, informative_learned)
-    if model.kind != "regression" and model.threshold is None:
-        calibration = Calibration()
-    elif model.groups:
-        calibration = _calibrate(
-            model, _predict_by_others(model, parameters, learned, x_learned, y_learned, informative_learned), learned
-        )
-    else:
-        calibration = _calibrate(
-            model,
-            predict_by_estimator(model, _fit_estimator(model, parameters, x, y, informative), x_valid),
-            parts.validation,
-        )
+    calibration = Calibration()
+    if model.kind == "regression" or model.threshold is not None or model.is_calibrated:
+        unseen, raw = _predict_unseen(model, parameters, parts)
+        if model.is_calibrated:
+            curve = fit_curve(raw[:, 1], examples.labels(model, unseen))
+            estimator = CalibratedClassifier(cast(Classifier, estimator), curve)
+            second = curve.apply(raw[:, 1])
+            raw = np.column_stack([1 - second, second])
+        calibration = _calibrate(model, raw, unseen)
     calibration = replace(calibration, background=background(x_learned))
     x_held, y_held = examples.inputs(model, parts.held_out), examples.labels(model, parts.held_out)
     exported = export(model, estimator, np.vstack([x_learned[-_EXPORT_ROWS:], x_held[:_EXPORT_ROWS]]), calibration)
@@ -158,8 +158,25 @@ def _calibrate(model: Model, predicted: Floats, rows: pl.DataFrame) -> Calibrati
     """
     if model.kind == "regression":
         return Calibration(intervals=_fit_intervals(model, predicted, examples.labels(model, rows)))
-    assert model.threshold is not None
-    return Calibration(threshold=model.threshold(rows, predicted[:, 1]))
+    if model.threshold is None:
+        return Calibration()
+    overall = model.threshold(rows, predicted[:, 1])
+    return Calibration(threshold=overall, thresholds=category_thresholds(model, predicted[:, 1], rows, overall))
+
+
+def _predict_unseen(model: Model, parameters: Parameters, parts: Split) -> tuple[pl.DataFrame, Floats]:
+    """Predicts for rows by estimators that were not fitted on them. Returns the rows, and the predictions.
+
+    For a model with groups these are all rows to learn from, each by an estimator of other groups. Otherwise they are
+    the validation rows, by an estimator of the training rows.
+    """
+    rows = pl.concat([parts.train, parts.validation]) if model.groups else parts.train
+    x, y = examples.inputs(model, rows), examples.labels(model, rows)
+    informative = _informative_inputs(x)
+    if model.groups:
+        return rows, _predict_by_others(model, parameters, rows, x, y, informative)
+    estimator = _fit_estimator(model, parameters, x, y, informative)
+    return parts.validation, predict_by_estimator(model, estimator, examples.inputs(model, parts.validation))
 
 
 def _predict_by_others(

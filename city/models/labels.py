@@ -185,7 +185,8 @@ class DelayedReport(Label):
     """Whether the table `truth` reports a row within a time.
 
     A report has the row's `key`, and its `time` is at most `within` after the row. The label is the second class where
-    there is a report, and the first class where there is none. A row counts when that time has passed, reported or not.
+    there is a report, and the first class where there is none. A row counts when that time has passed, reported or not,
+    by the newest row or report.
     """
 
     key: str
@@ -218,9 +219,11 @@ class DelayedReport(Label):
         joined = rows.sort(view.time).join(reports, on=self.key, how="left", maintain_order="left")
         joined = joined.with_columns((pl.col(_LATER) <= time + self.within).fill_null(value=False).alias(LABEL))
         first, second = self.classes
+        # A report that is newer than all rows shows that the time of the older ones has passed.
+        newest = pl.max_horizontal(time.max(), pl.lit(reports[_LATER].max(), reports.schema[_LATER]))
         return (
             joined.with_columns((time + self.within).alias(KNOWN))
-            .filter(pl.col(KNOWN) <= time.max())
+            .filter(pl.col(KNOWN) <= newest)
             .with_columns(
                 pl.when(LABEL).then(pl.lit(second)).otherwise(pl.lit(first)).alias(LABEL),
                 pl.lit(None, pl.String).alias(NAIVE),

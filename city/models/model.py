@@ -9,7 +9,9 @@ from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from city.arrays import Floats
 from city.features.views import View, view_of
@@ -73,6 +75,14 @@ class Model:
     threshold: Callable[[pl.DataFrame, Floats], float] | None = None
     """For two classes: computes the probability from which on the second class is predicted. It takes validation rows
     with their labels, and the second class's probabilities (n,)."""
+    is_calibrated: bool = False
+    """For two classes: whether probabilities are made frequencies, by a curve over predictions for validation rows, or
+    for units that the estimator had not seen where the model has `groups`."""
+    threshold_by: str = ""
+    """The column of the view by whose values the threshold differs, where that is surely cheaper."""
+    threshold_cost: Callable[[pl.DataFrame, NDArray[np.bool_]], Floats] | None = None
+    """For `threshold_by`: computes the cost of each row (n,), in any unit. It takes rows with their labels, and whether
+    the second class is predicted (n,)."""
     stream: Stream | None = None
     """Where the answers to events are published at once. Without it, there are only daily predictions."""
     least_rows: int = 500
@@ -108,15 +118,21 @@ class Model:
         """The feature view. It is cached, because every domain's tables are searched for it."""
         return self.own_view or view_of(self.features)
 
+    @cached_property
+    def answer_columns(self) -> tuple[str, ...]:
+        """The columns of the view that an answer needs: the inputs, and `threshold_by`."""
+        return tuple(dict.fromkeys((*self.inputs, *filter(None, [self.threshold_by]))))
+
     @property
     def online(self) -> list[str]:
-        """The inputs, as the reader of the online store names them."""
-        return [f"{self.features}:{name}" for name in self.inputs]
+        """The columns that an answer needs, as the reader of the online store names them."""
+        return [f"{self.features}:{name}" for name in self.answer_columns]
 
     def check(self) -> None:
         """Raises ModelError for an input, label or segment that the view lacks, or for a history that is too short."""
         columns = {*self.view.features, *self.view.entities}
-        if unknown := sorted({*self.inputs, *self.label.source_features, *self.segments} - columns):
+        needed = {*self.inputs, *self.label.source_features, *self.segments, *filter(None, [self.threshold_by])}
+        if unknown := sorted(needed - columns):
             raise ModelError(
                 f"model {self.name!r}: the view {self.features!r} has no {', '.join(unknown)}; it has {sorted(columns)}"
             )

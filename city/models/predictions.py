@@ -45,7 +45,7 @@ def predictions(
                 view.time,
                 *record_columns(model, version),
             ),
-            answers(model, exported.calibration, predicted),
+            answers(model, exported.calibration, predicted, selected),
         ],
         how="horizontal",
     )
@@ -61,16 +61,20 @@ def record_columns(model: Model, version: int) -> tuple[pl.Expr, ...]:
     )
 
 
-def answers(model: Model, calibration: Calibration, predicted: Floats) -> pl.DataFrame:
+def answers(
+    model: Model, calibration: Calibration, predicted: Floats, rows: pl.DataFrame | None = None
+) -> pl.DataFrame:
     """Converts a model's output to answers, a row for each row of the output.
 
-    `predicted` is what `Exported.predict` returns. The columns are: `prediction`, the number, the likeliest class (with
+    `predicted` is what `Exported.predict` returns. `rows` are the view's rows, whose values of the model's
+    `threshold_by` decide which thresholds hold. The columns are: `prediction`, the number, the likeliest class (with
     two classes, the second from the threshold on), or normal or anomaly. `confidence`, the probability of that class;
     for an anomaly of the score s, s / (1 + s), and for a normal row 1 - s / (1 + s). `low` and `high`, the interval of
-    a number. `output`, the numbers themselves.
+    a number. `output`, the numbers themselves. `threshold`, that of the row where the model has one.
     """
     count = len(predicted)
     missing = np.full(count, np.nan)
+    thresholds = calibration.thresholds_for(model, rows, count)
     confidence, low, high = missing, missing, missing
     if model.kind == "regression":
         predicted = predicted.reshape(count, -1)[:, 0] if count else np.empty(0)  # -1 of no rows is ambiguous
@@ -87,7 +91,7 @@ def answers(model: Model, calibration: Calibration, predicted: Floats) -> pl.Dat
         places = (
             predicted.argmax(1)
             if calibration.threshold is None
-            else (predicted[:, 1] >= calibration.threshold).astype(int)
+            else (predicted[:, 1] >= thresholds.to_numpy()).astype(int)
         )
         prediction = [model.label.classes[n] for n in places]
         confidence, output = predicted[np.arange(count), places], predicted
@@ -95,6 +99,7 @@ def answers(model: Model, calibration: Calibration, predicted: Floats) -> pl.Dat
     return numbers.with_columns(
         pl.Series(PREDICTION, prediction, pl.String),
         pl.Series(OUTPUT, output.tolist() if count else [], pl.List(pl.Float64)),
+        thresholds,
     )
 
 

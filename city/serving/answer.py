@@ -20,10 +20,15 @@ class Answer(NamedTuple):
     low: float | None
     high: float | None
     output: list[float]
+    threshold: float | None = None
+    """The probability from which on the second class is predicted, where the model has one."""
 
 
-def interpret_output(model: Model, calibration: Calibration, output: list[float]) -> Answer:
-    """Interprets the model's `output` for one row. Raises ArithmeticError for an output that is not finite."""
+def interpret_output(
+    model: Model, calibration: Calibration, output: list[float], category: str | None = None
+) -> Answer:
+    """Interprets the model's `output` for one row. `category` is the row's value of the model's `threshold_by`. Raises
+    ArithmeticError for an output that is not finite."""
     if not all(map(math.isfinite, output)):
         raise ArithmeticError(f"{model.name} says {output}, which is no number")
     if model.kind == "regression":
@@ -38,11 +43,10 @@ def interpret_output(model: Model, calibration: Calibration, output: list[float]
         if score > 1:
             return Answer(ANOMALY, probability, None, None, output)
         return Answer(NORMAL, 1 - probability, None, None, output)
-    if calibration.threshold is None:
-        index = max(range(len(output)), key=output.__getitem__)
-    else:
-        index = int(output[1] >= calibration.threshold)
-    return Answer(model.label.classes[index], output[index], None, None, output)
+    threshold = calibration.threshold_for(category)
+    likeliest = max(range(len(output)), key=output.__getitem__)
+    index = likeliest if threshold is None else int(output[1] >= threshold)
+    return Answer(model.label.classes[index], output[index], None, None, output, threshold)
 
 
 def answer_fields(model: Model, answer: Answer, probabilities: bool) -> AnswerFields:
@@ -53,6 +57,8 @@ def answer_fields(model: Model, answer: Answer, probabilities: bool) -> AnswerFi
         response["confidence"] = answer.confidence
     if answer.low is not None and answer.high is not None:
         response["interval"] = {"low": answer.low, "high": answer.high, "coverage": model.coverage}
+    if answer.threshold is not None:
+        response["threshold"] = answer.threshold
     if model.label.unit:
         response["unit"] = model.label.unit
     if model.kind == "anomaly":

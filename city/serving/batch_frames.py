@@ -20,11 +20,13 @@ def build_frames(
     caller: Caller,
     entity: str | None,
     run_seconds: float,
+    features: pl.DataFrame | None = None,
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Builds the answers to rows (n, inputs) as a frame, and the same answers with the further columns of the record.
-    Ids begin with `id_prefix`. `at` is the time of the answers, and `run_seconds` the duration of the run."""
+    Ids begin with `id_prefix`. `at` is the time of the answers, and `run_seconds` the duration of the run. `features`
+    are the view's columns of the rows, where more than the inputs are known."""
     model = version.model
-    frame = answers(model, version.exported.calibration, output).with_columns(
+    frame = answers(model, version.exported.calibration, output, features).with_columns(
         pl.format(f"{id_prefix}.{{}}", pl.int_range(pl.len())).alias("id"), pl.lit(version.number).alias("version")
     )
     inputs = pl.from_numpy(rows, list(model.inputs)).with_columns(pl.all().fill_nan(None))

@@ -55,7 +55,8 @@ def _what_is_wrong(field: Field, value: Value) -> str | None:
         low = -math.inf if field.minimum is None else field.minimum
         high = math.inf if field.maximum is None else field.maximum
         if not low <= value <= high:
-            return f"is outside {span(field.minimum, field.maximum, field.unit)}"
+            is_bounded = field.minimum is not None and field.maximum is not None
+            return f"is {'outside' if is_bounded else 'not'} {span(field.minimum, field.maximum, field.unit)}"
         return "is no whole number" if field.kind == "integer" and value != int(value) else None
     if field.kind == "boolean":
         return None if isinstance(value, bool) else "is neither true nor false"

@@ -11,6 +11,7 @@ from fastapi.responses import Response
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from city.models.exported import THRESHOLD
 from city.models.model import Model
 from city.models.predictions import CONFIDENCE, HIGH, LOW, OUTPUT, PREDICTION
 from city.serving.batching import Rows
@@ -113,8 +114,10 @@ def router(predictor: Predictor, predict: Callable[[Request], Awaitable[Response
         if media.partition(";")[0].strip() == JSON:
             batch, given = await predictor.decoders.read(parse_batch_rows, body, predictor.rows.inputs)
             model = predictor.model(batch.model_name)
-            rows = await predictor.rows.rows_of_events(model, given) if isinstance(given, list) else given
-            answered = await predictor.predict_rows(model.name, rows, caller)
+            features, rows = (
+                await predictor.rows.rows_of_events(model, given) if isinstance(given, list) else (None, given)
+            )
+            answered = await predictor.predict_rows(model.name, rows, caller, features=features)
             return await predictor.decoders.run(
                 lambda: json_response(_batch_content(model, answered, batch.return_probabilities)), len(body)
             )
@@ -123,7 +126,7 @@ def router(predictor: Predictor, predict: Callable[[Request], Awaitable[Response
         predictor.model(model_name)
         # The call gives no size, because even a small body may unpack to many rows.
         frame, rows = await predictor.decoders.run(lambda: _read_rows(predictor.rows.inputs[model_name], media, body))
-        answered = await predictor.predict_rows(model_name, rows, caller)
+        answered = await predictor.predict_rows(model_name, rows, caller, features=frame)
         return await predictor.decoders.run(lambda: _frame_response(frame, answered, media))
 
     @api.post(
@@ -160,7 +163,7 @@ def _frame_response(frame: pl.DataFrame, answered: pl.DataFrame, media: str) -> 
 
 
 def _batch_content(model: Model, answered: pl.DataFrame, probabilities: bool) -> BatchResponse:
-    columns = ["id", PREDICTION, CONFIDENCE, LOW, HIGH]
+    columns = ["id", PREDICTION, CONFIDENCE, LOW, HIGH, THRESHOLD]
     rows = answered.with_columns(pl.col(PREDICTION).cast(pl.Float64)) if model.kind == "regression" else answered
     predictions = [
         cast(BatchPrediction, {name: value for name, value in row.items() if value is not None})

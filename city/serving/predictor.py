@@ -24,7 +24,7 @@ from city.serving.outcome_scores import OutcomeScores
 from city.serving.predictor_tasks import PredictorTasks
 from city.serving.record import PredictionRecord, PredictionStore, QueueFull
 from city.serving.record_queries import make_prediction_id
-from city.serving.request_rows import RequestRows
+from city.serving.request_rows import Asked, RequestRows
 from city.serving.responses import PredictionResponse
 from city.serving.roles import Role
 from city.serving.routing import Routes
@@ -108,9 +108,9 @@ class Predictor:
         model = self.model(request.model_name)
         champion = self.champion(model.name)
         trial = self.routes.trial(model.name, champion.number)
-        row, entity, features = await self.rows.read(model, request)
-        chosen_role = self.routes.choose_role(model.name, trial, request.key or entity)
-        version, role, answer, cached = await self._run_with_fallback(champion, chosen_role, row, trial)
+        asked = await self.rows.read(model, request)
+        chosen_role = self.routes.choose_role(model.name, trial, request.key or asked.entity)
+        version, role, answer, cached = await self._run_with_fallback(champion, chosen_role, asked, trial)
         seconds, at = time.perf_counter() - arrival, time.time()
         prediction_id = make_prediction_id(at, self._boot, next(self._count))
         milliseconds = seconds * 1000
@@ -121,8 +121,8 @@ class Predictor:
             version.number,
             role,
             caller.name,
-            entity,
-            row.tobytes(),
+            asked.entity,
+            asked.row.tobytes(),
             answer,
             array("d", answer.output).tobytes(),
             milliseconds,
@@ -144,17 +144,25 @@ class Predictor:
             "cached": cached,
             "latency_ms": round(milliseconds, 3),
         }
-        if features is not None:
-            response["features"] = features
+        if asked.features is not None:
+            response["features"] = asked.features
         if request.explain:
-            response |= await explain(version, row, answer, self.pool)
+            response |= await explain(version, asked.row, answer, self.pool)
         if trial is not None and role == chosen_role:
-            self._start_background_run(record, row, trial, champion)
+            self._start_background_run(record, asked, trial, champion)
         return response
 
-    async def predict_rows(self, name: str, rows: Rows, caller: Caller, entity: str | None = None) -> pl.DataFrame:
-        """Answers validated rows (n, inputs) with the champion and records the answers. Returns the columns of
-        `answers` with `id` and `version`. Experiments do not take part. Raises Problem while the model cannot answer
+    async def predict_rows(
+        self,
+        name: str,
+        rows: Rows,
+        caller: Caller,
+        entity: str | None = None,
+        features: pl.DataFrame | None = None,
+    ) -> pl.DataFrame:
+        """Answers validated rows (n, inputs) with the champion and records the answers. `features` are the view's
+        columns of the rows, where more than the inputs are known: a threshold may depend on them. Returns the columns
+        of `answers` with `id` and `version`. Experiments do not take part. Raises Problem while the model cannot answer
         and where the answers cannot be recorded."""
         name = self.model(name).name
         start, champion = time.perf_counter(), self.champion(name)
@@ -162,7 +170,8 @@ class Predictor:
         at, run_seconds = datetime.now(UTC), time.perf_counter() - start
         id_prefix = make_prediction_id(at.timestamp(), self._boot, next(self._count))
         answers, record = await self.decoders.run(
-            lambda: build_frames(champion, rows, output, id_prefix, at, caller, entity, run_seconds), rows.nbytes
+            lambda: build_frames(champion, rows, output, id_prefix, at, caller, entity, run_seconds, features),
+            rows.nbytes,
         )
         try:
             self.store.add_frame(name, record)
@@ -172,14 +181,14 @@ class Predictor:
         return answers
 
     async def _run_with_fallback(
-        self, champion: LoadedVersion, role: Role, row: Rows, trial: Trial | None
+        self, champion: LoadedVersion, role: Role, asked: Asked, trial: Trial | None
     ) -> tuple[LoadedVersion, Role, Answer, bool]:
         """Runs the version of the chosen role. If an experiment's version fails, the champion answers in its place.
         Returns the version that answered, its role, its answer, and whether the answer was cached. Raises Problem where
         the champion fails."""
         if trial is None:
             try:
-                answer, cached = await champion.answer(row)
+                answer, cached = await champion.answer(asked.row, asked.category)
                 return champion, "champion", answer, cached
             except Exception as error:
                 raise _champion_failed(champion) from error
@@ -188,7 +197,7 @@ class Predictor:
             other = self.versions.loaded_version(name, trial.experiment.version)
             if other is not None:
                 try:
-                    return (other, role, *(await self._run_timed(other, role, row, trial)))
+                    return (other, role, *(await self._run_timed(other, role, asked, trial)))
                 except Exception as error:
                     other_failed = True
                     trial.count_failure(role)
@@ -196,7 +205,7 @@ class Predictor:
                     log.warning("%s version %d failed as %s: %s", name, other.number, role, error)
         champion_failed = False
         try:
-            return (champion, "champion", *(await self._run_timed(champion, "champion", row, trial)))
+            return (champion, "champion", *(await self._run_timed(champion, "champion", asked, trial)))
         except Exception as error:
             champion_failed = True
             trial.count_failure("champion")
@@ -206,16 +215,18 @@ class Predictor:
                 trial.compare_failures(other_failed, champion_failed)
             self.routes.end_if_worse(name, trial)
 
-    async def _run_timed(self, version: LoadedVersion, role: Role, row: Rows, trial: Trial) -> tuple[Answer, bool]:
+    async def _run_timed(self, version: LoadedVersion, role: Role, asked: Asked, trial: Trial) -> tuple[Answer, bool]:
         """Runs a version on one row and counts the answer for the trial. Returns the answer and whether it was
         cached."""
         start = time.perf_counter()
-        answer, cached = await version.answer(row)
+        answer, cached = await version.answer(asked.row, asked.category)
         trial.count_answer(role, None if cached else (time.perf_counter() - start) * 1000)
         self.routes.end_if_worse(version.model.name, trial)
         return answer, cached
 
-    def _start_background_run(self, record: PredictionRecord, row: Rows, trial: Trial, champion: LoadedVersion) -> None:
+    def _start_background_run(
+        self, record: PredictionRecord, asked: Asked, trial: Trial, champion: LoadedVersion
+    ) -> None:
         """Starts a run of the version that did not answer, on the same input. A shadow runs for its share of the
         requests, the champion for each answer of a canary. The same outcome judges both versions."""
         experiment = trial.experiment
@@ -227,16 +238,16 @@ class Predictor:
             other, role = champion, "control"
         else:
             return
-        task = asyncio.create_task(self._run_in_background(record, row, other, role, trial))
+        task = asyncio.create_task(self._run_in_background(record, asked, other, role, trial))
         self._background_runs.add(task)
         task.add_done_callback(self._background_runs.discard)
 
     async def _run_in_background(
-        self, record: PredictionRecord, row: Rows, other: LoadedVersion, role: Role, trial: Trial
+        self, record: PredictionRecord, asked: Asked, other: LoadedVersion, role: Role, trial: Trial
     ) -> None:
         """Runs a shadow or the control on the input of a recorded answer, and records its answer."""
         try:
-            answer, cached = await self._run_timed(other, role, row, trial)
+            answer, cached = await self._run_timed(other, role, asked, trial)
         except Exception as error:
             trial.count_failure(role)
             if role == "control":

@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -28,21 +28,26 @@ _KEYS = 200
 """The most keys of a query."""
 _PLACE = "_place"
 log = logging.getLogger(__name__)
+ReadEvents = Callable[[list[str], datetime, datetime], pl.DataFrame]
+"""Reads the events of some keys after a time and before another: a column for each field of the contract."""
 
 
 class RawEvents:
     """Computes the features of a model that declares a RawEvent. Safe for several threads."""
 
-    def __init__(self, model: Model, config: Settings) -> None:
+    def __init__(self, model: Model, config: Settings, read_events: ReadEvents | None = None) -> None:
+        """`read_events` reads the earlier events, in place of QuestDB."""
         assert model.event is not None
         self._model, self._event, self._config = model, model.event, config
         self._contract = model.event.contract
         self._rows = EventRows(model.view, self._contract, config)
+        self._read_events = read_events or self._query
         self._inputs = Inputs(model)
         self._lock = threading.Lock()
 
     def features(self, events: Sequence[Event], paths: Sequence[str]) -> tuple[pl.DataFrame, Rows]:
-        """Returns the features of events, and the model's inputs (n, inputs). `paths` are theirs in the request.
+        """Returns the columns that answers to events need, and the model's inputs (n, inputs). `paths` are theirs in
+        the request.
 
         Raises Problem that names each wrong field, and (503) while the earlier events cannot be read.
         """
@@ -55,7 +60,7 @@ class RawEvents:
         (entity,) = self._model.view.entities
         keys = requested.select(pl.col(_PLACE).cast(pl.String).alias(entity), pl.col(at).alias(self._model.view.time))
         features = keys.join(computed, on=keys.columns, how="left", maintain_order="left")
-        features = features.select(self._model.inputs)
+        features = features.select(self._model.answer_columns)
         return features, self._inputs.rows(features)
 
     def _read(self, events: Sequence[Event], paths: Sequence[str], now: datetime) -> pl.DataFrame:
@@ -91,7 +96,9 @@ class RawEvents:
         first, last = moments["_at"].min(), moments["_at"].max()
         assert isinstance(first, datetime)
         assert isinstance(last, datetime)
-        stored = self._query(moments[key].unique(maintain_order=True).to_list(), first - LONGEST, last).sort(key, at)
+        stored = self._read_events(moments[key].unique(maintain_order=True).to_list(), first - LONGEST, last).sort(
+            key, at
+        )
         return self._as_bronze(_last_before(stored, moments, key, at, look_back))
 
     def _query(self, keys: list[str], since: datetime, until: datetime) -> pl.DataFrame:

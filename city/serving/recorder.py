@@ -30,6 +30,7 @@ _SERVED = _WHICH | {
     "confidence": pl.Float64(),
     "low": pl.Float64(),
     "high": pl.Float64(),
+    "threshold": pl.Float64(),
     "output": pl.List(pl.Float64()),
     "inputs": pl.String(),
     "latency_ms": pl.Float64(),
@@ -45,7 +46,7 @@ _OUTCOMES = _WHICH | {
     DAY: pl.Date(),
 }
 SCHEMAS: dict[str, dict[str, pl.DataType]] = {SERVED: _SERVED, OUTCOMES: _OUTCOMES}
-_ADDED = frozenset({"experiment", "most_gain"})
+_ADDED = frozenset({"experiment", "most_gain", "threshold"})
 """Columns that tables of earlier releases lack."""
 _NICE = 5  # requests have priority over their record
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import orjson
+import polars as pl
 
 from city.features.online import online_store
 from city.features.reader import FeatureReader, is_unknown
@@ -25,6 +26,8 @@ class Asked(NamedTuple):
     """Whom it is about, as JSON; None where the request does not say."""
     features: dict[str, Any] | None = None
     """The features that the server found; None where the request gives them."""
+    category: str | None = None
+    """The value of the model's `threshold_by`; None where it is not known."""
 
 
 class RequestRows:
@@ -46,19 +49,21 @@ class RequestRows:
         if request.entity is not None:
             features = await self._read_features(model, request.entity)
             entity = orjson.dumps(request.entity, option=orjson.OPT_SORT_KEYS).decode()
-            return Asked(inputs.row(features, "entity"), entity, features)
+            row = inputs.row({name: features[name] for name in model.inputs}, "entity")
+            return Asked(row, entity, features, _category_of(model, features))
         assert request.features is not None
         if not inputs.is_event(request.features):
             return Asked(inputs.row(request.features))
         event: Any = request.features
         found, row = await asyncio.to_thread(self._events[model.name].features, [event], ["features"])
-        return Asked(row, self._entity_of(model, event), found.row(0, named=True))
+        features = found.row(0, named=True)
+        return Asked(row, self._entity_of(model, event), features, _category_of(model, features))
 
-    async def rows_of_events(self, model: Model, events: Sequence[Event]) -> Rows:
-        """Makes the inputs of a batch of events (n, inputs). Raises Problem that names each wrong field."""
+    async def rows_of_events(self, model: Model, events: Sequence[Event]) -> tuple[pl.DataFrame, Rows]:
+        """Makes the columns that answers to a batch of events need, and the inputs (n, inputs). Raises Problem that
+        names each wrong field."""
         paths = [f"instances.{number}" for number in range(len(events))]
-        _, rows = await asyncio.to_thread(self._events[model.name].features, events, paths)
-        return rows
+        return await asyncio.to_thread(self._events[model.name].features, events, paths)
 
     def _entity_of(self, model: Model, event: Mapping[str, Value]) -> str | None:
         assert model.event is not None
@@ -81,3 +86,8 @@ class RequestRows:
                 404, f"nothing is known of {keys} in {model.features} now: it is unknown, or its features are too old"
             )
         return features
+
+
+def _category_of(model: Model, features: Mapping[str, Any]) -> str | None:
+    value = features.get(model.threshold_by)
+    return None if value is None else str(value)

@@ -34,6 +34,8 @@ class AnswerFields(TypedDict):
     """A number, a class, or normal or anomaly."""
     confidence: NotRequired[float]
     """The probability of the class, or of normal or anomaly."""
+    threshold: NotRequired[float]
+    """The probability from which on the second of two classes is predicted. It may depend on a category."""
     interval: NotRequired[Interval]
     unit: NotRequired[str]
     """The unit of a number."""
@@ -84,6 +86,8 @@ class BatchPrediction(TypedDict):
     low: NotRequired[float]
     """The lower end of the interval."""
     high: NotRequired[float]
+    threshold: NotRequired[float]
+    """The probability from which on the second of two classes is predicted. It may depend on a category."""
     probabilities: NotRequired[dict[str, float]]
 
 

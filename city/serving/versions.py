@@ -33,9 +33,10 @@ class LoadedVersion:
         self.batcher = Batcher(self.exported.predict, pool)
         self._outputs: OrderedDict[bytes, list[float]] = OrderedDict()
 
-    async def answer(self, row: Rows) -> tuple[Answer, bool]:
-        """Answers one row (1, inputs). Returns the answer, and whether its output came from the cache. Raises what the
-        model raises, and ArithmeticError for an output that is not finite."""
+    async def answer(self, row: Rows, category: str | None = None) -> tuple[Answer, bool]:
+        """Answers one row (1, inputs). `category` is its value of the model's `threshold_by`. Returns the answer, and
+        whether its output came from the cache. Raises what the model raises, and ArithmeticError for an output that is
+        not finite."""
         key = row.tobytes()
         output = self._outputs.get(key)
         cached = output is not None
@@ -46,7 +47,7 @@ class LoadedVersion:
             self._outputs[key] = output
             if len(self._outputs) > _CACHED:
                 self._outputs.popitem(last=False)
-        return interpret_output(self.model, self.exported.calibration, output), cached
+        return interpret_output(self.model, self.exported.calibration, output, category), cached
 
 
 class Versions:

@@ -84,7 +84,7 @@ def _prediction_columns(champions: list[tuple[Model, Exported]], frame: pl.DataF
     columns = []
     for model, champion in champions:
         output = champion.predict(inputs(model, frame))
-        values = answers(model, champion.calibration, output)[PREDICTION]
+        values = answers(model, champion.calibration, output, frame)[PREDICTION]
         columns.append(
             values.cast(pl.Float64 if model.kind == "regression" else pl.String).alias(f"{model.name} {PREDICTION}")
         )

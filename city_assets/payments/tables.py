@@ -1,7 +1,10 @@
 """The feature table of the payments."""
 
+from collections.abc import Iterator
+
 from city.tables import Column, Source, Table, calendar
 from city_assets.payments import transforms
+from city_assets.payments.contract import HISTORY_DAYS
 
 _DAY = calendar.COLUMNS[0]
 
@@ -17,6 +20,27 @@ def _feature(
         nullable=nullable,
         origins=(f"payments.{source_column}",),
     )
+
+
+def _of_history() -> Iterator[Column]:
+    """Yields the features of a payment's history. They are null for a payment that comes without it."""
+    for days in HISTORY_DAYS:
+        name = f"card_count_{days}d"
+        description = f"how many payments of the card there were in {days} d"
+        yield Column(name=name, kind="integer", description=description, nullable=True, origins=(f"payments.{name}",))
+    yield _feature("amount_to_mean_30d", "the amount over the card's mean of 30 d", "card_mean_30d", nullable=True)
+    for days in HISTORY_DAYS[:-1]:
+        name = f"card_mean_{days}d"
+        yield _feature(f"mean_{days}d_to_30d", f"the card's mean of {days} d over that of 30 d", name, nullable=True)
+    for name, description in (
+        ("largest_to_mean_30d", "the largest amount_to_mean_30d of this payment and of the last eight"),
+        ("unusual_known", "of this payment and the last eight, those of over three times the card's mean of 30 d"),
+    ):
+        yield _feature(name, description, "card_mean_30d", nullable=True)
+    for days in HISTORY_DAYS:
+        source = f"terminal_fraud_share_{days}d"
+        yield _feature(source, f"of the terminal's older payments in {days} d, the share of frauds", source, None, True)
+        yield _feature(f"terminal_frauds_{days}d", f"of these in {days} d, the number of frauds", source, None, True)
 
 
 PAYMENT_FEATURES = Table(
@@ -45,6 +69,14 @@ PAYMENT_FEATURES = Table(
         _feature("same_device", "of the last eight, those by this device", "device"),
         _feature("same_category", "of the last eight, those at such merchants", "merchant_category"),
         _feature("payments_known", "how many of the last eight there are", "timestamp"),
+        Column(
+            name="merchant_category",
+            kind="string",
+            description="what the merchant sells",
+            nullable=True,
+            origins=("payments.merchant_category",),
+        ),
+        *_of_history(),
         _DAY,
     ),
     sources={"payments": Source(table="silver/payments", days_before=1)},

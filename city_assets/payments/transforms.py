@@ -6,11 +6,14 @@ from collections.abc import Iterable
 import narwhals as nw
 
 from city.tables.model import Frame
+from city_assets.payments.contract import HISTORY_DAYS
 
 BEFORE = 8
 """The number of earlier payments of the card that a payment is compared with."""
 _DAY_SECONDS = 86_400
 _HOUR, _MINUTES = 3600, 600
+_UNUSUAL = 3.0
+"""A payment of more than so many times the card's mean of 30 days is unusual."""
 _KM_PER_DEGREE = 111.32
 _COSINE = math.cos(
     math.radians(40.7)
@@ -18,13 +21,27 @@ _COSINE = math.cos(
 
 
 def payment_features(payments: Frame) -> Frame:
-    """Compares each payment with its card's last payments of at most one day.
+    """Compares each payment with its card's last payments of at most one day, and with the history that it comes with.
 
     The features are the time and the distance between payments, the amounts, and whether the device and the merchant
-    category are new.
+    category are new. A payment without `history` has null for what is made from it.
     """
-    features = payments.with_columns(seconds=nw.col("_timestamp_seconds"))
-    columns = ("seconds", "amount", "device", "merchant_category")
+    # A card's first payment in the period has a mean of its own amount, or none. One dollar keeps small means apart.
+    usual = nw.col("card_mean_30d") + 1.0
+    features = payments.with_columns(
+        seconds=nw.col("_timestamp_seconds"),
+        amount_to_mean_30d=nw.col("amount") / usual,
+        mean_1d_to_30d=nw.col("card_mean_1d") / usual,
+        mean_7d_to_30d=nw.col("card_mean_7d") / usual,
+        **{
+            # A share such as a third is not exact, and a number of frauds is whole.
+            f"terminal_frauds_{days}d": (
+                nw.col(f"terminal_fraud_share_{days}d") * nw.col(f"terminal_count_{days}d")
+            ).round(0)
+            for days in HISTORY_DAYS
+        },
+    )
+    columns = ("seconds", "amount", "device", "merchant_category", "amount_to_mean_30d")
     features = features.with_columns(
         **{f"_{name}_{n}": _earlier_value(name, n) for n in range(1, BEFORE + 1) for name in columns},
         _latitude=_earlier_value("latitude", 1),
@@ -34,6 +51,7 @@ def payment_features(payments: Frame) -> Frame:
     seconds_apart = {n: nw.col("seconds") - nw.col(f"_seconds_{n}") for n in each}
     recent = {n: seconds_apart[n] <= _DAY_SECONDS for n in each}
     amounts = [nw.when(recent[n]).then(nw.col(f"_amount_{n}")) for n in each]
+    to_mean = [nw.when(recent[n]).then(nw.col(f"_amount_to_mean_30d_{n}")) for n in each]
     km = _distance_km()
     return features.with_columns(
         seconds_since_last=nw.when(recent[1]).then(seconds_apart[1]).cast(nw.Float64),
@@ -49,6 +67,10 @@ def payment_features(payments: Frame) -> Frame:
             recent[n] & (nw.col("merchant_category") == nw.col(f"_merchant_category_{n}")) for n in each
         ),
         payments_known=_count(recent[n] for n in each),
+        largest_to_mean_30d=nw.max_horizontal("amount_to_mean_30d", *to_mean),
+        unusual_known=nw.when(~nw.col("amount_to_mean_30d").is_null()).then(
+            _count(ratio > _UNUSUAL for ratio in (nw.col("amount_to_mean_30d"), *to_mean))
+        ),
         is_online=nw.col("merchant_category") == "online",
     )
 

@@ -55,14 +55,16 @@ def test_what_the_stream_said_is_joined_with_what_came(
     champion = registry.at(MODEL.name)
     assert champion is not None
     serving = Serving(champion.number, Exported(MODEL, registry.content(champion)))
-    threshold = serving.exported.calibration.threshold
-    assert threshold is not None
-    assert 0 < threshold < 0.9
+    calibration = serving.exported.calibration
+    assert calibration.threshold is not None
+    assert 0 < calibration.threshold < 0.9
     placed = rows.with_row_index("_offset").with_columns(_partition=pl.lit(0, pl.Int32))
     said = score_rows(MODEL, serving, placed, PAYMENTS.topic, rows["timestamp"].max() + timedelta(seconds=1))  # type: ignore[operator]
     assert said["latency_ms"].min() == 1000
     messages = [json.loads(line) for line in fraud_message(said).write_ndjson().splitlines()]
-    assert all(m["is_fraud"] == (m["fraud_probability"] >= threshold) for m in messages)
+    assert all(m["is_fraud"] == (m["fraud_probability"] >= m["threshold"]) for m in messages)
+    categories = said["merchant_category"].to_list()
+    assert [m["threshold"] for m in messages] == [calibration.threshold_for(category) for category in categories]
     explained = [m for m in messages if m["feature_contributions"]]
     assert explained == [m for m in messages if m["is_fraud"]][-20:]
     assert all(m["feature_contributions"].keys() == set(MODEL.inputs) for m in explained)
@@ -82,7 +84,7 @@ def test_what_the_stream_said_is_joined_with_what_came(
     write_deltalake(lake / MODEL.label.truth, reports)
     found = predict_days(MODEL, Snapshot(lake), registry, days)
     assert found.height == rows.height
-    last = rows["timestamp"].max() - REPORTED_WITHIN  # type: ignore[operator]
+    last = max(rows["timestamp"].max(), reports["timestamp"].max()) - REPORTED_WITHIN  # type: ignore[operator, type-var]
     known = found.filter(pl.col("timestamp") <= last)
     assert known["outcome"].null_count() == 0
     assert found.filter(pl.col("timestamp") > last)["outcome"].null_count() == found.height - known.height

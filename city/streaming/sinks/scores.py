@@ -153,9 +153,8 @@ def score_rows(model: Model, serving: Serving, rows: pl.DataFrame, topic: str, n
         *record_columns(model, serving.number),
         event_id(topic).alias(ID),
         ((pl.lit(now) - pl.col(model.view.time)).dt.total_microseconds() / 1000).alias(LATENCY),
-        pl.lit(serving.exported.calibration.threshold, pl.Float64).alias("threshold"),
     )
-    scores = pl.concat([scores, answers(model, serving.exported.calibration, outputs)], how="horizontal")
+    scores = pl.concat([scores, answers(model, serving.exported.calibration, outputs, rows)], how="horizontal")
     if model.kind == "anomaly":
         return scores.with_columns(_contributions(model, outputs[:, SHARES:]))
     return scores.with_columns(_explanations(model, serving, model_inputs, scores))

@@ -72,6 +72,8 @@ export interface BatchPrediction {
   /** The lower end of the interval. */
   low?: number;
   high?: number;
+  /** The probability from which on the second of two classes is predicted. It may depend on a category. */
+  threshold?: number;
   probabilities?: Record<string, number>;
 }
 
@@ -597,6 +599,7 @@ export interface PositionsResponse {
 export interface PredictionResponse {
   prediction: number | string;
   confidence?: number;
+  threshold?: number;
   interval?: Interval;
   unit?: string;
   score?: number;

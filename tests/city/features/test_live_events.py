@@ -40,9 +40,25 @@ def paid(config: Settings) -> list[dict[str, object]]:
     return list(payloads(city, city.events(begin, begin + 4000)))
 
 
+def paid_with_history(config: Settings) -> list[dict[str, object]]:
+    """Payments of which every second one comes with history, and every third one without a place."""
+    payments = paid(config)
+    for number, payment in enumerate(payments):
+        if number % 2:
+            history = {"card_mean_30d": 20.0 + number % 7, "card_count_1d": number % 5, "terminal_count_7d": 4}
+            payment |= {"terminal": f"t{number % 9}", "history": history | {"terminal_fraud_share_7d": 0.25}}
+        if number % 3 == 0:
+            del payment["location"]
+    return payments
+
+
 @pytest.mark.parametrize(
     ("contract", "view", "made"),
-    [(SENSOR_READINGS, "machine_features", readings), (PAYMENTS, "payment_features", paid)],
+    [
+        (SENSOR_READINGS, "machine_features", readings),
+        (PAYMENTS, "payment_features", paid),
+        (PAYMENTS, "payment_features", paid_with_history),
+    ],
 )
 def test_rows_of_the_stream_are_the_rows_of_the_table(config: Settings, contract: Contract, view: str, made) -> None:  # type: ignore[no-untyped-def]
     events = made(config)

@@ -72,6 +72,15 @@ def test_a_payment_is_genuine_when_nobody_reported_it_in_time() -> None:
     assert found.height == 60 - within  # of later ones it is not known yet
 
 
+def test_a_report_that_is_newer_than_the_rows_shows_that_their_time_has_passed() -> None:
+    within = REPORTED_WITHIN // timedelta(minutes=1)
+    reports = pl.DataFrame({"payment_id": ["p3", "p50"], "timestamp": minutes(9, 50 + within)})
+    found = label_rows(FRAUDS, payments(60), reports)
+    assert found.filter(pl.col(LABEL) == "fraud")["payment_id"].to_list() == ["p3", "p50"]
+    assert found["payment_id"].to_list() == [f"p{n}" for n in range(51)]
+    assert label_rows(FRAUDS, payments(60), reports.clear()).height == 60 - within
+
+
 def test_what_was_wrong_is_not_normal() -> None:
     wrong = pl.DataFrame(
         {

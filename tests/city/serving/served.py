@@ -49,7 +49,7 @@ def taught(model: Model, seed: int = 0) -> bytes:
     return export(model, fitted, x[:200], Calibration(background=background(x)))
 
 
-def anything(model: Model) -> bytes:
+def anything(model: Model, calibration: Calibration | None = None) -> bytes:
     """A model of any kind that was fitted on noise."""
     from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
@@ -60,7 +60,7 @@ def anything(model: Model) -> bytes:
     if model.kind == "regression":
         return export(model, HistGradientBoostingRegressor(max_iter=3).fit(x, x[:, 0]), x)
     classes = chance.integers(0, len(model.label.classes), len(x))
-    return export(model, HistGradientBoostingClassifier(max_iter=3).fit(x, classes), x, Calibration(threshold=None))
+    return export(model, HistGradientBoostingClassifier(max_iter=3).fit(x, classes), x, calibration or Calibration())
 
 
 def registered(registry: Registry, model: Model, content: bytes, champion: bool = True) -> Version:

@@ -1,6 +1,7 @@
 """One row's answer is what the frames' answers are; an explanation adds up."""
 
 import numpy as np
+import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -24,14 +25,23 @@ _SHARE = st.floats(0.0, 1.0, width=32)
     model=st.sampled_from([SPEED, CONGESTION, FRAUDS, ANOMALIES]),
     numbers=st.lists(_SHARE, min_size=8, max_size=8),
     threshold=st.none() | st.floats(0.01, 0.99),
+    own=st.floats(0.01, 0.99),
+    category=st.sampled_from([None, "fuel", "a new one"]),
 )
-def test_a_row_and_a_frame_say_the_same(model: Model, numbers: list[float], threshold: float | None) -> None:
+def test_a_row_and_a_frame_say_the_same(
+    model: Model, numbers: list[float], threshold: float | None, own: float, category: str | None
+) -> None:
     count = {"regression": 1, "anomaly": 2 + len(model.inputs)}.get(model.kind, len(model.label.classes))
     output = [float(value) for value in np.resize(numbers, count)]
     intervals = Intervals(0.9, (0.25, 0.5), (1.0, 2.0, 3.0)) if model.kind == "regression" else None
-    calibration = Calibration(intervals, threshold if len(model.label.classes) == 2 else None)
-    one = interpret_output(model, calibration, output)
-    row = answers(model, calibration, np.array([output])).row(0, named=True)
+    if len(model.label.classes) != 2:
+        threshold = None
+    calibration = Calibration(intervals, threshold, thresholds={} if threshold is None else {"fuel": own})
+    one = interpret_output(model, calibration, output, category)
+    view_row = pl.DataFrame({"merchant_category": [category]}, schema={"merchant_category": pl.String})
+    row = answers(model, calibration, np.array([output]), view_row).row(0, named=True)
+    expected = own if category == "fuel" and model is FRAUDS and threshold is not None else threshold
+    assert one.threshold == row["threshold"] == expected
     told = f"{one.prediction:.6g}" if isinstance(one.prediction, float) else one.prediction
     assert told == row["prediction"]
     for name in ("confidence", "low", "high"):

@@ -1,5 +1,6 @@
 """Predictions for payments as they happen: their features are those that the stream computes."""
 
+import io
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -12,6 +13,8 @@ import requests
 
 from city import questdb
 from city.features.events import EventRows
+from city.features.online import online_store, push
+from city.models.exported import Calibration
 from city.models.model import ModelError, models
 from city.models.raw_event import RawEvent
 from city.models.registry import Registry
@@ -22,6 +25,7 @@ from city.sources.times import read_times
 from city.streaming.bronze import BronzeStream
 from city.streaming.decode import decode
 from city.streaming.sinks.questdb import QuestDBSink, ensure_tables
+from city.tables.schema import schema
 from city.web.problems import Problem
 from city_assets.payments.contract import PAYMENTS
 from city_assets.payments.models import FRAUDS
@@ -72,6 +76,15 @@ def test_fields_that_are_missing_come_from_the_time_in_the_city(events: RawEvent
     assert (later["hour_of_day"], later["is_weekend"]) == (9, True)
 
 
+def test_a_payment_may_bring_the_history_of_its_card_and_terminal(events: RawEvents) -> None:
+    history = {"card_mean_30d": 49.0, "card_count_7d": 3.0, "terminal_fraud_share_7d": 0.25, "terminal_count_7d": 8}
+    found = events.features([DOCUMENTS | history | {"terminal": "t-1"}, DOCUMENTS], ["a", "b"])[0]
+    assert found["amount_to_mean_30d"].to_list() == [5.0, None]
+    assert found["card_count_7d"].to_list() == [3, None]
+    assert found["terminal_frauds_7d"].to_list() == [2.0, None]
+    assert found["merchant_category"].to_list() == ["electronics"] * 2
+
+
 @pytest.mark.parametrize(
     ("payment", "field", "advice"),
     [
@@ -86,6 +99,13 @@ def test_fields_that_are_missing_come_from_the_time_in_the_city(events: RawEvent
         ({"timestamp": "2500-12-31T23:59:59Z"}, "timestamp", "is more than 1 minute ahead"),
         ({"card": "4111111111111111"}, "card", "does not match"),
         ({"colour": "red"}, "colour", "is no field of payments: leave it out"),
+        ({"terminal": 7}, "terminal", "is no text"),
+        ({"terminal": "a b"}, "terminal", "does not match"),
+        ({"card_count_7d": 2.5}, "card_count_7d", "is no whole number"),
+        ({"card_mean_30d": "much"}, "card_mean_30d", "is no number"),
+        ({"card_mean_1d": -1.0}, "card_mean_1d", "is not at least 0 USD"),
+        ({"terminal_fraud_share_1d": 1.5}, "terminal_fraud_share_1d", "is outside 0 to 1"),
+        ({"terminal_count_1d": True}, "terminal_count_1d", "is no number"),
     ],
 )
 def test_a_wrong_field_is_named(events: RawEvents, payment: dict[str, Any], field: str, advice: str) -> None:
@@ -169,7 +189,7 @@ def test_the_features_are_those_of_the_stream(stack: Settings, monkeypatch: pyte
     for payment in flat:
         del payment["location"]
     computed, _ = events.features(flat, [str(n) for n in range(len(flat))])
-    assert computed.equals(expected.select(FRAUDS.inputs), null_equal=True)
+    assert computed.equals(expected.select(FRAUDS.answer_columns), null_equal=True)
     assert computed["payments_known"].max() == 8
     alone, _ = events.features(flat[-1:], ["features"])
     assert alone.equals(computed.tail(1), null_equal=True)
@@ -192,9 +212,13 @@ def test_each_event_has_the_last_ones_before_it_and_no_others() -> None:
     assert selected.height > 100
 
 
+THRESHOLDS = {"electronics": 0.75, "fuel": 1e-9}
+
+
 @pytest.fixture
 def server(config: Settings) -> Iterator[str]:
-    registered(Registry(config), FRAUDS, anything(FRAUDS))
+    calibration = Calibration(threshold=0.25, thresholds=THRESHOLDS)
+    registered(Registry(config), FRAUDS, anything(FRAUDS, calibration))
     with serving(config, [FRAUDS]) as url:
         yield url
 
@@ -225,3 +249,42 @@ def test_the_documents_requests_are_answered(server: str, config: Settings) -> N
     assert wrong.json()["errors"] == [{"field": "features.amount", "message": "is missing"}]
     text = requests.post(f"{server}/predict", json=single | {"features": {"amount": "12"}}, timeout=20)
     assert text.status_code == 422
+
+
+def test_an_answer_has_the_threshold_of_its_category(server: str, config: Settings) -> None:
+    store, columns = online_store(config), schema(FRAUDS.view.table)
+    of_card = {"card": "card_1", "timestamp": datetime.now(UTC), "merchant_category": "fuel", "amount": 12.0}
+    of_card |= dict.fromkeys(("hour_of_day", "payments_10min", "payments_1h", "same_device", "same_category"), 1)
+    of_card |= {"payments_known": 0, "is_weekend": False, "is_online": False}
+    push(store, FRAUDS.view, pl.DataFrame([of_card | {n: None for n in columns if n not in of_card}], schema=columns))
+    vector = dict.fromkeys(FRAUDS.inputs, 1.0)
+    cases: list[tuple[dict[str, Any], float]] = [
+        ({"features": DOCUMENTS}, 0.75),
+        ({"features": DOCUMENTS | {"merchant_category": "a new one"}}, 0.25),
+        ({"entity": {"card": "card_1"}}, 1e-9),
+        ({"features": vector}, 0.25),
+    ]
+    for body, threshold in cases:
+        answer = requests.post(f"{server}/predict", json=body | {"model_name": "fraud_detector"}, timeout=20)
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["threshold"] == threshold
+        if threshold == 1e-9:
+            assert answer.json()["prediction"] == "fraud", "above the threshold of fuel"
+    batch = {
+        "model_name": "fraud_detector",
+        "instances": [{"amount": 5.0, "merchant_category": name} for name in ("fuel", "electronics", "books")],
+    }
+    many = requests.post(f"{server}/predict/batch", json=batch, timeout=20).json()["predictions"]
+    assert [one["threshold"] for one in many] == [1e-9, 0.75, 0.25]
+    assert many[0]["prediction"] == "fraud"
+    rows = pl.DataFrame([vector | {"merchant_category": name} for name in ("electronics", "books")])
+    content = io.BytesIO()
+    rows.write_parquet(content)
+    answered = requests.post(
+        f"{server}/predict/batch?model_name=payment_fraud",
+        data=content.getvalue(),
+        headers={"content-type": "application/vnd.apache.parquet"},
+        timeout=20,
+    )
+    assert answered.status_code == 200, answered.text
+    assert pl.read_parquet(answered.content)["threshold"].to_list() == [0.75, 0.25]

@@ -1,54 +1,72 @@
-"""Features of payments look back only; probabilities are frequencies; the threshold is the cheapest."""
+"""Features look back only; the threshold is the cheapest, also of a category."""
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
+from polars.testing import assert_frame_equal
 
-from city_assets.payments.models import FEATURES, GIVEN, cheapest_threshold, fit_calibrated, fraud_features
+from city.contracts.schema import event_schema
+from city.lake.engines.polars import PolarsEngine
+from city.models.model import Model
+from city.tables.schema import schema
+from city_assets.payments.contract import PAYMENTS
+from city_assets.payments.models import FRAUDS, cheapest_threshold
+from city_assets.payments.tables import PAYMENT_FEATURES
+from city_assets.payments.transforms import payment_features
+
+HISTORY = {
+    **{f"card_count_{days}d": days for days in (1, 7, 30)},
+    **{"card_mean_1d": 18.0, "card_mean_7d": 27.0, "card_mean_30d": 9.0},
+    **{f"terminal_count_{days}d": 2 * days for days in (1, 7, 30)},
+    **{f"terminal_fraud_share_{days}d": 0.5 for days in (1, 7, 30)},
+}
 
 
-def payments(amounts: list[float], cards: list[int]) -> pl.DataFrame:
-    at = [datetime(2026, 5, 1) + timedelta(hours=12 * (n // 2)) for n in range(len(amounts))]  # in pairs
-    known = {name: 9.0 if "mean" in name else 0.5 for name in GIVEN}
-    rows = {"payment": range(len(amounts)), "card": cards, "terminal": 1, "at": at, "amount": amounts}
-    return pl.DataFrame(rows | {"weekend": 0, "night": 1} | known)
+def payments(amounts: list[float], cards: list[str], **fields: Any) -> pl.DataFrame:
+    at = [datetime(2026, 5, 1, tzinfo=UTC) + timedelta(hours=2 * n) for n in range(len(amounts))]
+    rows = {"card": cards, "timestamp": at, "amount": amounts, "payment_id": [f"p{n}" for n in range(len(amounts))]}
+    rows |= {"device": "d", "merchant_category": "fuel", "hour_of_day": 3, "is_weekend": False, "day": None} | fields
+    frame = pl.DataFrame(rows)
+    kinds = event_schema(PAYMENTS)
+    return frame.with_columns(pl.lit(None, kind).alias(n) for n, kind in kinds.items() if n not in frame.columns)
 
 
-def test_each_payment_has_its_own_features_though_two_are_at_once() -> None:
-    found = fraud_features(payments([10, 20, 30, 40, 50, 60, 70, 80, 500, 10], [1] * 10))
-    assert found["payment"].to_list() == list(range(10))
-    assert not found.select(FEATURES).null_count().sum_horizontal()[0]
-    assert found["amount_to_usual"].to_list()[:2] == [1.0, 2.0]
-    assert found["largest_3d"].to_list()[-1] == 50.0
-    assert found["count_3d"].to_list()[-1] == 10
-    assert found["unusual_3d"].to_list()[-1] == 6
+def features(rows: pl.DataFrame) -> pl.DataFrame:
+    engine = PolarsEngine()
+    return (
+        engine.collect(payment_features(engine.local(rows))).select(schema(PAYMENT_FEATURES).keys()).sort("timestamp")
+    )
+
+
+def test_a_payment_with_history_is_compared_with_it() -> None:
+    found = features(payments([20, 40, 10], ["a"] * 3, **HISTORY))
+    assert found["amount_to_mean_30d"].to_list() == [2.0, 4.0, 1.0]
+    assert found["largest_to_mean_30d"].to_list() == [2.0, 4.0, 4.0]
+    assert found["unusual_known"].to_list() == [0.0, 1.0, 1.0]
+    assert found["mean_1d_to_30d"].to_list() == [1.8] * 3
+    assert found["mean_7d_to_30d"].to_list() == [2.7] * 3
+    assert found["terminal_frauds_7d"].to_list() == [7.0] * 3
+    assert found["card_count_30d"].to_list() == [30] * 3
+
+
+def test_a_payment_without_history_has_null_for_what_is_made_of_it_and_all_else() -> None:
+    with_it, without = (features(payments([20, 40, 10], ["a"] * 3, **more)) for more in (HISTORY, {}))
+    of_history = [n for n in with_it.columns if without[n].null_count() == 3 and with_it[n].null_count() == 0]
+    assert len(of_history) == 14
+    assert_frame_equal(with_it.drop(of_history), without.drop(of_history))
+    assert without["payments_known"].to_list() == [0.0, 1.0, 2.0]
+    assert without["merchant_category"].to_list() == ["fuel"] * 3
 
 
 def test_features_look_back_and_at_the_card_only() -> None:
-    rows = payments([10, 20, 30, 40, 900, 900], [1, 2, 1, 2, 1, 2])
-    whole = fraud_features(rows)
+    rows = payments([10, 20, 30, 40, 900, 900], ["a", "b"] * 3, **HISTORY)
+    whole = features(rows)
     for until in (2, 4):
-        assert fraud_features(rows.head(until)).equals(whole.head(until))
-    assert whole["largest_3d"].to_list()[2:4] == [3.0, 4.0]
-
-
-def test_probabilities_are_frequencies_and_keep_the_order() -> None:
-    from sklearn.ensemble import RandomForestClassifier
-
-    chance = np.random.default_rng(0)
-    x = chance.normal(size=(4000, 3))
-    y = (chance.random(4000) < 1 / (1 + np.exp(4 - 2 * x[:, 0]))).astype(int)
-    model = fit_calibrated(RandomForestClassifier(50, min_samples_leaf=5, random_state=0), x, y, np.arange(4000) // 4)
-    new = chance.normal(size=(20_000, 3))
-    truth = 1 / (1 + np.exp(4 - 2 * new[:, 0]))
-    probability = model.predict_proba(new)[:, 1]
-    for low, high in ((0, 0.05), (0.05, 0.3), (0.3, 1)):
-        within = (probability >= low) & (probability < high)
-        assert abs(probability[within].mean() - truth[within].mean()) < 0.07
-    with pytest.raises(ValueError, match="one class"):
-        fit_calibrated(RandomForestClassifier(5), x, np.zeros(4000), np.arange(4000))
+        assert_frame_equal(features(rows.head(until)), whole.head(until))
+    assert whole["largest_to_mean_30d"].to_list()[2:4] == [3.0, 4.0]
 
 
 def test_the_threshold_is_where_a_look_pays() -> None:
@@ -56,3 +74,9 @@ def test_the_threshold_is_where_a_look_pays() -> None:
     assert cheapest_threshold(probability, np.array([1, 0, 1, 0]), amount) == 0.4
     assert cheapest_threshold(probability, np.array([1, 0, 0, 0]), amount) == 0.9
     assert cheapest_threshold(probability, np.zeros(4), amount) == float("inf")
+
+
+@pytest.mark.parametrize("model", [FRAUDS])
+def test_the_model_is_declared_for_its_view(model: Model) -> None:
+    model.check()
+    assert model.threshold_by in model.view.features
