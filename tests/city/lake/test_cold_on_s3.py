@@ -20,7 +20,7 @@ from city.s3 import S3Server
 from city.settings import Settings
 from city.stack.external import check_logins
 from city.stack.part import CannotStart, Part
-from city.stack.specs import COLD, specs
+from city.stack.specs import specs
 from city.tables.registry import table_of
 from city_assets.traffic.contract import VEHICLE_POSITIONS
 from tests import s3_server
@@ -155,9 +155,9 @@ def test_an_erasure_names_the_setting_and_no_secret(config: Settings, s3: TestS3
 
 def test_the_status_shows_it_as_external(config: Settings) -> None:
     cold = {"cold": "s3://bucket/cold", "cold_endpoint": "http://127.0.0.1:9", "cold_access_key": "AKIA"}
-    (spec,) = (spec for spec in specs(on_s3(config, cold), simulators=False) if spec.name == COLD)
+    (spec,) = (spec for spec in specs(on_s3(config, cold), simulators=False) if spec.name == "cold-storage")
     assert (spec.address, Part(spec, config.logs).state) == ("s3://bucket/cold (http://127.0.0.1:9)", "external")
-    assert not [spec for spec in specs(config, simulators=False) if spec.name == COLD]
+    assert not [spec for spec in specs(config, simulators=False) if spec.name == "cold-storage"]
 
 
 LOGIN = {"cold": "s3://bucket/cold", "cold_access_key": "AKIA", "cold_secret_key": "open sesame"}
