@@ -27,10 +27,10 @@ from city.streaming.records import RawBatch
 from city.streaming.sinks.features import Events
 from city.streaming.sinks.scores import score_rows
 from city.tables.schema import schema
-from city_assets.equipment.contract import SENSOR_READINGS, SIGNALS
+from city_assets.equipment.contract import FLEET, SENSOR_READINGS, SIGNALS
 from city_assets.equipment.models import ANOMALIES, LIFE, LIFE_CAP
-from city_assets.equipment.tables import ANOMALY_EVENTS
-from city_assets.equipment.transforms import LONG, machine_faults, machine_features
+from city_assets.equipment.tables import ANOMALY_EVENTS, MACHINE_FEATURES
+from city_assets.equipment.transforms import machine_faults
 from simulators.world.lifecycle import FAULTS
 from simulators.world.machines import Machine, fleet
 
@@ -109,7 +109,8 @@ def simulated(seed: int, hours: float, share: float = 1.0) -> tuple[pl.DataFrame
         orient="row",
     ).with_columns((pl.col("timestamp") * 1e6).cast(pl.Int64).cast(TIMESTAMP))
     engine = PolarsEngine()
-    found = engine.collect(machine_features(engine.local(rows), engine.local(ranges)))
+    assert MACHINE_FEATURES.transform is not None
+    found = engine.collect(MACHINE_FEATURES.transform(readings=engine.local(rows), ranges=engine.local(ranges)))
     return found.sort("timestamp", "machine_id"), entries
 
 
@@ -141,10 +142,10 @@ def in_the_stream(detector: Exported, events: int = 500) -> list[float]:
         config = settings_at(Path(home), Path(home))
         commission(config.lake, "machine_sensors", [row for machine in machines for row in machine.ranges()])
         held = Events(ANOMALIES.view, SENSOR_READINGS, config)
-        held.hold(_as_bronze(machines, 0, LONG))
+        held.hold(_as_bronze(machines, 0, FLEET.look_back))
         serving = Serving(1, detector)
         for step in range(-(-events // len(machines))):
-            rows = _as_bronze(machines, LONG + step, 1)
+            rows = _as_bronze(machines, FLEET.look_back + step, 1)
             for row in rows.iter_slices(1):
                 began = time.perf_counter()
                 placed = held.add(row).with_columns(row["_partition"], row["_offset"])

@@ -14,8 +14,8 @@ from city.models.boosting import boosted_trees, defaults, space
 from city.models.estimator import Estimator
 from city.models.labels import NormalState, TimeToEvent
 from city.models.model import Model, Stream
-from city_assets.equipment.contract import SIGNALS
-from city_assets.equipment.transforms import HORIZONS
+from city_assets.equipment.contract import FLEET, SIGNALS
+from city_assets.equipment.fleet import Fleet
 
 CAP = 125
 """The longest remaining life that is predicted, in cycles.
@@ -168,16 +168,16 @@ def anomaly_message(rows: pl.DataFrame) -> pl.DataFrame:
         threshold=pl.lit(1.0),
         is_anomaly=pl.col("prediction") == "anomaly",
         confidence="confidence",
-        feature_contributions=_sum_by_signal(ANOMALY_INPUTS),
+        feature_contributions=sum_by_signal(FLEET, ANOMALY_INPUTS),
     )
 
 
-def _sum_by_signal(names: tuple[str, ...]) -> pl.Expr:
-    """Returns the sum of the contributions of each signal's inputs."""
+def sum_by_signal(fleet: Fleet, names: tuple[str, ...]) -> pl.Expr:
+    """Returns the sum of the contributions of each signal's inputs, of those that `names` lists."""
     shares = pl.col("contributions").struct
     sums = pl.struct(
-        pl.sum_horizontal(shares.field(name) for name in names if name.startswith(signal)).alias(signal)
-        for signal in SIGNALS
+        pl.sum_horizontal(shares.field(name) for name in names if name in fleet.features_of(signal)).alias(signal)
+        for signal in fleet.names
     )
     return pl.when(pl.col("contributions").is_not_null()).then(sums)
 
@@ -201,7 +201,7 @@ def life_message(rows: pl.DataFrame) -> pl.DataFrame:
         confidence_interval=pl.concat_list(least.round(3), pl.coalesce("high", hours).round(3)),
         recommended_action=action,
         priority=priority,
-        feature_contributions=_sum_by_signal(LIFE_INPUTS),
+        feature_contributions=sum_by_signal(FLEET, LIFE_INPUTS),
     )
 
 
@@ -249,7 +249,7 @@ ANOMALIES = Model(
 )
 
 LIFE_INPUTS = (
-    *(f"{signal}_{name}" for signal in SIGNALS for name in HORIZONS if name != "now"),
+    *(f"{signal}_{window.name}" for signal in SIGNALS for window in FLEET.windows if window.name != "now"),
     *(f"{signal}_spread" for signal in SIGNALS),
 )
 

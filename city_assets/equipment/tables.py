@@ -1,14 +1,16 @@
 """The equipment's derived tables, and the reference tables that people edit."""
 
+from functools import partial
+
 from city.tables import Column, Source, Table, calendar
 from city.tables.silver import log_table
 from city_assets.equipment import transforms
-from city_assets.equipment.contract import MAINTENANCE_LOG, SIGNALS
+from city_assets.equipment.contract import FLEET, MAINTENANCE_LOG
+from city_assets.equipment.fleet import Fleet
 
 _DAY = calendar.COLUMNS[0]
 _MACHINE = Column(name="machine_id", kind="string", description="the machine")
 _MACHINE_SOURCE = ("readings.machine_id",)
-_SPANS = {"now": "15 seconds", "recent": "minute", "long": "ten minutes"}
 
 MACHINES = Table(
     name="machines",
@@ -36,7 +38,7 @@ MACHINE_SENSORS = Table(
     daily=False,
     columns=(
         _MACHINE,
-        Column(name="signal", kind="string", description=", ".join(SIGNALS)),
+        Column(name="signal", kind="string", description=", ".join(FLEET.names)),
         Column(name="sensor_id", kind="string", description="the sensor unit"),
         Column(name="normal_minimum", kind="float", description="in the signal's unit"),
         Column(name="normal_maximum", kind="float", description="in the signal's unit"),
@@ -70,37 +72,42 @@ ANOMALY_EVENTS = Table(
 )
 
 
-def _feature(name: str, description: str) -> Column:
-    return Column(
-        name=name, kind="float", nullable=True, description=description, origins=(f"readings.{name.split('_')[0]}",)
+def features_table(fleet: Fleet, name: str, readings: str) -> Table:
+    """Returns the feature table of a fleet, from the table of its readings (`layer/name`)."""
+    spread = fleet.window(fleet.spread_over)
+    descriptions = {
+        f"{signal}_{window.name}": (signal, f"mean {signal} of the last {window.description}")
+        for signal in fleet.names
+        for window in fleet.windows
+    } | {f"{signal}_spread": (signal, f"spread of {signal} in the last {spread.description}") for signal in fleet.names}
+    return Table(
+        name=name,
+        layer="features",
+        description="What is known of a machine at each of its readings, in shares of its normal ranges.",
+        key=("machine_id", "timestamp"),
+        time="timestamp",
+        look_back=fleet.look_back,
+        columns=(
+            Column(name="machine_id", kind="string", description="the machine", origins=_MACHINE_SOURCE),
+            Column(
+                name="timestamp", kind="timestamp", description="the reading's time", origins=("readings.timestamp",)
+            ),
+            *(
+                Column(name=feature, kind="float", nullable=True, description=text, origins=(f"readings.{signal}",))
+                for feature, (signal, text) in descriptions.items()
+            ),
+            Column(name="first_of_minute", kind="boolean", description="whether it is its machine's first of a minute"),
+            _DAY,
+        ),
+        sources={
+            "readings": Source(table=readings, days_before=1),
+            "ranges": Source(table=MACHINE_SENSORS.id),
+        },
+        transform=partial(transforms.machine_features, fleet),
     )
 
 
-MACHINE_FEATURES = Table(
-    name="machine_features",
-    layer="features",
-    description="What is known of a machine at each of its readings, in shares of its normal ranges.",
-    key=("machine_id", "timestamp"),
-    time="timestamp",
-    look_back=transforms.LONG,
-    columns=(
-        Column(name="machine_id", kind="string", description="the machine", origins=_MACHINE_SOURCE),
-        Column(name="timestamp", kind="timestamp", description="the reading's time", origins=("readings.timestamp",)),
-        *(
-            _feature(f"{signal}_{name}", f"mean {signal} of the last {span}")
-            for signal in SIGNALS
-            for name, span in _SPANS.items()
-        ),
-        *(_feature(f"{signal}_spread", f"spread of {signal} in the last minute") for signal in SIGNALS),
-        Column(name="first_of_minute", kind="boolean", description="whether it is its machine's first of a minute"),
-        _DAY,
-    ),
-    sources={
-        "readings": Source(table="silver/sensor_readings", days_before=1),
-        "ranges": Source(table=MACHINE_SENSORS.id),
-    },
-    transform=transforms.machine_features,
-)
+MACHINE_FEATURES = features_table(FLEET, name="machine_features", readings="silver/sensor_readings")
 
 MACHINE_FAULTS = Table(
     name="machine_faults",

@@ -3,20 +3,13 @@
 import narwhals as nw
 
 from city.tables.model import Frame
-from city_assets.equipment.contract import SIGNALS
+from city_assets.equipment.fleet import Fleet
 
-NOW, RECENT, LONG = 3, 12, 120
-"""The numbers of readings of the trailing means.
-
-A machine reports every five seconds, so these are 15 s, 1 min and 10 min.
-"""
 BEFORE_FOUND = 12
 """The minutes before a finding that do not count as normal."""
-HORIZONS = {"now": NOW, "recent": RECENT, "long": LONG}
-"""The numbers of readings by the name of the trailing mean."""
 
 
-def machine_features(readings: Frame, ranges: Frame) -> Frame:
+def machine_features(fleet: Fleet, readings: Frame, ranges: Frame) -> Frame:
     """Computes the features of a machine at each of its readings.
 
     These are the trailing means and the standard deviation of each signal, as a share of its normal range (0 is the
@@ -25,7 +18,7 @@ def machine_features(readings: Frame, ranges: Frame) -> Frame:
     normal = ranges.group_by("machine_id").agg(
         **{
             f"_{edge}_{signal}": nw.when(nw.col("signal") == signal).then(nw.col(f"normal_{edge}")).max()
-            for signal in SIGNALS
+            for signal in fleet.names
             for edge in ("minimum", "maximum")
         }
     )
@@ -33,22 +26,20 @@ def machine_features(readings: Frame, ranges: Frame) -> Frame:
         **{
             f"_{signal}": (nw.col(signal) - nw.col(f"_minimum_{signal}"))
             / (nw.col(f"_maximum_{signal}") - nw.col(f"_minimum_{signal}"))
-            for signal in SIGNALS
+            for signal in fleet.names
         }
     )
     features = features.with_columns(
         **{
-            f"{signal}_{name}": nw.col(f"_{signal}")
-            .rolling_mean(rows, min_samples=1)
-            .over("machine_id", order_by="timestamp")
-            for signal in SIGNALS
-            for name, rows in HORIZONS.items()
+            f"{signal}_{window.name}": _over_machine(nw.col(f"_{signal}").rolling_mean(window.readings, min_samples=1))
+            for signal in fleet.names
+            for window in fleet.windows
         },
         **{
-            f"{signal}_spread": nw.col(f"_{signal}")
-            .rolling_std(RECENT, min_samples=2)
-            .over("machine_id", order_by="timestamp")
-            for signal in SIGNALS
+            f"{signal}_spread": _over_machine(
+                nw.col(f"_{signal}").rolling_std(fleet.window(fleet.spread_over).readings, min_samples=2)
+            )
+            for signal in fleet.names
         },
         _minute=nw.col("_timestamp_seconds") // 60,
     )
