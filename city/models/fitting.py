@@ -80,7 +80,8 @@ def fit(
     """
     model.check()
     rows = examples.newest(model, rows)
-    labelled = examples.check_rows(model, examples.label_rows(model, rows, truth), now)
+    labelled = examples.check_known(model, rows, examples.label_rows(model, rows, truth))
+    labelled = examples.check_rows(model, labelled, now)
     parts = examples.split(model, labelled) if split is None else split(labelled)
     examples.check_outcomes(model, parts, "train")
     x, x_valid = (examples.inputs(model, part) for part in (parts.train, parts.validation))

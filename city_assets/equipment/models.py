@@ -3,19 +3,18 @@
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import timedelta
 
 import numpy as np
 import polars as pl
 
 from city.arrays import Floats
 from city.models.anomaly import NormalRegion, combined_index, contributions
-from city.models.boosting import boosted_trees, defaults, space
 from city.models.estimator import Estimator
-from city.models.labels import NormalState, TimeToEvent
+from city.models.labels import NormalState
 from city.models.model import Model, Stream
 from city_assets.equipment.contract import FLEET, SIGNALS
-from city_assets.equipment.fleet import Fleet
+from city_assets.equipment.life import life_model, sum_by_signal
+from city_assets.equipment.tables import MACHINE_FEATURES
 
 CAP = 125
 """The longest remaining life that is predicted, in cycles.
@@ -172,61 +171,12 @@ def anomaly_message(rows: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def sum_by_signal(fleet: Fleet, names: tuple[str, ...]) -> pl.Expr:
-    """Returns the sum of the contributions of each signal's inputs, of those that `names` lists."""
-    shares = pl.col("contributions").struct
-    sums = pl.struct(
-        pl.sum_horizontal(shares.field(name) for name in names if name in fleet.features_of(signal)).alias(signal)
-        for signal in fleet.names
-    )
-    return pl.when(pl.col("contributions").is_not_null()).then(sums)
-
-
-def life_message(rows: pl.DataFrame) -> pl.DataFrame:
-    """Returns the messages of the topic `maintenance-predictions`.
-
-    The lower end of the interval decides the recommended action. Only critical predictions have contributions, in hours
-    by signal.
-    """
-    hours = pl.col("output").list.get(0)
-    least = pl.coalesce("low", hours).clip(lower_bound=0)
-    action, priority = pl.lit(NO_ACTION[0]), pl.lit(NO_ACTION[1])
-    for limit, limit_action, limit_priority in reversed(ACTIONS):
-        action = pl.when(least < limit).then(pl.lit(limit_action)).otherwise(action)
-        priority = pl.when(least < limit).then(pl.lit(limit_priority)).otherwise(priority)
-    return rows.select(
-        "timestamp",
-        "machine_id",
-        predicted_rul_hours=hours.clip(lower_bound=0).round(3),
-        confidence_interval=pl.concat_list(least.round(3), pl.coalesce("high", hours).round(3)),
-        recommended_action=action,
-        priority=priority,
-        feature_contributions=sum_by_signal(FLEET, LIFE_INPUTS),
-    )
-
-
 def _exponential_mean(signals: Floats, share: float = 0.1) -> Floats:
     smooth = np.empty_like(signals)
     smooth[0] = signals[0]
     for row in range(1, len(signals)):
         smooth[row] = smooth[row - 1] + share * (signals[row] - smooth[row - 1])
     return smooth
-
-
-LIFE_CAP = timedelta(hours=1)
-"""The longest remaining life that is predicted for the fleet. A mean life is two hours; wear shows in the last one."""
-ACTIONS = (
-    (0.1, "stop it and replace the worn parts", "critical"),
-    (0.3, "replace the worn parts in this shift", "high"),
-    (0.7, "order parts, and plan a stop", "medium"),
-)
-"""The remaining hours below which an action is recommended, the action, and its priority."""
-NO_ACTION = "none", "low"
-
-
-def recommended(hours: float) -> tuple[str, str]:
-    """Returns the action that is recommended for at least so many remaining hours, and its priority."""
-    return next(((action, priority) for limit, action, priority in ACTIONS if hours < limit), NO_ACTION)
 
 
 _CHECKED_SIGNAL = SIGNALS[-1]
@@ -248,27 +198,12 @@ ANOMALIES = Model(
     least_rows=2_000,
 )
 
-LIFE_INPUTS = (
-    *(f"{signal}_{window.name}" for signal in SIGNALS for window in FLEET.windows if window.name != "now"),
-    *(f"{signal}_spread" for signal in SIGNALS),
-)
-
-LIFE = Model(
+LIFE = life_model(
+    FLEET,
     name="machine_life",
-    description="The hours that a machine has left before it fails.",
-    features="machine_features",
-    where=f"first_of_minute AND {_CHECKED_SIGNAL}_now IS NOT NULL",
-    inputs=LIFE_INPUTS,
-    label=TimeToEvent(
-        truth="silver/maintenance_log", where="kind = 'failure'", time="timestamp", cap=LIFE_CAP, unit="h"
-    ),
-    estimator=boosted_trees("regression"),
-    space=space((7, 31), (20, 200)),
-    defaults=defaults(31, 40),
-    groups=("machine_id",),
-    stream=Stream(
-        "maintenance-predictions", life_message, pl.coalesce("low", pl.col("output").list.get(0)) < ACTIONS[0][0]
-    ),
+    features=MACHINE_FEATURES.name,
+    log="silver/maintenance_log",
+    topic="maintenance-predictions",
 )
 
 MODELS = (ANOMALIES, LIFE)

@@ -1,12 +1,14 @@
 """The equipment's derived tables, and the reference tables that people edit."""
 
 from functools import partial
+from typing import Literal
 
 from city.tables import Column, Source, Table, calendar
 from city.tables.silver import log_table
 from city_assets.equipment import transforms
 from city_assets.equipment.contract import FLEET, MAINTENANCE_LOG
 from city_assets.equipment.fleet import Fleet
+from city_assets.equipment.limits import DEFAULT_KIND, LIMIT_COLUMNS, UNITS
 
 _DAY = calendar.COLUMNS[0]
 _MACHINE = Column(name="machine_id", kind="string", description="the machine")
@@ -27,6 +29,31 @@ MACHINES = Table(
         Column(name="model", kind="string", nullable=True, description="the manufacturer's name of its type"),
         Column(name="installed", kind="date", nullable=True, description="the day since which it stands there"),
         Column(name="status", kind="string", nullable=True, description="such as running, standby or retired"),
+    ),
+)
+
+_IN_UNIT = "in the unit of a life"
+
+MACHINE_TYPES = Table(
+    name="machine_types",
+    layer="reference",
+    description="How long the machines of a kind live, and when to act. Kinds without a row have that of `default`.",
+    key=("kind",),
+    daily=False,
+    columns=(
+        Column(name="kind", kind="string", description=f"the machines' kind, or {DEFAULT_KIND} for all others"),
+        Column(name="life_unit", kind="string", description=f"the unit of a life: {', '.join(UNITS)}", choices=UNITS),
+        Column(name="life_cap", kind="float", description=f"the longest remaining life that is predicted, {_IN_UNIT}"),
+        Column(name="order_below", kind="float", description=f"order parts below this remaining life, {_IN_UNIT}"),
+        Column(name="replace_below", kind="float", description=f"replace in this shift below this, {_IN_UNIT}"),
+        Column(name="stop_below", kind="float", description=f"stop the machine below this, {_IN_UNIT}"),
+        Column(
+            name="hours_per_cycle",
+            kind="float",
+            unit="h",
+            nullable=True,
+            description="the mean time from one cycle to the next, where the unit is cycles",
+        ),
     ),
 )
 
@@ -72,6 +99,17 @@ ANOMALY_EVENTS = Table(
 )
 
 
+_LIMITS: tuple[tuple[str, Literal["float", "string"], str | None, str, tuple[str, ...]], ...] = (
+    ("life_cap_hours", "float", "h", "the longest remaining life that is predicted", ("types.life_cap",)),
+    ("order_below_hours", "float", "h", "the remaining life below which to order parts", ("types.order_below",)),
+    ("replace_below_hours", "float", "h", "that below which to replace in this shift", ("types.replace_below",)),
+    ("stop_below_hours", "float", "h", "that below which to stop the machine", ("types.stop_below",)),
+    ("life_unit", "string", None, "the unit of a life: " + ", ".join(UNITS), ("types.life_unit",)),
+    ("life_unit_hours", "float", "h", "the hours of one unit", ("types.life_unit", "types.hours_per_cycle")),
+)
+assert [name for name, *_ in _LIMITS] == list(LIMIT_COLUMNS)
+
+
 def features_table(fleet: Fleet, name: str, readings: str) -> Table:
     """Returns the feature table of a fleet, from the table of its readings (`layer/name`)."""
     spread = fleet.window(fleet.spread_over)
@@ -97,11 +135,17 @@ def features_table(fleet: Fleet, name: str, readings: str) -> Table:
                 for feature, (signal, text) in descriptions.items()
             ),
             Column(name="first_of_minute", kind="boolean", description="whether it is its machine's first of a minute"),
+            *(
+                Column(name=column, kind=kind, unit=unit, nullable=True, description=text, origins=origins)
+                for column, kind, unit, text, origins in _LIMITS
+            ),
             _DAY,
         ),
         sources={
             "readings": Source(table=readings, days_before=1),
             "ranges": Source(table=MACHINE_SENSORS.id),
+            "machines": Source(table=MACHINES.id),
+            "types": Source(table=MACHINE_TYPES.id),
         },
         transform=partial(transforms.machine_features, fleet),
     )
@@ -133,4 +177,12 @@ MACHINE_FAULTS = Table(
     transform=transforms.machine_faults,
 )
 
-TABLES = (MACHINES, MACHINE_SENSORS, ANOMALY_EVENTS, log_table(MAINTENANCE_LOG), MACHINE_FEATURES, MACHINE_FAULTS)
+TABLES = (
+    MACHINES,
+    MACHINE_TYPES,
+    MACHINE_SENSORS,
+    ANOMALY_EVENTS,
+    log_table(MAINTENANCE_LOG),
+    MACHINE_FEATURES,
+    MACHINE_FAULTS,
+)

@@ -1,13 +1,9 @@
-"""The anomaly detector on signals whose faults are known, and the features of wear."""
-
-from datetime import UTC, datetime
+"""The anomaly detector on signals whose faults are known."""
 
 import numpy as np
-import polars as pl
 import pytest
 
-from city_assets.equipment.contract import SIGNALS as FLEET_SIGNALS
-from city_assets.equipment.models import ACTIONS, LIFE, WINDOW, AnomalyDetector, life_features, life_message, nasa_score
+from city_assets.equipment.models import AnomalyDetector
 
 SIGNALS = 5
 
@@ -57,38 +53,3 @@ def test_what_it_cannot_be_fitted_on_is_named() -> None:
         AnomalyDetector().fit(np.where(np.arange(SIGNALS) == 2, np.nan, signals(100)))
     with pytest.raises(ValueError, match="every signal is constant"):
         AnomalyDetector().fit(np.ones((100, 3)))
-
-
-def test_features_of_wear_look_back_only() -> None:
-    rows = signals(80)
-    features = life_features(rows)
-    assert features.shape == (80 - WINDOW + 1, 9 * SIGNALS + 1)
-    np.testing.assert_allclose(life_features(rows[:50])[-1], features[50 - WINDOW])
-    assert features[0, -1] == WINDOW
-    with pytest.raises(ValueError, match="29 cycles are too few"):
-        life_features(rows[:29])
-
-
-def test_late_costs_more_than_early() -> None:
-    assert nasa_score(np.array([110.0]), np.array([100.0])) > nasa_score(np.array([90.0]), np.array([100.0])) > 0
-
-
-def test_what_to_do_follows_from_the_least_life_that_is_left() -> None:
-    said = pl.DataFrame(
-        {
-            "timestamp": datetime(2026, 5, 4, tzinfo=UTC),
-            "machine_id": "pump_001",
-            "output": [[0.9], [0.5], [0.35], [0.08], [-0.02], [0.5]],
-            "low": [0.8, 0.4, 0.2, 0.01, -0.1, None],
-            "high": [1.0, 0.6, 0.5, 0.2, 0.1, None],
-            "contributions": [None, None, None, dict.fromkeys(LIFE.inputs, 0.25), None, None],
-        }
-    )
-    found = life_message(said)
-    assert found["priority"].to_list() == ["low", "medium", "high", "critical", "critical", "medium"]
-    assert found["recommended_action"][3] == ACTIONS[0][1]
-    assert found["predicted_rul_hours"].min() == 0
-    per_signal = len(LIFE.inputs) / len(FLEET_SIGNALS) * 0.25
-    assert found["feature_contributions"].to_list()[2:4] == [None, dict.fromkeys(FLEET_SIGNALS, per_signal)]
-    assert found["confidence_interval"].to_list()[1] == [0.4, 0.6]
-    assert found["confidence_interval"].to_list()[4] == [0.0, 0.1]
