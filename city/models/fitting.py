@@ -4,6 +4,7 @@ The steps are: split, search, fit, calibrate, export, judge.
 """
 
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -215,6 +216,7 @@ def _fit_estimator(
     model: Model, parameters: Parameters, x: NDArray[np.float32], y: Labels, informative: NDArray[np.bool_]
 ) -> Estimator:
     from sklearn.compose import ColumnTransformer
+    from sklearn.exceptions import ConvergenceWarning
     from sklearn.pipeline import make_pipeline
 
     estimator = model.estimator(parameters)
@@ -223,7 +225,9 @@ def _fit_estimator(
         estimator = make_pipeline(selection, estimator)
     if model.change_of:
         estimator = ChangeRegressor(estimator, model.inputs.index(model.change_of))
-    return estimator.fit(x, y)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # to stop early is part of how a network generalises
+        return estimator.fit(x, y)
 
 
 def _permutation_importance(model: Model, exported: Exported, x: NDArray[np.float32], y: Labels) -> dict[str, float]:

@@ -21,7 +21,7 @@ FLEET = Fleet(
     ),
     # A machine reports every five seconds.
     windows=(
-        Trailing(name="now", readings=3, description="15 seconds"),
+        Trailing(name="now", readings=3, description="15 seconds", is_for_life=False),
         Trailing(name="recent", readings=12, description="minute"),
         Trailing(name="long", readings=120, description="ten minutes"),
     ),

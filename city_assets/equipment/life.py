@@ -10,7 +10,8 @@ from functools import partial
 
 import polars as pl
 
-from city.models.boosting import boosted_trees, defaults, space
+from city.models.blend import blend_space, trees_and_network
+from city.models.boosting import defaults
 from city.models.model import Model, Stream
 from city.models.time_to_event import TimeToEvent
 from city_assets.equipment.fleet import Fleet
@@ -41,7 +42,7 @@ def life_message(fleet: Fleet, inputs: tuple[str, ...], rows: pl.DataFrame) -> p
     """
     cap, unit_hours = limit("life_cap_hours"), limit("life_unit_hours")
     share = pl.col("output").list.get(0)
-    hours = share.clip(lower_bound=0) * cap
+    hours = share.clip(0, 1) * cap
     low, high = pl.coalesce("low", share).clip(lower_bound=0) * cap, pl.coalesce("high", share) * cap
     action, priority = pl.lit(NO_ACTION[0]), pl.lit(NO_ACTION[1])
     for name, limit_action, limit_priority in reversed(ACTIONS):
@@ -74,9 +75,14 @@ def is_critical() -> pl.Expr:
 
 def life_inputs(fleet: Fleet) -> tuple[str, ...]:
     """Returns the features that the model of a fleet's remaining life uses."""
-    windows = [window.name for window in fleet.windows if window.name != "now"]
-    means = (f"{signal}_{window}" for signal in fleet.names for window in windows)
-    return (*means, *(f"{signal}_spread" for signal in fleet.names))
+    left_out = [window.name for window in fleet.windows if not window.is_for_life]
+    features = (
+        name
+        for signal in fleet.names
+        for name in fleet.features_of(signal)
+        if name not in [f"{signal}_{window}" for window in left_out]
+    )
+    return (*features, *(("age",) if fleet.counter else ()))
 
 
 def life_model(fleet: Fleet, name: str, features: str, log: str, topic: str) -> Model:
@@ -90,7 +96,7 @@ def life_model(fleet: Fleet, name: str, features: str, log: str, topic: str) -> 
         name=name,
         description="The share of the longest predicted life that a machine has left before it fails.",
         features=features,
-        where=f"first_of_minute AND {fleet.names[-1]}_now IS NOT NULL",
+        where=f"first_of_minute AND {fleet.names[-1]}_{fleet.windows[0].name} IS NOT NULL",
         inputs=inputs,
         label=TimeToEvent(
             truth=log,
@@ -99,9 +105,9 @@ def life_model(fleet: Fleet, name: str, features: str, log: str, topic: str) -> 
             cap=timedelta(hours=DEFAULT_LIMITS.cap),
             cap_hours="life_cap_hours",
         ),
-        estimator=boosted_trees("regression"),
-        space=space((7, 31), (20, 200)),
-        defaults=defaults(31, 40),
+        estimator=trees_and_network,
+        space=blend_space((7, 31), (20, 200)),
+        defaults={**defaults(31, 40), "alpha": 0.1, "epochs": 40},
         groups=("machine_id",),
         stream=Stream(topic, partial(life_message, fleet, inputs), is_critical()),
     )

@@ -1,4 +1,4 @@
-"""Models of the remaining useful life and of anomalies in multivariate signals, for the fleet and the benchmarks."""
+"""The models of the machines: anomalies in their signals, and their remaining life."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -9,81 +9,11 @@ import polars as pl
 
 from city.arrays import Floats
 from city.models.anomaly import NormalRegion, combined_index, contributions
-from city.models.estimator import Estimator
 from city.models.labels import NormalState
 from city.models.model import Model, Stream
 from city_assets.equipment.contract import FLEET, SIGNALS
 from city_assets.equipment.life import life_model, sum_by_signal
 from city_assets.equipment.tables import MACHINE_FEATURES
-
-CAP = 125
-"""The longest remaining life that is predicted, in cycles.
-
-Wear shows in the signals only towards the end of a life. Before that, the remaining life cannot be predicted
-(Heimes, 2008).
-"""
-WINDOW = 30
-"""The number of cycles that the features look back over."""
-_RECENT, _NEWEST, _FIRST = 10, 5, 10
-
-
-def life_features(signals: Floats) -> Floats:
-    """Computes the features of a machine's signals (t, s) at each cycle from the 30th: (t - 29, 9 s + 1).
-
-    The features of each signal are its mean over 30, 10 and 5 cycles, its trend and the value that the trend leads to,
-    its standard deviation, its exponential mean, its distance from its first values, and its mean so far. The last
-    feature is the age in cycles.
-
-    Raises ValueError for fewer than 30 cycles.
-    """
-    if len(signals) < WINDOW:
-        raise ValueError(f"{len(signals)} cycles are too few: the features look back over {WINDOW}")
-    windows = np.lib.stride_tricks.sliding_window_view(signals, WINDOW, axis=0)  # (n, s, 30)
-    steps = np.arange(WINDOW) - (WINDOW - 1) / 2
-    whole, recent, newest = windows.mean(-1), windows[..., -_RECENT:].mean(-1), windows[..., -_NEWEST:].mean(-1)
-    slope = (windows - whole[..., None]) @ steps / (steps @ steps)
-    ages = np.arange(WINDOW, len(signals) + 1)
-    so_far = signals.cumsum(0)[WINDOW - 1 :] / ages[:, None]
-    parts = [
-        *(whole, recent, newest, slope * WINDOW, windows.std(-1), whole + slope * steps[-1]),
-        *(_exponential_mean(signals)[WINDOW - 1 :], recent - signals[:_FIRST].mean(0), so_far, ages[:, None]),
-    ]
-    return np.column_stack(parts)
-
-
-def remaining_life(seed: int = 0) -> Estimator:
-    """Builds an estimator of the remaining life: the average of boosted trees and a small neural network.
-
-    The two err in different places. Cross-validated over training engines, their average has a tenth less error than
-    either of them.
-    """
-    from sklearn.ensemble import HistGradientBoostingRegressor, VotingRegressor
-    from sklearn.neural_network import MLPRegressor
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    trees = HistGradientBoostingRegressor(
-        max_iter=200,
-        learning_rate=0.05,
-        max_leaf_nodes=15,
-        min_samples_leaf=40,
-        l2_regularization=5,
-        max_features=0.3,
-        random_state=seed,
-    )
-    network = make_pipeline(
-        StandardScaler(), MLPRegressor(hidden_layer_sizes=(64, 32), alpha=1.0, max_iter=40, random_state=seed)
-    )
-    return VotingRegressor([("trees", trees), ("network", network)])
-
-
-def nasa_score(predicted: Floats, actual: Floats) -> float:
-    """Computes the score of the PHM 2008 challenge, in which late predictions cost more than early ones.
-
-    `predicted` and `actual` (n,) are remaining lives in cycles. Source: Saxena et al., 2008.
-    """
-    late = predicted - actual
-    return float(np.where(late < 0, np.expm1(-late / 13), np.expm1(late / 10)).sum())
 
 
 @dataclass
@@ -169,14 +99,6 @@ def anomaly_message(rows: pl.DataFrame) -> pl.DataFrame:
         confidence="confidence",
         feature_contributions=sum_by_signal(FLEET, ANOMALY_INPUTS),
     )
-
-
-def _exponential_mean(signals: Floats, share: float = 0.1) -> Floats:
-    smooth = np.empty_like(signals)
-    smooth[0] = signals[0]
-    for row in range(1, len(signals)):
-        smooth[row] = smooth[row - 1] + share * (signals[row] - smooth[row - 1])
-    return smooth
 
 
 _CHECKED_SIGNAL = SIGNALS[-1]

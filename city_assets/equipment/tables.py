@@ -61,7 +61,7 @@ MACHINE_SENSORS = Table(
     name="machine_sensors",
     layer="reference",
     description="What is normal for each signal of each machine, from idle to full load.",
-    key=("machine_id", "signal"),
+    key=("machine_id", "signal", "condition"),
     daily=False,
     columns=(
         _MACHINE,
@@ -70,6 +70,12 @@ MACHINE_SENSORS = Table(
         Column(name="normal_minimum", kind="float", description="in the signal's unit"),
         Column(name="normal_maximum", kind="float", description="in the signal's unit"),
         Column(name="unit", kind="string", nullable=True, description="the signal's unit"),
+        Column(
+            name="condition",
+            kind="string",
+            nullable=True,
+            description="the operating condition for which it is normal, of a fleet with settings; empty: for all",
+        ),
     ),
 )
 
@@ -118,6 +124,11 @@ def features_table(fleet: Fleet, name: str, readings: str) -> Table:
         for signal in fleet.names
         for window in fleet.windows
     } | {f"{signal}_spread": (signal, f"spread of {signal} in the last {spread.description}") for signal in fleet.names}
+    for newer, older in fleet.trends:
+        text = f"in the last {fleet.window(newer).description}, against the last {fleet.window(older).description}"
+        descriptions |= {f"{s}_{newer}_over_{older}": (s, f"growth of {s} {text}") for s in fleet.names}
+    if fleet.counter:
+        descriptions |= {"age": (fleet.counter.name, "the counter's share of the longest predicted remaining life")}
     return Table(
         name=name,
         layer="features",

@@ -8,14 +8,15 @@ from city_assets.equipment.limits import ACTIONS, DEFAULT_KIND, DEFAULT_LIMITS, 
 
 BEFORE_FOUND = 12
 """The minutes before a finding that do not count as normal."""
+_EDGES = ("minimum", "maximum")
 
 
 def machine_features(fleet: Fleet, readings: Frame, ranges: Frame, machines: Frame, types: Frame) -> Frame:
     """Computes the features of a machine at each of its readings.
 
-    These are the trailing means and the standard deviation of each signal, as a share of its normal range (0 is the
-    minimum, 1 the maximum). They are null if nobody has given the normal range. The limits of the machine's type are
-    beside them, in hours.
+    These are the trailing means, the standard deviation and the trends of each signal, as a share of its normal range
+    (0 is the minimum, 1 the maximum). They are null if nobody has given the normal range. The limits of the machine's
+    type are beside them, in hours.
     """
     features = _with_shares(fleet, with_limits(readings, machines, types), ranges).with_columns(
         **{
@@ -31,6 +32,14 @@ def machine_features(fleet: Fleet, readings: Frame, ranges: Frame, machines: Fra
         },
         _minute=nw.col("_timestamp_seconds") // 60,
     )
+    features = features.with_columns(
+        (nw.col(f"{signal}_{newer}") - nw.col(f"{signal}_{older}")).alias(f"{signal}_{newer}_over_{older}")
+        for signal in fleet.names
+        for newer, older in fleet.trends
+    )
+    if fleet.counter:
+        hours = nw.col(fleet.counter.name) * nw.col("life_unit_hours")
+        features = features.with_columns(age=hours / nw.col("life_cap_hours"))
     before = _over_machine(nw.col("_minute").shift(1))
     return features.with_columns(first_of_minute=(nw.col("_minute") != before).fill_null(value=True))
 
@@ -68,21 +77,47 @@ def with_limits(readings: Frame, machines: Frame, types: Frame) -> Frame:
 
 
 def _with_shares(fleet: Fleet, readings: Frame, ranges: Frame) -> Frame:
-    """Adds `_<signal>`: each signal as a share of its normal range, which is null where the range has no width."""
-    normal = ranges.group_by("machine_id").agg(
-        **{
-            f"_{edge}_{signal}": nw.when(nw.col("signal") == signal).then(nw.col(f"normal_{edge}")).max()
+    """Adds `_<signal>`: each signal as a share of its normal range, which is null where the range has no width.
+
+    The range is that of the reading's operating condition. A machine may have one for all conditions instead.
+    """
+    if fleet.settings:
+        steps = [(nw.col(setting.signal) / setting.step).round(0).cast(nw.Int64) for setting in fleet.settings]
+        readings = readings.with_columns(
+            _condition=nw.concat_str([step.cast(nw.String) for step in steps], separator="_")
+        )
+        by_condition = ranges.filter(~nw.col("condition").is_null()).rename({"condition": "_condition"})
+        readings = readings.join(
+            _edges(fleet, by_condition, ["machine_id", "_condition"], "own_"),
+            on=["machine_id", "_condition"],
+            how="left",
+        )
+        ranges = ranges.filter(nw.col("condition").is_null())
+    readings = readings.join(_edges(fleet, ranges, ["machine_id"], ""), on="machine_id", how="left")
+    if fleet.settings:
+        readings = readings.with_columns(
+            nw.coalesce(nw.col(f"_own_{edge}_{signal}"), nw.col(f"_{edge}_{signal}")).alias(f"_{edge}_{signal}")
             for signal in fleet.names
-            for edge in ("minimum", "maximum")
-        }
-    )
-    return readings.join(normal, on="machine_id", how="left").with_columns(
+            for edge in _EDGES
+        )
+    return readings.with_columns(
         **{
             f"_{signal}": nw.when(nw.col(f"_maximum_{signal}") > nw.col(f"_minimum_{signal}")).then(
                 (nw.col(signal) - nw.col(f"_minimum_{signal}"))
                 / (nw.col(f"_maximum_{signal}") - nw.col(f"_minimum_{signal}"))
             )
             for signal in fleet.names
+        }
+    )
+
+
+def _edges(fleet: Fleet, ranges: Frame, by: list[str], prefix: str) -> Frame:
+    """Returns a row for each group of ranges, with the columns `_<prefix>minimum_<signal>` and of the maximum."""
+    return ranges.group_by(by).agg(
+        **{
+            f"_{prefix}{edge}_{signal}": nw.when(nw.col("signal") == signal).then(nw.col(f"normal_{edge}")).max()
+            for signal in fleet.names
+            for edge in _EDGES
         }
     )
 
