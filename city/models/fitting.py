@@ -52,8 +52,10 @@ class FittedModel:
 def _limit_threads() -> Iterator[None]:
     """Limits a training to half of the cores, because it shares the machine with the stream.
 
-    Boosted trees on every core would spin while they wait for a busy core. Both would be ten times as slow.
+    Boosted trees on every core would spin while they wait for a busy core. Both would be ten times as slow. The limit
+    holds only for libraries that are loaded, so the one of the trees is loaded first.
     """
+    import sklearn.ensemble  # noqa: F401
     from threadpoolctl import threadpool_limits
 
     with threadpool_limits(max(1, (os.cpu_count() or 2) // 2)):
@@ -80,11 +82,7 @@ def fit(
     another one. Raises ModelError for rows that cannot be learned from.
     """
     model.check()
-    rows = examples.newest(model, rows)
-    labelled = examples.check_known(model, rows, examples.label_rows(model, rows, truth))
-    labelled = examples.check_rows(model, labelled, now)
-    parts = examples.split(model, labelled) if split is None else split(labelled)
-    examples.check_outcomes(model, parts, "train")
+    parts = _split_rows(model, examples.newest(model, rows), truth, now, split)
     x, x_valid = (examples.inputs(model, part) for part in (parts.train, parts.validation))
     y, y_valid = (examples.labels(model, part) for part in (parts.train, parts.validation))
     informative = _informative_inputs(x)
@@ -125,6 +123,21 @@ def fit(
     progress(f"{model.name}: {scores}")
     importance = _permutation_importance(model, serving, x_held, y_held)
     return FittedModel(exported, parts, parameters, scores, importance, verdict, predicted)
+
+
+def _split_rows(
+    model: Model,
+    rows: pl.DataFrame,
+    truth: pl.DataFrame | None,
+    now: datetime,
+    split: Callable[[pl.DataFrame], Split] | None,
+) -> Split:
+    """Labels, checks and splits the rows. Raises ModelError for rows that cannot be learned from."""
+    labelled = examples.check_known(model, rows, examples.label_rows(model, rows, truth))
+    labelled = examples.check_rows(model, labelled, now)
+    parts = examples.split(model, labelled) if split is None else split(labelled)
+    examples.check_outcomes(model, parts, "train")
+    return parts
 
 
 def _judge(

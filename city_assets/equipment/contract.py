@@ -26,6 +26,7 @@ FLEET = Fleet(
         Trailing(name="long", readings=120, description="ten minutes"),
     ),
     spread_over="recent",
+    trends=(("recent", "long"),),
 )
 """The machines of the simulated city. Machines that report these signals to its topic belong to it, too."""
 SIGNALS = FLEET.names
