@@ -10,7 +10,7 @@ from functools import partial
 
 import polars as pl
 
-from city.models.blend import blend_space, trees_and_network
+from city.models.blend import blend_space, trees_and_networks
 from city.models.boosting import defaults
 from city.models.model import Model, Stream
 from city.models.time_to_event import TimeToEvent
@@ -105,7 +105,7 @@ def life_model(fleet: Fleet, name: str, features: str, log: str, topic: str) -> 
             cap=timedelta(hours=DEFAULT_LIMITS.cap),
             cap_hours="life_cap_hours",
         ),
-        estimator=trees_and_network,
+        estimator=trees_and_networks,
         space=blend_space((7, 31), (20, 200)),
         defaults={**defaults(31, 40), "alpha": 0.1, "epochs": 40},
         groups=("machine_id",),
