@@ -31,6 +31,8 @@ Progress = Callable[[str], None]
 _IMPORTANCE_ROWS = 2_000
 _EXPORT_ROWS = 2_000
 _FOLDS = 5
+_GROUPS_OF_INTERVALS = 50
+"""The least number of groups that are the units of intervals: five for each of ten levels of the prediction."""
 
 
 @dataclass(frozen=True)
@@ -172,7 +174,8 @@ def _calibrate(model: Model, predicted: Floats, rows: pl.DataFrame) -> Calibrati
     Too few rows have no intervals.
     """
     if model.kind == "regression":
-        return Calibration(intervals=_fit_intervals(model, predicted, examples.labels(model, rows)))
+        groups = _group_names(model, rows) if model.groups else None
+        return Calibration(intervals=_fit_intervals(model, predicted, examples.labels(model, rows), groups))
     assert model.threshold is not None
     return Calibration(threshold=model.threshold(rows, predicted[:, 1]))
 
@@ -204,15 +207,23 @@ def _group_names(model: Model, rows: pl.DataFrame) -> NDArray[np.object_]:
     return rows.select(pl.concat_str(model.groups, separator=" ")).to_series().to_numpy()
 
 
-def _fit_intervals(model: Model, predicted: Floats, actual: Floats) -> Intervals | None:
+def _fit_intervals(
+    model: Model, predicted: Floats, actual: Floats, groups: NDArray[np.object_] | None
+) -> Intervals | None:
     """Fits intervals. Returns None where there are too few rows.
 
-    Each row is a unit by itself, also where the model has groups. A fleet's groups are too few to be calibrated at each
-    level of the prediction, and most of their rows are far from failing. So intervals by group would contain too few of
-    the outcomes near a failure, which are those that count.
+    Many groups are the units, each with the same weight, however many rows it has. Groups that are too few to be
+    calibrated at each level of the prediction are not: most of a fleet's rows are far from failing, so intervals by
+    group would contain too few of the outcomes near a failure, which are those that count. Then each row is a unit by
+    itself, and the intervals are wider, as the groups are few.
     """
     try:
-        return intervals(predicted, actual, coverage=model.coverage)
+        if groups is None:
+            return intervals(predicted, actual, coverage=model.coverage)
+        count = len(np.unique(groups))
+        if count >= _GROUPS_OF_INTERVALS:
+            return intervals(predicted, actual, groups, model.coverage)
+        return intervals(predicted, actual, coverage=model.coverage, sources=count)
     except ValueError:
         return None
 
