@@ -13,13 +13,11 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from benchmarks._served import as_bronze
 from city.contracts.schema import TIMESTAMP
 from city.features.events import calendar_of
 from city.features.plan import Plan
-from city.sources.mapping import map_messages, to_json
 from city.sources.model import At, Source
-from city.streaming.decode import decode
-from city.streaming.records import RawBatch
 from city.tables.schema import schema
 from city.tables.silver import silver_table
 from city_assets.equipment.contract import readings_contract
@@ -122,7 +120,8 @@ def load_engines(folder: Path, subset: str, tell: Callable[[str], None]) -> Engi
     moment = pl.col("begin") + pl.duration(microseconds=pl.col("cycle") * (CYCLE // timedelta(microseconds=1)) + 1)
     log = ends.select(machine_id="engine", timestamp=moment.cast(TIMESTAMP), kind=pl.lit("failure"))
     ranges = normal_ranges(train, [*train["engine"].unique(), *last["engine"]])
-    readings = _as_bronze(pl.concat([train, test]))
+    rows = pl.concat([train, test]).with_columns(pl.col("at").dt.epoch("s"))
+    readings = as_bronze(SOURCE, rows.select("at", *COLUMNS).write_ndjson().encode().splitlines())
     tell(f"{subset}: {readings.height:,} readings of {log.height} engines")
     machines = log.select("machine_id", kind=pl.lit(TURBOFAN.name)).with_columns(
         pl.lit(None, kind).alias(name) for name, kind in schema(MACHINES).items() if name not in ("machine_id", "kind")
@@ -164,23 +163,6 @@ def normal_ranges(train: pl.DataFrame, engines: list[str]) -> pl.DataFrame:
     return rows.with_columns(
         pl.lit(None, kind).alias(name) for name, kind in columns.items() if name not in rows.columns
     ).select(*columns)
-
-
-def _as_bronze(rows: pl.DataFrame) -> pl.DataFrame:
-    """Carries rows of the files through the source and the contract. Raises ValueError for rows that they reject."""
-    messages = rows.with_columns(pl.col("at").dt.epoch("s")).select("at", *COLUMNS).write_ndjson().encode().splitlines()
-    mapped = map_messages(SOURCE, messages)
-    if mapped.rejected:
-        row, reasons = next(iter(mapped.rejected.items()))
-        raise ValueError(f"{len(mapped.rejected)} rows of C-MAPSS are no events; {messages[row]!r}: {reasons}")
-    values: list[bytes | None] = [*to_json(READINGS, mapped.events)]
-    count = len(values)
-    arrived = rows["at"].dt.epoch("us").to_numpy()
-    raw = RawBatch(values, np.zeros(count, np.int32), np.arange(count), arrived, {0: 0}, {0: count})
-    bronze, rejects = decode(READINGS, raw, {})
-    if rejects.height:
-        raise ValueError(f"the contract rejects {rejects.height} rows of C-MAPSS: {rejects.row(0, named=True)}")
-    return bronze
 
 
 def _read(file: Path, part: str) -> pl.DataFrame:

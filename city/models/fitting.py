@@ -244,7 +244,7 @@ def _fit_estimator(
     from sklearn.pipeline import make_pipeline
 
     estimator = model.estimator(parameters)
-    if not informative.all():
+    if not informative.all() and model.kind != "anomaly":  # its output has a share for each input, also a constant one
         selection = ColumnTransformer([("telling", "passthrough", np.flatnonzero(informative).tolist())])
         estimator = make_pipeline(selection, estimator)
     if model.change_of:

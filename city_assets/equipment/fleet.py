@@ -101,6 +101,13 @@ class Fleet:
             *(f"{signal}_{newer}_over_{older}" for newer, older in self.trends),
         )
 
+    def signal_of(self, feature: str) -> str:
+        """Returns the signal that a feature is of. Raises ContractError for what is no feature of the fleet."""
+        for signal in self.names:
+            if feature in self.features_of(signal):
+                return signal
+        raise ContractError(f"fleet {self.name!r} has no feature {feature!r}")
+
     def fields(self, within: str | None = "readings") -> tuple[Field, ...]:
         """Returns the contract's fields of the signals and the counter. `within` names the JSON object with them."""
         return tuple(

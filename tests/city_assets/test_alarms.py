@@ -17,7 +17,7 @@ from city.alerts.model import Finding
 from city_assets.equipment.alarms import ANOMALY, REMAINING_LIFE
 from city_assets.equipment.contract import SIGNALS
 from city_assets.equipment.limits import DEFAULT_LIMITS, LIMIT_COLUMNS
-from city_assets.equipment.models import ANOMALIES, LIFE, anomaly_message
+from city_assets.equipment.models import ANOMALIES, LIFE
 from city_assets.payments.alarms import FRAUD
 from city_assets.payments.models import FRAUDS, fraud_message
 from city_assets.traffic.alarms import CONGESTION
@@ -55,7 +55,8 @@ def scores(values: list[float], **found: float) -> list[dict[str, Any]]:
             "prediction": ["anomaly" if value > 1 else "normal" for value in values],
         }
     ).with_columns(machine_id=pl.lit("pump_001"), confidence=pl.lit(0.9), contributions=pl.lit(shares))
-    return as_json(anomaly_message(rows))
+    assert ANOMALIES.stream is not None
+    return as_json(ANOMALIES.stream.message(rows))
 
 
 def test_a_machine_whose_readings_stay_anomalous_has_one_alarm_until_they_are_normal() -> None:

@@ -13,7 +13,7 @@ from city.settings import Settings
 from city.tables.model import TableError
 from city.tables.schema import schema
 from city_assets.equipment.assets import episodes, with_episodes
-from city_assets.equipment.models import ANOMALY_INPUTS
+from city_assets.equipment.models import ANOMALIES
 from city_assets.equipment.tables import ANOMALY_EVENTS, MACHINE_SENSORS, MACHINE_TYPES, MACHINES
 from tests.commands import city, fails
 
@@ -63,7 +63,7 @@ def test_what_is_unknown_is_answered_with_what_is_known(config: Settings) -> Non
 
 def scores(*minutes: float, machine: str = "pump_001", signal: str = "vibration_now") -> pl.DataFrame:
     """An anomaly at each of these."""
-    shares = [0.9 if name == signal else 0.02 for name in ANOMALY_INPUTS]
+    shares = [0.9 if name == signal else 0.02 for name in ANOMALIES.inputs]
     rows = [(machine, START + timedelta(minutes=n), "anomaly", [2.0 + n / 100, 5.0, *shares]) for n in minutes]
     return pl.DataFrame(rows, ["machine_id", "timestamp", "prediction", "output"], orient="row")
 
