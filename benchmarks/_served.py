@@ -4,13 +4,38 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 
+import numpy as np
 import polars as pl
 
 from city.features.views import View
 from city.models import examples
 from city.models.fitting import FittedModel, fit
 from city.models.model import Model
+from city.sources.mapping import map_messages, to_json
+from city.sources.model import Source
+from city.streaming.decode import decode
+from city.streaming.records import RawBatch
 from city.tables.model import Table
+
+
+def as_bronze(source: Source, messages: list[bytes]) -> pl.DataFrame:
+    """Carries messages through a source and its contract, as the stream does. Each arrives at its event's time.
+
+    Raises ValueError for messages that the source or the contract rejects.
+    """
+    contract = source.contract
+    mapped = map_messages(source, messages)
+    if mapped.rejected:
+        row, reasons = next(iter(mapped.rejected.items()))
+        raise ValueError(f"{source.name}: {len(mapped.rejected)} messages are no events; {messages[row]!r}: {reasons}")
+    values: list[bytes | None] = [*to_json(contract, mapped.events)]
+    count = len(values)
+    arrived = mapped.events[contract.event_time].dt.epoch("us").to_numpy()
+    raw = RawBatch(values, np.zeros(count, np.int32), np.arange(count), arrived, {0: 0}, {0: count})
+    bronze, rejects = decode(contract, raw, {})
+    if rejects.height:
+        raise ValueError(f"{contract.name} rejects {rejects.height} of {count} events: {rejects.row(0, named=True)}")
+    return bronze
 
 
 def on_public_data(model: Model, table: Table) -> Model:

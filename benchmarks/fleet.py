@@ -27,12 +27,13 @@ from city.streaming.records import RawBatch
 from city.streaming.sinks.features import Events
 from city.streaming.sinks.scores import score_rows
 from city.tables.schema import schema
-from city_assets.equipment.contract import SENSOR_READINGS, SIGNALS
-from city_assets.equipment.models import ANOMALIES, LIFE, LIFE_CAP
-from city_assets.equipment.tables import ANOMALY_EVENTS
-from city_assets.equipment.transforms import LONG, machine_faults, machine_features
+from city_assets.equipment.contract import FLEET, SENSOR_READINGS, SIGNALS
+from city_assets.equipment.limits import DEFAULT_LIMITS
+from city_assets.equipment.models import ANOMALIES, LIFE
+from city_assets.equipment.tables import ANOMALY_EVENTS, MACHINE_FEATURES, MACHINE_TYPES
+from city_assets.equipment.transforms import machine_faults
 from simulators.world.lifecycle import FAULTS
-from simulators.world.machines import Machine, fleet
+from simulators.world.machines import Machine, fleet, machine_types
 
 BEGIN = datetime(2026, 5, 4, 6, tzinfo=UTC)
 EVERY = timedelta(seconds=5)
@@ -69,11 +70,11 @@ def run(
         out = unseen.select(pl.any_horizontal(~now_columns.is_between(-0.1, 1.1)))
         out_of_range.append(out.to_series().to_numpy())
         known = label_rows(LIFE, select_rows(LIFE, unseen), log)
-        hours, said = labels(LIFE, known), life.predict(inputs(LIFE, known))
+        share, said = labels(LIFE, known), life.predict(inputs(LIFE, known))
         low, high = intervals.around(said)
-        missed.append(np.abs(said - hours))
-        within.append((low <= hours) & (hours <= high))
-        usual.append(np.abs(hours - np.median(labels(LIFE, fitted.parts.train))))
+        missed.append(DEFAULT_LIMITS.cap * np.abs(said - share))
+        within.append((low <= share) & (share <= high))
+        usual.append(DEFAULT_LIMITS.cap * np.abs(share - np.median(labels(LIFE, fitted.parts.train))))
         tell(f"seed {seed}: F1 {each[-1]:.3f}, intervals hold {within[-1].mean():.3f}")
     wrong, found = np.concatenate(truth), np.concatenate(alarms)
     return {
@@ -89,7 +90,7 @@ def run(
         "life_mae_hours": round(float(np.concatenate(missed).mean()), 4),
         "life_mae_hours_of_the_median": round(float(np.concatenate(usual).mean()), 4),
         "life_coverage_90": round(float(np.concatenate(within).mean()), 4),
-        "life_cap_hours": LIFE_CAP.total_seconds() / 3600,
+        "life_cap_hours": DEFAULT_LIMITS.cap,
     }
 
 
@@ -109,7 +110,11 @@ def simulated(seed: int, hours: float, share: float = 1.0) -> tuple[pl.DataFrame
         orient="row",
     ).with_columns((pl.col("timestamp") * 1e6).cast(pl.Int64).cast(TIMESTAMP))
     engine = PolarsEngine()
-    found = engine.collect(machine_features(engine.local(rows), engine.local(ranges)))
+    described = pl.DataFrame([machine.description() for machine in machines])
+    types = pl.DataFrame(machine_types(), schema=schema(MACHINE_TYPES))
+    frames = {"readings": rows, "ranges": ranges, "machines": described, "types": types}
+    assert MACHINE_FEATURES.transform is not None
+    found = engine.collect(MACHINE_FEATURES.transform(**{name: engine.local(frame) for name, frame in frames.items()}))
     return found.sort("timestamp", "machine_id"), entries
 
 
@@ -141,10 +146,10 @@ def in_the_stream(detector: Exported, events: int = 500) -> list[float]:
         config = settings_at(Path(home), Path(home))
         commission(config.lake, "machine_sensors", [row for machine in machines for row in machine.ranges()])
         held = Events(ANOMALIES.view, SENSOR_READINGS, config)
-        held.hold(_as_bronze(machines, 0, LONG))
+        held.hold(_as_bronze(machines, 0, FLEET.look_back))
         serving = Serving(1, detector)
         for step in range(-(-events // len(machines))):
-            rows = _as_bronze(machines, LONG + step, 1)
+            rows = _as_bronze(machines, FLEET.look_back + step, 1)
             for row in rows.iter_slices(1):
                 began = time.perf_counter()
                 placed = held.add(row).with_columns(row["_partition"], row["_offset"])

@@ -68,7 +68,7 @@ def training_shortage(model: Model, snapshot: Snapshot) -> str | None:
         check_growth(model, growth(model, snapshot, None, settings().timezone))
         rows = examples.newest(model, training_rows(model, snapshot).select(sorted(needed)).collect())
         truth = read_truth(model, snapshot, cast("datetime | None", rows[time].min()))
-        examples.check_parts(model, examples.label_rows(model, rows, truth))
+        examples.check_parts(model, examples.check_known(model, rows, examples.label_rows(model, rows, truth)))
     except ModelError as error:
         return str(error)
     return None

@@ -7,6 +7,7 @@ from itertools import takewhile
 import dagster as dg
 
 from city.lake.snapshot import Snapshot
+from city.models.compatible import takes_inputs
 from city.models.history import growth, recorded_losses, view_table
 from city.models.model import Model, ModelError
 from city.models.model import models as declared
@@ -156,6 +157,7 @@ def collect_signs(model: Model, registry: Registry, snapshot: Snapshot, newest: 
         view_growth.rows,
         view_growth.then,
         drifted=drifted_features(snapshot, model.view.name),
+        takes_inputs=takes_inputs(model, newest, registry),
         decay=loss_decay,
     )
 

@@ -19,11 +19,12 @@ def commission_fleet(lake: Path, seed: int) -> None:
 
 
 def fill_tables(lake: Path, seed: int) -> None:
-    """Fills the reference tables `machines` and `machine_sensors` with the fleet of `seed`, in this process."""
+    """Fills the reference tables of the equipment with the fleet of `seed`, in this process."""
     from city.lake.reference import commission
-    from simulators.world.machines import fleet
+    from simulators.world.machines import fleet, machine_types
 
     machines = fleet(seed)
+    commission(lake, "machine_types", machine_types())
     commission(lake, "machines", [machine.description() for machine in machines])
     commission(lake, "machine_sensors", [row for machine in machines for row in machine.ranges()])
 

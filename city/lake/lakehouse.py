@@ -24,7 +24,7 @@ from city.tables import calendar
 from city.tables.cell_sources import CELL_SOURCES
 from city.tables.model import Frame, Source, Table, TableError
 from city.tables.registry import tables
-from city.tables.schema import NARWHALS, partition_by, schema
+from city.tables.schema import NARWHALS, partition_by, schema, with_optional
 from city.tables.slices import HOUR, Slices, chunks, count_parts, hour_groups
 
 Progress = Callable[[str], None]
@@ -240,7 +240,7 @@ class Lakehouse:
             raise TableError(f"table {table.id!r} is made from {source.table!r}, which nobody declares; known: {names}")
         if (self.snapshot or Snapshot(self.root)).table(declared.id) is None:
             return self.engine.local(pl.DataFrame(schema=schema(declared)))
-        frame = self.engine.where(self.read(declared), source.where)
+        frame = self.engine.where(with_optional(declared, self.read(declared)), source.where)
         return frame.filter(span.expr()) if declared.daily and span else frame
 
     def _read_events(self, contract: Contract, slices: Slices | None) -> Frame:

@@ -86,6 +86,9 @@ def check(table: Table, rows: pl.DataFrame) -> pl.DataFrame:
         if not table.column(name).nullable and cast.null_count():
             row = int(cast.is_null().arg_max() or 0) + 1
             raise TableError(f"{table.id}: row {row}: {name} is empty, and must not be")
+        if (choices := table.column(name).choices) and (unknown := sorted(set(cast.drop_nulls()) - set(choices))):
+            row = int(cast.is_in(unknown).arg_max() or 0) + 1
+            raise TableError(f"{table.id}: row {row}: {unknown[0]!r} in {name} is none of {', '.join(choices)}")
         typed = typed.with_columns(cast)
     duplicates = typed.filter(pl.struct(table.key).is_duplicated())
     if duplicates.height:

@@ -3,6 +3,7 @@
 The distance combines T² and Q of principal components.
 """
 
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,8 @@ SCORE, SURPRISE, SHARES = 0, 1, 2
 _FAR = 25.0
 """The score above which all rows count alike: how wrong such a row is makes no version better or worse."""
 _LEAST_VARIANCE = 1e-12
+_ROUNDING = 1e-7
+"""The relative rounding of float32, which the inputs are."""
 _OPSET, _IR_VERSION = 18, 10
 
 
@@ -36,6 +39,18 @@ class Index:
     """Log determinant of the index's matrix, over the directions in which there is any variance."""
     rank: int
     """The number of these directions."""
+
+
+def standardisation(values: Floats) -> tuple[Floats, Floats]:
+    """Returns the mean (s,) of each column of `values` (n, s), and 1 / its standard deviation, or 0 of a constant one.
+
+    NaN stands for a missing value. A column that varies by the rounding of float32 alone is constant.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a column without any value
+        mean, spread = (np.nan_to_num(of(values, 0)) for of in (np.nanmean, np.nanstd))
+    varying = spread > _ROUNDING * np.maximum(1, np.abs(mean))
+    return mean, np.where(varying, 1 / np.where(varying, spread, 1), 0)
 
 
 def combined_index(rows: Floats, explained: float = 0.99, quantile: float = 0.995) -> Index:
@@ -90,12 +105,10 @@ class NormalRegion:
         Raises ValueError where all inputs are constant.
         """
         values = np.asarray(x, float)
-        self.mean_ = np.nan_to_num(np.nanmean(values, 0))
-        spread = np.nan_to_num(np.nanstd(values, 0))
-        varying = spread > 1e-9 * np.maximum(1, np.abs(self.mean_))
+        self.mean_, self.weight_ = standardisation(values)
+        varying = self.weight_ > 0
         if not varying.any():
             raise ValueError("every input is constant: there is nothing to learn from")
-        self.weight_ = np.where(varying, 1 / np.where(varying, spread, 1), 0)
         rows = self._standardise(values)
         if independent:
             rows = np.random.default_rng(0).permuted(rows, axis=0)  # keeps each signal's own spread, and no relation

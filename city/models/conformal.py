@@ -8,7 +8,7 @@ at that level of the prediction.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,10 +40,13 @@ def intervals(
     groups: Sequence[object] | NDArray[np.generic] | None = None,
     coverage: float = 0.9,
     levels: int = 10,
+    sources: int | None = None,
 ) -> Intervals:
     """Fits intervals on out-of-sample predictions (n,) and outcomes (n,).
 
-    `groups` (n,) names the unit of each row. Without it, each row is a unit by itself.
+    `groups` (n,) names the unit of each row. Without it, each row is a unit by itself. `sources` is the number of
+    machines or cards that these single rows come from. The intervals are for one that is not among them, so they have
+    the quantile of so many units: the fewer they are, the wider are the intervals.
 
     Raises ValueError for fewer than 20 rows, for values that are not finite, or for fewer groups than the coverage
     needs.
@@ -55,7 +58,8 @@ def intervals(
         raise ValueError("predictions and outcomes must be finite: leave out the rows that are not")
     residuals = np.abs(actual - predicted)
     if groups is None:
-        return _fit_by_level(predicted, residuals, coverage, levels)
+        share = coverage if sources is None else min(coverage * (sources + 1) / sources, (1 + coverage) / 2)
+        return replace(_fit_by_level(predicted, residuals, share, levels), coverage=coverage)
     edges = np.unique(np.quantile(predicted, np.linspace(0, 1, levels + 1)[1:-1]))
     at = np.searchsorted(edges, predicted)
     # A level whose residuals are all zero would divide by zero, and promise a width of zero.

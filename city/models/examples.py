@@ -9,7 +9,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from city.arrays import Labels
-from city.models.labels import KNOWN, LABEL
+from city.models.labels import KNOWN, LABEL, LEAST_WAITS
 from city.models.model import Model, ModelError
 
 _LEAST_OF_A_CLASS = 10
@@ -49,6 +49,18 @@ def label_rows(model: Model, rows: pl.DataFrame, truth: pl.DataFrame | None = No
         raise ModelError(f"model {model.name!r}: {model.label.truth} has the outcomes, and does not exist yet")
     truth_rows = pl.DataFrame() if truth is None else truth
     return model.label.label_rows(model.view, select_rows(model, rows), truth_rows)
+
+
+def check_known(model: Model, rows: pl.DataFrame, labelled: pl.DataFrame) -> pl.DataFrame:
+    """Returns the `labelled` rows, of the view's `rows`. Raises ModelError where no truth is known yet, and why."""
+    if labelled.height or not (selected := select_rows(model, rows)).height:
+        return labelled
+    time, wait = selected[model.view.time], model.label.wait_of(selected)
+    raise ModelError(
+        f"model {model.name!r}: no outcome is known of its rows from {time.min()!s} to {time.max()!s}, because labels "
+        f"are known up to {wait} after their rows; they must cover {LEAST_WAITS * wait}, and at most its history of "
+        f"{model.history} or its newest {model.most_rows:,} rows are read"
+    )
 
 
 def check_rows(model: Model, rows: pl.DataFrame, now: datetime) -> pl.DataFrame:
@@ -109,9 +121,10 @@ def split(
     for name, part in vars(parts).items():
         if not part.height and (validation or name != "validation"):
             begin, end, stretch = rows[time].min(), rows[time].max(), name.replace("_", " ")
+            wait = model.label.wait_of(rows)
             raise ModelError(
                 f"model {model.name!r}: rows from {begin!s} to {end!s} leave nothing for {stretch}, because labels "
-                f"are known up to {model.label.wait} after their rows; give a longer period"
+                f"are known up to {wait} after their rows; give a longer period"
             )
     return parts
 

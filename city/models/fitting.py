@@ -4,6 +4,7 @@ The steps are: split, search, fit, calibrate, export, judge.
 """
 
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -33,6 +34,8 @@ Progress = Callable[[str], None]
 _IMPORTANCE_ROWS = 2_000
 _EXPORT_ROWS = 2_000
 _FOLDS = 5
+_GROUPS_OF_INTERVALS = 50
+"""The least number of groups that are the units of intervals: five for each of ten levels of the prediction."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +57,10 @@ class FittedModel:
 def _limit_threads() -> Iterator[None]:
     """Limits a training to half of the cores, because it shares the machine with the stream.
 
-    Boosted trees on every core would spin while they wait for a busy core. Both would be ten times as slow.
+    Boosted trees on every core would spin while they wait for a busy core. Both would be ten times as slow. The limit
+    holds only for libraries that are loaded, so the one of the trees is loaded first.
     """
+    import sklearn.ensemble  # noqa: F401
     from threadpoolctl import threadpool_limits
 
     with threadpool_limits(max(1, (os.cpu_count() or 2) // 2)):
@@ -82,10 +87,7 @@ def fit(
     another one. Raises ModelError for rows that cannot be learned from.
     """
     model.check()
-    rows = examples.newest(model, rows)
-    labelled = examples.check_rows(model, examples.label_rows(model, rows, truth), now)
-    parts = examples.split(model, labelled) if split is None else split(labelled)
-    examples.check_outcomes(model, parts, "train")
+    parts = _split_rows(model, examples.newest(model, rows), truth, now, split)
     x, x_valid = (examples.inputs(model, part) for part in (parts.train, parts.validation))
     y, y_valid = (examples.labels(model, part) for part in (parts.train, parts.validation))
     informative = _informative_inputs(x)
@@ -125,6 +127,21 @@ def fit(
     return FittedModel(exported, parts, parameters, scores, importance, verdict, predicted)
 
 
+def _split_rows(
+    model: Model,
+    rows: pl.DataFrame,
+    truth: pl.DataFrame | None,
+    now: datetime,
+    split: Callable[[pl.DataFrame], Split] | None,
+) -> Split:
+    """Labels, checks and splits the rows. Raises ModelError for rows that cannot be learned from."""
+    labelled = examples.check_known(model, rows, examples.label_rows(model, rows, truth))
+    labelled = examples.check_rows(model, labelled, now)
+    parts = examples.split(model, labelled) if split is None else split(labelled)
+    examples.check_outcomes(model, parts, "train")
+    return parts
+
+
 def _judge(
     model: Model,
     learned: pl.DataFrame,
@@ -157,7 +174,8 @@ def _calibrate(model: Model, predicted: Floats, rows: pl.DataFrame) -> Calibrati
     Too few rows have no intervals.
     """
     if model.kind == "regression":
-        return Calibration(intervals=_fit_intervals(model, predicted, examples.labels(model, rows)))
+        groups = _group_names(model, rows) if model.groups else None
+        return Calibration(intervals=_fit_intervals(model, predicted, examples.labels(model, rows), groups))
     if model.threshold is None:
         return Calibration()
     overall = model.threshold(rows, predicted[:, 1])
@@ -206,15 +224,23 @@ def _group_names(model: Model, rows: pl.DataFrame) -> NDArray[np.object_]:
     return rows.select(pl.concat_str(model.groups, separator=" ")).to_series().to_numpy()
 
 
-def _fit_intervals(model: Model, predicted: Floats, actual: Floats) -> Intervals | None:
+def _fit_intervals(
+    model: Model, predicted: Floats, actual: Floats, groups: NDArray[np.object_] | None
+) -> Intervals | None:
     """Fits intervals. Returns None where there are too few rows.
 
-    Each row is a unit by itself, also where the model has groups. A fleet's groups are too few to be calibrated at each
-    level of the prediction, and most of their rows are far from failing. So intervals by group would contain too few of
-    the outcomes near a failure, which are those that count.
+    Many groups are the units, each with the same weight, however many rows it has. Groups that are too few to be
+    calibrated at each level of the prediction are not: most of a fleet's rows are far from failing, so intervals by
+    group would contain too few of the outcomes near a failure, which are those that count. Then each row is a unit by
+    itself, and the intervals are wider, as the groups are few.
     """
     try:
-        return intervals(predicted, actual, coverage=model.coverage)
+        if groups is None:
+            return intervals(predicted, actual, coverage=model.coverage)
+        count = len(np.unique(groups))
+        if count >= _GROUPS_OF_INTERVALS:
+            return intervals(predicted, actual, groups, model.coverage)
+        return intervals(predicted, actual, coverage=model.coverage, sources=count)
     except ValueError:
         return None
 
@@ -231,15 +257,18 @@ def _fit_estimator(
     model: Model, parameters: Parameters, x: NDArray[np.float32], y: Labels, informative: NDArray[np.bool_]
 ) -> Estimator:
     from sklearn.compose import ColumnTransformer
+    from sklearn.exceptions import ConvergenceWarning
     from sklearn.pipeline import make_pipeline
 
     estimator = model.estimator(parameters)
-    if not informative.all():
+    if not informative.all() and model.kind != "anomaly":  # its output has a share for each input, also a constant one
         selection = ColumnTransformer([("telling", "passthrough", np.flatnonzero(informative).tolist())])
         estimator = make_pipeline(selection, estimator)
     if model.change_of:
         estimator = ChangeRegressor(estimator, model.inputs.index(model.change_of))
-    return estimator.fit(x, y)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # to stop early is part of how a network generalises
+        return estimator.fit(x, y)
 
 
 def _permutation_importance(model: Model, exported: Exported, x: NDArray[np.float32], y: Labels) -> dict[str, float]:

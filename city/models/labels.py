@@ -14,6 +14,9 @@ from city.settings import Settings, settings
 LABEL, NAIVE, KNOWN = "_label", "_naive", "_known"
 """Columns: the truth of a row, the prediction without a model, and the time from which the truth is known."""
 
+LEAST_WAITS = 9
+"""The rows of a training cover at least so many times the longest time until a truth is known."""
+
 Kind = Literal["classification", "regression", "anomaly"]
 _LATER = "_later"
 
@@ -50,7 +53,11 @@ class Label(ABC):
     @property
     def least_span(self) -> timedelta:
         """The time that a model's rows must cover, so that each of its three parts has rows whose truth is known."""
-        return 9 * self.wait
+        return LEAST_WAITS * self.wait
+
+    def wait_of(self, rows: pl.DataFrame) -> timedelta:
+        """Returns the longest time from one of these rows of a view to the moment when its truth is known."""
+        return self.wait
 
     @property
     @abstractmethod
@@ -121,52 +128,6 @@ class FutureValue(Label):
             .rename({_LATER: KNOWN})
             .drop("_at")
         )
-
-
-@dataclass(frozen=True, kw_only=True)
-class TimeToEvent(Label):
-    """The hours until the entity's next event, at most `cap`, because nothing shows yet further ahead.
-
-    Events are the rows of the table `truth` for which the SQL condition `where` is true, at the column `time`. A row
-    counts when the cap has passed, with or without an event: rows whose end is known sooner would be the short-lived
-    ones.
-    """
-
-    where: str
-    time: str
-    cap: timedelta
-
-    @property
-    def wait(self) -> timedelta:
-        """The `cap`."""
-        return self.cap
-
-    @property
-    def description(self) -> str:
-        """The event, and the cap."""
-        return f"hours until {self.where}, at most {self.cap.total_seconds() / 3600:g}"
-
-    def truth_condition(self, begin: datetime) -> pl.Expr:
-        """Returns the condition of events after `begin`."""
-        return pl.col(self.time) > begin
-
-    def label_rows(self, view: View, rows: pl.DataFrame, truth: pl.DataFrame) -> pl.DataFrame:
-        """Labels rows by the hours until the next event."""
-        events = truth.filter(pl.sql_expr(self.where)).select(*view.entities, **{_LATER: pl.col(self.time)})
-        joined = rows.sort(view.time).join_asof(
-            events.sort(_LATER),
-            left_on=view.time,
-            right_on=_LATER,
-            by=list(view.entities),
-            strategy="forward",
-            allow_exact_matches=False,
-            check_sortedness=False,
-        )
-        time = pl.col(view.time)
-        complete = joined.with_columns((time + self.cap).alias(KNOWN)).filter(pl.col(KNOWN) <= time.max())
-        ends = pl.min_horizontal(_LATER, KNOWN)
-        hours = (ends - time).dt.total_microseconds() / 3.6e9
-        return complete.with_columns(hours.alias(LABEL), pl.lit(None, pl.Float64).alias(NAIVE)).drop(_LATER)
 
 
 def delay_of(model: str, simulated: timedelta, real: timedelta, config: Settings | None = None) -> timedelta:

@@ -26,6 +26,8 @@ class Signs:
     """The number of rows that the newest version could learn from."""
     drifted: tuple[str, ...] = ()
     """The inputs that have drifted from the reference."""
+    takes_inputs: bool = True
+    """Whether the newest version takes the model's inputs: a release may change them."""
     decay: Measurement | None = None
     """The comparison of the newest version's first losses with its last. None while there are too few."""
 
@@ -58,6 +60,8 @@ def reason(model: Model, signs: Signs, now: datetime, thresholds: Thresholds | N
     trained = datetime.fromisoformat(signs.newest.tags["trained_at"])
     if now - trained < LEAST_BETWEEN:
         return None
+    if not signs.takes_inputs:
+        return "the model has other inputs than its newest version"
     decay = signs.decay
     if decay is not None and decay.p_value <= limits.alpha and decay.effect >= limits.effects["losses"]:
         return f"performance decay: losses grew by {decay.effect:.2f} deviations"

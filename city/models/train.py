@@ -14,6 +14,7 @@ import polars as pl
 
 from city.models import examples
 from city.models.card import card
+from city.models.compatible import INPUTS, inputs_digest, takes_inputs
 from city.models.exported import Exported
 from city.models.figures import figures
 from city.models.fitting import FittedModel, Progress, fit
@@ -49,12 +50,16 @@ def train(
 ) -> TrainingResult:
     """Fits a model, registers a version as the challenger, and makes it the champion where it is better.
 
-    It must be better than the champion, or than the naive baseline where there is no champion, and `promote` must allow
-    it. `tags` are stored with the run and the version. `data_version` is the Delta version of the rows, and `home` the
-    folder in which the search is stored. Where a step before fails, the champion stays.
+    It must be better than the champion, or than the naive baseline where there is no champion or where that takes other
+    inputs, and `promote` must allow it. `tags` are stored with the run and the version. `data_version` is the Delta
+    version of the rows, and `home` the folder in which the search is stored. Where a step before fails, the champion
+    stays.
     """
     moment = now or datetime.now(UTC)
     champion = registry.at(model.name)
+    if champion and not takes_inputs(model, champion, registry):
+        progress(f"{model.name}: version {champion.number} takes other inputs, so it is not compared with")
+        champion = None
     serving = Exported(model, registry.content(champion)).predict if champion else None
     study = (home / "models" / "search.db" if home else None, f"{model.name}-{data_version}")
     fitted = fit(model, rows, champion=serving, now=moment, truth=truth, study=study, progress=progress)
@@ -62,6 +67,7 @@ def train(
         "data_version": str(data_version),
         "code_version": code_version(),
         "features": model.view.name,
+        INPUTS: inputs_digest(model),
         "trained_at": moment.isoformat(),
         **(tags or {}),
     }

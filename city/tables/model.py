@@ -25,7 +25,8 @@ class TableError(ValueError):
 class Column:
     """One column: its type, unit and description.
 
-    `origins` are the columns that it is derived from, each as `source.column`.
+    `origins` are the columns that it is derived from, each as `source.column`. A string of a reference table may be
+    limited to `choices`.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Column:
     unit: str | None = None
     nullable: bool = False
     origins: tuple[str, ...] = ()
+    choices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

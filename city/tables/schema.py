@@ -4,7 +4,7 @@ import narwhals as nw
 import polars as pl
 
 from city.contracts.schema import POLARS
-from city.tables.model import DAY, Table
+from city.tables.model import DAY, Frame, Table
 from city.tables.slices import HOUR
 
 NARWHALS = {
@@ -31,3 +31,10 @@ def partition_by(table: Table) -> list[str]:
     if not table.daily:
         return []
     return [DAY, HOUR] if table.hourly_slices else [DAY]
+
+
+def with_optional(table: Table, frame: Frame) -> Frame:
+    """Adds the nullable columns that the stored table of an earlier release does not have yet, with nulls."""
+    stored = set(frame.collect_schema().names())
+    missing = [column for column in table.columns if column.nullable and column.name not in stored]
+    return frame.with_columns(nw.lit(None).cast(NARWHALS[c.kind]).alias(c.name) for c in missing) if missing else frame

@@ -4,10 +4,14 @@ from collections.abc import Mapping
 from datetime import timedelta
 
 from city.alerts.conditions import Condition, Message, Persistence, largest_first
-from city_assets.equipment.models import ACTIONS, ANOMALIES, LIFE
+from city_assets.equipment.limits import DEFAULT_LIMITS
+from city_assets.equipment.models import ANOMALIES, LIFE
 
-CRITICAL_HOURS = ACTIONS[0][0]
-_LEAST_HOURS = 0.001
+CRITICAL_HOURS = DEFAULT_LIMITS.stop_below
+"""The limit of a message of an earlier release, which has none."""
+_LEAST_SHARE = 0.01
+"""A level is at most that of so large a share of the limit."""
+_IN_MINUTES = 2
 _ALIKE = 0.7
 """Contributions of at least this share of the largest are told beside it.
 
@@ -40,19 +44,31 @@ def _anomaly_detail(message: Message) -> Mapping[str, object]:
 
 def _life_level(message: Message, usual: float | None) -> float:
     """Returns the level from the lower end of the interval, which also decides the recommended action."""
-    return float(CRITICAL_HOURS / max(message["confidence_interval"][0], _LEAST_HOURS))
+    limit = message.get("stop_below_hours", CRITICAL_HOURS)
+    return float(limit / max(message["confidence_interval"][0], _LEAST_SHARE * limit))
 
 
 def _life_title(message: Message) -> str:
+    """Returns the title with the remaining life in its unit, or in minutes where it is below two hours."""
+    hours, least = message["predicted_rul_hours"], message["confidence_interval"][0]
+    unit = message.get("life_unit", "h")
+    if unit == "h" and hours < _IN_MINUTES:
+        life, least, unit = hours * 60, least * 60, "minutes"
+    elif unit == "h":
+        life, unit = hours, "hours"
+    else:
+        life, least = message["remaining_life"], message["remaining_life_interval"][0]
+        unit = "days" if unit == "d" else unit
     return (
-        f"{message['machine_id']}: {message['predicted_rul_hours'] * 60:.0f} minutes of life left, perhaps "
-        f"{message['confidence_interval'][0] * 60:.0f}: {message['recommended_action']}"
+        f"{message['machine_id']}: {life:.0f} {unit} of life left, perhaps {least:.0f}: {message['recommended_action']}"
     )
 
 
 def _life_detail(message: Message) -> Mapping[str, object]:
     return {
         "hours_left": message["predicted_rul_hours"],
+        "left": message.get("remaining_life"),
+        "unit": message.get("life_unit"),
         "interval": message["confidence_interval"],
         "action": message["recommended_action"],
         "contributions": largest_first(message.get("feature_contributions")),

@@ -1,5 +1,6 @@
 """The API route of the equipment: what is expected of a machine."""
 
+import asyncio
 import time
 from datetime import UTC, datetime
 from typing import Annotated, cast
@@ -8,10 +9,13 @@ from fastapi import APIRouter, Depends, Query, Request
 from pydantic import ConfigDict, with_config
 from typing_extensions import TypedDict
 
+from city.features.online import online_store
+from city.features.reader import FeatureReader
 from city.server.state import City
 from city.serving.inputs import PredictionRequest
 from city.web.guard import caller_of, needs
-from city_assets.equipment.models import LIFE, recommended
+from city_assets.equipment.limits import LIMIT_COLUMNS, limits_of
+from city_assets.equipment.models import LIFE
 
 
 @with_config(ConfigDict(use_attribute_docstrings=True))
@@ -25,9 +29,14 @@ class ForecastResponse(TypedDict):
     predicted_rul_hours: float
     confidence_interval: tuple[float, float] | None
     """The hours between which the remaining life is, in `coverage` of the cases; null where the model has none."""
+    remaining_life: float
+    """The prediction in `life_unit`, the unit of the machine's type."""
+    remaining_life_interval: tuple[float, float] | None
+    life_unit: str
+    """h, d or cycles."""
     coverage: float
     recommended_action: str
-    """By the lower end of the interval, as of the topic maintenance-predictions."""
+    """By the lower end of the interval and the machine's type, as in the topic maintenance-predictions."""
     priority: str
     model: str
     version: int
@@ -35,6 +44,8 @@ class ForecastResponse(TypedDict):
 
 def router(city: City) -> APIRouter:
     """Builds the router of the machines' routes. It needs the role `client`, because each answer is recorded."""
+    limit_features = [f"{LIFE.features}:{column}" for column in LIMIT_COLUMNS]
+    reader = FeatureReader(online_store(city.config), limit_features)
     routes = APIRouter(tags=["equipment"], dependencies=[Depends(needs("client"))])
 
     @routes.get("/forecast", summary="Get a machine's remaining life, its interval and the recommended action")
@@ -44,15 +55,24 @@ def router(city: City) -> APIRouter:
         """By the champion, from the machine's newest readings. 404 for a machine without any of the last hours."""
         asked = PredictionRequest(model_name=LIFE.name, entity={"machine_id": machine_id})
         answer = await city.predictor.predict(asked, caller_of(request), time.perf_counter())
-        hours, interval = max(0.0, cast(float, answer["prediction"])), answer.get("interval")
-        ends = (max(0.0, interval["low"]), max(0.0, interval["high"])) if interval else None
-        action, priority = recommended(ends[0] if ends else hours)
+        features = await asyncio.get_running_loop().run_in_executor(
+            city.predictor.pool, reader.read, [asked.entity or {}]
+        )
+        limits = limits_of(features[0])
+        hours, interval = max(0.0, cast(float, answer["prediction"])) * limits.cap, answer.get("interval")
+        ends = tuple(max(0.0, interval[end]) * limits.cap for end in ("low", "high")) if interval else None
+        action, priority = limits.recommended(ends[0] if ends else hours)
         return ForecastResponse(
             id=answer["id"],
             machine_id=machine_id,
             at=datetime.now(UTC),
             predicted_rul_hours=round(hours, 3),
             confidence_interval=(round(ends[0], 3), round(ends[1], 3)) if ends else None,
+            remaining_life=round(hours / limits.unit_hours, 3),
+            remaining_life_interval=(
+                (round(ends[0] / limits.unit_hours, 3), round(ends[1] / limits.unit_hours, 3)) if ends else None
+            ),
+            life_unit=limits.unit,
             coverage=LIFE.coverage,
             recommended_action=action,
             priority=priority,

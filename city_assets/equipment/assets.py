@@ -10,7 +10,8 @@ from city.models.anomaly import SCORE, SHARES
 from city.models.predictions import ANOMALY
 from city_assets import keys
 from city_assets.automation import when_changed
-from city_assets.equipment.models import ANOMALIES, ANOMALY_INPUTS
+from city_assets.equipment.contract import FLEET
+from city_assets.equipment.models import ANOMALIES
 from city_assets.equipment.tables import ANOMALY_EVENTS, MACHINE_FEATURES
 from city_assets.models import scores_key
 from resources.lake import LakeResource
@@ -36,7 +37,7 @@ def episodes(scores: pl.DataFrame) -> pl.DataFrame:
         _score=numbers.get(SCORE),
         _signal=numbers.slice(SHARES)
         .list.arg_max()
-        .replace_strict(dict(enumerate(name.split("_")[0] for name in ANOMALY_INPUTS)), return_dtype=pl.String),
+        .replace_strict(dict(enumerate(map(FLEET.signal_of, ANOMALIES.inputs))), return_dtype=pl.String),
     )
     grouped = numbered.group_by("machine_id", "_event").agg(
         pl.col("timestamp").min().alias("begin"),

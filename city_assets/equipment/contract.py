@@ -1,39 +1,75 @@
 """The contracts of the machines: their sensor readings, and their maintenance log."""
 
 from city.contracts import Contract, Field
+from city_assets.equipment.fleet import ID_PATTERN, Fleet, Signal, Trailing
 
-SIGNALS = ("temperature", "vibration", "pressure", "power")
-_ID = r"[A-Za-z0-9][\w.:-]*"
 _NAME = r"\w[\w .:'-]*"
 
-SENSOR_READINGS = Contract(
+FLEET = Fleet(
+    name="fleet",
+    signals=(
+        Signal(name="temperature", unit="°C", minimum=-40, maximum=250, description="of the bearing's housing"),
+        Signal(
+            name="vibration",
+            unit="mm/s",
+            minimum=0,
+            maximum=100,
+            description="root mean square velocity (ISO 10816)",
+        ),
+        Signal(name="pressure", unit="bar", minimum=0, maximum=100, description="at the outlet"),
+        Signal(name="power", unit="kW", minimum=0, maximum=1000, description="drawn from the mains"),
+    ),
+    # A machine reports every five seconds.
+    windows=(
+        Trailing(name="now", readings=3, description="15 seconds", is_for_life=False),
+        Trailing(name="recent", readings=12, description="minute"),
+        Trailing(name="long", readings=120, description="ten minutes"),
+    ),
+    spread_over="recent",
+    trends=(("recent", "long"),),
+)
+"""The machines of the simulated city. Machines that report these signals to its topic belong to it, too."""
+SIGNALS = FLEET.names
+
+
+def readings_contract(
+    fleet: Fleet,
+    name: str,
+    topic: str,
+    version: int = 1,
+    identity: tuple[Field, ...] = (),
+    further: tuple[Field, ...] = (),
+    within: str | None = "readings",
+) -> Contract:
+    """Returns the contract of a fleet's sensor readings.
+
+    An event has the time, the machine, the fields of `identity`, the signals (in the JSON object `within`), and
+    `further` fields.
+    """
+    return Contract(
+        name=name,
+        topic=topic,
+        version=version,
+        description="What a machine's sensors read.",
+        key="machine_id",
+        event_time="timestamp",
+        fields=(
+            Field(name="timestamp", kind="timestamp", description="when it was read"),
+            Field(name="machine_id", kind="string", pattern=ID_PATTERN, description="the machine"),
+            *identity,
+            *fleet.fields(within),
+            *further,
+        ),
+    )
+
+
+SENSOR_READINGS = readings_contract(
+    FLEET,
     name="sensor_readings",
     topic="sensor-readings",
     version=2,
-    description="What a machine's sensors read.",
-    key="machine_id",
-    event_time="timestamp",
-    fields=(
-        Field(name="timestamp", kind="timestamp", description="when it was read"),
-        Field(name="machine_id", kind="string", pattern=_ID, description="the machine"),
-        Field(name="sensor_id", kind="string", pattern=_ID, description="the sensor unit"),
-        *(
-            Field(
-                name=name,
-                kind="float",
-                unit=unit,
-                minimum=least,
-                maximum=most,
-                description=description,
-                within="readings",
-            )
-            for name, unit, least, most, description in (
-                ("temperature", "°C", -40, 250, "of the bearing's housing"),
-                ("vibration", "mm/s", 0, 100, "root mean square velocity (ISO 10816)"),
-                ("pressure", "bar", 0, 100, "at the outlet"),
-                ("power", "kW", 0, 1000, "drawn from the mains"),
-            )
-        ),
+    identity=(Field(name="sensor_id", kind="string", pattern=ID_PATTERN, description="the sensor unit"),),
+    further=(
         Field(name="location", kind="string", pattern=_NAME, description="where it stands", within="metadata"),
         Field(name="shift", kind="string", pattern=_NAME, description="the shift on duty", within="metadata"),
     ),
@@ -50,7 +86,7 @@ MAINTENANCE_LOG = Contract(
     partitions=1,
     fields=(
         Field(name="timestamp", kind="timestamp", description="when"),
-        Field(name="machine_id", kind="string", pattern=_ID, description="the machine"),
+        Field(name="machine_id", kind="string", pattern=ID_PATTERN, description="the machine"),
         Field(
             name="kind",
             kind="string",

@@ -1,14 +1,18 @@
 """The equipment's derived tables, and the reference tables that people edit."""
 
+from functools import partial
+from typing import Literal
+
 from city.tables import Column, Source, Table, calendar
 from city.tables.silver import log_table
 from city_assets.equipment import transforms
-from city_assets.equipment.contract import MAINTENANCE_LOG, SIGNALS
+from city_assets.equipment.contract import FLEET, MAINTENANCE_LOG
+from city_assets.equipment.fleet import Fleet
+from city_assets.equipment.limits import DEFAULT_KIND, LIMIT_COLUMNS, UNITS
 
 _DAY = calendar.COLUMNS[0]
 _MACHINE = Column(name="machine_id", kind="string", description="the machine")
 _MACHINE_SOURCE = ("readings.machine_id",)
-_SPANS = {"now": "15 seconds", "recent": "minute", "long": "ten minutes"}
 
 MACHINES = Table(
     name="machines",
@@ -28,19 +32,50 @@ MACHINES = Table(
     ),
 )
 
+_IN_UNIT = "in the unit of a life"
+
+MACHINE_TYPES = Table(
+    name="machine_types",
+    layer="reference",
+    description="How long the machines of a kind live, and when to act. Kinds without a row have that of `default`.",
+    key=("kind",),
+    daily=False,
+    columns=(
+        Column(name="kind", kind="string", description=f"the machines' kind, or {DEFAULT_KIND} for all others"),
+        Column(name="life_unit", kind="string", description=f"the unit of a life: {', '.join(UNITS)}", choices=UNITS),
+        Column(name="life_cap", kind="float", description=f"the longest remaining life that is predicted, {_IN_UNIT}"),
+        Column(name="order_below", kind="float", description=f"order parts below this remaining life, {_IN_UNIT}"),
+        Column(name="replace_below", kind="float", description=f"replace in this shift below this, {_IN_UNIT}"),
+        Column(name="stop_below", kind="float", description=f"stop the machine below this, {_IN_UNIT}"),
+        Column(
+            name="hours_per_cycle",
+            kind="float",
+            unit="h",
+            nullable=True,
+            description="the mean time from one cycle to the next, where the unit is cycles",
+        ),
+    ),
+)
+
 MACHINE_SENSORS = Table(
     name="machine_sensors",
     layer="reference",
     description="What is normal for each signal of each machine, from idle to full load.",
-    key=("machine_id", "signal"),
+    key=("machine_id", "signal", "condition"),
     daily=False,
     columns=(
         _MACHINE,
-        Column(name="signal", kind="string", description=", ".join(SIGNALS)),
+        Column(name="signal", kind="string", description=", ".join(FLEET.names)),
         Column(name="sensor_id", kind="string", description="the sensor unit"),
         Column(name="normal_minimum", kind="float", description="in the signal's unit"),
         Column(name="normal_maximum", kind="float", description="in the signal's unit"),
         Column(name="unit", kind="string", nullable=True, description="the signal's unit"),
+        Column(
+            name="condition",
+            kind="string",
+            nullable=True,
+            description="the operating condition for which it is normal, of a fleet with settings; empty: for all",
+        ),
     ),
 )
 
@@ -70,37 +105,64 @@ ANOMALY_EVENTS = Table(
 )
 
 
-def _feature(name: str, description: str) -> Column:
-    return Column(
-        name=name, kind="float", nullable=True, description=description, origins=(f"readings.{name.split('_')[0]}",)
+_LIMITS: tuple[tuple[str, Literal["float", "string"], str | None, str, tuple[str, ...]], ...] = (
+    ("life_cap_hours", "float", "h", "the longest remaining life that is predicted", ("types.life_cap",)),
+    ("order_below_hours", "float", "h", "the remaining life below which to order parts", ("types.order_below",)),
+    ("replace_below_hours", "float", "h", "that below which to replace in this shift", ("types.replace_below",)),
+    ("stop_below_hours", "float", "h", "that below which to stop the machine", ("types.stop_below",)),
+    ("life_unit", "string", None, "the unit of a life: " + ", ".join(UNITS), ("types.life_unit",)),
+    ("life_unit_hours", "float", "h", "the hours of one unit", ("types.life_unit", "types.hours_per_cycle")),
+)
+assert [name for name, *_ in _LIMITS] == list(LIMIT_COLUMNS)
+
+
+def features_table(fleet: Fleet, name: str, readings: str) -> Table:
+    """Returns the feature table of a fleet, from the table of its readings (`layer/name`)."""
+    spread = fleet.window(fleet.spread_over)
+    descriptions = {
+        f"{signal}_{window.name}": (signal, f"mean {signal} of the last {window.description}")
+        for signal in fleet.names
+        for window in fleet.windows
+    } | {f"{signal}_spread": (signal, f"spread of {signal} in the last {spread.description}") for signal in fleet.names}
+    for newer, older in fleet.trends:
+        text = f"in the last {fleet.window(newer).description}, against the last {fleet.window(older).description}"
+        descriptions |= {f"{s}_{newer}_over_{older}": (s, f"growth of {s} {text}") for s in fleet.names}
+    if fleet.counter:
+        descriptions |= {"age": (fleet.counter.name, "the counter's share of the longest predicted remaining life")}
+    return Table(
+        name=name,
+        layer="features",
+        description="What is known of a machine at each of its readings, in shares of its normal ranges.",
+        key=("machine_id", "timestamp"),
+        time="timestamp",
+        look_back=fleet.look_back,
+        columns=(
+            Column(name="machine_id", kind="string", description="the machine", origins=_MACHINE_SOURCE),
+            Column(
+                name="timestamp", kind="timestamp", description="the reading's time", origins=("readings.timestamp",)
+            ),
+            *(
+                Column(name=feature, kind="float", nullable=True, description=text, origins=(f"readings.{signal}",))
+                for feature, (signal, text) in descriptions.items()
+            ),
+            Column(name="first_of_minute", kind="boolean", description="whether it is its machine's first of a minute"),
+            *(
+                Column(name=column, kind=kind, unit=unit, nullable=True, description=text, origins=origins)
+                for column, kind, unit, text, origins in _LIMITS
+            ),
+            _DAY,
+        ),
+        sources={
+            "readings": Source(table=readings, days_before=1),
+            "ranges": Source(table=MACHINE_SENSORS.id),
+            "machines": Source(table=MACHINES.id),
+            "types": Source(table=MACHINE_TYPES.id),
+        },
+        transform=partial(transforms.machine_features, fleet),
     )
 
 
-MACHINE_FEATURES = Table(
-    name="machine_features",
-    layer="features",
-    description="What is known of a machine at each of its readings, in shares of its normal ranges.",
-    key=("machine_id", "timestamp"),
-    time="timestamp",
-    look_back=transforms.LONG,
-    columns=(
-        Column(name="machine_id", kind="string", description="the machine", origins=_MACHINE_SOURCE),
-        Column(name="timestamp", kind="timestamp", description="the reading's time", origins=("readings.timestamp",)),
-        *(
-            _feature(f"{signal}_{name}", f"mean {signal} of the last {span}")
-            for signal in SIGNALS
-            for name, span in _SPANS.items()
-        ),
-        *(_feature(f"{signal}_spread", f"spread of {signal} in the last minute") for signal in SIGNALS),
-        Column(name="first_of_minute", kind="boolean", description="whether it is its machine's first of a minute"),
-        _DAY,
-    ),
-    sources={
-        "readings": Source(table="silver/sensor_readings", days_before=1),
-        "ranges": Source(table=MACHINE_SENSORS.id),
-    },
-    transform=transforms.machine_features,
-)
+MACHINE_FEATURES = features_table(FLEET, name="machine_features", readings="silver/sensor_readings")
 
 MACHINE_FAULTS = Table(
     name="machine_faults",
@@ -126,4 +188,12 @@ MACHINE_FAULTS = Table(
     transform=transforms.machine_faults,
 )
 
-TABLES = (MACHINES, MACHINE_SENSORS, ANOMALY_EVENTS, log_table(MAINTENANCE_LOG), MACHINE_FEATURES, MACHINE_FAULTS)
+TABLES = (
+    MACHINES,
+    MACHINE_TYPES,
+    MACHINE_SENSORS,
+    ANOMALY_EVENTS,
+    log_table(MAINTENANCE_LOG),
+    MACHINE_FEATURES,
+    MACHINE_FAULTS,
+)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from city.arrays import Floats
 from city_assets.equipment.contract import SENSOR_READINGS, SIGNALS
+from city_assets.equipment.limits import default_type
 from simulators.clock import iso
 from simulators.faults import DEFAULT_FAULTS
 from simulators.world.chance import normal
@@ -165,3 +166,8 @@ def fleet(
     `faults` is the share of a bad day's faults and missed services.
     """
     return [Machine(seed, number, clock, faults) for number in range(1, count + 1)]
+
+
+def machine_types() -> list[dict[str, object]]:
+    """Returns the rows of the reference table `machine_types`: the fleet's kinds, and the default for all others."""
+    return [default_type(), *(default_type() | {"kind": kind} for kind in NOMINAL)]

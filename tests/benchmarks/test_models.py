@@ -1,4 +1,4 @@
-"""The benchmark that is quick enough for a test run, on the real runs, and what a missing folder gets."""
+"""The benchmark of the simulated fleet, on fewer hours and one fleet."""
 
 from datetime import datetime
 from functools import partial
@@ -6,23 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import anomaly, fleet, trips
+from benchmarks import fleet, trips
 from benchmarks._trips import real_trips, write_month
-from city.settings import settings
-
-SKAB = settings().data / "skab"
-
-
-@pytest.mark.skipif(not SKAB.exists(), reason="needs the real SKAB runs in CITY_DATA_DIR")
-def test_anomalies_are_found_better_than_the_published_detectors_do() -> None:
-    found = anomaly.run(lambda line: None, SKAB)
-    assert found["f1"] > max(found["published_f1"].values())
-    assert found["far"] < 0.3
-
-
-def test_a_folder_without_runs_is_named(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=str(tmp_path)):
-        anomaly.run(lambda line: None, tmp_path)
 
 
 @pytest.mark.usefixtures("unmeasured")

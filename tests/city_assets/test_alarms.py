@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import pytest
 from numpy.typing import NDArray
 
 from city.alerts.condition_watch import ConditionWatch
@@ -15,7 +16,8 @@ from city.alerts.conditions import MOST_BYTES, Condition
 from city.alerts.model import Finding
 from city_assets.equipment.alarms import ANOMALY, REMAINING_LIFE
 from city_assets.equipment.contract import SIGNALS
-from city_assets.equipment.models import ANOMALIES, LIFE, anomaly_message, life_message
+from city_assets.equipment.limits import DEFAULT_LIMITS, LIMIT_COLUMNS
+from city_assets.equipment.models import ANOMALIES, LIFE
 from city_assets.payments.alarms import FRAUD
 from city_assets.payments.models import FRAUDS, fraud_message
 from city_assets.traffic.alarms import CONGESTION
@@ -53,7 +55,8 @@ def scores(values: list[float], **found: float) -> list[dict[str, Any]]:
             "prediction": ["anomaly" if value > 1 else "normal" for value in values],
         }
     ).with_columns(machine_id=pl.lit("pump_001"), confidence=pl.lit(0.9), contributions=pl.lit(shares))
-    return as_json(anomaly_message(rows))
+    assert ANOMALIES.stream is not None
+    return as_json(ANOMALIES.stream.message(rows))
 
 
 def test_a_machine_whose_readings_stay_anomalous_has_one_alarm_until_they_are_normal() -> None:
@@ -75,22 +78,47 @@ def test_readings_that_are_anomalous_for_a_moment_are_no_alarm() -> None:
     assert follow(ANOMALY, scores([0.2, 30.0, 0.4, 1.2, 1.1, 0.9, 1.3, 0.4, 0.3, 1.5] * 5)) == []
 
 
-def test_a_life_that_is_about_to_end_is_critical_until_the_machine_is_repaired() -> None:
-    hours = [1.0, 0.2, 0.4, 0.4, 0.3, 0.2, 0.15, 0.1, *[1.0] * 11]  # the first low one is alone
+def lives(shares: list[float], scale: float = 1.0, **changes: object) -> list[dict[str, Any]]:
+    """The messages of a machine in the minutes after BEGIN. Its limits are `scale` times those of the default."""
+    limits: dict[str, Any] = {column: getattr(DEFAULT_LIMITS, name) for column, name in LIMIT_COLUMNS.items()}
+    limits |= {column: scale * limits[column] for column in limits if column.endswith("_hours")} | changes
     rows = pl.DataFrame(
         {
-            "timestamp": [BEGIN + timedelta(minutes=n) for n in range(len(hours))],
-            "output": [[value] for value in hours],
-            "low": [max(0.0, value - 0.12) for value in hours],
-            "high": [value + 0.12 for value in hours],
+            "timestamp": [BEGIN + timedelta(minutes=n) for n in range(len(shares))],
+            "output": [[value] for value in shares],
+            "low": [max(0.0, value - 0.12) for value in shares],
+            "high": [value + 0.12 for value in shares],
+            **limits,
         }
     ).with_columns(machine_id=pl.lit("pump_001"), contributions=pl.lit(dict.fromkeys(LIFE.inputs, -0.01)))
-    raised, *repeated, cleared = follow(REMAINING_LIFE, as_json(life_message(rows)))
+    assert LIFE.stream is not None
+    return as_json(LIFE.stream.message(rows))
+
+
+SHARES_LEFT = [1.0, 0.2, 0.4, 0.4, 0.3, 0.2, 0.15, 0.1, *[1.0] * 11]  # the first low one is alone
+
+
+def test_a_life_that_is_about_to_end_is_critical_until_the_machine_is_repaired() -> None:
+    raised, *repeated, cleared = follow(REMAINING_LIFE, lives(SHARES_LEFT))
     assert (raised.severity, raised.state, cleared.state) == ("critical", "failing", "passing")
     assert "9 minutes of life left, perhaps 2: stop it and replace" in raised.title
     assert raised.detail is not None
     assert set(raised.detail["contributions"]) == set(SIGNALS)
     assert {finding.cause for finding in (raised, *repeated, cleared)} == {"domain//remaining_life/pump_001"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "title"),
+    [
+        ({"life_unit_hours": 1.0}, "150 hours of life left, perhaps 30: stop it"),
+        ({"life_unit": "d", "life_unit_hours": 24.0}, "6 days of life left, perhaps 1: stop it"),
+        ({"life_unit": "cycles", "life_unit_hours": 4.0}, "38 cycles of life left, perhaps 8: stop it"),
+    ],
+)
+def test_the_alarm_of_a_machine_that_lives_long_follows_its_own_limits(changes: dict[str, Any], title: str) -> None:
+    raised = follow(REMAINING_LIFE, lives(SHARES_LEFT, 1000.0, **changes))[0]
+    assert raised.title.startswith(f"pump_001: {title}")
+    assert follow(REMAINING_LIFE, lives(SHARES_LEFT))[0].severity == raised.severity
 
 
 def payments(*probabilities: float, threshold: float | None = 0.1) -> list[dict[str, Any]]:

@@ -278,8 +278,13 @@ export interface ForecastResponse {
   predicted_rul_hours: number;
   /** The hours between which the remaining life is, in `coverage` of the cases; null where the model has none. */
   confidence_interval: [number, number] | null;
+  /** The prediction in `life_unit`, the unit of the machine's type. */
+  remaining_life: number;
+  remaining_life_interval: [number, number] | null;
+  /** h, d or cycles. */
+  life_unit: string;
   coverage: number;
-  /** By the lower end of the interval, as of the topic maintenance-predictions. */
+  /** By the lower end of the interval and the machine's type, as in the topic maintenance-predictions. */
   recommended_action: string;
   priority: string;
   model: string;

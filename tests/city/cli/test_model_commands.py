@@ -41,4 +41,5 @@ def test_what_cannot_be_done_is_said(config: Settings) -> None:
     assert "has no champion yet" in fails("models", "card", "traffic_congestion")
     assert "no champion before this one" in fails("models", "rollback", "traffic_congestion")
     assert "no model looks at the view 'moon'" in fails("models", "pin", "moon")
-    assert "the benchmark 'rul' takes no --data" in fails("bench", "rul", "--data", "/tmp")
+    assert "the benchmark 'decode' takes no --data" in fails("bench", "decode", "--data", "/tmp")
+    assert "the benchmark 'anomaly' takes no --subset" in fails("bench", "anomaly", "--subset", "FD002")

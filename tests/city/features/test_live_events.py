@@ -1,5 +1,6 @@
 """Features of single events: what the stream makes of batches is what a build makes of the whole day."""
 
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
@@ -11,12 +12,14 @@ from city.contracts.model import Contract
 from city.features.online import online_store
 from city.features.reader import FeatureReader
 from city.features.views import view_of
-from city.lake.reference import commission
+from city.lake.reference import commission, update
 from city.settings import Settings
 from city.streaming.bronze import BronzeStream
 from city.streaming.sinks.features import Events, FeatureSink, earlier_events, live_views
-from city.tables.registry import select_tables
+from city.tables.registry import select_tables, table_of
+from city.tables.schema import schema
 from city_assets.equipment.contract import MAINTENANCE_LOG, SENSOR_READINGS
+from city_assets.equipment.limits import default_type
 from city_assets.features import compare
 from city_assets.payments.contract import PAYMENTS
 from simulators.payments import payloads
@@ -31,6 +34,8 @@ BEGIN = datetime(2026, 5, 4, 8, tzinfo=ZoneInfo("America/New_York"))
 def readings(config: Settings) -> list[dict[str, object]]:
     machines = fleet(0, 3)
     commission(config.lake, "machine_sensors", [row for machine in machines for row in machine.ranges()])
+    commission(config.lake, "machines", [machine.description() for machine in machines])
+    commission(config.lake, "machine_types", [default_type(), default_type() | {"kind": "pump", "life_cap": 500.0}])
     moments = [BEGIN.astimezone(UTC) + timedelta(seconds=5 * n) for n in range(200)]
     return [reading for moment in moments for machine in machines if (reading := machine.reading(moment))]
 
@@ -83,6 +88,21 @@ def test_rows_of_the_stream_are_the_rows_of_the_table(config: Settings, contract
     table = rows(lake, f"features/{view}", *key)
     assert table.height == len(events) - 3
     assert_frame_equal(pl.concat(found).sort(key), table, check_exact=False, abs_tol=1e-9)
+
+
+def test_a_reference_table_of_an_earlier_release_is_built_from(config: Settings) -> None:
+    """It lacks the columns that were added since."""
+    now = table_of("reference/machine_sensors")
+    older = replace(now, key=("machine_id", "signal"), columns=now.columns[:5])
+    ranges = pl.DataFrame([row for machine in fleet(0, 3) for row in machine.ranges()]).select(schema(older).keys())
+    update(config.lake, older, lambda _: ranges, "an earlier release")
+    stream(config.lake, SENSOR_READINGS, readings(config), BEGIN + timedelta(hours=4))
+    lake = house(config)
+    for table in select_tables(["machine_features"]):
+        lake.build(table, [DAY])
+    built = rows(lake, "features/machine_features", "machine_id", "timestamp")
+    assert built["power_now"].null_count() == 0
+    assert sorted(built["life_cap_hours"].unique()) == [1.0, 500.0]
 
 
 def test_a_late_event_changes_what_is_online_of_those_after_it(config: Settings) -> None:

@@ -13,8 +13,8 @@ from city.settings import Settings
 from city.tables.model import TableError
 from city.tables.schema import schema
 from city_assets.equipment.assets import episodes, with_episodes
-from city_assets.equipment.models import ANOMALY_INPUTS
-from city_assets.equipment.tables import ANOMALY_EVENTS, MACHINE_SENSORS, MACHINES
+from city_assets.equipment.models import ANOMALIES
+from city_assets.equipment.tables import ANOMALY_EVENTS, MACHINE_SENSORS, MACHINE_TYPES, MACHINES
 from tests.commands import city, fails
 
 ROWS = [{"machine_id": f"pump_00{n}", "kind": "pump", "location": "metro", "criticality": n} for n in (1, 2)]
@@ -63,7 +63,7 @@ def test_what_is_unknown_is_answered_with_what_is_known(config: Settings) -> Non
 
 def scores(*minutes: float, machine: str = "pump_001", signal: str = "vibration_now") -> pl.DataFrame:
     """An anomaly at each of these."""
-    shares = [0.9 if name == signal else 0.02 for name in ANOMALY_INPUTS]
+    shares = [0.9 if name == signal else 0.02 for name in ANOMALIES.inputs]
     rows = [(machine, START + timedelta(minutes=n), "anomaly", [2.0 + n / 100, 5.0, *shares]) for n in minutes]
     return pl.DataFrame(rows, ["machine_id", "timestamp", "prediction", "output"], orient="row")
 
@@ -110,3 +110,27 @@ def test_a_table_of_an_earlier_release_and_a_file_without_the_new_columns_are_ta
     )
     assert "machines: 1 rows" in city("reference", "import", "machines", str(file))
     assert read(config.lake, table).select("machine_id", "installed").row(0) == ("MACHINE_001", date(2024, 5, 1))
+
+
+TYPES = "kind,life_unit,life_cap,order_below,replace_below,stop_below"
+
+
+def test_the_types_of_machines_are_edited_and_a_unit_that_is_none_is_named(config: Settings) -> None:
+    file = config.home / "types.csv"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(f"{TYPES}\npump,h,500,350,150,50\npress,weeks,10,7,3,1\n")
+    assert "row 2: 'weeks' in life_unit is none of h, d, cycles" in fails(
+        "reference", "import", "machine_types", str(file)
+    )
+    file.write_text(f"{TYPES}\npump,h,500,350,150,50\n")  # without the hours of a cycle, which it does not need
+    assert "machine_types: 1 rows" in city("reference", "import", "machine_types", str(file))
+    assert read(config.lake, MACHINE_TYPES)["life_cap"].to_list() == [500.0]
+
+
+def test_a_signal_may_have_a_range_for_each_condition_but_only_one(config: Settings) -> None:
+    row = {"machine_id": "m", "signal": "p", "sensor_id": "s", "normal_minimum": 0.0, "normal_maximum": 1.0}
+    rows = pl.DataFrame([row | {"condition": condition} for condition in ("1", "2", None)])
+    assert update(config.lake, MACHINE_SENSORS, lambda _: rows, "by hand") == 3
+    twice = pl.concat([rows, rows.tail(1)])
+    with pytest.raises(TableError, match="condition None stands twice"):
+        update(config.lake, MACHINE_SENSORS, lambda _: twice, "by hand")

@@ -32,6 +32,14 @@ def test_few_groups_make_wider_intervals_than_as_many_single_rows() -> None:
     assert np.mean(grouped.widths) > np.mean(single.widths)
 
 
+def test_single_rows_of_few_machines_make_wider_intervals_than_of_many() -> None:
+    predicted, actual, _ = sample(100)
+    widths = [intervals(predicted, actual, sources=count).widths for count in (10, 100)]
+    assert np.mean(widths[0]) > np.mean(widths[1]) > np.mean(intervals(predicted, actual).widths)
+    assert intervals(predicted, actual, sources=10).coverage == 0.9
+    assert np.isfinite(intervals(predicted, actual, sources=1).widths).all()
+
+
 def test_what_cannot_carry_intervals_is_named() -> None:
     predicted, actual, group = sample(5)
     with pytest.raises(ValueError, match="5 groups cannot carry"):

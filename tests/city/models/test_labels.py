@@ -12,10 +12,11 @@ from city.models.examples import label_rows, split
 from city.models.labels import KNOWN, LABEL, delay_of
 from city.models.model import ModelError
 from city.settings import Settings
-from city_assets.equipment.models import ANOMALIES, LIFE, LIFE_CAP
+from city_assets.equipment.models import ANOMALIES, LIFE
 from city_assets.payments.models import FRAUDS, REPORTED_WITHIN
 
 START = datetime(2026, 5, 4, 12, tzinfo=UTC)
+CAP = LIFE.label.wait
 
 
 def minutes(*of: float) -> list[datetime]:
@@ -25,8 +26,14 @@ def minutes(*of: float) -> list[datetime]:
 def machine(count: int, name: str = "pump_001") -> pl.DataFrame:
     """A reading a minute."""
     return pl.DataFrame(
-        {"machine_id": name, "timestamp": minutes(*range(count)), "first_of_minute": True, "power_now": 0.5},
-        schema_overrides={"timestamp": TIMESTAMP},
+        {
+            "machine_id": name,
+            "timestamp": minutes(*range(count)),
+            "first_of_minute": True,
+            "power_now": 0.5,
+            "life_cap_hours": None,
+        },
+        schema_overrides={"timestamp": TIMESTAMP, "life_cap_hours": pl.Float64},
     )
 
 
@@ -42,7 +49,7 @@ def test_the_life_left_is_the_time_to_the_next_failure_and_never_over_the_cap() 
     assert left[START + timedelta(minutes=29)] == pytest.approx(1 / 60)
     assert left[START + timedelta(minutes=31)] == pytest.approx(1)
     assert left[START + timedelta(minutes=150)] == pytest.approx(50 / 60)
-    assert found["timestamp"].max() == START + timedelta(minutes=239) - LIFE_CAP
+    assert found["timestamp"].max() == START + timedelta(minutes=239) - CAP
 
 
 def test_another_machines_failure_is_not_its_own() -> None:
@@ -55,7 +62,7 @@ def test_another_machines_failure_is_not_its_own() -> None:
 def test_a_row_counts_whether_it_fails_soon_or_not(failures: list[int], count: int) -> None:
     """Rows near the end count by their time alone: by their end, only the short-lived would."""
     found = label_rows(LIFE, machine(count), log(*sorted(failures)))
-    assert found.height == count - LIFE_CAP // timedelta(minutes=1)
+    assert found.height == count - CAP // timedelta(minutes=1)
     assert found[LABEL].is_between(0, 1).all()
 
 

@@ -12,6 +12,7 @@ import polars as pl
 import pytest
 
 from city.models import judge
+from city.models.compatible import takes_inputs
 from city.models.examples import inputs, label_rows
 from city.models.exported import Exported, check_agreement, export
 from city.models.fitting import fit
@@ -127,6 +128,23 @@ def test_a_failed_training_leaves_the_champion(registry: Registry) -> None:
             teach(replace(SPEED, name="kept", estimator=estimator), rows, registry)
     assert [v.number for v in registry.versions("kept")] == [1]
     assert registry.at("kept") == champion
+
+
+def test_a_champion_with_other_inputs_is_not_compared_with(registry: Registry) -> None:
+    """A release may change a model's inputs; a version of one before the digest has only their number."""
+    model = replace(SPEED, name="changed")
+    first = teach(model, BEFORE, registry)
+    assert takes_inputs(model, first.version, registry)
+    changed, lines = replace(model, inputs=model.inputs[1:]), list[str]()
+    assert not takes_inputs(changed, first.version, registry)
+    assert not takes_inputs(replace(model, inputs=model.inputs[::-1]), first.version, registry)
+    undigested = replace(first.version, tags={})
+    assert takes_inputs(model, undigested, registry)
+    assert not takes_inputs(changed, undigested, registry)
+    second = teach(changed, BEFORE, registry, progress=lines.append)
+    assert second.promoted
+    assert "changed: version 1 takes other inputs, so it is not compared with" in lines
+    assert takes_inputs(changed, second.version, registry)
 
 
 def test_an_export_that_disagrees_is_not_registered() -> None:

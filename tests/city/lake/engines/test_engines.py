@@ -25,6 +25,7 @@ from city.tables.schema import partition_by
 from city.tables.slices import Slices
 from city_assets.environment.contract import DEVICES, SENSORS
 from city_assets.equipment.contract import MAINTENANCE_LOG, SENSOR_READINGS
+from city_assets.equipment.limits import default_type
 from city_assets.tables import is_live
 from city_assets.traffic.contract import VEHICLE_POSITIONS
 from city_assets.traffic.ingest import ingest
@@ -121,6 +122,8 @@ def fill_machines(lake: Path) -> None:
     stream(lake, SENSOR_READINGS, readings, BEGIN + timedelta(days=3))
     stream(lake, MAINTENANCE_LOG, log, BEGIN + timedelta(days=3))
     commission(lake, "machine_sensors", [row for machine in fleet for row in machine.ranges()])
+    commission(lake, "machines", [machine.description() for machine in fleet])
+    commission(lake, "machine_types", [default_type(), default_type() | {"kind": "pump", "life_cap": 500.0}])
     event = {"machine_id": fleet[0].id, "begin": BEGIN, "end": BEGIN + timedelta(hours=1), "readings": 9}
     told = {"peak_score": 2.0, "signal": "power", "confirmed": True, "root_cause": "leak", "resolution": None}
     commission(lake, "anomaly_events", [event | told])
