@@ -14,6 +14,7 @@ from city.drift.report import page
 from city.features.views import View, view_of
 from city.lake.snapshot import Snapshot
 from city.lake.tables import open_table
+from city.models.compatible import takes_inputs
 from city.models.examples import inputs
 from city.models.exported import Exported
 from city.models.model import Model
@@ -46,7 +47,8 @@ def measure(
 ) -> tuple[pl.DataFrame, str] | None:
     """Compares the view's newest day with the reference day. The champions' predictions are compared like features.
 
-    Pins the newest day if there is no reference yet and the day is whole (see `load_newest` for which rows count).
+    Pins the newest day if there is no reference yet, or one that lacks inputs of the models, and the day is whole (see
+    `load_newest` for which rows count).
     Returns the comparison and its HTML page, or None if there was no reference, or no comparable hour, or not yet a day
     of live rows after the history of a new city.
 
@@ -55,7 +57,8 @@ def measure(
     current = load_newest(view, view_models, lake, config)
     stored_references = references(config)
     reference = stored_references.get(view.name)
-    if reference is None:
+    model_inputs = {name for model in view_models for name in model.inputs}
+    if reference is None or not model_inputs <= set(reference.columns):  # an earlier release had fewer features
         if covers_span(current, view.time):
             stored_references.update_reference(view.name, current)
         return None
@@ -68,8 +71,12 @@ def measure(
     comparable_days = comparable(with_hour(reference, view, config), current, HOUR)
     if not (comparable_days[0].height and comparable_days[1].height):
         return None
-    features = sorted({name for model in view_models for name in model.inputs} - {*_CLOCK})
-    champions = [(m, Exported(m, registry.content(v))) for m in view_models if (v := registry.at(m.name)) is not None]
+    features = sorted(model_inputs - {*_CLOCK})
+    champions = [
+        (model, Exported(model, registry.content(version)))
+        for model in view_models
+        if (version := registry.at(model.name)) is not None and takes_inputs(model, version, registry)
+    ]
     reference_values, current = (
         frame.select(*features, *_prediction_columns(champions, frame)) for frame in comparable_days
     )

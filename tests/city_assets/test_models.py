@@ -174,6 +174,16 @@ def test_new_labels_and_drift_are_reasons_too(config: Settings, quick: Model) ->
     assert (check.check_name, check.passed) == (STABLE, True)
 
 
+def test_a_reference_without_the_inputs_of_a_release_is_pinned_anew(config: Settings, quick: Model) -> None:
+    put(config, traffic(hours=24, seed=1), NOW - timedelta(hours=25))
+    rows = traffic(hours=24, seed=2).drop(quick.inputs[0])
+    references(config).update_reference(VIEW.name, rows)
+    assert measure(VIEW, [quick], config.lake, config, Registry(config), NOW) is None
+    pinned = references(config).get(VIEW.name)
+    assert pinned is not None
+    assert set(quick.inputs) <= set(pinned.columns)
+
+
 @pytest.fixture
 def since_yesterday(config: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[dg.Definitions]:
     """The definitions of a city that began yesterday."""
