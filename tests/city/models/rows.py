@@ -5,8 +5,9 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import polars as pl
 
-from city_assets.traffic.transforms import WINDOW_SECONDS
+from city_assets.traffic.contract import CELL_WINDOW
 
+WINDOW_SECONDS = int(CELL_WINDOW.every.total_seconds())
 START = datetime(2026, 5, 4, 12, tzinfo=UTC)
 END = START + timedelta(days=3)
 
