@@ -119,17 +119,18 @@ def congestion(speed: str = "speed_mean") -> nw.Expr:
     return level.alias("congestion")
 
 
-def levels(speed: Any, engine: Any) -> Any:
+def levels(speed: Any, engine: Any, slow: float = SLOW_KMH, free: float = FREE_KMH) -> Any:
     """Returns the expression of the congestion level of each speed (km/h), null if the speed is null.
 
-    `engine` is the module narwhals or polars, whose expression it is.
+    It is high below `slow`, and low from `free` on: by default the limits of a street. `engine` is the module narwhals
+    or polars, whose expression it is.
     """
     when, level = engine.when, engine.lit
-    low = when(speed >= FREE_KMH).then(level("low"))
+    low = when(speed >= free).then(level("low"))
     return (
-        when(speed < SLOW_KMH)
+        when(speed < slow)
         .then(level("high"))
-        .otherwise(when(speed < FREE_KMH).then(level("medium")).otherwise(low))
+        .otherwise(when(speed < free).then(level("medium")).otherwise(low))
     )
 
 
