@@ -26,7 +26,15 @@ from city.tables.model import DAY
 from city.tables.model import Source as TableSource
 from city.tables.windows import window_table
 from city_assets.traffic.cell_features import cell_features
-from city_assets.traffic.cell_tables import ROAD_LINKS, SPEEDS_HOURLY, TRAFFIC_FEATURES, USUAL_SPEEDS
+from city_assets.traffic.cell_links import pair_changes
+from city_assets.traffic.cell_tables import (
+    LEADERS,
+    PAIR_CHANGES,
+    ROAD_LINKS,
+    SPEEDS_HOURLY,
+    TRAFFIC_FEATURES,
+    USUAL_SPEEDS,
+)
 
 BEGIN = datetime(2012, 3, 1)
 EVERY = timedelta(minutes=5)
@@ -83,12 +91,22 @@ USUAL = replace(
     name="detector_usual_speeds",
     sources={"hours": replace(USUAL_SPEEDS.sources["hours"], table=HOURLY.id)},
 )
+PAIRS = replace(
+    PAIR_CHANGES,
+    name="detector_pair_changes",
+    sources={**PAIR_CHANGES.sources, "windows": TableSource(table=WINDOWS.id, days_before=1)},
+    transform=pair_changes(EVERY),
+)
+LEADING = replace(
+    LEADERS, name="detector_leaders", sources={"pairs": replace(LEADERS.sources["pairs"], table=PAIRS.id)}
+)
 FEATURES = replace(
     TRAFFIC_FEATURES,
     name="detector_features",
     sources={
         **TRAFFIC_FEATURES.sources,
         "windows": TableSource(table=WINDOWS.id, days_before=1),
+        "leaders": replace(TRAFFIC_FEATURES.sources["leaders"], table=LEADING.id),
         "usual": replace(TRAFFIC_FEATURES.sources["usual"], table=USUAL.id),
     },
     transform=cell_features(EVERY),
@@ -140,7 +158,7 @@ def build_lake(folder: Path, tell: Callable[[str], None]) -> Lakehouse:
     roads = pl.DataFrame(sorted(pairs), schema=["cell", "neighbour"], orient="row")
     update(config.lake, ROAD_LINKS, lambda _: roads, "the road graph of METR-LA")
     house = lakehouse(config)
-    own = {table.id: table for table in (WINDOWS, HOURLY, USUAL, FEATURES)}
+    own = {table.id: table for table in (WINDOWS, HOURLY, USUAL, PAIRS, LEADING, FEATURES)}
     house = replace(
         house,
         contracts={**house.contracts, DETECTOR_SPEEDS.name: DETECTOR_SPEEDS},

@@ -7,22 +7,19 @@ import narwhals as nw
 
 from city.tables.calendar import SLOT_SECONDS, on_calendar
 from city.tables.model import Frame
-from city_assets.traffic.transforms import mean, spread
+from city_assets.traffic.cell_links import CHANGE, LAST_HOUR, START, links_of, shift_speeds, with_change
+from city_assets.traffic.transforms import mean
 
 LAGS = (1, 2, 3)
 """The windows before whose speed is a feature of its own."""
 PAST = (*LAGS, 5, 8, 11)
 """The windows before that the statistics of the recent speed use, beside the window itself."""
-CHANGE = 3
-"""The change of the speed around a cell is that since so many windows before."""
 USUAL_DAYS = 14
 """The days from which the usual speed is computed: two of each day of the week."""
 USUAL_AHEAD = timedelta(minutes=15)
 """How far ahead of the window's end the later usual speed is: as far as the models predict at most."""
 RAIN_SECONDS = 300
 """The length of the window location_precipitation."""
-_LAST_HOUR = 23
-_START = "_window_start_seconds"
 
 
 def cell_features(every: timedelta) -> Callable[..., Frame]:
@@ -35,15 +32,23 @@ def cell_features(every: timedelta) -> Callable[..., Frame]:
     seconds = int(every.total_seconds())
 
     def transform(
-        windows: Frame, neighbours: Frame, road_links: Frame, usual: Frame, precipitation: Frame, calendar: Frame
+        windows: Frame,
+        neighbours: Frame,
+        road_links: Frame,
+        leaders: Frame,
+        usual: Frame,
+        precipitation: Frame,
+        calendar: Frame,
     ) -> Frame:
-        speeds = windows.select("cell", _START, "speed_mean")
         features = on_calendar(windows.drop("day"), "window_start", calendar)
+        speeds = features.select("day", "cell", START, "speed_mean")
         for lag in PAST:
-            features = features.join(_shift(speeds, lag * seconds, f"speed_lag_{lag}"), on=["cell", _START], how="left")
+            earlier = shift_speeds(speeds, lag * seconds, f"speed_lag_{lag}")
+            features = features.join(earlier, on=["cell", START], how="left")
         features = features.with_columns(**_recent())
-        around = _around(speeds, _links(neighbours, road_links), CHANGE * seconds)
-        features = features.join(around, on=["cell", _START], how="left")
+        changing = with_change(speeds, CHANGE * seconds)
+        for around in (_around(changing, links_of(neighbours, road_links)), _leading(changing, leaders)):
+            features = features.join(around, on=["cell", START], how="left")
         features = _with_city(features, speeds, CHANGE * seconds)
         features = _with_rain(features, precipitation, seconds)
         features = _with_usual(features, usual, seconds)
@@ -52,11 +57,6 @@ def cell_features(every: timedelta) -> Callable[..., Frame]:
         )
 
     return transform
-
-
-def _shift(speeds: Frame, seconds: int, name: str) -> Frame:
-    """Returns the speeds at the time at which they are so many seconds old, as the column `name`."""
-    return speeds.select("cell", nw.col(_START) + seconds, nw.col("speed_mean").alias(name))
 
 
 def _recent() -> dict[str, nw.Expr]:
@@ -78,37 +78,51 @@ def _root(variance: nw.Expr) -> nw.Expr:
     return (nw.when(variance > 0).then(variance).otherwise(variance * 0) ** 0.5).round(6)
 
 
-def _links(neighbours: Frame, road_links: Frame) -> Frame:
-    """Returns the cells around each cell: those that people linked it to, and else those that share an edge with it."""
-    linked = road_links.select("cell").unique()
-    return nw.concat([road_links.select("cell", "neighbour"), neighbours.join(linked, on="cell", how="anti")])
-
-
-def _around(speeds: Frame, links: Frame, before: int) -> Frame:
-    """Computes the speed around each cell and window, and its change in so many seconds."""
-    earlier = _shift(speeds, before, "_earlier")
-    changing = speeds.join(earlier, on=["cell", _START], how="left").select(
-        _START, "speed_mean", neighbour=nw.col("cell"), _change=nw.col("speed_mean") - nw.col("_earlier")
-    )
-    speed, change = nw.col("speed_mean"), nw.col("_change")
+def _around(changing: Frame, links: Frame) -> Frame:
+    """Computes the speed around each cell and window, and its change."""
+    change = nw.col("change")
     return (
-        links.join(changing, on="neighbour", how="inner")
-        .group_by("cell", _START)
+        links.join(changing.select(START, "speed_mean", "change", neighbour="cell"), on="neighbour", how="inner")
+        .group_by("cell", START)
         .agg(
             speed_neighbours=mean("speed_mean"),
-            speed_slowest_neighbour=speed.min().round(6),
-            speed_fastest_neighbour=speed.max().round(6),
-            neighbours_change=mean("_change"),
+            speed_slowest_neighbour=nw.col("speed_mean").min().round(6),
+            speed_fastest_neighbour=nw.col("speed_mean").max().round(6),
+            neighbours_change=mean("change"),
             neighbours_largest_drop=change.min().round(6),
         )
     )
 
 
+def _leading(changing: Frame, leaders: Frame) -> Frame:
+    """Computes the speed of the cells that lead each cell, and its change: means by the weights of the day before."""
+    known = leaders.select("cell", "neighbour", "weight", nw.col("day").dt.offset_by("1d"))
+    led = known.join(
+        changing.select("day", START, "speed_mean", "change", neighbour="cell"), on=["day", "neighbour"], how="inner"
+    )
+    weight = nw.col("weight")
+    sums = (
+        led.with_columns(
+            _speed=nw.col("speed_mean") * weight,
+            _change=nw.col("change") * weight,
+            _changing=nw.when(~nw.col("change").is_null()).then(weight),
+        )
+        .group_by("cell", START)
+        .agg(nw.col("weight", "_speed", "_change", "_changing").sum())
+    )
+    return sums.select(
+        "cell",
+        START,
+        speed_leaders=(nw.col("_speed") / weight).round(6),
+        leaders_change=nw.when(nw.col("_changing") > 0).then((nw.col("_change") / nw.col("_changing")).round(6)),
+    )
+
+
 def _with_city(features: Frame, speeds: Frame, before: int) -> Frame:
     """Adds the mean speed of all cells, in the window and so many seconds before."""
-    city = speeds.group_by(_START).agg(speed_city=mean("speed_mean"))
-    earlier = city.select(nw.col(_START) + before, speed_city_before=nw.col("speed_city"))
-    return features.join(city, on=_START, how="left").join(earlier, on=_START, how="left")
+    city = speeds.group_by(START).agg(speed_city=mean("speed_mean"))
+    earlier = city.select(nw.col(START) + before, speed_city_before=nw.col("speed_city"))
+    return features.join(city, on=START, how="left").join(earlier, on=START, how="left")
 
 
 def _with_rain(features: Frame, precipitation: Frame, seconds: int) -> Frame:
@@ -116,12 +130,12 @@ def _with_rain(features: Frame, precipitation: Frame, seconds: int) -> Frame:
 
     So it is known when the features are.
     """
-    rain = precipitation.group_by(_START).agg(precipitation=mean("precipitation_mean"))
-    ended = nw.col(_START) + seconds
+    rain = precipitation.group_by(START).agg(precipitation=mean("precipitation_mean"))
+    ended = nw.col(START) + seconds
     features = features.with_columns(_rain_seconds=ended - ended % RAIN_SECONDS - 2 * RAIN_SECONDS)
     for name, windows_before in (("precipitation", 0), ("precipitation_before", 1)):
         earlier = rain.select(
-            _rain_seconds=nw.col(_START) + windows_before * RAIN_SECONDS, **{name: nw.col("precipitation")}
+            _rain_seconds=nw.col(START) + windows_before * RAIN_SECONDS, **{name: nw.col("precipitation")}
         )
         features = features.join(earlier, on="_rain_seconds", how="left")
     return features
@@ -141,7 +155,7 @@ def _with_usual(features: Frame, usual: Frame, seconds: int) -> Frame:
         speed_level_std=nw.col("level_std"),
     )
     features = features.join(known, on=["day", "cell", "local_hour"], how="left")
-    into_hour = (nw.col("slot_minute") * 60 + nw.col(_START) % SLOT_SECONDS + seconds) / 3600
+    into_hour = (nw.col("slot_minute") * 60 + nw.col(START) % SLOT_SECONDS + seconds) / 3600
     return features.with_columns(
         speed_usual=_interpolated(into_hour).round(6),
         speed_usual_later=_interpolated(into_hour + USUAL_AHEAD.total_seconds() / 3600).round(6),
@@ -184,7 +198,7 @@ def usual_speeds(hours: Frame) -> Frame:
         _speed=nw.col("speed_mean") * nw.col("windows"),
         _square=nw.col("speed_square") * nw.col("windows"),
     )
-    days = [weighted.filter(nw.col("local_hour") < _LAST_HOUR)] + [
+    days = [weighted.filter(nw.col("local_hour") < LAST_HOUR)] + [
         weighted.with_columns(nw.col("day").dt.offset_by(f"{ago}d")) for ago in range(1, USUAL_DAYS)
     ]
     sums = {name: nw.col(name).sum() for name in ("windows", "_speed", "_square")}

@@ -1,7 +1,7 @@
 """The feature table of a cell's traffic, and the tables that its features come from."""
 
 from city.tables import Column, Source, Table, calendar
-from city_assets.traffic import cell_features
+from city_assets.traffic import cell_features, cell_links
 from city_assets.traffic.contract import CELL_WINDOW
 
 _DAY, _LOCAL_HOUR, _WEEKDAY, _, _RUSH_HOUR = calendar.COLUMNS
@@ -66,6 +66,57 @@ USUAL_SPEEDS = Table(
     transform=cell_features.usual_speeds,
 )
 
+PAIR_CHANGES = Table(
+    name="traffic_pair_changes",
+    layer="gold",
+    description="How the speed of each cell changes after that of a cell around it, by the day.",
+    key=("day", "cell", "neighbour"),
+    columns=(
+        Column(name="cell", kind="string", description=_CELL, origins=("windows.cell",)),
+        Column(name="neighbour", kind="string", description="cell around it", origins=("windows.cell",)),
+        _count("windows", "windows in which both have a change", "windows.cell"),
+        _speed("own", "mean change of the cell's speed", "windows.speed_mean", nullable=False),
+        _speed("leading", "mean change of the neighbour's speed before", "windows.speed_mean", nullable=False),
+        *(
+            _speed(name, f"mean of {what}", "windows.speed_mean", nullable=False, unit="km²/h²")
+            for name, what in (
+                ("own_square", "the square of the cell's change"),
+                ("leading_square", "the square of the neighbour's change before"),
+                ("product", "the product of both changes"),
+            )
+        ),
+        _DAY,
+    ),
+    sources={
+        "windows": Source(table="gold/traffic_cells", days_before=1),
+        "neighbours": Source(table="reference/neighbours", cell_source="windows"),
+        "road_links": Source(table=ROAD_LINKS.id),
+        "calendar": Source(table=calendar.REFERENCE_CALENDAR),
+    },
+    transform=cell_links.pair_changes(CELL_WINDOW.every),
+)
+
+LEADERS = Table(
+    name="traffic_leaders",
+    layer="gold",
+    description="The cells whose speeds change before that of a cell, from a day and the "
+    f"{cell_links.LEADER_DAYS - 1} days before it. The features of the next day use them.",
+    key=("day", "cell", "neighbour"),
+    columns=(
+        Column(name="cell", kind="string", description=_CELL, origins=("pairs.cell",)),
+        Column(name="neighbour", kind="string", description="the cell that leads it", origins=("pairs.neighbour",)),
+        Column(
+            name="weight",
+            kind="float",
+            description="correlation of the cell's change with the neighbour's change before",
+            origins=tuple(f"pairs.{name}" for name in ("own_square", "leading_square", "product")),
+        ),
+        _DAY,
+    ),
+    sources={"pairs": Source(table=PAIR_CHANGES.id, days_before=cell_links.LEADER_DAYS - 1)},
+    transform=cell_links.leaders,
+)
+
 TRAFFIC_FEATURES = Table(
     name="traffic_features",
     layer="features",
@@ -100,6 +151,8 @@ TRAFFIC_FEATURES = Table(
         _speed("speed_fastest_neighbour", "speed of the fastest cell around it", "windows.speed_mean"),
         _speed("neighbours_change", "mean change of the speed around it in three windows", "windows.speed_mean"),
         _speed("neighbours_largest_drop", "least change of the speed of a cell around it", "windows.speed_mean"),
+        _speed("speed_leaders", "mean speed of the cells that lead it, by their weights", "leaders.weight"),
+        _speed("leaders_change", "mean change of their speed in three windows", "leaders.weight"),
         _speed("speed_city", "mean speed of all cells", "windows.speed_mean"),
         _speed("speed_city_before", "mean speed of all cells three windows before", "windows.speed_mean"),
         _speed("speed_usual", "usual speed at this time of the day", "usual.usual_speed"),
@@ -121,10 +174,11 @@ TRAFFIC_FEATURES = Table(
         "precipitation": Source(table="gold/location_precipitation", days_before=1, is_context=True),
         "neighbours": Source(table="reference/neighbours", cell_source="windows"),
         "road_links": Source(table=ROAD_LINKS.id),
+        "leaders": Source(table=LEADERS.id, days_before=1, is_settled=True),
         "usual": Source(table=USUAL_SPEEDS.id, days_before=1, is_settled=True),
         "calendar": Source(table=calendar.REFERENCE_CALENDAR),
     },
     transform=cell_features.cell_features(CELL_WINDOW.every),
 )
 
-CELL_TABLES = (ROAD_LINKS, SPEEDS_HOURLY, USUAL_SPEEDS, TRAFFIC_FEATURES)
+CELL_TABLES = (ROAD_LINKS, SPEEDS_HOURLY, USUAL_SPEEDS, PAIR_CHANGES, LEADERS, TRAFFIC_FEATURES)

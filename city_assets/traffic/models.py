@@ -21,6 +21,8 @@ _AROUND = (
     "speed_fastest_neighbour",
     "neighbours_change",
     "neighbours_largest_drop",
+    "speed_leaders",
+    "leaders_change",
     "speed_city",
     "speed_city_before",
 )
