@@ -7,7 +7,7 @@ first week of DCRNN's data, which it is.
 import json
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import date, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -154,7 +154,11 @@ def build_lake(folder: Path, tell: Callable[[str], None]) -> Lakehouse:
             raise ValueError(f"{appended.rejected} events of {day} are rejected: see {config.lake}/quarantine")
     tell(f"{events.height:,} events of {len(names)} detectors")
     links = np.argwhere(read_roads() > 0)
-    pairs = [(names[a], names[b]) for a, b in {(int(a), int(b)) for a, b in links} | {(int(b), int(a)) for a, b in links} if a != b]
+    pairs = [
+        (names[a], names[b])
+        for a, b in {(int(a), int(b)) for a, b in links} | {(int(b), int(a)) for a, b in links}
+        if a != b
+    ]
     roads = pl.DataFrame(sorted(pairs), schema=["cell", "neighbour"], orient="row")
     update(config.lake, ROAD_LINKS, lambda _: roads, "the road graph of METR-LA")
     house = lakehouse(config)

@@ -124,13 +124,19 @@ def _congestion(model: Model, result: FittedModel, judged: pl.Series) -> dict[st
     }
 
 
-def _online(
-    house: Lakehouse, rows: pl.DataFrame, model: Model, exported: bytes, judged: pl.Series
-) -> dict[str, float]:
+def _online(house: Lakehouse, rows: pl.DataFrame, model: Model, exported: bytes, judged: pl.Series) -> dict[str, float]:
     """Compares the table's rows with those that the stream's function makes of the newest windows, at some steps."""
     windows = _read(house, WINDOWS)
-    stored = {name: _read(house, house.tables[source.table]) for name, source in FEATURES.sources.items() if _is_stored(source)}
-    stored |= {name: pl.DataFrame(schema=schema(house.tables[source.table])) for name, source in FEATURES.sources.items() if source.is_context}
+    stored = {
+        name: _read(house, house.tables[source.table])
+        for name, source in FEATURES.sources.items()
+        if _is_stored(source)
+    }
+    stored |= {
+        name: pl.DataFrame(schema=schema(house.tables[source.table]))
+        for name, source in FEATURES.sources.items()
+        if source.is_context
+    }
     serving, plan, view = Exported(model, exported), Plan(FEATURES), View(FEATURES)
     compared, features_differ, predictions_differ = 0, 0.0, 0.0
     for as_of in judged.gather_every(max(1, len(judged) // SAMPLED_STEPS)):

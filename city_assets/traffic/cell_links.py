@@ -83,9 +83,7 @@ def leaders(pairs: Frame) -> Frame:
     The weight is the correlation of the cell's change with the neighbour's change before it, where it is positive.
     """
     weighted = pairs.with_columns(**{name: nw.col(name) * nw.col("windows") for name in _MOMENTS})
-    days = [weighted] + [
-        weighted.with_columns(nw.col("day").dt.offset_by(f"{ago}d")) for ago in range(1, LEADER_DAYS)
-    ]
+    days = [weighted] + [weighted.with_columns(nw.col("day").dt.offset_by(f"{ago}d")) for ago in range(1, LEADER_DAYS)]
     key = ["day", "cell", "neighbour"]
     sums = nw.concat(days).group_by(*key).agg(nw.col("windows", *_MOMENTS).sum())
     means = sums.filter(nw.col("windows") >= _LEAST_WINDOWS).with_columns(

@@ -136,14 +136,14 @@ TRAFFIC_FEATURES = Table(
         _count("positions", "positions reported", "windows.positions"),
         _speed("speed_mean", "mean speed", "windows.speed_mean"),
         _speed("speed_std", "spread of speed", "windows.speed_std"),
-        *(
-            _speed(f"speed_lag_{n}", f"mean speed {n} windows before", "windows.speed_mean")
-            for n in cell_features.LAGS
-        ),
+        *(_speed(f"speed_lag_{n}", f"mean speed {n} windows before", "windows.speed_mean") for n in cell_features.LAGS),
         _speed("speed_recent", "mean of the window's speed and those before it", "windows.speed_mean"),
         *(
-            _speed(f"speed_past_{name}", f"{what} of the speed in the last {1 + max(cell_features.PAST)} windows",
-                   "windows.speed_mean")
+            _speed(
+                f"speed_past_{name}",
+                f"{what} of the speed in the last {1 + max(cell_features.PAST)} windows",
+                "windows.speed_mean",
+            )
             for name, what in (("mean", "mean"), ("std", "spread"), ("min", "minimum"), ("max", "maximum"))
         ),
         _speed("speed_neighbours", "mean speed of the cells around it", "windows.speed_mean"),

@@ -73,7 +73,9 @@ def speed_model(minutes: int) -> Model:
         description=f"The mean speed in a cell in {minutes} minutes.",
         features="traffic_features",
         inputs=_INPUTS,
-        label=FutureValue(column="speed_mean", after=timedelta(minutes=minutes), tolerance=CELL_WINDOW.every, unit="km/h"),
+        label=FutureValue(
+            column="speed_mean", after=timedelta(minutes=minutes), tolerance=CELL_WINDOW.every, unit="km/h"
+        ),
         estimator=boosted_trees("regression"),
         change_of="speed_mean",
         space=_SPACE,

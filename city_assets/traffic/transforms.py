@@ -127,11 +127,7 @@ def levels(speed: Any, engine: Any, slow: float = SLOW_KMH, free: float = FREE_K
     """
     when, level = engine.when, engine.lit
     low = when(speed >= free).then(level("low"))
-    return (
-        when(speed < slow)
-        .then(level("high"))
-        .otherwise(when(speed < free).then(level("medium")).otherwise(low))
-    )
+    return when(speed < slow).then(level("high")).otherwise(when(speed < free).then(level("medium")).otherwise(low))
 
 
 def mean(name: str) -> nw.Expr:

@@ -220,8 +220,10 @@ class FeatureSink(Sink):
 
     def _newest(self, view: View) -> datetime | None:
         """Returns the beginning of the view's newest window."""
-        frames = (self._state.frames[window.name] for window in view.windows(self._contract).values())
-        return max((newest for frame in frames if (newest := frame["window_start"].max())), default=None)  # type: ignore[type-var]
+        frames = [self._state.frames[window.name] for window in view.windows(self._contract).values()]
+        newest = pl.concat([frame.select("window_start") for frame in frames])["window_start"].max()
+        assert newest is None or isinstance(newest, datetime)
+        return newest
 
     def close(self) -> None:
         """Drops the connection to the online store."""
