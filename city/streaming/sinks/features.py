@@ -68,7 +68,7 @@ def features(
     plan: Plan | None = None,
     stored: Mapping[str, pl.DataFrame] | None = None,
 ) -> pl.DataFrame:
-    """Computes the view's rows for the windows in `state`.
+    """Computes the view's rows for the newest windows in `state`: those that late events may still change.
 
     `stored` has the frames of the view's context, settled and reference sources, by source.
     """
@@ -76,9 +76,12 @@ def features(
         name: state.frames[window.name].with_columns(day=pl.lit(None))
         for name, window in view.windows(contract).items()
     }
-    times = [frame["window_start"] for frame in frames.values() if frame.height]
-    if not times:
+    times = pl.concat([frame["window_start"] for frame in frames.values()])
+    newest = times.max()
+    if newest is None:
         return pl.DataFrame(schema=schema(view.table))
+    assert isinstance(newest, datetime)
+    every = max(window.every for window in view.windows(contract).values())
     inputs = {**frames, **(stored or {})}
     for name, source in view.table.sources.items():
         if name in inputs:
@@ -86,8 +89,8 @@ def features(
         if source.table == REFERENCE_NEIGHBOURS:
             inputs[name] = neighbours(frames[source.cell_source]["cell"])
         elif source.table == REFERENCE_CALENDAR:
-            inputs[name] = calendar_of(pl.concat(times), timezone, country)
-    return (plan or Plan(view.table)).run(inputs)
+            inputs[name] = calendar_of(times, timezone, country)
+    return (plan or Plan(view.table)).run(inputs, pl.col("window_start") > newest - _PUSHED * every)
 
 
 class Events:
@@ -211,8 +214,6 @@ class FeatureSink(Sink):
             now = datetime.now(UTC)
             stored = self._context[view.name].frames(now) | self._stored[view.name].frames(self._newest(view) or now)
             rows = features(view, self._contract, self._state, timezone, country, self._plans[view.name], stored)
-            every = max(window.every for window in view.windows(self._contract).values())
-            rows = rows.filter(pl.col("window_start") > pl.col("window_start").max() - _PUSHED * every)
             pushed = self._pushed.get(view.name)
             fresh = rows if pushed is None else rows.join(pushed, on=rows.columns, how="anti", nulls_equal=True)
             push(self._store, view, fresh)
