@@ -38,7 +38,7 @@ KMH_PER_MPH = 1.609344
 # mph. Below 35 a freeway has excessive delay (23 CFR 490.705); from 50 on, 85 % of the posted 60, it flows freely
 # (Washington State DOT, Corridor Capacity Report).
 HIGH, LOW = 35.0, 50.0
-TRIALS = 6
+TRIALS = 2
 """The parameters that a search tries. It has no limit of time, so that a slow machine finds the same ones."""
 SAMPLED_STEPS = 40
 """The test steps of which the online features are compared with the table's."""

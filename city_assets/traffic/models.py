@@ -5,7 +5,7 @@ from functools import lru_cache
 
 import polars as pl
 
-from city.models.boosting import boosted_trees, defaults, space
+from city.models.boosting import boosted_trees, defaults, mean_and_median_trees, space
 from city.models.labels import FutureValue
 from city.models.model import Model
 from city_assets.traffic.cell_features import LAGS
@@ -13,6 +13,13 @@ from city_assets.traffic.contract import CELL_WINDOW
 from city_assets.traffic.transforms import levels
 
 _SPACE, _DEFAULTS = space((7, 63), (10, 200)), defaults(31, 40)
+_SPEED_DEFAULTS = {
+    "learning_rate": 0.1,
+    "max_iter": 100,
+    "max_leaf_nodes": 63,
+    "min_samples_leaf": 100,
+    "l2_regularization": 5.0,
+}
 _SPEEDS = ("speed_mean", "speed_std", *(f"speed_lag_{lag}" for lag in LAGS), "speed_recent")
 _PAST = ("speed_past_mean", "speed_past_std", "speed_past_min", "speed_past_max")
 _AROUND = (
@@ -76,10 +83,10 @@ def speed_model(minutes: int) -> Model:
         label=FutureValue(
             column="speed_mean", after=timedelta(minutes=minutes), tolerance=CELL_WINDOW.every, unit="km/h"
         ),
-        estimator=boosted_trees("regression"),
+        estimator=mean_and_median_trees,
         change_of="speed_mean",
         space=_SPACE,
-        defaults=_DEFAULTS,
+        defaults=_SPEED_DEFAULTS,
         segments=("rush_hour",),
     )
 
