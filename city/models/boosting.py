@@ -6,6 +6,8 @@ It accepts NaN and can be exported to ONNX.
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
+
 from city.models.estimator import Estimator
 from city.models.model import Parameters
 
@@ -41,7 +43,7 @@ def mean_and_median_trees(parameters: Parameters) -> Estimator:
     shared: Parameters = {"max_features": _SHARE_OF_INPUTS, "random_state": 0, **parameters}
     mean = HistGradientBoostingRegressor(**shared)
     median = HistGradientBoostingRegressor(loss="absolute_error", **shared)
-    return VotingRegressor([("mean", mean), ("median", median)], weights=[2, 1])
+    return VotingRegressor([("mean", mean), ("median", median)], weights=np.array([2, 1]))
 
 
 def space(leaves: tuple[int, int], leaf_rows: tuple[int, int]) -> Callable[["Trial"], Parameters]:
