@@ -2,11 +2,13 @@
 
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from itertools import takewhile
 
 import dagster as dg
 
 from city.lake.snapshot import Snapshot
+from city.models.compatibility import takes_inputs
 from city.models.history import growth, recorded_losses
 from city.models.model import Model, ModelError
 from city.models.model import models as declared
@@ -134,8 +136,9 @@ def collect_signs(model: Model, registry: Registry, snapshot: Snapshot, newest: 
     if newest is None:
         return Signs(None, 0, 0)
     view_growth = growth(model, snapshot, trained_at(newest), timezone)
-    champion, loss_decay = registry.at(model.name), None
+    champion, loss_decay, takes = registry.at(model.name), None, True
     if champion is not None:
+        takes = takes_inputs(model, champion, partial(registry.content, champion))
         since = trained_at(champion)
         losses = recorded_losses(model, snapshot, champion.number, since, timezone)
         loss_decay = None if losses is None else decay(model, losses, champion.number, since)
@@ -144,6 +147,7 @@ def collect_signs(model: Model, registry: Registry, snapshot: Snapshot, newest: 
         view_growth.rows,
         view_growth.then,
         drifted=drifted_features(snapshot, model.view.name),
+        takes_inputs=takes,
         decay=loss_decay,
     )
 

@@ -26,6 +26,8 @@ class Signs:
     """The number of rows that the newest version could learn from."""
     drifted: tuple[str, ...] = ()
     """The inputs that have drifted from the reference."""
+    takes_inputs: bool = True
+    """Whether the champion takes the inputs that the model declares now."""
     decay: Measurement | None = None
     """The comparison of the newest version's first losses with its last. None while there are too few."""
 
@@ -68,6 +70,8 @@ def reason(model: Model, signs: Signs, now: datetime, thresholds: Thresholds | N
     trained = datetime.fromisoformat(signs.newest.tags["trained_at"])
     if now - trained < LEAST_BETWEEN:
         return None
+    if not signs.takes_inputs:
+        return "other inputs: the champion takes those of an earlier declaration, and cannot serve"
     decay = signs.decay
     if decay is not None and has_decayed(decay, limits):
         return f"performance decay: losses grew by {decay.effect:.2f} deviations"

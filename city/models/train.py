@@ -7,13 +7,14 @@ import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import polars as pl
 
 from city.models import examples
 from city.models.card import card
+from city.models.compatibility import INPUTS, name_inputs, takes_inputs
 from city.models.exported import Exported
 from city.models.figures import figures
 from city.models.fitting import FittedModel, Progress, fit
@@ -49,12 +50,16 @@ def train(
 ) -> TrainingResult:
     """Fits a model, registers a version as the challenger, and makes it the champion where it is better.
 
-    It must be better than the champion, or than the naive baseline where there is no champion, and `promote` must allow
-    it. `tags` are stored with the run and the version. `data_version` is the Delta version of the rows, and `home` the
-    folder in which the search is stored. Where a step before fails, the champion stays.
+    It must be better than the champion, or than the naive baseline where there is no champion that takes the model's
+    inputs, and `promote` must allow it. `tags` are stored with the run and the version. `data_version` is the Delta
+    version of the rows, and `home` the folder in which the search is stored. Where a step before fails, the champion
+    stays.
     """
     moment = now or datetime.now(UTC)
     champion = registry.at(model.name)
+    if champion is not None and not takes_inputs(model, champion, partial(registry.content, champion)):
+        progress(f"{model.name}: the champion takes other inputs than the model declares, so it is not compared with")
+        champion = None
     serving = Exported(model, registry.content(champion)).predict if champion else None
     study = (home / "models" / "search.db" if home else None, f"{model.name}-{data_version}")
     fitted = fit(model, rows, champion=serving, now=moment, truth=truth, study=study, progress=progress)
@@ -63,6 +68,7 @@ def train(
         "code_version": code_version(),
         "features": model.view.name,
         "trained_at": moment.isoformat(),
+        INPUTS: name_inputs(model),
         **(tags or {}),
     }
     example = fitted.parts.held_out.head(_EXAMPLE_ROWS)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from city.models.boosting import boosted_trees, mean_and_median_trees
+from city.models.boosting import boosted_trees
 from city.models.fitting import fit_exported
 from city.models.model import Model, Parameters
 from city_assets.traffic.models import speed_model
