@@ -3,10 +3,17 @@
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+import polars as pl
 import pytest
 
-from benchmarks import anomaly, fleet
+from benchmarks import anomaly, elec2, fleet
+from benchmarks._detectors import FEATURES, LOOP_DETECTORS, messages
+from city.models.examples import label_rows, labels
 from city.settings import settings
+from city.sources.mapping import map_messages
+from city_assets.traffic.cell_tables import TRAFFIC_FEATURES
+from city_assets.traffic.models import MODELS
 
 SKAB = settings().data / "skab"
 
@@ -33,3 +40,37 @@ def test_faults_and_lives_of_a_fleet_never_seen_are_told(monkeypatch: pytest.Mon
     assert found["anomaly_f1"] > 2 * found["normal_ranges_f1"]
     assert found["life_mae_hours"] < 0.5 * found["life_mae_hours_of_the_median"]
     assert 0.86 < found["life_coverage_90"] < 0.97
+
+
+def test_detectors_become_events_in_the_units_of_the_contract() -> None:
+    mapped = map_messages(LOOP_DETECTORS, messages(["773869", "767541"], np.array([[10.0, 60.0], [20.0, 0.0]])))
+    assert not mapped.rejected
+    assert mapped.events["cell"].to_list() == ["773869", "767541"] * 2
+    assert mapped.events["speed"].to_list() == pytest.approx([16.09344, 96.56064, 32.18688, 0.0])
+    assert str(mapped.events["timestamp"][2]) == "2012-03-01 08:05:00+00:00", "local time of Los Angeles"
+
+
+def test_detectors_have_the_features_that_the_traffic_models_are_served_with() -> None:
+    assert FEATURES.columns == TRAFFIC_FEATURES.columns
+    assert all(set(model.inputs) <= {column.name for column in FEATURES.columns} for model in MODELS)
+
+
+def test_a_half_hour_is_labelled_with_its_own_class_and_knows_those_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    classes = [0, 1, 1, 0, 1, 0, 0]
+    half_hours = pl.DataFrame(
+        {
+            **{name: [number / 10 for number in range(len(classes))] for name in ("period", "nswprice", "nswdemand")},
+            **dict.fromkeys(("vicprice", "vicdemand", "transfer"), 0.5),
+            "class": classes,
+        }
+    )
+    half_hours.write_csv(tmp_path / "elec.csv")
+    monkeypatch.setattr(elec2, "real", lambda name: tmp_path / "elec.csv")
+    rows = label_rows(elec2.MODEL, elec2.read_features())
+    assert labels(elec2.MODEL, rows).tolist() == classes[:-1]
+    assert rows["class_1"].to_list() == [None, *classes[:-2]]
+    assert rows["class_2"].to_list() == [None, None, *classes[:-3]]
+    assert rows["nswprice_change_2"].to_list()[2:] == pytest.approx([0.2] * 4)
+    assert rows["class_mean"].to_list()[3] == pytest.approx(2 / 3)
