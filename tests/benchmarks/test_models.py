@@ -1,5 +1,6 @@
 """The benchmark that is quick enough for a test run, on the real runs, and what a missing folder gets."""
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -7,15 +8,16 @@ import numpy as np
 import polars as pl
 import pytest
 
-from benchmarks import anomaly, elec2, fleet
+from benchmarks import anomaly, elec2, fleet, metr_la
 from benchmarks._detectors import FEATURES, LOOP_DETECTORS, messages
+from benchmarks._served import on_public_data
 from city.models.examples import label_rows, labels
 from city.settings import settings
 from city.sources.mapping import map_messages
 from city_assets.traffic.cell_tables import TRAFFIC_FEATURES
 from city_assets.traffic.models import MODELS
 
-SKAB = settings().data / "skab"
+SKAB, METR_LA = settings().data / "skab", settings().data / "metr_la"
 
 
 @pytest.mark.skipif(not SKAB.exists(), reason="needs the real SKAB runs in CITY_DATA_DIR")
@@ -53,6 +55,21 @@ def test_detectors_become_events_in_the_units_of_the_contract() -> None:
 def test_detectors_have_the_features_that_the_traffic_models_are_served_with() -> None:
     assert FEATURES.columns == TRAFFIC_FEATURES.columns
     assert all(set(model.inputs) <= {column.name for column in FEATURES.columns} for model in MODELS)
+
+
+@pytest.mark.skipif(not METR_LA.exists(), reason="needs METR-LA in CITY_DATA_DIR")
+def test_detectors_are_served_online_as_they_are_judged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With few trees: the models only have to be better than "as now"."""
+    few = {"max_iter": 20, "learning_rate": 0.2}
+    monkeypatch.setattr(
+        metr_la, "_on_detectors", lambda model: replace(on_public_data(model, FEATURES), space=None, defaults=few)
+    )
+    found = metr_la.run(lambda line: None)
+    assert found["rmse"] < 0.95 * found["now_rmse"]
+    assert found["congestion_accuracy"] > found["now_congestion_accuracy"]
+    assert found["online"]["rows"] > 5_000
+    assert found["online"]["largest_difference_of_a_feature"] == 0
+    assert found["online"]["largest_difference_of_a_prediction_mph"] == 0
 
 
 def test_a_half_hour_is_labelled_with_its_own_class_and_knows_those_before(
