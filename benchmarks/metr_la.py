@@ -57,17 +57,14 @@ def run(tell: Callable[[str], None]) -> dict[str, Any]:
         times = rows["as_of"].unique().sort()
         held_out_from = times[int(len(times) * TRAIN)]
         judged = times[int(len(times) * TRAIN) + STEPS_IN - 1 : -STEPS_OUT]
-        fitted = {
-            model: judge_by_protocol(model, rows, held_out_from, tell=tell)
-            for model in (_on_detectors(declared) for declared in map(speed_model, MINUTES_AHEAD))
-        }
+        models = [_on_detectors(speed_model(minutes)) for minutes in MINUTES_AHEAD]
+        fitted = [judge_by_protocol(model, rows, held_out_from, tell=tell) for model in models]
         congestion = _on_detectors(_congestion_of_freeways())
         levels_fitted = judge_by_protocol(congestion, rows, held_out_from, tell=tell)
-        speeds = [_judged(model, result, judged) for model, result in fitted.items()]
+        speeds = [_judged(model, result, judged) for model, result in zip(models, fitted, strict=True)]
         predicted, came, now = (np.concatenate(values) / KMH_PER_MPH for values in zip(*speeds, strict=True))
         accuracy = _congestion(congestion, levels_fitted, judged)
-        last_model, last = list(fitted.items())[-1]
-        online = _online(house, rows, last_model, last.exported, judged)
+        online = _online(house, rows, models[-1], fitted[-1].exported, judged)
     return {
         "bench": "metr-la",
         "rmse": round(_rmse(predicted, came), 3),
