@@ -53,7 +53,7 @@ def run(tell: Callable[[str], None]) -> dict[str, Any]:
     and the macro F1; beside them those of "as it is now", and how the online features differ from the table's."""
     with tempfile.TemporaryDirectory() as folder:
         house = build_lake(Path(folder), tell)
-        rows = house.read(FEATURES).to_native().collect()
+        rows = house.read(FEATURES).to_native().collect().sort("as_of", "cell")
         times = rows["as_of"].unique().sort()
         held_out_from = times[int(len(times) * TRAIN)]
         judged = times[int(len(times) * TRAIN) + STEPS_IN - 1 : -STEPS_OUT]

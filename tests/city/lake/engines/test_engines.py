@@ -100,9 +100,11 @@ def _started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkEngine]:
 
 def fill(lake: Path, data: Path) -> list[date]:
     """Two days of every stream, and real trips; a day of these."""
-    often = drive(BEGIN, 0.5, vehicles=12, every=60)  # so that the speeds around a cell have changes
-    seldom = drive(BEGIN + timedelta(hours=0.5), 47.5, every=900)
-    stream(lake, VEHICLE_POSITIONS, often + seldom, BEGIN + timedelta(days=3))
+    noon = timedelta(hours=36)
+    positions = drive(BEGIN, 36, every=900)
+    positions += drive(BEGIN + noon, 0.5, vehicles=12, every=60)  # so that the speeds around a cell have changes
+    positions += drive(BEGIN + noon + timedelta(hours=0.5), 11.5, every=900)
+    stream(lake, VEHICLE_POSITIONS, positions, BEGIN + timedelta(days=3))
     sensors = fleet(FaultRates(), 0)[:40]
     stream(lake, DEVICES, [sensor.announcement(BEGIN.astimezone(UTC)) for sensor in sensors], BEGIN)
     moments = [BEGIN.astimezone(UTC) + timedelta(minutes=30 * n) for n in range(96)]
