@@ -35,7 +35,17 @@ DAYS, TEST_DAYS = 14, 4
 MINUTES = 15
 _STEP = timedelta(minutes=5)
 _LAGS = {"5min": 1, "15min": 3, "30min": 6, "60min": 12}
-_NEIGHBOURS, _WEATHER = ("speed_neighbours", "speed_slowest_neighbour"), ("precipitation", "precipitation_before")
+_NEIGHBOURS = (
+    "speed_neighbours",
+    "speed_slowest_neighbour",
+    "speed_fastest_neighbour",
+    "neighbours_change",
+    "neighbours_largest_drop",
+    "speed_leaders",
+    "leaders_change",
+)
+_WEATHER = ("precipitation", "precipitation_before")
+_USUAL = ("speed_usual", "speed_usual_later", "speed_level", "speed_level_std")
 _LEAST = 0.9
 """A cell has statistics if it has a speed in so many of the steps by day."""
 
@@ -68,8 +78,7 @@ def _simulate(config: Settings, days: int, progress: Callable[[str], None]) -> t
                 positions.append(chunk.rows)
         progress(f"{module.__name__}: simulated")
     lake = lakehouse(config)
-    for name in ("gold/traffic_cells", "gold/location_precipitation", "features/traffic_features"):
-        (table,) = [table for table in select_tables([name]) if table.id == name]
+    for table in select_tables(["traffic_features"]):
         lake.pinned().build(table, plan.local_days, full=True)
     progress("features: built")
     return pl.read_delta(str(config.lake / "features/traffic_features")), pl.concat(positions)
@@ -83,7 +92,7 @@ def _gains(rows: pl.DataFrame, cut: datetime, progress: Callable[[str], None]) -
     actual = labels(model, known)
     now = _errors(known[NAIVE].to_numpy(), actual)
     variants = {"served": (), "without_neighbours": _NEIGHBOURS, "without_weather": _WEATHER}
-    variants["without_both"] = _NEIGHBOURS + _WEATHER
+    variants |= {"without_both": _NEIGHBOURS + _WEATHER, "without_usual": _USUAL}
     figures: dict[str, Any] = {"rows": known.height, "as_now": now}
     for name, absent in variants.items():
         figures[name] = _errors(
@@ -92,7 +101,7 @@ def _gains(rows: pl.DataFrame, cut: datetime, progress: Callable[[str], None]) -
         figures[name]["gain"] = round(1 - figures[name]["rmse"] / now["rmse"], 4)
         progress(f"{name}: {figures[name]}")
     served = figures["served"]["rmse"]
-    for name in ("neighbours", "weather", "both"):
+    for name in ("neighbours", "weather", "both", "usual"):
         figures[f"gain_by_{name}"] = round(1 - served / figures[f"without_{name}"]["rmse"], 4)
     wet = known["precipitation"].fill_null(0).to_numpy() > 0.5
     predicted = _fitted(model, (), past, cut).predict(inputs(model, known))

@@ -6,6 +6,14 @@ from city.arrays import Floats
 from city.drift.measures import Measurement
 
 
+def measure_decay(losses: Floats, rows: int) -> Measurement | None:
+    """Tests whether the last `rows` losses of a model, in order of time, have grown since its first ones.
+
+    Returns None while there are fewer than twice `rows` losses.
+    """
+    return None if len(losses) < 2 * rows else measure_loss_growth(losses[:rows], losses[-rows:])
+
+
 def measure_loss_growth(reference: Floats, current: Floats) -> Measurement:
     """Tests whether losses (0 or 1, absolute or squared errors) have grown, by Welch's one-sided test.
 

@@ -26,8 +26,11 @@ class Plan:
         self._schemas: dict[str, pl.Schema] = {}
         self._query: pl.LazyFrame | None = None
 
-    def run(self, frames: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
-        """Computes the table's rows from the frames of its sources, by the sources' names in the table."""
+    def run(self, frames: Mapping[str, pl.DataFrame], where: pl.Expr | None = None) -> pl.DataFrame:
+        """Computes the table's rows from the frames of its sources, by the sources' names in the table.
+
+        `where` is a condition on the rows. Those for which it is false are not computed, as far as possible.
+        """
         schemas = {name: frame.schema for name, frame in frames.items()}
         if self._query is None or schemas != self._schemas:
             self._schemas = schemas
@@ -39,7 +42,8 @@ class Plan:
             self._query = rows.select(nw.col(name) for name in schema(self._table)).to_native()
         self._frames = frames
         try:
-            return self._query.collect(engine="in-memory")
+            query = self._query if where is None else self._query.filter(where)
+            return query.collect(engine="in-memory")
         finally:
             self._frames = {}  # a plan keeps no rows between two batches
 

@@ -45,10 +45,10 @@ class View:
     def windows(self, contract: Contract) -> dict[str, Window]:
         """Returns the windows of the contract that the view is made from, by source.
 
-        Returns none where the view has other sources than windows, context and reference tables.
+        Returns none where the view has other sources than windows, context, settled and reference tables.
         """
         window_tables = {f"gold/{window.name}": window for window in contract.windows}
-        own = {name: source for name, source in self.table.sources.items() if not source.is_context}
+        own = {name: s for name, s in self.table.sources.items() if not (s.is_context or s.is_settled)}
         by_source = {name: window_tables[s.table] for name, s in own.items() if s.table in window_tables}
         others = {s.table for s in own.values() if s.table not in window_tables}
         return by_source if all(other.startswith("reference/") for other in others) else {}

@@ -110,8 +110,12 @@ def check_agreement(model: Model, fitted: Floats, exported: Floats) -> None:
         )
 
 
+class OtherInputs(ModelError):
+    """Reports that a version takes another number of inputs than its model declares now."""
+
+
 class Exported:
-    """An ONNX model that is ready to predict. Raises ModelError where it takes another number of inputs."""
+    """An ONNX model that is ready to predict. Raises OtherInputs where it takes another number of inputs."""
 
     def __init__(self, model: Model, content: bytes) -> None:
         import onnxruntime
@@ -125,7 +129,7 @@ class Exported:
         self.calibration = _parse_calibration(self._session.get_modelmeta().custom_metadata_map.get(_CALIBRATION, "{}"))
         width = self._session.get_inputs()[0].shape[1]
         if width != len(model.inputs):
-            raise ModelError(f"model {model.name!r}: this version takes {width} inputs, not {len(model.inputs)}")
+            raise OtherInputs(f"model {model.name!r}: this version takes {width} inputs, not {len(model.inputs)}")
 
     def warm(self, rounds: int = 3) -> None:
         """Predicts rows of zeros, because the first runs of a session are slow."""

@@ -271,6 +271,15 @@ def _fit_estimator(
         return estimator.fit(x, y)
 
 
+def fit_exported(model: Model, parameters: Parameters, x: NDArray[np.float32], y: Labels) -> Exported:
+    """Fits the model's estimator on inputs (n, inputs) and labels (n,) as a training does, and exports it.
+
+    Nothing is searched, calibrated or judged. Raises ModelError where the estimator and its export disagree.
+    """
+    estimator = _fit_estimator(model, parameters, x, y, _informative_inputs(x))
+    return Exported(model, export(model, estimator, x[-_EXPORT_ROWS:]))
+
+
 def _permutation_importance(model: Model, exported: Exported, x: NDArray[np.float32], y: Labels) -> dict[str, float]:
     """Computes by how much the loss grows when an input is shuffled (Breiman, 2001), for each input by name."""
     chance = np.random.default_rng(0)

@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 
 from city.arrays import Floats
-from city.drift.losses import measure_loss_growth
+from city.drift.losses import measure_decay
 from city.drift.measures import Measurement
 from city.models.anomaly import SCORE
 from city.models.examples import inputs, label_rows, labels, select_rows
@@ -154,6 +154,4 @@ def decay(
     """
     time = model.view.time
     judged = recorded.filter(pl.col(VERSION) == version, pl.col(LOSS).is_not_null(), pl.col(time) > since).sort(time)
-    if judged.height < 2 * rows:
-        return None
-    return measure_loss_growth(judged[LOSS].head(rows).to_numpy(), judged[LOSS].tail(rows).to_numpy())
+    return measure_decay(judged[LOSS].to_numpy(), rows)

@@ -49,6 +49,16 @@ def check_growth(model: Model, grown: Growth) -> None:
         )
 
 
+def has_decayed(decay: Measurement | None, limits: Thresholds) -> bool:
+    """Returns whether losses have grown by so much that a model must be trained again. None is no growth."""
+    return decay is not None and decay.p_value <= limits.alpha and decay.effect >= limits.effects["losses"]
+
+
+def has_outgrown(rows: int, rows_at_training: int) -> bool:
+    """Returns whether so many rows have arrived since a training that another one learns much more."""
+    return rows >= (1 + FRESH_SHARE) * rows_at_training
+
+
 def reason(model: Model, signs: Signs, now: datetime, thresholds: Thresholds | None = None) -> str | None:
     """Returns the reason to train now, or None where there is none.
 
@@ -63,10 +73,10 @@ def reason(model: Model, signs: Signs, now: datetime, thresholds: Thresholds | N
     if not signs.takes_inputs:
         return "the model has other inputs than its newest version"
     decay = signs.decay
-    if decay is not None and decay.p_value <= limits.alpha and decay.effect >= limits.effects["losses"]:
+    if decay is not None and has_decayed(decay, limits):
         return f"performance decay: losses grew by {decay.effect:.2f} deviations"
     if drifted_inputs := sorted(set(signs.drifted) & set(model.inputs)):
         return f"drift of {', '.join(drifted_inputs)}"
-    if signs.rows >= (1 + FRESH_SHARE) * signs.rows_at_training:
+    if has_outgrown(signs.rows, signs.rows_at_training):
         return f"new labels: {signs.rows - signs.rows_at_training:,} rows since the last training"
     return None

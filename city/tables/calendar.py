@@ -34,7 +34,11 @@ HOUR = ("day", "hour", "local_hour", "weekday", "rush_hour")
 
 
 def calendar(days: Sequence[date], timezone: str, country: str) -> pl.DataFrame:
-    """Returns the slots of the given local days: `slot` (seconds since the epoch // 900) and COLUMNS."""
+    """Returns the slots of the given local days.
+
+    They have `slot` (seconds since the epoch // 900), `slot_minute` (the local minute of the hour at which the slot
+    begins) and COLUMNS.
+    """
     if not days:
         return _build_slots(date(2000, 1, 1), date(2000, 1, 1), timezone, country).clear()
     return _build_slots(min(days), max(days), timezone, country).filter(pl.col("day").is_in(list(days)))
@@ -72,6 +76,7 @@ def _build_slots(first: date, last: date, timezone: str, country: str) -> pl.Dat
             day=local.dt.date(),
             local_hour=local.dt.hour().cast(pl.Int64),
             weekday=local.dt.weekday().cast(pl.Int64),
+            slot_minute=local.dt.minute().cast(pl.Int64),
         )
         .join(names, on="day", how="left")
         .with_columns(

@@ -47,6 +47,10 @@ class Source:
     source: the table has the H3 cells next to those of that source, or their centres.
 
     A source that `is_context` has the windows of another contract, which the rows are joined with where they exist.
+
+    A source that `is_settled` is a daily table whose rows of a day no longer change when the day ends, such as usual
+    values. A row may use those of the days before its own. The stream reads them from the lake, as it reads reference
+    tables.
     """
 
     table: str
@@ -54,6 +58,7 @@ class Source:
     where: str = "true"
     cell_source: str = ""
     is_context: bool = False
+    is_settled: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from datetime import timedelta
 
 from city.alerts.conditions import Baseline, Condition, Message, Persistence
-from city_assets.traffic.contract import VEHICLE_POSITIONS
-from city_assets.traffic.transforms import SLOW_KMH, WINDOW_SECONDS
+from city_assets.traffic.contract import CELL_WINDOW
+from city_assets.traffic.transforms import SLOW_KMH
 
 SLOWER = 0.6
 """The share of a cell's usual speed below which congestion is unexpected.
@@ -15,8 +15,7 @@ In the first hour of a rush, the median speed of an hour falls by 30 %. At other
 _LEAST_POSITIONS, _LEAST_VEHICLES = 30, 3
 """The least counts of a window whose mean speed is meaningful. Every window begins with fewer."""
 _STANDING_KMH = 0.5
-_WINDOW = VEHICLE_POSITIONS.windows[0]
-_HOUR = 3600 // WINDOW_SECONDS
+_HOUR = timedelta(hours=1) // CELL_WINDOW.every
 
 
 def _speed(message: Message) -> float | None:
@@ -51,14 +50,14 @@ CONGESTION = Condition(
     kind="congestion",
     description="A cell is congested, and its last hour does not explain it.",
     type="unexpected_congestion",
-    topic=_WINDOW.topic or "",
-    only=_WINDOW.name,
-    key=_WINDOW.by,
+    topic=CELL_WINDOW.topic or "",
+    only=CELL_WINDOW.name,
+    key=CELL_WINDOW.by,
     time="window_start",
     level=_level,
     raised_by=(Persistence(level=1.0, count=2, messages=2),),
     clear_below=0.8,
-    calm_for=timedelta(seconds=2 * WINDOW_SECONDS),
+    calm_for=2 * CELL_WINDOW.every,
     forgotten_after=timedelta(minutes=30),
     title=_title,
     detail=_detail,

@@ -22,6 +22,7 @@ from city.web.guard import needs
 from city.web.json_response import json_response
 from city.web.problems import Problem
 from city_assets.traffic import history
+from city_assets.traffic.cell_tables import TRAFFIC_FEATURES
 from city_assets.traffic.kepler import kepler_map
 from city_assets.traffic.live import CELLS, VEHICLES
 from city_assets.traffic.models import CONGESTION, MINUTES_AHEAD, speed_model
@@ -40,7 +41,6 @@ from city_assets.traffic.responses import (
     TrafficResponse,
     WindowsResponse,
 )
-from city_assets.traffic.tables import TRAFFIC_FEATURES
 from city_assets.traffic.transforms import FREE_KMH, SLOW_KMH, level
 
 _MOST_POSITIONS = timedelta(minutes=5)

@@ -4,6 +4,20 @@ from datetime import timedelta
 
 from city.contracts import Contract, Count, Distinct, Field, H3Cell, Mean, Rule, Std, Window
 
+CELL_WINDOW = Window(
+    name="traffic_cells",
+    every=timedelta(minutes=2),
+    by="cell",
+    aggregates=(
+        Distinct("vehicle_count", "vehicle_id"),
+        Count("positions"),
+        Mean("speed_mean", "speed"),
+        Std("speed_std", "speed"),
+    ),
+    topic="city.processed.traffic",
+    description="Vehicles in a cell, and the speed (km/h) of those that report it.",
+)
+
 VEHICLE_POSITIONS = Contract(
     name="vehicle_positions",
     topic="vehicle_positions",
@@ -36,21 +50,7 @@ VEHICLE_POSITIONS = Contract(
     ),
     # Resolution 8: some 0.74 km² a cell, about a Manhattan avenue block by ten streets.
     cells=(H3Cell(name="cell", resolution=8),),
-    windows=(
-        Window(
-            name="traffic_cells",
-            every=timedelta(minutes=2),
-            by="cell",
-            aggregates=(
-                Distinct("vehicle_count", "vehicle_id"),
-                Count("positions"),
-                Mean("speed_mean", "speed"),
-                Std("speed_std", "speed"),
-            ),
-            topic="city.processed.traffic",
-            description="Vehicles in a cell, and the speed (km/h) of those that report it.",
-        ),
-    ),
+    windows=(CELL_WINDOW,),
 )
 
 CONTRACTS = (VEHICLE_POSITIONS,)

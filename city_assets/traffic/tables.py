@@ -7,7 +7,8 @@ from city.features.on_demand import OnDemand
 from city.tables import Column, Source, Table
 from city.tables.silver import silver_table
 from city_assets.traffic import transforms
-from city_assets.traffic.columns import DAY, HOLIDAY, HOUR, LOCAL_HOUR, RUSH_HOUR, WEEKDAY, count, feature, speed
+from city_assets.traffic.cell_tables import CELL_TABLES
+from city_assets.traffic.columns import DAY, HOUR, count, feature, speed
 from city_assets.traffic.contract import VEHICLE_POSITIONS
 from city_assets.traffic.trip_tables import TRIP_TABLES
 
@@ -44,48 +45,6 @@ CELLS_DAILY = Table(
 )
 
 
-TRAFFIC_FEATURES = Table(
-    name="traffic_features",
-    layer="features",
-    description="What is known of a cell's traffic when a window of two minutes ends.",
-    key=("cell", "as_of"),
-    time="as_of",
-    columns=(
-        Column(name="cell", kind="string", description="H3 cell", origins=("windows.cell",)),
-        Column(name="as_of", kind="timestamp", description="the window's end", origins=("windows.window_start",)),
-        Column(
-            name="window_start",
-            kind="timestamp",
-            description="the window's beginning",
-            origins=("windows.window_start",),
-        ),
-        count("vehicle_count", "different vehicles", "windows.vehicle_count"),
-        count("positions", "positions reported", "windows.positions"),
-        feature("speed_mean", "mean speed", "windows.speed_mean"),
-        feature("speed_std", "spread of speed", "windows.speed_std"),
-        *(feature(f"speed_lag_{n}", f"mean speed {n} windows before", "windows.speed_mean") for n in (1, 2, 3)),
-        feature("speed_recent", "mean of the window's speed and those before it", "windows.speed_mean"),
-        feature("speed_neighbours", "mean speed of the cells around it", "windows.speed_mean"),
-        feature("speed_slowest_neighbour", "speed of the slowest cell around it", "windows.speed_mean"),
-        *(
-            feature(name, f"rain {ago}", "precipitation.precipitation_mean", unit="mm/h")
-            for name, ago in (("precipitation", "five minutes ago"), ("precipitation_before", "ten minutes ago"))
-        ),
-        LOCAL_HOUR,
-        WEEKDAY,
-        HOLIDAY,
-        RUSH_HOUR,
-        DAY,
-    ),
-    sources={
-        "windows": Source(table="gold/traffic_cells", days_before=1),
-        "precipitation": Source(table="gold/location_precipitation", days_before=1, is_context=True),
-        "neighbours": Source(table="reference/neighbours", cell_source="windows"),
-        "calendar": Source(table="reference/calendar"),
-    },
-    transform=transforms.traffic_features,
-)
-
 VEHICLE_FEATURES = Table(
     name="vehicle_features",
     layer="features",
@@ -109,7 +68,7 @@ VEHICLE_FEATURES = Table(
 )
 
 TABLES = (
-    TRAFFIC_FEATURES,
+    *CELL_TABLES,
     VEHICLE_FEATURES,
     silver_table(VEHICLE_POSITIONS),
     CELLS_HOURLY,

@@ -19,9 +19,6 @@ SOUTH, NORTH, WEST, EAST = 40.45, 41.05, -74.35, -73.60
 FASTEST_KMH = 120.0
 LONGEST_HOURS = 3
 HOTSPOTS = 50
-WINDOW_SECONDS = 120  # the length of the window traffic_cells
-RAIN_SECONDS = 300  # the length of the window location_precipitation
-LAGS = 3
 _KM_PER_DEGREE = 111.32
 _ENDS = ("pickup_latitude", "pickup_longitude", "dropoff_latitude", "dropoff_longitude")
 
@@ -122,18 +119,15 @@ def congestion(speed: str = "speed_mean") -> nw.Expr:
     return level.alias("congestion")
 
 
-def levels(speed: Any, engine: Any) -> Any:
+def levels(speed: Any, engine: Any, slow: float = SLOW_KMH, free: float = FREE_KMH) -> Any:
     """Returns the expression of the congestion level of each speed (km/h), null if the speed is null.
 
-    `engine` is the module narwhals or polars, whose expression it is.
+    It is high below `slow`, and low from `free` on: by default the limits of a street. `engine` is the module narwhals
+    or polars, whose expression it is.
     """
     when, level = engine.when, engine.lit
-    low = when(speed >= FREE_KMH).then(level("low"))
-    return (
-        when(speed < SLOW_KMH)
-        .then(level("high"))
-        .otherwise(when(speed < FREE_KMH).then(level("medium")).otherwise(low))
-    )
+    low = when(speed >= free).then(level("low"))
+    return when(speed < slow).then(level("high")).otherwise(when(speed < free).then(level("medium")).otherwise(low))
 
 
 def mean(name: str) -> nw.Expr:
@@ -156,46 +150,6 @@ def _duration_hours() -> nw.Expr:
 
 def _is_inside(end: str) -> nw.Expr:
     return nw.col(f"{end}_latitude").is_between(SOUTH, NORTH) & nw.col(f"{end}_longitude").is_between(WEST, EAST)
-
-
-def traffic_features(windows: Frame, neighbours: Frame, precipitation: Frame, calendar: Frame) -> Frame:
-    """Computes the features of each cell and window: the three windows before, their mean, the cells around, the time.
-
-    The rain is that of the whole city in the two windows of five minutes that ended at least five minutes ago, so that
-    it is known when the features are. What a window that does not exist would have is null. It is not filled in. A
-    window in which no vehicle reports its speed counts as one that does not exist.
-    """
-    windows = windows.filter(~nw.col("speed_mean").is_null())
-    speeds = windows.select("cell", "_window_start_seconds", "speed_mean")
-    features = on_calendar(windows.drop("day"), "window_start", calendar)
-    for lag in range(1, LAGS + 1):
-        earlier = speeds.select(
-            "cell",
-            _window_start_seconds=nw.col("_window_start_seconds") + lag * WINDOW_SECONDS,
-            **{f"speed_lag_{lag}": nw.col("speed_mean")},
-        )
-        features = features.join(earlier, on=["cell", "_window_start_seconds"], how="left")
-    around = (
-        neighbours.join(speeds.rename({"cell": "neighbour"}), on="neighbour", how="inner")
-        .group_by("cell", "_window_start_seconds")
-        .agg(speed_neighbours=mean("speed_mean"), speed_slowest_neighbour=nw.col("speed_mean").min().round(6))
-    )
-    features = features.join(around, on=["cell", "_window_start_seconds"], how="left")
-    rain = precipitation.group_by("_window_start_seconds").agg(precipitation=mean("precipitation_mean"))
-    ended = nw.col("_window_start_seconds") + WINDOW_SECONDS
-    features = features.with_columns(_rain_seconds=ended - ended % RAIN_SECONDS - 2 * RAIN_SECONDS)
-    for name, windows_before in (("precipitation", 0), ("precipitation_before", 1)):
-        earlier = rain.select(
-            _rain_seconds=nw.col("_window_start_seconds") + windows_before * RAIN_SECONDS,
-            **{name: nw.col("precipitation")},
-        )
-        features = features.join(earlier, on="_rain_seconds", how="left")
-    recent = nw.mean_horizontal("speed_mean", *(f"speed_lag_{lag}" for lag in range(1, LAGS + 1)))
-    return features.with_columns(
-        speed_recent=recent.round(6),
-        as_of=nw.col("window_start").dt.offset_by(f"{WINDOW_SECONDS // 60}m"),
-        holiday=~nw.col("holiday").is_null(),
-    )
 
 
 def traffic_now(rows: Rows) -> Rows:

@@ -21,13 +21,15 @@ from city.streaming.bronze import BronzeStream, scan
 from city.streaming.records import Offsets, below_position
 from city.streaming.sinks.base import Sink
 from city.streaming.sinks.context import Context
+from city.streaming.sinks.stored import StoredSources
 from city.streaming.windows import Changed, compute
+from city.tables.calendar import REFERENCE_CALENDAR
 from city.tables.neighbours import REFERENCE_NEIGHBOURS, neighbours
 from city.tables.schema import schema
 
 log = logging.getLogger(__name__)
 
-LOOK_BACK = 4  # earlier windows that a feature of a window may use
+LOOK_BACK = 11  # earlier windows that a feature of a window may use
 _PUSHED = 4  # windows whose rows are pushed: the newest one, and those that late events still change
 _WINDOWS = LOOK_BACK + _PUSHED
 _TRIM_BATCHES = 50
@@ -64,25 +66,31 @@ def features(
     timezone: str,
     country: str,
     plan: Plan | None = None,
-    context: Mapping[str, pl.DataFrame] | None = None,
+    stored: Mapping[str, pl.DataFrame] | None = None,
 ) -> pl.DataFrame:
-    """Computes the view's rows for the windows in `state`. `context` has the frames of the view's context sources."""
+    """Computes the view's rows for the newest windows in `state`: those that late events may still change.
+
+    `stored` has the frames of the view's context, settled and reference sources, by source.
+    """
     frames = {
         name: state.frames[window.name].with_columns(day=pl.lit(None))
         for name, window in view.windows(contract).items()
     }
-    times = [frame["window_start"] for frame in frames.values() if frame.height]
-    if not times:
+    times = pl.concat([frame["window_start"] for frame in frames.values()])
+    newest = times.max()
+    if newest is None:
         return pl.DataFrame(schema=schema(view.table))
-    inputs = dict(frames)
+    assert isinstance(newest, datetime)
+    every = max(window.every for window in view.windows(contract).values())
+    inputs = {**frames, **(stored or {})}
     for name, source in view.table.sources.items():
-        if source.is_context:
-            inputs[name] = (context or {})[name]
-        elif source.table == REFERENCE_NEIGHBOURS:
+        if name in inputs:
+            continue
+        if source.table == REFERENCE_NEIGHBOURS:
             inputs[name] = neighbours(frames[source.cell_source]["cell"])
-        elif name not in inputs:
-            inputs[name] = calendar_of(pl.concat(times), timezone, country)
-    return (plan or Plan(view.table)).run(inputs)
+        elif source.table == REFERENCE_CALENDAR:
+            inputs[name] = calendar_of(times, timezone, country)
+    return (plan or Plan(view.table)).run(inputs, pl.col("window_start") > newest - _PUSHED * every)
 
 
 class Events:
@@ -165,6 +173,7 @@ class FeatureSink(Sink):
         self._views = [view for view in views if view.windows(contract)]
         self._plans = {view.name: Plan(view.table) for view in self._views}
         self._context = {view.name: Context(view, config.lake) for view in self._views}
+        self._stored = {view.name: StoredSources(view, config) for view in self._views}
         self._events = [(view, Events(view, contract, config)) for view in views if view.events(contract)]
         named = {w.name: w for view in self._views for w in view.windows(contract).values()}
         self._state = State(named)
@@ -202,14 +211,20 @@ class FeatureSink(Sink):
         assert self._store is not None
         for view in self._views:
             timezone, country = self._config.timezone, self._config.country
-            context = self._context[view.name].frames(datetime.now(UTC))
-            rows = features(view, self._contract, self._state, timezone, country, self._plans[view.name], context)
-            every = max(window.every for window in view.windows(self._contract).values())
-            rows = rows.filter(pl.col("window_start") > pl.col("window_start").max() - _PUSHED * every)
+            now = datetime.now(UTC)
+            stored = self._context[view.name].frames(now) | self._stored[view.name].frames(self._newest(view) or now)
+            rows = features(view, self._contract, self._state, timezone, country, self._plans[view.name], stored)
             pushed = self._pushed.get(view.name)
             fresh = rows if pushed is None else rows.join(pushed, on=rows.columns, how="anti", nulls_equal=True)
             push(self._store, view, fresh)
             self._pushed[view.name] = rows
+
+    def _newest(self, view: View) -> datetime | None:
+        """Returns the beginning of the view's newest window."""
+        frames = [self._state.frames[window.name] for window in view.windows(self._contract).values()]
+        newest = pl.concat([frame.select("window_start") for frame in frames])["window_start"].max()
+        assert newest is None or isinstance(newest, datetime)
+        return newest
 
     def close(self) -> None:
         """Drops the connection to the online store."""

@@ -5,8 +5,9 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import polars as pl
 
-from city_assets.traffic.transforms import WINDOW_SECONDS
+from city_assets.traffic.contract import CELL_WINDOW
 
+WINDOW_SECONDS = int(CELL_WINDOW.every.total_seconds())
 START = datetime(2026, 5, 4, 12, tzinfo=UTC)
 END = START + timedelta(days=3)
 
@@ -32,6 +33,21 @@ def traffic(hours: int = 12, cells: int = 12, seed: int = 0, back: float = 0.25)
             "speed_recent": np.nanmean([speed, *columns.values()], axis=0).ravel(),
             "speed_neighbours": np.tile(mean, steps) + chance.normal(0, 0.5, steps * cells),
             "speed_slowest_neighbour": np.tile(mean, steps) - 2,
+            "speed_fastest_neighbour": np.tile(mean, steps) + 2,
+            "neighbours_change": 0.0,
+            "neighbours_largest_drop": -1.0,
+            "speed_leaders": np.tile(mean, steps),
+            "leaders_change": 0.0,
+            "speed_city": float(mean.mean()),
+            "speed_city_before": float(mean.mean()),
+            "speed_past_mean": np.nanmean([speed, *columns.values()], axis=0).ravel(),
+            "speed_past_std": 2.0,
+            "speed_past_min": np.nanmin([speed, *columns.values()], axis=0).ravel(),
+            "speed_past_max": np.nanmax([speed, *columns.values()], axis=0).ravel(),
+            "speed_usual": np.tile(mean, steps),
+            "speed_usual_later": np.tile(mean, steps),
+            "speed_level": np.tile(mean, steps),
+            "speed_level_std": 2.5,
             "precipitation": np.zeros(steps * cells),
             "precipitation_before": np.zeros(steps * cells),
             "vehicle_count": 5,

@@ -30,7 +30,7 @@ def test_each_slot_has_the_local_time_of_its_beginning(place: tuple[str, str], d
     if days and max(days) - min(days) > timedelta(days=60):
         days = days[:1]
     rows = calendar(days, timezone, country)
-    assert set(rows.columns) == {"slot", *(column.name for column in COLUMNS)}
+    assert set(rows.columns) == {"slot", "slot_minute", *(column.name for column in COLUMNS)}
     expected = [
         int(begin.timestamp()) // SLOT_SECONDS + n
         for begin, end in (bounds(day, timezone) for day in sorted(set(days)))
@@ -40,6 +40,7 @@ def test_each_slot_has_the_local_time_of_its_beginning(place: tuple[str, str], d
     for row in rows.iter_rows(named=True):
         local = datetime.fromtimestamp(row["slot"] * SLOT_SECONDS, UTC).astimezone(ZoneInfo(timezone))
         assert (row["day"], row["local_hour"], row["weekday"]) == (local.date(), local.hour, local.isoweekday())
+        assert row["slot_minute"] == local.minute
         is_peak = 6 <= local.hour < 10 or 16 <= local.hour < 20
         assert row["rush_hour"] == (is_peak and is_workday(local.date(), country)), row
         assert (row["holiday"] is not None) == (not is_workday(local.date(), country)) or local.isoweekday() > 5, row

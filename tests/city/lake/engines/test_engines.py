@@ -101,7 +101,11 @@ def _started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkEngine]:
 
 def fill(lake: Path, data: Path) -> list[date]:
     """Two days of every stream, and real trips; a day of these."""
-    stream(lake, VEHICLE_POSITIONS, drive(BEGIN, 48, every=900), BEGIN + timedelta(days=3))
+    noon = timedelta(hours=36)
+    positions = drive(BEGIN, 36, every=900)
+    positions += drive(BEGIN + noon, 0.5, vehicles=12, every=60)  # so that the speeds around a cell have changes
+    positions += drive(BEGIN + noon + timedelta(hours=0.5), 11.5, every=900)
+    stream(lake, VEHICLE_POSITIONS, positions, BEGIN + timedelta(days=3))
     sensors = fleet(FaultRates(), 0)[:40]
     stream(lake, DEVICES, [sensor.announcement(BEGIN.astimezone(UTC)) for sensor in sensors], BEGIN)
     moments = [BEGIN.astimezone(UTC) + timedelta(minutes=30 * n) for n in range(96)]
@@ -140,7 +144,10 @@ def built(config: Settings, engine: Engine, of_trips: list[date]) -> dict[str, p
     return found
 
 
-def test_both_engines_build_the_same_rows(config: Settings, spark: SparkEngine, data: Path, tmp_path: Path) -> None:
+def test_both_engines_build_the_same_rows(
+    config: Settings, spark: SparkEngine, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("city_assets.traffic.cell_links._LEAST_WINDOWS", 2)
     of_trips = fill(config.lake, data)
     other = config.model_copy(update={"home": tmp_path / "spark"})
     for layer in ("bronze", "reference"):

@@ -4,6 +4,7 @@ from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import polars as pl
+import pytest
 from polars.testing import assert_frame_equal
 
 from city.features.online import online_store
@@ -57,6 +58,29 @@ def test_online_traffic_is_what_the_table_has_of_the_last_window(config: Setting
     offline = newest.select(*view.features)
     assert found.height > 20
     assert offline["speed_lag_1"].null_count() < offline.height
+    assert_frame_equal(found.cast(offline.schema), offline, check_exact=False, abs_tol=1e-6)
+
+
+def test_what_was_learned_from_the_day_before_is_online_as_in_the_table(
+    config: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("city_assets.traffic.cell_links._LEAST_WINDOWS", 2)
+    lake, view = house(config), view_of("traffic_features")
+    before = drive(BEGIN - timedelta(days=1), 1, vehicles=20, every=10, seed=1)
+    stream(config.lake, VEHICLE_POSITIONS, before, BEGIN - timedelta(hours=20))
+    earlier = [table for table in select_tables(["traffic_features"]) if table.id != view.table.id]
+    for table in earlier:
+        lake.build(table, [DAY - timedelta(days=1)])
+    through_a_sink(config, VEHICLE_POSITIONS, drive(BEGIN, 0.5, vehicles=20, every=10), 200)
+    for table in select_tables(["traffic_features"]):
+        lake.build(table, [DAY - timedelta(days=1), DAY])
+    newest = rows(lake, "features/traffic_features", "as_of").unique("cell", keep="last").sort("cell")
+    newest = newest.filter(pl.col("day") == DAY)
+    reader = FeatureReader(online_store(config), ["traffic_features"], (BEGIN + timedelta(minutes=31)).timestamp)
+    found = pl.DataFrame(reader.read([{"cell": cell} for cell in newest["cell"]]), infer_schema_length=None)
+    offline = newest.select(*view.features)
+    for name in ("speed_usual", "speed_usual_later", "speed_level", "speed_leaders", "leaders_change"):
+        assert offline[name].count() > 5, name
     assert_frame_equal(found.cast(offline.schema), offline, check_exact=False, abs_tol=1e-6)
 
 

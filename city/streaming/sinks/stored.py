@@ -1,0 +1,58 @@
+"""Reads the lake's tables that a view of windows is joined with: reference tables and settled tables."""
+
+import time
+from datetime import datetime, timedelta
+
+import polars as pl
+
+from city import local_time
+from city.features.views import View
+from city.lake.reference import read
+from city.lake.tables import scan
+from city.settings import Settings
+from city.tables.calendar import REFERENCE_CALENDAR
+from city.tables.model import DAY, Source
+from city.tables.neighbours import REFERENCE_NEIGHBOURS
+from city.tables.registry import table_of
+from city.tables.schema import schema
+
+_REREAD_SECONDS = 30.0
+"""What a build or a person has changed takes effect after this."""
+_COMPUTED = (REFERENCE_CALENDAR, REFERENCE_NEIGHBOURS)
+
+
+class StoredSources:
+    """The rows of a view's reference tables and settled tables. Only one thread may use it at a time."""
+
+    def __init__(self, view: View, config: Settings) -> None:
+        self._lake, self._timezone = config.lake, config.timezone
+        sources = view.table.sources.items()
+        self._settled = {name: source for name, source in sources if source.is_settled}
+        self._references = {
+            name: table_of(source.table)
+            for name, source in sources
+            if source.table.startswith("reference/") and source.table not in _COMPUTED
+        }
+        self._frames: dict[str, pl.DataFrame] = {}
+        self._read_at = float("-inf")
+
+    def frames(self, newest: datetime) -> dict[str, pl.DataFrame]:
+        """Returns the rows by source. Of a settled table they are those that rows at the time `newest` may use.
+
+        A table that was never filled has no rows.
+        """
+        if time.monotonic() > self._read_at + _REREAD_SECONDS:
+            settled = {name: self._read_days(source, newest) for name, source in self._settled.items()}
+            self._frames = settled | {name: read(self._lake, table) for name, table in self._references.items()}
+            self._read_at = time.monotonic()
+        return self._frames
+
+    def _read_days(self, source: Source, newest: datetime) -> pl.DataFrame:
+        """Reads the days before that of `newest` that the source declares, and that day itself.
+
+        The day before these is read too, for windows of the last day that still change after midnight.
+        """
+        table = table_of(source.table)
+        first = local_time.local_day(newest, self._timezone) - timedelta(days=source.days_before + 1)
+        rows = scan(self._lake / table.id, schema(table)).filter(pl.col(DAY) >= first)
+        return rows.select(*schema(table)).collect()
