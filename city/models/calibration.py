@@ -33,10 +33,13 @@ def fit_curve(probability: Floats, outcome: NDArray[np.integer]) -> LogisticCurv
     """Fits the curve by which predictions become frequencies.
 
     `probability` (n,) is that of the second class, by estimators that were not fitted on the row. `outcome` (n,) is 1
-    for the second class. Returns the curve that changes nothing where probabilities do not grow with the frequency.
+    for the second class. Returns the curve that changes nothing where there is one outcome only, or where probabilities
+    do not grow with the frequency.
     """
     from sklearn.linear_model import LogisticRegression
 
+    if len(np.unique(outcome)) < 2:
+        return LogisticCurve()
     regression = LogisticRegression(C=1e6).fit(_log_odds(probability)[:, None], outcome)
     slope = float(regression.coef_[0, 0])
     return LogisticCurve(slope, float(regression.intercept_[0])) if slope > 0 else LogisticCurve()
