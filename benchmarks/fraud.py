@@ -98,7 +98,8 @@ def run(tell: Callable[[str], None]) -> dict[str, Any]:
     )
     probability = fitted.predicted[:, 1]
     judged = fitted.parts.held_out.with_columns(probability=probability)
-    judged = without_known(judged.with_columns(answers(model, _calibration(model, fitted), fitted.predicted)), reports)
+    answered = answers(model, _calibration(model, fitted), fitted.predicted, fitted.parts.held_out)
+    judged = without_known(judged.with_columns(answered), reports)
     probability, truth = judged["probability"].to_numpy(), (judged[LABEL] == FRAUD).to_numpy()
     alarm = (judged[PREDICTION] == FRAUD).to_numpy()
     return {

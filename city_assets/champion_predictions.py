@@ -10,7 +10,7 @@ from city.lake.partitions import replace_partitions
 from city.lake.snapshot import Snapshot
 from city.lake.tables import open_table
 from city.models.exported import Exported
-from city.models.history import recorded_losses, view_table
+from city.models.history import recorded_losses, view_rows
 from city.models.model import Model, ModelError
 from city.models.performance import Verdict, is_young, performance, verdicts
 from city.models.predictions import (
@@ -58,7 +58,7 @@ def predict_days(model: Model, snapshot: Snapshot, registry: Registry, days: lis
     if champion is None:
         raise ModelError(f"model {model.name!r} has no champion yet: train it (models/{model.name})")
     days_read = {day + timedelta(days=n) for day in days for n in (0, 1)}  # outcomes of an evening follow midnight
-    rows = pl.scan_delta(view_table(model, snapshot)).filter(pl.col(DAY).is_in(days_read)).collect()
+    rows = view_rows(model, snapshot).filter(pl.col(DAY).is_in(days_read)).collect()
     truth = read_truth(model, snapshot, cast("datetime | None", rows[model.view.time].min()))
     if model.stream is not None:
         scored = snapshot.scan(f"scores/{model.name}", scores_schema(model) | {DAY: pl.Date()})

@@ -8,6 +8,7 @@ import polars as pl
 
 from city.alerts.store import alert_store
 from city.contracts.registry import Domain
+from city.models.compatible import takes_inputs
 from city.models.model import Model, models_of
 from city.models.performance import CALIBRATED, COVERS, LASTING, is_young, promises
 from city.models.predictions import LOSS, VERSION
@@ -160,10 +161,11 @@ def _predictions_asset(domain: Domain, model: Model) -> dg.AssetsDefinition:
     ) -> dg.MaterializeResult:
         registry = models.registry()
         champion = registry.at(model.name)
-        if champion is None:
-            unknown = {UNKNOWN: "no champion yet"}
+        if champion is None or not takes_inputs(model, champion, registry):
+            state = "none yet" if champion is None else f"version {champion.number} takes inputs of an earlier release"
+            unknown = {UNKNOWN: f"champion: {state}"}
             checks = [dg.AssetCheckResult(check_name=n, passed=True, metadata=unknown) for n in promises(model)]
-            return dg.MaterializeResult(metadata={"champion": "none yet"}, check_results=checks)
+            return dg.MaterializeResult(metadata={"champion": state}, check_results=checks)
         days = [date.fromisoformat(key) for key in context.partition_keys]
         predicted = predict_days(model, lake.snapshot, registry, days)
         preview = predicted.tail(_PREVIEW_ROWS).drop("inputs", "output")

@@ -49,7 +49,7 @@ def standardisation(values: Floats) -> tuple[Floats, Floats]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # a column without any value
         mean, spread = (np.nan_to_num(of(values, 0)) for of in (np.nanmean, np.nanstd))
-    varying = spread > _ROUNDING * np.maximum(1, np.abs(mean))
+    varying = spread > _ROUNDING * np.abs(mean)
     return mean, np.where(varying, 1 / np.where(varying, spread, 1), 0)
 
 

@@ -24,8 +24,8 @@ _NETWORK = ("alpha", "epochs")
 def trees_and_networks(parameters: Parameters) -> Estimator:
     """Creates the estimator.
 
-    A network makes `epochs` passes over the rows, with the weight `alpha` of the L2 penalty. A missing input is for it
-    the mean of the rows that have the input.
+    A network makes `epochs` passes over the rows, with the weight `alpha` of the L2 penalty. It replaces a missing
+    input by the mean of the input.
     """
     from sklearn.ensemble import HistGradientBoostingRegressor, VotingRegressor
     from sklearn.impute import SimpleImputer
@@ -40,8 +40,8 @@ def trees_and_networks(parameters: Parameters) -> Estimator:
         imputed: Estimator = make_pipeline(SimpleImputer(keep_empty_features=True), StandardScaler(), layers)
         return imputed
 
-    of_trees = {name: value for name, value in parameters.items() if name not in _NETWORK}
-    trees = HistGradientBoostingRegressor(random_state=0, max_features=0.3, **of_trees)
+    tree_parameters = {name: value for name, value in parameters.items() if name not in _NETWORK}
+    trees = HistGradientBoostingRegressor(random_state=0, max_features=0.3, **tree_parameters)
     return VotingRegressor([("trees", trees), *((f"network_{n}", network(n)) for n in range(_NETWORKS))])
 
 

@@ -22,7 +22,7 @@ def inputs_digest(model: Model) -> str:
 def takes_inputs(model: Model, version: Version, registry: Registry) -> bool:
     """Returns whether the version takes the model's inputs.
 
-    A version of an earlier release has no digest. Its file then says how many inputs it takes.
+    Versions of earlier releases have no digest. For these, only the number of inputs is compared.
     """
     if (digest := version.tags.get(INPUTS)) is not None:
         return digest == inputs_digest(model)

@@ -16,7 +16,7 @@ from city.models.model import Model, ModelError
 
 THRESHOLD = "threshold"
 """The column with the probability from which on the second class is predicted."""
-_CLASSES, _CALIBRATION = "classes", "calibration"
+_CLASSES, _CALIBRATION, _INPUTS = "classes", "calibration", "inputs"
 _CLOSE = 1e-3
 """The tolerance, in standard deviations of the label, or of a probability."""
 _SHARE = 0.001
@@ -73,7 +73,7 @@ def export(
             f"model {model.name!r}: {type(estimator).__name__} cannot be exported to ONNX: {error}. "
             "Use an estimator that skl2onnx knows"
         ) from error
-    metadata = {_CALIBRATION: json.dumps(asdict(calibration or Calibration()))}
+    metadata = {_CALIBRATION: json.dumps(asdict(calibration or Calibration())), _INPUTS: json.dumps(model.inputs)}
     if model.kind == "classification":  # the training rows may not have had all declared classes
         metadata[_CLASSES] = json.dumps([int(c) for c in cast(Classifier, estimator).classes_])
     set_model_props(converted, metadata)
@@ -111,11 +111,11 @@ def check_agreement(model: Model, fitted: Floats, exported: Floats) -> None:
 
 
 class OtherInputs(ModelError):
-    """Reports that a version takes another number of inputs than its model declares now."""
+    """Reports that a version takes other inputs than its model declares now."""
 
 
 class Exported:
-    """An ONNX model that is ready to predict. Raises OtherInputs where it takes another number of inputs."""
+    """An ONNX model that is ready to predict. Raises OtherInputs where it does not take the model's inputs."""
 
     def __init__(self, model: Model, content: bytes) -> None:
         import onnxruntime
@@ -130,6 +130,11 @@ class Exported:
         width = self._session.get_inputs()[0].shape[1]
         if width != len(model.inputs):
             raise OtherInputs(f"model {model.name!r}: this version takes {width} inputs, not {len(model.inputs)}")
+        names = self._session.get_modelmeta().custom_metadata_map.get(_INPUTS)  # none in a version of an old release
+        if names is not None and (others := sorted(set(json.loads(names)) ^ set(model.inputs))):
+            raise OtherInputs(f"model {model.name!r}: this version takes other inputs: {', '.join(others)} differ")
+        if names is not None and json.loads(names) != list(model.inputs):
+            raise OtherInputs(f"model {model.name!r}: this version takes its inputs in another order")
 
     def warm(self, rounds: int = 3) -> None:
         """Predicts rows of zeros, because the first runs of a session are slow."""

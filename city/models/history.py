@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
+import narwhals as nw
 import polars as pl
 from deltalake import DeltaTable
 
@@ -15,6 +16,7 @@ from city.lake.snapshot import Snapshot
 from city.models.model import Model, ModelError
 from city.models.predictions import JUDGED_ROWS, LOSS, VERSION
 from city.tables.model import DAY
+from city.tables.schema import with_optional
 
 
 @dataclass(frozen=True)
@@ -56,9 +58,18 @@ def training_days(by_day: Mapping[date, int], model: Model) -> list[date]:
     return sorted(days)
 
 
+def view_rows(model: Model, snapshot: Snapshot) -> pl.LazyFrame:
+    """Returns the view's rows. Columns that an earlier release did not have are null.
+
+    Raises ModelError where the view is not built yet.
+    """
+    table = model.view.table
+    return with_optional(table, nw.from_native(pl.scan_delta(view_table(model, snapshot)))).to_native()
+
+
 def training_rows(model: Model, snapshot: Snapshot) -> pl.LazyFrame:
     """Returns the view's rows of the days that the model learns from. Raises ModelError where it is not built yet."""
-    rows = pl.scan_delta(view_table(model, snapshot))
+    rows = view_rows(model, snapshot)
     if not model.view.table.daily:
         return rows
     return rows.filter(pl.col(DAY).is_in(training_days(snapshot.rows_by_day(model.view.table.id), model)))

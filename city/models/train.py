@@ -61,7 +61,9 @@ def train(
         progress(f"{model.name}: version {champion.number} takes other inputs, so it is not compared with")
         champion = None
     serving = Exported(model, registry.content(champion)).predict if champion else None
-    study = (home / "models" / "search.db" if home else None, f"{model.name}-{data_version}")
+    # A study of another release, or of other inputs, would give parameters that do not fit.
+    name = f"{model.name}-{data_version}-{inputs_digest(model)}-{code_version()}"
+    study = (home / "models" / "search.db" if home else None, name)
     fitted = fit(model, rows, champion=serving, now=moment, truth=truth, study=study, progress=progress)
     all_tags = {
         "data_version": str(data_version),

@@ -45,6 +45,8 @@ def _anomaly_detail(message: Message) -> Mapping[str, object]:
 def _life_level(message: Message, usual: float | None) -> float:
     """Returns the level from the lower end of the interval, which also decides the recommended action."""
     limit = message.get("stop_below_hours", CRITICAL_HOURS)
+    if limit <= 0:  # a machine of this kind is never stopped for its remaining life
+        return 0.0
     return float(limit / max(message["confidence_interval"][0], _LEAST_SHARE * limit))
 
 

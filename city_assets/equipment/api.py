@@ -53,14 +53,13 @@ def router(city: City) -> APIRouter:
         request: Request, machine_id: Annotated[str, Query(max_length=100, description="the machine")]
     ) -> ForecastResponse:
         """By the champion, from the machine's newest readings. 404 for a machine without any of the last hours."""
-        asked = PredictionRequest(model_name=LIFE.name, entity={"machine_id": machine_id})
-        answer = await city.predictor.predict(asked, caller_of(request), time.perf_counter())
-        features = await asyncio.get_running_loop().run_in_executor(
-            city.predictor.pool, reader.read, [asked.entity or {}]
-        )
+        entity = {"machine_id": machine_id}
+        prediction_request = PredictionRequest(model_name=LIFE.name, entity=entity)
+        answer = await city.predictor.predict(prediction_request, caller_of(request), time.perf_counter())
+        features = await asyncio.get_running_loop().run_in_executor(city.predictor.pool, reader.read, [entity])
         limits = limits_of(features[0])
-        hours, interval = max(0.0, cast(float, answer["prediction"])) * limits.cap, answer.get("interval")
-        ends = tuple(max(0.0, interval[end]) * limits.cap for end in ("low", "high")) if interval else None
+        hours, interval = limits.hours_of(cast(float, answer["prediction"])), answer.get("interval")
+        ends = tuple(limits.hours_of(interval[end]) for end in ("low", "high")) if interval else None
         action, priority = limits.recommended(ends[0] if ends else hours)
         return ForecastResponse(
             id=answer["id"],

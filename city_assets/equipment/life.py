@@ -42,8 +42,7 @@ def life_message(fleet: Fleet, inputs: tuple[str, ...], rows: pl.DataFrame) -> p
     """
     cap, unit_hours = limit("life_cap_hours"), limit("life_unit_hours")
     share = pl.col("output").list.get(0)
-    hours = share.clip(0, 1) * cap
-    low, high = pl.coalesce("low", share).clip(lower_bound=0) * cap, pl.coalesce("high", share) * cap
+    hours, low, high = (end.clip(0, 1) * cap for end in (share, pl.coalesce("low", share), pl.coalesce("high", share)))
     action, priority = pl.lit(NO_ACTION[0]), pl.lit(NO_ACTION[1])
     for name, limit_action, limit_priority in reversed(ACTIONS):
         is_below = low < limit(f"{name}_hours")

@@ -27,6 +27,10 @@ class LifeLimits:
     unit_hours: float = 1.0
     """The hours of one unit."""
 
+    def hours_of(self, share: float) -> float:
+        """Returns the hours of a predicted share of the cap."""
+        return min(max(share, 0.0), 1.0) * self.cap
+
     def recommended(self, hours: float) -> tuple[str, str]:
         """Returns the action that is recommended for at least so many remaining hours, and its priority."""
         for name, action, priority in ACTIONS:
@@ -70,5 +74,5 @@ def default_type() -> dict[str, object]:
 
 def limits_of(features: Mapping[str, Any]) -> LifeLimits:
     """Returns the limits in a feature row. The row of an earlier release has none, and gets DEFAULT_LIMITS."""
-    given = {name: value for column, name in LIMIT_COLUMNS.items() if (value := features.get(column)) is not None}
-    return LifeLimits(**given) if len(given) == len(LIMIT_COLUMNS) else DEFAULT_LIMITS
+    limits = {name: value for column, name in LIMIT_COLUMNS.items() if (value := features.get(column)) is not None}
+    return LifeLimits(**limits) if len(limits) == len(LIMIT_COLUMNS) else DEFAULT_LIMITS

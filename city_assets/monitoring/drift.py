@@ -1,5 +1,6 @@
 """Drift of the feature views that models use: the newest day compared with a pinned reference day, hour by hour."""
 
+from collections.abc import Collection
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -33,6 +34,8 @@ from resources.models import ModelRegistryResource
 
 STABLE = "stable"
 """The name of the check that a view has not drifted."""
+_MOSTLY = 0.5
+"""An input that is missing in a larger share of the rows is not known yet."""
 # The calendar's columns change by the day, and their values are known beforehand.
 _CLOCK = (HOUR, "hour_of_day", "weekday", "is_weekend", "holiday", "rush_hour")
 
@@ -58,7 +61,7 @@ def measure(
     stored_references = references(config)
     reference = stored_references.get(view.name)
     model_inputs = {name for model in view_models for name in model.inputs}
-    if reference is None or not model_inputs <= set(reference.columns):  # an earlier release had fewer features
+    if reference is None or _lacks_inputs(reference, current, model_inputs):
         if covers_span(current, view.time):
             stored_references.update_reference(view.name, current)
         return None
@@ -85,6 +88,20 @@ def measure(
     return comparison.with_columns(view=pl.lit(view.name), at=pl.lit(now)).select(
         pl.col(name).cast(kind) for name, kind in SCHEMA.items()
     ), html
+
+
+def _lacks_inputs(reference: pl.DataFrame, current: pl.DataFrame, names: Collection[str]) -> bool:
+    """Returns whether the reference lacks an input that the current rows have: in most of its rows, or altogether.
+
+    An earlier release had fewer features, and on its first day a city has none that it learns from the days before.
+    """
+    for name in names:
+        if name not in reference.columns:
+            return True
+        before, now = (frame[name].null_count() / max(frame.height, 1) for frame in (reference, current))
+        if before > _MOSTLY > now:
+            return True
+    return False
 
 
 def _prediction_columns(champions: list[tuple[Model, Exported]], frame: pl.DataFrame) -> list[pl.Series]:

@@ -85,7 +85,7 @@ def cheapest_threshold(probability: Floats, fraud: Floats, amount: Floats, revie
 
 
 def cost_threshold(rows: pl.DataFrame, probability: Floats) -> float:
-    """Returns the cheapest threshold on labelled payments, at most 1, so that some payments are always reviewed.
+    """Returns the cheapest threshold on labelled payments, at most 1. At 1 no payment is reviewed.
 
     `rows` (n rows) has the label and the amount. `probability` (n,) is that of a fraud.
     """

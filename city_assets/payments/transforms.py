@@ -79,10 +79,6 @@ def _earlier_value(name: str, n: int) -> nw.Expr:
     return nw.col(name).shift(n).over("card", order_by="timestamp")
 
 
-def _same(name: str, n: int) -> nw.Expr:
-    return nw.col(name) == nw.col(f"_{name}_{n}")
-
-
 def _count(conditions: Iterable[nw.Expr]) -> nw.Expr:
     """Counts the conditions that are true. A condition on a payment that does not exist is not true."""
     return nw.sum_horizontal(*(c.cast(nw.Int64).fill_null(0) for c in conditions)).cast(nw.Float64)

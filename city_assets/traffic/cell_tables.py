@@ -6,6 +6,7 @@ from city_assets.traffic.contract import CELL_WINDOW
 
 _DAY, _LOCAL_HOUR, _WEEKDAY, _, _RUSH_HOUR = calendar.COLUMNS
 _CELL = "H3 cell"
+_LED = ("windows.speed_mean", "leaders.weight")
 
 
 def _speed(name: str, description: str, *sources: str, nullable: bool = True, unit: str = "km/h") -> Column:
@@ -151,8 +152,8 @@ TRAFFIC_FEATURES = Table(
         _speed("speed_fastest_neighbour", "speed of the fastest cell around it", "windows.speed_mean"),
         _speed("neighbours_change", "mean change of the speed around it in three windows", "windows.speed_mean"),
         _speed("neighbours_largest_drop", "least change of the speed of a cell around it", "windows.speed_mean"),
-        _speed("speed_leaders", "mean speed of the cells that lead it, by their weights", "leaders.weight"),
-        _speed("leaders_change", "mean change of their speed in three windows", "leaders.weight"),
+        _speed("speed_leaders", "mean speed of the cells that lead it, by their weights", *_LED),
+        _speed("leaders_change", "mean change of their speed in three windows", *_LED),
         _speed("speed_city", "mean speed of all cells", "windows.speed_mean"),
         _speed("speed_city_before", "mean speed of all cells three windows before", "windows.speed_mean"),
         _speed("speed_usual", "usual speed at this time of the day", "usual.usual_speed"),

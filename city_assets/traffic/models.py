@@ -117,28 +117,4 @@ TRIP_CONGESTION = Model(
     segments=("rush_hour",),
 )
 
-_TRIP_SPEEDS = ("speed_mean", "speed_std", *(f"speed_lag_{lag}" for lag in range(1, 4)), "speed_recent")
-_TRIP_INPUTS = (
-    *("local_hour", "weekday", "holiday", "rush_hour", "latitude", "longitude", "trips", *_TRIP_SPEEDS),
-    *("trips_recent", "speed_neighbours", "speed_day_before", "usual_speed", "usual_trips"),
-)
-
-TRIP_CONGESTION = Model(
-    name="trip_congestion",
-    description="How congested a cell will be in the next quarter of an hour, by its taxi trips: low, medium or high.",
-    features="trip_features",
-    inputs=_TRIP_INPUTS,
-    label=FutureValue(
-        column="level_speed",
-        after=timedelta(seconds=SLOT_SECONDS),
-        tolerance=timedelta(minutes=1),
-        classes=("low", "medium", "high"),
-        transform=lambda speed: levels(speed, pl),
-    ),
-    estimator=forests.forest_or_boosted_trees,
-    space=forests.space,
-    defaults=forests.DEFAULTS,
-    segments=("rush_hour",),
-)
-
 MODELS = (CONGESTION, TRIP_CONGESTION, *map(speed_model, MINUTES_AHEAD))

@@ -17,7 +17,7 @@ from city.tables.registry import is_live
 from city_assets import history
 from city_assets.environment.contract import DEVICES, SENSORS
 from city_assets.monitoring.daily_quality import HOURS, SCORES, assess, record_past_days
-from city_assets.monitoring.drift import measure
+from city_assets.monitoring.drift import _lacks_inputs, measure
 from city_assets.monitoring.references import has_sampled_history, load_newest, models_by_view, pin, references
 from simulators.faults import FaultRates
 from tests.lakes import stream
@@ -132,3 +132,15 @@ def test_the_first_day_is_judged_by_the_past_and_its_higher_rate_is_not_unusual(
 
 def test_unusual_values_are_seen_on_the_first_day(config: Settings) -> None:
     assert failed(config, louder=3.0) == {"values_usual"}
+
+
+def test_a_reference_without_an_input_that_the_city_knows_now_is_pinned_anew() -> None:
+    known = pl.DataFrame({"usual": [1.0, 2.0, None, 4.0], "now": [1.0] * 4})
+    unknown = known.with_columns(usual=pl.lit(None, pl.Float64))
+    begun = known.with_columns(usual=pl.Series([None, None, None, 4.0]))
+    assert _lacks_inputs(unknown, known, ["usual", "now"])
+    assert _lacks_inputs(begun, known, ["usual", "now"])
+    assert _lacks_inputs(known.drop("usual"), known, ["usual", "now"])
+    assert not _lacks_inputs(known, known, ["usual", "now"])
+    assert not _lacks_inputs(unknown, unknown, ["usual", "now"]), "nobody knows it"
+    assert not _lacks_inputs(known, unknown, ["usual", "now"]), "that is drift"

@@ -24,7 +24,7 @@ from city.streaming.sinks.context import Context
 from city.streaming.sinks.stored import StoredSources
 from city.streaming.windows import Changed, compute
 from city.tables.calendar import REFERENCE_CALENDAR
-from city.tables.neighbours import REFERENCE_NEIGHBOURS, neighbours
+from city.tables.cell_sources import CELL_SOURCES
 from city.tables.schema import schema
 
 log = logging.getLogger(__name__)
@@ -86,8 +86,8 @@ def features(
     for name, source in view.table.sources.items():
         if name in inputs:
             continue
-        if source.table == REFERENCE_NEIGHBOURS:
-            inputs[name] = neighbours(frames[source.cell_source]["cell"])
+        if source.table in CELL_SOURCES:
+            inputs[name] = CELL_SOURCES[source.table](frames[source.cell_source]["cell"])
         elif source.table == REFERENCE_CALENDAR:
             inputs[name] = calendar_of(times, timezone, country)
     return (plan or Plan(view.table)).run(inputs, pl.col("window_start") > newest - _PUSHED * every)

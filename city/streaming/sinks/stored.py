@@ -11,14 +11,14 @@ from city.lake.reference import read
 from city.lake.tables import scan
 from city.settings import Settings
 from city.tables.calendar import REFERENCE_CALENDAR
+from city.tables.cell_sources import CELL_SOURCES
 from city.tables.model import DAY, Source
-from city.tables.neighbours import REFERENCE_NEIGHBOURS
 from city.tables.registry import table_of
 from city.tables.schema import schema
 
 _REREAD_SECONDS = 30.0
 """What a build or a person has changed takes effect after this."""
-_COMPUTED = (REFERENCE_CALENDAR, REFERENCE_NEIGHBOURS)
+_COMPUTED = {REFERENCE_CALENDAR, *CELL_SOURCES}
 
 
 class StoredSources:
@@ -53,6 +53,7 @@ class StoredSources:
         The day before these is read too, for windows of the last day that still change after midnight.
         """
         table = table_of(source.table)
-        first = local_time.local_day(newest, self._timezone) - timedelta(days=source.days_before + 1)
-        rows = scan(self._lake / table.id, schema(table)).filter(pl.col(DAY) >= first)
+        last = local_time.local_day(newest, self._timezone)
+        first = last - timedelta(days=source.days_before + 1)
+        rows = scan(self._lake / table.id, schema(table)).filter(pl.col(DAY).is_between(first, last))
         return rows.select(*schema(table)).collect()

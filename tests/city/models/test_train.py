@@ -166,6 +166,10 @@ def test_an_export_that_disagrees_is_not_registered() -> None:
         check_agreement(SPEED, x[:, 0], x[:, 0] + 1)
     with pytest.raises(ModelError, match=f"takes {len(SPEED.inputs)} inputs, not 1"):
         Exported(replace(SPEED, inputs=("speed_mean",)), export(SPEED, fitted, x))
+    with pytest.raises(ModelError, match=r"takes other inputs: positions, .* differ"):
+        Exported(replace(SPEED, inputs=("positions", *SPEED.inputs[1:])), export(SPEED, fitted, x))
+    with pytest.raises(ModelError, match="takes its inputs in another order"):
+        Exported(replace(SPEED, inputs=SPEED.inputs[::-1]), export(SPEED, fitted, x))
 
 
 def test_inputs_that_tell_nothing_are_left_to_the_side_and_still_taken() -> None:

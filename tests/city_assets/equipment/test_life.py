@@ -14,8 +14,9 @@ from city.models.examples import check_known, label_rows
 from city.models.labels import LABEL
 from city.models.model import ModelError
 from city.tables.schema import schema
+from city_assets.equipment.alarms import _life_level
 from city_assets.equipment.contract import SIGNALS
-from city_assets.equipment.limits import ACTIONS, DEFAULT_LIMITS, LIMIT_COLUMNS, default_type, limits_of
+from city_assets.equipment.limits import ACTIONS, DEFAULT_LIMITS, LIMIT_COLUMNS, LifeLimits, default_type, limits_of
 from city_assets.equipment.models import LIFE
 from city_assets.equipment.tables import MACHINE_FEATURES, MACHINE_SENSORS, MACHINE_TYPES, MACHINES
 from simulators.world.machines import Machine, machine_types
@@ -177,3 +178,10 @@ def test_a_cap_that_is_longer_than_the_rows_is_named() -> None:
     labelled = label_rows(LIFE, rows, failures())
     with pytest.raises(ModelError, match=r"known up to 20 days, 20:00:00 after .* cover 187 days, 12:00:00"):
         check_known(LIFE, rows, labelled)
+
+
+@pytest.mark.parametrize(("share", "hours"), [(-0.2, 0.0), (0.25, 500.0), (1.3, 2_000.0)])
+def test_the_forecast_and_the_message_stay_within_the_cap(share: float, hours: float) -> None:
+    limits = LifeLimits(cap=2_000, order_below=200, replace_below=100, stop_below=0)
+    assert limits.hours_of(share) == hours
+    assert _life_level({"stop_below_hours": 0.0, "confidence_interval": [0.0, 1.0]}, None) == 0, "it is never stopped"
