@@ -21,6 +21,7 @@ from city.settings import Settings, settings
 from city.stack.embedded import environment, settings_at
 from city.stack.history_plan import RECORD, load_plan
 from city.stack.history_progress import read
+from city.tables.registry import is_live
 from city_assets.history import steps
 
 LIMIT_SECONDS = 900.0
@@ -52,7 +53,7 @@ def _first_start(config: Settings, began: float, report: Callable[[str], None]) 
         "ahead_s": lambda: any(
             cell.get("speed_15") is not None for cell in _get(config, "/api/predictions?minutes=15").get("cells", ())
         ),
-        "champions_s": lambda: len(_champions(config)) == len(models()),
+        "champions_s": lambda: len(_champions(config)) == len(_live_models()),
     }
     figures: dict[str, Any] = {}
     while waits:
@@ -68,7 +69,7 @@ def _first_start(config: Settings, began: float, report: Callable[[str], None]) 
             break
         time.sleep(_POLL_SECONDS)
     champions = _champions(config)
-    figures["models"] = {name: _margin(name, champions.get(name)) for name in models()}
+    figures["models"] = {name: _margin(name, champions.get(name)) for name in _live_models()}
     return figures
 
 
@@ -84,9 +85,14 @@ def _margin(name: str, metrics: dict[str, float] | None) -> dict[str, Any] | Non
     return figures if precision is None else figures | {"average_precision": round(precision, 3)}
 
 
+def _live_models() -> list[str]:
+    """Returns the models that a new city trains: those of views that a stream fills."""
+    return [name for name, model in models().items() if is_live(model.view.table)]
+
+
 def _champions(config: Settings) -> dict[str, dict[str, float]]:
     registry = Registry(config)
-    champions = {name: registry.at(name) for name in models()}
+    champions = {name: registry.at(name) for name in _live_models()}
     return {name: dict(version.metrics) for name, version in champions.items() if version is not None}
 
 
