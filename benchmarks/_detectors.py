@@ -15,7 +15,7 @@ import polars as pl
 
 from benchmarks._real import real
 from city.arrays import Floats
-from city.contracts import Contract, Count, Distinct, Field, Mean, Std, Window
+from city.contracts import Contract, Distinct, Field
 from city.lake.lakehouse import Lakehouse, lakehouse
 from city.lake.reference import update
 from city.settings import Settings
@@ -35,21 +35,19 @@ from city_assets.traffic.cell_tables import (
     TRAFFIC_FEATURES,
     USUAL_SPEEDS,
 )
+from city_assets.traffic.contract import CELL_WINDOW
 
 BEGIN = datetime(2012, 3, 1)
 EVERY = timedelta(minutes=5)
 ZONE = "America/Los_Angeles"
 
-WINDOW = Window(
+_, *_OTHER_AGGREGATES = CELL_WINDOW.aggregates
+WINDOW = replace(
+    CELL_WINDOW,
     name="detector_windows",
     every=EVERY,
-    by="cell",
-    aggregates=(
-        Distinct("vehicle_count", "cell"),
-        Count("positions"),
-        Mean("speed_mean", "speed"),
-        Std("speed_std", "speed"),
-    ),
+    aggregates=(Distinct("vehicle_count", "cell"), *_OTHER_AGGREGATES),
+    topic=None,
     description="The speed (km/h) that a detector reported.",
 )
 DETECTOR_SPEEDS = Contract(

@@ -7,6 +7,7 @@ from datetime import datetime
 import numpy as np
 import polars as pl
 
+from city.contracts.model import Contract
 from city.features.views import View
 from city.models import examples
 from city.models.fitting import FittedModel, fit
@@ -28,14 +29,20 @@ def as_bronze(source: Source, messages: list[bytes]) -> pl.DataFrame:
     if mapped.rejected:
         row, reasons = next(iter(mapped.rejected.items()))
         raise ValueError(f"{source.name}: {len(mapped.rejected)} messages are no events; {messages[row]!r}: {reasons}")
-    values: list[bytes | None] = [*to_json(contract, mapped.events)]
-    count = len(values)
-    arrived = mapped.events[contract.event_time].dt.epoch("us").to_numpy()
-    raw = RawBatch(values, np.zeros(count, np.int32), np.arange(count), arrived, {0: 0}, {0: count})
-    bronze, rejects = decode(contract, raw, {})
+    bronze, rejects = decode_events(contract, mapped.events)
     if rejects.height:
+        count = mapped.events.height
         raise ValueError(f"{contract.name} rejects {rejects.height} of {count} events: {rejects.row(0, named=True)}")
     return bronze
+
+
+def decode_events(contract: Contract, events: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Returns the rows of bronze of events that arrive at their own time, and the quarantine records of the others."""
+    count = events.height
+    arrived = events[contract.event_time].dt.epoch("us").to_numpy()
+    values: list[bytes | None] = [*to_json(contract, events)]
+    raw = RawBatch(values, np.zeros(count, np.int32), np.arange(count), arrived, {0: 0}, {0: count})
+    return decode(contract, raw, {})
 
 
 def on_public_data(model: Model, table: Table) -> Model:

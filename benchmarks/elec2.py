@@ -19,6 +19,7 @@ import numpy as np
 import polars as pl
 
 from benchmarks._real import real
+from benchmarks._served import as_bronze
 from city.arrays import Floats
 from city.contracts import Contract, Field
 from city.features.events import calendar_of
@@ -32,9 +33,6 @@ from city.models.labels import NAIVE, FutureValue
 from city.models.model import Model
 from city.models.prequential import live
 from city.sources.model import At, Source
-from city.sources.outcomes import outcomes
-from city.streaming.decode import decode
-from city.streaming.records import RawBatch
 from city.tables.model import Column, Frame, Table
 from city.tables.model import Source as TableSource
 from city.tables.silver import silver_table
@@ -184,16 +182,7 @@ def read_features() -> pl.DataFrame:
         json.dumps({"market": "nsw", "at": at.isoformat(), **half_hour}).encode()
         for at, half_hour in zip(times, stream, strict=True)
     ]
-    mapped = outcomes([MARKET], payloads, (), "UTC", BEGIN)
-    if reasons := [reason for outcome in mapped for reason in outcome.reasons]:
-        raise ValueError(f"{len(reasons)} reasons against messages, such as {reasons[0]}")
-    messages: list[bytes | None] = [event.message for outcome in mapped for event in outcome.events]
-    count = len(messages)
-    arrived = np.array([int(at.timestamp() * 1e6) for at in times], np.int64)
-    raw = RawBatch(messages, np.zeros(count, np.int32), np.arange(count), arrived, {0: 0}, {0: count})
-    events, rejects = decode(PRICES, raw, {})
-    if rejects.height:
-        raise ValueError(f"{rejects.height} events are rejected: {rejects['reasons'][0].to_list()}")
+    events = as_bronze(MARKET, payloads)
     calendar = calendar_of(events["timestamp"], "UTC", "AU")
     silver = Plan(silver_table(PRICES)).run({PRICES.name: events, "calendar": calendar})
     return Plan(FEATURES).run({"prices": silver})

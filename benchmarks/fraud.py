@@ -14,9 +14,8 @@ import numpy as np
 import polars as pl
 
 from benchmarks._real import real
-from benchmarks._served import judge_by_protocol
+from benchmarks._served import decode_events, judge_by_protocol
 from city.arrays import Floats
-from city.contracts.model import Contract
 from city.features.events import EventRows
 from city.models.exported import Exported
 from city.models.fitting import FittedModel
@@ -26,10 +25,8 @@ from city.models.model import Model
 from city.models.predictions import PREDICTION, answers
 from city.serving.raw_events import RawEvents
 from city.settings import settings
-from city.sources.mapping import map_messages, to_json
+from city.sources.mapping import map_messages
 from city.sources.model import Always, At, Joined, Source
-from city.streaming.decode import decode
-from city.streaming.records import RawBatch
 from city_assets.payments.contract import CHARGEBACKS, HISTORY_DAYS, PAYMENTS
 from city_assets.payments.models import FOREST_SHARE, FRAUD, FRAUDS
 
@@ -142,29 +139,14 @@ def events() -> tuple[pl.DataFrame, pl.DataFrame, int]:
     for part in file.iter_slices(_CHUNK):
         lines = part.with_columns(pl.col("TX_DATETIME").dt.strftime("%Y-%m-%d %H:%M:%S"))
         mapped = map_messages(HANDBOOK, lines.write_ndjson().encode().splitlines())
-        rows, invalid = _decoded(PAYMENTS, mapped.events.drop("_row"))
+        rows, invalid = decode_events(PAYMENTS, mapped.events)
         parts.append(rows)
-        rejected += len(mapped.rejected) + invalid
+        rejected += len(mapped.rejected) + invalid.height
     payments = pl.concat(parts)
     frauds = file.filter(pl.col("TX_FRAUD") == 1).select(payment_id=pl.col("TRANSACTION_ID").cast(pl.String))
     of_frauds = payments.join(frauds, on="payment_id", how="semi")
-    reports, _ = _decoded(CHARGEBACKS, of_frauds.select(pl.col("timestamp") + DELAY, "payment_id", "card"))
+    reports, _ = decode_events(CHARGEBACKS, of_frauds.select(pl.col("timestamp") + DELAY, "payment_id", "card"))
     return payments, reports, rejected
-
-
-def _decoded(contract: Contract, rows: pl.DataFrame) -> tuple[pl.DataFrame, int]:
-    """Returns the rows of bronze of events that arrive at once, and the number of rejected ones."""
-    offsets = np.arange(rows.height, dtype=np.int64)
-    raw = RawBatch(
-        list(to_json(contract, rows)),
-        np.zeros(rows.height, np.int32),
-        offsets,
-        rows[contract.event_time].dt.epoch("us").to_numpy(),
-        {0: 0},
-        {0: rows.height},
-    )
-    valid, rejects = decode(contract, raw, {})
-    return valid, rejects.height
 
 
 def _calibration(model: Model, fitted: FittedModel) -> Any:

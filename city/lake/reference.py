@@ -6,6 +6,7 @@ The tables are small and are written whole. Each change is a version of its own.
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import narwhals as nw
 import polars as pl
 from deltalake import CommitProperties, DeltaTable, write_deltalake
 
@@ -13,7 +14,7 @@ from city.file_lock import file_lock
 from city.lake.tables import open_table, scan
 from city.tables.model import Table, TableError
 from city.tables.registry import table_of, tables
-from city.tables.schema import schema
+from city.tables.schema import schema, with_optional
 
 LAYER = "reference"
 
@@ -30,14 +31,11 @@ def reference_table(name: str) -> Table:
 
 def read(root: Path, table: Table) -> pl.DataFrame:
     """Reads the table's rows; no rows where it was never filled. A column that it had not then is null."""
-    return with_optional(table, scan(root / table.id, schema(table)).collect())
+    return _with_optional(table, scan(root / table.id, schema(table)))
 
 
-def with_optional(table: Table, rows: pl.DataFrame) -> pl.DataFrame:
-    """Adds the nullable columns that rows of an older release, or of a person, do not have."""
-    columns = schema(table)
-    missing = [c.name for c in table.columns if c.nullable and c.name not in rows.columns]
-    return rows.with_columns(pl.lit(None, columns[name]).alias(name) for name in missing)
+def _with_optional(table: Table, rows: pl.LazyFrame) -> pl.DataFrame:
+    return with_optional(table, nw.from_native(rows)).to_native().collect()
 
 
 def update(root: Path, table: Table, change: Callable[[pl.DataFrame], pl.DataFrame], why: str) -> int:
@@ -71,7 +69,7 @@ def commission(root: Path, name: str, rows: Sequence[Mapping[str, object]]) -> b
 
 def check(table: Table, rows: pl.DataFrame) -> pl.DataFrame:
     """Returns the rows in the table's columns and types. Raises TableError that names the row and the fix."""
-    columns, rows = schema(table), with_optional(table, rows)
+    columns, rows = schema(table), _with_optional(table, rows.lazy())
     if missing := sorted(columns.keys() - set(rows.columns)):
         raise TableError(f"{table.id}: the column {', '.join(missing)} is missing; it has {', '.join(columns)}")
     if unknown := sorted(set(rows.columns) - columns.keys()):

@@ -3,10 +3,10 @@
 Both accept NaN and can be exported to ONNX.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from city.models import boosting
-from city.models.estimator import Estimator
+from city.models.estimator import Classifier, Estimator
 from city.models.model import Parameters
 
 if TYPE_CHECKING:
@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
 _FOREST, _BOOSTING = "random forest", "boosted trees"
 _MISSING = -1.0
-"""The value of a missing input in a forest, below every value of speeds and counts: the ONNX form has no NaN."""
+"""The value of a missing input in a forest, below every value of its inputs.
+
+skl2onnx sends NaN to another side of a forest's splits than scikit-learn.
+"""
 _TREES = 200
 
 
@@ -27,12 +30,17 @@ def forest_or_boosted_trees(parameters: Parameters) -> Estimator:
     own = {name: value for name, value in parameters.items() if name != "estimator"}
     if parameters["estimator"] == _BOOSTING:
         return boosting.boosted_trees("classification")(own)
+    return random_forest(_TREES, **own)
+
+
+def random_forest(trees: int, **parameters: Any) -> Classifier:
+    """Creates a random forest of so many trees, which takes a missing input for _MISSING."""
     from sklearn.ensemble import RandomForestClassifier
     from sklearn.impute import SimpleImputer
     from sklearn.pipeline import make_pipeline
 
     filled = SimpleImputer(strategy="constant", fill_value=_MISSING)
-    forest: Estimator = make_pipeline(filled, RandomForestClassifier(n_estimators=_TREES, random_state=0, **own))
+    forest: Classifier = make_pipeline(filled, RandomForestClassifier(n_estimators=trees, random_state=0, **parameters))
     return forest
 
 

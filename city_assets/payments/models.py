@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from city.arrays import Floats
 from city.models.boosting import boosted_trees, defaults, space
 from city.models.estimator import Classifier
+from city.models.forests import random_forest
 from city.models.labels import LABEL, DelayedReport, delay_of
 from city.models.model import Model, Parameters, Stream
 from city.models.raw_event import LOCAL, RawEvent
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 
 FOREST_SHARE = "forest_share"
 """The parameter with the forest's weight."""
-_MISSING = -1.0
-"""The number that stands for a missing input of the forest. No input is below zero."""
 GENUINE, FRAUD = "genuine", "fraud"
 INPUTS = (
     *("amount", "amount_to_usual", "amount_to_largest", "hour_of_day", "is_weekend", "is_online"),
@@ -42,20 +41,14 @@ def trees(parameters: Parameters) -> Classifier:
     the average precision where payments come with their history, and lowers it where they do not. By default there is
     none, because it takes several times as long to train, and as much memory.
     """
-    from sklearn.ensemble import RandomForestClassifier, VotingClassifier
-    from sklearn.impute import SimpleImputer
-    from sklearn.pipeline import make_pipeline
+    from sklearn.ensemble import VotingClassifier
 
     share = parameters.get(FOREST_SHARE, 0.0)
     others = {name: value for name, value in parameters.items() if name != FOREST_SHARE}
     boosting = cast(Classifier, boosted_trees("classification")({"max_features": 0.3, **others}))
     if not share:
         return boosting
-    # skl2onnx sends missing values to another side of a forest's splits than scikit-learn, so they become a number.
-    forest = make_pipeline(
-        SimpleImputer(strategy="constant", fill_value=_MISSING),
-        RandomForestClassifier(60, min_samples_leaf=3, max_samples=0.3, random_state=0),
-    )
+    forest = random_forest(60, min_samples_leaf=3, max_samples=0.3)
     estimators = [("boosting", boosting), ("forest", forest)]
     return VotingClassifier(estimators, voting="soft", weights=np.array([1 - share, share]), flatten_transform=False)
 

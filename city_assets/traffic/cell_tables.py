@@ -2,19 +2,11 @@
 
 from city.tables import Column, Source, Table, calendar
 from city_assets.traffic import cell_features, cell_links
+from city_assets.traffic.columns import DAY, HOLIDAY, LOCAL_HOUR, RUSH_HOUR, WEEKDAY, count, feature
 from city_assets.traffic.contract import CELL_WINDOW
 
-_DAY, _LOCAL_HOUR, _WEEKDAY, _, _RUSH_HOUR = calendar.COLUMNS
 _CELL = "H3 cell"
 _LED = ("windows.speed_mean", "leaders.weight")
-
-
-def _speed(name: str, description: str, *sources: str, nullable: bool = True, unit: str = "km/h") -> Column:
-    return Column(name=name, kind="float", unit=unit, nullable=nullable, description=description, origins=sources)
-
-
-def _count(name: str, description: str, *sources: str) -> Column:
-    return Column(name=name, kind="integer", description=description, origins=sources)
 
 
 ROAD_LINKS = Table(
@@ -37,11 +29,11 @@ SPEEDS_HOURLY = Table(
     key=("day", "cell", "local_hour"),
     columns=(
         Column(name="cell", kind="string", description=_CELL, origins=("windows.cell",)),
-        _LOCAL_HOUR,
-        _count("windows", "windows with a speed", "windows.cell"),
-        _speed("speed_mean", "mean speed of the windows", "windows.speed_mean", nullable=False),
-        _speed("speed_square", "mean square of that speed", "windows.speed_mean", nullable=False, unit="km²/h²"),
-        _DAY,
+        LOCAL_HOUR,
+        count("windows", "windows with a speed", "windows.cell"),
+        feature("speed_mean", "mean speed of the windows", "windows.speed_mean", nullable=False),
+        feature("speed_square", "mean square of that speed", "windows.speed_mean", nullable=False, unit="km²/h²"),
+        DAY,
     ),
     sources={"windows": Source(table="gold/traffic_cells"), "calendar": Source(table=calendar.REFERENCE_CALENDAR)},
     transform=cell_features.speeds_hourly,
@@ -55,13 +47,13 @@ USUAL_SPEEDS = Table(
     key=("day", "cell", "local_hour"),
     columns=(
         Column(name="cell", kind="string", description=_CELL, origins=("hours.cell",)),
-        _LOCAL_HOUR,
-        _speed("usual_speed", "mean speed at this hour", "hours.speed_mean", nullable=False),
-        _speed("usual_speed_before", "mean speed an hour before", "hours.speed_mean"),
-        _speed("usual_speed_after", "mean speed an hour after", "hours.speed_mean"),
-        _speed("level_mean", "mean speed at all hours", "hours.speed_mean", nullable=False),
-        _speed("level_std", "spread of the speed at all hours", "hours.speed_square", nullable=False),
-        _DAY,
+        LOCAL_HOUR,
+        feature("usual_speed", "mean speed at this hour", "hours.speed_mean", nullable=False),
+        feature("usual_speed_before", "mean speed an hour before", "hours.speed_mean"),
+        feature("usual_speed_after", "mean speed an hour after", "hours.speed_mean"),
+        feature("level_mean", "mean speed at all hours", "hours.speed_mean", nullable=False),
+        feature("level_std", "spread of the speed at all hours", "hours.speed_square", nullable=False),
+        DAY,
     ),
     sources={"hours": Source(table=SPEEDS_HOURLY.id, days_before=cell_features.USUAL_DAYS - 1)},
     transform=cell_features.usual_speeds,
@@ -75,18 +67,18 @@ PAIR_CHANGES = Table(
     columns=(
         Column(name="cell", kind="string", description=_CELL, origins=("windows.cell",)),
         Column(name="neighbour", kind="string", description="cell around it", origins=("windows.cell",)),
-        _count("windows", "windows in which both have a change", "windows.cell"),
-        _speed("own", "mean change of the cell's speed", "windows.speed_mean", nullable=False),
-        _speed("leading", "mean change of the neighbour's speed before", "windows.speed_mean", nullable=False),
+        count("windows", "windows in which both have a change", "windows.cell"),
+        feature("own", "mean change of the cell's speed", "windows.speed_mean", nullable=False),
+        feature("leading", "mean change of the neighbour's speed before", "windows.speed_mean", nullable=False),
         *(
-            _speed(name, f"mean of {what}", "windows.speed_mean", nullable=False, unit="km²/h²")
+            feature(name, f"mean of {what}", "windows.speed_mean", nullable=False, unit="km²/h²")
             for name, what in (
                 ("own_square", "the square of the cell's change"),
                 ("leading_square", "the square of the neighbour's change before"),
                 ("product", "the product of both changes"),
             )
         ),
-        _DAY,
+        DAY,
     ),
     sources={
         "windows": Source(table="gold/traffic_cells", days_before=1),
@@ -112,7 +104,7 @@ LEADERS = Table(
             description="correlation of the cell's change with the neighbour's change before",
             origins=tuple(f"pairs.{name}" for name in ("own_square", "leading_square", "product")),
         ),
-        _DAY,
+        DAY,
     ),
     sources={"pairs": Source(table=PAIR_CHANGES.id, days_before=cell_links.LEADER_DAYS - 1)},
     transform=cell_links.leaders,
@@ -133,42 +125,45 @@ TRAFFIC_FEATURES = Table(
             description="the window's beginning",
             origins=("windows.window_start",),
         ),
-        _count("vehicle_count", "different vehicles", "windows.vehicle_count"),
-        _count("positions", "positions reported", "windows.positions"),
-        _speed("speed_mean", "mean speed", "windows.speed_mean"),
-        _speed("speed_std", "spread of speed", "windows.speed_std"),
-        *(_speed(f"speed_lag_{n}", f"mean speed {n} windows before", "windows.speed_mean") for n in cell_features.LAGS),
-        _speed("speed_recent", "mean of the window's speed and those before it", "windows.speed_mean"),
+        count("vehicle_count", "different vehicles", "windows.vehicle_count"),
+        count("positions", "positions reported", "windows.positions"),
+        feature("speed_mean", "mean speed", "windows.speed_mean"),
+        feature("speed_std", "spread of speed", "windows.speed_std"),
         *(
-            _speed(
+            feature(f"speed_lag_{n}", f"mean speed {n} windows before", "windows.speed_mean")
+            for n in cell_features.LAGS
+        ),
+        feature("speed_recent", "mean of the window's speed and those before it", "windows.speed_mean"),
+        *(
+            feature(
                 f"speed_past_{name}",
                 f"{what} of the speed in the last {1 + max(cell_features.PAST)} windows",
                 "windows.speed_mean",
             )
             for name, what in (("mean", "mean"), ("std", "spread"), ("min", "minimum"), ("max", "maximum"))
         ),
-        _speed("speed_neighbours", "mean speed of the cells around it", "windows.speed_mean"),
-        _speed("speed_slowest_neighbour", "speed of the slowest cell around it", "windows.speed_mean"),
-        _speed("speed_fastest_neighbour", "speed of the fastest cell around it", "windows.speed_mean"),
-        _speed("neighbours_change", "mean change of the speed around it in three windows", "windows.speed_mean"),
-        _speed("neighbours_largest_drop", "least change of the speed of a cell around it", "windows.speed_mean"),
-        _speed("speed_leaders", "mean speed of the cells that lead it, by their weights", *_LED),
-        _speed("leaders_change", "mean change of their speed in three windows", *_LED),
-        _speed("speed_city", "mean speed of all cells", "windows.speed_mean"),
-        _speed("speed_city_before", "mean speed of all cells three windows before", "windows.speed_mean"),
-        _speed("speed_usual", "usual speed at this time of the day", "usual.usual_speed"),
-        _speed("speed_usual_later", "usual speed a quarter of an hour later", "usual.usual_speed"),
-        _speed("speed_level", "mean speed of the days before", "usual.level_mean"),
-        _speed("speed_level_std", "spread of the speed of the days before", "usual.level_std"),
+        feature("speed_neighbours", "mean speed of the cells around it", "windows.speed_mean"),
+        feature("speed_slowest_neighbour", "speed of the slowest cell around it", "windows.speed_mean"),
+        feature("speed_fastest_neighbour", "speed of the fastest cell around it", "windows.speed_mean"),
+        feature("neighbours_change", "mean change of the speed around it in three windows", "windows.speed_mean"),
+        feature("neighbours_largest_drop", "least change of the speed of a cell around it", "windows.speed_mean"),
+        feature("speed_leaders", "mean speed of the cells that lead it, by their weights", *_LED),
+        feature("leaders_change", "mean change of their speed in three windows", *_LED),
+        feature("speed_city", "mean speed of all cells", "windows.speed_mean"),
+        feature("speed_city_before", "mean speed of all cells three windows before", "windows.speed_mean"),
+        feature("speed_usual", "usual speed at this time of the day", "usual.usual_speed"),
+        feature("speed_usual_later", "usual speed a quarter of an hour later", "usual.usual_speed"),
+        feature("speed_level", "mean speed of the days before", "usual.level_mean"),
+        feature("speed_level_std", "spread of the speed of the days before", "usual.level_std"),
         *(
-            _speed(name, f"rain {ago}", "precipitation.precipitation_mean", unit="mm/h")
+            feature(name, f"rain {ago}", "precipitation.precipitation_mean", unit="mm/h")
             for name, ago in (("precipitation", "five minutes ago"), ("precipitation_before", "ten minutes ago"))
         ),
-        _LOCAL_HOUR,
-        _WEEKDAY,
-        Column(name="holiday", kind="boolean", description="whether the day is a public holiday"),
-        _RUSH_HOUR,
-        _DAY,
+        LOCAL_HOUR,
+        WEEKDAY,
+        HOLIDAY,
+        RUSH_HOUR,
+        DAY,
     ),
     sources={
         "windows": Source(table="gold/traffic_cells", days_before=1),
