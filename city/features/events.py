@@ -1,7 +1,7 @@
 """Computes the rows of a view of events. The stream and the server share it, so that their features are the same."""
 
 import time
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from functools import lru_cache
 
 import polars as pl
@@ -24,6 +24,13 @@ def calendar_of(times: pl.Series, timezone: str, country: str) -> pl.DataFrame:
     """Returns the calendar of the local days from the first to the last of some times."""
     first, last = (local_time.local_day(edge, timezone) for edge in (times.min(), times.max()))  # type: ignore[arg-type]
     return _calendar(first, last, timezone, country)
+
+
+def calendar_between(first: datetime, last: datetime, timezone: str, country: str) -> pl.DataFrame:
+    """Returns the slots of the calendar from the one that has the time `first` to the one that has `last`."""
+    days = calendar_of(pl.Series([first, last]), timezone, country)
+    slots = [int(time.timestamp()) // calendar.SLOT_SECONDS for time in (first, last)]
+    return days.filter(pl.col("slot").is_between(*slots))
 
 
 @lru_cache(maxsize=8)

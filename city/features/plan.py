@@ -6,6 +6,7 @@ later.
 """
 
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 
 import narwhals as nw
 import polars as pl
@@ -25,11 +26,12 @@ class Plan:
         self._frames: Mapping[str, pl.DataFrame] = {}
         self._schemas: dict[str, pl.Schema] = {}
         self._query: pl.LazyFrame | None = None
+        self._names: list[str] = []
 
-    def run(self, frames: Mapping[str, pl.DataFrame], where: pl.Expr | None = None) -> pl.DataFrame:
+    def run(self, frames: Mapping[str, pl.DataFrame], since: tuple[str, datetime] | None = None) -> pl.DataFrame:
         """Computes the table's rows from the frames of its sources, by the sources' names in the table.
 
-        `where` is a condition on the rows. Those for which it is false are not computed, as far as possible.
+        `since` is a time column and a time. Rows that are earlier are not computed, as far as possible.
         """
         schemas = {name: frame.schema for name, frame in frames.items()}
         if self._query is None or schemas != self._schemas:
@@ -38,14 +40,24 @@ class Plan:
                 name: nw.from_native(with_seconds(self._scan_later(name, frame_schema)))
                 for name, frame_schema in schemas.items()
             }
-            rows = self._transform(**sources)
-            self._query = rows.select(nw.col(name) for name in schema(self._table)).to_native()
+            self._query = self._transform(**sources).to_native()
+            self._names = self._query.collect_schema().names()
         self._frames = frames
         try:
-            query = self._query if where is None else self._query.filter(where)
-            return query.collect(engine="in-memory")
+            query = self._query if since is None else self._query.filter(self._condition(*since))
+            return query.select(*schema(self._table)).collect(engine="in-memory")
         finally:
             self._frames = {}  # a plan keeps no rows between two batches
+
+    def _condition(self, column: str, first: datetime) -> pl.Expr:
+        """Returns the condition that a row's time is `first` or later.
+
+        Transforms join by the seconds of a time. So a condition on these reaches both sides of a join, and a condition
+        on the time reaches one.
+        """
+        seconds = f"_{column}_seconds"
+        later = pl.col(column) >= first
+        return later & (pl.col(seconds) >= int(first.timestamp())) if seconds in self._names else later
 
     def _scan_later(self, name: str, frame_schema: pl.Schema) -> pl.LazyFrame:
         """Returns a scan that yields the frame of that name when the query runs."""

@@ -37,10 +37,13 @@ def shift_speeds(speeds: Frame, seconds: int, name: str) -> Frame:
     return speeds.select("cell", nw.col(START) + seconds, nw.col("speed_mean").alias(name))
 
 
-def with_change(speeds: Frame, seconds: int) -> Frame:
-    """Adds the change of each speed in so many seconds, as the column `change`."""
+def with_change(current: Frame, speeds: Frame, seconds: int) -> Frame:
+    """Adds to each of the current speeds its change in so many seconds, as the column `change`.
+
+    `speeds` has the speeds of all windows.
+    """
     earlier = shift_speeds(speeds, seconds, "_earlier")
-    joined = speeds.join(earlier, on=["cell", START], how="left")
+    joined = current.join(earlier, on=["cell", START], how="left")
     return joined.with_columns(change=nw.col("speed_mean") - nw.col("_earlier")).drop("_earlier")
 
 
@@ -53,17 +56,18 @@ def pair_changes(every: timedelta) -> Callable[..., Frame]:
     before = CHANGE * int(every.total_seconds())
 
     def transform(windows: Frame, neighbours: Frame, road_links: Frame, calendar: Frame) -> Frame:
-        windows = with_speed(windows)
-        on_day = on_calendar(windows, "window_start", calendar)
-        changing = with_change(windows.select("cell", START, "speed_mean"), before)
         # Only changes that do not overlap: the others would say the same again, at three times the cost.
-        changing = changing.filter(~nw.col("change").is_null(), nw.col(START) % before == 0)
+        windows = with_speed(windows).filter(nw.col(START) % before == 0)
+        on_day = on_calendar(windows, "window_start", calendar)
+        speeds = windows.select("cell", START, "speed_mean")
+        changing = with_change(speeds, speeds, before).filter(~nw.col("change").is_null())
         own = (
             on_day.filter(nw.col("local_hour") < LAST_HOUR)
             .select("day", "cell", START)
             .join(changing.select("cell", START, own="change"), on=["cell", START], how="inner")
         )
         leading = changing.select(nw.col(START) + before, neighbour="cell", leading="change")
+        leading = leading.join(own.select(START).unique(), on=START, how="semi")
         pairs = (
             links_of(neighbours, road_links)
             .join(leading, on="neighbour", how="inner")

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 import polars as pl
 
 from city.contracts.model import Contract, Window
-from city.features.events import LONGEST, EventRows, calendar_of
+from city.features.events import LONGEST, EventRows, calendar_between
 from city.features.online import OnlineStore, online_store, push
 from city.features.plan import Plan
 from city.features.views import View, views
@@ -33,6 +33,8 @@ LOOK_BACK = 11  # earlier windows that a feature of a window may use
 _PUSHED = 4  # windows whose rows are pushed: the newest one, and those that late events still change
 _WINDOWS = LOOK_BACK + _PUSHED
 _TRIM_BATCHES = 50
+_PUSH_ALL_SECONDS = 30.0
+"""The stored sources are read again as often."""
 
 
 def live_views(contract: Contract) -> list[View]:
@@ -67,10 +69,12 @@ def features(
     country: str,
     plan: Plan | None = None,
     stored: Mapping[str, pl.DataFrame] | None = None,
+    since: datetime | None = None,
 ) -> pl.DataFrame:
     """Computes the view's rows for the newest windows in `state`: those that late events may still change.
 
-    `stored` has the frames of the view's context, settled and reference sources, by source.
+    `stored` has the frames of the view's context, settled and reference sources, by source. With `since`, the windows
+    that began earlier have no rows.
     """
     frames = {
         name: state.frames[window.name].with_columns(day=pl.lit(None))
@@ -82,6 +86,8 @@ def features(
         return pl.DataFrame(schema=schema(view.table))
     assert isinstance(newest, datetime)
     every = max(window.every for window in view.windows(contract).values())
+    first = newest - (_PUSHED - 1) * every
+    first = first if since is None else max(first, since)
     inputs = {**frames, **(stored or {})}
     for name, source in view.table.sources.items():
         if name in inputs:
@@ -89,8 +95,9 @@ def features(
         if source.table in CELL_SOURCES:
             inputs[name] = CELL_SOURCES[source.table](frames[source.cell_source]["cell"])
         elif source.table == REFERENCE_CALENDAR:
-            inputs[name] = calendar_of(times, timezone, country)
-    return (plan or Plan(view.table)).run(inputs, pl.col("window_start") > newest - _PUSHED * every)
+            # Windows that are not on the calendar are only looked back at.
+            inputs[name] = calendar_between(first, newest, timezone, country)
+    return (plan or Plan(view.table)).run(inputs, ("window_start", first))
 
 
 class Events:
@@ -177,7 +184,7 @@ class FeatureSink(Sink):
         self._events = [(view, Events(view, contract, config)) for view in views if view.events(contract)]
         named = {w.name: w for view in self._views for w in view.windows(contract).values()}
         self._state = State(named)
-        self._pushed: dict[str, pl.DataFrame] = {}
+        self._pushed_all_at = float("-inf")
         self._store: OnlineStore | None = None
 
     def open(self, recorded: Offsets) -> Offsets:
@@ -191,7 +198,7 @@ class FeatureSink(Sink):
                 window,
                 earlier_events(self._contract, self._bronze, position, _WINDOWS * window.every),
             )
-        self._push_windows()
+        self._push_windows(None)
         if self._events:
             earlier = earlier_events(self._contract, self._bronze, position)
             for _, events in self._events:
@@ -200,24 +207,29 @@ class FeatureSink(Sink):
 
     def apply(self, rows: pl.DataFrame, start: Offsets, changed: Changed) -> None:
         """Pushes the rows of the changed windows and of the batch's events."""
-        for name in self._state.windows:
-            self._state.put(name, changed()[name])
-        self._push_windows()
+        windows = {name: changed()[name] for name in self._state.windows}
+        for name, frame in windows.items():
+            self._state.put(name, frame)
+        starts = [start for frame in windows.values() if (start := frame["window_start"].min()) is not None]
+        # What the windows are joined with may change too: then all are pushed, a while later.
+        is_due = time.monotonic() >= self._pushed_all_at + _PUSH_ALL_SECONDS
+        if starts or is_due:
+            self._push_windows(None if is_due else min(starts))  # type: ignore[type-var]
         for view, events in self._events:
             assert self._store is not None
             push(self._store, view, events.add(rows, revised=True))
 
-    def _push_windows(self) -> None:
+    def _push_windows(self, since: datetime | None) -> None:
+        """Pushes the rows of the windows that began at `since` or later, because they may depend on that one."""
         assert self._store is not None
+        if since is None:
+            self._pushed_all_at = time.monotonic()
         for view in self._views:
             timezone, country = self._config.timezone, self._config.country
             now = datetime.now(UTC)
             stored = self._context[view.name].frames(now) | self._stored[view.name].frames(self._newest(view) or now)
-            rows = features(view, self._contract, self._state, timezone, country, self._plans[view.name], stored)
-            pushed = self._pushed.get(view.name)
-            fresh = rows if pushed is None else rows.join(pushed, on=rows.columns, how="anti", nulls_equal=True)
-            push(self._store, view, fresh)
-            self._pushed[view.name] = rows
+            plan = self._plans[view.name]
+            push(self._store, view, features(view, self._contract, self._state, timezone, country, plan, stored, since))
 
     def _newest(self, view: View) -> datetime | None:
         """Returns the beginning of the view's newest window."""

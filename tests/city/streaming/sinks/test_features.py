@@ -25,6 +25,7 @@ from tests.sensors import fleet
 
 DAY = date(2026, 5, 4)
 BEGIN = datetime(2026, 5, 4, 8, tzinfo=ZoneInfo("America/New_York"))
+MIDNIGHT = datetime(2026, 5, 5, tzinfo=ZoneInfo("America/New_York"))
 WEATHER = ("air_quality", "noise", "temperature", "humidity", "precipitation", "wind", "traffic")
 
 
@@ -37,7 +38,7 @@ def through_a_sink(config: Settings, contract, events: list[dict], batch: int) -
             bronze.load([0])
             sink, windows = FeatureSink(contract, config, bronze), contract_windows(contract, bronze)
             position = sink.open({})
-        stream(config.lake, contract, events[first : first + batch], BEGIN + timedelta(hours=4))
+        stream(config.lake, contract, events[first : first + batch], BEGIN + timedelta(hours=18))
         rows = pl.read_delta(str(config.lake / "bronze" / contract.name)).filter(
             pl.col("_offset") >= position.get(0, 0)
         )
@@ -46,14 +47,16 @@ def through_a_sink(config: Settings, contract, events: list[dict], batch: int) -
         position = batch_of.end
 
 
-def test_online_traffic_is_what_the_table_has_of_the_last_window(config: Settings) -> None:
-    events = drive(BEGIN, 0.5, vehicles=20, every=10)
+@pytest.mark.parametrize("begin", [BEGIN, MIDNIGHT - timedelta(minutes=20)], ids=["morning", "midnight"])
+def test_online_traffic_is_what_the_table_has_of_the_last_window(config: Settings, begin: datetime) -> None:
+    events = drive(begin, 0.5, vehicles=20, every=10)
     through_a_sink(config, VEHICLE_POSITIONS, events, 200)
     lake, view = house(config), view_of("traffic_features")
     for table in select_tables(["traffic_features"]):
-        lake.build(table, [DAY])
+        for day in (DAY, DAY + timedelta(days=1)):
+            lake.build(table, [day])
     newest = rows(lake, "features/traffic_features", "as_of").unique("cell", keep="last").sort("cell")
-    reader = FeatureReader(online_store(config), ["traffic_features"], (BEGIN + timedelta(minutes=31)).timestamp)
+    reader = FeatureReader(online_store(config), ["traffic_features"], (begin + timedelta(minutes=31)).timestamp)
     found = pl.DataFrame(reader.read([{"cell": cell} for cell in newest["cell"]]), infer_schema_length=None)
     offline = newest.select(*view.features)
     assert found.height > 20
@@ -84,16 +87,18 @@ def test_what_was_learned_from_the_day_before_is_online_as_in_the_table(
     assert_frame_equal(found.cast(offline.schema), offline, check_exact=False, abs_tol=1e-6)
 
 
-def test_online_weather_is_what_the_table_has_of_the_last_window(config: Settings) -> None:
+@pytest.mark.parametrize("begin", [BEGIN, MIDNIGHT - timedelta(minutes=20)], ids=["morning", "midnight"])
+def test_online_weather_is_what_the_table_has_of_the_last_window(config: Settings, begin: datetime) -> None:
     sensors = [s for s in fleet(FaultRates(), 0) if s.kind in WEATHER]
-    moments = [BEGIN.astimezone(UTC) + timedelta(minutes=n) for n in range(31)]
+    moments = [begin.astimezone(UTC) + timedelta(minutes=n) for n in range(31)]
     events = [s.reading(moment) for moment in moments for s in sensors[: 5 * len(WEATHER)]]
     through_a_sink(config, SENSORS, events, 50)
     lake, view = house(config), view_of("weather_features")
     for table in select_tables(["weather_features"]):
-        lake.build(table, [DAY])
+        for day in (DAY, DAY + timedelta(days=1)):
+            lake.build(table, [day])
     newest = rows(lake, "features/weather_features", "as_of").unique("location", keep="last").sort("location")
-    reader = FeatureReader(online_store(config), ["weather_features"], (BEGIN + timedelta(minutes=35)).timestamp)
+    reader = FeatureReader(online_store(config), ["weather_features"], (begin + timedelta(minutes=35)).timestamp)
     found = pl.DataFrame(reader.read([{"location": name} for name in newest["location"]]), infer_schema_length=None)
     assert newest.height == 5
     assert newest["temperature_lag_1"].null_count() == 0
