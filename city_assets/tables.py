@@ -16,15 +16,17 @@ from city.tables.calendar import REFERENCE_CALENDAR
 from city.tables.cell_sources import REFERENCE_CENTRES
 from city.tables.model import Source, Table
 from city.tables.neighbours import REFERENCE_NEIGHBOURS
-from city.tables.registry import is_live, tables_of
+from city.tables.registry import is_learned, is_live, tables_of
 from city_assets import keys
-from city_assets.automation import when_changed
+from city_assets.automation import HOURLY, TICK, when_changed
 from city_assets.preview import Metadata, bars, markdown
 from resources.lake import LakeResource
 
 SOUND = "sound"
 """The name of the check that a table's rows are complete and unique."""
 FRESH = dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=2), warn_window=timedelta(minutes=40))
+FRESH_HOURLY = dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=3), warn_window=timedelta(minutes=90))
+"""The policy of tables that are built hourly."""
 _PREVIEW_ROWS = 5
 _PLOTTED_DAYS = 60
 
@@ -97,6 +99,8 @@ def partitions(table: Table) -> dg.DailyPartitionsDefinition | None:
 
 def _build_asset(domain: Domain, table: Table) -> dg.AssetsDefinition:
     live = is_live(table)
+    # What is learned from a day is used from the next day on.
+    learned = live and is_learned(table)
 
     @dg.asset(
         key=keys.table(table.id),
@@ -106,8 +110,8 @@ def _build_asset(domain: Domain, table: Table) -> dg.AssetsDefinition:
         description=table.description,
         partitions_def=partitions(table),
         backfill_policy=dg.BackfillPolicy.single_run() if table.daily else None,
-        automation_condition=when_changed() if live else None,
-        freshness_policy=FRESH if live else None,
+        automation_condition=when_changed(HOURLY if learned else TICK) if live else None,
+        freshness_policy=(FRESH_HOURLY if learned else FRESH) if live else None,
         check_specs=[
             dg.AssetCheckSpec(
                 SOUND,

@@ -29,8 +29,8 @@ def calendar_of(times: pl.Series, timezone: str, country: str) -> pl.DataFrame:
 def calendar_between(first: datetime, last: datetime, timezone: str, country: str) -> pl.DataFrame:
     """Returns the slots of the calendar from the one that has the time `first` to the one that has `last`."""
     days = calendar_of(pl.Series([first, last]), timezone, country)
-    slots = [int(time.timestamp()) // calendar.SLOT_SECONDS for time in (first, last)]
-    return days.filter(pl.col("slot").is_between(*slots))
+    low, high = (int(edge.timestamp()) // calendar.SLOT_SECONDS for edge in (first, last))
+    return days.filter(pl.col("slot").is_between(low, high))
 
 
 @lru_cache(maxsize=8)

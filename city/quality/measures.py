@@ -19,7 +19,6 @@ _RANGE = "outside "  # is in the reasons of values that are out of range: see co
 _FEWEST = 12  # rows that a key needs to be judged
 _DRIFT_SPREADS = 4.0
 _NOISE = 1.4826 / 2**0.5  # of normal noise, its standard deviation over the median absolute difference of neighbours
-_SLOT = timedelta(seconds=SLOT_SECONDS)
 _GAP_STEP = 1.02  # gaps are rounded to within one per cent
 _COUNTS = ("slot", "rows", "unique", "slow", "out_of_order", "unknown", "volume")
 _HISTORY = "_is_history"
@@ -41,10 +40,10 @@ class Summary:
 
     `sums` are counts, by name. `keys` is the number of keys. `volume` (slot, rows) has a row for each slot of the
     calendar that has events which count (see `summarise`). The other frames are empty unless the contract is one of
-    measuring devices. `kinds` (slot, kind, readings, total) has a row for each slot and kind. `devices` (key, readings,
-    low, high, noise) and `middles` (key, kind, slot, middle) have a row for each slot and device. `gaps` (key,
-    _is_history, step, gaps) has a row for each device and step. A step is a gap between readings, to within one per
-    cent.
+    measuring devices. `kinds` (slot, kind, readings, total) has a row for each slot and kind. `devices` (key, slot,
+    readings, low, high, noise) and `middles` (key, kind, slot, middle) have a row for each slot and device. `gaps`
+    (key, _is_history, step, gaps) has a row for each device and step. A step is a gap between readings, to within one
+    per cent.
     """
 
     sums: dict[str, int]
@@ -69,10 +68,11 @@ def summarise(
     columns += [quantities.by, quantities.value] if quantities else []
     sums, keys, parts = [], [], []
     gaps, last = pl.DataFrame(), None
-    for begin, rows in _read_slots(bronze.select(*dict.fromkeys(columns)), contract.event_time):
+    volume = (~_IS_HISTORY).sum() if has_sampled_history else pl.len()
+    for begin, rows in _read_hours(bronze.select(*dict.fromkeys(columns)), contract.event_time):
+        rows = rows.with_columns(slot=pl.col(contract.event_time).dt.epoch("s") // SLOT_SECONDS)
         unique = rows.unique([key, contract.event_time])
-        counted = rows.filter(~_IS_HISTORY) if has_sampled_history else rows
-        sums.append(_count_rows(contract, begin, rows, unique.height, announced, counted.height))
+        sums.append(_count_rows(contract, rows, unique, announced, volume))
         keys.append(unique[key].unique())
         if quantities:
             part, new_gaps, last = _summarise_readings(contract, begin, unique, last)
@@ -137,51 +137,50 @@ def _only_out_of_range(reasons: pl.Expr) -> pl.Expr:
     return reasons.list.eval(pl.element().str.contains(_RANGE, literal=True)).list.all()
 
 
-def _read_slots(bronze: pl.LazyFrame, event_time: str) -> Iterator[tuple[datetime, pl.DataFrame]]:
-    """Yields the start and the rows of each slot of the calendar that has rows, in order."""
+def _read_hours(bronze: pl.LazyFrame, event_time: str) -> Iterator[tuple[datetime, pl.DataFrame]]:
+    """Yields the start and the rows of each hour that has rows, in order."""
     time = pl.col(event_time)
     hours = bronze.select(time.dt.truncate("1h").unique().sort()).collect(engine="streaming").to_series()
     for hour in hours:
-        rows = bronze.filter(time >= hour, time < hour + timedelta(hours=1)).collect()
-        for slot in range(timedelta(hours=1) // _SLOT):
-            begin = hour + slot * _SLOT
-            part = rows.filter(time >= begin, time < begin + _SLOT)
-            if part.height:
-                yield begin, part
+        yield hour, bronze.filter(time >= hour, time < hour + timedelta(hours=1)).collect()
 
 
 def _count_rows(
-    contract: Contract, begin: datetime, rows: pl.DataFrame, unique: int, announced: dict[str, pl.Series], volume: int
+    contract: Contract,
+    rows: pl.DataFrame,
+    unique: pl.DataFrame,
+    announced: dict[str, pl.Series],
+    volume: pl.Expr,
 ) -> pl.DataFrame:
-    """Counts the rows of a slot, as one row of `_COUNTS`."""
+    """Counts the rows of each slot, in the form of `_COUNTS`."""
     time = pl.col(contract.event_time)
     unannounced = [
         ~pl.col(r.field).is_in(announced[r.field].implode()) for r in contract.references if r.field in announced
     ]
-    return rows.select(
-        slot=pl.lit(int(begin.timestamp()) // SLOT_SECONDS),
+    counted = rows.group_by("slot").agg(
         rows=pl.len(),
-        unique=pl.lit(unique),
         slow=(pl.col("_arrived") - time > SLOW).sum(),
         out_of_order=(time < pl.col("_watermark")).sum(),
         unknown=pl.sum_horizontal([pl.lit(0), *(condition.sum() for condition in unannounced)]),
-        volume=pl.lit(volume),
+        volume=volume,
     )
+    return counted.join(unique.group_by("slot").agg(unique=pl.len()), on="slot").select(_COUNTS)
 
 
 def _summarise_readings(
     contract: Contract, begin: datetime, unique: pl.DataFrame, last: pl.DataFrame | None
 ) -> tuple[tuple[pl.DataFrame, ...], pl.DataFrame, pl.DataFrame]:
-    """Summarises the readings of a slot.
+    """Summarises the readings of an hour, by its slots.
 
-    `last` has the newest reading of each device before the slot; the gap and the change of a device's first reading in
-    the slot are measured from it. The history's readings and the live ones have intervals of their own. Returns the
-    slot's kinds, devices and middles, then its gaps, then the newest reading of each device for the next slot.
+    `last` has the newest reading of each device before the hour; the gap and the change of a device's first reading in
+    the hour are measured from it. The history's readings and the live ones have intervals of their own. Returns the
+    kinds, devices and middles of the slots, then the hour's gaps, then the newest reading of each device for the next
+    hour.
     """
     assert contract.quantities
     key, by, value = contract.key, contract.quantities.by, pl.col(contract.quantities.value)
-    time, slot = pl.col(contract.event_time), pl.lit(int(begin.timestamp()) // SLOT_SECONDS).alias("slot")
-    readings = unique.select(key, by, contract.event_time, contract.quantities.value, _IS_HISTORY.alias(_HISTORY))
+    time, slot = pl.col(contract.event_time), "slot"
+    readings = unique.select(slot, key, by, contract.event_time, contract.quantities.value, _IS_HISTORY.alias(_HISTORY))
     joined = pl.concat([readings] if last is None else [last, readings]).sort(contract.event_time)
     steps = joined.with_columns(
         _gap=time.diff().over(key, _HISTORY).dt.total_milliseconds(), _change=value.diff().abs().over(key, _HISTORY)
@@ -189,7 +188,7 @@ def _summarise_readings(
     gap = pl.col("_gap").log(_GAP_STEP).round()
     parts = (
         steps.group_by(slot, kind=by).agg(readings=pl.len(), total=value.sum()),
-        steps.group_by(key).agg(
+        steps.group_by(key, slot).agg(
             readings=pl.len(), low=value.min(), high=value.max(), noise=pl.col("_change").median() * _NOISE
         ),
         steps.group_by(key, by, slot).agg(middle=value.median()),

@@ -71,6 +71,16 @@ def is_live(table: Table) -> bool:
     )
 
 
+def is_learned(table: Table) -> bool:
+    """Returns whether other tables use a table's rows of a day only on later days, as settled values.
+
+    Such a table need not follow its sources closely.
+    """
+    readers = [(other, source) for other in tables().values() for source in other.sources.values()]
+    uses = [(other, source) for other, source in readers if source.table == table.id]
+    return bool(uses) and all(source.is_settled or is_learned(other) for other, source in uses)
+
+
 def in_order(by_id: Mapping[str, Table], selected: Iterable[str]) -> list[str]:
     """Sorts the selected tables and all their direct and indirect sources, sources first."""
     graph = {name: [s.table for s in table.sources.values() if s.table in by_id] for name, table in by_id.items()}

@@ -67,7 +67,6 @@ def pair_changes(every: timedelta) -> Callable[..., Frame]:
             .join(changing.select("cell", START, own="change"), on=["cell", START], how="inner")
         )
         leading = changing.select(nw.col(START) + before, neighbour="cell", leading="change")
-        leading = leading.join(own.select(START).unique(), on=START, how="semi")
         pairs = (
             links_of(neighbours, road_links)
             .join(leading, on="neighbour", how="inner")

@@ -207,14 +207,15 @@ class FeatureSink(Sink):
 
     def apply(self, rows: pl.DataFrame, start: Offsets, changed: Changed) -> None:
         """Pushes the rows of the changed windows and of the batch's events."""
-        windows = {name: changed()[name] for name in self._state.windows}
-        for name, frame in windows.items():
+        starts: list[datetime] = []
+        for name in self._state.windows:
+            frame = changed()[name]
             self._state.put(name, frame)
-        starts = [start for frame in windows.values() if (start := frame["window_start"].min()) is not None]
+            starts += frame["window_start"].unique().to_list()
         # What the windows are joined with may change too: then all are pushed, a while later.
         is_due = time.monotonic() >= self._pushed_all_at + _PUSH_ALL_SECONDS
         if starts or is_due:
-            self._push_windows(None if is_due else min(starts))  # type: ignore[type-var]
+            self._push_windows(None if is_due else min(starts))
         for view, events in self._events:
             assert self._store is not None
             push(self._store, view, events.add(rows, revised=True))
