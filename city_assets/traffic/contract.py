@@ -11,6 +11,7 @@ CELL_WINDOW = Window(
     aggregates=(
         Distinct("vehicle_count", "vehicle_id"),
         Count("positions"),
+        Count("speeds", "speed"),
         Mean("speed_mean", "speed"),
         Std("speed_std", "speed"),
     ),
