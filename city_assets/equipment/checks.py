@@ -1,31 +1,35 @@
 """The check that each machine's kind has limits of its own."""
 
 import dagster as dg
+import narwhals as nw
 import polars as pl
 
 from city.lake.reference import read
 from city_assets import keys
 from city_assets.equipment.limits import DEFAULT_KIND
 from city_assets.equipment.tables import MACHINE_FEATURES, MACHINE_TYPES, MACHINES
+from city_assets.equipment.transforms import type_faults
 from resources.lake import LakeResource
 
 
 def kinds_without_limits(machines: pl.DataFrame, types: pl.DataFrame) -> dict[str, str]:
     """Returns the kinds of machines that get the default's limits, with the reason and the fix.
 
-    A kind's row is used as `transforms.with_limits` uses it.
+    A row that `transforms.with_limits` cannot use is no row. The row of the default is named too, where it is needed.
     """
-    rows = {row["kind"]: row for row in types.iter_rows(named=True)}
-    reasons: dict[str, str] = {}
-    for kind in machines["kind"].unique().sort():
-        row = rows.get(kind)
-        if row is None:
-            reasons[kind] = f"no row in {MACHINE_TYPES.name}: its machines have the limits of {DEFAULT_KIND!r}; add one"
-        elif not row["life_cap"] > 0:
-            reasons[kind] = f"life_cap is {row['life_cap']:g}; it must be positive"
-        elif row["life_unit"] == "cycles" and not (row["hours_per_cycle"] or 0) > 0:
-            reasons[kind] = "life_unit is cycles, so hours_per_cycle must be positive"
-    return reasons
+    faults: dict[str, str] = {}
+    for fault in reversed(type_faults()):
+        wrong = nw.from_native(types).filter(fault.is_wrong).select("kind", fault.column)
+        faults |= {kind: f"{fault.column} is {_text(value)}; it {fault.mend}" for kind, value in wrong.iter_rows()}
+    unknown = f"no row in {MACHINE_TYPES.name}: its machines have the limits of {DEFAULT_KIND!r}; add one"
+    rows = set(types["kind"])
+    kinds = machines["kind"].unique().sort().to_list()
+    reasons = {kind: faults.get(kind, unknown) for kind in kinds if kind in faults or kind not in rows}
+    return reasons | ({DEFAULT_KIND: faults[DEFAULT_KIND]} if reasons and DEFAULT_KIND in faults else {})
+
+
+def _text(value: object) -> str:
+    return "empty" if value is None else f"{value:g}" if isinstance(value, float) else repr(value)
 
 
 @dg.asset_check(
