@@ -6,9 +6,11 @@ import polars as pl
 
 from city.lake.reference import read
 from city_assets import keys
+from city_assets.equipment.life import learning_shortage
 from city_assets.equipment.limits import DEFAULT_KIND
+from city_assets.equipment.models import LIFE
 from city_assets.equipment.tables import MACHINE_FEATURES, MACHINE_TYPES, MACHINES
-from city_assets.equipment.transforms import type_faults
+from city_assets.equipment.transforms import type_faults, with_limits
 from resources.lake import LakeResource
 
 
@@ -28,17 +30,30 @@ def kinds_without_limits(machines: pl.DataFrame, types: pl.DataFrame) -> dict[st
     return reasons | ({DEFAULT_KIND: faults[DEFAULT_KIND]} if reasons and DEFAULT_KIND in faults else {})
 
 
+def kinds_not_learned_from(machines: pl.DataFrame, types: pl.DataFrame) -> dict[str, str]:
+    """Returns the kinds of machines whose cap is too long for the history that is kept, with the reason and the fix."""
+    frames = (nw.from_native(frame.lazy()) for frame in (machines.select("machine_id"), machines, types))
+    limits = (
+        with_limits(*frames).to_native().select("machine_id", "life_cap_hours", reason=learning_shortage(LIFE.history))
+    )
+    kinds = limits.join(machines.lazy(), on="machine_id").drop_nulls("reason").select("kind", "reason").unique()
+    fix = f"declare a lower life_cap, or a longer history of the model {LIFE.name}"
+    return {kind: f"{reason}; {fix}" for kind, reason in kinds.sort("kind").collect().iter_rows()}
+
+
 def _text(value: object) -> str:
     return "empty" if value is None else f"{value:g}" if isinstance(value, float) else repr(value)
 
 
 @dg.asset_check(
     asset=keys.table(MACHINE_FEATURES.id),
-    description=f"Each machine's kind has a row in {MACHINE_TYPES.id}, by which its life and actions are judged.",
+    description=f"Each machine's kind has a row in {MACHINE_TYPES.id}, by which its life and actions are judged, with "
+    "a life_cap that the model learns from.",
 )
 def machines_have_limits(lake: LakeResource) -> dg.AssetCheckResult:
-    """Warns of kinds of machines that get the default's limits."""
-    reasons = kinds_without_limits(read(lake.root, MACHINES), read(lake.root, MACHINE_TYPES))
+    """Warns of kinds of machines that get the default's limits, and of those that are not learned from."""
+    machines, types = read(lake.root, MACHINES), read(lake.root, MACHINE_TYPES)
+    reasons = kinds_not_learned_from(machines, types) | kinds_without_limits(machines, types)
     return dg.AssetCheckResult(
         passed=not reasons, severity=dg.AssetCheckSeverity.WARN, metadata={"kinds": dg.MetadataValue.json(reasons)}
     )

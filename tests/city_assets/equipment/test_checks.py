@@ -68,6 +68,19 @@ def test_a_default_that_cannot_be_used_is_named_where_it_is_needed() -> None:
     assert kinds_without_limits(PRESS, with_row) == {}
 
 
+def test_a_kind_that_is_not_learned_from_is_named_with_the_fix(config: Settings) -> None:
+    presses = [{"machine_id": f"press_{n}", "kind": "press", "location": "hall", "criticality": 1} for n in range(2)]
+    commission(config.lake, "machines", presses)
+    commission(config.lake, "machine_types", [TYPE | {"life_unit": "d", "life_cap": 30.0}, default_type()])
+    result = machines_have_limits(LakeResource(path=str(config.lake)))
+    assert isinstance(result, dg.AssetCheckResult)
+    assert not result.passed
+    assert result.metadata["kinds"].value == {
+        "press": "not learned from: a life_cap of 720 h needs 270 days of history, and 90 days are kept; "
+        "declare a lower life_cap, or a longer history of the model machine_life"
+    }
+
+
 def test_the_fleet_of_the_simulator_passes_and_another_machine_warns(config: Settings) -> None:
     press = {"machine_id": "press_1", "kind": "press", "location": "hall", "criticality": 1}
     commission(config.lake, "machines", [press])
