@@ -36,8 +36,8 @@ def select_rows(model: Model, rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def newest(model: Model, rows: pl.DataFrame) -> pl.DataFrame:
-    """Selects the newest rows that a training learns from, at most `most_rows`, in the order of `in_order`."""
-    return in_order(model.view, rows).tail(model.most_rows)
+    """Selects the newest rows that the model is about, at most `most_rows`, in the order of `in_order`."""
+    return in_order(model.view, select_rows(model, rows)).tail(model.most_rows)
 
 
 def label_rows(model: Model, rows: pl.DataFrame, truth: pl.DataFrame | None = None) -> pl.DataFrame:
