@@ -181,7 +181,11 @@ def traffic(seed: int, begin: datetime, hours: float) -> Iterator[dict[str, Any]
         for steps in (15, 60):
             cells = placed.filter(pl.col("step") < steps).group_by("cell", maintain_order=True)
             speed, arrived = pl.col("speed"), (start + timedelta(seconds=2 * steps)).timestamp()
-            counts = {"vehicle_count": pl.col("vehicle_id").n_unique(), "positions": pl.len()}
+            counts = {
+                "vehicle_count": pl.col("vehicle_id").n_unique(),
+                "positions": pl.len(),
+                "speeds": pl.col("speed").count(),
+            }
             for row in cells.agg(**counts, speed_mean=speed.mean(), speed_std=speed.std()).iter_rows(named=True):
                 yield row | {"window_start": start.isoformat(), "_arrived": arrived}
 

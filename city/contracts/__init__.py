@@ -3,6 +3,7 @@
 A domain's contract.py imports everything it needs from here.
 """
 
+from city.contracts.identifier import IDENTIFIER
 from city.contracts.model import (
     MACHINE_ZONE,
     Aggregate,
@@ -22,6 +23,7 @@ from city.contracts.model import (
 )
 
 __all__ = [
+    "IDENTIFIER",
     "MACHINE_ZONE",
     "Aggregate",
     "Contract",

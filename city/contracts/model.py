@@ -120,7 +120,7 @@ class Aggregate:
 
 
 class Count(Aggregate):
-    """The number of events."""
+    """The number of events, or of the values of the column `source_column`. A null is no value."""
 
 
 class Distinct(Aggregate):
@@ -161,6 +161,12 @@ class Window:
     def measured_columns(self) -> tuple[str, ...]:
         """The fields whose moments the window keeps."""
         return tuple(dict.fromkeys(a.source_column for a in self.aggregates if isinstance(a, Mean | Std)))
+
+    @property
+    def counted_columns(self) -> tuple[str, ...]:
+        """The fields whose values the window counts: those that are measured, and those of a Count."""
+        counts = [a.source_column for a in self.aggregates if isinstance(a, Count) and a.source_column]
+        return tuple(dict.fromkeys((*self.measured_columns, *counts)))
 
 
 @dataclass(frozen=True, kw_only=True)

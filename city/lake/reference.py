@@ -11,7 +11,7 @@ import polars as pl
 from deltalake import CommitProperties, DeltaTable, write_deltalake
 
 from city.file_lock import file_lock
-from city.lake.tables import open_table, scan
+from city.lake.tables import open_table, scan_table
 from city.tables.model import Table, TableError
 from city.tables.registry import table_of, tables
 from city.tables.schema import schema, with_optional
@@ -31,11 +31,7 @@ def reference_table(name: str) -> Table:
 
 def read(root: Path, table: Table) -> pl.DataFrame:
     """Reads the table's rows; no rows where it was never filled. A column that it had not then is null."""
-    return _with_optional(table, scan(root / table.id, schema(table)))
-
-
-def _with_optional(table: Table, rows: pl.LazyFrame) -> pl.DataFrame:
-    return with_optional(table, nw.from_native(rows)).to_native().collect()
+    return scan_table(root, table).collect()
 
 
 def update(root: Path, table: Table, change: Callable[[pl.DataFrame], pl.DataFrame], why: str) -> int:
@@ -69,7 +65,7 @@ def commission(root: Path, name: str, rows: Sequence[Mapping[str, object]]) -> b
 
 def check(table: Table, rows: pl.DataFrame) -> pl.DataFrame:
     """Returns the rows in the table's columns and types. Raises TableError that names the row and the fix."""
-    columns, rows = schema(table), _with_optional(table, rows.lazy())
+    columns, rows = schema(table), with_optional(table, nw.from_native(rows.lazy())).to_native().collect()
     if missing := sorted(columns.keys() - set(rows.columns)):
         raise TableError(f"{table.id}: the column {', '.join(missing)} is missing; it has {', '.join(columns)}")
     if unknown := sorted(set(rows.columns) - columns.keys()):

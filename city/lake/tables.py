@@ -3,12 +3,16 @@
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
+import narwhals as nw
 import polars as pl
 from deltalake import DeltaTable
 from deltalake.exceptions import TableNotFoundError
 from deltalake.schema import Schema
 
 from city.file_lock import file_lock
+from city.tables.model import Table
+from city.tables.schema import schema as table_schema
+from city.tables.schema import with_optional
 
 # Each commit lists the log's folder, and each checkpoint has all files that were removed within their retention. Both
 # must stay short, because several commits a second may go on for months. A reader lists a table's files at its start,
@@ -61,6 +65,14 @@ def scan(path: Path, schema: Mapping[str, pl.DataType]) -> pl.LazyFrame:
     if not DeltaTable.is_deltatable(str(path)):
         return pl.LazyFrame(schema=schema)
     return pl.scan_delta(str(path))
+
+
+def scan_table(root: Path, table: Table) -> pl.LazyFrame:
+    """Scans a declared table's rows; none where it does not exist yet.
+
+    The nullable columns that the stored table of an earlier release does not have yet are null.
+    """
+    return with_optional(table, nw.from_native(scan(root / table.id, table_schema(table)))).to_native()
 
 
 def _create_table(path: Path, schema: Schema, partition_by: Sequence[str]) -> DeltaTable:

@@ -7,11 +7,10 @@ import polars as pl
 
 from city import local_time
 from city.contracts.registry import modules
-from city.lake.tables import scan
+from city.lake.tables import scan_table
 from city.settings import Settings
 from city.tables.model import DAY
 from city.tables.registry import table_of
-from city.tables.schema import schema
 
 WEEK = timedelta(days=7)
 
@@ -37,7 +36,7 @@ def facts(config: Settings) -> list[Fact]:
 def of_day(config: Settings, table: str, day: date, time: str | None = None) -> pl.LazyFrame:
     """The rows of a table for a local day, by its column `day` or by the column `time`. There are none where the table
     is not built yet."""
-    rows = scan(config.lake / table, schema(table_of(table)))
+    rows = scan_table(config.lake, table_of(table))
     if time is None:
         return rows.filter(pl.col(DAY) == day)
     begin, end = local_time.bounds(day, config.timezone)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from city.arrays import Labels
 from city.models.labels import KNOWN, LABEL, LEAST_WAITS
 from city.models.model import Model, ModelError
+from city.models.row_order import in_order
 
 _LEAST_OF_A_CLASS = 10
 _LEAST_GROUPS = 5
@@ -35,8 +36,8 @@ def select_rows(model: Model, rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def newest(model: Model, rows: pl.DataFrame) -> pl.DataFrame:
-    """Selects the newest rows that a training learns from, at most `most_rows`, in order of time."""
-    return rows.sort(model.view.time).tail(model.most_rows)
+    """Selects the newest rows that the model is about, at most `most_rows`, in the order of `in_order`."""
+    return in_order(model.view, select_rows(model, rows)).tail(model.most_rows)
 
 
 def label_rows(model: Model, rows: pl.DataFrame, truth: pl.DataFrame | None = None) -> pl.DataFrame:

@@ -42,20 +42,34 @@ def view_table(model: Model, snapshot: Snapshot) -> DeltaTable:
     return table
 
 
-def training_days(by_day: Mapping[date, int], model: Model) -> list[date]:
+def training_days(by_day: Mapping[date, int], model: Model, most_rows: float | None = None) -> list[date]:
     """Selects the newest local days that a model learns from.
 
-    They reach as far back as the model's `history`, and are no more than have its `most_rows`. `by_day` is the number
-    of rows of each day.
+    They reach as far back as the model's `history`, and are no more than have `most_rows` rows of the view: by default
+    those of the model. `by_day` is the number of rows of each day.
     """
+    most_rows = model.most_rows if most_rows is None else most_rows
     days: list[date] = []
     rows = 0
     for day in sorted(by_day, reverse=True):
-        if rows >= model.most_rows or (days and days[0] - day > model.history):
+        if rows >= most_rows or (days and days[0] - day > model.history):
             break
         days.append(day)
         rows += by_day[day]
     return sorted(days)
+
+
+def most_view_rows(model: Model, rows: pl.LazyFrame, by_day: Mapping[date, int]) -> float:
+    """Returns how many rows of the view have the `most_rows` that meet the model's `where`, by those of the newest day.
+
+    Only that day is read, and only where all days have more rows than the model learns from. Returns infinity where the
+    day has no such row: then the model's `history` alone limits the days.
+    """
+    if model.where == "true" or sum(by_day.values()) <= model.most_rows:
+        return model.most_rows
+    newest = rows.filter(pl.col(DAY) == max(day for day, count in by_day.items() if count))
+    share = newest.select(pl.sql_expr(model.where).fill_null(value=False).mean()).collect().item()
+    return model.most_rows / share if share else float("inf")
 
 
 def view_rows(model: Model, snapshot: Snapshot) -> pl.LazyFrame:
@@ -68,23 +82,30 @@ def view_rows(model: Model, snapshot: Snapshot) -> pl.LazyFrame:
 
 
 def training_rows(model: Model, snapshot: Snapshot) -> pl.LazyFrame:
-    """Returns the view's rows of the days that the model learns from. Raises ModelError where it is not built yet."""
+    """Returns the view's rows that the model is about, of the days that it learns from.
+
+    Raises ModelError where the view is not built yet.
+    """
     rows = view_rows(model, snapshot)
+    about = rows if model.where == "true" else rows.filter(pl.sql_expr(model.where))
     if not model.view.table.daily:
-        return rows
-    return rows.filter(pl.col(DAY).is_in(training_days(snapshot.rows_by_day(model.view.table.id), model)))
+        return about
+    by_day = snapshot.rows_by_day(model.view.table.id)
+    return about.filter(pl.col(DAY).is_in(training_days(by_day, model, most_view_rows(model, rows, by_day))))
 
 
 def growth(model: Model, snapshot: Snapshot, trained: datetime | None, timezone: str) -> Growth:
     """Computes how the view has grown since the time `trained` (None for a model that was never trained).
 
-    The Delta log counts the rows of whole days. Only the times of at most two days are read. Raises ModelError where
+    The Delta log counts the rows of whole days. Only the times of at most two days are read, and what the model's
+    `where` needs of one. Raises ModelError where
     the view has not been built yet.
     """
     rows, time = pl.scan_delta(view_table(model, snapshot)), pl.col(model.view.time)
     by_day = snapshot.rows_by_day(model.view.table.id)
+    most_rows = most_view_rows(model, view_rows(model, snapshot), by_day)
     if trained is None:
-        days = training_days(by_day, model)
+        days = training_days(by_day, model, most_rows)
         ends = rows.filter(pl.col(DAY).is_in(days[:1] + days[-1:])).select(first=time.min(), last=time.max()).collect()
         span = ends["last"][0] - ends["first"][0] if days and ends["last"][0] is not None else timedelta()
         return Growth(sum(by_day[day] for day in days), 0, span)
@@ -93,7 +114,7 @@ def growth(model: Model, snapshot: Snapshot, trained: datetime | None, timezone:
     if border in by_day:
         on_border = rows.filter(pl.col(DAY) == border, time <= trained).select(pl.len()).collect().item()
     earlier = {day: count for day, count in by_day.items() if day < border} | {border: on_border}
-    then = min(model.most_rows, sum(earlier[day] for day in training_days(earlier, model)))
+    then = int(min(most_rows, sum(earlier[day] for day in training_days(earlier, model, most_rows))))
     fresh = sum(count for day, count in by_day.items() if day >= border) - on_border
     return Growth(then + fresh, then, timedelta())
 

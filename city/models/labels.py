@@ -9,6 +9,7 @@ from typing import Literal
 import polars as pl
 
 from city.features.views import View
+from city.models.row_order import in_order
 from city.settings import Settings, settings
 
 LABEL, NAIVE, KNOWN = "_label", "_naive", "_known"
@@ -70,7 +71,7 @@ class Label(ABC):
 
     @abstractmethod
     def label_rows(self, view: View, rows: pl.DataFrame, truth: pl.DataFrame) -> pl.DataFrame:
-        """Returns the rows whose truth is known, with `_label`, `_naive` and `_known`, in order of time."""
+        """Returns the rows whose truth is known, with `_label`, `_naive` and `_known`, in the order of `in_order`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +111,7 @@ class FutureValue(Label):
 
     def label_rows(self, view: View, rows: pl.DataFrame, truth: pl.DataFrame) -> pl.DataFrame:
         """Labels rows by the later values of the column."""
-        ordered = rows.sort(view.time)
+        ordered = in_order(view, rows)
         later = ordered.select(*view.entities, **{_LATER: pl.col(view.time), LABEL: pl.col(self.column)})
         joined = ordered.with_columns(_at=pl.col(view.time) + self.after).join_asof(
             later,
@@ -177,7 +178,7 @@ class DelayedReport(Label):
         """Labels rows by whether they are reported."""
         time = pl.col(view.time)
         reports = truth.group_by(self.key).agg(pl.col(self.time).min().alias(_LATER))
-        joined = rows.sort(view.time).join(reports, on=self.key, how="left", maintain_order="left")
+        joined = in_order(view, rows).join(reports, on=self.key, how="left", maintain_order="left")
         joined = joined.with_columns((pl.col(_LATER) <= time + self.within).fill_null(value=False).alias(LABEL))
         first, second = self.classes
         # A report that is newer than all rows shows that the time of the older ones has passed.
@@ -228,8 +229,8 @@ class NormalState(Label):
         """Selects the rows outside the periods of faults, with 0 as the label."""
         last = pl.col(self.end).cum_max().over(*view.entities, order_by=self.begin)
         wrong = truth.filter(pl.sql_expr(self.where)).select(*view.entities, _begin=self.begin, _end=last)
-        joined = rows.sort(view.time).join_asof(
-            wrong.sort("_begin"),
+        joined = in_order(view, rows).join_asof(
+            wrong.sort("_begin", "_end"),
             left_on=view.time,
             right_on="_begin",
             by=list(view.entities),

@@ -88,7 +88,7 @@ class Model:
     least_rows: int = 500
     """The number of rows with an outcome that a training needs."""
     most_rows: int = 400_000
-    """The number of newest rows that are learned from."""
+    """The number of newest rows, of those that meet `where`, that are learned from."""
     history: timedelta = timedelta(days=90)
     """Rows that are older than the newest by more than this are not learned from."""
     trials: int = 10

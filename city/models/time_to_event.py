@@ -7,6 +7,7 @@ import polars as pl
 
 from city.features.views import View
 from city.models.labels import KNOWN, LABEL, NAIVE, Label
+from city.models.row_order import in_order
 
 _LATER = "_later"
 
@@ -64,7 +65,7 @@ class TimeToEvent(Label):
     def label_rows(self, view: View, rows: pl.DataFrame, truth: pl.DataFrame) -> pl.DataFrame:
         """Labels rows by the hours until the next event, or by their share of the row's cap."""
         events = truth.filter(pl.sql_expr(self.where)).select(*view.entities, **{_LATER: pl.col(self.time)})
-        joined = rows.sort(view.time).join_asof(
+        joined = in_order(view, rows).join_asof(
             events.sort(_LATER),
             left_on=view.time,
             right_on=_LATER,

@@ -11,6 +11,7 @@ import polars as pl
 
 from city.contracts.model import Contract
 from city.contracts.schema import POLARS, TIMESTAMP
+from city.sources.attributes import as_objects
 from city.sources.extract import extract
 from city.sources.model import At, Source, Value
 from city.sources.paths import alternatives
@@ -45,6 +46,8 @@ def map_messages(
     `topics` are the MQTT topics, one for each message, of a source that names parts of them. `zone` is the city's.
     `arrived` is when the messages arrived, for devices without a clock.
     """
+    if source.has_attribute_topics and topics:
+        payloads, topics = as_objects(source, payloads, topics)
     extraction = extract(source, payloads)
     rejections = _Rejections(extraction.refused)
     rows = extraction.frame.with_columns(pl.lit(arrived, TIMESTAMP).alias(ARRIVAL))

@@ -155,6 +155,8 @@ class Source:
     ignored_topics: str | None = None
     """A regular expression of whole MQTT topics among those of `mqtt` that carry no events, such as commands."""
     accepts: frozenset[Accepted] = frozenset()
+    has_attribute_topics: bool = False
+    """Whether a message may also be the bare value of one attribute, which the last level of its MQTT topic names."""
     is_optional: bool = False
     """Whether a message without any measure is ignored, not rejected: for topics that devices of many kinds share."""
 

@@ -41,6 +41,8 @@ def _describe_source(source: Source) -> Iterator[str]:
         yield f"Only messages whose `{path}` is {' or '.join(repr(word) for word in words)}.\n"
     if source.ignored_topics:
         yield f"Messages of these topics are left out: `{source.ignored_topics}`.\n"
+    if source.has_attribute_topics:
+        yield "A message may also be the bare value of one attribute, named by the last level of its topic.\n"
     if source.items:
         yield f"Each item of `{source.items}` is an event.\n"
     if source.accepts:

@@ -174,7 +174,7 @@ def moments(window: Window, events: pl.DataFrame) -> pl.DataFrame:
     keys = _group_keys(window)
     return events.group_by(keys).agg(
         pl.len().cast(pl.Int64).alias("_n"),
-        *(pl.col(name).count().cast(pl.Int64).alias(f"_values_{name}") for name in window.measured_columns),
+        *(pl.col(name).count().cast(pl.Int64).alias(f"_values_{name}") for name in window.counted_columns),
         *(pl.col(name).sum().alias(f"_sum_{name}") for name in window.measured_columns),
         *((pl.col(name) ** 2).sum().alias(f"_squares_{name}") for name in window.measured_columns),
     )
@@ -195,7 +195,7 @@ def results(window: Window, sums: pl.DataFrame) -> pl.DataFrame:
         values = pl.col(f"_values_{aggregate.source_column}").sum()
         mean = pl.when(values > 0).then(pl.col(f"_sum_{aggregate.source_column}").sum() / values)
         if isinstance(aggregate, Count):
-            column = pl.col("_n").sum()
+            column = values if aggregate.source_column else pl.col("_n").sum()
         elif isinstance(aggregate, Distinct):
             column = pl.len().cast(pl.Int64)
         elif isinstance(aggregate, Mean):

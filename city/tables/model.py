@@ -49,8 +49,8 @@ class Source:
     A source that `is_context` has the windows of another contract, which the rows are joined with where they exist.
 
     A source that `is_settled` is a daily table whose rows of a day no longer change when the day ends, such as usual
-    values. A row may use those of the days before its own. The stream reads them from the lake, as it reads reference
-    tables.
+    values. A row uses those of the newest day before its own that is built, at most `days_before` days before
+    (city.tables.settled). The stream reads them from the lake, as it reads reference tables.
     """
 
     table: str

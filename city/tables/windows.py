@@ -77,8 +77,10 @@ def _aggregate_expressions(window: Window) -> dict[str, nw.Expr]:
     expressions: dict[str, nw.Expr] = {}
     for aggregate in window.aggregates:
         column = nw.col(aggregate.source_column) if aggregate.source_column else None
-        if isinstance(aggregate, Count) or column is None:
+        if column is None:
             expressions[aggregate.name] = nw.len()
+        elif isinstance(aggregate, Count):
+            expressions[aggregate.name] = column.count()
         elif isinstance(aggregate, Distinct):
             expressions[aggregate.name] = column.n_unique()
         elif isinstance(aggregate, Mean):
@@ -92,6 +94,9 @@ def _aggregate_expressions(window: Window) -> dict[str, nw.Expr]:
 
 def _aggregate_column(contract: Contract, aggregate: Aggregate) -> Column:
     origins = (f"events.{aggregate.source_column}",) if aggregate.source_column else ()
+    if isinstance(aggregate, Count) and origins:  # null in windows of a release that did not count them yet
+        description = f"number of values of {aggregate.source_column}"
+        return Column(name=aggregate.name, kind="integer", nullable=True, description=description, origins=origins)
     if isinstance(aggregate, Count | Distinct):
         return Column(
             name=aggregate.name, kind="integer", description=type(aggregate).__name__.lower(), origins=origins

@@ -3,6 +3,7 @@
 from datetime import timedelta
 
 from city.contracts import (
+    IDENTIFIER,
     MACHINE_ZONE,
     Contract,
     Count,
@@ -89,20 +90,19 @@ QUANTITIES = (
 )
 TYPES = tuple(quantity.name for quantity in QUANTITIES)
 _UNITS = tuple(dict.fromkeys(quantity.unit for quantity in QUANTITIES))
-_ID = r"[A-Za-z0-9][\w.:-]*"
 _PLACE = r"\w[\w .:'-]*"
 
 SENSORS = Contract(
     name="sensors",
     topic="city.sensors",
-    version=3,
+    version=4,
     description="A sensor's reading. A station with several sensors has an id for each.",
     mqtt="city/sensors/<location>/<type>",
     key="sensor_id",
     event_time="timestamp",
     fields=(
         Field(name="timestamp", kind="timestamp", zone=MACHINE_ZONE, description="when it was measured"),
-        Field(name="sensor_id", kind="string", pattern=_ID, description="the sensor"),
+        Field(name="sensor_id", kind="string", pattern=IDENTIFIER, description="the sensor"),
         Field(name="type", kind="string", choices=TYPES, description="what is measured"),
         Field(
             name="location",
@@ -161,7 +161,7 @@ SENSORS = Contract(
 DEVICES = Contract(
     name="devices",
     topic="city.devices",
-    version=3,
+    version=4,
     description="A sensor announces itself, or a change of itself. The reference that readings are looked up in.",
     key="sensor_id",
     event_time="timestamp",
@@ -169,7 +169,7 @@ DEVICES = Contract(
     partitions=1,
     fields=(
         Field(name="timestamp", kind="timestamp", description="when it announced itself"),
-        Field(name="sensor_id", kind="string", pattern=_ID, description="the sensor"),
+        Field(name="sensor_id", kind="string", pattern=IDENTIFIER, description="the sensor"),
         Field(name="type", kind="string", choices=TYPES, description="what it measures"),
         Field(name="location", kind="string", pattern=_PLACE, description="the district it stands in"),
         Field(name="latitude", kind="float", unit="°", minimum=-90, maximum=90, description="WGS 84 latitude"),

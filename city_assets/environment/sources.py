@@ -90,12 +90,14 @@ ZIGBEE2MQTT = Source(
     name="zigbee2mqtt",
     contract=SENSORS,
     description="Zigbee devices by Zigbee2MQTT. Set `advanced.last_seen: ISO_8601` there; without it, a reading has "
-    "the time of its arrival. A device may have slashes in its name (`kitchen/sensor 1`).",
+    "the time of its arrival. A device may have slashes in its name (`kitchen/sensor 1`). With `output: "
+    "attribute`, a reading has the time of its arrival; with `attribute_and_json`, each reading comes twice.",
     documentation="https://www.zigbee2mqtt.io/guide/usage/mqtt_topics_and_messages.html",
     sample='{"temperature": 27.34, "humidity": 44.72, "battery": 95, "voltage": 3000, "linkquality": 120, '
     '"last_seen": "2026-11-27T10:00:00.000Z"}',
     mqtt="zigbee2mqtt/<device#>",
     ignored_topics=r"zigbee2mqtt(/bridge(/.*)?|/.+/(availability|(set|get)(/.*)?))?",
+    has_attribute_topics=True,
     is_optional=True,
     names={"device": Part("device")},
     fields={"timestamp": At("last_seen", default=ARRIVED), "sensor_id": Joined("{device}_{type}")},

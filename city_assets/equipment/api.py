@@ -5,6 +5,7 @@ import time
 from datetime import UTC, datetime
 from typing import Annotated, cast
 
+import polars as pl
 from fastapi import APIRouter, Depends, Query, Request
 from pydantic import ConfigDict, with_config
 from typing_extensions import TypedDict
@@ -14,7 +15,8 @@ from city.features.reader import FeatureReader
 from city.server.state import City
 from city.serving.inputs import PredictionRequest
 from city.web.guard import caller_of, needs
-from city_assets.equipment.limits import LIMIT_COLUMNS, limits_of
+from city_assets.equipment.life import learning_shortage
+from city_assets.equipment.limits import LIMIT_COLUMNS, LifeLimits, limits_of
 from city_assets.equipment.models import LIFE
 
 
@@ -38,6 +40,8 @@ class ForecastResponse(TypedDict):
     recommended_action: str
     """By the lower end of the interval and the machine's type, as in the topic maintenance-predictions."""
     priority: str
+    warning: str | None
+    """Why the prediction may be wrong: machines of this type are not learned from. Null where they are."""
     model: str
     version: int
 
@@ -75,8 +79,14 @@ def router(city: City) -> APIRouter:
             coverage=LIFE.coverage,
             recommended_action=action,
             priority=priority,
+            warning=_warning(limits),
             model=answer["model"],
             version=answer["version"],
         )
 
     return routes
+
+
+def _warning(limits: LifeLimits) -> str | None:
+    warning: str | None = pl.select(life_cap_hours=limits.cap).select(learning_shortage(LIFE.history)).item()
+    return warning

@@ -1,7 +1,7 @@
 """The contracts of the machines: their sensor readings, and their maintenance log."""
 
-from city.contracts import Contract, Field
-from city_assets.equipment.fleet import ID_PATTERN, Fleet, Signal, Trailing
+from city.contracts import IDENTIFIER, Contract, Field
+from city_assets.equipment.fleet import Fleet, Signal, Trailing
 
 _NAME = r"\w[\w .:'-]*"
 
@@ -55,7 +55,7 @@ def readings_contract(
         event_time="timestamp",
         fields=(
             Field(name="timestamp", kind="timestamp", description="when it was read"),
-            Field(name="machine_id", kind="string", pattern=ID_PATTERN, description="the machine"),
+            Field(name="machine_id", kind="string", pattern=IDENTIFIER, description="the machine"),
             *identity,
             *fleet.fields(within),
             *further,
@@ -67,8 +67,8 @@ SENSOR_READINGS = readings_contract(
     FLEET,
     name="sensor_readings",
     topic="sensor-readings",
-    version=2,
-    identity=(Field(name="sensor_id", kind="string", pattern=ID_PATTERN, description="the sensor unit"),),
+    version=3,
+    identity=(Field(name="sensor_id", kind="string", pattern=IDENTIFIER, description="the sensor unit"),),
     further=(
         Field(name="location", kind="string", pattern=_NAME, description="where it stands", within="metadata"),
         Field(name="shift", kind="string", pattern=_NAME, description="the shift on duty", within="metadata"),
@@ -78,7 +78,7 @@ SENSOR_READINGS = readings_contract(
 MAINTENANCE_LOG = Contract(
     name="maintenance_log",
     topic="maintenance-log",
-    version=2,
+    version=3,
     description="What was done to a machine, or happened to it.",
     key="machine_id",
     event_time="timestamp",
@@ -86,7 +86,7 @@ MAINTENANCE_LOG = Contract(
     partitions=1,
     fields=(
         Field(name="timestamp", kind="timestamp", description="when"),
-        Field(name="machine_id", kind="string", pattern=ID_PATTERN, description="the machine"),
+        Field(name="machine_id", kind="string", pattern=IDENTIFIER, description="the machine"),
         Field(
             name="kind",
             kind="string",

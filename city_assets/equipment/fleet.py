@@ -8,8 +8,6 @@ from dataclasses import dataclass
 
 from city.contracts import ContractError, Field
 
-ID_PATTERN = r"[A-Za-z0-9][\w.:-]*"
-
 
 @dataclass(frozen=True, kw_only=True)
 class Signal:

@@ -12,6 +12,7 @@ import polars as pl
 
 from city.models.blend import blend_space, trees_and_networks
 from city.models.boosting import defaults
+from city.models.labels import LEAST_WAITS
 from city.models.model import Model, Stream
 from city.models.time_to_event import TimeToEvent
 from city_assets.equipment.fleet import Fleet
@@ -21,6 +22,20 @@ from city_assets.equipment.limits import ACTIONS, DEFAULT_LIMITS, LIMIT_COLUMNS,
 def limit(column: str) -> pl.Expr:
     """Returns a limit of feature rows. Rows of an earlier release have none, and get that of DEFAULT_LIMITS."""
     return pl.col(column).fill_null(getattr(DEFAULT_LIMITS, LIMIT_COLUMNS[column]))
+
+
+def learning_shortage(history: timedelta) -> pl.Expr:
+    """Returns why machines with the row's cap are not learned from, as a text; null where they are.
+
+    A training needs rows over LEAST_WAITS caps, and reads those of the model's `history`. Machines with a longer cap
+    are predicted for by what was learned from others.
+    """
+    cap = limit("life_cap_hours")
+    hours_needed = LEAST_WAITS * cap
+    hours, days = (number.ceil().cast(pl.Int64) for number in (cap, hours_needed / 24))
+    text = "not learned from: a life_cap of {} h needs {} days of history, and {} days are kept"
+    is_short = hours_needed > history / timedelta(hours=1)
+    return pl.when(is_short).then(pl.format(text, hours, days, pl.lit(history.days)))
 
 
 def sum_by_signal(fleet: Fleet, names: tuple[str, ...]) -> pl.Expr:
@@ -33,12 +48,12 @@ def sum_by_signal(fleet: Fleet, names: tuple[str, ...]) -> pl.Expr:
     return pl.when(pl.col("contributions").is_not_null()).then(sums)
 
 
-def life_message(fleet: Fleet, inputs: tuple[str, ...], rows: pl.DataFrame) -> pl.DataFrame:
+def life_message(fleet: Fleet, inputs: tuple[str, ...], history: timedelta, rows: pl.DataFrame) -> pl.DataFrame:
     """Returns the messages of the topic `maintenance-predictions`.
 
     The lower end of the interval decides the recommended action, by the limits of the machine's type. Hours are those
     of the clock; `remaining_life` and its interval are in the type's own unit. Only critical predictions have
-    contributions, in hours by signal.
+    contributions, in hours by signal. `warning` is why the prediction may be wrong (`learning_shortage`).
     """
     cap, unit_hours = limit("life_cap_hours"), limit("life_unit_hours")
     share = pl.col("output").list.get(0)
@@ -60,6 +75,7 @@ def life_message(fleet: Fleet, inputs: tuple[str, ...], rows: pl.DataFrame) -> p
         stop_below_hours=limit("stop_below_hours"),
         recommended_action=action,
         priority=priority,
+        warning=learning_shortage(history),
         feature_contributions=pl.when(contributions.is_not_null()).then(
             pl.struct((contributions.struct.field(name) * cap).alias(name) for name in fleet.names)
         ),
@@ -84,11 +100,13 @@ def life_inputs(fleet: Fleet) -> tuple[str, ...]:
     return (*features, *(("age",) if fleet.counter else ()))
 
 
-def life_model(fleet: Fleet, name: str, features: str, log: str, topic: str) -> Model:
+def life_model(
+    fleet: Fleet, name: str, features: str, log: str, topic: str, history: timedelta = Model.history
+) -> Model:
     """Returns the model of a fleet's remaining life, and of the messages on it.
 
     `features` is the name of the view that `features_table` declares. `log` is the table of the maintenance log, and
-    `topic` that of the messages.
+    `topic` that of the messages. `history` is that of the model.
     """
     inputs = life_inputs(fleet)
     return Model(
@@ -108,5 +126,6 @@ def life_model(fleet: Fleet, name: str, features: str, log: str, topic: str) -> 
         space=blend_space((7, 31), (20, 200)),
         defaults={**defaults(31, 40), "alpha": 0.1, "epochs": 40},
         groups=("machine_id",),
-        stream=Stream(topic, partial(life_message, fleet, inputs), is_critical()),
+        history=history,
+        stream=Stream(topic, partial(life_message, fleet, inputs, history), is_critical()),
     )

@@ -1,10 +1,12 @@
 """The transforms of the equipment's feature and fault tables: functions of frames, on any engine."""
 
+from dataclasses import dataclass
+
 import narwhals as nw
 
 from city.tables.model import Frame
 from city_assets.equipment.fleet import Fleet
-from city_assets.equipment.limits import ACTIONS, DEFAULT_KIND, DEFAULT_LIMITS, LIMIT_COLUMNS
+from city_assets.equipment.limits import ACTIONS, DEFAULT_KIND, DEFAULT_LIMITS, LIMIT_COLUMNS, UNITS
 
 BEFORE_FOUND = 12
 """The minutes before a finding that do not count as normal."""
@@ -44,17 +46,44 @@ def machine_features(fleet: Fleet, readings: Frame, ranges: Frame, machines: Fra
     return features.with_columns(first_of_minute=(nw.col("_minute") != before).fill_null(value=True))
 
 
+@dataclass(frozen=True)
+class TypeFault:
+    """A reason why a row of `machine_types` cannot be used: the `column` with the wrong value, and what it must be."""
+
+    column: str
+    mend: str
+    is_wrong: nw.Expr
+
+
+def type_faults() -> tuple[TypeFault, ...]:
+    """Returns the reasons why a row of `machine_types` cannot be used. `with_limits` and the check of the table agree."""
+
+    def is_positive(name: str) -> nw.Expr:
+        return (nw.col(name) > 0).fill_null(value=False)
+
+    unit = nw.col("life_unit")
+    return (
+        TypeFault("life_unit", f"must be one of {', '.join(UNITS)}", ~unit.is_in(UNITS).fill_null(value=False)),
+        TypeFault("life_cap", "must be positive", ~is_positive("life_cap")),
+        TypeFault(
+            "hours_per_cycle",
+            "must be positive, because life_unit is cycles",
+            (unit == "cycles") & ~is_positive("hours_per_cycle"),
+        ),
+    )
+
+
 def with_limits(readings: Frame, machines: Frame, types: Frame) -> Frame:
     """Adds the columns LIMIT_COLUMNS by the machine's kind: the limits in hours, and the unit of a life.
 
     A machine whose kind has no row in `types`, or that is not in `machines`, gets the row of DEFAULT_KIND, or without
-    it DEFAULT_LIMITS. A row that cannot be used, because its unit is unknown or its cap is not positive, is no row.
+    it DEFAULT_LIMITS. A row with one of `type_faults` is no row.
     """
     unit = nw.col("life_unit")
     hours = nw.when(unit == "h").then(nw.lit(1.0)).otherwise(nw.when(unit == "d").then(nw.lit(24.0)))
-    usable = types.with_columns(
+    usable = types.filter(*(~fault.is_wrong for fault in type_faults())).with_columns(
         life_unit_hours=nw.when(unit == "cycles").then(nw.col("hours_per_cycle")).otherwise(hours)
-    ).filter((nw.col("life_unit_hours") > 0) & (nw.col("life_cap") > 0))
+    )
     usable = usable.with_columns(
         life_cap_hours=nw.col("life_cap") * nw.col("life_unit_hours"),
         **{f"{name}_hours": nw.col(name) * nw.col("life_unit_hours") for name, _, _ in ACTIONS},

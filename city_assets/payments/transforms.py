@@ -76,7 +76,8 @@ def payment_features(payments: Frame) -> Frame:
 
 
 def _earlier_value(name: str, n: int) -> nw.Expr:
-    return nw.col(name).shift(n).over("card", order_by="timestamp")
+    # Payments of one second have no order of their own. That of their names is the same in each computation.
+    return nw.col(name).shift(n).over("card", order_by=("timestamp", "payment_id"))
 
 
 def _count(conditions: Iterable[nw.Expr]) -> nw.Expr:

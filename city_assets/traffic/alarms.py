@@ -12,14 +12,15 @@ SLOWER = 0.6
 
 In the first hour of a rush, the median speed of an hour falls by 30 %. At other times it falls by less.
 """
-_LEAST_POSITIONS, _LEAST_VEHICLES = 30, 3
+_LEAST_SPEEDS, _LEAST_VEHICLES = 30, 3
 """The least counts of a window whose mean speed is meaningful. Every window begins with fewer."""
 _STANDING_KMH = 0.5
 _HOUR = timedelta(hours=1) // CELL_WINDOW.every
 
 
 def _speed(message: Message) -> float | None:
-    few = message["positions"] < _LEAST_POSITIONS or message["vehicle_count"] < _LEAST_VEHICLES
+    # A window of an earlier release counts the positions only. Each of them had a speed.
+    few = message.get("speeds", message["positions"]) < _LEAST_SPEEDS or message["vehicle_count"] < _LEAST_VEHICLES
     return None if few or message["speed_mean"] is None else float(message["speed_mean"])
 
 

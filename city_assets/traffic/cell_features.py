@@ -7,6 +7,7 @@ import narwhals as nw
 
 from city.tables.calendar import SLOT_SECONDS, on_calendar
 from city.tables.model import Frame
+from city.tables.settled import latest_before
 from city_assets.traffic.cell_links import CHANGE, LAST_HOUR, START, links_of, shift_speeds, with_change, with_speed
 from city_assets.traffic.transforms import mean
 
@@ -16,6 +17,8 @@ PAST = (*LAGS, 5, 8, 11)
 """The windows before that the statistics of the recent speed use, beside the window itself."""
 USUAL_DAYS = 14
 """The days from which the usual speed is computed: two of each day of the week."""
+LEARNED_DAYS = 7
+"""What is learned from the days before, usual speeds and leaders, is used for a week where no newer day is built."""
 USUAL_AHEAD = timedelta(minutes=15)
 """How far ahead of the window's end the later usual speed is: as far as the models predict at most."""
 RAIN_SECONDS = 300
@@ -51,6 +54,7 @@ def cell_features(every: timedelta) -> Callable[..., Frame]:
             features = features.join(earlier, on=["cell", START], how="left")
         features = features.with_columns(**_recent())
         changing = with_change(current, speeds, CHANGE * seconds)
+        leaders, usual = (latest_before(learned, calendar, LEARNED_DAYS) for learned in (leaders, usual))
         for around in (_around(changing, links_of(neighbours, road_links)), _leading(changing, leaders)):
             features = features.join(around, on=["cell", START], how="left")
         features = _with_city(features, speeds, CHANGE * seconds)
@@ -100,9 +104,8 @@ def _around(changing: Frame, links: Frame) -> Frame:
 
 
 def _leading(changing: Frame, leaders: Frame) -> Frame:
-    """Computes the speed of the cells that lead each cell, and its change: means by the weights of the day before."""
-    known = leaders.select("cell", "neighbour", "weight", nw.col("day").dt.offset_by("1d"))
-    led = known.join(
+    """Computes the speed of the cells that lead each cell, and its change: means by the weights that the day uses."""
+    led = leaders.select("day", "cell", "neighbour", "weight").join(
         changing.select("day", START, "speed_mean", "change", neighbour="cell"), on=["day", "neighbour"], how="inner"
     )
     weight = nw.col("weight")
@@ -152,10 +155,10 @@ def _with_usual(features: Frame, usual: Frame, seconds: int) -> Frame:
     The usual speed of an hour is that of its middle. Between two of them it is interpolated.
     """
     known = usual.select(
+        "day",
         "cell",
         "local_hour",
         *(f"usual_speed{when}" for when in ("", "_before", "_after")),
-        nw.col("day").dt.offset_by("1d"),
         speed_level=nw.col("level_mean"),
         speed_level_std=nw.col("level_std"),
     )

@@ -37,9 +37,9 @@ def speed(source: str, nullable: bool = False) -> tuple[Column, ...]:
     )
 
 
-def count(name: str, description: str, *sources: str) -> Column:
-    """Returns a column of a number of things."""
-    return Column(name=name, kind="integer", description=description, origins=sources)
+def count(name: str, description: str, *sources: str, nullable: bool = False) -> Column:
+    """Returns a column of a number of things. It is `nullable` where an earlier release did not count them."""
+    return Column(name=name, kind="integer", nullable=nullable, description=description, origins=sources)
 
 
 def feature(name: str, description: str, *sources: str, unit: str | None = "km/h", nullable: bool = True) -> Column:

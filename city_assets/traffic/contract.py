@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from city.contracts import Contract, Count, Distinct, Field, H3Cell, Mean, Rule, Std, Window
+from city.contracts import IDENTIFIER, Contract, Count, Distinct, Field, H3Cell, Mean, Rule, Std, Window
 
 CELL_WINDOW = Window(
     name="traffic_cells",
@@ -11,6 +11,7 @@ CELL_WINDOW = Window(
     aggregates=(
         Distinct("vehicle_count", "vehicle_id"),
         Count("positions"),
+        Count("speeds", "speed"),
         Mean("speed_mean", "speed"),
         Std("speed_std", "speed"),
     ),
@@ -21,12 +22,12 @@ CELL_WINDOW = Window(
 VEHICLE_POSITIONS = Contract(
     name="vehicle_positions",
     topic="vehicle_positions",
-    version=2,
+    version=3,
     description="Where a vehicle was and, where it is known, how fast it went.",
     key="vehicle_id",
     event_time="timestamp",
     fields=(
-        Field(name="vehicle_id", kind="string", description="the vehicle", pattern="[A-Za-z0-9_-]{1,64}"),
+        Field(name="vehicle_id", kind="string", description="the vehicle", pattern=IDENTIFIER),
         Field(name="timestamp", kind="timestamp", description="when the position was taken"),
         Field(name="latitude", kind="float", unit="°", minimum=-90, maximum=90, description="WGS 84 latitude"),
         Field(name="longitude", kind="float", unit="°", minimum=-180, maximum=180, description="WGS 84 longitude"),

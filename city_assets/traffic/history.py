@@ -8,10 +8,9 @@ import polars as pl
 import requests
 
 from city import local_time, questdb
-from city.lake.tables import scan
+from city.lake.tables import scan_table
 from city.settings import Settings
 from city.tables.model import DAY, Table
-from city.tables.schema import schema
 from city.tables.windows import window_table
 from city.web.problems import Problem
 from city_assets.traffic.contract import VEHICLE_POSITIONS
@@ -24,8 +23,9 @@ _WINDOWS = window_table(VEHICLE_POSITIONS, _WINDOW)
 _MOST_ROWS = 60_000
 _TEN_MINUTES_MS = 600_000
 _RETENTION = VEHICLE_POSITIONS.ttl
-_MEAN_SPEED = "sum(speed_mean * positions) / sum(CASE WHEN speed_mean IS NULL THEN 0.0 ELSE 1.0 * positions END)"
-"""A window without a speed has no weight."""
+_WEIGHT = "coalesce(speeds, positions)"
+_MEAN_SPEED = f"sum(speed_mean * {_WEIGHT}) / sum(CASE WHEN speed_mean IS NULL THEN 0.0 ELSE 1.0 * {_WEIGHT} END)"
+"""The mean by the number of speeds. Rows of an earlier release have the number of positions only."""
 
 
 def windows(config: Settings, first: datetime, last: datetime, cell: str | None, minutes: int) -> WindowsResponse:
@@ -139,19 +139,23 @@ def _scan_days(config: Settings, table: Table, first: datetime, last: datetime) 
     """
     first_day = local_time.local_day(first, config.timezone)
     last_day = local_time.local_day(last - timedelta(microseconds=1), config.timezone)
-    return scan(config.lake / table.id, schema(table)).filter(pl.col(DAY).is_between(first_day, last_day))
+    return scan_table(config.lake, table).filter(pl.col(DAY).is_between(first_day, last_day))
 
 
 def mean_speed(rows: pl.DataFrame) -> float | None:
-    """Returns the mean speed of gold rows (km/h), weighted by their positions; None where no row has a speed."""
+    """Returns the mean speed of gold rows (km/h), weighted by their speeds; None where no row has a speed."""
     mean: float | None = rows.select(speed()).item()
     return mean
 
 
 def speed() -> pl.Expr:
-    """Returns the expression of the mean speed (km/h) of the rows that have one, weighted by positions, or null."""
-    weights = pl.col("positions").filter(pl.col("speed_mean").is_not_null()).sum()
-    mean = (pl.col("speed_mean") * pl.col("positions")).sum() / weights
+    """Returns the expression of the mean speed (km/h) of the rows that have one, or null.
+
+    The weights are the numbers of speeds. Rows of an earlier release have the number of positions only.
+    """
+    weight = pl.coalesce("speeds", "positions")
+    weights = weight.filter(pl.col("speed_mean").is_not_null()).sum()
+    mean = (pl.col("speed_mean") * weight).sum() / weights
     return pl.when(weights > 0).then(mean).alias("speed_mean")
 
 

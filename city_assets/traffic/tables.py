@@ -14,6 +14,7 @@ from city_assets.traffic.trip_tables import TRIP_TABLES
 
 _VEHICLES = (
     count("positions", "positions reported"),
+    count("speeds", "positions with a speed", "positions.speed", nullable=True),
     count("vehicles", "different vehicles", "positions.vehicle_id"),
     *speed("positions.speed", nullable=True),
 )

@@ -141,7 +141,7 @@ def spread(name: str) -> dict[str, nw.Expr]:
 
 
 def _vehicle_volume() -> dict[str, nw.Expr]:
-    return {"positions": nw.len(), "vehicles": nw.col("vehicle_id").n_unique()}
+    return {"positions": nw.len(), "speeds": nw.col("speed").count(), "vehicles": nw.col("vehicle_id").n_unique()}
 
 
 def _duration_hours() -> nw.Expr:

@@ -186,6 +186,13 @@ def test_a_rush_hour_is_no_alarm_and_a_jam_outside_it_is_one_until_it_ends() -> 
     assert cleared.state == "passing"
 
 
+def test_positions_without_a_speed_do_not_make_a_mean_meaningful() -> None:
+    jammed = windows(13, jam=range(360, 375), share=0.25)
+    assert follow(CONGESTION, [message | {"speeds": 5} for message in jammed]) == []
+    counted = [message | {"speeds": message["positions"]} for message in jammed]
+    assert [finding.state for finding in follow(CONGESTION, counted)][:1] == ["failing"]
+
+
 def test_a_cell_that_has_hardly_been_heard_of_raises_nothing() -> None:
     assert follow(CONGESTION, windows(0.4, jam=range(12), share=0.1)) == []
 

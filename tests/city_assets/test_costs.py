@@ -11,7 +11,8 @@ from deltalake import DeltaTable, write_deltalake
 from city.drift.comparisons import SCHEMA, TABLE, newest_comparisons
 from city.features.repository import materialize_views
 from city.lake.snapshot import Snapshot
-from city.models.history import growth, recorded_losses, training_days
+from city.models.examples import newest
+from city.models.history import growth, recorded_losses, training_days, training_rows
 from city.models.model import Model, ModelError
 from city.models.predictions import LOSS, VERSION
 from city.models.registry import Registry
@@ -98,6 +99,25 @@ def test_growth_is_counted_to_the_row(config: Settings) -> None:
     assert growth(MODEL, Snapshot(config.lake), None, config.timezone).span == rows.max() - rows.min()  # type: ignore[operator]
     few = growth(replace(MODEL, most_rows=50), Snapshot(config.lake), trained, config.timezone)
     assert (few.then, few.rows - few.then) == (50, (rows > trained).sum())
+
+
+def test_most_rows_are_rows_that_the_model_is_about(config: Settings) -> None:
+    """The model is about one cell of four, so its newest 900 rows are of as many days as 3,600 rows of the view."""
+    rows = traffic(hours=120, cells=4)
+    put(config, rows, NOW)
+    snapshot = Snapshot(config.lake)
+    whole = replace(MODEL, history=timedelta(days=30), most_rows=900)
+    one = replace(whole, where="cell = 'c1'")
+    selected = newest(one, training_rows(one, snapshot).collect())
+    assert selected.height == 900
+    assert selected["cell"].unique().to_list() == ["c1"]
+    assert selected["as_of"].min() == selected["as_of"].max() - timedelta(minutes=2 * 899)  # type: ignore[operator]
+    later = NOW + timedelta(hours=1)
+    counts = [growth(model, snapshot, later, config.timezone).then for model in (whole, one)]
+    assert counts == [900, 4 * 900]
+    nothing = replace(whole, where="cell = 'nowhere'")
+    assert training_rows(nothing, snapshot).collect().is_empty()
+    assert growth(nothing, snapshot, later, config.timezone).then == rows.height
 
 
 def record(config: Settings, model: Model, days: int, a_day: int) -> pl.DataFrame:

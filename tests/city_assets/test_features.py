@@ -76,10 +76,10 @@ def test_a_vehicle_that_reports_no_speed_counts_and_changes_no_mean(config: Sett
     def read(table: str, *columns: str) -> list[tuple[object, ...]]:
         return pl.read_delta(str(lake.path(table))).sort(columns[0], descending=True).select(columns).rows()
 
-    assert read("gold/traffic_cells", "positions", "vehicle_count", "speed_mean") == [(3, 3, 20.0), (1, 1, None)]
+    assert read("gold/traffic_cells", "positions", "speeds", "speed_mean") == [(3, 2, 20.0), (1, 0, None)]
     for table in ("gold/traffic_cells_hourly", "gold/traffic_cells_daily"):
-        found = read(table, "positions", "vehicles", "speed_mean", "congestion")
-        assert found == [(3, 3, 20.0, "medium"), (1, 1, None, None)]
+        rows = read(table, "positions", "speeds", "vehicles", "speed_mean", "congestion")
+        assert rows == [(3, 2, 3, 20.0, "medium"), (1, 0, 1, None, None)]
     assert read("features/traffic_features", "positions", "speed_mean", "speed_recent") == [(3, 20.0, 20.0)]
     assert read("features/vehicle_features", "vehicle_id", "positions", "speed_mean")[:2] == [
         ("v4", 1, None),

@@ -48,12 +48,16 @@ class StoredSources:
         return self._frames
 
     def _read_days(self, source: Source, newest: datetime) -> pl.DataFrame:
-        """Reads the days before that of `newest` that the source declares, and that day itself.
+        """Reads the days that rows of three days use: those of the day of `newest`, of the day before and after.
 
-        The day before these is read too, for windows of the last day that still change after midnight.
+        Windows of the day before still change after midnight, and the day after may begin before the next reading. Each
+        uses the newest built day before it (city.tables.settled), so no other days are kept in memory.
         """
         table = table_of(source.table)
-        last = local_time.local_day(newest, self._timezone)
-        first = last - timedelta(days=source.days_before + 1)
-        rows = scan(self._lake / table.id, schema(table)).filter(pl.col(DAY).is_between(first, last))
-        return rows.select(*schema(table)).collect()
+        rows = scan(self._lake / table.id, schema(table))
+        today, built = local_time.local_day(newest, self._timezone), rows.select(pl.col(DAY).unique()).collect()[DAY]
+        used = set()
+        for day in (today + timedelta(days=shift) for shift in (-1, 0, 1)):
+            first = day - timedelta(days=source.days_before)
+            used.add(built.filter(built.is_between(first, day, closed="left")).max())
+        return rows.filter(pl.col(DAY).is_in(used - {None})).select(*schema(table)).collect()

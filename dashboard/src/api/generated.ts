@@ -287,6 +287,8 @@ export interface ForecastResponse {
   /** By the lower end of the interval and the machine's type, as in the topic maintenance-predictions. */
   recommended_action: string;
   priority: string;
+  /** Why the prediction may be wrong: machines of this type are not learned from. Null where they are. */
+  warning: string | null;
   model: string;
   version: number;
 }

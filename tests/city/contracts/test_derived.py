@@ -30,7 +30,7 @@ def test_the_questdb_table_deduplicates_by_time_and_key_and_forgets() -> None:
     assert "trip_id VARCHAR, cell SYMBOL, part INT, off LONG" in statement
     assert "TTL 48 HOURS WAL DEDUP UPSERT KEYS(timestamp, vehicle_id)" in statement
     window = questdb.create_window(VEHICLE_POSITIONS, VEHICLE_POSITIONS.windows[0])
-    assert "vehicle_count LONG, positions LONG, speed_mean DOUBLE, speed_std DOUBLE" in window
+    assert "vehicle_count LONG, positions LONG, speeds LONG, speed_mean DOUBLE, speed_std DOUBLE" in window
     assert "DEDUP UPSERT KEYS(window_start, cell)" in window
 
 

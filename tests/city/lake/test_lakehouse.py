@@ -193,7 +193,9 @@ def test_a_source_that_nobody_declares_is_named_with_those_that_are(config: Sett
 
 def test_a_transform_without_a_declared_column_is_told_which(config: Settings) -> None:
     table = replace(table_of(TABLES[2]), transform=lambda positions: positions.select("day", "cell"))
-    with pytest.raises(TableError, match="gives no column congestion, positions, speed_mean, speed_std, vehicles"):
+    with pytest.raises(
+        TableError, match="gives no column congestion, positions, speed_mean, speed_std, speeds, vehicles"
+    ):
         house(config).build(table, [DAY])
 
 

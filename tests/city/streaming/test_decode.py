@@ -83,7 +83,11 @@ def test_what_is_no_json_object_is_rejected(message: bytes | None, reason: str) 
         ({"trip_id": [""]}, "trip_id: an array, not a string"),
         ({"trip_id": ["trip_1"]}, "trip_id: an array, not a string"),
         ({"vehicle_id": ""}, "vehicle_id: does not match"),
-        ({"vehicle_id": "a b"}, "vehicle_id: does not match"),
+        ({"vehicle_id": "a b "}, "vehicle_id: does not match"),
+        ({"vehicle_id": "a\tb"}, "vehicle_id: does not match"),
+        ({"vehicle_id": "a\u0007b"}, "vehicle_id: holds a control character"),
+        ({"vehicle_id": "a/b"}, "vehicle_id: does not match"),
+        ({"vehicle_id": ".."}, "vehicle_id: does not match"),
         ({"trip_id": "a\u0000b"}, "trip_id: holds a control character"),
         ({"trip_id": "x" * 2000}, "trip_id: longer than 1024 bytes"),
         ({"speed": 200.1}, "speed: outside 0 to 200 km/h"),
@@ -95,7 +99,7 @@ def test_what_is_no_json_object_is_rejected(message: bytes | None, reason: str) 
         ({"timestamp": "2027-05-01T12:00:00Z"}, "timestamp: more than 1 minute ahead"),
         ({"timestamp": "1970-01-01T00:00:00Z"}, "timestamp: more than 30 days old"),
         ({"timestamp": later(61)}, "timestamp: more than 1 minute ahead"),
-        ({"colour": "red"}, "colour: not a field of vehicle_positions v2"),
+        ({"colour": "red"}, "colour: not a field of vehicle_positions v3"),
     ],
 )
 def test_what_the_contract_forbids_is_rejected_with_its_reason(changes: dict[str, Any], reason: str) -> None:
@@ -115,6 +119,13 @@ def test_what_the_contract_forbids_is_rejected_with_its_reason(changes: dict[str
 def test_the_reason_against_a_time_has_what_was_received_and_what_was_expected(text: object, told: str) -> None:
     expected = [f"timestamp: {told} is not an ISO 8601 time such as 2026-11-27T10:00:00Z"]
     assert reasons(encode(position(timestamp=text))[0]) == expected
+
+
+@pytest.mark.parametrize("vehicle", ["MTA NYCT_4551", "1:0123", "-3_", "tram (old)", "Straßenbahn 7", "7"])
+def test_an_identifier_of_another_system_is_taken_as_it_is(vehicle: str) -> None:
+    rows, rejects = decode(VEHICLE_POSITIONS, raw(encode(position(vehicle_id=vehicle))), {})
+    assert rejects["reasons"].to_list() == []
+    assert rows["vehicle_id"].to_list() == [vehicle]
 
 
 def test_a_number_of_many_digits_is_rejected_and_those_beside_it_are_not() -> None:
@@ -294,7 +305,7 @@ def test_every_usual_way_to_write_iso_8601_is_read(text: str, moment: str) -> No
         ({"unit": "dB"}, "unit: not the unit of its type"),
         ({"type": "smell"}, "type: not one of traffic"),
         ({"location": "#1"}, "location: does not match"),
-        ({"sensor_id": "a b"}, "sensor_id: does not match"),
+        ({"sensor_id": "a/b"}, "sensor_id: does not match"),
     ],
 )
 def test_the_range_and_the_unit_follow_from_the_type(changes: dict[str, Any], reason: str) -> None:

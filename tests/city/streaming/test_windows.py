@@ -55,6 +55,7 @@ def test_a_window_counts_vehicles_once_and_positions_all() -> None:
             "cell": "c",
             "vehicle_count": 2,
             "positions": 3,
+            "speeds": 3,
             "speed_mean": 20.0,
             "speed_std": 10.0,
         }
@@ -64,11 +65,12 @@ def test_a_window_counts_vehicles_once_and_positions_all() -> None:
 def test_a_speed_that_is_not_known_is_counted_as_a_position_and_not_in_the_mean() -> None:
     some = rows((0, "a", "c", 10), (1, "a", "c", None), (2, "b", "c", 30), (3, "e", "c", None), (4, "e", "d", None))
     whole = compute(VEHICLE_POSITIONS, WINDOW, some).sort("cell")
-    columns = "cell", "vehicle_count", "positions", "speed_mean", "speed_std"
-    assert whole.select(columns).rows() == [("c", 3, 4, 20.0, pytest.approx(200**0.5)), ("d", 1, 1, None, None)]
+    columns = "cell", "vehicle_count", "positions", "speeds", "speed_mean", "speed_std"
+    assert whole.select(columns).rows() == [("c", 3, 4, 2, 20.0, pytest.approx(200**0.5)), ("d", 1, 1, 0, None, None)]
     operator = operator_over(some)
     changed = [operator.add(some[index : index + 1], {0: index}) for index in range(5)]
     assert [row["speed_mean"][0] for row in changed] == [10.0, 10.0, 20.0, 20.0, None]
+    assert [row["speeds"][0] for row in changed] == [1, 1, 2, 2, 0]
 
 
 def test_windows_are_aligned_to_two_minutes_and_kept_apart_by_cell() -> None:

@@ -106,6 +106,41 @@ def test_a_zigbee_device_may_have_slashes_in_its_name(name: str) -> None:
     assert valid.height == 4
 
 
+def test_a_zigbee_attribute_with_a_topic_of_its_own_is_a_reading() -> None:
+    """As Zigbee2MQTT sends them with `output: attribute`, beside attributes that are no readings."""
+    messages = {
+        "kitchen/sensor 1/temperature": b"27.34",
+        "kitchen/sensor 1/humidity": b"44",
+        "kitchen/sensor 1/linkquality": b"120",
+        "kitchen/sensor 1/last_seen": b"2026-11-27T10:00:00.000Z",
+        "kitchen/sensor 1/state": b"ON",
+        "kitchen/sensor 1/occupancy": b"true",
+        "kitchen/sensor 1/update-progress": b"null",
+        "door/temperature": ZIGBEE2MQTT.sample.encode(),
+    }
+    topics = [f"zigbee2mqtt/{rest}" for rest in messages]
+    mapped = map_messages(ZIGBEE2MQTT, list(messages.values()), topics, "UTC", NOW)
+    assert mapped.rejected == {}
+    assert mapped.events.select("_row", "sensor_id", "value").rows() == [
+        (0, "kitchen-sensor-1_temperature", 27.34),
+        (1, "kitchen-sensor-1_humidity", 44.0),
+        (7, "door-temperature_temperature", 27.34),
+        (7, "door-temperature_humidity", 44.72),
+    ]
+    assert set(mapped.events.filter(pl.col("_row") < 2)["timestamp"]) == {NOW}
+    assert not any(ZIGBEE2MQTT.ignores(topic) for topic in topics)
+
+
+def test_a_zigbee_attribute_that_is_no_number_and_a_message_of_no_device_are_not_readings() -> None:
+    messages = {"kitchen/temperature": b"warm", "kitchen": b"27.34", "hall/temperature": b'{"temperature": 2'}
+    topics = [f"zigbee2mqtt/{rest}" for rest in messages]
+    mapped = map_messages(ZIGBEE2MQTT, list(messages.values()), topics, "UTC", NOW)
+    assert mapped.events.is_empty()
+    assert mapped.rejected[0] == ['temperature: got "warm" (text); expected a JSON number']
+    assert mapped.rejected[1] == ["message: got 27.34 (number); expected an object"]
+    assert "message: not JSON" in mapped.rejected[2][0]
+
+
 @pytest.mark.parametrize(
     "rest",
     [

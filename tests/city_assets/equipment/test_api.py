@@ -47,6 +47,7 @@ def test_a_machine_has_a_forecast_and_an_unknown_one_has_none(config: Settings) 
         least = ends[0] if ends else found["predicted_rul_hours"]
         assert (found["recommended_action"], found["priority"]) == LARGE.recommended(least)
         assert found["version"] == 1
+        assert found["warning"].startswith("not learned from: a life_cap of 3000 h needs 1125 days of history")
         nobody = requests.get(f"{url}/forecast", {"machine_id": "nobody"}, timeout=20)
         assert nobody.status_code == 404
         assert "nothing is known of machine_id=nobody" in nobody.json()["detail"]

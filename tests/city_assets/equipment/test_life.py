@@ -146,6 +146,19 @@ def test_a_life_in_cycles_or_days_is_told_in_its_unit_and_in_hours() -> None:
     assert (days["life_cap_hours"], days["life_unit_hours"]) == (240.0, 24.0)
 
 
+def test_a_cap_that_is_too_long_for_the_history_is_a_warning() -> None:
+    """Nine caps of 240 hours are the 90 days that are kept."""
+
+    def warnings(cap: float) -> list[str | None]:
+        row = features([THOUSAND | {"life_cap": cap}]).row(0, named=True)
+        return messages(answered([0.5], [0.4], {name: row[name] for name in LIMIT_COLUMNS}))["warning"].to_list()
+
+    assert warnings(240.0) == [None]
+    assert warnings(2000.0) == [
+        "not learned from: a life_cap of 2000 h needs 750 days of history, and 90 days are kept"
+    ]
+
+
 @pytest.mark.parametrize(
     ("types", "cap"),
     [

@@ -1,5 +1,6 @@
 """Features look back only; the threshold is the cheapest, also of a category."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -10,6 +11,7 @@ from polars.testing import assert_frame_equal
 
 from city.contracts.schema import event_schema
 from city.lake.engines.polars import PolarsEngine
+from city.models.fitting import fit
 from city.models.model import Model
 from city.tables.schema import schema
 from city_assets.payments.contract import PAYMENTS
@@ -80,3 +82,34 @@ def test_the_threshold_is_where_a_look_pays() -> None:
 def test_the_model_is_declared_for_its_view(model: Model) -> None:
     model.check()
     assert model.threshold_by in model.view.features
+
+
+def second_by_second(count: int, seed: int) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Payments of which many are of one second, also of one card, and the reports of the frauds: large amounts."""
+    chance = np.random.default_rng(seed)
+    amounts = chance.lognormal(3, 1, count).round(2)
+    rows = payments(amounts.tolist(), [f"c{n}" for n in chance.integers(0, 40, count)], **HISTORY)
+    seconds = pl.Series(np.sort(chance.integers(0, 900, count)) * 3_600)
+    rows = rows.with_columns(timestamp=datetime(2026, 5, 1, tzinfo=UTC) + pl.duration(seconds=seconds))
+    of_frauds = rows.filter(pl.Series(amounts > 60) & pl.Series(chance.random(count) < 0.8))
+    return rows, of_frauds.select(pl.col("timestamp") + timedelta(hours=1), "payment_id", "card")
+
+
+def test_a_training_does_not_depend_on_the_order_of_the_files() -> None:
+    """Payments of one second have no order of their own: the features, the split and the folds need one."""
+    rows, reports = second_by_second(2_500, seed=1)
+    model = replace(FRAUDS, space=None, label=replace(FRAUDS.label, within=timedelta(hours=2)))
+    now = rows["timestamp"].max()
+    assert isinstance(now, datetime)
+    fits = []
+    for seed in (1, 2):
+        shuffled = features(rows.sample(fraction=1, shuffle=True, seed=seed)).sample(
+            fraction=1, shuffle=True, seed=seed
+        )
+        truth = reports.sample(fraction=1, shuffle=True, seed=seed)
+        fits.append(fit(model, shuffled, champion=None, now=now + timedelta(days=1), truth=truth))
+    first, second = fits
+    assert_frame_equal(first.parts.train, second.parts.train)
+    assert_frame_equal(first.parts.held_out, second.parts.held_out)
+    np.testing.assert_array_equal(first.predicted, second.predicted)
+    assert first.scores == second.scores

@@ -12,7 +12,7 @@ from city.streaming.sinks.features import LOOK_BACK
 from city.tables.calendar import calendar
 from city.tables.schema import schema
 from city_assets.environment.contract import SENSORS
-from city_assets.traffic.cell_features import PAST
+from city_assets.traffic.cell_features import LEARNED_DAYS, PAST
 from city_assets.traffic.cell_links import CHANGE
 from city_assets.traffic.cell_tables import (
     LEADERS,
@@ -162,3 +162,19 @@ def test_the_usual_speed_is_that_of_the_day_before_and_runs_from_hour_to_hour() 
     assert features(windows(wander(8)), usual=usual)["speed_usual"].null_count() == 8 * len(CELLS), (
         "not of the day itself"
     )
+
+
+def usual_of(speed: float, ago: int) -> pl.DataFrame:
+    """The usual speed of all hours, built so many days ago."""
+    usual = learn_usual(np.full((720, len(CELLS)), speed)).filter(pl.col("day") == DAY)
+    return usual.with_columns(day=pl.lit(DAY - timedelta(days=ago)))
+
+
+def test_the_newest_built_day_is_used_until_a_newer_one_is_built() -> None:
+    def speeds(*usual: pl.DataFrame) -> set[float | None]:
+        return set(features(windows(wander(8)), usual=pl.concat(usual))["speed_usual"])
+
+    assert speeds(usual_of(20, 3), usual_of(30, 5)) == {20.0}
+    assert speeds(usual_of(20, 1), usual_of(30, 3), usual_of(40, 0)) == {20.0}
+    assert speeds(usual_of(20, LEARNED_DAYS), usual_of(30, LEARNED_DAYS + 1)) == {20.0}
+    assert speeds(usual_of(30, LEARNED_DAYS + 1)) == {None}

@@ -18,6 +18,7 @@ from city.tables.schema import partition_by, schema
 from city_assets.traffic import history
 from city_assets.traffic.contract import VEHICLE_POSITIONS
 from city_assets.traffic.tables import CELLS_HOURLY
+from city_assets.traffic.today import today
 from tests.events import iso
 from tests.lakes import stream
 from tests.live import until
@@ -99,15 +100,33 @@ def test_the_week_before_counts_the_vehicles_of_two_minutes_as_the_day_does(
     assert (speed, vehicles) == (25.0, 30 / 20)
 
 
+def test_the_weight_of_a_mean_speed_is_the_number_of_speeds() -> None:
+    """Of 100 positions in the first row, one has a speed. A row of an earlier release has the positions only."""
+    rows = pl.DataFrame({"speed_mean": [10.0, 30.0, None], "speeds": [1, 3, 0], "positions": [100, 3, 50]})
+    assert history.mean_speed(rows) == 25.0
+    assert history.mean_speed(rows.with_columns(speeds=pl.Series([1, None, None], dtype=pl.Int64))) == 25.0
+    assert history.mean_speed(rows.tail(1)) is None
+
+
+def test_tables_of_an_earlier_release_without_the_number_of_speeds_are_read(config: Settings) -> None:
+    first = datetime(2026, 1, 2, 12, tzinfo=UTC)
+    for table in (WINDOWS, CELLS_HOURLY):
+        path = build_days(config, table, date(2026, 1, 1), 3)
+        write_deltalake(path, pl.read_delta(str(path)).drop("speeds"), mode="overwrite", schema_mode="overwrite")
+        assert "speeds" not in pl.read_delta(str(path)).columns
+    assert [mean for _, mean, _ in history.city_by_hour(config, first, first + timedelta(hours=2))] == [21.0, 21.0]
+    assert today(config, date(2026, 1, 2))[0].value == 21.0
+
+
 def test_the_day_has_the_mean_of_the_two_minute_counts_too(stack: Settings) -> None:
     ensure_tables(stack.questdb, VEHICLE_POSITIONS)
     start = (datetime.now(UTC) - timedelta(hours=41)).replace(second=0, microsecond=0)
     start -= timedelta(minutes=start.minute % 10)
     values = ", ".join(
-        f"({int((start + timedelta(minutes=2 * n)).timestamp() * 1e6)}, '{CELL}', {count}, {count}, {mean})"
-        for n, (count, mean) in enumerate(((1, 20.0), (2, "null"), (3, "null"), (2, 20.0)))
+        f"({int((start + timedelta(minutes=2 * n)).timestamp() * 1e6)}, '{CELL}', {count}, {count}, {speeds}, {mean})"
+        for n, (count, speeds, mean) in enumerate(((1, 1, 10.0), (2, 0, "null"), (3, 0, "null"), (2, 1, 30.0)))
     )
-    columns = "window_start, cell, vehicle_count, positions, speed_mean"
+    columns = "window_start, cell, vehicle_count, positions, speeds, speed_mean"
     questdb.execute(stack.questdb, f"INSERT INTO traffic_cells ({columns}) VALUES {values}")
     moment = int(start.timestamp() * 1000)
     until(lambda: moment in [t for t, _, _ in history.series(stack, timedelta(hours=42))["rows"]])

@@ -82,3 +82,11 @@ def test_a_vehicle_without_a_time_has_that_of_the_feed(timestamp: str | None) ->
     timeless["vehicle"] |= {} if timestamp is None else {"timestamp": timestamp}
     mapped = map_messages(GTFS_VEHICLES, [feed(timeless)])
     assert mapped.events["timestamp"].to_list() == [datetime(2010, 9, 14, 9, 44, 28, tzinfo=UTC)]
+
+
+@pytest.mark.parametrize("vehicle_id", ["MTA NYCT_4551", "1:0123"])
+def test_the_ids_of_real_feeds_become_events(vehicle_id: str) -> None:
+    mapped = map_messages(GTFS_VEHICLES, [feed(vehicle(vehicle={"id": vehicle_id}))])
+    assert mapped.rejected == {}
+    valid, invalid = validity.split(VEHICLE_POSITIONS, mapped.events.with_columns(_arrived=pl.col("timestamp")))
+    assert (valid["vehicle_id"].to_list(), invalid.height) == ([vehicle_id], 0)

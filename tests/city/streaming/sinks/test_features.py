@@ -64,19 +64,21 @@ def test_online_traffic_is_what_the_table_has_of_the_last_window(config: Setting
     assert_frame_equal(found.cast(offline.schema), offline, check_exact=False, abs_tol=1e-6)
 
 
-def test_what_was_learned_from_the_day_before_is_online_as_in_the_table(
-    config: Settings, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("ago", [1, 3])
+def test_what_was_learned_from_the_newest_built_day_is_online_as_in_the_table(
+    config: Settings, monkeypatch: pytest.MonkeyPatch, ago: int
 ) -> None:
     monkeypatch.setattr("city_assets.traffic.cell_links._LEAST_WINDOWS", 2)
     lake, view = house(config), view_of("traffic_features")
-    before = drive(BEGIN - timedelta(days=1), 1, vehicles=20, every=10, seed=1)
-    stream(config.lake, VEHICLE_POSITIONS, before, BEGIN - timedelta(hours=20))
+    learned = DAY - timedelta(days=ago)
+    before = drive(BEGIN - timedelta(days=ago), 1, vehicles=20, every=10, seed=1)
+    stream(config.lake, VEHICLE_POSITIONS, before, BEGIN - timedelta(days=ago) + timedelta(hours=4))
     earlier = [table for table in select_tables(["traffic_features"]) if table.id != view.table.id]
     for table in earlier:
-        lake.build(table, [DAY - timedelta(days=1)])
+        lake.build(table, [learned])
     through_a_sink(config, VEHICLE_POSITIONS, drive(BEGIN, 0.5, vehicles=20, every=10), 200)
     for table in select_tables(["traffic_features"]):
-        lake.build(table, [DAY - timedelta(days=1), DAY])
+        lake.build(table, [learned, DAY])
     newest = rows(lake, "features/traffic_features", "as_of").unique("cell", keep="last").sort("cell")
     newest = newest.filter(pl.col("day") == DAY)
     reader = FeatureReader(online_store(config), ["traffic_features"], (BEGIN + timedelta(minutes=31)).timestamp)

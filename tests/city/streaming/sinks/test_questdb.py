@@ -34,13 +34,13 @@ def contract() -> Contract:
     return replace(VEHICLE_POSITIONS, name=name, topic=name, windows=(window,), partitions=1)
 
 
-def stream(config: Settings, contract: Contract, minutes: range) -> BronzeStream:
-    """Commits to bronze an event each minute."""
+def stream(config: Settings, contract: Contract, minutes: range, vehicle: str = "v{}") -> BronzeStream:
+    """Commits to bronze an event each minute, each of another vehicle."""
     bronze = BronzeStream(config.lake, contract)
     first = bronze.load([0])[0]
     count = len(minutes)
     times = [iso(BEGIN + timedelta(minutes=minute)) for minute in minutes]
-    values = encode(*(position(vehicle_id=f"v{n}", timestamp=time) for n, time in enumerate(times)))
+    values = encode(*(position(vehicle_id=vehicle.format(n), timestamp=time) for n, time in enumerate(times)))
     arrived = np.full(count, int((BEGIN + timedelta(minutes=minutes[-1])).timestamp() * 1e6), np.int64)
     offsets = np.arange(first, first + count, dtype=np.int64)
     raw = RawBatch(values, np.zeros(count, np.int32), offsets, arrived, {0: first}, {0: first + count})
@@ -125,6 +125,13 @@ def test_windows_that_a_request_was_cut_off_before_are_whole_after_a_restart(
     bronze = stream(stack, contract, range(last + away_minutes, last + away_minutes + 3))
     apply(stack, bronze)
     until(lambda: windows(stack, contract) == expected(stack, contract))
+
+
+def test_the_identifiers_of_other_systems_are_symbols(stack: Settings, contract: Contract) -> None:
+    ensure_tables(stack.questdb, contract)
+    apply(stack, stream(stack, contract, range(2), "MTA NYCT_{}, (1:0123)"))
+    vehicles = [["MTA NYCT_0, (1:0123)"], ["MTA NYCT_1, (1:0123)"]]
+    until(lambda: questdb.rows(stack.questdb, f"SELECT vehicle_id FROM {contract.name} ORDER BY 1") == vehicles)
 
 
 def test_an_empty_questdb_gets_all_windows(stack: Settings, contract: Contract) -> None:

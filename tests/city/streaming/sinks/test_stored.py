@@ -36,3 +36,19 @@ def test_the_days_before_are_read_and_changes_take_effect(config: Settings, monk
     assert sources.frames(NOON)["road_links"].is_empty(), "not read again yet"
     monkeypatch.setattr(stored, "_REREAD_SECONDS", -1.0)
     assert sources.frames(NOON)["road_links"].equals(link)
+
+
+def test_the_newest_built_days_are_read_and_no_older_ones(config: Settings) -> None:
+    """The fourth of May uses the first, because nothing was built on the days between."""
+    lake = house(config)
+    days = [date(2026, 5, 1), date(2026, 4, 30), date(2026, 4, 29), date(2026, 4, 20)]
+    lake.open(LEADERS)
+    rows = pl.DataFrame({"cell": "a", "neighbour": "b", "weight": 0.5, "day": days})
+    rows.write_delta(str(lake.path(LEADERS.id)), mode="append")
+
+    def days_at(moment: datetime) -> list[date]:
+        return StoredSources(view_of("traffic_features"), config).frames(moment)["leaders"]["day"].to_list()
+
+    assert days_at(NOON) == days[:1]
+    assert sorted(days_at(NOON - timedelta(days=3))) == sorted(days[:3])
+    assert days_at(NOON + timedelta(days=9)) == []
