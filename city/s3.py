@@ -17,6 +17,8 @@ _LOGIN_CODES = frozenset(
 )
 """The error codes of a login that S3 refuses (Amazon S3 API Reference, "List of error codes")."""
 _REGION_CODES = frozenset({"PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"})
+_UNKNOWN_AUTHORITY = "UnknownIssuer"
+"""The word of rustls, which deltalake and Polars use, for a certificate whose authority is not trusted."""
 _OFF_LINE = ("error sending request", "timed out", "connection closed")
 
 
@@ -91,6 +93,11 @@ class S3Server:
             return f"{code}: set CITY_COLD_REGION to the region of the bucket {bucket}"
         if code == "NotImplemented":
             return "this server has no conditional put (If-None-Match), which a commit needs: use one that has"
+        if _UNKNOWN_AUTHORITY in text:
+            return (
+                "the authority of the server's certificate is not trusted: add it to the certificates of the machine, "
+                "or to the PEM file with all trusted authorities that SSL_CERT_FILE names"
+            )
         if "InvalidContentType" in text or "certificate" in text.lower():
             return (
                 "no TLS with this endpoint: does CITY_COLD_ENDPOINT begin with the right one of https:// and http://?"
@@ -102,7 +109,8 @@ class S3Server:
 
     def refuses(self, error: BaseException) -> bool:
         """Returns whether S3 answered with an error. An endpoint that is away may come."""
-        return not self._is_away(str(error)) or "InvalidContentType" in str(error)
+        text = str(error)
+        return not self._is_away(text) or "InvalidContentType" in text or _UNKNOWN_AUTHORITY in text
 
     def _is_away(self, text: str) -> bool:
         return any(sign in text.lower() for sign in _OFF_LINE)

@@ -26,6 +26,7 @@ from city.stack.home import check_folders
 from city.streaming.history import AppendedDay, append_day, select_days_of
 from city.tables.model import Table
 from city.tables.registry import select_tables, tables_of
+from city_assets.empty_days import EmptyDays
 from city_assets.history import blocks
 from city_assets.history_actions import build_days
 from city_assets.tables import is_live
@@ -97,13 +98,17 @@ def append(config: Settings, recording: Recording) -> Iterator[tuple[date, Appen
 
 
 def table_builds(config: Settings, recording: Recording, appended: Collection[date]) -> list[TableBuild]:
-    """Lists what is to be built, sources first: the days that were appended, and those that a table lacks."""
+    """Lists what is to be built, sources first: the days that were appended, and those that a table lacks.
+
+    A table does not lack a day for which it was built without rows, unless the day has new input.
+    """
     domain = domain_with(recording.contract)
-    house = lakehouse(config)
+    house, empty = lakehouse(config), _empty_days(config)
     builds = []
     for table in _tables_in_order(domain):
         if table.daily:
-            days = _days_to_build(table, recording.days, appended, house.rows_by_day(table).keys())
+            built = house.rows_by_day(table).keys() | empty.unchanged(table, recording.days)
+            days = _days_to_build(table, recording.days, appended, built)
             builds += [TableBuild(table, block) for block in blocks(days)]
         elif appended:
             builds.append(TableBuild(table, []))
@@ -112,9 +117,16 @@ def table_builds(config: Settings, recording: Recording, appended: Collection[da
 
 def build(config: Settings, builds: Sequence[TableBuild]) -> Iterator[TableBuild]:
     """Builds tables, and yields what was built after each step."""
+    empty = _empty_days(config)
     for step in builds:
         build_days(config, step.table, step.days)
+        if step.table.daily:
+            empty.note(step.table, step.days)
         yield step
+
+
+def _empty_days(config: Settings) -> EmptyDays:
+    return EmptyDays(config, config.home / FOLDER / "empty_days.json")
 
 
 def name_days(days: Sequence[date]) -> str:

@@ -52,27 +52,30 @@ def is_installed() -> bool:
 
 
 @contextlib.contextmanager
-def s3_server(folder: Path) -> Iterator[TestS3]:
-    """A server with one bucket."""
+def s3_server(
+    folder: Path, certificate: tuple[Path, Path] | None = None, authority: Path | None = None
+) -> Iterator[TestS3]:
+    """A server with one bucket. With a `certificate` and its key, over TLS; `authority` is who signed it."""
     (port,) = free_ports(1)
     argv = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    argv += ["-s", "-c", str(certificate[0]), "-k", str(certificate[1])] if certificate else []
     with (folder / "moto.log").open("wb") as log:
         process = subprocess.Popen(argv, stdout=log, stderr=subprocess.STDOUT)
-    endpoint = f"http://127.0.0.1:{port}"
+    endpoint = f"{'https' if certificate else 'http'}://127.0.0.1:{port}"
     try:
         until(lambda: accepts("127.0.0.1", port), 60)
-        yield _fill(endpoint)
+        yield _fill(endpoint, str(authority) if authority else True)
     finally:
         process.terminate()
         process.wait(10)
 
 
-def _fill(endpoint: str) -> TestS3:
+def _fill(endpoint: str, verify: str | bool) -> TestS3:
     """Makes the bucket and the users. From then on the server checks each request."""
     import boto3  # of the package moto
 
     login = {"aws_access_key_id": "root", "aws_secret_access_key": "root"}
-    server: dict[str, Any] = {"endpoint_url": endpoint, "region_name": REGION, **login}
+    server: dict[str, Any] = {"endpoint_url": endpoint, "region_name": REGION, "verify": verify, **login}
     iam = boto3.client("iam", **server)
     boto3.client("s3", **server).create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": REGION})
     keys = {}
@@ -84,6 +87,7 @@ def _fill(endpoint: str) -> TestS3:
             allowed = {"Effect": "Allow", "Action": actions, "Resource": "*"}
             policy = json.dumps({"Version": "2012-10-17", "Statement": [allowed]})
             iam.put_user_policy(UserName=name, PolicyName="storage", PolicyDocument=policy)
-    reset = requests.post(f"{endpoint}/moto-api/reset-auth", "0", headers={"content-type": "text/plain"}, timeout=10)
+    plain = {"content-type": "text/plain"}
+    reset = requests.post(f"{endpoint}/moto-api/reset-auth", "0", headers=plain, timeout=10, verify=verify)
     reset.raise_for_status()
     return TestS3(endpoint, keys["city"], keys["reader"], keys["stranger"])

@@ -6,12 +6,14 @@ with, and its model is trained again at once.
 
 import hashlib
 
-from city.models.exported import Exported
-from city.models.model import Model, ModelError
+from city.models.exported import ExportedInputs
+from city.models.model import Model
 from city.models.registry import Registry, Version
 
 INPUTS = "inputs"
-"""The tag of a version with the digest of its inputs."""
+"""The tag with the digest of its inputs, which a version of an earlier release has."""
+_INPUTS_OF: dict[str, ExportedInputs] = {}
+"""The inputs of each version by its run. They never change, and a sensor asks often for the same ones."""
 
 
 def inputs_digest(model: Model) -> str:
@@ -20,14 +22,12 @@ def inputs_digest(model: Model) -> str:
 
 
 def takes_inputs(model: Model, version: Version, registry: Registry) -> bool:
-    """Returns whether the version takes the model's inputs.
+    """Returns whether the version takes the model's inputs, by the names in its ONNX file.
 
-    Versions of earlier releases have no digest. For these, only the number of inputs is compared.
+    A version of an earlier release has no names there. It has a digest of them as a tag, or only their number.
     """
-    if (digest := version.tags.get(INPUTS)) is not None:
+    if (inputs := _INPUTS_OF.get(version.run)) is None:
+        inputs = _INPUTS_OF[version.run] = ExportedInputs.read(registry.content(version))
+    if inputs.names is None and (digest := version.tags.get(INPUTS)) is not None:
         return digest == inputs_digest(model)
-    try:
-        Exported(model, registry.content(version))
-    except ModelError:
-        return False
-    return True
+    return inputs.mismatch(model) is None

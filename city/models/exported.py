@@ -110,6 +110,40 @@ def check_agreement(model: Model, fitted: Floats, exported: Floats) -> None:
         )
 
 
+@dataclass(frozen=True)
+class ExportedInputs:
+    """The inputs of an exported model: their number, and their names (None in a version of an earlier release)."""
+
+    count: int
+    names: tuple[str, ...] | None
+
+    @classmethod
+    def read(cls, content: bytes) -> "ExportedInputs":
+        """Reads them from an ONNX model, without preparing it to predict."""
+        import onnx
+
+        model = onnx.load_model_from_string(content)
+        metadata = {entry.key: entry.value for entry in model.metadata_props}
+        return cls.of(model.graph.input[0].type.tensor_type.shape.dim[1].dim_value, metadata)
+
+    @classmethod
+    def of(cls, count: int, metadata: Mapping[str, str]) -> "ExportedInputs":
+        """Returns the inputs of a model with that metadata."""
+        names = metadata.get(_INPUTS)
+        return cls(count, None if names is None else tuple(json.loads(names)))
+
+    def mismatch(self, model: Model) -> str | None:
+        """Returns why these are not the inputs that the model declares now, or None where they are."""
+        if self.count != len(model.inputs):
+            return f"this version takes {self.count} inputs, not {len(model.inputs)}"
+        if self.names is None or self.names == tuple(model.inputs):
+            return None
+        others = sorted(set(self.names) ^ set(model.inputs))
+        if others:
+            return f"this version takes other inputs: {', '.join(others)} differ"
+        return "this version takes its inputs in another order"
+
+
 class OtherInputs(ModelError):
     """Reports that a version takes other inputs than its model declares now."""
 
@@ -125,16 +159,12 @@ class Exported:
         self._model = model
         self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         self._input = self._session.get_inputs()[0].name
-        self._classes = json.loads(self._session.get_modelmeta().custom_metadata_map.get(_CLASSES, "[]"))
-        self.calibration = _parse_calibration(self._session.get_modelmeta().custom_metadata_map.get(_CALIBRATION, "{}"))
-        width = self._session.get_inputs()[0].shape[1]
-        if width != len(model.inputs):
-            raise OtherInputs(f"model {model.name!r}: this version takes {width} inputs, not {len(model.inputs)}")
-        names = self._session.get_modelmeta().custom_metadata_map.get(_INPUTS)  # none in a version of an old release
-        if names is not None and (others := sorted(set(json.loads(names)) ^ set(model.inputs))):
-            raise OtherInputs(f"model {model.name!r}: this version takes other inputs: {', '.join(others)} differ")
-        if names is not None and json.loads(names) != list(model.inputs):
-            raise OtherInputs(f"model {model.name!r}: this version takes its inputs in another order")
+        metadata = self._session.get_modelmeta().custom_metadata_map
+        self._classes = json.loads(metadata.get(_CLASSES, "[]"))
+        self.calibration = _parse_calibration(metadata.get(_CALIBRATION, "{}"))
+        inputs = ExportedInputs.of(self._session.get_inputs()[0].shape[1], metadata)
+        if (mismatch := inputs.mismatch(model)) is not None:
+            raise OtherInputs(f"model {model.name!r}: {mismatch}")
 
     def warm(self, rounds: int = 3) -> None:
         """Predicts rows of zeros, because the first runs of a session are slow."""

@@ -14,7 +14,7 @@ import polars as pl
 
 from city.models import examples
 from city.models.card import card
-from city.models.compatible import INPUTS, inputs_digest, takes_inputs
+from city.models.compatible import inputs_digest, takes_inputs
 from city.models.exported import Exported
 from city.models.figures import figures
 from city.models.fitting import FittedModel, Progress, fit
@@ -69,7 +69,6 @@ def train(
         "data_version": str(data_version),
         "code_version": code_version(),
         "features": model.view.name,
-        INPUTS: inputs_digest(model),
         "trained_at": moment.isoformat(),
         **(tags or {}),
     }

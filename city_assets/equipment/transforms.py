@@ -56,7 +56,7 @@ class TypeFault:
 
 
 def type_faults() -> tuple[TypeFault, ...]:
-    """Returns the reasons why a row of `machine_types` cannot be used. `with_limits` and the check of the table agree."""
+    """Returns the reasons why a row of `machine_types` cannot be used, for `with_limits` and for the check."""
 
     def is_positive(name: str) -> nw.Expr:
         return (nw.col(name) > 0).fill_null(value=False)

@@ -6,19 +6,16 @@ from datetime import datetime, timedelta
 import polars as pl
 
 from city import local_time
+from city.features.references import ReferenceSources
 from city.features.views import View
-from city.lake.reference import read
 from city.lake.tables import scan
 from city.settings import Settings
-from city.tables.calendar import REFERENCE_CALENDAR
-from city.tables.cell_sources import CELL_SOURCES
 from city.tables.model import DAY, Source
 from city.tables.registry import table_of
 from city.tables.schema import schema
 
 _REREAD_SECONDS = 30.0
-"""What a build or a person has changed takes effect after this."""
-_COMPUTED = {REFERENCE_CALENDAR, *CELL_SOURCES}
+"""What a build has changed in a settled table takes effect after this."""
 
 
 class StoredSources:
@@ -26,14 +23,9 @@ class StoredSources:
 
     def __init__(self, view: View, config: Settings) -> None:
         self._lake, self._timezone = config.lake, config.timezone
-        sources = view.table.sources.items()
-        self._settled = {name: source for name, source in sources if source.is_settled}
-        self._references = {
-            name: table_of(source.table)
-            for name, source in sources
-            if source.table.startswith("reference/") and source.table not in _COMPUTED
-        }
-        self._frames: dict[str, pl.DataFrame] = {}
+        self._settled = {name: source for name, source in view.table.sources.items() if source.is_settled}
+        self._references = ReferenceSources(view, config.lake)
+        self._days: dict[str, pl.DataFrame] = {}
         self._read_at = float("-inf")
 
     def frames(self, newest: datetime) -> dict[str, pl.DataFrame]:
@@ -42,10 +34,9 @@ class StoredSources:
         A table that was never filled has no rows.
         """
         if time.monotonic() > self._read_at + _REREAD_SECONDS:
-            settled = {name: self._read_days(source, newest) for name, source in self._settled.items()}
-            self._frames = settled | {name: read(self._lake, table) for name, table in self._references.items()}
+            self._days = {name: self._read_days(source, newest) for name, source in self._settled.items()}
             self._read_at = time.monotonic()
-        return self._frames
+        return self._days | self._references.frames()
 
     def _read_days(self, source: Source, newest: datetime) -> pl.DataFrame:
         """Reads the days that rows of three days use: those of the day of `newest`, of the day before and after.

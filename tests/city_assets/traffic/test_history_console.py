@@ -8,12 +8,16 @@ import pytest
 
 from city.file_lock import file_lock
 from city.lake.lakehouse import lakehouse
+from city.lake.reference import update
 from city.settings import Settings
 from city.streaming.bronze import BronzeStream
 from city.streaming.history import append_day
 from city.tables.registry import table_of
 from city_assets import keys
+from city_assets.recorded_history import Recording, table_builds
+from city_assets.traffic.cell_tables import PAIR_CHANGES, ROAD_LINKS
 from city_assets.traffic.contract import VEHICLE_POSITIONS
+from city_assets.traffic.history_console import SOURCE
 from tests.commands import city, fails
 from tests.lakes import append, drive, stream
 
@@ -78,9 +82,23 @@ def test_a_day_is_appended_once(config: Settings, file: Path) -> None:
     versions = {name: lakehouse(config).rows_by_day(table_of(name)) for name in TABLES}
     output = city("history", "tlc", str(file))
     assert "0 positions of 0 days appended" in output
-    assert "2 tables built" in output, "those that learn from many windows, and have no rows of so few"
+    assert "all tables have these days already" in output, "also those that have no rows, of so few windows"
     assert bronze(config).height == 50
     assert versions == {name: lakehouse(config).rows_by_day(table_of(name)) for name in TABLES}
+
+
+def test_a_table_without_rows_is_built_again_when_its_input_changes(
+    config: Settings, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two tables of cells' changes are empty: two trips have no change around them. Then people link the cells."""
+    city("history", "tlc", str(file))
+    recording = Recording(SOURCE, VEHICLE_POSITIONS, [date(2015, 1, 15), date(2015, 1, 16)], lambda day: bronze(config))
+    assert table_builds(config, recording, []) == []
+    update(config.lake, ROAD_LINKS, lambda _: pl.DataFrame({"cell": ["a"], "neighbour": ["b"]}), "a road")
+    assert {build.table.id for build in table_builds(config, recording, [])} == {PAIR_CHANGES.id}
+    city("history", "tlc", str(file))
+    assert table_builds(config, recording, []) == []
+    assert {build.table.id for build in table_builds(config, recording, recording.days)} > {PAIR_CHANGES.id}
 
 
 def test_an_import_that_broke_off_after_bronze_builds_the_tables(

@@ -5,12 +5,17 @@ from datetime import UTC, date, datetime, timedelta
 import polars as pl
 import pytest
 
+from city.contracts.schema import bronze_schema
+from city.features import references
+from city.features.events import EventRows
 from city.features.views import view_of
 from city.lake.reference import update
 from city.settings import Settings
-from city.streaming.sinks import stored
 from city.streaming.sinks.stored import StoredSources
 from city.tables.schema import schema
+from city_assets.equipment.contract import SENSOR_READINGS
+from city_assets.equipment.limits import DEFAULT_LIMITS, default_type
+from city_assets.equipment.tables import MACHINE_TYPES
 from city_assets.traffic.cell_tables import LEADERS, ROAD_LINKS
 from tests.lakes import house
 
@@ -34,8 +39,28 @@ def test_the_days_before_are_read_and_changes_take_effect(config: Settings, monk
     link = pl.DataFrame({"cell": ["a"], "neighbour": ["b"]})
     update(config.lake, ROAD_LINKS, lambda _: link, "a road")
     assert sources.frames(NOON)["road_links"].is_empty(), "not read again yet"
-    monkeypatch.setattr(stored, "_REREAD_SECONDS", -1.0)
+    monkeypatch.setattr(references, "REREAD_SECONDS", -1.0)
     assert sources.frames(NOON)["road_links"].equals(link)
+
+
+def test_the_features_of_events_and_of_windows_read_a_changed_reference_table_at_the_same_time(
+    config: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    presses = EventRows(view_of("machine_features"), SENSOR_READINGS, config)
+    cells = StoredSources(view_of("traffic_features"), config)
+    types = pl.DataFrame([{**default_type(), "life_cap": 7.0}], schema=schema(MACHINE_TYPES))
+    link = pl.DataFrame({"cell": ["a"], "neighbour": ["b"]})
+    readings = pl.DataFrame([{"machine_id": "m", "timestamp": NOON}], schema=bronze_schema(SENSOR_READINGS))
+
+    def read() -> tuple[float, int]:
+        return presses.compute(readings)["life_cap_hours"][0], cells.frames(NOON)["road_links"].height
+
+    assert read() == (DEFAULT_LIMITS.cap, 0)
+    update(config.lake, MACHINE_TYPES, lambda _: types, "another cap")
+    update(config.lake, ROAD_LINKS, lambda _: link, "a road")
+    assert read() == (DEFAULT_LIMITS.cap, 0), "not read again yet"
+    monkeypatch.setattr(references, "REREAD_SECONDS", -1.0)
+    assert read() == (7.0, 1)
 
 
 def test_the_newest_built_days_are_read_and_no_older_ones(config: Settings) -> None:
