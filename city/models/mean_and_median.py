@@ -14,8 +14,8 @@ from city.models.model import Parameters
 
 SHARE_OF_INPUTS = 0.4
 """The share of the inputs that each split considers. The inputs are many and alike."""
-WEIGHTS = (5, 4)
-"""The weights of the mean and of the median."""
+_TREES, _LEAVES = 100, 31
+"""What is grown where no parameter says so: scikit-learn's own defaults."""
 ALL_TREES_ROWS = 280_000
 """The number of rows from which on all trees are grown."""
 LEAST_SHARE = 0.35
@@ -23,7 +23,7 @@ LEAST_SHARE = 0.35
 
 
 def trees_for(most: int, rows: int) -> int:
-    """Returns the number of trees for so many rows: `most` from 280,000 rows on, and for fewer rows fewer in proportion.
+    """Returns the number of trees for so many rows: `most` from 280,000 rows on, and fewer in proportion below that.
 
     The trees of few rows soon learn their noise: further trees take time and do not predict better. The least is 35 %
     of `most`.
@@ -36,18 +36,19 @@ class MeanAndMedianTrees(VotingRegressor):
 
     The mean has the least squared error, and the median the least absolute error. The average is close to the best by
     both measures. A tree for the mean has half of the leaves, because a mean of few rows follows their extreme values,
-    and a median does not. No rows are kept back to stop early by: they would be alike those that are learned from, and
-    so would never stop it.
+    and a median does not. No rows are kept back to stop early by. They would be of the same hours as those that are
+    learned from, and so would not stop it.
     """
 
     def __init__(self, parameters: Parameters) -> None:
         """`parameters` are those of the trees for the median, but for `max_iter`, see `trees_for`."""
         self.parameters = parameters
-        super().__init__([], weights=np.array(WEIGHTS))
+        super().__init__([])
 
     def fit(self, x: NDArray[np.generic], y: Labels, /) -> Self:
         """Fits both on inputs (n, f) and values (n,)."""
-        shared = {"max_features": SHARE_OF_INPUTS, "random_state": 0, "early_stopping": False, **self.parameters}
+        shared = {"max_iter": _TREES, "max_leaf_nodes": _LEAVES, "max_features": SHARE_OF_INPUTS, **self.parameters}
+        shared |= {"early_stopping": False, "random_state": 0}
         shared["max_iter"] = trees_for(shared["max_iter"], len(x))
         half = {**shared, "max_leaf_nodes": max(2, shared["max_leaf_nodes"] // 2)}
         self.estimators = [
