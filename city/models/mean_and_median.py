@@ -14,6 +14,8 @@ from city.models.model import Parameters
 
 SHARE_OF_INPUTS = 0.4
 """The share of the inputs that each split considers. The inputs are many and alike."""
+WEIGHTS = (5, 4)
+"""The weights of the mean and of the median."""
 _TREES, _LEAVES = 100, 31
 """What is grown where no parameter says so: scikit-learn's own defaults."""
 ALL_TREES_ROWS = 280_000
@@ -43,7 +45,7 @@ class MeanAndMedianTrees(VotingRegressor):
     def __init__(self, parameters: Parameters) -> None:
         """`parameters` are those of the trees for the median, but for `max_iter`, see `trees_for`."""
         self.parameters = parameters
-        super().__init__([])
+        super().__init__([], weights=np.array(WEIGHTS))
 
     def fit(self, x: NDArray[np.generic], y: Labels, /) -> Self:
         """Fits both on inputs (n, f) and values (n,)."""
