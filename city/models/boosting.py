@@ -6,16 +6,11 @@ It accepts NaN and can be exported to ONNX.
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-
 from city.models.estimator import Estimator
 from city.models.model import Parameters
 
 if TYPE_CHECKING:
     from optuna import Trial
-
-
-_SHARE_OF_INPUTS = 0.4
 
 
 def boosted_trees(kind: Literal["classification", "regression"]) -> Callable[[Parameters], Estimator]:
@@ -32,18 +27,10 @@ def boosted_trees(kind: Literal["classification", "regression"]) -> Callable[[Pa
 
 
 def mean_and_median_trees(parameters: Parameters) -> Estimator:
-    """Creates an average of boosted trees for the mean and of boosted trees for the median, with equal parameters.
+    """Creates the average of boosted trees for the mean and for the median, see `city.models.mean_and_median`."""
+    from city.models.mean_and_median import MeanAndMedianTrees
 
-    The mean has the least squared error, and the median the least absolute error. The average is close to the best by
-    both measures. The mean counts twice, because the median's squared error is the larger one. Each split considers
-    some of the inputs only, which are many and alike.
-    """
-    from sklearn.ensemble import HistGradientBoostingRegressor, VotingRegressor
-
-    shared: Parameters = {"max_features": _SHARE_OF_INPUTS, "random_state": 0, **parameters}
-    mean = HistGradientBoostingRegressor(**shared)
-    median = HistGradientBoostingRegressor(loss="absolute_error", **shared)
-    return VotingRegressor([("mean", mean), ("median", median)], weights=np.array([2, 1]))
+    return MeanAndMedianTrees(parameters)
 
 
 def space(leaves: tuple[int, int], leaf_rows: tuple[int, int]) -> Callable[["Trial"], Parameters]:

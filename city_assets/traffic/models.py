@@ -17,7 +17,7 @@ from city_assets.traffic.transforms import levels
 _SPACE, _DEFAULTS = space((7, 63), (10, 200)), defaults(31, 40)
 _SPEED_DEFAULTS = {
     "learning_rate": 0.1,
-    "max_iter": 100,
+    "max_iter": 200,
     "max_leaf_nodes": 63,
     "min_samples_leaf": 100,
     "l2_regularization": 5.0,
