@@ -51,12 +51,12 @@ def messages(
 
 
 def produce(
-    kafka: KafkaServer, found: Iterator[tuple[bytes, bytes, bool]], done: Callable[[int], None] = lambda n: None
+    kafka: KafkaServer, generated: Iterator[tuple[bytes, bytes, bool]], done: Callable[[int], None] = lambda n: None
 ) -> tuple[int, int]:
     """Sends messages; (valid, broken) as counted. Raises RuntimeError where Kafka did not take all."""
     producer = Producer(kafka.options({"linger.ms": 20, "queue.buffering.max.messages": 500_000}))
     valid = broken = 0
-    for key, message, is_valid in found:
+    for key, message, is_valid in generated:
         while True:
             try:
                 producer.produce(VEHICLE_POSITIONS.topic, message, key)

@@ -112,8 +112,8 @@ def borders(model: Model, runs: list[InjectedRun]) -> tuple[float, float]:
 def alarms_of(model: Model, runs: list[InjectedRun]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Returns which of the scored rows of all runs are faulty, and which are anomalies by the model."""
     truth = np.concatenate([run.is_faulty[NORMAL_ROWS:] for run in runs])
-    found = [_fitted(model, run).predict(run.inputs[NORMAL_ROWS:])[:, 0] > 1 for run in runs]
-    return truth, np.concatenate(found)
+    flags = [_fitted(model, run).predict(run.inputs[NORMAL_ROWS:])[:, 0] > 1 for run in runs]
+    return truth, np.concatenate(flags)
 
 
 def _fitted(model: Model, run: InjectedRun) -> WanderingRegion:

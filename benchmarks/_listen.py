@@ -39,9 +39,9 @@ class Client:
                     self.missed += 1  # the server speaks twice a second
                     continue
                 now = time.time() * 1000
-                found = _HEAD.search(str(text[:200]))
-                assert found is not None
-                kind, seq, at = found[1], int(found[2]), int(found[3])
+                head = _HEAD.search(str(text[:200]))
+                assert head is not None
+                kind, seq, at = head[1], int(head[2]), int(head[3])
                 if kind == "snapshot":
                     self.snapshots += 1
                 else:

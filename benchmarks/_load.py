@@ -106,12 +106,12 @@ class Load:
 
 
 def read(path: Path) -> list[bytes]:
-    content, found, at = path.read_bytes(), [], 0
+    content, bodies, at = path.read_bytes(), [], 0
     while at < len(content):
         size = int.from_bytes(content[at : at + 4], "big")
-        found.append(content[at + 4 : at + 4 + size])
+        bodies.append(content[at + 4 : at + 4 + size])
         at += 4 + size
-    return found
+    return bodies
 
 
 if __name__ == "__main__":

@@ -91,24 +91,24 @@ def run(
     detector, life = trained_fleet(trained_hours[0], share)
     frauds = trained_cards(trained_hours[1], share)
     tell("the models are trained")
-    found: dict[str, list[Judged]] = {"anomaly": [], "remaining_life": [], "fraud": [], "congestion": []}
+    judgements: dict[str, list[Judged]] = {"anomaly": [], "remaining_life": [], "fraud": [], "congestion": []}
     for seed in seeds:
         rows, log = simulated(seed, test_hours, share)
         raised = alarms(ANOMALY, messages(ANOMALIES, detector, rows))
-        found["anomaly"].append(judged(raised, fault_events(rows, log), after=_LATER))
+        judgements["anomaly"].append(judged(raised, fault_events(rows, log), after=_LATER))
         raised = alarms(REMAINING_LIFE, messages(LIFE, life, rows))
-        told = [r for r in raised if r.begin <= BEGIN + timedelta(hours=test_hours) - _FAILS_WITHIN]
-        found["remaining_life"].append(judged(told, failure_events(log, test_hours), before=_FAILS_WITHIN))
+        in_time = [r for r in raised if r.begin <= BEGIN + timedelta(hours=test_hours) - _FAILS_WITHIN]
+        judgements["remaining_life"].append(judged(in_time, failure_events(log, test_hours), before=_FAILS_WITHIN))
         paid, _ = lived(seed, card_hours + test_hours, CARDS, share)
         paid = paid.filter(pl.col("timestamp") >= START + timedelta(hours=card_hours))
-        found["fraud"].append(judged(alarms(FRAUD, messages(FRAUDS, frauds, paid)), fraud_events(paid)))
-        tell(f"seed {seed}: " + ", ".join(f"{kind} {of[-1]}" for kind, of in found.items() if of))
+        judgements["fraud"].append(judged(alarms(FRAUD, messages(FRAUDS, frauds, paid)), fraud_events(paid)))
+        tell(f"seed {seed}: " + ", ".join(f"{kind} {of[-1]}" for kind, of in judgements.items() if of))
     for seed, begin in zip(seeds, _TRAFFIC_BEGINS, strict=False):
         raised = alarms(CONGESTION, traffic(seed, begin, traffic_hours))
-        found["congestion"].append(judged(raised, incident_events(seed, begin, traffic_hours)))
-    hours = {kind: test_hours * len(seeds) for kind in found}
-    hours["congestion"] = traffic_hours * len(found["congestion"])
-    kinds = {kind: summary(of, hours[kind]) for kind, of in found.items()}
+        judgements["congestion"].append(judged(raised, incident_events(seed, begin, traffic_hours)))
+    hours = {kind: test_hours * len(seeds) for kind in judgements}
+    hours["congestion"] = traffic_hours * len(judgements["congestion"])
+    kinds = {kind: summary(of, hours[kind]) for kind, of in judgements.items()}
     return {
         "bench": "alarms",
         "share_of_a_bad_day": share,
@@ -151,14 +151,14 @@ def alarms(condition: Condition, sent: Iterator[dict[str, Any]]) -> list[Alarm]:
         at = datetime.fromisoformat(message[condition.time])
         arrived = message.pop("_arrived", at.timestamp() + 1)
         finding = watch.take(message, 0, arrived)
-        for found in ([finding] if finding else []) + watch.pass_time():
-            key = found.cause.rpartition("/")[2]
-            if found.state == "passing":
+        for update in ([finding] if finding else []) + watch.pass_time():
+            key = update.cause.rpartition("/")[2]
+            if update.state == "passing":
                 current.pop(key).end = at
             elif key in current:
-                current[key].severity = found.severity
+                current[key].severity = update.severity
             else:
-                current[key] = Alarm(key, at, None, found.severity, condition.severities[0][1])
+                current[key] = Alarm(key, at, None, update.severity, condition.severities[0][1])
                 raised.append(current[key])
     return raised
 
@@ -256,13 +256,13 @@ def summary(seeds: list[Judged], hours: float) -> dict[str, Any]:
 def fault_events(rows: pl.DataFrame, log: pl.DataFrame) -> list[Event]:
     """The simulator's faults; and the wear of machines that fail within minutes, which gold/machine_faults calls a
     fault too, and of which another alarm tells."""
-    found = []
+    periods = []
     for (machine,), of in rows.sort("timestamp").partition_by("machine_id", as_dict=True).items():
         runs = of.with_columns(run=pl.col("fault").rle_id()).filter(pl.col("fault").is_in(list(FAULTS)))
         bounds = runs.group_by("run").agg(pl.col("timestamp").min().alias("a"), pl.col("timestamp").max().alias("b"))
-        found += [Event(machine, a, b) for _, a, b in bounds.iter_rows()]
+        periods += [Event(machine, a, b) for _, a, b in bounds.iter_rows()]
     worn = timedelta(minutes=BEFORE_FOUND)
-    return found + [Event(machine, at - worn, at, is_wanted=False) for machine, at in _failures(log)]
+    return periods + [Event(machine, at - worn, at, is_wanted=False) for machine, at in _failures(log)]
 
 
 def failure_events(log: pl.DataFrame, hours: float) -> list[Event]:

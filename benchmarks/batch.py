@@ -99,9 +99,9 @@ def _measure(engine: str, warm: Settings, config: Settings, tell: Callable[[str]
     out, err = process.communicate()
     if process.returncode:
         raise RuntimeError(f"the tables could not be built with {engine}: {err[-2000:]}")
-    found: dict[str, float] = json.loads(out.splitlines()[-1]) | {"peak_mb": peak.stop()}
-    tell(f"{engine}: {found['rows']:,.0f} trips in {found['seconds']:.1f} s, peak {found['peak_mb']:,.0f} MB")
-    return found
+    figures: dict[str, float] = json.loads(out.splitlines()[-1]) | {"peak_mb": peak.stop()}
+    tell(f"{engine}: {figures['rows']:,.0f} trips in {figures['seconds']:.1f} s, peak {figures['peak_mb']:,.0f} MB")
+    return figures
 
 
 def _compare(ours: Path, theirs: Path) -> None:

@@ -137,7 +137,7 @@ def differing(share: float, comparisons: int, outcomes: int, seed: int) -> float
     """The share of A/B tests of equal versions that ever say p < 0.01, in so many outcomes of the smaller side. Losses
     are absolute values of Student's t with three degrees of freedom."""
     chance = np.random.default_rng(seed)
-    found = 0
+    different = 0
     for _ in range(comparisons):
         of_b = chance.random(int(outcomes / share)) < share
         losses = abs(chance.standard_t(3, len(of_b)))
@@ -149,10 +149,10 @@ def differing(share: float, comparisons: int, outcomes: int, seed: int) -> float
         least = np.minimum(sides[0][0], sides[1][0])
         difference, variance = sides[0][1] - sides[1][1], sides[0][2] + sides[1][2]
         looks = least >= LEAST_OUTCOMES
-        found += bool((p_value(difference[looks], np.sqrt(variance[looks]), least[looks]) < _ALPHA).any())
-    return found / comparisons
+        different += bool((p_value(difference[looks], np.sqrt(variance[looks]), least[looks]) < _ALPHA).any())
+    return different / comparisons
 
 
 def _quantile(ended: Floats, at: float) -> float | None:
-    found = float(np.quantile(ended, at, method="higher"))
-    return found if math.isfinite(found) else None
+    quantile = float(np.quantile(ended, at, method="higher"))
+    return quantile if math.isfinite(quantile) else None

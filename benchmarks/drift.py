@@ -21,12 +21,12 @@ def run(tell: Callable[[str], None]) -> dict[str, Any]:
     """Of each kind of drift by each measure: `rate`, the share of streams in which it was found, and `delay` in rows
     (median). `false_alarms`: the share of windows of stable streams, over the one of `alpha` that is allowed."""
     thresholds = Thresholds()
-    found: dict[str, dict[str, Any]] = {}
+    figures: dict[str, dict[str, Any]] = {}
     for kind in KINDS:
         streams = [_stream(np.random.default_rng([KINDS.index(kind), n]), kind, BEFORE, AFTER) for n in range(STREAMS)]
-        found[kind] = _found([_alarms(stream, thresholds) for stream in streams])
-        best = max(found[kind], key=lambda m: (found[kind][m]["rate"], -(found[kind][m]["delay"] or 0)))
-        tell(f"{kind}: by {best} {found[kind][best]['rate']:.0%}, {found[kind][best]['delay']:.0f} rows late")
+        figures[kind] = _found([_alarms(stream, thresholds) for stream in streams])
+        best = max(figures[kind], key=lambda m: (figures[kind][m]["rate"], -(figures[kind][m]["delay"] or 0)))
+        tell(f"{kind}: by {best} {figures[kind][best]['rate']:.0%}, {figures[kind][best]['delay']:.0f} rows late")
     calm = [
         _alarms(_stream(np.random.default_rng([99, n]), None, STABLE_WINDOWS, 0), thresholds)
         for n in range(STABLE_STREAMS)
@@ -39,8 +39,8 @@ def run(tell: Callable[[str], None]) -> dict[str, Any]:
         "window_rows": WINDOW,
         "stable_windows": STABLE_STREAMS * STABLE_WINDOWS,
         "false_alarms": false,
-        "found": found,
-        "found_by_some_measure": {kind: max(m["rate"] for m in found[kind].values()) for kind in KINDS},
+        "found": figures,
+        "found_by_some_measure": {kind: max(m["rate"] for m in figures[kind].values()) for kind in KINDS},
     }
 
 

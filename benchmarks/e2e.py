@@ -81,7 +81,7 @@ def _measure(config: Settings, page: Any, tell: Callable[[str], None], rate: int
     ids = page.evaluate("window.ids")
     steady = took[took[:, 0] > took[:, 0].min() + WARM_UP * 1000]
     away = steady[:, 1] - steady[:, 0]
-    found: dict[str, Any] = {
+    figures: dict[str, Any] = {
         "bench": "e2e",
         "rate": rate,
         "sent": sent,
@@ -90,8 +90,8 @@ def _measure(config: Settings, page: Any, tell: Callable[[str], None], rate: int
         "rejected": row_count(quarantine_path(config.lake, PAYMENTS)),
     }
     for name, quantile in (("p50_ms", 0.5), ("p95_ms", 0.95), ("p99_ms", 0.99)):
-        found[name] = round(float(np.quantile(away, quantile)), 1)
-    return found
+        figures[name] = round(float(np.quantile(away, quantile)), 1)
+    return figures
 
 
 def _produce(kafka: KafkaServer, rate: int, seconds: float) -> int:

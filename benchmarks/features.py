@@ -36,9 +36,9 @@ def run(tell: Callable[[str], None]) -> dict[str, Any]:
     """Times in milliseconds; `fresh_…` from the event's creation until the store gives its cell's value."""
     with tempfile.TemporaryDirectory() as folder:
         config = settings_at(Path(folder), settings().cache_folder)
-        found: dict[str, Any] = {"bench": "features"} | _reads(config, tell)
-        found |= _freshness(config, tell)
-    return found
+        figures: dict[str, Any] = {"bench": "features"} | _reads(config, tell)
+        figures |= _freshness(config, tell)
+    return figures
 
 
 def _reads(config: Settings, tell: Callable[[str], None]) -> dict[str, Any]:
@@ -57,7 +57,7 @@ def _reads(config: Settings, tell: Callable[[str], None]) -> dict[str, Any]:
     def pick(count: int) -> list[dict[str, str]]:
         return [entities[n] for n in chance.integers(0, len(entities), count)]
 
-    found: dict[str, Any] = {"features": len(names)}
+    figures: dict[str, Any] = {"features": len(names)}
     for label, count in (("", 1), (f"_{MANY}", MANY)):
         ours = _times(lambda chosen: reader.read(chosen), lambda count=count: pick(count), READS)  # type: ignore[misc]
         theirs = _times(
@@ -66,9 +66,9 @@ def _reads(config: Settings, tell: Callable[[str], None]) -> dict[str, Any]:
             FEAST_READS,
         )
         for what, times in (("", ours), ("feast_", theirs)):
-            found |= {f"{what}p50_ms{label}": _percentile(times, 50), f"{what}p99_ms{label}": _percentile(times, 99)}
+            figures |= {f"{what}p50_ms{label}": _percentile(times, 50), f"{what}p99_ms{label}": _percentile(times, 99)}
         tell(f"{count} entities: ours p99 {_percentile(ours, 99)} ms, Feast's call {_percentile(theirs, 99)} ms")
-    return found
+    return figures
 
 
 def twenty() -> list[str]:
@@ -103,13 +103,13 @@ def _entities() -> list[dict[str, str]]:
 def _times(read: Callable[[Any], Any], pick: Callable[[], Any], count: int) -> list[float]:
     for _ in range(count // 10):
         read(pick())
-    found = []
+    latencies = []
     for _ in range(count):
         chosen = pick()
         began = time.perf_counter()
         read(chosen)
-        found.append((time.perf_counter() - began) * 1000)
-    return found
+        latencies.append((time.perf_counter() - began) * 1000)
+    return latencies
 
 
 def _freshness(config: Settings, tell: Callable[[str], None]) -> dict[str, Any]:
@@ -129,12 +129,12 @@ def _probe(config: Settings) -> list[float]:
     producer = Producer(config.kafka.options({"linger.ms": 5}))
     store = online_store(config)
     waiting: dict[str, float] = {}
-    found: list[float] = []
+    latencies: list[float] = []
     sent, began = 0, time.time()
     warm = False
     number = 0
     deadline = time.monotonic() + 240
-    while len(found) < PROBES and time.monotonic() < deadline:
+    while len(latencies) < PROBES and time.monotonic() < deadline:
         due = int((time.time() - began) * RATE) - sent
         for _ in range(max(0, min(due, RATE))):
             _send(producer, 40.70 + 0.1 * np.random.random(), -74.0 + 0.07 * np.random.random(), f"v{sent % 500}")
@@ -148,14 +148,14 @@ def _probe(config: Settings) -> list[float]:
         there = [row is not None for row in store.read("traffic_features", keys)] if keys else []
         now = time.time()
         warm = warm or (any(there) and now - began > 10)
-        found += [
+        latencies += [
             (now - waiting.pop(key)) * 1000
             for key, is_there in zip(keys, there, strict=True)
             if is_there and key in waiting
         ]
         time.sleep(0.01)
     producer.flush(5)
-    return found
+    return latencies
 
 
 def _send(producer: Producer, latitude: float, longitude: float, vehicle: str) -> float:

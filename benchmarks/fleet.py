@@ -62,10 +62,10 @@ def run(
     for seed in seeds:
         unseen, log = simulated(seed, test_hours)
         wrong = unseen["fault"].is_not_null().to_numpy()
-        found = detector.predict(inputs(ANOMALIES, unseen))[:, SCORE] > 1
+        flags = detector.predict(inputs(ANOMALIES, unseen))[:, SCORE] > 1
         truth.append(wrong)
-        alarms.append(found)
-        each.append(_f1(wrong, found))
+        alarms.append(flags)
+        each.append(_f1(wrong, flags))
         now_columns = pl.col([f"{signal}_now" for signal in SIGNALS])
         out = unseen.select(pl.any_horizontal(~now_columns.is_between(-0.1, 1.1)))
         out_of_range.append(out.to_series().to_numpy())
@@ -76,15 +76,15 @@ def run(
         within.append((low <= share) & (share <= high))
         usual.append(DEFAULT_LIMITS.cap * np.abs(share - np.median(labels(LIFE, fitted.parts.train))))
         tell(f"seed {seed}: F1 {each[-1]:.3f}, intervals hold {within[-1].mean():.3f}")
-    wrong, found = np.concatenate(truth), np.concatenate(alarms)
+    wrong, flags = np.concatenate(truth), np.concatenate(alarms)
     return {
         "bench": "fleet",
         "unseen_seeds": list(seeds),
         "readings": len(wrong),
-        "anomaly_f1": round(_f1(wrong, found), 4),
+        "anomaly_f1": round(_f1(wrong, flags), 4),
         "anomaly_f1_worst_seed": round(min(each), 4),
-        "anomaly_far": round(float((found & ~wrong).sum() / (~wrong).sum()), 4),
-        "anomaly_mar": round(float((wrong & ~found).sum() / wrong.sum()), 4),
+        "anomaly_far": round(float((flags & ~wrong).sum() / (~wrong).sum()), 4),
+        "anomaly_mar": round(float((wrong & ~flags).sum() / wrong.sum()), 4),
         "normal_ranges_f1": round(_f1(wrong, np.concatenate(out_of_range)), 4),
         "stream_p99_ms": round(float(np.quantile(in_the_stream(detector), 0.99)) * 1000, 2),
         "life_mae_hours": round(float(np.concatenate(missed).mean()), 4),
@@ -114,8 +114,10 @@ def simulated(seed: int, hours: float, share: float = 1.0) -> tuple[pl.DataFrame
     types = pl.DataFrame(machine_types(), schema=schema(MACHINE_TYPES))
     frames = {"readings": rows, "ranges": ranges, "machines": described, "types": types}
     assert MACHINE_FEATURES.transform is not None
-    found = engine.collect(MACHINE_FEATURES.transform(**{name: engine.local(frame) for name, frame in frames.items()}))
-    return found.sort("timestamp", "machine_id"), entries
+    feature_rows = engine.collect(
+        MACHINE_FEATURES.transform(**{name: engine.local(frame) for name, frame in frames.items()})
+    )
+    return feature_rows.sort("timestamp", "machine_id"), entries
 
 
 def _read(machine: Machine, at: NDArray[np.floating[Any]]) -> pl.DataFrame:
@@ -172,5 +174,5 @@ def _as_bronze(machines: list[Machine], first: int, steps: int) -> pl.DataFrame:
     return decode(SENSOR_READINGS, raw, {})[0]
 
 
-def _f1(truth: np.ndarray[Any, Any], found: np.ndarray[Any, Any]) -> float:
-    return float(2 * (truth & found).sum() / (truth.sum() + found.sum()))
+def _f1(truth: np.ndarray[Any, Any], flags: np.ndarray[Any, Any]) -> float:
+    return float(2 * (truth & flags).sum() / (truth.sum() + flags.sum()))

@@ -168,14 +168,14 @@ def card_precision(test: pl.DataFrame) -> float:
 
     A card that was found is not asked for again on later days. It is the mean of all days.
     """
-    found: list[str] = []
+    cards_found: list[str] = []
     shares = []
     for _, day in test.group_by("_day", maintain_order=True):
         cards = day.group_by("card").agg(pl.col("probability", "fraud").max()).sort("probability", descending=True)
-        top = cards.filter(~pl.col("card").is_in(found)).head(_TOP)
+        top = cards.filter(~pl.col("card").is_in(cards_found)).head(_TOP)
         hits = top.filter("fraud")["card"].to_list()
         shares.append(len(hits) / _TOP)
-        found += hits
+        cards_found += hits
     return float(np.mean(shares))
 
 
@@ -195,7 +195,7 @@ def online_difference(model: Model, fitted: FittedModel, payments: pl.DataFrame,
 
     requests = RawEvents(model, settings(), read)
     texts = given.select(fields).with_columns(pl.col("timestamp").dt.strftime("%Y-%m-%dT%H:%M:%S.%6fZ"))
-    asked = list(texts.iter_rows(named=True))
-    _, inputs = requests.features(asked, [str(number) for number in range(len(asked))])
+    payment_events = list(texts.iter_rows(named=True))
+    _, inputs = requests.features(payment_events, [str(number) for number in range(len(payment_events))])
     online: Floats = Exported(model, fitted.exported).predict(inputs)[:, 1]
     return float(np.abs(online - sample["probability"].to_numpy()).max())

@@ -44,12 +44,12 @@ def run(
             for number in range(rounds):
                 for name in ("client", "bronze", "full", "spark"):
                     home = Path(folder) / f"{name}-{number}"
-                    found = _measure(name, base, home, events, spark_events, valid, broken)
-                    if found is None:
+                    figures = _measure(name, base, home, events, spark_events, valid, broken)
+                    if figures is None:
                         continue
-                    tell(f"{name}: {found['events_per_second']:,.0f} events/s, peak {found['peak_mb']:,.0f} MB")
-                    results[name].append(found["events_per_second"])
-                    peak = max(peak, found["peak_mb"]) if name == "bronze" else peak
+                    tell(f"{name}: {figures['events_per_second']:,.0f} events/s, peak {figures['peak_mb']:,.0f} MB")
+                    results[name].append(figures["events_per_second"])
+                    peak = max(peak, figures["peak_mb"]) if name == "bronze" else peak
     client = _median(results["client"])
     ours, full = _median(results["bronze"]), _median(results["full"])
     spark = _median(results["spark"]) if results["spark"] else None
@@ -93,8 +93,8 @@ def _json_of(command: list[str], more: dict[str, str]) -> dict[str, float]:
     done = subprocess.run(command, env=os.environ | more, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command[:4])} failed: {done.stderr[-2000:]}")
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    figures: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return figures
 
 
 def _median(values: list[float]) -> float:

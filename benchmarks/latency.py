@@ -31,10 +31,10 @@ PROMPT_SECONDS = 0.25
 
 def run(tell: Callable[[str], None], rate: int = RATE, seconds: float = SECONDS) -> dict[str, Any]:
     """With the promise that is the default, and (`prompt_…`) with one of a quarter of a second."""
-    found = _run(tell, rate, seconds, {})
+    figures = _run(tell, rate, seconds, {})
     prompt = _run(tell, rate, seconds, {"latency_seconds": PROMPT_SECONDS})
     kept = {f"prompt_{name}": value for name, value in prompt.items() if name.endswith("_ms")}
-    return found | {"prompt_latency_seconds": PROMPT_SECONDS} | kept
+    return figures | {"prompt_latency_seconds": PROMPT_SECONDS} | kept
 
 
 def _run(tell: Callable[[str], None], rate: int, seconds: float, changes: dict[str, Any]) -> dict[str, Any]:
@@ -95,10 +95,10 @@ def _until_visible(events: pl.DataFrame, visible: list[tuple[float, dict[int, in
         schema={"_partition": pl.Int32, "_offset": pl.Int64, "at": pl.Float64},
         orient="row",
     ).sort("_offset", "at")
-    found = events.sort("_offset").join_asof(
+    joined = events.sort("_offset").join_asof(
         seen, on="_offset", by="_partition", strategy="forward", check_sortedness=False
     )
-    return ((found["at"] - found["timestamp"].dt.epoch("us") / 1e6) * 1000).alias("ms")
+    return ((joined["at"] - joined["timestamp"].dt.epoch("us") / 1e6) * 1000).alias("ms")
 
 
 def _watch_questdb(server: QuestDBServer, stop: threading.Event, visible: list[tuple[float, dict[int, int]]]) -> None:

@@ -62,15 +62,15 @@ def run(tell: Callable[[str], None]) -> dict[str, Any]:
         congestion = _on_detectors(_congestion_of_freeways())
         levels_fitted = judge_by_protocol(congestion, rows, held_out_from, tell=tell)
         speeds = [_judged(model, result, judged) for model, result in zip(models, fitted, strict=True)]
-        predicted, came, now = (np.concatenate(values) / KMH_PER_MPH for values in zip(*speeds, strict=True))
+        predicted, actual, now = (np.concatenate(values) / KMH_PER_MPH for values in zip(*speeds, strict=True))
         accuracy = _congestion(congestion, levels_fitted, judged)
         online = _online(house, rows, models[-1], fitted[-1].exported, judged)
     return {
         "bench": "metr-la",
-        "rmse": round(_rmse(predicted, came), 3),
-        "mae": round(float(np.abs(predicted - came).mean()), 3),
-        "now_rmse": round(_rmse(now, came), 3),
-        "now_mae": round(float(np.abs(now - came).mean()), 3),
+        "rmse": round(_rmse(predicted, actual), 3),
+        "mae": round(float(np.abs(predicted - actual).mean()), 3),
+        "now_rmse": round(_rmse(now, actual), 3),
+        "now_mae": round(float(np.abs(now - actual).mean()), 3),
         **accuracy,
         "online": online,
         "published": PUBLISHED,
@@ -106,14 +106,14 @@ def _congestion(model: Model, result: FittedModel, judged: pl.Series) -> dict[st
     from sklearn.metrics import accuracy_score, f1_score
 
     rows, probabilities = _is_judged(model, result, judged)
-    came = labels(model, rows)
+    actual = labels(model, rows)
     now = rows["_naive"].cast(pl.Enum(model.label.classes)).to_physical().to_numpy()
     return {
         f"{name}congestion_{measure}": round(float(value), 4)
         for name, level in (("", probabilities.argmax(1)), ("now_", now))
         for measure, value in (
-            ("accuracy", accuracy_score(came, level)),
-            ("macro_f1", f1_score(came, level, average="macro")),
+            ("accuracy", accuracy_score(actual, level)),
+            ("macro_f1", f1_score(actual, level, average="macro")),
         )
     }
 
@@ -163,5 +163,5 @@ def _read(house: Lakehouse, table: Table) -> pl.DataFrame:
     return rows
 
 
-def _rmse(predicted: Floats, came: Floats) -> float:
-    return float(np.sqrt(np.mean((predicted - came) ** 2)))
+def _rmse(predicted: Floats, actual: Floats) -> float:
+    return float(np.sqrt(np.mean((predicted - actual) ** 2)))

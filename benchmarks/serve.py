@@ -68,7 +68,7 @@ def run(
             name: _written(Path(folder) / name, "/invocations" if name == "mlflow" else "/predict", of, key)
             for name, of in bodies.items()
         }
-        found: dict[str, list[dict[str, Any]]] = {name: [] for name in files}
+        runs: dict[str, list[dict[str, Any]]] = {name: [] for name in files}
         with contextlib.ExitStack() as servers:
             theirs = servers.enter_context(_mlflow(Path(folder), model, fitted)) if peer else None
             ours = servers.enter_context(serving(config, [sys.executable, "-m", "benchmarks._serve_ours"]))
@@ -78,21 +78,21 @@ def run(
                 for name, file in files.items():
                     port = theirs if name == "mlflow" else ours
                     if port is not None:
-                        found[name].append(load(port, file, seconds))
-                        tell(f"round {number + 1}, {name}: {found[name][-1]}")
+                        runs[name].append(load(port, file, seconds))
+                        tell(f"round {number + 1}, {name}: {runs[name][-1]}")
         recorded = pl.scan_delta(str(config.lake / "served" / model.name)).select(pl.len()).collect().item()
-    told: dict[str, Any] = {"bench": "serve", "connections": CONNECTIONS, "rounds": rounds}
-    for name, of in found.items():
+    figures: dict[str, Any] = {"bench": "serve", "connections": CONNECTIONS, "rounds": rounds}
+    for name, of in runs.items():
         if of:
             prefix = "" if name == "features" else f"{name}_"
-            told |= {
+            figures |= {
                 f"{prefix}{figure}": round(median(r[figure] for r in of), 2) for figure in ("rps", "p50_ms", "p99_ms")
             }
-            told[f"{prefix}failed"] = sum(r["failed"] for r in of)
+            figures[f"{prefix}failed"] = sum(r["failed"] for r in of)
     if peer:
-        told["ratio"] = round(told["rps"] / told["mlflow_rps"], 1)
-        told["entity_ratio"] = round(told["entity_rps"] / told["mlflow_rps"], 1)
-    return told | {"recorded": recorded}
+        figures["ratio"] = round(figures["rps"] / figures["mlflow_rps"], 1)
+        figures["entity_ratio"] = round(figures["entity_rps"] / figures["mlflow_rps"], 1)
+    return figures | {"recorded": recorded}
 
 
 def drawn(count: int, seed: int = 0) -> np.ndarray[Any, Any]:
@@ -123,9 +123,9 @@ def features(model: Model, row: np.ndarray[Any, Any]) -> dict[str, Any]:
 def of_cells(rows: np.ndarray[Any, Any]) -> pl.DataFrame:
     """The view's rows of some cells, of now."""
     view = CONGESTION.view
-    told = pl.DataFrame([features(CONGESTION, row) for row in rows])
-    others = [pl.lit(None, pl.Float64).alias(name) for name in view.features if name not in told.columns]
-    return told.with_columns(
+    frame = pl.DataFrame([features(CONGESTION, row) for row in rows])
+    others = [pl.lit(None, pl.Float64).alias(name) for name in view.features if name not in frame.columns]
+    return frame.with_columns(
         *others,
         pl.format("c{}", pl.int_range(pl.len())).alias("cell"),
         pl.lit(datetime.now(UTC) + timedelta(minutes=30)).alias(view.time),
@@ -204,8 +204,8 @@ def _await(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
 
 def load(port: int, file: Path, seconds: float, connections: int = CONNECTIONS) -> dict[str, Any]:
     argv = [sys.executable, "-m", "benchmarks._load", str(port), str(file), str(seconds), str(connections)]
-    found: dict[str, Any] = json.loads(subprocess.run(argv, capture_output=True, check=True).stdout)
-    return found
+    figures: dict[str, Any] = json.loads(subprocess.run(argv, capture_output=True, check=True).stdout)
+    return figures
 
 
 def _written(path: Path, route: str, bodies: list[dict[str, Any]], key: str) -> Path:

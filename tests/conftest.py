@@ -112,8 +112,8 @@ def _migrated_registries(tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
                     first, copy = sqlite3.connect(template / "mlflow" / "mlflow.db"), sqlite3.connect(file)
                     with contextlib.closing(first), contextlib.closing(copy):
                         first.backup(copy)
-        with ask(registry) as found:
-            yield found
+        with ask(registry) as server:
+            yield server
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Registry, "_client", client)

@@ -46,7 +46,7 @@ def drive(
 ) -> list[dict[str, Any]]:
     """Positions of some vehicles from `begin` on, in time's order, two in a hundred sent twice."""
     chance = np.random.default_rng(seed)
-    found = []
+    events = []
     for second in np.arange(0, hours * 3600, every):
         moment = begin + timedelta(seconds=float(second))
         for number in range(vehicles):
@@ -57,8 +57,8 @@ def drive(
                 "longitude": round(-73.98 + float(chance.normal(0, 0.01)), 6),
                 "speed": round(float(chance.uniform(0, 50)), 1),
             }
-            found += [event] * (2 if chance.random() < 0.02 else 1)
-    return found
+            events += [event] * (2 if chance.random() < 0.02 else 1)
+    return events
 
 
 def rows(lake: Lakehouse, table: str, *keys: str) -> pl.DataFrame:

@@ -82,12 +82,12 @@ def consume(stack: Settings, topic: str) -> list[dict[str, Any]]:
     raw: list[bytes] = []
     while len(raw) < sum(ends.values()):
         raw += [message.value() or b"" for message in consumer.consume(100, 0.5)]
-    found: list[dict[str, Any]] = []
+    alarms: list[dict[str, Any]] = []
     for value in raw:
         with contextlib.suppress(ValueError):  # other tests send broken messages to the topics of real domains
-            found.append(json.loads(value))
+            alarms.append(json.loads(value))
     consumer.close()
-    return found
+    return alarms
 
 
 def kill(server: Part) -> None:

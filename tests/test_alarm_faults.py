@@ -60,7 +60,7 @@ class Town:
     """An alarm store with a Slack, a PagerDuty and a mail server of the test's own, in a city that is old enough."""
 
     def __init__(self, config: Settings, hook: Hook, box: Mailbox, mail: str) -> None:
-        told = {
+        expected = {
             "alert_domains_after": 0.0,
             "alert_pagerduty_least": "warning",
             "alert_slack_url": SecretStr(f"{hook.url}/slack"),
@@ -70,8 +70,8 @@ class Town:
             "smtp_address": mail,
             "smtp_tls": False,
         }
-        self.config = config.model_copy(update=told)
-        self.environment = {f"CITY_{name.upper()}": _text(value) for name, value in told.items()}
+        self.config = config.model_copy(update=expected)
+        self.environment = {f"CITY_{name.upper()}": _text(value) for name, value in expected.items()}
         """What gives these settings to whoever reads the environment, as sensors and runs do."""
         self.hook, self.box = hook, box
         self.store = alert_store(self.config)
@@ -172,20 +172,20 @@ def test_what_happens_to_a_machine_and_to_a_card_reaches_people_and_is_resolved(
         began = time.monotonic()
         send(wrong=True)
         until(lambda: active().keys() == TOPICS.keys())
-        found = active()
-        keys = {f"city-{town.store.id}-{alarm.id}" for alarm in found.values()}
+        alarms = active()
+        keys = {f"city-{town.store.id}-{alarm.id}" for alarm in alarms.values()}
         until(lambda: keys <= actions("trigger") and len(town.heard()["e-mail"]) == len(town.heard()["Slack"]) == 3)
         took = time.monotonic() - began
-        for kind, alarm in found.items():
+        for kind, alarm in alarms.items():
             assert next(iter(alarm.detail["contributions"])) == ("amount" if kind == "fraud" else "vibration")
             assert alarm.labels[LABELS[kind]] in alarm.title
             assert any(alarm.title[:40] in said for said in town.heard()["Slack"])
-            told = requests.post(f"{url}/api/alarms/{alarm.id}/acknowledge", json={"note": "on it"}, timeout=10)
-            assert told.json()["acknowledged"]
+            response = requests.post(f"{url}/api/alarms/{alarm.id}/acknowledge", json={"note": "on it"}, timeout=10)
+            assert response.json()["acknowledged"]
         until(lambda: keys <= actions("acknowledge"))
         send(wrong=False)
         until(lambda: not active() and keys <= actions("resolve"))
-        for kind, alarm in found.items():
+        for kind, alarm in alarms.items():
             table.add(f"{alarm.labels[LABELS[kind]]}: {kind}", alarm.title, took, 0, "Slack, e-mail, PagerDuty")
 
 

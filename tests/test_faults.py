@@ -174,13 +174,13 @@ def test_a_paused_stream_and_a_source_that_falls_silent(stack: Settings, table: 
         until(lambda: trips().is_in(ours).sum() >= sent)
         until(lambda: status(stack)["parts"]["stream"]["last_error"] is None)
         assert stream.poll() is None  # neither replaced nor fenced
-        found = trips().filter(trips().is_in(ours))
-        assert found.is_unique().all()
+        received = trips().filter(trips().is_in(ours))
+        assert received.is_unique().all()
     finally:
         os.kill(stream.pid, signal.SIGCONT)
         stream.send_signal(signal.SIGINT)
         stream.wait(30)
-    table.add("the stream's process is paused", *said["stream"], sent - found.len())
+    table.add("the stream's process is paused", *said["stream"], sent - received.len())
     table.add("200 events/s become 0, its peers go on", *said["mqtt-bridge"], 0)
     assert said["mqtt-bridge"][1] < 31
 
@@ -257,8 +257,8 @@ def test_aborted_transactions_are_not_read_and_their_markers_are_no_lag(
     assert trips_in_bronze(stack, vehicles) == ["t3", "t4", "t5"]
     with streaming(vehicles, stack, ()) as job:  # nor after a restart, where nothing but a marker is left
         until(lambda: job.pipelines[0].report.lag == 0 and job.summary()[0]["rows"] == 0)
-    found = trips_in_bronze(stack, vehicles)
-    table.add("a transaction is aborted, another committed", "lag 0, three events", seconds, 3 - len(found))
+    stored = trips_in_bronze(stack, vehicles)
+    table.add("a transaction is aborted, another committed", "lag 0, three events", seconds, 3 - len(stored))
 
 
 def test_all_sinks_apply_what_is_committed_before_the_stream_ends(
@@ -307,7 +307,7 @@ def test_an_hour_and_a_week_pass(stack: Settings, city: City, table: FaultTable)
     city.tick(week + 59)
     wanted = {TODAY + timedelta(days=number) for number in range(1, 8)}
     runs = city.runs[before:]
-    found = {day for run in runs for day in days_of(run)}
+    requested_days = {day for run in runs for day in days_of(run)}
     said = f"{len(runs)} runs: today, and {len(days_of(runs[1]))} days as one range"
-    table.add("a city was off for a week", said, time.monotonic() - began, len(wanted ^ found))
+    table.add("a city was off for a week", said, time.monotonic() - began, len(wanted ^ requested_days))
     assert len(runs) == 2

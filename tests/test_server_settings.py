@@ -105,4 +105,4 @@ def test_postgresql_has_the_driver_that_dagster_installs(tmp_path: Path) -> None
     assert config.alerts_store == "postgresql+psycopg://u:p@h/alarms"
     assert given(home=tmp_path).dagster_postgres is None
     environments = [spec.environment for spec in dagster(config, {})]
-    assert {found["CITY_DAGSTER_POSTGRES_URL"] for found in environments} == {config.dagster_postgres}
+    assert {environment["CITY_DAGSTER_POSTGRES_URL"] for environment in environments} == {config.dagster_postgres}

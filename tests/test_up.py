@@ -36,9 +36,9 @@ _ASSETS = "{ assetNodes { assetKey { path } assetMaterializations(limit: 1) { ti
 
 @pytest.fixture
 def hook() -> Iterator[Hook]:
-    found = Hook()
-    yield found
-    found.server.shutdown()
+    server = Hook()
+    yield server
+    server.server.shutdown()
 
 
 @pytest.fixture
@@ -53,16 +53,16 @@ def stack(config: Settings, hook: Hook, monkeypatch: pytest.MonkeyPatch) -> Sett
 
 
 def status() -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(
+    content: dict[str, Any] = json.loads(
         subprocess.run([*CITY, "status", "--json"], capture_output=True, check=True).stdout
     )
-    return found
+    return content
 
 
 def workers(config: Settings) -> list[str]:
     """The metrics that say whether a worker runs."""
-    told = requests.get(f"{config.serve}/metrics", timeout=10).text.splitlines()
-    return [line for line in told if line.startswith("worker_running{")]
+    lines = requests.get(f"{config.serve}/metrics", timeout=10).text.splitlines()
+    return [line for line in lines if line.startswith("worker_running{")]
 
 
 def materialized(config: Settings) -> set[str]:
@@ -87,12 +87,12 @@ def test_a_city_starts_with_one_command_tells_of_its_faults_and_stops_without_a_
         while not (all(look(stack)["bronze_rows"].values()) and wanted <= materialized(stack)):
             assert time.monotonic() < deadline, (materialized(stack), status())
             time.sleep(1)
-        found = status()
-        assert {part["state"] for part in found["parts"].values()} == {"running"}
-        assert {"address", "state", "events_per_second", "lag", "p95_ms", "last_error"} <= found["parts"][
+        report = status()
+        assert {part["state"] for part in report["parts"].values()} == {"running"}
+        assert {"address", "state", "events_per_second", "lag", "p95_ms", "last_error"} <= report["parts"][
             "stream"
         ].keys()
-        assert found["parts"]["stream"]["events_per_second"] > 50
+        assert report["parts"]["stream"]["events_per_second"] > 50
         for name in ("sensors", "vehicle_positions", "traffic_cells"):
             assert questdb.rows(stack.questdb, f"SELECT count() FROM {name}")[0][0] > 0
         streams = {contract.name for contract in contracts() if contract.rate == "high"}
@@ -131,8 +131,8 @@ def killed_and_back(config: Settings, hook: Hook, table: FaultTable, *parts: str
     def pages(action: str) -> dict[str, str]:
         """The incidents that PagerDuty was told of, by what they are about."""
         keys = {p["payload"]["source"]: p["dedup_key"] for p in hook.of("/pagerduty") if "payload" in p}
-        told = {p["dedup_key"] for p in hook.of("/pagerduty") if p["event_action"] == action}
-        return {source: key for source, key in keys.items() if key in told}
+        notified = {p["dedup_key"] for p in hook.of("/pagerduty") if p["event_action"] == action}
+        return {source: key for source, key in keys.items() if key in notified}
 
     causes = {f"system/{part}" for part in parts}
     until(lambda: causes <= pages("trigger").keys(), 60)

@@ -43,7 +43,7 @@ USUAL_SPEEDS = Table(
     name="traffic_usual_speeds",
     layer="gold",
     description=f"The usual speed of each cell by the local hour, from a day and the {cell_features.USUAL_DAYS - 1} "
-    "days before it. The features of the next day use it.",
+    "days before it. The features of the days after use it until a newer day is built.",
     key=("day", "cell", "local_hour"),
     columns=(
         Column(name="cell", kind="string", description=_CELL, origins=("hours.cell",)),
@@ -93,7 +93,7 @@ LEADERS = Table(
     name="traffic_leaders",
     layer="gold",
     description="The cells whose speeds change before that of a cell, from a day and the "
-    f"{cell_links.LEADER_DAYS - 1} days before it. The features of the next day use them.",
+    f"{cell_links.LEADER_DAYS - 1} days before it. The features of the days after use them until a newer day is built.",
     key=("day", "cell", "neighbour"),
     columns=(
         Column(name="cell", kind="string", description=_CELL, origins=("pairs.cell",)),

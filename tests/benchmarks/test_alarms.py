@@ -26,9 +26,9 @@ def test_alarms_are_true_where_something_was_wrong_and_false_elsewhere() -> None
         alarm("b", 19, None),
         alarm("c", 15, 16),
     ]
-    found = judged(raised, events)
-    assert (found.events, found.alarms, found.true, found.missed, found.graver) == (2, 5, 3, 1, 1)
-    assert found.seconds == (30.0,)
+    judgement = judged(raised, events)
+    assert (judgement.events, judgement.alarms, judgement.true, judgement.missed, judgement.graver) == (2, 5, 3, 1, 1)
+    assert judgement.seconds == (30.0,)
     assert judged(raised, events, after=timedelta(minutes=10)).true == 4
     assert judged(raised, events, before=timedelta(minutes=29)).seconds == (30.0, -1800.0)
     assert judged([], []).alarms == 0
@@ -36,8 +36,8 @@ def test_alarms_are_true_where_something_was_wrong_and_false_elsewhere() -> None
 
 def test_the_kinds_are_summed_over_all_seeds() -> None:
     one = judged([alarm("a", 11, 12)], [Event("a", at(10), at(20)), Event("b", at(10), at(20))])
-    found = summary([one, judged([alarm("a", 11, 12)], [])], hours=8)
-    assert found == {
+    figures = summary([one, judged([alarm("a", 11, 12)], [])], hours=8)
+    assert figures == {
         "hours": 8,
         "events": 2,
         "alarms": 2,
@@ -68,5 +68,5 @@ def test_payments_of_one_fraud_are_one_event() -> None:
             "pattern": ["takeover", "takeover", None, "takeover", "stolen_card", "takeover"],
         }
     )
-    found = sorted((e.key, e.begin, e.end) for e in fraud_events(paid))
-    assert found == [("a", at(0), at(3)), ("a", at(30), at(30)), ("b", at(31), at(31))]
+    periods = sorted((e.key, e.begin, e.end) for e in fraud_events(paid))
+    assert periods == [("a", at(0), at(3)), ("a", at(30), at(30)), ("b", at(31), at(31))]

@@ -11,13 +11,13 @@ from tests.events import raw
 
 
 def test_killed_again_and_again_nothing_is_lost_and_nothing_is_twice(stack: Settings, stack_parts: object) -> None:
-    found = crash.crash(fresh_topic(stack), print, kills=4, rate=2000)
-    assert found["kills"] == 4
-    assert found["fenced"] >= 1
-    assert found["produced"] > 10_000
-    assert (found["lost"], found["duplicated"], found["windows_wrong"]) == (0, 0, 0)
-    assert found["bronze"] == found["questdb"] > 0
-    assert found["bronze"] + found["quarantined"] == found["produced"]
+    figures = crash.crash(fresh_topic(stack), print, kills=4, rate=2000)
+    assert figures["kills"] == 4
+    assert figures["fenced"] >= 1
+    assert figures["produced"] > 10_000
+    assert (figures["lost"], figures["duplicated"], figures["windows_wrong"]) == (0, 0, 0)
+    assert figures["bronze"] == figures["questdb"] > 0
+    assert figures["bronze"] + figures["quarantined"] == figures["produced"]
 
 
 def test_what_is_missing_or_double_is_counted() -> None:
@@ -36,11 +36,11 @@ def test_what_is_missing_or_double_is_counted() -> None:
 
 
 def test_the_events_of_benchmarks_are_as_valid_as_they_say() -> None:
-    found = list(_events.messages(2000, broken_in=10, seed=1))
+    generated = list(_events.messages(2000, broken_in=10, seed=1))
     from datetime import UTC, datetime
 
-    rows, rejects = decode(VEHICLE_POSITIONS, raw([m for _, m, _ in found], arrived=datetime.now(UTC)), {})
-    assert [offset for offset, (_, _, valid) in enumerate(found) if not valid] == rejects["offset"].to_list()
+    rows, rejects = decode(VEHICLE_POSITIONS, raw([m for _, m, _ in generated], arrived=datetime.now(UTC)), {})
+    assert [offset for offset, (_, _, valid) in enumerate(generated) if not valid] == rejects["offset"].to_list()
     assert rows.height > 1500
 
 

@@ -27,9 +27,9 @@ def test_a_card_is_left_out_from_the_day_after_its_report() -> None:
         {"card": ["a", "a", "a", "b"], "timestamp": [DAY + timedelta(hours=h) for h in (1, 30, 60, 60)]}
     )
     reports = pl.DataFrame({"card": ["a", "a"], "timestamp": [DAY + timedelta(hours=31), DAY + timedelta(hours=90)]})
-    found = fraud.without_known(rows, reports)
-    assert found["timestamp"].to_list() == [DAY + timedelta(hours=h) for h in (1, 30, 60)]
-    assert found["card"].to_list() == ["a", "a", "b"]
+    unknown_cards = fraud.without_known(rows, reports)
+    assert unknown_cards["timestamp"].to_list() == [DAY + timedelta(hours=h) for h in (1, 30, 60)]
+    assert unknown_cards["card"].to_list() == ["a", "a", "b"]
 
 
 def test_a_card_that_was_found_is_not_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,21 +27,23 @@ def test_faults_and_lives_of_a_fleet_never_seen_are_told(monkeypatch: pytest.Mon
     """With the models' defaults: neither the search nor the time that the stream takes is looked at here."""
     monkeypatch.setattr("city.models.fitting.search", lambda model, *of: dict(model.defaults))
     monkeypatch.setattr(fleet, "in_the_stream", partial(fleet.in_the_stream, events=100))
-    found = fleet.run(lambda line: None, train_hours=9, test_hours=4, seeds=(9,))
-    assert found["anomaly_f1"] > 0.95
-    assert found["anomaly_f1"] > 2 * found["normal_ranges_f1"]
-    assert found["life_mae_hours"] < 0.5 * found["life_mae_hours_of_the_median"]
-    assert 0.86 < found["life_coverage_90"] < 0.97
+    figures = fleet.run(lambda line: None, train_hours=9, test_hours=4, seeds=(9,))
+    assert figures["anomaly_f1"] > 0.95
+    assert figures["anomaly_f1"] > 2 * figures["normal_ranges_f1"]
+    assert figures["life_mae_hours"] < 0.5 * figures["life_mae_hours_of_the_median"]
+    assert 0.86 < figures["life_coverage_90"] < 0.97
 
 
 @pytest.mark.usefixtures("unmeasured")
 def test_congestion_by_taxi_trips_is_predicted_for_later_days(data: Path) -> None:
-    found = trips.run(lambda line: None)
-    assert (found["train_rows"], found["test_rows"], found["trips"]) == (504, 305, 66_064)
-    assert found["test_days"] == "2016-03-10 to 2016-03-10"
-    assert found["accuracy"] > max(0.8, found["commonest_accuracy"], found["now_accuracy"], found["week_ago_accuracy"])
-    assert found["accuracy"] < found["accuracy_bound"]
-    assert found["week_ago_share"] == 0, "no test day has trips a week before"
+    figures = trips.run(lambda line: None)
+    assert (figures["train_rows"], figures["test_rows"], figures["trips"]) == (504, 305, 66_064)
+    assert figures["test_days"] == "2016-03-10 to 2016-03-10"
+    assert figures["accuracy"] > max(
+        0.8, figures["commonest_accuracy"], figures["now_accuracy"], figures["week_ago_accuracy"]
+    )
+    assert figures["accuracy"] < figures["accuracy_bound"]
+    assert figures["week_ago_share"] == 0, "no test day has trips a week before"
 
 
 @pytest.mark.usefixtures("unmeasured")
@@ -53,10 +55,10 @@ def test_downloaded_months_are_taken_and_a_week_ago_is_known(
         trips.run(lambda line: None, tmp_path)
     write_month(tmp_path / "yellow_tripdata_2015-01.PARQUET", datetime(2015, 1, 1), 200_000, real_trips(), seed=0)
     (tmp_path / "taxi_zone_lookup.csv").write_text("LocationID,Borough\n")
-    found = trips.run(lambda line: None, tmp_path)
-    assert found["test_days"].endswith("to 2015-01-31")
-    assert found["week_ago_share"] > 0.8
-    assert found["accuracy"] > found["commonest_accuracy"]
+    figures = trips.run(lambda line: None, tmp_path)
+    assert figures["test_days"].endswith("to 2015-01-31")
+    assert figures["week_ago_share"] > 0.8
+    assert figures["accuracy"] > figures["commonest_accuracy"]
 
 
 def test_detectors_become_events_in_the_units_of_the_contract() -> None:
@@ -81,12 +83,12 @@ def test_detectors_are_served_online_as_they_are_judged(monkeypatch: pytest.Monk
     monkeypatch.setattr(
         metr_la, "_on_detectors", lambda model: replace(on_public_data(model, FEATURES), space=None, defaults=few)
     )
-    found = metr_la.run(lambda line: None)
-    assert found["rmse"] < 0.95 * found["now_rmse"]
-    assert found["congestion_accuracy"] > found["now_congestion_accuracy"]
-    assert found["online"]["rows"] > 5_000
-    assert found["online"]["largest_difference_of_a_feature"] == 0
-    assert found["online"]["largest_difference_of_a_prediction_mph"] == 0
+    figures = metr_la.run(lambda line: None)
+    assert figures["rmse"] < 0.95 * figures["now_rmse"]
+    assert figures["congestion_accuracy"] > figures["now_congestion_accuracy"]
+    assert figures["online"]["rows"] > 5_000
+    assert figures["online"]["largest_difference_of_a_feature"] == 0
+    assert figures["online"]["largest_difference_of_a_prediction_mph"] == 0
 
 
 def test_a_half_hour_is_labelled_with_its_own_class_and_knows_those_before(

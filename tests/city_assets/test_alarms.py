@@ -31,13 +31,13 @@ CROWDED = (40.755, -73.983)
 
 
 def follow(condition: Condition, messages: Iterable[Mapping[str, Any]]) -> list[Finding]:
-    watch, found = ConditionWatch(condition), []
+    watch, findings = ConditionWatch(condition), []
     for message in messages:
         at = datetime.fromisoformat(message[condition.time]).timestamp()
         finding = watch.take(message, 0, at + 60)
-        found += [finding] if finding else []
-        found += watch.pass_time()
-    return found
+        findings += [finding] if finding else []
+        findings += watch.pass_time()
+    return findings
 
 
 def as_json(rows: pl.DataFrame) -> list[dict[str, Any]]:
@@ -45,9 +45,9 @@ def as_json(rows: pl.DataFrame) -> list[dict[str, Any]]:
     return [json.loads(line) for line in rows.with_columns(times, id=pl.lit("t-0-1")).write_ndjson().splitlines()]
 
 
-def scores(values: list[float], **found: float) -> list[dict[str, Any]]:
-    found = found or {"vibration_now": 0.7, "power_now": 0.1, "power_long": 0.2}
-    shares = dict.fromkeys(ANOMALIES.inputs, 0.0) | found
+def scores(values: list[float], **more: float) -> list[dict[str, Any]]:
+    more = more or {"vibration_now": 0.7, "power_now": 0.1, "power_long": 0.2}
+    shares = dict.fromkeys(ANOMALIES.inputs, 0.0) | more
     rows = pl.DataFrame(
         {
             "timestamp": [BEGIN + timedelta(seconds=5 * n) for n in range(len(values))],
@@ -160,7 +160,7 @@ class Quiet(Flow):
 
 def windows(hours: float, jam: range = range(0), share: float = 1.0) -> list[dict[str, Any]]:
     """A crowded cell's windows over a Monday of the simulator: each is told of as it begins, midway and at its end."""
-    chance, found = random.Random(3), []
+    chance, messages = random.Random(3), []
     starts = [BEGIN + timedelta(minutes=2 * number) for number in range(int(hours * 30))]
     place = to_metres(np.array(CROWDED[0]), np.array(CROWDED[1]))
     around = ((streets().crossings - place) ** 2).sum(1) < 600**2  # about a cell
@@ -169,8 +169,10 @@ def windows(hours: float, jam: range = range(0), share: float = 1.0) -> list[dic
         for positions in (8, 150, 330):
             speed = max(0.0, usual * (share if number in jam else 1.0) + chance.gauss(0, 22 / positions**0.5))
             content = {"kind": "traffic_cells", "cell": "882a100d2dfffff", "window_start": iso(start)}
-            found.append(content | {"vehicle_count": 6, "positions": positions, "speed_mean": speed, "speed_std": 5.0})
-    return found
+            messages.append(
+                content | {"vehicle_count": 6, "positions": positions, "speed_mean": speed, "speed_std": 5.0}
+            )
+    return messages
 
 
 def test_a_rush_hour_is_no_alarm_and_a_jam_outside_it_is_one_until_it_ends() -> None:

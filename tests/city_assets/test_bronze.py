@@ -94,9 +94,9 @@ def test_an_empty_topic_makes_an_empty_run(lake: LakeResource) -> None:
 def stream_in(lake: LakeResource, contract: Contract, values: list[bytes | None], first: int = 0) -> None:
     stream = BronzeStream(lake.root, contract)
     stream.load([0])
-    found = raw(values, first=first, arrived=datetime.now(UTC))
-    rows, rejects = decode(contract, found, {})
-    stream.commit(Batch(rows, found.start, found.end), rejects, {}, threading.Event(), lambda _: None)
+    received = raw(values, first=first, arrived=datetime.now(UTC))
+    rows, rejects = decode(contract, received, {})
+    stream.commit(Batch(rows, received.start, received.end), rejects, {}, threading.Event(), lambda _: None)
 
 
 def now_positions(count: int) -> list[bytes | None]:
@@ -108,8 +108,8 @@ def judge(lake: LakeResource, contract: Contract = VEHICLE_POSITIONS) -> dict[st
     assets = [dg.AssetSpec(keys.bronze(contract))]
     defs = dg.Definitions(assets=assets, asset_checks=checks, resources={"lake": lake})
     job = dg.define_asset_job("checks", dg.AssetSelection.all_asset_checks())
-    found = dg.Definitions.merge(defs, dg.Definitions(jobs=[job])).resolve_job_def("checks").execute_in_process()
-    return {evaluation.check_name: evaluation for evaluation in found.get_asset_check_evaluations()}
+    result = dg.Definitions.merge(defs, dg.Definitions(jobs=[job])).resolve_job_def("checks").execute_in_process()
+    return {evaluation.check_name: evaluation for evaluation in result.get_asset_check_evaluations()}
 
 
 def test_a_healthy_table_passes_every_check(lake: LakeResource) -> None:
@@ -124,18 +124,18 @@ def test_checks_see_what_somebody_else_wrote(lake: LakeResource) -> None:
     path = bronze_path(lake.root, VEHICLE_POSITIONS)
     rows = pl.read_delta(str(path)).head(3)
     write_deltalake(path, rows.with_columns(speed=pl.lit(900.0)), mode="append")
-    found = judge(lake)
-    assert {name for name, e in found.items() if not e.passed} == {"valid", "once", "quarantine"}
-    assert found["valid"].metadata["reasons"].value == {"speed: outside 0 to 200 km/h": 3}
-    assert found["once"].metadata["repeated"].value == 3
-    assert found["valid"].severity == dg.AssetCheckSeverity.ERROR
-    assert found["quarantine"].severity == dg.AssetCheckSeverity.WARN
+    result = judge(lake)
+    assert {name for name, e in result.items() if not e.passed} == {"valid", "once", "quarantine"}
+    assert result["valid"].metadata["reasons"].value == {"speed: outside 0 to 200 km/h": 3}
+    assert result["once"].metadata["repeated"].value == 3
+    assert result["valid"].severity == dg.AssetCheckSeverity.ERROR
+    assert result["quarantine"].severity == dg.AssetCheckSeverity.WARN
 
 
 def test_checks_of_a_table_that_is_not_there_fail_and_say_so(lake: LakeResource) -> None:
-    found = judge(lake)
-    assert not any(e.passed for e in found.values())
-    assert {e.description for e in found.values()} == {"there is no table yet"}
+    result = judge(lake)
+    assert not any(e.passed for e in result.values())
+    assert {e.description for e in result.values()} == {"there is no table yet"}
 
 
 def test_checks_see_silence_and_foreign_columns(lake: LakeResource) -> None:

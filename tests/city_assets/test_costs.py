@@ -140,10 +140,10 @@ def test_decay_is_seen_in_the_first_and_the_last_losses(config: Settings, a_day:
     for file in (config.lake / "predictions" / MODEL.name).glob("day=*/*.parquet"):
         if f"day={first}" <= file.parent.name < f"day={last}":
             file.write_bytes(b"not Parquet")
-    found = recorded_losses(lasting, Snapshot(config.lake), 1, since, config.timezone)
-    assert found is not None
-    assert found[LOSS].head(500).equals(rows[LOSS].head(500))
-    assert found[LOSS].tail(500).equals(rows[LOSS].tail(500))
+    losses = recorded_losses(lasting, Snapshot(config.lake), 1, since, config.timezone)
+    assert losses is not None
+    assert losses[LOSS].head(500).equals(rows[LOSS].head(500))
+    assert losses[LOSS].tail(500).equals(rows[LOSS].tail(500))
 
 
 def compared(config: Settings, view: str, at: datetime, *features: str) -> None:

@@ -118,10 +118,10 @@ def test_a_model_that_decays_is_retrained_promoted_and_serves(config: Settings, 
     put(config, traffic(hours=18, seed=3, back=0.02), NOW)
     days = sorted(training_rows(quick, Snapshot(config.lake)).collect()["day"].unique())
     recorded = predict_days(quick, Snapshot(config.lake), registry, days)
-    low, high, came = (recorded[name].cast(pl.Float64) for name in ("low", "high", "outcome"))
+    low, high, actual = (recorded[name].cast(pl.Float64) for name in ("low", "high", "outcome"))
     assert (low < high).all()
     then = recorded["as_of"] < NOW - timedelta(hours=19)  # while it was as it had learned
-    assert 0.8 < came.is_between(low, high).filter(then).mean() < 0.97  # type: ignore[operator]
+    assert 0.8 < actual.is_between(low, high).filter(then).mean() < 0.97  # type: ignore[operator]
     worse = decay(quick, recorded, 1, begin)
     assert worse is not None
     assert worse.effect > 0.3
@@ -299,17 +299,17 @@ def test_the_sensor_gives_the_reason_and_does_not_insist(config: Settings, quick
         context = dg.build_sensor_context(
             instance=instance, resources=resources, repository_def=defs.get_repository_def()
         )
-        found = sensor.retrain(context)
-        assert isinstance(found, dg.SensorResult | dg.SkipReason)
-        return found
+        result = sensor.retrain(context)
+        assert isinstance(result, dg.SensorResult | dg.SkipReason)
+        return result
 
     assert isinstance(tick(), dg.SkipReason)
     put(config, traffic(hours=2, cells=40, seed=1), NOW)
     assert isinstance(tick(), dg.SkipReason)  # rows enough, but of too short a time to hold some out
     put(config, traffic(hours=10, seed=1), NOW - timedelta(hours=2))
-    asked = tick()
-    assert isinstance(asked, dg.SensorResult)
-    (request,) = asked.run_requests or []
+    answer = tick()
+    assert isinstance(answer, dg.SensorResult)
+    (request,) = answer.run_requests or []
     assert request.asset_selection == [model_key(quick)]
     assert request.tags[sensor.REASON] == "first training"
     instance.create_run_for_job(sensor_job(), tags=dict(request.tags), status=dg.DagsterRunStatus.FAILURE)

@@ -41,8 +41,8 @@ def written(job: StreamJob) -> dict[str, Any]:
 
 
 def take(growth: ReportedGrowth, job: StreamJob, lake: LakeResource, now: float = NOON) -> list[tuple[Any, str | None]]:
-    found = growth.take_events([VEHICLE_POSITIONS], written(job), lake, now)
-    return [(event.asset_key, event.partition) for event in found]
+    counts = growth.take_events([VEHICLE_POSITIONS], written(job), lake, now)
+    return [(event.asset_key, event.partition) for event in counts]
 
 
 def test_the_days_that_grew_are_reported_and_only_those(lake: LakeResource, config: Settings) -> None:
@@ -106,8 +106,8 @@ def test_of_many_days_the_rest_is_reported_the_next_time(
     job = StreamJob([VEHICLE_POSITIONS], config)
     job.pipelines[0].report.record_commit(times(*DAYS), 1, arrivals=times(DAYS[1]))
     growth = ReportedGrowth()
-    found = [take(growth, job, lake) for _ in range(4)]
-    assert found == [[(BRONZE, "2026-05-01")], [(BRONZE, "2026-05-02")], [(QUARANTINE, "2026-05-02")], []]
+    counts = [take(growth, job, lake) for _ in range(4)]
+    assert counts == [[(BRONZE, "2026-05-01")], [(BRONZE, "2026-05-02")], [(QUARANTINE, "2026-05-02")], []]
 
 
 def test_the_growth_of_yesterday_is_no_longer_in_the_report(config: Settings) -> None:

@@ -82,16 +82,16 @@ def test_what_the_stream_said_is_joined_with_what_came(
         predict_days(MODEL, Snapshot(lake), registry, days)["outcome"].null_count() == rows.height
     )  # nobody reported yet
     write_deltalake(lake / MODEL.label.truth, reports)
-    found = predict_days(MODEL, Snapshot(lake), registry, days)
-    assert found.height == rows.height
+    predictions = predict_days(MODEL, Snapshot(lake), registry, days)
+    assert predictions.height == rows.height
     last = max(rows["timestamp"].max(), reports["timestamp"].max()) - REPORTED_WITHIN  # type: ignore[operator, type-var]
-    known = found.filter(pl.col("timestamp") <= last)
+    known = predictions.filter(pl.col("timestamp") <= last)
     assert known["outcome"].null_count() == 0
-    assert found.filter(pl.col("timestamp") > last)["outcome"].null_count() == found.height - known.height
+    assert predictions.filter(pl.col("timestamp") > last)["outcome"].null_count() == predictions.height - known.height
     frauds = known.filter(pl.col("outcome") == "fraud")
     assert (frauds["prediction"] == "fraud").mean() > 0.7  # type: ignore[operator]
     assert known["loss"].mean() < 0.15  # type: ignore[operator]
-    assert found["id"].is_unique().all()
+    assert predictions["id"].is_unique().all()
 
 
 def test_a_city_in_which_nothing_was_ever_reported_has_nothing_to_tell_apart(

@@ -29,15 +29,15 @@ LIVE = dg.AssetSelection.keys("silver/vehicle_positions", "gold/traffic_cells_ho
 
 @pytest.fixture
 def lake(config: Settings) -> LakeResource:
-    found = LakeResource(path=str(config.lake))
-    stream(found.root, VEHICLE_POSITIONS, drive(MIDNIGHT, 3), MIDNIGHT + timedelta(hours=3))
-    return found
+    resource = LakeResource(path=str(config.lake))
+    stream(resource.root, VEHICLE_POSITIONS, drive(MIDNIGHT, 3), MIDNIGHT + timedelta(hours=3))
+    return resource
 
 
 @pytest.fixture
 def instance() -> Iterator[dg.DagsterInstance]:
-    with dg.DagsterInstance.ephemeral() as found:
-        yield found
+    with dg.DagsterInstance.ephemeral() as ephemeral:
+        yield ephemeral
 
 
 def run(lake: LakeResource, instance: dg.DagsterInstance, raises: bool = True) -> dg.ExecuteInProcessResult:
@@ -156,8 +156,8 @@ class Automation:
             cursor=self._cursor,
         )
         self._cursor = result.cursor  # type: ignore[assignment]
-        found = {key.to_user_string(): set(map(str, result.get_requested_partitions(key))) for key in self._keys}
-        return {name: days for name, days in found.items() if days}
+        by_table = {key.to_user_string(): set(map(str, result.get_requested_partitions(key))) for key in self._keys}
+        return {name: days for name, days in by_table.items() if days}
 
 
 def test_what_the_stream_reports_makes_the_tables_of_that_day_be_built(

@@ -127,9 +127,9 @@ def test_machines_with_faults_are_told_by_cause(config: Settings) -> None:
         MACHINE_FAULTS.id,
         [{"machine_id": machine, "cause": cause, "begin": begin, "end": begin} for machine, cause, begin in faults],
     )
-    (told,) = equipment.today(config, DAY_ONE)
-    assert told.sentence == "2 machines had a fault: 2 × leak, 1 × wear."
-    assert (told.value, told.before) == (2, 1)
+    (fact,) = equipment.today(config, DAY_ONE)
+    assert fact.sentence == "2 machines had a fault: 2 × leak, 1 × wear."
+    assert (fact.value, fact.before) == (2, 1)
 
 
 def test_every_active_domain_is_asked(config: Settings) -> None:

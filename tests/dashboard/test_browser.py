@@ -115,8 +115,14 @@ def report(producer: Producer, fleet: Traffic, at: float) -> None:
     import orjson
 
     began = fleet.__dict__.setdefault("began", at)
-    vehicles, _, found = fleet.reports(MONDAY_AFTERNOON + at - began, VEHICLES)
-    rows = zip(vehicles.tolist(), found.latitude.tolist(), found.longitude.tolist(), found.speed.tolist(), strict=True)
+    vehicles, _, positions = fleet.reports(MONDAY_AFTERNOON + at - began, VEHICLES)
+    rows = zip(
+        vehicles.tolist(),
+        positions.latitude.tolist(),
+        positions.longitude.tolist(),
+        positions.speed.tolist(),
+        strict=True,
+    )
     for vehicle, latitude, longitude, speed in rows:
         moment = iso(datetime.fromtimestamp(at, UTC))
         content = {"vehicle_id": f"vehicle_{vehicle:05d}", "timestamp": moment, "latitude": latitude}
@@ -126,10 +132,10 @@ def report(producer: Producer, fleet: Traffic, at: float) -> None:
 
 
 def places(page: Page) -> dict[str, tuple[float, float]]:
-    found: dict[str, Any] = page.evaluate(
+    state: dict[str, Any] = page.evaluate(
         "() => Object.fromEntries(window.city.vehicles().map((id) => [id, window.city.where(id)]))"
     )
-    return {name: (place[0], place[1]) for name, place in found.items()}
+    return {name: (place[0], place[1]) for name, place in state.items()}
 
 
 def gone_elsewhere(before: dict[str, tuple[float, float]], now: dict[str, tuple[float, float]]) -> bool:
@@ -159,10 +165,10 @@ def shown(page: Page) -> int:
 
 def barriers(page: Page) -> list[str]:
     """What keeps people out, by axe's rules for WCAG 2.2 A and AA: names, roles, contrast, order, targets."""
-    found = Axe().run(page, options={"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]})
+    report = Axe().run(page, options={"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]})
     return [
         f"{page.url}: {violation['id']}: {node['html'][:200]}: {node['failureSummary']}"
-        for violation in found.response["violations"]
+        for violation in report.response["violations"]
         for node in violation["nodes"]
     ]
 

@@ -31,13 +31,13 @@ def test_a_range_of_a_topic_is_read_exactly(stack: Settings) -> None:
         producer.produce(topic, str(number).encode(), partition=number % 2)
     producer.flush(10)
     assert kafka.ends(topic) == {0: 10, 1: 10}
-    found = kafka.read(topic, {0: 3, 1: 9}, {0: 5, 1: 10})
-    assert sorted(zip(found.partitions.tolist(), found.offsets.tolist(), found.values, strict=True)) == [
+    messages = kafka.read(topic, {0: 3, 1: 9}, {0: 5, 1: 10})
+    assert sorted(zip(messages.partitions.tolist(), messages.offsets.tolist(), messages.values, strict=True)) == [
         (0, 3, b"6"),
         (0, 4, b"8"),
         (1, 9, b"19"),
     ]
-    assert (found.start, found.end) == ({0: 3, 1: 9}, {0: 5, 1: 10})
+    assert (messages.start, messages.end) == ({0: 3, 1: 9}, {0: 5, 1: 10})
     assert kafka.read(topic, {0: 5}, {0: 5}).values == []
     with pytest.raises(TimeoutError, match="did not give"):
         KafkaResource(address=str(stack.kafka), seconds=1).read(topic, {0: 0}, {0: 99})
@@ -103,15 +103,15 @@ class ScriptedConsumer:
 
     def poll(self, timeout_ms: int) -> dict[TopicPartition, list[SimpleNamespace]]:
         time.sleep(0.1)
-        found = {}
+        records = {}
         for tp in self._positions:
             upto, given = (self._script[0] if self._script else {}).get(tp.partition, (0, False))
             if given:
                 offsets = range(self._positions[tp], upto)
-                found[tp] = [SimpleNamespace(offset=n, timestamp=0, value=b"%d" % n) for n in offsets]
+                records[tp] = [SimpleNamespace(offset=n, timestamp=0, value=b"%d" % n) for n in offsets]
             self._positions[tp] = max(upto, self._positions[tp])
         del self._script[:1]
-        return found
+        return records
 
     def close(self) -> None:
         self.closed = True

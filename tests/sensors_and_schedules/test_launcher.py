@@ -35,8 +35,8 @@ def instance() -> Iterator[dg.DagsterInstance]:
         "run_monitoring": {"enabled": True},
         "code_servers": {"wait_for_local_processes_on_shutdown": False},
     }
-    with instance_for_test(overrides) as found:
-        yield found
+    with instance_for_test(overrides) as ephemeral:
+        yield ephemeral
 
 
 def test_a_run_whose_server_was_killed_gives_its_place_back(instance: dg.DagsterInstance, tmp_path: Path) -> None:
@@ -48,22 +48,22 @@ def test_a_run_whose_server_was_killed_gives_its_place_back(instance: dg.Dagster
 
         def status() -> dg.DagsterRunStatus:
             list(execute_run_monitoring_iteration(workspace, logging.getLogger()))
-            found = instance.get_run_by_id(run)
-            assert found
-            return found.status
+            launched = instance.get_run_by_id(run)
+            assert launched
+            return launched.status
 
         until(lambda: status() == dg.DagsterRunStatus.STARTED)
         assert health(instance, run) == WorkerStatus.RUNNING
-        found = instance.get_run_by_id(run)
-        assert found
-        assert _is_alive(instance, found)
+        launched = instance.get_run_by_id(run)
+        assert launched
+        assert _is_alive(instance, launched)
         ours = set(psutil.Process().children(recursive=True)) - before
         assert ours
         for process in ours:
             process.kill()
         psutil.wait_procs(ours)
         assert health(instance, run) == WorkerStatus.NOT_FOUND
-        assert not _is_alive(instance, found)
+        assert not _is_alive(instance, launched)
         assert status() == dg.DagsterRunStatus.FAILURE
 
 
@@ -81,6 +81,6 @@ def launch(instance: dg.DagsterInstance, workspace: Any) -> str:
 
 
 def health(instance: dg.DagsterInstance, run: str) -> WorkerStatus:
-    found = instance.get_run_by_id(run)
-    assert found
-    return instance.run_launcher.check_run_worker_health(found).status
+    launched = instance.get_run_by_id(run)
+    assert launched
+    return instance.run_launcher.check_run_worker_health(launched).status

@@ -32,8 +32,8 @@ module = import_module("sensors_and_schedules.keep_streaming")
 
 @pytest.fixture
 def instance() -> Any:
-    with dg.DagsterInstance.ephemeral() as found:
-        yield found
+    with dg.DagsterInstance.ephemeral() as ephemeral:
+        yield ephemeral
 
 
 def report(config: Settings, **changes: Any) -> None:
@@ -200,16 +200,16 @@ def evaluate(lake: LakeResource, kafka: KafkaResource, instance: dg.DagsterInsta
 
 def test_new_messages_become_one_run_with_a_key_of_their_own(config: Settings, instance: dg.DagsterInstance) -> None:
     lake, kafka = LakeResource(path=str(config.lake)), MemoryKafka(address="", messages=announcements(5))
-    found = evaluate(lake, kafka, instance)
-    (request,) = found.run_requests
+    result = evaluate(lake, kafka, instance)
+    (request,) = result.run_requests
     assert request.run_key == "city.devices@0:0"
     end = request.run_config["ops"]["ingest_devices"]["config"]["end"]
     assert end == {"0": 5}
     materialize(lake, kafka, end)
-    assert "nothing new" in evaluate(lake, kafka, instance, found.cursor).skip_message
+    assert "nothing new" in evaluate(lake, kafka, instance, result.cursor).skip_message
     more = MemoryKafka(address="", messages=announcements(8))
-    assert "gathering for another" in evaluate(lake, more, instance, found.cursor).skip_message
-    later = json.dumps(json.loads(found.cursor) | {"at": time.time() - config.gather_seconds})
+    assert "gathering for another" in evaluate(lake, more, instance, result.cursor).skip_message
+    later = json.dumps(json.loads(result.cursor) | {"at": time.time() - config.gather_seconds})
     assert evaluate(lake, more, instance, later).run_requests[0].run_key == "city.devices@0:5"
 
 

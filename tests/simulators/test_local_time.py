@@ -44,9 +44,9 @@ def test_most_people_are_on_their_way_in_the_rush_hours(timezone: str, country: 
     working_days = calendar.calendar([friday, friday + timedelta(days=3)], timezone, country).sort("slot")
     local = LocalClock(timezone, country).at(working_days["slot"].to_numpy() * float(calendar.SLOT_SECONDS))
     for seed in range(5):
-        found = list(peaks(working_days.with_columns(height=pl.Series(demand(local, seed)))))
-        assert len(found) == 4
-        assert all(peak["rush_hour"] for peak in found), found
+        hours = list(peaks(working_days.with_columns(height=pl.Series(demand(local, seed)))))
+        assert len(hours) == 4
+        assert all(peak["rush_hour"] for peak in hours), hours
 
 
 @each_city
@@ -55,9 +55,9 @@ def test_sensors_peak_in_the_rush_hours(timezone: str, country: str, friday: dat
     flow = Flow(0, LocalClock(timezone, country))
     working_days = calendar.calendar([friday, friday + timedelta(days=3)], timezone, country).sort("slot")
     seconds = working_days["slot"].to_numpy() * float(calendar.SLOT_SECONDS)
-    found = list(peaks(working_days.with_columns(height=pl.Series(conditions(flow, seconds)[kind].mean(1)))))
-    assert len(found) == 4
-    assert all(7 <= int(str(peak["local_hour"])) <= 20 for peak in found), found
+    hours = list(peaks(working_days.with_columns(height=pl.Series(conditions(flow, seconds)[kind].mean(1)))))
+    assert len(hours) == 4
+    assert all(7 <= int(str(peak["local_hour"])) <= 20 for peak in hours), hours
 
 
 def test_a_holiday_has_as_little_rush_as_a_weekend() -> None:

@@ -141,16 +141,16 @@ def test_each_rate_is_its_own(rates: FaultRates, count: int) -> None:
 
 
 def test_spikes_multiply_and_broken_messages_are_broken_in_every_way() -> None:
-    _, found = messages(FaultRates(spike=0.1))
-    assert sum(json.loads(message)["value"] == 20.0 for message in found) == pytest.approx(200, rel=0.3)
+    _, faults = messages(FaultRates(spike=0.1))
+    assert sum(json.loads(message)["value"] == 20.0 for message in faults) == pytest.approx(200, rel=0.3)
     events, broken = messages(FaultRates(malformed=1), 300)
     assert len(broken) == 300
     assert not {json.dumps(event).encode() for event in events} & set(broken)
 
 
 def test_out_of_order_events_come_later_and_none_is_lost() -> None:
-    events, found = messages(FaultRates(out_of_order=0.2))
-    order = [json.loads(message)["n"] for message in found]
+    events, faults = messages(FaultRates(out_of_order=0.2))
+    order = [json.loads(message)["n"] for message in faults]
     assert order != sorted(order)
     assert len(events) - len(set(order)) <= 1  # the last may still be held back
 

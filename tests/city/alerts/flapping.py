@@ -33,36 +33,36 @@ def cause(number: int) -> str:
 
 def failing() -> list[set[int]]:
     """The numbers of the causes that fail, at each of MINUTES."""
-    chance, now, found = random.Random(7), set[int](), []
+    chance, now, findings = random.Random(7), set[int](), []
     for minute in MINUTES:
         if minute in HOUR:
             now = now ^ {*chance.sample(range(CAUSES), CHANGING)}
-        found.append(now)
-    return found
+        findings.append(now)
+    return findings
 
 
 def changes() -> dict[str, list[tuple[float, str]]]:
     """The history that each cause is to have: when it was raised or cleared (Unix seconds)."""
-    found, before = dict[str, list[tuple[float, str]]](), set[int]()
+    events, before = dict[str, list[tuple[float, str]]](), set[int]()
     for minute, wrong in zip(MINUTES, failing(), strict=True):
         for number in wrong ^ before:
-            entries = found.setdefault(cause(number), [])
+            entries = events.setdefault(cause(number), [])
             event = ("raised again" if entries else "raised") if number in wrong else "cleared"
             entries.append(((BEGIN + timedelta(minutes=minute)).timestamp(), event))
         before = wrong
-    return found
+    return events
 
 
 def look(kept: AlertStore, number: int, wrong: set[int]) -> datetime:
     """The look of a round; its time."""
     at = BEGIN + timedelta(minutes=MINUTES[number])
-    found = [
+    findings = [
         Finding(cause(n), "error" if n % ERROR_EVERY == 0 else "warning", f"cause {n}", f"g{n // 100}", state=state)
         for state in ("failing", "passing")
         for n in range(CAUSES)
         if (n in wrong) == (state == "failing")
     ]
-    kept.sync_findings(found, None, at, {_ROUND: number})
+    kept.sync_findings(findings, None, at, {_ROUND: number})
     kept.tick(now=at)
     return at
 

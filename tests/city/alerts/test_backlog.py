@@ -38,9 +38,9 @@ class Place:
         self.store = alert_store(self.config)
         self.watch = PlatformWatch(self.config, self.store, began=NOW)
 
-    def at(self, minute: float, *found: Finding) -> dict[str, Alarm]:
+    def at(self, minute: float, *findings: Finding) -> dict[str, Alarm]:
         """What a watcher and a worker do at that minute; the alarms of channels that are active after it."""
-        self.store.sync_findings(found, None, minutes(minute))
+        self.store.sync_findings(findings, None, minutes(minute))
         while deliver(self.store, self.config, minutes(minute)) != DeliveryResult():
             pass
         self.watch.look(minutes(minute))
@@ -61,7 +61,7 @@ def place(config: Settings) -> Iterator[Place]:
     slack.server.shutdown()
 
 
-def told(hook: Hook) -> list[tuple[str, str]]:
+def notifications(hook: Hook) -> list[tuple[str, str]]:
     """The events of channels' alarms that a webhook got."""
     alarms = [alarm for _, body in hook.bodies for alarm in body["alarms"]]
     return [(alarm["event"], alarm["cause"]) for alarm in alarms if alarm["cause"].startswith(CHANNEL_ALARMS)]
@@ -77,11 +77,11 @@ def test_a_channel_that_is_away_is_told_on_the_others_once(place: Place) -> None
     assert (alarm.severity, alarm.title) == ("error", f"the alarm channel slack accepts no messages: {said}")
     for minute in range(6, 120, 12):
         assert place.at(minute).keys() == {SLACK}
-    assert told(place.webhook) == [("raised", SLACK)]
+    assert notifications(place.webhook) == [("raised", SLACK)]
     assert [channel.waiting for channel in place.store.outbox.unsent()] == [1], "it is not told to itself"
     place.slack.status = 200
     assert place.at(190) == {}
-    assert told(place.webhook) == [("raised", SLACK), ("cleared", SLACK)]
+    assert notifications(place.webhook) == [("raised", SLACK), ("cleared", SLACK)]
     assert len(place.slack.bodies) == 1
     assert backlog.complaints(place.store.outbox.unsent(), minutes(190)) == {}
 

@@ -46,20 +46,20 @@ def message(second: float, degrees: float, oven: str = "a") -> dict[str, Any]:
 
 def follow(watch: ConditionWatch, *messages: dict[str, Any], partition: int = 0, late: float = 0) -> list[Finding]:
     """All findings of messages that arrive as they are sent, time passing after each."""
-    found = []
+    findings = []
     for sent in messages:
         arrived = datetime.fromisoformat(sent["timestamp"]).timestamp() + late
         finding = watch.take(sent, partition, arrived)
-        found += [finding] if finding else []
-        found += watch.pass_time()
-    return found
+        findings += [finding] if finding else []
+        findings += watch.pass_time()
+    return findings
 
 
 def every(seconds: float, degrees: Sequence[float], begin: float = 0, oven: str = "a") -> list[dict[str, Any]]:
     return [message(begin + seconds * number, value, oven) for number, value in enumerate(degrees)]
 
 
-def told(findings: list[Finding]) -> list[tuple[str, str]]:
+def changes(findings: list[Finding]) -> list[tuple[str, str]]:
     return [(finding.cause, finding.state) for finding in findings]
 
 
@@ -67,34 +67,34 @@ RAISED, CLEARED = ("domain/plant/hot/a", "failing"), ("domain/plant/hot/a", "pas
 
 
 def test_what_persists_is_raised_once_and_cleared_after_it_was_calm() -> None:
-    found = follow(ConditionWatch(HOT), *every(5, [50, 120, 50, 120, 130, 90, 50, 50, 50, 50, 50, 50]))
-    assert told(found) == [RAISED, CLEARED]
-    first = found[0]
+    findings = follow(ConditionWatch(HOT), *every(5, [50, 120, 50, 120, 130, 90, 50, 50, 50, 50, 50, 50]))
+    assert changes(findings) == [RAISED, CLEARED]
+    first = findings[0]
     assert (first.severity, first.group, first.title) == ("warning", "plant/hot", "a has 130 degrees")
     assert first.labels == {"oven": "a", "type": "hot"}
     assert first.detail == {"degrees": 130}
 
 
 def test_what_is_far_off_is_raised_at_once_and_what_is_short_never() -> None:
-    assert told(follow(ConditionWatch(HOT), *every(5, [50, 310, 320]))) == [RAISED]
+    assert changes(follow(ConditionWatch(HOT), *every(5, [50, 310, 320]))) == [RAISED]
     assert follow(ConditionWatch(HOT), *every(5, [50, 900, 50, 50, 900, 50, 120, 50, 50, 120])) == []
 
 
 def test_it_does_not_flap_around_the_limit() -> None:
     around = [105, 110, 120] + [70, 110, 75, 60, 105, 85] * 20
     findings = follow(ConditionWatch(replace(HOT, repeat_every=timedelta(hours=1))), *every(5, around))
-    assert told(findings) == [RAISED]
+    assert changes(findings) == [RAISED]
 
 
 def test_an_alarm_that_lasts_is_repeated_now_and_then_with_what_is_new() -> None:
-    found = follow(ConditionWatch(HOT), *every(5, [110 + n for n in range(41)]))
-    assert told(found) == [RAISED] * 4
-    assert [finding.detail["degrees"] for finding in found if finding.detail] == [112, 124, 136, 148]
+    findings = follow(ConditionWatch(HOT), *every(5, [110 + n for n in range(41)]))
+    assert changes(findings) == [RAISED] * 4
+    assert [finding.detail["degrees"] for finding in findings if finding.detail] == [112, 124, 136, 148]
 
 
 def test_a_rise_in_severity_is_told_at_once_and_a_fall_is_not() -> None:
-    found = follow(ConditionWatch(HOT), *every(5, [110, 110, 110, 510, 110, 110]))
-    assert [finding.severity for finding in found] == ["warning", "error"]
+    findings = follow(ConditionWatch(HOT), *every(5, [110, 110, 110, 510, 110, 110]))
+    assert [finding.severity for finding in findings] == ["warning", "error"]
     later = follow(ConditionWatch(HOT), *every(5, [510, 510, *[110] * 15]))
     assert {finding.severity for finding in later} == {"error"}
 
@@ -102,7 +102,7 @@ def test_a_rise_in_severity_is_told_at_once_and_a_fall_is_not() -> None:
 def test_each_key_has_an_alarm_of_its_own() -> None:
     watch = ConditionWatch(HOT)
     both = [m for pair in zip(every(5, [400] * 4), every(5, [400] * 4, oven="b"), strict=True) for m in pair]
-    assert told(follow(watch, *both)) == [RAISED, ("domain/plant/hot/b", "failing")]
+    assert changes(follow(watch, *both)) == [RAISED, ("domain/plant/hot/b", "failing")]
     assert watch.open == ["a", "b"]
 
 
@@ -110,8 +110,8 @@ def test_messages_that_come_late_or_again_change_nothing_that_is_over() -> None:
     wrong, calm = every(5, [120, 120, 120]), every(5, [50] * 8, begin=15)
     shuffled = [wrong[2], wrong[0], wrong[1]]
     watch = ConditionWatch(HOT)
-    assert told(follow(watch, *shuffled, late=30)) == [RAISED]
-    assert told(follow(watch, *calm)) == [CLEARED]
+    assert changes(follow(watch, *shuffled, late=30)) == [RAISED]
+    assert changes(follow(watch, *calm)) == [CLEARED]
     assert follow(watch, *wrong, *wrong, late=100) == []  # the stream repeats what a crash left unpublished
     assert follow(ConditionWatch(HOT), *[message(0, 500)] * 5) == []  # the same reading is one, however often it comes
 
@@ -128,7 +128,7 @@ def test_nothing_ends_while_the_stream_is_silent_and_what_is_not_heard_of_ends_w
     assert watch.pass_time() == []
     assert follow(watch, message(3600, 50, "b"), partition=1) == []  # says nothing about the first partition
     assert follow(watch, message(300, 50, "b")) == []
-    assert told(follow(watch, message(305, 50, "b"))) == [CLEARED]
+    assert changes(follow(watch, message(305, 50, "b"))) == [CLEARED]
     follow(watch, message(7200, 50, "b"))
     assert watch.state["tracks"] == {}
 
@@ -137,8 +137,8 @@ def test_a_clock_that_is_ahead_keeps_no_alarm_open() -> None:
     watch, arrived = ConditionWatch(HOT), BEGIN.timestamp()
     ahead = {"oven": "a", "degrees": 400, "timestamp": "9999-01-01T00:00:00Z"}
     assert watch.take(ahead, 0, arrived) is None
-    assert told([watch.take(ahead, 0, arrived + 1)]) == [RAISED]  # type: ignore[list-item]
-    assert told(follow(watch, *every(5, [50] * 6, begin=5))) == [CLEARED]
+    assert changes([watch.take(ahead, 0, arrived + 1)]) == [RAISED]  # type: ignore[list-item]
+    assert changes(follow(watch, *every(5, [50] * 6, begin=5))) == [CLEARED]
 
 
 @pytest.mark.parametrize(
@@ -162,19 +162,19 @@ def test_a_message_that_is_not_understood_leaves_the_watch_as_it_was(wrong: dict
     with pytest.raises((ValueError, TypeError, KeyError)):
         watch.take(wrong, 0, BEGIN.timestamp() + 5)
     assert json.dumps(watch.state) == before
-    assert told(follow(watch, message(5, 400))) == [RAISED]
+    assert changes(follow(watch, message(5, 400))) == [RAISED]
 
 
 def test_what_is_usual_stands_still_while_something_is_wrong_until_that_is_the_usual() -> None:
     watch = ConditionWatch(SLOW)
     assert follow(watch, *every(10, [10, 11, 10, 9])) == []
     cause = "domain/plant/slow/a"
-    found = follow(watch, *every(10, [10, *[4] * 8], begin=40))
-    assert set(told(found)) == {(cause, "failing")}
-    assert told(follow(watch, message(140, 10), message(150, 10))) == [(cause, "passing")]
-    assert told(follow(watch, message(160, 4), message(170, 4))) == [(cause, "failing")]  # 10 still is the usual
+    findings = follow(watch, *every(10, [10, *[4] * 8], begin=40))
+    assert set(changes(findings)) == {(cause, "failing")}
+    assert changes(follow(watch, message(140, 10), message(150, 10))) == [(cause, "passing")]
+    assert changes(follow(watch, message(160, 4), message(170, 4))) == [(cause, "failing")]  # 10 still is the usual
     lasting = follow(watch, *every(10, [4] * 40, begin=180))
-    assert told(lasting)[-1] == (cause, "passing")
+    assert changes(lasting)[-1] == (cause, "passing")
     assert follow(watch, *every(10, [4] * 10, begin=590)) == []
 
 

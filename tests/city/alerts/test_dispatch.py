@@ -76,9 +76,9 @@ class Mailbox:
 
 @pytest.fixture
 def hook() -> Iterator[Hook]:
-    found = Hook()
-    yield found
-    found.server.shutdown()
+    server = Hook()
+    yield server
+    server.server.shutdown()
 
 
 @pytest.fixture
@@ -107,9 +107,9 @@ def over(finding: Finding) -> Finding:
     return replace(finding, state="passing")
 
 
-def tell(store: AlertStore, config: Settings, *found: Finding, now: datetime = NOW) -> tuple[int, int]:
+def tell(store: AlertStore, config: Settings, *findings: Finding, now: datetime = NOW) -> tuple[int, int]:
     """Reports and looks, as a worker does, until nothing is left to be sent at that moment."""
-    store.sync_findings(found, None, now)
+    store.sync_findings(findings, None, now)
     store.tick(now=now)
     sent = failed = 0
     while (done := deliver(store, config, now)) != DeliveryResult():
@@ -220,8 +220,8 @@ def test_who_was_told_hears_of_the_end_in_a_silence_too(store: AlertStore, reach
 def test_a_rise_in_severity_is_told_and_a_fall_is_not(store: AlertStore, reached: Settings, hook: Hook) -> None:
     for minute, severity in enumerate(("warning", "error", "error", "warning", "error", "critical")):
         tell(store, reached, replace(LOW, severity=severity), now=minutes(minute))  # type: ignore[arg-type]
-    told = [(body["event"], body["alarms"][0]["severity"]) for body in hook.of("/all")]
-    assert told == [("raised", "warning"), ("graver", "error"), ("graver", "critical")]
+    sent = [(body["event"], body["alarms"][0]["severity"]) for body in hook.of("/all")]
+    assert sent == [("raised", "warning"), ("graver", "error"), ("graver", "critical")]
     assert len(hook.of("/pagerduty")) == 2, "from error on"
 
 

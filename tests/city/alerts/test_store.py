@@ -212,10 +212,10 @@ def test_no_cause_sends_more_than_five_messages_in_any_hour_however_it_comes_and
         posted = [(at, json.loads(message)["alarms"][0]) for at, message in db.execute(query)]
     assert all(alarm["state"].startswith("active") == (alarm["event"] != "cleared") for _, alarm in posted)
     for cause in paces:
-        told = [(at, alarm["event"]) for at, alarm in posted if alarm["cause"] == cause]
-        for began, _ in told:
-            assert len([at for at, _ in told if began <= at < began + 3_600]) <= 5, told
-        assert told[-1][1] == "cleared" if cause not in wrong else told[-1][1] in ("raised", "flapping")
+        sent = [(at, alarm["event"]) for at, alarm in posted if alarm["cause"] == cause]
+        for began, _ in sent:
+            assert len([at for at, _ in sent if began <= at < began + 3_600]) <= 5, sent
+        assert sent[-1][1] == "cleared" if cause not in wrong else sent[-1][1] in ("raised", "flapping")
     assert not any(alarm.flapping for alarm in store.alarms())
 
 
@@ -244,11 +244,15 @@ def test_two_processes_may_report_at_once(tmp_path: Path) -> None:
     causes = [f"check/{n}" for n in range(20)]
 
     def reports(store: AlertStore) -> list[int]:
-        found = [store.sync_findings([Finding(c) for c in causes], "check/", NOW).raised for _ in range(5)]
-        return [number for raised in found for number in raised]
+        raised_counts = [store.sync_findings([Finding(c) for c in causes], "check/", NOW).raised for _ in range(5)]
+        return [number for raised in raised_counts for number in raised]
 
     with ThreadPoolExecutor(4) as pool:
-        raised = [number for found in pool.map(reports, [AlertStore(url) for _ in range(4)]) for number in found]
+        raised = [
+            number
+            for raised_counts in pool.map(reports, [AlertStore(url) for _ in range(4)])
+            for number in raised_counts
+        ]
     assert sorted(raised) == list(range(1, 21)), "each cause was raised once"
     assert {alarm.count for alarm in AlertStore(url).alarms()} == {20}
 
@@ -331,18 +335,18 @@ def test_a_rule_holds_or_not_or_cannot_tell(
 ) -> None:
     rule = Rule(name="r", metric="m", operator=operator, value=value)  # type: ignore[arg-type]
     earlier = {} if before is None else {"m": before}
-    (found,) = rule.findings({"m": now} if now is not None else {}, earlier)
-    assert found.state == held
+    (finding,) = rule.findings({"m": now} if now is not None else {}, earlier)
+    assert finding.state == held
 
 
 def test_a_rule_may_be_of_many_metrics() -> None:
     rule = Rule(name="low", metric="quality.*", operator="less", value=0.9, description="of 1")
-    found = rule.findings({"quality.a": 0.5, "quality.b": 1.0, "lag": 0.0, "quality.c": 0.1}, {})
-    assert [(f.cause, f.title) for f in found if f.state == "failing"] == [
+    findings = rule.findings({"quality.a": 0.5, "quality.b": 1.0, "lag": 0.0, "quality.c": 0.1}, {})
+    assert [(f.cause, f.title) for f in findings if f.state == "failing"] == [
         ("rule/low/quality.a", "quality.a is 0.5: less 0.9 (of 1)"),
         ("rule/low/quality.c", "quality.c is 0.1: less 0.9 (of 1)"),
     ]
-    assert [f.cause for f in found if f.state == "passing"] == ["rule/low/quality.b"]
+    assert [f.cause for f in findings if f.state == "passing"] == ["rule/low/quality.b"]
 
 
 @pytest.mark.parametrize(

@@ -206,8 +206,8 @@ def test_a_source_that_falls_silent_while_its_peers_go_on_is_one_alarm(
     for seconds in range(0, 240, 30):
         watch.look(moment + timedelta(seconds=seconds))
     others = ("system/disk", "system/stream")
-    found = {alarm.cause: alarm.severity for alarm in kept.alarms() if alarm.cause not in others}
-    assert found == {"system/simulator-a": "error"}
+    severities = {alarm.cause: alarm.severity for alarm in kept.alarms() if alarm.cause not in others}
+    assert severities == {"system/simulator-a": "error"}
 
 
 def test_a_process_that_hangs_is_one_alarm_and_its_loops_are_none(config: Settings, kept: AlertStore) -> None:
@@ -222,9 +222,11 @@ def test_a_process_that_hangs_is_one_alarm_and_its_loops_are_none(config: Settin
     moment = datetime.now(UTC)
     for seconds in range(0, 240, 30):
         watch.look(moment + timedelta(seconds=seconds))
-    found = {alarm.cause: alarm.title for alarm in kept.alarms() if alarm.cause not in ("system/disk", "system/stream")}
-    assert list(found) == ["system/simulators"]
-    assert "lives and does not report" in found["system/simulators"]
+    titles = {
+        alarm.cause: alarm.title for alarm in kept.alarms() if alarm.cause not in ("system/disk", "system/stream")
+    }
+    assert list(titles) == ["system/simulators"]
+    assert "lives and does not report" in titles["system/simulators"]
 
 
 @pytest.mark.parametrize("stopping", [False, True])
@@ -246,8 +248,8 @@ def test_a_supervisor_that_was_killed_is_one_alarm_until_the_city_is_started_aga
         """The alarms after a minute of looks."""
         for seconds in range(first, first + 60, 5):
             watch.look(moment + timedelta(seconds=seconds))
-        found = {alarm.cause: alarm.title for alarm in kept.alarms() if alarm.active and alarm.cause != "system/disk"}
-        return {cause: title for cause, title in found.items() if cause.startswith("system/")}
+        titles = {alarm.cause: alarm.title for alarm in kept.alarms() if alarm.active and alarm.cause != "system/disk"}
+        return {cause: title for cause, title in titles.items() if cause.startswith("system/")}
 
     supervisor = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     runs = {"pid": supervisor.pid, "created": psutil.Process(supervisor.pid).create_time(), "parts": parts}

@@ -21,9 +21,9 @@ BEGIN = datetime(2026, 5, 4, 12, tzinfo=UTC)
 
 
 def test_every_error_that_a_person_can_mend_is_still_where_it_was() -> None:
-    found = dict(mendable())
-    assert {"ContractError", "JarError", "KafkaException", "QuestDBError", "TopicReset"} <= found.keys()
-    assert all(issubclass(kind, Exception) for kind in found.values())
+    mends = dict(mendable())
+    assert {"ContractError", "JarError", "KafkaException", "QuestDBError", "TopicReset"} <= mends.keys()
+    assert all(issubclass(kind, Exception) for kind in mends.values())
 
 
 def test_tables_are_built_and_looked_at(config: Settings) -> None:
@@ -67,9 +67,9 @@ def test_a_channel_that_was_taken_out_is_one_line_and_its_messages_can_be_droppe
         "(1 attempts: the channel 'email' is no longer in the settings, and has messages to send: "
         "set it again, or drop them: city alerts drop email)"
     )
-    asked = CliRunner().invoke(app, ["alerts", "drop", "email"], input="n\n")
-    assert asked.exit_code == 1
-    assert "3 message(s) wait since" in asked.output
+    result = CliRunner().invoke(app, ["alerts", "drop", "email"], input="n\n")
+    assert result.exit_code == 1
+    assert "3 message(s) wait since" in result.output
     assert city("alerts", "drop", "email", "--yes", "--by", "ada") == "3 message(s) to email are deleted\n"
     assert "email" not in city("alerts", "list")
     assert "dropped  ada  1 message(s) to email, not sent" in city("alerts", "history", "1")

@@ -14,11 +14,11 @@ from tests.commands import city, fails
 
 @pytest.fixture
 def registry(config: Settings) -> Registry:
-    found = Registry(config)
+    store = Registry(config)
     quick = replace(CONGESTION, space=None, defaults=CONGESTION.defaults | {"max_iter": 30})
     for _ in range(2):
-        train(quick, traffic(), found, data_version=1, now=END)
-    return found
+        train(quick, traffic(), store, data_version=1, now=END)
+    return store
 
 
 def test_a_person_looks_promotes_and_goes_back(registry: Registry) -> None:

@@ -72,8 +72,8 @@ def test_adding_an_optional_field_breaks_only_old_readers() -> None:
     ],
 )
 def test_a_change_that_old_messages_do_not_survive_is_named(changes: dict[str, Any], reason: str) -> None:
-    found = said(changed(**changes), "backward")
-    assert f"vehicle_positions v2 cannot read what vehicle_positions v1 writes: {reason}" in found
+    reasons = said(changed(**changes), "backward")
+    assert f"vehicle_positions v2 cannot read what vehicle_positions v1 writes: {reason}" in reasons
 
 
 def test_a_field_that_may_now_be_null_breaks_only_old_readers() -> None:
@@ -96,8 +96,8 @@ def test_the_range_of_a_quantity_counts() -> None:
     new = replace(
         SENSORS, version=2, quantities=replace(SENSORS.quantities, choices=(*QUANTITIES[:2], noise, *QUANTITIES[3:]))
     )
-    (found,) = breaks(json_schema(SENSORS), json_schema(new), 1, new)
-    assert found.change == "field 'value' of noise: may be above 120"
+    (conflict,) = breaks(json_schema(SENSORS), json_schema(new), 1, new)
+    assert conflict.change == "field 'value' of noise: may be above 120"
 
 
 def test_a_released_version_may_not_change(tmp_path: Path) -> None:
@@ -141,8 +141,8 @@ def test_a_new_field_comes_into_questdb_in_place(stack: Settings) -> None:
     questdb.execute(stack.questdb, "INSERT INTO evolving (vehicle_id, timestamp, speed) VALUES ('a', now(), 1)")
     ensure_tables(stack.questdb, v2)
     ensure_tables(stack.questdb, v2)
-    found = until(lambda: questdb.rows(stack.questdb, "SELECT vehicle_id, speed, heading FROM evolving"))
-    assert found == [["a", 1.0, None]]
+    stored = until(lambda: questdb.rows(stack.questdb, "SELECT vehicle_id, speed, heading FROM evolving"))
+    assert stored == [["a", 1.0, None]]
 
 
 class Registry:
@@ -185,9 +185,9 @@ class Registry:
 
 @pytest.fixture
 def registry() -> Iterator[tuple[Registry, SchemaRegistry]]:
-    found = Registry()
-    yield found, SchemaRegistry(f"http://127.0.0.1:{found.server.server_port}/")
-    found.server.shutdown()
+    server = Registry()
+    yield server, SchemaRegistry(f"http://127.0.0.1:{server.server.server_port}/")
+    server.server.shutdown()
 
 
 def test_schemas_are_registered_once_with_their_compatibility(registry: tuple[Registry, SchemaRegistry]) -> None:

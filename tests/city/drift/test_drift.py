@@ -47,8 +47,8 @@ def test_equal_values_are_equal_whatever_the_types_of_the_other_features() -> No
     x, y, n = CHANCE.choice([0.1, 0.7], ROWS), CHANCE.choice([0.3, 0.9], ROWS), CHANCE.integers(0, 3, ROWS)
     was = pl.DataFrame({"x": x, "y": y, "n": n}, schema={"x": pl.Float32, "y": pl.Float64, "n": pl.Int64})
     now = was.cast({"x": pl.Float64, "y": pl.Float32, "n": pl.Float64}).with_columns(x=pl.Series(x))
-    found = Monitor(was).compare(now)
-    assert found.filter(pl.col("effect") > 1e-9).is_empty()
+    comparison = Monitor(was).compare(now)
+    assert comparison.filter(pl.col("effect") > 1e-9).is_empty()
 
 
 @pytest.mark.parametrize(
@@ -72,9 +72,9 @@ def test_values_that_go_missing_are_drift_of_their_own() -> None:
 
 def test_a_difference_too_small_to_matter_is_none_however_many_rows() -> None:
     was, now = (pl.DataFrame({"x": CHANCE.normal(mean, 1, 60_000)}) for mean in (0.0, 0.05))
-    found = Monitor(was).compare(now).filter(pl.col("measure") == "ks")
-    assert found["p_value"][0] < 1e-6
-    assert not found["drifted"][0]
+    comparison = Monitor(was).compare(now).filter(pl.col("measure") == "ks")
+    assert comparison["p_value"][0] < 1e-6
+    assert not comparison["drifted"][0]
 
 
 def test_windows_that_cannot_be_compared_are_named() -> None:
@@ -104,13 +104,13 @@ def test_errors_that_grow_are_decay_and_those_that_shrink_are_not() -> None:
     assert measure_loss_growth(many.astype(float), few.astype(float)).p_value > 0.99
     assert measure_loss_growth(np.zeros(9), np.zeros(9)).p_value == 1
     known = stats.ttest_ind(many, few, equal_var=False, alternative="greater")
-    found = measure_loss_growth(few.astype(float), many.astype(float))
-    assert (found.statistic, found.p_value) == pytest.approx((known.statistic, known.pvalue))
+    measurement = measure_loss_growth(few.astype(float), many.astype(float))
+    assert (measurement.statistic, measurement.p_value) == pytest.approx((known.statistic, known.pvalue))
 
 
 def test_asking_whether_a_model_has_decayed_costs_a_long_running_process_little() -> None:
-    asked = "import sys; from city.drift.losses import measure_loss_growth; import numpy as np; "
-    asked += "measure_loss_growth(np.arange(9.0), np.arange(9.0)); print('scipy.stats' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True).stdout == "False\n"
+    script = "import sys; from city.drift.losses import measure_loss_growth; import numpy as np; "
+    script += "measure_loss_growth(np.arange(9.0), np.arange(9.0)); print('scipy.stats' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout == "False\n"
     with pytest.raises(ValueError, match="two losses"):
         measure_loss_growth(np.zeros(1), np.zeros(9))

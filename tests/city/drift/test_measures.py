@@ -82,9 +82,9 @@ def test_equal_values_of_another_precision_are_equal(
 def test_zeros_that_become_another_value_are_drift(
     measure: Callable[[Floats, Floats], Measurement], reference: Floats, moved: float
 ) -> None:
-    found = measure(reference, np.where(reference == 0, moved, reference))
-    assert found.p_value < 1e-6
-    assert found.effect > 0.3
+    measurement = measure(reference, np.where(reference == 0, moved, reference))
+    assert measurement.p_value < 1e-6
+    assert measurement.effect > 0.3
 
 
 @pytest.mark.parametrize("name", BINNED)

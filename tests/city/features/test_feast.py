@@ -36,7 +36,7 @@ at = st.integers(0, 50)
     st.none() | st.integers(0, 20),
 )
 def test_a_join_sees_just_what_was_known_and_nothing_later(
-    known: list[tuple[str, int, int]], asked: list[tuple[str, int]], ttl: int | None
+    known: list[tuple[str, int, int]], wanted: list[tuple[str, int]], ttl: int | None
 ) -> None:
     from city.features.feast import EVENT_TIMESTAMP, as_of
 
@@ -48,11 +48,11 @@ def test_a_join_sees_just_what_was_known_and_nothing_later(
         }
     )
     entities = pl.LazyFrame(
-        {"k": [k for k, _ in asked], EVENT_TIMESTAMP: [NOON + timedelta(minutes=m) for _, m in asked]}
+        {"k": [k for k, _ in wanted], EVENT_TIMESTAMP: [NOON + timedelta(minutes=m) for _, m in wanted]}
     ).with_row_index("_row")
     limit = timedelta(minutes=ttl) if ttl is not None else None
-    found = as_of(entities, features, ["k"], "t", {"x": "x"}, limit).sort("_row").collect()["x"].to_list()
-    for (key, minute), value in zip(asked, found, strict=True):
+    joined = as_of(entities, features, ["k"], "t", {"x": "x"}, limit).sort("_row").collect()["x"].to_list()
+    for (key, minute), value in zip(wanted, joined, strict=True):
         past = [(m, x % 97) for k, m, x in known if k == key and m <= minute and (not ttl or m >= minute - ttl)]
         assert value == (max(past)[1] if past else None)
 
@@ -74,7 +74,7 @@ def test_training_rows_join_as_of_their_time(built: Settings) -> None:
     cell = table["cell"].value_counts(sort=True)["cell"][0]
     of_cell = table.filter(pl.col("cell") == cell)
     first, second = of_cell.row(0, named=True), of_cell.row(1, named=True)
-    asked = pd.DataFrame(
+    wanted = pd.DataFrame(
         {
             "cell": [cell, cell, cell, "nowhere"],
             EVENT_TIMESTAMP: [
@@ -86,14 +86,14 @@ def test_training_rows_join_as_of_their_time(built: Settings) -> None:
         }
     )
     features = ["traffic_features:speed_mean", "traffic_features:speed_lag_1"]
-    found = store.get_historical_features(asked, features).to_df()
-    assert found["speed_mean"].replace({np.nan: None}).to_list() == [
+    historical = store.get_historical_features(wanted, features).to_df()
+    assert historical["speed_mean"].replace({np.nan: None}).to_list() == [
         None,
         pytest.approx(first["speed_mean"]),
         pytest.approx(second["speed_mean"]),
         None,
     ]
-    assert found[EVENT_TIMESTAMP].to_list() == asked[EVENT_TIMESTAMP].to_list(), "in the order they were asked in"
+    assert historical[EVENT_TIMESTAMP].to_list() == wanted[EVENT_TIMESTAMP].to_list(), "in the order they were asked in"
 
 
 def test_feast_gives_online_what_our_reader_gives(built: Settings) -> None:
@@ -114,9 +114,9 @@ def test_views_say_what_they_are_and_are_found_by_feast(built: Settings) -> None
     store = feature_store(built)
     assert {view.name for view in store.list_feature_views()} == set(views())
     assert {e.name for e in store.list_entities()} >= {"cell", "location", "sensor_id", "vehicle_id"}
-    found = store.get_feature_view("traffic_features")
-    assert found.tags == {"version": "1", "table": "features/traffic_features"}
-    assert next(f for f in found.features if f.name == "speed_mean").description == "mean speed [km/h]"
+    feature_view = store.get_feature_view("traffic_features")
+    assert feature_view.tags == {"version": "1", "table": "features/traffic_features"}
+    assert next(f for f in feature_view.features if f.name == "speed_mean").description == "mean speed [km/h]"
 
 
 def test_history_is_materialised_for_the_newest_of_each_entity(built: Settings) -> None:

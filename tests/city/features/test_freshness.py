@@ -86,8 +86,8 @@ def test_a_stream_that_begins_anew_has_brought_no_event_by_that(config: Settings
     city.pass_one(50, written=True)
     for _ in range(3 * BOUND):
         city.rows = 0
-        found = city.pass_one()
-    assert found is None
+        findings = city.pass_one()
+    assert findings is None
 
 
 def test_a_view_that_was_never_written_is_stale_once_its_bound_is_over(config: Settings) -> None:

@@ -68,7 +68,7 @@ def paid_with_history(config: Settings) -> list[dict[str, object]]:
 def test_rows_of_the_stream_are_the_rows_of_the_table(config: Settings, contract: Contract, view: str, made) -> None:  # type: ignore[no-untyped-def]
     events = made(config)
     events += events[-3:]  # sent twice, the second time in another batch
-    found, held = [], None
+    pushed, held = [], None
     size = 37 if len(events) % 37 > 3 else 36  # the repeated ones are in another batch than their first
     for number, first in enumerate(range(0, len(events), size)):
         before = len(events[:first])
@@ -79,15 +79,15 @@ def test_rows_of_the_stream_are_the_rows_of_the_table(config: Settings, contract
             bronze.load([0])
             held = Events(view_of(view), contract, config)
             held.hold(earlier_events(contract, bronze, {0: before}))
-        found.append(held.add(batch.sort("_offset")))
-        assert found[-1][view_of(view).time].is_sorted(), "alarms follow a key's scores in this order"
+        pushed.append(held.add(batch.sort("_offset")))
+        assert pushed[-1][view_of(view).time].is_sorted(), "alarms follow a key's scores in this order"
     lake = house(config)
     for table in select_tables([view]):
         lake.build(table, [DAY])
     key = list(view_of(view).table.key)
     table = rows(lake, f"features/{view}", *key)
     assert table.height == len(events) - 3
-    assert_frame_equal(pl.concat(found).sort(key), table, check_exact=False, abs_tol=1e-9)
+    assert_frame_equal(pl.concat(pushed).sort(key), table, check_exact=False, abs_tol=1e-9)
 
 
 def test_a_reference_table_of_an_earlier_release_is_built_from(config: Settings) -> None:
@@ -141,8 +141,8 @@ def test_the_newest_reading_of_a_machine_is_online(config: Settings) -> None:
     stream(config.lake, SENSOR_READINGS, [last | {"timestamp": "2026-05-04T12:30:00.000Z"}], BEGIN + timedelta(hours=5))
     sink.apply(pl.read_delta(str(bronze.path)).filter(pl.col("_offset") == len(events)), {0: len(events)}, dict)
     read = FeatureReader(online_store(config), ["machine_features:power_now"], BEGIN.timestamp)
-    (found,) = read.read([{"machine_id": last["machine_id"]}])
-    assert found["power_now"] is not None
+    (features,) = read.read([{"machine_id": last["machine_id"]}])
+    assert features["power_now"] is not None
 
 
 def test_a_topic_of_states_has_no_features_of_its_events() -> None:

@@ -39,21 +39,21 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> OnlineStore:
     if request.param == "sqlite":
         return SQLiteStore(tmp_path / "online.db")
-    found = RedisStore(request.getfixturevalue("redis_url"))
+    redis = RedisStore(request.getfixturevalue("redis_url"))
     for _ in range(50):
         try:
-            found._redis.flushall()
+            redis._redis.flushall()
             break
         except Exception:
             time.sleep(0.1)
-    return found
+    return redis
 
 
 def test_rows_are_read_in_the_order_they_are_asked_for(store: OnlineStore) -> None:
     keys = [f"k{n}" for n in range(2000)]
     store.write("v", keys, [5] * 2000, [b'{"a": %d}' % n for n in range(2000)])
-    found = store.read("v", ["k7", "nobody", *reversed(keys)])
-    assert [row.features["a"] if row else None for row in found] == [7, None, *reversed(range(2000))]
+    rows = store.read("v", ["k7", "nobody", *reversed(keys)])
+    assert [row.features["a"] if row else None for row in rows] == [7, None, *reversed(range(2000))]
     assert len(set(store.keys("v", 10))) == 10
     assert store.read("another", ["k7"]) == [None]
 
@@ -115,9 +115,9 @@ def test_the_newest_row_of_an_entity_is_pushed_and_read_by_name(store: OnlineSto
     view = view_of("vehicle_features")
     assert push(store, view, vehicles(("a", 3, 10.0), ("a", 1, 30.0), ("b", 2, 20.0))) == 2
     reader = FeatureReader(store, ["vehicle_features:speed_mean", "vehicle_features:hour"], NOW.timestamp)
-    found = reader.read([{"vehicle_id": "b"}, {"vehicle_id": "a"}, {"vehicle_id": "c"}])
-    assert [row["speed_mean"] for row in found] == [20.0, 30.0, None]
-    assert found[0]["hour"] == NOW - timedelta(hours=3)
+    features = reader.read([{"vehicle_id": "b"}, {"vehicle_id": "a"}, {"vehicle_id": "c"}])
+    assert [row["speed_mean"] for row in features] == [20.0, 30.0, None]
+    assert features[0]["hour"] == NOW - timedelta(hours=3)
 
 
 def test_a_value_past_its_time_to_live_is_not_given_out(store: OnlineStore) -> None:

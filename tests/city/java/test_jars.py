@@ -20,11 +20,11 @@ class Mirror(http.server.BaseHTTPRequestHandler):
     """A Maven repository of one jar, which may be another than it should be."""
 
     content = CONTENT
-    asked: list[str]
+    requested: list[str]
     together: threading.Barrier | None
 
     def do_GET(self) -> None:
-        type(self).asked.append(self.path)
+        type(self).requested.append(self.path)
         if self.together is not None:
             with suppress(threading.BrokenBarrierError):
                 self.together.wait(0.5)  # for a second download, which would disturb this one
@@ -43,7 +43,7 @@ class Mirror(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def mirror(config: Settings, tmp_path: Path) -> Iterator[Settings]:
-    Mirror.asked, Mirror.content, Mirror.together = [], CONTENT, None
+    Mirror.requested, Mirror.content, Mirror.together = [], CONTENT, None
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Mirror)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield config.model_copy(update={"maven_url": f"http://127.0.0.1:{server.server_port}", "cache": tmp_path / "cache"})
@@ -51,9 +51,9 @@ def mirror(config: Settings, tmp_path: Path) -> Iterator[Settings]:
 
 
 def test_every_jar_is_locked_with_its_hash_and_no_host() -> None:
-    found = jars.locked_jars()
-    assert {jar.server for jar in found} == {"kafka", "questdb", "spark"}
-    assert all(len(jar.sha256) == 64 and jar.coordinate.count(":") == 2 for jar in found)
+    locked = jars.locked_jars()
+    assert {jar.server for jar in locked} == {"kafka", "questdb", "spark"}
+    assert all(len(jar.sha256) == 64 and jar.coordinate.count(":") == 2 for jar in locked)
     assert "http" not in jars.LOCK.read_text().replace("httpc", "")
     assert any(jar.coordinate == "org.questdb:questdb:9.3.4" for jar in jars.locked_jars("questdb"))
 
@@ -65,10 +65,10 @@ def test_a_jar_is_fetched_checked_and_never_fetched_again(mirror: Settings, monk
     jars.fetch(mirror, [JAR], seen.append)
     assert seen == [JAR]
     assert JAR.path(jars.folder(mirror)).read_bytes() == CONTENT
-    asked = len(Mirror.asked)
+    request_count = len(Mirror.requested)
     assert jars.missing(mirror, ["kafka"]) == []
     jars.fetch(mirror, jars.missing(mirror, ["kafka"]))
-    assert len(Mirror.asked) == asked
+    assert len(Mirror.requested) == request_count
     assert jars.classpath(mirror, "kafka") == str(JAR.path(jars.folder(mirror)))
 
 
@@ -78,7 +78,7 @@ def test_processes_that_share_an_empty_cache_download_a_jar_once(mirror: Setting
         for done in [pool.submit(jars.fetch, mirror, [JAR]) for _ in range(2)]:
             done.result()
     assert JAR.path(jars.folder(mirror)).read_bytes() == CONTENT
-    assert Mirror.asked.count("/org/example/thing/1.0/thing-1.0.jar") == 1
+    assert Mirror.requested.count("/org/example/thing/1.0/thing-1.0.jar") == 1
 
 
 def test_a_jar_that_was_changed_on_disk_is_missed(mirror: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -121,20 +121,20 @@ def refusals(s3: TestS3) -> list[tuple[dict[str, str], str, bool]]:
     "number", range(7), ids=["secret", "key", "no right", "reads only", "bucket", "endpoint", "protocol"]
 )
 def test_what_s3_refuses_is_told_with_the_setting(config: Settings, s3: TestS3, number: int) -> None:
-    settings, told, at_start = refusals(s3)[number]
+    settings, reason, at_start = refusals(s3)[number]
     wrong = on_s3(config, settings)
     stream(config.lake, VEHICLE_POSITIONS, drive(NOW - timedelta(days=8), 3, every=7200), NOW)
     began = time.monotonic()
     with pytest.raises(ColdStorageError) as error:
         archive(VEHICLE_POSITIONS, wrong.lake, cold_location(wrong), KEEP, NOW)
     assert time.monotonic() - began < 20, "seconds, not minutes"
-    assert told in str(error.value), error.value
+    assert reason in str(error.value), error.value
     assert "\n" not in str(error.value)
     began = time.monotonic()
     if at_start:
         with pytest.raises(CannotStart, match="cold storage s3://") as refused:
             check_logins(wrong)
-        assert told in str(refused.value)
+        assert reason in str(refused.value)
     else:
         check_logins(wrong)  # it may come, or is found out by the first move
     assert time.monotonic() - began < 20
@@ -164,7 +164,7 @@ LOGIN = {"cold": "s3://bucket/cold", "cold_access_key": "AKIA", "cold_secret_key
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "reason"),
     [
         ({"cold": "gs://bucket/cold"}, "got gs://…; expected a folder, or s3://bucket/path"),
         ({"cold": "s3:///cold"}, "the bucket is missing"),
@@ -176,10 +176,10 @@ LOGIN = {"cold": "s3://bucket/cold", "cold_access_key": "AKIA", "cold_secret_key
         (LOGIN | {"engine": "spark"}, "CITY_COLD on S3 is read by CITY_ENGINE=polars only"),
     ],
 )
-def test_settings_that_do_not_fit_are_refused(settings: dict[str, Any], told: str) -> None:
+def test_settings_that_do_not_fit_are_refused(settings: dict[str, Any], reason: str) -> None:
     with pytest.raises(ValueError, match="for Settings") as error:
         Settings(_env_file=None, **settings)  # type: ignore[call-arg]
-    assert told in str(explain(error.value))
+    assert reason in str(explain(error.value))
     assert "sesame" not in str(explain(error.value))
 
 

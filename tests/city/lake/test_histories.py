@@ -50,9 +50,9 @@ class Busy(PolarsEngine):
         self._between = between
 
     def collect(self, frame: Any) -> pl.DataFrame:
-        found = super().collect(frame)
+        frame_rows = super().collect(frame)
         self._between()
-        return found
+        return frame_rows
 
 
 @dataclass
@@ -124,9 +124,9 @@ def during(monkeypatch: pytest.MonkeyPatch, happens: Callable[[], None]) -> Iter
 
     def then(real: Callable[..., Any]) -> Callable[..., Any]:
         def called(*args: Any, **kwargs: Any) -> Any:
-            found = real(*args, **kwargs)
+            result = real(*args, **kwargs)
             happens()
-            return found
+            return result
 
         return called
 

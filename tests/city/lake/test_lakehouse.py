@@ -229,7 +229,7 @@ def test_the_newest_row_of_each_key_is_read_over_days(config: Settings) -> None:
     silver = rows(lake, SILVER, "timestamp")
     newest = silver.unique("vehicle_id", keep="last", maintain_order=True).sort("vehicle_id")
     for hours, vehicles in ((60, 4), (30, 3), (2, 2)):
-        found = Snapshot(lake.root).newest_of_each(SILVER, ["vehicle_id"], "timestamp", timedelta(hours=hours))
-        assert found is not None
-        assert_frame_equal(found.sort("vehicle_id"), newest.head(vehicles), check_column_order=False)
+        read_rows = Snapshot(lake.root).newest_of_each(SILVER, ["vehicle_id"], "timestamp", timedelta(hours=hours))
+        assert read_rows is not None
+        assert_frame_equal(read_rows.sort("vehicle_id"), newest.head(vehicles), check_column_order=False)
     assert Snapshot(lake.root).newest_of_each("silver/none", ["vehicle_id"], "timestamp", timedelta(hours=1)) is None

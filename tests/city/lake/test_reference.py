@@ -70,23 +70,23 @@ def scores(*minutes: float, machine: str = "pump_001", signal: str = "vibration_
 
 def test_readings_in_a_row_are_one_event_and_single_ones_none() -> None:
     few = [n / 12 for n in range(24)]
-    found = episodes(pl.concat([scores(*few, 10, 30, *[40 + n for n in few]), scores(*few, machine="motor_002")]))
-    assert found.select("machine_id", "readings").rows() == [("motor_002", 24), ("pump_001", 24), ("pump_001", 24)]
-    assert found["signal"].unique().to_list() == ["vibration"]
-    assert found["peak_score"].max() == pytest.approx(2 + (40 + few[-1]) / 100)
+    grouped = episodes(pl.concat([scores(*few, 10, 30, *[40 + n for n in few]), scores(*few, machine="motor_002")]))
+    assert grouped.select("machine_id", "readings").rows() == [("motor_002", 24), ("pump_001", 24), ("pump_001", 24)]
+    assert grouped["signal"].unique().to_list() == ["vibration"]
+    assert grouped["peak_score"].max() == pytest.approx(2 + (40 + few[-1]) / 100)
 
 
 def test_what_people_wrote_of_an_event_stays_while_it_goes_on(config: Settings) -> None:
     first = episodes(scores(*[n / 12 for n in range(12)]))
     update(config.lake, ANOMALY_EVENTS, lambda events: with_episodes(events, first), "scores")
-    told = pl.lit("bearing").alias("root_cause"), pl.lit(value=True).alias("confirmed")
-    update(config.lake, ANOMALY_EVENTS, lambda events: events.with_columns(*told), "by hand")
+    written = pl.lit("bearing").alias("root_cause"), pl.lit(value=True).alias("confirmed")
+    update(config.lake, ANOMALY_EVENTS, lambda events: events.with_columns(*written), "by hand")
     longer = episodes(scores(*[n / 12 for n in range(36)], *[60 + n / 12 for n in range(12)]))
     update(config.lake, ANOMALY_EVENTS, lambda events: with_episodes(events, longer), "scores")
-    found = read(config.lake, ANOMALY_EVENTS)
-    assert found["readings"].to_list() == [36, 12]
-    assert found["root_cause"].to_list() == ["bearing", None]
-    assert found["confirmed"].to_list() == [True, None]
+    stored = read(config.lake, ANOMALY_EVENTS)
+    assert stored["readings"].to_list() == [36, 12]
+    assert stored["root_cause"].to_list() == ["bearing", None]
+    assert stored["confirmed"].to_list() == [True, None]
     version = DeltaTable(config.lake / ANOMALY_EVENTS.id).version()
     update(config.lake, ANOMALY_EVENTS, lambda events: with_episodes(events, longer), "scores")
     assert DeltaTable(config.lake / ANOMALY_EVENTS.id).version() == version
@@ -101,8 +101,8 @@ def test_a_table_of_an_earlier_release_and_a_file_without_the_new_columns_are_ta
         ("manufacturer", "model", "installed", "status")
     )
     update(config.lake, table, lambda rows: rows.drop("status").with_columns(model=pl.lit("P-100")), "edited")
-    found = read(config.lake, table).row(0, named=True)
-    assert (found["model"], found["status"]) == ("P-100", None)
+    stored = read(config.lake, table).row(0, named=True)
+    assert (stored["model"], stored["status"]) == ("P-100", None)
     file = config.home / "machines.csv"
     file.write_text(
         "machine_id,kind,location,criticality,manufacturer,installed\n"

@@ -186,8 +186,8 @@ def test_a_vehicle_is_forgotten_in_every_tier(stack: Settings) -> None:
     for table in select_tables(["silver/vehicle_positions", "vehicle_features"]):
         lake.build(table, [datetime.now(UTC).date() - timedelta(days=n) for n in (1, 0)], full=True)
     online_store(stack).write("vehicle_features", ["v7"], [1], [b"{}"])
-    found = find(stack, "vehicle", "v7")
-    assert set(found) >= {
+    counts = find(stack, "vehicle", "v7")
+    assert set(counts) >= {
         "bronze/vehicle_positions",
         "cold/vehicle_positions",
         "quarantine/vehicle_positions",
@@ -215,12 +215,12 @@ def test_a_vehicle_is_forgotten_in_every_tier(stack: Settings) -> None:
 def files_with(servers: Settings, name: str) -> list[str]:
     """The files of the QuestDB server that have a text, in either of the encodings that it writes."""
     spelled = (name.encode(), name.encode("utf-16-le"))
-    found = []
+    sizes = []
     for file in sorted((servers.home / "questdb").rglob("*")):
         with suppress(FileNotFoundError):  # the server deletes what it does not need any more
             if file.is_file() and any(text in file.read_bytes() for text in spelled):
-                found.append(str(file))
-    return found
+                sizes.append(str(file))
+    return sizes
 
 
 def test_an_id_is_in_no_file_of_questdb_though_the_stream_went_on_meanwhile(

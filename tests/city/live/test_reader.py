@@ -73,8 +73,8 @@ class Feed:
             self.window(now - timedelta(minutes=2), step)
 
     def window(self, start: datetime, count: int) -> None:
-        told = {"vehicle_count": count, "positions": count, "speed_mean": 9.5, "speed_std": 1.0}
-        content = {"kind": "traffic_cells", "window_start": iso(start), "cell": CELL} | told
+        aggregates = {"vehicle_count": count, "positions": count, "speed_mean": 9.5, "speed_std": 1.0}
+        content = {"kind": "traffic_cells", "window_start": iso(start), "cell": CELL} | aggregates
         self._producer.produce("city.processed.traffic", orjson.dumps(content))
 
     def send(self, content: dict[str, Any], topic: str = DASHBOARD_TOPIC) -> None:
@@ -117,9 +117,9 @@ def test_what_is_live_is_shown_predicted_resumed_and_gone_through(live: tuple[st
         until(lambda: _workers(http)["domain alarms"]["state"] == "running")
         one = requests.get(f"{http}/api/cell/{CELL}", timeout=20).json()
         assert one["features"]["speed_mean"] is not None
-        told = {p["model"]: p for p in one["predictions"]}
-        assert told["traffic_speed_15"]["low"] < float(told["traffic_speed_15"]["prediction"])
-        assert told["traffic_speed_5"]["version"] is None
+        by_model = {p["model"]: p for p in one["predictions"]}
+        assert by_model["traffic_speed_15"]["low"] < float(by_model["traffic_speed_15"]["prediction"])
+        assert by_model["traffic_speed_5"]["version"] is None
 
         with connect(url, max_size=None) as socket:
             messages = read(socket, 6)
@@ -156,8 +156,8 @@ def _workers(http: str) -> dict[str, dict[str, Any]]:
 
 
 def _cells(http: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = requests.get(f"{http}/api/live/cells", timeout=10).json()["rows"]
-    return found
+    cells: list[dict[str, Any]] = requests.get(f"{http}/api/live/cells", timeout=10).json()["rows"]
+    return cells
 
 
 def test_five_hundred_listen_and_ten_that_never_read_hold_up_nobody(live: tuple[str, Settings]) -> None:
@@ -166,11 +166,11 @@ def test_five_hundred_listen_and_ten_that_never_read_hold_up_nobody(live: tuple[
         argv = [sys.executable, "-m", "benchmarks._listen", url, "10", "490", "10"]
         done = subprocess.run(argv, capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stderr
-        found = json.loads(done.stdout)
-        print(found)
-        assert found["p95_ms"] < 2_000
-        assert found["lost"] == found["missed"] == 0
-        assert found["least"] >= 15  # of twenty that were made
+        content = json.loads(done.stdout)
+        print(content)
+        assert content["p95_ms"] < 2_000
+        assert content["lost"] == content["missed"] == 0
+        assert content["least"] >= 15  # of twenty that were made
         metrics = url.replace("ws://", "http://").replace("/ws/stream", "/metrics")
         until(lambda: "\nwebsocket_clients 0.0\n" in requests.get(metrics, timeout=10).text)  # all have gone
 

@@ -20,13 +20,13 @@ ROWS = traffic(hours=6, cells=4)
 
 
 def test_a_label_is_the_same_cells_speed_so_much_later() -> None:
-    found = label_rows(SPEED, ROWS)
-    assert found.height > 600
+    labelled = label_rows(SPEED, ROWS)
+    assert labelled.height > 600
     later = {(cell, at): speed for cell, at, speed in ROWS.select("cell", "as_of", "speed_mean").iter_rows()}
-    for cell, at, label, now in found.select("cell", "as_of", LABEL, NAIVE).head(200).iter_rows():
+    for cell, at, label, now in labelled.select("cell", "as_of", LABEL, NAIVE).head(200).iter_rows():
         assert label in [later[cell, at + timedelta(minutes=m)] for m in (14, 16)]
         assert now == later[cell, at]
-    assert found["as_of"].max() < ROWS["as_of"].max()
+    assert labelled["as_of"].max() < ROWS["as_of"].max()
     assert label_rows(CONGESTION, ROWS)[LABEL].is_in(CONGESTION.label.classes).all()
 
 
@@ -65,9 +65,9 @@ def test_a_protocol_gives_the_time_from_which_rows_are_held_out() -> None:
 
 
 def test_what_is_missing_is_not_a_number() -> None:
-    found = label_rows(SPEED, ROWS).head(4)
-    assert inputs(SPEED, found).shape == (4, len(SPEED.inputs))
-    assert pl.Series(inputs(SPEED, found)[:, SPEED.inputs.index("speed_lag_3")]).is_nan().all()
+    labelled = label_rows(SPEED, ROWS).head(4)
+    assert inputs(SPEED, labelled).shape == (4, len(SPEED.inputs))
+    assert pl.Series(inputs(SPEED, labelled)[:, SPEED.inputs.index("speed_lag_3")]).is_nan().all()
     assert labels(CONGESTION, label_rows(CONGESTION, ROWS)).max() < 3
 
 

@@ -43,27 +43,27 @@ def log(*failures: float, name: str = "pump_001") -> pl.DataFrame:
 
 
 def test_the_life_left_is_the_time_to_the_next_failure_and_never_over_the_cap() -> None:
-    found = label_rows(LIFE, machine(240), log(30, 200))
-    left = dict(found.select("timestamp", LABEL).iter_rows())
+    labelled = label_rows(LIFE, machine(240), log(30, 200))
+    left = dict(labelled.select("timestamp", LABEL).iter_rows())
     assert left[START] == pytest.approx(0.5)
     assert left[START + timedelta(minutes=29)] == pytest.approx(1 / 60)
     assert left[START + timedelta(minutes=31)] == pytest.approx(1)
     assert left[START + timedelta(minutes=150)] == pytest.approx(50 / 60)
-    assert found["timestamp"].max() == START + timedelta(minutes=239) - CAP
+    assert labelled["timestamp"].max() == START + timedelta(minutes=239) - CAP
 
 
 def test_another_machines_failure_is_not_its_own() -> None:
-    found = label_rows(LIFE, machine(100), log(30, name="pump_002"))
-    assert found[LABEL].unique().to_list() == [1.0]
+    labelled = label_rows(LIFE, machine(100), log(30, name="pump_002"))
+    assert labelled[LABEL].unique().to_list() == [1.0]
 
 
 @settings(max_examples=30, deadline=None)
 @given(failures=st.lists(st.integers(0, 400), max_size=8), count=st.integers(200, 400))
 def test_a_row_counts_whether_it_fails_soon_or_not(failures: list[int], count: int) -> None:
     """Rows near the end count by their time alone: by their end, only the short-lived would."""
-    found = label_rows(LIFE, machine(count), log(*sorted(failures)))
-    assert found.height == count - CAP // timedelta(minutes=1)
-    assert found[LABEL].is_between(0, 1).all()
+    labelled = label_rows(LIFE, machine(count), log(*sorted(failures)))
+    assert labelled.height == count - CAP // timedelta(minutes=1)
+    assert labelled[LABEL].is_between(0, 1).all()
 
 
 def payments(count: int) -> pl.DataFrame:
@@ -74,17 +74,17 @@ def payments(count: int) -> pl.DataFrame:
 def test_a_payment_is_genuine_when_nobody_reported_it_in_time() -> None:
     within = REPORTED_WITHIN // timedelta(minutes=1)
     reports = pl.DataFrame({"payment_id": ["p3", "p3", "p5"], "timestamp": minutes(9, 4, 5 + within + 1)})
-    found = label_rows(FRAUDS, payments(60), reports)
-    assert found.filter(pl.col(LABEL) == "fraud")["payment_id"].to_list() == ["p3"]
-    assert found.height == 60 - within  # of later ones it is not known yet
+    labelled = label_rows(FRAUDS, payments(60), reports)
+    assert labelled.filter(pl.col(LABEL) == "fraud")["payment_id"].to_list() == ["p3"]
+    assert labelled.height == 60 - within  # of later ones it is not known yet
 
 
 def test_a_report_that_is_newer_than_the_rows_shows_that_their_time_has_passed() -> None:
     within = REPORTED_WITHIN // timedelta(minutes=1)
     reports = pl.DataFrame({"payment_id": ["p3", "p50"], "timestamp": minutes(9, 50 + within)})
-    found = label_rows(FRAUDS, payments(60), reports)
-    assert found.filter(pl.col(LABEL) == "fraud")["payment_id"].to_list() == ["p3", "p50"]
-    assert found["payment_id"].to_list() == [f"p{n}" for n in range(51)]
+    labelled = label_rows(FRAUDS, payments(60), reports)
+    assert labelled.filter(pl.col(LABEL) == "fraud")["payment_id"].to_list() == ["p3", "p50"]
+    assert labelled["payment_id"].to_list() == [f"p{n}" for n in range(51)]
     assert label_rows(FRAUDS, payments(60), reports.clear()).height == 60 - within
 
 
@@ -96,8 +96,8 @@ def test_what_was_wrong_is_not_normal() -> None:
             "end": minutes(30, 15, 55, 100),
         }
     )
-    found = label_rows(ANOMALIES, machine(60), wrong)
-    left = {(moment - START) // timedelta(minutes=1) for moment in found["timestamp"]}
+    labelled = label_rows(ANOMALIES, machine(60), wrong)
+    left = {(moment - START) // timedelta(minutes=1) for moment in labelled["timestamp"]}
     assert left == set(range(60)) - set(range(10, 31)) - set(range(50, 56))
 
 
@@ -111,8 +111,8 @@ def test_nothing_is_learned_from_what_became_known_later() -> None:
 
 def test_a_machine_whose_ranges_nobody_gave_is_left_out() -> None:
     unknown = machine(100, "pump_002").with_columns(power_now=pl.lit(None, pl.Float64))
-    found = label_rows(LIFE, pl.concat([machine(100), unknown]), log(30))
-    assert found["machine_id"].unique().to_list() == ["pump_001"]
+    labelled = label_rows(LIFE, pl.concat([machine(100), unknown]), log(30))
+    assert labelled["machine_id"].unique().to_list() == ["pump_001"]
 
 
 def test_a_truth_that_is_not_there_is_named() -> None:

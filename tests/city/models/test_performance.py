@@ -26,17 +26,20 @@ def judged(model: str, **columns: object) -> pl.DataFrame:
 
 
 def test_a_classifier_is_right_as_often_as_it_says() -> None:
-    came = CHANCE.choice(["low", "high"], 2_000)
+    outcomes = CHANCE.choice(["low", "high"], 2_000)
     right = CHANCE.random(2_000) < 0.8
-    said = np.where(right, came, "medium")
-    rows = judged("traffic_congestion", outcome=came, prediction=said, confidence=[0.8] * 2_000, loss=[0.2] * 2_000)
-    found = performance(CONGESTION, rows)
-    assert found["accuracy"] == pytest.approx(right.mean())
-    assert found["outcomes"] == 2_000
-    assert found["calibration_error"] < 0.03
-    known = precision_recall_fscore_support(came, said, average="macro", zero_division=0)[:3]
-    assert (found["precision"], found["recall"], found["f1"]) == pytest.approx(known)
-    assert {v.name: v.passed for v in verdicts(CONGESTION, found, None, None)} == {"calibrated": True, "lasting": None}
+    said = np.where(right, outcomes, "medium")
+    rows = judged("traffic_congestion", outcome=outcomes, prediction=said, confidence=[0.8] * 2_000, loss=[0.2] * 2_000)
+    figures = performance(CONGESTION, rows)
+    assert figures["accuracy"] == pytest.approx(right.mean())
+    assert figures["outcomes"] == 2_000
+    assert figures["calibration_error"] < 0.03
+    known = precision_recall_fscore_support(outcomes, said, average="macro", zero_division=0)[:3]
+    assert (figures["precision"], figures["recall"], figures["f1"]) == pytest.approx(known)
+    assert {v.name: v.passed for v in verdicts(CONGESTION, figures, None, None)} == {
+        "calibrated": True,
+        "lasting": None,
+    }
     sure = performance(CONGESTION, rows.with_columns(confidence=pl.lit(0.99)))
     (calibrated,) = [v for v in verdicts(CONGESTION, sure, None, None) if v.name == "calibrated"]
     assert (calibrated.passed, "confidences are 0.1" in calibrated.description) == (False, True)
@@ -53,11 +56,11 @@ def test_intervals_hold_what_they_promise_or_not() -> None:
         loss=np.abs(missed),
         latency_ms=[5.0] * 1_000,
     )
-    found = performance(SPEED, rows)
-    assert found["mae"] == pytest.approx(np.abs(missed).mean())
-    assert found["coverage"] == pytest.approx(0.9, abs=0.03)
-    assert found["latency_p95_ms"] == 5.0
-    assert {v.name: v.passed for v in verdicts(SPEED, found, 0.9, None)} == {"covers": True, "lasting": None}
+    figures = performance(SPEED, rows)
+    assert figures["mae"] == pytest.approx(np.abs(missed).mean())
+    assert figures["coverage"] == pytest.approx(0.9, abs=0.03)
+    assert figures["latency_p95_ms"] == 5.0
+    assert {v.name: v.passed for v in verdicts(SPEED, figures, 0.9, None)} == {"covers": True, "lasting": None}
     narrow = performance(SPEED, rows.with_columns(low=pl.lit(29.0), high=pl.lit(31.0)))
     (covers,) = [v for v in verdicts(SPEED, narrow, 0.9, None) if v.name == "covers"]
     assert (covers.passed, "promised 90%" in covers.description) == (False, True)

@@ -83,18 +83,18 @@ def test_a_category_like_all_others_has_the_overall_threshold() -> None:
     assert thresholds.category_thresholds(FRAUDS, probability, rows, overall) == {}
     is_fuel = pl.col("merchant_category") == "fuel"
     cheap = rows.with_columns(amount=pl.when(is_fuel).then(pl.col("amount")).otherwise(6.0))
-    found = thresholds.category_thresholds(FRAUDS, probability, cheap, cost_threshold(cheap, probability))
-    assert "fuel" not in found or found["fuel"] < 0.2
-    assert found["travel"] > 0.4
+    by_category = thresholds.category_thresholds(FRAUDS, probability, cheap, cost_threshold(cheap, probability))
+    assert "fuel" not in by_category or by_category["fuel"] < 0.2
+    assert by_category["travel"] > 0.4
 
 
 def test_the_category_of_a_row_decides(fitted: FittedModel) -> None:
     exported = Exported(MODEL, fitted.exported)
     rows = pl.DataFrame({"merchant_category": ["jewellery", "groceries", "a new one", None]})
     calibration = replace(exported.calibration, threshold=0.5, thresholds={"jewellery": 0.05, "groceries": 0.9})
-    found = answers(MODEL, calibration, np.array([[0.4, 0.6]] * 4), rows)
-    assert found["threshold"].to_list() == [0.05, 0.9, 0.5, 0.5]
-    assert found["prediction"].to_list() == ["fraud", "genuine", "fraud", "fraud"]
+    answered = answers(MODEL, calibration, np.array([[0.4, 0.6]] * 4), rows)
+    assert answered["threshold"].to_list() == [0.05, 0.9, 0.5, 0.5]
+    assert answered["prediction"].to_list() == ["fraud", "genuine", "fraud", "fraud"]
     without = answers(MODEL, calibration, np.array([[0.4, 0.6]] * 4))
     assert without["threshold"].to_list() == [0.5] * 4
 

@@ -81,9 +81,9 @@ def same_as_mlflow_says(registry: Registry, name: str) -> None:
     read += (registry.card(registry.version(name, 4)), registry.at(name), registry.at(name, "nobody"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(registry, "_tables", None)
-        asked = registry.versions(name), registry.aliases(), registry.content(registry.version(name, 4))
-        asked += (registry.card(registry.version(name, 4)), registry.at(name), registry.at(name, "nobody"))
-    assert read == asked
+        answered = registry.versions(name), registry.aliases(), registry.content(registry.version(name, 4))
+        answered += (registry.card(registry.version(name, 4)), registry.at(name), registry.at(name, "nobody"))
+    assert read == answered
 
 
 def test_a_process_that_reads_the_registry_does_not_load_mlflow(config: Settings, tmp_path: Path) -> None:
@@ -97,19 +97,19 @@ def test_a_process_that_reads_the_registry_does_not_load_mlflow(config: Settings
 
 
 def test_a_run_says_what_it_was(registry: Registry, tmp_path: Path) -> None:
-    found = teach(LEVEL, BEFORE, registry, data_version=7).version
-    assert found.tags["data_version"] == "7"
-    assert found.tags["code_version"]
-    assert 0 < found.metrics["model_accuracy"] <= 1
-    card = registry.card(found)
+    version = teach(LEVEL, BEFORE, registry, data_version=7).version
+    assert version.tags["data_version"] == "7"
+    assert version.tags["code_version"]
+    assert 0 < version.metrics["model_accuracy"] <= 1
+    card = registry.card(version)
     for words in ("Delta version 7", "one of low, medium, high", "| naive |", "speed_neighbours", "learning_rate"):
         assert words in card
     from mlflow import MlflowClient
 
     client = MlflowClient(registry.uri)
-    run = client.get_run(found.run)
+    run = client.get_run(version.run)
     assert run.data.params["max_iter"] == str(LEVEL.defaults["max_iter"])
-    assert {file.path for file in client.list_artifacts(found.run)} >= {"card.md", "outcome.png", "importance.png"}
+    assert {file.path for file in client.list_artifacts(version.run)} >= {"card.md", "outcome.png", "importance.png"}
     logged = client.get_logged_model(run.outputs.model_outputs[0].model_id)
     files = {file.path for file in client.list_logged_model_artifacts(logged.model_id)}
     assert {"MLmodel", "model.onnx", "input_example.json"} <= files
@@ -235,26 +235,26 @@ def test_one_version_is_read_without_the_others(registry: Registry, monkeypatch:
 
 
 def test_a_search_is_bounded_and_goes_on_where_it_was_left(tmp_path: Path) -> None:
-    asked: list[float] = []
+    seconds: list[float] = []
     model = replace(
         CONGESTION, trials=6, space=lambda trial: {"x": trial.suggest_float("x", -1, 1)}, defaults={"x": 0.9}
     )
 
     def loss(parameters: dict[str, Any]) -> float:
-        asked.append(parameters["x"])
-        if len(asked) == 3:
+        seconds.append(parameters["x"])
+        if len(seconds) == 3:
             raise KeyboardInterrupt
         return abs(parameters["x"] - 0.2)
 
     with pytest.raises(KeyboardInterrupt):
         search(model, loss, tmp_path / "search.db", "study")
-    assert asked[0] == 0.9
+    assert seconds[0] == 0.9
     best = search(model, loss, tmp_path / "search.db", "study")
-    assert len(asked) in (6, 7)
-    assert best["x"] == min(asked[:2] + asked[3:], key=lambda x: abs(x - 0.2))
-    count = len(asked)
+    assert len(seconds) in (6, 7)
+    assert best["x"] == min(seconds[:2] + seconds[3:], key=lambda x: abs(x - 0.2))
+    count = len(seconds)
     assert search(model, loss, tmp_path / "search.db", "study") == best
-    assert len(asked) == count
+    assert len(seconds) == count
 
 
 def test_a_challenger_must_be_better_beyond_chance_and_nowhere_worse() -> None:

@@ -64,7 +64,7 @@ def texts(value: Any) -> Iterator[bytes]:
 
 def whereabouts(home: Path, name: str) -> list[str]:
     """Every file that has it: as bytes, in the rows of Parquet, or in a database."""
-    found = []
+    paths = []
     # All are read before a database is opened, which has files of its own as long as it is.
     for file, content in [(path, path.read_bytes()) for path in sorted(home.rglob("*")) if path.is_file()]:
         if content.startswith(b"PAR1"):
@@ -73,8 +73,8 @@ def whereabouts(home: Path, name: str) -> list[str]:
             with closing(sqlite3.connect(file)) as connection:
                 content += "\n".join(connection.iterdump()).encode()
         if any(spelled in content for spelled in spellings(name)):
-            found.append(str(file.relative_to(home)))
-    return found
+            paths.append(str(file.relative_to(home)))
+    return paths
 
 
 def renamed(path: Path) -> None:
@@ -161,9 +161,9 @@ def seed_files(config: Settings) -> None:
     with closing(sqlite3.connect(config.home / "dagster/storage/index.db")) as connection:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("CREATE TABLE event_logs (id INTEGER PRIMARY KEY, event TEXT, body BLOB)")
-        told = [json.dumps({"newest": json.dumps({"md": f"| {name} |"})}) for name in names]
-        connection.executemany("INSERT INTO event_logs (event, body) VALUES (?, ?)", [(t, t.encode()) for t in told])
-        connection.execute("INSERT INTO event_logs (event) VALUES (?)", ["x" * 100 + told[0]])
+        cells = [json.dumps({"newest": json.dumps({"md": f"| {name} |"})}) for name in names]
+        connection.executemany("INSERT INTO event_logs (event, body) VALUES (?, ?)", [(t, t.encode()) for t in cells])
+        connection.execute("INSERT INTO event_logs (event) VALUES (?)", ["x" * 100 + cells[0]])
         connection.commit()
         connection.execute("DELETE FROM event_logs WHERE id = 5")
         connection.commit()
@@ -179,13 +179,13 @@ def test_somebody_is_in_every_store_and_then_in_none(config: Settings) -> None:
     assert layers >= {"bronze", "quarantine", "silver", "gold", "features", "scores", "predictions", "served"}
     pinned_at = References(config.home / "drift/reference").pinned_at("vehicle_features")
     rows = {layer: pl.read_delta(str(config.lake / layer / "arrival")).height for layer in ("scores", "served")}
-    found = find(config, "vehicle", WHO)
-    assert found["quarantine/vehicle_positions"] == 7
-    assert found["cold/vehicle_positions"] > 0
+    counts = find(config, "vehicle", WHO)
+    assert counts["quarantine/vehicle_positions"] == 7
+    assert counts["cold/vehicle_positions"] > 0
 
     done = forget(config, "vehicle", WHO)
     assert done.problems == []
-    assert set(done.rows) == set(found) - {"features/online.db"}, "whose rows were deleted before"
+    assert set(done.rows) == set(counts) - {"features/online.db"}, "whose rows were deleted before"
     assert whereabouts(config.home, WHO) == []
     assert find(config, "vehicle", WHO) == {}
 

@@ -14,15 +14,15 @@ DAY = date(2026, 5, 4)  # a Monday
 
 def weeks() -> pl.DataFrame:
     """Four weeks of the hours 8 and 20, by day."""
-    found = []
+    rows = []
     for number in range(28):
         day = date(2026, 4, 6) + timedelta(days=number)
         for hour, usual in ((8, 1000.0), (20, 300.0)):
             noise = 1 + 0.01 * ((number * 7 + hour) % 5)
-            found.append(
+            rows.append(
                 {"day": day, "local_hour": hour, "weekday": day.isoweekday(), "kind": "all", "rows": usual * noise}
             )
-    return pl.DataFrame(found)
+    return pl.DataFrame(rows)
 
 
 def history(values: list[float], kind: str = "all", first: date = DAY, hour: int = 8) -> pl.DataFrame:

@@ -63,7 +63,7 @@ def failed(outcomes: list[ExpectationResult]) -> set[str]:
 
 
 def outcome(name: str, rows: pl.DataFrame) -> ExpectationResult:
-    return next(found for found in judge(THINGS, rows, BEST) if found.name == name)
+    return next(judgement for judgement in judge(THINGS, rows, BEST) if judgement.name == name)
 
 
 def test_each_declaration_of_a_contract_is_an_expectation() -> None:
@@ -136,11 +136,11 @@ def test_a_detail_lists_at_most_twenty_values() -> None:
 @settings(deadline=None)
 @given(sizes=st.lists(st.none() | st.floats(-20, 20), min_size=1, max_size=30))
 def test_values_out_of_range_are_counted(sizes: list[float | None]) -> None:
-    found = outcome("size_in_range", things(*(("a", size, "red") for size in sizes)))
+    judgement = outcome("size_in_range", things(*(("a", size, "red") for size in sizes)))
     wrong = [size for size in sizes if size is not None and not 0 <= size <= 10]
-    assert found.passed == (not wrong)
-    assert found.detail["unexpected_count"] == len(wrong)
-    assert [row["size"] for row in found.detail.get("partial_unexpected_list", [])] == wrong[:20]
+    assert judgement.passed == (not wrong)
+    assert judgement.detail["unexpected_count"] == len(wrong)
+    assert [row["size"] for row in judgement.detail.get("partial_unexpected_list", [])] == wrong[:20]
 
 
 def test_a_rule_that_cannot_be_told_is_not_obeyed() -> None:
@@ -158,15 +158,15 @@ def test_a_day_fails_above_the_limit_of_each_measure(measure: str) -> None:
 
 
 def test_a_day_without_rows_is_judged_by_its_measures_alone() -> None:
-    found = judge(THINGS, things(), BEST.with_columns(rows=pl.lit(0)))
-    assert [outcome.name for outcome in found] == [expectation.name for expectation in of_day()]
-    assert failed(found) == {"not_empty"}
+    judgements = judge(THINGS, things(), BEST.with_columns(rows=pl.lit(0)))
+    assert [outcome.name for outcome in judgements] == [expectation.name for expectation in of_day()]
+    assert failed(judgements) == {"not_empty"}
 
 
 def test_rows_block_what_is_made_of_them_and_a_day_does_not() -> None:
-    found = judge(THINGS, things(("a", 2.0, "red")), BEST)
+    judgements = judge(THINGS, things(("a", 2.0, "red")), BEST)
     of_the_day = {expectation.name for expectation in of_day()}
-    assert {outcome.name for outcome in found if not outcome.blocking} == of_the_day
+    assert {outcome.name for outcome in judgements if not outcome.blocking} == of_the_day
 
 
 def test_great_expectations_and_polars_say_the_same_of_each_expectation(

@@ -53,13 +53,13 @@ def nonzero(row: dict[str, Any]) -> dict[str, float]:
 
 
 def test_a_good_day_has_only_zeros() -> None:
-    found = measured(frame(*steady("a", 90), *steady("b", 90)), ["a", "b"])
-    assert (found["rows"], found["keys"], found["quarantined"], nonzero(found)) == (180, 2, 0, {})
+    values = measured(frame(*steady("a", 90), *steady("b", 90)), ["a", "b"])
+    assert (values["rows"], values["keys"], values["quarantined"], nonzero(values)) == (180, 2, 0, {})
 
 
 def test_an_empty_day_has_only_zeros() -> None:
-    found = measured(frame())
-    assert (found["rows"], found["keys"], nonzero(found)) == (0, 0, {})
+    values = measured(frame())
+    assert (values["rows"], values["keys"], nonzero(values)) == (0, 0, {})
 
 
 def test_a_reading_that_came_twice_is_a_duplicate() -> None:
@@ -74,8 +74,8 @@ def test_slow_is_more_than_a_minute_from_the_event_to_kafka() -> None:
 
 
 def test_out_of_order_is_behind_the_watermark() -> None:
-    found = measured(frame(*steady("a", 30), watermark=100))
-    assert nonzero(found) == {"out_of_order_share": pytest.approx(5 / 30)}, "those at 0 to 80 s"
+    values = measured(frame(*steady("a", 30), watermark=100))
+    assert nonzero(values) == {"out_of_order_share": pytest.approx(5 / 30)}, "those at 0 to 80 s"
 
 
 def test_who_was_not_announced_is_unknown_and_where_nobody_is_announced_all_are() -> None:
@@ -87,17 +87,17 @@ def test_who_was_not_announced_is_unknown_and_where_nobody_is_announced_all_are(
 
 def test_readings_are_missing_where_a_gap_is_longer_than_a_device_s_own_interval() -> None:
     often, seldom = steady("a", 60, every=10, skipped=(5, 6, 30)), steady("b", 20, every=150)
-    found = measured(frame(*often, *seldom))
+    values = measured(frame(*often, *seldom))
     due = 59 + 19  # after the first reading of each
-    assert nonzero(found) == {"missing_share": pytest.approx(3 / due)}
+    assert nonzero(values) == {"missing_share": pytest.approx(3 / due)}
 
 
 def test_a_device_has_one_interval_in_the_history_and_another_live() -> None:
     """The first day of a city: seven hours of history, then live readings, which are far more frequent."""
     past = frame(*steady("a", 84, every=300)).with_columns(pl.col("_offset") - 100)
     live = frame(*((25_300 + seconds, key, value) for seconds, key, value in steady("a", 300, every=4, skipped=(7, 8))))
-    found = measured(pl.concat([past, live]))
-    assert nonzero(found) == {"missing_share": pytest.approx(2 / (83 + 299))}
+    values = measured(pl.concat([past, live]))
+    assert nonzero(values) == {"missing_share": pytest.approx(2 / (83 + 299))}
 
 
 def test_the_volume_is_that_of_live_rows_where_the_history_has_fewer() -> None:
@@ -133,8 +133,8 @@ def test_a_drift_is_seen_in_the_first_hour() -> None:
             readings.append((at, f"downtown_noise_{number}", "noise", 60 + walk + chance.normal(0, 0.3), at, BEGIN, 0))
     columns = ["timestamp", "sensor_id", "type", "value", "_arrived", "_watermark", "_offset"]
     rows = pl.DataFrame(readings, columns, orient="row").sort("timestamp")
-    found = measures(SENSORS, summarise(SENSORS, rows.lazy(), {}), NO_REJECTS)
-    assert found.select("drifting_share", "stuck_share", "missing_share").row(0) == (1 / 20, 0, 0)
+    values = measures(SENSORS, summarise(SENSORS, rows.lazy(), {}), NO_REJECTS)
+    assert values.select("drifting_share", "stuck_share", "missing_share").row(0) == (1 / 20, 0, 0)
 
 
 def test_what_all_devices_do_together_is_no_drift() -> None:
@@ -148,9 +148,9 @@ def test_what_all_devices_do_together_is_no_drift() -> None:
 def test_rejected_messages_are_malformed_unless_all_that_is_wrong_is_a_range() -> None:
     reasons = [["value: noise outside 30 to 140 dB"], ["not JSON"], ["value: outside 0 to 9", "unit: missing or null"]]
     rejects = pl.LazyFrame({"reasons": reasons})
-    found = measured(frame(*steady("a", 17)), rejects=rejects)
-    assert found["quarantined"] == 3
-    assert nonzero(found) == {"malformed_share": 2 / 20, "out_of_range_share": 1 / 20}
+    values = measured(frame(*steady("a", 17)), rejects=rejects)
+    assert values["quarantined"] == 3
+    assert nonzero(values) == {"malformed_share": 2 / 20, "out_of_range_share": 1 / 20}
 
 
 def test_a_contract_without_quantities_has_no_devices_to_judge() -> None:
@@ -160,8 +160,8 @@ def test_a_contract_without_quantities_has_no_devices_to_judge() -> None:
     summary = summarise(VEHICLE_POSITIONS, rows.lazy(), {})
     assert summary.gaps.is_empty()
     assert summary.devices.is_empty()
-    found = measures(VEHICLE_POSITIONS, summary, NO_REJECTS).row(0, named=True)
-    assert (found["rows"], found["keys"], nonzero(found)) == (20, 1, {})
+    values = measures(VEHICLE_POSITIONS, summary, NO_REJECTS).row(0, named=True)
+    assert (values["rows"], values["keys"], nonzero(values)) == (20, 1, {})
 
 
 def test_the_volume_is_counted_by_quarter_of_an_hour_and_the_mean_by_kind() -> None:
@@ -183,11 +183,11 @@ def test_the_volume_is_counted_by_quarter_of_an_hour_and_the_mean_by_kind() -> N
 )
 def test_measures_are_shares_whatever_the_order_of_the_rows(readings: list[Reading], seed: int) -> None:
     rows = frame(*readings, watermark=1000)
-    found = measured(rows, ["a"])
-    assert all(0 <= found[name] <= 1 for name in SHARES), found
-    assert found == pytest.approx(measured(rows.sample(fraction=1, shuffle=True, seed=seed), ["a"]))
-    assert found["rows"] == len(readings)
-    assert found["keys"] == len({sensor for _, sensor, _ in readings})
+    values = measured(rows, ["a"])
+    assert all(0 <= values[name] <= 1 for name in SHARES), values
+    assert values == pytest.approx(measured(rows.sample(fraction=1, shuffle=True, seed=seed), ["a"]))
+    assert values["rows"] == len(readings)
+    assert values["keys"] == len({sensor for _, sensor, _ in readings})
 
 
 def test_a_summary_does_not_grow_with_the_rows() -> None:

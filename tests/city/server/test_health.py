@@ -23,9 +23,9 @@ def test_a_questdb_that_hangs_is_not_well_though_it_listens() -> None:
         hung.bind(("127.0.0.1", 0))
         hung.listen()
         began = time.monotonic()
-        found = _check_questdb(QuestDBServer(f"127.0.0.1:{hung.getsockname()[1]}"))
-    assert (found.ok, found.needed) == (False, False)
-    assert "no answer from" in found.detail
+        reason = _check_questdb(QuestDBServer(f"127.0.0.1:{hung.getsockname()[1]}"))
+    assert (reason.ok, reason.needed) == (False, False)
+    assert "no answer from" in reason.detail
     assert time.monotonic() - began < 10
 
 
@@ -33,9 +33,9 @@ def test_a_kafka_that_hangs_is_not_well_though_it_listens() -> None:
     with socket.socket() as hung:
         hung.bind(("127.0.0.1", 0))
         hung.listen()
-        found = _check_kafka(KafkaServer(f"127.0.0.1:{hung.getsockname()[1]}"))
-    assert not found.ok
-    assert "no Kafka answers at 127.0.0.1:" in found.detail
+        reason = _check_kafka(KafkaServer(f"127.0.0.1:{hung.getsockname()[1]}"))
+    assert not reason.ok
+    assert "no Kafka answers at 127.0.0.1:" in reason.detail
 
 
 def test_a_kafka_that_runs_answers(stack: Settings) -> None:
@@ -74,11 +74,11 @@ def test_a_daemon_that_hangs_is_not_well_though_its_process_runs(config: Setting
         beat(ago=30)
         assert ([d.ok for d in check_daemon(config)], alarm()) == ([True], None)
         beat(ago=150)
-        (found,) = check_daemon(config)
+        (reason,) = check_daemon(config)
         said = parts(config)["dagster-daemon"]
-        assert (found.ok, found.needed) == (False, False)
+        assert (reason.ok, reason.needed) == (False, False)
         wanted = r"no heartbeat for 15\d s: no schedule, sensor or run is started"
-        assert re.fullmatch(wanted, found.detail)
+        assert re.fullmatch(wanted, reason.detail)
         assert re.fullmatch(wanted, said["last_error"])
         assert said["stalled"]
         assert re.fullmatch(f"error: dagster-daemon: {wanted}", alarm() or "")

@@ -39,10 +39,10 @@ def test_the_store_of_alarms_is_opened_once(config: Settings, monkeypatch: pytes
 
 @pytest.fixture
 def refusing() -> Iterator[Hook]:
-    found = Hook()
-    found.status = 500
-    yield found
-    found.server.shutdown()
+    server = Hook()
+    server.status = 500
+    yield server
+    server.server.shutdown()
 
 
 def test_a_channel_that_is_away_is_told_where_people_look(config: Settings, refusing: Hook) -> None:
@@ -54,9 +54,9 @@ def test_a_channel_that_is_away_is_told_where_people_look(config: Settings, refu
             return requests.get(f"{url}/health", timeout=20).json()
 
         until(lambda: not health()["dependencies"]["alarm channels"]["ok"])
-        told = health()
-        assert told["dependencies"]["alarm channels"]["detail"].endswith("webhook: the server answered 500: not now")
-        assert not told["dependencies"]["alarm channels"]["needed"]
+        answer = health()
+        assert answer["dependencies"]["alarm channels"]["detail"].endswith("webhook: the server answered 500: not now")
+        assert not answer["dependencies"]["alarm channels"]["needed"]
         metrics = requests.get(f"{url}/metrics", timeout=10).text
         assert 'alarm_messages_waiting{channel="webhook"} 1.0' in metrics
         assert 'alarms_active{severity="error"} 1.0' in metrics

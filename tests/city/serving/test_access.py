@@ -90,9 +90,9 @@ def test_all_else_needs_a_host_of_ours_and_the_refusal_names_the_setting(local: 
         "127.evil.org",
         "[:",
     ):
-        status, told = ask(local, "GET", "/models", host=host)
+        status, answer = ask(local, "GET", "/models", host=host)
         assert status == 403, host
-        assert "CITY_PUBLIC_URL" in told
+        assert "CITY_PUBLIC_URL" in answer
     for host in ("localhost", "LOCALHOST:80", "127.0.0.1:1", "[::1]", "[::1]:8000"):
         assert ask(local, "GET", "/models", host=host)[0] == 200, host
 
@@ -109,8 +109,8 @@ def test_all_else_needs_a_host_of_ours_and_the_refusal_names_the_setting(local: 
     ],
 )
 def test_default_ports_are_the_same_site(local: Settings, host: str, origin: str) -> None:
-    status, told = ask(local, "POST", "/predict", '{"model_name": "none"}', host=host, origin=origin)
-    assert (status, "no model" in told) == (404, True)
+    status, answer = ask(local, "POST", "/predict", '{"model_name": "none"}', host=host, origin=origin)
+    assert (status, "no model" in answer) == (404, True)
 
 
 @pytest.mark.parametrize(
@@ -126,10 +126,10 @@ def test_default_ports_are_the_same_site(local: Settings, host: str, origin: str
     ],
 )
 def test_another_port_or_name_is_another_site(local: Settings, host: str, origin: str) -> None:
-    status, told = ask(local, "POST", "/predict", '{"model_name": "none"}', host=host, origin=origin)
+    status, answer = ask(local, "POST", "/predict", '{"model_name": "none"}', host=host, origin=origin)
     assert status == 403
-    assert "CITY_PUBLIC_URL" in told
-    assert "CITY_CORS_ORIGINS" in told
+    assert "CITY_PUBLIC_URL" in answer
+    assert "CITY_CORS_ORIGINS" in answer
 
 
 def test_behind_a_proxy_the_public_address_is_ours(proxied: Settings) -> None:
@@ -138,8 +138,8 @@ def test_behind_a_proxy_the_public_address_is_ours(proxied: Settings) -> None:
     until(lambda: ask(proxied, "GET", "/models", host=upstream, x_api_key=key)[0] == 200)
     for host in (upstream, "city.example.org", "city.example.org:443"):
         for origin in (PUBLIC, f"{PUBLIC}:443"):
-            told = ask(proxied, "POST", "/predict", '{"model_name": "none"}', host=host, origin=origin, x_api_key=key)
-            assert (told[0], "no model" in told[1]) == (404, True), (host, origin)
+            answer = ask(proxied, "POST", "/predict", '{"model_name": "none"}', host=host, origin=origin, x_api_key=key)
+            assert (answer[0], "no model" in answer[1]) == (404, True), (host, origin)
     other = "http://city.example.org"
     assert ask(proxied, "POST", "/predict", "{}", host=upstream, origin=other, x_api_key=key)[0] == 403
     # Whoever comes through the proxy is not on this machine.
@@ -183,18 +183,18 @@ def read_to_the_end(socket: ClientConnection) -> tuple[int | None, str | None]:
 
 def test_the_socket_of_a_key_that_is_revoked_is_closed(proxied: Settings) -> None:
     keys, stream = Keys(proxied), f"ws://127.0.0.1:{proxied.serve_port}/ws/stream"
-    told = {name: keys.add(name, "viewer") for name in ("leaves", "stays")}
+    secrets = {name: keys.add(name, "viewer") for name in ("leaves", "stays")}
     tokens = {}
-    for name, key in told.items():
+    for name, key in secrets.items():
         form = {"grant_type": "client_credentials", "client_id": name, "client_secret": key}
         url = f"http://127.0.0.1:{proxied.serve_port}/token"
         tokens[name] = until(
             lambda url=url, form=form: requests.post(url, data=form, timeout=10).json()["access_token"]
         )
     with (
-        connect(stream, subprotocols=[Subprotocol(PROTOCOL), Subprotocol(told["leaves"])]) as of_key,
+        connect(stream, subprotocols=[Subprotocol(PROTOCOL), Subprotocol(secrets["leaves"])]) as of_key,
         connect(stream, subprotocols=[Subprotocol(PROTOCOL), Subprotocol(tokens["leaves"])]) as of_token,
-        connect(stream, additional_headers={"x-api-key": told["stays"]}) as of_another,
+        connect(stream, additional_headers={"x-api-key": secrets["stays"]}) as of_another,
     ):
         keys.revoke("leaves")
         for socket in (of_key, of_token):
@@ -215,9 +215,9 @@ def test_unknown_keys_are_limited_by_address_and_known_ones_are_not(proxied: Set
     guesses = [status(f"city_guess{n}") for n in range(30)]
     assert guesses.count(401) < 14
     assert set(guesses) == {401, 429}
-    told = ask(proxied, "GET", "/models", host=host, x_api_key="city_guess", x_forwarded_for="198.51.100.7")
-    assert "CITY_FAILED_KEYS_A_MINUTE" in told[1]
-    assert "city_guess" not in told[1]
+    answer = ask(proxied, "GET", "/models", host=host, x_api_key="city_guess", x_forwarded_for="198.51.100.7")
+    assert "CITY_FAILED_KEYS_A_MINUTE" in answer[1]
+    assert "city_guess" not in answer[1]
     assert status(key) == 200
     assert status("city_guess", "198.51.100.8") == 401
     form = "grant_type=client_credentials&client_id=owner&client_secret=city_guess"

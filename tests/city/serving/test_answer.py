@@ -42,8 +42,8 @@ def test_a_row_and_a_frame_say_the_same(
     row = answers(model, calibration, np.array([output]), view_row).row(0, named=True)
     expected = own if category == "fuel" and model is FRAUDS and threshold is not None else threshold
     assert one.threshold == row["threshold"] == expected
-    told = f"{one.prediction:.6g}" if isinstance(one.prediction, float) else one.prediction
-    assert told == row["prediction"]
+    text = f"{one.prediction:.6g}" if isinstance(one.prediction, float) else one.prediction
+    assert text == row["prediction"]
     for name in ("confidence", "low", "high"):
         assert getattr(one, name) == pytest.approx(row[name])
     assert one.output == row["output"]

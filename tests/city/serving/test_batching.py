@@ -25,9 +25,9 @@ def test_each_caller_gets_the_answers_to_its_own_rows(sizes: list[int], most: in
     async def ask() -> None:
         with ThreadPoolExecutor(1) as pool:
             batcher = Batcher(double, pool, most_rows=most)
-            asked = [np.full((size, 2), n, np.float32) for n, size in enumerate(sizes)]
-            told = await asyncio.gather(*map(batcher.predict, asked))
-            for rows, answers in zip(asked, told, strict=True):
+            requests = [np.full((size, 2), n, np.float32) for n, size in enumerate(sizes)]
+            outputs = await asyncio.gather(*map(batcher.predict, requests))
+            for rows, answers in zip(requests, outputs, strict=True):
                 assert (answers == rows[:, 0] * 2).all()
                 assert len(answers) == len(rows)
 
@@ -76,8 +76,8 @@ def test_who_fails_fails_for_its_own_batch_only() -> None:
         with ThreadPoolExecutor(1) as pool:
             batcher = Batcher(picky, pool, most_rows=1)
             good, bad = np.ones((1, 1), np.float32), -np.ones((1, 1), np.float32)
-            told = await asyncio.gather(*map(batcher.predict, [good, bad, good]), return_exceptions=True)
-            assert [isinstance(answer, Exception) for answer in told] == [False, True, False]
+            outputs = await asyncio.gather(*map(batcher.predict, [good, bad, good]), return_exceptions=True)
+            assert [isinstance(answer, Exception) for answer in outputs] == [False, True, False]
             with pytest.raises(ArithmeticError):
                 await batcher.predict(bad)
             assert (await batcher.predict(good) == good).all()
@@ -100,21 +100,21 @@ def test_who_shares_a_batch_with_one_that_fails_is_answered(is_slow: bool) -> No
             batcher = Batcher(picky, pool)
             batcher._seconds = 1.0 if is_slow else 0.0
             bad = {5, 6, 40}
-            asked = [np.full((2, 1), -n if n in bad else n, np.float32) for n in range(64)]
-            told = await asyncio.gather(*map(batcher.predict, asked), return_exceptions=True)
-            assert {n for n, answer in enumerate(told) if isinstance(answer, ArithmeticError)} == bad
-            assert all((told[n] == asked[n]).all() for n in range(64) if n not in bad)
+            requests = [np.full((2, 1), -n if n in bad else n, np.float32) for n in range(64)]
+            outputs = await asyncio.gather(*map(batcher.predict, requests), return_exceptions=True)
+            assert {n for n, answer in enumerate(outputs) if isinstance(answer, ArithmeticError)} == bad
+            assert all((outputs[n] == requests[n]).all() for n in range(64) if n not in bad)
             assert len(runs) <= 3 * 2 * 6 + 1
-            assert (await batcher.predict(asked[1]) == asked[1]).all()
+            assert (await batcher.predict(requests[1]) == requests[1]).all()
 
     asyncio.run(ask())
 
 
-def ask_all(batcher: Batcher, asked: list[Rows]) -> list[Rows | BaseException]:
+def ask_all(batcher: Batcher, requests: list[Rows]) -> list[Rows | BaseException]:
     """The answer or the error of each caller, who came in the same turn of the loop."""
 
     async def ask() -> list[Rows | BaseException]:
-        waiting = asyncio.gather(*map(batcher.predict, asked), return_exceptions=True)
+        waiting = asyncio.gather(*map(batcher.predict, requests), return_exceptions=True)
         return await asyncio.wait_for(waiting, 10)
 
     return asyncio.run(ask())
@@ -130,9 +130,9 @@ def test_a_pool_that_is_shut_down_fails_whoever_waits_and_holds_nobody(is_slow: 
     batcher = Batcher(picky, pool, most_rows=4)
     batcher._seconds = 1.0 if is_slow else 0.0
     for _ in range(2):  # the batcher is not left as if a run were under way
-        told = ask_all(batcher, [np.ones((1, 1), np.float32)] * 10)
-        assert {type(answer) for answer in told[:8]} == {RuntimeError}
-        assert "after shutdown" in str(told[0])
+        outputs = ask_all(batcher, [np.ones((1, 1), np.float32)] * 10)
+        assert {type(answer) for answer in outputs[:8]} == {RuntimeError}
+        assert "after shutdown" in str(outputs[0])
 
 
 def test_a_run_that_the_pool_drops_fails_its_callers() -> None:
@@ -152,9 +152,9 @@ def test_a_run_that_the_pool_drops_fails_its_callers() -> None:
         while not pool._work_queue.qsize():
             await asyncio.sleep(0)
         pool.shutdown(wait=False, cancel_futures=True)
-        told = await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), 10)
+        outputs = await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), 10)
         goes_on.set()
-        assert [type(answer) for answer in told] == [RuntimeError] * 3
+        assert [type(answer) for answer in outputs] == [RuntimeError] * 3
 
     try:
         asyncio.run(ask())
@@ -194,8 +194,8 @@ def test_a_model_that_always_fails_costs_a_few_runs_however_large_the_batch(is_s
         batcher = Batcher(broken, pool)
         batcher._seconds = 1.0 if is_slow else 0.0
         count = 512 if is_slow else 64
-        told = ask_all(batcher, [np.ones((1, 1), np.float32)] * count)
-    assert {type(answer) for answer in told} == {ArithmeticError}
+        outputs = ask_all(batcher, [np.ones((1, 1), np.float32)] * count)
+    assert {type(answer) for answer in outputs} == {ArithmeticError}
     assert len(runs) <= 32
 
 
@@ -208,7 +208,7 @@ def test_who_is_in_a_half_without_a_bad_part_is_answered_however_many_are_bad() 
     with ThreadPoolExecutor(1) as pool:
         batcher = Batcher(picky, pool)
         batcher._seconds = 1.0
-        asked = [np.full((1, 1), -1 if n < 256 else 1, np.float32) for n in range(512)]
-        told = ask_all(batcher, asked)
-    assert {type(answer) for answer in told[:256]} == {ArithmeticError}
-    assert all(isinstance(answer, np.ndarray) for answer in told[256:])
+        requests = [np.full((1, 1), -1 if n < 256 else 1, np.float32) for n in range(512)]
+        outputs = ask_all(batcher, requests)
+    assert {type(answer) for answer in outputs[:256]} == {ArithmeticError}
+    assert all(isinstance(answer, np.ndarray) for answer in outputs[256:])

@@ -54,13 +54,13 @@ def city(home: Path, versions: int = 2) -> tuple[Settings, Registry]:
     return config, registry
 
 
-def ask(url: str, **asked: Any) -> dict[str, Any]:
+def ask(url: str, **options: Any) -> dict[str, Any]:
     """A prediction of inputs that nobody asked about before."""
     features = {**FEATURES, "speed_mean": 5 + next(_fresh) / 100}
-    told = requests.post(f"{url}/predict", json={"model_name": "speed", "features": features} | asked, timeout=20)
-    assert told.status_code == 200, told.text
-    found: dict[str, Any] = told.json()
-    return found
+    response = requests.post(f"{url}/predict", json={"model_name": "speed", "features": features} | options, timeout=20)
+    assert response.status_code == 200, response.text
+    answer: dict[str, Any] = response.json()
+    return answer
 
 
 def tell(url: str, number: str, outcome: Any) -> requests.Response:
@@ -73,8 +73,8 @@ def route(url: str, **experiment: Any) -> None:
 
 
 def routing(url: str) -> dict[str, Any]:
-    found: dict[str, Any] = requests.get(f"{url}/models/speed/routing", timeout=20).json()
-    return found
+    report: dict[str, Any] = requests.get(f"{url}/models/speed/routing", timeout=20).json()
+    return report
 
 
 def outcomes(config: Settings, model: str = "speed") -> pl.DataFrame:
@@ -113,8 +113,8 @@ def test_many_who_tell_the_same_at_once_are_counted_once(server: Server) -> None
 
     def tell_all() -> None:
         for one in made:
-            told = tell(server.url, one["id"], 10)
-            losses.append((told.status_code, told.json().get("loss")))
+            response = tell(server.url, one["id"], 10)
+            losses.append((response.status_code, response.json().get("loss")))
 
     threads = [threading.Thread(target=tell_all) for _ in range(4)]
     for thread in threads:
@@ -139,17 +139,17 @@ def test_many_who_tell_the_same_at_once_are_counted_once(server: Server) -> None
 def test_an_unknown_prediction_is_told_as_such(
     server: Server, number: str, outcome: Any, status: int, says: str
 ) -> None:
-    told = tell(server.url, number, outcome)
-    assert (told.status_code, told.headers["content-type"]) == (status, "application/problem+json")
-    assert says in told.json()["detail"]
+    response = tell(server.url, number, outcome)
+    assert (response.status_code, response.headers["content-type"]) == (status, "application/problem+json")
+    assert says in response.json()["detail"]
 
 
 def test_an_outcome_that_is_no_number_spoils_nothing(server: Server) -> None:
     made = ask(server.url)
     for outcome in ("nan", "inf", "-Infinity", "fast", ""):
-        told = tell(server.url, made["id"], outcome)
-        assert told.status_code == 422, told.text
-        assert told.json()["errors"] == [{"field": "outcome", "message": "give a finite number"}]
+        response = tell(server.url, made["id"], outcome)
+        assert response.status_code == 422, response.text
+        assert response.json()["errors"] == [{"field": "outcome", "message": "give a finite number"}]
     assert tell(server.url, made["id"], "12.5").json()["repeated"] is False
     assert tell(server.url, made["id"], 12.5).json()["repeated"] is True
 
@@ -178,17 +178,17 @@ def test_a_shadow_and_the_champion_are_judged_by_the_same_outcome_each_by_its_ow
 def test_an_outcome_that_came_before_the_control_had_answered_judges_it_too(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told, beside = threading.Event(), predictor.Predictor._run_in_background
+    released, beside = threading.Event(), predictor.Predictor._run_in_background
 
     async def slow(*of: Any) -> None:
-        await asyncio.to_thread(told.wait, 20)
+        await asyncio.to_thread(released.wait, 20)
         await beside(*of)
 
     monkeypatch.setattr(predictor.Predictor, "_run_in_background", slow)
     route(server.url, kind="canary", version=2, share=1.0)
     early = ask(server.url)
     tell(server.url, early["id"], 20.0)
-    told.set()
+    released.set()
     until(lambda: outcomes(server.config).filter(pl.col("id") == early["id"]).height == 2)
     rows = outcomes(server.config).filter(pl.col("id") == early["id"])
     assert sorted(rows["role"]) == ["canary", "control"]
@@ -259,14 +259,14 @@ def test_experiments_that_are_replaced_under_load_fail_no_request(server: Server
 
 def test_a_kill_loses_no_outcome_that_was_answered_and_none_is_counted_twice(tmp_path: Path) -> None:
     config, _ = city(tmp_path)
-    told: dict[str, float] = {}
+    losses: dict[str, float] = {}
     with process(config) as running:
         route(config.serve, kind="canary", version=2, share=0.5)
         made = [ask(config.serve) for _ in range(60)]
         path = config.lake / "served" / "speed"
         until(lambda: {m["id"] for m in made} <= set(pl.read_delta(str(path))["id"]))
         for one in made[:40]:
-            told[one["id"]] = tell(config.serve, one["id"], 15.0).json()["loss"]
+            losses[one["id"]] = tell(config.serve, one["id"], 15.0).json()["loss"]
         until(lambda: routing(config.serve)["experiment"]["arms"]["canary"]["outcomes"])
         before = routing(config.serve)["experiment"]
         os.kill(running.pid, signal.SIGKILL)
@@ -279,7 +279,7 @@ def test_a_kill_loses_no_outcome_that_was_answered_and_none_is_counted_twice(tmp
                 arm["outcomes"],
                 pytest.approx(arm["loss"]),
             )
-        for number, loss in told.items():
+        for number, loss in losses.items():
             again = tell(config.serve, number, 15.0).json()
             assert (again["repeated"], again["loss"]) == (True, pytest.approx(loss))
         assert tell(config.serve, made[0]["id"], 16.0).status_code == 409
@@ -313,24 +313,24 @@ def test_an_outcome_counts_in_the_last_hour_after_a_clock_that_was_ahead_is_set_
 def scores(url: str, of: str) -> dict[str, float]:
     """The figures of a champion at /metrics."""
     text = requests.get(f"{url}/metrics", timeout=20).text
-    found = re.findall(rf'model_performance_score{{metric="(\w+)",model="level",of="{of}",version="1"}} (\S+)', text)
-    return {name: float(value) for name, value in found}
+    figures = re.findall(rf'model_performance_score{{metric="(\w+)",model="level",of="{of}",version="1"}} (\S+)', text)
+    return {name: float(value) for name, value in figures}
 
 
 def test_what_comes_is_in_the_figures_of_the_champion_at_once_and_after_a_restart(tmp_path: Path) -> None:
     config = settings_at(tmp_path, tmp_path)
     registered(Registry(config), LEVEL, taught(LEVEL))
     features: dict[str, Any] = ROWS.drop_nulls().select(LEVEL.inputs).row(0, named=True)
-    said, came = [], []
+    said, outcomes = [], []
     with serving(config, [LEVEL]) as url:
         for number in range(24):
             made = ask(url, model_name="level", features=features | {"speed_mean": 2.0 * number})
             said.append(made["prediction"])
-            came.append(made["prediction"] if number % 4 else "medium")
+            outcomes.append(made["prediction"] if number % 4 else "medium")
             for _ in range(2):
-                assert tell(url, made["id"], came[-1]).status_code == 200
-        precision, recall, f1, _ = precision_recall_fscore_support(came, said, average="macro", zero_division=0)
-        right = sum(one == other for one, other in zip(said, came, strict=True)) / 24
+                assert tell(url, made["id"], outcomes[-1]).status_code == 200
+        precision, recall, f1, _ = precision_recall_fscore_support(outcomes, said, average="macro", zero_division=0)
+        right = sum(one == other for one, other in zip(said, outcomes, strict=True)) / 24
         known = {"outcomes": 24, "accuracy": right, "precision": precision, "recall": recall, "f1": f1}
         assert scores(url, "recent") == scores(url, "hour") == pytest.approx(known)
         assert scores(url, "held_out") == {"model_log_loss": 1.0, "naive_log_loss": 2.0}, "those of the training stay"

@@ -28,11 +28,11 @@ def tell(scores: OutcomeScores, losses: list[float], at: float = NOW, version: i
 
 
 def test_they_are_those_of_the_same_outcomes_in_the_lake(scores: OutcomeScores) -> None:
-    said, came = (CHANCE.choice(["low", "medium", "high"], 400, p=p) for p in ([0.6, 0.3, 0.1], [0.5, 0.5, 0.0]))
-    for prediction, outcome in zip(said, came, strict=True):
+    said, outcomes = (CHANCE.choice(["low", "medium", "high"], 400, p=p) for p in ([0.6, 0.3, 0.1], [0.5, 0.5, 0.0]))
+    for prediction, outcome in zip(said, outcomes, strict=True):
         scores.add("level", 2, NOW, str(prediction), str(outcome), 0.3)
     kinds = schema(LEVEL)
-    columns = {PREDICTION: said, OUTCOME: came, LOSS: np.full(400, 0.3), CONFIDENCE: np.full(400, 0.5)}
+    columns = {PREDICTION: said, OUTCOME: outcomes, LOSS: np.full(400, 0.3), CONFIDENCE: np.full(400, 0.5)}
     rows = pl.DataFrame({name: pl.Series([None] * 400, dtype=kind) for name, kind in kinds.items()})
     known = performance(LEVEL, rows.with_columns(**{n: pl.Series(v, dtype=kinds[n]) for n, v in columns.items()}))
     known.pop("calibration_error")
@@ -44,9 +44,12 @@ def test_the_newest_thousand_and_the_last_hour_count(scores: OutcomeScores) -> N
     tell(scores, [8.0] * 600, NOW - 3 * 3600)
     tell(scores, [4.0] * 600, NOW - 1800)
     tell(scores, [2.0] * 200, NOW)
-    found = scores.scores("speed", 1, NOW)
-    assert found["recent"] == {"outcomes": RECENT_OUTCOMES, "mae": pytest.approx((200 * 8 + 600 * 4 + 200 * 2) / 1000)}
-    assert found["hour"] == {"outcomes": 800, "mae": pytest.approx(3.5)}
+    figures = scores.scores("speed", 1, NOW)
+    assert figures["recent"] == {
+        "outcomes": RECENT_OUTCOMES,
+        "mae": pytest.approx((200 * 8 + 600 * 4 + 200 * 2) / 1000),
+    }
+    assert figures["hour"] == {"outcomes": 800, "mae": pytest.approx(3.5)}
     assert scores.scores("speed", 1, NOW + 1900)["hour"] == {"outcomes": 200, "mae": pytest.approx(2)}
     later = scores.scores("speed", 1, NOW + 4000)
     assert (later["recent"]["outcomes"], later["hour"]) == (RECENT_OUTCOMES, {})

@@ -42,11 +42,11 @@ class Server:
         headers = {"content-type": "application/json"} | options.pop("headers", {})
         return requests.post(self.url + path, data=data, headers=headers, timeout=20, **options)
 
-    def predict(self, **asked: Any) -> dict[str, Any]:
-        told = self.post("/predict", {"model_name": "speed", "features": FEATURES} | asked)
-        assert told.status_code == 200, told.text
-        found: dict[str, Any] = told.json()
-        return found
+    def predict(self, **options: Any) -> dict[str, Any]:
+        response = self.post("/predict", {"model_name": "speed", "features": FEATURES} | options)
+        assert response.status_code == 200, response.text
+        answer: dict[str, Any] = response.json()
+        return answer
 
     def served(self, model: str = "speed") -> pl.DataFrame:
         return pl.read_delta(str(self.config.lake / "served" / model))
@@ -70,19 +70,19 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 def test_an_answer_has_its_interval_its_version_and_its_reasons(server: Server) -> None:
-    told = server.predict(explain=True)
-    assert told["model"] == "speed"
-    assert (told["version"], told["role"]) == (1, "champion")
-    assert told["interval"]["low"] < told["prediction"] < told["interval"]["high"]
-    assert told["unit"] == "km/h"
-    assert told["contributions"].keys() == set(SPEED.inputs)
-    assert told["base"] + sum(told["contributions"].values()) == pytest.approx(told["prediction"], abs=1e-3)
+    answer = server.predict(explain=True)
+    assert answer["model"] == "speed"
+    assert (answer["version"], answer["role"]) == (1, "champion")
+    assert answer["interval"]["low"] < answer["prediction"] < answer["interval"]["high"]
+    assert answer["unit"] == "km/h"
+    assert answer["contributions"].keys() == set(SPEED.inputs)
+    assert answer["base"] + sum(answer["contributions"].values()) == pytest.approx(answer["prediction"], abs=1e-3)
     again = server.predict()
     assert again["cached"]
-    assert again["prediction"] == told["prediction"]
-    assert again["id"] != told["id"]
+    assert again["prediction"] == answer["prediction"]
+    assert again["id"] != answer["id"]
     listed = server.predict(features=[FEATURES[name] for name in SPEED.inputs])
-    assert listed["prediction"] == told["prediction"]
+    assert listed["prediction"] == answer["prediction"]
     level = server.predict(model_name="level", return_probabilities=True, explain=True)
     assert level["prediction"] in level["probabilities"]
     assert sum(level["probabilities"].values()) == pytest.approx(1)
@@ -90,9 +90,9 @@ def test_an_answer_has_its_interval_its_version_and_its_reasons(server: Server) 
 
 
 def test_an_entity_is_answered_by_its_online_features(server: Server) -> None:
-    told = server.predict(features=None, entity={"cell": CELL})
-    assert told["features"] == pytest.approx(FEATURES)
-    assert told["prediction"] == server.predict()["prediction"]
+    answer = server.predict(features=None, entity={"cell": CELL})
+    assert answer["features"] == pytest.approx(FEATURES)
+    assert answer["prediction"] == server.predict()["prediction"]
     unknown = server.post("/predict", {"model_name": "speed", "entity": {"cell": "882a100d2bfffff"}})
     assert unknown.status_code == 404
     assert "nothing is known of cell=882a100d2bfffff" in unknown.json()["detail"]
@@ -111,9 +111,9 @@ def test_many_rows_as_json_parquet_and_arrow_say_the_same(server: Server) -> Non
         body = io.BytesIO()
         write(frame, body)
         headers = {"content-type": f"application/{kind}"}
-        told = server.post("/predict/batch?model_name=speed", body.getvalue(), headers=headers)
-        assert told.headers["content-type"] == f"application/{kind}"
-        both: pl.DataFrame = read(io.BytesIO(told.content))
+        response = server.post("/predict/batch?model_name=speed", body.getvalue(), headers=headers)
+        assert response.headers["content-type"] == f"application/{kind}"
+        both: pl.DataFrame = read(io.BytesIO(response.content))
         assert both["name"].to_list() == ["a", "b", "c"]
         predictions = [row["prediction"] for row in as_json["predictions"]]
         assert both["prediction"].cast(pl.Float64).to_list() == pytest.approx(predictions)
@@ -132,10 +132,10 @@ def test_clients_of_the_open_inference_protocol_are_served(server: Server) -> No
     ]
     expected = server.predict()["prediction"]
     for tensors, count in (([whole], 2), (parts, 1)):
-        told = server.post("/v2/models/speed/infer", {"id": "7", "inputs": tensors}).json()
-        assert told["id"] == "7"
-        assert told["model_version"] == "1"
-        prediction = told["outputs"][0]
+        answer = server.post("/v2/models/speed/infer", {"id": "7", "inputs": tensors}).json()
+        assert answer["id"] == "7"
+        assert answer["model_version"] == "1"
+        prediction = answer["outputs"][0]
         assert prediction["shape"] == [count]
         assert prediction["data"] == pytest.approx([expected] * count, abs=1e-3)
     wrong = {"inputs": [{**whole, "shape": [3, len(values)]}]}
@@ -199,14 +199,14 @@ def test_bad_input_is_told_by_its_field_and_its_mend(
     server: Server, path: str, body: Any, status: int, field: str, says: str
 ) -> None:
     kind = "application/vnd.apache.parquet" if isinstance(body, bytes) else "application/json"
-    told = server.post(path, body, headers={"content-type": kind})
-    assert told.status_code == status, told.text
-    assert told.headers["content-type"] == "application/problem+json"
-    problem = told.json()
+    response = server.post(path, body, headers={"content-type": kind})
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/problem+json"
+    problem = response.json()
     if field:
         assert field in [error["field"] for error in problem["errors"]]
     assert says in json.dumps(problem)
-    assert "Traceback" not in told.text
+    assert "Traceback" not in response.text
     assert server.predict()["version"] == 1
 
 
@@ -231,9 +231,9 @@ def test_a_body_that_is_gzip_is_read(server: Server) -> None:
     plain = server.predict()["prediction"]
     for whole in (gzip.compress(body), gzip.compress(body[:20]) + gzip.compress(body[20:]), gzip.compress(body, 0)):
         for encoding in ("gzip", "GZIP", "x-gzip"):
-            told = packed(server, whole, encoding)
-            assert told.status_code == 200, told.text
-            assert told.json()["prediction"] == plain
+            response = packed(server, whole, encoding)
+            assert response.status_code == 200, response.text
+            assert response.json()["prediction"] == plain
     assert packed(server, body, "identity").status_code == 200
     spaced = gzip.compress(body + b" " * 900_000)
     pieces = (spaced[n : n + 7] for n in range(0, len(spaced), 7))
@@ -243,14 +243,14 @@ def test_a_body_that_is_gzip_is_read(server: Server) -> None:
 
 def test_other_encodings_are_refused_by_name(server: Server) -> None:
     for encoding in ("br", "zstd", "deflate", "gzip, gzip", "nonsense"):
-        told = packed(server, b"anything", encoding)
-        assert told.status_code == 415
-        assert told.headers["accept-encoding"] == "gzip"
-        assert encoding in told.json()["detail"]
+        response = packed(server, b"anything", encoding)
+        assert response.status_code == 415
+        assert response.headers["accept-encoding"] == "gzip"
+        assert encoding in response.json()["detail"]
     whole = gzip.compress(b"{}" * 999)
     for wrong in (b"{}", whole[:-9], whole[:20], whole + b"more", b"\x1f\x8b"):
-        told = packed(server, wrong)
-        assert (told.status_code, "not whole gzip" in told.text) == (400, True)
+        response = packed(server, wrong)
+        assert (response.status_code, "not whole gzip" in response.text) == (400, True)
     assert packed(server, b"").status_code == 400
 
 
@@ -262,9 +262,9 @@ def test_a_decompression_bomb_is_not_unpacked(server: Server) -> None:
     assert max(len(zeros * 90), len(deep)) < 1_000_000
     before = psutil.Process().memory_info().rss
     for bomb in (deep, zeros * 90, gzip.compress(bytes(900_000)) + zeros):
-        told = packed(server, bomb)
-        assert told.status_code == 413
-        assert "1 MB" in told.json()["detail"]
+        response = packed(server, bomb)
+        assert response.status_code == 413
+        assert "1 MB" in response.json()["detail"]
     assert psutil.Process().memory_info().rss - before < 60_000_000
     assert server.predict()["version"] == 1
 
@@ -293,14 +293,14 @@ def test_large_batches_are_read_and_written_beside_the_event_loop(
         watch(open_inference_api, name)
     watch(predictor, "build_frames")
     rows = [{**FEATURES, "speed_mean": float(n)} for n in range(1_000)]
-    told = server.post("/predict/batch", {"model_name": "speed", "instances": rows})
-    assert told.ok, told.text
-    assert len(told.json()["predictions"]) == len(rows)
+    response = server.post("/predict/batch", {"model_name": "speed", "instances": rows})
+    assert response.ok, response.text
+    assert len(response.json()["predictions"]) == len(rows)
     into = io.BytesIO()
     pl.DataFrame(rows).write_ipc_stream(into, compression="zstd")
     as_arrow = batch(server, into.getvalue(), "application/vnd.apache.arrow.stream")
     answers = pl.read_ipc_stream(io.BytesIO(as_arrow.content))["prediction"].cast(pl.Float64)
-    assert answers.to_list() == [row["prediction"] for row in told.json()["predictions"]]
+    assert answers.to_list() == [row["prediction"] for row in response.json()["predictions"]]
     flat = [float(value) for row in rows for value in row.values()]
     tensor = {"name": "inputs", "shape": [len(rows), len(FEATURES)], "datatype": "FP64", "data": flat}
     assert server.post("/v2/models/speed/infer", {"inputs": [tensor]}).ok
@@ -345,9 +345,11 @@ def test_wrong_instances_far_down_a_batch_are_named(server: Server) -> None:
         ({**FEATURES, "vehicle_count": None}, "instances.1100.vehicle_count"),
         ("no features", "instances.1100"),
     ):
-        told = server.post("/predict/batch", {"model_name": "speed", "instances": [*rows[:1100], wrong, *rows[1100:]]})
-        assert told.status_code == 422
-        assert [error["field"] for error in told.json()["errors"]] == [field], told.text
+        response = server.post(
+            "/predict/batch", {"model_name": "speed", "instances": [*rows[:1100], wrong, *rows[1100:]]}
+        )
+        assert response.status_code == 422
+        assert [error["field"] for error in response.json()["errors"]] == [field], response.text
     many = server.post("/predict/batch", {"model_name": "speed", "instances": [[1.0]] * 10_001})
     assert (many.status_code, "at most 10000 items" in many.text) == (422, True)
     assert server.post("/predict/batch", b"[" * 100_000).status_code == 400
@@ -366,9 +368,9 @@ def test_a_batch_that_unpacks_to_too_much_is_refused(server: Server) -> None:
     ):
         encoding = {"content-encoding": "gzip"} if body[:2] == b"\x1f\x8b" else {}
         headers = {"content-type": media} | encoding
-        told = server.post("/predict/batch?model_name=speed", body, headers=headers)
-        assert told.status_code == 413, told.text
-        assert "600,000 rows: give 1 to 500,000" in told.json()["detail"]
+        response = server.post("/predict/batch?model_name=speed", body, headers=headers)
+        assert response.status_code == 413, response.text
+        assert "600,000 rows: give 1 to 500,000" in response.json()["detail"]
     assert psutil.Process().memory_info().rss - before < 50_000_000
 
 
@@ -383,16 +385,16 @@ def test_pages_of_other_sites_cannot_ask_here(server: Server) -> None:
 
 
 def test_what_was_said_and_what_came_is_recorded(server: Server) -> None:
-    told = server.predict(features={**FEATURES, "speed_mean": 33.3})
-    until(lambda: told["id"] in server.served()["id"].to_list())
-    row = server.served().row(by_predicate=pl.col("id") == told["id"], named=True)
+    answer = server.predict(features={**FEATURES, "speed_mean": 33.3})
+    until(lambda: answer["id"] in server.served()["id"].to_list())
+    row = server.served().row(by_predicate=pl.col("id") == answer["id"], named=True)
     assert (row["version"], row["role"], row["caller"]) == (1, "champion", "local")
     assert json.loads(row["inputs"])["speed_mean"] == pytest.approx(33.3)
-    assert float(row["prediction"]) == pytest.approx(told["prediction"], rel=1e-5)
-    judged = server.post("/feedback", {"id": told["id"], "outcome": told["prediction"] + 2}).json()
+    assert float(row["prediction"]) == pytest.approx(answer["prediction"], rel=1e-5)
+    judged = server.post("/feedback", {"id": answer["id"], "outcome": answer["prediction"] + 2}).json()
     assert judged["loss"] == pytest.approx(2)
     path = server.config.lake / "outcomes" / "speed"
-    until(lambda: told["id"] in pl.read_delta(str(path))["id"].to_list())
+    until(lambda: answer["id"] in pl.read_delta(str(path))["id"].to_list())
     level = server.predict(model_name="level", return_probabilities=True)
     assert server.post("/feedback", {"id": level["id"], "outcome": "jammed"}).json()["errors"][0]["field"] == "outcome"
     loss = server.post("/feedback", {"id": level["id"], "outcome": "low"}).json()["loss"]
@@ -401,10 +403,10 @@ def test_what_was_said_and_what_came_is_recorded(server: Server) -> None:
 
 def test_models_say_what_they_are_and_metrics_what_was_asked(server: Server) -> None:
     server.predict()
-    found = {m["name"]: m for m in requests.get(f"{server.url}/models", timeout=20).json()["models"]}
-    assert found["speed"]["serving"] == 1
-    assert [v["version"] for v in found["speed"]["versions"]] == [2, 1]
-    assert "champion" in found["speed"]["versions"][1]["aliases"]
+    by_name = {m["name"]: m for m in requests.get(f"{server.url}/models", timeout=20).json()["models"]}
+    assert by_name["speed"]["serving"] == 1
+    assert [v["version"] for v in by_name["speed"]["versions"]] == [2, 1]
+    assert "champion" in by_name["speed"]["versions"][1]["aliases"]
     assert requests.get(f"{server.url}/models/speed/versions/1/card", timeout=20).text == "# speed"
     text = requests.get(f"{server.url}/metrics", timeout=20).text
     assert 'prediction_requests_total{model="speed",role="champion",version="1"}' in text
@@ -433,10 +435,10 @@ def test_an_ab_test_keeps_keys_on_their_side_and_a_shadow_is_only_recorded(serve
     assert set(sides.values()) == {1, 2}
     assert all(server.predict(key=key)["version"] == version for key, version in sides.items())
     assert put({"kind": "shadow", "version": 2, "share": 1.0}).status_code == 200
-    told = server.predict(features={**FEATURES, "speed_mean": 21.5})
-    assert told["version"] == 1
-    until(lambda: server.served().filter(pl.col("id") == told["id"]).height == 2)
-    both = server.served().filter(pl.col("id") == told["id"]).sort("version")
+    answer = server.predict(features={**FEATURES, "speed_mean": 21.5})
+    assert answer["version"] == 1
+    until(lambda: server.served().filter(pl.col("id") == answer["id"]).height == 2)
+    both = server.served().filter(pl.col("id") == answer["id"]).sort("version")
     assert both["role"].to_list() == ["champion", "shadow"]
     assert both["prediction"].n_unique() == 2
     assert requests.delete(f"{server.url}/models/speed/routing", timeout=20).json()["experiment"] is None
@@ -456,10 +458,10 @@ def load(server: Server, connections: int = 8) -> Iterator[list[tuple[int, Any]]
             while not over.is_set():
                 count += 1
                 features = {**FEATURES, "speed_mean": number + count / 1000}
-                told = session.post(
+                response = session.post(
                     f"{server.url}/predict", json={"model_name": "speed", "features": features}, timeout=20
                 )
-                answers.append((told.status_code, told.json().get("version")))
+                answers.append((response.status_code, response.json().get("version")))
 
     threads = [threading.Thread(target=ask, args=(n,)) for n in range(connections)]
     for thread in threads:
@@ -515,18 +517,18 @@ def broken(content: bytes) -> bytes:
         node.output[:] = [f"{name}_before" if name == last else name for name in node.output]
     model.graph.initializer.append(helper.make_tensor("nothing", TensorProto.FLOAT, [1], [0.0]))
     model.graph.node.append(helper.make_node("Div", [f"{last}_before", "nothing"], [last]))
-    found: bytes = model.SerializeToString()
-    return found
+    serialized: bytes = model.SerializeToString()
+    return serialized
 
 
 def test_what_was_answered_before_the_end_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(record, "_WRITE_SECONDS", 60.0)
     config = settings_at(tmp_path, tmp_path)
     registered(Registry(config), SPEED, taught(SPEED))
-    asked = 50
+    count = 50
     with serving(config, [SPEED]) as url:
         body = {"model_name": "speed", "features": FEATURES}
-        ids = [requests.post(f"{url}/predict", json=body, timeout=20).json()["id"] for _ in range(asked)]
+        ids = [requests.post(f"{url}/predict", json=body, timeout=20).json()["id"] for _ in range(count)]
     rows = pl.read_delta(str(config.lake / "served" / "speed"))
     assert sorted(rows["id"]) == sorted(ids)
-    assert rows["cached"].sum() == asked - 1
+    assert rows["cached"].sum() == count - 1

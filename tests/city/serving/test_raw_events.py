@@ -78,11 +78,11 @@ def test_fields_that_are_missing_come_from_the_time_in_the_city(events: RawEvent
 
 def test_a_payment_may_bring_the_history_of_its_card_and_terminal(events: RawEvents) -> None:
     history = {"card_mean_30d": 49.0, "card_count_7d": 3.0, "terminal_fraud_share_7d": 0.25, "terminal_count_7d": 8}
-    found = events.features([DOCUMENTS | history | {"terminal": "t-1"}, DOCUMENTS], ["a", "b"])[0]
-    assert found["amount_to_mean_30d"].to_list() == [5.0, None]
-    assert found["card_count_7d"].to_list() == [3, None]
-    assert found["terminal_frauds_7d"].to_list() == [2.0, None]
-    assert found["merchant_category"].to_list() == ["electronics"] * 2
+    computed = events.features([DOCUMENTS | history | {"terminal": "t-1"}, DOCUMENTS], ["a", "b"])[0]
+    assert computed["amount_to_mean_30d"].to_list() == [5.0, None]
+    assert computed["card_count_7d"].to_list() == [3, None]
+    assert computed["terminal_frauds_7d"].to_list() == [2.0, None]
+    assert computed["merchant_category"].to_list() == ["electronics"] * 2
 
 
 @pytest.mark.parametrize(

@@ -278,14 +278,14 @@ def test_predictions_are_found_where_they_wait_and_where_they_are_written(config
     assert [p.role for p in store.find(number)[0]] == ["canary"]
     store._write()
     store.add(beside)
-    found, outcomes = store.find(number)  # one of them is written, the other waits
-    assert [(p.role, p.version, p.experiment, p.output) for p in found] == [
+    prediction, outcomes = store.find(number)  # one of them is written, the other waits
+    assert [(p.role, p.version, p.experiment, p.output) for p in prediction] == [
         ("canary", 3, "t", [12.3456789]),
         ("control", 2, "t", [12.3456789]),
     ]
     assert outcomes == []
-    told = Outcome(number, time.time(), SPEED.name, 3, "canary", "ada", "11.5", 0.85)
-    store.add_outcomes([told])
+    outcome = Outcome(number, time.time(), SPEED.name, 3, "canary", "ada", "11.5", 0.85)
+    store.add_outcomes([outcome])
     assert [o.loss for o in store.find(number)[1]] == [0.85]
     store._write()
     assert [o.loss for o in store.find(number)[1]] == [0.85]

@@ -290,13 +290,15 @@ def test_a_difference_is_reported_with_an_interval_that_may_be_looked_at_always(
             trial.count_outcome(0.0, role, float(loss))
     report = known.report("m")
     assert report is not None
-    found = report["comparison"]
-    assert found["difference"] == pytest.approx(two.mean() - one.mean())
-    assert 0 < found["low"] < found["difference"] < found["high"]
-    assert found["p_value"] < 0.01
-    assert found["outcomes"] == 150
+    comparison = report["comparison"]
+    assert comparison["difference"] == pytest.approx(two.mean() - one.mean())
+    assert 0 < comparison["low"] < comparison["difference"] < comparison["high"]
+    assert comparison["p_value"] < 0.01
+    assert comparison["outcomes"] == 150
     error = np.sqrt(one.var(ddof=1) / 300 + two.var(ddof=1) / 150)
-    assert found["high"] - found["difference"] > 1.96 * error  # it is wider than one that may be looked at once
+    assert (
+        comparison["high"] - comparison["difference"] > 1.96 * error
+    )  # it is wider than one that may be looked at once
     assert report["arms"]["b"]["loss"] == pytest.approx(two.mean())
 
 

@@ -106,11 +106,11 @@ def with_page_size(body: bytes, values: np.ndarray, claims: int) -> bytes:
 
 
 def _varint(value: int) -> bytes:
-    found = bytearray()
+    content = bytearray()
     while value > 127:
-        found.append(value & 127 | 128)
+        content.append(value & 127 | 128)
         value >>= 7
-    return bytes([*found, value])
+    return bytes([*content, value])
 
 
 def zeros(rows: int, columns: int) -> pl.DataFrame:

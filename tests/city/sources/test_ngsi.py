@@ -103,8 +103,8 @@ def test_a_simplified_entity_has_its_values() -> None:
 )
 def test_a_notification_has_its_entities(envelope: dict[str, Any]) -> None:
     name = f"{_CORE}data" if "@type" in envelope else "data"
-    found = read(envelope | {name: [NORMALIZED, EXPANDED]})
-    assert found == [EXPECTED | {"notifiedAt": {"value": "2026-11-27T10:00:05Z"}}] * 2
+    entities = read(envelope | {name: [NORMALIZED, EXPANDED]})
+    assert entities == [EXPECTED | {"notifiedAt": {"value": "2026-11-27T10:00:05Z"}}] * 2
 
 
 FIRST, SECOND = "2026-11-27T10:00:00Z", "2026-11-27T10:05:00Z"
@@ -124,17 +124,17 @@ FIRST, SECOND = "2026-11-27T10:00:00Z", "2026-11-27T10:05:00Z"
 )
 def test_a_temporal_entity_is_an_entity_for_each_time(temperature: Any) -> None:
     wind = {"type": "Property", "value": 2, "observedAt": SECOND}
-    found = read(ENTITY | {"location": PLACE, "temperature": temperature, "windSpeed": wind})
+    entities = read(ENTITY | {"location": PLACE, "temperature": temperature, "windSpeed": wind})
     shared = ENTITY | {"location": {"value": PLACE}}
-    assert found == [
+    assert entities == [
         shared | {"temperature": {"value": 3.5}, "observedAt": {"value": FIRST}},
         shared | {"temperature": {"value": 3.6}, "windSpeed": {"value": 2}, "observedAt": {"value": SECOND}},
     ]
 
 
 def test_a_number_without_a_time_does_not_get_that_of_another() -> None:
-    found = read(ENTITY | {"temperature": {"value": 3, "observedAt": FIRST}, "windSpeed": 2, "dateObserved": SECOND})
-    assert found == [
+    entities = read(ENTITY | {"temperature": {"value": 3, "observedAt": FIRST}, "windSpeed": 2, "dateObserved": SECOND})
+    assert entities == [
         ENTITY | {"dateObserved": {"value": SECOND}, "temperature": {"value": 3}, "observedAt": {"value": FIRST}},
         ENTITY | {"dateObserved": {"value": SECOND}, "windSpeed": {"value": 2}},
     ]

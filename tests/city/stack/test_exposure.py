@@ -29,14 +29,14 @@ def bound(config: Settings, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """Of each part its command line, environment and configuration files, as they are before it starts."""
     monkeypatch.setattr(servers, "_format_storage", lambda *_: None)  # Kafka's storage takes Java some seconds
     monkeypatch.setattr(servers, "classpath", lambda *_: "jars")
-    found = {}
+    addresses = {}
     for spec in specs(config):
         spec.prepare()
-        found[spec.name] = " ".join([*spec.argv, *(f"{name}={value}" for name, value in spec.environment.items())])
+        addresses[spec.name] = " ".join([*spec.argv, *(f"{name}={value}" for name, value in spec.environment.items())])
     for name, file in (("kafka", "kafka/server.properties"), ("mqtt", "mosquitto/mosquitto.conf")):
         path = config.home / file
-        found[name] += path.read_text() if path.exists() else ""
-    return found
+        addresses[name] += path.read_text() if path.exists() else ""
+    return addresses
 
 
 @pytest.mark.parametrize("mosquitto", [None, "/usr/sbin/mosquitto"])
@@ -45,9 +45,9 @@ def test_the_host_is_the_servers_alone(
 ) -> None:
     monkeypatch.setattr(servers.shutil, "which", lambda *_, **__: mosquitto)
     config = config.model_copy(update={"host": ALL})
-    told = bound(config, monkeypatch)
-    assert [name for name, text in told.items() if ALL in text] == []  # the server reads its settings itself
-    assert all("127.0.0.1" in told[name] for name in OWN)
+    addresses = bound(config, monkeypatch)
+    assert [name for name, text in addresses.items() if ALL in text] == []  # the server reads its settings itself
+    assert all("127.0.0.1" in addresses[name] for name in OWN)
     assert {spec.name: spec.host for spec in specs(config) if spec.ports} == {
         **dict.fromkeys(OWN, "127.0.0.1"),
         "server": ALL,
@@ -65,10 +65,10 @@ def test_each_other_server_has_its_own_setting_which_warns(
     monkeypatch.setattr(servers.shutil, "which", lambda *_, **__: mosquitto)
     address = "192.0.2.7"
     config = config.model_copy(update={setting: address})
-    told = bound(config, monkeypatch)
+    addresses = bound(config, monkeypatch)
     reached = {"mqtt": {"mqtt", "mqtt-bridge"}}.get(name, {name})
-    assert {part for part, text in told.items() if address in text} <= reached
-    assert address in told[name]
+    assert {part for part, text in addresses.items() if address in text} <= reached
+    assert address in addresses[name]
     (warning,) = exposures(specs(config))
     assert warning.startswith(f"CITY_{setting.upper()}={address}: ")
     assert means in warning

@@ -44,10 +44,10 @@ def test_a_log_gets_a_line_for_each_ten_percent_and_kind_of_step() -> None:
     progress = [(percent, f"bronze traffic {percent}") for percent in range(60)]
     progress += [(percent, f"table t{percent}") for percent in range(60, 100)]
     printed = [lines.next_line(changed(percent=percent, step=step)) for percent, step in progress]
-    found = [line for line in printed if line]
-    assert len(found) == 10
-    assert found[0] == "history: 0 % of 14 days, bronze traffic 0"
-    assert found[6] == "history: 60 % of 14 days, table t60"
+    shown = [line for line in printed if line]
+    assert len(shown) == 10
+    assert shown[0] == "history: 0 % of 14 days, bronze traffic 0"
+    assert shown[6] == "history: 60 % of 14 days, table t60"
     assert lines.next_line(changed(percent=99, step="model speed")) == "history: 99 % of 14 days, model speed"
     assert lines.next_line(changed(percent=99, step="model level")) is None
 

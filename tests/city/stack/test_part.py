@@ -20,59 +20,59 @@ def part(folder: Path, code: str, **more: object) -> Part:
     return Part(Spec("thing", "nowhere", [sys.executable, "-c", code], **more), folder)  # type: ignore[arg-type]
 
 
-def watch(found: Part, state: str) -> None:
-    until(lambda: found.watch() or found.state == state)
+def watch(process: Part, state: str) -> None:
+    until(lambda: process.watch() or process.state == state)
 
 
 def test_a_part_is_started_watched_and_stopped(tmp_path: Path) -> None:
-    found = part(tmp_path, "import time; time.sleep(60)")
-    assert found.state == "down"
-    found.start()
-    assert found.state == "starting"
-    watch(found, "running")
-    pid = found.pid
+    process = part(tmp_path, "import time; time.sleep(60)")
+    assert process.state == "down"
+    process.start()
+    assert process.state == "starting"
+    watch(process, "running")
+    pid = process.pid
     assert pid is not None
-    found.signal()
-    found.await_stop()
-    assert (found.state, found.pid, psutil.pid_exists(pid)) == ("down", None, False)
+    process.signal()
+    process.await_stop()
+    assert (process.state, process.pid, psutil.pid_exists(pid)) == ("down", None, False)
 
 
 def test_a_part_that_ends_is_started_again_and_its_last_words_are_kept(tmp_path: Path) -> None:
-    found = part(tmp_path, "print('cannot go on'); raise SystemExit(3)")
-    found.start()
-    watch(found, "restarting")
-    assert found.last_error == f"ended with code 3; its log {found.log} ends: cannot go on"
-    until(lambda: found.watch() or found.restarts == 2)
-    found.await_stop()
+    process = part(tmp_path, "print('cannot go on'); raise SystemExit(3)")
+    process.start()
+    watch(process, "restarting")
+    assert process.last_error == f"ended with code 3; its log {process.log} ends: cannot go on"
+    until(lambda: process.watch() or process.restarts == 2)
+    process.await_stop()
 
 
 def test_a_part_that_ends_in_silence_is_not_explained_by_the_words_of_the_process_before(tmp_path: Path) -> None:
     mark = tmp_path / "second"
     first = f"import pathlib; m = pathlib.Path({str(mark)!r}); first = not m.exists(); m.touch()"
-    found = part(tmp_path, f"{first}; print('cannot go on') if first else None; raise SystemExit(3)")
-    found.start()
-    watch(found, "restarting")
-    assert str(found.last_error).endswith("ends: cannot go on")
-    until(lambda: found.watch() or str(found.last_error).endswith("does not say why"))
-    assert found.restarts == 1
-    found.await_stop()
+    process = part(tmp_path, f"{first}; print('cannot go on') if first else None; raise SystemExit(3)")
+    process.start()
+    watch(process, "restarting")
+    assert str(process.last_error).endswith("ends: cannot go on")
+    until(lambda: process.watch() or str(process.last_error).endswith("does not say why"))
+    assert process.restarts == 1
+    process.await_stop()
 
 
 def test_what_a_part_that_was_killed_had_started_ends_before_it_starts_again(tmp_path: Path) -> None:
     sleep = "import time; time.sleep(60)"
     child = f"import subprocess, sys; p = subprocess.Popen([sys.executable, '-c', {sleep!r}]); print(p.pid, flush=True)"
-    found = part(tmp_path, f"{child}; {sleep}")
-    found.start()
-    until(lambda: found.log.read_text().strip())
-    assert found.last_error is None
-    left, pid = int(found.log.read_text()), found.pid
+    process = part(tmp_path, f"{child}; {sleep}")
+    process.start()
+    until(lambda: process.log.read_text().strip())
+    assert process.last_error is None
+    left, pid = int(process.log.read_text()), process.pid
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
-    watch(found, "restarting")
-    assert found.last_error == f"killed by SIGKILL; its log {found.log} does not say why", "it had no last words"
+    watch(process, "restarting")
+    assert process.last_error == f"killed by SIGKILL; its log {process.log} does not say why", "it had no last words"
     assert not psutil.pid_exists(left)
-    found.signal()
-    found.await_stop()
+    process.signal()
+    process.await_stop()
 
 
 def test_a_part_with_children_can_be_asked_to_stop_with_them(tmp_path: Path) -> None:
@@ -81,34 +81,34 @@ def test_a_part_with_children_can_be_asked_to_stop_with_them(tmp_path: Path) -> 
     # As a code server: it ends once its children have.
     run = f"subprocess.run([sys.executable, '-c', {child!r}])"
     parent = f"import signal, subprocess, sys; signal.signal(15, lambda *_: None); {run}"
-    found = part(tmp_path, parent, stop_session=True)
-    found.start()
-    until(lambda: "up" in found.log.read_text())
-    found.signal()
-    found.await_stop()
-    assert "child ends" in found.log.read_text()
-    assert found.last_error is None
+    process = part(tmp_path, parent, stop_session=True)
+    process.start()
+    until(lambda: "up" in process.log.read_text())
+    process.signal()
+    process.await_stop()
+    assert "child ends" in process.log.read_text()
+    assert process.last_error is None
 
 
 def test_a_part_that_does_not_stop_is_killed_with_all_of_its_session(tmp_path: Path) -> None:
     child = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {_STUBBORN!r}]); {_STUBBORN}"
-    found = part(tmp_path, child, stop_seconds=0.5)
-    found.start()
-    until(lambda: found.log.read_text().count("up") == 2)
-    pids = [found.pid, *(process.pid for process in psutil.Process(found.pid).children())]
+    parent = part(tmp_path, child, stop_seconds=0.5)
+    parent.start()
+    until(lambda: parent.log.read_text().count("up") == 2)
+    pids = [parent.pid, *(process.pid for process in psutil.Process(parent.pid).children())]
     assert len(pids) == 2
-    found.signal()
-    found.await_stop()
-    assert "was killed" in str(found.last_error)
+    parent.signal()
+    parent.await_stop()
+    assert "was killed" in str(parent.last_error)
     assert not any(psutil.pid_exists(pid) for pid in pids if pid)
 
 
 def test_a_server_that_is_given_is_external_and_left_alone(tmp_path: Path) -> None:
-    found = Part(Spec("kafka", "elsewhere:9092"), tmp_path)
-    found.watch()
-    found.signal()
-    found.await_stop()
-    assert found.state == "external"
+    process = Part(Spec("kafka", "elsewhere:9092"), tmp_path)
+    process.watch()
+    process.signal()
+    process.await_stop()
+    assert process.state == "external"
 
 
 def test_ports() -> None:

@@ -25,24 +25,24 @@ class Source:
 
 def reported(sources: dict[str, Source], seconds: int) -> dict[str, list[int]]:
     """At which seconds each source was said to be silent."""
-    found: dict[str, list[int]] = {name: [] for name in sources}
+    reports: dict[str, list[int]] = {name: [] for name in sources}
     for now in range(1, seconds):
         for source in sources.values():
             source.look(now)
         for name in stalled_sources({name: source.samples.content() for name, source in sources.items()}, now):
-            found[name].append(now)
-    return found
+            reports[name].append(now)
+    return reports
 
 
 @pytest.mark.parametrize("rate", [1.5, 20.0, 200.0, 5_000.0])
 def test_a_source_that_falls_silent_is_reported_within_thirty_seconds_and_until_it_is_back(rate: float) -> None:
     silence = range(300, 400)
     sources = {"it": Source(rate, silence), "peer": Source(100), "slow": Source(0.05)}
-    found = reported(sources, 600)
-    assert silence.start + 20 <= found["it"][0] <= silence.start + 30 + 5 / rate
-    assert found["it"] == list(range(found["it"][0], found["it"][-1] + 1))
-    assert silence.stop - 1 <= found["it"][-1] <= silence.stop + 5 / rate
-    assert found["peer"] == found["slow"] == []
+    reports = reported(sources, 600)
+    assert silence.start + 20 <= reports["it"][0] <= silence.start + 30 + 5 / rate
+    assert reports["it"] == list(range(reports["it"][0], reports["it"][-1] + 1))
+    assert silence.stop - 1 <= reports["it"][-1] <= silence.stop + 5 / rate
+    assert reports["peer"] == reports["slow"] == []
 
 
 @pytest.mark.parametrize("rate", [0.02, 0.05, 0.2, 0.5])
@@ -58,8 +58,8 @@ def test_a_source_whose_events_come_in_bursts_is_not_reported_for_its_pauses() -
 def test_where_all_are_silent_none_is_reported_by_its_peers() -> None:
     """What they have in common is unavailable, and says so itself."""
     silence = range(300, 400)
-    found = reported({"a": Source(100, silence), "b": Source(200, silence)}, 500)
-    assert found == {"a": [], "b": []}
+    reports = reported({"a": Source(100, silence), "b": Source(200, silence)}, 500)
+    assert reports == {"a": [], "b": []}
     assert reported({"alone": Source(100, silence)}, 500) == {"alone": []}
 
 

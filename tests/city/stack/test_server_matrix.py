@@ -78,8 +78,8 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 def kafka(tmp_path_factory: pytest.TempPathFactory, authority: Authority) -> Iterator[SecuredKafka]:
     folder = tmp_path_factory.mktemp("secured")
     config = settings_at(folder, settings().cache_folder)
-    with secured.tokens() as url, secured.secured_kafka(config, folder, authority, url) as found:
-        yield found
+    with secured.tokens() as url, secured.secured_kafka(config, folder, authority, url) as server:
+        yield server
 
 
 LOGINS = [
@@ -125,11 +125,11 @@ class Given:
 
 
 def refused(server: KafkaServer) -> str:
-    found = server.complaint(seconds=6)
-    assert found is not None
+    complaint = server.complaint(seconds=6)
+    assert complaint is not None
     assert server.refusal(seconds=6) is not None, "it is told at the start too"
-    assert PASSWORD not in found
-    return found
+    assert PASSWORD not in complaint
+    return complaint
 
 
 @pytest.mark.parametrize(
@@ -151,16 +151,16 @@ def refused(server: KafkaServer) -> str:
 def test_a_login_that_fails_is_explained(
     kafka: SecuredKafka, matrix: Matrix, security: str, mechanism: str, change: dict[str, Any], expected: str
 ) -> None:
-    found = refused(kafka.server(security, mechanism, **change))
-    assert expected in found, found
+    reason = refused(kafka.server(security, mechanism, **change))
+    assert expected in reason, reason
     changed = ", ".join(f"{name} {value}" for name, value in change.items()) or "not offered"
     matrix.add("Kafka", security, f"{mechanism}, {changed}", "told: …" + expected[:60])
 
 
 def test_an_expired_certificate_is_named(kafka: SecuredKafka, matrix: Matrix, authority: Authority) -> None:
     certificate, key = authority.sign("expired", timedelta(hours=-1))
-    found = refused(kafka.server("SSL", certificate=certificate, key=key))
-    assert "Kafka refuses CITY_KAFKA_CERT: check its date" in found, found
+    reason = refused(kafka.server("SSL", certificate=certificate, key=key))
+    assert "Kafka refuses CITY_KAFKA_CERT: check its date" in reason, reason
     ssl = {"kafka_address": "kafka:9093", "kafka_security": "SSL", "kafka_key": key}
     assert f"the certificate {certificate} expired on 20" in refusal(**ssl, kafka_cert=certificate)
     bundle = certificate.with_name("bundle.pem")
@@ -176,9 +176,9 @@ def test_a_refusing_acl_is_named(kafka: SecuredKafka, matrix: Matrix) -> None:
     contract = replace(VEHICLE_POSITIONS, topic=f"matrix-{uuid.uuid4().hex}", windows=())
     with pytest.raises(KafkaException) as error:
         ensure_topics(server, [contract])
-    told = server.explain(error.value.args[0])
-    assert f"an ACL of Kafka refuses it to the user {STRANGER}" in told
-    matrix.add("Kafka", "SASL_SSL", "SCRAM-SHA-512, an ACL refuses", f"told: {told[:60]}")
+    explanation = server.explain(error.value.args[0])
+    assert f"an ACL of Kafka refuses it to the user {STRANGER}" in explanation
+    matrix.add("Kafka", "SASL_SSL", "SCRAM-SHA-512, an ACL refuses", f"told: {explanation[:60]}")
 
 
 def test_topics_that_exist_stay_and_others_are_not_created_where_the_city_may_not(kafka: SecuredKafka) -> None:
@@ -202,15 +202,15 @@ def mqtt(tmp_path_factory: pytest.TempPathFactory, authority: Authority, matrix:
     if programs is None:
         matrix.add("MQTT", "TLS", "password, client certificate", "not tried: mosquitto is not installed")
         pytest.skip("mosquitto is not installed")
-    with secured.secured_mqtt(tmp_path_factory.mktemp("mqtt"), authority, programs) as found:
-        yield found
+    with secured.secured_mqtt(tmp_path_factory.mktemp("mqtt"), authority, programs) as server:
+        yield server
 
 
 @pytest.fixture
 def registry() -> Iterator[SchemaServer]:
-    found = SchemaServer()
-    yield found
-    found.server.shutdown()
+    server = SchemaServer()
+    yield server
+    server.server.shutdown()
 
 
 def exchanged(server: MqttServer) -> list[bytes]:

@@ -60,9 +60,9 @@ def test_an_address_in_the_settings_means_that_server_and_none_of_ours(config: S
     given = config.model_copy(
         update={"kafka_address": "kafka:9092", "questdb_address": "db:9000", "mqtt_address": "mqtt:1883"}
     )
-    found = {spec.name: spec for spec in specs(given)}
-    assert [found[name].argv for name in ("kafka", "questdb", "mqtt")] == [[], [], []]
-    assert (found["kafka"].address, found["questdb"].address) == ("kafka:9092", "http://db:9000")
+    by_name = {spec.name: spec for spec in specs(given)}
+    assert [by_name[name].argv for name in ("kafka", "questdb", "mqtt")] == [[], [], []]
+    assert (by_name["kafka"].address, by_name["questdb"].address) == ("kafka:9092", "http://db:9000")
 
 
 def test_a_port_in_use_is_named_with_its_setting(config: Settings) -> None:
@@ -92,17 +92,17 @@ def test_each_part_starts_after_those_before_it_and_what_was_started_is_stopped(
     supervisor.check()
     pids: list[int] = []
 
-    def changed(found: Supervisor) -> None:
+    def changed(running: Supervisor) -> None:
         if "impatient" in order and not opened.exists():
             assert order == ["door", "early", "impatient"]
             states = {name: part["state"] for name, part in status(config)["parts"].items()}
             assert (states["late"], states["door"]) == ("starting", "starting")
             opened.touch()
-        if found.is_ready() and not found.stop.is_set():
-            pids.extend(part.pid for part in found.parts if part.pid)
+        if running.is_ready() and not running.stop.is_set():
+            pids.extend(part.pid for part in running.parts if part.pid)
             with pytest.raises(CannotStart, match="already up"):
                 Supervisor(config, parts).check()
-            found.stop.set()
+            running.stop.set()
 
     supervisor.run(changed)
     assert order == ["door", "early", "impatient", "late"]
@@ -143,10 +143,10 @@ def test_a_part_that_cannot_be_started_now_is_started_later(config: Settings) ->
 
     supervisor = Supervisor(config, [Spec("full", "", _SLEEP, prepare=prepare), Spec("other", "", _SLEEP)])
 
-    def changed(found: Supervisor) -> None:
-        errors.append(found.parts[0].last_error)
-        if found.is_ready():
-            found.stop.set()
+    def changed(running: Supervisor) -> None:
+        errors.append(running.parts[0].last_error)
+        if running.is_ready():
+            running.stop.set()
 
     supervisor.run(changed)
     assert len(attempts) == 2
@@ -160,10 +160,10 @@ def test_a_city_that_cannot_write_its_state_continues(config: Settings, monkeypa
 
     rounds: list[bool] = []
 
-    def changed(found: Supervisor) -> None:
-        rounds.append(found.is_ready())
+    def changed(supervisor: Supervisor) -> None:
+        rounds.append(supervisor.is_ready())
         if len(rounds) == 3:
-            found.stop.set()
+            supervisor.stop.set()
 
     monkeypatch.setattr("city.stack.supervisor._replace_state", fail)
     Supervisor(config, [Spec("part", "", _SLEEP)]).run(changed)
@@ -203,10 +203,10 @@ def test_the_workers_of_a_process_are_told_of_once(config: Settings) -> None:
     worker = Worker("one", lambda worker: worker.stop_requested.wait(20) and None).start()
     for beat in (Heartbeat(config, "simulators"), Heartbeat(config, "simulator-traffic", is_loop=True)):
         beat.beat()
-    found = workers_by_part(config)
+    workers = workers_by_part(config)
     worker.stop()
-    assert list(found) == ["simulators"]
-    assert "one" in [summary["name"] for summary in found["simulators"]]
+    assert list(workers) == ["simulators"]
+    assert "one" in [summary["name"] for summary in workers["simulators"]]
 
 
 def test_what_a_killed_supervisor_left_is_ended_by_the_next(config: Settings) -> None:
@@ -281,8 +281,8 @@ def test_a_start_in_the_background_fails_where_a_part_never_runs(
     )
     process = subprocess.Popen([sys.executable, "-c", program])
     try:
-        found = wait_for_parts(config, process, Terminal(), 0)
-        assert found == ["the supervisor"], "a stream that another process runs is not this city"
+        states = wait_for_parts(config, process, Terminal(), 0)
+        assert states == ["the supervisor"], "a stream that another process runs is not this city"
         until(lambda: (read_json(config, SUPERVISOR) or {}).get("pid") == process.pid)
         assert wait_for_parts(config, process, Terminal(), 2) == ["bridge"]
         assert "starting bridge" in capsys.readouterr().out
@@ -310,8 +310,8 @@ def test_a_loop_inside_a_part_is_shown_by_its_own_heartbeat(config: Settings) ->
     beat = {"at": time.time(), "events_per_second": 7.0, "lag": None, "last_error": None}
     (config.run / "simulator-a.json").write_text(json.dumps(beat))
     (config.run / "simulator-b.json").write_text(json.dumps(beat | {"at": time.time() - 60}))
-    found = status(config)["parts"]
-    shown = {name: (part["address"], part["state"], part["events_per_second"]) for name, part in found.items()}
+    parts = status(config)["parts"]
+    shown = {name: (part["address"], part["state"], part["events_per_second"]) for name, part in parts.items()}
     assert shown["simulator-a"] == ("topic_a", "running", 7.0)
     assert shown["simulator-b"] == ("topic_b", "restarting", None)
     lives = identity() | beat | {"at": time.time() - 60}
@@ -362,20 +362,27 @@ def test_the_stream_is_shown_by_its_own_report(config: Settings) -> None:
         "streams": [stream, stream | {"topic": "u", "last_error": None}],
     }
     (config.run / "stream.json").write_text(json.dumps(report))
-    found = status(config)["parts"]["stream"]
-    assert (found["state"], found["events_per_second"], found["lag"], found["p95_ms"]) == ("running", 10.1, 6, 120.0)
-    assert found["last_error"] == "t: QuestDB is unavailable"
+    part_status = status(config)["parts"]["stream"]
+    assert (part_status["state"], part_status["events_per_second"], part_status["lag"], part_status["p95_ms"]) == (
+        "running",
+        10.1,
+        6,
+        120.0,
+    )
+    assert part_status["last_error"] == "t: QuestDB is unavailable"
     (config.run / "stream.json").write_text(json.dumps(report | {"at": time.time() - 100}))
-    found = status(config)["parts"]["stream"]
-    assert (found["state"], found["last_error"]) == (
+    part_status = status(config)["parts"]["stream"]
+    assert (part_status["state"], part_status["last_error"]) == (
         "running",
         f"t: QuestDB is unavailable; no progress for 100 s: its process {os.getpid()} lives and does not report",
     )
-    assert (found["events_per_second"], found["lag"], found["p95_ms"]) == (None, None, None), "they are of before"
-    assert {s["lag"] for s in found["streams"].values()} == {None}
+    assert (part_status["events_per_second"], part_status["lag"], part_status["p95_ms"]) == (None, None, None), (
+        "they are of before"
+    )
+    assert {s["lag"] for s in part_status["streams"].values()} == {None}
     (config.run / "stream.json").write_text(json.dumps(report | {"pid": 999_999_999, "failure": "fenced"}))
-    found = status(config)["parts"]["stream"]
-    assert (found["state"], found["last_error"]) == ("down", "fenced")
+    part_status = status(config)["parts"]["stream"]
+    assert (part_status["state"], part_status["last_error"]) == ("down", "fenced")
 
 
 def test_the_stream_of_a_supervisor_is_a_part_of_its_own(config: Settings) -> None:
@@ -383,12 +390,16 @@ def test_the_stream_of_a_supervisor_is_a_part_of_its_own(config: Settings) -> No
     config.run.mkdir(parents=True)
     part = {"address": "a", "state": "restarting", "last_error": "ended with code 1", "pid": None}
     (config.run / SUPERVISOR).write_text(json.dumps(identity() | {"parts": {"stream": part}}))
-    found = status(config)["parts"]["stream"]
-    assert (found["state"], found["exit"], found.get("within")) == ("starting", "ended with code 1", None)
+    part_status = status(config)["parts"]["stream"]
+    assert (part_status["state"], part_status["exit"], part_status.get("within")) == (
+        "starting",
+        "ended with code 1",
+        None,
+    )
     report = identity() | {"at": time.time(), "ended": False, "failure": None, "streams": []}
     (config.run / STREAM).write_text(json.dumps(report))
-    found = status(config)["parts"]["stream"]
-    assert (found["state"], found["exit"]) == ("running", None)
+    part_status = status(config)["parts"]["stream"]
+    assert (part_status["state"], part_status["exit"]) == ("running", None)
     (config.run / SUPERVISOR).write_text(json.dumps(identity() | {"parts": {}}))
     assert status(config)["parts"]["stream"]["within"] == "dagster-code"
 
@@ -415,8 +426,8 @@ def test_a_part_tells_of_its_workers_and_of_a_process_that_does_not_report(confi
 
     def shown(**changes: Any) -> dict[str, Any]:
         (config.run / "bridge.json").write_text(json.dumps(beat | changes))
-        found: dict[str, Any] = status(config)["parts"]["bridge"]
-        return found
+        part_status: dict[str, Any] = status(config)["parts"]["bridge"]
+        return part_status
 
     assert (shown()["last_error"], shown()["workers"]) == (None, [worker])
     assert shown(workers=[worker | {"last_error": "broken"}])["last_error"] == "mqtt: broken"
@@ -436,9 +447,9 @@ def test_a_source_that_falls_silent_while_its_peers_go_on_is_reported(config: Se
         samples = [(last - 5 * n, 1_000_000 - 1_000 * n) for n in range(10, -1, -1)]
         beat = me | {"at": now, "events_per_second": 0.0, "lag": 0, "last_error": None, "samples": samples}
         (config.run / f"{name}.json").write_text(json.dumps(beat))
-    found = status(config)["parts"]
-    assert found["mqtt-bridge"]["last_error"] == "no progress for 27 s: was 200 events/s; its peers go on"
-    assert found["simulator-traffic"]["last_error"] is None
+    parts = status(config)["parts"]
+    assert parts["mqtt-bridge"]["last_error"] == "no progress for 27 s: was 200 events/s; its peers go on"
+    assert parts["simulator-traffic"]["last_error"] is None
 
 
 def test_a_process_is_known_by_its_start_too() -> None:

@@ -52,9 +52,9 @@ def test_a_body_that_fails_again_and_again_waits_longer_each_time_and_stops_at_o
     waits = [after - before for before, after in pairwise(began)]
     assert waits[0] < max(waits[1:])
     assert sum(waits) > 0.5
-    asked = time.monotonic()
+    begin = time.monotonic()
     assert worker.stop()
-    assert time.monotonic() - asked < 1.0  # it does not sit out its wait
+    assert time.monotonic() - begin < 1.0  # it does not sit out its wait
     assert worker.state == "stopped"
 
 
@@ -142,12 +142,12 @@ def test_an_error_that_was_noted_goes_and_one_it_was_restarted_for_becomes_histo
 
 
 def test_no_bare_thread_remains() -> None:
-    found = set()
+    names = set()
     for folder in ("city", "city_assets", "resources", "sensors_and_schedules", "simulators"):
         for path in (CHECKOUT / folder).rglob("*.py"):
             if _makes_threads(path):
-                found.add(str(path.relative_to(CHECKOUT)))
-    assert found == {"city/stack/worker.py"}
+                names.add(str(path.relative_to(CHECKOUT)))
+    assert names == {"city/stack/worker.py"}
 
 
 def _makes_threads(path: Path) -> bool:

@@ -49,8 +49,8 @@ def contract() -> Contract:
 
 @pytest.fixture
 def bridge(stack: Settings, contract: Contract) -> Iterator[Bridge]:
-    with run(Bridge([contract], stack)) as found:
-        yield found
+    with run(Bridge([contract], stack)) as running:
+        yield running
 
 
 def publisher(stack: Settings) -> mqtt.Client:
@@ -102,17 +102,17 @@ def in_kafka(stack: Settings, topic: str) -> list[tuple[bytes | None, bytes]]:
     partition = TopicPartition(topic, 0, 0)
     _, end = consumer.get_watermark_offsets(partition)
     consumer.assign([partition])
-    found: list[tuple[bytes | None, bytes]] = []
-    while len(found) < end:
-        found += [(message.key(), message.value()) for message in consumer.consume(100, 0.5)]
+    messages: list[tuple[bytes | None, bytes]] = []
+    while len(messages) < end:
+        messages += [(message.key(), message.value()) for message in consumer.consume(100, 0.5)]
     consumer.close()
-    return found
+    return messages
 
 
 def test_messages_reach_kafka_unchanged_with_their_key(stack: Settings, contract: Contract, bridge: Bridge) -> None:
     publish(stack, contract, 1, 2, 3)
-    found = until(lambda: len(in_kafka(stack, contract.topic)) == 3 and in_kafka(stack, contract.topic))
-    assert found == [(b"downtown_traffic_3", encode(reading(value=value))[0]) for value in (1, 2, 3)]
+    messages = until(lambda: len(in_kafka(stack, contract.topic)) == 3 and in_kafka(stack, contract.topic))
+    assert messages == [(b"downtown_traffic_3", encode(reading(value=value))[0]) for value in (1, 2, 3)]
     beat = until(lambda: (b := read_json(stack, "mqtt-bridge.json")) and b["events"] == 3 and b)
     assert (beat["lag"], beat["last_error"]) == (0, None)
 
@@ -177,8 +177,8 @@ def test_what_was_not_acknowledged_comes_again(stack: Settings, contract: Contra
         until(lambda: bridge.session.waiting == 1)  # type: ignore[union-attr]
     assert in_kafka(stack, contract.topic) == []
     with run(Bridge([contract], stack)):
-        found = until(lambda: in_kafka(stack, contract.topic))
-    assert found[0][1] == encode(reading(value=7))[0]
+        messages = until(lambda: in_kafka(stack, contract.topic))
+    assert messages[0][1] == encode(reading(value=7))[0]
 
 
 @pytest.mark.parametrize("kind", ["mosquitto", "amqtt"])
@@ -248,8 +248,8 @@ def test_a_message_too_large_is_one_for_the_stream_and_all_after_it_arrive(
                 client.publish(topic, payload, qos=1).wait_for_publish(30)
             client.disconnect()
             client.loop_stop()
-            found = until(lambda: len(in_kafka(stack, contract.topic)) == 3 and in_kafka(stack, contract.topic))
-            assert [value for _, value in found] == [large, encode(reading(value=1))[0], b"no JSON"]
+            messages = until(lambda: len(in_kafka(stack, contract.topic)) == 3 and in_kafka(stack, contract.topic))
+            assert [value for _, value in messages] == [large, encode(reading(value=1))[0], b"no JSON"]
             (stray,) = until(lambda: pl.read_delta(str(strays_path(config.lake))).rows(named=True))
             assert stray["topic"] == topic
             assert "20,971,521 bytes" in stray["reasons"][0]
@@ -467,10 +467,10 @@ def test_messages_that_were_carried_are_remembered_across_restarts(tmp_path: Pat
 
 
 def test_every_filter_that_can_have_brought_a_topic_is_known() -> None:
-    found = filters_of(["a", "b"])
-    assert len(found) == len(set(found))
-    assert all(mqtt.topic_matches_sub(one, "a/b") for one in found)
-    assert {"a/b", "a/+", "+/b", "+/+", "#", "a/#", "+/#", "a/b/#", "+/+/#"} <= set(found)
+    filters = filters_of(["a", "b"])
+    assert len(filters) == len(set(filters))
+    assert all(mqtt.topic_matches_sub(one, "a/b") for one in filters)
+    assert {"a/b", "a/+", "+/b", "+/+", "#", "a/#", "+/#", "a/b/#", "+/+/#"} <= set(filters)
 
 
 def test_a_payload_without_a_key_has_none() -> None:
@@ -490,9 +490,9 @@ def test_a_source_turns_a_message_into_events_and_quarantines_what_it_cannot(
         client = publisher(stack)
         for message in (good, good | {"temperature": "warm"}, good | {"type": "smell"}):
             client.publish(f"{own.name}-raw/env_2", json.dumps(message), qos=1).wait_for_publish(10)
-        found = until(lambda: len(in_kafka(stack, own.topic)) == 5 and in_kafka(stack, own.topic))
+        messages = until(lambda: len(in_kafka(stack, own.topic)) == 5 and in_kafka(stack, own.topic))
         whole = [b"env_2_temperature", b"env_2_humidity", b"env_2_air_quality"]
-        assert [key for key, _ in found] == [*whole, *whole[1:]], "a wrong measure is left out alone"
+        assert [key for key, _ in messages] == [*whole, *whole[1:]], "a wrong measure is left out alone"
         beat = until(lambda: (b := read_json(stack, "mqtt-bridge.json")) and b["events"] == 3 and b["lag"] == 0 and b)
         assert beat["last_error"] is None
         client.disconnect()
@@ -522,8 +522,8 @@ def test_a_device_with_a_slash_is_read_and_what_is_no_reading_is_not_quarantined
             ("kitchen/sensor 2", "rubbish"),
         ):
             client.publish(f"{base}/{rest}", message, qos=1).wait_for_publish(10)
-        found = until(lambda: len(in_kafka(stack, own.topic)) == 1 and in_kafka(stack, own.topic))
-        assert [key for key, _ in found] == [b"kitchen-sensor-1_temperature"]
+        messages = until(lambda: len(in_kafka(stack, own.topic)) == 1 and in_kafka(stack, own.topic))
+        assert [key for key, _ in messages] == [b"kitchen-sensor-1_temperature"]
         until(lambda: strays_path(stack.lake).exists())
         client.disconnect()
         client.loop_stop()

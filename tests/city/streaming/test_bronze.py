@@ -33,9 +33,9 @@ from tests.events import encode, later, position, raw
 def batch(first: int, count: int, bad: int = 0) -> tuple[Batch, pl.DataFrame]:
     """`count` valid and `bad` broken messages of partition 0, from offset `first`."""
     events = encode(*(position(trip_id=f"t{first + n}", timestamp=later(n / 100)) for n in range(count)))
-    found = raw([*events, *([b"{"] * bad)], first=first)
-    rows, rejects = decode(VEHICLE_POSITIONS, found, {})
-    return Batch(rows, found.start, found.end), rejects
+    received = raw([*events, *([b"{"] * bad)], first=first)
+    rows, rejects = decode(VEHICLE_POSITIONS, received, {})
+    return Batch(rows, received.start, received.end), rejects
 
 
 def commit(
@@ -132,9 +132,9 @@ def test_of_two_writers_with_rejects_the_newest_goes_on(tmp_path: Path, first: s
     """The old one is between quarantine and bronze, or before both, when the new one claims them."""
     old, new = BronzeStream(tmp_path, VEHICLE_POSITIONS), BronzeStream(tmp_path, VEHICLE_POSITIONS)
     claim(old, [0])
-    found, rejects = batch(0, 2, bad=2)
+    appended, rejects = batch(0, 2, bad=2)
     if first == "rejects":
-        old._commit_rejects(found, rejects, threading.Event(), lambda _: None)
+        old._commit_rejects(appended, rejects, threading.Event(), lambda _: None)
     claim(new, [0])
     with pytest.raises(Fenced):
         commit(old, 0, 2, bad=2)
@@ -153,8 +153,8 @@ def test_the_fenced_writer_leaves_no_quarantine_twice(tmp_path: Path) -> None:
 
 def test_a_crash_between_quarantine_and_bronze_repeats_neither(tmp_path: Path) -> None:
     stream = opened(tmp_path)
-    found, rejects = batch(0, 2, bad=2)
-    stream._commit_rejects(found, rejects, threading.Event(), lambda _: None)
+    appended, rejects = batch(0, 2, bad=2)
+    stream._commit_rejects(appended, rejects, threading.Event(), lambda _: None)
     again = opened(tmp_path)
     assert again.position[0] == 0
     commit(again, 0, 2, bad=3)
@@ -172,8 +172,8 @@ def test_rejects_that_were_gathered_when_the_writer_was_killed_are_read_again(tm
     assert row_count(quarantine_path(tmp_path, VEHICLE_POSITIONS)) == 0
     again = BronzeStream(tmp_path, VEHICLE_POSITIONS, rejects_seconds=1_000)
     assert (again.load([0, 1])[0], again.resume[0]) == (10, 3)
-    found, rejects = batch(3, 3, bad=2)
-    assert again.commit(found, rejects, {}, threading.Event(), print).rows.height == 0
+    appended, rejects = batch(3, 3, bad=2)
+    assert again.commit(appended, rejects, {}, threading.Event(), print).rows.height == 0
     later_found, later_rejects = batch(8, 4, bad=1)
     fresh = again.commit(later_found, later_rejects, {}, threading.Event(), print)
     assert (fresh.start, fresh.end, fresh.rows["_offset"].to_list()) == ({0: 10}, {0: 13}, [10, 11])
@@ -206,8 +206,8 @@ def test_a_copy_that_is_killed_before_it_has_read_rejects_again_leaves_their_mar
     commit(gathering(tmp_path), 0, 3, bad=2)
     second = gathering(tmp_path)
     assert second.resume == {0: 0, 1: 0}
-    found, _ = batch(0, 2)
-    other = Batch(found.rows.with_columns(_partition=pl.lit(1, pl.Int32)), {1: 0}, {1: 2})
+    appended, _ = batch(0, 2)
+    other = Batch(appended.rows.with_columns(_partition=pl.lit(1, pl.Int32)), {1: 0}, {1: 2})
     second.commit(other, pl.DataFrame(), {}, threading.Event(), print)
     third = gathering(tmp_path)
     assert (third.position, third.resume) == ({0: 5, 1: 2}, {0: 0, 1: 2})
@@ -267,15 +267,15 @@ def test_whenever_a_writer_is_killed_each_message_is_in_one_table_once(tmp_path:
             continue
         end = {p: n + 1 for p, n in places}
         messages = [b"{" if n % 3 == 0 else encode(position(trip_id=f"t{p}-{n}"))[0] for p, n in places]
-        found = replace(
+        changed = replace(
             raw(messages, first=0),
             partitions=np.array([p for p, _ in places], np.int32),
             offsets=np.array([n for _, n in places], np.int64),
             start={p: at[p] for p in end},
             end=end,
         )
-        rows, rejects = decode(VEHICLE_POSITIONS, found, {})
-        batch_of = Batch(rows, found.start, found.end)
+        rows, rejects = decode(VEHICLE_POSITIONS, changed, {})
+        batch_of = Batch(rows, changed.start, changed.end)
         if chance.random() < 0.15:  # killed between quarantine and bronze
             stream._rejects.add(batch_of, rejects)
             stream.flush_rejects(threading.Event(), print)
@@ -286,16 +286,16 @@ def test_whenever_a_writer_is_killed_each_message_is_in_one_table_once(tmp_path:
     while any(first < total for first in at.values()):  # what was killed last is read again
         places = [(p, n) for p in partitions for n in range(at[p], total)]
         messages = [b"{" if n % 3 == 0 else encode(position(trip_id=f"t{p}-{n}"))[0] for p, n in places]
-        found = replace(
+        changed = replace(
             raw(messages, first=0),
             partitions=np.array([p for p, _ in places], np.int32),
             offsets=np.array([n for _, n in places], np.int64),
             start={p: at[p] for p, _ in places},
             end={p: total for p, _ in places},
         )
-        rows, rejects = decode(VEHICLE_POSITIONS, found, {})
-        stream.commit(Batch(rows, found.start, found.end), rejects, {}, threading.Event(), print)
-        at |= found.end
+        rows, rejects = decode(VEHICLE_POSITIONS, changed, {})
+        stream.commit(Batch(rows, changed.start, changed.end), rejects, {}, threading.Event(), print)
+        at |= changed.end
     stream.flush_rejects(threading.Event(), print)
     bronze = pl.read_delta(str(bronze_path(tmp_path, VEHICLE_POSITIONS))).select("_partition", "_offset")
     rejected = pl.read_delta(str(quarantine_path(tmp_path, VEHICLE_POSITIONS))).select("partition", "offset")
@@ -455,8 +455,8 @@ def test_a_claim_of_another_partition_is_noticed_by_a_commit_that_has_nothing_of
     claim(old, [0, 1])
     claim(new, [0])
     commit(new, 0, 1)
-    found, rejects = batch(0, 1)
-    other = Batch(found.rows.with_columns(_partition=pl.lit(1, pl.Int32)), {1: 0}, {1: 1})
+    appended, rejects = batch(0, 1)
+    other = Batch(appended.rows.with_columns(_partition=pl.lit(1, pl.Int32)), {1: 0}, {1: 1})
     with pytest.raises(Fenced, match=r"claims \{0: 2, 1: 1\}"):
         old.commit(other, rejects, {}, threading.Event(), print)
     assert offsets(tmp_path) == [0]
@@ -668,8 +668,8 @@ def test_the_newest_rows_are_shown_first(tmp_path: Path) -> None:
     stream = opened(tmp_path)
     for first in range(5):
         commit(stream, first, 1)
-    found = preview_table(bronze_path(tmp_path, VEHICLE_POSITIONS), 3, ("_arrived", "_offset"))
-    assert (found.rows, found.files, found.frame["_offset"].to_list()) == (5, 5, [4, 3, 2])
+    preview = preview_table(bronze_path(tmp_path, VEHICLE_POSITIONS), 3, ("_arrived", "_offset"))
+    assert (preview.rows, preview.files, preview.frame["_offset"].to_list()) == (5, 5, [4, 3, 2])
 
 
 def test_backoff_grows_and_ends_at_a_stop() -> None:

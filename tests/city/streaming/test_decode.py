@@ -103,11 +103,11 @@ def test_what_is_no_json_object_is_rejected(message: bytes | None, reason: str) 
     ],
 )
 def test_what_the_contract_forbids_is_rejected_with_its_reason(changes: dict[str, Any], reason: str) -> None:
-    assert any(reason in found for found in reasons(encode(position(**changes))[0]))
+    assert any(reason in text for text in reasons(encode(position(**changes))[0]))
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "shown"),
     [
         ("1795648140", "'1795648140' (seconds since 1970?)"),
         ("1795648140000", "'1795648140000' (milliseconds since 1970?)"),
@@ -116,8 +116,8 @@ def test_what_the_contract_forbids_is_rejected_with_its_reason(changes: dict[str
         ("2026-02-30T00:00:00Z", "'2026-02-30T00:00:00Z'"),
     ],
 )
-def test_the_reason_against_a_time_has_what_was_received_and_what_was_expected(text: object, told: str) -> None:
-    expected = [f"timestamp: {told} is not an ISO 8601 time such as 2026-11-27T10:00:00Z"]
+def test_the_reason_against_a_time_has_what_was_received_and_what_was_expected(text: object, shown: str) -> None:
+    expected = [f"timestamp: {shown} is not an ISO 8601 time such as 2026-11-27T10:00:00Z"]
     assert reasons(encode(position(timestamp=text))[0]) == expected
 
 
@@ -188,8 +188,8 @@ def test_a_speed_may_be_missing_or_null() -> None:
 def test_each_missing_field_is_named() -> None:
     for name in position():
         event = {key: value for key, value in position().items() if key != name}
-        found = reasons(encode(event)[0])
-        assert found == [] if name in ("trip_id", "speed") else found[0].startswith(f"{name}: missing")
+        texts = reasons(encode(event)[0])
+        assert texts == [] if name in ("trip_id", "speed") else texts[0].startswith(f"{name}: missing")
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e400", "01", "+1", ".5", "0x10", "1_000"])
@@ -309,12 +309,12 @@ def test_every_usual_way_to_write_iso_8601_is_read(text: str, moment: str) -> No
     ],
 )
 def test_the_range_and_the_unit_follow_from_the_type(changes: dict[str, Any], reason: str) -> None:
-    assert any(reason in found for found in reasons(encode(reading(**changes))[0], SENSORS))
+    assert any(reason in text for text in reasons(encode(reading(**changes))[0], SENSORS))
 
 
 def test_every_reason_is_given_not_only_the_first() -> None:
-    found = reasons(encode(position(speed=-1, latitude=100))[0])
-    assert {reason.split(":")[0] for reason in found} == {"speed", "latitude"}
+    texts = reasons(encode(position(speed=-1, latitude=100))[0])
+    assert {reason.split(":")[0] for reason in texts} == {"speed", "latitude"}
 
 
 def test_the_watermark_is_each_partitions_running_maximum() -> None:

@@ -65,9 +65,9 @@ def messages(first: int) -> RawBatch:
 
 
 def commit(stream: BronzeStream, first: int) -> None:
-    found = messages(first)
-    rows, rejects = decode(stream.contract, found, stream.watermarks)
-    stream.commit(Batch(rows, found.start, found.end), rejects, {}, threading.Event(), print)
+    received = messages(first)
+    rows, rejects = decode(stream.contract, received, stream.watermarks)
+    stream.commit(Batch(rows, received.start, received.end), rejects, {}, threading.Event(), print)
 
 
 def offsets(config: Settings, contract: Contract) -> list[int]:

@@ -89,8 +89,8 @@ def test_what_may_be_missing_may_be_missing(change: dict[str, Any]) -> None:
     ],
 )
 def test_what_the_contract_forbids_within_an_object_is_named(change: dict[str, Any], reason: str) -> None:
-    found = reasons(EVENT | change)
-    assert any(said.startswith(reason) for said in found), found
+    texts = reasons(EVENT | change)
+    assert any(said.startswith(reason) for said in texts), texts
 
 
 def test_a_key_that_stands_twice_within_an_object_is_rejected() -> None:
@@ -136,8 +136,8 @@ def test_the_published_schema_nests_and_its_changes_are_seen() -> None:
     from dataclasses import replace
 
     narrower = tuple(replace(f, maximum=100) if f.name == "temperature" else f for f in READINGS.fields)
-    (found,) = breaks(schema, json_schema(replace(READINGS, fields=narrower)), 1, replace(READINGS, version=2))
-    assert "field 'readings': field 'temperature': may be above 100" in str(found)
+    (conflict,) = breaks(schema, json_schema(replace(READINGS, fields=narrower)), 1, replace(READINGS, version=2))
+    assert "field 'readings': field 'temperature': may be above 100" in str(conflict)
 
 
 def test_an_object_and_a_field_do_not_share_a_name() -> None:

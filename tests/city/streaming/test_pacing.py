@@ -9,20 +9,22 @@ from city.streaming.pacing import Pacing
 
 def latencies(pacing: Pacing, overhead: float, transit: float, seconds: float = 300.0) -> list[float]:
     """Ages at the sinks of events that come at random moments, by a stream whose batches take `overhead`."""
-    chance, found, at = random.Random(1), [], 0.0
+    chance, waits, at = random.Random(1), [], 0.0
     while at < seconds:
         gathered = pacing.seconds
         pacing.add_transit(transit)
         pacing.add_overhead(overhead)
-        found += [transit + chance.uniform(0, pacing.fetch_seconds) + chance.uniform(0, gathered) + overhead] * 1
+        waits += [transit + chance.uniform(0, pacing.fetch_seconds) + chance.uniform(0, gathered) + overhead] * 1
         at += max(gathered, overhead)
-    return found[20:]
+    return waits[20:]
 
 
 @pytest.mark.parametrize("promise", [0.25, 1.0, 5.0])
 def test_the_promise_holds_and_is_used(promise: float) -> None:
-    found = sorted(latencies(Pacing(promise), overhead=promise * 0.15, transit=promise * 0.1, seconds=promise * 2000))
-    p95 = found[int(0.95 * len(found))]
+    sorted_latencies = sorted(
+        latencies(Pacing(promise), overhead=promise * 0.15, transit=promise * 0.1, seconds=promise * 2000)
+    )
+    p95 = sorted_latencies[int(0.95 * len(sorted_latencies))]
     assert 0.7 * promise < p95 < promise
 
 

@@ -27,9 +27,9 @@ def source(producer: Producer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Kafk
     """A reader that is told where an offset is not in the topic, and does not begin elsewhere by itself."""
     monkeypatch.setattr(module, "Consumer", lambda config: Consumer(config | {"auto.offset.reset": "error"}))
     broker = next(iter(producer.list_topics(timeout=5).brokers.values()))
-    found = KafkaSource(KafkaServer(f"{broker.host}:{broker.port}"), TOPIC, 1_000, Pacing(0.2))
-    yield found
-    found.close()
+    reader = KafkaSource(KafkaServer(f"{broker.host}:{broker.port}"), TOPIC, 1_000, Pacing(0.2))
+    yield reader
+    reader.close()
 
 
 def send(producer: Producer, partition: int, *values: bytes) -> None:

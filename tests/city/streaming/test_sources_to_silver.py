@@ -83,15 +83,15 @@ def test_each_shape_reaches_silver(stack: Settings, mapped: list[Source]) -> Non
     now = datetime.now(UTC).replace(microsecond=0)
     assert {source.name for source in mapped} == EXPECTED.keys(), "a source without a test"
     deliver(stack, mapped, now)
-    found: dict[str, set[str]] = {}
+    ids: dict[str, set[str]] = {}
     for contract in {source.contract.name: source.contract for source in mapped}.values():
         wanted = set().union(*(EXPECTED[s.name] for s in mapped if s.contract is contract))
         with streaming(contract, stack, ()):
             until(lambda c=contract, w=wanted: w <= keys(pl.scan_delta(str(bronze_path(stack.lake, c))), c), 60)
         lake, silver = house(stack), table_of(f"silver/{contract.name}")
         lake.build(silver, [local_day(now, stack.timezone)])
-        found[contract.name] = keys(pl.scan_delta(str(lake.path(silver.id))), contract)
-        assert found[contract.name] == wanted
+        ids[contract.name] = keys(pl.scan_delta(str(lake.path(silver.id))), contract)
+        assert ids[contract.name] == wanted
 
 
 def keys(rows: pl.LazyFrame, contract: Contract) -> set[str]:

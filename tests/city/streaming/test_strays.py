@@ -18,8 +18,8 @@ def test_strays_are_counted_and_shown_and_cut_short(config: Settings) -> None:
     )
     quarantine_strays(config.lake, [stray, stray])
     quarantine_strays(config.lake, [stray])
-    found = json.loads(city("status", "--json"))
-    assert found["quarantined"] == {contract.topic: 0 for contract in contracts()} | {"mqtt": 3}
+    report = json.loads(city("status", "--json"))
+    assert report["quarantined"] == {contract.topic: 0 for contract in contracts()} | {"mqtt": 3}
     assert "mqtt" in city("status")
     shown = city("table", "quarantine/mqtt")
     assert "city/old/" in shown

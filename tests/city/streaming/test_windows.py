@@ -48,8 +48,8 @@ def operator_over(everything: pl.DataFrame, newest: datetime | None = None) -> W
 
 
 def test_a_window_counts_vehicles_once_and_positions_all() -> None:
-    found = compute(VEHICLE_POSITIONS, WINDOW, rows((0, "a", "c", 10), (1, "a", "c", 20), (2, "b", "c", 30)))
-    assert found.to_dicts() == [
+    computed = compute(VEHICLE_POSITIONS, WINDOW, rows((0, "a", "c", 10), (1, "a", "c", 20), (2, "b", "c", 30)))
+    assert computed.to_dicts() == [
         {
             "window_start": NOW - timedelta(seconds=30),
             "cell": "c",
@@ -74,11 +74,11 @@ def test_a_speed_that_is_not_known_is_counted_as_a_position_and_not_in_the_mean(
 
 
 def test_windows_are_aligned_to_two_minutes_and_kept_apart_by_cell() -> None:
-    found = compute(
+    computed = compute(
         VEHICLE_POSITIONS, WINDOW, rows((0, "a", "c", 1), (89.9, "a", "c", 1), (90, "a", "c", 1), (0, "a", "d", 1))
     )
-    starts = [(row["window_start"] - NOW).total_seconds() for row in found.to_dicts()]
-    assert sorted(zip(starts, found["cell"], found["positions"], strict=True)) == [
+    starts = [(row["window_start"] - NOW).total_seconds() for row in computed.to_dicts()]
+    assert sorted(zip(starts, computed["cell"], computed["positions"], strict=True)) == [
         (-30, "c", 2),
         (-30, "d", 1),
         (90, "c", 1),
@@ -121,9 +121,9 @@ def test_a_window_can_be_limited_to_some_events() -> None:
         "_arrived": [NOW] * 3,
         "_watermark": [NOW] * 3,
     }
-    found = compute(SENSORS, window, pl.DataFrame(data, schema=bronze_schema(SENSORS)))
-    assert found.select("location", "sensors", "readings", "traffic_mean").rows() == [("downtown", 2, 2, 15.0)]
-    assert found["window_start"].to_list() == [NOW - timedelta(seconds=30)]
+    computed = compute(SENSORS, window, pl.DataFrame(data, schema=bronze_schema(SENSORS)))
+    assert computed.select("location", "sensors", "readings", "traffic_mean").rows() == [("downtown", 2, 2, 15.0)]
+    assert computed["window_start"].to_list() == [NOW - timedelta(seconds=30)]
 
 
 def test_an_aggregate_without_a_rule_is_named() -> None:
@@ -169,17 +169,17 @@ def test_batches_restarts_and_backfill_give_the_same_windows(
     schema = results(
         WINDOW, moments(WINDOW, expected.head(0).with_columns(vehicle_id=pl.lit("")).with_columns(speed=0.0))
     ).schema
-    found = pl.DataFrame(list(live.values()), schema=schema, orient="row").sort("window_start", "cell")
-    assert_frame_equal(found.cast(dict(expected.schema)), expected, check_exact=False, abs_tol=1e-6)  # type: ignore[arg-type]
+    streamed = pl.DataFrame(list(live.values()), schema=schema, orient="row").sort("window_start", "cell")
+    assert_frame_equal(streamed.cast(dict(expected.schema)), expected, check_exact=False, abs_tol=1e-6)  # type: ignore[arg-type]
 
 
 def test_windows_are_shared_by_sinks_in_step_and_right_for_those_that_are_not() -> None:
     """Whatever the order in which sinks ask, and whatever batches nobody asks for."""
     everything = rows(*((float(n * 7), f"v{n % 5}", f"c{n % 3}", float(n)) for n in range(60)))
-    asked: list[tuple[datetime, datetime]] = []
+    spans: list[tuple[datetime, datetime]] = []
 
     def earlier(first: datetime, until: datetime, below: Offsets) -> pl.DataFrame:
-        asked.append((first, until))
+        spans.append((first, until))
         time = pl.col("timestamp")
         return everything.filter((time >= first) & (time < until) & below_position(below))
 
@@ -194,14 +194,14 @@ def test_windows_are_shared_by_sinks_in_step_and_right_for_those_that_are_not() 
     first = shared.changed(batches[0])
     assert shared.changed(batches[0]) is first
     for number in (1, 4, 5):  # 4 comes after a gap
-        found = shared.changed(batches[number])[WINDOW.name].sort("window_start", "cell")
-        assert_frame_equal(found, wanted(batches[number]), check_exact=False)
+        changed = shared.changed(batches[number])[WINDOW.name].sort("window_start", "cell")
+        assert_frame_equal(changed, wanted(batches[number]), check_exact=False)
     for number in (2, 3):  # late: as of the last
-        found = shared.changed(batches[number])[WINDOW.name].sort("window_start", "cell")
+        changed = shared.changed(batches[number])[WINDOW.name].sort("window_start", "cell")
         upto = compute(VEHICLE_POSITIONS, WINDOW, everything)
         touched = compute(VEHICLE_POSITIONS, WINDOW, batches[number].rows).select("window_start", "cell")
         wanted_now = upto.join(touched, on=["window_start", "cell"], how="semi").sort("window_start", "cell")
-        assert_frame_equal(found, wanted_now, check_exact=False)
+        assert_frame_equal(changed, wanted_now, check_exact=False)
 
 
 def test_a_window_has_the_rows_of_partitions_that_a_batch_has_none_of() -> None:
@@ -216,8 +216,8 @@ def test_a_window_has_the_rows_of_partitions_that_a_batch_has_none_of() -> None:
 
     newest = NOW + timedelta(seconds=3)
     shared = ContractWindows(VEHICLE_POSITIONS, earlier, lambda: newest, {0: 2, 1: 2})
-    found = shared.changed(Batch(new, {0: 2}, {0: 3}))[WINDOW.name]
-    assert found["positions"].to_list() == [5]
+    changed = shared.changed(Batch(new, {0: 2}, {0: 3}))[WINDOW.name]
+    assert changed["positions"].to_list() == [5]
 
 
 def test_windows_are_right_after_a_reading_that_failed() -> None:

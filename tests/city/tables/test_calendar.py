@@ -79,6 +79,6 @@ def test_hourly_tables_are_grouped_by_columns_that_the_calendar_has() -> None:
 def test_hours_have_a_span_also_when_the_clock_is_set_back() -> None:
     day, zone = date(2026, 11, 1), "America/New_York"
     for hours, begin, end in (((1,), 5, 7), ((0, 1), 4, 7), ((2,), 7, 8), ((0, 23), 4, 29), (None, 4, 29)):
-        found = span_of(Slices(day, day, hours), zone, "US")
+        span = span_of(Slices(day, day, hours), zone, "US")
         midnight = datetime(2026, 11, 1, tzinfo=UTC)
-        assert found == (midnight + timedelta(hours=begin), midnight + timedelta(hours=end))
+        assert span == (midnight + timedelta(hours=begin), midnight + timedelta(hours=end))

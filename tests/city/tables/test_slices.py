@@ -22,8 +22,8 @@ def slices(draw: st.DrawFn) -> Slices:
 
 def test_chunks_are_runs_of_days_of_bounded_size() -> None:
     days = [DAY + timedelta(days=n) for n in (0, 1, 2, 3, 7)]
-    found = list(chunks(days, dict.fromkeys(days, 10), 20))
-    assert found == [Slices(days[0], days[1]), Slices(days[2], days[3]), Slices(days[4], days[4])]
+    pieces = list(chunks(days, dict.fromkeys(days, 10), 20))
+    assert pieces == [Slices(days[0], days[1]), Slices(days[2], days[3]), Slices(days[4], days[4])]
     assert list(chunks(days[:3], {}, None)) == [Slices(days[0], days[2])]
     assert list(chunks([], {}, 5)) == []
 

@@ -73,12 +73,12 @@ def test_what_is_wrong_with_a_large_body_is_named_as_of_a_small_one(process: Jso
     known = {"speed": INPUTS}
     rows: list[Any] = [FEATURES] * 1_200
     rows[1_100] = {**FEATURES, "speed_mean": "fast"}
-    for asked, status, field in (
+    for path, status, field in (
         ({"model_name": "speed", "instances": rows}, 422, "instances.1100.speed_mean"),
         ({"model_name": "sped", "instances": rows[:2]}, 404, None),
         ({"model_name": "speed", "instances": [[1.0] * 3]}, 422, "instances.0"),
     ):
-        body = json.dumps(asked).encode()
+        body = json.dumps(path).encode()
         problems = []
         for read in (parse_batch_rows, lambda *of: process.run(parse_batch_rows, *of)):
             with pytest.raises(Problem) as raised:

@@ -58,9 +58,9 @@ def test_keys_open_what_their_role_may(guarded: tuple[str, Settings]) -> None:
         ("client", "POST", "/api/alarms/1/acknowledge"),
         ("operator", "GET", "/audit"),
     ):
-        told = requests.request(method, url + path, json={}, headers={"x-api-key": keys[role]}, timeout=10)
-        assert told.status_code == 403, (role, path, told.text)
-        assert "this needs the role" in told.json()["detail"]
+        response = requests.request(method, url + path, json={}, headers={"x-api-key": keys[role]}, timeout=10)
+        assert response.status_code == 403, (role, path, response.text)
+        assert "this needs the role" in response.json()["detail"]
     wrong = get(url, "/models", **{"x-api-key": "city_wrong"})
     assert wrong.status_code == 401
     assert "city_wrong" not in wrong.text
@@ -91,8 +91,8 @@ def test_too_many_requests_are_told_when_to_come_back(guarded: tuple[str, Settin
     time.sleep(1.1)
     with requests.Session() as session:
         session.headers["x-api-key"] = key
-        told = [session.get(f"{url}/v2/models/none", timeout=10) for _ in range(25)]
-    limited = [answer for answer in told if answer.status_code == 429]
+        responses = [session.get(f"{url}/v2/models/none", timeout=10) for _ in range(25)]
+    limited = [answer for answer in responses if answer.status_code == 429]
     assert 5 < len(limited) < 25
     assert limited[0].headers["retry-after"] == "1"
     assert get(url, "/models", **{"x-api-key": other}).status_code == 200, "a limit is of its key alone"
@@ -132,17 +132,19 @@ def test_only_batches_may_be_large(guarded: tuple[str, Settings]) -> None:
         ("POST", "/predict/batch", 404),
         ("POST", "/v2/models/none/infer", 404),
     ):
-        told = requests.request(method, url + path, data=body, headers=headers, timeout=120)
-        assert told.status_code == status, (path, told.text)
-        assert ("1 MB" if status == 413 else "no model 'none'") in told.json()["detail"]
+        response = requests.request(method, url + path, data=body, headers=headers, timeout=120)
+        assert response.status_code == status, (path, response.text)
+        assert ("1 MB" if status == 413 else "no model 'none'") in response.json()["detail"]
 
 
 def test_named_sites_may_ask_and_others_may_not_change_anything(guarded: tuple[str, Settings]) -> None:
     url, _ = guarded
-    asked = {"access-control-request-method": "POST", "access-control-request-headers": "x-api-key"}
-    allowed = requests.options(f"{url}/predict", headers={"origin": "https://maps.example.org", **asked}, timeout=10)
+    preflight = {"access-control-request-method": "POST", "access-control-request-headers": "x-api-key"}
+    allowed = requests.options(
+        f"{url}/predict", headers={"origin": "https://maps.example.org", **preflight}, timeout=10
+    )
     assert allowed.headers["access-control-allow-origin"] == "https://maps.example.org"
-    other = requests.options(f"{url}/predict", headers={"origin": "https://evil.example.org", **asked}, timeout=10)
+    other = requests.options(f"{url}/predict", headers={"origin": "https://evil.example.org", **preflight}, timeout=10)
     assert "access-control-allow-origin" not in other.headers
     changed = requests.post(f"{url}/predict", headers={"origin": "https://evil.example.org"}, timeout=10)
     assert changed.status_code == 403
@@ -177,9 +179,9 @@ def test_tls_is_a_setting(tmp_path: Path) -> None:
     thread.start()
     try:
         url = f"https://localhost:{config.serve_port}/health/live"
-        told = until(lambda: requests.get(url, verify=str(cert), timeout=5))
-        assert told.json() == {"live": True}
-        assert "max-age" in told.headers["strict-transport-security"]
+        response = until(lambda: requests.get(url, verify=str(cert), timeout=5))
+        assert response.json() == {"live": True}
+        assert "max-age" in response.headers["strict-transport-security"]
         with pytest.raises(requests.exceptions.SSLError):
             requests.get(url, timeout=5)
     finally:

@@ -102,9 +102,9 @@ AIR = {"temperature": 12.2, "wind": 0.64, "air_quality": 65.0, "humidity": 54.0,
 
 
 def events_of(content: Any) -> pl.DataFrame:
-    found = map_messages(NGSI, [json.dumps(content).encode()], (), "UTC", NOW)
-    assert found.rejected == {}
-    valid, invalid = validity.split(SENSORS, found.events.with_columns(_arrived=pl.col("timestamp")))
+    mapped = map_messages(NGSI, [json.dumps(content).encode()], (), "UTC", NOW)
+    assert mapped.rejected == {}
+    valid, invalid = validity.split(SENSORS, mapped.events.with_columns(_arrived=pl.col("timestamp")))
     assert invalid["reasons"].to_list() == []
     return valid
 
@@ -157,7 +157,7 @@ def test_a_value_is_converted_from_the_unit_of_its_code(
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "reason"),
     [
         ({"temperature": prop(3, unitCode="XYZ")}, "temperature.value: 3.0 is not a number in a known unit (temperat"),
         ({"temperature": prop(3, unitCode="GQ")}, "temperature.value: 3.0 is not a number in a known unit (temperat"),
@@ -167,11 +167,11 @@ def test_a_value_is_converted_from_the_unit_of_its_code(
         ({"type": "Device"}, "type: Device is not one of AirQualityObserved, WeatherObserved"),
     ],
 )
-def test_what_is_wrong_is_told(change: dict[str, Any], told: str) -> None:
+def test_what_is_wrong_is_told(change: dict[str, Any], reason: str) -> None:
     wrong = {name: value for name, value in (AIR_LD | change).items() if value is not None}
-    found = map_messages(NGSI, [json.dumps([wrong, WEATHER]).encode()], (), "UTC", NOW)
-    assert told in found.rejected[0][0], found.rejected
-    assert set(found.events["sensor_id"]) >= {"urn:ngsi-ld:Device:device-0A3478_wind"}
+    mapped = map_messages(NGSI, [json.dumps([wrong, WEATHER]).encode()], (), "UTC", NOW)
+    assert reason in mapped.rejected[0][0], mapped.rejected
+    assert set(mapped.events["sensor_id"]) >= {"urn:ngsi-ld:Device:device-0A3478_wind"}
 
 
 def test_a_temporal_entity_has_a_reading_for_each_time() -> None:
@@ -186,10 +186,10 @@ def test_a_temporal_entity_has_a_reading_for_each_time() -> None:
 
 def test_bodies_that_are_no_entities_do_not_harm_others() -> None:
     bodies = [json.dumps(AIR_LD).encode(), b"online", b"3", json.dumps(WEATHER).encode()]
-    found = outcomes([NGSI], bodies, (), "UTC", NOW)
-    assert [len(outcome.events) for outcome in found] == [5, 0, 0, 5]
-    assert found[1].reasons[0].startswith("message: not JSON")
-    assert found[2].reasons == ["message: neither an entity of NGSI, nor a list of entities, nor a notification"]
+    results = outcomes([NGSI], bodies, (), "UTC", NOW)
+    assert [len(outcome.events) for outcome in results] == [5, 0, 0, 5]
+    assert results[1].reasons[0].startswith("message: not JSON")
+    assert results[2].reasons == ["message: neither an entity of NGSI, nor a list of entities, nor a notification"]
 
 
 @pytest.mark.parametrize("media", ["application/json", "application/ld+json", "application/geo+json"])

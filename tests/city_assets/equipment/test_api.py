@@ -36,18 +36,18 @@ def test_a_machine_has_a_forecast_and_an_unknown_one_has_none(config: Settings) 
     row = pl.DataFrame({"machine_id": ["pump_001"], "timestamp": [datetime.now(UTC)], **features})
     push(online_store(config), LIFE.view, row)
     with serving(config) as url:
-        told = requests.get(f"{url}/forecast", {"machine_id": "pump_001"}, timeout=20)
-        assert told.status_code == 200, told.text
-        found = told.json()
-        assert found["machine_id"] == "pump_001"
-        assert found["predicted_rul_hours"] >= 0
-        ends = found["confidence_interval"]
-        assert found["remaining_life"] == pytest.approx(found["predicted_rul_hours"] / 24, abs=1e-3)
-        assert found["life_unit"] == "d"
-        least = ends[0] if ends else found["predicted_rul_hours"]
-        assert (found["recommended_action"], found["priority"]) == LARGE.recommended(least)
-        assert found["version"] == 1
-        assert found["warning"].startswith("not learned from: a life_cap of 3000 h needs 1125 days of history")
+        response = requests.get(f"{url}/forecast", {"machine_id": "pump_001"}, timeout=20)
+        assert response.status_code == 200, response.text
+        forecast = response.json()
+        assert forecast["machine_id"] == "pump_001"
+        assert forecast["predicted_rul_hours"] >= 0
+        ends = forecast["confidence_interval"]
+        assert forecast["remaining_life"] == pytest.approx(forecast["predicted_rul_hours"] / 24, abs=1e-3)
+        assert forecast["life_unit"] == "d"
+        least = ends[0] if ends else forecast["predicted_rul_hours"]
+        assert (forecast["recommended_action"], forecast["priority"]) == LARGE.recommended(least)
+        assert forecast["version"] == 1
+        assert forecast["warning"].startswith("not learned from: a life_cap of 3000 h needs 1125 days of history")
         nobody = requests.get(f"{url}/forecast", {"machine_id": "nobody"}, timeout=20)
         assert nobody.status_code == 404
         assert "nothing is known of machine_id=nobody" in nobody.json()["detail"]

@@ -30,8 +30,8 @@ DAYS = dg.StaticPartitionsDefinition(["2026-05-03", "2026-05-04"])
 @pytest.fixture
 def instance() -> Iterator[dg.DagsterInstance]:
     """As the city's: a run that fails is tagged whether it is tried again."""
-    with dg.DagsterInstance.ephemeral(settings={"run_retries": {"enabled": True}}) as found:
-        yield found
+    with dg.DagsterInstance.ephemeral(settings={"run_retries": {"enabled": True}}) as ephemeral:
+        yield ephemeral
 
 
 @pytest.fixture
@@ -66,9 +66,9 @@ class Gold:
 
         self.job = dg.Definitions([a], asset_checks=[low]).get_implicit_global_asset_job_def()
 
-    def run(self, day: str = "2026-05-04", **told: Any) -> dg.ExecuteInProcessResult:
-        self.passes, self.error = told.get("passes", True), told.get("error")
-        self.unknown = told.get("unknown", False)
+    def run(self, day: str = "2026-05-04", **options: Any) -> dg.ExecuteInProcessResult:
+        self.passes, self.error = options.get("passes", True), options.get("error")
+        self.unknown = options.get("unknown", False)
         return self.job.execute_in_process(instance=self.instance, partition_key=day, raise_on_error=False)
 
 
@@ -145,9 +145,9 @@ def test_a_day_that_failed_is_not_well_because_an_earlier_one_is(
 
 def test_the_overview_has_each_check_as_it_was_last_evaluated(instance: dg.DagsterInstance, gold: Gold) -> None:
     gold.run(passes=False)
-    told = overview(check_findings(instance, [KEY], {}), {}, "http://dagster")
+    summary = overview(check_findings(instance, [KEY], {}), {}, "http://dagster")
     assert (
-        told["failed"]["gold/a/low"].items()
+        summary["failed"]["gold/a/low"].items()
         >= {
             "asset": "gold/a",
             "check": "low",
@@ -156,13 +156,13 @@ def test_the_overview_has_each_check_as_it_was_last_evaluated(instance: dg.Dagst
         }.items()
     )
     instance.report_runless_asset_event(dg.AssetMaterialization(KEY.asset_key))
-    told = overview(check_findings(instance, [KEY], {}), told, "http://dagster")
-    assert list(told["failed"]) == ["gold/a/low"], "a newer materialization does not hide it"
+    summary = overview(check_findings(instance, [KEY], {}), summary, "http://dagster")
+    assert list(summary["failed"]) == ["gold/a/low"], "a newer materialization does not hide it"
     gold.run(error="check")
-    assert overview(check_findings(instance, [KEY], {}), told, "") == told, "it was not evaluated"
+    assert overview(check_findings(instance, [KEY], {}), summary, "") == summary, "it was not evaluated"
     gold.run()
-    told = overview(check_findings(instance, [KEY], {}), told, "")
-    assert told == {"passed": ["gold/a/low"], "failed": {}}
+    summary = overview(check_findings(instance, [KEY], {}), summary, "")
+    assert summary == {"passed": ["gold/a/low"], "failed": {}}
 
 
 def test_a_run_that_fails_is_an_alarm_until_one_succeeds(
@@ -172,8 +172,8 @@ def test_a_run_that_fails_is_an_alarm_until_one_succeeds(
 
     def ended() -> dict[str, str]:
         nonlocal cursor
-        found, cursor = run_findings(instance, cursor, "http://dagster")
-        kept.sync_findings(found)
+        findings, cursor = run_findings(instance, cursor, "http://dagster")
+        kept.sync_findings(findings)
         return {alarm.cause: alarm.title for alarm in kept.alarms() if alarm.active}
 
     failed = gold.run(error="asset")
@@ -216,10 +216,10 @@ class Runs:
 
     def look(self) -> list[str]:
         """What has failed, with the cursor as the sensor keeps it."""
-        found, cursor = run_findings(self.instance, self.cursor, "")
+        findings, cursor = run_findings(self.instance, self.cursor, "")
         self.cursor = RunCursor.from_content(json.loads(json.dumps(cursor.content())))
         assert self.cursor == cursor
-        return [finding.cause.removeprefix("run/") for finding in found if finding.state == "failing"]
+        return [finding.cause.removeprefix("run/") for finding in findings if finding.state == "failing"]
 
 
 def test_a_run_that_is_written_down_late_is_seen_and_none_is_seen_twice(instance: dg.DagsterInstance) -> None:
@@ -243,9 +243,9 @@ def test_a_failure_that_is_written_down_late_does_not_undo_a_later_success(
     gold.run()
     _, cursor = run_findings(instance, RunCursor(), "")
     others = {run: at for run, at in cursor.seen.items() if run != failed.run_id}
-    found, _ = run_findings(instance, RunCursor(cursor.until, others), "")
-    assert [f.state for f in found if f.cause == "run/gold/a"] == ["failing", "passing"]
-    kept.sync_findings(found)
+    findings, _ = run_findings(instance, RunCursor(cursor.until, others), "")
+    assert [f.state for f in findings if f.cause == "run/gold/a"] == ["failing", "passing"]
+    kept.sync_findings(findings)
     assert kept.active_causes() == []
 
 
@@ -311,8 +311,8 @@ def test_a_run_that_is_tried_again_says_nothing_yet_and_one_that_was_killed_name
     assert run_findings(instance, RunCursor(), "")[0] == []
     killed = instance.create_run_for_job(gold.job, asset_selection=frozenset({KEY.asset_key}), status=RUNNING)
     instance.report_run_failed(killed, "its process is gone")
-    (found,) = run_findings(instance, RunCursor(), "")[0]
-    assert (found.cause, found.state) == ("run/gold/a", "failing")
+    (finding,) = run_findings(instance, RunCursor(), "")[0]
+    assert (finding.cause, finding.state) == ("run/gold/a", "failing")
 
 
 def test_a_table_is_old_when_it_lacks_for_long_what_its_parent_has(instance: dg.DagsterInstance) -> None:
@@ -328,8 +328,8 @@ def test_a_table_is_old_when_it_lacks_for_long_what_its_parent_has(instance: dg.
             state_change_timestamp=NOW.timestamp(),
         )
         instance._report_runless_asset_event(change)
-        (found,) = freshness_findings(instance, followed, datetime.now(UTC) + timedelta(minutes=minutes))
-        return f"{found.state} {found.severity}"
+        (finding,) = freshness_findings(instance, followed, datetime.now(UTC) + timedelta(minutes=minutes))
+        return f"{finding.state} {finding.severity}"
 
     instance.report_runless_asset_event(dg.AssetMaterialization(parent))
     instance.report_runless_asset_event(dg.AssetMaterialization(child))

@@ -77,22 +77,22 @@ def test_every_fault_is_seen_and_a_clean_day_raises_nothing(
 ) -> None:
     assert set(SEEN_BY) == {f.name for f in fields(FaultRates)}, "a new fault needs a check"
     bad = FaultRates.scaled(1.0)
-    found = {"none": failing(config, FaultRates(), "none")}
+    failures = {"none": failing(config, FaultRates(), "none")}
     for fault in SEEN_BY:
         rate = max(getattr(bad, fault), 0.06 if fault in ("stuck", "drifting") else 0)  # of eighty sensors, some
-        found[fault] = failing(config, FaultRates(**{fault: rate}), fault)
+        failures[fault] = failing(config, FaultRates(**{fault: rate}), fault)
     checks = sorted(set(SEEN_BY.values()))
     table = pl.DataFrame(
-        [{"fault": fault} | {c: "x" if c in seen else "" for c in checks} for fault, seen in found.items()]
+        [{"fault": fault} | {c: "x" if c in seen else "" for c in checks} for fault, seen in failures.items()]
     )
     with (
         capsys.disabled(),
         pl.Config(tbl_rows=-1, tbl_cols=-1, tbl_hide_dataframe_shape=True, tbl_hide_column_data_types=True),
     ):
         print(f"\n{table}")
-    assert found["none"] == set()
+    assert failures["none"] == set()
     for fault, check in SEEN_BY.items():
-        assert check in found[fault], fault
+        assert check in failures[fault], fault
 
 
 def test_what_the_simulators_do_by_default_is_a_good_day(config: Settings) -> None:
@@ -102,8 +102,8 @@ def test_what_the_simulators_do_by_default_is_a_good_day(config: Settings) -> No
 def test_a_sensor_nobody_announced_is_unknown(config: Settings) -> None:
     simulate(config.lake, FaultRates(), steps=20, announced=False)
     stream(config.lake, DEVICES, [fleet(FaultRates(), 3)[5].announcement(BEGIN)], BEGIN)
-    found, judged = assess(SENSORS, config.lake, DAY, None)
-    assert found["unknown_share"][0] == pytest.approx(79 / 80)
+    measured, judged = assess(SENSORS, config.lake, DAY, None)
+    assert measured["unknown_share"][0] == pytest.approx(79 / 80)
     assert {one.name for one in judged if not one.passed} == {"unknown"}
 
 
@@ -111,19 +111,19 @@ def test_scores_are_kept_by_day_and_shown_with_docs(config: Settings) -> None:
     simulate(config.lake, FaultRates.scaled(0.5))
     docs = config.home / "docs"
     for _ in range(2):
-        found, _ = assess(SENSORS, config.lake, DAY, docs)
+        measured, _ = assess(SENSORS, config.lake, DAY, docs)
     kept = read_table(config.lake / "monitoring/quality", {})
     assert kept.select("dataset", "day").rows() == [("sensors", DAY)], "a day once, however often it is assessed"
-    score = found["score"][0]
+    score = measured["score"][0]
     assert 0.8 < score < 1
     assert latest_scores(config.lake) == {"quality.sensors": score}
     assert "sensors rows" in (docs / "index.html").read_text()
 
 
 def test_an_empty_day_is_told_and_scored(config: Settings) -> None:
-    found, judged = assess(SENSORS, config.lake, DAY, None)
+    measured, judged = assess(SENSORS, config.lake, DAY, None)
     assert [one.name for one in judged if not one.passed] == ["not_empty"]
-    assert found["rows"][0] == 0
+    assert measured["rows"][0] == 0
 
 
 def test_a_table_of_broken_rows_fails_row_by_row_expectations(config: Settings) -> None:

@@ -44,14 +44,14 @@ def features(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def test_a_payment_with_history_is_compared_with_it() -> None:
-    found = features(payments([20, 40, 10], ["a"] * 3, **HISTORY))
-    assert found["amount_to_mean_30d"].to_list() == [2.0, 4.0, 1.0]
-    assert found["largest_to_mean_30d"].to_list() == [2.0, 4.0, 4.0]
-    assert found["unusual_known"].to_list() == [0.0, 1.0, 1.0]
-    assert found["mean_1d_to_30d"].to_list() == [1.8] * 3
-    assert found["mean_7d_to_30d"].to_list() == [2.7] * 3
-    assert found["terminal_frauds_7d"].to_list() == [7.0] * 3
-    assert found["card_count_30d"].to_list() == [30] * 3
+    computed = features(payments([20, 40, 10], ["a"] * 3, **HISTORY))
+    assert computed["amount_to_mean_30d"].to_list() == [2.0, 4.0, 1.0]
+    assert computed["largest_to_mean_30d"].to_list() == [2.0, 4.0, 4.0]
+    assert computed["unusual_known"].to_list() == [0.0, 1.0, 1.0]
+    assert computed["mean_1d_to_30d"].to_list() == [1.8] * 3
+    assert computed["mean_7d_to_30d"].to_list() == [2.7] * 3
+    assert computed["terminal_frauds_7d"].to_list() == [7.0] * 3
+    assert computed["card_count_30d"].to_list() == [30] * 3
 
 
 def test_a_payment_without_history_has_null_for_what_is_made_of_it_and_all_else() -> None:

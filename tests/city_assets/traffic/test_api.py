@@ -19,9 +19,9 @@ def test_a_speed_has_the_level_that_tables_and_labels_give_it() -> None:
     speeds = [0.0, SLOW_KMH - 0.1, SLOW_KMH, FREE_KMH - 0.1, FREE_KMH, 90.0, None]
     frame = pl.DataFrame({"speed_mean": speeds})
     engine = PolarsEngine()
-    told = engine.collect(engine.local(frame).with_columns(congestion()))
+    classified = engine.collect(engine.local(frame).with_columns(congestion()))
     expected = ["high", "high", "medium", "medium", "low", "low", None]
-    assert told["congestion"].to_list() == expected
+    assert classified["congestion"].to_list() == expected
     assert [level(speed) for speed in speeds] == expected
     assert frame.select(levels(pl.col("speed_mean"), pl)).to_series().to_list() == expected
 
@@ -44,8 +44,8 @@ def test_a_cells_row_is_declared_with_the_columns_of_its_layer() -> None:
 
 def test_what_is_not_known_is_a_gap() -> None:
     rows: list[SeriesRow] = [(0, 1.0, 2), (10, 1.0, 2), (40, 1.0, 2), (50, 1.0, 2)]
-    found = history.with_gaps(rows, 10)
-    assert found == [*rows[:2], (20, None, None), *rows[2:]]
+    filled = history.with_gaps(rows, 10)
+    assert filled == [*rows[:2], (20, None, None), *rows[2:]]
 
 
 def test_a_kepler_map_has_its_data_and_the_layer_that_shows_it() -> None:

@@ -22,9 +22,9 @@ class Server(http.server.BaseHTTPRequestHandler):
     ranges: list[str | None]
 
     def do_GET(self) -> None:
-        asked = self.headers.get("Range")
+        span = self.headers.get("Range")
         if self.path.endswith(".parquet"):
-            type(self).ranges.append(asked)
+            type(self).ranges.append(span)
         if self.path == "/misc/taxi_zones.zip":
             body = archive((7, "Queens", "Astoria", [square(-73.92, 40.76, 0.01)]))
             self.send_response(200)
@@ -35,12 +35,12 @@ class Server(http.server.BaseHTTPRequestHandler):
         if "2019-13" in self.path or not self.path.endswith("2015-01.parquet"):
             self.send_error(404)
             return
-        first = int(asked.removeprefix("bytes=").rstrip("-")) if asked else 0
+        first = int(span.removeprefix("bytes=").rstrip("-")) if span else 0
         if first >= len(self.content):
             self.send_error(416)
             return
         body = self.content[first:]
-        self.send_response(206 if asked else 200)
+        self.send_response(206 if span else 200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body[: type(self).cut] if type(self).cut else body)

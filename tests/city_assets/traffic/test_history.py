@@ -138,14 +138,14 @@ def test_the_day_has_the_mean_of_the_two_minute_counts_too(stack: Settings) -> N
 def plans(stack: Settings, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """QuestDB's plan of each statement that is asked, instead of its rows."""
     ensure_tables(stack.questdb, VEHICLE_POSITIONS)
-    found: list[str] = []
+    explained: list[str] = []
 
     def explain(config: Settings, sql: str) -> list[Any]:
-        found.append("\n".join(row[0] for row in questdb.rows(config.questdb, f"EXPLAIN {sql}")))
+        explained.append("\n".join(row[0] for row in questdb.rows(config.questdb, f"EXPLAIN {sql}")))
         return []
 
     monkeypatch.setattr(history, "_query", explain)
-    return found
+    return explained
 
 
 def test_questdb_scans_the_interval_that_is_asked_for(stack: Settings, plans: list[str]) -> None:

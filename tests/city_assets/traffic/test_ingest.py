@@ -25,13 +25,13 @@ def real(data: Path) -> Path:
 
 
 def test_a_file_is_in_bronze_once_however_often_it_comes(config: Settings, real: Path, tmp_path: Path) -> None:
-    told: list[int] = []
-    first = ingest(real, config.lake, ZONE, told.append)
-    assert (first.rows, told[-1]) == (68_416, 68_416)
-    again = ingest(real, config.lake, ZONE, told.append)
+    counts: list[int] = []
+    first = ingest(real, config.lake, ZONE, counts.append)
+    assert (first.rows, counts[-1]) == (68_416, 68_416)
+    again = ingest(real, config.lake, ZONE, counts.append)
     renamed = tmp_path / "renamed.parquet"
     renamed.write_bytes(real.read_bytes())
-    assert [again.rows, ingest(renamed, config.lake, ZONE, told.append).rows] == [0, 0]
+    assert [again.rows, ingest(renamed, config.lake, ZONE, counts.append).rows] == [0, 0]
     assert DeltaTable(config.lake / "bronze/trips").count() == 68_416
 
 
@@ -114,7 +114,7 @@ def test_local_times_are_told_apart_when_the_clocks_change() -> None:
         ),
         distance_km=pl.lit(1.0),
     )
-    found = shape(trips, "f", ZONE).collect()
-    assert found["pickup_at"].dt.strftime("%H:%M").to_list() == ["06:30", None, "05:30"]
-    assert found["day"].to_list() == [date(2015, 3, 8)] * 2 + [date(2015, 11, 1)]
-    assert found["pickup_cell"].n_unique() == 1
+    shaped = shape(trips, "f", ZONE).collect()
+    assert shaped["pickup_at"].dt.strftime("%H:%M").to_list() == ["06:30", None, "05:30"]
+    assert shaped["day"].to_list() == [date(2015, 3, 8)] * 2 + [date(2015, 11, 1)]
+    assert shaped["pickup_cell"].n_unique() == 1

@@ -53,15 +53,15 @@ def test_a_trip_over_midnight_is_on_both_days(tmp_path: Path) -> None:
 
 def test_the_order_of_the_trips_changes_nothing(tmp_path: Path) -> None:
     trips = [trip(distance_km=1.0 + n) for n in range(4)]
-    found = []
+    tracks = []
     for name, order in (("one", trips), ("two", [*reversed(trips), trips[0]])):
         (tmp_path / name).mkdir()
         days = trip_days(tmp_path / name, *order)
-        found.append(days.positions(date(2015, 1, 1), MINUTE))
+        tracks.append(days.positions(date(2015, 1, 1), MINUTE))
         assert days.repeated == len(order) - 4
-    assert_frame_equal(*found)
-    assert found[0].height == 40
-    assert found[0]["vehicle_id"].n_unique() == 4
+    assert_frame_equal(*tracks)
+    assert tracks[0].height == 40
+    assert tracks[0]["vehicle_id"].n_unique() == 4
 
 
 def test_trips_of_another_time_are_left_out_with_their_reason(tmp_path: Path) -> None:

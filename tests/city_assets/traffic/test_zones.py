@@ -57,19 +57,19 @@ def test_feet_of_the_state_plane_are_degrees() -> None:
 
 def test_a_centre_is_that_of_the_area() -> None:
     hole = square(-73.97, 40.75, 0.005)[::-1]
-    found = zone_centres(
+    by_zone = zone_centres(
         archive(
             (4, "Manhattan", "Alphabet City", [square(-73.98, 40.72, 0.01)]),
             (2, "Queens", "Two islands", [square(-73.8, 40.6, 0.01), square(-73.7, 40.6, 0.01)]),
             (3, "Bronx", "With a hole", [square(-73.98, 40.75, 0.02), hole]),
         )
     )
-    assert found.select("LocationID", "Borough").rows() == [(2, "Queens"), (3, "Bronx"), (4, "Manhattan")]
-    centres = {number: (lon, lat) for number, lon, lat in found.select("LocationID", "lon", "lat").iter_rows()}
+    assert by_zone.select("LocationID", "Borough").rows() == [(2, "Queens"), (3, "Bronx"), (4, "Manhattan")]
+    centres = {number: (lon, lat) for number, lon, lat in by_zone.select("LocationID", "lon", "lat").iter_rows()}
     assert centres[4] == pytest.approx((-73.98, 40.72), abs=1e-4)
     assert centres[2] == pytest.approx((-73.75, 40.6), abs=1e-4)
     assert centres[3] == pytest.approx((-73.98 - 0.01 / 15, 40.75), abs=1e-4)
-    assert found.schema["LocationID"] == pl.Int64
+    assert by_zone.schema["LocationID"] == pl.Int64
 
 
 @pytest.mark.parametrize("wrong", [b"<html>", b"", archive()[:40]])

@@ -79,10 +79,10 @@ def others(but: int, at: np.ndarray) -> np.ndarray:
 
     class Without(Flow):
         def incidents(self, begin: float, end: float):  # type: ignore[no-untyped-def]
-            found = super().incidents(begin, end)
+            every = super().incidents(begin, end)
             target = FLOW.incidents(MONDAY + 8 * HOUR, MONDAY + 14 * HOUR).begin[but]
-            kept = found.begin != target
-            return type(found)(*(getattr(found, name)[kept] for name in found.__dataclass_fields__))
+            kept = every.begin != target
+            return type(every)(*(getattr(every, name)[kept] for name in every.__dataclass_fields__))
 
     return Without(FLOW.seed, FLOW.clock)._incident_delays(at)
 

@@ -21,8 +21,8 @@ _ON_A_BRIDGE_METRES = 30.0
 @lru_cache
 def waters() -> dict[str, Any]:
     """The shoreline that the map draws."""
-    found: dict[str, Any] = json.loads((Path(city_assets.traffic.__file__).parent / "waters.json").read_text())
-    return found
+    drawn: dict[str, Any] = json.loads((Path(city_assets.traffic.__file__).parent / "waters.json").read_text())
+    return drawn
 
 
 def winds_around(longitude: np.ndarray, latitude: np.ndarray, ring: list[list[float]]) -> np.ndarray:

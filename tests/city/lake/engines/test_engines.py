@@ -114,8 +114,8 @@ def fill(lake: Path, data: Path) -> list[date]:
     city = City(0, faults=20.0, rate=0.01, cards=20)
     for contract, events in paid(city, BEGIN.timestamp(), (BEGIN + timedelta(days=2)).timestamp()).items():
         stream(lake, contract, events, BEGIN + timedelta(days=3))
-    found = ingest(data / "tlc" / "trips_with_coordinates.parquet", lake, "America/New_York", lambda rows: None)
-    return [found.first]  # type: ignore[list-item]
+    result = ingest(data / "tlc" / "trips_with_coordinates.parquet", lake, "America/New_York", lambda rows: None)
+    return [result.first]  # type: ignore[list-item]
 
 
 def fill_machines(lake: Path) -> None:
@@ -129,19 +129,19 @@ def fill_machines(lake: Path) -> None:
     commission(lake, "machines", [machine.description() for machine in fleet])
     commission(lake, "machine_types", [default_type(), default_type() | {"kind": "pump", "life_cap": 500.0}])
     event = {"machine_id": fleet[0].id, "begin": BEGIN, "end": BEGIN + timedelta(hours=1), "readings": 9}
-    told = {"peak_score": 2.0, "signal": "power", "confirmed": True, "root_cause": "leak", "resolution": None}
-    commission(lake, "anomaly_events", [event | told])
+    judgement = {"peak_score": 2.0, "signal": "power", "confirmed": True, "root_cause": "leak", "resolution": None}
+    commission(lake, "anomaly_events", [event | judgement])
 
 
 def built(config: Settings, engine: Engine, of_trips: list[date]) -> dict[str, pl.DataFrame]:
     lake = house(config)
     lake = Lakehouse(lake.root, engine, lake.timezone, lake.country, lake.contracts, lake.tables)
-    found = {}
+    frames = {}
     for table in select_tables(["silver", "gold", "features"]):
         # Which hours have news, Spark is asked below.
         lake.build(table, DAYS if is_live(table) else of_trips, full=isinstance(engine, SparkEngine))
-        found[table.id] = pl.read_delta(str(lake.path(table.id))).sort(table.key)
-    return found
+        frames[table.id] = pl.read_delta(str(lake.path(table.id))).sort(table.key)
+    return frames
 
 
 def test_both_engines_build_the_same_rows(

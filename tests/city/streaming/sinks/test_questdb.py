@@ -65,15 +65,15 @@ def apply(config: Settings, bronze: BronzeStream, kind: type[QuestDBSink] = Ques
 def windows(config: Settings, contract: Contract) -> list[tuple[int, int]]:
     """Minutes after BEGIN and number of positions of each window that QuestDB has."""
     (window,) = contract.windows
-    found = questdb.rows(config.questdb, f"SELECT cast(window_start AS LONG), positions FROM {window.name}")
-    return sorted((int(at // 60_000_000 - BEGIN.timestamp() // 60), count) for at, count in found)
+    stored = questdb.rows(config.questdb, f"SELECT cast(window_start AS LONG), positions FROM {window.name}")
+    return sorted((int(at // 60_000_000 - BEGIN.timestamp() // 60), count) for at, count in stored)
 
 
 def expected(config: Settings, contract: Contract) -> list[tuple[int, int]]:
     (window,) = contract.windows
-    found = compute(contract, window, scan(bronze_path(config.lake, contract)).collect())
-    starts = ((found["window_start"] - BEGIN).dt.total_minutes()).to_list()
-    return sorted(zip(starts, found["positions"].to_list(), strict=True))
+    computed = compute(contract, window, scan(bronze_path(config.lake, contract)).collect())
+    starts = ((computed["window_start"] - BEGIN).dt.total_minutes()).to_list()
+    return sorted(zip(starts, computed["positions"].to_list(), strict=True))
 
 
 class CutOff(QuestDBSink):

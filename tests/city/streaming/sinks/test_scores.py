@@ -66,7 +66,7 @@ def readings(first: int, count: int, **wrong: float) -> list[bytes]:
     level = QUIET[0].level
     usual = {"temperature": 20 + (level["temperature"] - 20) * 0.74, "vibration": level["vibration"] * 0.78}
     usual |= {"pressure": level["pressure"] * 0.82, "power": level["power"] * 0.66}
-    found = []
+    stored = []
     for n in range(first, first + count):
         event: dict[str, Any] = {
             "timestamp": iso(BEGIN + timedelta(seconds=5 * n)),
@@ -75,8 +75,8 @@ def readings(first: int, count: int, **wrong: float) -> list[bytes]:
             "readings": {name: round(value * wrong.get(name, 1.0), 3) for name, value in usual.items()},
             "metadata": {"location": QUIET[0].location, "shift": "early"},
         }
-        found.append(json.dumps(event).encode())
-    return found
+        stored.append(json.dumps(event).encode())
+    return stored
 
 
 def recorded(config: Settings) -> pl.DataFrame:
@@ -108,25 +108,25 @@ def test_a_champion_is_swapped_in_the_running_stream(
     with streaming(contract, stack):  # and goes on where it was
         send(stack, contract, *readings(sent, 30, vibration=2.0))
         until(lambda: recorded(stack).height >= sent + 29)
-    found = recorded(stack)
-    assert found["id"].is_unique().all()
+    stored = recorded(stack)
+    assert stored["id"].is_unique().all()
     events = [
         BEGIN.replace(microsecond=BEGIN.microsecond // 1000 * 1000) + timedelta(seconds=5 * n)
         for n in range(1, sent + 30)
     ]
-    assert found["timestamp"].to_list()[-len(events) :] == events
-    assert found["version"].is_sorted()
-    assert found.tail(20)["prediction"].unique().to_list() == ["anomaly"]
-    assert (found.head(40)["prediction"] == "normal").mean() > 0.9  # type: ignore[operator]
+    assert stored["timestamp"].to_list()[-len(events) :] == events
+    assert stored["version"].is_sorted()
+    assert stored.tail(20)["prediction"].unique().to_list() == ["anomaly"]
+    assert (stored.head(40)["prediction"] == "normal").mean() > 0.9  # type: ignore[operator]
     messages = {m["id"]: m for m in consume(stack, "anomaly-detected") if m["id"].startswith(contract.topic)}
-    assert messages.keys() == set(found["id"])
-    last = messages[found["id"][-1]]
+    assert messages.keys() == set(stored["id"])
+    last = messages[stored["id"][-1]]
     assert last["is_anomaly"]
     assert last["model_version"] == 2
     assert last["anomaly_score"] > last["threshold"]
     assert sum(last["feature_contributions"].values()) == pytest.approx(1, abs=1e-4)
     assert max(SIGNALS, key=lambda name: last["feature_contributions"][name]) == "vibration"
-    assert found["latency_ms"].min() > 0  # type: ignore[operator]
+    assert stored["latency_ms"].min() > 0  # type: ignore[operator]
 
 
 def test_what_the_champion_says_of_a_fault_is_an_alarm_within_seconds_and_ends(
@@ -173,9 +173,9 @@ def test_what_a_crash_left_unrecorded_is_recorded_once(
     events = [json.loads(message) for message in readings(0, 60)]
 
     def bronze() -> BronzeStream:
-        found = BronzeStream(stack.lake, contract)
-        found.load([0])
-        return found
+        loaded = BronzeStream(stack.lake, contract)
+        loaded.load([0])
+        return loaded
 
     def of(first: int, last: int) -> pl.DataFrame:
         held = pl.read_delta(str(stack.lake / "bronze" / contract.name))
