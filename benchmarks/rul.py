@@ -2,7 +2,8 @@
 
 The rows of the files go through a source, a contract and the platform's feature transform. The model is the declared
 model of the remaining life, for a fleet of turbofans. Everything is fitted and chosen on the training engines. The
-intervals are calibrated on all cycles of the training engines, predicted by estimators of other engines (five folds).
+intervals are calibrated on all cycles of the training engines, predicted by estimators of other engines (five folds),
+at each level of the prediction.
 """
 
 from collections.abc import Callable

@@ -34,8 +34,6 @@ Progress = Callable[[str], None]
 _IMPORTANCE_ROWS = 2_000
 _EXPORT_ROWS = 2_000
 _FOLDS = 5
-_GROUPS_OF_INTERVALS = 50
-"""The least number of groups that are the units of intervals: five for each of ten levels of the prediction."""
 
 
 @dataclass(frozen=True)
@@ -227,20 +225,9 @@ def _group_names(model: Model, rows: pl.DataFrame) -> NDArray[np.object_]:
 def _fit_intervals(
     model: Model, predicted: Floats, actual: Floats, groups: NDArray[np.object_] | None
 ) -> Intervals | None:
-    """Fits intervals. Returns None where there are too few rows.
-
-    Many groups are the units, each with the same weight, however many rows it has. Groups that are too few to be
-    calibrated at each level of the prediction are not: most of a fleet's rows are far from failing, so intervals by
-    group would contain too few of the outcomes near a failure, which are those that count. Then each row is a unit by
-    itself, and the intervals are wider, as the groups are few.
-    """
+    """Fits intervals, for rows of new groups where there are groups. Returns None where there are too few rows."""
     try:
-        if groups is None:
-            return intervals(predicted, actual, coverage=model.coverage)
-        count = len(np.unique(groups))
-        if count >= _GROUPS_OF_INTERVALS:
-            return intervals(predicted, actual, groups, model.coverage)
-        return intervals(predicted, actual, coverage=model.coverage, sources=count)
+        return intervals(predicted, actual, groups, model.coverage)
     except ValueError:
         return None
 

@@ -124,7 +124,7 @@ def life_model(
         ),
         estimator=trees_and_networks,
         space=blend_space((7, 31), (20, 200)),
-        defaults={**defaults(31, 40), "alpha": 0.1, "epochs": 40},
+        defaults={**defaults(31, 40), "alpha": 0.1, "epochs": 30},
         groups=("machine_id",),
         history=history,
         stream=Stream(topic, partial(life_message, fleet, inputs, history), is_critical()),
