@@ -55,7 +55,8 @@ def intervals(
     if not (np.isfinite(predicted).all() and np.isfinite(actual).all()):
         raise ValueError("predictions and outcomes must be finite: leave out the rows that are not")
     residuals = np.abs(actual - predicted)
-    units = np.arange(len(predicted)) if groups is None else np.unique(groups, return_inverse=True)[1]
+    rows_of_groups = np.arange(len(predicted)) if groups is None else np.asarray(groups)
+    units = np.unique(rows_of_groups, return_inverse=True)[1]
     least = max(_LEAST_ROWS, int(np.ceil(coverage / (1 - coverage))))
     edges = _level_edges(predicted, least, levels)
     at = np.searchsorted(edges, predicted)
