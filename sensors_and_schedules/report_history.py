@@ -55,11 +55,13 @@ class Reported:
 
     @staticmethod
     def load(cursor: str | None, first: date) -> "Reported":
-        """Reads a cursor. With one of an older release, all is reported again."""
-        if not cursor or not cursor.startswith("{"):
+        """Reads a cursor. With one of an older release, or one that cannot be read, all is reported again."""
+        try:
+            stored = json.loads(cursor or "")
+            days = {name: int(bits, 16) for name, bits in stored["days"].items()}
+            return Reported(first, days, set(stored["domains"]))
+        except (ValueError, TypeError, KeyError, AttributeError):
             return Reported(first)
-        stored = json.loads(cursor)
-        return Reported(first, {name: int(bits, 16) for name, bits in stored["days"].items()}, set(stored["domains"]))
 
     def dump(self) -> str:
         """Returns the cursor."""

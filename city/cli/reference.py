@@ -51,7 +51,12 @@ def imported(
 
     from city.lake.reference import reference_table, update
     from city.settings import settings
+    from city.tables.model import TableError
 
-    rows = pl.read_csv(file, infer_schema=False)
+    try:
+        rows = pl.read_csv(file, infer_schema=False)
+    except pl.exceptions.PolarsError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise TableError(f"{file.name} is no CSV file with a header ({reason}): nothing was changed") from None
     count = update(settings().lake, reference_table(name), lambda _: rows, f"imported from {file.name}")
     typer.echo(f"{name}: {count:,} rows")

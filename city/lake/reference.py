@@ -77,6 +77,9 @@ def check(table: Table, rows: pl.DataFrame) -> pl.DataFrame:
         if invalid.height:
             row, value = invalid["row"][0], invalid[name][0]
             raise TableError(f"{table.id}: row {row}: {value!r} in {name} is no {table.column(name).kind}")
+        if kind.is_float() and not (finite := cast.is_finite() | cast.is_null()).all():
+            row = int((~finite).arg_max() or 0) + 1
+            raise TableError(f"{table.id}: row {row}: {typed[name][row - 1]!r} in {name} is no finite number")
         if not table.column(name).nullable and cast.null_count():
             row = int(cast.is_null().arg_max() or 0) + 1
             raise TableError(f"{table.id}: row {row}: {name} is empty, and must not be")
@@ -84,6 +87,10 @@ def check(table: Table, rows: pl.DataFrame) -> pl.DataFrame:
             row = int(cast.is_in(unknown).arg_max() or 0) + 1
             raise TableError(f"{table.id}: row {row}: {unknown[0]!r} in {name} is none of {', '.join(choices)}")
         typed = typed.with_columns(cast)
+    for fault in table.faults:
+        wrong = nw.from_native(typed.with_row_index("row", 1)).filter(fault.is_wrong)
+        for row, value in wrong.select("row", fault.column).iter_rows():
+            raise TableError(f"{table.id}: row {row}: {value!r} in {fault.column} {fault.mend}")
     duplicates = typed.filter(pl.struct(table.key).is_duplicated())
     if duplicates.height:
         key = ", ".join(f"{name} {duplicates[name][0]!r}" for name in table.key)

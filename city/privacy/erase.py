@@ -66,6 +66,14 @@ def column_of(kind: str) -> str:
     return columns[kind]
 
 
+def _traces(kind: str, identity: str) -> Traces:
+    """Returns the traces of an identity. Raises ContractError for an unknown kind, and for an empty identity."""
+    column = column_of(kind)
+    if not identity.strip():
+        raise ContractError(f"the identity of the {kind} is empty: give its {column}")
+    return Traces(column, identity)
+
+
 def find(
     config: Settings, kind: str, identity: str, report_problem: Callable[[str], None] = lambda problem: None
 ) -> dict[str, int]:
@@ -73,8 +81,8 @@ def find(
     rows, in which the identity is still a symbol of a column, counts 1. `report_problem` is called with a text for
     each store that cannot be searched; that store may contain the identity too. Raises ContractError for an unknown
     kind."""
-    column = column_of(kind)
-    traces = Traces(column, identity)
+    traces = _traces(kind, identity)
+    column = traces.column
     counts = {}
     for name, place in list_tables(config).items():
         with _report_error(name, identity, report_problem), place.explained():
@@ -100,8 +108,8 @@ def forget(
     result, and the other stores are erased all the same; the function can be called again. `progress` is called with a
     line for each store from which rows were erased. Raises ContractError for an unknown kind, and OSError where the
     erasure cannot be announced; nothing is erased then."""
-    column = column_of(kind)
-    traces = Traces(column, identity)
+    traces = _traces(kind, identity)
+    column = traces.column
     erasure = Erasure(kind, digest(kind, identity))
     announce(config.home, erasure)
     report = ErasureReport(kind, erasure.digest, datetime.now(UTC).isoformat())

@@ -22,6 +22,10 @@ import polars as pl
 _WORD = rb"[0-9A-Za-z_\-\x80-\xff]"
 # JSON's escapes of white space end in a letter that does not belong to the word.
 _BEFORE = rb"(?:(?<!" + _WORD + rb")|(?<=\\[nrtbf]))"
+_AFTER = rb"(?![0-9A-Za-z\-\x80-\xff])"
+# What stands between a name and its value in JSON, also in JSON within a text, in a log line and in a query.
+_BETWEEN = rb"[\\\"'\s:=]{1,12}"
+_STATE_SUFFIXES = (".json", ".jsonl")
 _SQLITE = b"SQLite format 3\x00"
 _BUSY_SECONDS = 10.0
 _ROUNDS = 3  # a limit, because an identity that consists of x is still there after it was overwritten
@@ -31,7 +35,12 @@ _OVERLAP = 64 << 10  # longer than any spelling of an identity of MAX_STRING cha
 
 @dataclass(frozen=True)
 class Traces:
-    """Finds and overwrites one identity. `column` is the column of tables that contains identities of its kind."""
+    """Finds and overwrites one identity. `column` is the column of tables that contains identities of its kind.
+
+    An identity of letters or digits alone, such as `1` or `null`, may also be a value of something else. Where
+    processes keep their state (databases and JSON files), it is an identity only after its column's or its kind's name
+    (`"vehicle_id": "1"`), and in a cell of a printed table. Otherwise an erasure would break what it does not mean.
+    """
 
     column: str
     identity: str
@@ -42,8 +51,18 @@ class Traces:
         or every equal number would match."""
         spelled = b"".join(map(_spellings, self.identity))
         if self.identity.isdecimal():
-            return re.compile(rb"(?<=[\"'|>])( ?)" + spelled + rb"(?= ?(?:\\*[\"']|[|<]))")
-        return re.compile(_BEFORE + spelled + rb"(?![0-9A-Za-z\-\x80-\xff])")
+            return re.compile(rb"(?<=[\"'|>])( ?)" + _named(spelled) + rb"(?= ?(?:\\*[\"']|[|<]))")
+        return re.compile(_BEFORE + _named(spelled) + _AFTER)
+
+    @cached_property
+    def state_pattern(self) -> re.Pattern[bytes]:
+        """Matches every spelling of the identity where processes keep their state."""
+        if not (self.identity.isdecimal() or self.identity.isalpha()):
+            return self.pattern
+        spelled = _named(b"".join(map(_spellings, self.identity)))
+        names = b"|".join(re.escape(name.encode()) for name in (self.column, self.column.removesuffix("_id")))
+        cell = rb"(?<=[|>]) ?" + spelled.replace(b"?P<identity>", b"?P<cell>") + rb"(?= ?[|<])"
+        return re.compile(rb"(?:" + _BEFORE + rb"(?:" + names + rb")" + _BETWEEN + spelled + _AFTER + rb")|" + cell)
 
     def are_in(self, raw: bytes) -> bool:
         """Tells whether a message contains the identity, in UTF-8, in UTF-16 (for a message with zero bytes) or in
@@ -57,9 +76,17 @@ class Traces:
             encodings.append("latin-1")
         return any(self.pattern.search(raw.decode(encoding, "replace").encode()) for encoding in encodings)
 
-    def cover(self, text: bytes) -> bytes:
-        """Returns the text with each occurrence of the identity overwritten with `x`."""
-        return self.pattern.sub(lambda match: b"x" * len(match[0]), text)
+    def cover(self, text: bytes, is_state: bool = False) -> bytes:
+        """Returns the text with each occurrence of the identity overwritten with `x`.
+
+        With `is_state`, the text is what processes keep as their state.
+        """
+
+        def covered(match: re.Match[bytes]) -> bytes:
+            begin, end = (place - match.start() for place in _span(match))
+            return match[0][:begin] + b"x" * (end - begin) + match[0][end:]
+
+        return (self.state_pattern if is_state else self.pattern).sub(covered, text)
 
     def count_in_file(self, path: Path) -> int:
         """Counts the identity in a file: rows of Parquet, values of a database, occurrences in text. Other binary files
@@ -98,20 +125,23 @@ class Traces:
     def _find_places(self, path: Path) -> Iterator[tuple[int, int]]:
         """Yields begin and length of each occurrence in a file, in bytes. Reads the file chunk by chunk. The chunks
         overlap, so that an occurrence across a boundary is found."""
+        pattern = self.state_pattern if path.suffix in _STATE_SUFFIXES or _file_kind(path) != "text" else self.pattern
         with path.open("rb") as file:
             offset, tail, last = 0, b"", 0
             while chunk := file.read(_CHUNK):
                 text = tail + chunk
-                for match in self.pattern.finditer(text):
-                    begin, is_cut = offset + match.start(), match.end() == len(text) or (offset and not match.start())
+                for match in pattern.finditer(text):
+                    first, end = _span(match)
+                    begin, is_cut = offset + first, match.end() == len(text) or (offset and not match.start())
                     if begin >= last and not is_cut:
-                        last = offset + match.end()
-                        yield begin, len(match[0])
+                        last = offset + end
+                        yield begin, end - first
                 keep = min(len(text), _OVERLAP)
                 offset, tail = offset + len(text) - keep, text[-keep:]
-            for match in self.pattern.finditer(tail):
-                if (begin := offset + match.start()) >= last:
-                    yield begin, len(match[0])
+            for match in pattern.finditer(tail):
+                first, end = _span(match)
+                if offset + first >= last:
+                    yield offset + first, end - first
 
     def _cover_in_text(self, path: Path) -> int:
         places = list(self._find_places(path))
@@ -130,10 +160,10 @@ class Traces:
         return connection
 
     def _has_trace(self, value: object) -> bool:
-        return self.pattern.search(_to_bytes(value)) is not None
+        return self.state_pattern.search(_to_bytes(value)) is not None
 
     def _remove_trace(self, value: object) -> str | bytes:
-        covered = self.cover(_to_bytes(value))
+        covered = self.cover(_to_bytes(value), is_state=True)
         return covered.decode() if isinstance(value, str) else covered
 
     def _count_in_database(self, path: Path) -> list[tuple[str, str, int]]:
@@ -202,6 +232,16 @@ def _spellings(character: str) -> bytes:
     quoted = rb"|\\+" + plain if character in '"\\/' else b""
     spellings = dict.fromkeys([plain, escaped, *entities.split(b"|"), percent, named])
     return b"(?:" + b"|".join(spellings) + quoted + b")"
+
+
+def _named(spelled: bytes) -> bytes:
+    return b"(?P<identity>" + spelled + b")"
+
+
+def _span(match: re.Match[bytes]) -> tuple[int, int]:
+    """Returns where the identity is in a match, which may begin with the name of its column."""
+    span = match.span("identity")
+    return span if span[0] >= 0 else match.span("cell")
 
 
 def _match_any_case(digits: str) -> bytes:

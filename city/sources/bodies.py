@@ -5,7 +5,9 @@ A body is JSON (an object or a list), NDJSON, CSV with a header, or a feed in pr
 
 import csv
 import io
+import json
 import math
+import re
 from collections.abc import Callable
 
 import orjson
@@ -17,6 +19,8 @@ JSON, NDJSON, CSV = "application/json", "application/x-ndjson", "text/csv"
 PROTOBUF = "application/x-protobuf"
 _JSON_MEDIA = (JSON, "application/ld+json", "application/geo+json")
 MEDIA = (*_JSON_MEDIA, NDJSON, CSV, PROTOBUF)
+_SPACE = re.compile(r"[ \t\n\r]*")
+_DELIMITERS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 _TRUE, _FALSE = ("true", "1", "yes"), ("false", "0", "no")
 
 
@@ -46,22 +50,60 @@ def split_body(body: bytes, media: str, target: Contract | Source) -> list[bytes
         raise BodyError(f"not JSON: {error}") from None
     if not isinstance(content, list) or (isinstance(target, Source) and target.items == ROOT):
         return [text]
-    return [orjson.dumps(item) for item in content]
+    try:
+        return _items(text.decode())
+    except RecursionError:
+        raise BodyError("the JSON is nested too deep: send at most some hundred levels") from None
+
+
+def _items(text: str) -> list[bytes]:
+    """Returns the items of a list in valid JSON as they stand in it, so that a key that stands twice is still there."""
+    decoder = json.JSONDecoder(parse_int=len, parse_float=len)  # only the ends count, and no number is too long
+    items: list[bytes] = []
+    at = _skip(text, _skip(text, 0) + 1)
+    while text[at] != "]":
+        _, end = decoder.raw_decode(text, at)
+        items.append(text[at:end].encode())
+        at = _skip(text, end)
+        if text[at] == ",":
+            at = _skip(text, at + 1)
+    return items
+
+
+def _skip(text: str, at: int) -> int:
+    """Returns the place of the first character from `at` on that is no white space."""
+    match = _SPACE.match(text, at)
+    assert match is not None
+    return match.end()
 
 
 def _csv_rows(text: bytes, contract: Contract | None) -> list[bytes]:
     try:
         rows = csv.reader(io.StringIO(text.decode(), newline=""), strict=True)
         header = next(rows, [])
+        _check_names(header)
         if repeated := sorted({name for name in header if header.count(name) > 1}):
             raise BodyError(f"the header has {', '.join(repeated)} twice: name each column once")
         if contract is not None:
             _check_header(header, contract)
-        return [orjson.dumps(_object(number, header, row, contract)) for number, row in enumerate(rows, 2) if row]
+        return [orjson.dumps(_object(rows.line_num, header, row, contract)) for row in rows if row]
     except UnicodeDecodeError as error:
         raise BodyError(f"not UTF-8 at byte {error.start}") from None
     except csv.Error as error:
         raise BodyError(f"not CSV: {error}") from None
+
+
+def _check_names(header: list[str]) -> None:
+    """Checks that a line can be a header of CSV, whatever its names are. Raises BodyError."""
+    if not header:
+        raise BodyError("the body is empty: send a header and rows")
+    for delimiter, name in _DELIMITERS.items():
+        if len(header) == 1 and delimiter in header[0]:
+            raise BodyError(f"the header has {name} and no commas: separate the columns by commas")
+    if any(not name for name in header):
+        raise BodyError("a column of the header has no name: is the header missing?")
+    if spaced := [name for name in header if name != name.strip()]:
+        raise BodyError(f"the header has spaces around {', '.join(map(str.strip, spaced))}: leave them out")
 
 
 def _check_header(header: list[str], contract: Contract) -> None:

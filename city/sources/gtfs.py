@@ -28,7 +28,7 @@ def feed_to_json(feed: bytes, parts: Collection[str]) -> bytes:
             raise DecodeError("it has no header")
     except DecodeError:
         begin = feed.lstrip()[:1]
-        hint = "; it looks like a web page or JSON" if begin in (b"<", b"{", b"[") else ""
+        hint = "; it looks like a web page or JSON. Send protobuf" if begin in (b"<", b"{", b"[") else ""
         raise FormatError(f"{len(feed):,} bytes that are no FeedMessage of GTFS-realtime{hint}") from None
     if len(message.entity) > MAX_ENTITIES:
         raise FormatError(f"got {len(message.entity):,} entities; expected at most {MAX_ENTITIES:,}. Split the feed.")

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 
 from city.contracts.model import MACHINE_ZONE
+from city.sources.bodies import PROTOBUF
 from city.sources.model import CITY_ZONE, EPOCHS, Always, Arrived, At, Joined, Part, Source, Value
 
 _HEAD = """# Sources
@@ -54,6 +55,8 @@ def _describe_source(source: Source) -> Iterator[str]:
         yield f"| {{{name}}} | {_origin(value)} |"
     for name, value in source.measures.items():
         yield f"| a reading of {name} ({source.unit_of(name)}) | {_origin(value)} |"
+    if source.format == "gtfs_realtime":
+        yield f"\nMessages are protobuf: POST them as `{PROTOBUF}`. Decoded, a message is:"
     yield f"\n```json\n{source.sample}\n```"
 
 

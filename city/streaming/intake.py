@@ -24,6 +24,8 @@ from city.streaming.topics import MAX_MESSAGE_BYTES, ensure_topics
 _SECONDS = 15.0
 _SLICE, _MOST_WRONG = 5_000, 10_000
 _MOST_REASONS = 100
+_KEY_CHARACTERS = 60
+"""The most characters of a key that a reason shows."""
 
 
 class NotConfirmed(Exception):
@@ -160,7 +162,10 @@ def _judge_slice(
     events = [(number, event) for number, result in enumerate(results) for event in result.events]
     against = _reasons(target.contract, [event.message for _, event in events], now)
     for place, reasons in against.items():
-        reasons_by_message.setdefault(events[place][0], []).extend(reasons)
+        number, event = events[place]
+        # One message may be many events, such as the vehicles of a feed.
+        key = f"{target.contract.key} {event.key.decode(errors='replace')[:_KEY_CHARACTERS]!r}: "
+        reasons_by_message.setdefault(number, []).extend(key + reason for reason in reasons)
     return [event for place, (_, event) in enumerate(events) if place not in against], reasons_by_message
 
 

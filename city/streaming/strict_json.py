@@ -29,7 +29,7 @@ def inspect(contract: Contract, message: bytes) -> tuple[dict[str, object] | Non
     except (ValueError, RecursionError) as error:
         return None, [f"message: not JSON: {error}"]
     if not isinstance(pairs, _Pairs):
-        return None, [f"message: a JSON {type(pairs).__name__}, not an object"]
+        return None, [f"message: {_json_kind(pairs)}, not an object"]
     event, reasons = _flatten(contract, pairs)
     for field in contract.fields:
         value = event.get(field.name)
@@ -113,4 +113,4 @@ def _json_kind(value: object) -> str:
     if isinstance(value, _Pairs):
         return "an object"
     names = {str: "a string", bool: "a boolean", int: "a number", float: "a number", list: "an array"}
-    return names.get(type(value), type(value).__name__)
+    return names.get(type(value), "null")

@@ -38,6 +38,15 @@ class Column:
     choices: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class RowFault:
+    """A reason why a reference table's row cannot be used: the `column` with the wrong value, and what it must be."""
+
+    column: str
+    mend: str
+    is_wrong: nw.Expr
+
+
 @dataclass(frozen=True, kw_only=True)
 class Source:
     """A source of a table: another table, by `layer/name`.
@@ -94,6 +103,8 @@ class Table:
     hourly_slices: bool = False
     version: int = 1
     look_back: int | None = None
+    faults: tuple[RowFault, ...] = ()
+    """The reasons why a row that people give is refused, beside those that follow from the columns."""
 
     def __post_init__(self) -> None:
         names = [column.name for column in self.columns]

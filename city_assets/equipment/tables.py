@@ -55,6 +55,7 @@ MACHINE_TYPES = Table(
             description="the mean time from one cycle to the next, where the unit is cycles",
         ),
     ),
+    faults=(*transforms.type_faults(), *transforms.limit_faults()),
 )
 
 MACHINE_SENSORS = Table(

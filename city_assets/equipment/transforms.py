@@ -1,10 +1,8 @@
 """The transforms of the equipment's feature and fault tables: functions of frames, on any engine."""
 
-from dataclasses import dataclass
-
 import narwhals as nw
 
-from city.tables.model import Frame
+from city.tables.model import Frame, RowFault
 from city_assets.equipment.fleet import Fleet
 from city_assets.equipment.limits import ACTIONS, DEFAULT_KIND, DEFAULT_LIMITS, LIMIT_COLUMNS, UNITS
 
@@ -46,30 +44,30 @@ def machine_features(fleet: Fleet, readings: Frame, ranges: Frame, machines: Fra
     return features.with_columns(first_of_minute=(nw.col("_minute") != before).fill_null(value=True))
 
 
-@dataclass(frozen=True)
-class TypeFault:
-    """A reason why a row of `machine_types` cannot be used: the `column` with the wrong value, and what it must be."""
-
-    column: str
-    mend: str
-    is_wrong: nw.Expr
-
-
-def type_faults() -> tuple[TypeFault, ...]:
-    """Returns the reasons why a row of `machine_types` cannot be used, for `with_limits` and for the check."""
+def type_faults() -> tuple[RowFault, ...]:
+    """Returns the reasons why a row of `machine_types` cannot be used, for `with_limits` and the check."""
 
     def is_positive(name: str) -> nw.Expr:
-        return (nw.col(name) > 0).fill_null(value=False)
+        return ((nw.col(name) > 0) & nw.col(name).is_finite()).fill_null(value=False)
 
     unit = nw.col("life_unit")
     return (
-        TypeFault("life_unit", f"must be one of {', '.join(UNITS)}", ~unit.is_in(UNITS).fill_null(value=False)),
-        TypeFault("life_cap", "must be positive", ~is_positive("life_cap")),
-        TypeFault(
+        RowFault("life_unit", f"must be one of {', '.join(UNITS)}", ~unit.is_in(UNITS).fill_null(value=False)),
+        RowFault("life_cap", "must be positive", ~is_positive("life_cap")),
+        RowFault(
             "hours_per_cycle",
             "must be positive, because life_unit is cycles",
             (unit == "cycles") & ~is_positive("hours_per_cycle"),
         ),
+    )
+
+
+def limit_faults() -> tuple[RowFault, ...]:
+    """Returns the reasons why the limits of a row of `machine_types` contradict each other."""
+    pairs = (("stop_below", "replace_below"), ("replace_below", "order_below"))
+    return tuple(
+        RowFault(lower, f"must be at most {upper}", (nw.col(lower) > nw.col(upper)).fill_null(value=False))
+        for lower, upper in pairs
     )
 
 

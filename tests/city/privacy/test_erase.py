@@ -16,6 +16,7 @@ from deltalake import DeltaTable, write_deltalake
 
 from city.alerts.model import Finding
 from city.alerts.store import alert_store
+from city.contracts import ContractError
 from city.contracts.schema import QUARANTINE
 from city.drift.reference import References
 from city.features.online import online_store
@@ -285,6 +286,32 @@ def test_an_id_is_found_by_its_spelling(identity: str, text: str, is_there: bool
     covered = traces.cover(text.encode())
     assert len(covered) == len(text.encode())
     assert not traces.are_in(covered)
+
+
+@pytest.mark.parametrize(
+    ("identity", "text", "covered"),
+    [
+        ("1", '{"days": {"features/online": "1"}, "tries": "1"}', None),
+        ("1", '{"vehicle_id": "1", "tries": "1"}', '{"vehicle_id": "x", "tries": "1"}'),
+        ("1", r'{"event": "{\"vehicle_id\": \"1\"}"}', r'{"event": "{\"vehicle_id\": \"x\"}"}'),
+        ("1", "vehicle_id=1 vehicle_id=11", "vehicle_id=x vehicle_id=11"),
+        ("1", "| vehicle_id |\n| 1 |", "| vehicle_id |\n| x |"),
+        ("null", '{"a": null, "b": "null"}', None),
+        ("null", '{"vehicle_id": "null", "b": null}', '{"vehicle_id": "xxxx", "b": null}'),
+        ("success", '{"status": "success"}', None),
+        ("alice", "vehicle alice is late", "vehicle xxxxx is late"),
+        ("v7", '{"key": "v7"}', '{"key": "xx"}'),
+    ],
+)
+def test_state_keeps_what_is_no_identity(identity: str, text: str, covered: str | None) -> None:
+    assert Traces("vehicle_id", identity).cover(text.encode(), is_state=True).decode() == (covered or text)
+
+
+def test_an_empty_identity_is_refused(config: Settings) -> None:
+    for identity in ("", "  "):
+        for function in (find, forget):
+            with pytest.raises(ContractError, match="identity of the vehicle is empty"):
+                function(config, "vehicle", identity)
 
 
 def test_a_long_file_is_searched_piece_by_piece(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,6 +23,13 @@ def test_a_list_is_many_messages_for_another_source() -> None:
     assert len(split_body(body, "application/json", LIST)) == 2
 
 
+def test_an_item_of_a_list_is_taken_as_it_stands() -> None:
+    items = ['{"a": 1, "a": 2}', "1" * 300, '"\\ud83d"', "[" * 300 + "]" * 300, '{"b": "],["}']
+    body = " [ " + " ,\n".join(items) + " ] "
+    assert split_body(body.encode(), "application/json", LIST) == [item.encode() for item in items]
+    assert split_body(b" [ ] ", "application/json", LIST) == []
+
+
 def test_the_values_of_csv_stay_texts_for_a_source() -> None:
     (row,) = split_body(b"timestamp,t\n1,\n", "text/csv", LIST)
     assert json.loads(row) == {"timestamp": "1"}

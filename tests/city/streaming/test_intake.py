@@ -68,6 +68,11 @@ def test_a_row_of_csv_is_a_message_of_the_contracts_types() -> None:
         ),
         (b"timestamp,sensor_id,type,value,unit\n1,2\n", "text/csv", "line 2 has 2 cells, and the header 5"),
         (b"\xff\n", "text/csv", "not UTF-8 at byte 0"),
+        (b"", "text/csv", "the body is empty"),
+        (b"sensor_id;timestamp\na;b\n", "text/csv", "the header has semicolons and no commas"),
+        (b"sensor_id, timestamp\na,b\n", "text/csv", "the header has spaces around timestamp"),
+        (b"a,,,b\n", "text/csv", "a column of the header has no name"),
+        (b"[" * 1023 + b"]" * 1023, "application/json", "the JSON is nested too deep"),
     ],
 )
 def test_a_body_that_cannot_be_split_names_the_place(body: bytes, media: str, expected: str) -> None:
@@ -86,7 +91,7 @@ def test_events_of_a_source_are_judged_by_its_contract_too() -> None:
         b"1234567_humidity",
         b"1234567_pressure",
     ]
-    assert rejected[0] == ["value: pm10 outside 0 to 5000 µg/m³"]
+    assert rejected[0] == ["sensor_id '1234567_pm10': value: pm10 outside 0 to 5000 µg/m³"]
     assert rejected[1][0].startswith("message: not JSON")
 
 
@@ -97,7 +102,8 @@ def test_a_body_of_many_wrong_messages_is_refused_as_a_whole(monkeypatch: pytest
     events, rejected = judge(SENSORS, [good, *[b"1"] * 10, good], "UTC", NOW)
     assert (len(events), list(rejected)) == (2, list(range(1, 11)))
     with pytest.raises(
-        BodyError, match="more than 10 messages are wrong, and none was taken; message 1: message: a JSON"
+        BodyError,
+        match="more than 10 messages are wrong, and none was taken; message 1: message: a number, not an object",
     ):
         judge(SENSORS, [good, *[b"1"] * 11], "UTC", NOW)
 
