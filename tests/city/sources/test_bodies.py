@@ -24,7 +24,7 @@ def test_a_list_is_many_messages_for_another_source() -> None:
 
 
 def test_an_item_of_a_list_is_taken_as_it_stands() -> None:
-    items = ['{"a": 1, "a": 2}', "1" * 300, '"\\ud83d"', "[" * 300 + "]" * 300, '{"b": "],["}']
+    items = ['{"a": 1, "a": 2}', "1" * 300, "[" * 300 + "]" * 300, '{"b": "],["}']
     body = " [ " + " ,\n".join(items) + " ] "
     assert split_body(body.encode(), "application/json", LIST) == [item.encode() for item in items]
     assert split_body(b" [ ] ", "application/json", LIST) == []
