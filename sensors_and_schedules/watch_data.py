@@ -21,6 +21,7 @@ from city_assets.monitoring.checks import CHECKS, Overview, check_findings, over
 from city_assets.monitoring.daily_quality import latest_scores
 from city_assets.monitoring.freshness import FRESH, freshness_findings, freshness_of
 from city_assets.monitoring.runs import RunCursor, run_findings
+from city_assets.monitoring.ticks import TICKS, tick_findings
 from city_assets.streaming import stream_job
 
 log = logging.getLogger(__name__)
@@ -34,7 +35,7 @@ _FIRST_RUNS = timedelta(hours=1)
 @dg.sensor(
     minimum_interval_seconds=30,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Raises and clears the alarms of failing checks, failed runs and stale tables, and notifies people.",
+    description="Raises and clears alarms of failing checks, runs and sensors, and of stale tables; notifies people.",
 )
 def watch_data(context: dg.SensorEvaluationContext) -> dg.SkipReason:
     """Reads Dagster's records, updates the alarm store, and delivers its messages. Requests no run."""
@@ -47,6 +48,7 @@ def watch_data(context: dg.SensorEvaluationContext) -> dg.SkipReason:
         "checks": lambda: _report_checks(instance, graph, config, store),
         "freshness": lambda: _report_freshness(instance, graph, store),
         "runs": lambda: _report_runs(instance, config, store),
+        "ticks": lambda: store.sync_findings(tick_findings(instance), TICKS),
         "quality": lambda: share(store, "quality", latest_scores(config.lake)),
         "champions": lambda: share(store, "champions", champion_metrics(Registry(config))),
         "platform": lambda: _watch_platform(config),
