@@ -33,6 +33,9 @@ TICK = "*/10 * * * *"
 Each tick of another schedule of `when_changed` is also a tick of this one, so that both share a run.
 """
 HOURLY = "0 * * * *"
+LEARNED = "50 * * * *"
+"""The cron schedule of what is learned from a day, without its last hour. So the last tick of a day settles it: then no
+late event changes the hours before."""
 _RECORDS = 1000
 
 

@@ -5,7 +5,7 @@ never built.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -13,12 +13,8 @@ from city.lake.lakehouse import Lakehouse, lakehouse
 from city.lake.snapshot import Snapshot
 from city.settings import Settings
 from city.stack.history_plan import replace_text
-from city.tables.calendar import REFERENCE_CALENDAR
-from city.tables.cell_sources import CELL_SOURCES
+from city.tables.cell_sources import COMPUTED
 from city.tables.model import Source, Table
-
-_COMPUTED = {REFERENCE_CALENDAR, *CELL_SOURCES}
-"""Sources that are functions of the day, or of other sources."""
 
 
 class EmptyDays:
@@ -36,14 +32,17 @@ class EmptyDays:
         inputs = _Inputs(self._config)
         return {day for day in days if known.get(day.isoformat(), "") == inputs.state(table, day)}
 
-    def note(self, table: Table, days: Sequence[date]) -> None:
-        """Notes which of the days that were just built have no rows."""
-        inputs, known = _Inputs(self._config), self._states.setdefault(table.id, {})
-        rows = inputs.rows_by_day(table)
-        for day in days:
-            state = None if rows.get(day) else inputs.state(table, day)
+    def states(self, table: Table, days: Sequence[date]) -> dict[date, str | None]:
+        """Returns the state of the table's sources for each day, to be noted after a build that reads them later."""
+        inputs = _Inputs(self._config)
+        return {day: inputs.state(table, day) for day in days}
+
+    def note(self, table: Table, states: Mapping[date, str | None]) -> None:
+        """Notes which of the days that were just built have no rows, with the states from before the build."""
+        known, rows = self._states.setdefault(table.id, {}), _Inputs(self._config).rows_by_day(table)
+        for day, state in states.items():
             known.pop(day.isoformat(), None)
-            if state is not None:
+            if state is not None and not rows.get(day):
                 known[day.isoformat()] = state
         replace_text(self._path, json.dumps(self._states))
 
@@ -64,8 +63,8 @@ class _Inputs:
 
     def state(self, table: Table, day: date) -> str | None:
         """Returns a text that changes with the input of a day of the table; None where a source has no such state."""
-        states = [self._state_of(source, day) for source in table.sources.values() if source.table not in _COMPUTED]
-        return None if None in states else " ".join(map(str, states))
+        states = [self._state_of(source, day) for source in table.sources.values() if source.table not in COMPUTED]
+        return None if None in states else " ".join([f"v{table.version}", *map(str, states)])
 
     def _state_of(self, source: Source, day: date) -> str | None:
         """Returns the rows of the days that are read of a source, or the version of a table that is not daily."""

@@ -13,8 +13,6 @@ from city.tables.model import Table
 
 _REASON = "history"
 """The tag `reason` of the model versions that the history makes."""
-_FIRST_ROWS = 150_000
-"""The most rows of a first version. All trainings of a new city run one after the other, beside the stream."""
 
 
 def send_to_hot_tier(config: Settings, contract: Contract, before: datetime | None) -> None:
@@ -77,7 +75,7 @@ def train_first_version(config: Settings, name: str) -> None:
     if registry.at(name) is not None or any(v.tags.get("reason") != _REASON for v in registry.versions(name)):
         return  # a version of the history alone may be that of a training that was interrupted before its promotion
     try:
-        soon = replace(model, space=None, most_rows=min(model.most_rows, _FIRST_ROWS))
+        soon = replace(model, space=None, most_rows=min(model.most_rows, model.first_rows))
         train_on(soon, Snapshot(config.lake), config, registry, tags={"reason": _REASON})
     except ModelError as error:  # too few days for this model: its first training comes with its first labels
         print(error)

@@ -104,11 +104,19 @@ def table_builds(config: Settings, recording: Recording, appended: Collection[da
     """
     domain = domain_with(recording.contract)
     house, empty = lakehouse(config), _empty_days(config)
-    builds = []
+    builds: list[TableBuild] = []
+    due: dict[str, list[date]] = {}
     for table in _tables_in_order(domain):
         if table.daily:
-            built = house.rows_by_day(table).keys() | empty.unchanged(table, recording.days)
-            days = _days_to_build(table, recording.days, appended, built)
+            # A day is not unchanged where one of its sources is built first, and may get rows.
+            changing = {
+                day + timedelta(days=ago)
+                for source in table.sources.values()
+                for day in due.get(source.table, ())
+                for ago in range(source.days_before + 1)
+            }
+            built = house.rows_by_day(table).keys() | (empty.unchanged(table, recording.days) - changing)
+            days = due[table.id] = _days_to_build(table, recording.days, appended, built)
             builds += [TableBuild(table, block) for block in blocks(days)]
         elif appended:
             builds.append(TableBuild(table, []))
@@ -119,9 +127,10 @@ def build(config: Settings, builds: Sequence[TableBuild]) -> Iterator[TableBuild
     """Builds tables, and yields what was built after each step."""
     empty = _empty_days(config)
     for step in builds:
+        states = empty.states(step.table, step.days) if step.table.daily else {}
         build_days(config, step.table, step.days)
         if step.table.daily:
-            empty.note(step.table, step.days)
+            empty.note(step.table, states)
         yield step
 
 

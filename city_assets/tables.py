@@ -18,7 +18,7 @@ from city.tables.model import Source, Table
 from city.tables.neighbours import REFERENCE_NEIGHBOURS
 from city.tables.registry import is_learned, is_live, tables_of
 from city_assets import keys
-from city_assets.automation import HOURLY, TICK, when_changed
+from city_assets.automation import LEARNED, TICK, when_changed
 from city_assets.preview import Metadata, bars, markdown
 from resources.lake import LakeResource
 
@@ -110,7 +110,7 @@ def _build_asset(domain: Domain, table: Table) -> dg.AssetsDefinition:
         description=table.description,
         partitions_def=partitions(table),
         backfill_policy=dg.BackfillPolicy.single_run() if table.daily else None,
-        automation_condition=when_changed(HOURLY if learned else TICK) if live else None,
+        automation_condition=when_changed(LEARNED if learned else TICK) if live else None,
         freshness_policy=(FRESH_HOURLY if learned else FRESH) if live else None,
         check_specs=[
             dg.AssetCheckSpec(

@@ -7,13 +7,11 @@ import polars as pl
 
 from city.features.views import View
 from city.lake.reference import LAYER, read
-from city.tables.calendar import REFERENCE_CALENDAR
-from city.tables.cell_sources import CELL_SOURCES
+from city.tables.cell_sources import COMPUTED
 from city.tables.registry import table_of
 
 REREAD_SECONDS = 10.0
 """A change that people make in a reference table takes effect after this."""
-_COMPUTED = {REFERENCE_CALENDAR, *CELL_SOURCES}
 
 
 class ReferenceSources:
@@ -24,7 +22,7 @@ class ReferenceSources:
         self._tables = {
             name: table_of(source.table)
             for name, source in view.table.sources.items()
-            if source.table.startswith(f"{LAYER}/") and source.table not in _COMPUTED
+            if source.table.startswith(f"{LAYER}/") and source.table not in COMPUTED
         }
         self._frames: dict[str, pl.DataFrame] = {}
         self._read_at = float("-inf")

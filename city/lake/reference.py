@@ -89,7 +89,8 @@ def check(table: Table, rows: pl.DataFrame) -> pl.DataFrame:
         typed = typed.with_columns(cast)
     for fault in table.faults:
         wrong = nw.from_native(typed.with_row_index("row", 1)).filter(fault.is_wrong)
-        for row, value in wrong.select("row", fault.column).iter_rows():
+        if wrong.shape[0]:
+            row, value = wrong.select("row", fault.column).row(0)
             raise TableError(f"{table.id}: row {row}: {value!r} in {fault.column} {fault.mend}")
     duplicates = typed.filter(pl.struct(table.key).is_duplicated())
     if duplicates.height:

@@ -89,8 +89,8 @@ def _group_quantile(scores: Floats, groups: NDArray[np.generic], coverage: float
     """Returns the score that a row of a new group does not exceed with the probability `coverage`.
 
     One more group is counted, the new one (Vovk et al., 2005): so the coverage is valid for finitely many groups, too.
-    That needs more groups than there may be. Then the level is half way from the coverage to one, as far as rows of few
-    groups can tell.
+    The level of few groups (fewer than 18 at a coverage of 0.9) is capped at (1 + coverage) / 2. Then the coverage is
+    not guaranteed.
     """
     _, group, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     level = min(coverage * (len(sizes) + 1) / len(sizes), (1 + coverage) / 2)

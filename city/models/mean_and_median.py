@@ -15,11 +15,16 @@ from city.models.model import Parameters
 SHARE_OF_INPUTS = 0.4
 """The share of the inputs that each split considers. The inputs are many and alike."""
 WEIGHTS = (5, 4)
-"""The weights of the mean and of the median."""
+"""The weights of the mean and of the median.
+
+Compared on METR-LA's training rows (the validation part of T-GCN's protocol, and the equally long period before it):
+equal weights have a smaller absolute error there by 0.003 to 0.005 mph, and a larger squared error on the validation
+part. 2:1 has larger errors of both kinds on the mean of both periods."""
 _TREES, _LEAVES = 100, 31
 """What is grown where no parameter says so: scikit-learn's own defaults."""
 ALL_TREES_ROWS = 280_000
-"""The number of rows from which on all trees are grown."""
+"""The number of rows from which on all trees are grown. Chosen, as LEAST_SHARE, on METR-LA's training rows, and on
+simulated rows of other days than those that `city bench city` holds out."""
 LEAST_SHARE = 0.35
 """The share of the trees that few rows get."""
 

@@ -89,6 +89,9 @@ class Model:
     """The number of rows with an outcome that a training needs."""
     most_rows: int = 400_000
     """The number of newest rows, of those that meet `where`, that are learned from."""
+    first_rows: int = 150_000
+    """The number of newest rows that the first version learns from. All first versions of a new city are trained one
+    after the other, beside the stream."""
     history: timedelta = timedelta(days=90)
     """Rows that are older than the newest by more than this are not learned from."""
     trials: int = 10

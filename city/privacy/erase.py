@@ -40,6 +40,10 @@ _ELSEWHERE = ("lake", "cold", "kafka", "questdb", "mosquitto", "cache", "spark",
 """Folders of CITY_HOME that are not searched file by file: tables, the servers' own stores, and public data."""
 
 
+_STATE = ("dagster", "history", "run")
+"""Folders of CITY_HOME with the state of Dagster, of the history and of the parts."""
+
+
 @dataclass
 class ErasureReport:
     """The record of an erasure: the time, and the number of rows by tier and table. It has a digest instead of the
@@ -97,7 +101,7 @@ def find(
     for path in _list_files(config):
         name = str(path.relative_to(config.home))
         with _report_error(name, identity, report_problem), suppress(FileNotFoundError):  # deleted meanwhile
-            counts[name] = traces.count_in_file(path)
+            counts[name] = traces.count_in_file(path, _has_state(config, path))
     return {name: rows for name, rows in counts.items() if rows}
 
 
@@ -142,7 +146,7 @@ def forget(
         name = str(path.relative_to(config.home))
         # A file may be deleted meanwhile.
         with note_problem(name, "run it again when nobody uses the file"), suppress(FileNotFoundError):
-            count_erased(name, traces.erase(path))
+            count_erased(name, traces.erase(path, _has_state(config, path)))
     for setting, url in (
         ("CITY_ALERTS_URL", config.alerts_url),
         ("CITY_DAGSTER_POSTGRES_URL", config.dagster_postgres_url),
@@ -174,6 +178,11 @@ def _redact(identity: str, text: str) -> str:
 def _list_views(column: str) -> list[str]:
     """Returns the names of the views whose entity is the column."""
     return [view.name for view in views().values() if view.entities == (column,)]
+
+
+def _has_state(config: Settings, path: Path) -> bool:
+    """Returns whether a file may have the state of processes, such as the cursor of a sensor."""
+    return path.relative_to(config.home).parts[0] in _STATE
 
 
 def _list_files(config: Settings) -> Iterator[Path]:

@@ -23,9 +23,10 @@ _WORD = rb"[0-9A-Za-z_\-\x80-\xff]"
 # JSON's escapes of white space end in a letter that does not belong to the word.
 _BEFORE = rb"(?:(?<!" + _WORD + rb")|(?<=\\[nrtbf]))"
 _AFTER = rb"(?![0-9A-Za-z\-\x80-\xff])"
-# What stands between a name and its value in JSON, also in JSON within a text, in a log line and in a query.
-_BETWEEN = rb"[\\\"'\s:=]{1,12}"
-_STATE_SUFFIXES = (".json", ".jsonl")
+# What stands between a name and its value: in a text or a query, and in JSON, where an identity is quoted.
+_BETWEEN = rb"(?:[ =]{1,3}(?:\\*[\"'])?|\\*[\"']?\s*:\s*\\*[\"'])"
+_AMBIGUOUS = re.compile(r"[\d.,:+eE-]+|[^\W\d_]+")
+"""An identity that may also be a number, a time or a word of JSON."""
 _SQLITE = b"SQLite format 3\x00"
 _BUSY_SECONDS = 10.0
 _ROUNDS = 3  # a limit, because an identity that consists of x is still there after it was overwritten
@@ -37,9 +38,9 @@ _OVERLAP = 64 << 10  # longer than any spelling of an identity of MAX_STRING cha
 class Traces:
     """Finds and overwrites one identity. `column` is the column of tables that contains identities of its kind.
 
-    An identity of letters or digits alone, such as `1` or `null`, may also be a value of something else. Where
-    processes keep their state (databases and JSON files), it is an identity only after its column's or its kind's name
-    (`"vehicle_id": "1"`), and in a cell of a printed table. Otherwise an erasure would break what it does not mean.
+    An identity of letters alone, or one that looks like a number, such as `null` or `1`, may also be a value of
+    something else. In files with the state of processes (`is_state`) it is an identity only after its column's or its
+    kind's name (`"vehicle_id": "1"`), and in a cell of a printed table. Otherwise an erasure would break this state.
     """
 
     column: str
@@ -51,13 +52,13 @@ class Traces:
         or every equal number would match."""
         spelled = b"".join(map(_spellings, self.identity))
         if self.identity.isdecimal():
-            return re.compile(rb"(?<=[\"'|>])( ?)" + _named(spelled) + rb"(?= ?(?:\\*[\"']|[|<]))")
+            return re.compile(rb"(?<=[\"'|>]) ?" + _named(spelled) + rb"(?= ?(?:\\*[\"']|[|<]))")
         return re.compile(_BEFORE + _named(spelled) + _AFTER)
 
     @cached_property
     def state_pattern(self) -> re.Pattern[bytes]:
-        """Matches every spelling of the identity where processes keep their state."""
-        if not (self.identity.isdecimal() or self.identity.isalpha()):
+        """Matches every spelling of the identity in files with the state of processes."""
+        if not _AMBIGUOUS.fullmatch(self.identity):
             return self.pattern
         spelled = _named(b"".join(map(_spellings, self.identity)))
         names = b"|".join(re.escape(name.encode()) for name in (self.column, self.column.removesuffix("_id")))
@@ -86,27 +87,30 @@ class Traces:
             begin, end = (place - match.start() for place in _span(match))
             return match[0][:begin] + b"x" * (end - begin) + match[0][end:]
 
-        return (self.state_pattern if is_state else self.pattern).sub(covered, text)
+        return self._pattern_of(is_state).sub(covered, text)
 
-    def count_in_file(self, path: Path) -> int:
+    def _pattern_of(self, is_state: bool) -> re.Pattern[bytes]:
+        return self.state_pattern if is_state else self.pattern
+
+    def count_in_file(self, path: Path, is_state: bool = False) -> int:
         """Counts the identity in a file: rows of Parquet, values of a database, occurrences in text. Other binary files
         are not searched, because a short identity occurs in them by chance."""
         kind = _file_kind(path)
         if kind == "parquet":
             return self._matching_rows(path).height
         if kind == "sqlite":
-            return sum(count for _, _, count in self._count_in_database(path))
-        return sum(1 for _ in self._find_places(path)) if kind == "text" else 0
+            return sum(count for _, _, count in self._count_in_database(path, is_state))
+        return sum(1 for _ in self._find_places(path, is_state)) if kind == "text" else 0
 
-    def erase(self, path: Path) -> int:
+    def erase(self, path: Path, is_state: bool = False) -> int:
         """Erases the identity from a file and returns how often it was there. Raises sqlite3.OperationalError for a
         database that is always in use."""
         kind = _file_kind(path)
         if kind == "parquet":
             return self._erase_rows(path)
         if kind == "sqlite":
-            return self._erase_in_database(path)
-        return self._cover_in_text(path) if kind == "text" else 0
+            return self._erase_in_database(path, is_state)
+        return self._cover_in_text(path, is_state) if kind == "text" else 0
 
     def _matching_rows(self, path: Path) -> pl.DataFrame:
         frame = pl.read_parquet(path)
@@ -122,10 +126,10 @@ class Traces:
             os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
         return rows
 
-    def _find_places(self, path: Path) -> Iterator[tuple[int, int]]:
+    def _find_places(self, path: Path, is_state: bool) -> Iterator[tuple[int, int]]:
         """Yields begin and length of each occurrence in a file, in bytes. Reads the file chunk by chunk. The chunks
         overlap, so that an occurrence across a boundary is found."""
-        pattern = self.state_pattern if path.suffix in _STATE_SUFFIXES or _file_kind(path) != "text" else self.pattern
+        pattern = self._pattern_of(is_state)
         with path.open("rb") as file:
             offset, tail, last = 0, b"", 0
             while chunk := file.read(_CHUNK):
@@ -143,8 +147,8 @@ class Traces:
                 if offset + first >= last:
                     yield offset + first, end - first
 
-    def _cover_in_text(self, path: Path) -> int:
-        places = list(self._find_places(path))
+    def _cover_in_text(self, path: Path, is_state: bool) -> int:
+        places = list(self._find_places(path, is_state))
         if places:
             with path.open("r+b") as file:
                 for begin, length in places:
@@ -152,24 +156,25 @@ class Traces:
                     file.write(b"x" * length)
         return len(places)
 
-    def _connect(self, path: Path) -> sqlite3.Connection:
+    def _connect(self, path: Path, is_state: bool) -> sqlite3.Connection:
         """Opens a database and defines the SQL functions `has_trace` and `without_trace`."""
+
+        def has_trace(value: object) -> bool:
+            return self._pattern_of(is_state).search(_to_bytes(value)) is not None
+
+        def remove_trace(value: object) -> str | bytes:
+            covered = self.cover(_to_bytes(value), is_state)
+            return covered.decode() if isinstance(value, str) else covered
+
         connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None)
-        connection.create_function("has_trace", 1, self._has_trace)
-        connection.create_function("without_trace", 1, self._remove_trace)
+        connection.create_function("has_trace", 1, has_trace)
+        connection.create_function("without_trace", 1, remove_trace)
         return connection
 
-    def _has_trace(self, value: object) -> bool:
-        return self.state_pattern.search(_to_bytes(value)) is not None
-
-    def _remove_trace(self, value: object) -> str | bytes:
-        covered = self.cover(_to_bytes(value), is_state=True)
-        return covered.decode() if isinstance(value, str) else covered
-
-    def _count_in_database(self, path: Path) -> list[tuple[str, str, int]]:
+    def _count_in_database(self, path: Path, is_state: bool) -> list[tuple[str, str, int]]:
         """Returns the tables and columns that contain the identity, with the number of values that do."""
         counts = []
-        with closing(self._connect(path)) as connection:
+        with closing(self._connect(path, is_state)) as connection:
             tables = connection.execute(
                 "SELECT name FROM sqlite_master WHERE type = 'table' AND sql NOT LIKE '%VIRTUAL%'"
             )
@@ -181,15 +186,15 @@ class Traces:
                         counts.append((table, column, count))
         return counts
 
-    def _erase_in_database(self, path: Path) -> int:
+    def _erase_in_database(self, path: Path, is_state: bool) -> int:
         """Overwrites the identity in every value, and rewrites the file if free pages or the journal still contain it.
         After each round it searches again, because other processes may write meanwhile; an erasure may end an alarm,
         for example."""
         count = 0
-        with closing(self._connect(path)) as connection:
+        with closing(self._connect(path, is_state)) as connection:
             connection.execute("PRAGMA secure_delete = ON")
             for _ in range(_ROUNDS):
-                columns = self._count_in_database(path)
+                columns = self._count_in_database(path, is_state)
                 for table, column, _ in columns:
                     connection.execute(
                         f'UPDATE OR REPLACE "{table}" SET "{column}" = without_trace("{column}") '
@@ -199,7 +204,7 @@ class Traces:
                 if not columns:
                     break
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-            if any(next(self._find_places(file), None) for file in _database_files(path)):
+            if any(next(self._find_places(file, is_state), None) for file in _database_files(path)):
                 connection.execute("VACUUM")
                 connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         return count
@@ -226,11 +231,12 @@ def _spellings(character: str) -> bytes:
     escaped = b"".join(rb"\\+u" + _match_any_case(unit) for unit in units)
     point = ord(character)
     entities = rb"&#0*%d;|&#[xX]0*%s;" % (point, _match_any_case(f"{point:x}"))
-    percent = re.escape(quote(character, safe="").encode())
+    percent = re.escape(quote(character, safe="").encode()) + (rb"|\+" if character == " " else b"")
     named = re.escape(html.escape(character).encode())
     plain = re.escape(character.encode())
     quoted = rb"|\\+" + plain if character in '"\\/' else b""
-    spellings = dict.fromkeys([plain, escaped, *entities.split(b"|"), percent, named])
+    lower = percent.lower() if percent.startswith(b"%") else percent
+    spellings = dict.fromkeys([plain, escaped, *entities.split(b"|"), percent, lower, named])
     return b"(?:" + b"|".join(spellings) + quoted + b")"
 
 

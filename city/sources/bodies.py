@@ -80,8 +80,8 @@ def _skip(text: str, at: int) -> int:
 def _csv_rows(text: bytes, contract: Contract | None) -> list[bytes]:
     try:
         rows = csv.reader(io.StringIO(text.decode(), newline=""), strict=True)
-        header = next(rows, [])
-        _check_names(header)
+        header = next((row for row in rows if row), [])
+        _check_names(header, contract)
         if repeated := sorted({name for name in header if header.count(name) > 1}):
             raise BodyError(f"the header has {', '.join(repeated)} twice: name each column once")
         if contract is not None:
@@ -93,15 +93,19 @@ def _csv_rows(text: bytes, contract: Contract | None) -> list[bytes]:
         raise BodyError(f"not CSV: {error}") from None
 
 
-def _check_names(header: list[str]) -> None:
-    """Checks that a line can be a header of CSV, whatever its names are. Raises BodyError."""
+def _check_names(header: list[str], contract: Contract | None) -> None:
+    """Checks that a line can be a header of CSV, whatever its names are. Raises BodyError.
+
+    A source ignores a first column without a name, which pandas writes for the index.
+    """
     if not header:
         raise BodyError("the body is empty: send a header and rows")
     for delimiter, name in _DELIMITERS.items():
         if len(header) == 1 and delimiter in header[0]:
             raise BodyError(f"the header has {name} and no commas: separate the columns by commas")
-    if any(not name for name in header):
-        raise BodyError("a column of the header has no name: is the header missing?")
+    nameless = [place for place, name in enumerate(header, 1) if not name]
+    if nameless and not (contract is None and nameless == [1]):
+        raise BodyError(f"column {nameless[0]} has no name: is the header missing, or does the file have an index?")
     if spaced := [name for name in header if name != name.strip()]:
         raise BodyError(f"the header has spaces around {', '.join(map(str.strip, spaced))}: leave them out")
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 
 import polars as pl
 
+from city.tables.calendar import REFERENCE_CALENDAR
 from city.tables.neighbours import REFERENCE_NEIGHBOURS, neighbours
 
 REFERENCE_CENTRES = "reference/cell_centres"
@@ -24,3 +25,6 @@ CELL_SOURCES: Mapping[str, Callable[[pl.Series], pl.DataFrame]] = {
     REFERENCE_CENTRES: centres,
 }
 """The functions of cells, by the reference table that each computes."""
+
+COMPUTED = {REFERENCE_CALENDAR, *CELL_SOURCES}
+"""The reference tables that nobody stores: they are functions of the day, or of the cells of another source."""

@@ -1,5 +1,7 @@
 """The check that each machine's kind has limits of its own."""
 
+from datetime import timedelta
+
 import dagster as dg
 import narwhals as nw
 import polars as pl
@@ -31,13 +33,19 @@ def kinds_without_limits(machines: pl.DataFrame, types: pl.DataFrame) -> dict[st
 
 
 def kinds_not_learned_from(machines: pl.DataFrame, types: pl.DataFrame) -> dict[str, str]:
-    """Returns the kinds of machines whose cap is too long for the history that is kept, with the reason and the fix."""
+    """Returns the kinds of machines whose cap is too long for what is learned from, with the reason and the fix.
+
+    That is the history that is kept, or the time in which so many machines have the model's `most_rows`.
+    """
+    learned = LIFE.most_rows * timedelta(minutes=1) / max(machines.height, 1)
     frames = (nw.from_native(frame.lazy()) for frame in (machines.select("machine_id"), machines, types))
     limits = (
-        with_limits(*frames).to_native().select("machine_id", "life_cap_hours", reason=learning_shortage(LIFE.history))
+        with_limits(*frames)
+        .to_native()
+        .select("machine_id", "life_cap_hours", reason=learning_shortage(min(LIFE.history, learned)))
     )
     kinds = limits.join(machines.lazy(), on="machine_id").drop_nulls("reason").select("kind", "reason").unique()
-    fix = f"declare a lower life_cap, or a longer history of the model {LIFE.name}"
+    fix = f"declare a lower life_cap, or a longer history and more rows of the model {LIFE.name}"
     return {kind: f"{reason}; {fix}" for kind, reason in kinds.sort("kind").collect().iter_rows()}
 
 

@@ -101,12 +101,19 @@ def life_inputs(fleet: Fleet) -> tuple[str, ...]:
 
 
 def life_model(
-    fleet: Fleet, name: str, features: str, log: str, topic: str, history: timedelta = Model.history
+    fleet: Fleet,
+    name: str,
+    features: str,
+    log: str,
+    topic: str,
+    history: timedelta = Model.history,
+    most_rows: int = Model.most_rows,
 ) -> Model:
     """Returns the model of a fleet's remaining life, and of the messages on it.
 
     `features` is the name of the view that `features_table` declares. `log` is the table of the maintenance log, and
-    `topic` that of the messages. `history` is that of the model.
+    `topic` that of the messages. `history` and `most_rows` are those of the model, which learns from a row a minute of
+    each machine.
     """
     inputs = life_inputs(fleet)
     return Model(
@@ -127,5 +134,6 @@ def life_model(
         defaults={**defaults(31, 40), "alpha": 0.1, "epochs": 30},
         groups=("machine_id",),
         history=history,
+        most_rows=most_rows,
         stream=Stream(topic, partial(life_message, fleet, inputs, history), is_critical()),
     )

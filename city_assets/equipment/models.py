@@ -1,7 +1,5 @@
 """The models of the machines: anomalies in their signals, and their remaining life."""
 
-from dataclasses import replace
-
 from city_assets.equipment.anomalies import anomaly_model
 from city_assets.equipment.contract import FLEET
 from city_assets.equipment.life import life_model
@@ -16,14 +14,12 @@ ANOMALIES = anomaly_model(
     context=("power_recent", "power_long"),  # the temperature follows the power
 )
 
-LIFE = replace(
-    life_model(
-        FLEET,
-        name="machine_life",
-        features=MACHINE_FEATURES.name,
-        log="silver/maintenance_log",
-        topic="maintenance-predictions",
-    ),
+LIFE = life_model(
+    FLEET,
+    name="machine_life",
+    features=MACHINE_FEATURES.name,
+    log="silver/maintenance_log",
+    topic="maintenance-predictions",
     most_rows=40_000,  # the networks of the model take minutes for ten times as many
 )
 

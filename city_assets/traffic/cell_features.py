@@ -30,8 +30,8 @@ def cell_features(every: timedelta) -> Callable[..., Frame]:
 
     A row has the window's speed and that of windows before, their statistics, the cells around, the mean of all cells,
     the usual speed, the rain and the local time. What a window that does not exist would have is null. It is not
-    filled in. A window in which no vehicle reports its speed counts as one that does not exist. The windows that the
-    calendar does not have are those before: they have no row.
+    filled in. A window in which no vehicle reports its speed counts as one that does not exist. Windows that are not in
+    the calendar are used for look-back only, and have no row.
     """
     seconds = int(every.total_seconds())
 
@@ -46,21 +46,20 @@ def cell_features(every: timedelta) -> Callable[..., Frame]:
     ) -> Frame:
         known = with_speed(windows)
         features = on_calendar(known, "window_start", calendar)
-        # Windows that are not on the calendar have no row. They are only looked back at.
-        current = features.select("day", "cell", START, "speed_mean")
+        current_speeds = features.select("day", "cell", START, "speed_mean")
         speeds = known.select("cell", START, "speed_mean")
         for lag in PAST:
             earlier = shift_speeds(speeds, lag * seconds, f"speed_lag_{lag}")
             features = features.join(earlier, on=["cell", START], how="left")
         features = features.with_columns(**_recent())
-        changing = with_change(current, speeds, CHANGE * seconds)
+        changing = with_change(current_speeds, speeds, CHANGE * seconds)
         leaders, usual = (latest_before(learned, calendar, LEARNED_DAYS) for learned in (leaders, usual))
         for around in (_around(changing, links_of(neighbours, road_links)), _leading(changing, leaders)):
             features = features.join(around, on=["cell", START], how="left")
         features = _with_city(features, speeds, CHANGE * seconds)
         features = _with_rain(features, precipitation, seconds)
-        of_hours = usual.join(calendar.select("local_hour").unique(), on="local_hour", how="semi")
-        features = _with_usual(features, of_hours, seconds)
+        usual_of_hours = usual.join(calendar.select("local_hour").unique(), on="local_hour", how="semi")
+        features = _with_usual(features, usual_of_hours, seconds)
         return features.with_columns(
             as_of=nw.col("window_start").dt.offset_by(f"{seconds}s"), holiday=~nw.col("holiday").is_null()
         )

@@ -15,7 +15,7 @@ from city.lake.faults import count_faults
 from city.settings import Settings
 from city.tables.registry import table_of
 from city_assets import keys
-from city_assets.automation import HOURLY, when_changed
+from city_assets.automation import LEARNED, when_changed
 from city_assets.definitions import build
 from city_assets.tables import FRESH, lineage, table_assets
 from city_assets.traffic.contract import VEHICLE_POSITIONS
@@ -58,7 +58,7 @@ def test_what_is_used_from_the_next_day_on_is_built_hourly() -> None:
         for spec in definition.specs:
             if spec.automation_condition is not None:
                 labels[spec.key.path[-1]] = spec.automation_condition.get_label()
-    hourly = {name for name, label in labels.items() if label == when_changed(HOURLY).get_label()}
+    hourly = {name for name, label in labels.items() if label == when_changed(LEARNED).get_label()}
     assert hourly == {"traffic_speeds_hourly", "traffic_usual_speeds", "traffic_pair_changes", "traffic_leaders"}
     assert {label for name, label in labels.items() if name not in hourly} == {when_changed().get_label()}
 

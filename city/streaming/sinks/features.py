@@ -34,7 +34,7 @@ _PUSHED = 4  # windows whose rows are pushed: the newest one, and those that lat
 _WINDOWS = LOOK_BACK + _PUSHED
 _TRIM_BATCHES = 50
 _PUSH_ALL_SECONDS = 30.0
-"""The stored sources are read again as often."""
+"""All windows are pushed after this time, because the reference and settled tables that they use may have changed."""
 
 
 def live_views(contract: Contract) -> list[View]:
@@ -95,7 +95,7 @@ def features(
         if source.table in CELL_SOURCES:
             inputs[name] = CELL_SOURCES[source.table](frames[source.cell_source]["cell"])
         elif source.table == REFERENCE_CALENDAR:
-            # Windows that are not on the calendar are only looked back at.
+            # Windows that are not in the calendar are used for look-back only.
             inputs[name] = calendar_between(first, newest, timezone, country)
     return (plan or Plan(view.table)).run(inputs, ("window_start", first))
 

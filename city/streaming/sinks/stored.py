@@ -8,7 +8,7 @@ import polars as pl
 from city import local_time
 from city.features.references import ReferenceSources
 from city.features.views import View
-from city.lake.tables import scan
+from city.lake.tables import scan_table
 from city.settings import Settings
 from city.tables.model import DAY, Source
 from city.tables.registry import table_of
@@ -45,8 +45,10 @@ class StoredSources:
         uses the newest built day before it (city.tables.settled), so no other days are kept in memory.
         """
         table = table_of(source.table)
-        rows = scan(self._lake / table.id, schema(table))
-        today, built = local_time.local_day(newest, self._timezone), rows.select(pl.col(DAY).unique()).collect()[DAY]
+        today = local_time.local_day(newest, self._timezone)
+        recent = pl.col(DAY).is_between(today - timedelta(days=source.days_before + 1), today)
+        rows = scan_table(self._lake, table).filter(recent)
+        built = rows.select(pl.col(DAY).unique()).collect()[DAY]
         used = set()
         for day in (today + timedelta(days=shift) for shift in (-1, 0, 1)):
             first = day - timedelta(days=source.days_before)

@@ -275,6 +275,7 @@ def test_a_log_retention_that_a_killed_erasure_left_is_replaced(tmp_path: Path) 
         ("17", "| 17 | a |", True),
         ('a"b\\c', r'{"id": "a\"b\\c"}', True),
         ("a/b", r"a\/b", True),
+        ("MTA 1:0", "?vehicle_id=MTA+1%3a0 ", True),
         ("é", "\\\\u00E9", True),
         ("é", "&#233; &#xE9;", True),
         ("é", "caf\xe9", False),
@@ -300,11 +301,30 @@ def test_an_id_is_found_by_its_spelling(identity: str, text: str, is_there: bool
         ("null", '{"vehicle_id": "null", "b": null}', '{"vehicle_id": "xxxx", "b": null}'),
         ("success", '{"status": "success"}', None),
         ("alice", "vehicle alice is late", "vehicle xxxxx is late"),
+        ("-1", '{"offset": -1, "vehicle": -1}', None),
+        ("12:30", '{"at": "12:30", "vehicle_id": "12:30"}', '{"at": "12:30", "vehicle_id": "xxxxx"}'),
         ("v7", '{"key": "v7"}', '{"key": "xx"}'),
     ],
 )
 def test_state_keeps_what_is_no_identity(identity: str, text: str, covered: str | None) -> None:
     assert Traces("vehicle_id", identity).cover(text.encode(), is_state=True).decode() == (covered or text)
+
+
+@pytest.mark.parametrize("machine", ["press", "4711"])
+def test_an_identity_that_may_be_a_word_leaves_the_alarms_and_no_state_changes(config: Settings, machine: str) -> None:
+    title = f"{machine}: anomalous readings" if machine == "press" else f'machine "{machine}" is not well'
+    alert_store(config).sync_findings([Finding(f"domain/equipment/machine/'{machine}'", "error", title)], "domain")
+    cursor = json.dumps({"days": {"features/online": machine}})
+    path = config.home / "dagster/schedules/schedules.db"
+    path.parent.mkdir(parents=True)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE jobs (job_body TEXT)")
+        connection.execute("INSERT INTO jobs VALUES (?)", [cursor])
+        connection.commit()
+    assert forget(config, "machine", machine).problems == []
+    assert not [part for part in whereabouts(config.home, machine) if part.startswith("alerts/")]
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT job_body FROM jobs").fetchall() == [(cursor,)]
 
 
 def test_an_empty_identity_is_refused(config: Settings) -> None:

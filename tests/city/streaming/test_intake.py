@@ -71,7 +71,7 @@ def test_a_row_of_csv_is_a_message_of_the_contracts_types() -> None:
         (b"", "text/csv", "the body is empty"),
         (b"sensor_id;timestamp\na;b\n", "text/csv", "the header has semicolons and no commas"),
         (b"sensor_id, timestamp\na,b\n", "text/csv", "the header has spaces around timestamp"),
-        (b"a,,,b\n", "text/csv", "a column of the header has no name"),
+        (b"a,,,b\n", "text/csv", "column 2 has no name"),
         (b"[" * 1023 + b"]" * 1023, "application/json", "the JSON is nested too deep"),
     ],
 )

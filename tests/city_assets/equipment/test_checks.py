@@ -76,8 +76,8 @@ def test_a_kind_that_is_not_learned_from_is_named_with_the_fix(config: Settings)
     assert isinstance(result, dg.AssetCheckResult)
     assert not result.passed
     assert result.metadata["kinds"].value == {
-        "press": "not learned from: a life_cap of 720 h needs 270 days of history, and 90 days are kept; "
-        "declare a lower life_cap, or a longer history of the model machine_life"
+        "press": "not learned from: a life_cap of 720 h needs 270 days of history, and 13 days are kept; "
+        "declare a lower life_cap, or a longer history and more rows of the model machine_life"
     }
 
 

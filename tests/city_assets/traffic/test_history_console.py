@@ -15,7 +15,7 @@ from city.streaming.history import append_day
 from city.tables.registry import table_of
 from city_assets import keys
 from city_assets.recorded_history import Recording, table_builds
-from city_assets.traffic.cell_tables import PAIR_CHANGES, ROAD_LINKS
+from city_assets.traffic.cell_tables import LEADERS, PAIR_CHANGES, ROAD_LINKS
 from city_assets.traffic.contract import VEHICLE_POSITIONS
 from city_assets.traffic.history_console import SOURCE
 from tests.commands import city, fails
@@ -95,7 +95,8 @@ def test_a_table_without_rows_is_built_again_when_its_input_changes(
     recording = Recording(SOURCE, VEHICLE_POSITIONS, [date(2015, 1, 15), date(2015, 1, 16)], lambda day: bronze(config))
     assert table_builds(config, recording, []) == []
     update(config.lake, ROAD_LINKS, lambda _: pl.DataFrame({"cell": ["a"], "neighbour": ["b"]}), "a road")
-    assert {build.table.id for build in table_builds(config, recording, [])} == {PAIR_CHANGES.id}
+    built = {build.table.id for build in table_builds(config, recording, [])}
+    assert built == {PAIR_CHANGES.id, LEADERS.id}, "and what is made from it"
     city("history", "tlc", str(file))
     assert table_builds(config, recording, []) == []
     assert {build.table.id for build in table_builds(config, recording, recording.days)} > {PAIR_CHANGES.id}

@@ -10,6 +10,7 @@ from polars.testing import assert_frame_equal
 from city.features.online import online_store
 from city.features.reader import FeatureReader
 from city.features.views import view_of
+from city.lake.reference import update
 from city.settings import Settings
 from city.streaming.bronze import BronzeStream
 from city.streaming.records import Batch
@@ -17,6 +18,7 @@ from city.streaming.sinks.base import contract_windows
 from city.streaming.sinks.features import FeatureSink, live_views
 from city.tables.registry import select_tables
 from city_assets.environment.contract import DEVICES, SENSORS
+from city_assets.traffic.cell_tables import ROAD_LINKS
 from city_assets.traffic.contract import VEHICLE_POSITIONS
 from simulators.faults import FaultRates
 from tests.lakes import drive, house, rows, stream
@@ -105,6 +107,41 @@ def test_online_weather_is_what_the_table_has_of_the_last_window(config: Setting
     assert newest.height == 5
     assert newest["temperature_lag_1"].null_count() == 0
     assert_frame_equal(found.cast(newest.select(*view.features).schema), newest.select(*view.features), abs_tol=1e-6)
+
+
+def test_all_windows_are_pushed_again_after_a_reference_table_has_changed(
+    config: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream(config.lake, VEHICLE_POSITIONS, drive(BEGIN, 0.2, vehicles=20, every=10), BEGIN + timedelta(hours=1))
+    bronze = BronzeStream(config.lake, VEHICLE_POSITIONS)
+    bronze.load([0])
+    sink, windows = FeatureSink(VEHICLE_POSITIONS, config, bronze), contract_windows(VEHICLE_POSITIONS, bronze)
+    position = sink.open({})
+    no_rows = pl.read_delta(str(config.lake / "bronze/vehicle_positions")).head(0)
+    reader = FeatureReader(online_store(config), ["traffic_features"], (BEGIN + timedelta(minutes=13)).timestamp)
+
+    def online() -> pl.DataFrame:
+        cells = sorted(online_store(config).keys("traffic_features", 500))
+        return pl.DataFrame(reader.read([{"cell": cell} for cell in cells]), infer_schema_length=None).with_columns(
+            cell=pl.Series(cells)
+        )
+
+    newest = online().filter(pl.col("window_start") == pl.col("window_start").max())
+    cell, neighbour = newest["cell"][0], newest["cell"][-1]
+    link = pl.DataFrame({"cell": [cell], "neighbour": [neighbour]})
+    update(config.lake, ROAD_LINKS, lambda _: link, "a new road")
+    expected = newest["speed_mean"][-1]
+
+    def apply() -> float | None:
+        batch = Batch(no_rows, position, position)
+        sink.apply(no_rows, position, lambda: windows.changed(batch))
+        speed: float | None = online().filter(pl.col("cell") == cell)["speed_neighbours"][0]
+        return speed
+
+    monkeypatch.setattr("city.features.references.REREAD_SECONDS", 0)
+    assert apply() != expected
+    monkeypatch.setattr("city.streaming.sinks.features._PUSH_ALL_SECONDS", 0)
+    assert apply() == pytest.approx(expected)
 
 
 def test_a_contract_that_no_view_follows_from_has_no_sink() -> None:
