@@ -135,5 +135,6 @@ def life_model(
         groups=("machine_id",),
         history=history,
         most_rows=most_rows,
+        first_rows=most_rows // 2,  # the networks take most of the time in which a new city gets its models
         stream=Stream(topic, partial(life_message, fleet, inputs, history), is_critical()),
     )
