@@ -17,6 +17,7 @@ from city.features.online import OnlineStore, online_store, push
 from city.features.plan import Plan
 from city.features.views import View, views
 from city.settings import Settings
+from city.stack.history_progress import is_recent_missing
 from city.streaming.bronze import BronzeStream, scan
 from city.streaming.records import Offsets, below_position
 from city.streaming.sinks.base import Sink
@@ -185,6 +186,7 @@ class FeatureSink(Sink):
         named = {w.name: w for view in self._views for w in view.windows(contract).values()}
         self._state = State(named)
         self._pushed_all_at = float("-inf")
+        self._lacks_history = False
         self._store: OnlineStore | None = None
 
     def open(self, recorded: Offsets) -> Offsets:
@@ -192,12 +194,8 @@ class FeatureSink(Sink):
         self._store = online_store(self._config)
         # Only the newest values count, so the sink reads the current windows from bronze, not each event.
         position = dict(self._bronze.position)
-        for window in self._state.windows.values():
-            self._state.frames[window.name] = compute(
-                self._contract,
-                window,
-                earlier_events(self._contract, self._bronze, position, _WINDOWS * window.every),
-            )
+        self._lacks_history = is_recent_missing(self._config)
+        self._load_windows(position)
         self._push_windows(None)
         if self._events:
             earlier = earlier_events(self._contract, self._bronze, position)
@@ -205,8 +203,19 @@ class FeatureSink(Sink):
                 events.hold(earlier)
         return position
 
+    def _load_windows(self, below: Offsets) -> None:
+        """Reads the current windows from bronze up to a position."""
+        for window in self._state.windows.values():
+            earlier = earlier_events(self._contract, self._bronze, below, _WINDOWS * window.every)
+            self._state.frames[window.name] = compute(self._contract, window, earlier)
+
     def apply(self, rows: pl.DataFrame, start: Offsets, changed: Changed) -> None:
         """Pushes the rows of the changed windows and of the batch's events."""
+        if self._lacks_history and not is_recent_missing(self._config):
+            # The newest part of a history came after the stream had begun: the windows look back at it.
+            self._lacks_history = False
+            self._load_windows(self._bronze.position)
+            self._pushed_all_at = float("-inf")
         starts: list[datetime] = []
         for name in self._state.windows:
             frame = changed()[name]

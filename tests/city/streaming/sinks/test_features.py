@@ -13,6 +13,7 @@ from city.features.views import view_of
 from city.lake.reference import update
 from city.settings import Settings
 from city.streaming.bronze import BronzeStream
+from city.streaming.history import append_day
 from city.streaming.records import Batch
 from city.streaming.sinks.base import contract_windows
 from city.streaming.sinks.features import FeatureSink, live_views
@@ -142,6 +143,33 @@ def test_all_windows_are_pushed_again_after_a_reference_table_has_changed(
     assert apply() != expected
     monkeypatch.setattr("city.streaming.sinks.features._PUSH_ALL_SECONDS", 0)
     assert apply() == pytest.approx(expected)
+
+
+def test_a_history_that_comes_after_the_stream_has_begun_is_looked_back_at(
+    config: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("city.streaming.sinks.features.is_recent_missing", lambda config: True)
+    stream(config.lake, VEHICLE_POSITIONS, drive(BEGIN, 0.1, vehicles=20, every=10), BEGIN + timedelta(hours=1))
+    bronze = BronzeStream(config.lake, VEHICLE_POSITIONS)
+    bronze.load([0])
+    sink, windows = FeatureSink(VEHICLE_POSITIONS, config, bronze), contract_windows(VEHICLE_POSITIONS, bronze)
+    position = sink.open({})
+    no_rows = pl.read_delta(str(config.lake / "bronze/vehicle_positions")).head(0)
+    earlier = pl.DataFrame(drive(BEGIN - timedelta(minutes=12), 0.2, vehicles=20, every=10)).with_columns(
+        pl.col("timestamp").str.to_datetime(time_zone="UTC", time_unit="us")
+    )
+    append_day(config.lake, VEHICLE_POSITIONS, DAY, earlier)
+    batch = Batch(no_rows, position, position)
+    for missing in (True, False):
+        monkeypatch.setattr("city.streaming.sinks.features.is_recent_missing", lambda config, is_so=missing: is_so)
+        sink.apply(no_rows, position, lambda: windows.changed(batch))
+        cells = sorted(online_store(config).keys("traffic_features", 500))
+        reader = FeatureReader(online_store(config), ["traffic_features"], (BEGIN + timedelta(minutes=7)).timestamp)
+        rows_online = pl.DataFrame(reader.read([{"cell": cell} for cell in cells]), infer_schema_length=None)
+        newest = rows_online.filter(pl.col("window_start") == pl.col("window_start").max())
+        lags = newest["speed_past_mean"] - newest.select(pl.mean_horizontal("speed_mean", "^speed_lag_.*$")).to_series()
+        looks_further_back = (lags.abs() > 1e-3).any()
+        assert looks_further_back == (not missing)
 
 
 def test_a_contract_that_no_view_follows_from_has_no_sink() -> None:
