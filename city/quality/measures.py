@@ -152,7 +152,7 @@ def _count_rows(
     announced: dict[str, pl.Series],
     volume: pl.Expr,
 ) -> pl.DataFrame:
-    """Counts the rows of each slot, in the form of `_COUNTS`."""
+    """Counts the rows of each slot, in the form of `_COUNTS`, in order."""
     time = pl.col(contract.event_time)
     unannounced = [
         ~pl.col(r.field).is_in(announced[r.field].implode()) for r in contract.references if r.field in announced
@@ -164,7 +164,7 @@ def _count_rows(
         unknown=pl.sum_horizontal([pl.lit(0), *(condition.sum() for condition in unannounced)]),
         volume=volume,
     )
-    return counted.join(unique.group_by("slot").agg(unique=pl.len()), on="slot").select(_COUNTS)
+    return counted.join(unique.group_by("slot").agg(unique=pl.len()), on="slot").sort("slot").select(_COUNTS)
 
 
 def _summarise_readings(
