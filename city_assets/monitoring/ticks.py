@@ -15,7 +15,9 @@ def tick_findings(instance: dg.DagsterInstance) -> list[Finding]:
 
     One that is stopped passes, because it is not evaluated.
     """
-    findings = []
+    findings: list[Finding] = []
+    if instance.schedule_storage is None:  # an ephemeral instance evaluates no sensor
+        return findings
     for instigator in instance.all_instigator_state():
         name, kind = instigator.instigator_name, instigator.instigator_type.value.lower()
         ticks = instance.get_ticks(instigator.instigator_origin_id, instigator.selector_id, limit=_FAILED + 1)

@@ -58,7 +58,7 @@ def test_a_valid_event_becomes_a_typed_row_with_its_cell() -> None:
         (None, "message: empty"),
         (b"not json", "not JSON"),
         (b'{"vehicle_id": "a"', "not JSON"),
-        (b"[1, 2]", "a JSON list, not an object"),
+        (b"[1, 2]", "message: an array, not an object"),
         (b"null", "not an object"),
         (b"7", "not an object"),
         (b'{"a":1}{"b":2}', "not JSON"),
