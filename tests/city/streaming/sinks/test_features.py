@@ -1,5 +1,6 @@
 """Features from the stream: those of the tables, a moment after the event."""
 
+from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
@@ -48,6 +49,17 @@ def through_a_sink(config: Settings, contract, events: list[dict], batch: int) -
         batch_of = Batch(rows, position, {0: position.get(0, 0) + rows.height})
         sink.apply(rows, position, lambda windows=windows, batch=batch_of: windows.changed(batch))
         position = batch_of.end
+
+
+def open_sink(config: Settings) -> Callable[[], None]:
+    """Opens a sink of the vehicles at bronze's position; the function that applies a batch without rows."""
+    bronze = BronzeStream(config.lake, VEHICLE_POSITIONS)
+    bronze.load([0])
+    sink, windows = FeatureSink(VEHICLE_POSITIONS, config, bronze), contract_windows(VEHICLE_POSITIONS, bronze)
+    position = sink.open({})
+    no_rows = pl.read_delta(str(config.lake / "bronze/vehicle_positions")).head(0)
+    batch = Batch(no_rows, position, position)
+    return lambda: sink.apply(no_rows, position, lambda: windows.changed(batch))
 
 
 @pytest.mark.parametrize("begin", [BEGIN, MIDNIGHT - timedelta(minutes=20)], ids=["morning", "midnight"])
@@ -114,11 +126,7 @@ def test_all_windows_are_pushed_again_after_a_reference_table_has_changed(
     config: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stream(config.lake, VEHICLE_POSITIONS, drive(BEGIN, 0.2, vehicles=20, every=10), BEGIN + timedelta(hours=1))
-    bronze = BronzeStream(config.lake, VEHICLE_POSITIONS)
-    bronze.load([0])
-    sink, windows = FeatureSink(VEHICLE_POSITIONS, config, bronze), contract_windows(VEHICLE_POSITIONS, bronze)
-    position = sink.open({})
-    no_rows = pl.read_delta(str(config.lake / "bronze/vehicle_positions")).head(0)
+    apply_nothing = open_sink(config)
     reader = FeatureReader(online_store(config), ["traffic_features"], (BEGIN + timedelta(minutes=13)).timestamp)
 
     def online() -> pl.DataFrame:
@@ -134,8 +142,7 @@ def test_all_windows_are_pushed_again_after_a_reference_table_has_changed(
     expected = newest["speed_mean"][-1]
 
     def apply() -> float | None:
-        batch = Batch(no_rows, position, position)
-        sink.apply(no_rows, position, lambda: windows.changed(batch))
+        apply_nothing()
         speed: float | None = online().filter(pl.col("cell") == cell)["speed_neighbours"][0]
         return speed
 
@@ -150,19 +157,14 @@ def test_a_history_that_comes_after_the_stream_has_begun_is_looked_back_at(
 ) -> None:
     monkeypatch.setattr("city.streaming.sinks.features.is_recent_missing", lambda config: True)
     stream(config.lake, VEHICLE_POSITIONS, drive(BEGIN, 0.1, vehicles=20, every=10), BEGIN + timedelta(hours=1))
-    bronze = BronzeStream(config.lake, VEHICLE_POSITIONS)
-    bronze.load([0])
-    sink, windows = FeatureSink(VEHICLE_POSITIONS, config, bronze), contract_windows(VEHICLE_POSITIONS, bronze)
-    position = sink.open({})
-    no_rows = pl.read_delta(str(config.lake / "bronze/vehicle_positions")).head(0)
+    apply_nothing = open_sink(config)
     earlier = pl.DataFrame(drive(BEGIN - timedelta(minutes=12), 0.2, vehicles=20, every=10)).with_columns(
         pl.col("timestamp").str.to_datetime(time_zone="UTC", time_unit="us")
     )
     append_day(config.lake, VEHICLE_POSITIONS, DAY, earlier)
-    batch = Batch(no_rows, position, position)
     for missing in (True, False):
         monkeypatch.setattr("city.streaming.sinks.features.is_recent_missing", lambda config, is_so=missing: is_so)
-        sink.apply(no_rows, position, lambda: windows.changed(batch))
+        apply_nothing()
         cells = sorted(online_store(config).keys("traffic_features", 500))
         reader = FeatureReader(online_store(config), ["traffic_features"], (BEGIN + timedelta(minutes=7)).timestamp)
         rows_online = pl.DataFrame(reader.read([{"cell": cell} for cell in cells]), infer_schema_length=None)
